@@ -1,0 +1,295 @@
+"""What can be chosen, stage by stage, as frozen, typed models.
+
+A recipe holds what changes a result and nothing else: where data lies, where results go, devices, worker
+counts and logging are not here, because an artifact's key is computed over its recipe. This module imports no
+torch, so that a plan can be made without it.
+
+Defaults are the paper's (Loesch et al., ICIP 2019) where it says, and otherwise carry a sentence on why.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+Variant = Literal["j2", "j3", "j4", "disj"]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+SHARED_BLOCKS: dict[str, int] = {"j2": 2, "j3": 3, "j4": 4}
+"""C1..Ck are shared with the detector: k by variant. `disj` shares none."""
+
+DEFAULT_ROI_SIZE: dict[str, tuple[int, int]] = {
+    "j2": (64, 32),
+    "j3": (32, 16),
+    "j4": (16, 8),
+    "disj": (256, 128),
+}
+"""(height, width) of a pooled ROI: what a crop of 256x128 has at the stride of the shared block."""
+
+SHARED_STRIDE: dict[str, int] = {"j2": 4, "j3": 8, "j4": 16}
+"""Pixels of the network's input a cell of the shared map."""
+
+
+class Recipe(BaseModel):
+    """Base of all recipes: unknown fields are refused, instances are immutable and hashable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Compute(Recipe):
+    """How numbers are computed where it changes them; part of the key."""
+
+    precision: Precision = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+
+
+class DetectorModel(Recipe):
+    """RetinaNet on a ResNet + FPN (Lin et al. 2017), one class: person."""
+
+    backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet50"
+    fpn_channels: PositiveInt = 256
+    head_convolutions: PositiveInt = 4
+    image_width: PositiveInt = 640
+    image_height: PositiveInt = 640
+    resize: Literal["letterbox", "stretch"] = "letterbox"
+    """The paper does not say; letterbox keeps a person's proportions."""
+    norm: Literal["frozen_batch", "batch", "group"] = "frozen_batch"
+    """`frozen_batch` needs initial weights: from scratch its statistics would never be learnt."""
+    trainable_layers: Annotated[int, Field(ge=0, le=5)] = 5
+    """5 = all. Freezing C1-C2, as torchvision does, would keep J2's maps from gaining by the aggregate."""
+    initial_weights: str | None = "coco"
+    """`coco`, `imagenet` (torchvision's enums), a .pth or .safetensors file, or null for random weights."""
+    anchor_sizes: tuple[PositiveInt, ...] = (32, 64, 128, 256, 512)
+    """One base size in pixels for each of the five pyramid levels P3-P7."""
+    anchor_ratios: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
+    """Height / width. The COCO head has nine anchors a cell: three ratios by three scales."""
+
+    @model_validator(mode="after")
+    def _norm_can_be_learnt(self) -> DetectorModel:
+        if self.norm == "frozen_batch" and self.initial_weights is None:
+            raise ValueError("norm 'frozen_batch' needs initial_weights; from scratch use 'batch' or 'group'")
+        if len(self.anchor_sizes) != 5:
+            raise ValueError(f"anchor_sizes needs five entries (P3-P7), not {len(self.anchor_sizes)}")
+        return self
+
+
+class DetectionLoss(Recipe):
+    """Focal loss (Lin et al. 2017) and box regression."""
+
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
+    regression: Literal["smooth_l1", "l1"] = "smooth_l1"
+    """The paper says smooth L1; torchvision's RetinaNet uses plain L1 by default."""
+    smooth_l1_beta: PositiveFloat = 1.0 / 9.0
+    """The paper gives none; 1/9 is the value of the reference RetinaNet implementation."""
+
+
+class DetectorAugmentation(Recipe):
+    """Applied to training images only; each is switched off by its neutral value."""
+
+    horizontal_flip: Probability = 0.5
+    scale_jitter: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
+    """Range of the factor by which the scene is zoomed before the letterbox; (1, 1) = off."""
+    brightness: Annotated[float, Field(ge=0)] = 0.0
+    contrast: Annotated[float, Field(ge=0)] = 0.0
+    saturation: Annotated[float, Field(ge=0)] = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+
+
+class Schedule(Recipe):
+    """Linear-cosine decay (Bello et al. 2017, as in TensorFlow) after a linear warm-up."""
+
+    kind: Literal["linear_cosine", "constant"] = "linear_cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_factor: Probability = 0.001
+    num_periods: float = 0.5
+    alpha: float = 0.0
+    beta: float = 0.001
+
+
+class DetectorTraining(Recipe):
+    """The paper's first step: batch 10, SGD with momentum 0.9, base rate 1e-3, 90 epochs."""
+
+    epochs: PositiveInt = 90
+    steps: PositiveInt | None = None
+    """Total steps; overrides `epochs` when given."""
+    batch_size: PositiveInt = 10
+    lr: PositiveFloat = 1e-3
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    schedule: Schedule = Schedule(warmup_steps=500)
+    gradient_clip: PositiveFloat | None = None
+    accumulate: PositiveInt = 1
+    """Batches of `batch_size` whose gradients are averaged for one optimiser step."""
+    keep: Literal["best", "last"] = "last"
+    """Which weights the artifact holds; `best` needs a validation part."""
+    validate_every_epochs: PositiveInt = 1
+
+
+class DetectorRecipe(Recipe):
+    model: DetectorModel = DetectorModel()
+    loss: DetectionLoss = DetectionLoss()
+    augmentation: DetectorAugmentation = DetectorAugmentation()
+    training: DetectorTraining = DetectorTraining()
+    compute: Compute = Compute()
+    seed: int = 0
+
+
+class FeatureView(Recipe):
+    """One way in which a box is cached: a cached map cannot be augmented, so views are further rows."""
+
+    kind: Literal["plain", "mirrored", "jittered"] = "plain"
+    copies: PositiveInt = 1
+    """For `jittered`: how many copies of every box, each with a seeded shift and scale."""
+    shift: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
+    """For `jittered`: largest shift as a part of the box's width or height."""
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """For `jittered`: largest relative change of the box's size."""
+
+
+class RoiRecipe(Recipe):
+    """How a box becomes a fixed-size map (j2-j4) or crop (disj)."""
+
+    variant: Variant = "j3"
+    roi_height: PositiveInt | None = None
+    roi_width: PositiveInt | None = None
+    """By default what a crop of 256x128 has at the shared block's stride (see DEFAULT_ROI_SIZE)."""
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Context added on each side, as a part of the box's size; the paper mentions none."""
+    sampling_ratio: Annotated[int, Field(ge=0)] = 2
+    """roi_align's samples a bin and axis; 0 adapts to the ROI's size."""
+
+    @property
+    def roi_size(self) -> tuple[int, int]:
+        """(height, width) of a pooled ROI."""
+        height, width = DEFAULT_ROI_SIZE[self.variant]
+        return (self.roi_height or height, self.roi_width or width)
+
+
+class FeaturesRecipe(Recipe):
+    """The pooled features of ground-truth boxes, computed once."""
+
+    roi: RoiRecipe = RoiRecipe()
+    dtype: Literal["float16", "float32", "uint8"] = "float16"
+    """`uint8` is for the crops of disj, and only for them."""
+    boxes: Literal["identified", "all"] = "identified"
+    """`all` adds unlabelled people: negatives for triplets, the queue of OIM."""
+    views: tuple[FeatureView, ...] = (FeatureView(),)
+    batch_images: PositiveInt = 8
+    compute: Compute = Compute()
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _dtype_fits_variant(self) -> FeaturesRecipe:
+        if (self.dtype == "uint8") != (self.roi.variant == "disj"):
+            raise ValueError(
+                f"dtype {self.dtype!r} does not go with variant {self.roi.variant!r}: "
+                "crops of disj are uint8, maps of j2-j4 are float16 or float32"
+            )
+        return self
+
+
+class BranchModel(Recipe):
+    """Replicated blocks C(k+1)*..C5* on a pooled ROI, pooling, and an embedding."""
+
+    embedding_dim: PositiveInt = 256
+    """The paper gives none; 256 is what OIM, NPSM and the later literature use."""
+    pooling: Literal["average", "max", "gem"] = "average"
+    normalise: bool = True
+    """L2-normalised embeddings when describing people, so that a dot product ranks."""
+    loss_normalise: bool = False
+    """Whether the losses get normalised embeddings too; the soft margin of Hermans et al. wants them free."""
+    last_stride: Literal[1, 2] = 2
+    norm: Literal["frozen_batch", "batch", "group"] = "batch"
+    initial_weights: Literal["detector", "imagenet", "random"] = "detector"
+    """`detector`: the blocks that the detector trained on people; they match the shared map they stand on."""
+
+
+class Objective(Recipe):
+    """One term of a re-ID loss; `weight` multiplies it in the sum."""
+
+    kind: Literal[
+        "semi_hard_triplet",
+        "batch_hard_triplet",
+        "identity_softmax",
+        "oim",
+        "iel",
+        "ioim",
+        "center",
+        "hep_softmax",
+        "olp",
+    ]
+    weight: PositiveFloat = 1.0
+    margin: PositiveFloat | Literal["soft"] | None = None
+    """Triplets: by default 1.0 (semi-hard) and soft (batch-hard)."""
+    squared: bool | None = None
+    """Triplets: squared Euclidean distances (TensorFlow's semi-hard) or plain ones (Hermans et al.)."""
+    temperature: PositiveFloat | None = None
+    unlabelled_temperature: PositiveFloat | None = None
+    """`ioim`: the temperature of the unlabelled entries."""
+    momentum: Probability | None = None
+    queue: PositiveInt | None = None
+    threshold: float | None = None
+    """`iel`: cosine similarity above which an unlabelled person takes an identity."""
+    hard_identities: PositiveInt | None = None
+    """`hep_softmax`: how many identities beside the batch's own enter the softmax."""
+
+
+class Phase(Recipe):
+    """A number of epochs with a sum of objectives."""
+
+    objectives: tuple[Objective, ...]
+    epochs: PositiveInt
+
+
+PAPER_PHASES = (
+    Phase(objectives=(Objective(kind="semi_hard_triplet"),), epochs=350),
+    Phase(objectives=(Objective(kind="batch_hard_triplet"),), epochs=350),
+)
+
+
+class ReidRecipe(Recipe):
+    """The paper's second step: 32 identities x 4 shots, Adam, base rate 1e-4, two phases of 350 epochs."""
+
+    branch: BranchModel = BranchModel()
+    phases: tuple[Phase, ...] = PAPER_PHASES
+    identities_per_batch: Annotated[int, Field(ge=2)] = 32
+    shots: Annotated[int, Field(ge=2)] = 4
+    unlabelled_per_batch: Annotated[int, Field(ge=0)] = 0
+    """Unlabelled boxes added to each batch, for OIM, IEL and as negatives of triplets."""
+    lr: PositiveFloat = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    optimiser: Literal["adam", "adamw", "sgd"] = "adam"
+    schedule: Schedule = Schedule()
+    gradient_clip: PositiveFloat | None = None
+    held_out_identities: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Part of the identities watched during training, split by connected components of shared images."""
+    validate_every_epochs: PositiveInt = 10
+    early_stopping: PositiveInt | None = None
+    """Validations without a better mAP after which training stops."""
+    keep: Literal["best", "last"] = "last"
+    compute: Compute = Compute()
+    seed: int = 0
+
+
+class DetectionsRecipe(Recipe):
+    """Boxes, scores and pooled features of a test view, found once."""
+
+    roi: RoiRecipe = RoiRecipe()
+    dtype: Literal["float16", "float32", "uint8"] = "float16"
+    score_threshold: Probability = 0.05
+    nms_threshold: Probability = 0.5
+    max_per_image: PositiveInt = 100
+    batch_images: PositiveInt = 8
+    compute: Compute = Compute()
+
+
+class GalleryRecipe(Recipe):
+    """Embeddings of detections, query boxes and ground-truth boxes by the branch alone."""
+
+    batch_rows: PositiveInt = 128
+    compute: Compute = Compute()
