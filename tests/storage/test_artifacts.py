@@ -1,0 +1,143 @@
+"""Artifacts appear whole or not at all, and what is damaged is noticed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from storage.artifacts import Artifact, LocalStore
+from storage.manifest import FILE_NAME, Identity
+
+IDENTITY = Identity(kind="features", version=1, recipe={"roi": [16, 8]}, inputs={"boxes": "aa"})
+
+
+def make(store: LocalStore, identity: Identity = IDENTITY, content: bytes = b"rows") -> Artifact:
+    with store.making(identity) as work:
+        if work.made:
+            return work.made
+        (work.path / "nested").mkdir()
+        (work.path / "nested" / "data.bin").write_bytes(content)
+        return work.commit("content", metrics={"rows": 4})
+
+
+def test_a_made_artifact_is_found_and_its_key_follows_from_its_identity(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    assert store.find("features", IDENTITY.key) is None
+    made = make(store)
+    found = store.find("features", IDENTITY.key)
+    assert found is not None and found.manifest == made.manifest
+    assert found.manifest.metrics == {"rows": 4}
+    assert list(store.keys()) == [("features", IDENTITY.key)]
+    changed = IDENTITY.model_copy(update={"recipe": {"roi": [16, 9]}})
+    assert changed.key != IDENTITY.key and store.find("features", changed.key) is None
+
+
+def test_without_commit_nothing_is_visible_and_the_work_stays_for_a_resume(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    with pytest.raises(RuntimeError), store.making(IDENTITY) as work:
+        (work.path / "half").write_text("half")
+        raise RuntimeError
+    assert store.find("features", IDENTITY.key) is None
+    assert list(store.work_areas()) == [("features", IDENTITY.key)]
+    with store.making(IDENTITY) as work:
+        assert (work.path / "half").read_text() == "half"
+        work.commit("content")
+    assert list(store.work_areas()) == []
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "manifest", "no_manifest"])
+def test_damage_is_noticed_set_aside_and_made_again(tmp_path: Path, damage: str) -> None:
+    store = LocalStore(tmp_path)
+    data = make(store).path / "nested" / "data.bin"
+    manifest = data.parents[1] / FILE_NAME
+    if damage == "flip":
+        data.write_bytes(b"rowz")
+    elif damage == "truncate":
+        data.write_bytes(b"row")
+    elif damage == "delete":
+        data.unlink()
+    elif damage == "manifest":
+        manifest.write_text(manifest.read_text().replace('"rows": 4', '"rows": 5'))
+    else:
+        manifest.unlink()
+    if damage != "no_manifest":
+        assert store.verify("features", IDENTITY.key)
+    assert store.find("features", IDENTITY.key) is None
+    assert len(list((tmp_path / ".damaged").iterdir())) == 1
+    make(store)
+    assert store.find("features", IDENTITY.key) is not None
+
+
+def test_a_touched_file_is_digested_again_and_then_trusted(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    data = make(store).path / "nested" / "data.bin"
+    os.utime(data)
+    assert store.find("features", IDENTITY.key) is not None
+    assert store.verify("features", IDENTITY.key) == []
+
+
+def test_a_flip_that_hides_behind_an_equal_stat_is_found_by_verify(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    data = make(store).path / "nested" / "data.bin"
+    before = data.stat()
+    with data.open("r+b") as file:
+        file.write(b"x")
+    os.utime(data, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert store.find("features", IDENTITY.key) is not None
+    assert store.verify("features", IDENTITY.key) == ["nested/data.bin does not hold to its digest"]
+
+
+def _make_slowly(root: str, started: multiprocessing.synchronize.Event, log: str) -> None:
+    with LocalStore(Path(root)).making(IDENTITY) as work:
+        started.set()
+        if work.made is None:
+            time.sleep(0.5)
+            with Path(log).open("a") as file:
+                file.write("made\n")
+            work.commit("content")
+
+
+def test_a_second_process_waits_and_finds_it_made(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    started = context.Event()
+    log = tmp_path / "log"
+    arguments = (str(tmp_path / "store"), started, str(log))
+    processes = [context.Process(target=_make_slowly, args=arguments) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert log.read_text() == "made\n"
+    assert not list((tmp_path / "store" / ".locks" / "features").iterdir())
+
+
+def test_kill_9_of_the_writer_frees_the_lock(tmp_path: Path) -> None:
+    script = textwrap.dedent(f"""
+        import time
+        from pathlib import Path
+        from storage.artifacts import LocalStore
+        from storage.manifest import Identity
+        identity = Identity.model_validate_json({IDENTITY.model_dump_json()!r})
+        with LocalStore(Path({str(tmp_path)!r})).making(identity) as work:
+            (work.path / "half").write_text("half")
+            print("holding", flush=True)
+            time.sleep(60)
+    """)
+    writer = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None and writer.stdout.readline() == "holding\n"
+    store = LocalStore(tmp_path)
+    assert store.holder("features", IDENTITY.key) == writer.pid
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    assert store.holder("features", IDENTITY.key) is None
+    with store.making(IDENTITY) as work:
+        assert (work.path / "half").exists()
