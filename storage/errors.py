@@ -1,5 +1,10 @@
-"""Errors of the storage room."""
+"""What the storage room raises for bad input."""
+
+from __future__ import annotations
 
 
 class StorageError(ValueError):
-    """What is stored is damaged, does not fit or cannot be reached; the message says what and where."""
+    """Stored bytes, or a request about them, that cannot be used.
+
+    The message says what was wrong, where (file, shard, row) and what to do.
+    """

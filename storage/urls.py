@@ -1,0 +1,48 @@
+"""One notation for places: a local path, or an fsspec URL (`s3://`, `gs://`, `http://`, `memory://`, `file://`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import fsspec
+from fsspec import AbstractFileSystem
+
+from storage.errors import StorageError
+
+Location = str | Path
+
+
+def is_remote(location: Location) -> bool:
+    """True for a URL of anything but the local file system."""
+    return isinstance(location, str) and "://" in location and not location.startswith("file://")
+
+
+def local_path(location: Location) -> Path:
+    """The local path that `location` names.
+
+    Raises StorageError when it is the URL of something remote.
+    """
+    if is_remote(location):
+        raise StorageError(f"{location} is not on this machine: give a local path")
+    text = str(location)
+    return Path(unquote(urlsplit(text).path)) if text.startswith("file://") else Path(text)
+
+
+def join(location: Location, *parts: str) -> str:
+    """`location` with `parts` appended, slash-separated; a query string stays at the end."""
+    text = str(location)
+    base, mark, query = text.partition("?") if is_remote(location) else (text, "", "")
+    return "/".join((base.rstrip("/"), *parts)) + mark + query
+
+
+def filesystem(url: str, **options: object) -> tuple[AbstractFileSystem, str]:
+    """The fsspec file system of a URL, and the URL's path on it; `options` go to the file system.
+
+    Raises StorageError when no driver for the scheme is installed.
+    """
+    try:
+        system, path = fsspec.core.url_to_fs(url, **options)
+    except (ValueError, ImportError) as error:
+        raise StorageError(f"{url} cannot be opened: {error}") from error
+    return system, path
