@@ -1,0 +1,237 @@
+"""The one training loop: steps, checkpoints, the metric log, and a clean way out.
+
+A trainer hands in a function of the step number, and the objects that carry state from step to step. Batches
+and all randomness are functions of (seed, step), so the state plus the step number is the whole truth about
+a run: on a CPU, the weights after a kill and a resume equal those of an uninterrupted run, byte for byte.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.training.checkpoints import load_newest, remove_checkpoints, save_checkpoint
+from personsearch_core.training.metrics_log import MetricLog
+
+logger = logging.getLogger(__name__)
+
+Metrics = Mapping[str, Tensor | float]
+
+
+class Stateful(Protocol):
+    """What a checkpoint holds: modules, optimisers, gradient scalers, watchers."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Any) -> Any: ...
+
+
+class Progress(Protocol):
+    """Called from time to time with the steps done and what was last measured."""
+
+    def __call__(self, done: int, total: int, **metrics: float) -> None: ...
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; its state is in a checkpoint, from which the same call goes on."""
+
+
+class NonFiniteError(PersonSearchError):
+    """The loss, or another metric that must be finite, became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How a run is watched and kept; nothing here changes its result."""
+
+    checkpoint_steps: int | None = None
+    checkpoint_seconds: float = 60.0
+    flush_steps: int = 1
+    """Steps between readings of the metrics: each one waits for an accelerator; a CPU reads every step."""
+    tensorboard_steps: int = 10
+    progress_seconds: float = 1.0
+    is_main: bool = True
+    """False on the other ranks of a data-parallel run: they neither log nor write checkpoints."""
+
+
+def ignore_progress(done: int, total: int, **metrics: float) -> None:
+    """The `progress` of a run that nobody watches."""
+
+
+def never_stop() -> bool:
+    """The `should_stop` of a run that nobody interrupts."""
+    return False
+
+
+def run_loop(
+    step: Callable[[int], Metrics],
+    *,
+    total_steps: int,
+    state: Mapping[str, Stateful],
+    work_dir: Path,
+    describe_batch: Callable[[int], str],
+    after_step: Callable[[int], Mapping[str, float]] | None = None,
+    watch: Callable[[int, Mapping[str, float]], None] | None = None,
+    is_finished: Callable[[], bool] = never_stop,
+    must_be_finite: tuple[str, ...] = ("loss",),
+    settings: LoopSettings | None = None,
+    progress: Progress = ignore_progress,
+    should_stop: Callable[[], bool] = never_stop,
+) -> int:
+    """Call `step(0) ... step(total_steps - 1)`, resuming from the newest intact checkpoint in `work_dir`.
+
+    step
+        does one optimiser step and returns its metrics, `loss` among them; tensors are read late, so that an
+        accelerator is not waited for.
+    state
+        everything that carries over from one step to the next, under names.
+    describe_batch
+        names the content of a step's batch (image ids, row numbers) for the message about a bad loss.
+    after_step
+        is called with the number of steps done, after each one; what it returns (a validation) joins the
+        step's row in the log.
+    watch
+        is called once with each finite row, in order, and may raise; its state, if any, belongs into `state`.
+    is_finished
+        ends the run early, asked before each step.
+    must_be_finite
+        metrics whose NaN or infinity ends the run; add the gradient's norm unless a gradient scaler is at
+        work, because a finite loss with a bad gradient spoils the weights too.
+
+    Returns the number of steps done. Raises `Interrupted` when `should_stop()` says so, after a checkpoint,
+    and `NonFiniteError` where a metric is not finite; checkpoints hold only states whose metrics were read.
+    When what the run led to is safe on disk, the caller calls `discard_work`.
+    """
+    settings = settings or LoopSettings()
+    checkpoints = work_dir / "checkpoints"
+    with closing(MetricLog(work_dir, settings.tensorboard_steps) if settings.is_main else _Silent()) as log:
+        state = {**state, "metric_log": log}
+        done = _resume(checkpoints, state)
+        log.start(done)
+        rows = _PendingRows(log, describe_batch, watch, must_be_finite)
+
+        def checkpoint() -> None:
+            rows.flush()
+            if settings.is_main:
+                save_checkpoint(checkpoints, done, {name: part.state_dict() for name, part in state.items()})
+
+        saved_at = reported_at = time.monotonic()
+        while done < total_steps and not is_finished():
+            if should_stop():
+                checkpoint()
+                raise Interrupted(
+                    f"stopped as asked after {done} of {total_steps} steps; the same call goes on"
+                )
+            metrics = step(done)
+            done += 1
+            extra = after_step(done) if after_step is not None else {}
+            rows.add(done - 1, metrics, extra)
+            if extra or done % settings.flush_steps == 0:
+                rows.flush()
+            now = time.monotonic()
+            if now - reported_at >= settings.progress_seconds:
+                progress(done, total_steps, **rows.latest)
+                reported_at = now
+            due = settings.checkpoint_steps is not None and done % settings.checkpoint_steps == 0
+            if due or now - saved_at >= settings.checkpoint_seconds:
+                checkpoint()
+                saved_at = time.monotonic()
+        checkpoint()
+        progress(done, total_steps, **rows.latest)
+    return done
+
+
+def discard_work(work_dir: Path) -> None:
+    """Remove what only a resume needs: the checkpoints, then the rows they refer to."""
+    remove_checkpoints(work_dir / "checkpoints")
+    (work_dir / "history.jsonl").unlink(missing_ok=True)
+
+
+def _resume(checkpoints: Path, state: Mapping[str, Stateful]) -> int:
+    found = load_newest(checkpoints)
+    if found is None:
+        return 0
+    if set(found.state) != set(state):
+        raise PersonSearchError(
+            f"the checkpoint in {checkpoints} holds {sorted(found.state)}, this run needs {sorted(state)}: "
+            "it is of another kind of training; choose another work directory"
+        )
+    for name, part in state.items():
+        part.load_state_dict(found.state[name])
+    logger.info("resuming after step %d from %s", found.step, checkpoints)
+    return found.step
+
+
+class _PendingRows:
+    """Rows whose metrics may still be on their way from an accelerator."""
+
+    def __init__(
+        self,
+        log: MetricLog | _Silent,
+        describe_batch: Callable[[int], str],
+        watch: Callable[[int, Mapping[str, float]], None] | None,
+        must_be_finite: tuple[str, ...],
+    ) -> None:
+        self._log = log
+        self._describe_batch = describe_batch
+        self._watch = watch
+        self._must_be_finite = must_be_finite
+        self._pending: list[tuple[int, Metrics, Mapping[str, float]]] = []
+        self.latest: dict[str, float] = {}
+
+    def add(self, step: int, metrics: Metrics, extra: Mapping[str, float]) -> None:
+        self._pending.append((step, metrics, extra))
+
+    def flush(self) -> None:
+        pending, self._pending = self._pending, []
+        for (step, _, extra), measured in zip(pending, _read([row[1] for row in pending]), strict=True):
+            for name in self._must_be_finite:
+                if not math.isfinite(measured[name]):
+                    raise NonFiniteError(
+                        f"{name} is {measured[name]} at step {step}; the batch holds "
+                        f"{self._describe_batch(step)}. Try a lower rate, gradient clipping, or fp32."
+                    )
+            row = {**measured, **extra}
+            self._log.append(step, row, force_tensorboard=bool(extra))
+            self.latest = row
+            if self._watch is not None:
+                self._watch(step, row)
+
+
+def _read(rows: list[Metrics]) -> list[dict[str, float]]:
+    """Metrics as Python floats; all tensors are fetched in one transfer."""
+    tensors = [value.detach().float() for row in rows for value in row.values() if isinstance(value, Tensor)]
+    fetched = iter(torch.stack(tensors).tolist() if tensors else [])
+    return [
+        {name: next(fetched) if isinstance(value, Tensor) else float(value) for name, value in row.items()}
+        for row in rows
+    ]
+
+
+class _Silent:
+    """The metric log of a rank that does not log; it carries the main rank's state in a checkpoint unread."""
+
+    def start(self, step: int) -> None:
+        return None
+
+    def append(self, step: int, metrics: Mapping[str, float], force_tensorboard: bool = False) -> None:
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        return None
+
+    def close(self) -> None:
+        return None

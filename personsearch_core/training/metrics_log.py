@@ -1,0 +1,71 @@
+"""The metric log of a training run: one row a step, without gaps or duplicates after any interruption.
+
+Rows are appended to `history.jsonl`. A checkpoint holds the length of that file, and a resume cuts it there,
+so the finished `history.parquet` is the same however often the run was killed. Wall times are therefore not
+in it; TensorBoard, under `logs/`, is for looking at a run while it goes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch.utils.tensorboard import SummaryWriter
+
+
+class MetricLog:
+    """Appends rows of metrics; its state (the length of the file) belongs into the run's checkpoints."""
+
+    def __init__(self, work_dir: Path, tensorboard_every: int = 10) -> None:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        self._work_dir = work_dir
+        self._tensorboard_every = tensorboard_every
+        self._rows = (work_dir / "history.jsonl").open("ab")
+        self._length = 0
+        self._tensorboard: SummaryWriter | None = None
+
+    def start(self, step: int) -> None:
+        """Drop whatever was logged past the state that was loaded, and go on after `step` steps."""
+        self._rows.truncate(self._length)
+        self._rows.seek(self._length)
+        self._tensorboard = SummaryWriter(str(self._work_dir / "logs"), purge_step=step)
+
+    def append(self, step: int, metrics: Mapping[str, float], force_tensorboard: bool = False) -> None:
+        """Log the metrics of the 0-based `step`; values that are not finite are left out (null)."""
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        self._rows.write(json.dumps({"step": step, **finite}).encode() + b"\n")
+        if self._tensorboard is not None and (force_tensorboard or step % self._tensorboard_every == 0):
+            for name, value in finite.items():
+                self._tensorboard.add_scalar(name, value, step)
+
+    def state_dict(self) -> dict[str, Any]:
+        self._rows.flush()
+        os.fsync(self._rows.fileno())
+        return {"length": self._rows.tell()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._length = int(state["length"])
+
+    def close(self) -> None:
+        """Flush and close; the rows stay as `history.jsonl`."""
+        self._rows.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+def finish_history(work_dir: Path) -> pa.Table:
+    """Write `history.parquet` from `history.jsonl`: step, then every metric, null where not logged."""
+    source = work_dir / "history.jsonl"
+    with source.open() as lines:
+        rows = [json.loads(line) for line in lines]
+    names = dict.fromkeys(name for row in rows for name in row if name != "step")
+    fields = [pa.field("step", pa.int64()), *(pa.field(name, pa.float64()) for name in names)]
+    table = pa.Table.from_pylist(rows, schema=pa.schema(fields))
+    pq.write_table(table, work_dir / "history.parquet")
+    return table
