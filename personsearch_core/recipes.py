@@ -170,18 +170,23 @@ class RoiRecipe(Recipe):
         return (self.roi_height or height, self.roi_width or width)
 
 
-class FeaturesRecipe(Recipe):
-    """The pooled features of ground-truth boxes, computed once."""
+class FeatureOptions(Recipe):
+    """Which boxes are cached, and in how many views; what a config may say beside the ROI."""
 
-    roi: RoiRecipe = RoiRecipe()
-    dtype: Literal["float16", "float32", "uint8"] = "float16"
-    """`uint8` is for the crops of disj, and only for them."""
     boxes: Literal["identified", "all"] = "identified"
     """`all` adds unlabelled people: negatives for triplets, the queue of OIM."""
     views: tuple[FeatureView, ...] = (FeatureView(),)
     batch_images: PositiveInt = 8
     compute: Compute = Compute()
     seed: int = 0
+
+
+class FeaturesRecipe(FeatureOptions):
+    """The pooled features of ground-truth boxes, computed once."""
+
+    roi: RoiRecipe = RoiRecipe()
+    dtype: Literal["float16", "float32", "uint8"] = "float16"
+    """`uint8` is for the crops of disj, and only for them."""
 
     @model_validator(mode="after")
     def _dtype_fits_variant(self) -> FeaturesRecipe:
@@ -276,11 +281,9 @@ class ReidRecipe(Recipe):
     seed: int = 0
 
 
-class DetectionsRecipe(Recipe):
-    """Boxes, scores and pooled features of a test view, found once."""
+class DetectionOptions(Recipe):
+    """Which detections of a test view are kept."""
 
-    roi: RoiRecipe = RoiRecipe()
-    dtype: Literal["float16", "float32", "uint8"] = "float16"
     score_threshold: Probability = 0.05
     nms_threshold: Probability = 0.5
     max_per_image: PositiveInt = 100
@@ -288,8 +291,54 @@ class DetectionsRecipe(Recipe):
     compute: Compute = Compute()
 
 
+class DetectionsRecipe(DetectionOptions):
+    """Boxes, scores and pooled features of a test view, found once."""
+
+    roi: RoiRecipe = RoiRecipe()
+    dtype: Literal["float16", "float32", "uint8"] = "float16"
+
+
 class GalleryRecipe(Recipe):
     """Embeddings of detections, query boxes and ground-truth boxes by the branch alone."""
 
     batch_rows: PositiveInt = 128
+    untrained: bool = True
+    """Also describe everybody by the branch as it was before training: what the training gained."""
     compute: Compute = Compute()
+
+
+class ReRanking(Recipe):
+    """k-reciprocal re-ranking (Zhong et al., CVPR 2017)."""
+
+    k1: PositiveInt = 20
+    k2: PositiveInt = 6
+    weight: Probability = 0.3
+
+
+class ContextMatching(Recipe):
+    """Context bipartite matching (Li and Miao, AAAI 2021): k1 candidates, k2 co-travellers."""
+
+    k1: PositiveInt = 30
+    k2: PositiveInt = 4
+
+
+class EvaluationRecipe(Recipe):
+    """How embeddings of a test view are scored. The first protocol's numbers are the run's headline."""
+
+    protocol: Literal["cuhk_sysu", "prw", "zheng2017"] = "prw"
+    gallery_sizes: tuple[Literal["50", "100", "500", "1000", "2000", "4000", "full"], ...] = ("100",)
+    """CUHK-SYSU only: which of its gallery files are scored."""
+    score_threshold: Probability = 0.5
+    cross_camera: bool = False
+    """PRW only: leave out every frame of the query's camera."""
+    boxes_per_image: tuple[PositiveFloat, ...] = ()
+    """Further settings: a global score threshold that leaves so many boxes an image on average."""
+    per_image_top_k: tuple[PositiveInt, ...] = ()
+    """Further settings: the best-scored k boxes of each image."""
+    ground_truth_boxes: bool = False
+    """Score the gallery's ground-truth boxes in place of detections, too."""
+    re_ranking: ReRanking | None = None
+    context_matching: ContextMatching | None = None
+    bootstrap_samples: Annotated[int, Field(ge=0)] = 0
+    """Resamplings of the queries for a confidence interval of mAP; 0 = none."""
+    seed: int = 0
