@@ -1,0 +1,83 @@
+"""The content digest of an array: over dtype, shape and the raw C-order bytes of each block of 256 rows.
+
+Shards are digested apart, by whoever writes them, in pieces that combine into that digest; how the array is
+sharded or compressed does not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from storage.digests import canonical_json
+from storage.errors import StorageError
+from storage.feature_store.layout import DIGESTS_FILE
+
+BLOCK_ROWS = 256
+
+
+class ArrayDigests(BaseModel):
+    """What `digests.json` holds: SHA-256 in hex of each piece of `piece_rows` rows, and of the whole array."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    algorithm: str = "sha256"
+    piece_rows: int
+    pieces: tuple[str, ...]
+    content: str
+
+
+def piece_rows(rows_per_shard: int) -> int:
+    """Rows of one digested piece: a block, or a shard where shards are smaller than blocks."""
+    return min(rows_per_shard, BLOCK_ROWS)
+
+
+def digest_pieces(rows: np.ndarray, rows_per_piece: int) -> tuple[str, ...]:
+    """SHA-256 of each `rows_per_piece` rows of a C-contiguous array (n, ...); the last piece may be short."""
+    return tuple(
+        hashlib.sha256(rows[start : start + rows_per_piece].data).hexdigest()
+        for start in range(0, len(rows), rows_per_piece)
+    )
+
+
+def content_digest(dtype: np.dtype, shape: Sequence[int], blocks: Iterable[str]) -> str:
+    """The digest of an array from the digests of its blocks of 256 rows."""
+    header = canonical_json({"block_rows": BLOCK_ROWS, "dtype": dtype.name, "shape": [int(n) for n in shape]})
+    hasher = hashlib.sha256(header)
+    for block in blocks:
+        hasher.update(bytes.fromhex(block))
+    return hasher.hexdigest()
+
+
+def read_digests(path: Path) -> ArrayDigests:
+    """The digests of a finished feature store.
+
+    Raises StorageError when the store is unfinished or the file is damaged.
+    """
+    file = path / DIGESTS_FILE
+    try:
+        return ArrayDigests.model_validate_json(file.read_bytes())
+    except FileNotFoundError as error:
+        raise StorageError(
+            f"{path} is unfinished: it has no {DIGESTS_FILE}; write the missing shards and close"
+        ) from error
+    except ValidationError as error:
+        raise StorageError(f"{file} is damaged: {error}") from error
+
+
+def read_piece_file(file: Path) -> tuple[str, ...] | None:
+    """The pieces' digests that a shard's writer left in the work directory.
+
+    None when it left none, or when a power cut left the file without its content.
+    """
+    try:
+        pieces: Any = json.loads(file.read_bytes())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return tuple(pieces)

@@ -1,0 +1,191 @@
+"""Positioned reads straight from the shard files of a local store.
+
+What lies in the page cache is copied by the calling thread and one helper (RWF_NOWAIT never waits for the
+disk); what does not is read by many threads at once, because a cold read is a wait for the device.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from storage.errors import StorageError
+from storage.feature_store.extents import ExtentTable
+from storage.feature_store.layout import ArrayLayout
+from storage.feature_store.reader import FeatureReader, Tier
+from storage.feature_store.shard_files import decode_row, open_shard
+from storage.feature_store.shard_index import MISSING
+
+_MAX_READ = 4 << 20
+_HELPER_FROM = 1 << 20
+"""Bytes of a request from which a helper thread pays for its hand-over."""
+_CLOSED = -1
+
+Read = tuple[int, int, int, int]
+"""Shard, byte in its file, first and last + 1 byte of the output."""
+
+
+class DiskReader(FeatureReader):
+    """Reads rows of a local, directly readable array; up to `threads` reads wait for the disk at once."""
+
+    tier: Tier = "disk"
+
+    def __init__(
+        self,
+        array: Path,
+        layout: ArrayLayout,
+        read_index: Callable[[], pa.Table],
+        *,
+        threads: int = 16,
+        check_crc: bool = False,
+    ) -> None:
+        super().__init__(layout.shape, layout.dtype, read_index)
+        self._array = array
+        self._layout = layout
+        self._extents = ExtentTable(layout)
+        self._check_crc = check_crc
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="feature-read")
+        self._pool_process = os.getpid()
+        self._descriptors = [_CLOSED] * layout.n_shards
+        soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._free_descriptors = soft_limit // 2
+        self._opening = threading.Lock()
+        self._nowait = os.RWF_NOWAIT
+
+    def close(self) -> None:
+        self._pool.shutdown()
+        for shard, descriptor in enumerate(self._descriptors):
+            if descriptor != _CLOSED:
+                os.close(descriptor)
+                self._descriptors[shard] = _CLOSED
+
+    def _fill(self, indices: np.ndarray, out: np.ndarray) -> None:
+        for shard in self._extents.unknown_shards(indices):
+            self._open(shard)
+        positions = np.arange(len(indices))
+        missing = self._extents.offsets[indices] == MISSING
+        if missing.any():
+            out[missing] = self._layout.fill_value
+            positions = positions[~missing]
+        if not len(positions):
+            return
+        if self._layout.has_fixed_rows:
+            self._fill_raw(indices[positions], positions, out)
+        else:
+            self._fill_encoded(indices[positions], positions, out)
+
+    def _fill_raw(self, indices: np.ndarray, positions: np.ndarray, out: np.ndarray) -> None:
+        row_bytes = self._layout.row_bytes
+        runs = self._extents.runs(indices, positions, max(1, _MAX_READ // row_bytes))
+        start = runs.position * row_bytes
+        stop = start + runs.length * row_bytes
+        reads = list(
+            zip(runs.shard.tolist(), runs.offset.tolist(), start.tolist(), stop.tolist(), strict=True)
+        )
+        target = memoryview(out.reshape(-1).view(np.uint8))
+        rest = self._copy_cached(reads, target) if self._nowait else reads
+        if rest:
+            stripes = [rest[i :: self._threads] for i in range(min(self._threads, len(rest)))]
+            self._run([partial(self._read, stripe, target) for stripe in stripes])
+
+    def _fill_encoded(self, indices: np.ndarray, positions: np.ndarray, out: np.ndarray) -> None:
+        target = out.view(np.uint8)
+
+        def read(stripe: slice) -> None:
+            for row, position in zip(indices[stripe].tolist(), positions[stripe].tolist(), strict=True):
+                shard = row // self._layout.rows_per_shard
+                data = bytearray(int(self._extents.lengths[row]))
+                self._read([(shard, int(self._extents.offsets[row]), 0, len(data))], memoryview(data))
+                where = f"row {row} of {self._array}"
+                decode_row(bytes(data), target[position], self._layout, where, check_crc=self._check_crc)
+
+        stripes = min(self._threads, len(indices))
+        self._run([partial(read, slice(first, None, stripes)) for first in range(stripes)])
+
+    def _copy_cached(self, reads: Sequence[Read], target: memoryview) -> list[Read]:
+        """Copy what the page cache holds, and return the rest."""
+        if len(target) < _HELPER_FROM or len(reads) < 2:
+            return self._copy_some(reads, target)
+        half = len(reads) // 2
+        helper = self._executor().submit(self._copy_some, reads[half:], target)
+        rest = self._copy_some(reads[:half], target)
+        return rest + helper.result()
+
+    def _copy_some(self, reads: Sequence[Read], target: memoryview) -> list[Read]:
+        rest: list[Read] = []
+        preadv, descriptors, nowait = os.preadv, self._descriptors, self._nowait
+        for at, (shard, offset, start, stop) in enumerate(reads):
+            if descriptors[shard] == _CLOSED:
+                rest.append(reads[at])
+                continue
+            try:
+                n_read = preadv(descriptors[shard], (target[start:stop],), offset, nowait)
+            except BlockingIOError:
+                n_read = 0
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP:
+                    raise
+                self._nowait = 0  # this file system cannot say what is cached
+                return [*rest, *reads[at:]]
+            if n_read < stop - start:
+                rest.append((shard, offset + n_read, start + n_read, stop))
+        return rest
+
+    def _read(self, reads: Sequence[Read], target: memoryview) -> None:
+        for shard, offset, start, stop in reads:
+            descriptor = self._descriptors[shard]
+            is_borrowed = descriptor != _CLOSED
+            if not is_borrowed:
+                descriptor = os.open(self._array / self._layout.shard_key(shard), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                while start < stop:
+                    n_read = os.preadv(descriptor, (target[start:stop],), offset)
+                    if not n_read:
+                        raise StorageError(
+                            f"shard {shard} of {self._array} is truncated at byte {offset}: verify the store"
+                        )
+                    offset, start = offset + n_read, start + n_read
+            finally:
+                if not is_borrowed:
+                    os.close(descriptor)
+
+    def _open(self, shard: int) -> None:
+        """Read a shard's index, and keep its file open while descriptors last."""
+        with self._opening:
+            if not self._extents.unknown_shards(np.array([shard * self._layout.rows_per_shard])):
+                return
+            opened = open_shard(self._array, self._layout, shard)
+            if opened is None:
+                self._extents.set(shard, None)
+                return
+            descriptor, index = opened
+            if self._free_descriptors:
+                self._free_descriptors -= 1
+                self._descriptors[shard] = descriptor
+            else:
+                os.close(descriptor)
+            self._extents.set(shard, index)
+
+    def _run(self, jobs: Sequence[Callable[[], None]]) -> None:
+        if len(jobs) == 1:
+            jobs[0]()
+            return
+        for future in [self._executor().submit(job) for job in jobs]:
+            future.result()
+
+    def _executor(self) -> ThreadPoolExecutor:
+        """The pool of this process: a forked child inherits none of its parent's threads."""
+        if self._pool_process != os.getpid():
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="feature-read")
+            self._pool_process = os.getpid()
+        return self._pool

@@ -1,0 +1,71 @@
+"""The extents of rows in shard files: what is known of shard indexes, and runs of adjacent rows."""
+
+from __future__ import annotations
+
+import threading
+from typing import NamedTuple
+
+import numpy as np
+
+from storage.feature_store.layout import ArrayLayout
+from storage.feature_store.shard_index import MISSING, ShardIndex
+
+
+class Runs(NamedTuple):
+    """Runs of requested rows that are adjacent both in one shard file and in the request.
+
+    Run i is `length[i]` rows: in the request from `position[i]`, in the file of `shard[i]` from byte `offset[i]`.
+    """
+
+    position: np.ndarray
+    length: np.ndarray
+    shard: np.ndarray
+    offset: np.ndarray
+
+
+class ExtentTable:
+    """Offset and length of every row of an array, filled in shard by shard as their indexes are read."""
+
+    def __init__(self, layout: ArrayLayout) -> None:
+        self.layout = layout
+        # Address space only: pages of shards that nobody reads are never touched.
+        slots = layout.n_shards * layout.rows_per_shard
+        self.offsets = np.empty(slots, np.int64)
+        self.lengths = np.empty(0 if layout.has_fixed_rows else slots, np.int64)
+        self._known = np.zeros(layout.n_shards, bool)
+        self._lock = threading.Lock()
+
+    def unknown_shards(self, indices: np.ndarray) -> list[int]:
+        """The shards of the rows at `indices` whose indexes have not been set."""
+        shards = indices // self.layout.rows_per_shard
+        return [int(shard) for shard in np.unique(shards[~self._known[shards]])]
+
+    def set(self, shard: int, index: ShardIndex | None) -> None:
+        """Note a shard's index; None for a shard that was left out."""
+        here = slice(shard * self.layout.rows_per_shard, (shard + 1) * self.layout.rows_per_shard)
+        with self._lock:
+            self.offsets[here] = MISSING if index is None else index.offsets
+            if len(self.lengths):
+                self.lengths[here] = MISSING if index is None else index.lengths
+            self._known[shard] = True
+
+    def runs(self, indices: np.ndarray, positions: np.ndarray, max_rows: int) -> Runs:
+        """Group rows into runs of at most `max_rows`.
+
+        `indices` are present rows of a fixed size, `positions` (ascending) their places in the request.
+        """
+        shards = indices // self.layout.rows_per_shard
+        offsets = self.offsets[indices]
+        joined = (
+            (np.diff(offsets) == self.layout.row_bytes) & (np.diff(shards) == 0) & (np.diff(positions) == 1)
+            if max_rows > 1
+            else np.zeros(max(len(indices) - 1, 0), bool)
+        )
+        starts = np.flatnonzero(np.concatenate(([True], ~joined)))
+        counts = np.diff(np.append(starts, len(indices)))
+        if len(counts) and counts.max() > max_rows:
+            pieces = -(-counts // max_rows)
+            within = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+            starts = np.repeat(starts, pieces) + within * max_rows
+            counts = np.minimum(np.repeat(counts, pieces) - within * max_rows, max_rows)
+        return Runs(positions[starts], counts, shards[starts], offsets[starts])

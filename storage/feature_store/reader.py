@@ -1,0 +1,105 @@
+"""What every reader of a feature store offers, whatever tier it reads from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import ArrayLike
+
+from storage.errors import StorageError
+
+Tier = Literal["auto", "memory", "disk", "remote"]
+
+
+class FeatureReader(ABC):
+    """Random access to the rows of a feature store. Made by `open_features`; threads may share one."""
+
+    tier: Tier
+    shape: tuple[int, ...]
+    """(N, *row shape)."""
+    dtype: np.dtype
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, read_index: Callable[[], pa.Table]) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self._read_index = read_index
+
+    @cached_property
+    def index(self) -> pa.Table:
+        """The table of `index.parquet`, read when first asked for. Raises StorageError when there is none."""
+        return self._read_index()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def rows(self, indices: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
+        """The rows at `indices` (integers of any shape, any order, repeats allowed): (*indices.shape, *row shape).
+
+        `out`, C-contiguous and of the result's shape and dtype, is filled and returned; without it a new
+        array is. Raises IndexError for an index outside 0 .. N-1 (negative ones do not count from the end: a
+        stray -1 is an error), StorageError for a wrong `out` and for damaged or missing data.
+        """
+        wanted = check_indices(indices, self.shape[0])
+        out = _check_out(out, (*wanted.shape, *self.shape[1:]), self.dtype)
+        if wanted.size:
+            self._fill(wanted.reshape(-1), out.reshape(wanted.size, -1))
+        return out
+
+    @abstractmethod
+    def _fill(self, indices: np.ndarray, out: np.ndarray) -> None:
+        """Fill `out` (n, numbers of a row) with the rows at `indices` (n,), int64 and valid."""
+
+    def close(self) -> None:  # noqa: B027 - a tier may have nothing to release
+        """Release files and threads; the reader cannot be used afterwards."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def check_indices(indices: ArrayLike, n_rows: int) -> np.ndarray:
+    """`indices` as an int64 array. Raises IndexError when they are no integers or lie outside 0 .. n_rows-1."""
+    array = np.asarray(indices)
+    if array.size == 0:
+        return array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise IndexError(f"row indices must be integers, not {array.dtype}")
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high >= n_rows:
+        raise IndexError(f"row {low if low < 0 else high} is outside the store's rows 0 to {n_rows - 1}")
+    return array.astype(np.int64, copy=False)
+
+
+def _check_out(out: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    if out is None:
+        return np.empty(shape, dtype)
+    if out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous or not out.flags.writeable:
+        raise StorageError(
+            f"out is {out.dtype} {out.shape}; it must be writeable, C-contiguous {dtype} of shape {shape}"
+        )
+    return out
+
+
+class MemoryReader(FeatureReader):
+    """All rows in one array of this process."""
+
+    tier: Tier = "memory"
+
+    def __init__(self, array: np.ndarray, read_index: Callable[[], pa.Table]) -> None:
+        super().__init__(array.shape, array.dtype, read_index)
+        self.array = array
+        self._flat = array.reshape(array.shape[0], -1)
+
+    def _fill(self, indices: np.ndarray, out: np.ndarray) -> None:
+        # The indices are checked, and "clip" spares the copy that "raise" makes of its output.
+        np.take(self._flat, indices, axis=0, out=out, mode="clip")

@@ -1,0 +1,86 @@
+"""Shard files on a local disk: which exist, their indexes, and one shard's rows."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numcodecs.zstd import Zstd
+
+from storage.errors import StorageError
+from storage.feature_store.layout import ArrayLayout
+from storage.feature_store.shard_index import MISSING, ShardIndex, crc32c, decode_index
+
+
+def list_shards(array: Path, layout: ArrayLayout) -> tuple[int, ...]:
+    """The shards whose files exist, ascending."""
+    return tuple(shard for shard in range(layout.n_shards) if (array / layout.shard_key(shard)).exists())
+
+
+def open_shard(array: Path, layout: ArrayLayout, shard: int) -> tuple[int, ShardIndex] | None:
+    """The descriptor of a shard's file, which the caller closes, and its index.
+
+    None when the file does not exist and the array may leave shards out, as an array of fill values does.
+    Raises StorageError when our own writer should have written it, and when the file is damaged.
+    """
+    file = array / layout.shard_key(shard)
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        if layout.is_ours:
+            raise missing_shard(str(array), layout, shard) from error
+        return None
+    try:
+        file_bytes = os.fstat(descriptor).st_size
+        start = max(0, file_bytes - layout.index_bytes) if layout.index_at_end else 0
+        data = os.pread(descriptor, layout.index_bytes, start)
+        return descriptor, decode_index(data, layout, file_bytes, f"shard {shard} ({file})")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def missing_shard(array: str, layout: ArrayLayout, shard: int) -> StorageError:
+    """The error for a shard that our own writer has not written."""
+    rows = layout.shard_rows(shard)
+    return StorageError(
+        f"{array} is unfinished: shard {shard} (rows {rows.start} to {rows.stop - 1}) is missing;"
+        " run again what makes it"
+    )
+
+
+def read_shard(array: Path, layout: ArrayLayout, shard: int) -> np.ndarray:
+    """All rows of one shard, in order; its index, lengths and CRCs are checked. Raises StorageError on damage."""
+    rows = layout.shard_rows(shard)
+    out = np.full((len(rows), *layout.row_shape), layout.fill_value, layout.dtype)
+    opened = open_shard(array, layout, shard)
+    if opened is None:
+        return out
+    descriptor, index = opened
+    flat = out.reshape(len(rows), -1).view(np.uint8)
+    try:
+        for slot in np.flatnonzero(index.offsets[: len(rows)] != MISSING):
+            data = os.pread(descriptor, int(index.lengths[slot]), int(index.offsets[slot]))
+            decode_row(data, flat[slot], layout, f"row {rows[slot]} of {array}", check_crc=True)
+    finally:
+        os.close(descriptor)
+    return out
+
+
+def decode_row(data: bytes, out: np.ndarray, layout: ArrayLayout, where: str, *, check_crc: bool) -> None:
+    """Decode one stored row into `out`, its bytes as uint8. Raises StorageError on damage."""
+    if layout.rows_have_crc:
+        data, crc = data[:-4], data[-4:]
+        if check_crc and crc32c(data) != int.from_bytes(crc, "little"):
+            raise StorageError(f"{where} is damaged: its CRC-32C does not hold; re-make its shard")
+    if layout.compressed:
+        try:
+            data = Zstd().decode(data)
+        except (RuntimeError, ValueError) as error:
+            raise StorageError(f"{where} is damaged: {error}; re-make its shard") from error
+    if len(data) != out.nbytes:
+        raise StorageError(
+            f"{where} is damaged: {len(data)} bytes instead of {out.nbytes}; re-make its shard"
+        )
+    out[:] = np.frombuffer(data, np.uint8)
