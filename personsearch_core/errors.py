@@ -1,7 +1,7 @@
-"""Errors that the science raises for input it cannot use."""
+"""The error of this package: input that cannot be used, and what to do about it."""
 
 from __future__ import annotations
 
 
 class PersonSearchError(ValueError):
-    """Something that was given is wrong; the message says what, where, and what to do."""
+    """Input that cannot be used. The message says what is wrong, where, and what to do."""

@@ -1,0 +1,93 @@
+"""CUHK-SYSU's search protocol (Xiao et al., CVPR 2017): galleries of listed images, or the full test set."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.evaluation.matching import GroupedDetections, group_by_image, keep_by_score
+from personsearch_core.evaluation.ranking import SearchResult
+from personsearch_core.evaluation.records import Detections, GalleryLists, IntArray, Queries
+from personsearch_core.evaluation.search import (
+    ListedGallery,
+    MapBlocks,
+    QueryTruths,
+    SearchTask,
+    WholeGallery,
+    run_search,
+    serially,
+)
+
+
+def evaluate_cuhk_sysu(
+    detections: Detections,
+    queries: Queries,
+    lists: GalleryLists,
+    *,
+    score_threshold: float | None = 0.5,
+    full_gallery: bool = False,
+    map_blocks: MapBlocks = serially,
+) -> SearchResult:
+    """Scores CUHK-SYSU search; query i ranks the images of `lists`' entry i.
+
+    With `full_gallery` a query ranks its positive images and every other image once, its own image out (give
+    the lists of TestG50). A query's own image stays where a list has it as a positive. An image that a list
+    repeats is ranked once, but its ground truth counts as often as it is listed.
+    """
+    task = cuhk_sysu_task(
+        detections, queries, lists, score_threshold=score_threshold, full_gallery=full_gallery
+    )
+    return run_search(task, score_threshold, map_blocks)
+
+
+def cuhk_sysu_task(
+    detections: Detections,
+    queries: Queries,
+    lists: GalleryLists,
+    *,
+    score_threshold: float | None = 0.5,
+    full_gallery: bool = False,
+) -> SearchTask:
+    """The protocol as data; what `evaluate_cuhk_sysu` runs, for options that change the ranking."""
+    if len(lists) != len(queries):
+        raise PersonSearchError(f"the protocol has {len(lists)} queries, the table has {len(queries)}")
+    n_images = 1 + max(int(x.max(initial=-1)) for x in (detections.image, queries.image, lists.image))
+    gallery = group_by_image(detections, keep_by_score(detections, score_threshold), n_images)
+    truths, own_image_listed = _truths(queries, lists)
+    scope = _whole(queries, own_image_listed) if full_gallery else _listed(gallery, lists, n_images)
+    return SearchTask(queries.embeddings, gallery, scope, truths)
+
+
+def _query_of_rows(lists: GalleryLists) -> IntArray:
+    return np.repeat(np.arange(len(lists)), np.diff(lists.offsets))
+
+
+def _truths(queries: Queries, lists: GalleryLists) -> tuple[QueryTruths, IntArray]:
+    """Ground truths of all queries, and the queries whose own image is among their positives."""
+    rows = np.flatnonzero(lists.is_positive)
+    query = _query_of_rows(lists)[rows]
+    count = np.bincount(query, minlength=len(lists))
+    rows = rows[_first_of_each(query, lists.image[rows])]
+    query = _query_of_rows(lists)[rows]
+    offsets = np.searchsorted(query, np.arange(len(lists) + 1))
+    own = query[lists.image[rows] == queries.image[query]]
+    return QueryTruths(offsets, lists.image[rows], lists.boxes[rows].astype(np.float64), count), own
+
+
+def _listed(gallery: GroupedDetections, lists: GalleryLists, n_images: int) -> ListedGallery:
+    rows = _first_of_each(_query_of_rows(lists), lists.image)
+    kept_before = np.searchsorted(rows, lists.offsets)
+    return ListedGallery(kept_before, lists.image[rows])
+
+
+def _whole(queries: Queries, own_image_listed: IntArray) -> WholeGallery:
+    hidden = queries.image.astype(np.int64)
+    hidden[own_image_listed] = -1
+    return WholeGallery(hidden, np.zeros(len(queries) + 1, np.int64))
+
+
+def _first_of_each(query: IntArray, image: IntArray) -> IntArray:
+    """Positions, ascending, of the first row of each (query, image)."""
+    order = np.lexsort((image, query))
+    repeats = (np.diff(query[order], prepend=-1) == 0) & (np.diff(image[order], prepend=-1) == 0)
+    return np.sort(order[~repeats])

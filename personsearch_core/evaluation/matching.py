@@ -1,0 +1,117 @@
+"""Detections grouped by image, overlaps, and which detections match a ground-truth box."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.evaluation.records import Detections, FloatArray, IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class GroupedDetections:
+    """Detections ordered by (group of the image, image).
+
+    `row` (n,) gives their places in the input. Image i's detections are `image_starts[i]:image_stops[i]`,
+    those of a whole group of images `group_starts[g]:group_starts[g + 1]`.
+    """
+
+    row: IntArray
+    boxes: FloatArray
+    scores: FloatArray
+    embeddings: FloatArray
+    image: IntArray
+    image_starts: IntArray
+    image_stops: IntArray
+    group_starts: IntArray
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+def keep_by_score(detections: Detections, score_threshold: float | None) -> IntArray:
+    """Rows with `score >= score_threshold`, in their order; all rows where the threshold is None."""
+    if score_threshold is None:
+        return np.arange(len(detections))
+    return np.flatnonzero(detections.scores >= score_threshold)
+
+
+def group_by_image(
+    detections: Detections, rows: IntArray, n_images: int, image_group: IntArray | None = None
+) -> GroupedDetections:
+    """The given rows of `detections`, grouped by image, and images by `image_group` (n_images,) where given.
+
+    Equal inputs in another order give the same arrays but for `row`, as far as box and score tell rows apart.
+    """
+    image = detections.image[rows]
+    if len(image) and image.max() >= n_images:
+        raise PersonSearchError(f"detections: image {image.max()} is outside the {n_images} images")
+    group = image if image_group is None else image_group[image]
+    boxes, scores = detections.boxes[rows], detections.scores[rows]
+    order = np.lexsort((*boxes.T[::-1], -scores, image, group))
+    rows, image, group = rows[order], image[order], group[order]
+    in_order = len(rows) == len(detections) and np.array_equal(rows, np.arange(len(rows)))
+    counts = np.bincount(image, minlength=n_images)
+    starts = np.zeros(n_images, np.int64)
+    first = np.flatnonzero(np.diff(image, prepend=-1))
+    starts[image[first]] = first
+    n_groups = n_images if image_group is None else int(image_group.max(initial=-1)) + 1
+    return GroupedDetections(
+        row=rows,
+        boxes=boxes[order].astype(np.float64),
+        scores=scores[order],
+        embeddings=detections.embeddings if in_order else detections.embeddings[rows],
+        image=image,
+        image_starts=starts,
+        image_stops=starts + counts,
+        group_starts=np.searchsorted(group, np.arange(n_groups + 1)),
+    )
+
+
+def iou(first: FloatArray, second: FloatArray, extra: float = 0.0) -> FloatArray:
+    """Intersection over union of boxes row by row, (n, 4) and (n, 4) -> (n,).
+
+    `extra` is added to every width and height: 1 where x2 and y2 are taken as inclusive ("+1"). Two boxes
+    without area have an overlap of 0.
+    """
+    first, second = first.astype(np.float64, copy=False), second.astype(np.float64, copy=False)
+    width = np.minimum(first[:, 2], second[:, 2]) - np.maximum(first[:, 0], second[:, 0]) + extra
+    height = np.minimum(first[:, 3], second[:, 3]) - np.maximum(first[:, 1], second[:, 1]) + extra
+    intersection = np.maximum(width, 0) * np.maximum(height, 0)
+    union = area(first, extra) + area(second, extra) - intersection
+    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+
+
+def area(boxes: FloatArray, extra: float = 0.0) -> FloatArray:
+    """Area of boxes (n, 4) in square pixels -> (n,)."""
+    return (boxes[:, 2] - boxes[:, 0] + extra) * (boxes[:, 3] - boxes[:, 1] + extra)
+
+
+def match_threshold(boxes: FloatArray) -> FloatArray:
+    """The IoU that a detection of each ground-truth box (n, 4) needs: min(0.5, wh / ((w + 10)(h + 10)))."""
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    return np.minimum(0.5, width * height / ((width + 10) * (height + 10)))
+
+
+def matching_detections(
+    gallery: GroupedDetections, truth_image: IntArray, truth_boxes: FloatArray
+) -> tuple[IntArray, IntArray]:
+    """All pairs (truth, detection) of one image that match by `match_threshold`, ordered by truth.
+
+    `truth_image` (t,), `truth_boxes` (t, 4). Returns two index arrays of equal length.
+    """
+    starts = gallery.image_starts[truth_image]
+    counts = gallery.image_stops[truth_image] - starts
+    truth, detection = expand_ranges(starts, counts)
+    overlaps = iou(gallery.boxes[detection], truth_boxes[truth])
+    matches = overlaps >= match_threshold(truth_boxes.astype(np.float64))[truth]
+    return truth[matches], detection[matches]
+
+
+def expand_ranges(starts: IntArray, counts: IntArray) -> tuple[IntArray, IntArray]:
+    """Ranges written out: (which range, element), both of length `counts.sum()`, ordered by range."""
+    owner = np.repeat(np.arange(len(counts)), counts)
+    before = np.cumsum(counts) - counts
+    return owner, np.arange(len(owner)) + np.repeat(starts - before, counts)

@@ -1,0 +1,106 @@
+"""PRW's search protocol as person-search papers report it: all test frames but the query's."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from personsearch_core.evaluation.matching import expand_ranges, group_by_image, keep_by_score
+from personsearch_core.evaluation.ranking import SearchResult
+from personsearch_core.evaluation.records import (
+    UNLABELLED,
+    Detections,
+    FloatArray,
+    GroundTruth,
+    IntArray,
+    Queries,
+)
+from personsearch_core.evaluation.search import (
+    MapBlocks,
+    QueryTruths,
+    SearchTask,
+    WholeGallery,
+    run_search,
+    serially,
+)
+
+
+def evaluate_prw(
+    detections: Detections,
+    queries: Queries,
+    truth: GroundTruth,
+    cameras: IntArray,
+    *,
+    cross_camera: bool = False,
+    score_threshold: float | None = 0.5,
+    map_blocks: MapBlocks = serially,
+) -> SearchResult:
+    """Scores PRW search. `cameras` (n_images,) is the camera of every test frame.
+
+    With `cross_camera` every frame of the query's camera is left out, of the ground truth too; queries with
+    no ground truth left count as AP 0 and a miss (`SearchResult.without_truth`).
+    """
+    task = prw_task(
+        detections, queries, truth, cameras, cross_camera=cross_camera, score_threshold=score_threshold
+    )
+    return run_search(task, score_threshold, map_blocks)
+
+
+def prw_task(
+    detections: Detections,
+    queries: Queries,
+    truth: GroundTruth,
+    cameras: IntArray,
+    *,
+    cross_camera: bool = False,
+    score_threshold: float | None = 0.5,
+) -> SearchTask:
+    """The protocol as data; what `evaluate_prw` runs, for options that change the ranking."""
+    n_images = len(cameras)
+    image_group = _dense(cameras) if cross_camera else np.arange(n_images)
+    gallery = group_by_image(
+        detections,
+        keep_by_score(detections, score_threshold),
+        n_images,
+        image_group if cross_camera else None,
+    )
+    hidden_group = image_group[queries.image]
+    scope = WholeGallery(hidden_group, np.zeros(len(queries) + 1, np.int64))
+    truths = _truths(queries, truth, image_group, hidden_group)
+    return SearchTask(queries.embeddings, gallery, scope, truths)
+
+
+def _truths(
+    queries: Queries, truth: GroundTruth, image_group: IntArray, hidden_group: IntArray
+) -> QueryTruths:
+    rows = first_box_of_each_person(truth)
+    rows = rows[np.argsort(truth.person[rows], kind="stable")]
+    people = truth.person[rows]
+    starts = np.searchsorted(people, queries.people(), side="left")
+    stops = np.searchsorted(people, queries.people(), side="right")
+    query, position = expand_ranges(starts, stops - starts)
+    row = rows[position]
+    shown = image_group[truth.image[row]] != hidden_group[query]
+    query, row = query[shown], row[shown]
+    offsets = np.searchsorted(query, np.arange(len(queries) + 1))
+    return QueryTruths(offsets, truth.image[row], search_boxes(truth.boxes[row]), np.diff(offsets))
+
+
+def first_box_of_each_person(truth: GroundTruth) -> IntArray:
+    """Rows of labelled people, the first where a person repeats in an image, ordered by image."""
+    labelled = np.flatnonzero((truth.person != UNLABELLED) & ~truth.ignore)
+    order = labelled[np.lexsort((truth.person[labelled], truth.image[labelled]))]
+    repeats = (np.diff(truth.image[order], prepend=-1) == 0) & (np.diff(truth.person[order], prepend=-1) == 0)
+    return order[~repeats]
+
+
+def search_boxes(boxes: FloatArray) -> FloatArray:
+    """Ground-truth boxes (n, 4) as person-search code reads them: x and y clipped at 0 with width and height
+    kept, then cast to integers."""
+    boxes = boxes.astype(np.float64)
+    size = boxes[:, 2:] - boxes[:, :2]
+    corner = np.maximum(boxes[:, :2], 0)
+    return np.trunc(np.concatenate([corner, corner + size], axis=1))
+
+
+def _dense(labels: IntArray) -> IntArray:
+    return np.unique(labels, return_inverse=True)[1]

@@ -1,0 +1,194 @@
+"""From ranked similarities to average precision, top-k and CMC, with ties treated as specified.
+
+Step AP groups equal similarities, as scikit-learn's `average_precision_score` (since 0.19) does: the
+precision that counts for a positive is the one after everything as similar as it. For top-k a positive that
+is tied with others ranks last among them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from personsearch_core.evaluation.records import BoolArray, FloatArray, IntArray
+
+REPORTED_RANKS = (1, 5, 10)
+_FEW_POSITIVES = 12
+"""Up to so many positives counting for each is quicker than sorting what outranks the weakest."""
+
+
+def count_at_least(similarities: FloatArray, levels: FloatArray) -> IntArray:
+    """How many of `similarities` (n,) are >= each of `levels` (p,) -> (p,).
+
+    Nothing below the lowest level is sorted: only what outranks the weakest positive matters.
+    """
+    if len(levels) <= _FEW_POSITIVES:
+        return np.array([np.count_nonzero(similarities >= level) for level in levels], np.int64)
+    contenders = np.sort(similarities[similarities >= levels.min()])
+    return len(contenders) - np.searchsorted(contenders, levels, side="left")
+
+
+@dataclass(frozen=True, eq=False)
+class FoundTruths:
+    """Ground truths that a detection matched, ordered by query.
+
+    `query`, `truth` (index into the protocol's ground truths), `detection` (row of the input), `similarity`,
+    `at_least` (gallery detections at least as similar, itself included), `positives` (those of them that are
+    positive); each (f,).
+    """
+
+    query: IntArray
+    truth: IntArray
+    detection: IntArray
+    similarity: FloatArray
+    at_least: IntArray
+    positives: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """One protocol's outcome for each of q queries; the standard numbers are means over all queries.
+
+    `ap`, `recall`, `inp` (q,) fractions; `n_truths`, `n_found`, `n_gallery` (q,) counts of ground truths in
+    the gallery, of those found, and of ranked detections; `rank` (q,) the 1-based rank of the first positive,
+    last among its ties, 0 where none was found; `lucky_rank` (q,) the same, first among its ties.
+    """
+
+    score_threshold: float | None
+    ap: FloatArray
+    recall: FloatArray
+    inp: FloatArray
+    n_truths: IntArray
+    n_found: IntArray
+    n_gallery: IntArray
+    rank: IntArray
+    lucky_rank: IntArray
+    found: FoundTruths
+
+    def __len__(self) -> int:
+        return len(self.ap)
+
+    @property
+    def mean_ap(self) -> float:
+        return float(self.ap.mean())
+
+    @property
+    def mean_inp(self) -> float:
+        """mINP (Ye et al., TPAMI 2021, section 4), times recall where a ground truth was not detected."""
+        return float(self.inp.mean())
+
+    def hits(self, k: int) -> BoolArray:
+        """Whether each query has a positive within the first k -> (q,)."""
+        return (self.rank > 0) & (self.rank <= k)
+
+    def top(self, k: int) -> float:
+        """The part of the queries with a positive within the first k."""
+        return float(self.hits(k).mean())
+
+    def cmc(self, max_rank: int) -> FloatArray:
+        """Cumulative matching characteristic: top-1 to top-`max_rank` -> (max_rank,)."""
+        first = np.bincount(self.rank[self.hits(max_rank)], minlength=max_rank + 1)
+        return np.cumsum(first[1:]) / len(self)
+
+    def is_ambiguous(self, ranks: tuple[int, ...] = REPORTED_RANKS) -> BoolArray:
+        """Whether the order of ties would decide one of the given top-k -> (q,)."""
+        lucky = (self.lucky_rank[:, None] <= ranks) & (self.lucky_rank[:, None] > 0)
+        return (lucky & (self.rank[:, None] > ranks)).any(axis=1)
+
+    @property
+    def ambiguous(self) -> int:
+        return int(self.is_ambiguous().sum())
+
+    @property
+    def without_truth(self) -> int:
+        """Queries with no ground truth in their gallery: each counts as AP 0 and a miss."""
+        return int((self.n_truths == 0).sum())
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers that papers report, as fractions."""
+        return {"mAP": self.mean_ap} | {f"top{k}": self.top(k) for k in REPORTED_RANKS}
+
+    def per_query(self) -> dict[str, FloatArray | IntArray | BoolArray]:
+        """Columns of a per-query table, in the order of the queries."""
+        hits = {f"hit{k}": self.hits(k) for k in REPORTED_RANKS}
+        return {
+            "query": np.arange(len(self), dtype=np.int32),
+            "ap": self.ap,
+            **hits,
+            "recall": self.recall,
+            "inp": self.inp,
+            "n_truths": self.n_truths.astype(np.int32),
+            "n_found": self.n_found.astype(np.int32),
+            "n_gallery": self.n_gallery.astype(np.int32),
+            "rank": self.rank.astype(np.int32),
+            "ambiguous": self.is_ambiguous(),
+        }
+
+    def precision_recall(self, levels: int = 101) -> tuple[FloatArray, FloatArray]:
+        """Mean interpolated precision over queries at equidistant recalls -> recall, precision (levels,).
+
+        A query's precision at a recall is the highest at that recall or any above it, 0 past its last
+        positive.
+        """
+        recalls = np.linspace(0, 1, levels)
+        precision = self.found.positives / np.maximum(self.found.at_least, 1)
+        reached = self.found.positives / np.maximum(self.n_truths[self.found.query], 1)
+        best = np.zeros((len(self), levels))
+        level = np.minimum(np.floor(reached * (levels - 1) + 1e-9).astype(np.int64), levels - 1)
+        np.maximum.at(best, (self.found.query, level), precision)
+        best = np.maximum.accumulate(best[:, ::-1], axis=1)[:, ::-1]
+        return recalls, best.mean(axis=0)
+
+
+def count_positives_at_least(query: IntArray, similarity: FloatArray) -> IntArray:
+    """For each positive, how many positives of its query are at least as similar; all arrays (f,)."""
+    order = np.lexsort((-similarity, query))
+    sorted_query, sorted_similarity = query[order], similarity[order]
+    last_of_tie = np.flatnonzero(
+        np.append((np.diff(sorted_query) != 0) | (np.diff(sorted_similarity) != 0), True)[: len(order)]
+    )
+    position = np.arange(len(order))
+    tie_end = last_of_tie[np.searchsorted(last_of_tie, position)] if len(order) else position
+    counts = np.empty(len(order), np.int64)
+    counts[order] = tie_end - np.searchsorted(sorted_query, sorted_query) + 1
+    return counts
+
+
+def step_average_precision(found: FoundTruths, n_truths: IntArray) -> FloatArray:
+    """Step AP times recall of each query -> (q,); 0 where nothing is found.
+
+    AP over the found positives is the mean of the precisions at each of them; times found / ground truths
+    that is their sum over all ground truths.
+    """
+    precision_sum = np.bincount(found.query, found.positives / found.at_least, minlength=len(n_truths))
+    return precision_sum / np.maximum(n_truths, 1)
+
+
+def rank_result(
+    found: FoundTruths,
+    n_truths: IntArray,
+    n_gallery: IntArray,
+    n_above_best: IntArray,
+    score_threshold: float | None,
+) -> SearchResult:
+    """Puts counts together. `n_above_best` (q,): detections more similar than the best positive."""
+    n_queries = len(n_truths)
+    n_found = np.bincount(found.query, minlength=n_queries)
+    recall = n_found / np.maximum(n_truths, 1)
+    weakest = np.zeros(n_queries, np.int64)
+    np.maximum.at(weakest, found.query, found.at_least)
+    best = np.full(n_queries, np.iinfo(np.int64).max)
+    np.minimum.at(best, found.query, found.at_least - found.positives)
+    return SearchResult(
+        score_threshold=score_threshold,
+        ap=step_average_precision(found, n_truths),
+        recall=recall,
+        inp=n_found / np.maximum(weakest, 1) * recall,
+        n_truths=n_truths,
+        n_found=n_found,
+        n_gallery=n_gallery,
+        rank=np.where(n_found > 0, best + 1, 0),
+        lucky_rank=np.where(n_found > 0, n_above_best + 1, 0),
+        found=found,
+    )
