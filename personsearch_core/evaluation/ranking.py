@@ -94,7 +94,8 @@ class SearchResult:
     def is_ambiguous(self, ranks: tuple[int, ...] = REPORTED_RANKS) -> BoolArray:
         """Whether the order of ties would decide one of the given top-k -> (q,)."""
         lucky = (self.lucky_rank[:, None] <= ranks) & (self.lucky_rank[:, None] > 0)
-        return (lucky & (self.rank[:, None] > ranks)).any(axis=1)
+        unlucky = self.rank[:, None] > ranks
+        return np.any(lucky & unlucky, axis=1)
 
     @property
     def ambiguous(self) -> int:

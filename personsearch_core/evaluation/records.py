@@ -48,7 +48,7 @@ class Detections:
 
 @dataclass(frozen=True, eq=False)
 class Queries:
-    """The people to find: `image` (q,), `boxes` (q, 4), `embeddings` (q, d), `person` (q,) where it is known."""
+    """The people to find: `image` (q,), `boxes` (q, 4), `embeddings` (q, d), `person` (q,) where known."""
 
     image: IntArray
     boxes: FloatArray
@@ -72,7 +72,7 @@ class Queries:
 
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
-    """Annotated people: `image` (n,), `boxes` (n, 4), `person` (n,) with UNLABELLED, `ignore` (n,) regions."""
+    """Annotated people: `image` (n,), `boxes` (n, 4), `person` (n,) or UNLABELLED, `ignore` (n,) regions."""
 
     image: IntArray
     boxes: FloatArray

@@ -1,4 +1,4 @@
-"""Ranking every query's gallery, in blocks of queries: bounded memory, one answer however blocks are shared out.
+"""Ranking every query's gallery in blocks of queries: bounded memory, the same answer for any sharing out.
 
 A protocol is stated as data: which images a query's gallery has, and which box each of them should show. The
 blocks depend on the sizes of the task alone, so that workers, however many, compute the same numbers.
@@ -31,7 +31,7 @@ class Rescore(Protocol):
     """Replaces similarities before ranking: re-ranking, context matching."""
 
     def __call__(self, query: int, detections: IntArray, similarities: FloatArray) -> FloatArray:
-        """New similarities (n,) of gallery detections (n,), indices into the grouped detections, to a query."""
+        """New similarities (n,) to a query of `detections` (n,), indices into the grouped detections."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class QueryTruths:
 
 @dataclass(frozen=True, eq=False)
 class ListedGallery:
-    """Each query ranks the detections of its own images, `image[offsets[i]:offsets[i + 1]]`, each image once."""
+    """Query i ranks the detections of `image[offsets[i]:offsets[i + 1]]`, each image once."""
 
     offsets: IntArray
     image: IntArray

@@ -1,0 +1,209 @@
+"""PRW's original protocol (Zheng et al., Person Re-identification in the Wild, CVPR 2017).
+
+It labels detections once, drops some of them from each ranking, and integrates precision by trapezoids. Ties
+are broken by the order of the input, so permuting detections may change the result; nothing else here does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.evaluation.matching import expand_ranges, iou
+from personsearch_core.evaluation.records import (
+    UNLABELLED,
+    BoolArray,
+    Detections,
+    FloatArray,
+    GroundTruth,
+    IntArray,
+    Queries,
+)
+
+PERSON_IOU = 0.5
+JUNK_IOU = 0.3
+LAST_RANK = 1000
+BACKGROUND = -2
+JUNK = -3
+_BLOCK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionLabels:
+    """What every detection (n,) shows: a person, UNLABELLED, JUNK or BACKGROUND; and the truths missed.
+
+    `missed` holds rows of labelled ground truth in frames with detections that no detection overlaps enough.
+    """
+
+    person: IntArray
+    missed: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Zheng2017Result:
+    """`ap` (q,), `rank` (q,) of the first positive among the first 1,000, 0 = none, `n_truths` (q,)."""
+
+    score_threshold: float | None
+    ap: FloatArray
+    rank: IntArray
+    n_truths: IntArray
+
+    @property
+    def mean_ap(self) -> float:
+        return float(self.ap.mean())
+
+    def hits(self, k: int) -> BoolArray:
+        """Whether each query has a positive within the first k -> (q,)."""
+        return (self.rank > 0) & (self.rank <= k)
+
+    def cmc(self, max_rank: int) -> FloatArray:
+        """Cumulative matching characteristic: rank-1 to rank-`max_rank` -> (max_rank,)."""
+        first = np.bincount(self.rank[self.hits(max_rank)], minlength=max_rank + 1)
+        return np.cumsum(first[1:]) / len(self.ap)
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers that the paper reports, as fractions."""
+        return {"mAP": self.mean_ap} | {f"rank{k}": float(self.hits(k).mean()) for k in (1, 20)}
+
+    def per_query(self) -> dict[str, FloatArray | IntArray | BoolArray]:
+        """Columns of a per-query table, in the order of the queries."""
+        return {
+            "query": np.arange(len(self.ap), dtype=np.int32),
+            "ap": self.ap,
+            "hit1": self.hits(1),
+            "hit20": self.hits(20),
+            "n_truths": self.n_truths.astype(np.int32),
+            "rank": self.rank.astype(np.int32),
+        }
+
+
+def evaluate_zheng2017(
+    detections: Detections,
+    queries: Queries,
+    truth: GroundTruth,
+    cameras: IntArray,
+    *,
+    score_threshold: float | None = 0.5,
+    keep: IntArray | None = None,
+    labels: DetectionLabels | None = None,
+) -> Zheng2017Result:
+    """Scores PRW as its authors do, always across cameras. `cameras` (n_images,).
+
+    Ranked are detections with `score >= score_threshold`, or the rows `keep` where given. `labels` spares
+    labelling again when thresholds are swept: it depends on all detections, not on which are ranked.
+    """
+    labels = labels if labels is not None else label_detections(detections, truth)
+    if keep is None:
+        keep = (
+            np.arange(len(detections))
+            if score_threshold is None
+            else np.flatnonzero(detections.scores >= score_threshold)
+        )
+    ranked = np.sort(keep[np.isin(labels.person[keep], (JUNK, UNLABELLED), invert=True)])
+    ranked_person, ranked_camera = labels.person[ranked], cameras[detections.image[ranked]]
+    n_truths = _denominators(detections, queries, truth, cameras, labels)
+    ap, rank = np.zeros(len(queries)), np.zeros(len(queries), np.int64)
+    query_person, query_camera = queries.people(), cameras[queries.image]
+    for i, similarities in _similarities(queries, detections.embeddings[ranked]):
+        own = ranked_person == query_person[i]
+        other_camera = ranked_camera != query_camera[i]
+        shown = np.flatnonzero(~own | other_camera)
+        ranks = _ranks_of(similarities[shown], np.flatnonzero(own[shown]))
+        ranks = ranks[ranks <= LAST_RANK]
+        if len(ranks):
+            ap[i] = trapezoid_average_precision(ranks, n_truths[i])
+            rank[i] = ranks[0]
+    return Zheng2017Result(score_threshold, ap, rank, n_truths)
+
+
+def label_detections(detections: Detections, truth: GroundTruth) -> DetectionLabels:
+    """Labels every detection by the ground truth that it overlaps best; decided before any threshold.
+
+    Of several detections with one person in a frame the one with the best overlap keeps it.
+    """
+    truth_order = np.argsort(truth.image, kind="stable")
+    truth_image = truth.image[truth_order]
+    starts = np.searchsorted(truth_image, detections.image, side="left")
+    counts = np.searchsorted(truth_image, detections.image, side="right") - starts
+    detection, position = expand_ranges(starts, counts)
+    overlaps = iou(detections.boxes[detection], truth.boxes[truth_order[position]], extra=1.0)
+
+    best = np.zeros(len(detections))
+    np.maximum.at(best, detection, overlaps)
+    best_truth = np.full(len(detections), -1)
+    is_best = np.flatnonzero(overlaps == best[detection])[::-1]
+    best_truth[detection[is_best]] = truth_order[position[is_best]]
+
+    person = np.full(len(detections), BACKGROUND)
+    person[best >= JUNK_IOU] = JUNK
+    shows = best >= PERSON_IOU
+    person[shows] = truth.person[best_truth[shows]]
+    person[_outdone(detections.image, person, best)] = JUNK
+
+    seen = np.zeros(len(truth), bool)
+    seen[best_truth[shows]] = True
+    in_frame_with_detections = np.isin(truth.image, detections.image)
+    return DetectionLabels(
+        person, np.flatnonzero(~seen & in_frame_with_detections & (truth.person != UNLABELLED))
+    )
+
+
+def _outdone(image: IntArray, person: IntArray, overlap: FloatArray) -> IntArray:
+    """Detections of a person that another detection of the frame overlaps better; of equals the later."""
+    labelled = np.flatnonzero(person >= 0)
+    order = labelled[np.lexsort((-overlap[labelled], person[labelled], image[labelled]))]
+    same = (np.diff(image[order], prepend=-1) == 0) & (np.diff(person[order], prepend=-1) == 0)
+    return order[same]
+
+
+def _denominators(
+    detections: Detections, queries: Queries, truth: GroundTruth, cameras: IntArray, labels: DetectionLabels
+) -> IntArray:
+    """For each query, positives detected (at any score) and missed in other cameras -> (q,)."""
+    person = np.concatenate([labels.person, truth.person[labels.missed]])
+    camera = cameras[np.concatenate([detections.image, truth.image[labels.missed]])]
+    labelled = person >= 0
+    order = np.lexsort((camera[labelled], person[labelled]))
+    person, camera = person[labelled][order], camera[labelled][order]
+
+    wanted = queries.people()
+    everywhere = np.searchsorted(person, wanted, "right") - np.searchsorted(person, wanted, "left")
+    n_cameras = int(cameras.max()) + 1
+    key, query_key = person * n_cameras + camera, wanted * n_cameras + cameras[queries.image]
+    own_camera = np.searchsorted(key, query_key, "right") - np.searchsorted(key, query_key, "left")
+    return everywhere - own_camera
+
+
+def _similarities(queries: Queries, embeddings: FloatArray) -> Iterator[tuple[int, FloatArray]]:
+    if queries.embeddings.shape[1] != embeddings.shape[1]:
+        raise PersonSearchError(
+            f"queries have embeddings of {queries.embeddings.shape[1]} numbers, detections of "
+            f"{embeddings.shape[1]}: both must come from the same model"
+        )
+    size = max(1, _BLOCK_BYTES // (4 * max(1, len(embeddings))))
+    for start in range(0, len(queries), size):
+        products = queries.embeddings[start : start + size] @ embeddings.T
+        yield from enumerate(products, start)
+
+
+def _ranks_of(similarities: FloatArray, positives: IntArray) -> IntArray:
+    """1-based ranks, ascending, of `positives` in a stable sort by falling similarity."""
+    if not len(positives):
+        return positives
+    contenders = np.flatnonzero(similarities >= similarities[positives].min())
+    order = contenders[np.argsort(-similarities[contenders], kind="stable")]
+    return np.flatnonzero(np.isin(order, positives)) + 1
+
+
+def trapezoid_average_precision(ranks: IntArray, n_truths: int) -> float:
+    """AP by trapezoids between the precision at each positive's rank and at the rank before it.
+
+    `ranks` are 1-based and ascending; the precision before the first rank is 1.
+    """
+    found = np.arange(1, len(ranks) + 1)
+    precision = found / ranks
+    before = np.where(ranks > 1, (found - 1) / np.maximum(ranks - 1, 1), 1.0)
+    return float(((precision + before) / 2).sum() / n_truths)
