@@ -1,0 +1,1 @@
+"""Pedestrian datasets in their native formats -> one validated Parquet catalog."""

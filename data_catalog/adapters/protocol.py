@@ -1,0 +1,96 @@
+"""What an adapter is, and how one is found by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from data_catalog.errors import CatalogError
+from data_catalog.rows import Rows
+
+ENTRY_POINTS = "personsearch.datasets"
+
+Options = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is read at once: one annotation file. A unit whose files did not change is not read again.
+
+    Paths are relative to the root, with '/'. `images` are the image files that belong to it as far as they are
+    known without reading it; `also` are further annotation files that its reading opens.
+    """
+
+    source: str
+    split: str = "train"
+    images: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What an adapter found under a root.
+
+    `shared` are files on which the units' number or parameters depend (lists of splits). `expected` are counts
+    that the sources give for this edition, by the names that the ingest counts.
+    """
+
+    units: tuple[Unit, ...]
+    shared: tuple[str, ...] = ()
+    edition: str | None = None
+    licence: str | None = None
+    expected: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Adapter(Protocol):
+    """A dataset's native format. `version` is raised when the same files give other rows."""
+
+    name: str
+    version: int
+    options: Mapping[str, str]
+    """Options that it knows, each with its meaning."""
+
+    def discover(self, root: Path, options: Options) -> Layout:
+        """Find the annotation files; raise CatalogError where this is not the format."""
+        ...
+
+    def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
+        """Read one unit; a long file may be yielded in parts, images before their boxes."""
+        ...
+
+
+def adapter_names() -> list[str]:
+    """Names of all installed adapters."""
+    return sorted({point.name for point in entry_points(group=ENTRY_POINTS)})
+
+
+def load_adapter(name: str) -> Adapter:
+    """The adapter of that name.
+
+    Raises:
+        CatalogError: when none is installed under that name, two are, or it is not an adapter.
+    """
+    points: set[EntryPoint] = set(entry_points(group=ENTRY_POINTS, name=name))
+    if not points:
+        raise CatalogError(f"no adapter is named {name!r}; there are: {', '.join(adapter_names())}")
+    if len({point.value for point in points}) > 1:
+        owners = ", ".join(sorted(point.value for point in points))
+        raise CatalogError(f"adapter {name!r} is offered more than once: {owners}; uninstall all but one")
+    loaded = points.pop().load()
+    adapter = loaded() if isinstance(loaded, type) else loaded
+    if not isinstance(adapter, Adapter):
+        raise CatalogError(f"{loaded!r} is no adapter: it needs name, version, options, discover and read")
+    return adapter
+
+
+def check_options(adapter: Adapter, options: Options) -> None:
+    """Raise CatalogError for an option that the adapter does not know."""
+    unknown = sorted(set(options) - set(adapter.options))
+    if unknown:
+        known = ", ".join(sorted(adapter.options)) or "none"
+        raise CatalogError(f"adapter {adapter.name!r} has no option {unknown[0]!r}; it has: {known}")

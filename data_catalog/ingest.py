@@ -1,0 +1,248 @@
+"""From a dataset's root to a snapshot: fingerprint, read, check, write, count."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_catalog.adapters.protocol import Adapter, Layout, Options, Unit, check_options
+from data_catalog.counts import count_rows
+from data_catalog.errors import CatalogError
+from data_catalog.hash_cache import HashCache
+from data_catalog.images import Unreadable, image_size
+from data_catalog.parallel import map_chunks
+from data_catalog.paths import path_fault
+from data_catalog.query_boxes import join_queries
+from data_catalog.rows import Rows, Tables, to_tables
+from data_catalog.schema import INVALID, REJECTS
+from data_catalog.snapshot import Snapshot, SnapshotWriter, invalid_rejects
+
+UNITS_A_CHUNK = 256
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ImageUse:
+    """What is done with image files: nothing, reading their headers, or decoding them whole."""
+
+    read: bool = True
+    decode: bool = False
+
+    @property
+    def label(self) -> str:
+        """What goes into the fingerprint, since it decides on the rows."""
+        return "none" if not self.read else "decoded" if self.decode else "headers"
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a root holds, by content. `images` maps their names to SHA-256; it is empty where they are left out."""
+
+    digest: str
+    layout: Layout
+    annotations: Mapping[str, str]
+    images: Mapping[str, str]
+
+
+def fingerprint(
+    root: Path,
+    adapter: Adapter,
+    options: Options,
+    hash_cache: HashCache,
+    *,
+    use: ImageUse = ImageUse(),
+    rehash: bool = False,
+    progress: Progress | None = None,
+) -> Fingerprint:
+    """Digest of everything that an ingest of `root` would read; cheap when nothing changed since the last time.
+
+    `rehash` ignores the stat cache.
+
+    Raises:
+        CatalogError: when the root is not of the adapter's format, or a file is missing.
+    """
+    check_options(adapter, options)
+    layout = adapter.discover(root, options)
+    names = {unit.source for unit in layout.units} | {name for unit in layout.units for name in unit.also}
+    annotations = hash_cache.digests(root, sorted(names | set(layout.shared)), rehash=rehash)
+    pictures = sorted({name for unit in layout.units for name in unit.images})
+    images = hash_cache.digests(root, pictures, rehash=rehash, progress=progress) if use.read else {}
+    total = hashlib.sha256(use.label.encode())
+    for part in (annotations, images or dict.fromkeys(pictures, "")):
+        total.update(json.dumps(sorted(part.items())).encode("utf-8", "surrogatepass"))
+    return Fingerprint(total.hexdigest(), layout, annotations, images)
+
+
+def ingest(
+    root: Path,
+    adapter: Adapter,
+    work: Path,
+    found: Fingerprint,
+    *,
+    name: str,
+    options: Options | None = None,
+    use: ImageUse = ImageUse(),
+    strict: bool = False,
+    dask_address: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, int]:
+    """Write the snapshot of `root` into `work` and return its counts by name, such as `boxes` and `train.boxes`.
+
+    `dask_address` is the address of an existing Dask scheduler; otherwise many files are read by local processes.
+
+    Raises:
+        CatalogError: when an annotation file cannot be read at all, an image is missing, or, with `strict`, when
+            any row is damaged.
+    """
+    options = dict(options or {})
+    units = found.layout.units
+    chunks = [units[i : i + UNITS_A_CHUNK] for i in range(0, len(units), UNITS_A_CHUNK)]
+    read = partial(read_units, adapter, root, options=options, use=use)
+    done = 0
+    with SnapshotWriter(work, name) as writer:
+        for index, tables in map_chunks(read, chunks, dask_address):
+            writer.write(tables, _image_digests(tables, found, use))
+            if progress is not None:
+                done = max(done, min((index + 1) * UNITS_A_CHUNK, len(units)))
+                progress(done, len(units))
+        images, queries = writer.images_and_queries()
+        joined = join_queries(writer.close_boxes(), images, queries)
+        writer.write_rejects(joined.rejects)
+        description = {
+            "adapter": adapter.name,
+            "adapter_version": adapter.version,
+            "root_fingerprint": found.digest,
+            "edition": found.layout.edition,
+            "licence": found.layout.licence,
+            "counts_expected": list(found.layout.expected.items()),
+        }
+        splits = {unit.source: unit.split for unit in units}
+        writer.finish(
+            joined.queries, lambda: {**description, "counts_found": list(count_rows(work, splits).items())}
+        )
+    if strict:
+        refuse_invalid(Snapshot(work))
+    return counts_found(Snapshot(work))
+
+
+def counts_found(snapshot: Snapshot) -> dict[str, int]:
+    """The counts that the ingest wrote into the snapshot."""
+    return dict(snapshot.table("datasets", ["counts_found"])["counts_found"][0].as_py())
+
+
+def refuse_invalid(snapshot: Snapshot) -> None:
+    """Raise CatalogError when the snapshot has damaged rows among its rejects."""
+    damaged = invalid_rejects(snapshot)
+    if len(damaged):
+        first = damaged.slice(0, 1).to_pylist()[0]
+        raise CatalogError(
+            f"{len(damaged)} rows are damaged, the first at {first['source_file']}, row {first['source_row']}: "
+            f"{first['code']}: {first['detail']}"
+        )
+
+
+def read_units(
+    adapter: Adapter, root: Path, units: Sequence[Unit], *, options: Options, use: ImageUse
+) -> Iterator[Tables]:
+    """The checked rows of some units; small ones together, long ones in the parts that the adapter yields."""
+    pending: list[Rows] = []
+    dropped: list[pa.Array] = []
+    for unit in units:
+        for rows in adapter.read(root, unit, options):
+            pending.append(rows)
+            if rows.is_large():
+                yield _checked(pending, root, use, dropped)
+                pending = []
+    if pending:
+        yield _checked(pending, root, use, dropped)
+
+
+def _checked(parts: list[Rows], root: Path, use: ImageUse, dropped: list[pa.Array]) -> Tables:
+    """The parts as tables, without images that cannot be used; their boxes go to the rejects."""
+    tables = to_tables(parts)
+    sources = [rows.source_file for rows in parts for _ in range(rows.image_count())]
+    images, faults = _usable_images(tables.images, root, use)
+    rejects = [tables.rejects]
+    if faults:
+        dropped.append(tables.images["image_id"].take(pa.array(list(faults))).combine_chunks())
+        rejects.append(_image_rejects(tables.images, faults, sources))
+    boxes = tables.boxes
+    if dropped and len(boxes):
+        lost = pc.is_in(boxes["image_id"], value_set=pa.concat_arrays(dropped))
+        rejects.append(_box_rejects(boxes.filter(lost)))
+        boxes = boxes.filter(pc.invert(lost))
+    return Tables(images, boxes, tables.queries, tables.gallery, pa.concat_tables(rejects))
+
+
+def _usable_images(
+    images: pa.Table, root: Path, use: ImageUse
+) -> tuple[pa.Table, dict[int, tuple[str, str]]]:
+    """Images with the sizes of their files, and of those that cannot be used (row: code, detail)."""
+    faults: dict[int, tuple[str, str]] = {}
+    sizes: list[tuple[int, int] | None] = [None] * len(images)
+    for row, rel_path in enumerate(images["rel_path"].to_pylist()):
+        fault = path_fault(rel_path)
+        if fault is not None:
+            faults[row] = ("image_path", f"{fault}: {rel_path[:80]!r}")
+        elif use.read:
+            try:
+                sizes[row] = image_size(root / rel_path, decode=use.decode)
+            except Unreadable as error:
+                faults[row] = ("image_unreadable", f"{rel_path}: {error}")
+    if use.read and len(images):
+        for position, column in enumerate(("width", "height")):
+            values = pa.array([None if size is None else size[position] for size in sizes], pa.int32())
+            images = images.set_column(
+                images.schema.get_field_index(column), images.schema.field(column), values
+            )
+    if faults:
+        images = images.filter(pa.array([row not in faults for row in range(len(images))]))
+    return images, faults
+
+
+def _image_rejects(
+    images: pa.Table, faults: Mapping[int, tuple[str, str]], sources: Sequence[str]
+) -> pa.Table:
+    ids = images["image_id"].to_pylist()
+    rows = [
+        {
+            "severity": INVALID,
+            "code": code,
+            "image_id": ids[row],
+            "source_file": sources[row],
+            "source_row": 0,
+            "detail": detail,
+        }
+        for row, (code, detail) in faults.items()
+    ]
+    return pa.Table.from_pylist(rows, schema=REJECTS)
+
+
+def _box_rejects(boxes: pa.Table) -> pa.Table:
+    count = len(boxes)
+    word = {"severity": INVALID, "code": "image_rejected", "detail": "its image is among the rejects"}
+    columns = {
+        **{name: pa.repeat(value, count) for name, value in word.items()},
+        **{name: boxes[name] for name in ("image_id", "source_file", "source_row")},
+    }
+    return pa.Table.from_arrays([columns[f.name].cast(f.type) for f in REJECTS], schema=REJECTS)
+
+
+def _image_digests(tables: Tables, found: Fingerprint, use: ImageUse) -> list[str] | None:
+    if not use.read:
+        return None
+    names = tables.images["rel_path"].to_pylist()
+    unlisted = next((name for name in names if name not in found.images), None)
+    if unlisted is not None:
+        raise CatalogError(
+            f"image {unlisted} is not among the images that the adapter found; check its folder"
+        )
+    return [found.images[name] for name in names]

@@ -1,0 +1,63 @@
+"""Paths that a dataset's files name: kept inside the dataset's root."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from data_catalog.errors import CatalogError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+
+
+def path_fault(rel_path: str) -> str | None:
+    """Why a path from an annotation file may not be opened under the root; None when it may."""
+    if not rel_path:
+        return "the name is empty"
+    if not rel_path.isprintable():
+        return "the name holds characters that cannot be printed"
+    if "\\" in rel_path or rel_path.startswith(("/", "~")) or ":" in rel_path.split("/")[0]:
+        return "the name is no plain relative path"
+    if any(part in ("..", "") for part in rel_path.split("/")):
+        return "the name leaves its folder"
+    if len(rel_path.encode("utf-8", "surrogatepass")) > 1024:
+        return "the name is too long"
+    return None
+
+
+def image_files(root: Path, folder: str, *, recursive: bool = False) -> tuple[str, ...]:
+    """Image files in a folder under the root, as sorted paths relative to the root; none if it does not exist."""
+    top = root / folder
+    if not top.is_dir():
+        return ()
+    found: list[str] = []
+    for base, folders, files in os.walk(top):
+        folders.sort()
+        inside = PurePosixPath(Path(base).relative_to(root))
+        found += [str(inside / name) for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+        if not recursive:
+            break
+    return tuple(sorted(found))
+
+
+def need_files(root: Path, names: Iterable[str], what: str) -> None:
+    """Raise CatalogError when one of the files is not under the root."""
+    if not root.is_dir():
+        raise CatalogError(f"{root}: no such folder")
+    missing = [name for name in names if not (root / name).exists()]
+    if missing:
+        raise CatalogError(f"{root} is no {what}: {', '.join(missing)} not found")
+
+
+def read_text(path: Path) -> str:
+    """The file as text. UTF-8 with or without a byte order mark; other bytes become U+FFFD, so rows that hold
+    them fail where they are parsed.
+
+    Raises:
+        CatalogError: when it cannot be read.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig", "replace")
+    except OSError as error:
+        raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error

@@ -1,0 +1,275 @@
+"""What an adapter yields: rows in columns, checked and turned into Arrow tables.
+
+An adapter adds blocks of rows; a block's columns are sequences of one length or single values that hold for
+all of its rows. Damaged boxes become rejects here, so every adapter has the same rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_catalog.errors import CatalogError
+from data_catalog.schema import BOXES, GALLERY, IMAGES, INVALID, QUERIES, REJECTS, SCOPE_DATASET
+
+LARGEST_COORDINATE = 1e6
+"""Pixels; beyond it a coordinate is damage (float32 would no longer hold a tenth of a pixel)."""
+
+LARGE = 16_384
+"""Rows."""
+
+COORDINATES = ("x1", "y1", "x2", "y2")
+
+Column = Any
+"""A sequence, an array, an Arrow array, or one value for all rows of the block."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Checked rows as Arrow tables. `images` lacks what only the ingest knows: dataset, n_boxes, sha256."""
+
+    images: pa.Table
+    boxes: pa.Table
+    queries: pa.Table
+    gallery: pa.Table
+    rejects: pa.Table
+
+
+ADAPTER_IMAGES = pa.schema([f for f in IMAGES if f.name not in ("dataset", "n_boxes", "sha256")])
+
+
+@dataclass
+class Rows:
+    """Rows of one source file (or of a part of a long one)."""
+
+    source_file: str
+    _images: list[_Block] = field(default_factory=list)
+    _boxes: list[_Block] = field(default_factory=list)
+    _queries: list[_Block] = field(default_factory=list)
+    _gallery: list[_Block] = field(default_factory=list)
+    _rejects: list[_Block] = field(default_factory=list)
+
+    def images(
+        self, image_id: Sequence[str] | pa.Array, rel_path: Column, split: Column, **more: Column
+    ) -> None:
+        """Scenes. `more`: width, height, camera_id, sequence_id, frame_index."""
+        self._images.append(
+            _Block(len(image_id), {"image_id": image_id, "rel_path": rel_path, "split": split, **more})
+        )
+
+    def boxes(
+        self,
+        image_id: Column,
+        xyxy: np.ndarray,
+        split: Column,
+        source_row: Sequence[int] | np.ndarray,
+        **more: Column,
+    ) -> None:
+        """Boxes of `xyxy` (n, 4), in pixels, 0-based, x2/y2 exclusive, unclipped.
+
+        `source_row` counts from 1 within the source file. `box_id` is `<image_id>#<source_row>` unless given.
+        Rows with `person_id` are of scope `dataset` unless `person_scope` says otherwise.
+        """
+        xyxy = np.asarray(xyxy, dtype=np.float64).reshape(-1, 4)
+        with np.errstate(over="ignore"):
+            corners = _corners(xyxy.astype(np.float32))
+        columns = {"image_id": image_id, "split": split, "source_row": source_row, "xyxy": xyxy, **corners}
+        defaults = {"category": "person", "ignore": False, "source_file": self.source_file}
+        self._boxes.append(_Block(len(xyxy), {**defaults, **columns, **more}))
+
+    def queries(
+        self,
+        protocol: str,
+        query_id: Sequence[str],
+        image_id: Sequence[str],
+        xyxy: np.ndarray,
+        person_id: Sequence[str],
+        source_row: Sequence[int],
+    ) -> None:
+        """Queries of a protocol, boxes as in `boxes`; the ingest joins each to its box."""
+        xyxy = np.asarray(xyxy, dtype=np.float64).reshape(-1, 4)
+        faults = box_faults(xyxy)
+        for i in np.flatnonzero(faults != ""):
+            detail = f"query {query_id[i]!r}: {_box_text(xyxy[i])}"
+            self.reject(INVALID, f"query_{faults[i]}", detail, int(source_row[i]), image_id[i])
+        good = np.flatnonzero(faults == "")
+        columns: dict[str, Column] = {"protocol": protocol, **_corners(xyxy[good].astype(np.float32))}
+        for name, values in (("query_id", query_id), ("image_id", image_id), ("person_id", person_id)):
+            columns[name] = [values[i] for i in good]
+        self._queries.append(_Block(len(good), columns))
+
+    def gallery(
+        self, protocol: str, query_id: Column, image_id: Column, is_positive: Column, **corners: Column
+    ) -> None:
+        """Gallery images of queries; x1, y1, x2, y2 where the protocol gives a box."""
+        columns = {
+            "protocol": protocol,
+            "query_id": query_id,
+            "image_id": image_id,
+            "is_positive": is_positive,
+        }
+        self._gallery.append(_Block(len(image_id), {**columns, **corners}))
+
+    def reject(
+        self, severity: str, code: str, detail: str, source_row: int, image_id: str | None = None
+    ) -> None:
+        """A row that was not taken, and why."""
+        columns = {"severity": severity, "code": code, "detail": detail, "image_id": image_id}
+        self._rejects.append(
+            _Block(1, {**columns, "source_file": self.source_file, "source_row": source_row})
+        )
+
+    def is_large(self) -> bool:
+        """Whether these rows are better written at once than kept until more come."""
+        return sum(block.length for block in (*self._boxes, *self._gallery, *self._images)) >= LARGE
+
+    def image_count(self) -> int:
+        """Images added so far."""
+        return sum(block.length for block in self._images)
+
+    def tables(self) -> Tables:
+        """The rows as Arrow tables, damaged boxes moved to the rejects."""
+        return to_tables([self])
+
+
+def to_tables(parts: Sequence[Rows]) -> Tables:
+    """The rows of several source files as Arrow tables, damaged boxes moved to the rejects."""
+    boxes, damaged = _box_tables([block for rows in parts for block in rows._boxes])
+    rejects = _table(REJECTS, [block for rows in parts for block in rows._rejects])
+    return Tables(
+        images=_table(ADAPTER_IMAGES, [block for rows in parts for block in rows._images]),
+        boxes=boxes,
+        queries=_table(QUERIES, [block for rows in parts for block in rows._queries]),
+        gallery=_table(GALLERY, [block for rows in parts for block in rows._gallery]),
+        rejects=pa.concat_tables([rejects, damaged]) if len(damaged) else rejects,
+    )
+
+
+def _box_tables(blocks: list[_Block]) -> tuple[pa.Table, pa.Table]:
+    blocks = [block for block in blocks if block.length]
+    if not blocks:
+        return BOXES.empty_table(), REJECTS.empty_table()
+    xyxy = np.concatenate([block.columns["xyxy"] for block in blocks])
+    table = _with_box_ids(_with_scope(_table(BOXES, blocks)))
+    faults = box_faults(xyxy)
+    good = faults == ""
+    if good.all():
+        return table, REJECTS.empty_table()
+    return table.filter(pa.array(good)), rejects_of_boxes(table, xyxy, faults)
+
+
+@dataclass
+class _Block:
+    length: int
+    columns: dict[str, Column]
+
+
+def box_faults(xyxy: np.ndarray) -> np.ndarray:
+    """For each box (n, 4), the code of what makes it unusable, or ''."""
+    with np.errstate(invalid="ignore"):
+        not_finite = ~np.isfinite(xyxy).all(axis=1)
+        huge = (np.abs(xyxy) > LARGEST_COORDINATE).any(axis=1)
+        empty = (xyxy[:, 2] <= xyxy[:, 0]) | (xyxy[:, 3] <= xyxy[:, 1])
+    return np.select([not_finite, huge, empty], ["box_not_finite", "box_huge", "box_empty"], default="")
+
+
+def rejects_of_boxes(table: pa.Table, xyxy: np.ndarray, faults: np.ndarray) -> pa.Table:
+    """Rejects (severity `invalid`) for the boxes whose fault is not ''."""
+    bad = np.flatnonzero(faults != "")
+    taken = table.take(pa.array(bad))
+    details = [_box_text(box) for box in xyxy[bad]]
+    columns = {
+        "severity": np.full(len(bad), INVALID),
+        "code": faults[bad],
+        "image_id": taken["image_id"],
+        "source_file": taken["source_file"],
+        "source_row": taken["source_row"],
+        "detail": details,
+    }
+    return _table(REJECTS, [_Block(len(bad), columns)])
+
+
+def xywh_corners(xywh: np.ndarray) -> np.ndarray:
+    """Boxes (n, 4) of x, y, width, height as x1, y1, x2, y2 in float64, whatever integers they come in."""
+    xywh = np.asarray(xywh, dtype=np.float64).reshape(-1, 4)
+    return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+
+
+def _box_text(box: np.ndarray) -> str:
+    return "x1 {:g}, y1 {:g}, x2 {:g}, y2 {:g}".format(*box)
+
+
+def _corners(xyxy: np.ndarray) -> dict[str, np.ndarray]:
+    xyxy = np.asarray(xyxy).reshape(-1, 4)
+    return {name: xyxy[:, i] for i, name in enumerate(COORDINATES)}
+
+
+def _with_scope(table: pa.Table) -> pa.Table:
+    """Scope `dataset` where an identity has none; no scope where there is no identity."""
+    known = pc.is_valid(table["person_id"])
+    scope = pc.if_else(known, pc.fill_null(table["person_scope"].cast(pa.string()), SCOPE_DATASET), None)
+    return _replace(table, "person_scope", scope)
+
+
+def _with_box_ids(table: pa.Table) -> pa.Table:
+    if table["box_id"].null_count == 0:
+        return table
+    made = pc.binary_join_element_wise(table["image_id"], table["source_row"].cast(pa.string()), "#")
+    return _replace(table, "box_id", pc.coalesce(table["box_id"], made))
+
+
+def _replace(table: pa.Table, name: str, values: pa.ChunkedArray) -> pa.Table:
+    index = table.schema.get_field_index(name)
+    target = table.schema.field(index)
+    return table.set_column(index, target, _encode(values, target.type))
+
+
+def _table(schema: pa.Schema, blocks: Sequence[_Block]) -> pa.Table:
+    blocks = [block for block in blocks if block.length]
+    if not blocks:
+        return schema.empty_table()
+    arrays = [_column(target, blocks) for target in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _column(target: pa.Field, blocks: Sequence[_Block]) -> pa.ChunkedArray:
+    name = target.name
+    plain = target.type.value_type if pa.types.is_dictionary(target.type) else target.type
+    values = [block.columns.get(name) for block in blocks]
+    if all(value is None for value in values):
+        return pa.chunked_array([pa.nulls(sum(block.length for block in blocks), target.type)])
+    chunks = [_chunk(value, block.length, plain, name) for value, block in zip(values, blocks, strict=True)]
+    return _encode(pa.chunked_array(chunks, type=plain), target.type)
+
+
+def _chunk(value: Column, length: int, type_: pa.DataType, name: str) -> pa.Array:
+    try:
+        if _is_scalar(value):
+            return pa.nulls(length, type_) if value is None else pa.repeat(pa.scalar(value, type_), length)
+        if isinstance(value, pa.ChunkedArray):
+            value = value.combine_chunks()
+        if isinstance(value, pa.Array):
+            array = value.cast(type_)
+        else:
+            array = pa.array(value, type_)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
+        raise CatalogError(f"column {name!r}: a value cannot be stored as {type_}: {error}") from error
+    if len(array) != length:
+        raise CatalogError(f"column {name!r} has {len(array)} values for {length} rows")
+    return array
+
+
+def _encode(values: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
+    if not pa.types.is_dictionary(type_) or pa.types.is_dictionary(values.type):
+        return values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
+    joined = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    return pa.chunked_array([joined.dictionary_encode()])
+
+
+def _is_scalar(value: Column) -> bool:
+    return value is None or isinstance(value, str | int | float | bool | np.generic)

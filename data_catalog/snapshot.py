@@ -1,0 +1,239 @@
+"""A snapshot's directory: written as a stream, read with filters pushed down to Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from data_catalog.errors import CatalogError
+from data_catalog.rows import Tables
+from data_catalog.schema import BOXES, GALLERY, IMAGES, INVALID, QUERIES, REJECTS, TABLES
+
+ROW_GROUP = 131_072
+"""Rows; a filter skips whole row groups."""
+GALLERY_FOLDER = "gallery"
+
+
+def table_path(directory: Path, name: str) -> Path:
+    """Where a table lies: one file, but for `gallery`, a folder with one file a protocol."""
+    if name not in TABLES:
+        raise CatalogError(f"no table is named {name!r}; there are: {', '.join(TABLES)}")
+    return directory / GALLERY_FOLDER if name == "gallery" else directory / f"{name}.parquet"
+
+
+class TableStream:
+    """Rows of one schema into one Parquet file, a row group at a time."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path = path
+        self.schema = schema
+        self.rows = 0
+        self._pending: list[pa.Table] = []
+        self._pending_rows = 0
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd", compression_level=1)
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows; they reach the file when they fill a row group."""
+        if not len(table):
+            return
+        self._pending.append(table)
+        self._pending_rows += len(table)
+        self.rows += len(table)
+        if self._pending_rows >= ROW_GROUP:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is pending and the file's footer; again does nothing."""
+        if self._pending_rows:
+            self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        table = pa.concat_tables(self._pending).unify_dictionaries()
+        self._writer.write_table(table, row_group_size=ROW_GROUP)
+        self._pending, self._pending_rows = [], 0
+
+
+class SnapshotWriter:
+    """Writes the tables of one dataset into an empty directory; use it as a context manager.
+
+    Boxes and gallery rows go straight to disk; images and queries are kept until the end,
+    because the number of boxes of an image is known only then.
+    """
+
+    def __init__(self, directory: Path, dataset: str) -> None:
+        self.directory = directory
+        self.dataset = dataset
+        gallery = table_path(directory, "gallery")
+        gallery.mkdir(parents=True, exist_ok=True)
+        for left in gallery.glob("*.parquet"):  # of a writer that was killed
+            left.unlink()
+        self._images: list[pa.Table] = []
+        self._queries: list[pa.Table] = []
+        self._box_counts: list[pa.Table] = []
+        self._boxes = TableStream(table_path(directory, "boxes"), BOXES)
+        self._rejects = TableStream(table_path(directory, "rejects"), REJECTS)
+        self._galleries: dict[str, TableStream] = {}
+
+    def __enter__(self) -> SnapshotWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close_streams()
+
+    def write(self, tables: Tables, sha256: Sequence[str | None] | pa.Array | None = None) -> None:
+        """Add an adapter's rows; `sha256` are the digests of its images."""
+        count = len(tables.images)
+        if count:
+            images = tables.images.append_column(
+                IMAGES.field("sha256"),
+                pa.nulls(count, pa.string()) if sha256 is None else pa.array(sha256, pa.string()),
+            )
+            self._images.append(images)
+        if len(tables.boxes):
+            self._boxes.write(tables.boxes)
+            self._box_counts.append(
+                tables.boxes.select(["image_id"]).group_by("image_id").aggregate([([], "count_all")])
+            )
+        self._rejects.write(tables.rejects)
+        if len(tables.queries):
+            self._queries.append(tables.queries)
+        self._write_gallery(tables.gallery)
+
+    def images_and_queries(self) -> tuple[pa.Table, pa.Table]:
+        """All images and all queries written so far."""
+        lacking = pa.schema([f for f in IMAGES if f.name not in ("dataset", "n_boxes")])
+        images = pa.concat_tables([lacking.empty_table(), *self._images]).unify_dictionaries()
+        queries = pa.concat_tables([QUERIES.empty_table(), *self._queries]).unify_dictionaries()
+        return images, queries
+
+    def close_boxes(self) -> ds.Dataset:
+        """End the writing of boxes, and read them back."""
+        self._boxes.close()
+        return ds.dataset(str(self._boxes.path), schema=BOXES)
+
+    def write_rejects(self, rejects: pa.Table) -> None:
+        """Add rejects that only the whole of the rows shows."""
+        self._rejects.write(rejects)
+
+    def finish(self, queries: pa.Table, describe: Callable[[], Mapping[str, Any]]) -> None:
+        """Write the tables that need all rows: images with their number of boxes, queries, and the dataset.
+
+        `describe` gives the columns of `datasets` but the name, once the other tables can be read.
+        """
+        self._close_streams()
+        images, _ = self.images_and_queries()
+        _check_unique(images["image_id"])
+        counts = _counts_of(images["image_id"], self._box_counts)
+        name = pa.DictionaryArray.from_arrays(
+            pa.array([0] * len(images), pa.int32()), pa.array([self.dataset])
+        )
+        columns = {"dataset": name, "n_boxes": counts}
+        whole = pa.Table.from_arrays(
+            [columns[f.name] if f.name in columns else images[f.name] for f in IMAGES], schema=IMAGES
+        )
+        write_table(table_path(self.directory, "images"), whole)
+        write_table(table_path(self.directory, "queries"), queries)
+        row = {**describe(), "name": self.dataset}
+        write_table(
+            table_path(self.directory, "datasets"), pa.Table.from_pylist([row], schema=TABLES["datasets"])
+        )
+
+    def _close_streams(self) -> None:
+        for stream in (self._boxes, self._rejects, *self._galleries.values()):
+            stream.close()
+
+    def _write_gallery(self, gallery: pa.Table) -> None:
+        if not len(gallery):
+            return
+        for protocol in gallery["protocol"].unique().to_pylist():
+            if protocol not in self._galleries:
+                path = table_path(self.directory, "gallery") / f"{protocol}.parquet"
+                self._galleries[protocol] = TableStream(path, GALLERY)
+            self._galleries[protocol].write(gallery.filter(pc.equal(gallery["protocol"], protocol)))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """One table into one Parquet file, in row groups of ROW_GROUP."""
+    pq.write_table(table, path, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
+
+
+class Snapshot:
+    """Reads a snapshot's tables."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        if not table_path(self.path, "images").is_file():
+            raise CatalogError(f"{self.path} is no snapshot: images.parquet not found")
+
+    def table(
+        self, name: str, columns: Sequence[str] | None = None, filter: pc.Expression | None = None
+    ) -> pa.Table:
+        """A table, or the columns and rows of it that are asked for.
+
+        `filter` is a pyarrow.compute expression on the table's columns; row groups that cannot match are not read.
+        """
+        return self.dataset(name).to_table(
+            columns=list(columns) if columns is not None else None, filter=filter
+        )
+
+    def dataset(self, name: str) -> ds.Dataset:
+        """The table as a pyarrow dataset, for scans that should not load it at once."""
+        path = table_path(self.path, name)
+        schema = TABLES[name]
+        if name == "gallery":
+            files = sorted(path.glob("*.parquet"))
+            return ds.dataset([str(file) for file in files], schema=schema, format="parquet")
+        return ds.dataset(str(path), schema=schema, format="parquet")
+
+    def gallery(self, protocol: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """The gallery rows of one protocol; none where its galleries are given by a rule, not by a file."""
+        path = table_path(self.path, "gallery") / f"{protocol}.parquet"
+        if path.parent != table_path(self.path, "gallery") or not path.is_file():
+            empty = GALLERY.empty_table()
+            return empty if columns is None else empty.select(list(columns))
+        return ds.dataset(str(path), schema=GALLERY, format="parquet").to_table(columns=columns)
+
+    def protocols(self) -> list[str]:
+        """Names of the protocols that have queries."""
+        return sorted(self.table("queries", ["protocol"])["protocol"].unique().to_pylist())
+
+    @property
+    def name(self) -> str:
+        """The dataset's name."""
+        return str(self.table("datasets", ["name"])["name"][0].as_py())
+
+
+def invalid_rejects(snapshot: Snapshot) -> pa.Table:
+    """Rejects that mean damage, without those that the format's own rules exclude."""
+    return snapshot.table("rejects", filter=pc.field("severity") == INVALID)
+
+
+def _check_unique(image_ids: pa.ChunkedArray) -> None:
+    if pc.count_distinct(image_ids).as_py() == len(image_ids):
+        return
+    counted = image_ids.value_counts()
+    twice = counted.filter(pc.greater(counted.field("counts"), 1))[0]["values"]
+    raise CatalogError(
+        f"image {twice.as_py()!r} is there twice; the names of images must be unique in a dataset"
+    )
+
+
+def _counts_of(image_ids: pa.ChunkedArray, counted: Sequence[pa.Table]) -> pa.Array:
+    if not counted:
+        return pa.repeat(pa.scalar(0, pa.int32()), len(image_ids))
+    totals = pa.concat_tables(counted).group_by("image_id").aggregate([("count_all", "sum")])
+    unknown = totals["image_id"].filter(pc.invert(pc.is_in(totals["image_id"], value_set=image_ids)))
+    if len(unknown):
+        raise CatalogError(f"there are boxes of image {unknown[0].as_py()!r}, which the adapter never listed")
+    position = pc.index_in(image_ids, value_set=totals["image_id"])
+    return pc.fill_null(totals["count_all_sum"].take(position), 0).cast(pa.int32()).combine_chunks()
