@@ -1,0 +1,115 @@
+"""From the recipe of an objective to the objective."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.losses.center import CenterLoss
+from personsearch_core.losses.distances import pairwise_distances
+from personsearch_core.losses.mining import batch_hard_triplets, relations, semi_hard_triplets
+from personsearch_core.losses.objective import Batch, ReidObjective, Term
+from personsearch_core.losses.oim import InstanceEnhancing, OnlineInstanceMatching
+from personsearch_core.losses.pairing import OnLinePairing
+from personsearch_core.losses.softmax import HardExamplePrioritySoftmax, IdentitySoftmax
+from personsearch_core.losses.triplet import Margin, Miner, active_fraction, triplet_margin_loss
+from personsearch_core.recipes import Objective
+
+
+class TripletObjective(ReidObjective):
+    """A triplet loss as a term; unlabelled rows are negatives."""
+
+    def __init__(self, mine: Miner, margin: Margin, squared: bool) -> None:
+        super().__init__()
+        self.mine = mine
+        self.margin = margin
+        self.squared = squared
+
+    def forward(self, batch: Batch) -> Term:
+        distances = pairwise_distances(batch.embeddings, squared=self.squared)
+        triplets = self.mine(distances, relations(batch.labels, batch.unlabelled))
+        loss = triplet_margin_loss(triplets, self.margin)
+        return Term(loss, {"active_triplets": active_fraction(triplets, self.margin)})
+
+
+class WeightedSum(ReidObjective):
+    """The objectives of a phase, weighted and added; watches each term under `loss/<kind>`."""
+
+    def __init__(self, terms: list[ReidObjective], kinds: list[str], weights: list[float]) -> None:
+        super().__init__()
+        self.terms = nn.ModuleList(terms)
+        self.kinds = kinds
+        self.weights = weights
+
+    def forward(self, batch: Batch) -> Term:
+        watched: dict[str, torch.Tensor] = {}
+        losses = []
+        for term, kind, weight in zip(self.terms, self.kinds, self.weights, strict=True):
+            result: Term = term(batch)
+            losses.append(weight * result.loss)
+            watched |= {f"loss/{kind}": result.loss.detach(), **result.watched}
+        return Term(torch.stack(losses).sum(), watched)
+
+    @torch.no_grad()
+    def update(self, batch: Batch) -> None:
+        for term in self.terms:
+            assert isinstance(term, ReidObjective)
+            term.update(batch)
+
+
+def default_margin(objective: Objective) -> Margin:
+    """The margin of a triplet objective: as the recipe says, else 1.0 (semi-hard) or soft (batch-hard)."""
+    if objective.margin is not None:
+        return objective.margin
+    return 1.0 if objective.kind == "semi_hard_triplet" else "soft"
+
+
+def build_objective(objectives: tuple[Objective, ...], identities: int, dim: int) -> WeightedSum:
+    """The weighted sum of a phase's objectives, for so many training identities and embedding dimensions.
+
+    Classifiers are drawn from torch's generator: seed it, or fork it, around the call.
+    """
+    return WeightedSum(
+        terms=[_build_term(objective, identities, dim) for objective in objectives],
+        kinds=[objective.kind for objective in objectives],
+        weights=[objective.weight for objective in objectives],
+    )
+
+
+def _build_term(objective: Objective, identities: int, dim: int) -> ReidObjective:
+    match objective.kind:
+        case "semi_hard_triplet":
+            return TripletObjective(semi_hard_triplets, default_margin(objective), bool(objective.squared))
+        case "batch_hard_triplet":
+            return TripletObjective(batch_hard_triplets, default_margin(objective), bool(objective.squared))
+        case "identity_softmax":
+            return IdentitySoftmax(identities, dim)
+        case "hep_softmax":
+            return HardExamplePrioritySoftmax(identities, dim, **_given(objective, "hard_identities"))
+        case "oim":
+            return OnlineInstanceMatching(
+                identities, dim, **_given(objective, "temperature", "momentum", "queue")
+            )
+        case "ioim":
+            options: dict[str, Any] = {"unlabelled_temperature": 0.2}
+            options |= _given(objective, "temperature", "unlabelled_temperature", "momentum", "queue")
+            return OnlineInstanceMatching(identities, dim, **options)
+        case "iel":
+            return InstanceEnhancing(
+                identities, dim, **_given(objective, "temperature", "momentum", "queue", "threshold")
+            )
+        case "center":
+            momentum = 0.5 if objective.momentum is None else objective.momentum
+            return CenterLoss(identities, dim, rate=1.0 - momentum)
+        case "olp":
+            return OnLinePairing(dim, **_given(objective, "temperature", "queue"))
+        case _:
+            raise PersonSearchError(f"no objective is called {objective.kind!r}")
+
+
+def _given(objective: Objective, *names: str) -> dict[str, Any]:
+    """The fields that the recipe sets; the objective's own defaults hold for the others."""
+    return {name: value for name in names if (value := getattr(objective, name)) is not None}

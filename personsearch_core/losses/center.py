@@ -1,0 +1,41 @@
+"""Center loss: pulls the embeddings of an identity together."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from personsearch_core.losses.objective import Batch, ReidObjective, Term
+
+
+class CenterLoss(ReidObjective):
+    """Mean over labelled rows of `0.5 * |x - c_y|^2`; to be summed with an objective that pushes apart.
+
+    Wen et al. 2016, "A Discriminative Feature Learning Approach for Deep Face Recognition", equation 2, but
+    with the mean over rows in place of the sum, so that its weight does not depend on the batch size. Centres
+    move by equation 4: `c <- c - rate * sum(c - x) / (1 + n)` over the n rows of an identity in the batch.
+    """
+
+    centres: Tensor
+
+    def __init__(self, identities: int, dim: int, *, rate: float = 0.5) -> None:
+        super().__init__()
+        self.rate = rate
+        self.register_buffer("centres", torch.zeros(identities, dim))
+
+    def forward(self, batch: Batch) -> Term:
+        embeddings = batch.labelled_embeddings
+        differences = embeddings - self.centres[batch.labelled].to(embeddings.dtype)
+        return Term(0.5 * differences.square().sum() / max(1, len(embeddings)))
+
+    @torch.no_grad()
+    def update(self, batch: Batch) -> None:
+        identities, member_of = batch.labelled.unique(return_inverse=True)
+        members = torch.zeros(len(identities), device=member_of.device).index_add_(
+            0, member_of, torch.ones(len(member_of), device=member_of.device)
+        )
+        centres = self.centres[identities]
+        away = torch.zeros_like(centres).index_add_(
+            0, member_of, centres[member_of] - batch.labelled_embeddings.to(centres.dtype)
+        )
+        self.centres[identities] = centres - self.rate * away / (1.0 + members[:, None])

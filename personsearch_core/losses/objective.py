@@ -1,0 +1,64 @@
+"""What an objective is to the trainer: a loss on a batch, what it measured, and a memory to update."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from personsearch_core.losses.distances import full_precision
+
+UNLABELLED = -1
+"""Label of a row without identity, in batches inside training; the catalog has null."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Embeddings (B, D) with labels (B,): identity numbers from 0, `UNLABELLED` where there is none."""
+
+    embeddings: Tensor
+    labels: Tensor
+
+    @property
+    def unlabelled(self) -> Tensor:
+        """(B,) mask of rows without identity."""
+        return self.labels == UNLABELLED
+
+    @property
+    def labelled_embeddings(self) -> Tensor:
+        return full_precision(self.embeddings[self.labels != UNLABELLED])
+
+    @property
+    def labelled(self) -> Tensor:
+        """Labels of the rows that have one."""
+        return self.labels[self.labels != UNLABELLED]
+
+    @property
+    def unlabelled_embeddings(self) -> Tensor:
+        return full_precision(self.embeddings[self.unlabelled])
+
+    def detached(self) -> Batch:
+        return Batch(self.embeddings.detach(), self.labels)
+
+
+@dataclass(frozen=True)
+class Term:
+    """A scalar loss with a gradient, and detached scalars worth watching."""
+
+    loss: Tensor
+    watched: dict[str, Tensor] = field(default_factory=dict)
+
+
+class ReidObjective(nn.Module, ABC):
+    """A term of the re-ID loss. Parameters are learnt with the branch; buffers are its memory."""
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Term:
+        """The loss of a batch, before any update of the memory."""
+
+    @torch.no_grad()
+    def update(self, batch: Batch) -> None:
+        """Take the (detached) batch into the memory, after the backward pass. Most objectives have none."""
+        return

@@ -1,0 +1,102 @@
+"""Online instance matching and its two relatives, on a lookup table and a queue of unlabelled people.
+
+OIM is of Xiao et al. 2017, "Joint Detection and Identification Feature Learning for Person Search"; IEL of
+Shi et al. 2018; IOIM of Liu et al. 2018.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from personsearch_core.losses.memory import CircularQueue, LookupTable
+from personsearch_core.losses.objective import Batch, ReidObjective, Term
+
+
+class OnlineInstanceMatching(ReidObjective):
+    """OIM, and IOIM where the unlabelled entries have a temperature of their own.
+
+    For unit embeddings x, table rows v and queue entries u,
+    `p_i = exp(v_i . x / t) / (sum_j exp(v_j . x / t) + sum_k exp(u_k . x / t_u))`, and the loss is the mean
+    of `-log p` of the true identity over labelled rows. Unlabelled rows enter the queue and have no loss.
+
+    IOIM hardens the labelled distribution (small t) and softens the unlabelled one (large t_u). That this is
+    done by two temperatures is our reading of Liu et al. 2018; OIM has t_u = t = 0.1. Entries of the queue
+    that hold nobody yet are left out of the sum.
+    """
+
+    def __init__(
+        self,
+        identities: int,
+        dim: int,
+        *,
+        temperature: float = 0.1,
+        unlabelled_temperature: float | None = None,
+        momentum: float = 0.5,
+        queue: int = 5000,
+    ) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.unlabelled_temperature = unlabelled_temperature or temperature
+        self.momentum = momentum
+        self.table = LookupTable(identities, dim)
+        self.queue = CircularQueue(queue, dim)
+
+    def logits(self, unit: Tensor) -> Tensor:
+        """Unnormalised log-probabilities (B, identities + filled queue) of unit embeddings (B, D)."""
+        to_identities = unit @ self.table.rows.to(unit.dtype).T / self.temperature
+        waiting = self.queue.entries[: self.queue.filled].to(unit.dtype)
+        return torch.cat([to_identities, unit @ waiting.T / self.unlabelled_temperature], dim=1)
+
+    def forward(self, batch: Batch) -> Term:
+        unit = F.normalize(batch.labelled_embeddings, dim=1)
+        losses = F.cross_entropy(self.logits(unit), batch.labelled, reduction="sum")
+        return Term(losses / max(1, len(unit)))
+
+    @torch.no_grad()
+    def update(self, batch: Batch) -> None:
+        self.table.update(F.normalize(batch.labelled_embeddings, dim=1), batch.labelled, self.momentum)
+        self.queue.push(F.normalize(batch.unlabelled_embeddings, dim=1))
+
+
+class InstanceEnhancing(OnlineInstanceMatching):
+    """IEL: OIM in which unlabelled people who look like an identity are trained as that identity.
+
+    Our reading of Shi et al. 2018, whose selection rule was not at hand: an unlabelled row takes the identity
+    of the most similar table row where their cosine similarity is at least `threshold`. Such rows have OIM's
+    loss with the identity they took, and stay out of the queue; the table moves by true labels only.
+    """
+
+    def __init__(
+        self,
+        identities: int,
+        dim: int,
+        *,
+        temperature: float = 0.1,
+        momentum: float = 0.5,
+        queue: int = 5000,
+        threshold: float = 0.7,
+    ) -> None:
+        super().__init__(identities, dim, temperature=temperature, momentum=momentum, queue=queue)
+        self.threshold = threshold
+
+    def enhanced(self, unlabelled: Tensor) -> tuple[Tensor, Tensor]:
+        """(which unlabelled unit embeddings (U, D) take an identity, the identity nearest to each)."""
+        similarity, identity = (unlabelled.detach() @ self.table.rows.to(unlabelled.dtype).T).max(dim=1)
+        return similarity >= self.threshold, identity
+
+    def forward(self, batch: Batch) -> Term:
+        unlabelled = F.normalize(batch.unlabelled_embeddings, dim=1)
+        takes, identity = self.enhanced(unlabelled)
+        unit = torch.cat([F.normalize(batch.labelled_embeddings, dim=1), unlabelled[takes]])
+        labels = torch.cat([batch.labelled, identity[takes]])
+        losses = F.cross_entropy(self.logits(unit), labels, reduction="sum")
+        return Term(losses / max(1, len(unit)), {"enhanced_instances": takes.sum()})
+
+    @torch.no_grad()
+    def update(self, batch: Batch) -> None:
+        unlabelled = F.normalize(batch.unlabelled_embeddings, dim=1)
+        takes, _ = self.enhanced(unlabelled)
+        self.queue.push(unlabelled[~takes])
+        self.table.update(F.normalize(batch.labelled_embeddings, dim=1), batch.labelled, self.momentum)
