@@ -23,7 +23,7 @@ BLOCK_ROWS = 256
 
 
 class ArrayDigests(BaseModel):
-    """What `digests.json` holds: SHA-256 in hex of each piece of `piece_rows` rows, and of the whole array."""
+    """What `digests.json` holds: SHA-256, in hex, of each piece of `piece_rows` rows and of the array."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

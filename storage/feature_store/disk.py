@@ -92,7 +92,7 @@ class DiskReader(FeatureReader):
         reads = list(
             zip(runs.shard.tolist(), runs.offset.tolist(), start.tolist(), stop.tolist(), strict=True)
         )
-        target = memoryview(out.reshape(-1).view(np.uint8))
+        target = out.reshape(-1).view(np.uint8).data
         rest = self._copy_cached(reads, target) if self._nowait else reads
         if rest:
             stripes = [rest[i :: self._threads] for i in range(min(self._threads, len(rest)))]

@@ -14,7 +14,8 @@ from storage.feature_store.shard_index import MISSING, ShardIndex
 class Runs(NamedTuple):
     """Runs of requested rows that are adjacent both in one shard file and in the request.
 
-    Run i is `length[i]` rows: in the request from `position[i]`, in the file of `shard[i]` from byte `offset[i]`.
+    Run i is `length[i]` rows: in the request from `position[i]`, in the file of `shard[i]` from byte
+    `offset[i]`.
     """
 
     position: np.ndarray

@@ -27,7 +27,8 @@ INDEX_COLUMNS = {
 }
 """The columns that an index has; x1 .. y2 are the ROI in original pixels, clipped to the image.
 
-`view` is the transform of the box (as it is, mirrored, jittered ...). `person_id` is null where the identity is unknown. Further columns are allowed.
+`view` is the transform of the box (as it is, mirrored, jittered ...). `person_id`
+is null where the identity is unknown. Further columns are allowed.
 """
 
 

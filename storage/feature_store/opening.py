@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec import AbstractFileSystem
 
 from storage.errors import StorageError
 from storage.feature_store.disk import DiskReader
-from storage.feature_store.layout import ARRAY, INDEX_FILE, METADATA_FILE, ArrayLayout, parse_layout
+from storage.feature_store.layout import (
+    ARRAY,
+    INDEX_FILE,
+    METADATA_FILE,
+    ArrayLayout,
+    IndirectLayoutError,
+    parse_layout,
+)
+from storage.feature_store.prefetch import allocate_buffer
 from storage.feature_store.reader import FeatureReader, MemoryReader, Tier
-from storage.urls import Location, local_path
+from storage.feature_store.remote import REQUESTS_AT_ONCE, RemoteReader, fetch
+from storage.feature_store.tensorstore_reader import TensorStoreReader
+from storage.urls import Location, filesystem, is_remote, join, local_path
 
 log = logging.getLogger(__name__)
+
+_LOAD_BYTES = 64 << 20
 
 
 def open_features(
@@ -27,36 +41,112 @@ def open_features(
     memory_budget: int = 0,
     threads: int = 16,
     check_crc: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> FeatureReader:
     """Open the array `features` of a Zarr v3 group, or a Zarr v3 array itself, for reading rows.
 
     `auto` reads all rows into memory when they take at most `memory_budget` bytes, else reads a local store
-    by positioned reads and a remote one by ranged requests; what was chosen, and why, is logged. `threads` is
-    the number of reads that wait for the disk at once. `check_crc` checks a row's CRC-32C where rows have
-    one; the CRC of a shard's index is always checked. Bytes are not digested: `verify_features` does that.
+    by positioned reads and a remote one by ranged requests; an array whose rows are not whole chunks of a
+    shard, or are compressed by anything but Zstandard, goes through TensorStore. What was chosen, and why, is
+    logged.
+
+    `threads` is the number of reads that wait for the disk at once. `check_crc` checks a row's CRC-32C where
+    rows have one; the CRC of a shard's index is always checked. Bytes are not digested: `verify_features`
+    does that. `storage_options` go to the URL's fsspec file system.
 
     Raises StorageError when there is no such store, it is damaged, or the tier cannot read it.
     """
-    path = local_path(path_or_url)
-    array, layout = _find_array(path)
-    reader: FeatureReader = DiskReader(
-        array, layout, _index_reader(path), threads=threads, check_crc=check_crc
-    )
-    n_bytes = layout.n_rows * layout.row_bytes
+    remote = is_remote(path_or_url)
+    if remote and tier == "disk":
+        raise StorageError(
+            f"{path_or_url} is not on this machine, and the disk tier reads local stores: choose remote"
+        )
+    root = str(path_or_url) if remote else str(local_path(path_or_url).absolute())
+    system, path = filesystem(root, **_options(root, storage_options))
+    array, metadata = _find_array(system, path, root)
+    read_index = _index_reader(system, path)
+    try:
+        layout = parse_layout(metadata, join(array, METADATA_FILE))
+    except IndirectLayoutError as error:
+        if tier == "disk":
+            raise
+        url = join(root, *array.removeprefix(path).strip("/").split("/")) if array != path else root
+        reader: FeatureReader = TensorStoreReader(url, read_index)
+        why = f"through TensorStore: {error}"
+    else:
+        reader, why = _direct_reader(
+            system, array, layout, read_index, remote or tier == "remote", threads, check_crc
+        )
+    n_bytes = int(np.prod(reader.shape, dtype=np.int64)) * reader.dtype.itemsize
     if tier == "memory" or (tier == "auto" and n_bytes <= memory_budget):
-        rows = reader.rows(np.arange(layout.n_rows))
-        reader.close()
-        return MemoryReader(rows, _index_reader(path))
+        why = f"{n_bytes} bytes " + ("as asked" if tier == "memory" else f"fit the budget of {memory_budget}")
+        reader = _load(reader, read_index)
+    log.info("%s is read by tier %s (%s)", path_or_url, reader.tier, why)
     return reader
 
 
-def _find_array(path: Path) -> tuple[Path, ArrayLayout]:
-    for array in (path / ARRAY, path):
-        file = array / METADATA_FILE
-        if file.exists():
-            return array, parse_layout(json.loads(file.read_bytes()), str(file))
-    raise StorageError(f"{path} is no feature store: it has no {ARRAY}/{METADATA_FILE}")
+def _direct_reader(
+    system: AbstractFileSystem,
+    array: str,
+    layout: ArrayLayout,
+    read_index: Callable[[], pa.Table],
+    by_ranges: bool,
+    threads: int,
+    check_crc: bool,
+) -> tuple[FeatureReader, str]:
+    if by_ranges:
+        return RemoteReader(system, array, layout, read_index, check_crc=check_crc), "ranged requests"
+    reader = DiskReader(local_path(array), layout, read_index, threads=threads, check_crc=check_crc)
+    return reader, f"positioned reads from shard files, up to {threads} at once"
 
 
-def _index_reader(path: Path) -> Callable[[], pa.Table]:
-    return lambda: pq.read_table(path / INDEX_FILE)
+def _find_array(system: AbstractFileSystem, path: str, root: str) -> tuple[str, dict[str, Any]]:
+    """The path of the array in a group, or of the array that `path` itself is, and its metadata."""
+    arrays = [join(path, ARRAY), path]
+    found = fetch(system, [join(array, METADATA_FILE) for array in arrays], [None, None], [None, None])
+    for array, content in zip(arrays, found, strict=True):
+        if isinstance(content, FileNotFoundError | NotADirectoryError):
+            continue
+        if isinstance(content, Exception):
+            raise StorageError(f"{root} cannot be opened: {content}") from content
+        try:
+            return array, json.loads(content)
+        except ValueError as error:
+            raise StorageError(f"{join(array, METADATA_FILE)} is damaged: {error}") from error
+    raise StorageError(f"{root} is no feature store: it has no {ARRAY}/{METADATA_FILE}")
+
+
+def _index_reader(system: AbstractFileSystem, path: str) -> Callable[[], pa.Table]:
+    def read() -> pa.Table:
+        file = join(path, INDEX_FILE)
+        try:
+            with system.open(file, "rb") as stream:
+                return pq.read_table(stream)
+        except FileNotFoundError as error:
+            raise StorageError(f"{path} has no {INDEX_FILE}") from error
+        except pa.ArrowInvalid as error:
+            raise StorageError(f"{file} is damaged: {error}") from error
+
+    return read
+
+
+def _options(url: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """fsspec options; an S3 client keeps ten connections unless told, and makes a batch ten rounds."""
+    options = dict(given or {})
+    if fsspec.utils.get_protocol(url) in ("s3", "s3a"):
+        options["config_kwargs"] = {
+            "max_pool_connections": REQUESTS_AT_ONCE,
+            **options.get("config_kwargs", {}),
+        }
+    return options
+
+
+def _load(reader: FeatureReader, read_index: Callable[[], pa.Table]) -> MemoryReader:
+    """All rows of `reader`, in one array; `reader` is closed."""
+    rows = allocate_buffer(reader.shape, reader.dtype)
+    step = max(1, _LOAD_BYTES // max(1, rows[:1].nbytes))
+    with reader:
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            reader.rows(np.arange(start, start + len(part)), part)
+    return MemoryReader(rows, read_index)

@@ -39,7 +39,7 @@ class FeatureReader(ABC):
         return self.shape[0]
 
     def rows(self, indices: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
-        """The rows at `indices` (integers of any shape, any order, repeats allowed): (*indices.shape, *row shape).
+        """The rows at `indices`, (*indices.shape, *row shape); any integers, any order, repeats allowed.
 
         `out`, C-contiguous and of the result's shape and dtype, is filled and returned; without it a new
         array is. Raises IndexError for an index outside 0 .. N-1 (negative ones do not count from the end: a
@@ -68,7 +68,7 @@ class FeatureReader(ABC):
 
 
 def check_indices(indices: ArrayLike, n_rows: int) -> np.ndarray:
-    """`indices` as an int64 array. Raises IndexError when they are no integers or lie outside 0 .. n_rows-1."""
+    """`indices` as an int64 array. Raises IndexError when they are not integers in 0 .. n_rows-1."""
     array = np.asarray(indices)
     if array.size == 0:
         return array.astype(np.int64)

@@ -51,7 +51,7 @@ def missing_shard(array: str, layout: ArrayLayout, shard: int) -> StorageError:
 
 
 def read_shard(array: Path, layout: ArrayLayout, shard: int) -> np.ndarray:
-    """All rows of one shard, in order; its index, lengths and CRCs are checked. Raises StorageError on damage."""
+    """All rows of one shard, in order, every CRC and length checked. Raises StorageError on damage."""
     rows = layout.shard_rows(shard)
     out = np.full((len(rows), *layout.row_shape), layout.fill_value, layout.dtype)
     opened = open_shard(array, layout, shard)

@@ -65,6 +65,6 @@ def _check_extents(
     if wrong.any():
         slot = int(np.flatnonzero(wrong)[0])
         raise StorageError(
-            f"{where} is damaged or truncated: its row {slot} should lie at byte {offsets[slot]}, {lengths[slot]} bytes long,"
-            f" in a file of {file_bytes} bytes; re-make the shard"
+            f"{where} is damaged or truncated: its row {slot} should lie at byte {offsets[slot]},"
+            f" {lengths[slot]} bytes long, in a file of {file_bytes} bytes; re-make the shard"
         )

@@ -11,8 +11,9 @@ import os
 import secrets
 import shutil
 import socket
+from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -50,6 +51,8 @@ Compression = Literal["none", "zstd"]
 _DTYPES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.uint8))
 _ZSTD_LEVEL = 1
 _MAX_WRITE = 1 << 30
+_MAX_FLUSHES = 2
+"""Shards that may be on their way to the disk while the next is being written."""
 
 
 def create_features(
@@ -92,6 +95,8 @@ class FeatureWriter:
         self.layout = layout
         self._flush = flush
         self._digester = ThreadPoolExecutor(1, thread_name_prefix="shard-digest")
+        self._flusher = ThreadPoolExecutor(_MAX_FLUSHES, thread_name_prefix="shard-flush")
+        self._flushes: deque[Future[None]] = deque()
         self._work = path / WORK_DIRECTORY
         for directory in (path, path / ARRAY, self._work):
             _remove_abandoned(directory)
@@ -104,15 +109,16 @@ class FeatureWriter:
     def write(self, start_row: int, block: np.ndarray) -> None:
         """Write whole shards from `start_row`, a shard boundary; only the array's last shard may be short.
 
-        `block` (rows, *row_shape) is converted to the array's dtype. A shard that exists is left as it is
-        when its rows are the same. Raises StorageError when the block does not fit, a value is or becomes
-        infinite or NaN (a float16 ends at 65504), or a shard exists with other rows.
+        `block` (rows, *row_shape) is converted to the array's dtype, and is the caller's again on return; the
+        shard gets its name when it is on the disk, at the latest in `close`. A shard that exists is left as
+        it is when its rows are the same. Raises StorageError when the block does not fit, a value is or
+        becomes infinite or NaN (a float16 ends at 65504), or a shard exists with other rows.
         """
         rows_per_shard = self.layout.rows_per_shard
         stop_row = start_row + len(block)
         if block.shape[1:] != self.layout.row_shape:
             raise StorageError(
-                f"rows of shape {block.shape[1:]} do not fit {self.path}, whose rows are {self.layout.row_shape}"
+                f"rows of shape {block.shape[1:]} do not fit the rows {self.layout.row_shape} of {self.path}"
             )
         if not 0 <= start_row < stop_row <= self.layout.n_rows or start_row % rows_per_shard:
             raise StorageError(
@@ -121,15 +127,16 @@ class FeatureWriter:
             )
         if stop_row % rows_per_shard and stop_row != self.layout.n_rows:
             raise StorageError(
-                f"rows {start_row} to {stop_row} end inside a shard: write whole shards of {rows_per_shard} rows"
+                f"rows {start_row} to {stop_row} end inside a shard of {rows_per_shard}: write whole shards"
             )
         for first in range(start_row, stop_row, rows_per_shard):
             rows = block[first - start_row : first - start_row + rows_per_shard]
             self._write_shard(first // rows_per_shard, convert_rows(rows, self.layout.dtype, first))
 
     def close(self) -> None:
-        """End writing. Whoever closes when every shard exists also finishes the store (`finish_features`)."""
-        self._digester.shutdown()
+        """Wait until every written shard exists; when all of the array do, finish it (`finish_features`)."""
+        self._wait_for_flushes(0)
+        self._stop()
         if len(self.complete_shards) == self.layout.n_shards:
             finish_features(self.path)
 
@@ -142,19 +149,29 @@ class FeatureWriter:
         if kind is None:
             self.close()
         else:
-            self._digester.shutdown()
+            self._stop()
+
+    def _stop(self) -> None:
+        self._digester.shutdown()
+        self._flusher.shutdown()
+
+    def _wait_for_flushes(self, at_most: int) -> None:
+        """Wait until at most so many shards are on their way to the disk; raise what went wrong with others."""
+        while len(self._flushes) > at_most:
+            self._flushes.popleft().result()
 
     def _write_shard(self, shard: int, rows: np.ndarray) -> None:
         target = self.path / ARRAY / self.layout.shard_key(shard)
         if target.exists():
             self._compare(shard, rows)
             return
+        self._wait_for_flushes(_MAX_FLUSHES - 1)
         self._work.mkdir(exist_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         digesting = self._digester.submit(digest_pieces, rows, piece_rows(self.layout.rows_per_shard))
         partial = self._work / _partial_name(f"shard-{shard}")
         try:
-            _write_file(partial, _encode_shard(rows, self.layout), self._flush)
+            _write_file(partial, _encode_shard(rows, self.layout))
             pieces = digesting.result()
             if (self.path / DIGESTS_FILE).exists() and pieces != _pieces_of(self.path, self.layout, shard):
                 raise StorageError(
@@ -162,10 +179,15 @@ class FeatureWriter:
                     " it is made from other inputs or by other code; make a new store"
                 )
             _replace_text(_piece_file(self.path, shard), json.dumps(pieces))
-            partial.rename(target)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+        self._flushes.append(self._flusher.submit(self._name_shard, partial, target))
+
+    def _name_shard(self, partial: Path, target: Path) -> None:
+        if self._flush:
+            _flush_file(partial)
+        partial.rename(target)
 
     def _compare(self, shard: int, rows: np.ndarray) -> None:
         if digest_pieces(rows, piece_rows(self.layout.rows_per_shard)) != _pieces_of(
@@ -212,7 +234,8 @@ def finish_features(path: str | Path) -> str:
         missing = sorted(set(range(layout.n_shards)) - set(list_shards(group / ARRAY, layout)))
         if missing:
             raise StorageError(
-                f"{group} is unfinished: {len(missing)} of {layout.n_shards} shards are missing, first {missing[0]}"
+                f"{group} is unfinished: {len(missing)} of {layout.n_shards} shards are missing,"
+                f" first {missing[0]}"
             )
         _replace_text(group / DIGESTS_FILE, _collect_digests(group, layout).model_dump_json())
     shutil.rmtree(group / WORK_DIRECTORY, ignore_errors=True)  # another process may be removing it too
@@ -309,15 +332,21 @@ def _encode_shard(rows: np.ndarray, layout: ArrayLayout) -> list[bytes | memoryv
     return [*body, encode_index(ShardIndex(offsets, lengths))]
 
 
-def _write_file(file: Path, buffers: Sequence[bytes | memoryview], flush: bool) -> None:
+def _write_file(file: Path, buffers: Sequence[bytes | memoryview]) -> None:
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         for buffer in buffers:
             rest = memoryview(buffer)
             while rest:
                 rest = rest[os.write(descriptor, rest[:_MAX_WRITE]) :]
-        if flush:
-            os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flush_file(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fdatasync(descriptor)
     finally:
         os.close(descriptor)
 
