@@ -58,6 +58,8 @@ class DetectorModel(Recipe):
     """The paper does not say; letterbox keeps a person's proportions."""
     norm: Literal["frozen_batch", "batch", "group"] = "frozen_batch"
     """`frozen_batch` needs initial weights: from scratch its statistics would never be learnt."""
+    norm_epsilon: Annotated[float, Field(ge=0)] | None = None
+    """Of frozen norms. By default 0 for torchvision's COCO weights, which were made so, and 1e-5 otherwise."""
     trainable_layers: Annotated[int, Field(ge=0, le=5)] = 5
     """5 = all. Freezing C1-C2, as torchvision does, would keep J2's maps from gaining by the aggregate."""
     initial_weights: str | None = "coco"
@@ -66,6 +68,13 @@ class DetectorModel(Recipe):
     """One base size in pixels for each of the five pyramid levels P3-P7."""
     anchor_ratios: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
     """Height / width. The COCO head has nine anchors a cell: three ratios by three scales."""
+
+    @property
+    def epsilon(self) -> float:
+        """`norm_epsilon` with its default filled in."""
+        if self.norm_epsilon is not None:
+            return self.norm_epsilon
+        return 0.0 if self.initial_weights == "coco" else 1e-5
 
     @model_validator(mode="after")
     def _norm_can_be_learnt(self) -> DetectorModel:

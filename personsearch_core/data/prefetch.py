@@ -1,0 +1,42 @@
+"""Work ahead in threads of this process.
+
+Decoding and resizing release the interpreter's lock, so threads keep a device busy; worker processes would
+pay for new shared memory with every batch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def decode_threads() -> int:
+    """Threads that decode beside a training step: all usable cores, sixteen at most."""
+    return min(16, len(os.sched_getaffinity(0)))
+
+
+def prefetch(
+    function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int
+) -> Iterator[Result]:
+    """`map(function, items)`, in order, with up to `ahead` results computed in advance.
+
+    An exception of `function` is raised where its result would have come. Closing the iterator drops what
+    has not begun.
+    """
+    pending: deque[Future[Result]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

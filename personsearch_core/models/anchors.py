@@ -1,0 +1,105 @@
+"""Which anchor stands for whom: matching with ignore regions, as RetinaNet trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.models.detection._utils import Matcher
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.ops import box_iou
+
+from personsearch_core.recipes import DetectorModel
+
+BACKGROUND = Matcher.BELOW_LOW_THRESHOLD
+UNDECIDED = Matcher.BETWEEN_THRESHOLDS
+
+FOREGROUND_IOU = 0.5
+BACKGROUND_IOU = 0.4
+"""Lin et al. 2017, section 4: positive from 0.5, negative below 0.4, between them undecided."""
+
+IGNORE_COVER = 0.5
+"""An anchor with this part of its own area inside an ignore region is no negative."""
+
+SCALES_PER_OCTAVE = (1.0, 2.0 ** (1.0 / 3), 2.0 ** (2.0 / 3))
+
+
+class Targets(NamedTuple):
+    """The people of one training image, in pixels of the network's input.
+
+    boxes: (n, 4) float32 with positive areas. ignore: (n,) bool.
+    """
+
+    boxes: Tensor
+    ignore: Tensor
+
+    def to(self, device: torch.device) -> Targets:
+        return Targets(self.boxes.to(device, non_blocking=True), self.ignore.to(device, non_blocking=True))
+
+
+class AnchorGrid:
+    """All anchors of an input size, computed once for each size and device.
+
+    Three scales by the recipe's ratios in each cell of P3..P7, rounded and spaced as torchvision's RetinaNet
+    does (its strides are whole quotients of the sizes, which matters where 128 does not divide the input).
+    """
+
+    def __init__(self, model: DetectorModel) -> None:
+        sizes = tuple(tuple(int(size * scale) for scale in SCALES_PER_OCTAVE) for size in model.anchor_sizes)
+        self._generator = AnchorGenerator(sizes, (model.anchor_ratios,) * len(sizes))
+        self._made: dict[tuple[int, int, torch.device], Tensor] = {}
+        self.per_cell = self._generator.num_anchors_per_location()[0]
+
+    def levels(self, height: int, width: int) -> tuple[int, ...]:
+        """How many anchors P3..P7 have for an input of this size."""
+        return tuple(rows * columns * self.per_cell for rows, columns in level_sizes(height, width))
+
+    def anchors(self, height: int, width: int, device: torch.device) -> Tensor:
+        """(A, 4) float32 in input pixels: by level, row, column, then shape."""
+        key = (height, width, device)
+        if key not in self._made:
+            sizes = level_sizes(height, width)
+            strides = [
+                [torch.tensor(height // rows, device=device), torch.tensor(width // columns, device=device)]
+                for rows, columns in sizes
+            ]
+            self._generator.set_cell_anchors(torch.float32, device)
+            self._made[key] = torch.cat(self._generator.grid_anchors([list(size) for size in sizes], strides))
+        return self._made[key]
+
+
+def level_sizes(height: int, width: int) -> list[tuple[int, int]]:
+    """(rows, columns) of P3..P7: every stride-2 step of the network rounds up."""
+    return [(-(-height // stride), -(-width // stride)) for stride in (8, 16, 32, 64, 128)]
+
+
+@torch.no_grad()
+def match_anchors(anchors: Tensor, targets: Sequence[Targets]) -> Tensor:
+    """For each image and anchor: the row of the matched box in its targets, BACKGROUND or UNDECIDED.
+
+    anchors: (A, 4); returns int64 (B, A). A person's best anchor is always matched, however low its overlap.
+    Ignore regions are matched to nothing, and anchors that lie in one (IGNORE_COVER of their area, or an IoU
+    of BACKGROUND_IOU) are UNDECIDED unless a person claims them.
+    """
+    matcher = Matcher(FOREGROUND_IOU, BACKGROUND_IOU, allow_low_quality_matches=True)
+    matched = torch.full((len(targets), len(anchors)), BACKGROUND, dtype=torch.int64, device=anchors.device)
+    for row, (boxes, ignore) in zip(matched, targets, strict=True):
+        people = torch.nonzero(~ignore).squeeze(1)
+        if len(people):
+            found = matcher(box_iou(boxes[people], anchors))
+            row.copy_(torch.where(found >= 0, people[found.clamp(min=0)], found))
+        if len(people) < len(boxes):
+            row[(row == BACKGROUND) & _in_ignore_region(anchors, boxes[ignore])] = UNDECIDED
+    return matched
+
+
+def _in_ignore_region(anchors: Tensor, regions: Tensor) -> Tensor:
+    """(A,) bool."""
+    top_left = torch.maximum(anchors[None, :, :2], regions[:, None, :2])
+    bottom_right = torch.minimum(anchors[None, :, 2:], regions[:, None, 2:])
+    shared = (bottom_right - top_left).clamp(min=0).prod(dim=2)
+    areas = (anchors[:, 2:] - anchors[:, :2]).prod(dim=1)
+    covered = shared >= IGNORE_COVER * areas
+    return (covered | (box_iou(regions, anchors) >= BACKGROUND_IOU)).any(dim=0)

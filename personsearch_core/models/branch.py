@@ -1,0 +1,114 @@
+"""The re-ID branch: replicated blocks C(k+1)*..C5* on a pooled ROI, pooling, and an embedding."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.models.detector import Normalise
+from personsearch_core.models.trunk import block_channels, norm_layer, shared_blocks, stem_and_layers
+from personsearch_core.models.weights import imagenet_trunk, load_state, trunk_state
+from personsearch_core.recipes import BranchModel, DetectorModel, Variant
+
+
+class GeneralisedMeanPool(nn.Module):
+    """(mean x^p)^(1/p) over the map, p learnt from 3 (Radenovic et al. 2019): p = 1 is average, infinity max."""
+
+    def __init__(self, initial: float = 3.0, floor: float = 1e-6) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.tensor(initial))
+        self.floor = floor
+
+    def forward(self, x: Tensor) -> Tensor:
+        raised = x.float().clamp(min=self.floor) ** self.p
+        return raised.mean(dim=(-2, -1), keepdim=True) ** (1.0 / self.p)
+
+
+class Branch(nn.Module):
+    """Pooled maps (B, C, h, w) of j2-j4, or uint8 crops (B, 3, h, w) of disj -> embeddings (B, D).
+
+    `forward` gives embeddings as the last layer makes them, for the losses; `describe` those to compare
+    people with. Inputs of another precision are cast to the parameters'.
+    """
+
+    def __init__(self, variant: Variant, detector_model: DetectorModel, branch: BranchModel) -> None:
+        super().__init__()
+        self.variant = variant
+        self.branch = branch
+        network = stem_and_layers(detector_model.backbone, norm_layer(branch.norm, detector_model.epsilon))
+        blocks = OrderedDict(network.named_children())
+        if variant == "disj":
+            self.normalise: nn.Module = Normalise()
+        else:
+            self.normalise = nn.Identity()
+            replicated = [f"layer{block - 1}" for block in range(shared_blocks(variant) + 1, 6)]
+            blocks = OrderedDict((name, blocks[name]) for name in replicated)
+        if branch.last_stride == 1:
+            _remove_stride(network.layer4)
+        self.blocks = nn.Sequential(blocks)
+        self.pool: nn.Module = {
+            "average": nn.AdaptiveAvgPool2d(1),
+            "max": nn.AdaptiveMaxPool2d(1),
+            "gem": GeneralisedMeanPool(),
+        }[branch.pooling]
+        self.embedding = nn.Linear(block_channels(detector_model.backbone, 5), branch.embedding_dim)
+
+    def features(self, pooled: Tensor) -> Tensor:
+        """The last block's map, (B, C5, h', w')."""
+        if pooled.dtype != torch.uint8:
+            pooled = pooled.to(self.embedding.weight.dtype)
+        out: Tensor = self.blocks(self.normalise(pooled))
+        return out
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        out: Tensor = self.embedding(self.pool(self.features(pooled)).flatten(1))
+        return out
+
+    def describe(self, pooled: Tensor) -> Tensor:
+        """Embeddings to compare people with, float32; L2-normalised where the recipe says so."""
+        embeddings = self(pooled).float()
+        return F.normalize(embeddings, dim=1) if self.branch.normalise else embeddings
+
+
+def build_branch(
+    variant: Variant,
+    detector_model: DetectorModel,
+    branch: BranchModel,
+    detector_state: Mapping[str, Tensor] | None = None,
+    seed: int = 0,
+) -> Branch:
+    """A branch of the detector's family of ResNets, with its initial weights.
+
+    What is random is drawn from `seed`, and torch's own generator is left as it was. `detector` as initial
+    weights needs the detector's state dict, also for disj, whose whole network then starts from the trunk.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = Branch(variant, detector_model, branch)
+    if branch.initial_weights == "random":
+        return module
+    if branch.initial_weights == "imagenet":
+        trunk = imagenet_trunk(detector_model.backbone)
+    elif detector_state is None:
+        raise PersonSearchError(
+            f"a branch ({variant}) with initial_weights 'detector' needs a detector; "
+            "use 'imagenet' or 'random' without one"
+        )
+    else:
+        trunk = trunk_state(detector_state)
+    names = tuple(f"{name}." for name, _ in module.blocks.named_children())
+    own = {name: tensor for name, tensor in trunk.items() if name.startswith(names)}
+    load_state(module.blocks, own, branch.initial_weights)
+    return module
+
+
+def _remove_stride(layer: nn.Module) -> None:
+    """Keep the resolution in C5*, as re-ID networks often do (Luo et al. 2019)."""
+    for part in layer.modules():
+        if isinstance(part, nn.Conv2d):
+            part.stride = (1, 1)

@@ -1,0 +1,200 @@
+"""RetinaNet (Lin et al. 2017) for one class, on torchvision's parts."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.retinanet import RetinaNetHead
+from torchvision.ops import Conv2dNormActivation, clip_boxes_to_image, nms
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
+
+from personsearch_core.models.anchors import AnchorGrid, Targets
+from personsearch_core.models.detection_loss import BOX_CODER, detection_losses
+from personsearch_core.models.trunk import Trunk, block_channels, shared_blocks
+from personsearch_core.recipes import DetectionLoss, DetectorModel
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+CANDIDATES_PER_LEVEL = 1000
+"""Best anchors of each pyramid level that are decoded; the reference implementation's number."""
+
+
+class HeadOutput(NamedTuple):
+    """What the heads say of every anchor: logits (B, A), deltas (B, A, 4); anchors (A, 4) in input pixels.
+
+    levels: how many of the A anchors each of P3..P7 has, in order.
+    """
+
+    logits: Tensor
+    deltas: Tensor
+    anchors: Tensor
+    levels: tuple[int, ...]
+
+
+class Detections(NamedTuple):
+    """People found in one image, best first: boxes (n, 4) in input pixels, scores (n,)."""
+
+    boxes: Tensor
+    scores: Tensor
+
+
+class Normalise(nn.Module):
+    """Images (B, 3, H, W), uint8 or float in 0..1, -> float with ImageNet's mean 0 and deviation 1."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.dtype == torch.uint8:
+            return (images.to(self.mean.dtype) - self.mean * 255) / (self.std * 255)
+        return (images - self.mean) / self.std
+
+
+class PyramidBackbone(nn.Module):
+    """Trunk and feature pyramid P3..P7, under torchvision's names `body` and `fpn`."""
+
+    def __init__(self, model: DetectorModel) -> None:
+        super().__init__()
+        self.body = Trunk(model)
+        channels = model.fpn_channels
+        self.fpn = FeaturePyramidNetwork(
+            [block_channels(model.backbone, block) for block in (3, 4, 5)],
+            channels,
+            extra_blocks=LastLevelP6P7(channels, channels),
+        )
+
+    def pyramid(self, c3: Tensor, c4: Tensor, c5: Tensor) -> list[Tensor]:
+        """Maps at strides 8, 16, 32 -> P3..P7 at strides 8 to 128."""
+        maps = self.fpn(OrderedDict(zip(("0", "1", "2"), (c3, c4, c5), strict=True)))
+        return list(maps.values())
+
+
+class Detector(nn.Module):
+    """RetinaNet whose images share one size, its trunk open to the re-ID branch.
+
+    All methods take images (B, 3, H, W), uint8 or float in 0..1, already placed on the network's input, and
+    normalise them. Its state dict has torchvision's names, so torchvision's weights load.
+    """
+
+    def __init__(self, model: DetectorModel, loss: DetectionLoss) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+        self.normalise = Normalise()
+        self.backbone = PyramidBackbone(model)
+        self.anchor_grid = AnchorGrid(model)
+        self.head = RetinaNetHead(model.fpn_channels, self.anchor_grid.per_cell, num_classes=1)
+        for tower in (self.head.classification_head, self.head.regression_head):
+            tower.conv = _tower(model.fpn_channels, model.head_convolutions)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Logits (B, A), deltas (B, A, 4) of every anchor, and the trunk's maps C2..C5: tensors alone."""
+        maps = self.backbone.body(self.normalise(images))
+        output = self.head(self.backbone.pyramid(*maps[1:]))
+        return output["cls_logits"].squeeze(-1), output["bbox_regression"], maps
+
+    def heads(self, images: Tensor) -> HeadOutput:
+        """The heads' output beside the anchors that it speaks of."""
+        return self.heads_and_shared(images, None)[0]
+
+    def heads_and_shared(self, images: Tensor, variant: str | None) -> tuple[HeadOutput, Tensor | None]:
+        """The heads' output and the variant's shared map (None without one), from one pass."""
+        logits, deltas, maps = self(images)
+        height, width = images.shape[-2:]
+        grid = self.anchor_grid
+        output = HeadOutput(
+            logits, deltas, grid.anchors(height, width, images.device), grid.levels(height, width)
+        )
+        return output, None if variant is None else maps[shared_blocks(variant) - 2]
+
+    def shared_maps(self, images: Tensor, variant: str) -> Tensor:
+        """The map after C1..Ck of j2, j3 or j4, (B, C, H/stride, W/stride); nothing past it is computed."""
+        body: Trunk = self.backbone.body
+        return body.up_to(self.normalise(images), shared_blocks(variant))
+
+    def losses(self, images: Tensor, targets: Sequence[Targets]) -> tuple[Tensor, Tensor]:
+        """(classification, regression), each (B,); see `detection_losses`."""
+        output = self.heads(images)
+        return detection_losses(output.logits, output.deltas, output.anchors, targets, self.loss)
+
+    @torch.no_grad()
+    def detect(
+        self,
+        images: Tensor,
+        *,
+        score_threshold: float = 0.05,
+        nms_threshold: float = 0.5,
+        max_per_image: int = 100,
+    ) -> list[Detections]:
+        """People in each image, best first; boxes are clipped to the network's input."""
+        return select_detections(
+            self.heads(images),
+            (images.shape[-2], images.shape[-1]),
+            score_threshold=score_threshold,
+            nms_threshold=nms_threshold,
+            max_per_image=max_per_image,
+        )
+
+
+def build_detector(model: DetectorModel, loss: DetectionLoss | None = None) -> Detector:
+    """A detector with random weights, drawn from torch's current generator; `models.weights` fills it."""
+    return Detector(model, loss or DetectionLoss())
+
+
+@torch.no_grad()
+def select_detections(
+    output: HeadOutput,
+    input_size: tuple[int, int],
+    *,
+    score_threshold: float,
+    nms_threshold: float,
+    max_per_image: int,
+) -> list[Detections]:
+    """Decode the best anchors of each level above the threshold, and suppress what overlaps a better one."""
+    boxes, scores = [], []
+    first = 0
+    for size in output.levels:
+        level = slice(first, first + size)
+        first += size
+        best, anchor = output.logits[:, level].float().topk(min(CANDIDATES_PER_LEVEL, size), dim=1)
+        deltas = output.deltas[:, level].float().gather(1, anchor[..., None].expand(-1, -1, 4))
+        anchors = output.anchors[level][anchor.flatten()]
+        decoded = BOX_CODER.decode_single(deltas.flatten(0, 1), anchors)
+        boxes.append(clip_boxes_to_image(decoded, input_size).view(*anchor.shape, 4))
+        scores.append(torch.sigmoid(best))
+    return [
+        _suppress(*image, score_threshold, nms_threshold, max_per_image)
+        for image in zip(torch.cat(boxes, dim=1), torch.cat(scores, dim=1), strict=True)
+    ]
+
+
+def _suppress(
+    boxes: Tensor, scores: Tensor, score_threshold: float, nms_threshold: float, max_per_image: int
+) -> Detections:
+    keep = scores > score_threshold
+    boxes, scores = boxes[keep], scores[keep]
+    best = nms(boxes, scores, nms_threshold)[:max_per_image]
+    return Detections(boxes[best], scores[best])
+
+
+def _tower(channels: int, convolutions: int) -> nn.Sequential:
+    """Convolutions with ReLU between pyramid and prediction, initialised as in the paper."""
+    tower = nn.Sequential(
+        *(Conv2dNormActivation(channels, channels, norm_layer=None) for _ in range(convolutions))
+    )
+    for layer in tower.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.normal_(layer.weight, std=0.01)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return tower

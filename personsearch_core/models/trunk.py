@@ -1,0 +1,102 @@
+"""ResNet blocks C1..C5 as a trunk that can be left early, and the choice of norm layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor, nn
+from torchvision.models import resnet
+from torchvision.ops import FrozenBatchNorm2d
+
+from personsearch_core.recipes import SHARED_BLOCKS, DetectorModel
+
+BACKBONES: dict[str, Callable[..., resnet.ResNet]] = {
+    "resnet18": resnet.resnet18,
+    "resnet34": resnet.resnet34,
+    "resnet50": resnet.resnet50,
+}
+
+NormLayer = Callable[[int], nn.Module]
+
+
+def norm_layer(kind: str, epsilon: float = 1e-5) -> NormLayer:
+    """`frozen_batch`, `batch` or `group`: a function of the number of channels."""
+    if kind == "frozen_batch":
+        return partial(FrozenBatchNorm2d, eps=epsilon)
+    if kind == "group":
+        return _group_norm
+    return nn.BatchNorm2d
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    """32 groups (Wu & He 2018), or as many as leave at least two channels in each."""
+    return nn.GroupNorm(min(32, channels // 2), channels)
+
+
+def stem_and_layers(backbone: str, norm: NormLayer) -> resnet.ResNet:
+    """A ResNet with random weights and no classifier."""
+    network = BACKBONES[backbone](weights=None, norm_layer=norm)
+    del network.avgpool, network.fc
+    return network
+
+
+class Trunk(nn.Module):
+    """C1..C5 of a ResNet: C1 is the stem with its pooling, C2..C5 are layer1..layer4.
+
+    Parameters bear torchvision's names (conv1, bn1, layer1 ...), so that its weights load as they are.
+    """
+
+    def __init__(self, model: DetectorModel) -> None:
+        super().__init__()
+        network = stem_and_layers(model.backbone, norm_layer(model.norm, model.epsilon))
+        self.conv1 = network.conv1
+        self.bn1 = network.bn1
+        self.relu = network.relu
+        self.maxpool = network.maxpool
+        self.layer1 = network.layer1
+        self.layer2 = network.layer2
+        self.layer3 = network.layer3
+        self.layer4 = network.layer4
+        self.frozen = ["conv1", "layer1", "layer2", "layer3", "layer4"][: 5 - model.trainable_layers]
+        if self.frozen:
+            self.frozen.append("bn1")
+        for name in self.frozen:
+            self.get_submodule(name).requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Trunk:
+        """Frozen blocks stay in evaluation mode, so that their statistics are frozen too."""
+        super().train(mode)
+        for name in self.frozen:
+            self.get_submodule(name).eval()
+        return self
+
+    def c1(self, x: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) -> the stem's map at stride 4."""
+        out: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return out
+
+    def up_to(self, x: Tensor, blocks: int) -> Tensor:
+        """C1..C`blocks` on normalised images; later blocks are not computed."""
+        x = self.c1(x)
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4)[: blocks - 1]:
+            x = layer(x)
+        return x
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Normalised images -> C2, C3, C4, C5 at strides 4, 8, 16, 32."""
+        c2 = self.layer1(self.c1(x))
+        c3 = self.layer2(c2)
+        c4 = self.layer3(c3)
+        return c2, c3, c4, self.layer4(c4)
+
+
+def shared_blocks(variant: str) -> int:
+    """k of C1..Ck for j2, j3, j4."""
+    return SHARED_BLOCKS[variant]
+
+
+def block_channels(backbone: str, block: int) -> int:
+    """Channels of C2..C5's maps."""
+    expansion = 4 if backbone == "resnet50" else 1
+    return expansion * 64 * 2 ** (block - 2)
