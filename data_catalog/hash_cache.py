@@ -29,8 +29,8 @@ class HashCache:
             path.parent.mkdir(parents=True, exist_ok=True)
             with closing(self._connect()) as db, db:
                 db.execute(
-                    "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, "
-                    "inode INTEGER, sha256 TEXT) WITHOUT ROWID"
+                    "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, "
+                    "mtime_ns INTEGER, inode INTEGER, sha256 TEXT) WITHOUT ROWID"
                 )
 
     def digests(

@@ -15,7 +15,8 @@ class Unreadable(ValueError):
 
 
 def image_size(path: Path, *, decode: bool = False) -> tuple[int, int]:
-    """(width, height) in pixels as stored (EXIF rotation is not applied), from the header alone unless `decode`.
+    """(width, height) in pixels as stored (EXIF rotation is not applied), from the header alone unless
+    `decode`.
 
     Raises:
         CatalogError: when there is no such file.

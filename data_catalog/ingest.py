@@ -44,7 +44,9 @@ class ImageUse:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a root holds, by content. `images` maps their names to SHA-256; it is empty where they are left out."""
+    """What a root holds, by content. `images` maps their names to SHA-256; it is empty where they are left
+    out.
+    """
 
     digest: str
     layout: Layout
@@ -62,7 +64,8 @@ def fingerprint(
     rehash: bool = False,
     progress: Progress | None = None,
 ) -> Fingerprint:
-    """Digest of everything that an ingest of `root` would read; cheap when nothing changed since the last time.
+    """Digest of everything that an ingest of `root` would read; cheap when nothing changed since the last
+    time.
 
     `rehash` ignores the stat cache.
 
@@ -94,12 +97,15 @@ def ingest(
     dask_address: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, int]:
-    """Write the snapshot of `root` into `work` and return its counts by name, such as `boxes` and `train.boxes`.
+    """Write the snapshot of `root` into `work` and return its counts by name, such as `boxes` and
+    `train.boxes`.
 
-    `dask_address` is the address of an existing Dask scheduler; otherwise many files are read by local processes.
+    `dask_address` is the address of an existing Dask scheduler; otherwise many files are read by local
+    processes.
 
     Raises:
-        CatalogError: when an annotation file cannot be read at all, an image is missing, or, with `strict`, when
+        CatalogError: when an annotation file cannot be read at all, an image is missing, or, with `strict`,
+        when
             any row is damaged.
     """
     options = dict(options or {})
@@ -144,8 +150,8 @@ def refuse_invalid(snapshot: Snapshot) -> None:
     if len(damaged):
         first = damaged.slice(0, 1).to_pylist()[0]
         raise CatalogError(
-            f"{len(damaged)} rows are damaged, the first at {first['source_file']}, row {first['source_row']}: "
-            f"{first['code']}: {first['detail']}"
+            f"{len(damaged)} rows are damaged, the first at {first['source_file']}, "
+            f"row {first['source_row']}: {first['code']}: {first['detail']}"
         )
 
 

@@ -27,7 +27,9 @@ def path_fault(rel_path: str) -> str | None:
 
 
 def image_files(root: Path, folder: str, *, recursive: bool = False) -> tuple[str, ...]:
-    """Image files in a folder under the root, as sorted paths relative to the root; none if it does not exist."""
+    """Image files in a folder under the root, as sorted paths relative to the root; none if it does not
+    exist.
+    """
     top = root / folder
     if not top.is_dir():
         return ()

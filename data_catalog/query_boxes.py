@@ -67,7 +67,7 @@ def _rejects(lost: pa.Table) -> pa.Table:
             "image_id": query["image_id"],
             "source_file": query["protocol"],
             "source_row": 0,
-            "detail": f"query {query['query_id']!r} of person {query['person_id']!r} lies in an unknown image",
+            "detail": f"the image of query {query['query_id']!r} (person {query['person_id']!r}) is unknown",
         }
         for query in lost.to_pylist()
     ]

@@ -94,10 +94,10 @@ class Rows:
         """Queries of a protocol, boxes as in `boxes`; the ingest joins each to its box."""
         xyxy = np.asarray(xyxy, dtype=np.float64).reshape(-1, 4)
         faults = box_faults(xyxy)
-        for i in np.flatnonzero(faults != ""):
+        for i in np.flatnonzero(faults != "").tolist():
             detail = f"query {query_id[i]!r}: {_box_text(xyxy[i])}"
-            self.reject(INVALID, f"query_{faults[i]}", detail, int(source_row[i]), image_id[i])
-        good = np.flatnonzero(faults == "")
+            self.reject(INVALID, f"query_{faults[i]}", detail, source_row[i], image_id[i])
+        good = np.flatnonzero(faults == "").tolist()
         columns: dict[str, Column] = {"protocol": protocol, **_corners(xyxy[good].astype(np.float32))}
         for name, values in (("query_id", query_id), ("image_id", image_id), ("person_id", person_id)):
             columns[name] = [values[i] for i in good]
@@ -253,10 +253,7 @@ def _chunk(value: Column, length: int, type_: pa.DataType, name: str) -> pa.Arra
             return pa.nulls(length, type_) if value is None else pa.repeat(pa.scalar(value, type_), length)
         if isinstance(value, pa.ChunkedArray):
             value = value.combine_chunks()
-        if isinstance(value, pa.Array):
-            array = value.cast(type_)
-        else:
-            array = pa.array(value, type_)
+        array = value.cast(type_) if isinstance(value, pa.Array) else pa.array(value, type_)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
         raise CatalogError(f"column {name!r}: a value cannot be stored as {type_}: {error}") from error
     if len(array) != length:

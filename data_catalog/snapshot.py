@@ -180,7 +180,8 @@ class Snapshot:
     ) -> pa.Table:
         """A table, or the columns and rows of it that are asked for.
 
-        `filter` is a pyarrow.compute expression on the table's columns; row groups that cannot match are not read.
+        `filter` is a pyarrow.compute expression on the table's columns; row groups that cannot match are not
+        read.
         """
         return self.dataset(name).to_table(
             columns=list(columns) if columns is not None else None, filter=filter

@@ -1,8 +1,8 @@
 """Views: the part of a snapshot that a stage takes as its input, with a digest of just that part.
 
-A digest is over canonical rows: chosen columns in a fixed order of rows, whatever the layout on disk. It leaves
-out the dataset's name and the files' paths, so renaming or moving a dataset changes no digest, and it depends on
-no other split, protocol or reject.
+A digest is over canonical rows: chosen columns in a fixed order of rows, whatever the layout on disk. It
+leaves out the dataset's name and the files' paths, so renaming or moving a dataset changes no digest, and it
+depends on no other split, protocol or reject.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ OTHER_CATEGORY = "other_category"
 class BoxFilter:
     """Which boxes of a split count. Boxes that do not become ignore regions: they are people all the same.
 
-    `min_height` is in pixels of the original image. `identified` alone drops rows: it keeps the boxes that have
-    an identity and are no ignore region, as re-identification wants them.
+    `min_height` is in pixels of the original image. `identified` alone drops rows: it keeps the boxes that
+    have an identity and are no ignore region, as re-identification wants them.
     """
 
     min_height: float | None = None
@@ -137,10 +137,10 @@ def digest_rows(table: pa.Table) -> str:
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         total.update(f"\0{name}\0{column.type}\0".encode())
-        total.update(np.packbits(column.is_valid().to_numpy()))
+        total.update(np.packbits(column.is_valid().to_numpy()).data)
         if pa.types.is_string(column.type):
             present = column.drop_null()
-            total.update(np.ascontiguousarray(pc.binary_length(present).to_numpy()).astype("<i4"))
+            total.update(_little_endian(pc.binary_length(present).to_numpy()))
             for chunk in present.cast(pa.large_string()).chunks:
                 total.update(_characters(chunk))
         else:
@@ -157,8 +157,8 @@ def _characters(chunk: pa.LargeStringArray) -> Any:
     return text.slice(int(ends[0]), int(ends[1] - ends[0]))
 
 
-def _little_endian(values: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+def _little_endian(values: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).data
 
 
 def _in_order(boxes: pa.Table, image_ids: pa.ChunkedArray) -> pa.Table:

@@ -1,4 +1,6 @@
-"""What the releases of MOTChallenge have in common: sequences, seqinfo.ini, and rows of comma-separated numbers."""
+"""What the releases of MOTChallenge have in common: sequences, seqinfo.ini, and rows of comma-separated
+numbers.
+"""
 
 from __future__ import annotations
 

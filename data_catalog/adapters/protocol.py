@@ -20,8 +20,8 @@ Options = Mapping[str, str]
 class Unit:
     """What is read at once: one annotation file. A unit whose files did not change is not read again.
 
-    Paths are relative to the root, with '/'. `images` are the image files that belong to it as far as they are
-    known without reading it; `also` are further annotation files that its reading opens.
+    Paths are relative to the root, with '/'. `images` are the image files that belong to it as far as they
+    are known without reading it; `also` are further annotation files that its reading opens.
     """
 
     source: str
@@ -34,8 +34,8 @@ class Unit:
 class Layout:
     """What an adapter found under a root.
 
-    `shared` are files on which the units' number or parameters depend (lists of splits). `expected` are counts
-    that the sources give for this edition, by the names that the ingest counts.
+    `shared` are files on which the units' number or parameters depend (lists of splits). `expected` are
+    counts that the sources give for this edition, by the names that the ingest counts.
     """
 
     units: tuple[Unit, ...]

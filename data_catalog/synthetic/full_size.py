@@ -17,7 +17,8 @@ CAMERAS = 6
 
 
 def write_prw_annotations(root: Path, *, seed: int = 0, scale: float = 1.0) -> None:
-    """Write `scale` times PRW's numbers of frames and boxes (at 1: 11,816 and 43,110) under `root`, without frames.
+    """Write `scale` times PRW's numbers of frames and boxes (at 1: 11,816 and 43,110) under `root`, without
+    frames.
 
     Identities, positions and sizes are drawn at random; the counts of frames and boxes are exact.
     """

@@ -14,7 +14,7 @@ from PIL import Image
 from data_catalog.errors import CatalogError
 from data_catalog.synthetic.people import draw_clothes
 from data_catalog.synthetic.prw import JPEG_QUALITY
-from data_catalog.synthetic.scenes import Standing, Style, make_camera, place_people, render
+from data_catalog.synthetic.scenes import STREET, Standing, Style, make_camera, place_people, render
 
 FRAME_RATE = 30
 PEDESTRIAN, CAR, STATIC_PERSON = 1, 3, 7
@@ -38,7 +38,7 @@ class Mot17Spec:
             raise CatalogError(f"cannot be drawn: {self}")
 
 
-def write_mot17(root: Path, spec: Mot17Spec = Mot17Spec(), *, seed: int = 0, style: Style = Style()) -> None:
+def write_mot17(root: Path, spec: Mot17Spec = Mot17Spec(), *, seed: int = 0, style: Style = STREET) -> None:
     """Write sequences with seqinfo.ini, img1, det and (in train) gt under `root`, which is made.
 
     Ground truth holds walking people (class 1), one person who stands and does not count (class 7) and a car

@@ -13,6 +13,7 @@ from PIL import Image
 from data_catalog.errors import CatalogError
 from data_catalog.synthetic.people import Clothes, draw_clothes
 from data_catalog.synthetic.scenes import (
+    STREET,
     TOO_HIDDEN,
     Camera,
     Scene,
@@ -29,7 +30,9 @@ JPEG_QUALITY = 90
 
 @dataclass(frozen=True)
 class PrwSpec:
-    """What is drawn; `people` is the range of their number in a scene, `unlabelled` the part without identity."""
+    """What is drawn; `people` is the range of their number in a scene, `unlabelled` the part without
+    identity.
+    """
 
     train_images: int = 160
     test_images: int = 80
@@ -58,7 +61,7 @@ class Frame:
     rows: np.ndarray
 
 
-def write_prw(root: Path, spec: PrwSpec = PrwSpec(), *, seed: int = 0, style: Style = Style()) -> None:
+def write_prw(root: Path, spec: PrwSpec = PrwSpec(), *, seed: int = 0, style: Style = STREET) -> None:
     """Write frames, annotations, splits and queries under `root`, which is made.
 
     Identities of test do not occur in train; unlabelled people have identities of neither. The same arguments

@@ -21,9 +21,9 @@ PLACES_TRIED = 20
 class Style:
     """A domain: what differs between datasets beside the people themselves.
 
-    `hue` is the range of clothes' hues (of 0..1); `background_hue` that of walls and floors; `clutter` the mean
-    number of things that are no people; `cast` how far cameras differ in colour; `noise` is in grey levels;
-    `heights` the range of people's heights as parts of the image's height.
+    `hue` is the range of clothes' hues (of 0..1); `background_hue` that of walls and floors; `clutter` the
+    mean number of things that are no people; `cast` how far cameras differ in colour; `noise` is in grey
+    levels; `heights` the range of people's heights as parts of the image's height.
     """
 
     hue: tuple[float, float] = (0.0, 1.0)
@@ -33,6 +33,10 @@ class Style:
     cast: float = 0.12
     noise: float = 4.0
     heights: tuple[float, float] = (0.15, 0.58)
+
+
+STREET = Style()
+"""The domain that is drawn when none is named."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,8 @@ def place_people(
 ) -> list[Standing]:
     """Places in a scene of `size` (width, height): nearer people are larger and lower.
 
-    `overlap` is the largest part of a person's box that a nearer one's may cover; who finds no place is left out.
+    `overlap` is the largest part of a person's box that a nearer one's may cover; who finds no place is left
+    out.
     """
     width, height = size
     placed: list[Standing] = []
@@ -124,7 +129,8 @@ def render(
     owner_pen = ImageDraw.Draw(owners)
     drawn: list[int] = []
     for index, person in enumerate(people, start=1):
-        box = tuple(value * scale for value in person.box)
+        x1, y1, x2, y2 = person.box
+        box = (x1 * scale, y1 * scale, x2 * scale, y2 * scale)
         draw_person(pen, box, clothes[person.identity], person.pose)
         draw_person(owner_pen, box, _silhouette(index), person.pose)
         drawn.append(_area_in(owners, box, index))
