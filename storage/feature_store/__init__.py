@@ -2,18 +2,41 @@
 memory.
 """
 
+from storage.feature_store.digests import read_digests
+from storage.feature_store.export import export_rows
+from storage.feature_store.finishing import finish_features
 from storage.feature_store.index_table import INDEX_COLUMNS, write_index
 from storage.feature_store.opening import open_features
+from storage.feature_store.prefetch import allocate_buffer, prefetch_rows
 from storage.feature_store.reader import FeatureReader, Tier
-from storage.feature_store.writer import FeatureWriter, create_features, finish_features
+from storage.feature_store.summary import (
+    FeatureSummary,
+    features_bytes,
+    require_free_space,
+    summarise_features,
+)
+from storage.feature_store.verification import DamagedShard, remake_shards, remove_shards, verify_features
+from storage.feature_store.writer import FeatureWriter, create_features
 
 __all__ = [
     "INDEX_COLUMNS",
+    "DamagedShard",
     "FeatureReader",
+    "FeatureSummary",
     "FeatureWriter",
     "Tier",
+    "allocate_buffer",
     "create_features",
+    "export_rows",
+    "features_bytes",
     "finish_features",
     "open_features",
+    "prefetch_rows",
+    "read_digests",
+    "remake_shards",
+    "remove_shards",
+    "require_free_space",
+    "summarise_features",
+    "verify_features",
     "write_index",
 ]

@@ -10,7 +10,9 @@ from numcodecs.zstd import Zstd
 
 from storage.errors import StorageError
 from storage.feature_store.layout import ArrayLayout
-from storage.feature_store.shard_index import MISSING, ShardIndex, crc32c, decode_index
+from storage.feature_store.shard_index import MISSING, ShardIndex, crc32c, decode_index, encode_index
+
+ZSTD_LEVEL = 1
 
 
 def list_shards(array: Path, layout: ArrayLayout) -> tuple[int, ...]:
@@ -84,3 +86,20 @@ def decode_row(data: bytes, out: np.ndarray, layout: ArrayLayout, where: str, *,
             f"{where} is damaged: {len(data)} bytes instead of {out.nbytes}; re-make its shard"
         )
     out[:] = np.frombuffer(data, np.uint8)
+
+
+def encode_shard(rows: np.ndarray, layout: ArrayLayout) -> list[bytes | memoryview]:
+    """The buffers that make up a shard file: rows in order, then the index."""
+    offsets = np.full(layout.rows_per_shard, MISSING, np.int64)
+    lengths = np.full(layout.rows_per_shard, MISSING, np.int64)
+    body: list[bytes | memoryview]
+    if layout.compressed:
+        codec = Zstd(level=ZSTD_LEVEL)
+        body = [bytes(codec.encode(row)) for row in rows]
+        lengths[: len(rows)] = [len(frame) for frame in body]
+        offsets[: len(rows)] = np.cumsum(lengths[: len(rows)]) - lengths[: len(rows)]
+    else:
+        body = [rows.reshape(-1).view(np.uint8).data]
+        lengths[: len(rows)] = layout.row_bytes
+        offsets[: len(rows)] = np.arange(len(rows)) * layout.row_bytes
+    return [*body, encode_index(ShardIndex(offsets, lengths))]

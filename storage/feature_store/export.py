@@ -1,0 +1,59 @@
+"""Chosen rows of a feature store, with what the index says of them, in one file for other programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import ArrayLike
+from safetensors.numpy import save_file
+
+from storage.errors import StorageError
+from storage.feature_store.partial_files import partial_name
+from storage.feature_store.reader import FeatureReader, check_indices
+
+FORMATS = (".npz", ".safetensors")
+
+
+def export_rows(reader: FeatureReader, indices: ArrayLike, target: str | Path) -> None:
+    """Write the rows at `indices` (n,) to `target`, `.npz` or `.safetensors`, by its suffix.
+
+    Both hold `features` (n, *row shape) and `row` (n,) int64. In `.npz` each column of the index is an array
+    (n,) of its own, with `<column>_is_null` (n,) beside a column that has nulls; in `.safetensors` the index
+    is JSON in the metadata's `index`, one object a row. The rows are held in memory. Raises IndexError for a
+    row outside the store, StorageError for another suffix.
+    """
+    target = Path(target)
+    if target.suffix not in FORMATS:
+        raise StorageError(f"{target} does not end in {' or '.join(FORMATS)}: choose one of these formats")
+    rows = check_indices(indices, reader.shape[0]).reshape(-1)
+    arrays = {"features": reader.rows(rows), "row": rows}
+    index = reader.index.take(pa.array(rows)).drop_columns(["row"])
+    partial = target.with_name(partial_name(target.name))
+    try:
+        if target.suffix == ".npz":
+            with partial.open("wb") as file:
+                np.savez(file, **arrays, **_columns(index))  # type: ignore[arg-type]
+        else:
+            save_file(arrays, partial, metadata={"index": json.dumps(index.to_pylist(), default=str)})
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _columns(index: pa.Table) -> dict[str, np.ndarray]:
+    """The columns as arrays that NumPy loads without pickle; a null is empty or zero, and masked."""
+    columns: dict[str, np.ndarray] = {}
+    for name, column in zip(index.column_names, index.columns, strict=True):
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if column.null_count:
+            columns[f"{name}_is_null"] = pc.is_null(column).to_numpy()
+            empty = pa.scalar("") if pa.types.is_string(column.type) else pa.scalar(0)
+            column = pc.fill_null(column, empty.cast(column.type))
+        is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+        columns[name] = np.asarray(column.to_pylist(), np.str_) if is_text else column.to_numpy()
+    return columns

@@ -1,0 +1,79 @@
+"""Finishing a feature store: the digests that its writers noted, combined into the content digest."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from storage.errors import StorageError
+from storage.feature_store.digests import (
+    BLOCK_ROWS,
+    ArrayDigests,
+    content_digest,
+    digest_pieces,
+    piece_rows,
+    read_digests,
+    read_piece_file,
+)
+from storage.feature_store.layout import ARRAY, DIGESTS_FILE, WORK_DIRECTORY, ArrayLayout
+from storage.feature_store.metadata import read_layout
+from storage.feature_store.partial_files import replace_text
+from storage.feature_store.shard_files import list_shards, read_shard
+from storage.urls import local_path
+
+
+def finish_features(path: str | Path) -> str:
+    """Write the digests of a store whose shards all exist, and return its content digest.
+
+    Calling it again, also from several processes at once, changes nothing. Raises StorageError when shards
+    are missing.
+    """
+    group = local_path(path)
+    layout = read_layout(group)
+    if not (group / DIGESTS_FILE).exists():
+        missing = sorted(set(range(layout.n_shards)) - set(list_shards(group / ARRAY, layout)))
+        if missing:
+            raise StorageError(
+                f"{group} is unfinished: {len(missing)} of {layout.n_shards} shards are missing,"
+                f" first {missing[0]}"
+            )
+        replace_text(group / DIGESTS_FILE, _collect_digests(group, layout).model_dump_json())
+    shutil.rmtree(group / WORK_DIRECTORY, ignore_errors=True)  # another process may be removing it too
+    return read_digests(group).content
+
+
+def pieces_of(group: Path, layout: ArrayLayout, shard: int) -> tuple[str, ...]:
+    """The digests of a shard's pieces: as its writer noted them, else of the rows that are there."""
+    size = piece_rows(layout.rows_per_shard)
+    if (group / DIGESTS_FILE).exists():
+        per_shard = -(-layout.rows_per_shard // size)
+        return read_digests(group).pieces[shard * per_shard : (shard + 1) * per_shard]
+    noted = read_piece_file(piece_file(group, shard))
+    return noted or digest_pieces(read_shard(group / ARRAY, layout, shard), size)
+
+
+def piece_file(group: Path, shard: int) -> Path:
+    return group / WORK_DIRECTORY / f"digests-{shard}.json"
+
+
+def _collect_digests(group: Path, layout: ArrayLayout) -> ArrayDigests:
+    pieces = [piece for shard in range(layout.n_shards) for piece in pieces_of(group, layout, shard)]
+    blocks = pieces if layout.rows_per_shard >= BLOCK_ROWS else _digest_blocks(group, layout)
+    return ArrayDigests(
+        piece_rows=piece_rows(layout.rows_per_shard),
+        pieces=tuple(pieces),
+        content=content_digest(layout.dtype, layout.shape, blocks),
+    )
+
+
+def _digest_blocks(group: Path, layout: ArrayLayout) -> list[str]:
+    """Digests of blocks that span several small shards, which have to be read again."""
+    per_block = BLOCK_ROWS // layout.rows_per_shard
+    digests: list[str] = []
+    for first in range(0, layout.n_shards, per_block):
+        shards = range(first, min(first + per_block, layout.n_shards))
+        rows = np.concatenate([read_shard(group / ARRAY, layout, shard) for shard in shards])
+        digests.extend(digest_pieces(rows, BLOCK_ROWS))
+    return digests

@@ -1,0 +1,48 @@
+"""Files that appear whole: written under a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+_MAX_WRITE = 1 << 30
+
+
+def partial_name(stem: str) -> str:
+    return f"{stem}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}.partial"
+
+
+def remove_abandoned(directory: Path) -> None:
+    """Remove the unfinished files of processes of this host that are gone."""
+    for file in directory.glob(f"*.{socket.gethostname()}.*.partial"):
+        process = file.name.split(".")[-3]
+        if not Path("/proc", process).exists():
+            file.unlink(missing_ok=True)
+
+
+def replace_text(file: Path, text: str) -> None:
+    partial = file.with_name(partial_name(file.name))
+    partial.write_text(text)
+    partial.replace(file)
+
+
+def write_buffers(file: Path, buffers: Sequence[bytes | memoryview]) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        for buffer in buffers:
+            rest = memoryview(buffer)
+            while rest:
+                rest = rest[os.write(descriptor, rest[:_MAX_WRITE]) :]
+    finally:
+        os.close(descriptor)
+
+
+def flush_file(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,100 @@
+"""What a feature store holds and takes, without reading a row."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import DTypeLike
+
+from storage.errors import StorageError
+from storage.feature_store.digests import read_digests
+from storage.feature_store.layout import ARRAY, DIGESTS_FILE, INDEX_FILE, MARK, ROWS_PER_SHARD
+from storage.feature_store.metadata import read_layout
+from storage.feature_store.shard_files import list_shards
+from storage.urls import local_path
+
+
+@dataclass(frozen=True)
+class FeatureSummary:
+    """`array_bytes` as numbers in memory, `stored_bytes` as shard files on disk.
+
+    `identities` counts rows by (dataset, person_id), most rows first; rows of unknown identity are apart.
+    `content_digest` is None while the store is unfinished, `made_by` the attributes that its maker gave.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    array_bytes: int
+    stored_bytes: int
+    n_shards: int
+    missing_shards: tuple[int, ...]
+    rows_per_shard: int
+    compressed: bool
+    content_digest: str | None
+    made_by: Mapping[str, Any]
+    identities: Mapping[tuple[str, str], int]
+    rows_without_identity: int
+
+
+def summarise_features(path: str | Path) -> FeatureSummary:
+    """Describe the local feature store at `path`, finished or not. Raises StorageError when there is none."""
+    group = local_path(path)
+    layout = read_layout(group)
+    complete = list_shards(group / ARRAY, layout)
+    identities, unknown = _count_identities(group / INDEX_FILE)
+    return FeatureSummary(
+        path=str(group),
+        shape=layout.shape,
+        dtype=layout.dtype.name,
+        array_bytes=layout.n_rows * layout.row_bytes,
+        stored_bytes=sum((group / ARRAY / layout.shard_key(shard)).stat().st_size for shard in complete),
+        n_shards=layout.n_shards,
+        missing_shards=tuple(sorted(set(range(layout.n_shards)) - set(complete))),
+        rows_per_shard=layout.rows_per_shard,
+        compressed=layout.compressed,
+        content_digest=read_digests(group).content if (group / DIGESTS_FILE).exists() else None,
+        made_by={name: value for name, value in layout.attributes.items() if name != MARK},
+        identities=identities,
+        rows_without_identity=unknown,
+    )
+
+
+def features_bytes(
+    n_rows: int, row_shape: Sequence[int], dtype: DTypeLike = np.float16, rows_per_shard: int = ROWS_PER_SHARD
+) -> int:
+    """Bytes on disk of the shards of an uncompressed store."""
+    n_shards = -(-n_rows // rows_per_shard)
+    return n_rows * math.prod(row_shape) * np.dtype(dtype).itemsize + n_shards * (16 * rows_per_shard + 4)
+
+
+def require_free_space(path: str | Path, n_bytes: int) -> None:
+    """Raise StorageError when the disk under `path`, which need not exist, has less than `n_bytes` free."""
+    place = local_path(path).absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < n_bytes:
+        raise StorageError(
+            f"{path} needs {n_bytes / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free: free some, choose"
+            " another place, or store fewer rows"
+        )
+
+
+def _count_identities(index_file: Path) -> tuple[dict[tuple[str, str], int], int]:
+    if not index_file.exists() or "person_id" not in pq.read_schema(index_file).names:
+        return {}, 0
+    table = pq.read_table(index_file, columns=["dataset", "person_id"])
+    known = table.filter(pc.is_valid(table["person_id"]))
+    counts = known.group_by(["dataset", "person_id"]).aggregate([([], "count_all")]).to_pylist()
+    counts.sort(key=lambda group: (-group["count_all"], group["dataset"], group["person_id"]))
+    identities = {(group["dataset"], group["person_id"]): group["count_all"] for group in counts}
+    return identities, table.num_rows - known.num_rows
