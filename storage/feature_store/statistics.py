@@ -155,9 +155,7 @@ def _add(left: _Sums, right: _Sums) -> _Sums:
         codes=codes,
         counts=np.bincount(places, counts, len(codes)).astype(np.int64),
         identity_sums=sums,
-        identity_squares=np.bincount(
-            places, np.concatenate([left.identity_squares, right.identity_squares]), n
-        ),
+        identity_squares=np.bincount(places, squares, len(codes)),
     )
 
 
@@ -170,9 +168,8 @@ def _distances(sums: _Sums) -> tuple[float | None, float | None]:
     within = float((counts * sums.identity_squares - (sums.identity_sums**2).sum(axis=1)).sum())
     n_within = int((counts * (counts - 1)).sum()) // 2
     n_all = int(counts.sum())
-    everything = n_all * float(sums.identity_squares.sum()) - float(
-        (sums.identity_sums.sum(axis=0) ** 2).sum()
-    )
+    total = sums.identity_sums.sum(axis=0)
+    everything = n_all * float(sums.identity_squares.sum()) - float(total @ total)
     n_between = n_all * (n_all - 1) // 2 - n_within
     return (
         max(within, 0.0) / n_within if n_within else None,

@@ -84,8 +84,8 @@ def require_free_space(path: str | Path, n_bytes: int) -> None:
     free = shutil.disk_usage(place).free
     if free < n_bytes:
         raise StorageError(
-            f"{path} needs {n_bytes / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free: free some, choose"
-            " another place, or store fewer rows"
+            f"{path} needs {n_bytes / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free: free some,"
+            " choose another place, or store fewer rows"
         )
 
 
