@@ -17,7 +17,8 @@ SAME_BOX_IOU = 0.5
 
 @dataclass(frozen=True)
 class JoinedQueries:
-    """Queries with `box_id`, null where no box of that person is there; rejects for those of unknown images."""
+    """Queries with `box_id`, null where no box of that person is there; rejects for those of unknown images.
+    """
 
     queries: pa.Table
     rejects: pa.Table

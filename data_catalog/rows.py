@@ -128,6 +128,10 @@ class Rows:
         """Whether these rows are better written at once than kept until more come."""
         return sum(block.length for block in (*self._boxes, *self._gallery, *self._images)) >= LARGE
 
+    def gallery_count(self) -> int:
+        """Gallery rows added so far."""
+        return sum(block.length for block in self._gallery)
+
     def image_count(self) -> int:
         """Images added so far."""
         return sum(block.length for block in self._images)

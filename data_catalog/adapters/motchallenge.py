@@ -106,7 +106,8 @@ def sequence_name(folder: str) -> str:
 
 
 def read_rows(path: Path, rows: Rows, *, columns: tuple[int, ...]) -> Iterator[Row]:
-    """The lines of a gt.txt with 1-based coordinates made 0-based; unreadable ones become rejects of `rows`."""
+    """The lines of a gt.txt with 1-based coordinates made 0-based; unreadable ones become rejects of `rows`.
+    """
     for line_number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue

@@ -1,0 +1,274 @@
+"""CUHK-SYSU (Xiao et al., CVPR 2017): street snaps and film frames, with galleries of 50 to 4,000 images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data_catalog.adapters.protocol import Layout, Options, Unit
+from data_catalog.errors import CatalogError
+from data_catalog.matfile import Damaged, only_variable, read_matrix
+from data_catalog.matstream import NamedBoxes, StructStream, box_of, named_boxes
+from data_catalog.paths import image_files, path_fault
+from data_catalog.rows import LARGE, Rows, xywh_corners
+from data_catalog.schema import INVALID
+
+IMAGES, PEOPLE, POOL = "annotation/Images.mat", "annotation/Person.mat", "annotation/pool.mat"
+PROTOCOLS = "annotation/test/train_test"
+TRAIN = f"{PROTOCOLS}/Train.mat"
+IMAGE_FOLDER = "Image/SSM"
+
+FULL_SIZE = {
+    "images": 18_184,
+    "boxes": 96_143,
+    "train.images": 11_206,
+    "train.boxes": 55_272,
+    "train.ids": 5_532,
+    "test.images": 6_978,
+    "test.boxes": 40_871,
+}
+
+BoxKey = tuple[str, float, float, float, float]
+
+
+class CuhkSysu:
+    """Boxes are x, y, w, h, taken as they are: their least coordinate is 1, yet nobody subtracts it.
+
+    Test is what pool.mat lists, train the rest. Identities are joined to boxes by equality of image and box.
+    A root that holds protocol files alone is read too: its images and boxes are those that they name.
+    """
+
+    name = "cuhk-sysu"
+    version = 1
+    options: Mapping[str, str] = {}
+
+    def discover(self, root: Path, options: Options) -> Layout:
+        if not root.is_dir():
+            raise CatalogError(f"{root}: no such folder")
+        protocols = [
+            f"{PROTOCOLS}/{path.name}"
+            for path in sorted((root / PROTOCOLS).glob("TestG*.mat"), key=_gallery_size)
+        ]
+        present = [name for name in (IMAGES, PEOPLE, POOL, TRAIN) if (root / name).exists()]
+        images = image_files(root, IMAGE_FOLDER)
+        if not present and protocols:
+            unit = Unit(protocols[0], "test", images, also=tuple(protocols[1:]))
+            return Layout((unit,), edition="protocol files alone: images and boxes that they name")
+        missing = [name for name in (IMAGES, POOL) if name not in present]
+        if missing:
+            raise CatalogError(f"{root} is no CUHK-SYSU dataset: {', '.join(missing)} not found")
+        also = tuple(name for name in present if name != IMAGES)
+        units = (Unit(IMAGES, "train", images, also), *(Unit(name, "test") for name in protocols))
+        has_people = PEOPLE in present or TRAIN in present
+        edition = "with identities" if has_people else "without identities: neither Person.mat nor Train.mat"
+        return Layout(units, edition=edition, expected=FULL_SIZE)
+
+    def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
+        if unit.source == IMAGES:
+            yield from _read_images(root, unit)
+        elif unit.also or not (root / IMAGES).exists():
+            yield from _read_protocols_alone(root, unit)
+        else:
+            yield from _read_protocol(root, unit.source, None)
+
+
+def _gallery_size(path: Path) -> tuple[int, str]:
+    digits = path.stem.removeprefix("TestG")
+    return (int(digits) if digits.isascii() and digits.isdigit() else 0, path.stem)
+
+
+def _read_images(root: Path, unit: Unit) -> Iterator[Rows]:
+    test = set(_names(root, POOL))
+    people, unread = _people(root, unit.also)
+    rows = Rows(IMAGES)
+    number = 0
+    for image in _structs(root, IMAGES):
+        name = _name(root / IMAGES, image.get("imname"))
+        split = "test" if name in test else "train"
+        rows.images([name], f"{IMAGE_FOLDER}/{name}", split)
+        boxes = []
+        for box in image.get("box", []):
+            number += 1
+            boxes.append((number, _xywh(root / IMAGES, _first_field(box)), _is_hard(box)))
+        good = [(row, box, hard) for row, box, hard in boxes if box is not None]
+        for row, box, _ in boxes:
+            if box is None:
+                rows.reject(INVALID, "box_empty", "idlocate is empty", row, name)
+        ids = [people.pop((name, box[0], box[1], box[2], box[3]), None) for _, box, _ in good]
+        rows.boxes(
+            [name] * len(good),
+            xywh_corners(np.array([box for _, box, _ in good])),
+            split,
+            [row for row, _, _ in good],
+            person_id=ids,
+            person_id_raw=ids,
+            hard=[hard for _, _, hard in good],
+        )
+        if rows.is_large():
+            yield rows
+            rows = Rows(IMAGES)
+    yield rows
+    yield _lost_people(people, unread)
+
+
+def _people(root: Path, files: tuple[str, ...]) -> tuple[dict[BoxKey, str], list[tuple[str, str]]]:
+    """Identity by image and box; entries that hold no box, with what they are."""
+    found: dict[BoxKey, str] = {}
+    unread: list[tuple[str, str]] = []
+    for source in (PEOPLE, TRAIN):
+        if source not in files:
+            continue
+        for person in _structs(root, source):
+            name = _text(root / source, person.get("idname"))
+            for scene in person.get("scene", []):
+                image = _name(root / source, scene.get("imname"))
+                box = _xywh(root / source, scene.get("idlocate"))
+                if box is None:
+                    unread.append((source, f"{name} in {image}: idlocate is empty"))
+                else:
+                    found.setdefault((image, box[0], box[1], box[2], box[3]), name)
+    return found, unread
+
+
+def _lost_people(people: Mapping[BoxKey, str], unread: list[tuple[str, str]]) -> Rows:
+    """Identities for which Images.mat holds no equal box."""
+    rows = Rows(PEOPLE)
+    for (image, x, y, w, h), name in people.items():
+        detail = f"{name} at {x:g} {y:g} {w:g} {h:g}: no such box in Images.mat"
+        rows.reject(INVALID, "identity_without_box", detail, 0, image)
+    for source, detail in unread:
+        rows.reject(INVALID, "identity_without_box", f"{source}: {detail}", 0)
+    return rows
+
+
+class _Named:
+    """Images and labelled boxes that protocols name, gathered while they are read."""
+
+    def __init__(self) -> None:
+        self.images: dict[str, None] = {}
+        self.boxes: dict[BoxKey, str] = {}
+
+    def add(self, names: pa.Array, query: str, box: list[float], entries: NamedBoxes, person: str) -> None:
+        self.images.update(dict.fromkeys([query, *names.to_pylist()]))
+        labelled = entries.names.take(pa.array(entries.labelled)).to_pylist()
+        for image, (x, y, w, h) in [(query, box), *zip(labelled, entries.xywh.tolist(), strict=True)]:
+            self.boxes.setdefault((image, x, y, w, h), person)
+
+
+def _read_protocols_alone(root: Path, unit: Unit) -> Iterator[Rows]:
+    named = _Named()
+    for source in (unit.source, *unit.also):
+        yield from _read_protocol(root, source, named)
+    rows = Rows(unit.source)
+    names = sorted(named.images)
+    rows.images(names, [f"{IMAGE_FOLDER}/{name}" for name in names], "test")
+    keys = list(named.boxes)
+    ids = list(named.boxes.values())
+    rows.boxes(
+        [key[0] for key in keys],
+        xywh_corners(np.array([key[1:] for key in keys])),
+        "test",
+        list(range(1, len(keys) + 1)),
+        person_id=ids,
+        person_id_raw=ids,
+    )
+    yield rows
+
+
+def _read_protocol(root: Path, source: str, named: _Named | None) -> Iterator[Rows]:
+    path = root / source
+    protocol = path.stem
+    rows = Rows(source)
+    with StructStream(path) as stream:
+        if not {"Query", "Gallery"} <= set(stream.fields):
+            raise CatalogError(f"{path}: no protocol: its fields are {', '.join(stream.fields)}")
+        for index, value in enumerate(stream):
+            try:
+                image, box, person = _query(path, value["Query"], stream.order)
+                entries = named_boxes(value["Gallery"], stream.order)
+            except Damaged as error:
+                raise CatalogError(f"{path}: query {index}: {error}") from error
+            rows.queries(protocol, [str(index)], [image], xywh_corners(np.array(box)), [person], [index + 1])
+            _add_gallery(rows, protocol, str(index), entries)
+            if named is not None:
+                named.add(entries.names, image, box, entries, person)
+            if rows.gallery_count() >= LARGE:
+                yield rows
+                rows = Rows(source)
+    yield rows
+
+
+def _query(path: Path, value: bytes, order: str) -> tuple[str, list[float], str]:
+    _, found = read_matrix(value, 0, len(value), order)
+    if not isinstance(found, list) or len(found) != 1 or not isinstance(found[0], dict):
+        raise Damaged("Query is no struct")
+    box = box_of(found[0].get("idlocate"))
+    if box is None:
+        raise Damaged("Query has no box")
+    return _name(path, found[0].get("imname")), box, _text(path, found[0].get("idname"))
+
+
+def _add_gallery(rows: Rows, protocol: str, query: str, entries: NamedBoxes) -> None:
+    count = len(entries.names)
+    positive = np.zeros(count, bool)
+    positive[entries.labelled] = True
+    corners = np.zeros((count, 4), np.float32)
+    corners[entries.labelled] = xywh_corners(entries.xywh)
+    columns = {
+        name: pa.array(corners[:, i], mask=~positive) for i, name in enumerate(("x1", "y1", "x2", "y2"))
+    }
+    rows.gallery(protocol, query, entries.names, pa.array(positive), **columns)
+
+
+def _names(root: Path, source: str) -> list[str]:
+    _, value = only_variable(root / source)
+    if not isinstance(value, list):
+        raise CatalogError(f"{root / source}: not a cell array of names")
+    return [_name(root / source, entry[0] if isinstance(entry, list) and entry else entry) for entry in value]
+
+
+def _structs(root: Path, source: str) -> Iterator[dict[str, Any]]:
+    """The structs of a struct array, or of cells of 1x1 struct arrays."""
+    _, value = only_variable(root / source)
+    for entry in value if isinstance(value, list) else [value]:
+        inner = entry[0] if isinstance(entry, list) and len(entry) == 1 else entry
+        if not isinstance(inner, dict):
+            raise CatalogError(f"{root / source}: not an array of structs")
+        nested = inner.get("scene", inner.get("box", []))
+        is_table = isinstance(nested, list) and all(isinstance(item, dict) for item in nested)
+        if not is_table and not (isinstance(nested, np.ndarray) and nested.size == 0):
+            raise CatalogError(f"{root / source}: 'scene' or 'box' is no struct array")
+        yield inner if is_table else {**inner, "scene": [], "box": []}
+
+
+def _first_field(box: Mapping[str, Any]) -> object:
+    return box["idlocate"] if "idlocate" in box else next(iter(box.values()), None)
+
+
+def _is_hard(box: Mapping[str, Any]) -> bool | None:
+    value = box.get("ishard")
+    return bool(value.ravel()[0]) if isinstance(value, np.ndarray) and value.size else None
+
+
+def _xywh(path: Path, value: object) -> list[float] | None:
+    try:
+        return box_of(value)
+    except Damaged as error:
+        raise CatalogError(f"{path}: {error}") from error
+
+
+def _text(path: Path, value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise CatalogError(f"{path}: an identity has no name (idname)")
+    return value
+
+
+def _name(path: Path, value: object) -> str:
+    if not isinstance(value, str) or "/" in value or (fault := path_fault(value)):
+        reason = fault if isinstance(value, str) and "/" not in value else "it is no file name"
+        raise CatalogError(f"{path}: imname {str(value)[:80]!r}: {reason}")
+    return value
