@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class ConfigError(ValueError):
     """A config, an option or an argument is wrong; the message says which field and what to do."""
@@ -17,3 +19,19 @@ class StageDied(RuntimeError):
 
 class StageBroke(RuntimeError):
     """A stage failed by an error of the program; its log holds the traceback."""
+
+
+class Interrupted(RuntimeError):
+    """A stage stopped at a checkpoint because it was asked to; the same command goes on from there."""
+
+
+def explain_os_error(error: OSError) -> str:
+    """One line on what the operating system refused, and what to do where that is known."""
+    where = f" at {error.filename}" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"the disk is full{where}: free some space and run the same command again; it goes on from there"
+        )
+    if error.errno == errno.EROFS:
+        return f"the file system is read-only{where}: choose a store that can be written (--store)"
+    return f"{error.strerror or error}{where}"

@@ -106,6 +106,9 @@ class LocalStore:
     def work_path_of(self, kind: str, key: str) -> Path:
         return self.root / ".work" / kind / key
 
+    def log_path_of(self, kind: str, key: str) -> Path:
+        return self.root / ".logs" / kind / f"{key}.log"
+
     def find(self, kind: str, key: str) -> Artifact | None:
         """The artifact, when it exists and can be trusted; what is damaged is set aside and named in the log.
 
@@ -144,15 +147,16 @@ class LocalStore:
                     yield each, key
 
     @contextmanager
-    def making(self, identity: Identity) -> Iterator[WorkArea]:
+    def making(self, identity: Identity, *, again: bool = False) -> Iterator[WorkArea]:
         """A work area for the artifact, under its lock; a second process waits, then finds `made` set.
 
-        The lock belongs to this process: call it from the process that writes.
+        The lock belongs to this process: call it from the process that writes. With `again` an artifact that
+        exists is made once more, and replaced only when its successor is whole.
         """
         kind, key = identity.kind, identity.key
         with exclusive(self._lock_path(kind, key), what=f"{kind}/{key}"):
             path = self.work_path_of(kind, key)
-            made = self.find(kind, key)
+            made = None if again else self.find(kind, key)
             if made is None:
                 path.mkdir(parents=True, exist_ok=True)
             yield WorkArea(self, identity, path, made)
@@ -200,10 +204,24 @@ class LocalStore:
             _flush(directory)
         target = self.path_of(manifest.kind, manifest.key)
         target.parent.mkdir(parents=True, exist_ok=True)
+        replaced = self._move_away(target)
         work.rename(target)
         _flush(target.parent)
         self._write_trust(target, manifest)
+        if replaced is not None:
+            shutil.rmtree(replaced)
         return Artifact(target, manifest)
+
+    def _move_away(self, target: Path) -> Path | None:
+        """Where an artifact that is being replaced waits until its successor is in place."""
+        if not target.exists():
+            return None
+        away = self.root / ".replaced" / f"{target.parent.name}-{target.name}"
+        if away.exists():
+            shutil.rmtree(away)
+        away.parent.mkdir(parents=True, exist_ok=True)
+        target.rename(away)
+        return away
 
     def _check(self, path: Path, manifest: Manifest, *, trust_stat: bool) -> list[str]:
         trusted = self._read_trust(manifest) if trust_stat else {}

@@ -1,6 +1,6 @@
 """Content digests: over what a thing means, not over how its bytes lie on disk.
 
-Canonical JSON for recipes, named tensors for weights, canonical rows for tables. All are SHA-256, in hex.
+Canonical JSON for recipes, named tensors for weights. All are SHA-256, in hex.
 """
 
 from __future__ import annotations
@@ -11,10 +11,6 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from storage.errors import StorageError
 
@@ -72,55 +68,6 @@ def digest_safetensors(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def digest_table(table: pa.Table) -> str:
-    """Digest of a table's rows in their order, columns by name.
-
-    Chunks, dictionary encoding, the values that lie under nulls and schema metadata do not count.
-    """
-    hasher = hashlib.sha256()
-    hasher.update(canonical_json([table.num_rows]))
-    for name in sorted(table.column_names):
-        _update_with_column(hasher, name, table.column(name))
-    return hasher.hexdigest()
-
-
 def digest_parts(parts: Mapping[str, str]) -> str:
     """One digest over named digests."""
     return digest_json(dict(parts))
-
-
-def _update_with_column(hasher: Any, name: str, column: pa.ChunkedArray) -> None:
-    plain = column.type
-    if pa.types.is_dictionary(plain):
-        plain = plain.value_type
-        column = column.cast(plain)
-    if pa.types.is_fixed_size_list(plain):
-        hasher.update(canonical_json([name, "list", plain.list_size, column.null_count]))
-        flat = pa.chunked_array([chunk.flatten() for chunk in column.chunks], type=plain.value_type)
-        _update_with_column(hasher, f"{name}[]", flat)
-        return
-    if pa.types.is_string(plain) or pa.types.is_large_string(plain):
-        hasher.update(canonical_json([name, "string"]))
-        hasher.update(_numbers(pc.fill_null(pc.binary_length(column), -1), np.int64))
-        for chunk in column.cast(pa.large_string()).chunks:
-            hasher.update(_text_bytes(chunk.drop_null()))
-        return
-    hasher.update(canonical_json([name, str(plain)]))
-    hasher.update(_numbers(pc.is_valid(column), np.uint8))
-    zero = pa.scalar(0).cast(plain) if not pa.types.is_boolean(plain) else pa.scalar(False)
-    dtype = np.uint8 if pa.types.is_boolean(plain) else plain.to_pandas_dtype()
-    hasher.update(_numbers(pc.fill_null(column, zero), dtype))
-
-
-def _text_bytes(array: pa.LargeStringArray) -> bytes | pa.Buffer:
-    """The text of an array without nulls, run together."""
-    _, offsets, text = array.buffers()
-    if not len(array) or text is None:
-        return b""
-    bounds = np.frombuffer(offsets, np.int64)
-    first, last = int(bounds[array.offset]), int(bounds[array.offset + len(array)])
-    return text.slice(first, last - first)
-
-
-def _numbers(column: pa.ChunkedArray, dtype: Any) -> bytes:
-    return np.ascontiguousarray(column.to_numpy(), dtype=dtype).tobytes()

@@ -1,0 +1,140 @@
+"""The child's side of a stage's process: it reports by messages, obeys SIGTERM and never outlives its parent.
+
+Standard input is a pipe whose other end the parent holds. Its end of file means that the parent is gone,
+kill -9 included, and the child ends its whole process group at once. (PR_SET_PDEATHSIG would not do: it
+follows the *thread* that spawned, which an orchestrator may end early.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from typing import Any, Protocol
+
+from flows.errors import Interrupted, StageDied, explain_os_error
+
+_INTERRUPTED = 75  # EX_TEMPFAIL: the work can go on later.
+
+
+class Reporter(Protocol):
+    """What work in a child says to its parent, and what the parent asks of it."""
+
+    def progress(self, done: int, total: int, **metrics: float) -> None: ...
+
+    def should_stop(self) -> bool: ...
+
+
+class _Messages(logging.Handler):
+    """The child's side: progress and log records as lines of JSON."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(logging.INFO)
+        self._descriptor = descriptor
+        self._mutex = threading.Lock()
+        self._stop = threading.Event()
+        self._last_progress = 0.0
+
+    def progress(self, done: int, total: int, **metrics: float) -> None:
+        now = time.monotonic()
+        if done < total and now - self._last_progress < 0.2:
+            return
+        self._last_progress = now
+        self.send(
+            "progress",
+            done=done,
+            total=total,
+            metrics={name: float(value) for name, value in metrics.items()},
+        )
+
+    def should_stop(self) -> bool:
+        return self._stop.is_set()
+
+    def stop(self, *_: object) -> None:
+        self._stop.set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.send("log", name=record.name, level=record.levelno, text=record.getMessage())
+
+    def send(self, kind: str, **fields: Any) -> None:
+        data = json.dumps({"kind": kind, **fields}).encode() + b"\n"
+        with self._mutex:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+
+
+def die_with_parent(descriptor: int = 0) -> None:
+    """Watch a pipe whose other end the parent holds; when it closes, kill this process's whole group."""
+
+    def watch() -> None:
+        while os.read(descriptor, 4096):
+            pass
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True, name="parent-watch").start()
+
+
+def _child_main(target: str, descriptor: int) -> int:
+    messages = _Messages(descriptor)
+    signal.signal(signal.SIGTERM, messages.stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger().addHandler(messages)
+    task = json.loads(_read_line(0))
+    die_with_parent(0)
+    module, _, function = target.partition(":")
+    try:
+        value = getattr(importlib.import_module(module), function)(task, messages)
+    except Interrupted as stopped:
+        messages.send("interrupted", value=str(stopped))
+        return _INTERRUPTED
+    except (ValueError, OSError, MemoryError) as error:
+        kind, text = _explain(error)
+        messages.send(kind, value=text)
+        _print_traceback()
+        return 1
+    except Exception as error:
+        messages.send("broke", value=f"{type(error).__name__}: {error}")
+        _print_traceback()
+        return 1
+    messages.send("result", value=value)
+    return 0
+
+
+def _explain(error: ValueError | OSError | MemoryError) -> tuple[str, str]:
+    """The kind and text of the last message about an error: refused (what was given is wrong) or broke."""
+    if isinstance(error, MemoryError):
+        return "refused", f"out of memory: {error}; lower the batch size or the memory budget"
+    if isinstance(error, OSError):
+        return "refused", explain_os_error(error)
+    if type(error).__module__.partition(".")[0] in {"flows", "data_catalog", "storage", "personsearch_core"}:
+        return "refused", str(error)
+    return "broke", f"{type(error).__name__}: {error}"
+
+
+def _print_traceback() -> None:
+    # The log may lie on the very disk that is full; the parent has the message already.
+    with contextlib.suppress(OSError):
+        traceback.print_exc()
+
+
+def _read_line(descriptor: int) -> bytes:
+    # Byte by byte: a buffered reader would swallow the end of file that the watch waits for.
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(descriptor, 1)
+        if not byte:
+            raise StageDied("the parent ended before it said what to do")
+        line += byte
+    return line
+
+
+if __name__ == "__main__":
+    sys.exit(_child_main(sys.argv[1], int(sys.argv[2])))

@@ -1,0 +1,38 @@
+"""What the commands print."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.running import Outcome
+
+_STYLES = {"cached": "green", "made": "cyan", "runs": "yellow", "resumes": "magenta", "failed": "red"}
+
+
+def print_plan(outcome: Outcome) -> None:
+    table = Table("stage", "state", "why", box=None, pad_edge=False)
+    for stage in outcome.stages:
+        table.add_row(stage["stage"], _state(stage), stage["reason"])
+    Console(soft_wrap=True).print(table)
+
+
+def print_run(outcome: Outcome) -> None:
+    table = Table("stage", "state", "seconds", "where", box=None, pad_edge=False)
+    for stage in outcome.stages:
+        seconds = "" if stage["seconds"] is None else f"{stage['seconds']:.1f}"
+        table.add_row(stage["stage"], _state(stage), seconds, stage["path"] or "")
+    console = Console(soft_wrap=True)
+    console.print(table)
+    if any(value is not None for value in outcome.results.values()):
+        results = Table(*outcome.results, box=None, pad_edge=False)
+        results.add_row(*("-" if value is None else f"{value:.4f}" for value in outcome.results.values()))
+        console.print(results)
+    if outcome.report:
+        console.print(f"report: {outcome.report}")
+    console.print(f"{outcome.wall_seconds:.1f} s")
+
+
+def _state(stage: dict[str, object]) -> str:
+    state = str(stage["state"])
+    return f"[{_STYLES.get(state, 'white')}]{state}[/]"

@@ -1,0 +1,97 @@
+"""Making one stage: in the stage's own process, under the key's lock, ended by a commit."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from flows.child import Reporter
+from flows.plan import Planned
+from flows.processes import Progress, run_in_process
+from flows.provenance import made_by
+from flows.stages.base import Made, StageContext
+from flows.views import ViewSpec
+from storage.artifacts import Artifact, LocalStore
+from storage.errors import StorageError
+from storage.manifest import Identity
+
+log = logging.getLogger(__name__)
+
+
+def make_in_process(
+    planned: Planned,
+    store: LocalStore,
+    artifacts: Mapping[str, Artifact],
+    *,
+    on_progress: Progress,
+    again: bool = False,
+    timeout_seconds: float | None = None,
+) -> Artifact:
+    """Make a planned stage in a child process and return its artifact.
+
+    Raises what `run_in_process` raises; a stage that another process made meanwhile is simply returned.
+    """
+    stage, identity = planned.stage, planned.identity
+    if identity is None:
+        raise ValueError(f"stage {stage.name} has inputs that are not made yet")
+    task = {
+        "store": str(store),
+        "identity": identity.model_dump(mode="json"),
+        "maker": stage.maker,
+        "artifacts": {
+            name: [artifacts[ref.stage].kind, artifacts[ref.stage].key] for name, ref in stage.inputs.items()
+        },
+        "views": {name: asdict(ref.view) for name, ref in stage.inputs.items() if ref.view is not None},
+        "options": dict(stage.options),
+        "again": again,
+    }
+    log_path = store.log_path_of(stage.kind, identity.key)
+    run_in_process(
+        "flows.making:make", task, log_path=log_path, on_progress=on_progress, timeout_seconds=timeout_seconds
+    )
+    made = store.find(stage.kind, identity.key)
+    if made is None:
+        raise StorageError(f"{stage.name} was made but is not in {store}: was the store changed meanwhile?")
+    return made
+
+
+def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
+    """The child's side: hold the lock, call the maker, commit."""
+    store = LocalStore(Path(task["store"]))
+    identity = Identity.model_validate(task["identity"])
+    with store.making(identity, again=task["again"]) as work:
+        if work.made is not None:
+            return {"key": work.made.key}
+        artifacts = {name: _need(store, kind, key) for name, (kind, key) in task["artifacts"].items()}
+        context = StageContext(
+            recipe=identity.recipe,
+            work=work.path,
+            artifacts=artifacts,
+            views={name: ViewSpec(**view) for name, view in task["views"].items()},
+            options=task["options"],
+            reporter=reporter,
+        )
+        result = _function(task["maker"])(context)
+        sources = {name: f"{artifact.kind}/{artifact.key}" for name, artifact in artifacts.items()}
+        provenance = made_by(task["options"].get("threads"))
+        work.commit(result.content_digest, metrics=result.metrics, sources=sources, made_by=provenance)
+    return {"key": identity.key}
+
+
+def _need(store: LocalStore, kind: str, key: str) -> Artifact:
+    found = store.find(kind, key)
+    if found is None:
+        raise StorageError(
+            f"the input {kind}/{key} is gone from {store}; run the same command again to make it"
+        )
+    return found
+
+
+def _function(name: str) -> Callable[[StageContext], Made]:
+    module, _, function = name.partition(":")
+    found: Callable[[StageContext], Made] = getattr(importlib.import_module(module), function)
+    return found

@@ -1,0 +1,125 @@
+"""The Prefect flow that executes a plan: one task a stage.
+
+Prefect observes, the manifest decides: whether a stage runs is asked of the store, so tasks cache nothing.
+Tasks take and return references (kind, key), never data.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+from prefect.tasks import Task
+from pydantic import BaseModel, ConfigDict
+
+from flows.config import load_config
+from flows.errors import Interrupted, StageBroke, StageDied, explain_os_error
+from flows.making import make_in_process
+from flows.plan import Planned, Selection, resolve, select
+from flows.progress import ProgressLine
+from flows.records import RunRecord, new_record_path
+from flows.stages import build_stages
+from storage.artifacts import Artifact, LocalStore
+
+log = logging.getLogger(__name__)
+
+RETRY_DELAYS = [5.0, 30.0]
+
+
+class RunRequest(BaseModel):
+    """The parameters of a run, as a deployment takes them; unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    config: Path
+    overrides: tuple[str, ...] = ()
+    """Changes to the config, `reid.lr=3e-4`."""
+    store: str | None = None
+    force: tuple[str, ...] = ()
+    start_from: str | None = None
+    until: str | None = None
+
+    @property
+    def selection(self) -> Selection:
+        return Selection(frozenset(self.force), self.start_from, self.until)
+
+
+@flow(name="person-search", flow_run_name="{request.config.stem}")
+def person_search(request: RunRequest, record_path: Path | None = None) -> State[Any]:
+    """Make what the config asks for and the store does not have yet, stage by stage."""
+    config = load_config(request.config, request.overrides, store=request.store)
+    store = LocalStore(Path(config.store))
+    stages, again = select(build_stages(config), request.selection)
+    record = RunRecord(record_path or new_record_path(store.root), str(request.config))
+    artifacts: dict[str, Artifact] = {}
+    hours = config.run.stage_timeout_hours
+    for stage in stages:
+        planned = resolve(stage, store, artifacts, again)
+        if planned.artifact is not None:
+            artifacts[stage.name] = planned.artifact
+            record.cached(planned)
+            continue
+        record.begin(planned)
+        assert planned.identity is not None
+        make_stage = _task(planned, store, artifacts, again=stage.name in again, hours=hours)
+        state = make_stage(stage.kind, planned.identity.key, return_state=True)
+        found = store.find(stage.kind, planned.identity.key) if state.is_completed() else None
+        if found is None:
+            message = f"{stage.name}: {state.message}"
+            record.failed(message, store.log_path_of(stage.kind, planned.identity.key))
+            record.end()
+            return Failed(message=message)
+        artifacts[stage.name] = found
+        record.made(found)
+    record.end()
+    made = sum(stage["state"] == "made" for stage in record.stages)
+    return Completed(message=f"{made} stages made, {len(record.stages) - made} cached")
+
+
+def _task(
+    planned: Planned,
+    store: LocalStore,
+    artifacts: Mapping[str, Artifact],
+    *,
+    again: bool,
+    hours: float | None,
+) -> Task[[str, str], Any]:
+    @task(
+        name=planned.stage.name,
+        task_run_name=planned.stage.name,
+        cache_policy=NO_CACHE,
+        retries=len(RETRY_DELAYS),
+        retry_delay_seconds=RETRY_DELAYS,
+        retry_condition_fn=_is_worth_retrying,
+        persist_result=False,
+    )
+    def make_stage(kind: str, key: str) -> Any:
+        log.info("making %s (%s/%s): %s", planned.stage.name, kind, key, planned.reason)
+        with ProgressLine(planned.stage.name) as line:
+            try:
+                make_in_process(
+                    planned,
+                    store,
+                    artifacts,
+                    on_progress=line.update,
+                    again=again,
+                    timeout_seconds=None if hours is None else hours * 3600,
+                )
+            except OSError as error:
+                return Failed(message=explain_os_error(error))
+            except (ValueError, StageBroke, Interrupted) as error:
+                # What is wrong stays wrong: no retry, and no traceback where the message says it all.
+                return Failed(message=str(error))
+        return {"kind": kind, "key": key}
+
+    return make_stage
+
+
+def _is_worth_retrying(task: Task[Any, Any], run: Any, state: State[Any]) -> bool:
+    return isinstance(state.data, StageDied | ConnectionError)

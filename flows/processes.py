@@ -1,0 +1,136 @@
+"""Work in a process of its own: started, followed, stopped and never left behind.
+
+The child is flows/child.py: it reads its task as one line of JSON from standard input and then watches that
+pipe, whose end tells it that the parent is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.errors import Interrupted, StageBroke, StageDied, StageError
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[..., None]
+"""progress(done, total, **metrics)"""
+
+STOP_GRACE_SECONDS = 60.0
+"""How long a child may take to write a checkpoint after SIGTERM."""
+
+
+def run_in_process(
+    target: str,
+    task: dict[str, Any],
+    *,
+    log_path: Path,
+    on_progress: Progress,
+    timeout_seconds: float | None = None,
+) -> Any:
+    """Call `target` ("module:function") with (task, reporter) in a child process and return its JSON result.
+
+    The child's output goes to `log_path`; its log records also to this process's loggers.
+    Raises StageError for bad input or a full disk, StageBroke for an error of the program, StageDied when the
+    process was killed, Interrupted when it stopped at a checkpoint, TimeoutError after `timeout_seconds`.
+    """
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    reading, writing = os.pipe()
+    with log_path.open("ab") as log_file:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "flows.child", target, str(writing)],
+            stdin=subprocess.PIPE,
+            stdout=log_file,
+            stderr=log_file,
+            pass_fds=(writing,),
+            start_new_session=True,
+        )
+    os.close(writing)
+    try:
+        assert child.stdin is not None
+        child.stdin.write(json.dumps(task).encode() + b"\n")
+        child.stdin.flush()
+        outcome = _follow(reading, on_progress, _deadline(timeout_seconds))
+        child.wait(STOP_GRACE_SECONDS)
+    except BrokenPipeError:
+        outcome = _Outcome()
+        child.wait()
+    finally:
+        _end(child)
+        os.close(reading)
+    return _result(outcome, child.returncode, target, log_path)
+
+
+@dataclass
+class _Outcome:
+    kind: str | None = None
+    value: Any = None
+
+
+def _follow(reading: int, on_progress: Progress, deadline: float | None) -> _Outcome:
+    """Pass on the child's messages until it closes the pipe."""
+    outcome = _Outcome()
+    buffer = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(reading, selectors.EVENT_READ)
+        while True:
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError("the stage ran past its time limit; its last checkpoint is kept")
+            if not selector.select(timeout=1.0):
+                continue
+            block = os.read(reading, 1 << 16)
+            if not block:
+                return outcome
+            *lines, buffer = (buffer + block).split(b"\n")
+            for line in lines:
+                message = json.loads(line)
+                if message["kind"] == "progress":
+                    on_progress(message["done"], message["total"], **message["metrics"])
+                elif message["kind"] == "log":
+                    logging.getLogger(message["name"]).log(message["level"], "%s", message["text"])
+                else:
+                    outcome = _Outcome(message["kind"], message.get("value"))
+
+
+def _result(outcome: _Outcome, returncode: int, target: str, log_path: Path) -> Any:
+    if outcome.kind == "result":
+        return outcome.value
+    if outcome.kind == "refused":
+        raise StageError(outcome.value)
+    if outcome.kind == "interrupted":
+        raise Interrupted(outcome.value)
+    if outcome.kind == "broke":
+        raise StageBroke(f"{outcome.value}; the traceback is in {log_path}")
+    how = f"signal {signal.Signals(-returncode).name}" if returncode < 0 else f"exit status {returncode}"
+    raise StageDied(f"the process of {target} ended by {how}; what it printed is in {log_path}")
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Ask a running child to stop at a checkpoint, then make sure that nothing of its group is left."""
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(STOP_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            log.warning("process %s did not stop within %.0f s and is killed", child.pid, STOP_GRACE_SECONDS)
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        log.debug("nothing is left of process group %s", child.pid)
+    child.wait()
+    if child.stdin is not None and not child.stdin.closed:
+        child.stdin.close()
+
+
+def _deadline(timeout_seconds: float | None) -> float | None:
+    return None if timeout_seconds is None else time.monotonic() + timeout_seconds

@@ -1,0 +1,47 @@
+"""One line of progress for long work: a bar on a terminal, a log record now and then elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+log = logging.getLogger(__name__)
+
+_LOG_SECONDS = 30.0
+
+
+class ProgressLine:
+    """Follows `update(done, total, **metrics)`; use it as a context manager."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._bar: Any = None
+        self._logged_at = time.monotonic()
+
+    def update(self, done: int, total: int, **metrics: float) -> None:
+        shown = {name: f"{value:.4g}" for name, value in metrics.items()}
+        if sys.stderr.isatty():
+            if self._bar is None:
+                self._bar = tqdm(total=total, desc=self.name, dynamic_ncols=True, leave=False)
+            self._bar.total = total
+            self._bar.n = done
+            self._bar.set_postfix(shown)
+        elif time.monotonic() - self._logged_at >= _LOG_SECONDS:
+            self._logged_at = time.monotonic()
+            log.info(
+                "%s: %d of %d %s", self.name, done, total, " ".join(f"{k}={v}" for k, v in shown.items())
+            )
+
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,47 @@
+"""Who and what made an artifact: recorded in its manifest, never part of its key."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import socket
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("flows", "personsearch_core", "data_catalog", "storage")
+_LIBRARIES = ("torch", "torchvision", "numpy", "pyarrow", "zarr", "scipy", "pillow", "prefect", "dask")
+
+
+@functools.cache
+def source_digest() -> str:
+    """Digest of this project's own Python source: equal digests mean that the same code made it."""
+    root = Path(__file__).resolve().parents[1]
+    hasher = hashlib.sha256()
+    for package in _PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            hasher.update(path.relative_to(root).as_posix().encode() + b"\0")
+            hasher.update(path.read_bytes())
+    return hasher.hexdigest()[:16]
+
+
+def made_by(threads: int | None) -> dict[str, Any]:
+    """Source, library versions and machine; `threads`: intra-op threads, on which byte identity depends."""
+    return {
+        "source": source_digest(),
+        "libraries": {name: found for name in _LIBRARIES if (found := _version(name))},
+        "python": platform.python_version(),
+        "host": socket.gethostname(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": threads,
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

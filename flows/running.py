@@ -1,0 +1,123 @@
+"""A run or a plan of a config as one call: what the command line, the demo and sweeps share."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flows.config import load_config
+from flows.errors import StageError
+from flows.plan import Planned, Selection, make_plan, select
+from flows.prefect_api import api
+from flows.records import new_record_path
+from flows.stages import build_stages
+from storage.artifacts import LocalStore
+
+RESULTS = ("detection_ap50", "mAP", "rank1", "rank5", "rank10", "mAP_untrained")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is asked for: a config, changes to it, and which stages."""
+
+    config: Path
+    overrides: tuple[str, ...] = ()
+    store: str | None = None
+    force: tuple[str, ...] = ()
+    start_from: str | None = None
+    until: str | None = None
+
+    @property
+    def selection(self) -> Selection:
+        return Selection(frozenset(self.force), self.start_from, self.until)
+
+
+@dataclass
+class Outcome:
+    """How every stage stands, and the results as far as there are any."""
+
+    stages: list[dict[str, Any]]
+    wall_seconds: float
+    results: dict[str, float | None] = field(default_factory=dict)
+    report: str | None = None
+    notes: list[str] = field(default_factory=list)
+    error: str | None = None
+
+    def raise_error(self) -> None:
+        """Raise StageError when a stage failed."""
+        if self.error is not None:
+            raise StageError(self.error)
+
+
+def plan_config(options: RunOptions) -> Outcome:
+    """The plan of a config as it stands; makes nothing."""
+    started = time.monotonic()
+    _, plan = _planned(options)
+    return _outcome([planned.as_record() for planned in plan], started)
+
+
+def run_config(options: RunOptions) -> Outcome:
+    """Execute a config's plan; with nothing to do, no API server is started and Prefect is not loaded."""
+    started = time.monotonic()
+    store, plan = _planned(options)
+    if all(planned.state == "cached" for planned in plan):
+        return _outcome([planned.as_record() for planned in plan], started)
+    record_path = new_record_path(store.root)
+    with api() as url:
+        os.environ["PREFECT_API_URL"] = url
+        from flows.pipeline import RunRequest, person_search
+
+        request = RunRequest(
+            config=options.config,
+            overrides=options.overrides,
+            store=options.store,
+            force=options.force,
+            start_from=options.start_from,
+            until=options.until,
+        )
+        state = person_search(request, record_path, return_state=True)
+    record = json.loads(record_path.read_bytes())
+    outcome = _outcome(record["stages"], started)
+    if not state.is_completed():
+        outcome.error = record["error"] or state.message
+    return outcome
+
+
+def write_json(path: Path, outcome: Outcome) -> None:
+    """The outcome as data, for other programs."""
+    shown = ("stage", "state", "reason", "key", "path", "seconds")
+    body = {
+        "stages": [{name: stage.get(name) for name in shown} for stage in outcome.stages],
+        "wall_seconds": outcome.wall_seconds,
+        "results": outcome.results,
+        "report": outcome.report,
+    }
+    if outcome.error is not None:
+        body["error"] = outcome.error
+    path.write_text(json.dumps(body, indent=1) + "\n")
+
+
+def _planned(options: RunOptions) -> tuple[LocalStore, list[Planned]]:
+    config = load_config(options.config, options.overrides, store=options.store)
+    store = LocalStore(Path(config.store))
+    stages, again = select(build_stages(config), options.selection)
+    return store, make_plan(stages, store, again)
+
+
+def _outcome(records: list[dict[str, Any]], started: float) -> Outcome:
+    results: dict[str, float | None] = dict.fromkeys(RESULTS)
+    report = None
+    for record in records:
+        if record["path"] is None:
+            continue
+        kind = record["stage"].partition(":")[0]
+        if kind == "evaluation" and results["mAP"] is None:
+            manifest = json.loads((Path(record["path"]) / "manifest.json").read_bytes())
+            results.update({name: manifest["metrics"].get(name) for name in RESULTS})
+        if kind == "report":
+            report = str(Path(record["path"]) / "report.html")
+    return Outcome(records, round(time.monotonic() - started, 3), results, report)

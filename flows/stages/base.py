@@ -1,0 +1,72 @@
+"""What a stage is: a typed recipe and named inputs that lead to one artifact.
+
+A stage is data, so that a plan can be made without making anything. `maker` names the function that does the
+work, "module:function"; it is imported in the stage's own process, and only there is torch loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flows.child import Reporter
+from flows.views import ViewSpec
+from storage.artifacts import Artifact
+
+
+@dataclass(frozen=True)
+class InputRef:
+    """An input of a stage: the artifact of another stage, or a view of a snapshot."""
+
+    stage: str
+    view: ViewSpec | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One node of a plan.
+
+    `recipe` and the digests of the inputs make the key; `options` (roots, devices, workers) do not.
+    `fixed_inputs` are digests known beforehand, such as the fingerprint of a dataset's root.
+    """
+
+    name: str
+    kind: str
+    version: int
+    recipe: dict[str, Any]
+    maker: str
+    inputs: Mapping[str, InputRef] = field(default_factory=dict)
+    fixed_inputs: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    resume_point: Callable[[Path], str | None] | None = None
+    """Says where a work area's unfinished work would go on, for the plan; looks at file names only."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a maker returns: the digest of the declared payload, and figures worth keeping in the manifest."""
+
+    content_digest: str
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a maker works with."""
+
+    recipe: dict[str, Any]
+    work: Path
+    """The work area: files written here become the artifact; what an earlier try left is here too."""
+    artifacts: Mapping[str, Artifact]
+    """By input name; for an input that is a view, its snapshot."""
+    views: Mapping[str, ViewSpec]
+    options: Mapping[str, Any]
+    reporter: Reporter
+
+    def progress(self, done: int, total: int, **metrics: float) -> None:
+        self.reporter.progress(done, total, **metrics)
+
+    def should_stop(self) -> bool:
+        return self.reporter.should_stop()

@@ -1,0 +1,98 @@
+"""`detector`: training views of all datasets -> RetinaNet's weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flows.config import Config, ViewRef
+from flows.errors import Interrupted
+from flows.stages.base import InputRef, Made, Stage, StageContext
+from flows.stages.names import ingest_name
+from flows.stages.resuming import last_checkpoint
+from flows.views import ViewSpec, read_scenes
+from storage.digests import digest_file, digest_safetensors
+
+VERSION = 1
+WEIGHTS = "detector.safetensors"
+
+
+def stage(config: Config) -> Stage:
+    recipe = config.detector_recipe()
+    inputs, amounts, roots = {}, {}, {}
+    for number, entry in enumerate(config.detector.train):
+        inputs[f"train{number}"] = _view(entry.view)
+        amounts[f"train{number}"] = {
+            "proportion": entry.proportion,
+            "repeat": entry.repeat,
+            "choose": entry.choose,
+        }
+    for number, view in enumerate(config.detector.validation):
+        inputs[f"validation{number}"] = _view(view)
+    for name, ref in inputs.items():
+        assert ref.view is not None
+        roots[name] = str(config.datasets[ref.view.dataset].root)
+    weights = recipe.model.initial_weights
+    fixed = {}
+    if weights is not None and Path(weights).is_file():
+        # The file's content, not its name, is what the training starts from.
+        fixed["initial_weights"] = digest_file(Path(weights))
+        recipe = recipe.model_copy(
+            update={"model": recipe.model.model_copy(update={"initial_weights": "file"})}
+        )
+    return Stage(
+        name="detector",
+        kind="detector",
+        version=VERSION,
+        recipe={"detector": recipe.model_dump(mode="json"), "amounts": amounts},
+        maker="flows.stages.detector:make",
+        inputs=inputs,
+        fixed_inputs=fixed,
+        options={
+            "roots": roots,
+            "initial_weights": weights,
+            "device": config.run.device,
+            "devices": config.run.devices,
+            "threads": config.run.threads,
+        },
+        resume_point=last_checkpoint,
+    )
+
+
+def make(context: StageContext) -> Made:
+    """Train; resumes from the newest checkpoint in the work area."""
+    from personsearch_core.data.sampling import TrainingEntry
+    from personsearch_core.training.detector import train_detector
+
+    from personsearch_core.recipes import DetectorRecipe
+    from personsearch_core.training.loop import Interrupted as LoopInterrupted
+
+    options = context.options
+    recipe = DetectorRecipe.model_validate(context.recipe["detector"])
+    model = recipe.model.model_copy(update={"initial_weights": options["initial_weights"]})
+    recipe = recipe.model_copy(update={"model": model})
+    scenes = {
+        name: read_scenes(context.artifacts[name].path, spec, Path(options["roots"][name]))
+        for name, spec in context.views.items()
+    }
+    entries = [
+        TrainingEntry(scenes=scenes[name], **amount) for name, amount in context.recipe["amounts"].items()
+    ]
+    validation = [scene for name, part in scenes.items() if name.startswith("validation") for scene in part]
+    try:
+        result = train_detector(
+            recipe,
+            entries,
+            validation,
+            context.work,
+            devices=options["devices"],
+            progress=context.progress,
+            should_stop=context.should_stop,
+        )
+    except LoopInterrupted as stopped:
+        raise Interrupted(str(stopped)) from stopped
+    return Made(digest_safetensors(context.work / WEIGHTS), dict(result.metrics))
+
+
+def _view(ref: ViewRef) -> InputRef:
+    spec = ViewSpec(ref.dataset, ref.split, "boxes", ref.min_height)
+    return InputRef(ingest_name(ref.dataset), spec)

@@ -1,0 +1,60 @@
+"""`gallery`: the branch on a test view's cached features -> everybody's embedding. Opens no image."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from data_catalog.views import digest_rows
+from flows.config import Config
+from flows.stages.base import InputRef, Made, Stage, StageContext
+from flows.stages.detections import ROWS
+from storage.digests import digest_parts
+
+VERSION = 1
+EMBEDDINGS = "embeddings.npy"
+UNTRAINED_EMBEDDINGS = "embeddings_untrained.npy"
+
+
+def stage(config: Config, suffix: str) -> Stage:
+    return Stage(
+        name=f"gallery{suffix}",
+        kind="gallery",
+        version=VERSION,
+        recipe=config.gallery.model_dump(mode="json"),
+        maker="flows.stages.gallery:make",
+        inputs={"detections": InputRef(f"detections{suffix}"), "reid": InputRef("reid")},
+        options={"device": config.run.device, "threads": config.run.threads},
+    )
+
+
+def make(context: StageContext) -> Made:
+    """Describe every row of the detections' store by the trained branch and, if asked, the untrained."""
+    from personsearch_core.describing import describe_rows
+
+    from flows.stages.models import stage_device
+    from flows.stages.reid import TRAINED, UNTRAINED
+    from personsearch_core.models.weights import load_branch
+    from personsearch_core.recipes import GalleryRecipe
+    from storage.feature_store import open_features
+
+    recipe = GalleryRecipe.model_validate(context.recipe)
+    device = stage_device(context.options)
+    source = context.artifacts["detections"].path
+    rows = pq.read_table(source / ROWS)
+    pq.write_table(rows, context.work / ROWS)
+    digests = {"rows": digest_rows(rows)}
+    wanted = {EMBEDDINGS: TRAINED} | ({UNTRAINED_EMBEDDINGS: UNTRAINED} if recipe.untrained else {})
+    with open_features(source) as reader:
+        for number, (name, weights) in enumerate(wanted.items()):
+            branch = load_branch(context.artifacts["reid"].path / weights).to(device).eval()
+
+            def progress(done: int, total: int, start: int = number) -> None:
+                context.progress(start * total + done, len(wanted) * total)
+
+            embeddings = describe_rows(branch, reader, recipe, progress=progress)
+            np.save(context.work / name, embeddings)
+            digests[name] = hashlib.sha256(np.ascontiguousarray(embeddings).tobytes()).hexdigest()
+    return Made(digest_parts(digests), {"rows": len(rows)})

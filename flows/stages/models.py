@@ -1,0 +1,29 @@
+"""What the makers of several stages share: devices, and models out of artifacts. Imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from flows.stages.base import StageContext
+from personsearch_core.models.detector import Detector
+from personsearch_core.models.weights import load_detector
+
+
+def stage_device(options: Mapping[str, Any]) -> torch.device:
+    """The device that the options name; `auto` is the first GPU, or else the CPU. Sets the threads, too."""
+    if options.get("threads"):
+        torch.set_num_threads(options["threads"])
+    name = options["device"]
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def load_stage_detector(context: StageContext, device: torch.device) -> Detector | None:
+    """The detector among a stage's inputs, in evaluation mode; None where the stage has none."""
+    if "detector" not in context.artifacts:
+        return None
+    return load_detector(context.artifacts["detector"].path).to(device).eval()

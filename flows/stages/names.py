@@ -1,0 +1,16 @@
+"""Names of stages: the kind alone where a config has one of it, `kind:dataset` where it has several."""
+
+from __future__ import annotations
+
+from flows.config import Config, EvaluationSection
+
+
+def ingest_name(dataset: str) -> str:
+    return f"ingest:{dataset}"
+
+
+def test_names(config: Config) -> dict[str, EvaluationSection]:
+    """What tells the stages of each test apart: '' for the only one, ':dataset' for several."""
+    if len(config.evaluation) == 1:
+        return {"": config.evaluation[0]}
+    return {f":{entry.test.dataset}": entry for entry in config.evaluation}

@@ -1,0 +1,82 @@
+"""`reid`: pooled features -> the trained branch, and the branch as it was before training."""
+
+from __future__ import annotations
+
+from flows.config import Config
+from flows.errors import Interrupted
+from flows.stages.base import InputRef, Made, Stage, StageContext
+from flows.stages.resuming import last_checkpoint
+from storage.digests import digest_parts, digest_safetensors
+
+VERSION = 1
+TRAINED = "branch.safetensors"
+UNTRAINED = "branch_untrained.safetensors"
+
+
+def stage(config: Config) -> Stage:
+    recipe = config.reid_recipe()
+    inputs = {"features": InputRef("features")}
+    if recipe.branch.initial_weights == "detector":
+        inputs["detector"] = InputRef("detector")
+    model = config.detector.model
+    return Stage(
+        name="reid",
+        kind="reid",
+        version=VERSION,
+        recipe={
+            "reid": recipe.model_dump(mode="json"),
+            "variant": config.reid.variant,
+            "network": {"backbone": model.backbone, "norm": model.norm, "norm_epsilon": model.epsilon},
+        },
+        maker="flows.stages.reid:make",
+        inputs=inputs,
+        options={
+            "device": config.run.device,
+            "threads": config.run.threads,
+            "memory_budget": int(config.run.memory_budget_gib * 2**30),
+        },
+        resume_point=last_checkpoint,
+    )
+
+
+def make(context: StageContext) -> Made:
+    """Train from the store alone; resumes from the newest checkpoint in the work area."""
+    from safetensors.torch import load_file
+
+    from flows.stages.models import stage_device
+    from personsearch_core.models.branch import build_branch
+    from personsearch_core.models.weights import save_branch
+    from personsearch_core.recipes import DetectorModel, ReidRecipe
+    from personsearch_core.training.loop import Interrupted as LoopInterrupted
+    from personsearch_core.training.reid import ReidLabels, train_reid
+    from storage.feature_store import open_features
+
+    recipe = ReidRecipe.model_validate(context.recipe["reid"])
+    variant = context.recipe["variant"]
+    model = DetectorModel(**context.recipe["network"], initial_weights="imagenet")
+    device = stage_device(context.options)
+    state = None
+    if "detector" in context.artifacts:
+        state = load_file(context.artifacts["detector"].path / "detector.safetensors")
+    branch = build_branch(variant, model, recipe.branch, state, seed=recipe.seed)
+    save_branch(context.work / UNTRAINED, branch)
+    with open_features(
+        context.artifacts["features"].path, memory_budget=context.options["memory_budget"]
+    ) as reader:
+        columns = (reader.index[name].to_pylist() for name in ("person_id", "image_id", "box_id", "view"))
+        labels = ReidLabels.from_columns(*columns)
+        try:
+            result = train_reid(
+                recipe,
+                branch,
+                reader,
+                labels,
+                context.work,
+                device=device,
+                progress=context.progress,
+                should_stop=context.should_stop,
+            )
+        except LoopInterrupted as stopped:
+            raise Interrupted(str(stopped)) from stopped
+    digests = {name: digest_safetensors(context.work / name) for name in (TRAINED, UNTRAINED)}
+    return Made(digest_parts(digests), dict(result.metrics))

@@ -1,0 +1,236 @@
+"""The settings that an evaluation asks for, and each one's result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from flows.stages.test_set import TestSet
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.evaluation.boxes_per_image import score_threshold_for, top_k_of_each_image
+from personsearch_core.evaluation.cuhk_sysu import cuhk_sysu_task, evaluate_cuhk_sysu
+from personsearch_core.evaluation.matching import iou, match_threshold
+from personsearch_core.evaluation.prw import evaluate_prw, prw_task
+from personsearch_core.evaluation.ranking import SearchResult
+from personsearch_core.evaluation.records import Detections, FloatArray
+from personsearch_core.evaluation.search import SearchTask, query_blocks, ranked_detections
+from personsearch_core.evaluation.zheng2017 import Zheng2017Result, evaluate_zheng2017
+from personsearch_core.recipes import EvaluationRecipe
+
+TOP_MATCHES = 10
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to score: a protocol of the catalog and what is varied."""
+
+    name: str
+    protocol: str
+    full_gallery: bool = False
+    ground_truth_boxes: bool = False
+    boxes_per_image: float | None = None
+    per_image_top_k: int | None = None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A setting with its result."""
+
+    setting: Setting
+    score_threshold: float | None
+    result: SearchResult | Zheng2017Result
+    query_ids: tuple[str, ...]
+
+    @property
+    def ap(self) -> FloatArray:
+        return self.result.ap
+
+    @property
+    def mean_ap(self) -> float:
+        return self.result.mean_ap
+
+    def as_record(self) -> dict[str, Any]:
+        return {
+            "name": self.setting.name,
+            "protocol": self.setting.protocol,
+            "boxes_per_image": self.setting.boxes_per_image,
+            "per_image_top_k": self.setting.per_image_top_k,
+            "ground_truth_boxes": self.setting.ground_truth_boxes,
+            "score_threshold": self.score_threshold,
+            **headline(self),
+        }
+
+    def curves(self, max_rank: int) -> dict[str, Any]:
+        """CMC and, where the protocol has one, the mean precision-recall curve, for the report."""
+        curves: dict[str, Any] = {"name": self.setting.name, "cmc": self.result.cmc(max_rank).tolist()}
+        if isinstance(self.result, SearchResult):
+            recall, precision = self.result.precision_recall()
+            curves |= {"recall": recall.tolist(), "precision": precision.tolist()}
+        return curves
+
+    def per_query_table(self) -> pa.Table:
+        columns = {
+            "ap": pa.array(self.ap, pa.float64()),
+            "rank": pa.array(self.result.rank, pa.int32()),
+            "n_truths": pa.array(self.result.n_truths, pa.int32()),
+            **{f"hit{k}": pa.array(self.result.hits(k)) for k in (1, 5, 10)},
+        }
+        name = pa.array([self.setting.name] * len(self.ap))
+        return pa.table({"setting": name, "query_id": pa.array(self.query_ids, pa.string()), **columns})
+
+
+def headline(scored: Scored) -> dict[str, float]:
+    """mAP and rank-1/5/10 as fractions, with mINP where the protocol has it."""
+    result = scored.result
+    numbers = {"mAP": result.mean_ap} | {f"rank{k}": float(result.hits(k).mean()) for k in (1, 5, 10)}
+    if isinstance(result, SearchResult):
+        numbers["mINP"] = result.mean_inp
+    return numbers
+
+
+def settings_of(recipe: EvaluationRecipe) -> list[Setting]:
+    """All settings of a recipe, the headline first."""
+    if recipe.protocol == "cuhk_sysu":
+        base = [
+            Setting(f"gallery {size}", "TestG50" if size == "full" else f"TestG{size}", size == "full")
+            for size in recipe.gallery_sizes
+        ]
+    else:
+        base = [Setting(recipe.protocol, "prw")]
+    first = base[0]
+    more = [
+        replace(first, name=f"{first.name}, {count:g} boxes an image", boxes_per_image=count)
+        for count in recipe.boxes_per_image
+    ]
+    more += [
+        replace(first, name=f"{first.name}, best {k} boxes of each image", per_image_top_k=k)
+        for k in recipe.per_image_top_k
+    ]
+    if recipe.ground_truth_boxes:
+        more += [
+            replace(each, name=f"{each.name}, ground-truth boxes", ground_truth_boxes=True) for each in base
+        ]
+    return [*base, *more]
+
+
+def score(test: TestSet, setting: Setting, recipe: EvaluationRecipe) -> Scored:
+    """The result of one setting. Raises PersonSearchError and CatalogError for what does not fit together."""
+    protocol = test.protocol(setting.protocol)
+    queries = test.queries(protocol)
+    detections, threshold = chosen_detections(test, setting, recipe)
+    result: SearchResult | Zheng2017Result
+    if recipe.protocol == "cuhk_sysu":
+        result = evaluate_cuhk_sysu(
+            detections,
+            queries,
+            test.lists(protocol),
+            score_threshold=threshold,
+            full_gallery=setting.full_gallery,
+        )
+    elif recipe.protocol == "zheng2017":
+        result = evaluate_zheng2017(detections, queries, test.truth, test.cameras, score_threshold=threshold)
+    else:
+        result = evaluate_prw(
+            detections,
+            queries,
+            test.truth,
+            test.cameras,
+            cross_camera=recipe.cross_camera,
+            score_threshold=threshold,
+        )
+    return Scored(setting, threshold, result, tuple(protocol.queries["query_id"].to_pylist()))
+
+
+def chosen_detections(
+    test: TestSet, setting: Setting, recipe: EvaluationRecipe
+) -> tuple[Detections, float | None]:
+    """The detections that a setting ranks, and the score threshold to apply to them."""
+    if setting.ground_truth_boxes:
+        return test.truth_as_detections(), None
+    detections = test.detections
+    if setting.per_image_top_k is not None:
+        return detections.select(top_k_of_each_image(detections, setting.per_image_top_k)), None
+    if setting.boxes_per_image is not None:
+        return detections, score_threshold_for(
+            detections.scores, len(test.image_ids), setting.boxes_per_image
+        )
+    return detections, recipe.score_threshold
+
+
+def top_matches(test: TestSet, setting: Setting, recipe: EvaluationRecipe) -> pa.Table:
+    """The ten most similar people of each query: query_id, rank, image_id, box, similarity, is_right.
+
+    A match is right where it overlaps a box of the query's person by the protocol's rule.
+    """
+    protocol = test.protocol(setting.protocol)
+    queries = test.queries(protocol)
+    detections, threshold = chosen_detections(test, setting, recipe)
+    task = _task(test, setting, recipe, detections, threshold)
+    rows: list[np.ndarray] = []
+    similarities: list[np.ndarray] = []
+    query_numbers: list[np.ndarray] = []
+    query = 0
+    for block in query_blocks(task):
+        for ranked, values in ranked_detections(task, block):
+            best = np.argsort(-values, kind="stable")[:TOP_MATCHES]
+            rows.append(ranked[best])
+            similarities.append(values[best])
+            query_numbers.append(np.full(len(best), query))
+            query += 1
+    row, number = np.concatenate(rows), np.concatenate(query_numbers)
+    boxes, image = task.gallery.boxes[row], task.gallery.image[row]
+    person = queries.person
+    if person is None:
+        raise PersonSearchError("the queries have no identities")
+    ids = np.array(protocol.queries["query_id"].to_pylist())
+    return pa.table(
+        {
+            "query_id": pa.array(ids[number].tolist(), pa.string()),
+            "rank": pa.array(np.concatenate([np.arange(1, len(part) + 1) for part in rows]), pa.int32()),
+            "image_id": test.image_ids.take(pa.array(image)),
+            **{name: pa.array(boxes[:, i], pa.float32()) for i, name in enumerate(("x1", "y1", "x2", "y2"))},
+            "similarity": pa.array(np.concatenate(similarities), pa.float32()),
+            "is_right": pa.array(_shows(test, image, boxes, person[number])),
+        }
+    )
+
+
+def _task(
+    test: TestSet, setting: Setting, recipe: EvaluationRecipe, detections: Detections, threshold: float | None
+) -> SearchTask:
+    protocol = test.protocol(setting.protocol)
+    queries = test.queries(protocol)
+    if recipe.protocol == "cuhk_sysu":
+        return cuhk_sysu_task(
+            detections,
+            queries,
+            test.lists(protocol),
+            score_threshold=threshold,
+            full_gallery=setting.full_gallery,
+        )
+    return prw_task(
+        detections,
+        queries,
+        test.truth,
+        test.cameras,
+        cross_camera=recipe.cross_camera,
+        score_threshold=threshold,
+    )
+
+
+def _shows(test: TestSet, image: np.ndarray, boxes: np.ndarray, person: np.ndarray) -> np.ndarray:
+    """Whether each box (n, 4) of `image` (n,) overlaps a ground-truth box of `person` (n,) enough -> (n,)."""
+    truth = test.truth
+    labelled = np.flatnonzero(truth.person >= 0)
+    key = truth.person[labelled] * len(test.image_ids) + truth.image[labelled]
+    order = np.argsort(key, kind="stable")
+    wanted = person * len(test.image_ids) + image
+    place = np.searchsorted(key[order], wanted)
+    place = np.minimum(place, len(order) - 1)
+    candidate = labelled[order[place]]
+    same = (truth.person[candidate] == person) & (truth.image[candidate] == image)
+    enough = iou(boxes, truth.boxes[candidate]) >= match_threshold(truth.boxes[candidate].astype(np.float64))
+    return same & enough
