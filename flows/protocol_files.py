@@ -1,4 +1,4 @@
-"""CUHK-SYSU's protocol files, parsed once: later reads come from Parquet tables named by the file's digest."""
+"""CUHK-SYSU's protocol files, parsed once: later reads come from Parquet, by the file's digest."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ProtocolTables:
 
 
 def default_cache() -> Path:
-    """The user's cache folder for parsed protocols: $XDG_CACHE_HOME/personsearch/protocols, or ~/.cache/..."""
+    """The user's own: personsearch/protocols in $XDG_CACHE_HOME or ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "personsearch" / "protocols"
 

@@ -83,11 +83,12 @@ def _listed(gallery: GroupedDetections, lists: GalleryLists, n_images: int) -> L
 def _whole(queries: Queries, own_image_listed: IntArray) -> WholeGallery:
     hidden = queries.image.astype(np.int64)
     hidden[own_image_listed] = -1
-    return WholeGallery(hidden, np.zeros(len(queries) + 1, np.int64))
+    return WholeGallery(hidden)
 
 
 def _first_of_each(query: IntArray, image: IntArray) -> IntArray:
     """Positions, ascending, of the first row of each (query, image)."""
-    order = np.lexsort((image, query))
-    repeats = (np.diff(query[order], prepend=-1) == 0) & (np.diff(image[order], prepend=-1) == 0)
-    return np.sort(order[~repeats])
+    key = query.astype(np.int64) * (int(image.max(initial=0)) + 1) + image
+    if np.diff(np.sort(key)).all():
+        return np.arange(len(key))
+    return np.sort(np.unique(key, return_index=True)[1])

@@ -15,6 +15,7 @@ from personsearch_core.evaluation.records import (
     Queries,
 )
 from personsearch_core.evaluation.search import (
+    HiddenImages,
     MapBlocks,
     QueryTruths,
     SearchTask,
@@ -32,15 +33,23 @@ def evaluate_prw(
     *,
     cross_camera: bool = False,
     score_threshold: float | None = 0.5,
+    also_hidden: HiddenImages | None = None,
     map_blocks: MapBlocks = serially,
 ) -> SearchResult:
     """Scores PRW search. `cameras` (n_images,) is the camera of every test frame.
 
     With `cross_camera` every frame of the query's camera is left out, of the ground truth too; queries with
-    no ground truth left count as AP 0 and a miss (`SearchResult.without_truth`).
+    no ground truth left count as AP 0 and a miss (`SearchResult.without_truth`). `also_hidden` takes further
+    frames out of a query's gallery and ground truth: those of its other shots.
     """
     task = prw_task(
-        detections, queries, truth, cameras, cross_camera=cross_camera, score_threshold=score_threshold
+        detections,
+        queries,
+        truth,
+        cameras,
+        cross_camera=cross_camera,
+        score_threshold=score_threshold,
+        also_hidden=also_hidden,
     )
     return run_search(task, score_threshold, map_blocks)
 
@@ -53,6 +62,7 @@ def prw_task(
     *,
     cross_camera: bool = False,
     score_threshold: float | None = 0.5,
+    also_hidden: HiddenImages | None = None,
 ) -> SearchTask:
     """The protocol as data; what `evaluate_prw` runs, for options that change the ranking."""
     n_images = len(cameras)
@@ -64,14 +74,12 @@ def prw_task(
         image_group if cross_camera else None,
     )
     hidden_group = image_group[queries.image]
-    scope = WholeGallery(hidden_group, np.zeros(len(queries) + 1, np.int64))
-    truths = _truths(queries, truth, image_group, hidden_group)
+    scope = WholeGallery(hidden_group, also_hidden)
+    truths = _truths(queries, truth, image_group, scope)
     return SearchTask(queries.embeddings, gallery, scope, truths)
 
 
-def _truths(
-    queries: Queries, truth: GroundTruth, image_group: IntArray, hidden_group: IntArray
-) -> QueryTruths:
+def _truths(queries: Queries, truth: GroundTruth, image_group: IntArray, scope: WholeGallery) -> QueryTruths:
     rows = first_box_of_each_person(truth)
     rows = rows[np.argsort(truth.person[rows], kind="stable")]
     people = truth.person[rows]
@@ -79,7 +87,11 @@ def _truths(
     stops = np.searchsorted(people, queries.people(), side="right")
     query, position = expand_ranges(starts, stops - starts)
     row = rows[position]
-    shown = image_group[truth.image[row]] != hidden_group[query]
+    shown = image_group[truth.image[row]] != scope.hidden_group[query]
+    if scope.also_hidden is not None:
+        hidden_query = np.repeat(np.arange(len(queries)), np.diff(scope.also_hidden.offsets))
+        key = query * len(image_group) + truth.image[row]
+        shown &= ~np.isin(key, hidden_query * len(image_group) + scope.also_hidden.image)
     query, row = query[shown], row[shown]
     offsets = np.searchsorted(query, np.arange(len(queries) + 1))
     return QueryTruths(offsets, truth.image[row], search_boxes(truth.boxes[row]), np.diff(offsets))

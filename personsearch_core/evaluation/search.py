@@ -7,7 +7,7 @@ blocks depend on the sizes of the task alone, so that workers, however many, com
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +24,8 @@ from personsearch_core.evaluation.ranking import (
 from personsearch_core.evaluation.records import FloatArray, IntArray
 
 _BLOCK_BYTES = 64 << 20
+_LONG_LIST = 0.05
+"""Where lists name a larger part of all images, one product with the whole gallery beats gathering rows."""
 _NOBODY = -1
 
 
@@ -56,15 +58,25 @@ class ListedGallery:
 
 
 @dataclass(frozen=True, eq=False)
+class HiddenImages:
+    """Images that query i must not rank: `image[offsets[i]:offsets[i + 1]]`."""
+
+    offsets: IntArray
+    image: IntArray
+
+    def of(self, query: int) -> IntArray:
+        return self.image[self.offsets[query] : self.offsets[query + 1]]
+
+
+@dataclass(frozen=True, eq=False)
 class WholeGallery:
     """Each query ranks all detections but those of one group of images, `hidden_group` (q,), -1 = none.
 
-    `hidden_images` hides further images of query i: `hidden_images[hidden_offsets[i]:hidden_offsets[i + 1]]`.
+    `also_hidden` takes further images out.
     """
 
     hidden_group: IntArray
-    hidden_offsets: IntArray
-    hidden_images: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
+    also_hidden: HiddenImages | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,18 +217,26 @@ def _listed_products(
 ) -> Iterator[tuple[IntArray, FloatArray]]:
     """For each query of the block the detections of its listed images, and their similarities."""
     gallery, embeddings = task.gallery, task.gallery.embeddings
-    for query in block:
+    mean_length = len(scope.image) / max(len(task.embeddings), 1)
+    products = _products(task, block) if mean_length > _LONG_LIST * len(gallery.image_starts) else None
+    for i, query in enumerate(block):
         images = scope.image[scope.offsets[query] : scope.offsets[query + 1]]
         starts = gallery.image_starts[images]
         _, ranked = expand_ranges(starts, gallery.image_stops[images] - starts)
-        yield ranked, embeddings.take(ranked, axis=0) @ task.embeddings[query]
+        if products is None:
+            yield ranked, embeddings.take(ranked, axis=0) @ task.embeddings[query]
+        else:
+            yield ranked, products[i, ranked]
+
+
+def _products(task: SearchTask, block: range) -> FloatArray:
+    return task.embeddings[block.start : block.stop] @ task.gallery.embeddings.T
 
 
 def _whole_similarities(
     task: SearchTask, scope: WholeGallery, block: range
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
-    products = task.embeddings[block.start : block.stop] @ task.gallery.embeddings.T
-    for query, row in zip(block, products, strict=True):
+    for query, row in zip(block, _products(task, block), strict=True):
         hidden = _hidden_detections(task.gallery, scope, query)
         row[hidden] = -np.inf
         yield row, row
@@ -227,10 +247,12 @@ def _hidden_detections(gallery: GroupedDetections, scope: WholeGallery, query: i
     hidden = np.arange(0)
     if group >= 0:
         hidden = np.arange(gallery.group_starts[group], gallery.group_starts[group + 1])
-    images = scope.hidden_images[scope.hidden_offsets[query] : scope.hidden_offsets[query + 1]]
+    if scope.also_hidden is None:
+        return hidden
+    images = scope.also_hidden.of(query)
     starts = gallery.image_starts[images]
     _, further = expand_ranges(starts, gallery.image_stops[images] - starts)
-    return np.union1d(hidden, further) if len(further) else hidden
+    return np.concatenate([hidden, further])
 
 
 def _rescored(task: SearchTask, rescore: Rescore, block: range) -> Iterator[tuple[FloatArray, FloatArray]]:
@@ -247,8 +269,7 @@ def ranked_detections(task: SearchTask, block: range) -> Iterator[tuple[IntArray
     if isinstance(scope, ListedGallery):
         yield from _listed_products(task, scope, block)
         return
-    products = task.embeddings[block.start : block.stop] @ task.gallery.embeddings.T
-    for query, row in zip(block, products, strict=True):
+    for query, row in zip(block, _products(task, block), strict=True):
         shown = np.ones(len(row), bool)
         shown[_hidden_detections(task.gallery, scope, query)] = False
         ranked = np.flatnonzero(shown)

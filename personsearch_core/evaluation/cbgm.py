@@ -1,0 +1,63 @@
+"""Context bipartite graph matching, CBGM (Li & Miao, SeqNet, AAAI 2021, section 3.4).
+
+The people around the query are matched, with the query, to the people of the most similar gallery images; the
+detection that the query gets is lifted to the matching's total similarity. The paper's settings are
+k1, k2 = 10, 3 for CUHK-SYSU and 30, 4 for PRW.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.evaluation.matching import GroupedDetections, iou
+from personsearch_core.evaluation.records import FloatArray, IntArray, Queries
+from personsearch_core.evaluation.search import SearchTask
+
+SAME_PERSON_IOU = 0.4
+"""A detection that overlaps the query's box so much is the query: the NMS threshold of SeqNet's last head."""
+
+
+@dataclass(frozen=True, eq=False)
+class ContextMatching:
+    """A `Rescore`. `contexts[i]` (c, d): query i's embedding, then those of the people around it."""
+
+    gallery: GroupedDetections
+    contexts: tuple[FloatArray, ...]
+    k1: int
+
+    def __call__(self, query: int, detections: IntArray, similarities: FloatArray) -> FloatArray:
+        """Similarities with the query's match in each image of its k1 nearest detections lifted."""
+        lifted = similarities.copy()
+        image = self.gallery.image[detections]
+        nearest = np.argsort(-similarities, kind="stable")[: self.k1]
+        for candidate in np.unique(image[nearest]):
+            place = np.flatnonzero(image == candidate)
+            weights = self.contexts[query] @ self.gallery.embeddings[detections[place]].T
+            person, match = linear_sum_assignment(weights, maximize=True)
+            if person[0] == 0:
+                lifted[place[match[0]]] = weights[person, match].sum()
+        return lifted
+
+
+def with_context_matching(task: SearchTask, queries: Queries, k1: int, k2: int) -> SearchTask:
+    """The task, ranked with CBGM: k1 nearest detections choose images, k2 people (the query too) are matched.
+
+    The people around a query are the detections of its image, the most confident first, so the gallery's
+    threshold is theirs too.
+    """
+    if k1 < 1 or k2 < 1:
+        raise PersonSearchError(f"CBGM needs k1 and k2 of at least 1, not {k1} and {k2}")
+    contexts = tuple(_context(task.gallery, queries, i, k2) for i in range(len(queries)))
+    return replace(task, rescore=ContextMatching(task.gallery, contexts, k1))
+
+
+def _context(gallery: GroupedDetections, queries: Queries, query: int, k2: int) -> FloatArray:
+    image = queries.image[query]
+    around = np.arange(gallery.image_starts[image], gallery.image_stops[image])
+    own_box = np.broadcast_to(queries.boxes[query], (len(around), 4))
+    others = around[iou(gallery.boxes[around], own_box) < SAME_PERSON_IOU][: k2 - 1]
+    return np.concatenate([queries.embeddings[query : query + 1], gallery.embeddings[others]])

@@ -1,0 +1,94 @@
+"""Re-ranking with k-reciprocal encoding (Zhong et al., CVPR 2017), within the head of each ranking.
+
+The reference method compares all pairs of queries and gallery; here the set is one query and its nearest
+detections, so cost and memory do not grow with the gallery. The rest keeps its order below them. With `depth`
+at least the gallery's size it is the reference method for a single query.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.evaluation.records import BoolArray, FloatArray, IntArray
+from personsearch_core.evaluation.search import SearchTask
+
+
+@dataclass(frozen=True, eq=False)
+class KReciprocal:
+    """A `Rescore`. k1, k2 as in the paper's section 3; `original_weight` is its lambda.
+
+    Of each query's ranking the first `depth` detections are re-ranked.
+    """
+
+    queries: FloatArray
+    gallery: FloatArray
+    k1: int = 20
+    k2: int = 6
+    original_weight: float = 0.3
+    depth: int = 200
+
+    def __call__(self, query: int, detections: IntArray, similarities: FloatArray) -> FloatArray:
+        """Similarities (n,) of which the `depth` largest are replaced, all above the rest."""
+        head = np.argsort(-similarities, kind="stable")[: self.depth]
+        if not len(head):
+            return similarities
+        members = np.concatenate([self.queries[query : query + 1], self.gallery[detections[head]]])
+        distances = k_reciprocal_distances(members, self.k1, self.k2, self.original_weight)
+        rest = np.delete(similarities, head)
+        renewed = similarities.copy()
+        renewed[head] = rest.max(initial=0.0) + 2.0 - distances
+        return renewed
+
+
+def with_k_reciprocal(
+    task: SearchTask, k1: int = 20, k2: int = 6, original_weight: float = 0.3, depth: int = 200
+) -> SearchTask:
+    """The task, ranked with k-reciprocal re-ranking of the `depth` most similar detections of each query."""
+    if min(k1, k2, depth) < 1 or not 0 <= original_weight <= 1:
+        raise PersonSearchError(
+            "re-ranking needs k1, k2, depth of at least 1 and a weight within 0..1, "
+            f"not {k1}, {k2}, {depth}, {original_weight}"
+        )
+    rescore = KReciprocal(task.embeddings, task.gallery.embeddings, k1, k2, original_weight, depth)
+    return replace(task, rescore=rescore)
+
+
+def k_reciprocal_distances(members: FloatArray, k1: int, k2: int, original_weight: float) -> FloatArray:
+    """Re-ranked distances of `members[0]` to `members[1:]`, (n + 1, d) -> (n,), each within 0..1.
+
+    Jaccard distance of the expanded k-reciprocal neighbourhoods, mixed with the squared Euclidean distance
+    divided by its row's maximum.
+    """
+    members = members.astype(np.float64)
+    norms = (members**2).sum(axis=1)
+    distances = np.maximum(norms[:, None] + norms - 2 * members @ members.T, 0)
+    distances /= np.maximum(distances.max(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    order = np.argsort(distances, axis=1, kind="stable")
+
+    neighbours = _expanded_neighbours(order, k1)
+    weights = np.where(neighbours, np.exp(-distances), 0.0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    if k2 > 1:
+        weights = weights[order[:, :k2]].mean(axis=1)
+    overlap = np.minimum(weights[0], weights[1:]).sum(axis=1)
+    jaccard = 1 - overlap / (2 - overlap)
+    return jaccard * (1 - original_weight) + distances[0, 1:] * original_weight
+
+
+def _expanded_neighbours(order: IntArray, k1: int) -> BoolArray:
+    """R*(p, k1): k-reciprocal neighbours, joined by those of members with two thirds in common -> (n, n)."""
+    reciprocal = _reciprocal(order, k1 + 1)
+    half = _reciprocal(order, round(k1 / 2) + 1)
+    common = half.astype(np.float64) @ reciprocal.T.astype(np.float64)
+    joins = (common > 2 / 3 * half.sum(axis=1, keepdims=True)).T & reciprocal
+    return reciprocal | ((joins.astype(np.float64) @ half.astype(np.float64)) > 0)
+
+
+def _reciprocal(order: IntArray, k: int) -> BoolArray:
+    """Whether each is among the other's first k, itself included -> (n, n)."""
+    near = np.zeros(order.shape, bool)
+    np.put_along_axis(near, order[:, :k], True, axis=1)
+    return near & near.T

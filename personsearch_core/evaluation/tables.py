@@ -1,0 +1,291 @@
+"""The exchange format: detections, queries, ground truth and images as Parquet tables, whoever wrote them.
+
+| table | columns |
+|---|---|
+| detections | image, x1, y1, x2, y2 (pixels), score, embedding (list of numbers, one length for all rows) |
+| queries | query, image, x1, y1, x2, y2, embedding; person_id where the protocol goes by identity |
+| boxes | ground truth: image, x1, y1, x2, y2, person_id (null = unlabelled); ignore (optional, bool) |
+| images | image; camera_id where the protocol goes by camera |
+
+Readers raise PersonSearchError on what cannot be scored, naming the file, the row (from 0) and the column,
+and warn with TableWarning of what is odd but changes no number.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.evaluation.records import (
+    UNLABELLED,
+    Detections,
+    FloatArray,
+    GalleryLists,
+    GroundTruth,
+    IntArray,
+    Queries,
+)
+
+BOX = ("x1", "y1", "x2", "y2")
+_SHOWN_NAMES = 3
+
+
+class TableWarning(UserWarning):
+    """Something odd in a table that changes no number."""
+
+
+@dataclass(frozen=True, eq=False)
+class Names:
+    """Names of images or people, by index; `what` says which, for messages."""
+
+    what: str
+    names: pa.Array
+
+    @classmethod
+    def of(cls, what: str, *columns: Iterable[str | None] | pa.Array | pa.ChunkedArray) -> Names:
+        """All different names of the given columns, sorted."""
+        chunks = [chunk for column in columns for chunk in _strings(column).chunks]
+        distinct = pc.unique(pa.chunked_array(chunks, pa.string())).drop_null()
+        return cls(what, distinct.take(pc.sort_indices(distinct)))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def find(self, column: Iterable[str | None] | pa.Array | pa.ChunkedArray) -> IntArray:
+        """Index of each name -> (n,); -1 for null and for unknown names."""
+        index = pc.index_in(_strings(column), value_set=self.names, skip_nulls=True)
+        return pc.fill_null(index, -1).to_numpy().astype(np.int64)
+
+    def index(self, table: Table, column: str) -> IntArray:
+        """Index of each name of a table's column -> (n,); raises on the first unknown one."""
+        index = self.find(table.column(column))
+        if (index < 0).any():
+            rows = np.flatnonzero(index < 0)
+            unknown = dict.fromkeys(str(table.column(column)[int(row)]) for row in rows[:1000])
+            shown = ", ".join(repr(name) for name in list(unknown)[:_SHOWN_NAMES])
+            raise PersonSearchError(
+                f"{table.path}: row {rows[0]}: unknown {self.what} {shown}: {len(rows)} of {len(index)} rows "
+                f"have {column!r} that none of the other files lists. Correct the names or leave out the rows"
+            )
+        return index
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A Parquet table and where it came from."""
+
+    path: Path
+    data: pa.Table
+
+    def __len__(self) -> int:
+        return self.data.num_rows
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A column; raises where it is missing."""
+        if name not in self.data.column_names:
+            raise PersonSearchError(
+                f"{self.path}: column {name!r} is missing; there are {', '.join(self.data.column_names)}"
+            )
+        return self.data[name]
+
+    def numbers(self, name: str) -> FloatArray:
+        """A column of finite numbers (n,) float32; raises on another type, null, NaN and infinity."""
+        column = self.column(name)
+        if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+            raise PersonSearchError(f"{self.path}: column {name!r} must hold numbers, not {column.type}")
+        self._refuse_nulls(name)
+        values = column.to_numpy().astype(np.float32)
+        if not np.isfinite(values).all():
+            row = int(np.isfinite(values).argmin())
+            raise PersonSearchError(f"{self.path}: row {row}: {name} is {values[row]}; give finite numbers")
+        return values
+
+    def integers(self, name: str) -> IntArray:
+        """A column of integers (n,) int64; raises on another type and on null."""
+        column = self.column(name)
+        if not pa.types.is_integer(column.type):
+            raise PersonSearchError(f"{self.path}: column {name!r} must hold integers, not {column.type}")
+        self._refuse_nulls(name)
+        return column.to_numpy().astype(np.int64)
+
+    def boxes(self) -> FloatArray:
+        """Boxes (n, 4) float32; raises where x2 < x1 or y2 < y1, as in a file of x, y, width, height."""
+        boxes = np.stack([self.numbers(name) for name in BOX], axis=1)
+        inverted = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
+        if inverted.any():
+            row = int(inverted.argmax())
+            raise PersonSearchError(
+                f"{self.path}: row {row}: box {boxes[row].tolist()} ends before it starts; "
+                "boxes are x1, y1, x2, y2 in pixels"
+            )
+        return boxes
+
+    def embeddings(self) -> FloatArray:
+        """Embeddings (n, d) float32; raises on rows of another length, on null, NaN and infinity."""
+        column = self.column("embedding")
+        kind = column.type
+        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+            raise PersonSearchError(f"{self.path}: column 'embedding' must hold lists of numbers, not {kind}")
+        self._refuse_nulls("embedding")
+        lengths = pc.list_value_length(column).to_numpy()
+        if (lengths != lengths[0]).any():
+            row = int((lengths != lengths[0]).argmax())
+            raise PersonSearchError(
+                f"{self.path}: row {row}: embedding has {lengths[row]} numbers, row 0 has {lengths[0]}"
+            )
+        values = pa.concat_arrays([chunk.flatten() for chunk in column.chunks])
+        if values.null_count:
+            row = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0] // lengths[0])
+            raise PersonSearchError(f"{self.path}: row {row}: embedding holds a null")
+        embeddings = values.to_numpy().astype(np.float32, copy=False).reshape(len(self), lengths[0])
+        sums = embeddings.sum(axis=1, dtype=np.float64)
+        if not np.isfinite(sums).all():
+            row = int(np.isfinite(sums).argmin())
+            raise PersonSearchError(f"{self.path}: row {row}: embedding holds NaN or infinity")
+        return embeddings
+
+    def refuse_repeats(self, columns: Sequence[str]) -> None:
+        """Raises where two rows agree in all the given columns."""
+        repeats = self.data.select(columns).to_pandas().duplicated(keep=False).to_numpy()
+        if repeats.any():
+            rows = np.flatnonzero(repeats)
+            first = self.data.select(columns).slice(rows[0], 1).to_pylist()[0]
+            twin = next(r for r in rows[1:] if self.data.select(columns).slice(r, 1).to_pylist()[0] == first)
+            raise PersonSearchError(
+                f"{self.path}: duplicate rows: {rows[0]} and {twin} are both {first}; "
+                f"{len(rows)} rows are repeated"
+            )
+
+    def _refuse_nulls(self, name: str) -> None:
+        column = self.column(name)
+        if column.null_count:
+            row = int(np.flatnonzero(column.is_null().to_numpy())[0])
+            raise PersonSearchError(f"{self.path}: row {row}: {name} is null")
+
+
+def open_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Table:
+    """Reads the given columns of a Parquet file, and those of `optional` that are there.
+
+    Raises PersonSearchError where the file cannot be read, lacks a column, or has no rows.
+    """
+    try:
+        present = pq.read_schema(path).names
+        wanted = [name for name in (*columns, *optional) if name in present]
+        table = Table(path, pq.read_table(path, columns=wanted))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise PersonSearchError(f"{path}: not a readable Parquet file: {error}") from error
+    for name in columns:
+        if name not in present:
+            raise PersonSearchError(
+                f"{path}: column {name!r} is missing; there are {', '.join(present) or 'none'}"
+            )
+    if not len(table):
+        raise PersonSearchError(f"{path}: the table is empty; there is nothing to score")
+    return table
+
+
+def open_detections(path: Path, *, embeddings: bool) -> Table:
+    """The detections' columns; `embedding` only where somebody searches."""
+    columns = ("image", *BOX, "score")
+    return open_table(path, (*columns, "embedding") if embeddings else columns)
+
+
+def detections_from(table: Table, images: Names) -> Detections:
+    """Raises on unknown images, bad numbers and duplicate rows; warns of rows not grouped by image."""
+    image = images.index(table, "image")
+    table.refuse_repeats(("image", *BOX, "score"))
+    changes = np.flatnonzero(np.diff(image)) + 1
+    starts = image[np.append(0, changes)]
+    if len(np.unique(starts)) < len(starts):
+        seen = np.unique(starts, return_index=True)[1]
+        row = np.append(0, changes)[np.setdiff1d(np.arange(len(starts)), seen)[0]]
+        warnings.warn(
+            f"{table.path}: unsorted: row {row} goes back to image {table.column('image')[int(row)]}; "
+            "rows are grouped by image before scoring",
+            TableWarning,
+            stacklevel=2,
+        )
+    has_embeddings = "embedding" in table.data.column_names
+    embeddings = table.embeddings() if has_embeddings else np.zeros((len(table), 0), np.float32)
+    return Detections(image, table.boxes(), table.numbers("score"), embeddings)
+
+
+def open_queries(path: Path, *, person_id: bool) -> Table:
+    """The queries' columns, in the order of `query`; raises where a query repeats, warns where unsorted."""
+    columns = ("query", "image", *BOX, "embedding")
+    table = open_table(path, (*columns, "person_id") if person_id else columns)
+    table.refuse_repeats(("query",))
+    query = table.integers("query")
+    if (np.diff(query) < 0).any():
+        row = int((np.diff(query) < 0).argmax()) + 1
+        warnings.warn(
+            f"{path}: unsorted: row {row} is query {query[row]} after {query[row - 1]}; "
+            "rows are sorted by query before scoring",
+            TableWarning,
+            stacklevel=2,
+        )
+    return Table(path, table.data.take(pa.array(np.argsort(query, kind="stable"))))
+
+
+def queries_from(table: Table, images: Names, people: Names | None = None) -> Queries:
+    """Raises on unknown images, bad numbers, and people without ground truth where `people` is given."""
+    person = people.index(table, "person_id") if people is not None else None
+    return Queries(images.index(table, "image"), table.boxes(), table.embeddings(), person)
+
+
+def open_boxes(path: Path) -> Table:
+    """The ground truth's columns."""
+    return open_table(path, ("image", *BOX, "person_id"), ("ignore",))
+
+
+def ground_truth_from(table: Table, images: Names, people: Names) -> GroundTruth:
+    """Raises on unknown images and bad numbers."""
+    person = people.find(table.column("person_id"))
+    ignore = np.zeros(len(table), bool)
+    if "ignore" in table.data.column_names:
+        ignore = pc.fill_null(table.column("ignore"), False).to_numpy().astype(bool)
+    return GroundTruth(
+        images.index(table, "image"), table.boxes(), np.where(person < 0, UNLABELLED, person), ignore
+    )
+
+
+def open_images(path: Path, *, camera_id: bool) -> Table:
+    """The images' columns; raises where an image repeats."""
+    table = open_table(path, ("image", "camera_id") if camera_id else ("image",))
+    table.refuse_repeats(("image",))
+    return table
+
+
+def gallery_lists_from(
+    gallery: pa.Table, query_ids: Sequence[str] | pa.Array | pa.ChunkedArray, images: Names
+) -> GalleryLists:
+    """Gallery lists from columns query_id, image_id, is_positive, x1..y2 (null where not positive).
+
+    `query_ids` gives the order of the queries. Raises where a row is of no such query or image.
+    """
+    queries = Names("query", pa.array(_strings(query_ids).to_pylist(), pa.string()))
+    table = Table(Path("gallery"), gallery)
+    boxes = np.stack([pc.fill_null(gallery[name], 0).to_numpy().astype(np.float64) for name in BOX], axis=1)
+    return GalleryLists.from_rows(
+        queries.index(table, "query_id"),
+        images.index(table, "image_id"),
+        gallery["is_positive"].to_numpy(),
+        boxes,
+        len(queries),
+    )
+
+
+def _strings(column: Iterable[str | None] | pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
+    if isinstance(column, pa.ChunkedArray):
+        return column.cast(pa.string())
+    if isinstance(column, pa.Array):
+        return pa.chunked_array([column]).cast(pa.string())
+    return pa.chunked_array([pa.array(column, pa.string())])
