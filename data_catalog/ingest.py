@@ -74,7 +74,9 @@ def fingerprint(
     """
     check_options(adapter, options)
     layout = adapter.discover(root, options)
-    names = {unit.source for unit in layout.units} | {name for unit in layout.units for name in unit.also}
+    names = {unit.source for unit in layout.units if unit.has_file} | {
+        name for unit in layout.units for name in unit.also
+    }
     annotations = hash_cache.digests(root, sorted(names | set(layout.shared)), rehash=rehash)
     pictures = sorted({name for unit in layout.units for name in unit.images})
     images = hash_cache.digests(root, pictures, rehash=rehash, progress=progress) if use.read else {}

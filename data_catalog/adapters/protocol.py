@@ -28,6 +28,8 @@ class Unit:
     split: str = "train"
     images: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+    has_file: bool = True
+    """Whether `source` is a file; where names alone say everything it is the images' folder."""
 
 
 @dataclass(frozen=True)

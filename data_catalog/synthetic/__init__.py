@@ -11,7 +11,7 @@ __all__ = [
     "PrwSpec",
     "Style",
     "write_mot17",
-    "write_prw",
     "write_protocol",
+    "write_prw",
     "write_prw_annotations",
 ]

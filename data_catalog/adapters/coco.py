@@ -1,0 +1,301 @@
+"""COCO JSON (Lin et al. 2014), with the keys of identities and cameras named by the user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data_catalog.adapters.protocol import Layout, Options, Unit
+from data_catalog.errors import CatalogError
+from data_catalog.jsonstream import top_level_arrays
+from data_catalog.paths import image_files, path_fault
+from data_catalog.rows import Rows, xywh_corners
+from data_catalog.schema import EXCLUDED, INVALID, SCOPE_DATASET, SCOPE_SEQUENCE
+
+PEOPLE = "person,pedestrian,people"
+LARGEST_ID = 1 << 62
+
+
+class Coco:
+    """Boxes are x, y, w, h, 0-based; `iscrowd` is an ignore region; other categories are `excluded` rejects.
+    """
+
+    name = "coco"
+    version = 1
+    options: Mapping[str, str] = {
+        "annotations": "JSON file; by default every .json in the root or its folder annotations",
+        "images": "folder of images; by default images, or else the root",
+        "split": "name of the split; by default train, val or test as the file's name says, else train",
+        "categories": f"names of the categories that are people (default {PEOPLE})",
+        "person_id": "key of an annotation's identity in the dataset; negative numbers mean unknown",
+        "track_id": "key of an annotation's identity within its sequence",
+        "sequence_id": "key of an image's sequence",
+        "camera_id": "key of an image's camera number",
+    }
+
+    def discover(self, root: Path, options: Options) -> Layout:
+        if not root.is_dir():
+            raise CatalogError(f"{root}: no such folder")
+        if options.get("person_id") and options.get("track_id"):
+            raise CatalogError("options person_id and track_id: give one of them")
+        sources = [options["annotations"]] if "annotations" in options else _json_files(root)
+        for source in sources:
+            if path_fault(source) or not (root / source).is_file():
+                raise CatalogError(f"{root} is no COCO dataset: no annotation file {source}")
+        if not sources:
+            raise CatalogError(f"{root} is no COCO dataset: no .json in it or in its folder annotations")
+        images = image_files(root, _image_folder(root, options), recursive=True)
+        units = [Unit(source, options.get("split") or _split_of(source), images) for source in sources]
+        return Layout(tuple(units))
+
+    def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
+        reader = _CocoReader(root, unit, options)
+        yield from reader.read()
+
+
+def _json_files(root: Path) -> list[str]:
+    found = [path for folder in (root, root / "annotations") for path in folder.glob("*.json")]
+    return sorted(path.relative_to(root).as_posix() for path in found)
+
+
+def _image_folder(root: Path, options: Options) -> str:
+    folder = options.get("images", "images" if (root / "images").is_dir() else "")
+    if folder and path_fault(folder):
+        raise CatalogError(f"option images={folder!r}: {path_fault(folder)}")
+    return folder
+
+
+def _split_of(source: str) -> str:
+    stem = Path(source).stem.lower()
+    return next((split for split in ("train", "val", "test") if split in stem), "train")
+
+
+class _CocoReader:
+    """Reads one JSON file: images and categories first, whatever their order in the file."""
+
+    def __init__(self, root: Path, unit: Unit, options: Options) -> None:
+        self.path = root / unit.source
+        self.unit = unit
+        self.options = options
+        self.folder = _image_folder(root, options)
+        self.people = frozenset(options.get("categories", PEOPLE).split(","))
+        self.category_names: dict[int, str] = {}
+        self.known: list[int] = []
+        self.names: list[str] = []
+        self.sequences: list[str | None] = []
+        self.images_read = 0
+        self.annotations_read = 0
+
+    def read(self) -> Iterator[Rows]:
+        head = frozenset({"images", "categories"})
+        seen: set[str] = set()
+        waiting = False
+        for key, part in top_level_arrays(self.path, head | {"annotations"}):
+            seen.add(key)
+            if key == "annotations":
+                waiting = waiting or not head <= seen
+                if not waiting:
+                    yield self._annotations(part)
+            else:
+                yield self._head(key, part)
+        if waiting:
+            self._index()
+            for _, part in top_level_arrays(self.path, frozenset({"annotations"})):
+                yield self._annotations(part)
+        if "images" not in seen:
+            raise CatalogError(f"{self.path}: no COCO JSON: it has no 'images'")
+
+    def _head(self, key: str, part: Sequence[Any]) -> Rows:
+        rows = Rows(self.unit.source)
+        if key == "images":
+            self._images(rows, part)
+            self._sorted = None
+            return rows
+        for category in part:
+            if not isinstance(category, dict) or type(category.get("id")) is not int:
+                raise CatalogError(f"{self.path}: a category has no id")
+            self.category_names[category["id"]] = str(category.get("name"))
+        return rows
+
+    _sorted: np.ndarray | None = None
+
+    def _index(self) -> None:
+        """Prepare the lookup of images by their number in the file."""
+        ids = np.array(self.known, np.int64)
+        self._order = np.argsort(ids, kind="stable")
+        self._sorted = ids[self._order]
+        if len(ids) > 1 and (self._sorted[1:] == self._sorted[:-1]).any():
+            twice = self._sorted[1:][self._sorted[1:] == self._sorted[:-1]][0]
+            raise CatalogError(f"{self.path}: image id {twice} is there twice")
+        self._name_array = pa.array(self.names, pa.string())
+
+    def _images(self, rows: Rows, part: Sequence[Any]) -> None:
+        columns: dict[str, list[Any]] = {name: [] for name in ("width", "height", "camera_id", "sequence_id")}
+        names: list[str] = []
+        for image in part:
+            self.images_read += 1
+            fault = _image_fault(image)
+            if fault is not None:
+                rows.reject(INVALID, "image_unreadable", fault, self.images_read)
+                continue
+            names.append(image["file_name"])
+            sequence = image.get(self.options.get("sequence_id", ""))
+            self.known.append(image["id"])
+            self.sequences.append(None if sequence is None else str(sequence))
+            columns["width"].append(_whole(image.get("width"), 1 << 20))
+            columns["height"].append(_whole(image.get("height"), 1 << 20))
+            columns["camera_id"].append(_whole(image.get(self.options.get("camera_id", "")), 1 << 15))
+            columns["sequence_id"].append(self.sequences[-1])
+        self.names += names
+        prefix = f"{self.folder}/" if self.folder else ""
+        rows.images(names, [prefix + name for name in names], self.unit.split, **columns)
+
+    def _annotations(self, part: Sequence[Any]) -> Rows:
+        rows = Rows(self.unit.source)
+        first = self.annotations_read + 1
+        self.annotations_read += len(part)
+        if self._sorted is None:
+            self._index()
+        usable, numbers = part, np.arange(first, first + len(part))
+        boxes = _boxes_of(part)
+        if boxes is None:
+            good = [_annotation_fault(entry) for entry in part]
+            for number, fault in zip(numbers.tolist(), good, strict=True):
+                if fault is not None:
+                    rows.reject(INVALID, "row_unreadable", fault, number)
+            usable = [entry for entry, fault in zip(part, good, strict=True) if fault is None]
+            numbers = numbers[[fault is None for fault in good]]
+            boxes = np.array([entry["bbox"] for entry in usable], np.float64).reshape(-1, 4)
+        self._add(rows, usable, numbers, boxes)
+        return rows
+
+    def _add(self, rows: Rows, part: Sequence[Any], numbers: np.ndarray, boxes: np.ndarray) -> None:
+        assert self._sorted is not None
+        image = np.array([entry["image_id"] for entry in part], np.int64)
+        place = np.minimum(np.searchsorted(self._sorted, image), max(len(self._sorted) - 1, 0))
+        known = self._sorted[place] == image if len(self._sorted) else np.zeros(len(image), bool)
+        categories = np.array([entry["category_id"] for entry in part], np.int64)
+        people = [number for number, name in self.category_names.items() if name in self.people]
+        person = np.isin(categories, people)
+        self._reject(rows, part, numbers, known, person, categories)
+        taken = np.flatnonzero(known & person)
+        if not len(taken):
+            return
+        entries = [part[i] for i in taken.tolist()] if len(taken) < len(part) else part
+        ordinal = self._order[place[taken]]
+        crowd = [entry.get("iscrowd", 0) in (1, True) for entry in entries]
+        ids, raw, scope = self._identities(entries, ordinal, crowd)
+        names = self._name_array.take(pa.array(ordinal))
+        annotation = [
+            str(entry.get("id", number))
+            for entry, number in zip(entries, numbers[taken].tolist(), strict=True)
+        ]
+        rows.boxes(
+            names,
+            xywh_corners(boxes[taken]),
+            self.unit.split,
+            numbers[taken],
+            box_id=_joined(names, annotation),
+            category_raw=categories[taken].clip(-(1 << 31), (1 << 31) - 1),
+            ignore=crowd,
+            ignore_reason=["crowd" if flag else None for flag in crowd] if any(crowd) else None,
+            person_id=ids,
+            person_id_raw=raw,
+            person_scope=scope,
+        )
+
+    def _identities(
+        self, entries: Sequence[Any], ordinal: np.ndarray, crowd: Sequence[bool]
+    ) -> tuple[list[str | None] | None, list[str | None] | None, str | None]:
+        key = self.options.get("person_id") or self.options.get("track_id")
+        if key is None:
+            return None, None, None
+        found = [entry.get(key) for entry in entries]
+        raw = [None if value is None else str(value) for value in found]
+        known = [
+            value if not hidden and value is not None and not value.startswith("-") else None
+            for value, hidden in zip(raw, crowd, strict=True)
+        ]
+        if "person_id" in self.options:
+            return known, raw, SCOPE_DATASET
+        sequences = [self.sequences[i] for i in ordinal.tolist()]
+        known = [
+            None if value is None else f"{sequence}/{value}"
+            for value, sequence in zip(known, sequences, strict=True)
+        ]
+        return known, raw, SCOPE_SEQUENCE
+
+    def _reject(
+        self,
+        rows: Rows,
+        part: Sequence[Any],
+        numbers: np.ndarray,
+        known: np.ndarray,
+        person: np.ndarray,
+        categories: np.ndarray,
+    ) -> None:
+        for index in np.flatnonzero(~known).tolist():
+            detail = f"image_id {part[index]['image_id']} is not among the images"
+            rows.reject(INVALID, "image_unknown", detail, int(numbers[index]))
+        for index in np.flatnonzero(known & ~person).tolist():
+            number = int(categories[index])
+            name = self.category_names.get(number)
+            if name is None:
+                rows.reject(INVALID, "category_unknown", f"category {number}", int(numbers[index]))
+            else:
+                rows.reject(EXCLUDED, "not_a_person", f"category {number}: {name}", int(numbers[index]))
+
+
+def _joined(names: pa.Array, numbers: Sequence[str]) -> pa.Array:
+    import pyarrow.compute as pc
+
+    return pc.binary_join_element_wise(names, pa.array(numbers, pa.string()), "#")
+
+
+def _boxes_of(part: Sequence[Any]) -> np.ndarray | None:
+    """The boxes of all annotations, or None when any is not as it should be."""
+    try:
+        boxes = np.array([entry["bbox"] for entry in part], np.float64)
+        images = [type(entry["image_id"]) is int and type(entry["category_id"]) is int for entry in part]
+    except (TypeError, ValueError, KeyError):
+        return None
+    if boxes.shape != (len(part), 4) or not all(images):
+        return None
+    return (
+        None
+        if any(abs(e["image_id"]) > LARGEST_ID or abs(e["category_id"]) > LARGEST_ID for e in part)
+        else boxes
+    )
+
+
+def _annotation_fault(entry: Any) -> str | None:
+    if not isinstance(entry, dict):
+        return "an annotation is no object"
+    for key in ("image_id", "category_id"):
+        value = entry.get(key)
+        if type(value) is not int or abs(value) > LARGEST_ID:
+            return f"{key} is no number of an entry: {str(value)[:40]!r}"
+    box = entry.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(type(v) in (int, float) for v in box):
+        return f"bbox is not four numbers: {str(box)[:60]!r}"
+    return "bbox is out of range" if any(abs(v) > 1e30 for v in box) else None
+
+
+def _image_fault(image: Any) -> str | None:
+    if not isinstance(image, dict):
+        return "an image is no object"
+    if type(image.get("id")) is not int or abs(image["id"]) > LARGEST_ID:
+        return f"its id is no whole number: {str(image.get('id'))[:40]!r}"
+    name = image.get("file_name")
+    if not isinstance(name, str):
+        return "it has no file_name"
+    fault = path_fault(name)
+    return None if fault is None else f"{fault}: {name[:80]!r}"
+
+
+def _whole(value: Any, limit: int) -> int | None:
+    return value if type(value) is int and 0 <= value < limit else None
