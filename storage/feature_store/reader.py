@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
@@ -98,7 +99,7 @@ class MemoryReader(FeatureReader):
     def __init__(self, array: np.ndarray, read_index: Callable[[], pa.Table]) -> None:
         super().__init__(array.shape, array.dtype, read_index)
         self.array = array
-        self._flat = array.reshape(array.shape[0], -1)
+        self._flat = array.reshape(array.shape[0], math.prod(array.shape[1:]))
 
     def _fill(self, indices: np.ndarray, out: np.ndarray) -> None:
         # The indices are checked, and "clip" spares the copy that "raise" makes of its output.

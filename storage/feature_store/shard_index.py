@@ -61,7 +61,8 @@ def _check_extents(
     if layout.has_fixed_rows:
         wrong |= present & (lengths != layout.row_bytes)
     if file_bytes is not None:
-        wrong |= present & (lengths > file_bytes - offsets)
+        rows_end = file_bytes - (layout.index_bytes if layout.index_at_end else 0)
+        wrong |= present & (lengths > rows_end - offsets)
     if wrong.any():
         slot = int(np.flatnonzero(wrong)[0])
         raise StorageError(

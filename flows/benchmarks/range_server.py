@@ -1,0 +1,94 @@
+"""A stand-in for object storage: an HTTP server of a folder, with ranges and a delay for each request.
+
+`python -m flows.benchmarks.range_server FOLDER --delay 0.02` prints its port and serves until it is ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 512
+    daemon_threads = True
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def __init__(self, *args: Any, folder: Path, delay: float) -> None:
+        self._folder = folder.resolve()
+        self._delay = delay
+        super().__init__(*args)
+
+    def do_GET(self) -> None:
+        time.sleep(self._delay)
+        path = (self._folder / self.path.lstrip("/")).resolve()
+        if not path.is_relative_to(self._folder) or not path.is_file():
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start, stop = self._extent(size)
+            is_part = "Range" in self.headers
+            self.send_response(HTTPStatus.PARTIAL_CONTENT if is_part else HTTPStatus.OK)
+            if is_part:
+                self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")
+            self.send_header("Content-Length", str(stop - start))
+            self.end_headers()
+            while start < stop:
+                start += os.sendfile(self.connection.fileno(), file.fileno(), start, stop - start)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing of each request."""
+
+    def _extent(self, size: int) -> tuple[int, int]:
+        """First and last + 1 byte of the answer."""
+        match = _RANGE.fullmatch(self.headers.get("Range", ""))
+        if not match:
+            return 0, size
+        first, last = match.groups()
+        if not first:
+            return max(0, size - int(last)), size
+        return int(first), min(int(last) + 1, size) if last else size
+
+
+@contextmanager
+def serve(folder: Path, delay: float) -> Iterator[str]:
+    """Serve `folder` from a process of its own, `delay` seconds a request; yields the URL."""
+    command = [sys.executable, "-m", "flows.benchmarks.range_server", str(folder), "--delay", str(delay)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(server.stdout.readline())}"
+        finally:
+            server.terminate()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Serve a folder over HTTP with ranges and a delay.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds a request")
+    options = parser.parse_args()
+    handler = partial(_Handler, folder=options.folder, delay=options.delay)
+    with _Server(("127.0.0.1", 0), handler) as server:
+        print(server.server_port, flush=True)
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

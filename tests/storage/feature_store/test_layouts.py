@@ -1,0 +1,142 @@
+"""Arrays that other clients wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorstore
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+
+from storage.errors import StorageError
+from storage.feature_store import open_features
+
+SHAPE = (600, 4, 3, 2)
+
+
+def create(path: Path, **options: Any) -> zarr.Array:
+    return zarr.create_group(path).create_array(
+        "features",
+        shape=SHAPE,
+        dtype="float16",
+        **{"chunks": (1, 4, 3, 2), "shards": (256, 4, 3, 2), "compressors": None, **options},
+    )
+
+
+@pytest.fixture
+def rows() -> np.ndarray:
+    return np.random.default_rng(5).standard_normal(SHAPE).astype(np.float16)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"compressors": ZstdCodec(level=3)},
+        {"compressors": Crc32cCodec()},
+        {"compressors": [ZstdCodec(level=3), Crc32cCodec()]},
+        {"chunk_key_encoding": {"name": "default", "separator": "."}},
+        {"chunk_key_encoding": {"name": "v2", "separator": "."}},
+        {"chunk_key_encoding": {"name": "v2", "separator": "/"}},
+        {"shards": (600, 4, 3, 2)},
+    ],
+)
+@pytest.mark.parametrize("tier", ["disk", "remote", "memory"])
+def test_layouts_that_are_read_directly(tmp_path: Path, rows, options, tier):
+    create(tmp_path / "store", **options)[:] = rows
+    for path in (tmp_path / "store", tmp_path / "store" / "features"):
+        reader = open_features(path, tier, check_crc=True)
+        indices = np.array([599, 0, 0, 256, 255])
+        assert np.array_equal(reader.rows(indices), rows[indices])
+
+
+@pytest.mark.parametrize("tier", ["disk", "remote", "memory"])
+def test_reordered_and_missing_rows_and_shards(tmp_path: Path, rows, tier):
+    array = create(tmp_path / "store", fill_value=7)
+    generator = np.random.default_rng(0)
+    expected = np.full(SHAPE, 7, np.float16)
+    for row in generator.permutation(200):  # row by row: each write appends to the shard in that order
+        array[row] = expected[row] = rows[row]
+    array[520:530] = expected[520:530] = rows[520:530]
+    assert not (tmp_path / "store/features/c/1/0/0/0").exists()
+    reader = open_features(tmp_path / "store", tier)
+    assert np.array_equal(reader.rows(np.arange(600)), expected)
+    indices = generator.integers(0, 600, (7, 30))
+    assert np.array_equal(reader.rows(indices), expected[indices])
+
+
+def test_chunks_that_lie_in_another_order_in_the_file(tmp_path: Path, rows):
+    """Not what a client happens to do, but what the index allows: rows reversed, with gaps."""
+    create(tmp_path / "store")[:] = rows
+    file = tmp_path / "store/features/c/0/0/0/0"
+    content = file.read_bytes()
+    records = np.frombuffer(content, np.uint8, 256 * 48).reshape(256, 48)
+    from storage.feature_store.shard_index import ShardIndex, encode_index
+
+    offsets = np.arange(256)[::-1] * 50
+    body = np.zeros((256, 50), np.uint8)
+    body[::-1, :48] = records
+    file.write_bytes(body.tobytes() + encode_index(ShardIndex(offsets.astype(np.int64), np.full(256, 48))))
+    assert np.array_equal(zarr.open(tmp_path / "store")["features"][:], rows)
+    assert np.array_equal(open_features(tmp_path / "store", "disk").rows(np.arange(600)), rows)
+
+
+def test_index_at_the_start_as_tensorstore_writes_it(tmp_path: Path, rows):
+    sharding = {
+        "name": "sharding_indexed",
+        "configuration": {
+            "chunk_shape": [1, 4, 3, 2],
+            "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+            "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+            "index_location": "start",
+        },
+    }
+    grid = {"name": "regular", "configuration": {"chunk_shape": [256, 4, 3, 2]}}
+    tensorstore.open(
+        {
+            "driver": "zarr3",
+            "kvstore": {"driver": "file", "path": str(tmp_path / "store")},
+            "metadata": {"shape": SHAPE, "data_type": "float16", "chunk_grid": grid, "codecs": [sharding]},
+            "create": True,
+        }
+    ).result().write(rows).result()
+    for tier in ("disk", "remote"):
+        assert np.array_equal(
+            open_features(tmp_path / "store", tier).rows([599, 0, 300]), rows[[599, 0, 300]]
+        )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"shards": None},
+        {"compressors": BloscCodec()},
+        {"chunks": (2, 4, 3, 2)},
+        {"chunks": (1, 2, 3, 2), "shards": None},
+    ],
+)
+def test_other_layouts_go_through_tensorstore(tmp_path: Path, rows, options, caplog):
+    create(tmp_path / "store", **options)[:] = rows
+    with caplog.at_level("INFO"):
+        reader = open_features(tmp_path / "store")
+    assert "through TensorStore" in caplog.text
+    indices = np.array([599, 0, 0, 256, 255])
+    assert np.array_equal(reader.rows(indices), rows[indices])
+    assert np.array_equal(open_features(tmp_path / "store", "memory").rows(indices), rows[indices])
+    with pytest.raises(StorageError, match="rows cannot be read straight from its files"):
+        open_features(tmp_path / "store", "disk")
+
+
+@pytest.mark.parametrize("tier", ["disk", "remote"])
+def test_a_flipped_byte_is_found_by_a_crc_on_demand(tmp_path: Path, rows, tier):
+    create(tmp_path / "store", compressors=Crc32cCodec())[:] = rows
+    file = tmp_path / "store/features/c/0/0/0/0"
+    content = bytearray(file.read_bytes())
+    content[52 * 3 + 5] ^= 1
+    file.write_bytes(content)
+    assert not np.array_equal(open_features(tmp_path / "store", tier).rows([3]), rows[[3]])
+    with pytest.raises(StorageError, match=r"row 3 .* CRC-32C"):
+        open_features(tmp_path / "store", tier, check_crc=True).rows([3])

@@ -1,0 +1,103 @@
+"""Stores behind URLs: a real HTTP server with ranges, a real S3 server, and fsspec's memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import fsspec
+import numpy as np
+import pytest
+from moto.server import ThreadedMotoServer
+
+from flows.benchmarks.range_server import serve
+from storage.errors import StorageError
+from storage.feature_store import open_features
+
+N_ROWS = 600
+
+
+@pytest.fixture(params=["http", "s3", "memory"])
+def remote_root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, dict]]:
+    """The URL at which `tmp_path` appears (after a call of `upload`), and options for its file system."""
+    if request.param == "http":
+        with serve(tmp_path, delay=0) as url:
+            yield url, {}
+    elif request.param == "memory":
+        yield f"memory://{tmp_path.name}", {}
+    else:
+        server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        server.start()
+        host, port = server.get_host_and_port()
+        yield "s3://bucket", {"endpoint_url": f"http://{host}:{port}", "key": "k", "secret": "s"}
+        server.stop()
+
+
+def upload(folder: Path, url: str, options: dict) -> None:
+    if not url.startswith("http"):
+        system, path = fsspec.core.url_to_fs(url, **options)
+        system.mkdirs(path, exist_ok=True)
+        system.put(str(folder), f"{path}/{folder.name}", recursive=True)
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_rows_from_a_url(make_store, make_rows, remote_root, compression):
+    url, options = remote_root
+    rows = make_rows(N_ROWS)
+    upload(make_store(rows, compression=compression), url, options)
+    reader = open_features(f"{url}/store", storage_options=options)
+    assert reader.tier == "remote"
+    indices = np.random.default_rng(0).integers(0, N_ROWS, (5, 40))
+    assert np.array_equal(reader.rows(indices), rows[indices])
+    assert np.array_equal(reader.rows(np.arange(N_ROWS)), rows)
+    assert reader.index.num_rows == N_ROWS
+    in_memory = open_features(f"{url}/store", memory_budget=rows.nbytes, storage_options=options)
+    assert in_memory.tier == "memory"
+    assert np.array_equal(in_memory.rows(indices), rows[indices])
+    with pytest.raises(StorageError, match="is no feature store"):
+        open_features(f"{url}/absent", storage_options=options)
+    with pytest.raises(StorageError, match="not on this machine"):
+        open_features(f"{url}/store", "disk", storage_options=options)
+
+
+def test_damage_behind_a_url_is_named(make_store, make_rows, tmp_path: Path):
+    path = make_store(make_rows(N_ROWS))
+    (path / "features/c/2/0/0/0").unlink()
+    file = path / "features/c/1/0/0/0"
+    content = bytearray(file.read_bytes())
+    content[-50] ^= 1
+    file.write_bytes(content)
+    (path / "features/c/0/0/0/0").write_bytes(content[:100])
+    with serve(tmp_path, delay=0) as url:
+        reader = open_features(f"{url}/store")
+        with pytest.raises(StorageError, match=r"shard 0 .* is truncated"):
+            reader.rows([3])
+        with pytest.raises(StorageError, match=r"shard 1 .* CRC-32C"):
+            reader.rows([511])
+        with pytest.raises(StorageError, match=r"shard 2 \(rows 512 to 599\) is missing"):
+            reader.rows([512])
+
+
+def test_a_server_that_is_not_there():
+    with pytest.raises(StorageError, match="cannot be opened"):
+        open_features("http://127.0.0.1:9/store")
+    with pytest.raises(StorageError, match="cannot be opened"):
+        open_features("nosuch://somewhere/store")
+
+
+def test_a_batch_costs_about_one_round_trip(make_store, make_rows, tmp_path: Path):
+    rows = make_rows(2000)
+    make_store(rows)
+    generator = np.random.default_rng(0)
+    seconds = []
+    with serve(tmp_path, delay=0.02) as url:
+        reader = open_features(f"{url}/store")
+        reader.rows(np.arange(0, 2000, 256))
+        for _ in range(5):
+            indices = generator.integers(0, 2000, 128)
+            start = time.perf_counter()
+            assert np.array_equal(reader.rows(indices), rows[indices])
+            seconds.append(time.perf_counter() - start)
+    assert median(seconds) < 0.5  # 128 requests one after another take 2.6 s
