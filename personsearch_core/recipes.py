@@ -246,6 +246,7 @@ class Objective(Recipe):
     unlabelled_temperature: PositiveFloat | None = None
     """`ioim`: the temperature of the unlabelled entries."""
     momentum: Probability | None = None
+    """What a memory keeps of its old value: OIM's table, and the centres of `center` (1 - Wen et al.'s rate)."""
     queue: PositiveInt | None = None
     threshold: float | None = None
     """`iel`: cosine similarity above which an unlabelled person takes an identity."""
@@ -280,6 +281,10 @@ class ReidRecipe(Recipe):
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"
     schedule: Schedule = Schedule()
     gradient_clip: PositiveFloat | None = None
+    fused_optimiser: bool = True
+    """One kernel for all parameters; rounds otherwise than the plain loop, so it is part of the recipe."""
+    cuda_graphs: bool = False
+    """With `compute.compile`, on CUDA: the branch is replayed as a graph, which pays where launches dominate."""
     held_out_identities: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Part of the identities watched during training, split by connected components of shared images."""
     validate_every_epochs: PositiveInt = 10

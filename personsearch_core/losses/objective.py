@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from personsearch_core.identities import UNLABELLED
 from personsearch_core.losses.distances import full_precision
-
-UNLABELLED = -1
-"""Label of a row without identity, in batches inside training; the catalog has null."""
 
 
 @dataclass(frozen=True)

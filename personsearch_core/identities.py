@@ -1,0 +1,136 @@
+"""Who is on each row of a feature store, and which people are held out to watch training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from personsearch_core.errors import PersonSearchError
+
+logger = logging.getLogger(__name__)
+
+IntArray = npt.NDArray[np.int64]
+UNLABELLED = -1
+"""Number of a row without identity, in arrays inside training; the catalog has null."""
+
+
+@dataclass(frozen=True)
+class ReidLabels:
+    """Labels of the n rows of a feature store, as numbers.
+
+    identity (n,): index into `names`, `UNLABELLED` where nobody knows. image, box (n,): equal where rows show
+    the same image, the same box. plain (n,): False for mirrored and jittered views of a box.
+    """
+
+    identity: IntArray
+    image: IntArray
+    box: IntArray
+    plain: npt.NDArray[np.bool_]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.identity)
+
+    @classmethod
+    def from_columns(
+        cls,
+        person_ids: Sequence[str | None],
+        image_ids: Sequence[str],
+        box_ids: Sequence[str] | None = None,
+        views: Sequence[str] | None = None,
+    ) -> ReidLabels:
+        """From the columns of a store's index; by default every row is a plain view of a box of its own.
+
+        Identities of different datasets must have different names, images too. Raises where the columns
+        differ in length.
+        """
+        count = len(person_ids)
+        for name, column in (("image_ids", image_ids), ("box_ids", box_ids), ("views", views)):
+            if column is not None and len(column) != count:
+                raise PersonSearchError(f"{name} has {len(column)} rows, person_ids has {count}")
+        known = np.array([person is not None for person in person_ids], dtype=bool)
+        names, numbers = np.unique(
+            np.array([p for p in person_ids if p is not None], str), return_inverse=True
+        )
+        identity = np.full(count, UNLABELLED, dtype=np.int64)
+        identity[known] = numbers
+        return cls(
+            identity=identity,
+            image=_numbered(image_ids),
+            box=np.arange(count) if box_ids is None else _numbered(box_ids),
+            plain=np.array(
+                [view == "plain" for view in views] if views is not None else np.ones(count), bool
+            ),
+            names=tuple(names.tolist()),
+        )
+
+
+@dataclass(frozen=True)
+class IdentitySplit:
+    """Numbers of the rows to train on, and of those to watch on: plain views of the people held out."""
+
+    training: IntArray
+    held_out: IntArray
+
+
+def hold_out_identities(labels: ReidLabels, part: float, seed: int) -> IdentitySplit:
+    """Hold out about `part` of the identities, together with every image they appear in.
+
+    Identities that share an image, directly or over others, are held out together or not at all, so that no
+    held-out person, nor the scene around one, is trained on. Whole groups are taken in a seeded order as long
+    as they fit. Raises where no group fits, or where fewer than two people would be held out.
+    """
+    if part == 0:
+        return IdentitySplit(np.arange(len(labels)), np.empty(0, np.int64))
+    known = labels.identity != UNLABELLED
+    n_identities = len(labels.names)
+    group = _groups(labels.identity[known], labels.image[known], n_identities)
+    sizes = np.bincount(group)
+    wanted = round(part * n_identities)
+    taken = _fill(np.random.default_rng((seed, 1)).permutation(len(sizes)), sizes, wanted)
+    if sizes[taken].sum() < 2:
+        raise PersonSearchError(
+            f"held_out_identities={part} asks for {wanted} of {n_identities} identities, but people who "
+            f"share images form {len(sizes)} groups, the smallest of {sizes.min(initial=0)}, the largest of "
+            f"{sizes.max(initial=0)}: no two people fit. Ask for a larger part, or for 0"
+        )
+    if sizes[taken].sum() < 0.5 * wanted:
+        logger.warning(
+            "%d identities are held out where %d were asked for: people who share images go together",
+            sizes[taken].sum(),
+            wanted,
+        )
+    is_held_out = np.isin(group, taken)
+    of_held_out = np.zeros(len(labels), dtype=bool)
+    of_held_out[known] = is_held_out[labels.identity[known]]
+    in_their_images = np.isin(labels.image, labels.image[of_held_out])
+    return IdentitySplit(np.flatnonzero(~in_their_images), np.flatnonzero(of_held_out & labels.plain))
+
+
+def _fill(order: IntArray, sizes: IntArray, wanted: int) -> IntArray:
+    taken, total = [], 0
+    for group in order:
+        if total + sizes[group] <= wanted:
+            taken.append(group)
+            total += int(sizes[group])
+    return np.array(taken, dtype=np.int64)
+
+
+def _groups(identity: IntArray, image: IntArray, n_identities: int) -> IntArray:
+    """Group number of every identity: connected components of the graph of identities and images."""
+    n_images = int(image.max(initial=-1)) + 1
+    size = n_identities + n_images
+    links = coo_array((np.ones(len(identity), bool), (identity, n_identities + image)), shape=(size, size))
+    _, component = connected_components(links, directed=False)
+    _, group = np.unique(component[:n_identities], return_inverse=True)
+    return group.astype(np.int64)
+
+
+def _numbered(names: Sequence[str]) -> IntArray:
+    return np.unique(np.array(names, dtype=str), return_inverse=True)[1].astype(np.int64)

@@ -1,0 +1,128 @@
+"""P x K batches: so many identities, so many rows of each (Hermans et al. 2017, section 2)."""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+
+import numpy as np
+
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.identities import UNLABELLED, IntArray, ReidLabels
+
+logger = logging.getLogger(__name__)
+
+
+class PKSampler:
+    """Batches of `identities_per_batch` x `shots` rows, then `unlabelled_per_batch` unlabelled ones.
+
+    An epoch shows every identity once, in an order drawn from (seed, epoch); the last batch is filled up with
+    identities from the epoch's start. The rows of an identity in a batch are of different boxes while it has
+    enough of them; then further views of its boxes are used, and only then are rows repeated. An identity
+    with a single row has no positive and is left out: `left_out` names them.
+
+    Everything is a function of (seed, step): step s is batch `s % steps_per_epoch` of epoch
+    `s // steps_per_epoch`, so that a run is resumed from its step number alone.
+    """
+
+    def __init__(
+        self,
+        labels: ReidLabels,
+        rows: IntArray,
+        identities_per_batch: int,
+        shots: int,
+        unlabelled_per_batch: int = 0,
+        seed: int = 0,
+    ) -> None:
+        """`rows` are the numbers of the rows to train on. Raises where they cannot fill a batch."""
+        self._seed = seed
+        self._shots = shots
+        self._per_batch = identities_per_batch
+        self._unlabelled_per_batch = unlabelled_per_batch
+        identity = labels.identity[rows]
+        self._unlabelled = rows[identity == UNLABELLED]
+        self._rows_of: list[list[IntArray]] = []
+        self.names: list[str] = []
+        """The training identities; their order numbers the classes of `class_of_row`."""
+        self.left_out: list[str] = []
+        self.class_of_row = np.full(len(labels), UNLABELLED, dtype=np.int64)
+        """(n,) class of every row of the store, `UNLABELLED` where it has none or is not trained on."""
+        for number, members in _grouped(identity, rows):
+            if number == UNLABELLED:
+                continue
+            if len(members) < 2:
+                self.left_out.append(labels.names[number])
+                continue
+            self.class_of_row[members] = len(self.names)
+            self.names.append(labels.names[number])
+            self._rows_of.append([views for _, views in _grouped(labels.box[members], members)])
+        self._check()
+        self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.names) // self._per_batch)
+
+    def position(self, step: int) -> tuple[int, int]:
+        """(epoch, batch within it) of a step."""
+        return divmod(step, self.steps_per_epoch)
+
+    def batch(self, step: int) -> IntArray:
+        """Row numbers (P*K + U,) of a step's batch: K rows of each identity in turn, then unlabelled ones."""
+        epoch, position = self.position(step)
+        return self._epoch(epoch)[position]
+
+    def epoch(self, epoch: int) -> IntArray:
+        """All batches (steps_per_epoch, P*K + U) of an epoch."""
+        return self._epoch(epoch)
+
+    def _draw_epoch(self, epoch: int) -> IntArray:
+        generator = np.random.default_rng((self._seed, epoch))
+        order = generator.permutation(len(self.names))
+        filled = np.resize(order, (self.steps_per_epoch, self._per_batch))
+        batches = [
+            np.concatenate(
+                [
+                    *(self._draw_shots(generator, self._rows_of[identity]) for identity in identities),
+                    generator.choice(self._unlabelled, self._unlabelled_per_batch, replace=False),
+                ]
+            )
+            for identities in filled
+        ]
+        return np.stack(batches)
+
+    def _draw_shots(self, generator: np.random.Generator, boxes: list[IntArray]) -> IntArray:
+        """One view of each box in random order, then second views, ...; all again while shots are missing."""
+        order = generator.permutation(len(boxes))[: self._shots]
+        views = [generator.permutation(boxes[box]) for box in order]
+        most_views = max(len(rows) for rows in views) if len(views) < self._shots else 1
+        by_round = [rows[n] for n in range(most_views) for rows in views if n < len(rows)]
+        return np.resize(np.array(by_round, dtype=np.int64), self._shots)
+
+    def _check(self) -> None:
+        if self.left_out:
+            logger.warning(
+                "%d identities have a single row, so no positive pair, and are left out: %s%s",
+                len(self.left_out),
+                ", ".join(self.left_out[:5]),
+                " ..." if len(self.left_out) > 5 else "",
+            )
+        if len(self.names) < self._per_batch:
+            raise PersonSearchError(
+                f"identities_per_batch is {self._per_batch}, but only {len(self.names)} identities with two "
+                f"or more rows are there to train on ({len(self.left_out)} have a single one): lower it, "
+                "hold fewer out, or use a larger view"
+            )
+        if len(self._unlabelled) < self._unlabelled_per_batch:
+            raise PersonSearchError(
+                f"unlabelled_per_batch is {self._unlabelled_per_batch}, but the store has "
+                f"{len(self._unlabelled)} unlabelled rows to train on: lower it, or make the features with "
+                "boxes: all"
+            )
+
+
+def _grouped(keys: IntArray, rows: IntArray) -> list[tuple[int, IntArray]]:
+    """(key, the rows that have it) for every key, ascending; rows keep their order."""
+    order = np.argsort(keys, kind="stable")
+    unique, starts = np.unique(keys[order], return_index=True)
+    return list(zip(unique.tolist(), np.split(rows[order], starts[1:]), strict=True))

@@ -1,0 +1,68 @@
+"""Optimisers, rates, precision: what every trainer of this package does alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from personsearch_core.recipes import Compute
+
+AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def build_optimiser(
+    kind: Literal["sgd", "adam", "adamw"],
+    parameters: Iterable[nn.Parameter],
+    *,
+    lr: float,
+    weight_decay: float = 0.0,
+    momentum: float = 0.9,
+    fused: bool = False,
+) -> torch.optim.Optimizer:
+    """An optimiser over the parameters that want a gradient; `momentum` is for `sgd` alone.
+
+    `fused` updates all parameters in one kernel.
+    """
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    if kind == "sgd":
+        return torch.optim.SGD(trainable, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fused)
+    optimiser = torch.optim.AdamW if kind == "adamw" else torch.optim.Adam
+    return optimiser(trainable, lr=lr, weight_decay=weight_decay, fused=fused)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of every group."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
+def autocast(compute: Compute, device: torch.device) -> torch.autocast:
+    """The context in which a forward pass runs at the recipe's precision; does nothing for fp32."""
+    dtype = AUTOCAST_DTYPES.get(compute.precision)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def gradient_scaler(compute: Compute, device: torch.device) -> torch.amp.GradScaler:
+    """Loss scaling for fp16, whose gradients underflow; passes everything through otherwise."""
+    return torch.amp.GradScaler(device.type, enabled=compute.precision == "fp16")
+
+
+def take_step(
+    loss: Tensor,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    clip: float | None = None,
+) -> Tensor:
+    """Backward pass, clipping of the gradient's norm, an optimiser step; returns the norm before clipping."""
+    optimiser.zero_grad(set_to_none=True)
+    scaler.scale(loss).backward()
+    scaler.unscale_(optimiser)
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)
+    scaler.step(optimiser)
+    scaler.update()
+    return norm

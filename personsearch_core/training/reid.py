@@ -1,0 +1,324 @@
+"""Step two of the method: train the branch from cached features of the shared layers, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.identities import IntArray, ReidLabels, hold_out_identities
+from personsearch_core.losses.build import WeightedSum, build_objective
+from personsearch_core.losses.objective import Batch
+from personsearch_core.recipes import ReidRecipe
+from personsearch_core.sampling import PKSampler
+from personsearch_core.schedules import rate_factor
+from personsearch_core.training.held_out import held_out_search
+from personsearch_core.training.loop import (
+    LoopSettings,
+    Metrics,
+    Progress,
+    discard_work,
+    ignore_progress,
+    never_stop,
+    run_loop,
+)
+from personsearch_core.training.metrics_log import finish_history
+from personsearch_core.training.optimisation import (
+    autocast,
+    build_optimiser,
+    gradient_scaler,
+    set_rate,
+    take_step,
+)
+from personsearch_core.training.row_batches import RowBatches, RowReader, open_batches
+from personsearch_core.training.watching import BestWeights, CollapseWatch, embedding_statistics
+
+MEMORY_BUDGET = 4 * 2**30
+"""Bytes up to which all rows are held in memory."""
+
+
+@dataclass(frozen=True)
+class ReidResult:
+    """A finished training; `branch.safetensors`, `branch.json` and `history.parquet` lie in its directory."""
+
+    steps: int
+    kept_steps: int
+    """Steps after which the kept weights were reached."""
+    metrics: dict[str, float]
+    """Last values of the history, and the kept weights' validation where people were held out."""
+    training_identities: int
+    held_out_identities: int
+    left_out: tuple[str, ...]
+    """Identities with a single row, which have no positive pair."""
+
+
+def train_reid(
+    recipe: ReidRecipe,
+    branch: nn.Module,
+    reader: RowReader,
+    labels: ReidLabels,
+    work_dir: Path,
+    *,
+    device: torch.device | str = "cpu",
+    memory_budget: int = MEMORY_BUDGET,
+    threads: int = 1,
+    settings: LoopSettings | None = None,
+    progress: Progress = ignore_progress,
+    should_stop: Callable[[], bool] = never_stop,
+) -> ReidResult:
+    """Train `branch`, in place, on the rows of a feature store.
+
+    branch
+        pooled maps or crops (B, *row) -> embeddings (B, `recipe.branch.embedding_dim`), not normalised.
+    reader, labels
+        the rows (N, *row) and who is on them; rows without identity are drawn only as `unlabelled_per_batch`.
+    work_dir
+        where a run that was interrupted goes on, and where its results lie.
+    memory_budget, threads
+        stores of up to so many bytes are held in memory; others are read ahead by so many threads.
+
+    Writes `branch.safetensors`, `branch.json`, `history.parquet`, and TensorBoard's `logs/`. Equal recipes,
+    weights and rows give equal bytes on one type of machine, whatever the interruptions. Raises
+    `PersonSearchError` before the first step for what cannot be trained on, `CollapseError`, and
+    `NonFiniteError` and `Interrupted` as `run_loop` does.
+    """
+    device = torch.device(device)
+    _check_inputs(recipe, branch, reader, labels)
+    split = hold_out_identities(labels, recipe.held_out_identities, recipe.seed)
+    sampler = PKSampler(
+        labels,
+        split.training,
+        recipe.identities_per_batch,
+        recipe.shots,
+        recipe.unlabelled_per_batch,
+        recipe.seed,
+    )
+    batch_rows = recipe.identities_per_batch * recipe.shots + recipe.unlabelled_per_batch
+    batches = open_batches(reader, batch_rows, device, memory_budget=memory_budget, threads=threads)
+    with closing(_Training(recipe, branch, batches, sampler, labels, split.held_out, device)) as training:
+        steps = run_loop(
+            training.step,
+            total_steps=training.phase_ends[-1],
+            state=training.state,
+            work_dir=work_dir,
+            describe_batch=training.describe_batch,
+            after_step=training.validate_when_due,
+            watch=training.collapse,
+            is_finished=training.is_finished,
+            must_be_finite=("loss",) if training.scaler.is_enabled() else ("loss", "gradient_norm"),
+            settings=settings or LoopSettings(flush_steps=1 if device.type == "cpu" else 10),
+            progress=progress,
+            should_stop=should_stop,
+        )
+    if recipe.keep == "best":
+        branch.load_state_dict(training.best.weights)
+    history = finish_history(work_dir)
+    last = {
+        name: column[-1].as_py() for name, column in zip(history.column_names, history.columns, strict=True)
+    }
+    if split.held_out.size:
+        last["validation/best_mAP"] = training.best.score
+    result = ReidResult(
+        steps=steps,
+        kept_steps=training.best.steps if recipe.keep == "best" else steps,
+        metrics={name: value for name, value in last.items() if value is not None and name != "step"},
+        training_identities=len(sampler.names),
+        held_out_identities=len(np.unique(labels.identity[split.held_out])),
+        left_out=tuple(sampler.left_out),
+    )
+    _write_results(recipe, branch, result, work_dir)
+    discard_work(work_dir)
+    return result
+
+
+def _check_inputs(recipe: ReidRecipe, branch: nn.Module, reader: RowReader, labels: ReidLabels) -> None:
+    if reader.shape[0] == 0 or not labels.names:
+        raise PersonSearchError(
+            f"there is nothing to train on: the store has {reader.shape[0]} rows of {len(labels.names)} "
+            "identities; check the dataset and split that it was made from"
+        )
+    if len(labels) != reader.shape[0]:
+        raise PersonSearchError(
+            f"the index has {len(labels)} rows, the features have {reader.shape[0]}: they are of two stores"
+        )
+    first = next((part for part in branch.modules() if isinstance(part, nn.Conv2d)), None)
+    if first is not None and tuple(reader.shape[1:2]) != (first.in_channels,):
+        raise PersonSearchError(
+            f"the store holds rows of {tuple(reader.shape[1:])}, but the branch takes maps of "
+            f"{first.in_channels} channels: the features were made for another variant or backbone; "
+            "make features for this one"
+        )
+    if recipe.held_out_identities == 0 and (recipe.keep == "best" or recipe.early_stopping is not None):
+        raise PersonSearchError(
+            "keep: best and early_stopping need held_out_identities above 0 to measure mAP on"
+        )
+
+
+class _Training:
+    """The state of one training, and what is done at a step."""
+
+    def __init__(
+        self,
+        recipe: ReidRecipe,
+        branch: nn.Module,
+        batches: RowBatches,
+        sampler: PKSampler,
+        labels: ReidLabels,
+        held_out: IntArray,
+        device: torch.device,
+    ) -> None:
+        self.recipe = recipe
+        self.device = device
+        self.sampler = sampler
+        self.labels = labels
+        self.held_out = held_out
+        self.batches = batches
+        self.phase_ends = list(accumulate(phase.epochs * sampler.steps_per_epoch for phase in recipe.phases))
+        memory_format = torch.channels_last if recipe.compute.channels_last else torch.contiguous_format
+        self.branch = branch.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+        self.forward: Callable[[Tensor], Tensor] = self._compiled() if recipe.compute.compile else self.branch
+        self.objectives = self._build_objectives().to(device)
+        self.optimiser = build_optimiser(
+            recipe.optimiser,
+            [*self.branch.parameters(), *self.objectives.parameters()],
+            lr=recipe.lr,
+            weight_decay=recipe.weight_decay,
+            fused=recipe.fused_optimiser,
+        )
+        self.scaler = gradient_scaler(recipe.compute, device)
+        self.collapse = CollapseWatch(recipe.phases)
+        self.best = BestWeights()
+        self.state = {
+            "branch": self.branch,
+            "objectives": self.objectives,
+            "optimiser": self.optimiser,
+            "scaler": self.scaler,
+            "collapse": self.collapse,
+            "best": self.best,
+        }
+        self._open = ExitStack()
+        self._features: Iterator[Tensor] | None = None
+
+    def step(self, step: int) -> Metrics:
+        """One optimiser step on the batch of that number."""
+        recipe = self.recipe
+        features, labels = self._batch(step)
+        phase = next(number for number, end in enumerate(self.phase_ends) if step < end)
+        objective = self.objectives[phase]
+        assert isinstance(objective, WeightedSum)
+        rate = recipe.lr * rate_factor(recipe.schedule, step, self.phase_ends[-1])
+        set_rate(self.optimiser, rate)
+        self.branch.train()
+        with autocast(recipe.compute, self.device):
+            embeddings = self.forward(features)
+        if recipe.branch.loss_normalise:
+            embeddings = F.normalize(embeddings.float(), dim=1)
+        batch = Batch(embeddings, labels)
+        term = objective(batch)
+        norm = take_step(term.loss, self.optimiser, self.scaler, recipe.gradient_clip)
+        objective.update(batch.detached())
+        return {
+            "loss": term.loss.detach(),
+            **term.watched,
+            **embedding_statistics(batch),
+            "gradient_norm": norm,
+            "rate": rate,
+            "phase": phase,
+        }
+
+    def validate_when_due(self, done: int) -> dict[str, float]:
+        """Search among the held-out people after every few epochs, and at the end."""
+        every = self.recipe.validate_every_epochs * self.sampler.steps_per_epoch
+        if not len(self.held_out) or (done % every and done != self.phase_ends[-1]):
+            return {}
+        measured = held_out_search(
+            self._describe(self.held_out),
+            self.labels.identity[self.held_out],
+            self.labels.image[self.held_out],
+        )
+        self.best.offer(measured["mAP"], done, self.branch.state_dict())
+        return {f"validation/{name}": value for name, value in measured.items()}
+
+    def is_finished(self) -> bool:
+        """Whether the held-out mAP has stopped rising for as long as the recipe allows."""
+        patience = self.recipe.early_stopping
+        return patience is not None and self.best.since >= patience
+
+    def describe_batch(self, step: int) -> str:
+        rows = self.sampler.batch(step)
+        return f"rows {rows.tolist()} of the feature store"
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._open.close()
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+        if self._features is None:
+            opened = self.batches(self.sampler.batch(s) for s in range(step, self.phase_ends[-1]))
+            self._features = self._open.enter_context(closing(opened))  # type: ignore[type-var]
+        classes = torch.from_numpy(self.sampler.class_of_row[self.sampler.batch(step)])
+        return self._on_device(next(self._features)), classes.to(self.device)
+
+    def _on_device(self, features: Tensor) -> Tensor:
+        """Maps as float32 in the recipe's memory format; crops stay uint8."""
+        if features.dtype != torch.uint8:
+            features = features.float()
+        if self.recipe.compute.channels_last and features.ndim == 4:
+            features = features.contiguous(memory_format=torch.channels_last)
+        return features
+
+    @torch.no_grad()
+    def _describe(self, rows: IntArray) -> np.ndarray:
+        """Embeddings (n, D) to rank with, in evaluation mode."""
+        self.branch.eval()
+        parts = np.split(rows, range(self._batch_rows, len(rows), self._batch_rows))
+        embeddings = []
+        for features in self.batches(parts):
+            with autocast(self.recipe.compute, self.device):
+                embeddings.append(self.branch(self._on_device(features)).float())
+        found = torch.cat(embeddings)
+        if self.recipe.branch.normalise:
+            found = F.normalize(found, dim=1)
+        return found.cpu().numpy()
+
+    @property
+    def _batch_rows(self) -> int:
+        return self.recipe.identities_per_batch * self.recipe.shots
+
+    def _build_objectives(self) -> nn.ModuleList:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.recipe.seed)
+            return nn.ModuleList(
+                build_objective(phase.objectives, len(self.sampler.names), self.recipe.branch.embedding_dim)
+                for phase in self.recipe.phases
+            )
+
+    def _compiled(self) -> Callable[[Tensor], Tensor]:
+        mode = "reduce-overhead" if self.recipe.cuda_graphs and self.device.type == "cuda" else "default"
+        compiled: Callable[[Tensor], Tensor] = torch.compile(self.branch, mode=mode)
+        return compiled
+
+
+def _write_results(recipe: ReidRecipe, branch: nn.Module, result: ReidResult, work_dir: Path) -> None:
+    weights = {name: value.detach().cpu().contiguous() for name, value in branch.state_dict().items()}
+    save_file(weights, work_dir / "branch.safetensors")
+    description = {
+        "recipe": recipe.model_dump(mode="json"),
+        "steps": result.steps,
+        "kept_steps": result.kept_steps,
+        "training_identities": result.training_identities,
+        "held_out_identities": result.held_out_identities,
+        "left_out": list(result.left_out),
+        "metrics": result.metrics,
+    }
+    (work_dir / "branch.json").write_text(json.dumps(description, indent=2) + "\n")

@@ -1,0 +1,99 @@
+"""Batches of cached features on the training device: read ahead from a store, or held in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import cycle
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from personsearch_core.data.prefetch import prefetch
+
+AHEAD = 2
+"""Batches read in advance: one hides a warm read behind the step, the second a hiccup."""
+BLOCK_ROWS = 256
+
+
+class RowReader(Protocol):
+    """Rows of an array, by number: a feature store, or anything that behaves like it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    def rows(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray: ...
+
+
+class RowBatches(Protocol):
+    """Turns row numbers into batches on the device."""
+
+    def __call__(self, indices: Iterable[npt.NDArray[np.int64]]) -> Iterator[Tensor]:
+        """The rows of each index array, in order; a batch is valid until the next is asked for."""
+
+
+def open_batches(
+    reader: RowReader, batch_rows: int, device: torch.device, *, memory_budget: int, threads: int = 1
+) -> RowBatches:
+    """Batches of up to `batch_rows` rows: from memory where all rows fit `memory_budget` bytes."""
+    if int(np.prod(reader.shape)) * reader.dtype.itemsize <= memory_budget:
+        return RowsInMemory(reader, device)
+    return RowsReadAhead(reader, batch_rows, device, threads)
+
+
+class RowsInMemory:
+    """All rows as one tensor on the device."""
+
+    def __init__(self, reader: RowReader, device: torch.device) -> None:
+        blocks = [
+            torch.from_numpy(reader.rows(np.arange(start, min(start + BLOCK_ROWS, reader.shape[0])))).to(
+                device
+            )
+            for start in range(0, reader.shape[0], BLOCK_ROWS)
+        ]
+        self._rows = torch.cat(blocks)
+
+    def __call__(self, indices: Iterable[npt.NDArray[np.int64]]) -> Iterator[Tensor]:
+        for batch in indices:
+            yield self._rows[torch.from_numpy(batch).to(self._rows.device)]
+
+
+class RowsReadAhead:
+    """Rows read by threads into a ring of reused buffers, pinned where an accelerator copies from them."""
+
+    def __init__(self, reader: RowReader, batch_rows: int, device: torch.device, threads: int = 1) -> None:
+        self._reader = reader
+        self._batch_rows = batch_rows
+        self._device = device
+        self._threads = threads
+
+    def __call__(self, indices: Iterable[npt.NDArray[np.int64]]) -> Iterator[Tensor]:
+        for read in prefetch(
+            self._read, zip(indices, cycle(self._ring()), strict=False), threads=self._threads, ahead=AHEAD
+        ):
+            if self._device.type == "cuda":
+                batch = read.to(self._device, non_blocking=True)
+                copied = torch.cuda.Event()
+                copied.record()
+                yield batch
+                copied.synchronize()
+            else:
+                yield read
+
+    def _ring(self) -> list[Tensor]:
+        """One buffer for each batch read ahead, and one for the batch in use."""
+        dtype = torch.from_numpy(np.empty(0, self._reader.dtype)).dtype
+        shape = (self._batch_rows, *self._reader.shape[1:])
+        pin = self._device.type == "cuda"
+        return [torch.empty(shape, dtype=dtype, pin_memory=pin) for _ in range(AHEAD + 1)]
+
+    def _read(self, item: tuple[npt.NDArray[np.int64], Tensor]) -> Tensor:
+        batch, buffer = item
+        used = buffer[: len(batch)]
+        self._reader.rows(batch, out=used.numpy())
+        return used

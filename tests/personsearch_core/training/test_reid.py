@@ -1,0 +1,268 @@
+"""Training a branch from cached rows: it learns, resumes to the byte, and says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from safetensors.torch import load_file
+from torch import nn
+
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.identities import ReidLabels
+from personsearch_core.recipes import ReidRecipe
+from personsearch_core.training.loop import Interrupted, LoopSettings, NonFiniteError
+from personsearch_core.training.reid import ReidResult, train_reid
+from personsearch_core.training.watching import CollapseError
+from tests.personsearch_core.training.synthetic_rows import ArrayRows, people, small_branch
+
+OBJECTIVES: dict[str, list[dict[str, Any]]] = {
+    "semi_hard": [{"kind": "semi_hard_triplet"}],
+    "batch_hard": [{"kind": "batch_hard_triplet"}],
+    "softmax": [{"kind": "identity_softmax"}],
+    "softmax_center": [{"kind": "identity_softmax"}, {"kind": "center", "weight": 0.01}],
+    "oim": [{"kind": "oim", "queue": 20}],
+    "iel": [{"kind": "iel", "queue": 20}],
+    "ioim_center": [{"kind": "ioim", "queue": 20}, {"kind": "center", "weight": 0.01}],
+    "hep_olp": [{"kind": "hep_softmax", "hard_identities": 4}, {"kind": "olp"}],
+}
+
+
+def recipe(phases: list[dict[str, Any]] | None = None, **fields: Any) -> ReidRecipe:
+    return ReidRecipe.model_validate(
+        {
+            "branch": {"embedding_dim": 8},
+            "phases": phases or [{"objectives": OBJECTIVES["semi_hard"], "epochs": 6}],
+            "identities_per_batch": 4,
+            "shots": 3,
+            "lr": 0.003,
+            **fields,
+        }
+    )
+
+
+def train(work_dir: Path, wanted: ReidRecipe, **options: Any) -> ReidResult:
+    reader, labels = people()
+    return train_reid(wanted, small_branch(), reader, labels, work_dir, **options)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_beats_the_untrained_branch(tmp_path: Path, name: str) -> None:
+    reader, labels = people(identities=40, boxes=5, unlabelled=40)
+    fields: dict[str, Any] = {
+        "unlabelled_per_batch": 4,
+        "held_out_identities": 0.3,
+        "identities_per_batch": 8,
+    }
+    phase = [{"objectives": OBJECTIVES[name], "epochs": 40}]
+    untrained = train_reid(
+        recipe([{"objectives": OBJECTIVES[name], "epochs": 1}], **{**fields, "lr": 1e-12}),
+        small_branch(),
+        reader,
+        labels,
+        tmp_path / "untrained",
+    )
+    trained = train_reid(
+        recipe(phase, validate_every_epochs=40, **fields),
+        small_branch(),
+        reader,
+        labels,
+        tmp_path / "trained",
+    )
+    assert trained.metrics["validation/mAP"] > 1.3 * untrained.metrics["validation/mAP"]
+
+
+def test_results_are_complete(tmp_path: Path) -> None:
+    phases = [
+        {"objectives": OBJECTIVES["semi_hard"], "epochs": 2},
+        {"objectives": OBJECTIVES["batch_hard"], "epochs": 3},
+    ]
+    result = train(tmp_path, recipe(phases, held_out_identities=0.25, validate_every_epochs=2))
+    assert result.steps == 5 * 3
+    assert (result.training_identities, result.held_out_identities) == (9, 3)
+    history = pq.read_table(tmp_path / "history.parquet").to_pandas()
+    assert history["step"].tolist() == list(range(15))
+    assert history["phase"].tolist() == [0] * 6 + [1] * 9
+    watched = {
+        "loss",
+        "active_triplets",
+        "positive_distance",
+        "negative_distance",
+        "embedding_norm",
+        "gradient_norm",
+    }
+    assert not history[list(watched)].isna().any().any()
+    assert history["validation/mAP"].notna().sum() == 3
+    assert set(load_file(tmp_path / "branch.safetensors")) == set(small_branch().state_dict())
+    assert json.loads((tmp_path / "branch.json").read_text())["recipe"]["lr"] == 0.003
+    assert list((tmp_path / "logs").iterdir())
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("memory_budget", [0, 2**30])
+def test_stopped_anywhere_gives_the_same_bytes(tmp_path: Path, memory_budget: int) -> None:
+    """Two phases, a memory, validation and best weights; stopped after every third step."""
+    phases = [
+        {"objectives": OBJECTIVES["ioim_center"], "epochs": 3},
+        {"objectives": OBJECTIVES["batch_hard"], "epochs": 3},
+    ]
+    wanted = recipe(
+        phases, unlabelled_per_batch=2, held_out_identities=0.25, validate_every_epochs=1, keep="best"
+    )
+    train(tmp_path / "whole", wanted)
+    for _ in range(100):
+        calls = iter(range(1000))
+        try:
+            train(
+                tmp_path / "pieces",
+                wanted,
+                memory_budget=memory_budget,
+                should_stop=lambda calls=calls: next(calls) == 3,
+            )
+            break
+        except Interrupted:
+            continue
+    for name in ("branch.safetensors", "branch.json", "history.parquet"):
+        assert (tmp_path / "pieces" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+TRAIN_IN_A_PROCESS = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from tests.personsearch_core.training.test_reid import recipe, train
+from personsearch_core.training.loop import LoopSettings
+phases = [{"objectives": [{"kind": "semi_hard_triplet"}], "epochs": 400}]
+train(Path(sys.argv[1]), recipe(phases), settings=LoopSettings(checkpoint_steps=10))
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_gives_the_same_bytes(tmp_path: Path) -> None:
+    """A process is killed twice while it trains, and a third one finishes."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+    def start(work_dir: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", TRAIN_IN_A_PROCESS, str(work_dir)], env=environment)
+
+    assert start(tmp_path / "whole").wait() == 0
+    killed = 0
+    for target in (100, 700):
+        process = start(tmp_path / "killed")
+        while process.poll() is None:
+            reached = sorted((tmp_path / "killed" / "checkpoints").glob("step-*.pt"))
+            if reached and int(reached[-1].stem.removeprefix("step-")) >= target:
+                process.send_signal(signal.SIGKILL)
+                killed += process.wait() == -signal.SIGKILL
+                break
+            time.sleep(0.005)
+    assert killed == 2
+    assert start(tmp_path / "killed").wait() == 0
+    for name in ("branch.safetensors", "history.parquet"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_early_stopping_keeps_the_best(tmp_path: Path) -> None:
+    wanted = recipe(
+        [{"objectives": OBJECTIVES["semi_hard"], "epochs": 60}],
+        held_out_identities=0.25,
+        validate_every_epochs=1,
+        early_stopping=3,
+        keep="best",
+    )
+    result = train(tmp_path, wanted)
+    scores = pq.read_table(tmp_path / "history.parquet")["validation/mAP"].drop_null().to_pylist()
+    assert result.steps < 60 * 3
+    assert scores.index(max(scores)) == len(scores) - 4
+    assert result.kept_steps == 3 * (len(scores) - 3)
+    assert result.metrics["validation/best_mAP"] == max(scores)
+
+
+class PullTogether(nn.Module):
+    """A branch that shrinks everything to a point, faster and faster."""
+
+    def __init__(self, dead: bool) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4 * 4 * 2, 8)
+        self.calls = 0
+        self.dead_after = 15 if dead else None
+
+    def forward(self, x):  # type: ignore[no-untyped-def]
+        self.calls += self.training
+        scale = 1e-6 if self.dead_after is not None and self.calls > self.dead_after else 1.0
+        return self.linear(x.flatten(1)) * scale
+
+
+@pytest.mark.parametrize("objective", ["semi_hard", "batch_hard"])
+def test_collapse_is_named_within_50_steps(tmp_path: Path, objective: str) -> None:
+    reader, labels = people()
+    wanted = recipe([{"objectives": OBJECTIVES[objective], "epochs": 100}], lr=1e-4)
+    with pytest.raises(
+        CollapseError, match=r"collapsed by step (\d+).*same point.*Lower lr.*semi_hard"
+    ) as caught:
+        train_reid(wanted, PullTogether(dead=True), reader, labels, tmp_path)
+    step = int(str(caught.value).split("by step ")[1].split(":")[0])
+    assert 15 < step <= 15 + 50
+    train_reid(wanted, PullTogether(dead=False), reader, labels, tmp_path / "alive")
+
+
+def test_bad_rows_are_named(tmp_path: Path) -> None:
+    reader, labels = people(unlabelled=0)
+    reader.array[17] = np.nan
+    with pytest.raises(NonFiniteError, match=r"loss is nan at step \d+; the batch holds rows \[.*\b17\b"):
+        train_reid(recipe(), small_branch(), reader, labels, tmp_path)
+
+
+def test_nothing_to_train_on(tmp_path: Path) -> None:
+    empty = ReidLabels.from_columns([], [])
+    with pytest.raises(PersonSearchError, match="nothing to train on: the store has 0 rows"):
+        train_reid(recipe(), small_branch(), ArrayRows(np.zeros((0, 4, 4, 2), np.float16)), empty, tmp_path)
+
+
+def test_store_of_another_variant(tmp_path: Path) -> None:
+    reader, labels = people(channels=6)
+    with pytest.raises(PersonSearchError, match=r"rows of \(6, 4, 2\).*maps of 4 channels.*another variant"):
+        train_reid(recipe(), small_branch(), reader, labels, tmp_path)
+
+
+def test_index_of_another_store(tmp_path: Path) -> None:
+    reader, _ = people()
+    _, labels = people(identities=3)
+    with pytest.raises(PersonSearchError, match="the index has 28 rows, the features have 82"):
+        train_reid(recipe(), small_branch(), reader, labels, tmp_path)
+
+
+def test_best_needs_people_held_out(tmp_path: Path) -> None:
+    with pytest.raises(PersonSearchError, match="need held_out_identities above 0"):
+        train(tmp_path, recipe(keep="best"))
+
+
+def test_settings_of_the_loop_change_nothing(tmp_path: Path) -> None:
+    train(tmp_path / "plain", recipe())
+    train(
+        tmp_path / "other",
+        recipe(),
+        settings=LoopSettings(checkpoint_steps=1, flush_steps=7),
+        threads=3,
+        memory_budget=0,
+    )
+    for name in ("branch.safetensors", "history.parquet"):
+        assert (tmp_path / "other" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+
+
+@pytest.mark.parametrize("compute", [{"precision": "bf16"}, {"precision": "bf16", "channels_last": True}])
+def test_faster_computing_learns_too(tmp_path: Path, compute: dict[str, Any]) -> None:
+    phase = [{"objectives": OBJECTIVES["semi_hard"], "epochs": 20}]
+    train(tmp_path, recipe(phase, compute=compute))
+    losses = pq.read_table(tmp_path / "history.parquet")["loss"].to_pylist()
+    assert np.mean(losses[-6:]) < 0.8 * np.mean(losses[:6])
