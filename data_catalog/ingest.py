@@ -42,6 +42,9 @@ class ImageUse:
         return "none" if not self.read else "decoded" if self.decode else "headers"
 
 
+ALL_IMAGES = ImageUse()
+
+
 @dataclass(frozen=True)
 class Fingerprint:
     """What a root holds, by content. `images` maps their names to SHA-256; it is empty where they are left
@@ -60,7 +63,7 @@ def fingerprint(
     options: Options,
     hash_cache: HashCache,
     *,
-    use: ImageUse = ImageUse(),
+    use: ImageUse = ALL_IMAGES,
     rehash: bool = False,
     progress: Progress | None = None,
 ) -> Fingerprint:
@@ -94,7 +97,7 @@ def ingest(
     *,
     name: str,
     options: Options | None = None,
-    use: ImageUse = ImageUse(),
+    use: ImageUse = ALL_IMAGES,
     strict: bool = False,
     dask_address: str | None = None,
     progress: Progress | None = None,
@@ -139,6 +142,14 @@ def ingest(
     if strict:
         refuse_invalid(Snapshot(work))
     return counts_found(Snapshot(work))
+
+
+def ingest_root(
+    root: Path, adapter: Adapter, work: Path, *, options: Options | None = None, use: ImageUse = ALL_IMAGES
+) -> dict[str, int]:
+    """Fingerprint and ingest `root` at once, without caches: for tests and looks at a dataset."""
+    found = fingerprint(root, adapter, options or {}, HashCache(None), use=use)
+    return ingest(root, adapter, work, found, name=adapter.name, options=options, use=use)
 
 
 def counts_found(snapshot: Snapshot) -> dict[str, int]:

@@ -1,0 +1,46 @@
+"""An image of the catalog with its boxes, identities and ignore regions drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.compute as pc
+from PIL import Image, ImageDraw
+
+from data_catalog.errors import CatalogError
+from data_catalog.images import image_size
+from data_catalog.paths import path_fault
+from data_catalog.snapshot import Snapshot
+
+KNOWN, UNKNOWN, IGNORED = (40, 170, 60), (240, 160, 20), (150, 150, 150)
+
+
+def draw_image(snapshot: Snapshot, image_id: str, root: Path) -> Image.Image:
+    """The image with green boxes of known people and their ids, orange ones of unknown, crossed grey to
+    ignore.
+
+    Raises:
+        CatalogError: when there is no such image in the snapshot, or no such file under the root.
+    """
+    found = snapshot.table("images", ["rel_path"], pc.field("image_id") == image_id)
+    if not len(found):
+        raise CatalogError(f"{snapshot.name}: no image {image_id!r}")
+    rel_path = found["rel_path"][0].as_py()
+    fault = path_fault(rel_path)
+    if fault is not None:
+        raise CatalogError(f"{snapshot.name}: {fault}: {rel_path!r}")
+    image_size(root / rel_path)
+    with Image.open(root / rel_path) as image:
+        canvas = image.convert("RGB")
+    pen = ImageDraw.Draw(canvas)
+    columns = ["x1", "y1", "x2", "y2", "ignore", "ignore_reason", "person_id"]
+    for box in snapshot.table("boxes", columns, pc.field("image_id") == image_id).to_pylist():
+        corners = (box["x1"], box["y1"], box["x2"] - 1, box["y2"] - 1)
+        colour = IGNORED if box["ignore"] else KNOWN if box["person_id"] is not None else UNKNOWN
+        pen.rectangle(corners, outline=colour, width=2)
+        if box["ignore"]:
+            pen.line(corners, fill=colour)
+        label = box["ignore_reason"] if box["ignore"] else box["person_id"]
+        if label:
+            pen.text((corners[0] + 3, corners[1] + 2), str(label), fill=colour)
+    return canvas
