@@ -52,7 +52,7 @@ class ViewRef(Recipe):
 
 
 class TrainingEntry(ViewRef):
-    """A view that takes part in detector training; at most one of the three says how much."""
+    """A view that takes part in detector training; one of the three says how much, by default `repeat: 1`."""
 
     proportion: PositiveFloat | None = None
     repeat: PositiveFloat | None = None
@@ -64,6 +64,12 @@ class TrainingEntry(ViewRef):
         if len(given) > 1:
             raise ValueError(f"give one of proportion, repeat and choose, not {' and '.join(given)}")
         return self
+
+    @property
+    def amount(self) -> dict[str, float]:
+        """The one of proportion, repeat and choose that holds."""
+        given = self.model_dump(include={"proportion", "repeat", "choose"}, exclude_none=True)
+        return given or {"repeat": 1.0}
 
     @property
     def view(self) -> ViewRef:

@@ -24,7 +24,7 @@ from flows.making import make_in_process
 from flows.plan import Planned, Selection, resolve, select
 from flows.progress import ProgressLine
 from flows.records import RunRecord, new_record_path
-from flows.stages import build_stages
+from flows.stages.building import build_stages
 from storage.artifacts import Artifact, LocalStore
 
 log = logging.getLogger(__name__)

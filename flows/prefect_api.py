@@ -52,13 +52,17 @@ def api() -> Iterator[str]:
     if configured:
         yield configured
         return
-    from prefect.settings import PREFECT_HOME
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
     # One at a time: a fresh database is migrated by the first API that finds it.
     with exclusive(PREFECT_HOME.value() / "personsearch-api.lock", what="the embedded Prefect API"):
         server, url = _start()
     try:
-        yield url
+        with temporary_settings({PREFECT_API_URL: url}):
+            try:
+                yield url
+            finally:
+                _deliver_logs()
     finally:
         server.terminate()
         try:
@@ -95,6 +99,15 @@ def _configured_url() -> str | None:
     from prefect.settings import PREFECT_API_URL
 
     return PREFECT_API_URL.value()
+
+
+def _deliver_logs() -> None:
+    """Wait a moment for Prefect's own threads to deliver logs and events before their API goes."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=5)
 
 
 def _free_port() -> int:

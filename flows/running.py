@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from flows.errors import StageError
 from flows.plan import Planned, Selection, make_plan, select
 from flows.prefect_api import api
 from flows.records import new_record_path
-from flows.stages import build_stages
+from flows.stages.building import build_stages
 from storage.artifacts import LocalStore
 
 RESULTS = ("detection_ap50", "mAP", "rank1", "rank5", "rank10", "mAP_untrained")
@@ -67,8 +66,7 @@ def run_config(options: RunOptions) -> Outcome:
     if all(planned.state == "cached" for planned in plan):
         return _outcome([planned.as_record() for planned in plan], started)
     record_path = new_record_path(store.root)
-    with api() as url:
-        os.environ["PREFECT_API_URL"] = url
+    with api():
         from flows.pipeline import RunRequest, person_search
 
         request = RunRequest(

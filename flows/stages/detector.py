@@ -21,11 +21,7 @@ def stage(config: Config) -> Stage:
     inputs, amounts, roots = {}, {}, {}
     for number, entry in enumerate(config.detector.train):
         inputs[f"train{number}"] = _view(entry.view)
-        amounts[f"train{number}"] = {
-            "proportion": entry.proportion,
-            "repeat": entry.repeat,
-            "choose": entry.choose,
-        }
+        amounts[f"train{number}"] = entry.amount
     for number, view in enumerate(config.detector.validation):
         inputs[f"validation{number}"] = _view(view)
     for name, ref in inputs.items():
@@ -60,10 +56,10 @@ def stage(config: Config) -> Stage:
 
 def make(context: StageContext) -> Made:
     """Train; resumes from the newest checkpoint in the work area."""
+    from flows.stages.models import stage_device
     from personsearch_core.data.sampling import TrainingEntry
-    from personsearch_core.training.detector import train_detector
-
     from personsearch_core.recipes import DetectorRecipe
+    from personsearch_core.training.detector import train_detector
     from personsearch_core.training.loop import Interrupted as LoopInterrupted
 
     options = context.options
@@ -84,6 +80,7 @@ def make(context: StageContext) -> Made:
             entries,
             validation,
             context.work,
+            device=stage_device(options),
             devices=options["devices"],
             progress=context.progress,
             should_stop=context.should_stop,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,12 +13,13 @@ from flows.config import Config, EvaluationSection
 from flows.stages.base import InputRef, Made, Stage, StageContext
 from flows.stages.gallery import UNTRAINED_EMBEDDINGS
 from flows.stages.names import ingest_name
-from flows.stages.scoring import Setting, headline, score, settings_of, top_matches
-from flows.stages.test_set import TestSet
+from flows.stages.settings import Setting, settings_of
 from flows.views import ViewSpec
-from personsearch_core.evaluation.detection import evaluate_detection
 from personsearch_core.recipes import EvaluationRecipe
 from storage.digests import digest_json, digest_parts
+
+if TYPE_CHECKING:
+    from flows.stages.test_set import TestSet
 
 VERSION = 1
 METRICS = "metrics.json"
@@ -45,6 +47,10 @@ def stage(config: Config, suffix: str, entry: EvaluationSection) -> Stage:
 
 def make(context: StageContext) -> Made:
     """Score every setting of the recipe; the first is the headline."""
+    from flows.stages.scoring import headline, score, top_matches
+    from flows.stages.test_set import TestSet
+    from personsearch_core.evaluation.detection import evaluate_detection
+
     recipe = EvaluationRecipe.model_validate(context.recipe)
     gallery, spec = context.artifacts["gallery"].path, context.views["truth"]
     test = TestSet(gallery, context.artifacts["truth"].path, spec)
@@ -83,6 +89,9 @@ def make(context: StageContext) -> Made:
 
 
 def _untrained(test: TestSet, setting: Setting, recipe: EvaluationRecipe) -> float | None:
+    from flows.stages.scoring import score
+    from flows.stages.test_set import TestSet
+
     if not (test.gallery / UNTRAINED_EMBEDDINGS).is_file():
         return None
     before = TestSet(test.gallery, test.snapshot, test.spec, UNTRAINED_EMBEDDINGS)

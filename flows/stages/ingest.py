@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 from data_catalog.adapters import load_adapter
 from data_catalog.errors import CatalogError
 from data_catalog.hash_cache import HashCache
-from data_catalog.ingest import Fingerprint, fingerprint, ingest
+from data_catalog.ingest import ALL_IMAGES, Fingerprint, ImageUse, fingerprint, ingest
 from data_catalog.schema import TABLES
 from data_catalog.snapshot import ROW_GROUP, Snapshot
 from data_catalog.views import digest_rows
@@ -27,10 +28,35 @@ def stage(config: Config, dataset: str) -> Stage:
     source = config.datasets[dataset]
     if not source.root.is_dir():
         raise CatalogError(f"datasets.{dataset}.root: there is no folder {source.root}")
-    recipe: dict[str, Any] = {"adapter": source.adapter, "dataset": dataset, "options": _text(source.options)}
-    options = {"root": str(source.root), "hashes": _hash_cache_path(config), "dask": config.run.dask}
-    found = _fingerprint(recipe, options)
-    recipe["adapter_version"] = load_adapter(source.adapter).version
+    return root_stage(
+        dataset,
+        source.adapter,
+        source.root,
+        options=_text(source.options),
+        hashes=hash_cache_path(config.store),
+        dask=config.run.dask,
+    )
+
+
+def root_stage(
+    dataset: str,
+    adapter: str,
+    root: Path,
+    *,
+    options: Mapping[str, str],
+    hashes: Path,
+    dask: str | None = None,
+    use: ImageUse = ALL_IMAGES,
+    rehash: bool = False,
+) -> Stage:
+    """The stage of a root on its own; with the same arguments its key is that of a config's stage.
+
+    How image files are used is part of the root's fingerprint.
+    """
+    recipe: dict[str, Any] = {"adapter": adapter, "dataset": dataset, "options": dict(options)}
+    how = {"root": str(root), "hashes": str(hashes), "dask": dask, "read": use.read, "decode": use.decode}
+    found = _fingerprint(recipe, how, rehash=rehash)
+    recipe["adapter_version"] = load_adapter(adapter).version
     return Stage(
         name=ingest_name(dataset),
         kind="ingest",
@@ -38,7 +64,7 @@ def stage(config: Config, dataset: str) -> Stage:
         recipe=recipe,
         maker="flows.stages.ingest:make",
         fixed_inputs={"root": found.digest},
-        options=options,
+        options=how,
     )
 
 
@@ -53,6 +79,7 @@ def make(context: StageContext) -> Made:
         found,
         name=recipe["dataset"],
         options=recipe["options"],
+        use=_image_use(options),
         dask_address=options["dask"],
         progress=context.progress,
     )
@@ -71,13 +98,20 @@ def _digest_blocks(tables: Snapshot, name: str) -> str:
     return digest_json([digest_rows(pa.Table.from_batches([batch])) for batch in batches if len(batch)])
 
 
-def _fingerprint(recipe: dict[str, Any], options: Any) -> Fingerprint:
+def _fingerprint(recipe: dict[str, Any], options: Mapping[str, Any], *, rehash: bool = False) -> Fingerprint:
     adapter = load_adapter(recipe["adapter"])
-    return fingerprint(Path(options["root"]), adapter, recipe["options"], HashCache(Path(options["hashes"])))
+    cache = HashCache(Path(options["hashes"]))
+    root = Path(options["root"])
+    return fingerprint(root, adapter, recipe["options"], cache, use=_image_use(options), rehash=rehash)
 
 
-def _hash_cache_path(config: Config) -> str:
-    return str(Path(config.store) / ".cache" / "hashes.sqlite")
+def _image_use(options: Mapping[str, Any]) -> ImageUse:
+    return ImageUse(read=options["read"], decode=options["decode"])
+
+
+def hash_cache_path(store: str | Path) -> Path:
+    """Where a store's stat cache of file hashes lies."""
+    return Path(store) / ".cache" / "hashes.sqlite"
 
 
 def _text(options: dict[str, Any]) -> dict[str, str]:

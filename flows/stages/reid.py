@@ -60,9 +60,7 @@ def make(context: StageContext) -> Made:
         state = load_file(context.artifacts["detector"].path / "detector.safetensors")
     branch = build_branch(variant, model, recipe.branch, state, seed=recipe.seed)
     save_branch(context.work / UNTRAINED, branch)
-    with open_features(
-        context.artifacts["features"].path, memory_budget=context.options["memory_budget"]
-    ) as reader:
+    with open_features(context.artifacts["features"].path) as reader:
         columns = (reader.index[name].to_pylist() for name in ("person_id", "image_id", "box_id", "view"))
         labels = ReidLabels.from_columns(*columns)
         try:
@@ -73,10 +71,12 @@ def make(context: StageContext) -> Made:
                 labels,
                 context.work,
                 device=device,
+                memory_budget=context.options["memory_budget"],
                 progress=context.progress,
                 should_stop=context.should_stop,
             )
         except LoopInterrupted as stopped:
             raise Interrupted(str(stopped)) from stopped
+    save_branch(context.work / TRAINED, branch)
     digests = {name: digest_safetensors(context.work / name) for name in (TRAINED, UNTRAINED)}
     return Made(digest_parts(digests), dict(result.metrics))

@@ -1,38 +1,30 @@
-"""The settings that an evaluation asks for, and each one's result."""
+"""The result of each setting of an evaluation."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from flows.stages.settings import Setting
 from flows.stages.test_set import TestSet
-from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation.boxes_per_image import score_threshold_for, top_k_of_each_image
-from personsearch_core.evaluation.cuhk_sysu import cuhk_sysu_task, evaluate_cuhk_sysu
+from personsearch_core.evaluation.cbgm import with_context_matching
+from personsearch_core.evaluation.cuhk_sysu import cuhk_sysu_task
 from personsearch_core.evaluation.matching import iou, match_threshold
-from personsearch_core.evaluation.prw import evaluate_prw, prw_task
+from personsearch_core.evaluation.prw import prw_task
 from personsearch_core.evaluation.ranking import SearchResult
 from personsearch_core.evaluation.records import Detections, FloatArray
-from personsearch_core.evaluation.search import SearchTask, query_blocks, ranked_detections
+from personsearch_core.evaluation.rerank import with_k_reciprocal
+from personsearch_core.evaluation.search import run_search
+from personsearch_core.evaluation.similarities import query_blocks, similarities
+from personsearch_core.evaluation.task import SearchTask
 from personsearch_core.evaluation.zheng2017 import Zheng2017Result, evaluate_zheng2017
 from personsearch_core.recipes import EvaluationRecipe
 
 TOP_MATCHES = 10
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One way to score: a protocol of the catalog and what is varied."""
-
-    name: str
-    protocol: str
-    full_gallery: bool = False
-    ground_truth_boxes: bool = False
-    boxes_per_image: float | None = None
-    per_image_top_k: int | None = None
 
 
 @dataclass(frozen=True)
@@ -91,49 +83,34 @@ def headline(scored: Scored) -> dict[str, float]:
     return numbers
 
 
-def settings_of(recipe: EvaluationRecipe) -> list[Setting]:
-    """All settings of a recipe, the headline first."""
-    if recipe.protocol == "cuhk_sysu":
-        base = [
-            Setting(f"gallery {size}", "TestG50" if size == "full" else f"TestG{size}", size == "full")
-            for size in recipe.gallery_sizes
-        ]
-    else:
-        base = [Setting(recipe.protocol, "prw")]
-    first = base[0]
-    more = [
-        replace(first, name=f"{first.name}, {count:g} boxes an image", boxes_per_image=count)
-        for count in recipe.boxes_per_image
-    ]
-    more += [
-        replace(first, name=f"{first.name}, best {k} boxes of each image", per_image_top_k=k)
-        for k in recipe.per_image_top_k
-    ]
-    if recipe.ground_truth_boxes:
-        more += [
-            replace(each, name=f"{each.name}, ground-truth boxes", ground_truth_boxes=True) for each in base
-        ]
-    return [*base, *more]
-
-
 def score(test: TestSet, setting: Setting, recipe: EvaluationRecipe) -> Scored:
     """The result of one setting. Raises PersonSearchError and CatalogError for what does not fit together."""
     protocol = test.protocol(setting.protocol)
-    queries = test.queries(protocol)
     detections, threshold = chosen_detections(test, setting, recipe)
     result: SearchResult | Zheng2017Result
+    if recipe.protocol == "zheng2017":
+        queries = test.queries(protocol)
+        result = evaluate_zheng2017(detections, queries, test.truth, test.cameras, score_threshold=threshold)
+    else:
+        result = run_search(search_task(test, setting, recipe), threshold)
+    return Scored(setting, threshold, result, tuple(protocol.queries["query_id"].to_pylist()))
+
+
+def search_task(test: TestSet, setting: Setting, recipe: EvaluationRecipe) -> SearchTask:
+    """Who is ranked for whom in a setting; for Zheng et al.'s protocol, as for PRW's, to look at matches."""
+    protocol = test.protocol(setting.protocol)
+    queries = test.queries(protocol)
+    detections, threshold = chosen_detections(test, setting, recipe)
     if recipe.protocol == "cuhk_sysu":
-        result = evaluate_cuhk_sysu(
+        task = cuhk_sysu_task(
             detections,
             queries,
             test.lists(protocol),
             score_threshold=threshold,
             full_gallery=setting.full_gallery,
         )
-    elif recipe.protocol == "zheng2017":
-        result = evaluate_zheng2017(detections, queries, test.truth, test.cameras, score_threshold=threshold)
     else:
-        result = evaluate_prw(
+        task = prw_task(
             detections,
             queries,
             test.truth,
@@ -141,7 +118,12 @@ def score(test: TestSet, setting: Setting, recipe: EvaluationRecipe) -> Scored:
             cross_camera=recipe.cross_camera,
             score_threshold=threshold,
         )
-    return Scored(setting, threshold, result, tuple(protocol.queries["query_id"].to_pylist()))
+    if setting.rescore == "re_ranking" and recipe.re_ranking is not None:
+        chosen = recipe.re_ranking
+        return with_k_reciprocal(task, chosen.k1, chosen.k2, chosen.weight)
+    if setting.rescore == "context_matching" and recipe.context_matching is not None:
+        return with_context_matching(task, queries, recipe.context_matching.k1, recipe.context_matching.k2)
+    return task
 
 
 def chosen_detections(
@@ -166,25 +148,18 @@ def top_matches(test: TestSet, setting: Setting, recipe: EvaluationRecipe) -> pa
     A match is right where it overlaps a box of the query's person by the protocol's rule.
     """
     protocol = test.protocol(setting.protocol)
-    queries = test.queries(protocol)
-    detections, threshold = chosen_detections(test, setting, recipe)
-    task = _task(test, setting, recipe, detections, threshold)
+    person = test.queries(protocol).people()
+    task = search_task(test, setting, recipe)
     rows: list[np.ndarray] = []
-    similarities: list[np.ndarray] = []
-    query_numbers: list[np.ndarray] = []
-    query = 0
+    values: list[np.ndarray] = []
     for block in query_blocks(task):
-        for ranked, values in ranked_detections(task, block):
-            best = np.argsort(-values, kind="stable")[:TOP_MATCHES]
+        for ranked, similarity in similarities(task, block):
+            best = np.argsort(-similarity, kind="stable")[:TOP_MATCHES]
             rows.append(ranked[best])
-            similarities.append(values[best])
-            query_numbers.append(np.full(len(best), query))
-            query += 1
-    row, number = np.concatenate(rows), np.concatenate(query_numbers)
+            values.append(similarity[best])
+    number = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
+    row = np.concatenate(rows)
     boxes, image = task.gallery.boxes[row], task.gallery.image[row]
-    person = queries.person
-    if person is None:
-        raise PersonSearchError("the queries have no identities")
     ids = np.array(protocol.queries["query_id"].to_pylist())
     return pa.table(
         {
@@ -192,32 +167,9 @@ def top_matches(test: TestSet, setting: Setting, recipe: EvaluationRecipe) -> pa
             "rank": pa.array(np.concatenate([np.arange(1, len(part) + 1) for part in rows]), pa.int32()),
             "image_id": test.image_ids.take(pa.array(image)),
             **{name: pa.array(boxes[:, i], pa.float32()) for i, name in enumerate(("x1", "y1", "x2", "y2"))},
-            "similarity": pa.array(np.concatenate(similarities), pa.float32()),
+            "similarity": pa.array(np.concatenate(values), pa.float32()),
             "is_right": pa.array(_shows(test, image, boxes, person[number])),
         }
-    )
-
-
-def _task(
-    test: TestSet, setting: Setting, recipe: EvaluationRecipe, detections: Detections, threshold: float | None
-) -> SearchTask:
-    protocol = test.protocol(setting.protocol)
-    queries = test.queries(protocol)
-    if recipe.protocol == "cuhk_sysu":
-        return cuhk_sysu_task(
-            detections,
-            queries,
-            test.lists(protocol),
-            score_threshold=threshold,
-            full_gallery=setting.full_gallery,
-        )
-    return prw_task(
-        detections,
-        queries,
-        test.truth,
-        test.cameras,
-        cross_camera=recipe.cross_camera,
-        score_threshold=threshold,
     )
 
 

@@ -1,0 +1,26 @@
+"""All stages of a config, in order."""
+
+from __future__ import annotations
+
+from flows.config import Config
+from flows.stages import detections, detector, evaluation, features, gallery, ingest, reid, report
+from flows.stages.base import Stage
+from flows.stages.names import test_names
+
+
+def build_stages(config: Config) -> list[Stage]:
+    """The stages that a config asks for, each after its inputs.
+
+    Looks at the datasets' roots for their fingerprints; raises CatalogError when one is missing or damaged.
+    """
+    used = {view.dataset for view in config.views()}
+    stages = [ingest.stage(config, name) for name in config.datasets if name in used]
+    stages += [detector.stage(config), features.stage(config), reid.stage(config)]
+    for name, entry in test_names(config).items():
+        stages += [
+            detections.stage(config, name, entry),
+            gallery.stage(config, name),
+            evaluation.stage(config, name, entry),
+        ]
+    stages.append(report.stage(config))
+    return stages
