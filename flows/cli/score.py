@@ -33,7 +33,8 @@ from personsearch_core.evaluation.prw import evaluate_prw, prw_task
 from personsearch_core.evaluation.ranking import SearchResult
 from personsearch_core.evaluation.records import Detections, GroundTruth, IntArray, Queries
 from personsearch_core.evaluation.rerank import with_k_reciprocal
-from personsearch_core.evaluation.search import MapBlocks, SearchTask, run_search, serially
+from personsearch_core.evaluation.search import MapBlocks, run_search, serially
+from personsearch_core.evaluation.task import SearchTask
 from personsearch_core.evaluation.zheng2017 import Zheng2017Result, evaluate_zheng2017
 
 app = typer.Typer(no_args_is_help=True, help="Score detections made by any software.")

@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation.matching import GroupedDetections, iou
 from personsearch_core.evaluation.records import FloatArray, IntArray, Queries
-from personsearch_core.evaluation.search import SearchTask
+from personsearch_core.evaluation.task import SearchTask
 
 SAME_PERSON_IOU = 0.4
 """A detection that overlaps the query's box so much is the query: the NMS threshold of SeqNet's last head."""

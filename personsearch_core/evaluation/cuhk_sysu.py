@@ -8,15 +8,8 @@ from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation.matching import GroupedDetections, group_by_image, keep_by_score
 from personsearch_core.evaluation.ranking import SearchResult
 from personsearch_core.evaluation.records import Detections, GalleryLists, IntArray, Queries
-from personsearch_core.evaluation.search import (
-    ListedGallery,
-    MapBlocks,
-    QueryTruths,
-    SearchTask,
-    WholeGallery,
-    run_search,
-    serially,
-)
+from personsearch_core.evaluation.search import MapBlocks, run_search, serially
+from personsearch_core.evaluation.task import ListedGallery, QueryTruths, SearchTask, WholeGallery
 
 
 def evaluate_cuhk_sysu(
@@ -89,6 +82,8 @@ def _whole(queries: Queries, own_image_listed: IntArray) -> WholeGallery:
 def _first_of_each(query: IntArray, image: IntArray) -> IntArray:
     """Positions, ascending, of the first row of each (query, image)."""
     key = query.astype(np.int64) * (int(image.max(initial=0)) + 1) + image
-    if np.diff(np.sort(key)).all():
-        return np.arange(len(key))
-    return np.sort(np.unique(key, return_index=True)[1])
+    ordered = np.sort(key)
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    suspects = np.flatnonzero(np.isin(key, repeated))
+    first = suspects[np.unique(key[suspects], return_index=True)[1]]
+    return np.delete(np.arange(len(key)), np.setdiff1d(suspects, first))

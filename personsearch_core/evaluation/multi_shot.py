@@ -8,7 +8,7 @@ import numpy as np
 
 from personsearch_core.evaluation.matching import expand_ranges
 from personsearch_core.evaluation.records import IntArray, Queries
-from personsearch_core.evaluation.search import HiddenImages
+from personsearch_core.evaluation.task import HiddenImages
 
 
 def pool_shots(queries: Queries, cameras: IntArray | None = None) -> tuple[Queries, HiddenImages]:

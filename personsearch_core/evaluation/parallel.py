@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from personsearch_core.evaluation.search import BlockCounts, MapBlocks, SearchTask
+from personsearch_core.evaluation.search import BlockCounts, MapBlocks
+from personsearch_core.evaluation.task import SearchTask
 
 
 def in_threads(workers: int) -> MapBlocks:

@@ -14,15 +14,8 @@ from personsearch_core.evaluation.records import (
     IntArray,
     Queries,
 )
-from personsearch_core.evaluation.search import (
-    HiddenImages,
-    MapBlocks,
-    QueryTruths,
-    SearchTask,
-    WholeGallery,
-    run_search,
-    serially,
-)
+from personsearch_core.evaluation.search import MapBlocks, run_search, serially
+from personsearch_core.evaluation.task import HiddenImages, QueryTruths, SearchTask, WholeGallery
 
 
 def evaluate_prw(

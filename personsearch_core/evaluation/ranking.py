@@ -14,8 +14,10 @@ import numpy as np
 from personsearch_core.evaluation.records import BoolArray, FloatArray, IntArray
 
 REPORTED_RANKS = (1, 5, 10)
-_FEW_POSITIVES = 12
-"""Up to so many positives counting for each is quicker than sorting what outranks the weakest."""
+_FEW_POSITIVES = 8
+"""Up to so many positives, counting in the whole ranking is quicker than first taking out their rivals."""
+_MANY_POSITIVES = 128
+"""From so many positives on, sorting the rivals is quicker than counting for each positive."""
 
 
 def count_at_least(similarities: FloatArray, levels: FloatArray) -> IntArray:
@@ -23,10 +25,14 @@ def count_at_least(similarities: FloatArray, levels: FloatArray) -> IntArray:
 
     Nothing below the lowest level is sorted: only what outranks the weakest positive matters.
     """
-    if len(levels) <= _FEW_POSITIVES:
-        return np.array([np.count_nonzero(similarities >= level) for level in levels], np.int64)
-    contenders = np.sort(similarities[similarities >= levels.min()])
-    return len(contenders) - np.searchsorted(contenders, levels, side="left")
+    if len(levels) > _FEW_POSITIVES:
+        similarities = similarities[similarities >= levels.min()]
+    if len(levels) >= _MANY_POSITIVES:
+        return len(similarities) - np.searchsorted(np.sort(similarities), levels, side="left")
+    outranks = np.empty(len(similarities), bool)
+    return np.array(
+        [np.count_nonzero(np.greater_equal(similarities, level, out=outranks)) for level in levels], np.int64
+    )
 
 
 @dataclass(frozen=True, eq=False)

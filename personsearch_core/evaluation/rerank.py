@@ -13,7 +13,7 @@ import numpy as np
 
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation.records import BoolArray, FloatArray, IntArray
-from personsearch_core.evaluation.search import SearchTask
+from personsearch_core.evaluation.task import SearchTask
 
 
 @dataclass(frozen=True, eq=False)

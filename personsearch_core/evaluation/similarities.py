@@ -1,0 +1,151 @@
+"""Dot products of queries with the detections that each of them ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from personsearch_core.evaluation.matching import GroupedDetections, expand_ranges
+from personsearch_core.evaluation.records import FloatArray, IntArray
+from personsearch_core.evaluation.task import ListedGallery, SearchTask, WholeGallery
+
+_BLOCK_BYTES = 64 << 20
+_BYTES_OF_A_LISTED_PAIR = 24
+_LONG_LIST = 0.05
+"""Where lists name a larger part of all images, one product with the whole gallery is quicker."""
+
+
+class Ranked(NamedTuple):
+    """One query's gallery.
+
+    `values` holds the similarities that are ranked, hidden ones as -inf; `by_detection` those of all grouped
+    detections, meaningful where ranked; `n_ranked` counts them.
+    """
+
+    values: FloatArray
+    by_detection: FloatArray
+    n_ranked: int
+
+
+def query_blocks(task: SearchTask) -> list[range]:
+    """Consecutive queries whose similarities fit a fixed number of bytes."""
+    n_queries, n_detections = len(task.embeddings), len(task.gallery)
+    bytes_of_a_query = 4.0 * n_detections
+    if isinstance(task.scope, ListedGallery) and not _has_long_lists(task, task.scope):
+        mean_in_image = n_detections / len(task.gallery.image_starts)
+        bytes_of_a_query = len(task.scope.image) / n_queries * mean_in_image * _BYTES_OF_A_LISTED_PAIR
+    size = max(1, int(_BLOCK_BYTES / max(bytes_of_a_query, 1)))
+    return [range(start, min(start + size, n_queries)) for start in range(0, n_queries, size)]
+
+
+def rank_queries(task: SearchTask, block: range) -> Iterator[Ranked]:
+    """What each query of the block ranks, after rescoring where the task asks for it."""
+    if task.rescore is None and isinstance(task.scope, WholeGallery):
+        yield from _whole(task, task.scope, block)
+        return
+    by_detection = np.empty(len(task.gallery), np.float32)
+    for query, (detections, values) in zip(block, similarities(task, block), strict=True):
+        if task.rescore is not None:
+            values = task.rescore(query, detections, values).astype(np.float32)
+        by_detection[detections] = values
+        yield Ranked(values, by_detection, len(values))
+
+
+def similarities(task: SearchTask, block: range) -> Iterator[tuple[IntArray, FloatArray]]:
+    """For each query of the block: its gallery's detections and their similarities, before any rescoring."""
+    if isinstance(task.scope, WholeGallery):
+        return _shown(task, task.scope, block)
+    if _has_long_lists(task, task.scope):
+        return _long_lists(task, task.scope, block)
+    return _short_lists(task, task.scope, block)
+
+
+def _products(task: SearchTask, block: range) -> FloatArray:
+    return task.embeddings[block.start : block.stop] @ task.gallery.embeddings.T
+
+
+def _whole(task: SearchTask, scope: WholeGallery, block: range) -> Iterator[Ranked]:
+    for query, row in zip(block, _products(task, block), strict=True):
+        hidden = _hidden_detections(task.gallery, scope, query)
+        row[hidden] = -np.inf
+        yield Ranked(row, row, len(row) - len(hidden))
+
+
+def _shown(task: SearchTask, scope: WholeGallery, block: range) -> Iterator[tuple[IntArray, FloatArray]]:
+    for query, row in zip(block, _products(task, block), strict=True):
+        shown = np.ones(len(row), bool)
+        shown[_hidden_detections(task.gallery, scope, query)] = False
+        detections = np.flatnonzero(shown)
+        yield detections, row[detections]
+
+
+def _hidden_detections(gallery: GroupedDetections, scope: WholeGallery, query: int) -> IntArray:
+    group = scope.hidden_group[query]
+    hidden = np.arange(0)
+    if group >= 0:
+        hidden = np.arange(gallery.group_starts[group], gallery.group_starts[group + 1])
+    if scope.also_hidden is None:
+        return hidden
+    images = scope.also_hidden.of(query)
+    starts = gallery.image_starts[images]
+    _, further = expand_ranges(starts, gallery.image_stops[images] - starts)
+    return np.union1d(hidden, further)
+
+
+def _has_long_lists(task: SearchTask, scope: ListedGallery) -> bool:
+    return len(scope.image) > _LONG_LIST * len(task.embeddings) * len(task.gallery.image_starts)
+
+
+def _long_lists(
+    task: SearchTask, scope: ListedGallery, block: range
+) -> Iterator[tuple[IntArray, FloatArray]]:
+    gallery = task.gallery
+    for query, row in zip(block, _products(task, block), strict=True):
+        images = scope.image[scope.offsets[query] : scope.offsets[query + 1]]
+        starts = gallery.image_starts[images]
+        _, detections = expand_ranges(starts, gallery.image_stops[images] - starts)
+        yield detections, row[detections]
+
+
+def _short_lists(
+    task: SearchTask, scope: ListedGallery, block: range
+) -> Iterator[tuple[IntArray, FloatArray]]:
+    """Goes through images, each with all queries that list it: fewer rows to fetch than query by query."""
+    gallery = task.gallery
+    offsets = scope.offsets[block.start : block.stop + 1] - scope.offsets[block.start]
+    image = scope.image[scope.offsets[block.start] : scope.offsets[block.stop]]
+    query = np.repeat(np.arange(block.start, block.stop), np.diff(offsets))
+    starts = gallery.image_starts[image]
+    counts = gallery.image_stops[image] - starts
+
+    by_image = np.argsort(image)
+    stops = np.cumsum(counts[by_image])
+    products = _products_by_image(task, image[by_image], query[by_image], stops)
+    place = np.empty(len(image), np.int64)
+    place[by_image] = stops - counts[by_image]
+
+    _, detections = expand_ranges(starts, counts)
+    _, position = expand_ranges(place, counts)
+    values = products[position]
+    for first, last in pairwise(np.append(0, np.cumsum(counts))[offsets].tolist()):
+        yield detections[first:last], values[first:last]
+
+
+def _products_by_image(task: SearchTask, image: IntArray, query: IntArray, stops: IntArray) -> FloatArray:
+    """Similarities of pairs (image, query) sorted by image: pair i's end at `stops[i]`."""
+    gallery = task.gallery
+    products = np.empty(stops[-1] if len(stops) else 0, np.float32)
+    bounds = np.append(np.flatnonzero(np.diff(image, prepend=-1)), len(image))
+    start = 0
+    for first, last in pairwise(bounds.tolist()):
+        shown = slice(gallery.image_starts[image[first]], gallery.image_stops[image[first]])
+        stop = int(stops[last - 1])
+        if stop > start:
+            members = task.embeddings.take(query[first:last], axis=0)
+            block = products[start:stop].reshape(last - first, -1)
+            np.matmul(members, gallery.embeddings[shown].T, out=block)
+        start = stop
+    return products
