@@ -1,0 +1,117 @@
+"""What the cached features are like. Statistics of a whole store are remembered by its content digest."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from flows.report.content import FeatureContent, Figure
+from flows.report.plots import histogram
+from storage.artifacts import Artifact
+from storage.feature_store import open_features
+from storage.feature_store.statistics import feature_statistics
+
+log = logging.getLogger(__name__)
+
+_SIMILAR = 0.9
+"""A ratio of distances above which the maps hardly tell people apart."""
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """The part of a store's statistics that the page shows; one entry a channel in `channel_zeros`."""
+
+    n_rows: int
+    row_shape: tuple[int, ...]
+    dtype: str
+    n_identities: int
+    sparsity: float
+    n_dead_channels: int
+    within_identity: float | None
+    between_identity: float | None
+    channel_zeros: tuple[float, ...]
+
+
+def describe_features(features: Artifact) -> FeatureContent:
+    """Facts about the store, the distribution of zeros over channels, and what it means for training."""
+    found = remembered_statistics(features)
+    ratio = None
+    if found.within_identity is not None and found.between_identity:
+        ratio = found.within_identity / found.between_identity
+    shape = " x ".join(str(length) for length in found.row_shape)
+    facts = [
+        ("rows", f"{found.n_rows:,}"),
+        ("shape of a row", f"{shape} ({found.dtype})"),
+        ("identities", f"{found.n_identities:,}"),
+        ("zeros", f"{found.sparsity:.1%}"),
+        ("dead channels", f"{found.n_dead_channels:,} of {len(found.channel_zeros):,}"),
+        ("squared distance within an identity", _number(found.within_identity)),
+        ("squared distance between identities", _number(found.between_identity)),
+        ("within / between", _number(ratio)),
+    ]
+    zeros = np.array(found.channel_zeros)
+    plot = histogram(zeros, "zeros in a channel, %", "channels")
+    figure = Figure("Sparsity by channel", plot, "A channel at 100 % is dead: it is zero for everybody.")
+    return FeatureContent(facts, _verdict(ratio), [figure])
+
+
+def remembered_statistics(features: Artifact) -> Remembered:
+    """Statistics of a features artifact; computed once for each content, out of core."""
+    memo = features.path.parents[1] / ".cache" / "statistics" / f"{features.content_digest}.json"
+    adapter = TypeAdapter(Remembered)
+    try:
+        return adapter.validate_json(memo.read_bytes())
+    except FileNotFoundError:
+        pass
+    except ValidationError as error:
+        log.info("%s is damaged and is made again: %s", memo, error)
+    with open_features(features.path) as reader:
+        row_shape, dtype = reader.shape[1:], reader.dtype
+    statistics = feature_statistics(features.path)
+    found = Remembered(
+        n_rows=statistics.n_rows,
+        row_shape=tuple(row_shape),
+        dtype=str(dtype),
+        n_identities=statistics.n_identities,
+        sparsity=statistics.sparsity,
+        n_dead_channels=len(statistics.dead_channels),
+        within_identity=statistics.within_identity,
+        between_identity=statistics.between_identity,
+        channel_zeros=tuple(statistics.channel_zeros.tolist()),
+    )
+    _remember(memo, json.dumps(asdict(found)))
+    return found
+
+
+def _remember(memo: Path, text: str) -> None:
+    temporary = memo.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text)
+        temporary.replace(memo)
+    except OSError as error:
+        log.info("the statistics of a feature store are not remembered: %s", error)
+
+
+def _verdict(ratio: float | None) -> str:
+    if ratio is None:
+        return "The store has no two rows of one person, or no two people: distances say nothing."
+    if ratio == 0:
+        return "All rows of one person are equal."
+    if ratio > _SIMILAR:
+        return "Without a branch, rows of one person are hardly nearer to each other than to others."
+    return (
+        f"Without a branch, rows of one person are {1 / ratio:.1f} times nearer to each other than to others "
+        "(squared distances)."
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

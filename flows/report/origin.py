@@ -1,0 +1,136 @@
+"""Where a report comes from: the artifacts behind it, what each took, and what is not at its default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flows.report.content import Origin, StageOrigin, StageTime
+from personsearch_core.recipes import (
+    DetectionsRecipe,
+    DetectorRecipe,
+    EvaluationRecipe,
+    FeaturesRecipe,
+    GalleryRecipe,
+    Recipe,
+    ReidRecipe,
+    RoiRecipe,
+)
+from storage.artifacts import Artifact
+from storage.manifest import FILE_NAME, Manifest, read_manifest
+
+_RECIPES: Mapping[str, type[Recipe]] = {
+    "detector": DetectorRecipe,
+    "features": FeaturesRecipe,
+    "reid": ReidRecipe,
+    "detections": DetectionsRecipe,
+    "gallery": GalleryRecipe,
+    "evaluation": EvaluationRecipe,
+}
+_OF_A_TEST = ("detections", "gallery", "evaluation")
+
+
+@dataclass
+class Lineage:
+    """Manifests of all artifacts behind some, by label, each after those that it was made from."""
+
+    manifests: dict[str, Manifest] = field(default_factory=dict)
+    gone: list[str] = field(default_factory=list)
+    _seen: set[str] = field(default_factory=set)
+
+    def add(self, store: Path, source: str, suffix: str) -> None:
+        """The artifact `kind/key` and all it was made from; `suffix` tells the stages of a test apart."""
+        if source in self._seen:
+            return
+        self._seen.add(source)
+        try:
+            manifest = read_manifest(store / source / FILE_NAME)
+        except FileNotFoundError:
+            self.gone.append(source)
+            return
+        for before in manifest.sources.values():
+            self.add(store, before, suffix)
+        self.manifests[_label(manifest, suffix)] = manifest
+
+
+def trace(artifacts: Mapping[str, Artifact]) -> Lineage:
+    """The lineage of a stage's inputs, whose names end in `:test` where there are several tests.
+
+    Raises StorageError for a manifest that is damaged.
+    """
+    lineage = Lineage()
+    for name, artifact in artifacts.items():
+        _, colon, test = name.partition(":")
+        lineage.add(artifact.path.parents[1], f"{artifact.kind}/{artifact.key}", colon + test)
+    return lineage
+
+
+def describe_origin(lineage: Lineage) -> Origin:
+    """Keys, recipes, times and the machine of every artifact behind the report."""
+    return Origin(
+        stages=[
+            StageOrigin(label, manifest.kind, manifest.key, manifest.created, list(departures(manifest)))
+            for label, manifest in lineage.manifests.items()
+        ],
+        times=_end_to_end(lineage),
+        gone=lineage.gone,
+        machine=_machine(lineage),
+    )
+
+
+def departures(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """What of an artifact's recipe differs from its defaults, as (dotted name, value)."""
+    recipe, defaults = manifest.identity.recipe, {}
+    if manifest.kind in _RECIPES:
+        # Detector and re-ID keep their recipe beside what else makes their key.
+        recipe = recipe.get(manifest.kind, recipe)
+        defaults = _RECIPES[manifest.kind]().model_dump(mode="json")
+    if "roi" in recipe:
+        defaults = defaults | {"roi": _default_roi(recipe["roi"]["variant"])}
+    yield from _changed("", defaults, recipe)
+
+
+def _default_roi(variant: str) -> dict[str, Any]:
+    """The defaults with their size spelled out, as keys have it; the variant stays a departure from J3."""
+    default = RoiRecipe()
+    height, width = RoiRecipe.model_validate({"variant": variant}).roi_size
+    return default.model_dump(mode="json") | {"roi_height": height, "roi_width": width}
+
+
+def _changed(prefix: str, default: Any, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for name in value:
+            before = default.get(name) if isinstance(default, dict) else None
+            yield from _changed(f"{prefix}.{name}".lstrip("."), before, value[name])
+    elif value != default:
+        yield prefix, "none" if value is None else str(value)
+
+
+def _label(manifest: Manifest, suffix: str) -> str:
+    if manifest.kind == "ingest":
+        return f"ingest:{manifest.identity.recipe['dataset']}"
+    return manifest.kind + (suffix if manifest.kind in _OF_A_TEST else "")
+
+
+def _end_to_end(lineage: Lineage) -> list[StageTime]:
+    """Stages on one axis of time, each from where the one before it ended."""
+    times, start = [], 0.0
+    for label, manifest in lineage.manifests.items():
+        times.append(StageTime(label, start, manifest.seconds, manifest.peak_memory_bytes))
+        start += manifest.seconds
+    return times
+
+
+def _machine(lineage: Lineage) -> list[tuple[str, str]]:
+    """Each fact of the manifests' provenance with the values that occur; several where stages differ."""
+    facts: dict[str, list[str]] = {}
+    for manifest in lineage.manifests.values():
+        made_by = manifest.made_by
+        shown = {name: made_by.get(name) for name in ("source", "python", "machine", "cpus", "threads")}
+        for name, value in [*shown.items(), *sorted(made_by.get("libraries", {}).items())]:
+            values = facts.setdefault(name, [])
+            if value is not None and str(value) not in values:
+                values.append(str(value))
+    return [(name, ", ".join(values)) for name, values in facts.items() if values]

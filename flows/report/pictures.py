@@ -1,0 +1,75 @@
+"""Pixels for the page: crops of people and whole scenes, as small JPEG data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image, UnidentifiedImageError
+
+from flows.errors import StageError
+from flows.report.content import Corners
+
+CROP_SIZE = (96, 192)
+"""A crop is made to fit into this width and height, pixels."""
+SCENE_SIZE = (880, 660)
+_QUALITY = 78
+
+_T = TypeVar("_T")
+
+
+def crop_people(wanted: Mapping[Path, Sequence[Corners]]) -> dict[tuple[Path, Corners], Image.Image]:
+    """Crops of all wanted boxes, each image opened once. Boxes are clipped to the image.
+
+    Raises StageError where an image cannot be read.
+    """
+    crops = {}
+    for path, boxes in wanted.items():
+        found = _with_image(path, partial(_crops, boxes=boxes))
+        crops.update({(path, box): crop for box, crop in zip(boxes, found, strict=True)})
+    return crops
+
+
+def read_scaled(path: Path, size: tuple[int, int] = SCENE_SIZE) -> Image.Image:
+    """The whole image, shrunk to fit into `size`. Raises StageError where it cannot be read."""
+    return _with_image(path, lambda image: _fitted(image.convert("RGB"), size))
+
+
+def as_data_uri(image: Image.Image) -> str:
+    """The image as a JPEG in a `data:` URI."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _with_image(path: Path, use: Callable[[Image.Image], _T]) -> _T:
+    try:
+        with Image.open(path) as image:
+            return use(image)
+    except FileNotFoundError as error:
+        raise StageError(f"report: the test image {path} is gone; put it back or ingest again") from error
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
+        raise StageError(f"report: the test image {path} cannot be read: {error}") from error
+
+
+def _crops(image: Image.Image, boxes: Sequence[Corners]) -> list[Image.Image]:
+    whole = image.convert("RGB")
+    return [_fitted(whole.crop(_clipped(box, whole.size)), CROP_SIZE) for box in boxes]
+
+
+def _clipped(box: Corners, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Whole pixels inside the image, at least one of them."""
+    width, height = size
+    x1 = min(max(round(box[0]), 0), width - 1)
+    y1 = min(max(round(box[1]), 0), height - 1)
+    return x1, y1, min(max(round(box[2]), x1 + 1), width), min(max(round(box[3]), y1 + 1), height)
+
+
+def _fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    shrunk = image.copy()
+    shrunk.thumbnail(size, Image.Resampling.LANCZOS)
+    return shrunk

@@ -1,0 +1,169 @@
+"""An evaluation's numbers, what to hold against them, and their plots."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from flows.report.content import Figure
+from flows.report.plots import Series, histogram, line_plot
+from flows.stages.evaluation import CURVES, MATCHES, METRICS, PER_QUERY
+from storage.artifacts import Artifact
+
+FEW = 100
+"""With fewer queries or images than this, one of them moves a figure by a point or more."""
+_GALLERY_SETTING = re.compile(r"gallery (\d+|full)(?P<truth>, ground-truth boxes)?")
+
+
+@dataclass(frozen=True)
+class Results:
+    """The files of one evaluation artifact."""
+
+    path: Path
+    score_threshold: float
+
+    @classmethod
+    def of(cls, evaluation: Artifact) -> Results:
+        return cls(evaluation.path, evaluation.manifest.identity.recipe["score_threshold"])
+
+    @cached_property
+    def headline(self) -> Mapping[str, Any]:
+        return self._metrics["headline"]
+
+    @cached_property
+    def settings(self) -> Sequence[Mapping[str, Any]]:
+        """Records of all settings, the headline's first."""
+        return self._metrics["settings"]
+
+    @cached_property
+    def per_query(self) -> pa.Table:
+        """The headline setting's queries."""
+        table = pq.read_table(self.path / PER_QUERY)
+        return table.filter(pc.equal(table["setting"], self.settings[0]["name"]))
+
+    @cached_property
+    def matches(self) -> pa.Table:
+        """The best matches of the headline setting's queries, by query and rank."""
+        return pq.read_table(self.path / MATCHES)
+
+    @cached_property
+    def curves(self) -> Sequence[Mapping[str, Any]]:
+        return json.loads((self.path / CURVES).read_bytes())
+
+    @cached_property
+    def _metrics(self) -> Any:
+        return json.loads((self.path / METRICS).read_bytes())
+
+
+def warnings(results: Results) -> list[str]:
+    """Sentences on what the numbers cannot bear."""
+    headline = results.headline
+    queries, images = headline["queries"], headline["images"]
+    found = []
+    if queries < FEW or images < FEW:
+        found.append(
+            f"These figures mean little: the test has {_count(queries, 'query', 'queries')} and "
+            f"{_count(images, 'image', 'images')}. With fewer than {FEW} of either, single people and scenes "
+            "decide the result."
+        )
+    without = pc.sum(pc.equal(results.per_query["n_truths"], 0)).as_py() or 0
+    if without:
+        found.append(
+            f"{_count(without, 'query has', 'queries have')} nobody to find in the gallery; "
+            "each counts as AP 0."
+        )
+    untrained = headline.get("mAP_untrained")
+    if untrained is not None and headline["mAP"] <= untrained:
+        found.append("The trained branch ranks no better than the same branch before its training.")
+    return found
+
+
+def result_figures(results: Results) -> list[Figure]:
+    """CMC, precision-recall, the distribution of AP, and mAP against what the settings vary."""
+    figures = [
+        Figure(
+            "Cumulative matching",
+            line_plot(
+                [(c["name"], np.arange(1, len(c["cmc"]) + 1), np.array(c["cmc"])) for c in results.curves],
+                "rank",
+                "queries found, %",
+                percent=True,
+            ),
+            "How many queries have a right match among the first so many.",
+        )
+    ]
+    with_recall = [curve for curve in results.curves if "recall" in curve]
+    if with_recall:
+        lines = [(c["name"], np.array(c["recall"]) * 100, np.array(c["precision"])) for c in with_recall]
+        figures.append(
+            Figure(
+                "Precision and recall",
+                line_plot(lines, "recall, %", "precision, %", percent=True),
+                "Interpolated precision of each ranking, averaged over queries.",
+            )
+        )
+    figures.append(
+        Figure(
+            "Average precision by query",
+            histogram(results.per_query["ap"].to_numpy(), "average precision, %", "queries"),
+            f"How the {_count(len(results.per_query), 'query', 'queries')} of the headline spread.",
+        )
+    )
+    return [*figures, *_gallery_size_figure(results), *_boxes_figure(results)]
+
+
+def _gallery_size_figure(results: Results) -> list[Figure]:
+    points: dict[str, list[tuple[float, float]]] = {}
+    for setting in results.settings:
+        match = _GALLERY_SETTING.fullmatch(setting["name"])
+        if match is not None:
+            size = results.headline["images"] if match[1] == "full" else int(match[1])
+            points.setdefault("ground-truth boxes" if match["truth"] else "detections", []).append(
+                (size, setting["mAP"])
+            )
+    lines = _lines(points)
+    if not lines:
+        return []
+    plot = line_plot(lines, "images in the gallery", "mAP, %", percent=True, markers=True, log_x=True)
+    return [Figure("mAP by gallery size", plot, "The more people to choose among, the harder the search.")]
+
+
+def _boxes_figure(results: Results) -> list[Figure]:
+    points: dict[str, list[tuple[float, float]]] = {}
+    for setting in results.settings:
+        for name, label in (
+            ("boxes_per_image", "on average, by score"),
+            ("per_image_top_k", "best of each image"),
+        ):
+            if setting.get(name) is not None:
+                points.setdefault(label, []).append((setting[name], setting["mAP"]))
+    lines = _lines(points)
+    if not lines:
+        return []
+    level = (f"score of {results.score_threshold:g} and more", results.headline["mAP"])
+    plot = line_plot(lines, "boxes an image", "mAP, %", percent=True, markers=True, level=level)
+    return [Figure("mAP by boxes an image", plot, "Few boxes miss people, many add strangers.")]
+
+
+def _lines(points: Mapping[str, Sequence[tuple[float, float]]]) -> list[Series]:
+    """Series in the order of x, without those of a single point."""
+    lines = []
+    for label, pairs in points.items():
+        if len(pairs) > 1:
+            x, y = np.array(sorted(pairs)).T
+            lines.append((label, x, y))
+    return lines
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
