@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.detector import Normalise
+from personsearch_core.models.states import imagenet_trunk, load_state, trunk_state
 from personsearch_core.models.trunk import block_channels, norm_layer, shared_blocks, stem_and_layers
-from personsearch_core.models.weights import imagenet_trunk, load_state, trunk_state
 from personsearch_core.recipes import BranchModel, DetectorModel, Variant
 
 
 class GeneralisedMeanPool(nn.Module):
-    """(mean x^p)^(1/p) over the map, p learnt from 3 (Radenovic et al. 2019): p = 1 is average, infinity max."""
+    """(mean x^p)^(1/p) over the map, p learnt from 3 (Radenovic et al. 2019); p = 1 is the average."""
 
     def __init__(self, initial: float = 3.0, floor: float = 1e-6) -> None:
         super().__init__()
@@ -39,6 +39,7 @@ class Branch(nn.Module):
     def __init__(self, variant: Variant, detector_model: DetectorModel, branch: BranchModel) -> None:
         super().__init__()
         self.variant = variant
+        self.detector_model = detector_model
         self.branch = branch
         network = stem_and_layers(detector_model.backbone, norm_layer(branch.norm, detector_model.epsilon))
         blocks = OrderedDict(network.named_children())

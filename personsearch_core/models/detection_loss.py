@@ -32,9 +32,8 @@ def detection_losses(
 
     image, anchor = torch.nonzero(positive, as_tuple=True)
     boxes = torch.cat([target.boxes for target in targets])
-    first = torch.tensor([0, *(len(target.boxes) for target in targets[:-1])], device=matched.device).cumsum(
-        0
-    )
+    counts = [0, *(len(target.boxes) for target in targets[:-1])]
+    first = torch.tensor(counts, device=matched.device).cumsum(0)
     wanted = BOX_CODER.encode_single(boxes[first[image] + matched[image, anchor]], anchors[anchor])
     found = deltas[image, anchor]
     if loss.regression == "smooth_l1":

@@ -1,77 +1,32 @@
-"""Weights in and out: safetensors, torchvision's enums, files, and what has to be adapted on the way."""
+"""Models with their weights: initial ones, and those in the files of a finished training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
 from pathlib import Path
-from pickle import UnpicklingError
-from urllib.error import URLError
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights, ResNet34_Weights, ResNet50_Weights, WeightsEnum
+from pydantic import ValidationError
+from safetensors import safe_open
 from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 
 from personsearch_core.errors import PersonSearchError
-from personsearch_core.models.detector import Detector
+from personsearch_core.models.branch import Branch
+from personsearch_core.models.detector import Detector, build_detector
+from personsearch_core.models.states import (
+    IMAGENET_WEIGHTS,
+    TRUNK_PREFIX,
+    State,
+    current_names,
+    cut_to_person,
+    load_state,
+    load_weights,
+    save_weights,
+    torchvision_weights,
+)
+from personsearch_core.recipes import BranchModel, DetectionLoss, DetectorModel
 
-State = Mapping[str, Tensor]
-
-TRUNK_PREFIX = "backbone.body."
-IMAGENET_WEIGHTS: dict[str, WeightsEnum] = {
-    "resnet18": ResNet18_Weights.IMAGENET1K_V1,
-    "resnet34": ResNet34_Weights.IMAGENET1K_V1,
-    "resnet50": ResNet50_Weights.IMAGENET1K_V1,
-}
-COCO_CLASSES = 91
-COCO_PERSON = 1
-"""Index of `person` among torchvision's COCO categories; 0 is the background."""
-
-
-def save_weights(path: Path, state: State, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a state dict as safetensors, on the CPU and contiguous."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(plain, path, metadata=dict(metadata or {}))
-
-
-def load_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict from a .safetensors file, or from a .pth of plain tensors (nothing is unpickled).
-
-    A checkpoint of torchvision's reference scripts ({"model": state, ...}) gives its model.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise PersonSearchError(f"weights file {path} does not exist")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
-        raise PersonSearchError(f"weights file {path} cannot be read: {error}") from error
-    state = state.get("model", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise PersonSearchError(f"weights file {path} holds no state dict of tensors")
-    return state
-
-
-def load_state(module: nn.Module, state: State, origin: str) -> None:
-    """Load every parameter and statistic; PersonSearchError names what does not fit.
-
-    `num_batches_tracked` alone may be missing or left over: frozen norm layers have none.
-    """
-    counter = "num_batches_tracked"
-    wanted = module.state_dict()
-    given = {name: tensor for name, tensor in state.items() if not name.endswith(counter)}
-    given.update({name: state.get(name, tensor) for name, tensor in wanted.items() if name.endswith(counter)})
-    try:
-        module.load_state_dict(given)
-    except RuntimeError as error:
-        raise PersonSearchError(
-            f"weights of {origin} do not fit this model (backbone, fpn_channels, head_convolutions, norm and "
-            f"anchors must be those they were made with): {error}"
-        ) from error
+DETECTOR_WEIGHTS = "detector.safetensors"
+DETECTOR_DESCRIPTION = "detector.json"
 
 
 def load_initial_weights(detector: Detector, source: str) -> None:
@@ -82,67 +37,62 @@ def load_initial_weights(detector: Detector, source: str) -> None:
     """
     model = detector.model
     if source == "coco":
-        state: State = _torchvision(RetinaNet_ResNet50_FPN_Weights.COCO_V1)
+        state: State = torchvision_weights(RetinaNet_ResNet50_FPN_Weights.COCO_V1)
     elif source == "imagenet":
-        state = _torchvision(IMAGENET_WEIGHTS[model.backbone])
+        state = torchvision_weights(IMAGENET_WEIGHTS[model.backbone])
     else:
         state = load_weights(source)
     if any(name.startswith(TRUNK_PREFIX) for name in state):
-        load_state(detector, cut_to_person(_current_names(state), detector.anchor_grid.per_cell), source)
+        load_state(detector, cut_to_person(current_names(state), detector.anchor_grid.per_cell), source)
     else:
         trunk = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
         load_state(detector.backbone.body, trunk, source)
 
 
-def trunk_state(detector_state: State) -> dict[str, Tensor]:
-    """The trunk's part of a detector's weights, under a ResNet's names."""
-    return {
-        name.removeprefix(TRUNK_PREFIX): tensor
-        for name, tensor in detector_state.items()
-        if name.startswith(TRUNK_PREFIX)
+def save_detector(directory: Path, detector: Detector) -> None:
+    """Write `detector.safetensors`, and `detector.json` with the model and loss it was built from."""
+    save_weights(directory / DETECTOR_WEIGHTS, detector.state_dict())
+    description = {
+        "model": detector.model.model_dump(mode="json"),
+        "loss": detector.loss.model_dump(mode="json"),
     }
+    (directory / DETECTOR_DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
 
 
-def imagenet_trunk(backbone: str) -> dict[str, Tensor]:
-    """torchvision's ImageNet weights of resnet18, 34 or 50, without the classifier."""
-    state = _torchvision(IMAGENET_WEIGHTS[backbone])
-    return {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
-
-
-def cut_to_person(state: State, anchors_per_cell: int) -> dict[str, Tensor]:
-    """A RetinaNet's weights with its classification head cut to the COCO `person` row of each anchor."""
-    state = dict(state)
-    for part in ("weight", "bias"):
-        name = f"head.classification_head.cls_logits.{part}"
-        rows = state[name]
-        classes, rest = divmod(len(rows), anchors_per_cell)
-        if rest == 0 and classes == COCO_CLASSES:
-            state[name] = rows.view(anchors_per_cell, classes, *rows.shape[1:])[:, COCO_PERSON].clone()
-        elif rest or classes != 1:
-            raise PersonSearchError(
-                f"{name} has {len(rows)} rows: neither one class nor COCO's {COCO_CLASSES} for "
-                f"{anchors_per_cell} anchors a cell; set anchor_ratios as the weights were made with"
-            )
-    return state
-
-
-def _current_names(state: State) -> dict[str, Tensor]:
-    """torchvision's older RetinaNets name the towers' convolutions conv.0, conv.2 ...: now conv.0.0, conv.1.0."""
-    renamed = {}
-    for name, tensor in state.items():
-        parts = name.split(".")
-        if parts[0] == "head" and len(parts) == 5 and parts[2] == "conv":
-            parts[3:4] = [str(int(parts[3]) // 2), "0"]
-        renamed[".".join(parts)] = tensor
-    return renamed
-
-
-def _torchvision(weights: WeightsEnum) -> State:
+def load_detector(directory: str | Path) -> Detector:
+    """The detector that `save_detector` wrote, on the CPU and in evaluation mode."""
+    path = Path(directory) / DETECTOR_DESCRIPTION
     try:
-        state: State = weights.get_state_dict(progress=False, check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:
-        raise PersonSearchError(
-            f"torchvision's weights {weights} could not be had ({error}); download {weights.url} elsewhere and "
-            "give the file as initial_weights"
-        ) from error
-    return state
+        description = json.loads(path.read_text())
+        model = DetectorModel.model_validate(description["model"])
+        loss = DetectionLoss.model_validate(description["loss"])
+    except (OSError, json.JSONDecodeError, KeyError, ValidationError) as error:
+        raise PersonSearchError(f"{path} does not describe a detector: {error}") from error
+    detector = build_detector(model, loss)
+    weights = Path(directory) / DETECTOR_WEIGHTS
+    load_state(detector, load_weights(weights), str(weights))
+    return detector.eval()
+
+
+def save_branch(path: Path, branch: Branch) -> None:
+    """Write a branch as one safetensors file whose metadata say how to build it."""
+    metadata = {
+        "variant": branch.variant,
+        "detector_model": branch.detector_model.model_dump_json(),
+        "branch": branch.branch.model_dump_json(),
+    }
+    save_weights(path, branch.state_dict(), metadata)
+
+
+def load_branch(path: str | Path) -> Branch:
+    """The branch that `save_branch` wrote, on the CPU and in evaluation mode."""
+    state = load_weights(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+    try:
+        model = DetectorModel.model_validate_json(metadata["detector_model"])
+        branch = Branch(metadata["variant"], model, BranchModel.model_validate_json(metadata["branch"]))
+    except (KeyError, ValidationError) as error:
+        raise PersonSearchError(f"{path} does not say which branch it holds: {error}") from error
+    load_state(branch, state, str(path))
+    return branch.eval()

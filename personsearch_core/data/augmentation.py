@@ -1,0 +1,108 @@
+"""A scene as the detector trains on it: decoded, augmented, placed on the network's input."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from personsearch_core.boxes import Placement, box_areas, clip_boxes, place_image
+from personsearch_core.data.decoding import read_scene, render
+from personsearch_core.data.scenes import Scene
+from personsearch_core.models.anchors import Targets
+from personsearch_core.recipes import DetectorAugmentation, DetectorModel
+
+VISIBLE_PART = 0.3
+"""A person of whom a zoom leaves less than this part in view becomes an ignore region."""
+
+SMALLEST_SIDE = 1.0
+"""Boxes narrower or lower than this many input pixels are dropped: they match no anchor sensibly."""
+
+
+def training_sample(
+    scene: Scene,
+    model: DetectorModel,
+    augmentation: DetectorAugmentation,
+    rng: np.random.Generator,
+    out: Tensor | None = None,
+) -> tuple[Tensor, Targets]:
+    """Decode and augment one scene: uint8 (3, H, W), and its boxes in input pixels, clipped to what is seen.
+
+    All draws come from `rng`, the same number of them whatever is switched off.
+    """
+    image = read_scene(scene)
+    placement = _draw_placement(scene, model, augmentation, rng)
+    return _photometric(render(image, placement, out), augmentation, rng), scene_targets(scene, placement)
+
+
+def scene_targets(scene: Scene, placement: Placement) -> Targets:
+    """A scene's boxes in pixels of the network's input, clipped to the region that is placed there."""
+    x1, y1, x2, y2 = placement.source
+    whole = clip_boxes(scene.boxes, scene.width, scene.height)
+    offset = np.array([x1, y1, x1, y1], dtype=whole.dtype)
+    visible = clip_boxes(whole - offset, x2 - x1, y2 - y1) + offset
+    seen = box_areas(visible) / np.maximum(box_areas(whole), 1e-6)
+    boxes = placement.map_boxes(visible)
+    keep = ((boxes[:, 2:] - boxes[:, :2]) >= SMALLEST_SIDE).all(axis=1)
+    ignore = scene.ignore | (seen < VISIBLE_PART)
+    return Targets(torch.from_numpy(boxes[keep].astype(np.float32)), torch.from_numpy(ignore[keep]))
+
+
+def _draw_placement(
+    scene: Scene, model: DetectorModel, augmentation: DetectorAugmentation, rng: np.random.Generator
+) -> Placement:
+    mirrored = bool(rng.random() < augmentation.horizontal_flip)
+    zoom, at_x, at_y = rng.uniform(*augmentation.scale_jitter), rng.random(), rng.random()
+    whole = place_image(
+        scene.width, scene.height, model.image_width, model.image_height, model.resize, mirrored=mirrored
+    )
+    return zoomed(whole, zoom, at_x, at_y)
+
+
+def zoomed(placement: Placement, zoom: float, at_x: float, at_y: float) -> Placement:
+    """Zoom a whole image in (a part of it on the same target) or out (all of it on a smaller target).
+
+    at_x and at_y in 0..1 say where the part, or the smaller target, lies within its room.
+    """
+    if zoom > 1:
+        source = _shrunk(placement.source, 1 / zoom, at_x, at_y)
+        return dataclasses.replace(placement, source=source)
+    if zoom < 1:
+        room = (0, 0, placement.input_width, placement.input_height)
+        width = max(1, round((placement.target[2] - placement.target[0]) * zoom))
+        height = max(1, round((placement.target[3] - placement.target[1]) * zoom))
+        return dataclasses.replace(placement, target=_placed(room, width, height, at_x, at_y))
+    return placement
+
+
+def _shrunk(
+    room: tuple[int, int, int, int], factor: float, at_x: float, at_y: float
+) -> tuple[int, int, int, int]:
+    width = max(1, round((room[2] - room[0]) * factor))
+    height = max(1, round((room[3] - room[1]) * factor))
+    return _placed(room, width, height, at_x, at_y)
+
+
+def _placed(
+    room: tuple[int, int, int, int], width: int, height: int, at_x: float, at_y: float
+) -> tuple[int, int, int, int]:
+    x = room[0] + round((room[2] - room[0] - width) * at_x)
+    y = room[1] + round((room[3] - room[1] - height) * at_y)
+    return (x, y, x + width, y + height)
+
+
+def _photometric(image: Tensor, augmentation: DetectorAugmentation, rng: np.random.Generator) -> Tensor:
+    """Brightness, contrast, saturation and hue, in this order, each by a factor around 1 (hue: around 0)."""
+    draws = rng.uniform(-1, 1, size=4)
+    if augmentation.brightness:
+        image = F.adjust_brightness_image(image, max(0.0, 1 + draws[0] * augmentation.brightness))
+    if augmentation.contrast:
+        image = F.adjust_contrast_image(image, max(0.0, 1 + draws[1] * augmentation.contrast))
+    if augmentation.saturation:
+        image = F.adjust_saturation_image(image, max(0.0, 1 + draws[2] * augmentation.saturation))
+    if augmentation.hue:
+        image = F.adjust_hue_image(image, draws[3] * augmentation.hue)
+    return image

@@ -1,0 +1,133 @@
+"""Several datasets as one endless stream of training images, determined by a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from personsearch_core.data.scenes import Scene
+from personsearch_core.errors import PersonSearchError
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingEntry:
+    """A dataset's scenes and how often they come up in an epoch: exactly one of the three is given.
+
+    proportion: this entry's part of an epoch's images. repeat: passes over the scenes an epoch, also
+    fractions. choose: images an epoch.
+    """
+
+    scenes: Sequence[Scene]
+    proportion: float | None = None
+    repeat: float | None = None
+    choose: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The source of its scenes, for messages and logs."""
+        return self.scenes[0].source
+
+    def __post_init__(self) -> None:
+        if not self.scenes:
+            raise PersonSearchError("a training entry has no images: its split or filter is empty")
+        given = {
+            field: value
+            for field in ("proportion", "repeat", "choose")
+            if (value := getattr(self, field)) is not None
+        }
+        if len(given) != 1:
+            raise PersonSearchError(
+                f"training entry {self.name!r} needs exactly one of proportion, repeat and choose, "
+                f"not {', '.join(given) or 'none of them'}"
+            )
+        field, value = next(iter(given.items()))
+        if value <= 0:
+            raise PersonSearchError(f"training entry {self.name!r}: {field} must be positive, not {value}")
+
+
+def images_per_epoch(entries: Sequence[TrainingEntry]) -> tuple[int, ...]:
+    """How many images each entry gives to an epoch.
+
+    Proportions beside entries with repeat or choose are parts of the whole epoch and must leave room for
+    those (sum below 1). Where all entries have proportions, their ratios count, and an epoch has as many
+    images as there are scenes.
+    """
+    if not entries:
+        raise PersonSearchError("training needs at least one entry")
+    fixed = sum(_fixed_images(entry) for entry in entries)
+    proportions = sum(entry.proportion or 0.0 for entry in entries)
+    if fixed == 0:
+        total = sum(len(entry.scenes) for entry in entries) / proportions
+    elif proportions < 1:
+        total = fixed / (1 - proportions)
+    else:
+        raise PersonSearchError(
+            f"the proportions of the training entries sum to {proportions:g}, which leaves no images for "
+            "entries with repeat or choose: they must sum to less than 1"
+        )
+    return tuple(
+        max(1, round(total * entry.proportion)) if entry.proportion is not None else _fixed_images(entry)
+        for entry in entries
+    )
+
+
+class TrainingStream:
+    """Training images numbered from 0: number `i` is always the same (entry, scene), whoever asks.
+
+    An epoch holds each entry's images, shuffled together: whole passes over its scenes first, the rest drawn
+    without replacement.
+    """
+
+    def __init__(self, entries: Sequence[TrainingEntry], seed: int) -> None:
+        self.entries = tuple(entries)
+        self.counts = images_per_epoch(entries)
+        self.epoch_size = sum(self.counts)
+        self.names = _distinct_names(entries)
+        self._seed = seed
+        self._order = lru_cache(maxsize=2)(self._shuffled_epoch)
+
+    def __getitem__(self, number: int) -> tuple[int, Scene]:
+        """(index of the entry, its scene)."""
+        epoch, position = divmod(number, self.epoch_size)
+        entry, scene = self._order(epoch)[position]
+        return int(entry), self.entries[entry].scenes[scene]
+
+    def generator(self, number: int) -> np.random.Generator:
+        """The source of all that is random about image `number` (its augmentation)."""
+        return np.random.default_rng([self._seed, 1, number])
+
+    def _shuffled_epoch(self, epoch: int) -> NDArray[np.int64]:
+        rng = np.random.default_rng([self._seed, 0, epoch])
+        parts = []
+        for index, (entry, count) in enumerate(zip(self.entries, self.counts, strict=True)):
+            passes, rest = divmod(count, len(entry.scenes))
+            scenes = np.concatenate(
+                [
+                    np.tile(np.arange(len(entry.scenes)), passes),
+                    rng.choice(len(entry.scenes), rest, replace=False),
+                ]
+            )
+            parts.append(np.stack([np.full(count, index), scenes], axis=1))
+        order = np.concatenate(parts).astype(np.int64)
+        return order[rng.permutation(len(order))]
+
+
+def _fixed_images(entry: TrainingEntry) -> int:
+    if entry.choose is not None:
+        return entry.choose
+    if entry.repeat is not None:
+        return max(1, round(entry.repeat * len(entry.scenes)))
+    return 0
+
+
+def _distinct_names(entries: Sequence[TrainingEntry]) -> tuple[str, ...]:
+    """The entries' names; those that share one are numbered."""
+    names = [entry.name for entry in entries]
+    return tuple(
+        name if names.count(name) == 1 else f"{name}#{names[:index].count(name)}"
+        for index, name in enumerate(names)
+    )

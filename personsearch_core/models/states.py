@@ -1,0 +1,127 @@
+"""State dicts: files, torchvision's enums, and what has to be adapted on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from urllib.error import URLError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights, ResNet34_Weights, ResNet50_Weights, WeightsEnum
+
+from personsearch_core.errors import PersonSearchError
+
+State = Mapping[str, Tensor]
+
+TRUNK_PREFIX = "backbone.body."
+IMAGENET_WEIGHTS: dict[str, WeightsEnum] = {
+    "resnet18": ResNet18_Weights.IMAGENET1K_V1,
+    "resnet34": ResNet34_Weights.IMAGENET1K_V1,
+    "resnet50": ResNet50_Weights.IMAGENET1K_V1,
+}
+COCO_CLASSES = 91
+COCO_PERSON = 1
+"""Index of `person` among torchvision's COCO categories; 0 is the background."""
+
+
+def save_weights(path: Path, state: State, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a state dict as safetensors, on the CPU and contiguous."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    save_file(plain, path, metadata=dict(metadata or {}))
+
+
+def load_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read a state dict from a .safetensors file, or from a .pth of plain tensors (nothing is unpickled).
+
+    A checkpoint of torchvision's reference scripts ({"model": state, ...}) gives its model.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise PersonSearchError(f"weights file {path} does not exist")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
+        raise PersonSearchError(f"weights file {path} cannot be read: {error}") from error
+    state = state.get("model", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise PersonSearchError(f"weights file {path} holds no state dict of tensors")
+    return state
+
+
+def load_state(module: nn.Module, state: State, origin: str) -> None:
+    """Load every parameter and statistic; PersonSearchError names what does not fit.
+
+    `num_batches_tracked` alone may be missing or left over: frozen norm layers have none.
+    """
+    counter = "num_batches_tracked"
+    wanted = module.state_dict()
+    given = {name: tensor for name, tensor in state.items() if not name.endswith(counter)}
+    given.update({name: state.get(name, tensor) for name, tensor in wanted.items() if name.endswith(counter)})
+    try:
+        module.load_state_dict(given)
+    except RuntimeError as error:
+        raise PersonSearchError(
+            f"weights of {origin} do not fit this model (backbone, fpn_channels, head_convolutions, norm and "
+            f"anchors must be those they were made with): {error}"
+        ) from error
+
+
+def trunk_state(detector_state: State) -> dict[str, Tensor]:
+    """The trunk's part of a detector's weights, under a ResNet's names."""
+    return {
+        name.removeprefix(TRUNK_PREFIX): tensor
+        for name, tensor in detector_state.items()
+        if name.startswith(TRUNK_PREFIX)
+    }
+
+
+def imagenet_trunk(backbone: str) -> dict[str, Tensor]:
+    """torchvision's ImageNet weights of resnet18, 34 or 50, without the classifier."""
+    state = torchvision_weights(IMAGENET_WEIGHTS[backbone])
+    return {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+
+
+def cut_to_person(state: State, anchors_per_cell: int) -> dict[str, Tensor]:
+    """A RetinaNet's weights with its classification head cut to the COCO `person` row of each anchor."""
+    state = dict(state)
+    for part in ("weight", "bias"):
+        name = f"head.classification_head.cls_logits.{part}"
+        rows = state[name]
+        classes, rest = divmod(len(rows), anchors_per_cell)
+        if rest == 0 and classes == COCO_CLASSES:
+            state[name] = rows.view(anchors_per_cell, classes, *rows.shape[1:])[:, COCO_PERSON].clone()
+        elif rest or classes != 1:
+            raise PersonSearchError(
+                f"{name} has {len(rows)} rows: neither one class nor COCO's {COCO_CLASSES} for "
+                f"{anchors_per_cell} anchors a cell; set anchor_ratios as the weights were made with"
+            )
+    return state
+
+
+def current_names(state: State) -> dict[str, Tensor]:
+    """Names as of now: the towers of torchvision's older RetinaNets have conv.0, conv.2 ... for conv.0.0 ..."""
+    renamed = {}
+    for name, tensor in state.items():
+        parts = name.split(".")
+        if parts[0] == "head" and len(parts) == 5 and parts[2] == "conv":
+            parts[3:4] = [str(int(parts[3]) // 2), "0"]
+        renamed[".".join(parts)] = tensor
+    return renamed
+
+
+def torchvision_weights(weights: WeightsEnum) -> State:
+    """What an enum of torchvision stands for, downloaded into torch's cache when it is not there."""
+    try:
+        state: State = weights.get_state_dict(progress=False, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise PersonSearchError(
+            f"torchvision's weights {weights} could not be had ({error}); download {weights.url} elsewhere "
+            "and give the file as initial_weights"
+        ) from error
+    return state

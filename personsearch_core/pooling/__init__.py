@@ -1,0 +1,19 @@
+"""ROI features of boxes: of ground truth for training, of detections and queries for search."""
+
+from personsearch_core.pooling.detections import SceneDetections, detect_scenes
+from personsearch_core.pooling.extraction import RowPlan, extract_shard, extract_shards, feature_rows
+from personsearch_core.pooling.rois import clipped_rois, crop_people, pool_shared_map, roi_boxes, row_shape
+
+__all__ = [
+    "RowPlan",
+    "SceneDetections",
+    "clipped_rois",
+    "crop_people",
+    "detect_scenes",
+    "extract_shard",
+    "extract_shards",
+    "feature_rows",
+    "pool_shared_map",
+    "roi_boxes",
+    "row_shape",
+]

@@ -1,0 +1,142 @@
+"""The detector over a test view, once: people found, and the pooled features of all boxes that matter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from personsearch_core.boxes import Boxes, Placement, clip_boxes, place_image
+from personsearch_core.data.decoding import read_scene, render
+from personsearch_core.data.prefetch import decode_threads, prefetch
+from personsearch_core.data.scenes import Scene
+from personsearch_core.models.compute import arrange, model_device, prepare
+from personsearch_core.models.detector import Detections, Detector, select_detections
+from personsearch_core.pooling.rois import clipped_rois, crop_people, pool_shared_map, roi_boxes, to_stored
+from personsearch_core.recipes import DetectionsRecipe
+from personsearch_core.training.optimisation import autocast
+
+
+@dataclass(frozen=True, eq=False)
+class SceneDetections:
+    """What one image gave.
+
+    boxes: (n, 4) float32, original pixels, clipped to the image, best first; scores: (n,) float32.
+    extra_boxes: (m, 4), those that were given, as given. features: (n, C, H, W) of the boxes,
+    extra_features: (m, C, H, W) of the extra ones.
+    """
+
+    image_id: str
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    extra_boxes: NDArray[np.float32]
+    features: NDArray[np.generic]
+    extra_features: NDArray[np.generic]
+
+
+@dataclass(frozen=True, eq=False)
+class _Input:
+    scene: Scene
+    extra: Boxes
+    image: Tensor
+    placement: Placement
+    full_resolution: Tensor | None
+    """Kept for disj alone, whose crops come from it."""
+
+
+def detect_scenes(
+    detector: Detector,
+    recipe: DetectionsRecipe,
+    scenes: Sequence[Scene],
+    extra_boxes: Sequence[Boxes] | None = None,
+) -> Iterator[SceneDetections]:
+    """Detect people in every scene, in order, and pool the features of what is kept.
+
+    extra_boxes: for each scene, boxes (m, 4) in original pixels that are described too (queries, ground
+    truth). Batches are `batch_images` scenes in order; one pass through the trunk serves detection and
+    pooling. The detector sits on the device that computes.
+    """
+    detector = prepare(detector.eval(), recipe.compute)
+    extras = extra_boxes if extra_boxes is not None else [np.empty((0, 4), np.float32)] * len(scenes)
+
+    def read(item: tuple[Scene, Boxes]) -> _Input:
+        return _read(*item, detector, keep_full_resolution=recipe.roi.variant == "disj")
+
+    inputs = prefetch(
+        read, zip(scenes, extras, strict=True), threads=decode_threads(), ahead=2 * recipe.batch_images
+    )
+    for first in range(0, len(scenes), recipe.batch_images):
+        yield from _detect_batch(
+            detector, recipe, [next(inputs) for _ in scenes[first : first + recipe.batch_images]]
+        )
+
+
+def _read(scene: Scene, extra: Boxes, detector: Detector, *, keep_full_resolution: bool) -> _Input:
+    image = read_scene(scene)
+    model = detector.model
+    placement = place_image(scene.width, scene.height, model.image_width, model.image_height, model.resize)
+    return _Input(scene, extra, render(image, placement), placement, image if keep_full_resolution else None)
+
+
+def in_original_pixels(people: Detections, scene: Scene, placement: Placement) -> Boxes:
+    """Detected boxes (n, 4) float32 in pixels of the original image, clipped to it."""
+    return clip_boxes(placement.unmap_boxes(people.boxes.cpu().numpy()), scene.width, scene.height)
+
+
+@torch.inference_mode()
+def _detect_batch(
+    detector: Detector, recipe: DetectionsRecipe, batch: Sequence[_Input]
+) -> Iterator[SceneDetections]:
+    device = model_device(detector)
+    images = arrange(torch.stack([item.image for item in batch]).to(device), recipe.compute)
+    shared_variant = None if recipe.roi.variant == "disj" else recipe.roi.variant
+    with autocast(recipe.compute, device):
+        output, shared = detector.heads_and_shared(images, shared_variant)
+    found = select_detections(
+        output,
+        (images.shape[-2], images.shape[-1]),
+        score_threshold=recipe.score_threshold,
+        nms_threshold=recipe.nms_threshold,
+        max_per_image=recipe.max_per_image,
+    )
+    boxes = [
+        in_original_pixels(people, item.scene, item.placement)
+        for item, people in zip(batch, found, strict=True)
+    ]
+    features = _describe(recipe, batch, boxes, shared)
+    for item, people, own, rows in zip(batch, found, boxes, features, strict=True):
+        yield SceneDetections(
+            image_id=item.scene.image_id,
+            boxes=own,
+            scores=people.scores.float().cpu().numpy(),
+            extra_boxes=item.extra,
+            features=rows[: len(own)],
+            extra_features=rows[len(own) :],
+        )
+
+
+def _describe(
+    recipe: DetectionsRecipe, batch: Sequence[_Input], boxes: Sequence[Boxes], shared: Tensor | None
+) -> list[NDArray[np.generic]]:
+    """For each image, the features of its detections, then of its extra boxes."""
+    rois = []
+    for item, own in zip(batch, boxes, strict=True):
+        everybody = np.concatenate([own, item.extra.astype(own.dtype)])
+        rois.append(clipped_rois(everybody, item.scene.width, item.scene.height, recipe.roi))
+    if shared is None:
+        return [
+            crop_people(item.full_resolution, own, recipe.roi)
+            for item, own in zip(batch, rois, strict=True)
+            if item.full_resolution is not None
+        ]
+    cells = [roi_boxes(own, item.placement, recipe.roi) for item, own in zip(batch, rois, strict=True)]
+    pooled = to_stored(
+        pool_shared_map(shared, cells, recipe.roi),
+        recipe.dtype,
+        f"detections, images {batch[0].scene.image_id} to {batch[-1].scene.image_id}",
+    )
+    return np.split(pooled, np.cumsum([len(own) for own in cells])[:-1])

@@ -1,0 +1,77 @@
+"""ROI features of boxes: from a box in original pixels to a fixed-size map, or to a crop for disj."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.ops import roi_align
+from torchvision.transforms.v2 import functional as F
+
+from personsearch_core.boxes import Boxes, Placement, clip_boxes, widen_boxes
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.models.trunk import block_channels, shared_blocks
+from personsearch_core.recipes import SHARED_STRIDE, DetectorModel, RoiRecipe
+
+
+def clipped_rois(boxes: Boxes, width: int, height: int, roi: RoiRecipe) -> Boxes:
+    """Boxes (n, 4) in original pixels, widened by the recipe's margin and clipped to the image."""
+    return clip_boxes(widen_boxes(boxes, roi.margin), width, height)
+
+
+def roi_boxes(rois: Boxes, placement: Placement, roi: RoiRecipe) -> Boxes:
+    """Clipped ROIs (n, 4) in original pixels -> cells of the shared map, for `roi_align` at scale 1.
+
+    The one way a box takes through letterbox, mirroring and stride.
+    """
+    return placement.map_boxes(rois) / np.asarray(SHARED_STRIDE[roi.variant], dtype=rois.dtype)
+
+
+def pool_shared_map(shared: Tensor, rois: Sequence[Boxes], roi: RoiRecipe) -> Tensor:
+    """Pool each image's ROIs (in cells of the map) from maps (B, C, h, w): (sum n, C, H, W), float32."""
+    boxes = [torch.from_numpy(np.ascontiguousarray(box, dtype=np.float32)).to(shared.device) for box in rois]
+    pooled: Tensor = roi_align(
+        shared.float(), boxes, roi.roi_size, 1.0, sampling_ratio=roi.sampling_ratio, aligned=True
+    )
+    return pooled
+
+
+def crop_people(image: Tensor, rois: Boxes, roi: RoiRecipe, mirrored: bool = False) -> NDArray[np.uint8]:
+    """Crops of disj from a full-resolution image: uint8 (n, 3, H, W), bilinear with antialiasing.
+
+    A ROI is widened to whole pixels; one that lies outside the image takes the nearest pixel.
+    """
+    height, width = image.shape[-2:]
+    crops = np.empty((len(rois), 3, *roi.roi_size), dtype=np.uint8)
+    for crop, (x1, y1, x2, y2) in zip(crops, rois, strict=True):
+        left, top = min(int(np.floor(x1)), width - 1), min(int(np.floor(y1)), height - 1)
+        right, bottom = max(left + 1, int(np.ceil(x2))), max(top + 1, int(np.ceil(y2)))
+        region = F.resize_image(image[:, top:bottom, left:right], list(roi.roi_size), antialias=True)
+        crop[:] = (region.flip(-1) if mirrored else region).numpy()
+    return crops
+
+
+def row_shape(roi: RoiRecipe, model: DetectorModel | None = None) -> tuple[int, int, int]:
+    """(C, H, W) of one row of the feature store; j2-j4 need the detector's model to know C."""
+    if roi.variant == "disj":
+        return (3, *roi.roi_size)
+    if model is None:
+        raise PersonSearchError(f"features of {roi.variant} stand on a detector's shared map: give its model")
+    return (block_channels(model.backbone, shared_blocks(roi.variant)), *roi.roi_size)
+
+
+def to_stored(pooled: Tensor, dtype: str, where: str) -> NDArray[np.generic]:
+    """Pooled maps in the dtype of a store. Raises PersonSearchError where values overflow float16."""
+    values: NDArray[np.float32] = pooled.cpu().numpy()
+    with np.errstate(over="ignore"):
+        rows = values.astype(dtype)
+    overflown = int(np.count_nonzero(~np.isfinite(rows)))
+    if overflown:
+        raise PersonSearchError(
+            f"{where}: {overflown} pooled values do not fit {dtype} (largest {np.abs(values).max():g}); "
+            "use dtype float32"
+        )
+    return rows

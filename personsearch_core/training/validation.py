@@ -1,0 +1,99 @@
+"""AP of a detector on held-out scenes, during training and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from personsearch_core.boxes import Boxes, Placement
+from personsearch_core.data.prefetch import decode_threads, prefetch
+from personsearch_core.data.scenes import Scene
+from personsearch_core.evaluation.detection import evaluate_detection
+from personsearch_core.evaluation.records import UNLABELLED, Detections, GroundTruth
+from personsearch_core.models.compute import arrange, model_device
+from personsearch_core.models.detector import Detector
+from personsearch_core.pooling.detections import in_original_pixels
+from personsearch_core.pooling.extraction import place_scene
+from personsearch_core.recipes import Compute
+from personsearch_core.training.group import Alone
+from personsearch_core.training.optimisation import autocast
+
+SCORE_THRESHOLD = 0.05
+BATCH_IMAGES = 8
+
+Found = tuple[Boxes, NDArray[np.float32]]
+"""Boxes in original pixels and their scores, of one image."""
+
+
+def validate_detector(
+    detector: Detector, scenes: Sequence[Scene], compute: Compute, group: Alone | None = None
+) -> dict[str, float]:
+    """AP by COCO's rule (`coco_ap50`, `coco_ap`) and by person search's (`ap`, `recall` at a score of 0.5).
+
+    Keys begin with `validation/`; where the scenes come from several sources, each also has its own,
+    `validation/<source>/`. The processes of a group share the scenes. The detector comes back in the mode it
+    was in.
+    """
+    group = group or Alone()
+    was_training = detector.training
+    detector.eval()
+    own = range(group.rank, len(scenes), group.count)
+    share = _detect(detector, [scenes[i] for i in own], compute)
+    found = dict(group.gather(list(zip(own, share, strict=True))))
+    detector.train(was_training)
+    metrics = _scores([found[i] for i in range(len(scenes))], scenes, "validation/")
+    sources = sorted({scene.source for scene in scenes})
+    for source in sources if len(sources) > 1 else ():
+        rows = [i for i, scene in enumerate(scenes) if scene.source == source]
+        metrics |= _scores([found[i] for i in rows], [scenes[i] for i in rows], f"validation/{source}/")
+    return metrics
+
+
+def _detect(detector: Detector, scenes: Sequence[Scene], compute: Compute) -> Iterator[Found]:
+    device = model_device(detector)
+
+    def read(scene: Scene) -> tuple[Tensor, Placement]:
+        return place_scene(scene, detector.model)
+
+    placed = prefetch(read, scenes, threads=decode_threads(), ahead=2 * BATCH_IMAGES)
+    for first in range(0, len(scenes), BATCH_IMAGES):
+        part = scenes[first : first + BATCH_IMAGES]
+        images, placements = zip(*(next(placed) for _ in part), strict=True)
+        with torch.inference_mode(), autocast(compute, device):
+            found = detector.detect(
+                arrange(torch.stack(images).to(device), compute), score_threshold=SCORE_THRESHOLD
+            )
+        for scene, placement, people in zip(part, placements, found, strict=True):
+            yield in_original_pixels(people, scene, placement), people.scores.float().cpu().numpy()
+
+
+def _scores(found: Sequence[Found], scenes: Sequence[Scene], prefix: str) -> dict[str, float]:
+    detections = Detections(
+        image=_owners([len(boxes) for boxes, _ in found]),
+        boxes=np.concatenate([boxes for boxes, _ in found]),
+        scores=np.concatenate([scores for _, scores in found]),
+        embeddings=np.empty((sum(len(boxes) for boxes, _ in found), 0), np.float32),
+    )
+    truth = GroundTruth(
+        image=_owners([len(scene.boxes) for scene in scenes]),
+        boxes=np.concatenate([scene.boxes for scene in scenes]),
+        person=np.full(sum(len(scene.boxes) for scene in scenes), UNLABELLED),
+        ignore=np.concatenate([scene.ignore for scene in scenes]),
+    )
+    coco = evaluate_detection(detections, truth, len(scenes), score_threshold=None)
+    search = evaluate_detection(detections, truth, len(scenes), score_threshold=0.5)
+    return {
+        f"{prefix}coco_ap50": coco.coco_ap50,
+        f"{prefix}coco_ap": coco.coco_ap,
+        f"{prefix}ap": search.ap,
+        f"{prefix}recall": search.recall,
+    }
+
+
+def _owners(counts: Sequence[int]) -> NDArray[np.int64]:
+    """0 for each box of the first image, 1 for each of the second ..."""
+    return np.repeat(np.arange(len(counts)), counts)
