@@ -112,7 +112,7 @@ def _rank(
         return 0.0, 0
     recall = sum(labels) / n_truths
     # A positive comes last among its ties.
-    order = np.lexsort((labels, -np.array(similarities)))
+    order = np.lexsort((np.array(labels), -np.array(similarities)))
     rank = int(np.array(labels)[order].argmax()) + 1
     return float(average_precision_score(labels, similarities)) * recall, rank
 
