@@ -193,11 +193,12 @@ def load_config(path: Path, overrides: Iterable[str] = (), *, store: str | None 
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} holds no mapping; see configs/demo.yaml for an example")
+    # First, because it copies: where YAML aliases share a mapping, an override must change one place only.
+    raw = _expand(raw, path)
     for override in overrides:
         apply_override(raw, override)
     if store is not None:
         raw["store"] = store if "://" in store else str(Path(store).absolute())
-    raw = _expand(raw, path)
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:

@@ -1,0 +1,103 @@
+"""The config: what is typed wrong is named, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.config import Config, load_config
+from flows.errors import ConfigError
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def minimal() -> dict[str, object]:
+    view = {"dataset": "prw", "split": "train"}
+    return {
+        "store": "store",
+        "datasets": {"prw": {"adapter": "prw", "root": "data/prw"}},
+        "detector": {"train": [view]},
+        "reid": {"train": view},
+        "evaluation": {"test": {"dataset": "prw", "split": "test"}},
+    }
+
+
+def write(folder: Path, body: object) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(body))
+    return path
+
+
+def test_relative_paths_resolve_against_the_config_file(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, minimal()))
+    assert config.store == str(tmp_path / "store")
+    assert config.datasets["prw"].root == tmp_path / "data" / "prw"
+
+
+def test_variables_with_and_without_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = minimal()
+    body["store"] = "${WHERE:-elsewhere}/store"
+    path = write(tmp_path, body)
+    monkeypatch.delenv("WHERE", raising=False)
+    assert load_config(path).store == str(tmp_path / "elsewhere" / "store")
+    monkeypatch.setenv("WHERE", "/there")
+    assert load_config(path).store == "/there/store"
+    body["store"] = "${WHERE_NOT_SET_ANYWHERE}"
+    with pytest.raises(ConfigError, match="WHERE_NOT_SET_ANYWHERE is not set"):
+        load_config(write(tmp_path, body))
+
+
+def test_overrides_reach_any_depth_and_are_typed(tmp_path: Path) -> None:
+    path = write(tmp_path, minimal())
+    config = load_config(
+        path, ["reid.lr=3e-4", "detector.model.backbone=resnet18", "detector.train.0.choose=7"]
+    )
+    assert config.reid.lr == 3e-4
+    assert config.detector.model.backbone == "resnet18"
+    assert config.detector.train[0].amount == {"choose": 7}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("reid.lrr=1", r"reid\.lrr: there is no such field; did you mean 'lr'\?"),
+        ("reid.lr=fast", r"reid\.lr: .*valid number"),
+        ("reid.lr=-1", r"reid\.lr: .*greater than 0"),
+        ("detector.train.3.choose=7", "none of the positions 0 to 0"),
+        ("nonsense", "NAME=VALUE"),
+        ("reid.train.dataset=unknown", "a view names dataset 'unknown'; the config knows prw"),
+        ("features.dtype=uint8", "does not go with variant"),
+        ("detector.model.initial_weights=null", "frozen_batch"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, minimal()), [override])
+
+
+def test_an_entry_has_one_amount(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="one of proportion, repeat and choose"):
+        load_config(write(tmp_path, minimal()), ["detector.train.0.choose=7", "detector.train.0.repeat=2"])
+
+
+@pytest.mark.parametrize(("text", "message"), [("a: [", "not valid YAML"), ("- 1", "holds no mapping")])
+def test_files_that_are_no_config(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+    with pytest.raises(ConfigError, match="cannot read the config"):
+        load_config(tmp_path / "absent.yaml")
+
+
+def test_a_default_roi_and_the_same_size_by_hand_are_one_recipe(tmp_path: Path) -> None:
+    path = write(tmp_path, minimal())
+    by_hand = load_config(path, ["reid.roi_height=32", "reid.roi_width=16"])
+    assert load_config(path).features_recipe() == by_hand.features_recipe()
+
+
+@pytest.mark.parametrize("path", sorted(PROJECT.glob("configs/**/*.yaml")), ids=lambda path: path.stem)
+def test_every_config_of_the_project_is_valid(path: Path) -> None:
+    assert isinstance(load_config(path), Config)
