@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from data_catalog.schema import GALLERY, TABLES
-from data_catalog.snapshot import ROW_GROUP, table_path
+from data_catalog.snapshot import ROW_GROUP, scan, table_path
 
 COUNTED = ("images", "boxes", "boxes_with_id", "ids", "ignored", "rejects", "queries", "gallery")
 """`ids` are identities of people who are not ignore regions; `boxes` includes `ignored`."""
@@ -89,7 +88,7 @@ def _distinct_ids(directory: Path) -> dict[str, set[str]]:
 
 def _gallery_sizes(directory: Path) -> Iterator[tuple[str, str, int]]:
     for path in sorted(table_path(directory, "gallery").glob("*.parquet")):
-        table = ds.dataset(str(path), schema=GALLERY).to_table(columns=["query_id"])
+        table = scan(path, GALLERY).to_table(columns=["query_id"])
         for entry in table["query_id"].value_counts():
             yield path.stem, entry["values"].as_py(), entry["counts"].as_py()
 
@@ -97,9 +96,9 @@ def _gallery_sizes(directory: Path) -> Iterator[tuple[str, str, int]]:
 def _batches(
     directory: Path, columns: list[str], filter: pc.Expression | None = None
 ) -> Iterator[pa.RecordBatch]:
-    dataset = ds.dataset(str(table_path(directory, "boxes")), schema=TABLES["boxes"])
+    dataset = scan(table_path(directory, "boxes"), TABLES["boxes"])
     yield from dataset.to_batches(columns=columns, filter=filter, batch_size=ROW_GROUP)
 
 
 def _table(directory: Path, name: str, columns: list[str]) -> pa.Table:
-    return ds.dataset(str(table_path(directory, name)), schema=TABLES[name]).to_table(columns=columns)
+    return scan(table_path(directory, name), TABLES[name]).to_table(columns=columns)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from data_catalog.rows import COORDINATES
 from data_catalog.schema import INVALID, QUERIES, REJECTS
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 SAME_BOX_IOU = 0.5
 
 
 @dataclass(frozen=True)
 class JoinedQueries:
-    """Queries with `box_id`, null where no box of that person is there; rejects for those of unknown images.
-    """
+    """Queries with `box_id`, null where no box of that person is there; rejects of unknown images."""
 
     queries: pa.Table
     rejects: pa.Table

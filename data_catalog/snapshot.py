@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from data_catalog.errors import CatalogError
 from data_catalog.rows import Tables
 from data_catalog.schema import BOXES, GALLERY, IMAGES, INVALID, QUERIES, REJECTS, TABLES
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 ROW_GROUP = 131_072
 """Rows; a filter skips whole row groups."""
@@ -26,6 +28,18 @@ def table_path(directory: Path, name: str) -> Path:
     if name not in TABLES:
         raise CatalogError(f"no table is named {name!r}; there are: {', '.join(TABLES)}")
     return directory / GALLERY_FOLDER if name == "gallery" else directory / f"{name}.parquet"
+
+
+def scan(paths: Path | Sequence[Path], schema: pa.Schema) -> ds.Dataset:
+    """A pyarrow dataset over Parquet files; its module loads pandas, so it is imported only for a scan."""
+    import pyarrow.dataset as ds
+
+    source = str(paths) if isinstance(paths, Path) else [str(path) for path in paths]
+    return ds.dataset(source, schema=schema, format="parquet")
+
+
+def _part(schema: pa.Schema, names: Sequence[str] | None) -> pa.Schema:
+    return schema if names is None else pa.schema([schema.field(name) for name in names])
 
 
 class TableStream:
@@ -52,13 +66,15 @@ class TableStream:
     def close(self) -> None:
         """Write what is pending and the file's footer; again does nothing."""
         if self._pending_rows:
-            self._flush()
+            self._flush(final=True)
         self._writer.close()
 
-    def _flush(self) -> None:
+    def _flush(self, *, final: bool = False) -> None:
+        """Write whole row groups; how rows came in parts must not show in the file."""
         table = pa.concat_tables(self._pending).unify_dictionaries()
-        self._writer.write_table(table, row_group_size=ROW_GROUP)
-        self._pending, self._pending_rows = [], 0
+        whole = len(table) if final else len(table) - len(table) % ROW_GROUP
+        self._writer.write_table(table.slice(0, whole), row_group_size=ROW_GROUP)
+        self._pending, self._pending_rows = [table.slice(whole)], len(table) - whole
 
 
 class SnapshotWriter:
@@ -119,7 +135,7 @@ class SnapshotWriter:
     def close_boxes(self) -> ds.Dataset:
         """End the writing of boxes, and read them back."""
         self._boxes.close()
-        return ds.dataset(str(self._boxes.path), schema=BOXES)
+        return scan(self._boxes.path, BOXES)
 
     def write_rejects(self, rejects: pa.Table) -> None:
         """Add rejects that only the whole of the rows shows."""
@@ -183,18 +199,15 @@ class Snapshot:
         `filter` is a pyarrow.compute expression on the table's columns; row groups that cannot match are not
         read.
         """
-        return self.dataset(name).to_table(
-            columns=list(columns) if columns is not None else None, filter=filter
-        )
+        names = list(columns) if columns is not None else None
+        if filter is None and name != "gallery":
+            return pq.ParquetFile(table_path(self.path, name)).read(names).cast(_part(TABLES[name], names))
+        return self.dataset(name).to_table(columns=names, filter=filter)
 
     def dataset(self, name: str) -> ds.Dataset:
         """The table as a pyarrow dataset, for scans that should not load it at once."""
         path = table_path(self.path, name)
-        schema = TABLES[name]
-        if name == "gallery":
-            files = sorted(path.glob("*.parquet"))
-            return ds.dataset([str(file) for file in files], schema=schema, format="parquet")
-        return ds.dataset(str(path), schema=schema, format="parquet")
+        return scan(sorted(path.glob("*.parquet")) if name == "gallery" else path, TABLES[name])
 
     def gallery(self, protocol: str, columns: Sequence[str] | None = None) -> pa.Table:
         """The gallery rows of one protocol; none where its galleries are given by a rule, not by a file."""
@@ -202,7 +215,7 @@ class Snapshot:
         if path.parent != table_path(self.path, "gallery") or not path.is_file():
             empty = GALLERY.empty_table()
             return empty if columns is None else empty.select(list(columns))
-        return ds.dataset(str(path), schema=GALLERY, format="parquet").to_table(columns=columns)
+        return scan(path, GALLERY).to_table(columns=None if columns is None else list(columns))
 
     def protocols(self) -> list[str]:
         """Names of the protocols that have queries."""

@@ -107,15 +107,15 @@ def _bars(histogram: Histogram) -> str:
     step = (WIDTH - 2 * MARGIN) / len(histogram.counts)
     floor = HEIGHT - MARGIN
     parts = [
-        f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" font-family="system-ui,sans-serif" font-size="10">',
+        f'<svg width="{WIDTH}" height="{HEIGHT}" font-family="system-ui,sans-serif" font-size="10">',
         f'<text x="{WIDTH / 2}" y="14" text-anchor="middle" font-size="13">{escape(histogram.title)}</text>',
     ]
     for index, (label, count) in enumerate(zip(histogram.labels(), histogram.counts, strict=True)):
         left, high = MARGIN + index * step, (floor - 34) * count / top
         middle = left + step / 2
+        bar = f'x="{left + 1:.1f}" y="{floor - high:.1f}" width="{step - 2:.1f}" height="{high:.1f}"'
         parts += [
-            f'<rect x="{left + 1:.1f}" y="{floor - high:.1f}" width="{step - 2:.1f}" height="{high:.1f}" '
-            'fill="#4878a8"/>',
+            f'<rect {bar} fill="#4878a8"/>',
             f'<text x="{middle:.1f}" y="{floor - high - 3:.1f}" text-anchor="middle">{count}</text>',
             f'<text x="{middle:.1f}" y="{floor + 12}" text-anchor="middle">{escape(label)}</text>',
         ]

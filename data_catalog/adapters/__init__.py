@@ -1,5 +1,4 @@
-"""One file a format. An adapter is found by its name among the entry points of group `personsearch.datasets`.
-"""
+"""One file a format; an adapter is found by its name among the entry points `personsearch.datasets`."""
 
 from data_catalog.adapters.protocol import Adapter, Layout, Unit, adapter_names, load_adapter
 

@@ -21,8 +21,7 @@ LARGEST_ID = 1 << 62
 
 
 class Coco:
-    """Boxes are x, y, w, h, 0-based; `iscrowd` is an ignore region; other categories are `excluded` rejects.
-    """
+    """Boxes are x, y, w, h, 0-based; `iscrowd` makes an ignore region; other categories are `excluded`."""
 
     name = "coco"
     version = 1

@@ -1,5 +1,4 @@
-"""Crops named by identity and camera, as in Market-1501 (Zheng et al., ICCV 2015): a crop is a whole image.
-"""
+"""Crops named by identity and camera, as Market-1501 (Zheng et al., ICCV 2015): a crop is an image."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ class Mot15:
     def discover(self, root: Path, options: Options) -> Layout:
         folders = mot.sequence_folders(root)
         units = [mot.sequence_unit(root, split, name) for split, names in folders.items() for name in names]
+        mot.check_columns(root, units, COLUMNS, "MOT15")
         return Layout(tuple(units), edition="MOT15")
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:

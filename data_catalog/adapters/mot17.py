@@ -57,11 +57,9 @@ class Mot17:
             for split, folders in mot.sequence_folders(root).items()
             for folder in _one_copy_each(folders, wanted)
         ]
-        with_detector = any(
-            mot.sequence_name(folder) != folder for unit in units for folder in [unit.source.split("/")[1]]
-        )
-        edition = "MOT17" if with_detector else "MOT17Det"
-        return Layout(tuple(units), edition=edition, expected=FULL_SIZE)
+        mot.check_columns(root, units, COLUMNS, "MOT17")
+        edition = _edition([unit.source.split("/")[1] for unit in units])
+        return Layout(tuple(units), edition=edition, expected={} if edition == "MOT20" else FULL_SIZE)
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
         rows = Rows(unit.source)
@@ -72,6 +70,12 @@ class Mot17:
         ids = mot.add_images(rows, root, unit, {row.frame for row in taken})
         _add_boxes(rows, unit, taken, ids)
         yield rows
+
+
+def _edition(folders: list[str]) -> str:
+    if any(folder.startswith("MOT20") for folder in folders):
+        return "MOT20"
+    return "MOT17" if any(mot.sequence_name(folder) != folder for folder in folders) else "MOT17Det"
 
 
 def _one_copy_each(folders: list[str], wanted: str | None) -> list[str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import configparser
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from data_catalog.schema import INVALID
 
 SPLITS = ("train", "test")
 GROUND_TRUTH = "gt/gt.txt"
+KNOWN_COLUMNS = {9: "mot17", 10: "mot15"}
+"""Columns of gt.txt, and the adapter that reads such."""
 LONGEST_SEQUENCE = 1_000_000
 """Frames; a seqinfo.ini that claims more is damaged."""
 
@@ -106,8 +108,7 @@ def sequence_name(folder: str) -> str:
 
 
 def read_rows(path: Path, rows: Rows, *, columns: tuple[int, ...]) -> Iterator[Row]:
-    """The lines of a gt.txt with 1-based coordinates made 0-based; unreadable ones become rejects of `rows`.
-    """
+    """The lines of a gt.txt, coordinates made 0-based; unreadable ones become rejects of `rows`."""
     for line_number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
@@ -158,3 +159,17 @@ def _frame_of(path: str) -> int:
     if not (stem.isascii() and stem.isdigit()) or len(stem) > 9:
         raise CatalogError(f"{path}: an image of a sequence must be named by its frame number")
     return int(stem)
+
+
+def check_columns(root: Path, units: Iterable[Unit], columns: int, release: str) -> None:
+    """Raise CatalogError when the first ground truth has another number of columns: it is another release."""
+    for unit in units:
+        if unit.source.endswith(GROUND_TRUTH):
+            first = read_text(root / unit.source).partition("\n")[0]
+            found = first.count(",") + 1
+            if first.strip() and found != columns and found in KNOWN_COLUMNS:
+                raise CatalogError(
+                    f"{root / unit.source}: {found} columns, {release} has {columns}: "
+                    f"use the adapter {KNOWN_COLUMNS[found]}"
+                )
+            return

@@ -62,8 +62,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture (height, width, 3) uint8, and who can be seen in it, with the part of each that is visible.
-    """
+    """A picture (height, width, 3) uint8, and who stands in it, with the part of each that is visible."""
 
     pixels: np.ndarray
     people: tuple[Standing, ...]
@@ -121,8 +120,7 @@ def render(
     size: tuple[int, int],
     style: Style,
 ) -> Scene:
-    """Draw a scene of `size` (width, height): background, clutter, people from far to near, then the camera.
-    """
+    """Draw a scene of `size` (width, height): background, clutter, people from far to near, the camera."""
     scale = OVERSAMPLING
     canvas = _background(rng, camera, (size[0] * scale, size[1] * scale))
     pen = ImageDraw.Draw(canvas)

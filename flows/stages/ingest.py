@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -15,10 +15,12 @@ from data_catalog.ingest import ALL_IMAGES, Fingerprint, ImageUse, fingerprint, 
 from data_catalog.schema import TABLES
 from data_catalog.snapshot import ROW_GROUP, Snapshot
 from data_catalog.views import digest_rows
-from flows.config import Config
 from flows.stages.base import Made, Stage, StageContext
 from flows.stages.names import ingest_name
 from storage.digests import digest_json, digest_parts
+
+if TYPE_CHECKING:
+    from flows.config import Config
 
 VERSION = 1
 

@@ -1,0 +1,299 @@
+"""`personsearch datasets`: look at datasets, ingest them, and add one's own."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from data_catalog.adapters import adapter_names, load_adapter
+from data_catalog.counts import COUNTED, nested
+from data_catalog.errors import CatalogError
+from data_catalog.ingest import ImageUse, counts_found, ingest_root, refuse_invalid
+from data_catalog.snapshot import Snapshot
+from flows.errors import ConfigError
+from flows.provenance import made_by
+from flows.stages import ingest as ingest_stage
+from flows.stages.base import StageContext
+from storage.artifacts import Artifact, LocalStore
+from storage.manifest import Identity
+
+app = typer.Typer(no_args_is_help=True, help="Datasets in their native formats, and the catalog of them.")
+
+Options = list[str]
+
+
+@app.command("list")
+def list_adapters() -> None:
+    """The formats that can be read, with their options."""
+    for name in adapter_names():
+        adapter = load_adapter(name)
+        summary = (type(adapter).__doc__ or "").strip().splitlines()
+        typer.echo(f"{name:18} {summary[0] if summary else ''}")
+        for option, meaning in adapter.options.items():
+            typer.echo(f"{'':20} {option}: {meaning}")
+
+
+@app.command()
+def ingest(
+    adapter: str = typer.Option(..., help="Name of the format, as `datasets list` gives it."),
+    root: Path = typer.Option(..., help="The dataset as its authors publish it."),
+    store: Path = typer.Option(..., help="Where artifacts go."),
+    name: str | None = typer.Option(
+        None, help="The dataset's name in the catalog; the adapter's by default."
+    ),
+    option: Options = typer.Option([], help="key=value for the adapter; may be repeated."),
+    no_images: bool = typer.Option(
+        False, "--no-images", help="Read annotations alone; such a snapshot cannot train."
+    ),
+    check_images: bool = typer.Option(
+        False, "--check-images", help="Decode every image, not its header alone."
+    ),
+    strict: bool = typer.Option(False, "--strict", help="Fail when any row is damaged."),
+    rehash: bool = typer.Option(False, "--rehash", help="Read every file again, whatever its date says."),
+    dask: str | None = typer.Option(None, help="Address of a Dask scheduler, such as tcp://host:8786."),
+    json_file: Path | None = typer.Option(None, "--json", help="Write the counts to this file."),
+) -> None:
+    """Read a dataset into a snapshot: validated Parquet tables, made once for one content of the root."""
+    started = time.monotonic()
+    stage = ingest_stage.root_stage(
+        name or adapter,
+        adapter,
+        root,
+        options=parse_options(option),
+        hashes=ingest_stage.hash_cache_path(store),
+        dask=dask,
+        use=_image_use(no_images, check_images),
+        rehash=rehash,
+    )
+    identity = Identity(
+        kind=stage.kind, version=stage.version, recipe=stage.recipe, inputs=dict(stage.fixed_inputs)
+    )
+    artifacts = LocalStore(store)
+    found = artifacts.find(stage.kind, identity.key)
+    artifact = found or _make(artifacts, identity, stage.options, strict=strict)
+    snapshot = Snapshot(artifact.path)
+    if strict:
+        refuse_invalid(snapshot)
+    result = {
+        **nested(counts_found(snapshot)),
+        "path": str(artifact.path),
+        "cached": found is not None,
+        "seconds": artifact.manifest.seconds,
+        "wall_seconds": time.monotonic() - started,
+    }
+    if json_file is not None:
+        json_file.write_text(json.dumps(result, indent=2) + "\n")
+    _print_counts(counts_found(snapshot))
+    typer.echo(f"{'cached' if found else 'made'} in {result['wall_seconds']:.2f} s: {artifact.path}")
+
+
+@app.command()
+def check(
+    root: Path = typer.Argument(..., help="The dataset's root."),
+    adapter: str | None = typer.Option(None, help="Name of the format; by default the one that fits."),
+    option: Options = typer.Option([], help="key=value for the adapter; may be repeated."),
+    no_images: bool = typer.Option(False, "--no-images", help="Leave the images out."),
+    check_images: bool = typer.Option(False, "--check-images", help="Decode every image."),
+    near: bool = typer.Option(False, "--near-duplicates", help="Compare images by a perceptual hash, too."),
+) -> None:
+    """Read a dataset without keeping anything, and say what is odd about it."""
+    from data_catalog.validation import check_snapshot
+
+    options = parse_options(option)
+    chosen = adapter or _fitting_adapter(root, options)
+    with tempfile.TemporaryDirectory(prefix="personsearch-check-") as folder:
+        ingest_root(
+            root, load_adapter(chosen), Path(folder), options=options, use=_image_use(no_images, check_images)
+        )
+        snapshot = Snapshot(Path(folder))
+        edition = snapshot.table("datasets", ["edition"])["edition"][0].as_py()
+        typer.echo(f"format: {chosen}" + (f", edition: {edition}" if edition else ""))
+        _print_counts(counts_found(snapshot))
+        findings = check_snapshot(snapshot)
+        for finding in findings:
+            typer.echo(f"{finding.level:8} {finding.code}: {finding.message}")
+        if not findings:
+            typer.echo("nothing odd was found")
+        if near and not no_images:
+            _print_near_duplicates(snapshot, root)
+
+
+@app.command()
+def stats(
+    store: Path = typer.Option(..., help="The store that holds the snapshot."),
+    name: str = typer.Option(..., help="The dataset's name in the catalog."),
+    html: Path | None = typer.Option(
+        None, help="Write figures to this file, one page that needs nothing else."
+    ),
+) -> None:
+    """Statistics of an ingested dataset, as a table and as figures."""
+    from data_catalog.statistics import statistics, statistics_page
+
+    found = statistics(latest_snapshot(store, name))
+    _print_table(found.counts)
+    for histogram in found.histograms:
+        bars = zip(histogram.labels(), histogram.counts, strict=True)
+        typer.echo(f"{histogram.title}: " + "  ".join(f"{label}: {count:,}" for label, count in bars))
+    if html is not None:
+        html.write_text(statistics_page(found), encoding="utf-8")
+        typer.echo(f"written: {html}")
+
+
+@app.command()
+def show(
+    image_id: str = typer.Argument(..., help="An image's name in the catalog."),
+    store: Path = typer.Option(..., help="The store that holds the snapshot."),
+    name: str = typer.Option(..., help="The dataset's name in the catalog."),
+    root: Path = typer.Option(..., help="The dataset's root, where the image lies."),
+    out: Path = typer.Option(Path("shown.png"), help="The picture to write."),
+) -> None:
+    """Draw an image's boxes, identities and ignore regions on it."""
+    from data_catalog.drawing import draw_image
+
+    draw_image(latest_snapshot(store, name), image_id, root).save(out)
+    typer.echo(f"written: {out}")
+
+
+@app.command()
+def export(
+    out: Path = typer.Argument(..., help="The JSON file to write."),
+    view: list[str] = typer.Option(..., help="NAME/SPLIT of an ingested dataset; may be repeated."),
+    store: Path = typer.Option(..., help="The store that holds the snapshots."),
+    root: list[str] = typer.Option(
+        [], help="Folder put before the paths of each view's images, in their order."
+    ),
+) -> None:
+    """Write splits of ingested datasets as one COCO JSON."""
+    from data_catalog.export_coco import export_coco
+    from data_catalog.views import View
+
+    if root and len(root) != len(view):
+        raise ConfigError(
+            f"{len(root)} times --root for {len(view)} times --view: give one for each, or none"
+        )
+    views = []
+    for text in view:
+        dataset, slash, split = text.rpartition("/")
+        if not slash:
+            raise ConfigError(f"--view {text}: give NAME/SPLIT, such as prw/train")
+        views.append(View(latest_snapshot(store, dataset), split))
+    images, boxes = export_coco(views, out, roots=root or None)
+    typer.echo(f"written: {out}: {images:,} images, {boxes:,} boxes")
+
+
+@app.command()
+def new(
+    name: str = typer.Argument(..., help="Name of the adapter: lower-case letters, digits and '-'."),
+    folder: Path | None = typer.Option(
+        None, help="Where the package goes; a folder of that name by default."
+    ),
+) -> None:
+    """Write a package with a working adapter and its test, to start from."""
+    from data_catalog.skeleton import write_skeleton
+
+    target = folder or Path(name)
+    for path in write_skeleton(target, name):
+        typer.echo(f"written: {path}")
+    typer.echo(f"next: pip install -e {target}; then personsearch datasets check ROOT --adapter {name}")
+
+
+def parse_options(texts: Iterable[str]) -> dict[str, str]:
+    """`key=value` texts as a mapping; raises ConfigError where one is none."""
+    options = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--option {text}: give key=value")
+        options[key] = value
+    return options
+
+
+def latest_snapshot(store: Path, name: str) -> Snapshot:
+    """The newest snapshot of a dataset in a store; raises ConfigError when there is none."""
+    artifacts = LocalStore(store)
+    peeked = (artifacts.peek(kind, key) for kind, key in artifacts.keys("ingest"))
+    everything = [artifact for artifact in peeked if artifact is not None]
+    of_name = [
+        artifact for artifact in everything if artifact.manifest.identity.recipe.get("dataset") == name
+    ]
+    if not of_name:
+        known = sorted({str(artifact.manifest.identity.recipe.get("dataset")) for artifact in everything})
+        raise ConfigError(f"{store} holds no snapshot of {name!r}; it has: {', '.join(known) or 'none'}")
+    return Snapshot(max(of_name, key=lambda artifact: artifact.manifest.created).path)
+
+
+class _NoReporter:
+    """Progress of work in this process: a line is not worth it, an ingest takes seconds."""
+
+    def progress(self, done: int, total: int, **metrics: float) -> None:
+        return None
+
+    def should_stop(self) -> bool:
+        return False
+
+
+def _make(store: LocalStore, identity: Identity, options: Any, *, strict: bool) -> Artifact:
+    with store.making(identity) as work:
+        if work.made is not None:
+            return work.made
+        context = StageContext(identity.recipe, work.path, {}, {}, options, _NoReporter())
+        made = ingest_stage.make(context)
+        if strict:
+            refuse_invalid(Snapshot(work.path))
+        return work.commit(made.content_digest, metrics=made.metrics, made_by=made_by(None))
+
+
+def _image_use(no_images: bool, check_images: bool) -> ImageUse:
+    if no_images and check_images:
+        raise ConfigError("--no-images and --check-images exclude each other")
+    return ImageUse(read=not no_images, decode=check_images)
+
+
+def _fitting_adapter(root: Path, options: dict[str, str]) -> str:
+    """The adapter whose layout the root has; raises CatalogError when none fits or several do."""
+    if not root.is_dir():
+        raise CatalogError(f"{root}: no such folder")
+    fitting = []
+    for name in adapter_names():
+        adapter = load_adapter(name)
+        try:
+            adapter.discover(root, options)
+        except CatalogError:
+            continue
+        fitting.append(name)
+    if len(fitting) != 1:
+        found = f"it could be {' or '.join(fitting)}" if fitting else "no adapter knows its layout"
+        raise CatalogError(f"{root}: {found}; name the format with --adapter ({', '.join(adapter_names())})")
+    return fitting[0]
+
+
+def _print_near_duplicates(snapshot: Snapshot, root: Path) -> None:
+    from data_catalog.perceptual import difference_hashes
+    from data_catalog.validation import near_duplicates
+
+    rows = snapshot.table("images", ["image_id", "rel_path", "split"]).to_pylist()
+    split_of = {row["image_id"]: row["split"] for row in rows}
+    hashes = difference_hashes({row["image_id"]: root / row["rel_path"] for row in rows})
+    pairs = near_duplicates(hashes)
+    crossing = [(a, b) for a, b in pairs if split_of[a] != split_of[b]]
+    typer.echo(f"near-duplicates: {len(pairs):,} pairs of images, {len(crossing):,} of them in two splits")
+    for a, b in crossing[:10]:
+        typer.echo(f"warning  near_duplicate: {a} ({split_of[a]}) = {b} ({split_of[b]})")
+
+
+def _print_counts(counts: dict[str, int]) -> None:
+    splits = sorted({name.rpartition(".")[0] for name in counts} - {""})
+    table = {"whole root": {name: counts[name] for name in COUNTED}}
+    _print_table(table | {split: {name: counts[f"{split}.{name}"] for name in COUNTED} for split in splits})
+
+
+def _print_table(table: dict[str, dict[str, int]]) -> None:
+    typer.echo(f"{'':12}" + "".join(f"{name.replace('_', ' '):>15}" for name in COUNTED))
+    for row, numbers in table.items():
+        typer.echo(f"{row:12}" + "".join(f"{numbers[name]:>15,}" for name in COUNTED))
