@@ -63,7 +63,12 @@ def draw_scenes(test: TestPixels, count: int, score_threshold: float) -> list[Sc
 
 
 def draw_strips(test: TestPixels, results: Results, count: int, ranks: int) -> list[Strip]:
-    """The `count` hardest queries by AP, then as many spread over the rest, each with its best matches."""
+    """The `count` hardest queries by AP, then as many spread over the rest, each with its best matches.
+
+    None where nothing was detected: there is nothing to see beside the queries.
+    """
+    if not len(results.matches):
+        return []
     protocol = results.settings[0]["protocol"]
     queries = {row["query_id"]: row for row in _queries(test.view.snapshot, protocol)}
     scored = choose_queries(results.per_query, count)

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, PercentFormatter, StrMethodFormatter
 
 Series = tuple[str, np.ndarray, np.ndarray]
 """Label, x (n,), y (n,)."""
@@ -29,7 +29,12 @@ _VARIABLES = {INK: "var(--muted)", GRID: "var(--line)"} | {
 _DASHES = ("-", "--", ":")
 _SMOOTH_FROM = 60
 """Curves of so many points get a running mean over the noisy line."""
+_MARKED_BELOW = 25
 _MOST_POINTS = 300
+_WIDTH, _HEIGHT, _LEGEND_ROW = 4.6, 2.7, 0.17
+"""Inches; an inch becomes about a quarter of a plot's width on the page."""
+_LONG_LABEL = 24
+"""Characters; longer ones do not go side by side."""
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, and in the page's font
@@ -80,31 +85,36 @@ def line_plot(
             axes.set_xticks(places, [f"{place:g}" for place in places])
             axes.xaxis.set_minor_locator(NullLocator())
         if percent:
-            _percent_axis(axes)
-        _label(axes, x_label, y_label, legend=len(series) + (level is not None) > 1)
+            axes.set_ylim(0, 1.02)
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+        axes.set(xlabel=x_label, ylabel=y_label)
 
-    return _draw(draw)
+    return draw_svg(draw)
 
 
-def history_plot(series: Sequence[Series], boundaries: Sequence[float], *, log_y: bool = False) -> Markup:
-    """Curves over steps, noisy ones faint under their running mean; dotted lines at `boundaries`."""
+def history_plot(
+    series: Sequence[Series], boundaries: Sequence[float], *, noisy: bool = True, log_y: bool = False
+) -> Markup:
+    """Curves over steps; dotted lines at `boundaries`. Long noisy ones lie faint under their running mean."""
 
     def draw(axes: Axes) -> None:
         for number, (label, x, y) in enumerate(series):
             colour, dashes = _look(number)
-            if len(y) < _SMOOTH_FROM:
-                axes.plot(x, y, dashes, color=colour, label=label, marker="o" if len(y) < 25 else None, ms=3)
-                continue
-            axes.plot(*_thinned(x, y), color=colour, alpha=0.3, linewidth=0.8)
-            axes.plot(*_thinned(x, _running_mean(y)), dashes, color=colour, label=label)
+            marker = "o" if len(y) < _MARKED_BELOW else None
+            if noisy and len(y) >= _SMOOTH_FROM:
+                axes.plot(*_thinned(x, y), color=colour, alpha=0.3, linewidth=0.8)
+                y = _running_mean(y)
+            axes.plot(*_thinned(x, y), dashes, color=colour, label=label, marker=marker, markersize=3)
         for boundary in boundaries:
             axes.axvline(boundary, color=INK, linestyle=":", linewidth=1)
         if log_y:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        _label(axes, "step", "", legend=True)
+        axes.set_xlabel("step")
 
-    return _draw(draw)
+    return draw_svg(draw)
 
 
 def histogram(values: np.ndarray, x_label: str, y_label: str, bins: int = 20) -> Markup:
@@ -116,16 +126,24 @@ def histogram(values: np.ndarray, x_label: str, y_label: str, bins: int = 20) ->
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.grid(axis="x", visible=False)
-        _label(axes, x_label, y_label, legend=False)
+        axes.set(xlabel=x_label, ylabel=y_label)
 
-    return _draw(draw)
+    return draw_svg(draw)
 
 
-def _draw(draw: Callable[[Axes], None]) -> Markup:
+def draw_svg(draw: Callable[[Axes], None]) -> Markup:
+    """What `draw` puts on the axes, as an inline SVG in the page's colours."""
+    """Axes with a legend of all labelled lines above them, where nothing can lie under it."""
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.6, 2.9), layout="constrained")
+        figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
         FigureCanvasSVG(figure)
-        draw(figure.add_subplot())
+        axes = figure.add_subplot()
+        draw(axes)
+        labels = axes.get_legend_handles_labels()[1]
+        if labels:
+            columns = 1 if max(map(len, labels)) > _LONG_LABEL else 2
+            figure.set_figheight(_HEIGHT + _LEGEND_ROW * -(-len(labels) // columns))
+            figure.legend(loc="outside upper left", ncols=columns, labelcolor=INK)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return Markup(_for_page(buffer.getvalue()))
@@ -146,18 +164,6 @@ def _for_page(svg: str) -> str:
 
 def _look(number: int) -> tuple[str, str]:
     return SERIES[number % len(SERIES)], _DASHES[number // len(SERIES) % len(_DASHES)]
-
-
-def _percent_axis(axes: Axes) -> None:
-    axes.set_ylim(0, 1.02)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
-
-
-def _label(axes: Axes, x_label: str, y_label: str, *, legend: bool) -> None:
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    if legend:
-        axes.legend(loc="best", labelcolor=INK)
 
 
 def _running_mean(y: np.ndarray) -> np.ndarray:

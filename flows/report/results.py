@@ -82,8 +82,13 @@ def warnings(results: Results) -> list[str]:
             f"{_count(without, 'query has', 'queries have')} nobody to find in the gallery; "
             "each counts as AP 0."
         )
+    if not len(results.matches):
+        found.append(
+            f"No detection has a score of {results.score_threshold:g} or more: there is nothing to rank. "
+            "Train the detector longer, or lower evaluation.score_threshold and detections.score_threshold."
+        )
     untrained = headline.get("mAP_untrained")
-    if untrained is not None and headline["mAP"] <= untrained:
+    if untrained is not None and 0 < headline["mAP"] <= untrained:
         found.append("The trained branch ranks no better than the same branch before its training.")
     return found
 

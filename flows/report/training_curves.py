@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,36 +16,45 @@ from flows.report.plots import Series, history_plot
 
 HISTORY = "history.parquet"
 
-_PANELS: tuple[tuple[str, str, Callable[[str], bool], bool], ...] = (
-    ("Loss", "", lambda name: name in ("loss", "classification", "regression"), False),
-    (
-        "Loss by part",
-        "By objective, or by training set.",
-        lambda name: name.startswith("loss/"),
-        False,
-    ),
-    (
+
+@dataclass(frozen=True)
+class _Panel:
+    """One plot: the columns of the history that belong on it, and how they are drawn."""
+
+    title: str
+    belongs: Callable[[str], bool]
+    caption: str = ""
+    noisy: bool = True
+    log_y: bool = False
+
+
+_PANELS = (
+    _Panel("Loss", lambda name: name in ("loss", "classification", "regression")),
+    _Panel("Loss by part", lambda name: name.startswith("loss/"), "By objective, or by training set."),
+    _Panel(
         "Validation",
-        "Measured every few epochs on what training does not see.",
         lambda name: name.startswith("validation/"),
-        False,
+        "Measured every few epochs on what training does not see.",
+        noisy=False,
     ),
-    (
+    _Panel(
         "Distances in a batch",
-        "Mean over pairs of the same person and of different people: the gap between them is what is learnt.",
         lambda name: name.endswith("_distance"),
-        False,
+        "Means over pairs of one person and of two: the gap between them is what is learnt.",
     ),
-    (
+    _Panel(
         "Active triplets",
-        "The share of triplets that still give a gradient.",
-        lambda name: "active" in name,
-        False,
+        lambda name: name.startswith("active_"),
+        "The part of the triplets that still gives a gradient.",
     ),
-    ("Norms", "Of the gradient and of embeddings.", lambda name: name.endswith("_norm"), True),
-    ("Learning rate", "", lambda name: name in ("rate", "lr"), False),
+    _Panel(
+        "Norms",
+        lambda name: name.endswith("_norm"),
+        "Of the gradient, and of re-ID's embeddings.",
+        log_y=True,
+    ),
+    _Panel("Learning rate", lambda name: name == "rate", noisy=False),
 )
-"""Title, caption, which columns of the history belong to it, whether values span magnitudes."""
 
 
 def training_figures(artifact: Path) -> list[Figure]:
@@ -52,11 +62,12 @@ def training_figures(artifact: Path) -> list[Figure]:
     history = pq.read_table(artifact / HISTORY)
     boundaries = _phase_starts(history)
     figures = []
-    for title, caption, belongs, log_y in _PANELS:
-        names = [name for name in history.column_names if name != "step" and belongs(name)]
+    for panel in _PANELS:
+        names = [name for name in history.column_names if panel.belongs(name)]
         series = [line for name in names if len((line := _series(history, name))[1])]
         if series:
-            figures.append(Figure(title, history_plot(series, boundaries, log_y=log_y), caption))
+            plot = history_plot(series, boundaries, noisy=panel.noisy, log_y=panel.log_y)
+            figures.append(Figure(panel.title, plot, panel.caption))
     return figures
 
 
