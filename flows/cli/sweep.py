@@ -1,0 +1,95 @@
+"""`personsearch sweep`: a grid of settings over one store."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.config import load_config
+from flows.errors import StageError
+from flows.report.sweep_page import render_sweep
+from flows.sweeps.grid import grid, parse_axis
+from flows.sweeps.objectives import objective_axis, shared_overrides
+from flows.sweeps.schedule import run_sweep
+from flows.sweeps.table import group_table, member_table
+from storage.digests import digest_json
+
+app = typer.Typer()
+
+
+@app.command()
+def sweep(
+    config: Annotated[Path, typer.Argument(help="The YAML config that the members vary.", metavar="CONFIG")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUES", help="Values of a field: reid.lr=1e-4,3e-4, reid.seed=0..4."
+        ),
+    ] = None,
+    objectives: Annotated[
+        bool,
+        typer.Option("--objectives", help="Also vary the re-ID objective: all that the literature compares."),
+    ] = False,
+    store: Annotated[
+        str | None, typer.Option(help="Where artifacts are kept, in place of the config's.")
+    ] = None,
+    parallel: Annotated[
+        int | None, typer.Option(min=1, help="Stages made at once; by default one a GPU, or one a two cores.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for tables and report; by default under the store's sweeps.")
+    ] = None,
+) -> None:
+    """Run a grid of settings over one store, sharing every artifact, and rank the members by mAP."""
+    console = Console(soft_wrap=True)
+    base = load_config(config, store=store)
+    axes = [parse_axis(text) for text in settings or []]
+    if objectives:
+        axes.insert(0, objective_axis(base))
+    members = grid(axes, shared_overrides(base) if objectives else ())
+    slots = _slots(parallel)
+    threads = max(1, (os.cpu_count() or 1) // len(slots))
+    outcome = run_sweep(
+        config,
+        members,
+        store=store,
+        slots=slots,
+        threads=threads,
+        on_change=lambda text: console.print(text, markup=False),
+    )
+    names = [axis.name for axis in axes]
+    table = member_table(outcome.members)
+    groups = group_table(table, names)
+    folder = out or Path(base.store) / ".sweeps" / digest_json([str(config), *(m.name for m in members)])[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(folder / "members.parquet")
+    groups.to_parquet(folder / "groups.parquet")
+    (folder / "report.html").write_text(render_sweep(f"Sweep of {config.name}", table, groups, names))
+    _print(console, groups)
+    made = ", ".join(f"{count} {kind}" for kind, count in sorted(outcome.made.items()) if count) or "nothing"
+    console.print(f"{len(members)} members; made {made}; {folder}/report.html")
+    failed = [one for one in outcome.members if one.error is not None]
+    if failed:
+        raise StageError(
+            f"{len(failed)} of {len(members)} members failed; {failed[0].member.name}: {failed[0].error}"
+        )
+
+
+def _slots(parallel: int | None) -> list[str | None]:
+    """One slot a GPU, or one for every two cores: a member alone does not keep many more of them busy."""
+    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    count = parallel or gpus or max(1, (os.cpu_count() or 1) // 2)
+    return [f"cuda:{number % gpus}" if gpus else None for number in range(count)]
+
+
+def _print(console: Console, groups: pd.DataFrame) -> None:
+    table = Table(*groups.columns, box=None, pad_edge=False)
+    for row in groups.itertuples(index=False):
+        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row))
+    console.print(table)
