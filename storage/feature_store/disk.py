@@ -10,6 +10,7 @@ import errno
 import os
 import resource
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -28,6 +29,7 @@ from storage.feature_store.shard_index import MISSING
 _MAX_READ = 4 << 20
 _HELPER_FROM = 1 << 20
 """Bytes of a request from which a helper thread pays for its hand-over."""
+_SHARES = 16
 _CLOSED = -1
 
 Read = tuple[int, int, int, int]
@@ -112,14 +114,27 @@ class DiskReader(FeatureReader):
         stripes = min(self._threads, len(indices))
         self._run([partial(read, slice(first, None, stripes)) for first in range(stripes)])
 
-    def _copy_cached(self, reads: Sequence[Read], target: memoryview) -> list[Read]:
-        """Copy what the page cache holds, and return the rest."""
+    def _copy_cached(self, reads: list[Read], target: memoryview) -> list[Read]:
+        """Copy what the page cache holds, and return the rest.
+
+        A helper takes shares too, as far as it gets the processor: nothing waits for one that has not begun.
+        """
         if len(target) < _HELPER_FROM or len(reads) < 2:
             return self._copy_some(reads, target)
-        half = len(reads) // 2
-        helper = self._executor().submit(self._copy_some, reads[half:], target)
-        rest = self._copy_some(reads[:half], target)
-        return rest + helper.result()
+        size = -(-len(reads) // _SHARES)
+        shares = deque(reads[start : start + size] for start in range(0, len(reads), size))
+        helper = self._executor().submit(self._copy_shares, shares, target)
+        rest = self._copy_shares(shares, target)
+        return rest if helper.cancel() else rest + helper.result()
+
+    def _copy_shares(self, shares: deque[list[Read]], target: memoryview) -> list[Read]:
+        rest: list[Read] = []
+        while True:
+            try:
+                share = shares.popleft()
+            except IndexError:  # the other thread took the last
+                return rest
+            rest += self._copy_some(share, target)
 
     def _copy_some(self, reads: Sequence[Read], target: memoryview) -> list[Read]:
         rest: list[Read] = []

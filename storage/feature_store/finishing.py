@@ -19,26 +19,30 @@ from storage.feature_store.digests import (
 )
 from storage.feature_store.layout import ARRAY, DIGESTS_FILE, WORK_DIRECTORY, ArrayLayout
 from storage.feature_store.metadata import read_layout
-from storage.feature_store.partial_files import replace_text
-from storage.feature_store.shard_files import list_shards, read_shard
+from storage.feature_store.partial_files import flush_file, replace_text
+from storage.feature_store.shard_files import complete_shards, read_shard
 from storage.urls import local_path
 
 
-def finish_features(path: str | Path) -> str:
+def finish_features(path: str | Path, *, flush: bool = True) -> str:
     """Write the digests of a store whose shards all exist, and return its content digest.
 
+    With `flush` the shards are on the disk first.
     Calling it again, also from several processes at once, changes nothing. Raises StorageError when shards
     are missing.
     """
     group = local_path(path)
     layout = read_layout(group)
     if not (group / DIGESTS_FILE).exists():
-        missing = sorted(set(range(layout.n_shards)) - set(list_shards(group / ARRAY, layout)))
+        missing = sorted(set(range(layout.n_shards)) - set(complete_shards(group / ARRAY, layout)))
         if missing:
             raise StorageError(
                 f"{group} is unfinished: {len(missing)} of {layout.n_shards} shards are missing,"
                 f" first {missing[0]}"
             )
+        if flush:
+            for shard in range(layout.n_shards):
+                flush_file(group / ARRAY / layout.shard_key(shard))
         replace_text(group / DIGESTS_FILE, _collect_digests(group, layout).model_dump_json())
     shutil.rmtree(group / WORK_DIRECTORY, ignore_errors=True)  # another process may be removing it too
     return read_digests(group).content

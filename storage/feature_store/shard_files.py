@@ -15,9 +15,23 @@ from storage.feature_store.shard_index import MISSING, ShardIndex, crc32c, decod
 ZSTD_LEVEL = 1
 
 
-def list_shards(array: Path, layout: ArrayLayout) -> tuple[int, ...]:
-    """The shards whose files exist, ascending."""
-    return tuple(shard for shard in range(layout.n_shards) if (array / layout.shard_key(shard)).exists())
+def complete_shards(array: Path, layout: ArrayLayout) -> tuple[int, ...]:
+    """The shards that exist whole, ascending."""
+    return tuple(shard for shard in range(layout.n_shards) if is_complete(array, layout, shard))
+
+
+def is_complete(array: Path, layout: ArrayLayout, shard: int) -> bool:
+    """True when a shard's file exists with a sound index, which its writer wrote last.
+
+    Its name says as much after a kill, but not after a power cut: a rename may outlive the bytes.
+    """
+    try:
+        opened = open_shard(array, layout, shard)
+    except StorageError:
+        return False
+    if opened:
+        os.close(opened[0])
+    return opened is not None
 
 
 def open_shard(array: Path, layout: ArrayLayout, shard: int) -> tuple[int, ShardIndex] | None:

@@ -18,7 +18,7 @@ from storage.errors import StorageError
 from storage.feature_store.digests import read_digests
 from storage.feature_store.layout import ARRAY, DIGESTS_FILE, INDEX_FILE, MARK, ROWS_PER_SHARD
 from storage.feature_store.metadata import read_layout
-from storage.feature_store.shard_files import list_shards
+from storage.feature_store.shard_files import complete_shards
 from storage.urls import local_path
 
 
@@ -49,7 +49,7 @@ def summarise_features(path: str | Path) -> FeatureSummary:
     """Describe the local feature store at `path`, finished or not. Raises StorageError when there is none."""
     group = local_path(path)
     layout = read_layout(group)
-    complete = list_shards(group / ARRAY, layout)
+    complete = complete_shards(group / ARRAY, layout)
     identities, unknown = _count_identities(group / INDEX_FILE)
     return FeatureSummary(
         path=str(group),

@@ -7,9 +7,8 @@ resume.
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -32,17 +31,13 @@ from storage.feature_store.layout import (
 )
 from storage.feature_store.metadata import Compression, check_request, metadata_files, write_or_compare
 from storage.feature_store.partial_files import (
-    flush_file,
     partial_name,
     remove_abandoned,
     replace_text,
     write_buffers,
 )
-from storage.feature_store.shard_files import encode_shard, list_shards
+from storage.feature_store.shard_files import complete_shards, encode_shard, is_complete
 from storage.urls import local_path
-
-_MAX_FLUSHES = 2
-"""Shards that may be on their way to the disk while the next is being written."""
 
 
 def create_features(
@@ -59,8 +54,9 @@ def create_features(
     """Create the array `features`, (n_rows, *row_shape), in the Zarr group at `path`, or reopen it to go on.
 
     `dtype` is float16, float32 or uint8. `rows_per_shard` divides 256 or is a multiple of it. `attributes`
-    (JSON) say what made the array and are part of its metadata. With `flush` each shard is on the disk before
-    it gets its name. Other files may lie in `path`. Several processes may call this at once.
+    (JSON) say what made the array and are part of its metadata. With `flush` all shards are on the disk
+    before the store counts as finished; a shard that a power cut left incomplete is not taken for one. Other
+    files may lie in `path`. Several processes may call this at once.
 
     Raises StorageError for a request that cannot be stored, and when `path` holds an array with other
     metadata.
@@ -85,24 +81,22 @@ class FeatureWriter:
         self.layout = layout
         self._flush = flush
         self._digester = ThreadPoolExecutor(1, thread_name_prefix="shard-digest")
-        self._flusher = ThreadPoolExecutor(_MAX_FLUSHES, thread_name_prefix="shard-flush")
-        self._flushes: deque[Future[None]] = deque()
         self._work = path / WORK_DIRECTORY
         for directory in (path, path / ARRAY, self._work):
             remove_abandoned(directory)
 
     @property
     def complete_shards(self) -> tuple[int, ...]:
-        """The shards that exist now, ascending: those that a resumed job need not make."""
-        return list_shards(self.path / ARRAY, self.layout)
+        """The shards that exist whole, ascending: those that a resumed job need not make."""
+        return complete_shards(self.path / ARRAY, self.layout)
 
     def write(self, start_row: int, block: np.ndarray) -> None:
         """Write whole shards from `start_row`, a shard boundary; only the array's last shard may be short.
 
-        `block` (rows, *row_shape) is converted to the array's dtype, and is the caller's again on return; the
-        shard gets its name when it is on the disk, at the latest in `close`. A shard that exists is left as
-        it is when its rows are the same. Raises StorageError when the block does not fit, a value is or
-        becomes infinite or NaN (a float16 ends at 65504), or a shard exists with other rows.
+        `block` (rows, *row_shape) is converted to the array's dtype, and is the caller's again on return,
+        when the shard exists. A shard that exists is left as it is when its rows are the same. Raises
+        StorageError when the block does not fit, a value is or becomes infinite or NaN (a float16 ends at
+        65504), or a shard exists with other rows.
         """
         rows_per_shard = self.layout.rows_per_shard
         stop_row = start_row + len(block)
@@ -124,11 +118,10 @@ class FeatureWriter:
             self._write_shard(first // rows_per_shard, convert_rows(rows, self.layout.dtype, first))
 
     def close(self) -> None:
-        """Wait until every written shard exists; when all of the array do, finish it (`finish_features`)."""
-        self._wait_for_flushes(0)
-        self._stop()
+        """End writing. Who closes when every shard exists also finishes the store (`finish_features`)."""
+        self._digester.shutdown()
         if len(self.complete_shards) == self.layout.n_shards:
-            finish_features(self.path)
+            finish_features(self.path, flush=self._flush)
 
     def __enter__(self) -> Self:
         return self
@@ -139,23 +132,13 @@ class FeatureWriter:
         if kind is None:
             self.close()
         else:
-            self._stop()
-
-    def _stop(self) -> None:
-        self._digester.shutdown()
-        self._flusher.shutdown()
-
-    def _wait_for_flushes(self, at_most: int) -> None:
-        """Wait until at most so many shards are on their way to the disk; raise what failed."""
-        while len(self._flushes) > at_most:
-            self._flushes.popleft().result()
+            self._digester.shutdown()
 
     def _write_shard(self, shard: int, rows: np.ndarray) -> None:
         target = self.path / ARRAY / self.layout.shard_key(shard)
-        if target.exists():
+        if is_complete(self.path / ARRAY, self.layout, shard):
             self._compare(shard, rows)
             return
-        self._wait_for_flushes(_MAX_FLUSHES - 1)
         self._work.mkdir(exist_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         digesting = self._digester.submit(digest_pieces, rows, piece_rows(self.layout.rows_per_shard))
@@ -169,20 +152,14 @@ class FeatureWriter:
                     " it is made from other inputs or by other code; make a new store"
                 )
             replace_text(piece_file(self.path, shard), json.dumps(pieces))
+            partial.rename(target)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-        self._flushes.append(self._flusher.submit(self._name_shard, partial, target))
-
-    def _name_shard(self, partial: Path, target: Path) -> None:
-        if self._flush:
-            flush_file(partial)
-        partial.rename(target)
 
     def _compare(self, shard: int, rows: np.ndarray) -> None:
-        if digest_pieces(rows, piece_rows(self.layout.rows_per_shard)) != pieces_of(
-            self.path, self.layout, shard
-        ):
+        pieces = digest_pieces(rows, piece_rows(self.layout.rows_per_shard))
+        if pieces != pieces_of(self.path, self.layout, shard):
             raise StorageError(
                 f"shard {shard} of {self.path} exists with other rows; an existing shard is never rewritten:"
                 " remove it first if it must be made again"

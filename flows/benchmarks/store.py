@@ -1,0 +1,266 @@
+"""The feature store against its floors: what the same machine does in the same run without any store."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from flows.benchmarks.other_stores import OTHER_STORES
+from flows.benchmarks.range_server import serve
+from flows.benchmarks.timing import Measurement, medians_in_turn
+from storage.feature_store import (
+    FeatureReader,
+    allocate_buffer,
+    create_features,
+    features_bytes,
+    open_features,
+    prefetch_rows,
+    require_free_space,
+)
+
+Draw = Callable[[], np.ndarray]
+"""Gives the next random batch of row numbers."""
+
+BATCH_ROWS = 128
+COLD_THREADS = 16
+REQUEST_SECONDS = 0.02
+MILLION = 10**6
+
+_BLOCK_ROWS = 256
+_OPEN = r"""
+import re, sys, time
+from pathlib import Path
+from storage.feature_store import open_features
+start = time.perf_counter()
+reader = open_features(sys.argv[1])
+seconds = time.perf_counter() - start
+reader.rows(range(0, len(reader), len(reader) // 128))
+print(seconds, 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]))
+"""
+
+
+def measure_store(
+    folder: Path, n_rows: int, row_shape: Sequence[int], rounds: int = 30
+) -> Iterator[Measurement]:
+    """Write float16 rows into the empty `folder`, read them back in every way, and yield each figure.
+
+    Takes up to three times the bytes of the rows on the disk. Raises StorageError when the disk has too few.
+    """
+    require_free_space(folder, 3 * features_bytes(n_rows, row_shape))
+    shape = (n_rows, *row_shape)
+    yield from _writing(folder, shape)
+    plain = np.memmap(folder / "plain", np.float16, "r", shape=shape)
+    draw = _random_batches(n_rows)
+    with open_features(folder / "store", "disk") as reader:
+        _check(reader, plain, draw())
+        yield from _warm(reader, plain, draw, rounds)
+        yield from _cold(folder, reader, plain, draw, max(5, rounds // 3))
+        yield from _loader(reader, plain, draw, rounds)
+    yield from _remote(folder, plain, draw, max(5, rounds // 3))
+    shutil.rmtree(folder / "store")
+    for name in OTHER_STORES:
+        yield from _other(name, folder / "other", plain, draw, rounds)
+    yield from _opening(folder / "million")
+
+
+def _writing(folder: Path, shape: tuple[int, ...], rounds: int = 3) -> Iterator[Measurement]:
+    """Whole arrays from memory to the disk, flushed: neither side may leave its work to the page cache."""
+    block = np.random.default_rng(0).standard_normal((_BLOCK_ROWS, *shape[1:]), np.float32).astype(np.float16)
+
+    def write_plain() -> None:
+        (folder / "plain").unlink(missing_ok=True)
+        array = np.memmap(folder / "plain", np.float16, "w+", shape=shape)
+        for start in range(0, shape[0], _BLOCK_ROWS):
+            array[start : start + _BLOCK_ROWS] = _stamped(block, start, shape[0])
+        array.flush()
+
+    def write_store() -> None:
+        shutil.rmtree(folder / "store", ignore_errors=True)
+        with create_features(folder / "store", shape[0], shape[1:]) as writer:
+            for start in range(0, shape[0], _BLOCK_ROWS):
+                writer.write(start, _stamped(block, start, shape[0]))
+
+    seconds = medians_in_turn({"memmap": write_plain, "store": write_store}, rounds, before=os.sync)
+    n_bytes = 2 * math.prod(shape)
+    yield Measurement(
+        "write", "memmap, flushed", seconds["memmap"], rounds, n_bytes / seconds["memmap"] / 1e9, "GB/s"
+    )
+    ratio = seconds["memmap"] / seconds["store"]
+    yield Measurement(
+        "write", "store, flushed and digested", seconds["store"], rounds, ratio, "x floor", at_least=0.8
+    )
+
+
+def _stamped(block: np.ndarray, start: int, n_rows: int) -> np.ndarray:
+    """The block with each row's number in its first two numbers, cut at the end of the array."""
+    rows = np.arange(start, min(start + len(block), n_rows))
+    flat = block.reshape(len(block), -1)
+    flat[: len(rows), 0], flat[: len(rows), 1] = rows // 2048, rows % 2048
+    return block[: len(rows)]
+
+
+def _warm(reader: FeatureReader, plain: np.memmap, draw: Draw, rounds: int) -> Iterator[Measurement]:
+    _warm_up(reader, plain)
+    seconds = medians_in_turn({"memmap": lambda: plain[draw()], "disk": lambda: reader.rows(draw())}, rounds)
+    yield Measurement("warm", "memmap fancy indexing", seconds["memmap"], rounds, 1.0, "x floor")
+    ratio = seconds["disk"] / seconds["memmap"]
+    yield Measurement(
+        "warm", f"store, tier {reader.tier}", seconds["disk"], rounds, ratio, "x floor", at_most=1.3
+    )
+
+
+def _warm_up(reader: FeatureReader, plain: np.memmap) -> None:
+    for start in range(0, len(plain), _BLOCK_ROWS):
+        reader.rows(np.arange(start, min(start + _BLOCK_ROWS, len(plain))))
+        plain[start : start + _BLOCK_ROWS].max()
+
+
+def _cold(
+    folder: Path, reader: FeatureReader, plain: np.memmap, draw: Draw, rounds: int
+) -> Iterator[Measurement]:
+    shards = sorted(folder.glob("store/features/c/*/0/0/0"), key=lambda file: int(file.parts[-4]))
+    descriptors = [os.open(file, os.O_RDONLY) for file in [*shards, folder / "plain"]]
+    mapping = plain.base
+    assert isinstance(mapping, mmap.mmap)
+    row_bytes = reader.rows([0]).nbytes
+    buffer = allocate_buffer((BATCH_ROWS, row_bytes), np.uint8)
+    pool = ThreadPoolExecutor(COLD_THREADS)
+
+    def forget() -> None:
+        mapping.madvise(mmap.MADV_DONTNEED)  # a page that is mapped stays
+        for descriptor in descriptors:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def read_bare() -> None:
+        wanted = list(enumerate(draw().tolist()))
+
+        def read(stripe: int) -> None:
+            for place, row in wanted[stripe::COLD_THREADS]:
+                shard, slot = divmod(row, _BLOCK_ROWS)
+                os.preadv(descriptors[shard], (buffer[place].data,), slot * row_bytes)
+
+        list(pool.map(read, range(COLD_THREADS)))
+
+    contenders = {"bare": read_bare, "disk": lambda: reader.rows(draw()), "memmap": lambda: plain[draw()]}
+    seconds = medians_in_turn(contenders, rounds, before=forget)
+    pool.shutdown()
+    for descriptor in descriptors:
+        os.close(descriptor)
+    yield Measurement(
+        "cold", f"{COLD_THREADS} threads of bare pread", seconds["bare"], rounds, 1.0, "x floor"
+    )
+    ratio = seconds["disk"] / seconds["bare"]
+    yield Measurement(
+        "cold", f"store, tier {reader.tier}", seconds["disk"], rounds, ratio, "x floor", at_most=1.3
+    )
+    yield Measurement(
+        "cold",
+        "memmap fancy indexing",
+        seconds["memmap"],
+        rounds,
+        seconds["memmap"] / seconds["bare"],
+        "x floor",
+    )
+
+
+class _PlainRows:
+    """A memmap behind the interface of a reader."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.shape = array.shape
+        self.dtype = array.dtype
+        self._flat = array.reshape(len(array), -1)
+
+    def rows(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        target = None if out is None else out.reshape(len(indices), -1)
+        return np.take(self._flat, indices, axis=0, out=target, mode="clip").reshape(-1, *self.shape[1:])
+
+
+def _loader(reader: FeatureReader, plain: np.memmap, draw: Draw, rounds: int) -> Iterator[Measurement]:
+    """Batches a second that come out of the prefetching ring; the consumer looks at each row."""
+    per_round = 16
+    _warm_up(reader, plain)
+
+    def consume(source: FeatureReader | _PlainRows) -> None:
+        batches = (draw() for _ in range(per_round))
+        for indices, rows in prefetch_rows(source, batches, batch_rows=BATCH_ROWS, ahead=2):
+            if not _is_right(rows, indices):
+                raise AssertionError("the loader gave other rows than asked for")
+
+    contenders = {"memmap": lambda: consume(_PlainRows(plain)), "disk": lambda: consume(reader)}
+    seconds = medians_in_turn(contenders, max(5, rounds // 3))
+    rates = {name: per_round / value for name, value in seconds.items()}
+    ratio = rates["disk"] / rates["memmap"]
+    yield Measurement("loader", "memmap behind it", seconds["memmap"], rounds, rates["memmap"], "batches/s")
+    yield Measurement(
+        "loader", f"store behind it, tier {reader.tier}", seconds["disk"], rounds, rates["disk"], "batches/s"
+    )
+    yield Measurement(
+        "loader",
+        "store to memmap",
+        seconds["disk"],
+        rounds,
+        ratio,
+        "x floor",
+        at_least=0.9,
+    )
+
+
+def _remote(folder: Path, plain: np.memmap, draw: Draw, rounds: int) -> Iterator[Measurement]:
+    with serve(folder, REQUEST_SECONDS) as url, open_features(f"{url}/store") as reader:
+        _check(reader, plain, draw())
+        for _ in range(3):  # the shard indexes are fetched once
+            reader.rows(draw())
+        seconds = medians_in_turn({"remote": lambda: reader.rows(draw())}, rounds)["remote"]
+        name = f"store, tier {reader.tier}, HTTP with {1000 * REQUEST_SECONDS:g} ms a request"
+        yield Measurement("remote", name, seconds, rounds, 1000 * seconds, "ms a batch", at_most=120)
+
+
+def _other(name: str, path: Path, plain: np.memmap, draw: Draw, rounds: int) -> Iterator[Measurement]:
+    """Another store that holds the same rows, warm; it is removed afterwards."""
+    read = OTHER_STORES[name](path, plain)
+    rounds = max(5, rounds // 5)
+    indices = draw()
+    if not _is_right(read(indices), indices):
+        raise AssertionError(f"{name} gave other rows than asked for")
+    seconds = medians_in_turn({"memmap": lambda: plain[draw()], "other": lambda: read(draw())}, rounds)
+    yield Measurement("warm", name, seconds["other"], rounds, seconds["other"] / seconds["memmap"], "x floor")
+    shutil.rmtree(path)
+
+
+def _opening(path: Path) -> Iterator[Measurement]:
+    """A million tiny rows, opened by a process of its own."""
+    with create_features(path, MILLION, (8,), flush=False) as writer:
+        writer.write(0, np.broadcast_to(np.arange(8, dtype=np.float16), (MILLION, 8)))
+    command = [sys.executable, "-c", _OPEN, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds, peak_bytes = (float(figure) for figure in re.findall(r"[\d.e-]+", done.stdout))
+    yield Measurement("open", "10^6 rows", seconds, 1, seconds, "s", at_most=1.0)
+    yield Measurement(
+        "open", "10^6 rows, peak memory of the process", seconds, 1, peak_bytes / 1e6, "MB", at_most=200
+    )
+
+
+def _random_batches(n_rows: int) -> Draw:
+    generator = np.random.default_rng(0)
+    return lambda: generator.integers(0, n_rows, BATCH_ROWS)
+
+
+def _is_right(rows: np.ndarray, indices: np.ndarray) -> bool:
+    flat = rows.reshape(len(rows), -1)
+    return bool(np.array_equal(flat[:, 0].astype(np.int64) * 2048 + flat[:, 1].astype(np.int64), indices))
+
+
+def _check(reader: FeatureReader, plain: np.memmap, indices: np.ndarray) -> None:
+    if not np.array_equal(reader.rows(indices), plain[indices]):
+        raise AssertionError(f"tier {reader.tier} gave other rows than were written")

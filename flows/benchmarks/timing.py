@@ -1,0 +1,57 @@
+"""Medians of things that are measured in turn, so that a busy machine slows all of them alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The median `seconds` of `rounds` rounds, and `ratio`, to the floor that was measured in turn with it.
+
+    `bound` is what is promised of `value`, and `holds` whether it is kept; both None where nothing is
+    promised.
+    """
+
+    group: str
+    name: str
+    seconds: float
+    rounds: int
+    value: float
+    unit: str
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @property
+    def bound(self) -> str:
+        if self.at_most is not None:
+            return f"<= {self.at_most:g}"
+        return "" if self.at_least is None else f">= {self.at_least:g}"
+
+    @property
+    def holds(self) -> bool | None:
+        if self.at_most is not None:
+            return self.value <= self.at_most
+        return None if self.at_least is None else self.value >= self.at_least
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "holds": self.holds}
+
+
+def medians_in_turn(
+    contenders: Mapping[str, Callable[[], object]], rounds: int, before: Callable[[], None] | None = None
+) -> dict[str, float]:
+    """Median seconds of each contender, called in turn, once a round; `before` is not timed."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, call in contenders.items():
+            if before:
+                before()
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: median(values) for name, values in seconds.items()}
