@@ -23,6 +23,7 @@ _COMMANDS = {
     "run": "flows.cli.run",
     "plan": "flows.cli.run",
     "demo": "flows.cli.demo",
+    "sweep": "flows.cli.sweep",
 }
 _OURS = {"flows", "data_catalog", "storage", "personsearch_core"}
 
