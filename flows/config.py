@@ -1,7 +1,8 @@
 """The YAML config of a run: datasets by name, and one section a stage.
 
 Values may hold `${VAR}` and `${VAR:-default}` from the environment; relative roots and the store resolve
-against the config file's folder. Unknown fields are refused. Imports neither torch nor Prefect.
+against the config file's folder. `extends: other.yaml` takes another file's fields as defaults. Unknown
+fields are refused. Imports neither torch nor Prefect.
 """
 
 from __future__ import annotations
@@ -122,14 +123,16 @@ def _as_tuple(value: Any) -> Any:
 
 
 class Config(Recipe):
+    """A run. Without `reid` it ends with the detector, without `evaluation` with the branch."""
+
     store: str
     datasets: Annotated[dict[str, DatasetSource], Field(min_length=1)]
     detector: DetectorSection
     features: FeaturesSection = FeaturesSection()
-    reid: ReidSection
+    reid: ReidSection | None = None
     detections: DetectionOptions = DetectionOptions()
     gallery: GalleryRecipe = GalleryRecipe()
-    evaluation: Annotated[tuple[EvaluationSection, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+    evaluation: Annotated[tuple[EvaluationSection, ...], BeforeValidator(_as_tuple)] = ()
     report: ReportSection = ReportSection()
     run: ComputeOptions = ComputeOptions()
 
@@ -142,28 +145,38 @@ class Config(Recipe):
         tests = [entry.test.dataset for entry in self.evaluation]
         if len(set(tests)) != len(tests):
             raise ValueError("evaluation: one entry a dataset; use its options for further settings")
-        _ = self.features_recipe(), self.detections_recipe()
+        if self.evaluation and self.reid is None:
+            raise ValueError("evaluation: there is nothing to evaluate without a reid section")
+        if self.reid is not None:
+            # Their own rules, such as which dtype goes with which variant, are checked here and now.
+            _ = self.features_recipe(), self.detections_recipe()
         return self
 
     def views(self) -> list[ViewRef]:
-        tests = [entry.test for entry in self.evaluation]
-        return [
-            *(entry.view for entry in self.detector.train),
-            *self.detector.validation,
-            self.reid.train,
-            *tests,
-        ]
+        """Every view that a stage takes."""
+        views = [*(entry.view for entry in self.detector.train), *self.detector.validation]
+        views += [] if self.reid is None else [self.reid.train]
+        return [*views, *(entry.test for entry in self.evaluation)]
 
     def detector_recipe(self) -> DetectorRecipe:
         return _narrow(self.detector, DetectorRecipe)
 
+    @property
+    def reid_section(self) -> ReidSection:
+        """The `reid` section; ConfigError where the config has none."""
+        if self.reid is None:
+            raise ConfigError("this config has no reid section")
+        return self.reid
+
     def reid_recipe(self) -> ReidRecipe:
-        return _narrow(self.reid, ReidRecipe)
+        return _narrow(self.reid_section, ReidRecipe)
 
     def roi_recipe(self) -> RoiRecipe:
         """With the size spelled out, so that a default and the same size given by hand are one key."""
-        height, width = self.reid.roi_size
-        return _narrow(self.reid, RoiRecipe).model_copy(update={"roi_height": height, "roi_width": width})
+        height, width = self.reid_section.roi_size
+        return _narrow(self.reid_section, RoiRecipe).model_copy(
+            update={"roi_height": height, "roi_width": width}
+        )
 
     def features_recipe(self) -> FeaturesRecipe:
         section = self.features.model_dump(exclude_none=True)
@@ -175,7 +188,7 @@ class Config(Recipe):
 
     @property
     def _dtype(self) -> str:
-        return self.features.dtype or ("uint8" if self.reid.variant == "disj" else "float16")
+        return self.features.dtype or ("uint8" if self.reid_section.variant == "disj" else "float16")
 
 
 def load_config(path: Path, overrides: Iterable[str] = (), *, store: str | None = None) -> Config:
@@ -183,16 +196,7 @@ def load_config(path: Path, overrides: Iterable[str] = (), *, store: str | None 
 
     Raises ConfigError with one message: which file, which field, what to do.
     """
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path} holds no mapping; see configs/demo.yaml for an example")
+    raw = _read_yaml(path)
     # First, because it copies: where YAML aliases share a mapping, an override must change one place only.
     raw = _expand(raw, path)
     for override in overrides:
@@ -204,6 +208,36 @@ def load_config(path: Path, overrides: Iterable[str] = (), *, store: str | None 
     except ValidationError as error:
         raise ConfigError(f"{path}: {_explain(error)}") from error
     return _resolve_paths(config, path.parent.absolute())
+
+
+def _read_yaml(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A config file's mapping over that of the file it extends."""
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} holds no mapping; see configs/demo.yaml for an example")
+    base = raw.pop("extends", None)
+    if base is None:
+        return raw
+    chain = (*extended_by, path.resolve())
+    if not isinstance(base, str) or (path.parent / base).resolve() in chain:
+        raise ConfigError(f"{path}: extends wants the name of another config file, not {base!r}")
+    return _merged(_read_yaml(path.parent / base, chain), raw)
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over`'s fields in the place of `base`'s; mappings are merged, lists replaced."""
+    both = dict(base)
+    for name, value in over.items():
+        old = both.get(name)
+        both[name] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return both
 
 
 def apply_override(raw: dict[str, Any], override: str) -> None:

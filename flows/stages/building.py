@@ -15,12 +15,15 @@ def build_stages(config: Config) -> list[Stage]:
     """
     used = {view.dataset for view in config.views()}
     stages = [ingest.stage(config, name) for name in config.datasets if name in used]
-    stages += [detector.stage(config), features.stage(config), reid.stage(config)]
+    stages.append(detector.stage(config))
+    if config.reid is not None:
+        stages += [features.stage(config), reid.stage(config)]
     for name, entry in test_names(config).items():
         stages += [
             detections.stage(config, name, entry),
             gallery.stage(config, name),
             evaluation.stage(config, name, entry),
         ]
-    stages.append(report.stage(config))
+    if config.evaluation:
+        stages.append(report.stage(config))
     return stages

@@ -17,7 +17,7 @@ VERSION = 1
 
 def stage(config: Config) -> Stage:
     recipe = config.features_recipe()
-    train = config.reid.train
+    train = config.reid_section.train
     inputs = {
         "people": InputRef(
             ingest_name(train.dataset), ViewSpec(train.dataset, train.split, "people", train.min_height)

@@ -25,7 +25,7 @@ def stage(config: Config) -> Stage:
         version=VERSION,
         recipe={
             "reid": recipe.model_dump(mode="json"),
-            "variant": config.reid.variant,
+            "variant": config.reid_section.variant,
             "network": {"backbone": model.backbone, "norm": model.norm, "norm_epsilon": model.epsilon},
         },
         maker="flows.stages.reid:make",

@@ -29,7 +29,7 @@ PRESETS: dict[str, list[list[dict[str, Any]]]] = {
 
 def objective_axis(config: Config) -> Axis:
     """Every preset, trained for as many epochs in all as the config's own phases."""
-    epochs = sum(phase.epochs for phase in config.reid.phases)
+    epochs = sum(phase.epochs for phase in config.reid_section.phases)
     overrides: dict[str, tuple[str, ...]] = {}
     for name, preset in PRESETS.items():
         part = -(-epochs // len(preset))
@@ -40,5 +40,5 @@ def objective_axis(config: Config) -> Axis:
 
 def shared_overrides(config: Config) -> tuple[str, ...]:
     """What all members need so that one store serves them: unlabelled people, and some in each batch."""
-    unlabelled = config.reid.unlabelled_per_batch or config.reid.identities_per_batch
+    unlabelled = config.reid_section.unlabelled_per_batch or config.reid_section.identities_per_batch
     return ("features.boxes=all", f"reid.unlabelled_per_batch={unlabelled}")

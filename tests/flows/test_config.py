@@ -101,3 +101,24 @@ def test_a_default_roi_and_the_same_size_by_hand_are_one_recipe(tmp_path: Path) 
 @pytest.mark.parametrize("path", sorted(PROJECT.glob("configs/**/*.yaml")), ids=lambda path: path.stem)
 def test_every_config_of_the_project_is_valid(path: Path) -> None:
     assert isinstance(load_config(path), Config)
+
+
+def test_a_config_extends_another(tmp_path: Path) -> None:
+    write(tmp_path, minimal())
+    more = tmp_path / "more.yaml"
+    more.write_text("extends: config.yaml\nreid: {lr: 0.5, train: {split: val}}\n")
+    config = load_config(more)
+    assert config.reid_section.lr == 0.5
+    assert config.reid_section.train.dataset == "prw" and config.reid_section.train.split == "val"
+    more.write_text("extends: more.yaml\n")
+    with pytest.raises(ConfigError, match="another config file"):
+        load_config(more)
+
+
+def test_a_config_may_end_with_the_detector(tmp_path: Path) -> None:
+    body = minimal()
+    del body["evaluation"], body["reid"]
+    assert load_config(write(tmp_path, body)).reid is None
+    body["evaluation"] = {"test": {"dataset": "prw", "split": "test"}}
+    with pytest.raises(ConfigError, match="nothing to evaluate without a reid section"):
+        load_config(write(tmp_path, body))
