@@ -145,22 +145,27 @@ def cuhk_sysu_like(rng: np.random.Generator) -> tuple[Detections, Queries, Galle
 
 
 def prw_like(
-    rng: np.random.Generator, n_images: int = 6112, n_detections: int = 31_000, n_queries: int = 2057
+    rng: np.random.Generator,
+    n_images: int = 6112,
+    n_detections: int = 31_000,
+    n_queries: int = 2057,
+    dimensions: int = DIMENSIONS,
 ) -> tuple[Detections, Queries, GroundTruth, IntArray]:
     """A problem of the size of PRW's test set, or as many times larger as `n_images` and `n_detections`."""
-    detections = _random_detections(rng, np.sort(rng.integers(0, n_images, n_detections)))
+    image = np.sort(rng.integers(0, n_images, n_detections))
+    detections = _random_detections(rng, image, dimensions)
     shown = rng.choice(n_detections, int(0.6 * n_detections), replace=False)
     boxes = detections.boxes[shown] + rng.integers(-3, 4, (len(shown), 4)).astype(np.float32)
     truth = GroundTruth(detections.image[shown], boxes, rng.integers(0, 544, len(shown)))
     chosen = rng.choice(len(shown), n_queries, replace=False)
-    embeddings = _embeddings(rng, n_queries)
+    embeddings = _embeddings(rng, n_queries, dimensions)
     queries = Queries(truth.image[chosen], boxes[chosen], embeddings, truth.person[chosen])
     return detections, queries, truth, rng.integers(1, 7, n_images)
 
 
-def _random_detections(rng: np.random.Generator, image: IntArray) -> Detections:
+def _random_detections(rng: np.random.Generator, image: IntArray, dimensions: int = DIMENSIONS) -> Detections:
     scores = rng.uniform(0.5, 1, len(image)).astype(np.float32)
-    return Detections(image, _random_boxes(rng, len(image)), scores, _embeddings(rng, len(image)))
+    return Detections(image, _random_boxes(rng, len(image)), scores, _embeddings(rng, len(image), dimensions))
 
 
 def _random_boxes(rng: np.random.Generator, n: int) -> FloatArray:
@@ -175,9 +180,9 @@ def _boxes_in(rng: np.random.Generator, detections: Detections, images: IntArray
     return detections.boxes[first] + rng.integers(-3, 4, (len(images), 4))
 
 
-def _embeddings(rng: np.random.Generator, n: int) -> FloatArray:
+def _embeddings(rng: np.random.Generator, n: int, dimensions: int = DIMENSIONS) -> FloatArray:
     """Multiples of 1/128: every dot product is exact in float32, in any order of summation."""
-    return rng.integers(-127, 128, (n, DIMENSIONS)).astype(np.float32) / 128
+    return rng.integers(-127, 128, (n, dimensions)).astype(np.float32) / 128
 
 
 def _first_queries(queries: Queries, n: int) -> Queries:

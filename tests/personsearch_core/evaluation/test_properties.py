@@ -27,6 +27,7 @@ from personsearch_core.evaluation.records import (
 from personsearch_core.evaluation.zheng2017 import evaluate_zheng2017
 
 SEEDS = st.integers(0, 2**32 - 1)
+UNHURRIED = settings(deadline=None, max_examples=60)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +90,7 @@ def same(a: SearchResult, b: SearchResult, order: IntArray | None = None) -> Non
 
 
 @given(SEEDS, st.booleans())
+@UNHURRIED
 def test_prw_equals_the_plain_implementation(seed: int, cross_camera: bool) -> None:
     p = problem(seed)
     result = search_prw(p, cross_camera)
@@ -98,6 +100,7 @@ def test_prw_equals_the_plain_implementation(seed: int, cross_camera: bool) -> N
 
 
 @given(SEEDS, st.booleans())
+@UNHURRIED
 def test_cuhk_sysu_equals_the_plain_implementation(seed: int, long_lists: bool) -> None:
     p = problem(seed)
     with pytest.MonkeyPatch.context() as patch:
@@ -109,6 +112,7 @@ def test_cuhk_sysu_equals_the_plain_implementation(seed: int, long_lists: bool) 
 
 
 @given(SEEDS, st.booleans())
+@UNHURRIED
 def test_order_of_detections_and_queries_changes_nothing(seed: int, cross_camera: bool) -> None:
     p, rng = problem(seed), np.random.default_rng(seed)
     detections = rng.permutation(len(p.detections))
@@ -126,6 +130,7 @@ def test_order_of_detections_and_queries_changes_nothing(seed: int, cross_camera
 
 
 @given(SEEDS, st.booleans())
+@UNHURRIED
 def test_numbering_of_images_changes_nothing(seed: int, cross_camera: bool) -> None:
     p, rng = problem(seed), np.random.default_rng(seed)
     new = rng.permutation(len(p.cameras))
@@ -149,6 +154,7 @@ def test_numbering_of_images_changes_nothing(seed: int, cross_camera: bool) -> N
 
 
 @given(SEEDS)
+@UNHURRIED
 def test_detections_below_the_threshold_change_nothing(seed: int) -> None:
     p, rng = problem(seed), np.random.default_rng(seed)
     extra = 5
@@ -166,6 +172,7 @@ def test_detections_below_the_threshold_change_nothing(seed: int) -> None:
 
 
 @given(SEEDS)
+@UNHURRIED
 def test_perfect_features_and_one_detection_a_person_give_recall(seed: int) -> None:
     p, rng = problem(seed), np.random.default_rng(seed)
     first = np.unique(np.stack([p.truth.image, p.truth.person]), axis=1, return_index=True)[1]
@@ -186,6 +193,7 @@ def test_perfect_features_and_one_detection_a_person_give_recall(seed: int) -> N
 
 
 @given(SEEDS, st.booleans())
+@UNHURRIED
 def test_blocks_of_queries_change_nothing(seed: int, cross_camera: bool) -> None:
     p = problem(seed)
     whole, listed = search_prw(p, cross_camera), evaluate_cuhk_sysu(p.detections, p.queries, p.lists)
@@ -196,7 +204,7 @@ def test_blocks_of_queries_change_nothing(seed: int, cross_camera: bool) -> None
 
 
 @given(SEEDS)
-@settings(max_examples=50)
+@UNHURRIED
 def test_full_gallery_ranks_every_other_image_once(seed: int) -> None:
     p = problem(seed)
     result = evaluate_cuhk_sysu(p.detections, p.queries, p.lists, full_gallery=True)
@@ -210,7 +218,7 @@ def test_full_gallery_ranks_every_other_image_once(seed: int) -> None:
 
 
 @given(SEEDS)
-@settings(max_examples=50)
+@UNHURRIED
 def test_zheng2017_is_bounded_and_ignores_the_order_of_queries(seed: int) -> None:
     p = problem(seed)
     result = evaluate_zheng2017(p.detections, p.queries, p.truth, p.cameras)
