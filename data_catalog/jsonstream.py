@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,10 +26,53 @@ _STRUCTURE[list(b'{}[]"')] = True
 _DEPTH = np.zeros(256, np.int64)
 _DEPTH[list(b"{[")] = 1
 _DEPTH[list(b"}]")] = -1
-_QUOTE, _BACKSLASH = ord('"'), ord("\\")
+_QUOTE, _BACKSLASH, _COMMA, _NEWLINE = (ord(character) for character in '"\\,\n')
+_WHITE_SPACE = np.frombuffer(b" \t\r\n", np.uint8)
 
 
-def top_level_arrays(path: Path, wanted: frozenset[str]) -> Iterator[tuple[str, list[Any]]]:
+@dataclass(frozen=True)
+class Part:
+    """Some elements of an array: their text, separated by commas, and where each object or list among them
+    ends.
+    """
+
+    path: Path
+    start: int
+    """Offset in the file."""
+    text: bytes
+    ends: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """Number of elements, where all are objects or lists."""
+        return len(self.ends)
+
+    def lines(self) -> bytes:
+        """The elements, a line break instead of the comma between each two."""
+        data = np.frombuffer(self.text, np.uint8).copy()
+        after = self.ends + 1
+        while len(after):
+            after = after[after < len(data)]
+            found = data[after]
+            data[after[found == _COMMA]] = _NEWLINE
+            after = after[np.isin(found, _WHITE_SPACE)] + 1
+        return data.tobytes()
+
+    def elements(self) -> list[Any]:
+        """The elements, parsed.
+
+        Raises:
+            CatalogError: when they are no JSON.
+        """
+        try:
+            return list(parse_json(b"[" + self.text + b"]"))
+        except ValueError as error:
+            raise CatalogError(
+                f"{self.path}: not readable, near byte {self.start}: no JSON: {str(error)[:120]}"
+            ) from error
+
+
+def top_level_arrays(path: Path, wanted: frozenset[str]) -> Iterator[tuple[str, Part]]:
     """(key, some of its elements) for the arrays of the file's top-level object whose key is wanted, in
     order.
 
@@ -65,7 +109,7 @@ class _Reader:
         """Offset in the file of the buffer's first byte."""
         self.buffer = file.read(BLOCK).removeprefix(b"\xef\xbb\xbf")
 
-    def arrays(self, wanted: frozenset[str]) -> Iterator[tuple[str, list[Any]]]:
+    def arrays(self, wanted: frozenset[str]) -> Iterator[tuple[str, Part]]:
         self._expect(b"{")
         if self._peek() == b"}":
             return
@@ -74,34 +118,36 @@ class _Reader:
             self._expect(b":")
             if self._peek() == b"[" and key in wanted:
                 self._advance(1)
-                for elements in self._elements():
-                    yield key, elements
+                for part in self._elements():
+                    yield key, part
             else:
                 self._skip_value()
             if self._peek() == b"}":
                 return
             self._expect(b",")
 
-    def _elements(self) -> Iterator[list[Any]]:
+    def _elements(self) -> Iterator[Part]:
         """Parts of the array that has just been opened; ends behind its closing bracket."""
         while True:
             positions, depths = self._structure()
             ends = np.flatnonzero(depths < 0)
             closed = int(ends[0]) if len(ends) else None
-            complete = np.flatnonzero(depths[:closed] == 0)
+            complete = np.flatnonzero((depths[:closed] == 0) & (np.diff(depths[:closed], prepend=0) < 0))
             if closed is not None:
                 cut = int(positions[closed])
-                if part := self._parse(cut):
-                    yield part
+                if self.buffer[:cut].strip():
+                    yield self._part(cut, positions[complete])
                 self._advance(cut + 1)
                 return
             if len(complete):
                 cut = int(positions[complete[-1]]) + 1
-                if part := self._parse(cut):
-                    yield part
+                yield self._part(cut, positions[complete])
                 self._advance(cut)
                 self._skip_comma()
             self._read_more()
+
+    def _part(self, end: int, ends: np.ndarray) -> Part:
+        return Part(self.path, self.start, self.buffer[:end], ends)
 
     def _structure(self) -> tuple[np.ndarray, np.ndarray]:
         """Positions of brackets outside of strings, and the depth behind each."""
@@ -123,13 +169,6 @@ class _Reader:
             before = self.buffer[: positions[index]]
             escaped[index] = (len(before) - len(before.rstrip(b"\\"))) % 2 == 1
         return escaped
-
-    def _parse(self, end: int) -> list[Any]:
-        try:
-            found = parse_json(b"[" + self.buffer[:end] + b"]")
-        except ValueError as error:
-            raise self._damaged(f"no JSON: {str(error)[:120]}") from error
-        return list(found)
 
     def _skip_value(self) -> None:
         if self._peek() in (b"{", b"["):

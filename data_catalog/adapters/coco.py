@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
+from data_catalog.coco_annotations import LARGEST_ID, Annotations, read_annotations
 from data_catalog.errors import CatalogError
-from data_catalog.jsonstream import top_level_arrays
+from data_catalog.jsonstream import Part, top_level_arrays
 from data_catalog.paths import image_files, path_fault
 from data_catalog.rows import Rows, xywh_corners
 from data_catalog.schema import EXCLUDED, INVALID, SCOPE_DATASET, SCOPE_SEQUENCE
 
 PEOPLE = "person,pedestrian,people"
-LARGEST_ID = 1 << 62
 
 
 class Coco:
@@ -88,6 +89,7 @@ class _CocoReader:
         self.sequences: list[str | None] = []
         self.images_read = 0
         self.annotations_read = 0
+        self._sorted: np.ndarray | None = None
 
     def read(self) -> Iterator[Rows]:
         head = frozenset({"images", "categories"})
@@ -108,19 +110,17 @@ class _CocoReader:
         if "images" not in seen:
             raise CatalogError(f"{self.path}: no COCO JSON: it has no 'images'")
 
-    def _head(self, key: str, part: Sequence[Any]) -> Rows:
+    def _head(self, key: str, part: Part) -> Rows:
         rows = Rows(self.unit.source)
         if key == "images":
-            self._images(rows, part)
+            self._images(rows, part.elements())
             self._sorted = None
             return rows
-        for category in part:
+        for category in part.elements():
             if not isinstance(category, dict) or type(category.get("id")) is not int:
                 raise CatalogError(f"{self.path}: a category has no id")
             self.category_names[category["id"]] = str(category.get("name"))
         return rows
-
-    _sorted: np.ndarray | None = None
 
     def _index(self) -> None:
         """Prepare the lookup of images by their number in the file."""
@@ -153,135 +153,66 @@ class _CocoReader:
         prefix = f"{self.folder}/" if self.folder else ""
         rows.images(names, [prefix + name for name in names], self.unit.split, **columns)
 
-    def _annotations(self, part: Sequence[Any]) -> Rows:
+    def _annotations(self, part: Part) -> Rows:
         rows = Rows(self.unit.source)
-        first = self.annotations_read + 1
-        self.annotations_read += len(part)
+        key = self.options.get("person_id") or self.options.get("track_id")
+        found, unusable, count = read_annotations(part, self.annotations_read + 1, key)
+        self.annotations_read += count
+        for row, why in unusable:
+            rows.reject(INVALID, "row_unreadable", why, row)
         if self._sorted is None:
             self._index()
-        usable, numbers = part, np.arange(first, first + len(part))
-        boxes = _boxes_of(part)
-        if boxes is None:
-            good = [_annotation_fault(entry) for entry in part]
-            for number, fault in zip(numbers.tolist(), good, strict=True):
-                if fault is not None:
-                    rows.reject(INVALID, "row_unreadable", fault, number)
-            usable = [entry for entry, fault in zip(part, good, strict=True) if fault is None]
-            numbers = numbers[[fault is None for fault in good]]
-            boxes = np.array([entry["bbox"] for entry in usable], np.float64).reshape(-1, 4)
-        self._add(rows, usable, numbers, boxes)
+        self._add(rows, found)
         return rows
 
-    def _add(self, rows: Rows, part: Sequence[Any], numbers: np.ndarray, boxes: np.ndarray) -> None:
+    def _add(self, rows: Rows, found: Annotations) -> None:
         assert self._sorted is not None
-        image = np.array([entry["image_id"] for entry in part], np.int64)
-        place = np.minimum(np.searchsorted(self._sorted, image), max(len(self._sorted) - 1, 0))
-        known = self._sorted[place] == image if len(self._sorted) else np.zeros(len(image), bool)
-        categories = np.array([entry["category_id"] for entry in part], np.int64)
+        place = np.minimum(np.searchsorted(self._sorted, found.images), max(len(self._sorted) - 1, 0))
+        known = self._sorted[place] == found.images if len(self._sorted) else np.zeros(len(place), bool)
         people = [number for number, name in self.category_names.items() if name in self.people]
-        person = np.isin(categories, people)
-        self._reject(rows, part, numbers, known, person, categories)
-        taken = np.flatnonzero(known & person)
-        if not len(taken):
-            return
-        entries = [part[i] for i in taken.tolist()] if len(taken) < len(part) else part
-        ordinal = self._order[place[taken]]
-        crowd = [entry.get("iscrowd", 0) in (1, True) for entry in entries]
-        ids, raw, scope = self._identities(entries, ordinal, crowd)
+        person = np.isin(found.categories, people)
+        self._reject(rows, found, known, person)
+        usable = np.flatnonzero(known & person)
+        taken = found.take(usable) if len(usable) < len(known) else found
+        ordinal = self._order[place[usable]]
         names = self._name_array.take(pa.array(ordinal))
-        annotation = [
-            str(entry.get("id", number))
-            for entry, number in zip(entries, numbers[taken].tolist(), strict=True)
-        ]
         rows.boxes(
             names,
-            xywh_corners(boxes[taken]),
+            xywh_corners(taken.boxes),
             self.unit.split,
-            numbers[taken],
-            box_id=_joined(names, annotation),
-            category_raw=categories[taken].clip(-(1 << 31), (1 << 31) - 1),
-            ignore=crowd,
-            ignore_reason=["crowd" if flag else None for flag in crowd] if any(crowd) else None,
-            person_id=ids,
-            person_id_raw=raw,
-            person_scope=scope,
+            taken.rows,
+            box_id=pc.binary_join_element_wise(names, taken.names, "#"),
+            category_raw=taken.categories.clip(-(1 << 31), (1 << 31) - 1),
+            ignore=taken.crowd,
+            ignore_reason=pc.if_else(pa.array(taken.crowd), "crowd", None) if taken.crowd.any() else None,
+            **self._identities(taken, ordinal),
         )
 
-    def _identities(
-        self, entries: Sequence[Any], ordinal: np.ndarray, crowd: Sequence[bool]
-    ) -> tuple[list[str | None] | None, list[str | None] | None, str | None]:
-        key = self.options.get("person_id") or self.options.get("track_id")
-        if key is None:
-            return None, None, None
-        found = [entry.get(key) for entry in entries]
-        raw = [None if value is None else str(value) for value in found]
-        known = [
-            value if not hidden and value is not None and not value.startswith("-") else None
-            for value, hidden in zip(raw, crowd, strict=True)
-        ]
+    def _identities(self, taken: Annotations, ordinal: np.ndarray) -> dict[str, Any]:
+        raw = taken.identity
+        if raw is None:
+            return {}
+        unknown = pc.or_(pc.fill_null(pc.starts_with(raw, "-"), True), pa.array(taken.crowd))
+        nobody = pa.scalar(None, pa.string())
         if "person_id" in self.options:
-            return known, raw, SCOPE_DATASET
-        sequences = [self.sequences[i] for i in ordinal.tolist()]
-        known = [
-            None if value is None else f"{sequence}/{value}"
-            for value, sequence in zip(known, sequences, strict=True)
-        ]
-        return known, raw, SCOPE_SEQUENCE
+            ids = pc.if_else(unknown, nobody, raw)
+            return {"person_id": ids, "person_id_raw": raw, "person_scope": SCOPE_DATASET}
+        sequences = pa.array(self.sequences, pa.string()).take(pa.array(ordinal))
+        ids = pc.if_else(unknown, nobody, pc.binary_join_element_wise(pc.fill_null(sequences, ""), raw, "/"))
+        return {"person_id": ids, "person_id_raw": raw, "person_scope": SCOPE_SEQUENCE}
 
-    def _reject(
-        self,
-        rows: Rows,
-        part: Sequence[Any],
-        numbers: np.ndarray,
-        known: np.ndarray,
-        person: np.ndarray,
-        categories: np.ndarray,
-    ) -> None:
+    def _reject(self, rows: Rows, found: Annotations, known: np.ndarray, person: np.ndarray) -> None:
         for index in np.flatnonzero(~known).tolist():
-            detail = f"image_id {part[index]['image_id']} is not among the images"
-            rows.reject(INVALID, "image_unknown", detail, int(numbers[index]))
+            detail = f"image_id {found.images[index]} is not among the images"
+            rows.reject(INVALID, "image_unknown", detail, int(found.rows[index]))
         for index in np.flatnonzero(known & ~person).tolist():
-            number = int(categories[index])
+            number = int(found.categories[index])
             name = self.category_names.get(number)
             if name is None:
-                rows.reject(INVALID, "category_unknown", f"category {number}", int(numbers[index]))
+                rows.reject(INVALID, "category_unknown", f"category {number}", int(found.rows[index]))
             else:
-                rows.reject(EXCLUDED, "not_a_person", f"category {number}: {name}", int(numbers[index]))
-
-
-def _joined(names: pa.Array, numbers: Sequence[str]) -> pa.Array:
-    import pyarrow.compute as pc
-
-    return pc.binary_join_element_wise(names, pa.array(numbers, pa.string()), "#")
-
-
-def _boxes_of(part: Sequence[Any]) -> np.ndarray | None:
-    """The boxes of all annotations, or None when any is not as it should be."""
-    try:
-        boxes = np.array([entry["bbox"] for entry in part], np.float64)
-        images = [type(entry["image_id"]) is int and type(entry["category_id"]) is int for entry in part]
-    except (TypeError, ValueError, KeyError):
-        return None
-    if boxes.shape != (len(part), 4) or not all(images):
-        return None
-    return (
-        None
-        if any(abs(e["image_id"]) > LARGEST_ID or abs(e["category_id"]) > LARGEST_ID for e in part)
-        else boxes
-    )
-
-
-def _annotation_fault(entry: Any) -> str | None:
-    if not isinstance(entry, dict):
-        return "an annotation is no object"
-    for key in ("image_id", "category_id"):
-        value = entry.get(key)
-        if type(value) is not int or abs(value) > LARGEST_ID:
-            return f"{key} is no number of an entry: {str(value)[:40]!r}"
-    box = entry.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(type(v) in (int, float) for v in box):
-        return f"bbox is not four numbers: {str(box)[:60]!r}"
-    return "bbox is out of range" if any(abs(v) > 1e30 for v in box) else None
+                detail = f"category {number}: {name}"
+                rows.reject(EXCLUDED, "not_a_person", detail, int(found.rows[index]))
 
 
 def _image_fault(image: Any) -> str | None:

@@ -1,0 +1,149 @@
+"""COCO annotations in columns: by Arrow's JSON reader, and one by one where that finds them irregular."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pa_json
+
+from data_catalog.jsonstream import Part
+
+LARGEST_ID = 1 << 62
+LARGEST_NUMBER = 1e30
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Columns of equal length; `rows` counts from 1 in the file, `boxes` are x, y, w, h.
+
+    `identity` holds the values of the key that was asked for, as text; None without such a key.
+    """
+
+    rows: np.ndarray
+    names: pa.Array
+    images: np.ndarray
+    categories: np.ndarray
+    boxes: np.ndarray
+    crowd: np.ndarray
+    identity: pa.Array | None
+
+    def take(self, which: np.ndarray) -> Annotations:
+        """The annotations at these positions."""
+        at = pa.array(which)
+        return Annotations(
+            self.rows[which],
+            self.names.take(at),
+            self.images[which],
+            self.categories[which],
+            self.boxes[which],
+            self.crowd[which],
+            None if self.identity is None else self.identity.take(at),
+        )
+
+
+def read_annotations(
+    part: Part, first_row: int, identity_key: str | None
+) -> tuple[Annotations, list[tuple[int, str]], int]:
+    """Annotations of a part, (row, why) of those that are unusable, and how many there were in all.
+
+    Raises:
+        CatalogError: when the part is no JSON.
+    """
+    quick = _by_arrow(part, first_row, identity_key)
+    if quick is not None:
+        return quick, [], len(quick.rows)
+    entries = part.elements()
+    faults = [_fault(entry) for entry in entries]
+    unusable = [(first_row + i, fault) for i, fault in enumerate(faults) if fault is not None]
+    rows = np.array([first_row + i for i, fault in enumerate(faults) if fault is None], np.int64)
+    usable = [entry for entry, fault in zip(entries, faults, strict=True) if fault is None]
+    return _one_by_one(usable, rows, identity_key), unusable, len(entries)
+
+
+def _by_arrow(part: Part, first_row: int, identity_key: str | None) -> Annotations | None:
+    """None when a value is missing or of another type than is usual."""
+    fields = {
+        "id": pa.int64(),
+        "image_id": pa.int64(),
+        "category_id": pa.int64(),
+        "bbox": pa.list_(pa.float64()),
+        "iscrowd": pa.int64(),
+    }
+    if identity_key is not None:
+        fields[identity_key] = pa.string() if _is_text(part, identity_key) else pa.int64()
+    text = part.lines()
+    try:
+        table = pa_json.read_json(
+            pa.BufferReader(text),
+            read_options=pa_json.ReadOptions(use_threads=False, block_size=len(text) + 1),
+            parse_options=pa_json.ParseOptions(
+                explicit_schema=pa.schema(fields.items()),
+                newlines_in_values=True,
+                unexpected_field_behavior="ignore",
+            ),
+        ).combine_chunks()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
+    required = ("id", "image_id", "category_id", "bbox")
+    if len(table) != part.count or any(table[name].null_count for name in required):
+        return None
+    boxes, lengths = table["bbox"].combine_chunks(), pc.list_value_length(table["bbox"])
+    if boxes.values.null_count or not pc.all(pc.equal(lengths, 4)).as_py():
+        return None
+    crowd = pc.equal(pc.fill_null(table["iscrowd"], 0), 1)
+    return Annotations(
+        rows=np.arange(first_row, first_row + len(table)),
+        names=table["id"].cast(pa.string()).combine_chunks(),
+        images=table["image_id"].to_numpy(),
+        categories=table["category_id"].to_numpy(),
+        boxes=boxes.flatten().to_numpy().reshape(-1, 4),
+        crowd=crowd.to_numpy(),
+        identity=None if identity_key is None else table[identity_key].cast(pa.string()).combine_chunks(),
+    )
+
+
+def _is_text(part: Part, key: str) -> bool:
+    """Whether the first value of the key is a string."""
+    mark = json.dumps(key).encode()
+    at = part.text.find(mark)
+    return at >= 0 and part.text[at + len(mark) : at + len(mark) + 8].lstrip(b" \t\r\n:").startswith(b'"')
+
+
+def _one_by_one(entries: Sequence[Any], rows: np.ndarray, identity_key: str | None) -> Annotations:
+    identity = None
+    if identity_key is not None:
+        found = [entry.get(identity_key) for entry in entries]
+        identity = pa.array([None if value is None else _text(value) for value in found], pa.string())
+    names = [_text(entry.get("id", row)) for entry, row in zip(entries, rows.tolist(), strict=True)]
+    return Annotations(
+        rows=rows,
+        names=pa.array(names, pa.string()),
+        images=np.array([entry["image_id"] for entry in entries], np.int64),
+        categories=np.array([entry["category_id"] for entry in entries], np.int64),
+        boxes=np.array([entry["bbox"] for entry in entries], np.float64).reshape(-1, 4),
+        crowd=np.array([entry.get("iscrowd") in (1, True) for entry in entries], bool),
+        identity=identity,
+    )
+
+
+def _text(value: Any) -> str:
+    return str(value).encode("utf-8", "replace").decode()
+
+
+def _fault(entry: Any) -> str | None:
+    if not isinstance(entry, dict):
+        return "an annotation is no object"
+    for key in ("image_id", "category_id"):
+        value = entry.get(key)
+        if type(value) is not int or abs(value) > LARGEST_ID:
+            return f"{key} is no number of an entry: {str(value)[:40]!r}"
+    box = entry.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(type(v) in (int, float) for v in box):
+        return f"bbox is not four numbers: {str(box)[:60]!r}"
+    return "bbox is out of range" if any(abs(v) > LARGEST_NUMBER for v in box) else None
