@@ -105,7 +105,7 @@ def cut_to_person(state: State, anchors_per_cell: int) -> dict[str, Tensor]:
 
 
 def current_names(state: State) -> dict[str, Tensor]:
-    """Names as of now: the towers of torchvision's older RetinaNets have conv.0, conv.2 ... for conv.0.0 ..."""
+    """Names of today: old RetinaNets of torchvision have conv.0, conv.2 ... where it is now conv.0.0 ..."""
     renamed = {}
     for name, tensor in state.items():
         parts = name.split(".")

@@ -10,13 +10,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from personsearch_core.boxes import Boxes, Placement, clip_boxes, place_image
+from personsearch_core.boxes import Boxes, Placement, place_image
 from personsearch_core.data.decoding import read_scene, render
 from personsearch_core.data.prefetch import decode_threads, prefetch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.models.compute import arrange, model_device, prepare
-from personsearch_core.models.detector import Detections, Detector, select_detections
-from personsearch_core.pooling.rois import clipped_rois, crop_people, pool_shared_map, roi_boxes, to_stored
+from personsearch_core.models.detector import Detector, select_detections
+from personsearch_core.pooling.rois import (
+    clipped_rois,
+    crop_people,
+    in_original_pixels,
+    pool_shared_map,
+    roi_boxes,
+    to_stored,
+)
 from personsearch_core.recipes import DetectionsRecipe
 from personsearch_core.training.optimisation import autocast
 
@@ -82,11 +89,6 @@ def _read(scene: Scene, extra: Boxes, detector: Detector, *, keep_full_resolutio
     return _Input(scene, extra, render(image, placement), placement, image if keep_full_resolution else None)
 
 
-def in_original_pixels(people: Detections, scene: Scene, placement: Placement) -> Boxes:
-    """Detected boxes (n, 4) float32 in pixels of the original image, clipped to it."""
-    return clip_boxes(placement.unmap_boxes(people.boxes.cpu().numpy()), scene.width, scene.height)
-
-
 @torch.inference_mode()
 def _detect_batch(
     detector: Detector, recipe: DetectionsRecipe, batch: Sequence[_Input]
@@ -104,7 +106,7 @@ def _detect_batch(
         max_per_image=recipe.max_per_image,
     )
     boxes = [
-        in_original_pixels(people, item.scene, item.placement)
+        in_original_pixels(people.boxes, item.placement, item.scene.width, item.scene.height)
         for item, people in zip(batch, found, strict=True)
     ]
     features = _describe(recipe, batch, boxes, shared)

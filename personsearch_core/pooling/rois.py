@@ -30,6 +30,11 @@ def roi_boxes(rois: Boxes, placement: Placement, roi: RoiRecipe) -> Boxes:
     return placement.map_boxes(rois) / np.asarray(SHARED_STRIDE[roi.variant], dtype=rois.dtype)
 
 
+def in_original_pixels(boxes: Tensor, placement: Placement, width: int, height: int) -> Boxes:
+    """Boxes (n, 4) in pixels of the network's input -> float32 original pixels, clipped to the image."""
+    return clip_boxes(placement.unmap_boxes(boxes.float().cpu().numpy()), width, height)
+
+
 def pool_shared_map(shared: Tensor, rois: Sequence[Boxes], roi: RoiRecipe) -> Tensor:
     """Pool each image's ROIs (in cells of the map) from maps (B, C, h, w): (sum n, C, H, W), float32."""
     boxes = [torch.from_numpy(np.ascontiguousarray(box, dtype=np.float32)).to(shared.device) for box in rois]

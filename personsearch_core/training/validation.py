@@ -16,8 +16,8 @@ from personsearch_core.evaluation.detection import evaluate_detection
 from personsearch_core.evaluation.records import UNLABELLED, Detections, GroundTruth
 from personsearch_core.models.compute import arrange, model_device
 from personsearch_core.models.detector import Detector
-from personsearch_core.pooling.detections import in_original_pixels
 from personsearch_core.pooling.extraction import place_scene
+from personsearch_core.pooling.rois import in_original_pixels
 from personsearch_core.recipes import Compute
 from personsearch_core.training.group import Alone
 from personsearch_core.training.optimisation import autocast
@@ -68,7 +68,10 @@ def _detect(detector: Detector, scenes: Sequence[Scene], compute: Compute) -> It
                 arrange(torch.stack(images).to(device), compute), score_threshold=SCORE_THRESHOLD
             )
         for scene, placement, people in zip(part, placements, found, strict=True):
-            yield in_original_pixels(people, scene, placement), people.scores.float().cpu().numpy()
+            yield (
+                in_original_pixels(people.boxes, placement, scene.width, scene.height),
+                people.scores.float().cpu().numpy(),
+            )
 
 
 def _scores(found: Sequence[Found], scenes: Sequence[Scene], prefix: str) -> dict[str, float]:

@@ -1,0 +1,135 @@
+"""Detector and branch as one network: scenes in, people with embeddings out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from personsearch_core.boxes import Boxes, Placement, place_image
+from personsearch_core.data.decoding import render
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.models.branch import Branch
+from personsearch_core.models.compute import arrange, model_device, prepare
+from personsearch_core.models.detector import Detector, HeadOutput, select_detections
+from personsearch_core.pooling.rois import (
+    clipped_rois,
+    crop_people,
+    in_original_pixels,
+    pool_shared_map,
+    roi_boxes,
+)
+from personsearch_core.recipes import Compute, RoiRecipe
+from personsearch_core.training.optimisation import autocast
+
+
+class People(NamedTuple):
+    """People of one image, best first: boxes (n, 4) original pixels, scores (n,), embeddings (n, D)."""
+
+    boxes: Boxes
+    scores: Tensor
+    embeddings: Tensor
+
+
+class PersonSearchNet(nn.Module):
+    """J2, J3, J4: the branch stands on the detector's shared map, computed once. Disj: on crops.
+
+    Disj's crops are cut from the images as they are given, at full resolution.
+    """
+
+    def __init__(
+        self, detector: Detector, branch: Branch, roi: RoiRecipe, compute: Compute | None = None
+    ) -> None:
+        super().__init__()
+        if branch.variant != roi.variant:
+            raise PersonSearchError(f"a branch of {branch.variant} does not go with ROIs of {roi.variant}")
+        self.compute = compute or Compute()
+        self.detector = prepare(detector.eval(), self.compute)
+        self.branch = prepare(branch.eval(), self.compute)
+        self.roi = roi
+
+    @torch.inference_mode()
+    def search(
+        self,
+        images: Sequence[Tensor],
+        boxes: Sequence[Boxes] | None = None,
+        *,
+        score_threshold: float = 0.5,
+        nms_threshold: float = 0.5,
+        max_per_image: int = 100,
+    ) -> list[People]:
+        """Find and describe people in scenes, uint8 (3, H, W) each, of any sizes.
+
+        boxes: (n, 4) for each image in original pixels: describe these people instead, with score 1; the
+        heads are not run for them.
+        """
+        sizes = [(image.shape[-1], image.shape[-2]) for image in images]
+        model = self.detector.model
+        placements = [
+            place_image(*size, model.image_width, model.image_height, model.resize) for size in sizes
+        ]
+        inputs = self.network_input(images, placements)
+        if boxes is None:
+            output, shared = self.detect(inputs)
+            found = select_detections(
+                output,
+                (model.image_height, model.image_width),
+                score_threshold=score_threshold,
+                nms_threshold=nms_threshold,
+                max_per_image=max_per_image,
+            )
+            scores = [people.scores for people in found]
+            boxes = [
+                in_original_pixels(people.boxes, placement, *size)
+                for people, placement, size in zip(found, placements, sizes, strict=True)
+            ]
+        else:
+            scores = [torch.ones(len(own)) for own in boxes]
+            shared = None if self.disjoint else self.shared_map(inputs)
+        embeddings = self.describe(images, placements, boxes, shared)
+        return [People(*parts) for parts in zip(boxes, scores, embeddings, strict=True)]
+
+    @property
+    def disjoint(self) -> bool:
+        """Whether people are described from crops instead of the shared map."""
+        return self.roi.variant == "disj"
+
+    def network_input(self, images: Sequence[Tensor], placements: Sequence[Placement]) -> Tensor:
+        """The scenes on the network's input, uint8 (B, 3, H, W) on the model's device."""
+        placed = torch.stack([render(image, how) for image, how in zip(images, placements, strict=True)])
+        return arrange(placed.to(model_device(self.detector)), self.compute)
+
+    def detect(self, inputs: Tensor) -> tuple[HeadOutput, Tensor | None]:
+        """The heads' output and the shared map (None for disj), from one pass through the trunk."""
+        with autocast(self.compute, inputs.device):
+            return self.detector.heads_and_shared(inputs, None if self.disjoint else self.roi.variant)
+
+    def shared_map(self, inputs: Tensor) -> Tensor:
+        """The shared map alone."""
+        with autocast(self.compute, inputs.device):
+            return self.detector.shared_maps(inputs, self.roi.variant)
+
+    def describe(
+        self,
+        images: Sequence[Tensor],
+        placements: Sequence[Placement],
+        boxes: Sequence[Boxes],
+        shared: Tensor | None,
+    ) -> list[Tensor]:
+        """Embeddings (n, D) of each image's boxes (original pixels), all through the branch in one batch."""
+        rois = [
+            clipped_rois(own, image.shape[-1], image.shape[-2], self.roi)
+            for own, image in zip(boxes, images, strict=True)
+        ]
+        if shared is None:
+            crops = [crop_people(image, own, self.roi) for image, own in zip(images, rois, strict=True)]
+            pooled = torch.from_numpy(np.concatenate(crops)).to(model_device(self.branch))
+        else:
+            cells = [roi_boxes(own, how, self.roi) for own, how in zip(rois, placements, strict=True)]
+            pooled = pool_shared_map(shared, cells, self.roi)
+        with autocast(self.compute, pooled.device):
+            embeddings = self.branch.describe(arrange(pooled, self.compute))
+        return list(embeddings.split([len(own) for own in rois]))

@@ -1,0 +1,245 @@
+"""Data-parallel training of the detector: launched by torchrun, followed over a pipe.
+
+`train_in_parallel` writes the job as JSON and starts torchrun on this module. Rank 0 reports by lines of JSON
+on standard output. A file asks the ranks to stop. Every rank watches standard input, a pipe whose other end
+the launching process holds: its end means that the launcher is gone, and the rank ends itself.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import selectors
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from personsearch_core.data.sampling import TrainingEntry
+from personsearch_core.data.scenes import Scene
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.recipes import DetectorRecipe
+from personsearch_core.training.detector import DetectorResult, train_share
+from personsearch_core.training.group import Together
+from personsearch_core.training.loop import Interrupted, NonFiniteError, Progress
+
+logger = logging.getLogger(__name__)
+
+JOB = "parallel_job.json"
+STOP = "parallel_stop"
+POLL_SECONDS = 0.5
+STEPS_BETWEEN_STOP_CHECKS = 10
+"""The ranks must agree to stop, which waits for an accelerator: not at every step."""
+
+
+def train_in_parallel(
+    recipe: DetectorRecipe,
+    entries: Sequence[TrainingEntry],
+    validation: Sequence[Scene],
+    work_dir: Path,
+    device: torch.device,
+    devices: int,
+    *,
+    progress: Progress,
+    should_stop: Callable[[], bool],
+) -> DetectorResult:
+    """`train_detector` in `devices` processes of this machine, one for each GPU, or sharing its CPU.
+
+    Gradients are those of one process with the same batches. Raises what one process would raise.
+    """
+    if device.type == "cuda" and torch.cuda.device_count() < devices:
+        raise PersonSearchError(f"{devices} devices were asked for, {torch.cuda.device_count()} are here")
+    if device.type == "cpu" and recipe.model.norm == "batch":
+        raise PersonSearchError(
+            "model.norm: batch cannot be synchronised between processes on a CPU: use group or frozen_batch, "
+            "or devices: 1"
+        )
+    work_dir.mkdir(parents=True, exist_ok=True)
+    stop = work_dir / STOP
+    stop.unlink(missing_ok=True)
+    job = work_dir / JOB
+    job.write_text(json.dumps(_job(recipe, entries, validation, work_dir, device)))
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"),
+        *("-m", __name__, str(job)),
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as launcher:
+        outcome: dict[str, Any] = {}
+        for message in _messages(launcher, stop, should_stop):
+            if message["kind"] == "progress":
+                progress(message["done"], message["total"], **message["metrics"])
+            else:
+                outcome = message
+    job.unlink()
+    stop.unlink(missing_ok=True)
+    return _result(outcome, launcher.returncode)
+
+
+def _messages(
+    launcher: subprocess.Popen[bytes], stop: Path, should_stop: Callable[[], bool]
+) -> Iterator[dict[str, Any]]:
+    """Rank 0's messages until the launcher ends; hands the wish to stop on to the ranks."""
+    assert launcher.stdout is not None
+    descriptor = launcher.stdout.fileno()
+    unfinished = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        while True:
+            if should_stop():
+                stop.touch()
+            if not selector.select(timeout=POLL_SECONDS):
+                continue
+            received = os.read(descriptor, 65536)
+            if not received:
+                return
+            *lines, unfinished = (unfinished + received).split(b"\n")
+            for line in lines:
+                if line.startswith(b'{"kind"'):
+                    yield json.loads(line)
+                elif line:
+                    logger.info("%s", line.decode(errors="replace"))
+
+
+def _result(outcome: dict[str, Any], returncode: int) -> DetectorResult:
+    kind, text = outcome.get("kind"), outcome.get("message", "")
+    if kind == "result":
+        return DetectorResult(**outcome["result"])
+    if kind == "interrupted":
+        raise Interrupted(text)
+    if kind == "non_finite":
+        raise NonFiniteError(text)
+    if kind == "error":
+        raise PersonSearchError(text)
+    raise RuntimeError(f"torchrun ended with status {returncode}; its log says why")
+
+
+def _job(
+    recipe: DetectorRecipe,
+    entries: Sequence[TrainingEntry],
+    validation: Sequence[Scene],
+    work_dir: Path,
+    device: torch.device,
+) -> dict[str, Any]:
+    return {
+        "recipe": recipe.model_dump(mode="json"),
+        "entries": [
+            {
+                "scenes": [_scene_as_json(scene) for scene in entry.scenes],
+                "proportion": entry.proportion,
+                "repeat": entry.repeat,
+                "choose": entry.choose,
+            }
+            for entry in entries
+        ],
+        "validation": [_scene_as_json(scene) for scene in validation],
+        "work_dir": str(work_dir),
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _scene_as_json(scene: Scene) -> dict[str, Any]:
+    return {**vars(scene), "boxes": scene.boxes.tolist(), "ignore": scene.ignore.tolist()}
+
+
+def _scene_from_json(values: dict[str, Any]) -> Scene:
+    boxes = np.array(values["boxes"], dtype=np.float32).reshape(-1, 4)
+    return Scene(
+        **{
+            **values,
+            "boxes": boxes,
+            "ignore": np.array(values["ignore"], dtype=bool),
+            "box_ids": tuple(values["box_ids"]),
+            "person_ids": tuple(values["person_ids"]),
+        }
+    )
+
+
+def _run_rank(job_path: Path) -> int:
+    """One rank's part of a job; returns its exit status."""
+    job = json.loads(job_path.read_text())
+    threading.Thread(target=_end_with_launcher, daemon=True).start()
+    device = _rank_device(job["device"], job["threads"])
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        group = Together(device)
+        outcome = _train(job, device, group)
+        if group.rank == 0:
+            _send(**outcome)
+        return 0
+    finally:
+        dist.destroy_process_group()
+
+
+def _train(job: dict[str, Any], device: torch.device, group: Together) -> dict[str, Any]:
+    work_dir = Path(job["work_dir"])
+
+    def report(done: int, total: int, **metrics: float) -> None:
+        if group.rank == 0:
+            _send(kind="progress", done=done, total=total, metrics=metrics)
+
+    try:
+        result = train_share(
+            DetectorRecipe.model_validate(job["recipe"]),
+            [
+                TrainingEntry(**{**entry, "scenes": [_scene_from_json(scene) for scene in entry["scenes"]]})
+                for entry in job["entries"]
+            ],
+            [_scene_from_json(scene) for scene in job["validation"]],
+            work_dir,
+            device=device,
+            group=group,
+            progress=report,
+            should_stop=_agreed_stop(work_dir / STOP, group),
+        )
+    except Interrupted as stopped:
+        return {"kind": "interrupted", "message": str(stopped)}
+    except NonFiniteError as error:
+        return {"kind": "non_finite", "message": str(error)}
+    except PersonSearchError as error:
+        return {"kind": "error", "message": str(error)}
+    return {"kind": "result", "result": asdict(result)}
+
+
+def _agreed_stop(stop: Path, group: Together) -> Callable[[], bool]:
+    """Whether all ranks stop before this step; they ask each other every few steps only."""
+    asked = 0
+
+    def should_stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked % STEPS_BETWEEN_STOP_CHECKS == 1 and group.any(stop.exists())
+
+    return should_stop
+
+
+def _rank_device(kind: str, threads: int) -> torch.device:
+    local_rank, count = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    if kind == "cuda":
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+        return device
+    torch.set_num_threads(max(1, threads // count))
+    return torch.device("cpu")
+
+
+def _end_with_launcher() -> None:
+    """Wait for the end of standard input, then end the process at once."""
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def _send(**message: Any) -> None:
+    print(json.dumps(message), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(_run_rank(Path(sys.argv[1])))

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from personsearch_core.data.prefetch import prefetch
+
+
+def test_results_come_in_order() -> None:
+    def slow_first(item: int) -> int:
+        time.sleep(0.02 if item == 0 else 0)
+        return item * item
+
+    assert list(prefetch(slow_first, range(20), threads=4, ahead=5)) == [i * i for i in range(20)]
+
+
+def test_an_error_comes_in_its_place() -> None:
+    def fail_at_three(item: int) -> int:
+        if item == 3:
+            raise ValueError("three")
+        return item
+
+    results = prefetch(fail_at_three, range(10), threads=2, ahead=4)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="three"):
+        next(results)
+
+
+def test_no_more_than_asked_is_computed_ahead() -> None:
+    started = []
+    lock = threading.Lock()
+
+    def note(item: int) -> int:
+        with lock:
+            started.append(item)
+        return item
+
+    results = prefetch(note, range(100), threads=2, ahead=3)
+    next(results)
+    time.sleep(0.05)
+    assert len(started) <= 5
+    results.close()  # type: ignore[attr-defined]

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from personsearch_core.data.sampling import TrainingEntry, TrainingStream, images_per_epoch
+from personsearch_core.data.scenes import Scene
+from personsearch_core.errors import PersonSearchError
+
+
+def scenes(count: int, source: str = "a") -> list[Scene]:
+    return [
+        Scene(f"{source}{i}", "", 10, 10, np.empty((0, 4), np.float32), np.empty(0, bool), (), (), source)
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("amounts", [{}, {"repeat": 1, "choose": 3}, {"proportion": 0.5, "repeat": 2}])
+def test_exactly_one_amount(amounts: dict[str, float]) -> None:
+    with pytest.raises(PersonSearchError, match="exactly one of proportion, repeat and choose"):
+        TrainingEntry(scenes(3), **amounts)  # type: ignore[arg-type]
+
+
+def test_an_empty_entry_is_refused() -> None:
+    with pytest.raises(PersonSearchError, match="no images"):
+        TrainingEntry([], repeat=1)
+
+
+def test_an_amount_of_nothing_is_refused() -> None:
+    with pytest.raises(PersonSearchError, match="choose must be positive"):
+        TrainingEntry(scenes(2), choose=0)
+
+
+def test_repeat_and_choose_count_images() -> None:
+    entries = [TrainingEntry(scenes(10), repeat=1.5), TrainingEntry(scenes(4, "b"), choose=7)]
+    assert images_per_epoch(entries) == (15, 7)
+
+
+def test_proportions_alone_share_as_many_images_as_there_are() -> None:
+    entries = [TrainingEntry(scenes(30), proportion=3), TrainingEntry(scenes(10, "b"), proportion=1)]
+    assert images_per_epoch(entries) == (30, 10)
+
+
+def test_a_proportion_beside_a_count_is_a_part_of_the_whole() -> None:
+    entries = [TrainingEntry(scenes(5), proportion=0.25), TrainingEntry(scenes(30, "b"), repeat=1)]
+    assert images_per_epoch(entries) == (10, 30)
+
+
+def test_proportions_must_leave_room() -> None:
+    entries = [TrainingEntry(scenes(5), proportion=1.0), TrainingEntry(scenes(30, "b"), repeat=1)]
+    with pytest.raises(PersonSearchError, match="less than 1"):
+        images_per_epoch(entries)
+
+
+@given(st.integers(1, 12), st.integers(1, 30), st.integers(0, 5), st.integers(0, 3))
+def test_an_epoch_draws_evenly_and_depends_on_the_seed_alone(
+    n: int, chosen: int, seed: int, epoch: int
+) -> None:
+    entries = [TrainingEntry(scenes(n), choose=chosen), TrainingEntry(scenes(3, "b"), repeat=2)]
+    stream, again = TrainingStream(entries, seed), TrainingStream(entries, seed)
+    numbers = range(epoch * stream.epoch_size, (epoch + 1) * stream.epoch_size)
+    drawn = [stream[number][1].image_id for number in numbers]
+    assert drawn == [again[number][1].image_id for number in reversed(numbers)][::-1]
+    counts = Counter(drawn)
+    first = [counts[f"a{i}"] for i in range(n)]
+    assert sum(first) == chosen and max(first) - min(first) <= 1
+    assert all(counts[f"b{i}"] == 2 for i in range(3))
+
+
+def test_entries_of_one_source_are_told_apart() -> None:
+    entries = [TrainingEntry(scenes(2), repeat=1), TrainingEntry(scenes(2), repeat=1)]
+    assert TrainingStream(entries, 0).names == ("a#0", "a#1")
