@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,6 +21,7 @@ from data_catalog.images import Unreadable, image_size
 from data_catalog.parallel import map_chunks
 from data_catalog.paths import path_fault
 from data_catalog.query_boxes import join_queries
+from data_catalog.reuse import keep_unchanged, merged, unit_digest, write_units
 from data_catalog.rows import Rows, Tables, to_tables
 from data_catalog.schema import INVALID, REJECTS
 from data_catalog.snapshot import Snapshot, SnapshotWriter, invalid_rejects
@@ -100,13 +102,15 @@ def ingest(
     use: ImageUse = ALL_IMAGES,
     strict: bool = False,
     dask_address: str | None = None,
+    previous: Snapshot | None = None,
     progress: Progress | None = None,
 ) -> dict[str, int]:
     """Write the snapshot of `root` into `work` and return its counts by name, such as `boxes` and
     `train.boxes`.
 
-    `dask_address` is the address of an existing Dask scheduler; otherwise many files are read by local
-    processes.
+    `previous` is an earlier snapshot of this root by the same adapter, version and options: what has not
+    changed since is taken from it. `dask_address` is the address of an existing Dask scheduler; otherwise
+    many files are read by local processes.
 
     Raises:
         CatalogError: when an annotation file cannot be read at all, an image is missing, or, with `strict`,
@@ -115,15 +119,17 @@ def ingest(
     """
     options = dict(options or {})
     units = found.layout.units
-    chunks = [units[i : i + UNITS_A_CHUNK] for i in range(0, len(units), UNITS_A_CHUNK)]
+    digests = {unit.source: unit_digest(unit, found.annotations, found.images, use.label) for unit in units}
+    kept = None if previous is None else keep_unchanged(previous, units, digests)
+    fresh = units if kept is None else [unit for unit in units if unit.source not in kept.sources]
+    chunks = [fresh[i : i + UNITS_A_CHUNK] for i in range(0, len(fresh), UNITS_A_CHUNK)]
     read = partial(read_units, adapter, root, options=options, use=use)
-    done = 0
+    parts = _followed(map_chunks(read, chunks, dask_address), len(fresh), progress)
+    if kept is not None:
+        parts = iter([merged(kept, list(parts), units)])
     with SnapshotWriter(work, name) as writer:
-        for index, tables in map_chunks(read, chunks, dask_address):
+        for tables in parts:
             writer.write(tables, _image_digests(tables, found, use))
-            if progress is not None:
-                done = max(done, min((index + 1) * UNITS_A_CHUNK, len(units)))
-                progress(done, len(units))
         images, queries = writer.images_and_queries()
         joined = join_queries(writer.close_boxes(), images, queries)
         writer.write_rejects(joined.rejects)
@@ -139,9 +145,18 @@ def ingest(
         writer.finish(
             joined.queries, lambda: {**description, "counts_found": list(count_rows(work, splits).items())}
         )
+    write_units(work, digests)
     if strict:
         refuse_invalid(Snapshot(work))
     return counts_found(Snapshot(work))
+
+
+def _followed(parts: Iterable[tuple[int, Tables]], units: int, progress: Progress | None) -> Iterator[Tables]:
+    """The parts, each reported as the units of its chunk."""
+    for index, tables in parts:
+        yield tables
+        if progress is not None:
+            progress(min((index + 1) * UNITS_A_CHUNK, units), units)
 
 
 def ingest_root(
@@ -198,7 +213,17 @@ def _checked(parts: list[Rows], root: Path, use: ImageUse, dropped: list[pa.Arra
         lost = pc.is_in(boxes["image_id"], value_set=pa.concat_arrays(dropped))
         rejects.append(_box_rejects(boxes.filter(lost)))
         boxes = boxes.filter(pc.invert(lost))
-    return Tables(images, boxes, tables.queries, tables.gallery, pa.concat_tables(rejects))
+    return Tables(images, boxes, tables.queries, tables.gallery, _in_order(pa.concat_tables(rejects), parts))
+
+
+def _in_order(rejects: pa.Table, parts: list[Rows]) -> pa.Table:
+    """Rejects by source file, as these were read, and by row: the same however files are grouped into chunks.
+    """
+    if len(rejects) < 2:
+        return rejects
+    files = list(dict.fromkeys(rows.source_file for rows in parts))
+    file = pc.index_in(rejects["source_file"].cast(pa.string()), value_set=pa.array(files)).to_numpy()
+    return rejects.take(pa.array(np.lexsort((rejects["source_row"].to_numpy(), file))))
 
 
 def _usable_images(

@@ -15,7 +15,7 @@ from scipy.io import loadmat, savemat
 from data_catalog.adapters import load_adapter
 from data_catalog.errors import CatalogError
 from data_catalog.hash_cache import HashCache
-from data_catalog.ingest import ImageUse, counts_found, fingerprint, refuse_invalid
+from data_catalog.ingest import ImageUse, counts_found, fingerprint, ingest, refuse_invalid
 from data_catalog.schema import TABLES
 from data_catalog.snapshot import Snapshot
 from data_catalog.views import digest_rows
@@ -160,3 +160,33 @@ def test_filters_are_pushed_down(prw_root: Path, ingest_into: Any) -> None:
     assert set(boxes["split"].to_pylist()) == {"test"}
     assert isinstance(boxes, pa.Table)
     assert len(boxes.to_pandas()) == counts_found(snapshot)["test.boxes"]
+
+
+def test_reading_what_changed_alone_gives_the_same_rows(
+    prw_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter, cache = load_adapter("prw"), HashCache(None)
+    first, again, anew = (tmp_path / name for name in ("first", "again", "anew"))
+    ingest(prw_root, adapter, first, fingerprint(prw_root, adapter, {}, cache), name="prw")
+    changed = sorted((prw_root / "annotations").glob("*.mat"))[1]
+    savemat(changed, {"box_new": np.array([[7.0, 1, 1, 20, 30], [8, 2, 2, -1, 5]])})
+    found = fingerprint(prw_root, adapter, {}, cache)
+    ingest(prw_root, adapter, anew, found, name="prw")
+    opened: list[str] = []
+    read = type(adapter).read
+
+    def watched(self: Any, root: Path, unit: Any, options: Any) -> Any:
+        opened.append(unit.source)
+        return read(self, root, unit, options)
+
+    monkeypatch.setattr(type(adapter), "read", watched)
+    ingest(prw_root, adapter, again, found, name="prw", previous=Snapshot(first))
+    assert opened == [f"annotations/{changed.name}", "query_info.txt"]
+    for name in ("images", "boxes", "queries", "rejects", "datasets"):
+        assert digest_table(Snapshot(again), name) == digest_table(Snapshot(anew), name), name
+    assert "box_empty" in Snapshot(again).table("rejects")["code"].to_pylist()
+
+
+def digest_table(snapshot: Snapshot, name: str) -> Any:
+    table = snapshot.table(name)
+    return table.to_pylist() if name == "datasets" else digest_rows(table)
