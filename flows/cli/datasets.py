@@ -66,7 +66,7 @@ def ingest(
         adapter,
         root,
         options=parse_options(option),
-        hashes=ingest_stage.hash_cache_path(store),
+        store=store,
         dask=dask,
         use=_image_use(no_images, check_images),
         rehash=rehash,

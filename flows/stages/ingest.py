@@ -17,6 +17,7 @@ from data_catalog.snapshot import ROW_GROUP, Snapshot
 from data_catalog.views import digest_rows
 from flows.stages.base import Made, Stage, StageContext
 from flows.stages.names import ingest_name
+from storage.artifacts import LocalStore
 from storage.digests import digest_json, digest_parts
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def stage(config: Config, dataset: str) -> Stage:
         source.adapter,
         source.root,
         options=_text(source.options),
-        hashes=hash_cache_path(config.store),
+        store=Path(config.store),
         dask=config.run.dask,
     )
 
@@ -46,7 +47,7 @@ def root_stage(
     root: Path,
     *,
     options: Mapping[str, str],
-    hashes: Path,
+    store: Path,
     dask: str | None = None,
     use: ImageUse = ALL_IMAGES,
     rehash: bool = False,
@@ -56,7 +57,7 @@ def root_stage(
     How image files are used is part of the root's fingerprint.
     """
     recipe: dict[str, Any] = {"adapter": adapter, "dataset": dataset, "options": dict(options)}
-    how = {"root": str(root), "hashes": str(hashes), "dask": dask, "read": use.read, "decode": use.decode}
+    how = {"root": str(root), "store": str(store), "dask": dask, "read": use.read, "decode": use.decode}
     found = _fingerprint(recipe, how, rehash=rehash)
     recipe["adapter_version"] = load_adapter(adapter).version
     return Stage(
@@ -83,6 +84,7 @@ def make(context: StageContext) -> Made:
         options=recipe["options"],
         use=_image_use(options),
         dask_address=options["dask"],
+        previous=_previous(Path(options["store"]), recipe),
         progress=context.progress,
     )
     return Made(content_digest(context.work), {"counts": counts})
@@ -102,7 +104,7 @@ def _digest_blocks(tables: Snapshot, name: str) -> str:
 
 def _fingerprint(recipe: dict[str, Any], options: Mapping[str, Any], *, rehash: bool = False) -> Fingerprint:
     adapter = load_adapter(recipe["adapter"])
-    cache = HashCache(Path(options["hashes"]))
+    cache = HashCache(Path(options["store"]) / ".cache" / "hashes.sqlite")
     root = Path(options["root"])
     return fingerprint(root, adapter, recipe["options"], cache, use=_image_use(options), rehash=rehash)
 
@@ -111,9 +113,14 @@ def _image_use(options: Mapping[str, Any]) -> ImageUse:
     return ImageUse(read=options["read"], decode=options["decode"])
 
 
-def hash_cache_path(store: str | Path) -> Path:
-    """Where a store's stat cache of file hashes lies."""
-    return Path(store) / ".cache" / "hashes.sqlite"
+def _previous(store: Path, recipe: dict[str, Any]) -> Snapshot | None:
+    """The newest snapshot by the same recipe, of whatever content its root had then."""
+    local = LocalStore(store)
+    found = (local.peek(kind, key) for kind, key in local.keys("ingest"))
+    same = [artifact for artifact in found if artifact and artifact.manifest.identity.recipe == recipe]
+    newest = max(same, key=lambda artifact: artifact.manifest.created, default=None)
+    usable = newest is not None and local.find(newest.kind, newest.key) is not None
+    return Snapshot(newest.path) if newest is not None and usable else None
 
 
 def _text(options: dict[str, Any]) -> dict[str, str]:
