@@ -1,0 +1,193 @@
+"""A store with all that a report is made from: drawn scenes, real tables and results, invented models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_catalog.synthetic.prw import PrwSpec, write_prw
+from data_catalog.views import View
+from flows.config import Config
+from flows.plan import Planned, make_plan
+from flows.stages import detections, evaluation, gallery, ingest, report
+from flows.stages.base import Made, StageContext
+from flows.stages.building import build_stages
+from flows.views import ViewSpec, query_boxes
+from storage.artifacts import Artifact, LocalStore
+from storage.feature_store import create_features, finish_features, write_index
+
+HOSTILE = "\"><script>alert('x')</script>$x^$&amp;"
+"""A dataset's name in a config may be any text."""
+
+Fill = Callable[[StageContext], Made]
+
+
+class Silent:
+    """A reporter for work whose progress nobody watches."""
+
+    def progress(self, done: int, total: int, **metrics: float) -> None:
+        pass
+
+    def should_stop(self) -> bool:
+        return False
+
+
+@dataclass
+class ReportStore:
+    """A store in which all but the report of a config is made."""
+
+    config: Config
+    store: LocalStore
+
+    def plan(self) -> dict[str, Planned]:
+        return {planned.stage.name: planned for planned in make_plan(build_stages(self.config), self.store)}
+
+    def context(self, name: str, work: Path) -> StageContext:
+        plan = self.plan()
+        stage = plan[name].stage
+        artifacts = {key: _made(plan[ref.stage]) for key, ref in stage.inputs.items()}
+        views = {key: ref.view for key, ref in stage.inputs.items() if ref.view is not None}
+        work.mkdir(parents=True, exist_ok=True)
+        return StageContext(stage.recipe, work, artifacts, views, stage.options, Silent())
+
+    def commit(self, name: str, fill: Fill) -> Artifact:
+        planned = self.plan()[name]
+        assert planned.identity is not None
+        with self.store.making(planned.identity) as work:
+            context = self.context(name, work.path)
+            made = fill(context)
+            sources = {key: f"{found.kind}/{found.key}" for key, found in context.artifacts.items()}
+            made_by = {"source": "0" * 16, "libraries": {"numpy": np.__version__}, "threads": 1}
+            return work.commit(made.content_digest, metrics=made.metrics, sources=sources, made_by=made_by)
+
+    def make_report(self, work: Path) -> tuple[str, Made]:
+        """The page's text, and what the stage returns."""
+        made = report.make(self.context("report", work))
+        return (work / report.PAGE).read_text(), made
+
+
+def make_store(folder: Path) -> ReportStore:
+    """Everything but the report, under `folder`."""
+    write_prw(folder / "prw", PrwSpec(train_images=4, test_images=10, train_identities=6, test_identities=6))
+    made = ReportStore(_config(folder), LocalStore(folder / "store"))
+    snapshot = made.commit(f"ingest:{HOSTILE}", ingest.make).path
+    view = ViewSpec(HOSTILE, "test", "test").of(snapshot)
+    fills: dict[str, Fill] = {
+        "detector": _invent_detector,
+        "features": _invent_features,
+        "reid": _invent_reid,
+        "detections": lambda _: Made("detections", {}),
+        "gallery": lambda context: _invent_gallery(context.work, view),
+        "evaluation": evaluation.make,
+    }
+    for name, fill in fills.items():
+        made.commit(name, fill)
+    return made
+
+
+def _config(folder: Path) -> Config:
+    return Config.model_validate(
+        {
+            "store": str(folder / "store"),
+            "datasets": {HOSTILE: {"adapter": "prw", "root": folder / "prw"}},
+            "detector": {"train": [{"dataset": HOSTILE, "split": "train"}], "training": {"lr": 0.01}},
+            "reid": {"train": {"dataset": HOSTILE, "split": "train"}},
+            "evaluation": {
+                "test": {"dataset": HOSTILE, "split": "test"},
+                "boxes_per_image": [2, 4],
+                "ground_truth_boxes": True,
+            },
+            "report": {"title": f"A title {HOSTILE}", "scenes": 3, "queries": 2, "ranks": 5},
+        }
+    )
+
+
+def _made(planned: Planned) -> Artifact:
+    assert planned.artifact is not None, planned.stage.name
+    return planned.artifact
+
+
+def _invent_detector(context: StageContext) -> Made:
+    steps = np.arange(400)
+    loss = 1 / (1 + steps / 40) + np.random.default_rng(0).random(400) * 0.1
+    validation = [0.5 if step % 100 == 99 else None for step in steps]
+    _write_history(context.work, {"loss": loss, "rate": loss, "validation/ap": validation})
+    return Made("detector", {})
+
+
+def _invent_reid(context: StageContext) -> Made:
+    phase = np.repeat([0.0, 1.0], 10)
+    semi_hard = [*np.linspace(1, 0.2, 10), *[None] * 10]
+    batch_hard = [*[None] * 10, *np.linspace(0.7, 0.1, 10)]
+    columns = {
+        "loss": np.linspace(1, 0.1, 20),
+        "loss/semi_hard_triplet": semi_hard,
+        "loss/batch_hard_triplet": batch_hard,
+        "positive_distance": np.linspace(5, 1, 20),
+        "negative_distance": np.linspace(5, 9, 20),
+        "gradient_norm": np.geomspace(100, 1, 20),
+        "phase": phase,
+    }
+    _write_history(context.work, columns)
+    return Made("reid", {})
+
+
+def _invent_features(context: StageContext) -> Made:
+    rng = np.random.default_rng(0)
+    people = np.repeat(np.arange(4), 3)
+    rows = (rng.normal(size=(4, 6, 2, 2))[people] + 0.1 * rng.normal(size=(12, 6, 2, 2))).astype(np.float16)
+    rows[:, 5] = 0
+    with create_features(context.work, len(rows), rows.shape[1:], "float16") as writer:
+        writer.write(0, rows)
+    index = {"row": range(12), "person_id": [str(person) for person in people], "dataset": [HOSTILE] * 12}
+    write_index(context.work, pa.table({name: list(values) for name, values in index.items()}))
+    return Made(finish_features(context.work), {})
+
+
+def _invent_gallery(work: Path, view: View) -> Made:
+    """Six of seven people are detected, a little off the truth; embeddings are the people's, with noise."""
+    rng = np.random.default_rng(0)
+    truth = view.boxes
+    queries = query_boxes(view.snapshot, view.images["image_id"])
+    detected = truth.take(np.flatnonzero(np.arange(len(truth)) % 7))
+    person_of = dict(zip(_keys(truth), truth["person_id"].to_pylist(), strict=True))
+    parts, people = [], []
+    for role, boxes, shift in (
+        (detections.DETECTION, detected, 1.0),
+        (detections.QUERY, queries, 0.0),
+        (detections.TRUTH, truth, 0.0),
+    ):
+        count = len(boxes)
+        score = 0.5 + 0.5 * rng.random(count) if role == detections.DETECTION else [None] * count
+        columns = {name: boxes[name].to_numpy() + np.float32(shift) for name in ("x1", "y1", "x2", "y2")}
+        columns |= {"row": np.arange(count) + len(people), "role": [role] * count, "score": score}
+        columns |= {"image_id": boxes["image_id"], "box_id": pa.nulls(count, pa.string())}
+        if role == detections.TRUTH:
+            columns["box_id"] = boxes["box_id"]
+        parts.append(pa.Table.from_pydict(columns, schema=detections.ROWS_SCHEMA))
+        people += [person_of[key] for key in _keys(boxes)]
+    names = sorted({person or "" for person in people})
+    means = rng.normal(size=(len(names), 8))[[names.index(person or "") for person in people]]
+    pq.write_table(pa.concat_tables(parts).unify_dictionaries(), work / detections.ROWS)
+    np.save(work / gallery.EMBEDDINGS, _unit(means + 0.7 * rng.normal(size=means.shape)))
+    np.save(work / gallery.UNTRAINED_EMBEDDINGS, _unit(rng.normal(size=means.shape)))
+    return Made("gallery", {})
+
+
+def _keys(boxes: pa.Table) -> list[tuple[object, ...]]:
+    return list(zip(*(boxes[name].to_pylist() for name in ("image_id", "x1", "y1")), strict=True))
+
+
+def _unit(embeddings: np.ndarray) -> np.ndarray:
+    return (embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _write_history(work: Path, columns: Mapping[str, Any]) -> None:
+    length = len(columns["loss"])
+    pq.write_table(pa.table({"step": np.arange(length), **columns}), work / "history.parquet")
