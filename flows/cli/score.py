@@ -5,37 +5,48 @@ Files are Parquet tables; `personsearch_core/evaluation/tables.py` says which co
 
 from __future__ import annotations
 
-import json
-import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import typer
 
+from flows.cli.score_output import (
+    Clock,
+    search_numbers,
+    spoken_warnings,
+    write,
+    write_per_query,
+    zheng_numbers,
+)
+from flows.cli.score_prw import (
+    multi_shot_result,
+    original_result,
+    parts_of,
+    person_search_task,
+    prw_parts,
+    read_prw,
+    swept,
+)
 from flows.protocol_files import default_cache, read_protocol
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation import tables
-from personsearch_core.evaluation.boxes_per_image import score_threshold_for, top_k_of_each_image
-from personsearch_core.evaluation.breakdown import by_camera_pair, by_crowdedness, by_query_height
+from personsearch_core.evaluation.boxes_per_image import (
+    score_threshold_for,
+    top_k_of_each_image,
+)
 from personsearch_core.evaluation.cbgm import with_context_matching
 from personsearch_core.evaluation.comparison import bootstrap_interval, compare_runs
 from personsearch_core.evaluation.cuhk_sysu import cuhk_sysu_task
-from personsearch_core.evaluation.multi_shot import pool_shots
 from personsearch_core.evaluation.parallel import in_threads
-from personsearch_core.evaluation.prw import evaluate_prw, prw_task
 from personsearch_core.evaluation.ranking import SearchResult
-from personsearch_core.evaluation.records import Detections, GroundTruth, IntArray, Queries
+from personsearch_core.evaluation.records import Detections, IntArray, Queries
 from personsearch_core.evaluation.rerank import with_k_reciprocal
 from personsearch_core.evaluation.search import MapBlocks, run_search, serially
 from personsearch_core.evaluation.task import SearchTask
-from personsearch_core.evaluation.zheng2017 import Zheng2017Result, evaluate_zheng2017
+from personsearch_core.evaluation.zheng2017 import Zheng2017Result
 
 app = typer.Typer(no_args_is_help=True, help="Score detections made by any software.")
 
@@ -53,19 +64,6 @@ Rerank = Annotated[bool, typer.Option("--rerank", help="Also rank with k-recipro
 Bootstrap = Annotated[int, typer.Option(min=0, help="Draws for 95% intervals over queries; 0 = none.")]
 Breakdown = Annotated[bool, typer.Option("--breakdown", help="Also by box height, crowd and camera pair.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads that rank blocks of queries.")]
-
-
-class _Clock:
-    """Seconds by step."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 @app.command("cuhk-sysu")
@@ -87,8 +85,8 @@ def cuhk_sysu(
     threads: Threads = 1,
 ) -> None:
     """CUHK-SYSU's search protocol; `query` counts the protocol file's queries from 0."""
-    clock = _Clock()
-    with _spoken_warnings():
+    clock = Clock()
+    with spoken_warnings():
         with clock.step("read"):
             found_table = tables.open_detections(detections, embeddings=True)
             query_table = tables.open_queries(queries, person_id=False)
@@ -109,10 +107,9 @@ def cuhk_sysu(
     extra = _beyond(task, people, result, cbgm, rerank, bootstrap, threads)
     if breakdown:
         in_image = np.bincount(task.gallery.image, minlength=len(images))
-        extra["by_height"] = [asdict(part) for part in by_query_height(result, people)]
-        extra["by_crowdedness"] = [asdict(part) for part in by_crowdedness(result, people, in_image)]
-    _write(json_file, _search_numbers(result) | extra, clock)
-    _write_per_query(per_query, result)
+        extra |= parts_of(result, people, in_image)
+    write(json_file, search_numbers(result) | extra, clock)
+    write_per_query(per_query, result)
 
 
 @app.command("prw")
@@ -134,6 +131,9 @@ def prw(
         bool, typer.Option("--per-image-top-k", help="Instead keep each image's K best.")
     ] = False,
     score_threshold: Threshold = 0.5,
+    sweep: Annotated[
+        str | None, typer.Option(metavar="K,K,...", help="Also with so many boxes an image; names the best.")
+    ] = None,
     multi_shot: Annotated[bool, typer.Option("--multi-shot", help="Also pool a person's queries.")] = False,
     json_file: Json = None,
     per_query: PerQuery = None,
@@ -143,46 +143,36 @@ def prw(
     breakdown: Breakdown = False,
     threads: Threads = 1,
 ) -> None:
-    """PRW's search protocols."""
-    clock = _Clock()
-    with _spoken_warnings(), clock.step("read"):
-        found, people, truth, cameras = _read_prw(detections, queries, images, boxes)
+    """PRW's search protocols. What --sweep, --cbgm and the like give stands beside the standard numbers."""
+    if protocol == "zheng2017" and (cbgm or rerank or multi_shot or breakdown):
+        raise PersonSearchError("zheng2017 goes without --cbgm, --rerank, --multi-shot and --breakdown")
+    clock = Clock()
+    with spoken_warnings(), clock.step("read"):
+        files = read_prw(detections, queries, images, boxes)
     with clock.step("protocol"):
-        kept, threshold = _budget(found, len(cameras), boxes_per_image, per_image_top_k, score_threshold)
-    if protocol == "zheng2017":
-        if cbgm or rerank or multi_shot or breakdown:
-            raise PersonSearchError(
-                "protocol zheng2017 goes without --cbgm, --rerank, --multi-shot, --breakdown"
-            )
-        with clock.step("evaluate"):
-            original = evaluate_zheng2017(found, people, truth, cameras, score_threshold=threshold, keep=kept)
-        _write(json_file, _zheng_numbers(original, bootstrap), clock)
-        _write_per_query(per_query, original)
-        return
-    shown = found if kept is None else found.select(kept)
+        n_images = len(files.cameras)
+        kept, threshold = _budget(files.found, n_images, boxes_per_image, per_image_top_k, score_threshold)
+    shown = files if kept is None else replace(files, found=files.found.select(kept))
+    result: SearchResult | Zheng2017Result
     with clock.step("evaluate"):
-        task = prw_task(shown, people, truth, cameras, cross_camera=cross_camera, score_threshold=threshold)
-        result = run_search(task, threshold, _workers(threads))
-    extra = _beyond(task, people, result, cbgm, rerank, bootstrap, threads)
+        if protocol == "zheng2017":
+            result = original_result(files, threshold, kept)
+        else:
+            task = person_search_task(shown, threshold, cross_camera)
+            result = run_search(task, threshold, _workers(threads))
+    if isinstance(result, Zheng2017Result):
+        numbers = zheng_numbers(result, bootstrap)
+    else:
+        numbers = search_numbers(result)
+        numbers |= _beyond(task, files.people, result, cbgm, rerank, bootstrap, threads)
+    if sweep is not None:
+        numbers["sweep"] = swept(files, _numbers_of(sweep), protocol, cross_camera)
     if multi_shot:
-        pooled, hidden = pool_shots(people)
-        extra["multi_shot"] = evaluate_prw(
-            shown,
-            pooled,
-            truth,
-            cameras,
-            cross_camera=cross_camera,
-            score_threshold=threshold,
-            also_hidden=hidden,
-        ).metrics()
-    if breakdown:
-        in_image = np.bincount(truth.image[~truth.ignore], minlength=len(cameras))
-        pairs = by_camera_pair(shown, people, truth, cameras, score_threshold=threshold)
-        extra["by_height"] = [asdict(part) for part in by_query_height(result, people)]
-        extra["by_crowdedness"] = [asdict(part) for part in by_crowdedness(result, people, in_image)]
-        extra["by_camera_pair"] = [asdict(part) for part in pairs]
-    _write(json_file, _search_numbers(result) | extra, clock)
-    _write_per_query(per_query, result)
+        numbers["multi_shot"] = multi_shot_result(shown, threshold, cross_camera).metrics()
+    if breakdown and isinstance(result, SearchResult):
+        numbers |= prw_parts(shown, result, threshold)
+    write(json_file, numbers, clock)
+    write_per_query(per_query, result)
 
 
 @app.command("detection")
@@ -197,8 +187,8 @@ def detection(
     # pycocotools imports matplotlib, which the other commands need not wait for.
     from personsearch_core.evaluation.detection import evaluate_detection
 
-    clock = _Clock()
-    with _spoken_warnings(), clock.step("read"):
+    clock = Clock()
+    with spoken_warnings(), clock.step("read"):
         image_table = tables.open_images(images, camera_id=False)
         found_table = tables.open_detections(detections, embeddings=False)
         box_table = tables.open_boxes(boxes)
@@ -209,7 +199,7 @@ def detection(
     with clock.step("evaluate"):
         result = evaluate_detection(found, truth, len(names), score_threshold=score_threshold)
     clock.seconds.setdefault("protocol", 0.0)
-    _write(json_file, result.metrics() | {"queries": 0, "score_threshold": score_threshold}, clock)
+    write(json_file, result.metrics() | {"queries": 0, "score_threshold": score_threshold}, clock)
 
 
 @app.command("compare")
@@ -242,25 +232,7 @@ def compare(
         "greatest_gains": listed(comparison.order[: min(show, comparison.n_better)]),
         "greatest_losses": listed(comparison.order[::-1][: min(show, comparison.n_worse)]),
     }
-    _write(json_file, numbers, _Clock())
-
-
-def _read_prw(
-    detections: Path, queries: Path, images: Path, boxes: Path
-) -> tuple[Detections, Queries, GroundTruth, IntArray]:
-    image_table = tables.open_images(images, camera_id=True)
-    box_table = tables.open_boxes(boxes)
-    query_table = tables.open_queries(queries, person_id=True)
-    names = tables.Names.of("image", image_table.column("image"))
-    people = tables.Names.of("person", box_table.column("person_id"), query_table.column("person_id"))
-    cameras = np.empty(len(names), np.int64)
-    cameras[names.index(image_table, "image")] = image_table.integers("camera_id")
-    return (
-        tables.detections_from(tables.open_detections(detections, embeddings=True), names),
-        tables.queries_from(query_table, names, people),
-        tables.ground_truth_from(box_table, names, people),
-        cameras,
-    )
+    write(json_file, numbers, Clock())
 
 
 def _budget(
@@ -307,27 +279,6 @@ def _workers(threads: int) -> MapBlocks:
     return serially if threads == 1 else in_threads(threads)
 
 
-def _search_numbers(result: SearchResult) -> dict[str, Any]:
-    return result.metrics() | {
-        "mINP": result.mean_inp,
-        "queries": len(result),
-        "score_threshold": result.score_threshold,
-        "ambiguous": result.ambiguous,
-        "queries_without_truth": result.without_truth,
-    }
-
-
-def _zheng_numbers(result: Zheng2017Result, bootstrap: int) -> dict[str, Any]:
-    numbers: dict[str, Any] = result.metrics() | {
-        "queries": len(result.ap),
-        "score_threshold": result.score_threshold,
-    }
-    if bootstrap:
-        interval = bootstrap_interval(result.ap, np.random.default_rng(0), draws=bootstrap)
-        numbers["bootstrap"] = {"mAP": asdict(interval)}
-    return numbers
-
-
 def _beyond(
     task: SearchTask,
     queries: Queries,
@@ -340,7 +291,10 @@ def _beyond(
     """What is asked for beside the standard numbers, each under a key of its own."""
     extra: dict[str, Any] = {}
     if cbgm is not None:
-        k1, k2 = _two_numbers(cbgm)
+        numbers = _numbers_of(cbgm)
+        if len(numbers) != 2:
+            raise PersonSearchError(f"--cbgm takes two whole numbers such as 10,3; not {cbgm!r}")
+        k1, k2 = numbers
         matched = with_context_matching(task, queries, k1, k2)
         extra["cbgm"] = run_search(matched, result.score_threshold, _workers(threads)).metrics()
     if rerank:
@@ -355,32 +309,8 @@ def _beyond(
     return extra
 
 
-def _two_numbers(text: str) -> tuple[int, int]:
+def _numbers_of(text: str) -> tuple[int, ...]:
     parts = text.split(",")
-    if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
-        raise PersonSearchError(f"--cbgm takes two whole numbers such as 10,3; not {text!r}")
-    return int(parts[0]), int(parts[1])
-
-
-@contextmanager
-def _spoken_warnings() -> Iterator[None]:
-    """Prints what the tables' readers warn of, one line each."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", tables.TableWarning)
-        yield
-    for warning in caught:
-        typer.echo(f"warning: {warning.message}", err=True)
-
-
-def _write(path: Path | None, numbers: dict[str, Any], clock: _Clock) -> None:
-    if clock.seconds:
-        numbers = numbers | {"seconds": clock.seconds}
-    text = json.dumps(numbers, indent=2)
-    typer.echo(text)
-    if path is not None:
-        path.write_text(text + "\n")
-
-
-def _write_per_query(path: Path | None, result: SearchResult | Zheng2017Result) -> None:
-    if path is not None:
-        pq.write_table(pa.table(result.per_query()), path)
+    if not all(part.strip().isdecimal() for part in parts):
+        raise PersonSearchError(f"{text!r} is no list of whole numbers such as 10,3")
+    return tuple(int(part) for part in parts)
