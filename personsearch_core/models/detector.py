@@ -166,12 +166,13 @@ def select_detections(
     for size in output.levels:
         level = slice(first, first + size)
         first += size
-        best, anchor = output.logits[:, level].float().topk(min(CANDIDATES_PER_LEVEL, size), dim=1)
+        level_scores = torch.sigmoid(output.logits[:, level].float())
+        best, anchor = level_scores.topk(min(CANDIDATES_PER_LEVEL, size), dim=1)
         deltas = output.deltas[:, level].float().gather(1, anchor[..., None].expand(-1, -1, 4))
         anchors = output.anchors[level][anchor.flatten()]
         decoded = BOX_CODER.decode_single(deltas.flatten(0, 1), anchors)
         boxes.append(clip_boxes_to_image(decoded, input_size).view(*anchor.shape, 4))
-        scores.append(torch.sigmoid(best))
+        scores.append(best)
     return [
         _suppress(*image, score_threshold, nms_threshold, max_per_image)
         for image in zip(torch.cat(boxes, dim=1), torch.cat(scores, dim=1), strict=True)

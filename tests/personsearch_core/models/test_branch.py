@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.models.branch import build_branch
+from personsearch_core.models.detector import build_detector
+from personsearch_core.models.search import PersonSearchNet
+from personsearch_core.pooling import pool_shared_map
+from personsearch_core.recipes import BranchModel, DetectorModel, RoiRecipe
+from tests.personsearch_core.scene_files import TINY
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("variant", ["j2", "j3", "j4"])
+def test_with_the_detectors_weights_a_branch_continues_the_trunk(backbone: str, variant: str) -> None:
+    """For a ROI equal to the whole map at its own size, its features are those of the full trunk."""
+    torch.manual_seed(0)
+    model = DetectorModel(backbone=backbone, norm="batch", initial_weights=None)  # type: ignore[arg-type]
+    detector = build_detector(model).eval()
+    branch = build_branch(variant, model, BranchModel(), detector.state_dict()).eval()  # type: ignore[arg-type]
+    images = torch.rand(2, 3, 128, 64)
+    with torch.no_grad():
+        shared = detector.shared_maps(images, variant)
+        height, width = shared.shape[-2:]
+        roi = RoiRecipe(variant=variant, roi_height=height, roi_width=width, sampling_ratio=1)  # type: ignore[arg-type]
+        whole = np.array([[0, 0, width, height]], np.float32)
+        features = branch.features(pool_shared_map(shared, [whole, whole], roi))
+        torch.testing.assert_close(features, detector(images)[2][-1], rtol=1e-5, atol=1e-5)
+
+
+def test_disj_takes_crops_through_the_whole_network() -> None:
+    detector = build_detector(TINY).eval()
+    branch = build_branch("disj", TINY, BranchModel(embedding_dim=16), detector.state_dict()).eval()
+    crops = torch.randint(0, 256, (3, 3, 256, 128), dtype=torch.uint8)
+    with torch.no_grad():
+        assert branch(crops).shape == (3, 16)
+        torch.testing.assert_close(branch.features(crops), detector(crops)[2][-1])
+
+
+@pytest.mark.parametrize("pooling", ["average", "max", "gem"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_descriptions_are_normalised_and_embeddings_are_not(pooling: str, dtype: torch.dtype) -> None:
+    recipe = BranchModel(embedding_dim=16, initial_weights="random", pooling=pooling)  # type: ignore[arg-type]
+    branch = build_branch("j3", TINY, recipe).eval()
+    maps = torch.rand(3, 128, 16, 8).to(dtype)
+    with torch.no_grad():
+        assert branch.describe(maps).norm(dim=1).tolist() == pytest.approx([1, 1, 1], abs=1e-4)
+        assert branch(maps).norm(dim=1).sub(1).abs().min() > 1e-3
+
+
+def test_last_stride_1_keeps_the_resolution() -> None:
+    maps = torch.rand(1, 128, 16, 8)
+    sizes = [
+        build_branch("j3", TINY, BranchModel(initial_weights="random", last_stride=stride))
+        .features(maps)
+        .shape[-2:]
+        for stride in (2, 1)
+    ]
+    assert sizes == [(4, 2), (8, 4)]
+
+
+def test_the_seed_decides_and_torchs_generator_is_left_alone() -> None:
+    recipe = BranchModel(initial_weights="random")
+    state = torch.random.get_rng_state()
+    first, again, other = (build_branch("j4", TINY, recipe, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(first.embedding.weight, again.embedding.weight)
+    assert not torch.equal(first.embedding.weight, other.embedding.weight)
+
+
+def test_detector_weights_without_a_detector_are_refused() -> None:
+    with pytest.raises(PersonSearchError, match="needs a detector"):
+        build_branch("j3", TINY, BranchModel())
+
+
+def test_a_group_norm_cannot_start_from_batch_statistics() -> None:
+    state = build_detector(TINY).state_dict()
+    with pytest.raises(PersonSearchError, match="do not fit"):
+        build_branch("j3", TINY, BranchModel(norm="group"), state)
+
+
+@pytest.mark.parametrize("variant", ["j2", "j3", "j4", "disj"])
+def test_search_runs_the_trunk_once_and_describes_everybody(variant: str) -> None:
+    torch.manual_seed(0)
+    detector = build_detector(TINY)
+    branch = build_branch(variant, TINY, BranchModel(embedding_dim=8), detector.state_dict())  # type: ignore[arg-type]
+    net = PersonSearchNet(detector, branch, RoiRecipe(variant=variant))  # type: ignore[arg-type]
+    passes = []
+    detector.backbone.body.conv1.register_forward_hook(lambda *_: passes.append(1))
+    images = [
+        torch.randint(0, 256, (3, 80, 120), dtype=torch.uint8),
+        torch.zeros(3, 50, 60, dtype=torch.uint8),
+    ]
+    people = net.search(images, score_threshold=0.0, max_per_image=5)
+    assert len(passes) == 1
+    for found, image in zip(people, images, strict=True):
+        assert found.embeddings.shape == (len(found.boxes), 8) and len(found.scores) == len(found.boxes) == 5
+        assert (found.boxes[:, 2] <= image.shape[-1]).all() and (found.boxes[:, 3] <= image.shape[-2]).all()
+    given = net.search(images, [people[0].boxes[:2], np.empty((0, 4), np.float32)])
+    torch.testing.assert_close(given[0].embeddings, people[0].embeddings[:2], rtol=1e-4, atol=1e-4)
+    assert given[1].embeddings.shape == (0, 8)

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.models.detection import RetinaNet, retinanet_resnet50_fpn
+
+from personsearch_core.models.anchors import BACKGROUND, UNDECIDED, Targets, match_anchors
+from personsearch_core.models.detection_loss import sigmoid_focal_loss
+from personsearch_core.models.detector import Detector, build_detector
+from personsearch_core.recipes import Compute, DetectionLoss, DetectorModel
+from tests.personsearch_core.scene_files import TINY
+
+SIZE = (192, 256)
+FROM_SCRATCH = DetectorModel(norm="batch", initial_weights=None)
+
+
+@pytest.fixture(scope="module")
+def reference() -> RetinaNet:
+    """torchvision's own RetinaNet of one class, on inputs that its transform leaves alone."""
+    torch.manual_seed(0)
+    network = retinanet_resnet50_fpn(
+        weights=None,
+        weights_backbone=None,
+        num_classes=1,
+        min_size=SIZE[0],
+        max_size=SIZE[1],
+        score_thresh=0.0,
+    )
+    network.head.classification_head.cls_logits.weight.data.mul_(30)
+    return network
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def targets(*boxes: list[float], ignored: int = 0) -> Targets:
+    """Boxes of one image, of which the last `ignored` are ignore regions."""
+    rows = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    return Targets(rows, torch.arange(len(rows)) >= len(rows) - ignored)
+
+
+def ours(reference: RetinaNet, loss: DetectionLoss) -> Detector:
+    detector = build_detector(FROM_SCRATCH, loss)
+    detector.load_state_dict(reference.state_dict())
+    return detector
+
+
+@pytest.mark.parametrize("regression", ["l1", "smooth_l1"])
+def test_losses_equal_torchvisions(reference: RetinaNet, images: Tensor, regression: str) -> None:
+    loss = DetectionLoss(regression=regression, smooth_l1_beta=1.0)  # type: ignore[arg-type]
+    people = [targets([10, 10, 60, 120], [100, 50, 180, 190], [101, 52, 170, 180]), targets()]
+    network = copy.deepcopy(reference).train()
+    network.head.regression_head._loss_type = regression
+    expected = network(
+        list(images),
+        [{"boxes": t.boxes, "labels": torch.zeros(len(t.boxes), dtype=torch.int64)} for t in people],
+    )
+    classification, box = ours(reference, loss).train().losses(images, people)
+    torch.testing.assert_close(classification.mean(), expected["classification"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(box.mean(), expected["bbox_regression"], rtol=1e-5, atol=1e-5)
+
+
+def test_detections_equal_torchvisions(reference: RetinaNet, images: Tensor) -> None:
+    network = copy.deepcopy(reference).eval()
+    with torch.no_grad():
+        expected = network(list(images))
+    found = ours(reference, DetectionLoss()).eval().detect(images, score_threshold=0.0, max_per_image=300)
+    for own, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(own.scores, theirs["scores"], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(own.boxes, theirs["boxes"], rtol=1e-5, atol=1e-4)
+
+
+def test_bytes_and_fractions_are_the_same_image() -> None:
+    detector = build_detector(TINY).eval()
+    pixels = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+    with torch.no_grad():
+        logits, deltas, _ = detector(pixels)
+        expected, expected_deltas, _ = detector(pixels / 255)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(deltas, expected_deltas, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (100, 170), (240, 320), (33, 65)])
+def test_anchors_belong_to_the_outputs_at_any_size(size: tuple[int, int]) -> None:
+    output = build_detector(TINY).eval().heads(torch.rand(1, 3, *size))
+    assert output.logits.shape[1] == output.deltas.shape[1] == len(output.anchors) == sum(output.levels)
+
+
+def test_the_shared_map_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = build_detector(TINY).eval()
+    passes = []
+    detector.backbone.body.conv1.register_forward_hook(lambda *_: passes.append(1))
+    images = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        _, shared = detector.heads_and_shared(images, "j3")
+        assert len(passes) == 1
+        assert shared is not None
+        torch.testing.assert_close(shared, detector.shared_maps(images, "j3"))
+
+
+def test_later_blocks_are_not_computed_for_a_shared_map() -> None:
+    detector = build_detector(TINY).eval()
+    detector.backbone.body.layer3.register_forward_hook(lambda *_: pytest.fail("layer3 was run"))
+    assert detector.shared_maps(torch.rand(1, 3, 64, 96), "j3").shape == (1, 128, 8, 12)
+
+
+def test_one_step_changes_every_shared_block() -> None:
+    torch.manual_seed(0)
+    detector = build_detector(TINY).train()
+    before = copy.deepcopy(detector.backbone.body.state_dict())
+    classification, regression = detector.losses(
+        torch.rand(2, 3, 64, 96), [targets([10, 10, 30, 60]), targets([40, 5, 60, 60])]
+    )
+    (classification.sum() + regression.sum()).backward()
+    torch.optim.SGD(detector.parameters(), lr=0.1).step()
+    for name, parameter in detector.backbone.body.named_parameters():
+        assert not torch.equal(parameter, before[name]), name
+
+
+@pytest.mark.parametrize("layers, frozen", [(5, 0), (4, 2), (3, 3), (0, 6)])
+def test_trainable_layers(layers: int, frozen: int) -> None:
+    body = build_detector(TINY.model_copy(update={"trainable_layers": layers})).train().backbone.body
+    still = [
+        name
+        for name in ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
+        if not any(p.requires_grad for p in body.get_submodule(name).parameters())
+    ]
+    assert len(still) == frozen
+    assert all(not body.get_submodule(name).training for name in still)
+
+
+@pytest.mark.parametrize("norm", ["frozen_batch", "batch", "group"])
+def test_the_norm_is_the_recipes(norm: str) -> None:
+    model = TINY.model_copy(update={"norm": norm, "initial_weights": "imagenet"})
+    body = build_detector(model).backbone.body
+    kinds = {type(module).__name__ for module in body.modules() if "Norm" in type(module).__name__}
+    assert kinds == {
+        {"frozen_batch": "FrozenBatchNorm2d", "batch": "BatchNorm2d", "group": "GroupNorm"}[norm]
+    }
+
+
+def test_frozen_norm_from_scratch_is_refused() -> None:
+    with pytest.raises(ValueError, match="frozen_batch"):
+        DetectorModel(norm="frozen_batch", initial_weights=None)
+
+
+GRID = torch.tensor(
+    [[0, 0, 20, 40], [2, 0, 22, 40], [10, 0, 30, 40], [60, 0, 80, 40], [50, 0, 90, 80]]
+).float()
+
+
+def test_ignore_regions_are_neither_positive_nor_negative() -> None:
+    (matched,) = match_anchors(GRID, [targets([0, 0, 20, 40], [55, 0, 85, 45], ignored=1)])
+    assert matched.tolist() == [0, 0, BACKGROUND, UNDECIDED, UNDECIDED]
+
+
+def test_a_person_in_an_ignore_region_is_a_person() -> None:
+    (matched,) = match_anchors(GRID, [targets([60, 0, 80, 40], [0, 0, 100, 100], ignored=1)])
+    assert matched[3] == 0
+    assert (matched[:3] == UNDECIDED).all()
+
+
+def test_only_an_ignore_region() -> None:
+    (matched,) = match_anchors(GRID, [targets([0, 0, 25, 45], ignored=1)])
+    assert matched.tolist() == [UNDECIDED, UNDECIDED, UNDECIDED, BACKGROUND, BACKGROUND]
+
+
+def test_an_ignore_region_takes_its_anchors_out_of_the_loss() -> None:
+    torch.manual_seed(0)
+    detector = build_detector(TINY).eval()
+    images = torch.rand(1, 3, 64, 96)
+    person = [10.0, 10.0, 30.0, 50.0]
+    with torch.no_grad():
+        plain, box = detector.losses(images, [targets(person)])
+        everything, ignored_box = detector.losses(images, [targets(person, [0, 0, 96, 64], ignored=1)])
+        output = detector.heads(images)
+    (matched,) = match_anchors(output.anchors, [targets(person)])
+    positive = matched >= 0
+    loss = sigmoid_focal_loss(output.logits[0], positive, 0.25, 2.0)
+    covered = match_anchors(output.anchors, [targets([0, 0, 96, 64], ignored=1)])[0] == UNDECIDED
+    expected = loss[positive | ((matched == BACKGROUND) & ~covered)].sum() / positive.sum()
+    torch.testing.assert_close(everything[0], expected)
+    torch.testing.assert_close(box, ignored_box)
+    assert everything < plain
+
+
+def test_images_without_people_give_a_classification_loss_alone() -> None:
+    classification, regression = build_detector(TINY).losses(torch.rand(2, 3, 64, 96), [targets(), targets()])
+    assert (classification > 0).all() and (regression == 0).all()
+    (classification.sum() + regression.sum()).backward()
+
+
+def test_reduced_precision_stays_close() -> None:
+    from personsearch_core.models.compute import arrange, prepare
+    from personsearch_core.training.optimisation import autocast
+
+    torch.manual_seed(0)
+    detector = build_detector(TINY).eval()
+    images = torch.rand(1, 3, 64, 96)
+    compute = Compute(precision="bf16", channels_last=True)
+    with torch.no_grad():
+        expected, _, _ = detector(images)
+        prepare(detector, compute)
+        with autocast(compute, images.device):
+            found, _, _ = detector(arrange(images, compute))
+    torch.testing.assert_close(torch.sigmoid(found.float()), torch.sigmoid(expected), atol=2e-2, rtol=0)

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.models import resnet18
+from torchvision.models.detection import retinanet_resnet50_fpn
+
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.models.branch import build_branch
+from personsearch_core.models.detector import build_detector
+from personsearch_core.models.states import load_weights, save_weights
+from personsearch_core.models.weights import (
+    load_branch,
+    load_detector,
+    load_initial_weights,
+    save_branch,
+    save_detector,
+)
+from personsearch_core.recipes import BranchModel, DetectorModel
+from tests.personsearch_core.scene_files import TINY
+
+
+def test_cocos_head_is_cut_to_the_person_row(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    coco = retinanet_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=91, min_size=128, max_size=128, score_thresh=0.0
+    ).eval()
+    coco.head.classification_head.cls_logits.weight.data.mul_(30)
+    torch.save(coco.state_dict(), tmp_path / "coco.pth")
+    detector = build_detector(DetectorModel(norm="batch", initial_weights=str(tmp_path / "coco.pth"))).eval()
+    load_initial_weights(detector, str(tmp_path / "coco.pth"))
+    images = torch.rand(1, 3, 128, 128)
+    with torch.no_grad():
+        logits, deltas, maps = detector(images)
+        features = list(coco.backbone(detector.normalise(images)).values())
+        expected = coco.head(features)
+    torch.testing.assert_close(logits, expected["cls_logits"][..., 1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(deltas, expected["bbox_regression"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_resnets_weights_fill_the_trunk(tmp_path: Path) -> None:
+    network = resnet18()
+    save_weights(tmp_path / "r18.safetensors", network.state_dict())
+    detector = build_detector(TINY)
+    load_initial_weights(detector, str(tmp_path / "r18.safetensors"))
+    torch.testing.assert_close(detector.backbone.body.layer4[1].conv2.weight, network.layer4[1].conv2.weight)
+
+
+def test_frozen_norms_take_batch_norms_statistics(tmp_path: Path) -> None:
+    save_weights(tmp_path / "r18.safetensors", resnet18().state_dict())
+    model = TINY.model_copy(update={"norm": "frozen_batch", "initial_weights": "file"})
+    load_initial_weights(build_detector(model), str(tmp_path / "r18.safetensors"))
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    save_weights(tmp_path / "r18.safetensors", resnet18().state_dict())
+    grouped = build_detector(TINY.model_copy(update={"norm": "group"}))
+    with pytest.raises(PersonSearchError, match="do not fit this model"):
+        load_initial_weights(grouped, str(tmp_path / "r18.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["nothing.pth", "text.pth", "text.safetensors"])
+def test_bad_files_are_named(tmp_path: Path, name: str) -> None:
+    if name.startswith("text"):
+        (tmp_path / name).write_text("hello")
+    with pytest.raises(PersonSearchError, match=name):
+        load_weights(tmp_path / name)
+
+
+def test_a_file_that_needs_unpickling_is_refused(tmp_path: Path) -> None:
+    torch.save({"model": build_detector}, tmp_path / "code.pth")
+    with pytest.raises(PersonSearchError, match=r"code\.pth cannot be read"):
+        load_weights(tmp_path / "code.pth")
+
+
+def test_a_saved_detector_is_the_same(tmp_path: Path) -> None:
+    detector = build_detector(TINY).eval()
+    save_detector(tmp_path, detector)
+    again = load_detector(tmp_path)
+    assert again.model == TINY
+    images = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(again(images)[0], detector(images)[0], rtol=0, atol=0)
+
+
+def test_a_saved_branch_is_the_same(tmp_path: Path) -> None:
+    branch = build_branch(
+        "j3", TINY, BranchModel(embedding_dim=8, initial_weights="random", pooling="gem")
+    ).eval()
+    save_branch(tmp_path / "b.safetensors", branch)
+    again = load_branch(tmp_path / "b.safetensors")
+    maps = torch.rand(2, 128, 8, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(again.describe(maps), branch.describe(maps), rtol=0, atol=0)
+
+
+def test_weights_that_are_no_branch_are_refused(tmp_path: Path) -> None:
+    save_weights(tmp_path / "b.safetensors", resnet18().state_dict())
+    with pytest.raises(PersonSearchError, match="does not say which branch"):
+        load_branch(tmp_path / "b.safetensors")
