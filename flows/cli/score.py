@@ -260,10 +260,10 @@ def _same_queries(table: tables.Table, protocol: pa.Table, path: Path) -> None:
     expected = np.arange(protocol.num_rows)
     if not np.array_equal(numbers, expected):
         missing, unknown = np.setdiff1d(expected, numbers), np.setdiff1d(numbers, expected)
-        parts = [f"lacks query {missing[0]} ({len(missing)} in all)"] * bool(len(missing))
-        parts += [f"has query {unknown[0]}, which the protocol has not"] * bool(len(unknown))
+        fault = f"lacks query {missing[0]}" if len(missing) else f"has a query {unknown[0]}"
         raise PersonSearchError(
-            f"{table.path}: {' and '.join(parts)}; {path.name} has queries 0 to {len(expected) - 1}"
+            f"{table.path}: {fault}; {path.name} has queries 0 to {len(expected) - 1}, "
+            f"of which {len(missing)} are missing, and {len(unknown)} others are here"
         )
     ours = np.array(table.column("image").to_pylist(), object)
     theirs = np.array(protocol["image_id"].to_pylist(), object)

@@ -1,0 +1,161 @@
+"""`personsearch score` from files to numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from data_catalog.matstream import StructStream
+from flows import protocol_files
+from flows.cli.score import app
+from personsearch_core.errors import PersonSearchError
+
+PROTOCOL = "data/CUHK-SYSU/annotation/test/train_test/TestG100.mat"
+
+
+def score(tmp_path: Path, *arguments: object) -> dict[str, Any]:
+    out = tmp_path / "out.json"
+    result = CliRunner().invoke(app, [*map(str, arguments), "--json", str(out)])
+    if result.exception is not None:
+        raise result.exception
+    numbers: dict[str, Any] = json.loads(out.read_text())
+    return numbers
+
+
+def options(folder: Path, *names: str) -> list[object]:
+    return [part for name in names for part in (f"--{name}", folder / f"{name}.parquet")]
+
+
+def prw_options(shared: Path) -> list[object]:
+    return ["prw", *options(shared / "oracles/prw_mini", "detections", "queries", "images", "boxes")]
+
+
+def expected(shared: Path, oracle: str) -> dict[str, Any]:
+    numbers: dict[str, Any] = json.loads((shared / "oracles" / oracle / "expected.json").read_text())
+    return numbers
+
+
+def test_cuhk_sysu_and_its_protocol_file_is_read_once(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shared / "oracles/cuhk_sysu"
+    arguments = ["cuhk-sysu", *options(folder, "detections", "queries"), "--cache", tmp_path / "cache"]
+    arguments += ["--protocol-file", shared / PROTOCOL]
+    first = score(tmp_path, *arguments, "--per-query", tmp_path / "per_query.parquet")
+    wanted = expected(shared, "cuhk_sysu")["search"]["gallery_100"]
+    assert {key: first[key] for key in wanted} == pytest.approx(wanted, abs=1e-9)
+    assert first["score_threshold"] == 0.5
+    assert set(first["seconds"]) == {"read", "protocol", "evaluate"}
+    table = pq.read_table(tmp_path / "per_query.parquet")
+    assert sum(table["ap"].to_pylist()) / len(table) == pytest.approx(wanted["mAP"], abs=1e-9)
+
+    monkeypatch.setattr(StructStream, "__init__", lambda *_: pytest.fail("a .mat file was parsed again"))
+    second = score(tmp_path, *arguments)
+    assert {key: second[key] for key in wanted} == {key: first[key] for key in wanted}
+    monkeypatch.undo()
+    assert not protocol_files.read_protocol(shared / PROTOCOL, tmp_path / "cache").parsed
+
+    queries = pq.read_table(folder / "queries.parquet")
+    short = tmp_path / "queries.parquet"
+    pq.write_table(queries.slice(1), short)
+    with pytest.raises(PersonSearchError, match=r"lacks query 0; TestG100.mat has queries 0 to 2899"):
+        score(tmp_path, *arguments, "--queries", short)
+    images = pa.array(["s1.jpg", *queries["image"].to_pylist()[1:]])
+    pq.write_table(queries.set_column(1, "image", images), short)
+    with pytest.raises(PersonSearchError, match=r"query 0 is in image 's1.jpg', but TestG100.mat has it in"):
+        score(tmp_path, *arguments, "--queries", short)
+
+
+def test_prw_by_both_readings_of_boxes_per_image(shared: Path, tmp_path: Path) -> None:
+    wanted = expected(shared, "prw_mini")
+    numbers = score(tmp_path, *prw_options(shared), "--cross-camera")
+    assert numbers["mAP"] == pytest.approx(wanted["cross_camera_thr0.5"]["mAP"], abs=1e-9)
+    assert numbers["queries_without_truth"] == 1
+    three = wanted["boxes_per_image"]["3"]
+    numbers = score(tmp_path, *prw_options(shared), "--boxes-per-image", 3)
+    assert numbers["score_threshold"] == three["score_threshold"]
+    assert {k: numbers[k] for k in three["average_k"]} == pytest.approx(three["average_k"], abs=1e-9)
+    numbers = score(tmp_path, *prw_options(shared), "--boxes-per-image", 3, "--per-image-top-k")
+    assert numbers["mAP"] == pytest.approx(three["top_k_of_each_image"]["mAP"], abs=1e-9)
+    assert numbers["score_threshold"] is None
+
+
+def test_the_original_protocol_of_prw_reports_its_best_number_of_boxes(shared: Path, tmp_path: Path) -> None:
+    by_budget = expected(shared, "prw_mini")["boxes_per_image"]
+    numbers = score(
+        tmp_path,
+        *prw_options(shared),
+        "--protocol",
+        "zheng2017",
+        "--boxes-per-image",
+        2,
+        "--sweep",
+        "1,3,5,10",
+    )
+    assert {k: numbers[k] for k in ("mAP", "rank1", "rank20")} == pytest.approx(by_budget["2"]["zheng2017"])
+    assert numbers["sweep"]["best_boxes_per_image"] == 5
+    assert numbers["sweep"]["boxes_per_image"]["3"]["mAP"] == pytest.approx(
+        by_budget["3"]["zheng2017"]["mAP"]
+    )
+
+
+def test_options_leave_the_standard_numbers_untouched(shared: Path, tmp_path: Path) -> None:
+    standard = score(tmp_path, *prw_options(shared))
+    more = score(
+        tmp_path,
+        *prw_options(shared),
+        *("--cbgm", "30,4", "--rerank", "--bootstrap", 200, "--breakdown", "--multi-shot", "--threads", 2),
+    )
+    same = standard.keys() - {"seconds"}
+    assert {key: more[key] for key in same} == {key: standard[key] for key in same}
+    added = {"cbgm", "rerank", "bootstrap", "by_height", "by_crowdedness", "by_camera_pair", "multi_shot"}
+    assert more.keys() - standard.keys() == added
+    interval = more["bootstrap"]["mAP"]
+    assert interval["low"] < interval["mean"] < interval["high"]
+
+
+def test_detection(shared: Path, tmp_path: Path) -> None:
+    folder = shared / "oracles/prw_mini"
+    arguments = ["detection", *options(folder, "detections", "images", "boxes"), "--score-threshold", 0.01]
+    numbers = score(tmp_path, *arguments)
+    wanted = expected(shared, "prw_mini")["detection"]["0.01"]
+    assert {key: numbers[key] for key in wanted} == pytest.approx(wanted, abs=1e-9)
+    assert 0 < numbers["coco_ap"] < numbers["coco_ap50"]
+
+
+def test_two_runs_are_compared_query_by_query(shared: Path, tmp_path: Path) -> None:
+    a, b = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    low = score(tmp_path, *prw_options(shared), "--boxes-per-image", 3, "--per-query", a)
+    high = score(tmp_path, *prw_options(shared), "--boxes-per-image", 5, "--per-query", b)
+    numbers = score(tmp_path, "compare", a, b, "--show", 2)
+    assert numbers["difference"]["mean"] == pytest.approx(high["mAP"] - low["mAP"])
+    assert numbers["better"] + numbers["worse"] + numbers["equal"] == high["queries"]
+    assert numbers["p_value"] < 0.01
+    assert [row["b"] > row["a"] for row in numbers["greatest_gains"]] == [True, True]
+
+
+def test_unusable_options_are_named(shared: Path, tmp_path: Path) -> None:
+    for arguments, message in (
+        (["--per-image-top-k"], "needs --boxes-per-image"),
+        (["--per-image-top-k", "--boxes-per-image", 1.5], "whole number"),
+        (["--cbgm", "30"], "two whole numbers"),
+        (["--sweep", "1,x"], "no list of whole numbers"),
+        (["--protocol", "zheng2017", "--rerank"], "goes without"),
+    ):
+        with pytest.raises(PersonSearchError, match=message):
+            score(tmp_path, *prw_options(shared), *arguments)
+
+
+def test_detections_of_an_unknown_image_are_named(shared: Path, tmp_path: Path) -> None:
+    table = pq.read_table(shared / "oracles/prw_mini/detections.parquet")
+    images = pa.array(["elsewhere.jpg", *table["image"].to_pylist()[1:]])
+    path = tmp_path / "detections.parquet"
+    pq.write_table(table.set_column(0, "image", images), path)
+    with pytest.raises(PersonSearchError, match=r"row 0: unknown image 'elsewhere.jpg': 1 of 7129 rows"):
+        score(tmp_path, *prw_options(shared), "--detections", path)
