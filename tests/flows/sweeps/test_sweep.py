@@ -1,0 +1,174 @@
+"""A sweep over drawn scenes: shared stages once, no image beyond them, failures alone, nothing twice."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from data_catalog.synthetic import PrwSpec, write_prw
+from flows import making
+from flows.errors import ConfigError, StageError
+from flows.plan import Planned
+from flows.report.sweep_page import render_sweep
+from flows.sweeps.grid import grid, parse_axis
+from flows.sweeps.schedule import SweepOutcome, ignore_progress, run_sweep
+from flows.sweeps.table import group_table, member_table
+from personsearch_core.data import decoding
+from storage.artifacts import Artifact, LocalStore
+
+SETTINGS = ["reid.variant=j3,j4", "reid.lr=1e-3,3e-3", "reid.seed=0..4"]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep")
+    write_prw(
+        folder / "prw",
+        PrwSpec(train_images=24, test_images=10, train_identities=8, test_identities=5),
+        seed=3,
+    )
+    small = {
+        "store": "store",
+        "datasets": {"scenes": {"adapter": "prw", "root": "prw"}},
+        "detector": {
+            "train": [{"dataset": "scenes", "split": "train"}],
+            "model": {
+                "backbone": "resnet18",
+                "fpn_channels": 16,
+                "image_width": 160,
+                "image_height": 128,
+                "norm": "batch",
+                "initial_weights": None,
+                "head_convolutions": 1,
+            },
+            "training": {"steps": 2, "batch_size": 2},
+        },
+        "reid": {
+            "train": {"dataset": "scenes", "split": "train"},
+            "roi_height": 8,
+            "roi_width": 4,
+            "branch": {"embedding_dim": 16},
+            "identities_per_batch": 4,
+            "shots": 2,
+            "phases": [{"epochs": 1, "objectives": [{"kind": "semi_hard_triplet"}]}],
+        },
+        "detections": {"max_per_image": 5},
+        "gallery": {"untrained": False},
+        "evaluation": {"test": {"dataset": "scenes", "split": "test"}, "ground_truth_boxes": False},
+        "run": {"device": "cpu", "threads": 1},
+    }
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(small))
+    return path
+
+
+class Watched:
+    """A reporter for stages that are made in this very process."""
+
+    def progress(self, done: int, total: int, **metrics: float) -> None:
+        """Nobody watches."""
+
+    def should_stop(self) -> bool:
+        return False
+
+
+class MakeHere:
+    """Makes stages in this process, one after the other, and counts them; some may be made to fail."""
+
+    def __init__(self, fail_seed: int | None = None) -> None:
+        self.made: Counter[str] = Counter()
+        self.fail_seed = fail_seed
+        self.lock = threading.Lock()
+
+    def __call__(self, planned: Planned, store: LocalStore, artifacts: Mapping[str, Artifact]) -> Artifact:
+        stage = planned.stage
+        with self.lock:
+            if stage.kind == "reid" and stage.recipe["reid"]["seed"] == self.fail_seed:
+                raise StageError("the loss is nan")
+            self.made[stage.kind] += 1
+            return making.make_in_process(planned, store, artifacts, on_progress=ignore_progress)
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spares the start of seventy processes; stages in processes of their own are tested elsewhere."""
+
+    def call(target: str, task: dict[str, Any], **options: object) -> object:
+        return making.make(task, Watched())
+
+    monkeypatch.setattr(making, "run_in_process", call)
+
+
+def sweep(config: Path, settings: list[str], make: MakeHere) -> SweepOutcome:
+    members = grid([parse_axis(text) for text in settings])
+    return run_sweep(config, members, make=make, slots=(None, None))
+
+
+@pytest.mark.slow
+def test_twenty_members_share_what_can_be_shared(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    original = decoding.read_file
+
+    def counting(path: str) -> torch.Tensor:
+        opened.append(path)
+        return original(path)
+
+    monkeypatch.setattr(decoding, "read_file", counting)
+    two = sweep(config, ["reid.variant=j3,j4"], first := MakeHere())
+    assert all(member.error is None for member in two.members)
+    assert (first.made["detector"], first.made["features"], first.made["detections"]) == (1, 2, 2)
+    assert opened
+    opened.clear()
+    all_of_them = sweep(config, SETTINGS, then := MakeHere())
+    assert len(all_of_them.members) == 20
+    assert all(member.error is None for member in all_of_them.members)
+    assert set(then.made) == {"reid", "gallery", "evaluation"}
+    assert then.made["reid"] == 20
+    assert not opened
+    sweep(config, SETTINGS, again := MakeHere())
+    assert not again.made
+
+
+def test_a_failing_member_stops_nobody_else(config: Path) -> None:
+    outcome = sweep(config, ["reid.lr=2e-3", "reid.seed=10..12"], MakeHere(fail_seed=11))
+    table = member_table(outcome.members)
+    assert table["error"].notna().tolist() == [False, False, True]
+    assert [member.error for member in outcome.members] == [None, "reid: the loss is nan", None]
+    assert [bool(member.metrics) for member in outcome.members] == [True, False, True]
+
+
+def test_a_wrong_member_is_refused_before_anything_is_made(config: Path) -> None:
+    make = MakeHere()
+    with pytest.raises(ConfigError, match="did you mean 'lr'"):
+        sweep(config, ["reid.seed=20", "reid.lrr=1e-3"], make)
+    assert not make.made
+
+
+def test_groups_are_means_over_seeds() -> None:
+    members = pd.DataFrame(
+        {
+            "reid.variant": ["j2", "j2", "j3", "j3"],
+            "reid.seed": ["0", "1", "0", "1"],
+            "mAP": [0.2, 0.4, 0.5, float("nan")],
+            "rank1": [0.1, 0.3, 0.5, float("nan")],
+            "mAP_untrained": [0.1, 0.1, 0.1, float("nan")],
+            "reid_seconds": [1.0, 3.0, 2.0, float("nan")],
+            "error": [None, None, None, "reid: the loss is nan"],
+        }
+    )
+    groups = group_table(members, ["reid.variant", "reid.seed"])
+    assert groups["reid.variant"].tolist() == ["j3", "j2"]
+    assert groups["mAP_mean"].tolist() == pytest.approx([0.5, 0.3])
+    assert groups["mAP_std"][1] == pytest.approx(0.1414, abs=1e-4)
+    assert groups["failed"].tolist() == [1, 0]
+    page = render_sweep("a <b> sweep", members, groups, ["reid.variant", "reid.seed"])
+    assert page.count("<svg") == 3
+    assert "a &lt;b&gt; sweep" in page
