@@ -1,7 +1,7 @@
 """Positioned reads straight from the shard files of a local store.
 
-What lies in the page cache is copied by the calling thread and one helper (RWF_NOWAIT never waits for the
-disk); what does not is read by many threads at once, because a cold read is a wait for the device.
+What lies in the page cache is copied by the calling thread and at most one helper (RWF_NOWAIT never waits for
+the disk); what does not is read by many threads at once, because a cold read is a wait for the device.
 """
 
 from __future__ import annotations
@@ -117,9 +117,9 @@ class DiskReader(FeatureReader):
     def _copy_cached(self, reads: list[Read], target: memoryview) -> list[Read]:
         """Copy what the page cache holds, and return the rest.
 
-        A helper takes shares too, as far as it gets the processor: nothing waits for one that has not begun.
+        A helper takes shares too where a processor is idle: on a busy one it would hold the others up.
         """
-        if len(target) < _HELPER_FROM or len(reads) < 2:
+        if len(target) < _HELPER_FROM or len(reads) < 2 or not _has_idle_processor():
             return self._copy_some(reads, target)
         size = -(-len(reads) // _SHARES)
         shares = deque(reads[start : start + size] for start in range(0, len(reads), size))
@@ -204,3 +204,9 @@ class DiskReader(FeatureReader):
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="feature-read")
             self._pool_process = os.getpid()
         return self._pool
+
+
+def _has_idle_processor() -> bool:
+    """True when fewer threads run on the machine now, this one included, than the process may use."""
+    running = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
+    return running < len(os.sched_getaffinity(0))

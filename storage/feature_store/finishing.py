@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ from storage.feature_store.partial_files import flush_file, replace_text
 from storage.feature_store.shard_files import complete_shards, read_shard
 from storage.urls import local_path
 
+_FLUSHES_AT_ONCE = 16
+
 
 def finish_features(path: str | Path, *, flush: bool = True) -> str:
     """Write the digests of a store whose shards all exist, and return its content digest.
@@ -41,11 +44,17 @@ def finish_features(path: str | Path, *, flush: bool = True) -> str:
                 f" first {missing[0]}"
             )
         if flush:
-            for shard in range(layout.n_shards):
-                flush_file(group / ARRAY / layout.shard_key(shard))
+            _flush_shards(group, layout)
         replace_text(group / DIGESTS_FILE, _collect_digests(group, layout).model_dump_json())
     shutil.rmtree(group / WORK_DIRECTORY, ignore_errors=True)  # another process may be removing it too
     return read_digests(group).content
+
+
+def _flush_shards(group: Path, layout: ArrayLayout) -> None:
+    """Flush all shards, many at once: the file system's journal then commits once for many of them."""
+    files = [group / ARRAY / layout.shard_key(shard) for shard in range(layout.n_shards)]
+    with ThreadPoolExecutor(_FLUSHES_AT_ONCE, thread_name_prefix="flush") as pool:
+        list(pool.map(flush_file, files))
 
 
 def pieces_of(group: Path, layout: ArrayLayout, shard: int) -> tuple[str, ...]:
