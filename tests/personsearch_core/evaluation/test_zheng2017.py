@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from personsearch_core.evaluation.records import UNLABELLED, Detections, GroundTruth, Queries
 from personsearch_core.evaluation.zheng2017 import (
@@ -11,6 +13,7 @@ from personsearch_core.evaluation.zheng2017 import (
     label_detections,
     trapezoid_average_precision,
 )
+from tests.personsearch_core.evaluation.test_properties import Problem, problem
 
 CAMERAS = np.array([1, 2, 2, 2])
 
@@ -94,3 +97,66 @@ def test_trapezoid_starts_at_precision_one() -> None:
     assert trapezoid_average_precision(np.array([2, 3]), 2) == pytest.approx(
         ((0 + 1 / 2) / 2 + (1 / 2 + 2 / 3) / 2) / 2
     )
+
+
+def literal(p: Problem, threshold: float) -> list[float]:
+    """The protocol box by box and rank by rank, as its authors' code goes about it."""
+    person = np.zeros(len(p.detections), int)
+    overlap = np.zeros(len(p.detections))
+    missed: list[tuple[int, int]] = []
+    for frame in np.unique(p.detections.image):
+        truths = np.flatnonzero(p.truth.image == frame)
+        rows = np.flatnonzero(p.detections.image == frame)
+        seen = set()
+        for row in rows:
+            overlaps = [overlap_with_plus_one(p.detections.boxes[row], p.truth.boxes[t]) for t in truths]
+            overlap[row] = max(overlaps, default=0.0)
+            person[row] = BACKGROUND if overlap[row] < 0.3 else JUNK
+            if overlap[row] >= 0.5:
+                best = int(np.argmax(overlaps))
+                seen.add(best)
+                person[row] = p.truth.person[truths[best]]
+        for identity in np.unique(person[rows]):
+            same = rows[person[rows] == identity]
+            if identity >= 0:
+                person[np.delete(same, np.argmax(overlap[same]))] = JUNK
+        missed += [
+            (int(p.truth.person[t]), int(p.cameras[frame])) for i, t in enumerate(truths) if i not in seen
+        ]
+    cameras = p.cameras[p.detections.image]
+    values = []
+    for image, identity, embedding in zip(
+        p.queries.image, p.queries.people(), p.queries.embeddings, strict=True
+    ):
+        camera = p.cameras[image]
+        good = (person == identity) & (cameras != camera)
+        n_good = int(good.sum()) + sum(m[0] == identity and m[1] != camera for m in missed)
+        out = (person == JUNK) | (person == UNLABELLED) | ((person == identity) & (cameras == camera))
+        shown = np.flatnonzero(~out & (p.detections.scores >= threshold))
+        order = shown[np.argsort(-(p.detections.embeddings[shown] @ embedding), kind="stable")]
+        ap, recall, precision, hits = 0.0, 0.0, 1.0, 0
+        for rank, row in enumerate(order[:1000], 1):
+            hits += bool(good[row])
+            now = hits / n_good if n_good else 0.0
+            ap += (now - recall) * (precision + hits / rank) / 2
+            recall, precision = now, hits / rank
+        values.append(ap)
+    return values
+
+
+def overlap_with_plus_one(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a.astype(float), b.astype(float)
+    width = min(a[2], b[2]) - max(a[0], b[0]) + 1
+    height = min(a[3], b[3]) - max(a[1], b[1]) + 1
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = [(box[2] - box[0] + 1) * (box[3] - box[1] + 1) for box in (a, b)]
+    return width * height / (sum(areas) - width * height)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.5]))
+@settings(deadline=None, max_examples=80)
+def test_equals_the_literal_protocol(seed: int, threshold: float) -> None:
+    p = problem(seed)
+    result = evaluate_zheng2017(p.detections, p.queries, p.truth, p.cameras, score_threshold=threshold)
+    np.testing.assert_allclose(result.ap, literal(p, threshold), atol=1e-12)
