@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from storage.feature_store import create_features, open_features, read_digests, verify_features
 
@@ -19,6 +20,7 @@ ROW_SHAPE = (16, 12, 4)
 WRITER = """
 import sys, time
 import numpy as np
+import pytest
 from storage.feature_store import create_features
 
 path, worker, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
@@ -39,6 +41,7 @@ def start(path: Path, worker: int, pause: float) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_two_writers_killed_at_twenty_moments(tmp_path: Path):
     expected = np.concatenate(
         [
