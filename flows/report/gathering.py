@@ -53,7 +53,7 @@ def _test(context: StageContext, section: ReportSection, suffix: str) -> TestCon
         gallery=context.artifacts[f"gallery{suffix}"].path,
     )
     return TestContent(
-        name=f"{spec.dataset} {spec.split}",
+        name=f"{spec.dataset}, {spec.split}",
         headline=results.headline,
         settings=results.settings,
         score_threshold=results.score_threshold,

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from data_catalog.snapshot import Snapshot
-from data_catalog.views import View, protocol_view
+from data_catalog.views import View
 from flows.report.content import Corners, DrawnBox, ScenePicture, Strip, Tile
 from flows.report.pictures import as_data_uri, crop_people, read_scaled
 from flows.report.results import Results
@@ -69,10 +69,9 @@ def draw_strips(test: TestPixels, results: Results, count: int, ranks: int) -> l
     """
     if not len(results.matches):
         return []
-    protocol = results.settings[0]["protocol"]
-    queries = {row["query_id"]: row for row in _queries(test.view.snapshot, protocol)}
     scored = choose_queries(results.per_query, count)
     wanted = pa.array([row["query_id"] for row in scored], pa.string())
+    queries = _queries(test.view.snapshot, results.settings[0]["protocol"], wanted)
     matches = results.matches.filter(pc.is_in(results.matches["query_id"], value_set=wanted))
     matches = matches.filter(pc.less_equal(matches["rank"], ranks)).sort_by("rank").to_pylist()
     crops = _crop(test, [*(queries[row["query_id"]] for row in scored), *matches])
@@ -113,14 +112,11 @@ def _scene(test: TestPixels, image: dict[str, Any], detected: pa.Table, truth: p
     ignored = truth["ignore"].to_numpy(zero_copy_only=False)
     people, found_boxes = _boxes(truth)[~ignored], _boxes(detected)
     found = _is_found(people, found_boxes)
+    scores = [f"{score:.2f}" for score in detected["score"].to_pylist()]
     boxes = [
         *_drawn(_boxes(truth)[ignored], ["ignored"] * int(ignored.sum())),
-        *_drawn(people, ["found" if each else "missed" for each in found]),
-        *_drawn(
-            found_boxes,
-            ["detection"] * len(found_boxes),
-            [f"{score:.2f}" for score in detected["score"].to_pylist()],
-        ),
+        *_drawn(found_boxes, ["detection"] * len(found_boxes), scores),
+        *_drawn(people, ["found" if each else "missed" for each in found]),  # dashed: the rest shows through
     ]
     return ScenePicture(
         image_id=image["image_id"],
@@ -158,8 +154,10 @@ def _boxes(table: pa.Table) -> np.ndarray:
     return np.stack([table[name].to_numpy() for name in _CORNERS], axis=1)
 
 
-def _queries(snapshot: Snapshot, protocol: str) -> list[dict[str, Any]]:
-    return protocol_view(snapshot, protocol).queries.to_pylist()
+def _queries(snapshot: Snapshot, protocol: str, query_ids: pa.Array) -> dict[str, dict[str, Any]]:
+    """Rows of the wanted queries by id; the protocol's galleries, which may be huge, are not read."""
+    where = (pc.field("protocol") == protocol) & pc.field("query_id").isin(query_ids)
+    return {row["query_id"]: row for row in snapshot.table("queries", filter=where).to_pylist()}
 
 
 def _crop(test: TestPixels, rows: Sequence[dict[str, Any]]) -> _Crops:

@@ -71,7 +71,11 @@ def line_plot(
     log_x: bool = False,
     level: tuple[str, float] | None = None,
 ) -> Markup:
-    """Lines on common axes; `level` is a labelled horizontal line, `percent` says that y are fractions."""
+    """Lines on common axes.
+
+    `percent` says that y are fractions, `markers` that the lines are a few points, each worth a tick; `level`
+    is a labelled horizontal line.
+    """
 
     def draw(axes: Axes) -> None:
         for number, (label, x, y) in enumerate(series):
@@ -80,10 +84,11 @@ def line_plot(
         if level is not None:
             axes.axhline(level[1], color=INK, linestyle=":", linewidth=1, label=level[0])
         if log_x:
-            places = sorted({float(x) for _, xs, _ in series for x in xs})
             axes.set_xscale("log")
-            axes.set_xticks(places, [f"{place:g}" for place in places])
             axes.xaxis.set_minor_locator(NullLocator())
+        if markers:
+            places = sorted({float(x) for _, xs, _ in series for x in xs})
+            axes.set_xticks(places, [f"{place:g}" for place in places])
         if percent:
             axes.set_ylim(0, 1.02)
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
