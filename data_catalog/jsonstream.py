@@ -128,7 +128,10 @@ class _Reader:
 
     def _elements(self) -> Iterator[Part]:
         """Parts of the array that has just been opened; ends behind its closing bracket."""
+        behind_element = False
         while True:
+            if behind_element:  # its comma may have come with the next block
+                self._skip_comma()
             positions, depths = self._structure()
             ends = np.flatnonzero(depths < 0)
             closed = int(ends[0]) if len(ends) else None
@@ -143,7 +146,7 @@ class _Reader:
                 cut = int(positions[complete[-1]]) + 1
                 yield self._part(cut, positions[complete])
                 self._advance(cut)
-                self._skip_comma()
+                behind_element = True
             self._read_more()
 
     def _part(self, end: int, ends: np.ndarray) -> Part:

@@ -1,0 +1,120 @@
+"""What `check` finds, and what statistics, drawings and exports show."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from data_catalog.adapters import load_adapter
+from data_catalog.drawing import draw_image
+from data_catalog.errors import CatalogError
+from data_catalog.export_coco import export_coco
+from data_catalog.ingest import counts_found
+from data_catalog.perceptual import difference_hashes
+from data_catalog.statistics import statistics, statistics_page
+from data_catalog.validation import check_snapshot, duplicate_images, near_duplicates
+from data_catalog.views import View
+
+
+def _codes(snapshot: Any) -> dict[str, int]:
+    return {finding.code: finding.count for finding in check_snapshot(snapshot)}
+
+
+def test_duplicates_within_and_between(prw_root: Path, ingest_into: Any) -> None:
+    frames = sorted(path.name for path in (prw_root / "frames").iterdir())
+    shutil.copy(prw_root / "frames" / frames[0], prw_root / "frames" / frames[-1])
+    rows = np.array([[7.0, 1, 1, 20, 30], [7, 1, 1, 20, 30], [-2, -5, 1, 20, 30]])
+    for name in (frames[0], frames[-1]):
+        savemat(prw_root / "annotations" / f"{name}.mat", {"box_new": rows})
+    snapshot = ingest_into(prw_root, "prw")
+    splits = dict(zip(*(snapshot.table("images")[c].to_pylist() for c in ("image_id", "split")), strict=True))
+    codes = _codes(snapshot)
+    assert codes["image_in_two_splits" if splits[frames[0]] != splits[frames[-1]] else "image_twice"] == 1
+    assert (codes["box_twice"], codes["identity_twice_in_image"]) == (2, 2)
+    assert codes["box_leaves_image"] >= 2
+    assert "counts_differ" in codes
+
+
+def test_duplicates_between_datasets(prw_root: Path, ingest_into: Any) -> None:
+    tables = {
+        name: ingest_into(prw_root, "prw", name=name).table("images", ["image_id", "split", "sha256"])
+        for name in ("mine", "theirs")
+    }
+    found = {finding.code: finding for finding in duplicate_images(tables)}
+    assert found["image_in_two_splits"].count == len(tables["mine"])
+    assert found["image_in_two_splits"].level == "warning"
+
+
+def test_near_duplicates_survive_a_new_encoding(prw_root: Path, tmp_path: Path) -> None:
+    frames = sorted((prw_root / "frames").iterdir())[:3]
+    for index, path in enumerate(frames):  # large shapes: a hash of 8x8 cells sees no others
+        ramp = np.add.outer(np.arange(64) * (index - 1), np.arange(96) * (2 - index)) % 200
+        Image.fromarray(ramp.astype(np.uint8)).convert("RGB").save(path, quality=95)
+    copy = tmp_path / "copy.jpg"
+    Image.open(frames[0]).resize((192, 128)).save(copy, quality=60)
+    hashes = difference_hashes({path.name: path for path in (*frames, copy)})
+    assert (frames[0].name, "copy.jpg") in near_duplicates(hashes)
+
+
+def test_near_duplicates_are_those_of_brute_force() -> None:
+    rng = np.random.default_rng(5)
+    base = rng.integers(0, 1 << 63, 30).tolist()
+    values = [
+        value ^ sum(1 << int(bit) for bit in rng.choice(63, k % 6, replace=False))
+        for k, value in enumerate(base * 3)
+    ]
+    hashes = {f"{index:02d}": value for index, value in enumerate(values)}
+    names = list(hashes)
+    expected = [
+        (a, b)
+        for i, a in enumerate(names)
+        for b in names[i + 1 :]
+        if (hashes[a] ^ hashes[b]).bit_count() <= 3
+    ]
+    assert near_duplicates(hashes) == expected
+
+
+def test_statistics_count_everybody(mot_root: Path, ingest_into: Any) -> None:
+    snapshot = ingest_into(mot_root, "mot17", name="<script>")
+    found = statistics(snapshot)
+    counts = counts_found(snapshot)
+    heights = next(each for each in found.histograms if each.title.startswith("Height"))
+    assert sum(heights.counts) == counts["boxes"] - counts["ignored"]
+    page = statistics_page(found)
+    assert "<script>" not in page
+    assert "http" not in page
+
+
+def test_an_image_is_drawn_with_its_boxes(prw_root: Path, ingest_into: Any) -> None:
+    snapshot = ingest_into(prw_root, "prw")
+    image_id = snapshot.table("images")["image_id"][0].as_py()
+    drawn = np.asarray(draw_image(snapshot, image_id, prw_root)).astype(int)
+    plain = np.asarray(Image.open(prw_root / "frames" / image_id)).astype(int)
+    assert drawn.shape == plain.shape
+    assert (drawn != plain).any()
+    with pytest.raises(CatalogError, match="no image 'nobody'"):
+        draw_image(snapshot, "nobody", prw_root)
+
+
+def test_an_export_is_read_again(prw_root: Path, mot_root: Path, tmp_path: Path, ingest_into: Any) -> None:
+    views = [View(ingest_into(prw_root, "prw"), "train"), View(ingest_into(mot_root, "mot17"), "train")]
+    out = tmp_path / "union"
+    out.mkdir()
+    images, boxes = export_coco(views, out / "train.json", roots=["prw", "mot17"])
+    value = json.loads((out / "train.json").read_text())
+    assert (len(value["images"]), len(value["annotations"])) == (images, boxes)
+    assert load_adapter("coco").options["person_id"]
+    again = ingest_into(out, "coco", images=False, person_id="person_id")
+    counts = counts_found(again)
+    assert counts["images"] == sum(len(view.images) for view in views)
+    assert counts["boxes"] == sum(len(view.boxes) for view in views)
+    assert counts["ignored"] == sum(pc.sum(view.boxes["ignore"]).as_py() for view in views)
+    assert counts["ids"] == sum(len(view.boxes["person_id"].drop_null().unique()) for view in views)
