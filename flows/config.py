@@ -110,6 +110,8 @@ class ComputeOptions(Recipe):
     device: str = "auto"
     devices: PositiveInt = 1
     threads: PositiveInt | None = None
+    checkpoint_seconds: PositiveFloat = 60.0
+    """Time between the checkpoints of a training."""
     memory_budget_gib: PositiveFloat = 4.0
     """Features up to this size are held in memory during re-ID training."""
     dask: str | None = None

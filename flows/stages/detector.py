@@ -49,6 +49,7 @@ def stage(config: Config) -> Stage:
             "device": config.run.device,
             "devices": config.run.devices,
             "threads": config.run.threads,
+            "checkpoint_seconds": config.run.checkpoint_seconds,
         },
         resume_point=last_checkpoint,
     )
@@ -61,6 +62,7 @@ def make(context: StageContext) -> Made:
     from personsearch_core.recipes import DetectorRecipe
     from personsearch_core.training.detector import train_detector
     from personsearch_core.training.loop import Interrupted as LoopInterrupted
+    from personsearch_core.training.loop import LoopSettings
 
     options = context.options
     recipe = DetectorRecipe.model_validate(context.recipe["detector"])
@@ -82,6 +84,7 @@ def make(context: StageContext) -> Made:
             context.work,
             device=stage_device(options),
             devices=options["devices"],
+            settings=LoopSettings(checkpoint_seconds=options["checkpoint_seconds"]),
             progress=context.progress,
             should_stop=context.should_stop,
         )

@@ -33,6 +33,7 @@ def stage(config: Config) -> Stage:
         options={
             "device": config.run.device,
             "threads": config.run.threads,
+            "checkpoint_seconds": config.run.checkpoint_seconds,
             "memory_budget": int(config.run.memory_budget_gib * 2**30),
         },
         resume_point=last_checkpoint,
@@ -48,6 +49,7 @@ def make(context: StageContext) -> Made:
     from personsearch_core.models.weights import save_branch
     from personsearch_core.recipes import DetectorModel, ReidRecipe
     from personsearch_core.training.loop import Interrupted as LoopInterrupted
+    from personsearch_core.training.loop import LoopSettings
     from personsearch_core.training.reid import ReidLabels, train_reid
     from storage.feature_store import open_features
 
@@ -71,6 +73,7 @@ def make(context: StageContext) -> Made:
                 labels,
                 context.work,
                 device=device,
+                settings=LoopSettings(checkpoint_seconds=context.options["checkpoint_seconds"]),
                 memory_budget=context.options["memory_budget"],
                 progress=context.progress,
                 should_stop=context.should_stop,

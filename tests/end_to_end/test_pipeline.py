@@ -1,0 +1,147 @@
+"""One command takes native datasets to a report; again, it makes nothing; a change makes what it touches."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.io import loadmat, savemat
+
+from tests.end_to_end.conftest import TinyRun
+from tests.end_to_end.tiny import PROJECT, Outcome, personsearch
+
+STAGES = ["ingest:scenes", "ingest:tracks", "detector", "features", "reid"]
+STAGES += ["detections", "gallery", "evaluation", "report"]
+AFTER_REID = {"reid", "gallery", "evaluation", "report"}
+
+
+@pytest.fixture
+def copy(tiny_run: TinyRun, tmp_path: Path) -> Path:
+    """The config of a copy of the finished run, with every file's modification time kept."""
+    shutil.copytree(tiny_run.folder, tmp_path / "tiny")
+    return tmp_path / "tiny" / "tiny.yaml"
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+
+
+def made(outcome: Outcome) -> set[str]:
+    return {stage for stage, state in outcome.states.items() if state == "made"}
+
+
+def test_the_whole_method_ends_in_results_and_a_report(tiny_run: TinyRun) -> None:
+    outcome = tiny_run.outcome
+    assert list(outcome.states) == STAGES
+    assert made(outcome) == set(STAGES)
+    assert all(stage["seconds"] > 0 and Path(stage["path"]).is_dir() for stage in outcome.data["stages"])
+    wanted = {"detection_ap50", "mAP", "rank1", "rank5", "rank10", "mAP_untrained"}
+    assert outcome.data["results"].keys() == wanted
+    assert all(0 <= value <= 1 for value in outcome.data["results"].values())
+    page = Path(outcome.data["report"]).read_text()
+    assert "<html" in page and 'src="http' not in page and "mAP" in page
+
+
+def test_again_nothing_is_made_and_neither_torch_nor_prefect_is_loaded(tiny_run: TinyRun) -> None:
+    before = times(tiny_run.store / "detector") | times(tiny_run.store / "report")
+    script = (
+        "import sys; from flows.cli.main import main; sys.argv = ['personsearch', 'run', sys.argv[1]]\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code, end.code\n"
+        "print('LOADED', [name for name in ('torch', 'prefect') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tiny_run.config)], capture_output=True, text=True, cwd=PROJECT
+    )
+    assert done.returncode == 0, done.stderr
+    assert "LOADED []" in done.stdout
+    assert "made" not in done.stdout and "runs" not in done.stdout
+    assert times(tiny_run.store / "detector") | times(tiny_run.store / "report") == before
+
+
+def test_a_plan_says_why(tiny_run: TinyRun, tmp_path: Path) -> None:
+    outcome = personsearch("plan", tiny_run.config, "--set", "reid.lr=0.01", json_to=tmp_path / "plan.json")
+    assert outcome.status == 0, outcome.stderr
+    assert outcome.states["features"] == outcome.states["detections"] == "cached"
+    reasons = {stage["stage"]: stage["reason"] for stage in outcome.data["stages"]}
+    assert reasons["reid"] == "new: reid.lr 0.0001 -> 0.01"
+    assert reasons["gallery"] == "reid is to be made first"
+
+
+@pytest.fixture
+def unreadable_images(tiny_run: TinyRun) -> Iterator[None]:
+    """The finished run's images with the same stat but other bytes: whoever opened one would stumble."""
+    images = {path: (path.read_bytes(), path.stat()) for path in tiny_run.folder.rglob("*.jpg")}
+    assert images
+
+    def overwrite(path: Path, content: bytes) -> None:
+        with path.open("r+b") as file:
+            file.write(content)
+        os.utime(path, ns=(images[path][1].st_atime_ns, images[path][1].st_mtime_ns))
+
+    for path, (content, _) in images.items():
+        overwrite(path, b"\0" * len(content))
+    yield
+    for path, (content, _) in images.items():
+        overwrite(path, content)
+
+
+@pytest.mark.usefixtures("unreadable_images")
+def test_another_learning_rate_opens_no_image_and_leaves_detector_and_features(
+    tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    kept = {kind: times(tiny_run.store / kind) for kind in ("detector", "features", "detections")}
+    changed = ["--set", "reid.lr=0.02", "--until", "evaluation"]
+    outcome = personsearch("run", tiny_run.config, *changed, json_to=tmp_path / "again.json")
+    assert outcome.status == 0, outcome.stderr
+    assert made(outcome) == AFTER_REID - {"report"}
+    assert {kind: times(tiny_run.store / kind) for kind in kept} == kept
+
+
+def test_a_new_test_image_leaves_training_cached(copy: Path) -> None:
+    root = copy.parent / "prw"
+    names = [str(cell.item().item()) for cell in loadmat(root / "frame_test.mat")["img_index_test"].ravel()]
+    new = "c1s1_009999"
+    shutil.copy(root / "frames" / f"{names[0]}.jpg", root / "frames" / f"{new}.jpg")
+    shutil.copy(root / "annotations" / f"{names[0]}.jpg.mat", root / "annotations" / f"{new}.jpg.mat")
+    cells = np.empty((len(names) + 1, 1), dtype=object)
+    for row, name in enumerate([*names, new]):
+        cells[row, 0] = np.array([[name]], dtype=object)
+    savemat(root / "frame_test.mat", {"img_index_test": cells})
+    outcome = personsearch("run", copy, json_to=copy.parent / "again.json")
+    assert outcome.status == 0, outcome.stderr
+    assert made(outcome) == {"ingest:scenes", "detections", "gallery", "evaluation", "report"}
+
+
+def test_a_renamed_and_moved_dataset_leaves_everything_but_its_ingest(copy: Path) -> None:
+    (copy.parent / "prw").rename(copy.parent / "moved")
+    text = copy.read_text().replace("root: prw", "root: moved").replace("scenes:\n", "people:\n")
+    copy.write_text(text.replace("dataset: scenes", "dataset: people"))
+    outcome = personsearch("run", copy, "--until", "evaluation", json_to=copy.parent / "again.json")
+    assert outcome.status == 0, outcome.stderr
+    assert made(outcome) == {"ingest:people"}
+
+
+def test_force_makes_one_stage_and_from_makes_all_after_it(copy: Path) -> None:
+    outcome = personsearch("run", copy, "--force", "gallery", json_to=copy.parent / "again.json")
+    assert outcome.status == 0, outcome.stderr
+    assert made(outcome) == {"gallery"}, "the same embeddings again leave the evaluation cached"
+    outcome = personsearch("plan", copy, "--from", "gallery", json_to=copy.parent / "plan.json")
+    assert {name for name, state in outcome.states.items() if state == "runs"} == AFTER_REID - {"reid"}
+
+
+def test_a_damaged_artifact_is_set_aside_and_made_again(copy: Path) -> None:
+    store = copy.parent / "store"
+    (weights,) = (store / "reid").glob("*/branch.safetensors")
+    before = weights.read_bytes()
+    weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    outcome = personsearch("run", copy, json_to=copy.parent / "again.json")
+    assert outcome.status == 0, outcome.stderr
+    assert made(outcome) == {"reid"}, "training again leads to the same bytes, so nothing below is touched"
+    assert weights.read_bytes() == before
+    assert "branch.safetensors does not hold to its digest" in outcome.stderr
