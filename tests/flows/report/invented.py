@@ -25,6 +25,8 @@ from storage.feature_store import create_features, finish_features, write_index
 HOSTILE = "\"><script>alert('x')</script>$x^$&amp;"
 """A dataset's name in a config may be any text."""
 
+SCENES = PrwSpec(train_images=4, test_images=10, train_identities=6, test_identities=6)
+
 Fill = Callable[[StageContext], Made]
 
 
@@ -71,23 +73,27 @@ class ReportStore:
         made = report.make(self.context("report", work))
         return (work / report.PAGE).read_text(), made
 
+    def ingest(self, dataset: str) -> None:
+        self.commit(f"ingest:{dataset}", ingest.make)
+
+    def search(self, dataset: str, suffix: str = "") -> None:
+        """Detections, gallery and evaluation of a dataset's test split."""
+        snapshot = _made(self.plan()[f"ingest:{dataset}"])
+        view = ViewSpec(dataset, "test", "test").of(snapshot.path)
+        self.commit(f"detections{suffix}", lambda _: Made(f"detections of {snapshot.content_digest}", {}))
+        self.commit(f"gallery{suffix}", lambda context: _invent_gallery(context.work, view))
+        self.commit(f"evaluation{suffix}", evaluation.make)
+
 
 def make_store(folder: Path) -> ReportStore:
     """Everything but the report, under `folder`."""
-    write_prw(folder / "prw", PrwSpec(train_images=4, test_images=10, train_identities=6, test_identities=6))
+    write_prw(folder / "prw", SCENES)
     made = ReportStore(_config(folder), LocalStore(folder / "store"))
-    snapshot = made.commit(f"ingest:{HOSTILE}", ingest.make).path
-    view = ViewSpec(HOSTILE, "test", "test").of(snapshot)
-    fills: dict[str, Fill] = {
-        "detector": _invent_detector,
-        "features": _invent_features,
-        "reid": _invent_reid,
-        "detections": lambda _: Made("detections", {}),
-        "gallery": lambda context: _invent_gallery(context.work, view),
-        "evaluation": evaluation.make,
-    }
-    for name, fill in fills.items():
-        made.commit(name, fill)
+    made.ingest(HOSTILE)
+    made.commit("detector", _invent_detector)
+    made.commit("features", _invent_features)
+    made.commit("reid", _invent_reid)
+    made.search(HOSTILE)
     return made
 
 

@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from data_catalog.synthetic.prw import write_prw
+from flows.config import DatasetSource, ViewRef
 from flows.errors import StageError
 from flows.stages import evaluation, report
 from storage.artifacts import LocalStore
 from storage.errors import StorageError
 from storage.manifest import FILE_NAME
-from tests.flows.report.invented import HOSTILE, ReportStore
+from tests.flows.report.invented import HOSTILE, SCENES, ReportStore
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -194,6 +196,27 @@ def test_nothing_detected_is_said(report_store: ReportStore, tmp_path: Path) -> 
     page = Page(nothing.make_report(tmp_path / "page")[0])
     assert "No detection has a score of 1 or more" in page.text
     assert not page.of_class("div", "tile query")
+
+
+def test_several_tests_are_told_apart(copied: ReportStore, tmp_path: Path) -> None:
+    write_prw(tmp_path / "abroad", SCENES, seed=1)
+    home = copied.config.evaluation[0]
+    abroad = home.model_copy(update={"test": ViewRef(dataset="abroad", split="test"), "boxes_per_image": ()})
+    source = DatasetSource(adapter="prw", root=tmp_path / "abroad")
+    copied.config = copied.config.model_copy(
+        update={
+            "datasets": {**copied.config.datasets, "abroad": source},
+            "evaluation": (home, abroad),
+        }
+    )
+    copied.ingest("abroad")
+    copied.search("abroad", ":abroad")
+    copied.search(HOSTILE, f":{HOSTILE}")
+    page = Page(copied.make_report(tmp_path / "page")[0])
+    assert f"{HOSTILE}, test" in page.text and "abroad, test" in page.text
+    assert len(page.of_class("div", "tile query")) == 2 * 4
+    for stage in ("detections", "gallery", "evaluation"):
+        assert f"{stage}:abroad" in page.text and f"{stage}:{HOSTILE}" in page.text
 
 
 def test_loads_no_torch_and_plots_only_to_make() -> None:
