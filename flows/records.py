@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
+import socket
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from flows.plan import Planned
 from storage.artifacts import Artifact
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -22,6 +29,7 @@ class RunRecord:
     config: str
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     pid: int = field(default_factory=os.getpid)
+    host: str = field(default_factory=socket.gethostname)
     stages: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
     finished: str | None = None
@@ -60,3 +68,26 @@ def new_record_path(store_root: Path) -> Path:
     """A free name under the store's runs, in order of time."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     return store_root / ".runs" / f"{stamp}-{secrets.token_hex(3)}.json"
+
+
+def read_records(store_root: Path) -> Iterator[RunRecord]:
+    """The records of a store's runs, the newest first; one that cannot be read is left out."""
+    for path in sorted(store_root.glob(".runs/*.json"), reverse=True):
+        try:
+            yield RunRecord(path, **json.loads(path.read_bytes()))
+        except (ValueError, TypeError, FileNotFoundError):
+            log.warning("the record of a run is damaged: %s", path)
+
+
+def is_running(record: RunRecord) -> bool:
+    """Whether the run goes on; one of another host is taken to, as its process cannot be seen from here."""
+    if record.finished is not None:
+        return False
+    if record.host != socket.gethostname():
+        return True
+    try:
+        # A number that another process has got since is no sign of life.
+        begun = datetime.fromtimestamp(psutil.Process(record.pid).create_time(), UTC)
+    except psutil.NoSuchProcess:
+        return False
+    return begun <= datetime.fromisoformat(record.started) + timedelta(seconds=1)

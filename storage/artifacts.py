@@ -5,10 +5,13 @@
 <root>/.locks/<kind>/<key>                    kernel locks of running writers
 <root>/.trust/<kind>/<key>.json               the stat of every file at its last verification
 <root>/.damaged/<kind>-<key>-<n>/             what failed verification, set aside
+<root>/.removed/                              what is being deleted
+<root>/.tags/<tag>                            the artifact that a person gave a name
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -29,6 +32,8 @@ from storage.locks import exclusive, is_held
 from storage.manifest import FILE_NAME, FileEntry, Identity, Manifest, read_manifest
 
 log = logging.getLogger(__name__)
+
+_TEMPORARY = "manifest.tmp"
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,6 @@ class WorkArea:
         """Flush every file, write the manifest, and make the artifact visible by one rename."""
         files = {}
         for path in _files_under(self.path):
-            _flush(path)
             entry = FileEntry(size=path.stat().st_size, sha256=digest_file(path))
             files[path.relative_to(self.path).as_posix()] = entry
         manifest = Manifest(
@@ -87,7 +91,7 @@ class WorkArea:
             seconds=round(time.monotonic() - self.started, 3),
             peak_memory_bytes=_peak_memory_bytes(),
         )
-        self.made = self.store._publish(self.path, manifest)
+        self.made = self.store.publish(self.path, manifest)
         return self.made
 
 
@@ -100,11 +104,30 @@ class LocalStore:
     def __str__(self) -> str:
         return str(self.root)
 
+    def exists(self) -> bool:
+        """Whether anything was ever kept here."""
+        return self.root.is_dir()
+
     def path_of(self, kind: str, key: str) -> Path:
         return self.root / kind / key
 
     def work_path_of(self, kind: str, key: str) -> Path:
         return self.root / ".work" / kind / key
+
+    @property
+    def removed_path(self) -> Path:
+        """Where artifacts wait for their deletion; what is found here can be deleted."""
+        return self.root / ".removed"
+
+    @property
+    def leftover_paths(self) -> tuple[Path, ...]:
+        """Folders whose content is nobody's: set aside, replaced, or half deleted."""
+        return self.root / ".damaged", self.root / ".replaced", self.removed_path
+
+    @property
+    def tags_path(self) -> Path:
+        """Where tags lie; see `storage.tags`."""
+        return self.root / ".tags"
 
     def log_path_of(self, kind: str, key: str) -> Path:
         return self.root / ".logs" / kind / f"{key}.log"
@@ -146,6 +169,12 @@ class LocalStore:
                 if (self.root / each / key / FILE_NAME).is_file():
                     yield each, key
 
+    def manifests(self, kind: str | None = None) -> Iterator[bytes]:
+        """The manifest of every finished artifact as it is stored, unchecked; for listings."""
+        for each, key in self.keys(kind):
+            with contextlib.suppress(FileNotFoundError):
+                yield (self.path_of(each, key) / FILE_NAME).read_bytes()
+
     @contextmanager
     def making(self, identity: Identity, *, again: bool = False) -> Iterator[WorkArea]:
         """A work area for the artifact, under its lock; a second process waits, then finds `made` set.
@@ -159,6 +188,7 @@ class LocalStore:
             made = None if again else self.find(kind, key)
             if made is None:
                 path.mkdir(parents=True, exist_ok=True)
+                _drop_manifest(path)
             yield WorkArea(self, identity, path, made)
 
     def holder(self, kind: str, key: str) -> int | None:
@@ -184,21 +214,46 @@ class LocalStore:
 
     def set_aside(self, kind: str, key: str, why: str) -> Path:
         """Move an artifact out of sight, to be looked at by a person; whoever needs it makes it again."""
-        target = self._free_damaged_path(kind, key)
+        target = _free_path(self.root / ".damaged", kind, key)
         target.parent.mkdir(parents=True, exist_ok=True)
         log.warning("artifact %s/%s is set aside as %s: %s", kind, key, target, why)
         self.path_of(kind, key).rename(target)
         self._trust_path(kind, key).unlink(missing_ok=True)
         return target
 
-    def remove(self, kind: str, key: str) -> None:
-        """Delete an artifact, the manifest first: an interrupted removal leaves nothing that seems whole."""
-        path = self.path_of(kind, key)
-        (path / FILE_NAME).unlink(missing_ok=True)
-        shutil.rmtree(path, ignore_errors=False)
-        self._trust_path(kind, key).unlink(missing_ok=True)
+    def reopen(self, kind: str, key: str) -> Path:
+        """Make an artifact a work area again, to be resumed by whoever makes it; returns the work area.
 
-    def _publish(self, work: Path, manifest: Manifest) -> Artifact:
+        Raises FileNotFoundError when there is none.
+        """
+        work = self.work_path_of(kind, key)
+        with exclusive(self._lock_path(kind, key), what=f"{kind}/{key}"):
+            if work.exists():
+                shutil.rmtree(work)
+            work.parent.mkdir(parents=True, exist_ok=True)
+            self.path_of(kind, key).rename(work)
+            _drop_manifest(work)
+        self._trust_path(kind, key).unlink(missing_ok=True)
+        return work
+
+    def remove(self, kind: str, key: str) -> None:
+        """Delete an artifact, out of sight by one rename first: an interrupted removal leaves no part.
+
+        Raises FileNotFoundError when there is none.
+        """
+        away = _free_path(self.removed_path, kind, key)
+        away.parent.mkdir(parents=True, exist_ok=True)
+        self.path_of(kind, key).rename(away)
+        self._trust_path(kind, key).unlink(missing_ok=True)
+        shutil.rmtree(away)
+
+    def publish(self, work: Path, manifest: Manifest) -> Artifact:
+        """Make a work area an artifact: files and manifest flushed to the disk, then one rename.
+
+        The caller holds the lock of `making`, and the files in `work` are those of the manifest.
+        """
+        for name in manifest.files:
+            _flush(work / name)
         _write_flushed(work / FILE_NAME, manifest.to_json())
         for directory in {path.parent for path in _files_under(work)} | {work}:
             _flush(directory)
@@ -268,15 +323,16 @@ class LocalStore:
     def _lock_path(self, kind: str, key: str) -> Path:
         return self.root / ".locks" / kind / key
 
-    def _free_damaged_path(self, kind: str, key: str) -> Path:
-        number = 0
-        while (path := self.root / ".damaged" / f"{kind}-{key}-{number}").exists():
-            number += 1
-        return path
-
 
 def _stat_key(stat: os.stat_result) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+
+
+def _free_path(folder: Path, kind: str, key: str) -> Path:
+    number = 0
+    while (path := folder / f"{kind}-{key}-{number}").exists():
+        number += 1
+    return path
 
 
 def _visible_names(folder: Path) -> Iterator[str]:
@@ -285,6 +341,12 @@ def _visible_names(folder: Path) -> Iterator[str]:
             yield from (entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     except FileNotFoundError:
         return
+
+
+def _drop_manifest(work: Path) -> None:
+    """A try that was killed in its commit left its manifest, which must not become a part of the next."""
+    for name in (FILE_NAME, _TEMPORARY):
+        (work / name).unlink(missing_ok=True)
 
 
 def _files_under(folder: Path) -> list[Path]:
@@ -300,7 +362,7 @@ def _flush(path: Path) -> None:
 
 
 def _write_flushed(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_name(_TEMPORARY)
     temporary.write_text(text)
     _flush(temporary)
     temporary.replace(path)

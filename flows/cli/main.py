@@ -24,6 +24,7 @@ _COMMANDS = {
     "plan": "flows.cli.run",
     "demo": "flows.cli.demo",
     "sweep": "flows.cli.sweep",
+    "status": "flows.cli.status",
 }
 _OURS = {"flows", "data_catalog", "storage", "personsearch_core"}
 

@@ -33,6 +33,16 @@ def print_run(outcome: Outcome) -> None:
     console.print(f"{outcome.wall_seconds:.1f} s")
 
 
+def in_units(size: int) -> str:
+    """Bytes for people: 1.5 MB."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
 def _state(stage: dict[str, object]) -> str:
     state = str(stage["state"])
     return f"[{_STYLES.get(state, 'white')}]{state}[/]"

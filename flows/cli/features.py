@@ -1,0 +1,165 @@
+"""`personsearch features`: look at a feature store, hold it to its digests, take rows out of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from flows.cli.tables import in_units
+from flows.errors import ConfigError
+from flows.running import RunOptions, run_config
+from storage.errors import StorageError
+from storage.feature_store import (
+    DamagedShard,
+    export_rows,
+    open_features,
+    remove_shards,
+    summarise_features,
+    verify_features,
+)
+from storage.listing import list_entries, resolve_name
+from storage.opening import open_store
+
+app = typer.Typer(no_args_is_help=True, help="Stores of pooled features: show, verify, export, statistics.")
+
+MADE_BY_FEATURES_STAGE = "features"
+
+Where = Annotated[
+    str,
+    typer.Argument(metavar="FEATURES", help="A folder, or with --store an artifact: features/KEY or KEY."),
+]
+Store = Annotated[
+    str | None, typer.Option("--store", envvar="PERSONSEARCH_STORE", help="Folder or URL of the store.")
+]
+
+
+@app.command()
+def show(where: Where, store: Store = None) -> None:
+    """Rows, shape, bytes, shards, what made it, and how many rows each identity has."""
+    summary = summarise_features(_folder(where, store))
+    shape = " x ".join(map(str, summary.shape))
+    missing = f", {len(summary.missing_shards)} missing" if summary.missing_shards else ""
+    typer.echo(f"{summary.path}")
+    typer.echo(f"{shape} {summary.dtype}, {in_units(summary.array_bytes)}")
+    packing = "compressed" if summary.compressed else "not compressed"
+    typer.echo(
+        f"{summary.n_shards} shards of {summary.rows_per_shard} rows{missing}, "
+        f"{in_units(summary.stored_bytes)} on disk, {packing}"
+    )
+    typer.echo(f"content digest {summary.content_digest or 'none: unfinished'}")
+    for name, value in summary.made_by.items():
+        typer.echo(f"{name}: {json.dumps(value, default=str)}")
+    typer.echo(
+        f"{len(summary.identities)} identities, {summary.rows_without_identity} rows without identity"
+        + _most_rows(summary.identities)
+    )
+
+
+@app.command()
+def verify(
+    where: Where,
+    store: Store = None,
+    mend: Annotated[
+        Path | None, typer.Option(metavar="CONFIG", help="Make damaged shards, and only these, anew by it.")
+    ] = None,
+) -> None:
+    """Digest every row again and name the damaged shards. Exits with 2 when there are any."""
+    folder = _folder(where, store)
+    damaged = verify_features(folder)
+    for each in damaged:
+        rows = f"rows {each.rows.start} to {each.rows.stop - 1}"
+        typer.echo(f"shard {each.shard}, {rows}: {each.reason}")
+    if damaged and mend is not None:
+        _mend(where, store, mend, damaged)
+        damaged = verify_features(folder)
+    if damaged:
+        raise StorageError(f"{len(damaged)} shards are damaged; --mend CONFIG makes these anew")
+    typer.echo("every shard is whole")
+
+
+@app.command()
+def export(
+    where: Where,
+    out: Annotated[Path, typer.Option(help="File to write: .npz or .safetensors.")],
+    rows: Annotated[str, typer.Option(help="Rows to take: 0:100, or 3,17,99; all by default.")] = ":",
+    store: Store = None,
+) -> None:
+    """Write chosen rows, with what the index says of them, to one file for other programs."""
+    with open_features(_folder(where, store), memory_budget=0) as reader:
+        chosen = parse_rows(rows, reader.shape[0])
+        try:
+            export_rows(reader, chosen, out)
+        except IndexError as error:
+            raise ConfigError(f"--rows {rows}: {error}") from error
+    typer.echo(f"{len(chosen)} rows written to {out}")
+
+
+@app.command()
+def stats(
+    where: Where,
+    store: Store = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Channel means, sparsity, dead channels, and how far apart identities are; computed out of core."""
+    from storage.feature_store.statistics import feature_statistics
+
+    found = feature_statistics(_folder(where, store))
+    if as_json:
+        typer.echo(json.dumps(asdict(found), default=_plain))
+        return
+    for name, value in asdict(found).items():
+        text = f"{len(value)} values" if isinstance(value, np.ndarray) and value.ndim else f"{value}"
+        typer.echo(f"{name}: {text}")
+
+
+def parse_rows(text: str, n_rows: int) -> np.ndarray:
+    """Row numbers of `start:stop`, `start:stop:step` or `3,17,99`. Raises ConfigError for anything else."""
+    try:
+        if ":" in text:
+            return np.arange(n_rows)[slice(*(int(part) if part else None for part in text.split(":")))]
+        return np.array([int(part) for part in text.split(",")])
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"--rows wants 0:100 or 3,17,99, not {text!r}") from error
+
+
+def _mend(where: str, store: str | None, config: Path, damaged: list[DamagedShard]) -> None:
+    if store is None:
+        raise ConfigError("--mend works on an artifact: give --store, too")
+    opened = open_store(store)
+    entry = resolve_name(list_entries(opened), where)
+    if entry.kind != MADE_BY_FEATURES_STAGE:
+        raise ConfigError(f"{entry.name} is not made by shards: `store invalidate` it and run again")
+    work = opened.reopen(entry.kind, entry.key)
+    remove_shards(work, [each.shard for each in damaged])
+    outcome = run_config(RunOptions(config, store=store, until=MADE_BY_FEATURES_STAGE))
+    outcome.raise_error()
+    if opened.find(entry.kind, entry.key) is None:
+        raise ConfigError(f"{config} does not make {entry.name}: give the config that it was made by")
+
+
+def _folder(where: str, store: str | None) -> Path:
+    if store is None:
+        return Path(where)
+    opened = open_store(store)
+    entry = resolve_name(list_entries(opened), where)
+    found = opened.peek(entry.kind, entry.key)
+    if found is None:
+        raise StorageError(f"the manifest of {entry.name} is damaged; `store verify` says how")
+    return found.path
+
+
+def _most_rows(identities: Mapping[tuple[str, str], int]) -> str:
+    most = [f"{dataset}/{person} {count}" for (dataset, person), count in list(identities.items())[:5]]
+    return f"; most rows: {', '.join(most)}" if most else ""
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no JSON form")

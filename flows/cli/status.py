@@ -1,0 +1,119 @@
+"""`personsearch status`: what exists, what runs, what failed and where its log is."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.cli.tables import in_units
+from flows.config import load_config
+from flows.errors import ConfigError
+from flows.records import RunRecord, is_running, read_records
+from storage.artifacts import LocalStore
+from storage.listing import list_entries
+from storage.opening import open_store
+
+app = typer.Typer()
+
+
+@app.command()
+def status(
+    config: Annotated[
+        Path | None, typer.Argument(help="A config, for its store.", metavar="[CONFIG]")
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", envvar="PERSONSEARCH_STORE", help="Folder or URL of the store."),
+    ] = None,
+    runs: Annotated[int, typer.Option(min=0, help="How many of the last runs are shown.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """What exists, what runs now, what waits unfinished, and how the last runs ended."""
+    if store is None:
+        if config is None:
+            raise ConfigError("say which store: a CONFIG or --store")
+        store = load_config(config).store
+    found = describe(open_store(store), runs)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        _print(found)
+
+
+def describe(store: LocalStore, runs: int) -> dict[str, Any]:
+    """A store's state as data: `kinds`, `making`, `unfinished` and the last `runs`."""
+    kinds: dict[str, dict[str, int]] = defaultdict(lambda: {"artifacts": 0, "bytes": 0})
+    for entry in list_entries(store):
+        kinds[entry.kind]["artifacts"] += 1
+        kinds[entry.kind]["bytes"] += entry.size
+    making, unfinished = [], []
+    for kind, key in store.work_areas():
+        holder = store.holder(kind, key)
+        area = {"artifact": f"{kind}/{key}", "log": str(store.log_path_of(kind, key))}
+        if holder is None:
+            unfinished.append(area)
+        else:
+            making.append(area | {"pid": holder})
+    records = [_run(record) for record, _ in zip(read_records(store.root), range(runs), strict=False)]
+    return {
+        "store": str(store),
+        "kinds": dict(kinds),
+        "making": making,
+        "unfinished": unfinished,
+        "runs": records,
+    }
+
+
+def _run(record: RunRecord) -> dict[str, Any]:
+    failed = next((stage for stage in record.stages if stage["state"] == "failed"), None)
+    state = "failed" if record.error else "finished" if record.finished else "runs"
+    if state == "runs" and not is_running(record):
+        state = "was killed"
+    at = record.stages[-1]["stage"] if record.stages and state in ("runs", "was killed") else None
+    return {
+        "config": record.config,
+        "started": record.started,
+        "finished": record.finished,
+        "state": state,
+        "at": at,
+        "made": [stage["stage"] for stage in record.stages if stage["state"] == "made"],
+        "cached": sum(stage["state"] == "cached" for stage in record.stages),
+        "error": record.error,
+        "log": failed["log"] if failed else None,
+        "record": str(record.path),
+    }
+
+
+def _print(found: dict[str, Any]) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"store {found['store']}", markup=False)
+    table = Table("kind", "artifacts", "size", box=None, pad_edge=False)
+    for kind, held in found["kinds"].items():
+        table.add_row(kind, str(held["artifacts"]), in_units(held["bytes"]))
+    console.print(table if found["kinds"] else "no artifacts yet")
+    for area in found["making"]:
+        console.print(
+            f"process {area['pid']} is making {area['artifact']}; its log: {area['log']}", markup=False
+        )
+    for area in found["unfinished"]:
+        console.print(f"unfinished: {area['artifact']}; its log: {area['log']}", markup=False)
+    for run in found["runs"]:
+        console.print(_line(run), markup=False)
+        if run["error"]:
+            console.print(f"  {run['error']}", markup=False)
+        if run["log"]:
+            console.print(f"  its log: {run['log']}", markup=False)
+
+
+def _line(run: dict[str, Any]) -> str:
+    made = ", ".join(run["made"]) or "nothing"
+    at = f" at {run['at']}" if run["at"] else ""
+    return (
+        f"{run['started']} {Path(run['config']).name} {run['state']}{at}; made {made}; {run['cached']} cached"
+    )

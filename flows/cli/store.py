@@ -1,0 +1,255 @@
+"""`personsearch store`: what is kept, whether it is whole, and what can go."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.cli import features
+from flows.cli.tables import in_units
+from flows.config import load_config
+from flows.errors import ConfigError
+from flows.plan import make_plan
+from flows.reach import in_use, reached_by
+from flows.stages.building import build_stages
+from storage.artifacts import LocalStore
+from storage.errors import StorageError
+from storage.gc import collect, find_garbage
+from storage.listing import list_entries, resolve_name, with_followers
+from storage.opening import open_store
+from storage.tags import remove_tag, set_tag, tags
+from storage.transfer import copy_artifact, lineage
+
+app = typer.Typer(no_args_is_help=True, help="Artifacts: list, show, verify, make anew, clean up, move.")
+app.add_typer(features.app, name="features")
+
+Store = Annotated[
+    str, typer.Option("--store", envvar="PERSONSEARCH_STORE", help="Folder or URL of the store.")
+]
+Name = Annotated[
+    str, typer.Argument(metavar="ARTIFACT", help="kind/key or key; its first characters suffice.")
+]
+Names = Annotated[
+    list[str] | None, typer.Argument(metavar="[ARTIFACT]...", help="Those alone; all by default.")
+]
+
+
+@app.command("ls")
+def list_artifacts(
+    store: Store,
+    kind: Annotated[str | None, typer.Option(help="Only this kind: ingest, detector, ...")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object an artifact.")] = False,
+) -> None:
+    """Every artifact with its age, size, and how long it took to make."""
+    opened = _open(store)
+    entries = list_entries(opened, kind)
+    tagged = _tags_by_artifact(opened)
+    if as_json:
+        for entry in entries:
+            typer.echo(json.dumps({**entry.__dict__, "tags": tagged.get(entry.name, [])}))
+        return
+    table = Table("artifact", "made", "size", "seconds", "tags", box=None, pad_edge=False)
+    for entry in entries:
+        tag = " ".join(tagged.get(entry.name, []))
+        table.add_row(_short(entry.name), entry.created, in_units(entry.size), f"{entry.seconds:.1f}", tag)
+    console = Console(soft_wrap=True)
+    console.print(table)
+    console.print(f"{len(entries)} artifacts, {in_units(sum(entry.size for entry in entries))}")
+
+
+@app.command()
+def show(name: Name, store: Store) -> None:
+    """One artifact: its recipe, figures, files, what it was made from and what was made from it."""
+    opened = _open(store)
+    entries = list_entries(opened)
+    entry = resolve_name(entries, name)
+    found = opened.peek(entry.kind, entry.key)
+    if found is None:
+        raise StorageError(f"the manifest of {entry.name} is damaged; `store verify` says how")
+    manifest = found.manifest
+    followers = sorted(with_followers(entries, [entry.name]) - {entry.name})
+    shown: dict[str, Any] = {
+        "artifact": entry.name,
+        "path": str(found.path),
+        "made": manifest.created,
+        "seconds": manifest.seconds,
+        "peak_memory": in_units(manifest.peak_memory_bytes or 0),
+        "size": in_units(entry.size),
+        "content_digest": manifest.content_digest,
+        "recipe": manifest.identity.recipe,
+        "metrics": manifest.metrics,
+        "made_from": manifest.sources,
+        "used_by": followers,
+        "made_by": manifest.made_by,
+        "files": {file: in_units(of.size) for file, of in manifest.files.items()},
+    }
+    typer.echo(json.dumps(shown, indent=1))
+
+
+@app.command()
+def verify(store: Store, names: Names = None) -> None:
+    """Digest every file again. Exits with 2 when anything is damaged; the next run makes it anew."""
+    opened = _open(store)
+    entries = list_entries(opened)
+    chosen = [resolve_name(entries, name) for name in names] if names else None
+    checked = [(entry.kind, entry.key) for entry in chosen] if chosen else list(opened.keys())
+    damaged = 0
+    for kind, key in checked:
+        problems = opened.verify(kind, key)
+        damaged += bool(problems)
+        for problem in problems:
+            typer.echo(f"{_short(f'{kind}/{key}')}: {problem}")
+    if damaged:
+        raise StorageError(f"{damaged} of {len(checked)} artifacts are damaged; the next run makes them anew")
+    typer.echo(f"{len(checked)} artifacts are whole")
+
+
+@app.command()
+def invalidate(
+    name: Annotated[str, typer.Argument(metavar="ARTIFACT|STAGE", help="Or a stage's name, with --config.")],
+    store: Annotated[str | None, typer.Option("--store", envvar="PERSONSEARCH_STORE")] = None,
+    config: Annotated[Path | None, typer.Option(help="Find the artifact of a stage of this config.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
+) -> None:
+    """Delete an artifact, so that the next run makes it again, and say what depends on it.
+
+    What was made from it stays: made again to the same content, all of it is cached as before.
+    """
+    if config is not None:
+        settings = load_config(config, store=store)
+        opened = open_store(settings.store)
+        name = _artifact_of_stage(opened, config, name, store)
+    elif store is not None:
+        opened = _open(store)
+    else:
+        raise ConfigError("say which store: --store or --config")
+    entries = list_entries(opened)
+    entry = resolve_name(entries, name)
+    followers = sorted(with_followers(entries, [entry.name]) - {entry.name})
+    if not dry_run:
+        opened.remove(entry.kind, entry.key)
+    typer.echo(f"{'would delete' if dry_run else 'deleted'} {entry.name}, {in_units(entry.size)}")
+    typer.echo(f"{len(followers)} artifacts were made from it" + (":" if followers else ""))
+    for follower in followers:
+        typer.echo(f"  {_short(follower)}")
+
+
+@app.command()
+def tag(name: Name, tag: Annotated[str, typer.Argument(metavar="TAG")], store: Store) -> None:
+    """Give an artifact a name; `gc` then keeps it and everything that it was made from."""
+    opened = _open(store)
+    entry = resolve_name(list_entries(opened), name)
+    set_tag(opened, tag, entry.name)
+    typer.echo(f"{tag} is {entry.name}")
+
+
+@app.command()
+def untag(tag: Annotated[str, typer.Argument(metavar="TAG")], store: Store) -> None:
+    """Forget a tag; its artifact stays until the next `gc`."""
+    remove_tag(_open(store), tag)
+
+
+@app.command()
+def gc(
+    store: Store,
+    keep: Annotated[
+        list[Path] | None, typer.Option(metavar="CONFIG", help="Keep what this config reaches; repeatable.")
+    ] = None,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete; without it, only say what would go.")
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Go on although no config and no tag keeps anything.")
+    ] = False,
+) -> None:
+    """Delete what no given config, no tag and no running pipeline reaches; says the bytes first."""
+    opened = _open(store)
+    reach = reached_by(keep or (), opened)
+    if not reach.names and not tags(opened) and not everything:
+        raise ConfigError("nothing would be kept: give --keep CONFIG, tag an artifact, or say --all")
+    if reach.unmade:
+        typer.echo(
+            f"not made yet: {', '.join(reach.unmade)}; what older artifacts these would lead to is not kept"
+        )
+    garbage = find_garbage(opened, reach.names | in_use(opened))
+    for entry in garbage.artifacts:
+        typer.echo(f"  {_short(entry.name)}  {in_units(entry.size)}  {entry.created}")
+    for folder in garbage.work_areas:
+        typer.echo(f"  unfinished {_short(folder.name)}  {in_units(folder.size)}")
+    for folder in garbage.set_aside:
+        typer.echo(f"  {folder.name}  {in_units(folder.size)}")
+    count = len(garbage.artifacts) + len(garbage.work_areas) + len(garbage.set_aside)
+    if delete:
+        collect(opened, garbage)
+    what = "deleted" if delete else "would be deleted (--delete does it)"
+    typer.echo(f"{count} {what}, {in_units(garbage.size)}; {garbage.kept} artifacts stay")
+
+
+@app.command("export")
+def export_artifacts(
+    to: Annotated[str, typer.Option("--to", help="Folder or URL of the other store.")],
+    store: Store,
+    names: Names = None,
+    alone: Annotated[bool, typer.Option("--alone", help="Without what they were made from.")] = False,
+) -> None:
+    """Copy artifacts, and what they were made from, to another store; every byte is verified."""
+    _copy(_open(store), open_store(to), names, alone=alone)
+
+
+@app.command("import")
+def import_artifacts(
+    source: Annotated[str, typer.Option("--from", help="Folder or URL of the other store.")],
+    store: Store,
+    names: Names = None,
+    alone: Annotated[bool, typer.Option("--alone", help="Without what they were made from.")] = False,
+) -> None:
+    """Copy artifacts, and what they were made from, out of another store; every byte is verified."""
+    _copy(_open(source), open_store(store), names, alone=alone)
+
+
+def _copy(source: LocalStore, target: LocalStore, names: list[str] | None, *, alone: bool) -> None:
+    entries = list_entries(source)
+    chosen = [resolve_name(entries, name) for name in names] if names else entries
+    wanted = [entry.name for entry in chosen]
+    sizes = {entry.name: entry.size for entry in entries}
+    copied = moved = 0
+    for name in wanted if alone else lineage(source, wanted):
+        if copy_artifact(source, target, name):
+            copied, moved = copied + 1, moved + sizes[name]
+            typer.echo(f"  {_short(name)}  {in_units(sizes[name])}")
+    typer.echo(f"{copied} artifacts copied to {target}, {in_units(moved)}")
+
+
+def _artifact_of_stage(opened: LocalStore, config: Path, stage: str, store: str | None) -> str:
+    plan = make_plan(build_stages(load_config(config, store=store)), opened)
+    made = {planned.stage.name: planned.artifact for planned in plan}
+    if stage not in made:
+        raise ConfigError(f"there is no stage {stage!r}; {config} has {', '.join(made)}")
+    artifact = made[stage]
+    if artifact is None:
+        raise ConfigError(f"{stage} of {config} is not made: there is nothing to invalidate")
+    return f"{artifact.kind}/{artifact.key}"
+
+
+def _open(store: str) -> LocalStore:
+    opened = open_store(store)
+    if not opened.exists():
+        raise StorageError(f"there is no store at {store}")
+    return opened
+
+
+def _tags_by_artifact(store: LocalStore) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, artifact in tags(store).items():
+        found.setdefault(artifact, []).append(name)
+    return found
+
+
+def _short(name: str) -> str:
+    kind, _, key = name.partition("/")
+    return f"{kind}/{key[:12]}"

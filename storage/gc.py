@@ -1,0 +1,98 @@
+"""Garbage collection: what nobody asks for any more, what deleting it would free, and its deletion."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.artifacts import LocalStore
+from storage.listing import Entry, list_entries, with_sources
+from storage.tags import tags
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A directory that is not an artifact: unfinished work, what was set aside, what waits for deletion."""
+
+    name: str
+    path: Path
+    size: int
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What nothing reaches; sizes in bytes."""
+
+    artifacts: tuple[Entry, ...]
+    work_areas: tuple[Folder, ...]
+    set_aside: tuple[Folder, ...]
+    kept: int
+    """How many artifacts stay."""
+
+    @property
+    def size(self) -> int:
+        folders = (*self.work_areas, *self.set_aside)
+        return sum(entry.size for entry in self.artifacts) + sum(folder.size for folder in folders)
+
+
+def find_garbage(store: LocalStore, keep: Iterable[str]) -> Garbage:
+    """What neither `keep` (names `kind/key`) nor a tag reaches, itself or by what it was made from.
+
+    An artifact or work area that a process is making now is never garbage.
+    """
+    entries = list_entries(store)
+    wanted = {*keep, *tags(store).values()}
+    kept = with_sources(entries, wanted)
+    garbage = [
+        entry for entry in entries if entry.name not in kept and store.holder(entry.kind, entry.key) is None
+    ]
+    work_areas = [
+        _folder(f"{kind}/{key}", store.work_path_of(kind, key))
+        for kind, key in store.work_areas()
+        if f"{kind}/{key}" not in wanted and store.holder(kind, key) is None
+    ]
+    aside = [
+        _folder(path.relative_to(store.root).as_posix(), path)
+        for folder in store.leftover_paths
+        if folder.is_dir()
+        for path in sorted(folder.iterdir())
+    ]
+    return Garbage(tuple(garbage), tuple(work_areas), tuple(aside), len(entries) - len(garbage))
+
+
+def collect(store: LocalStore, garbage: Garbage) -> None:
+    """Delete it, followers before what they were made from; interrupted, the rest is garbage as before."""
+    for entry in reversed(_sources_first(garbage.artifacts)):
+        if store.holder(entry.kind, entry.key) is not None:
+            log.info("%s stays: a process has begun to make it again", entry.name)
+            continue
+        store.remove(entry.kind, entry.key)
+        store.log_path_of(entry.kind, entry.key).unlink(missing_ok=True)
+    for folder in (*garbage.work_areas, *garbage.set_aside):
+        shutil.rmtree(folder.path)
+
+
+def _sources_first(entries: tuple[Entry, ...]) -> list[Entry]:
+    by_name = {entry.name: entry for entry in entries}
+    ordered: dict[str, Entry] = {}
+
+    def visit(entry: Entry) -> None:
+        if entry.name in ordered:
+            return
+        for source in entry.sources:
+            if source in by_name:
+                visit(by_name[source])
+        ordered[entry.name] = entry
+
+    for entry in entries:
+        visit(entry)
+    return list(ordered.values())
+
+
+def _folder(name: str, path: Path) -> Folder:
+    return Folder(name, path, sum(file.stat().st_size for file in path.rglob("*") if file.is_file()))

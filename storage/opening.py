@@ -1,0 +1,18 @@
+"""One way to open a store, wherever it is."""
+
+from __future__ import annotations
+
+from storage.artifacts import LocalStore
+from storage.urls import is_remote, local_path
+
+
+def open_store(location: str) -> LocalStore:
+    """The store at a folder, or at an object store's URL (`s3://bucket/prefix`).
+
+    Raises StorageError when no driver for the URL's scheme is installed.
+    """
+    if is_remote(location):
+        from storage.remote import RemoteStore
+
+        return RemoteStore(location)
+    return LocalStore(local_path(location))

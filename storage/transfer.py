@@ -1,0 +1,66 @@
+"""Moving artifacts between stores: every byte is digested on its way, and a part is never visible."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from storage.artifacts import Artifact, LocalStore
+from storage.errors import StorageError
+from storage.listing import list_entries, with_sources
+
+_BLOCK = 1 << 20
+
+
+def lineage(store: LocalStore, names: Iterable[str]) -> list[str]:
+    """`names` (`kind/key`) and all that they were made from, as far as it is there, the oldest first."""
+    entries = list_entries(store)
+    wanted = with_sources(entries, names)
+    chosen = [entry for entry in entries if entry.name in wanted]
+    return [entry.name for entry in sorted(chosen, key=lambda entry: entry.created)]
+
+
+def copy_artifact(
+    source: LocalStore, target: LocalStore, name: str, *, progress: Callable[[int], None] | None = None
+) -> bool:
+    """Copy one artifact with its manifest as it is; False when the target has it already.
+
+    What an interrupted copy left is replaced. `progress` is called with the bytes of each block.
+    Raises StorageError when the source does not have it, or a file does not hold to its digest.
+    """
+    kind, _, key = name.partition("/")
+    found = source.find(kind, key)
+    if found is None:
+        raise StorageError(f"{source} has no artifact {name} that is whole")
+    with target.making(found.manifest.identity) as work:
+        if work.made is not None:
+            return False
+        for file, entry in found.manifest.files.items():
+            digest = _copy(found.path / file, work.path / file, progress)
+            if digest != entry.sha256:
+                raise StorageError(
+                    f"{found.path / file} does not hold to its digest: it changed or is damaged"
+                )
+        _remove_others(work.path, found)
+        target.publish(work.path, found.manifest)
+    return True
+
+
+def _copy(source: Path, target: Path, progress: Callable[[int], None] | None) -> str:
+    hasher = hashlib.sha256()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as reading, target.open("wb") as writing:
+        while block := reading.read(_BLOCK):
+            hasher.update(block)
+            writing.write(block)
+            if progress is not None:
+                progress(len(block))
+    return hasher.hexdigest()
+
+
+def _remove_others(work: Path, artifact: Artifact) -> None:
+    """Whatever an earlier try to make the same key here has left beside the artifact's own files."""
+    for path in work.rglob("*"):
+        if path.is_file() and path.relative_to(work).as_posix() not in artifact.manifest.files:
+            path.unlink()
