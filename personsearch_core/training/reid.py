@@ -105,7 +105,7 @@ def train_reid(
     )
     batch_rows = recipe.identities_per_batch * recipe.shots + recipe.unlabelled_per_batch
     batches = open_batches(reader, batch_rows, device, memory_budget=memory_budget, threads=threads)
-    with closing(_Training(recipe, branch, batches, sampler, labels, split.held_out, device)) as training:
+    with closing(ReidTraining(recipe, branch, batches, sampler, labels, split.held_out, device)) as training:
         steps = run_loop(
             training.step,
             total_steps=training.phase_ends[-1],
@@ -164,8 +164,8 @@ def _check_inputs(recipe: ReidRecipe, branch: nn.Module, reader: RowReader, labe
         )
 
 
-class _Training:
-    """The state of one training, and what is done at a step."""
+class ReidTraining:
+    """The state of one training, and what is done at a step; `train_reid` puts it into the loop."""
 
     def __init__(
         self,

@@ -1,0 +1,269 @@
+"""A re-ID training step: from the store, from memory, as a plain loop, and with its features recomputed.
+
+Features are random and images drawn: the time of a step does not depend on what they show.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from flows.benchmarks.timing import Measurement, medians_in_turn
+from personsearch_core.data.scenes import Scene
+from personsearch_core.identities import ReidLabels
+from personsearch_core.losses import batch_hard_triplet_loss
+from personsearch_core.models.branch import build_branch
+from personsearch_core.models.detector import build_detector
+from personsearch_core.pooling import extract_shard, feature_rows, row_shape
+from personsearch_core.recipes import (
+    BranchModel,
+    Compute,
+    DetectionLoss,
+    DetectorModel,
+    FeaturesRecipe,
+    Objective,
+    Phase,
+    ReidRecipe,
+    RoiRecipe,
+    Variant,
+)
+from personsearch_core.sampling import PKSampler
+from personsearch_core.training.reid import ReidTraining
+from personsearch_core.training.row_batches import RowBatches, RowReader, open_batches
+from storage.feature_store import FeatureReader, create_features, open_features
+
+SHOTS = 4
+BOXES = 8
+"""Rows of every identity."""
+IMAGE_SIZE = 640
+RECOMPUTED_BOUND: dict[Variant, float] = {"j3": 4.0, "j4": 12.0}
+MODEL = DetectorModel(initial_weights=None, norm="batch")
+BRANCH = BranchModel(initial_weights="random")
+
+
+@dataclass(frozen=True)
+class ReidBenchmark:
+    """How large the measured step is, and how often it is measured."""
+
+    rows: int = 1024
+    batch: int = 128
+    rounds: int = 5
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+def measure_reid(folder: Path, size: ReidBenchmark) -> Iterator[Measurement]:
+    """All figures, one after the other; `folder` takes a store and images of some hundred MiB."""
+    yield from _loaders(folder, size)
+    yield from _settings(folder, size)
+    for variant in RECOMPUTED_BOUND:
+        yield from _recomputed(folder, size, variant)
+
+
+def best_settings(device: torch.device) -> Compute:
+    """What is fastest: compiled CUDA graphs pay on an accelerator, not on a CPU."""
+    return Compute(precision="bf16", channels_last=True, compile=device.type == "cuda")
+
+
+def _loaders(folder: Path, size: ReidBenchmark) -> Iterator[Measurement]:
+    """The same step on rows from the disk tier and on rows held in memory, and how long it waits for rows."""
+    with ExitStack() as opened:
+        reader = opened.enter_context(_store(folder, size, "j3"))
+        disk = opened.enter_context(
+            closing(_Steps(size, reader, "j3", best_settings(size.device), memory=False))
+        )
+        memory = opened.enter_context(
+            closing(_Steps(size, reader, "j3", best_settings(size.device), memory=True))
+        )
+        disk()
+        memory()
+        disk.waited.clear()
+        seconds = medians_in_turn({"disk": disk, "memory": memory}, size.rounds)
+        group = f"j3 step of {size.batch}"
+        yield Measurement(group, "rows in memory", seconds["memory"], size.rounds, 1.0, "x memory")
+        ratio = seconds["disk"] / seconds["memory"]
+        yield Measurement(
+            group, "rows from the store", seconds["disk"], size.rounds, ratio, "x memory", at_most=1.10
+        )
+        share = median(disk.waited) / seconds["disk"]
+        yield Measurement(
+            group, "waiting for rows", median(disk.waited), size.rounds, 100 * share, "% of it", at_most=2.0
+        )
+
+
+def _settings(folder: Path, size: ReidBenchmark) -> Iterator[Measurement]:
+    """A plain eager fp32 loop against the best settings."""
+    with ExitStack() as opened:
+        reader = opened.enter_context(_store(folder, size, "j3"))
+        best = opened.enter_context(
+            closing(_Steps(size, reader, "j3", best_settings(size.device), memory=False))
+        )
+        plain = _plain_loop(size, reader)
+        for _ in range(3 if size.device.type == "cuda" else 1):
+            best()
+            plain()
+        seconds = medians_in_turn({"plain": plain, "best": best}, size.rounds)
+        group = f"j3 step of {size.batch}"
+        yield Measurement(group, "plain eager fp32 loop", seconds["plain"], size.rounds, 1.0, "x plain")
+        faster = seconds["plain"] / seconds["best"]
+        yield Measurement(
+            group, "best settings", seconds["best"], size.rounds, faster, "x faster", at_least=1.5
+        )
+
+
+def _recomputed(folder: Path, size: ReidBenchmark, variant: Variant) -> Iterator[Measurement]:
+    """A cached step against one whose features are pooled anew: as many boxes of as many images, fp32."""
+    recipe = FeaturesRecipe(roi=RoiRecipe(variant=variant))
+    scenes = _drawn_scenes(folder / "images", size.batch)
+    detector = build_detector(MODEL, DetectionLoss()).to(size.device).eval()
+    plan = feature_rows(recipe, scenes, detector)
+    with ExitStack() as opened:
+        reader = opened.enter_context(_store(folder, size, variant))
+        cached = opened.enter_context(closing(_Steps(size, reader, variant, Compute(), memory=False)))
+        cached()
+
+        def pooled_anew() -> None:
+            extract_shard(detector, recipe, scenes, plan, 0)
+            cached()
+
+        seconds = medians_in_turn({"cached": cached, "anew": pooled_anew}, min(3, size.rounds))
+    group = f"{variant} step of {size.batch}, {IMAGE_SIZE}x{IMAGE_SIZE} images"
+    rounds = min(3, size.rounds)
+    yield Measurement(group, "features recomputed", seconds["anew"], rounds, 1.0, "x recomputed")
+    faster = seconds["anew"] / seconds["cached"]
+    yield Measurement(
+        group,
+        "from the store",
+        seconds["cached"],
+        rounds,
+        faster,
+        "x faster",
+        at_least=RECOMPUTED_BOUND[variant],
+    )
+
+
+class _Steps:
+    """Calls one training step after the other, and notes how long each waited for its rows."""
+
+    def __init__(
+        self, size: ReidBenchmark, reader: RowReader, variant: Variant, compute: Compute, *, memory: bool
+    ) -> None:
+        recipe = ReidRecipe(
+            branch=BRANCH,
+            phases=(Phase(objectives=(Objective(kind="batch_hard_triplet"),), epochs=1000),),
+            identities_per_batch=size.batch // SHOTS,
+            shots=SHOTS,
+            compute=compute,
+            cuda_graphs=compute.compile,
+        )
+        labels = _labels(reader.shape[0])
+        sampler = PKSampler(labels, np.arange(len(labels)), size.batch // SHOTS, SHOTS)
+        budget = 2**40 if memory else 0
+        batches = open_batches(reader, size.batch, size.device, memory_budget=budget)
+        self.waited: list[float] = []
+        branch = build_branch(variant, MODEL, BRANCH)
+        self._training = ReidTraining(
+            recipe, branch, self._timed(batches), sampler, labels, np.empty(0, np.int64), size.device
+        )
+        self._device = size.device
+        self._step = 0
+
+    def __call__(self) -> None:
+        self._training.step(self._step)
+        self._step += 1
+        _wait_for(self._device)
+
+    def close(self) -> None:
+        self._training.close()
+
+    def _timed(self, batches: RowBatches) -> RowBatches:
+        def call(indices: Iterable[np.ndarray]) -> Iterator[Tensor]:
+            iterator = batches(indices)
+            while True:
+                start = time.perf_counter()
+                batch = next(iterator, None)
+                self.waited.append(time.perf_counter() - start)
+                if batch is None:
+                    return
+                yield batch
+
+        return call
+
+
+def _plain_loop(size: ReidBenchmark, reader: RowReader) -> Callable[[], None]:
+    """What one writes first: rows in memory, fp32, Adam as it comes."""
+    branch: nn.Module = build_branch("j3", MODEL, BRANCH).to(size.device).train()
+    optimiser = torch.optim.Adam(branch.parameters(), lr=1e-4)
+    rows = torch.from_numpy(reader.rows(np.arange(reader.shape[0]))).to(size.device)
+    labels = torch.arange(size.batch, device=size.device) // SHOTS
+    generator = torch.Generator().manual_seed(0)
+
+    def step() -> None:
+        batch = torch.randperm(len(rows), generator=generator)[: size.batch].to(size.device)
+        loss = batch_hard_triplet_loss(branch(rows[batch].float()), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        _wait_for(size.device)
+
+    return step
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _store(folder: Path, size: ReidBenchmark, variant: Variant) -> FeatureReader:
+    """A store of random features of a variant's shape, written once, opened from the disk."""
+    path = folder / f"features-{variant}"
+    shape = row_shape(RoiRecipe(variant=variant), MODEL)
+    if not path.exists():
+        generator = np.random.default_rng(0)
+        with create_features(path, size.rows, shape) as writer:
+            for start in range(0, size.rows, 256):
+                count = min(256, size.rows - start)
+                block = generator.random((count, *shape), dtype=np.float32).astype(np.float16)
+                writer.write(start, block)
+    return open_features(path, tier="disk")
+
+
+def _labels(rows: int) -> ReidLabels:
+    return ReidLabels.from_columns(
+        [f"{row // BOXES:06d}" for row in range(rows)], [f"{row:06d}" for row in range(rows)]
+    )
+
+
+def _drawn_scenes(folder: Path, count: int) -> list[Scene]:
+    """JPEG images with the detail of photographs, one person in each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(0)
+    scenes = []
+    for number in range(count):
+        path = folder / f"{number:04d}.jpg"
+        if not path.exists():
+            coarse = Image.fromarray(generator.integers(0, 256, (80, 80, 3), dtype=np.uint8))
+            coarse.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC).save(path, quality=90)
+        left, top = generator.integers(0, 400, 2)
+        box = np.array([[left, top, left + 80, top + 200]], dtype=np.float32)
+        scenes.append(
+            Scene(
+                image_id=path.stem,
+                path=str(path),
+                width=IMAGE_SIZE,
+                height=IMAGE_SIZE,
+                boxes=box,
+                ignore=np.zeros(1, bool),
+                box_ids=(path.stem,),
+                person_ids=(path.stem,),
+            )
+        )
+    return scenes
