@@ -108,10 +108,10 @@ def evaluate_zheng2017(
     ap, rank = np.zeros(len(queries)), np.zeros(len(queries), np.int64)
     query_person, query_camera = queries.people(), cameras[queries.image]
     for i, similarities in _similarities(queries, detections.embeddings[ranked]):
-        own = ranked_person == query_person[i]
-        other_camera = ranked_camera != query_camera[i]
-        shown = np.flatnonzero(~own | other_camera)
-        ranks = _ranks_of(similarities[shown], np.flatnonzero(own[shown]))
+        own = np.flatnonzero(ranked_person == query_person[i])
+        other_camera = ranked_camera[own] != query_camera[i]
+        similarities[own[~other_camera]] = -np.inf
+        ranks = _ranks_of(similarities, own[other_camera])
         ranks = ranks[ranks <= LAST_RANK]
         if len(ranks):
             ap[i] = trapezoid_average_precision(ranks, n_truths[i])
@@ -190,12 +190,14 @@ def _similarities(queries: Queries, embeddings: FloatArray) -> Iterator[tuple[in
 
 
 def _ranks_of(similarities: FloatArray, positives: IntArray) -> IntArray:
-    """1-based ranks, ascending, of `positives` in a stable sort by falling similarity."""
-    if not len(positives):
-        return positives
-    contenders = np.flatnonzero(similarities >= similarities[positives].min())
-    order = contenders[np.argsort(-similarities[contenders], kind="stable")]
-    return np.flatnonzero(np.isin(order, positives)) + 1
+    """1-based ranks, ascending, that `positives` have in a stable sort by falling similarity."""
+    levels = similarities[positives]
+    earlier_equals = [
+        np.count_nonzero(similarities[:place] == level)
+        for place, level in zip(positives, levels, strict=True)
+    ]
+    more_similar = [np.count_nonzero(similarities > level) for level in levels]
+    return np.sort(np.array(earlier_equals, np.int64) + np.array(more_similar, np.int64) + 1)
 
 
 def trapezoid_average_precision(ranks: IntArray, n_truths: int) -> float:
