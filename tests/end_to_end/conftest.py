@@ -2,22 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.tiny import draw_tiny_scenes, write_tiny_config
+from tests.end_to_end.commands import Outcome, personsearch
+from tests.end_to_end.tiny import draw_tiny_data, write_tiny_config
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """A finished run; data, store and config lie in one folder."""
+
+    config: Path
+    outcome: Outcome
+
+    @property
+    def folder(self) -> Path:
+        return self.config.parent
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "store"
 
 
 @pytest.fixture(scope="session")
-def tiny_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn scenes in PRW's layout, shared by all tests: copy them before changing anything."""
-    root = tmp_path_factory.mktemp("tiny") / "prw"
-    draw_tiny_scenes(root)
-    return root
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn datasets, shared by all tests: copy them before changing anything."""
+    folder = tmp_path_factory.mktemp("tiny_data")
+    draw_tiny_data(folder)
+    return folder
 
 
 @pytest.fixture
-def tiny_config(tmp_path: Path, tiny_scenes: Path) -> Path:
+def tiny_config(tmp_path: Path, tiny_data: Path) -> Path:
     """A config of the whole method with an empty store of its own beside it."""
-    return write_tiny_config(tmp_path, tiny_scenes)
+    return write_tiny_config(tmp_path, tiny_data)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> TinyRun:
+    """A finished run of the tiny pipeline: read it, or copy its folder before changing anything."""
+    folder = tmp_path_factory.mktemp("tiny")
+    draw_tiny_data(folder)
+    config = write_tiny_config(folder, ".")
+    outcome = personsearch("run", config, json_to=folder / "outcome.json")
+    assert outcome.status == 0, outcome.stderr
+    return TinyRun(config, outcome)

@@ -1,4 +1,4 @@
-"""The whole method at its smallest: a few drawn scenes, and a config whose stages take a second or two each."""
+"""The whole method at its smallest: a few drawn scenes, and a config whose stages take a second or two."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from data_catalog.synthetic import PrwSpec, write_prw
+from data_catalog.synthetic import Mot17Spec, PrwSpec, write_mot17, write_prw
 
 SCENES = PrwSpec(
     train_images=12,
@@ -19,21 +19,36 @@ SCENES = PrwSpec(
     cameras=2,
     people=(2, 3),
 )
-STAGES = ("ingest:scenes", "detector", "features", "reid", "detections", "gallery", "evaluation", "report")
+TRACKS = Mot17Spec(sequences=1, frames=3, width=96, height=96)
+STAGES = (
+    "ingest:scenes",
+    "ingest:tracks",
+    "detector",
+    "features",
+    "reid",
+    "detections",
+    "gallery",
+    "evaluation",
+    "report",
+)
 
 
-def draw_tiny_scenes(root: Path) -> None:
-    write_prw(root, SCENES, seed=5)
+def draw_tiny_data(folder: Path) -> None:
+    """PRW's layout under `folder`/prw, MOT17's under `folder`/mot17."""
+    write_prw(folder / "prw", SCENES, seed=5)
+    write_mot17(folder / "mot17", TRACKS, seed=5)
 
 
-def tiny_settings(scenes: Path, store: str) -> dict[str, Any]:
+def tiny_settings(data: Path | str, store: str) -> dict[str, Any]:
     """The config as data, to be changed and written by a test."""
-    train = {"dataset": "scenes", "split": "train"}
     return {
         "store": store,
-        "datasets": {"scenes": {"adapter": "prw", "root": str(scenes)}},
+        "datasets": {
+            "scenes": {"adapter": "prw", "root": f"{data}/prw"},
+            "tracks": {"adapter": "mot17", "root": f"{data}/mot17"},
+        },
         "detector": {
-            "train": [train],
+            "train": [{"dataset": "scenes", "split": "train"}, {"dataset": "tracks", "split": "train"}],
             "model": {
                 "backbone": "resnet18",
                 "fpn_channels": 16,
@@ -48,7 +63,7 @@ def tiny_settings(scenes: Path, store: str) -> dict[str, Any]:
             "training": {"steps": 12, "batch_size": 2, "lr": 0.005, "schedule": {"warmup_steps": 2}},
         },
         "reid": {
-            "train": train,
+            "train": {"dataset": "scenes", "split": "train"},
             "variant": "j3",
             "roi_height": 8,
             "roi_width": 4,
@@ -62,15 +77,19 @@ def tiny_settings(scenes: Path, store: str) -> dict[str, Any]:
             ],
         },
         "detections": {"max_per_image": 10},
-        "evaluation": {"test": {"dataset": "scenes", "split": "test"}, "protocol": "prw"},
+        "evaluation": {
+            "test": {"dataset": "scenes", "split": "test"},
+            "protocol": "prw",
+            "score_threshold": 0.0,
+        },
         "report": {"scenes": 1, "queries": 2},
-        "run": {"device": "cpu", "threads": 1},
+        "run": {"device": "cpu", "threads": 1, "checkpoint_seconds": 0.05},
     }
 
 
-def write_tiny_config(folder: Path, scenes: Path, **changes: Any) -> Path:
+def write_tiny_config(folder: Path, data: Path | str, **changes: Any) -> Path:
     """`folder`/tiny.yaml with its store beside it; `changes` replace top-level fields."""
-    settings = tiny_settings(scenes, "store") | changes
+    settings = tiny_settings(data, "store") | changes
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(settings, sort_keys=False))
     return path
