@@ -217,7 +217,7 @@ def _checked(parts: list[Rows], root: Path, use: ImageUse, dropped: list[pa.Arra
 
 
 def _in_order(rejects: pa.Table, parts: list[Rows]) -> pa.Table:
-    """Rejects by source file, as these were read, and by row: the same however files are grouped into chunks."""
+    """Rejects by source file, as these were read, and by row: the same whatever the chunks."""
     if len(rejects) < 2:
         return rejects
     files = list(dict.fromkeys(rows.source_file for rows in parts))

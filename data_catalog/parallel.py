@@ -59,7 +59,7 @@ def _scheduler(address: str | None) -> Iterator[tuple[dict[str, Any], int]]:
     from distributed import Client
 
     try:
-        client = Client(address, timeout="10s", set_as_default=False)
+        client = Client(address, timeout="5s", set_as_default=False)
     except (OSError, ValueError) as error:
         raise CatalogError(f"no Dask scheduler answers at {address}: {error}") from error
     with client:

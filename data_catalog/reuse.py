@@ -56,7 +56,7 @@ def write_units(directory: Path, digests: Mapping[str, str]) -> None:
 
 
 def keep_unchanged(previous: Snapshot, units: Sequence[Unit], digests: Mapping[str, str]) -> Kept | None:
-    """What can be taken from an earlier snapshot of the same adapter, version and options; None when nothing."""
+    """What an earlier snapshot of the same adapter, version and options spares; None when nothing."""
     path = previous.path / FILE_NAME
     if not path.is_file() or pq.read_metadata(previous.path / "boxes.parquet").num_rows > MOST_BOXES:
         return None

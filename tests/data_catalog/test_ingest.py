@@ -190,3 +190,23 @@ def test_reading_what_changed_alone_gives_the_same_rows(
 def digest_table(snapshot: Snapshot, name: str) -> Any:
     table = snapshot.table(name)
     return table.to_pylist() if name == "datasets" else digest_rows(table)
+
+
+def test_a_running_dask_scheduler_reads(prw_root: Path, ingest_into: Any, tmp_path: Path) -> None:
+    from distributed import LocalCluster
+
+    alone = ingest_into(prw_root, "prw")
+    adapter = load_adapter("prw")
+    found = fingerprint(prw_root, adapter, {}, HashCache(None))
+    with LocalCluster(n_workers=1, threads_per_worker=2, processes=True, dashboard_address=None) as cluster:
+        work = tmp_path / "on-dask"
+        ingest(prw_root, adapter, work, found, name="prw", dask_address=cluster.scheduler_address)
+    for name in ("images", "boxes", "queries"):
+        assert digest_rows(Snapshot(work).table(name)) == digest_rows(alone.table(name))
+
+
+def test_a_scheduler_that_does_not_answer_is_named(prw_root: Path, tmp_path: Path) -> None:
+    adapter = load_adapter("prw")
+    found = fingerprint(prw_root, adapter, {}, HashCache(None))
+    with pytest.raises(CatalogError, match=r"tcp://127\.0\.0\.1:9"):
+        ingest(prw_root, adapter, tmp_path / "x", found, name="prw", dask_address="tcp://127.0.0.1:9")
