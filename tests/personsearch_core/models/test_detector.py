@@ -29,7 +29,7 @@ def reference() -> RetinaNet:
         max_size=SIZE[1],
         score_thresh=0.0,
     )
-    network.head.classification_head.cls_logits.weight.data.mul_(30)
+    network.head.classification_head.cls_logits.weight.data.mul_(3)
     return network
 
 

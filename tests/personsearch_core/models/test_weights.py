@@ -33,7 +33,7 @@ def test_cocos_head_is_cut_to_the_person_row(tmp_path: Path) -> None:
     load_initial_weights(detector, str(tmp_path / "coco.pth"))
     images = torch.rand(1, 3, 128, 128)
     with torch.no_grad():
-        logits, deltas, maps = detector(images)
+        logits, deltas, _ = detector(images)
         features = list(coco.backbone(detector.normalise(images)).values())
         expected = coco.head(features)
     torch.testing.assert_close(logits, expected["cls_logits"][..., 1], rtol=1e-5, atol=1e-5)

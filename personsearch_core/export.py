@@ -1,0 +1,160 @@
+"""A trained joint model as one directory: to load in one call, or to run without this package.
+
+model.json           the ROI recipe, how images are prepared, where the model came from
+detector.safetensors, detector.json, branch.safetensors
+detector.pt2, branch.pt2      torch.export programs (`export_programs`)
+detector.onnx, branch.onnx    the same in ONNX
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from personsearch_core.data.decoding import PADDING_COLOUR
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.models.branch import Branch
+from personsearch_core.models.detection_loss import BOX_CODER
+from personsearch_core.models.detector import IMAGENET_MEAN, IMAGENET_STD, Detector
+from personsearch_core.models.search import PersonSearchNet
+from personsearch_core.models.trunk import shared_blocks
+from personsearch_core.models.weights import load_branch, load_detector, save_branch, save_detector
+from personsearch_core.pooling.rois import row_shape
+from personsearch_core.recipes import Compute, RoiRecipe
+
+FORMAT = 1
+DESCRIPTION = "model.json"
+BRANCH = "branch.safetensors"
+
+
+def save_model(
+    directory: Path,
+    detector: Detector,
+    branch: Branch,
+    roi: RoiRecipe,
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Write weights and recipes into `directory`, which is made.
+
+    provenance: anything that says where the model came from (keys of artifacts, configs, results), as JSON.
+    """
+    if branch.variant != roi.variant:
+        raise PersonSearchError(f"a branch of {branch.variant} does not go with ROIs of {roi.variant}")
+    directory.mkdir(parents=True, exist_ok=True)
+    save_detector(directory, detector)
+    save_branch(directory / BRANCH, branch)
+    model = detector.model
+    description = {
+        "format": FORMAT,
+        "roi": roi.model_dump(mode="json"),
+        "preprocessing": {
+            "input": "uint8 RGB, (batch, 3, height, width); values are normalised inside the network",
+            "width": model.image_width,
+            "height": model.image_height,
+            "resize": model.resize,
+            "placement": "top left; bilinear with antialiasing",
+            "padding_colour": PADDING_COLOUR,
+            "mean": IMAGENET_MEAN,
+            "std": IMAGENET_STD,
+        },
+        "provenance": dict(provenance or {}),
+    }
+    (directory / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+
+
+def load_model(directory: str | Path, compute: Compute | None = None) -> PersonSearchNet:
+    """The model that `save_model` wrote, on the CPU, ready to search."""
+    path = Path(directory) / DESCRIPTION
+    try:
+        description = json.loads(path.read_text())
+        roi = RoiRecipe.model_validate(description["roi"])
+        version = description["format"]
+    except (OSError, json.JSONDecodeError, KeyError, ValidationError) as error:
+        raise PersonSearchError(f"{path} does not describe an exported model: {error}") from error
+    if version != FORMAT:
+        raise PersonSearchError(f"{path} has format {version}; this version reads format {FORMAT}")
+    return PersonSearchNet(load_detector(directory), load_branch(Path(directory) / BRANCH), roi, compute)
+
+
+class DetectorGraph(nn.Module):
+    """uint8 images (B, 3, H, W) -> scores (B, A), boxes (B, A, 4) in input pixels, and the shared map.
+
+    Boxes are decoded and neither clipped nor suppressed: non-maximum suppression is the runtime's. Disj's
+    graph has no shared map.
+    """
+
+    anchors: Tensor
+
+    def __init__(self, detector: Detector, variant: str) -> None:
+        super().__init__()
+        self.detector = detector
+        self.shared_index = None if variant == "disj" else shared_blocks(variant) - 2
+        model = detector.model
+        anchors = detector.anchor_grid.anchors(model.image_height, model.image_width, torch.device("cpu"))
+        self.register_buffer("anchors", anchors)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        logits, deltas, maps = self.detector(images)
+        repeated = self.anchors.expand(deltas.shape[0], -1, -1)
+        boxes = BOX_CODER.decode_single(deltas.flatten(0, 1), repeated.flatten(0, 1)).view_as(deltas)
+        outputs = (torch.sigmoid(logits), boxes)
+        return outputs if self.shared_index is None else (*outputs, maps[self.shared_index])
+
+
+class BranchGraph(nn.Module):
+    """Pooled maps (N, C, h, w) float32, or crops (N, 3, h, w) uint8 -> what `Branch.describe` gives."""
+
+    def __init__(self, branch: Branch) -> None:
+        super().__init__()
+        self.branch = branch
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        return self.branch.describe(pooled)
+
+
+def export_programs(directory: Path, net: PersonSearchNet, *, onnx: bool = True) -> list[Path]:
+    """Write torch.export programs, and ONNX files beside them; batch sizes stay free. Returns the files.
+
+    ONNX needs the packages of the `export` extra. Expects a model in fp32 on the CPU.
+    """
+    if net.compute != Compute():
+        raise PersonSearchError("export a model in fp32, not compiled and not channels-last")
+    directory.mkdir(parents=True, exist_ok=True)
+    model, variant = net.detector.model, net.roi.variant
+    images = torch.zeros((2, 3, model.image_height, model.image_width), dtype=torch.uint8)
+    dtype = torch.uint8 if variant == "disj" else torch.float32
+    pooled = torch.zeros((2, *row_shape(net.roi, model)), dtype=dtype)
+    names = ["scores", "boxes", "shared"][: 2 if variant == "disj" else 3]
+    files = []
+    for name, graph, example, given, outputs in (
+        ("detector", DetectorGraph(net.detector, variant), images, "images", names),
+        ("branch", BranchGraph(net.branch), pooled, "pooled", ["embeddings"]),
+    ):
+        program = _exported(graph.eval(), example, given)
+        torch.export.save(program, directory / f"{name}.pt2")
+        files.append(directory / f"{name}.pt2")
+        if onnx:
+            path = directory / f"{name}.onnx"
+            torch.onnx.export(
+                program,
+                (),
+                path,
+                input_names=[given],
+                output_names=outputs,
+                external_data=False,
+                verbose=False,
+            )
+            files.append(path)
+    return files
+
+
+def _exported(graph: nn.Module, example: Tensor, name: str) -> ExportedProgram:
+    with torch.no_grad():
+        return torch.export.export(graph, (example,), dynamic_shapes={name: {0: Dim("batch", min=1)}})

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from personsearch_core.models.detector import build_detector
+from personsearch_core.pooling import detect_scenes, extract_shard, feature_rows
+from personsearch_core.recipes import DetectionsRecipe, FeaturesRecipe, RoiRecipe
+from tests.personsearch_core.scene_files import TINY, write_scenes
+
+
+@pytest.mark.parametrize("variant", ["j2", "j4", "disj"])
+def test_every_box_of_interest_is_described(tmp_path: Path, variant: str) -> None:
+    torch.manual_seed(0)
+    detector = build_detector(TINY).eval()
+    scenes = write_scenes(tmp_path, 5, people=2)
+    roi = RoiRecipe(variant=variant, roi_height=8, roi_width=4)  # type: ignore[arg-type]
+    dtype = "uint8" if variant == "disj" else "float32"
+    recipe = DetectionsRecipe(roi=roi, dtype=dtype, score_threshold=0.0, max_per_image=4, batch_images=2)  # type: ignore[arg-type]
+    found = list(detect_scenes(detector, recipe, scenes, [scene.boxes for scene in scenes]))
+    assert [people.image_id for people in found] == [scene.image_id for scene in scenes]
+    for people, scene in zip(found, scenes, strict=True):
+        assert len(people.boxes) == len(people.scores) == len(people.features) <= 4
+        assert (np.diff(people.scores) <= 0).all()
+        assert (people.boxes >= 0).all() and (people.boxes[:, 2] <= scene.width).all()
+        np.testing.assert_array_equal(people.extra_boxes, scene.boxes)
+    features = FeaturesRecipe(roi=roi, dtype=dtype, boxes="all", batch_images=2)  # type: ignore[arg-type]
+    model = None if variant == "disj" else detector
+    stored = extract_shard(model, features, scenes, feature_rows(features, scenes, model), 0)
+    described = np.concatenate([people.extra_features for people in found])
+    np.testing.assert_allclose(described, stored, rtol=1e-4, atol=1e-4)
+
+
+def test_the_trunk_runs_once_a_batch_and_extras_are_optional(tmp_path: Path) -> None:
+    detector = build_detector(TINY).eval()
+    passes = []
+    detector.backbone.body.conv1.register_forward_hook(lambda *_: passes.append(1))
+    recipe = DetectionsRecipe(roi=RoiRecipe(roi_height=8, roi_width=4), score_threshold=0.99, batch_images=2)
+    found = list(detect_scenes(detector, recipe, write_scenes(tmp_path, 5)))
+    assert len(passes) == 3
+    assert all(people.features.shape == (0, 128, 8, 4) for people in found)
+    assert all(people.extra_features.shape == (0, 128, 8, 4) for people in found)

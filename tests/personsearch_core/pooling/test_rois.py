@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from personsearch_core.boxes import place_image
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.pooling import clipped_rois, crop_people, pool_shared_map, roi_boxes, row_shape
+from personsearch_core.pooling.rois import to_stored
+from personsearch_core.recipes import RoiRecipe
+from tests.personsearch_core.scene_files import TINY
+
+
+def test_default_sizes_are_those_of_a_crop_at_the_stride() -> None:
+    assert [RoiRecipe(variant=v).roi_size for v in ("j2", "j3", "j4")] == [(64, 32), (32, 16), (16, 8)]
+    assert row_shape(RoiRecipe(variant="disj")) == (3, 256, 128)
+    assert row_shape(RoiRecipe(variant="j3"), TINY) == (128, 32, 16)
+
+
+def test_a_shared_row_needs_a_detector() -> None:
+    with pytest.raises(PersonSearchError, match="detector"):
+        row_shape(RoiRecipe(variant="j3"))
+
+
+def test_letterbox_and_stride_by_hand() -> None:
+    placement = place_image(1920, 1080, 640, 640)
+    rois = clipped_rois(np.array([[-90, 300, 600, 1200]], np.float32), 1920, 1080, RoiRecipe(variant="j3"))
+    np.testing.assert_allclose(rois, [[0, 300, 600, 1080]])
+    np.testing.assert_allclose(roi_boxes(rois, placement, RoiRecipe(variant="j3")), [[0, 12.5, 25, 45]])
+
+
+@given(st.integers(8, 60), st.integers(8, 40), st.floats(0, 0.9), st.floats(0, 0.9))
+def test_pooling_a_ramp_gives_the_coordinates_back(height: int, width: int, x: float, y: float) -> None:
+    """On a map whose value is the cell's own x (or y), each bin's mean is the place of its centre."""
+    ramp = torch.stack(torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")).float()[None]
+    roi = RoiRecipe(variant="j3", roi_height=4, roi_width=2, sampling_ratio=2)
+    x1, y1 = 1 + x * (width - 6), 1 + y * (height - 6)
+    box = np.array([[x1, y1, x1 + 3, y1 + 4]], np.float32)
+    pooled = pool_shared_map(ramp, [box], roi)[0]
+    np.testing.assert_allclose(pooled[0, :, 0], y1 + np.arange(4) + 0.5 - 0.5, atol=1e-4)
+    np.testing.assert_allclose(pooled[1, 0], x1 + (np.arange(2) + 0.5) * 1.5 - 0.5, atol=1e-4)
+
+
+def test_crops_show_the_person_at_full_resolution() -> None:
+    image = torch.zeros(3, 300, 400, dtype=torch.uint8)
+    image[0, 40:140, 100:150] = 255
+    crop = crop_people(image, np.array([[100, 40, 150, 140]], np.float32), RoiRecipe(variant="disj"))[0]
+    assert crop.shape == (3, 256, 128) and (crop[0] == 255).all() and not crop[1:].any()
+
+
+def test_a_crop_outside_the_image_is_a_pixel_of_its_border() -> None:
+    image = torch.full((3, 30, 40), 9, dtype=torch.uint8)
+    rois = clipped_rois(np.array([[50, 60, 70, 90]], np.float32), 40, 30, RoiRecipe(variant="disj"))
+    assert (crop_people(image, rois, RoiRecipe(variant="disj")) == 9).all()
+
+
+def test_values_beyond_float16_are_counted_and_refused() -> None:
+    with pytest.raises(PersonSearchError, match=r"shard 3: 2 pooled values do not fit float16"):
+        to_stored(torch.tensor([1.0, 7e4, -8e4]), "float16", "shard 3")
+    assert to_stored(torch.tensor([7e4]), "float32", "").dtype == np.float32

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.export import BranchGraph, DetectorGraph, export_programs, load_model, save_model
+from personsearch_core.models.branch import Branch, build_branch
+from personsearch_core.models.detector import Detector, build_detector
+from personsearch_core.models.search import PersonSearchNet
+from personsearch_core.recipes import BranchModel, RoiRecipe
+from tests.personsearch_core.scene_files import TINY
+
+
+def parts(variant: str) -> tuple[Detector, Branch, RoiRecipe]:
+    torch.manual_seed(0)
+    detector = build_detector(TINY).eval()
+    branch = build_branch(variant, TINY, BranchModel(embedding_dim=16), detector.state_dict()).eval()  # type: ignore[arg-type]
+    return detector, branch, RoiRecipe(variant=variant, roi_height=16, roi_width=8)  # type: ignore[arg-type]
+
+
+def test_a_saved_model_loads_in_one_call_and_searches_alike(tmp_path: Path) -> None:
+    detector, branch, roi = parts("j3")
+    save_model(tmp_path, detector, branch, roi, {"detector": "key"})
+    net = load_model(tmp_path)
+    images = [torch.randint(0, 256, (3, 80, 120), dtype=torch.uint8)]
+    expected = PersonSearchNet(detector, branch, roi).search(images, score_threshold=0.0)
+    (found,) = net.search(images, score_threshold=0.0)
+    np.testing.assert_array_equal(found.boxes, expected[0].boxes)
+    torch.testing.assert_close(found.embeddings, expected[0].embeddings, rtol=0, atol=0)
+    description = json.loads((tmp_path / "model.json").read_text())
+    assert description["provenance"] == {"detector": "key"}
+    assert description["preprocessing"]["width"] == 96
+
+
+def test_a_directory_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PersonSearchError, match="does not describe an exported model"):
+        load_model(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["j3", "disj"])
+def test_exported_graphs_equal_eager(tmp_path: Path, variant: str) -> None:
+    net = PersonSearchNet(*parts(variant))
+    export_programs(tmp_path, net)
+    images = torch.randint(0, 256, (3, 3, 64, 96), dtype=torch.uint8)
+    pooled = torch.rand(5, 128, 16, 8)
+    if variant == "disj":
+        pooled = torch.randint(0, 256, (5, 3, 16, 8), dtype=torch.uint8)
+    graphs = {
+        "detector": (DetectorGraph(net.detector, variant), images),
+        "branch": (BranchGraph(net.branch), pooled),
+    }
+    for name, (graph, given) in graphs.items():
+        with torch.no_grad():
+            expected = graph(given)
+            program = torch.export.load(tmp_path / f"{name}.pt2").module()(given)
+        session = onnxruntime.InferenceSession(tmp_path / f"{name}.onnx", providers=["CPUExecutionProvider"])
+        from_onnx = session.run(None, {session.get_inputs()[0].name: given.numpy()})
+        outputs = [expected] if isinstance(expected, torch.Tensor) else list(expected)
+        programs = [program] if isinstance(program, torch.Tensor) else list(program)
+        assert len(outputs) == len(programs) == len(from_onnx)
+        for eager, exported, onnx in zip(outputs, programs, from_onnx, strict=True):
+            torch.testing.assert_close(exported, eager, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(onnx, eager.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_reduced_model_is_not_exported(tmp_path: Path) -> None:
+    from personsearch_core.recipes import Compute
+
+    with pytest.raises(PersonSearchError, match="fp32"):
+        export_programs(tmp_path, PersonSearchNet(*parts("j3"), Compute(precision="bf16")))

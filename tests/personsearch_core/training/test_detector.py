@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from personsearch_core.data.sampling import TrainingEntry
+from personsearch_core.data.scenes import Scene
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.models.states import load_weights
+from personsearch_core.models.weights import load_detector
+from personsearch_core.recipes import (
+    Compute,
+    DetectorAugmentation,
+    DetectorModel,
+    DetectorRecipe,
+    DetectorTraining,
+    Schedule,
+)
+from personsearch_core.training.detector import train_detector
+from personsearch_core.training.loop import Interrupted, LoopSettings, NonFiniteError
+from tests.personsearch_core.scene_files import TINY, write_scenes
+
+PROJECT = Path(__file__).resolve().parents[3]
+TRAINING: dict[str, Any] = {"steps": 6, "batch_size": 4, "lr": 0.01, "schedule": Schedule(warmup_steps=2)}
+
+
+def recipe(model: DetectorModel = TINY, **training: Any) -> DetectorRecipe:
+    return DetectorRecipe(
+        model=model,
+        training=DetectorTraining(**{**TRAINING, **training}),
+        augmentation=DetectorAugmentation(scale_jitter=(0.8, 1.2), brightness=0.2),
+    )
+
+
+@pytest.fixture(scope="module")
+def entries(tmp_path_factory: pytest.TempPathFactory) -> list[TrainingEntry]:
+    root = tmp_path_factory.mktemp("train")
+    empty = write_scenes(root / "none", 1, people=0, source="a")
+    return [
+        TrainingEntry([*write_scenes(root / "a", 5), *empty], repeat=1),
+        TrainingEntry(write_scenes(root / "b", 4, source="b", seed=1), choose=3),
+    ]
+
+
+def weights(directory: Path) -> bytes:
+    return (directory / "detector.safetensors").read_bytes()
+
+
+def test_training_writes_what_it_promises(tmp_path: Path, entries: list[TrainingEntry]) -> None:
+    validation = [*entries[0].scenes[:2], *entries[1].scenes[:2]]
+    result = train_detector(recipe(keep="best"), entries, validation, tmp_path, device="cpu")
+    assert result.steps == 6 and result.images_per_epoch == {"a": 6, "b": 3}
+    history = pq.read_table(tmp_path / "history.parquet").to_pydict()
+    assert history["step"] == list(range(6))
+    drawn = np.array(history["images/a"]) + np.array(history["images/b"])
+    assert drawn.tolist() == [4] * 6
+    assert {"classification", "regression", "loss/a", "loss/b", "gradient_norm", "rate"} <= history.keys()
+    measured = [step for step, ap in enumerate(history["validation/coco_ap"]) if ap is not None]
+    assert measured == [2, 5]
+    assert {"validation/ap", "validation/a/coco_ap50", "validation/b/ap"} <= history.keys()
+    assert load_detector(tmp_path).model == TINY
+    assert (tmp_path / "detector_last.safetensors").is_file()
+    assert any((tmp_path / "logs").iterdir())
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path: Path, entries: list[TrainingEntry]) -> None:
+    calls = iter(range(100))
+    with pytest.raises(Interrupted):
+        train_detector(
+            recipe(), entries, [], tmp_path / "a", device="cpu", should_stop=lambda: next(calls) == 3
+        )
+    assert (tmp_path / "a" / "checkpoints").is_dir()
+    train_detector(recipe(), entries, [], tmp_path / "a", device="cpu")
+    train_detector(recipe(), entries, [], tmp_path / "b", device="cpu")
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    histories = [pq.read_table(tmp_path / part / "history.parquet") for part in "ab"]
+    assert histories[0].equals(histories[1])
+
+
+def test_a_damaged_checkpoint_is_refused_for_the_one_before(
+    tmp_path: Path, entries: list[TrainingEntry], caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = iter(range(100))
+    with pytest.raises(Interrupted):
+        train_detector(
+            recipe(),
+            entries,
+            [],
+            tmp_path / "a",
+            device="cpu",
+            settings=LoopSettings(checkpoint_steps=2),
+            should_stop=lambda: next(calls) == 5,
+        )
+    newest = max((tmp_path / "a" / "checkpoints").glob("*.pt"))
+    damaged = bytearray(newest.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    newest.write_bytes(damaged)
+    train_detector(recipe(), entries, [], tmp_path / "a", device="cpu")
+    train_detector(recipe(), entries, [], tmp_path / "b", device="cpu")
+    assert "is refused" in caplog.text
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+
+
+KILLED = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, {project!r})
+import torch
+torch.set_num_threads(1)
+from personsearch_core.training.loop import LoopSettings
+from tests.personsearch_core.scene_files import write_scenes
+from tests.personsearch_core.training.test_detector import recipe
+from personsearch_core.data.sampling import TrainingEntry
+from personsearch_core.training.detector import train_detector
+work = Path(sys.argv[1])
+entries = [TrainingEntry(write_scenes(work.parent / "scenes", 5), repeat=1)]
+train_detector(recipe(steps=int(sys.argv[2])), entries, [], work, device="cpu",
+    settings=LoopSettings(checkpoint_steps=1, progress_seconds=0),
+    progress=lambda done, total, **_: print(done, flush=True))
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED.format(project=str(PROJECT))]
+    with subprocess.Popen([*command, str(tmp_path / "a"), "8"], stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None
+        for line in killed.stdout:
+            if int(line) >= 4:
+                os.kill(killed.pid, signal.SIGKILL)
+                break
+    assert not (tmp_path / "a" / "detector.safetensors").exists()
+    subprocess.run([*command, str(tmp_path / "a"), "8"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, str(tmp_path / "b"), "8"], check=True, stdout=subprocess.DEVNULL)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+
+
+def test_accumulated_batches_are_one_large_batch(tmp_path: Path, entries: list[TrainingEntry]) -> None:
+    group = TINY.model_copy(update={"norm": "group"})
+    train_detector(recipe(group, steps=2), entries, [], tmp_path / "a", device="cpu")
+    small = recipe(group, steps=2, batch_size=2, accumulate=2)
+    train_detector(small, entries, [], tmp_path / "b", device="cpu")
+    one, other = (load_weights(tmp_path / part / "detector.safetensors") for part in "ab")
+    for name, tensor in one.items():
+        torch.testing.assert_close(other[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_gradients_of_one(tmp_path: Path, entries: list[TrainingEntry]) -> None:
+    """An odd batch gives the processes unequal shares."""
+    wanted = recipe(TINY.model_copy(update={"norm": "group"}), steps=2, batch_size=3)
+    validation = list(entries[0].scenes[:3])
+    seen: list[int] = []
+    together = train_detector(
+        wanted, entries, validation, tmp_path / "two", device="cpu", devices=2,
+        progress=lambda done, total, **_: seen.append(done),
+    )  # fmt: skip
+    alone = train_detector(wanted, entries, validation, tmp_path / "one", device="cpu")
+    one, two = (load_weights(tmp_path / part / "detector.safetensors") for part in ("one", "two"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-6)
+    assert seen[-1] == 2
+    assert together.metrics.keys() == alone.metrics.keys()
+    assert together.metrics["loss"] == pytest.approx(alone.metrics["loss"], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_processes_stop_together_and_go_on(tmp_path: Path, entries: list[TrainingEntry]) -> None:
+    wanted = recipe(TINY.model_copy(update={"norm": "group"}), steps=2000)
+    with pytest.raises(Interrupted, match="of 2000 steps"):
+        train_detector(
+            wanted, entries, [], tmp_path, device="cpu", devices=2,
+            should_stop=lambda: (tmp_path / "history.jsonl").exists(),
+        )  # fmt: skip
+    assert list((tmp_path / "checkpoints").glob("*.pt"))
+
+
+def test_processes_on_a_cpu_refuse_batch_norm(tmp_path: Path, entries: list[TrainingEntry]) -> None:
+    with pytest.raises(PersonSearchError, match="norm: batch cannot be synchronised"):
+        train_detector(recipe(), entries, [], tmp_path, device="cpu", devices=2)
+
+
+def test_more_devices_than_images_are_refused(tmp_path: Path, entries: list[TrainingEntry]) -> None:
+    with pytest.raises(PersonSearchError, match="8 devices cannot share a batch of 4"):
+        train_detector(recipe(), entries, [], tmp_path, devices=8)
+
+
+def test_keeping_the_best_needs_validation(tmp_path: Path, entries: list[TrainingEntry]) -> None:
+    with pytest.raises(PersonSearchError, match="keep: best needs validation"):
+        train_detector(recipe(keep="best"), entries, [], tmp_path)
+
+
+def test_a_non_finite_loss_names_the_images(tmp_path: Path, entries: list[TrainingEntry]) -> None:
+    with pytest.raises(NonFiniteError, match="the batch holds images"):
+        train_detector(
+            recipe(lr=1e30, schedule=Schedule(kind="constant")), entries, [], tmp_path, device="cpu"
+        )
+    assert "images a" in (tmp_path / "non_finite_batch.txt").read_text()
+
+
+def test_out_of_memory_says_what_to_change(
+    tmp_path: Path, entries: list[TrainingEntry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from personsearch_core.models.detector import Detector
+
+    def exhausted(*_: Any) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 20 GiB")
+
+    monkeypatch.setattr(Detector, "losses", exhausted)
+    with pytest.raises(PersonSearchError, match=r"training\.batch_size \(4\).*training\.accumulate"):
+        train_detector(recipe(), entries, [], tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_reduced_precision_trains(tmp_path: Path, entries: list[TrainingEntry], precision: str) -> None:
+    compute = Compute(precision=precision, channels_last=True)  # type: ignore[arg-type]
+    wanted = recipe(steps=3).model_copy(update={"compute": compute})
+    result = train_detector(wanted, entries, [], tmp_path, device="cpu")
+    assert 0 < result.metrics["loss"] < 10
+
+
+def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
+    scenes = write_scenes(tmp_path / "s", 3)
+    Path(scenes[1].path).write_bytes(b"")
+    with pytest.raises(PersonSearchError, match=r"a1\.png"):
+        train_detector(recipe(), [TrainingEntry(scenes, repeat=1)], [], tmp_path / "w", device="cpu")
+
+
+def test_jobs_carry_scenes_unchanged(entries: list[TrainingEntry]) -> None:
+    from personsearch_core.training.distributed import _scene_as_json, _scene_from_json
+
+    scene = entries[0].scenes[0]
+    again: Scene = _scene_from_json(json.loads(json.dumps(_scene_as_json(scene))))
+    np.testing.assert_array_equal(again.boxes, scene.boxes)
+    assert (again.image_id, again.person_ids, again.box_ids) == (
+        scene.image_id,
+        scene.person_ids,
+        scene.box_ids,
+    )
