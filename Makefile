@@ -29,7 +29,10 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)
-	$(BIN)/personsearch benchmark all
+	$(BIN)/personsearch benchmark store
+	$(BIN)/personsearch benchmark reid
+	$(BIN)/personsearch benchmark speed
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.evaluation
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
