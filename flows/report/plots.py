@@ -113,7 +113,7 @@ def history_plot(
         for boundary in boundaries:
             axes.axvline(boundary, color=INK, linestyle=":", linewidth=1)
         if log_y:
-            axes.set_yscale("log")
+            axes.set_yscale("log", nonpositive="mask")
             axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.yaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
