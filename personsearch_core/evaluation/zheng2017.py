@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from personsearch_core.errors import PersonSearchError
-from personsearch_core.evaluation.matching import expand_ranges, iou
+from personsearch_core.evaluation.matching import expand_ranges, iou, keep_by_score
 from personsearch_core.evaluation.records import (
     UNLABELLED,
     BoolArray,
@@ -96,12 +96,7 @@ def evaluate_zheng2017(
     labelling again when thresholds are swept: it depends on all detections, not on which are ranked.
     """
     labels = labels if labels is not None else label_detections(detections, truth)
-    if keep is None:
-        keep = (
-            np.arange(len(detections))
-            if score_threshold is None
-            else np.flatnonzero(detections.scores >= score_threshold)
-        )
+    keep = keep if keep is not None else keep_by_score(detections, score_threshold)
     ranked = np.sort(keep[np.isin(labels.person[keep], (JUNK, UNLABELLED), invert=True)])
     ranked_person, ranked_camera = labels.person[ranked], cameras[detections.image[ranked]]
     n_truths = _denominators(detections, queries, truth, cameras, labels)

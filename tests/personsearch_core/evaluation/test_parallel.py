@@ -27,7 +27,7 @@ def client() -> Iterator[distributed.Client]:
 
 def test_workers_compute_the_same_numbers_in_a_gallery_of_100_000_images(client: distributed.Client) -> None:
     rng = np.random.default_rng(0)
-    problem = prw_like(rng, MANY_IMAGES, n_detections=3 * MANY_IMAGES, n_queries=150, dimensions=32)
+    problem = prw_like(rng, MANY_IMAGES, n_detections=3 * MANY_IMAGES, n_queries=100, dimensions=16)
     assert len(query_blocks(prw_task(*problem))) > 1
     alone = evaluate_prw(*problem)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
