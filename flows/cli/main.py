@@ -23,6 +23,8 @@ _COMMANDS = {
     "run": "flows.cli.run",
     "plan": "flows.cli.run",
     "demo": "flows.cli.demo",
+    "search": "flows.cli.search",
+    "export": "flows.cli.search",
     "sweep": "flows.cli.sweep",
     "status": "flows.cli.status",
 }

@@ -1,0 +1,149 @@
+"""`personsearch search` and `personsearch export`: the finished model at work, and on its way elsewhere."""
+
+from __future__ import annotations
+
+import json as json_format
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.cli.run import ConfigPath, Overrides, Store
+from flows.errors import ConfigError
+from flows.finished import finished_model
+
+if TYPE_CHECKING:
+    from personsearch_core.models.search import PersonSearchNet
+
+app = typer.Typer()
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+
+Model = Annotated[
+    Path,
+    typer.Argument(help="A config whose run is finished, or a folder written by `export`.", metavar="MODEL"),
+]
+
+
+@app.command()
+def search(
+    model: Model,
+    gallery: Annotated[list[Path], typer.Argument(help="Scene images, or folders of them.")],
+    query: Annotated[Path, typer.Option(help="The image that shows the person.")],
+    box: Annotated[
+        str | None,
+        typer.Option(metavar="X1,Y1,X2,Y2", help="Around the person, in pixels; by default the image."),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many matches to give.")] = 10,
+    score_threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score of a detection.")] = 0.5,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+    overrides: Overrides = None,
+    store: Store = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the matches as data.")
+    ] = None,
+) -> None:
+    """Find the person in a box of one image in other scene images, most similar first."""
+    scenes = list(_images(gallery))
+    net = _load(model, overrides or (), store, device)
+    matches = find_person(net, query, _parse_box(box), scenes, score_threshold)[:top]
+    if json is not None:
+        json.write_text(json_format.dumps(matches, indent=1) + "\n")
+    table = Table("rank", "similarity", "score", "box", "image", box=None, pad_edge=False)
+    for rank, match in enumerate(matches, 1):
+        corners = ", ".join(f"{value:.0f}" for value in match["box"])
+        table.add_row(
+            str(rank), f"{match['similarity']:.3f}", f"{match['score']:.2f}", corners, match["image"]
+        )
+    console = Console(soft_wrap=True)
+    console.print(table if matches else f"nobody was detected in {len(scenes)} images")
+
+
+@app.command()
+def export(
+    config: ConfigPath,
+    folder: Annotated[Path, typer.Argument(help="Where the model goes.", metavar="FOLDER")],
+    programs: Annotated[
+        bool,
+        typer.Option("--programs", help="Also torch.export programs and ONNX files of detector and branch."),
+    ] = False,
+    overrides: Overrides = None,
+    store: Store = None,
+) -> None:
+    """Write a config's finished model as one folder of safetensors and JSON."""
+    from personsearch_core.export import export_programs, save_model
+
+    finished = finished_model(config, overrides or (), store)
+    net = finished.load("cpu")
+    save_model(folder, net.detector, net.branch, net.roi, finished.provenance())
+    files = export_programs(folder, net) if programs else []
+    typer.echo(f"wrote the model to {folder}" + "".join(f"\n  {path.name}" for path in files))
+
+
+def find_person(
+    net: PersonSearchNet,
+    query: Path,
+    box: Sequence[float] | None,
+    scenes: Sequence[Path],
+    score_threshold: float,
+) -> list[dict[str, Any]]:
+    """Everybody detected in the scenes, most similar to the query first: image, box, score, similarity.
+
+    `box` is (x1, y1, x2, y2) in pixels of the query image; None is the whole image. Images are opened one by
+    one. Raises PersonSearchError for an image that cannot be read, ConfigError for a box outside its image.
+    """
+    import numpy as np
+
+    from personsearch_core.data.decoding import read_image
+
+    image = read_image(query)
+    height, width = image.shape[-2:]
+    corners = list(box) if box is not None else [0.0, 0.0, float(width), float(height)]
+    if not (
+        corners[0] < min(corners[2], width) and corners[1] < min(corners[3], height) and min(corners[2:]) > 0
+    ):
+        raise ConfigError(f"--box {corners} has no area inside {query}, which is {width}x{height} pixels")
+    wanted = net.search([image], [np.array([corners], np.float32)])[0].embeddings[0]
+    matches = []
+    for path in scenes:
+        people = net.search([read_image(path)], score_threshold=score_threshold)[0]
+        similarity = (people.embeddings @ wanted).tolist()
+        for own, score, value in zip(people.boxes.tolist(), people.scores.tolist(), similarity, strict=True):
+            matches.append({"image": str(path), "box": own, "score": score, "similarity": value})
+    return sorted(matches, key=lambda match: -match["similarity"])
+
+
+def _load(model: Path, overrides: Sequence[str], store: str | None, device: str) -> PersonSearchNet:
+    if not model.is_dir():
+        return finished_model(model, overrides, store).load(device)
+    from flows.stages.models import stage_device
+    from personsearch_core.export import load_model
+
+    return load_model(model).to(stage_device({"device": device}))
+
+
+def _images(places: Sequence[Path]) -> Iterator[Path]:
+    for place in places:
+        found = (
+            sorted(p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            if place.is_dir()
+            else [place]
+        )
+        if not found or not found[0].is_file():
+            raise ConfigError(f"{place} is neither an image nor a folder of images")
+        yield from found
+
+
+def _parse_box(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        corners = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--box wants X1,Y1,X2,Y2 in pixels, not {text!r}") from error
+    if len(corners) != 4:
+        raise ConfigError(f"--box wants four numbers X1,Y1,X2,Y2, not {text!r}")
+    return corners

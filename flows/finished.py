@@ -1,0 +1,66 @@
+"""The finished model of a config: what a search or an export starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.config import Config, load_config
+from flows.errors import ConfigError
+from flows.plan import Selection, make_plan, select
+from flows.stages.building import build_stages
+from storage.artifacts import Artifact
+from storage.opening import open_store
+
+if TYPE_CHECKING:
+    from personsearch_core.models.search import PersonSearchNet
+
+
+@dataclass(frozen=True)
+class FinishedModel:
+    """A config's detector and branch, both made."""
+
+    config: Config
+    detector: Artifact
+    reid: Artifact
+
+    def load(self, device: str = "auto") -> PersonSearchNet:
+        """Detector and branch as one network, on the device."""
+        from flows.stages.models import stage_device
+        from flows.stages.reid import TRAINED
+        from personsearch_core.models.search import PersonSearchNet
+        from personsearch_core.models.weights import load_branch, load_detector
+
+        net = PersonSearchNet(
+            load_detector(self.detector.path), load_branch(self.reid.path / TRAINED), self.config.roi_recipe()
+        )
+        return net.to(stage_device({"device": device}))
+
+    def provenance(self) -> dict[str, Any]:
+        """Keys and figures of what it was made from."""
+        made = {"detector": self.detector.manifest, "reid": self.reid.manifest}
+        return {
+            name: {
+                "key": manifest.key,
+                "content_digest": manifest.content_digest,
+                "created": manifest.created,
+            }
+            for name, manifest in made.items()
+        }
+
+
+def finished_model(
+    config_path: Path, overrides: Sequence[str] = (), store: str | None = None
+) -> FinishedModel:
+    """The model that a config's run made. Raises ConfigError when it is not made yet."""
+    config = load_config(config_path, overrides, store=store)
+    stages, _ = select(build_stages(config), Selection(until="reid"))
+    plan = {planned.stage.name: planned for planned in make_plan(stages, open_store(config.store))}
+    for name in ("detector", "reid"):
+        if plan[name].artifact is None:
+            raise ConfigError(f"{name} is not made yet; run first: personsearch run {config_path}")
+    detector, reid = plan["detector"].artifact, plan["reid"].artifact
+    assert detector is not None and reid is not None
+    return FinishedModel(config, detector, reid)
