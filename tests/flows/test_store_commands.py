@@ -1,0 +1,169 @@
+"""`personsearch store` and `personsearch status` on small stores."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli.main import app
+from flows.config import load_config
+from flows.errors import ConfigError
+from flows.making import make_in_process
+from flows.plan import Selection, resolve, select
+from flows.records import RunRecord, is_running, new_record_path, read_records
+from flows.stages.building import build_stages
+from storage.artifacts import Artifact, LocalStore
+from storage.errors import StorageError
+from storage.manifest import Identity
+from tests.end_to_end.tiny import draw_tiny_data, write_tiny_config
+from tests.storage.making import make_artifact, name_of
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "store")
+
+
+@pytest.fixture
+def chain(store: LocalStore) -> list[Artifact]:
+    features = make_artifact(store, "features")
+    return [features, make_artifact(store, "reid", sources=(features,))]
+
+
+def call(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(each) for each in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_ls_and_show(store: LocalStore, chain: list[Artifact]) -> None:
+    call("store", "tag", "reid/", "good", "--store", store)
+    listed = call("store", "ls", "--store", store)
+    assert "2 artifacts" in listed and "good" in listed
+    as_data = [json.loads(line) for line in call("store", "ls", "--json", "--store", store).splitlines()]
+    assert [(each["kind"], each["tags"]) for each in as_data] == [("features", []), ("reid", ["good"])]
+    shown = json.loads(call("store", "show", "features/", "--store", store))
+    assert shown["used_by"] == [name_of(chain[1])]
+    assert shown["recipe"] == {"seed": 0} and "nested/data.bin" in shown["files"]
+
+
+def test_verify_names_what_is_damaged(store: LocalStore, chain: list[Artifact]) -> None:
+    assert "2 artifacts are whole" in call("store", "verify", "--store", store)
+    data = chain[0].path / "nested" / "data.bin"
+    stat = data.stat()
+    data.write_bytes(b"rowz")
+    os.utime(data, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    result = CliRunner().invoke(app, ["store", "verify", "--store", str(store)])
+    assert isinstance(result.exception, StorageError) and "1 of 2 artifacts" in str(result.exception)
+    assert f"features/{chain[0].key[:12]}: nested/data.bin does not hold to its digest" in result.output
+    assert "1 artifacts are whole" in call("store", "verify", "reid/", "--store", store)
+
+
+def test_invalidate_says_what_depends_on_it(store: LocalStore, chain: list[Artifact]) -> None:
+    assert "would delete" in call("store", "invalidate", "features/", "--dry-run", "--store", store)
+    assert store.find("features", chain[0].key) is not None
+    said = call("store", "invalidate", "features/", "--store", store)
+    assert f"reid/{chain[1].key[:12]}" in said
+    assert store.find("features", chain[0].key) is None and store.find("reid", chain[1].key) is not None
+
+
+def test_gc_says_the_bytes_and_deletes_only_when_told(store: LocalStore, chain: list[Artifact]) -> None:
+    with pytest.raises(ConfigError, match="nothing would be kept"):
+        call("store", "gc", "--store", store)
+    call("store", "tag", "features/", "kept", "--store", store)
+    said = call("store", "gc", "--store", store)
+    assert f"reid/{chain[1].key[:12]}" in said and "1 would be deleted" in said
+    assert store.find("reid", chain[1].key) is not None
+    assert "1 deleted" in call("store", "gc", "--delete", "--store", store)
+    assert list(store.keys()) == [("features", chain[0].key)]
+
+
+def test_export_and_import_bring_what_is_behind_an_artifact(
+    store: LocalStore, chain: list[Artifact], tmp_path: Path
+) -> None:
+    other, third = LocalStore(tmp_path / "other"), LocalStore(tmp_path / "third")
+    assert "2 artifacts copied" in call("store", "export", "reid/", "--to", other, "--store", store)
+    assert other.find("features", chain[0].key) is not None
+    assert "1 artifacts copied" in call(
+        "store", "import", "reid/", "--alone", "--from", other, "--store", third
+    )
+    assert list(third.keys()) == [("reid", chain[1].key)]
+
+
+def test_a_store_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="there is no store at"):
+        call("store", "ls", "--store", tmp_path / "absent")
+
+
+def test_a_config_keeps_what_it_reaches(tmp_path: Path) -> None:
+    draw_tiny_data(tmp_path)
+    config = write_tiny_config(tmp_path, ".")
+    store = LocalStore(tmp_path / "store")
+    made = make_first_stage(config, store)
+    stale = make_artifact(store, "reid")
+    said = call("store", "gc", "--keep", config, "--delete", "--store", store)
+    assert "not made yet: ingest:tracks, detector" in said and stale.key[:12] in said
+    assert list(store.keys()) == [("ingest", made.key)]
+    with pytest.raises(ConfigError, match=r"detector of .* is not made"):
+        call("store", "invalidate", "detector", "--config", config)
+    with pytest.raises(ConfigError, match="no stage 'nothing'"):
+        call("store", "invalidate", "nothing", "--config", config)
+    call("store", "invalidate", "ingest:scenes", "--config", config)
+    assert list(store.keys()) == []
+
+
+def make_first_stage(config: Path, store: LocalStore) -> Artifact:
+    stages, _ = select(build_stages(load_config(config)), Selection(until="ingest"))
+    planned = resolve(stages[0], store, {}, frozenset())
+    return make_in_process(planned, store, {}, on_progress=lambda *a, **k: None)
+
+
+def test_status_says_what_exists_runs_and_failed(store: LocalStore, chain: list[Artifact]) -> None:
+    failed = record(store, pid=os.getpid(), error="reid: row 3 is damaged", finished=True)
+    dead = record(store, pid=2**22 + 1)
+    mine = record(store, pid=os.getpid())
+    identity = Identity(kind="gallery", version=1, recipe={}, inputs={})
+    with store.making(identity):
+        found: dict[str, Any] = json.loads(call("status", "--json", "--store", store))
+        text = call("status", "--store", store)
+    assert found["kinds"]["reid"]["artifacts"] == 1
+    assert [(each["artifact"], each["pid"]) for each in found["making"]] == [
+        (f"gallery/{identity.key}", os.getpid())
+    ]
+    states = {run["record"]: run["state"] for run in found["runs"]}
+    assert states == {str(failed.path): "failed", str(dead.path): "was killed", str(mine.path): "runs"}
+    assert "reid: row 3 is damaged" in text and "its log: /the/log" in text
+    assert [area["artifact"] for area in json.loads(call("status", "--json", "--store", store))["unfinished"]]
+
+
+def test_a_run_of_another_host_or_of_a_reused_process_number(store: LocalStore) -> None:
+    elsewhere = record(store, pid=2**22 + 1)
+    elsewhere.host = f"not-{socket.gethostname()}"
+    assert is_running(elsewhere)
+    reused = record(store, pid=os.getpid())
+    reused.started = "2001-01-01T00:00:00+00:00"
+    assert not is_running(reused)
+
+
+def test_a_damaged_record_is_left_out(store: LocalStore) -> None:
+    good = record(store, pid=os.getpid())
+    (good.path.parent / "0.json").write_text("{")
+    (good.path.parent / "1.json").write_text('{"other": 1}')
+    assert [each.path for each in read_records(store.root)] == [good.path]
+
+
+def record(store: LocalStore, *, pid: int, error: str | None = None, finished: bool = False) -> RunRecord:
+    made = RunRecord(new_record_path(store.root), "a.yaml", pid=pid)
+    if error is not None:
+        made.stages.append({"stage": "reid", "state": "failed", "key": "k", "log": "/the/log"})
+        made.error = error
+    if finished:
+        made.end()
+    made.write()
+    return made

@@ -1,0 +1,150 @@
+"""Garbage collection keeps what is reached, and an interrupted one leaves nothing broken."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from storage.artifacts import Artifact, LocalStore
+from storage.errors import StorageError
+from storage.gc import collect, find_garbage
+from storage.listing import list_entries, resolve_name, with_followers
+from storage.manifest import Identity
+from storage.tags import remove_tag, set_tag, tags
+from tests.storage.making import make_artifact, name_of
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "store")
+
+
+@pytest.fixture
+def chain(store: LocalStore) -> list[Artifact]:
+    """ingest -> features -> reid, and a second reid from the same features."""
+    ingest = make_artifact(store, "ingest")
+    features = make_artifact(store, "features", sources=(ingest,))
+    return [ingest, features, *(make_artifact(store, "reid", seed, sources=(features,)) for seed in (1, 2))]
+
+
+def names(store: LocalStore) -> set[str]:
+    return {entry.name for entry in list_entries(store)}
+
+
+def test_what_a_kept_artifact_was_made_from_stays(store: LocalStore, chain: list[Artifact]) -> None:
+    ingest, features, first, second = chain
+    garbage = find_garbage(store, [name_of(first)])
+    assert [entry.name for entry in garbage.artifacts] == [name_of(second)]
+    assert garbage.kept == 3 and garbage.size > 0
+    assert names(store) == {name_of(each) for each in chain}
+    collect(store, garbage)
+    assert names(store) == {name_of(each) for each in (ingest, features, first)}
+    assert all(store.find(each.kind, each.key) for each in (ingest, features, first))
+
+
+def test_a_tag_keeps_until_it_is_taken_back(store: LocalStore, chain: list[Artifact]) -> None:
+    set_tag(store, "good", name_of(chain[3]))
+    assert [entry.name for entry in find_garbage(store, []).artifacts] == [name_of(chain[2])]
+    remove_tag(store, "good")
+    assert len(find_garbage(store, []).artifacts) == 4 and tags(store) == {}
+    with pytest.raises(StorageError, match="no tag 'good'; it has: none"):
+        remove_tag(store, "good")
+    with pytest.raises(StorageError, match="cannot be a tag"):
+        set_tag(store, "../escape", name_of(chain[0]))
+
+
+def test_unfinished_work_goes_unless_it_is_asked_for_or_being_made(store: LocalStore) -> None:
+    identity = Identity(kind="reid", version=1, recipe={}, inputs={})
+    with store.making(identity) as work:
+        (work.path / "half").write_bytes(b"1234")
+        assert find_garbage(store, []).work_areas == ()
+    assert [folder.size for folder in find_garbage(store, []).work_areas] == [4]
+    assert find_garbage(store, [f"reid/{identity.key}"]).work_areas == ()
+    collect(store, find_garbage(store, []))
+    assert list(store.work_areas()) == []
+
+
+def test_what_is_being_made_again_is_no_garbage(store: LocalStore, chain: list[Artifact]) -> None:
+    with store.making(chain[2].manifest.identity, again=True):
+        assert name_of(chain[2]) not in {entry.name for entry in find_garbage(store, []).artifacts}
+
+
+def test_what_was_set_aside_or_half_deleted_goes(store: LocalStore, chain: list[Artifact]) -> None:
+    store.set_aside("reid", chain[3].key, "a test")
+    half = store.removed_path / "reid-x-0"
+    half.mkdir(parents=True)
+    (half / "rest").write_bytes(b"12")
+    garbage = find_garbage(store, [name_of(chain[2])])
+    assert garbage.artifacts == () and len(garbage.set_aside) == 2
+    collect(store, garbage)
+    assert find_garbage(store, [name_of(chain[2])]).set_aside == ()
+
+
+def test_kill_9_in_the_middle_leaves_whole_artifacts_only(store: LocalStore, tmp_path: Path) -> None:
+    made = [make_artifact(store, "features", seed, content=b"x" * 2000) for seed in range(60)]
+    script = textwrap.dedent(f"""
+        from pathlib import Path
+        from storage.artifacts import LocalStore
+        from storage.gc import collect, find_garbage
+        store = LocalStore(Path({str(store.root)!r}))
+        garbage = find_garbage(store, [])
+        print("begins", flush=True)
+        collect(store, garbage)
+    """)
+    collector = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert collector.stdout is not None and collector.stdout.readline() == b"begins\n"
+    while len(list((store.root / "features").iterdir())) > 45:
+        time.sleep(0)
+    os.kill(collector.pid, signal.SIGKILL)
+    collector.wait()
+    left = names(store)
+    assert 0 < len(left) < 60
+    for artifact in made:
+        whole = store.find(artifact.kind, artifact.key) is not None
+        assert whole == (name_of(artifact) in left) == store.path_of(artifact.kind, artifact.key).exists()
+    collect(store, find_garbage(store, []))
+    assert names(store) == set() and find_garbage(store, []).size == 0
+
+
+def test_names_may_be_shortened_but_not_to_several(store: LocalStore, chain: list[Artifact]) -> None:
+    entries = list_entries(store)
+    assert resolve_name(entries, "ingest/").key == chain[0].key
+    assert resolve_name(entries, chain[1].key[:10]).kind == "features"
+    with pytest.raises(StorageError, match="not one artifact but 2"):
+        resolve_name(entries, "reid/")
+    with pytest.raises(StorageError, match="no artifact 'gallery/1'"):
+        resolve_name(entries, "gallery/1")
+
+
+def test_followers_are_all_that_was_made_from_it(store: LocalStore, chain: list[Artifact]) -> None:
+    entries = list_entries(store)
+    assert with_followers(entries, [name_of(chain[0])]) == {name_of(each) for each in chain}
+    assert with_followers(entries, [name_of(chain[2])]) == {name_of(chain[2])}
+
+
+def test_a_damaged_manifest_is_listed_nowhere_and_breaks_nothing(
+    store: LocalStore, chain: list[Artifact]
+) -> None:
+    (chain[3].path / "manifest.json").write_text("{")
+    assert names(store) == {name_of(each) for each in chain[:3]}
+
+
+def test_ten_thousand_artifacts_are_listed_and_collected_in_a_second(store: LocalStore) -> None:
+    model = make_artifact(store, "features")
+    text = (model.path / "manifest.json").read_text()
+    for number in range(10_000):
+        key = f"{number:032x}"
+        folder = store.path_of("features", key)
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(text.replace(model.key, key))
+    started = time.process_time()
+    garbage = find_garbage(store, [name_of(model)])
+    assert time.process_time() - started <= 1.0
+    assert len(garbage.artifacts) == 10_000
