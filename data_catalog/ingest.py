@@ -18,7 +18,7 @@ from data_catalog.counts import count_rows
 from data_catalog.errors import CatalogError
 from data_catalog.hash_cache import HashCache
 from data_catalog.images import Unreadable, image_size
-from data_catalog.parallel import map_chunks
+from data_catalog.parallel import map_chunks, read_ahead
 from data_catalog.paths import path_fault
 from data_catalog.query_boxes import join_queries
 from data_catalog.reuse import keep_unchanged, merged, unit_digest, write_units
@@ -124,7 +124,7 @@ def ingest(
     fresh = units if kept is None else [unit for unit in units if unit.source not in kept.sources]
     chunks = [fresh[i : i + UNITS_A_CHUNK] for i in range(0, len(fresh), UNITS_A_CHUNK)]
     read = partial(read_units, adapter, root, options=options, use=use)
-    parts = _followed(map_chunks(read, chunks, dask_address), len(fresh), progress)
+    parts = _followed(read_ahead(map_chunks(read, chunks, dask_address)), len(fresh), progress)
     if kept is not None:
         parts = iter([merged(kept, list(parts), units)])
     with SnapshotWriter(work, name) as writer:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from data_catalog.errors import CatalogError
 
@@ -42,6 +42,16 @@ def map_chunks(
             for offset, parts in enumerate(dask.compute(*tasks, **options)):
                 for part in parts:
                     yield start + offset, part
+
+
+def read_ahead(parts: Iterator[Part]) -> Iterator[Part]:
+    """The parts, the next one being made in a thread while the consumer works on the last."""
+    end = object()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pending = pool.submit(next, parts, end)
+        while (part := pending.result()) is not end:
+            pending = pool.submit(next, parts, end)
+            yield cast(Part, part)
 
 
 def _parts(read: Callable[[Chunk], Iterator[Part]], chunk: Chunk) -> list[Part]:

@@ -198,7 +198,7 @@ def test_a_running_dask_scheduler_reads(prw_root: Path, ingest_into: Any, tmp_pa
     alone = ingest_into(prw_root, "prw")
     adapter = load_adapter("prw")
     found = fingerprint(prw_root, adapter, {}, HashCache(None))
-    with LocalCluster(n_workers=1, threads_per_worker=2, processes=True, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=2, processes=True, dashboard_address=":0") as cluster:
         work = tmp_path / "on-dask"
         ingest(prw_root, adapter, work, found, name="prw", dask_address=cluster.scheduler_address)
     for name in ("images", "boxes", "queries"):
