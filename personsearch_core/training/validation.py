@@ -42,7 +42,7 @@ def validate_detector(
     was_training = detector.training
     detector.eval()
     own = range(group.rank, len(scenes), group.count)
-    share = _detect(detector, [scenes[i] for i in own], compute)
+    share = detect_boxes(detector, [scenes[i] for i in own], compute)
     found = dict(group.gather(list(zip(own, share, strict=True))))
     detector.train(was_training)
     metrics = _scores([found[i] for i in range(len(scenes))], scenes, "validation/")
@@ -53,7 +53,8 @@ def validate_detector(
     return metrics
 
 
-def _detect(detector: Detector, scenes: Sequence[Scene], compute: Compute) -> Iterator[Found]:
+def detect_boxes(detector: Detector, scenes: Sequence[Scene], compute: Compute) -> Iterator[Found]:
+    """Detections of each scene, in order; images are decoded ahead. The detector is in evaluation mode."""
     device = model_device(detector)
 
     def read(scene: Scene) -> tuple[Tensor, Placement]:

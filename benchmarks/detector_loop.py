@@ -1,0 +1,235 @@
+"""Our detector loops against torchvision's reference loops, in one run.
+
+Training and inference of the same RetinaNet on the same JPEG files, decoding included. torchvision's side is
+its reference engine reduced to what is timed: a Dataset of Pillow images, a DataLoader, its RetinaNet, and a
+loss read back at every step. The two take turns, and medians are compared.
+
+    python -m benchmarks.detector_loop [--size 640] [--batch 4] [--steps 4] [--rounds 3] [--json OUT]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision.models.detection import RetinaNet, retinanet_resnet50_fpn
+from torchvision.transforms.v2 import functional as F
+
+from personsearch_core.data.loader import load_batch
+from personsearch_core.data.sampling import TrainingEntry, TrainingStream
+from personsearch_core.data.scenes import Scene
+from personsearch_core.models.compute import arrange, prepare
+from personsearch_core.models.detector import build_detector
+from personsearch_core.recipes import Compute, DetectorModel, DetectorRecipe, DetectorTraining, Schedule
+from personsearch_core.training.detector import train_detector
+from personsearch_core.training.optimisation import autocast
+from personsearch_core.training.validation import detect_boxes
+
+PEOPLE = 8
+BEST = {
+    "cpu": Compute(precision="bf16", channels_last=True),
+    "cuda": Compute(precision="bf16", channels_last=True),
+}
+
+
+class ReferenceDataset(Dataset[tuple[torch.Tensor, dict[str, torch.Tensor]]]):
+    """As torchvision's references read detection data: Pillow, a float tensor, a flip by chance."""
+
+    def __init__(self, scenes: Sequence[Scene]) -> None:
+        self.scenes = scenes
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        scene = self.scenes[index]
+        image = F.to_dtype(F.pil_to_tensor(Image.open(scene.path).convert("RGB")), torch.float32, scale=True)
+        boxes = torch.from_numpy(scene.boxes)
+        if torch.rand(()) < 0.5:
+            image = F.horizontal_flip(image)
+            boxes = torch.stack(
+                [scene.width - boxes[:, 2], boxes[:, 1], scene.width - boxes[:, 0], boxes[:, 3]], 1
+            )
+        return image, {"boxes": boxes, "labels": torch.zeros(len(boxes), dtype=torch.int64)}
+
+
+def draw_scenes(directory: Path, count: int, width: int = 960, height: int = 960) -> list[Scene]:
+    """Square JPEG files of soft noise, so that both sides compute on equal inputs; with boxes anywhere."""
+    rng = np.random.default_rng(0)
+    scenes = []
+    for number in range(count):
+        coarse = rng.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
+        path = directory / f"{number}.jpg"
+        Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(path, quality=90)
+        corner = rng.uniform(0, 1, (PEOPLE, 2)) * (width - 100, height - 250)
+        boxes = np.concatenate([corner, corner + np.array([100, 250])], axis=1).astype(np.float32)
+        names = tuple(str(i) for i in range(PEOPLE))
+        ignore = np.zeros(PEOPLE, bool)
+        scenes.append(Scene(str(number), str(path), width, height, boxes, ignore, names, (None,) * PEOPLE))
+    return scenes
+
+
+def reference_training(
+    network: RetinaNet, loader: DataLoader[Any], steps: int, device: torch.device
+) -> float:
+    """Seconds a step of torchvision's train_one_epoch; the first step is left out."""
+    optimiser = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
+    network.train()
+    start = 0.0
+    batches = _endless(loader)
+    for step in range(steps + 1):
+        if step == 1:
+            start = time.perf_counter()
+        images, targets = next(batches)
+        images = [image.to(device) for image in images]
+        targets = [{name: value.to(device) for name, value in target.items()} for target in targets]
+        loss = sum(network(images, targets).values())
+        if not math.isfinite(loss.item()):
+            raise FloatingPointError("the reference's loss is not finite")
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return (time.perf_counter() - start) / steps
+
+
+def our_training(recipe: DetectorRecipe, scenes: Sequence[Scene], device: torch.device) -> float:
+    """Seconds a step of `train_detector`; the first step is left out."""
+    ends: list[float] = []
+    with tempfile.TemporaryDirectory() as work:
+        train_detector(
+            recipe,
+            [TrainingEntry(scenes, repeat=1)],
+            [],
+            Path(work),
+            device=device,
+            should_stop=lambda: bool(ends.append(time.perf_counter())),  # type: ignore[func-returns-value]
+        )
+    return (ends[-1] - ends[1]) / (len(ends) - 2)
+
+
+def bare_step(recipe: DetectorRecipe, scenes: Sequence[Scene], steps: int, device: torch.device) -> float:
+    """Seconds of forward, backward and optimiser alone, on a batch that is there already."""
+    detector = prepare(build_detector(recipe.model, recipe.loss).to(device).train(), recipe.compute)
+    optimiser = torch.optim.SGD(detector.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
+    batch = load_batch(TrainingStream([TrainingEntry(scenes, repeat=1)], 0), recipe, 0).to(device)
+    images = arrange(batch.images, recipe.compute)
+    start = 0.0
+    for step in range(steps + 1):
+        if step == 1:
+            start = time.perf_counter()
+        optimiser.zero_grad()
+        with autocast(recipe.compute, device):
+            classification, regression = detector.losses(images, batch.targets)
+        (classification.mean() + regression.mean()).backward()
+        optimiser.step()
+    _synchronise(device)
+    return (time.perf_counter() - start) / steps
+
+
+def reference_inference(network: RetinaNet, loader: DataLoader[Any], device: torch.device) -> float:
+    """Seconds an image of torchvision's evaluate, without the metric."""
+    network.eval()
+    start, count = time.perf_counter(), 0
+    with torch.inference_mode():
+        for images, _ in loader:
+            network([image.to(device) for image in images])
+            count += len(images)
+    _synchronise(device)
+    return (time.perf_counter() - start) / count
+
+
+def our_inference(
+    model: DetectorModel, compute: Compute, scenes: Sequence[Scene], device: torch.device
+) -> float:
+    """Seconds an image of `detect_boxes`."""
+    detector = prepare(build_detector(model).to(device).eval(), compute)
+    start = time.perf_counter()
+    count = sum(1 for _ in detect_boxes(detector, scenes, compute))
+    return (time.perf_counter() - start) / count
+
+
+def compare(size: int, batch: int, steps: int, rounds: int, device: torch.device) -> dict[str, float]:
+    """Median images a second of every loop, and our loop's overhead."""
+    model = DetectorModel(image_width=size, image_height=size, norm="batch", initial_weights=None)
+    training = DetectorTraining(
+        steps=steps + 1, batch_size=batch, lr=1e-4, schedule=Schedule(kind="constant")
+    )
+    eager = DetectorRecipe(model=model, training=training)
+    best = eager.model_copy(update={"compute": BEST[device.type]})
+    network = retinanet_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=1, min_size=size, max_size=size
+    ).to(device)
+    with tempfile.TemporaryDirectory() as folder:
+        scenes = draw_scenes(Path(folder), 4 * batch)
+        loader = DataLoader(
+            ReferenceDataset(scenes),
+            batch,
+            shuffle=True,
+            num_workers=2,
+            collate_fn=_columns,
+            persistent_workers=True,
+        )
+        timed: dict[str, Callable[[], float]] = {
+            "training, torchvision": lambda: reference_training(network, loader, steps, device) / batch,
+            "training, ours": lambda: our_training(eager, scenes, device) / batch,
+            "training, ours, best": lambda: our_training(best, scenes, device) / batch,
+            "bare step": lambda: bare_step(eager, scenes, steps, device) / batch,
+            "inference, torchvision": lambda: reference_inference(network, loader, device),
+            "inference, ours": lambda: our_inference(model, Compute(), scenes, device),
+            "inference, ours, best": lambda: our_inference(model, BEST[device.type], scenes, device),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in timed}
+        for _ in range(rounds):
+            for name, run in timed.items():
+                seconds[name].append(run())
+    return {name: 1 / statistics.median(values) for name, values in seconds.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", type=int, default=640)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    rates = compare(options.size, options.batch, options.steps, options.rounds, torch.device(options.device))
+    for name, rate in rates.items():
+        reference = rates.get(f"{name.split(',')[0]}, torchvision", rate)
+        print(f"{name:<26} {rate:8.2f} images/s  {rate / reference:5.2f}x")
+    overhead = 1 - rates["training, ours"] / rates["bare step"]
+    print(f"overhead of our loop: {100 * overhead:.1f} % of a step")
+    if options.json is not None:
+        options.json.write_text(json.dumps({**rates, "overhead": overhead}, indent=2) + "\n")
+
+
+def _columns(batch: list[Any]) -> tuple[Any, ...]:
+    return tuple(zip(*batch, strict=True))
+
+
+def _endless(loader: DataLoader[Any]) -> Iterator[Any]:
+    while True:
+        yield from loader
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    main()

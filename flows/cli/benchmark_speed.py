@@ -1,0 +1,97 @@
+"""`personsearch benchmark speed`: the paper's Table 1b on this machine."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.recipes import Compute, DetectorModel, Variant
+
+if TYPE_CHECKING:
+    from personsearch_core.speed import SpeedRow
+
+
+def speed(
+    variants: str = typer.Option("disj,j2,j3,j4", help="Architectures, by commas."),
+    images: str = typer.Option("1,4,8", help="Images a batch, by commas."),
+    people: str = typer.Option("5,20", help="People an image, by commas."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:1 ..."),
+    backbone: str = typer.Option("resnet50", help="resnet18, resnet34 or resnet50."),
+    size: int = typer.Option(640, min=64, help="Width and height of the network's input."),
+    precision: str = typer.Option("fp32", help="fp32, bf16 or fp16."),
+    channels_last: bool = typer.Option(False, help="Channels-last memory format."),
+    compile_blocks: bool = typer.Option(False, "--compile", help="torch.compile each block."),
+    rounds: int = typer.Option(5, min=1, help="Rounds that medians are taken over."),
+    json_file: Path | None = typer.Option(None, "--json", help="Also write the figures to this file."),
+) -> None:
+    """Time detection and description per person, and the ratio to Disj beside its bound and the paper's."""
+    import torch
+
+    from personsearch_core.speed import measure_speed
+
+    chosen = [name for name in get_args(Variant) if name in variants.split(",")]
+    unknown = set(variants.split(",")) - set(get_args(Variant))
+    if unknown:
+        raise PersonSearchError(f"--variants: {', '.join(sorted(unknown))} is none of {get_args(Variant)}")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    console = Console()
+    with console.status("measuring"):
+        rows = measure_speed(
+            chosen,
+            _numbers("--images", images),
+            _numbers("--people", people),
+            model=DetectorModel.model_validate(
+                {
+                    "backbone": backbone,
+                    "image_width": size,
+                    "image_height": size,
+                    "initial_weights": "imagenet",
+                }
+            ),
+            device=torch.device(device),
+            compute=Compute.model_validate(
+                {"precision": precision, "channels_last": channels_last, "compile": compile_blocks}
+            ),
+            rounds=rounds,
+        )
+    console.print(_table(rows, f"{backbone}, {size}x{size}, {precision}, {device}"))
+    if json_file is not None:
+        json_file.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+
+
+def _table(rows: list[SpeedRow], title: str) -> Table:
+    from personsearch_core.speed import PAPER_RATIOS
+
+    table = Table(title=title)
+    columns = ("images", "people", "", "ms/person", "detector ms", "branch ms", "x Disj", "bound", "of bound")
+    for column in (*columns, "paper"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            str(row.images),
+            str(row.people),
+            row.variant.capitalize(),
+            f"{row.ms_per_person:.1f}",
+            f"{1000 * row.detector_seconds:.0f}",
+            f"{1000 * row.branch_seconds:.0f}",
+            f"{row.ratio:.2f}",
+            f"{row.bound:.2f}",
+            f"{row.part_of_bound:.2f}",
+            f"{PAPER_RATIOS[row.variant]:.1f}",
+        )
+    return table
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise PersonSearchError(f"{option}: {text!r} is not a list of positive numbers, as in 1,4,8")
+    return [int(part) for part in parts]

@@ -1,0 +1,212 @@
+"""How long detecting and describing people takes, by architecture: the paper's Table 1b as a measurement."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from personsearch_core.boxes import Boxes, Placement, place_image
+from personsearch_core.data.decoding import render
+from personsearch_core.models.branch import build_branch
+from personsearch_core.models.compute import arrange
+from personsearch_core.models.detector import build_detector, select_detections
+from personsearch_core.models.search import PersonSearchNet
+from personsearch_core.pooling.rois import row_shape
+from personsearch_core.recipes import BranchModel, Compute, DetectorModel, RoiRecipe, Variant
+from personsearch_core.training.optimisation import autocast
+
+PAPER_RATIOS: dict[str, float] = {"disj": 1.0, "j2": 1.9, "j3": 2.2, "j4": 2.6}
+"""Table 1b: how many times faster than Disj on a Titan X."""
+
+SCENE_SIZE = (1920, 1080)
+"""(width, height) of the scenes: PRW's."""
+
+PERSON_SIZE = (120, 300)
+"""(width, height) of a person in such a scene, in pixels."""
+
+
+@dataclass(frozen=True)
+class SpeedRow:
+    """One architecture on a batch; times are medians.
+
+    seconds: detection and description of everybody in the batch. detector, branch: its networks timed apart.
+    ratio: Disj's seconds by these; bound: the same of the networks alone.
+    """
+
+    variant: Variant
+    images: int
+    people: int
+    seconds: float
+    detector_seconds: float
+    branch_seconds: float
+    ratio: float
+    bound: float
+
+    @property
+    def ms_per_person(self) -> float:
+        return 1000 * self.seconds / (self.images * self.people)
+
+    @property
+    def part_of_bound(self) -> float:
+        return self.ratio / self.bound
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    scenes: list[Tensor]
+    placements: list[Placement]
+    inputs: Tensor
+    boxes: list[Boxes]
+
+
+def measure_speed(
+    variants: Sequence[Variant],
+    images: Sequence[int],
+    people: Sequence[int],
+    *,
+    model: DetectorModel,
+    device: torch.device,
+    compute: Compute | None = None,
+    rounds: int = 5,
+    warm_up: int = 2,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[SpeedRow]:
+    """Time every architecture for every number of images a batch and people an image.
+
+    Weights are random, scenes are noise, and people's boxes are drawn: none of them changes the work. The
+    scenes lie decoded in memory and, for the shared trunk, on the network's input already; disj cuts its
+    crops from them. All architectures take turns within each round, so that what disturbs the machine
+    disturbs them alike. Disj is always measured, since the others are compared with it.
+    """
+    compute = compute or Compute()
+    wanted: list[Variant] = [*dict.fromkeys(("disj", *variants))]
+    networks = _networks(wanted, model, device, compute)
+    rows: list[SpeedRow] = []
+    cases = [(n_images, n_people) for n_images in images for n_people in people]
+    for number, (n_images, n_people) in enumerate(cases):
+        batch = _draw_batch(n_images, n_people, networks["disj"])
+        times = median_times(_timed_parts(networks, batch), device, rounds, warm_up)
+        rows += [_row(variant, n_images, n_people, times) for variant in wanted]
+        progress(number + 1, len(cases))
+    return rows
+
+
+def median_times(
+    parts: dict[str, Callable[[], object]], device: torch.device, rounds: int, warm_up: int
+) -> dict[str, float]:
+    """Median seconds of each part; the parts take turns, and an accelerator is waited for."""
+    times: dict[str, list[float]] = {name: [] for name in parts}
+    for round_number in range(warm_up + rounds):
+        for name, run in parts.items():
+            _synchronise(device)
+            start = time.perf_counter()
+            run()
+            _synchronise(device)
+            if round_number >= warm_up:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(measured) for name, measured in times.items()}
+
+
+def _networks(
+    variants: Iterable[Variant], model: DetectorModel, device: torch.device, compute: Compute
+) -> dict[Variant, PersonSearchNet]:
+    detector = build_detector(model).to(device).eval()
+    recipe = BranchModel(initial_weights="random", norm="frozen_batch")
+    return {
+        variant: PersonSearchNet(
+            detector, build_branch(variant, model, recipe).to(device), RoiRecipe(variant=variant), compute
+        )
+        for variant in variants
+    }
+
+
+def _draw_batch(n_images: int, n_people: int, network: PersonSearchNet) -> _Batch:
+    rng = np.random.default_rng(0)
+    width, height = SCENE_SIZE
+    model = network.detector.model
+    scenes, boxes = [], []
+    for _ in range(n_images):
+        scenes.append(torch.from_numpy(rng.integers(0, 256, (3, height, width), dtype=np.uint8)))
+        corner = rng.uniform(0, 1, (n_people, 2)) * (width - PERSON_SIZE[0], height - PERSON_SIZE[1])
+        boxes.append(np.concatenate([corner, corner + PERSON_SIZE], axis=1).astype(np.float32))
+    placements = [place_image(width, height, model.image_width, model.image_height, model.resize)] * n_images
+    placed = torch.stack([render(scene, how) for scene, how in zip(scenes, placements, strict=True)])
+    inputs = arrange(placed.to(next(network.detector.parameters()).device), network.compute)
+    return _Batch(scenes, placements, inputs, boxes)
+
+
+def _timed_parts(networks: dict[Variant, PersonSearchNet], batch: _Batch) -> dict[str, Callable[[], object]]:
+    parts: dict[str, Callable[[], object]] = {}
+    for variant, network in networks.items():
+        parts[f"all {variant}"] = _everything(network, batch)
+        parts[f"branch {variant}"] = _branch_alone(network, sum(len(own) for own in batch.boxes))
+    detector = networks["disj"]
+    parts["detector"] = _detection(detector, batch)
+    return parts
+
+
+def _detection(network: PersonSearchNet, batch: _Batch) -> Callable[[], Tensor | None]:
+    """Detection up to suppressed boxes; returns the shared map."""
+    size = (batch.inputs.shape[-2], batch.inputs.shape[-1])
+
+    @torch.inference_mode()
+    def detect() -> Tensor | None:
+        output, shared = network.detect(batch.inputs)
+        select_detections(output, size, score_threshold=0.5, nms_threshold=0.5, max_per_image=100)
+        return shared
+
+    return detect
+
+
+def _everything(network: PersonSearchNet, batch: _Batch) -> Callable[[], object]:
+    """Detection, then description of the drawn people (what is detected depends on weights)."""
+    detect = _detection(network, batch)
+
+    @torch.inference_mode()
+    def search() -> object:
+        return network.describe(batch.scenes, batch.placements, batch.boxes, detect())
+
+    return search
+
+
+def _branch_alone(network: PersonSearchNet, n_people: int) -> Callable[[], object]:
+    roi = network.roi
+    device = next(network.branch.parameters()).device
+    shape = (n_people, *row_shape(roi, network.detector.model))
+    if roi.variant == "disj":
+        pooled = torch.zeros(shape, dtype=torch.uint8, device=device)
+    else:
+        pooled = torch.rand(shape, device=device)
+    pooled = arrange(pooled, network.compute)
+
+    @torch.inference_mode()
+    def describe() -> object:
+        with autocast(network.compute, device):
+            return network.branch.describe(pooled)
+
+    return describe
+
+
+def _row(variant: Variant, images: int, people: int, times: dict[str, float]) -> SpeedRow:
+    detector, branch, crops = times["detector"], times[f"branch {variant}"], times["branch disj"]
+    return SpeedRow(
+        variant=variant,
+        images=images,
+        people=people,
+        seconds=times[f"all {variant}"],
+        detector_seconds=detector,
+        branch_seconds=branch,
+        ratio=times["all disj"] / times[f"all {variant}"],
+        bound=(detector + crops) / (detector + branch),
+    )
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
