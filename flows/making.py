@@ -6,7 +6,6 @@ import importlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from flows.child import Reporter
@@ -18,6 +17,7 @@ from flows.views import ViewSpec
 from storage.artifacts import Artifact, LocalStore
 from storage.errors import StorageError
 from storage.manifest import Identity
+from storage.opening import open_store
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def make_in_process(
 
 def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
     """The child's side: hold the lock, call the maker, commit."""
-    store = LocalStore(Path(task["store"]))
+    store = open_store(task["store"])
     identity = Identity.model_validate(task["identity"])
     with store.making(identity, again=task["again"]) as work:
         if work.made is not None:

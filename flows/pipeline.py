@@ -26,6 +26,7 @@ from flows.progress import ProgressLine
 from flows.records import RunRecord, new_record_path
 from flows.stages.building import build_stages
 from storage.artifacts import Artifact, LocalStore
+from storage.opening import open_store
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ class RunRequest(BaseModel):
     force: tuple[str, ...] = ()
     start_from: str | None = None
     until: str | None = None
+    only: tuple[str, ...] = ()
+    """Kinds of stages that may be made; a run that needs another ends with its name. By default all may."""
 
     @property
     def selection(self) -> Selection:
@@ -54,7 +57,7 @@ class RunRequest(BaseModel):
 def person_search(request: RunRequest, record_path: Path | None = None) -> State[Any]:
     """Make what the config asks for and the store does not have yet, stage by stage."""
     config = load_config(request.config, request.overrides, store=request.store)
-    store = LocalStore(Path(config.store))
+    store = open_store(config.store)
     stages, again = select(build_stages(config), request.selection)
     record = RunRecord(record_path or new_record_path(store.root), str(request.config))
     artifacts: dict[str, Artifact] = {}
@@ -66,20 +69,29 @@ def person_search(request: RunRequest, record_path: Path | None = None) -> State
             record.cached(planned)
             continue
         record.begin(planned)
+        if request.only and stage.kind not in request.only:
+            return _fail(
+                record, store, planned, f"{planned.reason}; this run makes only {', '.join(request.only)}"
+            )
         assert planned.identity is not None
         make_stage = _task(planned, store, artifacts, again=stage.name in again, hours=hours)
         state = make_stage(stage.kind, planned.identity.key, return_state=True)
         found = store.find(stage.kind, planned.identity.key) if state.is_completed() else None
         if found is None:
-            message = f"{stage.name}: {state.message}"
-            record.failed(message, store.log_path_of(stage.kind, planned.identity.key))
-            record.end()
-            return Failed(message=message)
+            return _fail(record, store, planned, state.message)
         artifacts[stage.name] = found
         record.made(found)
     record.end()
     made = sum(stage["state"] == "made" for stage in record.stages)
     return Completed(message=f"{made} stages made, {len(record.stages) - made} cached")
+
+
+def _fail(record: RunRecord, store: LocalStore, planned: Planned, why: str | None) -> State[Any]:
+    message = f"{planned.stage.name}: {why}"
+    assert planned.identity is not None
+    record.failed(message, store.log_path_of(planned.stage.kind, planned.identity.key))
+    record.end()
+    return Failed(message=message)
 
 
 def _task(

@@ -15,6 +15,7 @@ from flows.prefect_api import api
 from flows.records import new_record_path
 from flows.stages.building import build_stages
 from storage.artifacts import LocalStore
+from storage.opening import open_store
 
 RESULTS = ("detection_ap50", "mAP", "rank1", "rank5", "rank10", "mAP_untrained")
 
@@ -101,7 +102,7 @@ def write_json(path: Path, outcome: Outcome) -> None:
 
 def _planned(options: RunOptions) -> tuple[LocalStore, list[Planned]]:
     config = load_config(options.config, options.overrides, store=options.store)
-    store = LocalStore(Path(config.store))
+    store = open_store(config.store)
     stages, again = select(build_stages(config), options.selection)
     return store, make_plan(stages, store, again)
 
