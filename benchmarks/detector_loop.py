@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.models.detection import RetinaNet, retinanet_resnet50_fpn
 from torchvision.transforms.v2 import functional as F
 
-from personsearch_core.data.loader import load_batch
+from personsearch_core.data.loader import load_batch, training_batches
 from personsearch_core.data.sampling import TrainingEntry, TrainingStream
 from personsearch_core.data.scenes import Scene
 from personsearch_core.models.compute import arrange, prepare
@@ -137,6 +137,15 @@ def bare_step(recipe: DetectorRecipe, scenes: Sequence[Scene], steps: int, devic
     return (time.perf_counter() - start) / steps
 
 
+def loading(recipe: DetectorRecipe, scenes: Sequence[Scene], batches: int) -> float:
+    """Seconds a batch of our loader alone: decoding, augmentation, stacking."""
+    stream = TrainingStream([TrainingEntry(scenes, repeat=1)], 0)
+    start = time.perf_counter()
+    for _ in training_batches(stream, recipe, 0, batches):
+        pass
+    return (time.perf_counter() - start) / batches
+
+
 def reference_inference(network: RetinaNet, loader: DataLoader[Any], device: torch.device) -> float:
     """Seconds an image of torchvision's evaluate, without the metric."""
     network.eval()
@@ -184,6 +193,7 @@ def compare(size: int, batch: int, steps: int, rounds: int, device: torch.device
             "training, torchvision": lambda: reference_training(network, loader, steps, device) / batch,
             "training, ours": lambda: our_training(eager, scenes, device) / batch,
             "training, ours, best": lambda: our_training(best, scenes, device) / batch,
+            "our loader alone": lambda: loading(eager, scenes, 4 * steps) / batch,
             "bare step": lambda: bare_step(eager, scenes, steps, device) / batch,
             "inference, torchvision": lambda: reference_inference(network, loader, device),
             "inference, ours": lambda: our_inference(model, Compute(), scenes, device),
