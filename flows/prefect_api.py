@@ -75,7 +75,7 @@ def api() -> Iterator[str]:
 
 
 def _start() -> tuple[subprocess.Popen[bytes], str]:
-    port = _free_port()
+    port = free_port()
     url = f"http://127.0.0.1:{port}/api"
     server = subprocess.Popen(
         [sys.executable, "-m", "flows.prefect_api", str(port)],
@@ -110,7 +110,8 @@ def _deliver_logs() -> None:
         worker.drain_all(timeout=5)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

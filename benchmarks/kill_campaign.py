@@ -1,0 +1,228 @@
+"""Kill the tiny pipeline at random moments, start it again, and hold its results to those of a run left alone.
+
+    python benchmarks/kill_campaign.py --kills 60 --seed 0
+
+The victim is the flow, the process of the stage that it is making, or a Dask worker that reads a dataset. After
+each kill nothing of the killed flow may be left running, no lock held, and every artifact that can be seen must
+be whole; at the end of each run all content digests must be those of the run that was left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import psutil
+from distributed import LocalCluster
+
+from flows.prefect_api import api
+from storage.artifacts import LocalStore
+from tests.end_to_end.commands import PROJECT, command
+from tests.end_to_end.tiny import draw_tiny_data, tiny_settings, write_tiny_config
+
+VICTIMS = ("flow", "stage", "dask worker")
+ODDS = (0.5, 0.35, 0.15)
+ORPHANS_GONE_SECONDS = 20.0
+
+Digests = dict[str, str]
+
+
+@dataclass
+class Campaign:
+    """What happened: kills by victim and by the stage that was being made, runs that ended, what was wrong."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    during: Counter[str] = field(default_factory=Counter)
+    runs: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        return sum(self.kills.values())
+
+    def report(self) -> str:
+        victims = ", ".join(f"{count} x {victim}" for victim, count in sorted(self.kills.items()))
+        stages = ", ".join(f"{stage} {count}" for stage, count in sorted(self.during.items()))
+        lines = [
+            f"{self.total} kills -9: {victims}",
+            f"while making: {stages}",
+            f"{self.runs} runs came to their end, each with the digests of a run left alone",
+        ]
+        return "\n".join([*lines, *(f"WRONG: {each}" for each in self.wrong)])
+
+
+def run_campaign(folder: Path, *, kills: int, seed: int, longest: float) -> Campaign:
+    """`kills` kills in runs of the tiny pipeline under `folder`, each within `longest` seconds of the last.
+
+    Expects PREFECT_API_URL in the environment, so that a life does not begin with the start of an API.
+    """
+    rng = np.random.default_rng(seed)
+    campaign = Campaign()
+    draw_tiny_data(folder)
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        run = tiny_settings(".", "store")["run"] | {"dask": cluster.scheduler_address}
+        config = write_tiny_config(folder, ".", run=run)
+        expected = undisturbed(config, folder / "alone")
+        while campaign.total < kills and not campaign.wrong:
+            store = folder / f"store{campaign.runs}"
+            _one_store(config, store, campaign, kills, rng, longest, cluster)
+            if not campaign.wrong and (found := digests(LocalStore(store))) != expected:
+                campaign.wrong.append(f"digests differ: {sorted(found.items() ^ expected.items())}")
+            campaign.runs += 1
+            shutil.rmtree(store)
+    return campaign
+
+
+def undisturbed(config: Path, store: Path) -> Digests:
+    """The content digest of every artifact of a run that nobody kills."""
+    with _life(config, store) as life:
+        assert life.wait(1800) == 0, _log(store).read_text()
+    return digests(LocalStore(store))
+
+
+def digests(store: LocalStore) -> Digests:
+    found = {}
+    for kind, key in store.keys():
+        artifact = store.find(kind, key)
+        found[f"{kind}/{key}"] = "damaged" if artifact is None else artifact.content_digest
+    return found
+
+
+def _one_store(
+    config: Path,
+    store: Path,
+    campaign: Campaign,
+    kills: int,
+    rng: np.random.Generator,
+    longest: float,
+    cluster: LocalCluster,
+) -> None:
+    """Lives on one store, until one of them comes to its end."""
+    while not campaign.wrong:
+        stages_killed, family = 0, list[psutil.Process]()
+        with _life(config, store) as life:
+            while life.poll() is None:
+                if campaign.total >= kills:
+                    life.wait()
+                    break
+                _wait(life, rng.uniform(0, longest))
+                victim = str(rng.choice(VICTIMS, p=ODDS))
+                making, family = _making(store), _descendants(life)
+                if life.poll() is not None or not _kill(victim, life, store, cluster):
+                    continue
+                campaign.kills[victim] += 1
+                campaign.during[making] += 1
+                stages_killed += victim == "stage"
+                print(f"{campaign.total:3d}: killed the {victim} while making {making}", flush=True)
+                if victim == "flow":
+                    break
+        campaign.wrong += _left_behind(family, LocalStore(store))
+        if life.returncode == 0:
+            return
+        # A flow gives up on a stage whose process was killed three times, and says so; nothing else may fail.
+        if life.returncode != -signal.SIGKILL and stages_killed < 3:
+            campaign.wrong.append(f"a run failed by itself: {_log(store).read_text()[-2000:]}")
+
+
+@contextmanager
+def _life(config: Path, store: Path) -> Iterator[subprocess.Popen[bytes]]:
+    store.mkdir(parents=True, exist_ok=True)
+    with _log(store).open("ab") as log:
+        life = subprocess.Popen(command("run", config, "--store", store), stdout=log, stderr=log, cwd=PROJECT)
+        try:
+            yield life
+        finally:
+            if life.poll() is None:
+                life.kill()
+            life.wait()
+
+
+def _kill(victim: str, life: subprocess.Popen[bytes], store: Path, cluster: LocalCluster) -> bool:
+    """Kill -9 the victim; False where there is none now."""
+    if victim == "flow":
+        life.kill()
+        return True
+    if victim == "stage":
+        holders = {pid for kind, key in LocalStore(store).work_areas() if (pid := _holder(store, kind, key))}
+        pids = [pid for pid in holders if pid != life.pid]
+    else:
+        pids = [worker.pid for worker in cluster.workers.values() if worker.pid][:1]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    return bool(pids)
+
+
+def _holder(store: Path, kind: str, key: str) -> int | None:
+    return LocalStore(store).holder(kind, key)
+
+
+def _descendants(life: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    try:
+        return psutil.Process(life.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _left_behind(family: list[psutil.Process], store: LocalStore) -> list[str]:
+    """What a life that is over has left: processes, locks, artifacts that are not whole."""
+    _, alive = psutil.wait_procs(family, timeout=ORPHANS_GONE_SECONDS)
+    wrong = [f"an orphan process: {process}" for process in alive]
+    for kind, key in store.work_areas():
+        if (pid := store.holder(kind, key)) is not None:
+            wrong.append(f"{kind}/{key} is locked by process {pid}")
+    for kind, key in store.keys():
+        wrong += [f"{kind}/{key}: {problem}" for problem in store.verify(kind, key)]
+    return wrong
+
+
+def _making(store: Path) -> str:
+    kinds = [kind for kind, key in LocalStore(store).work_areas() if _holder(store, kind, key)]
+    return kinds[0] if kinds else "nothing"
+
+
+def _wait(life: subprocess.Popen[bytes], seconds: float) -> None:
+    try:
+        life.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return
+
+
+def _log(store: Path) -> Path:
+    return store.with_suffix(".log")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--longest", type=float, default=15.0, help="seconds between two kills, at most")
+    arguments = parser.parse_args()
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="kill-campaign-") as folder:
+        os.environ["PREFECT_HOME"] = str(Path(folder) / "prefect")
+        with api() as url:
+            os.environ["PREFECT_API_URL"] = url
+            campaign = run_campaign(
+                Path(folder), kills=arguments.kills, seed=arguments.seed, longest=arguments.longest
+            )
+    print(campaign.report())
+    print(f"seed {arguments.seed}, {time.monotonic() - started:.0f} s")
+    return 1 if campaign.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Deployments on a real server with a real worker: by cron, by hand, cancelled, and with wrong parameters."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.cli.status import describe
+from storage.artifacts import LocalStore
+from tests.end_to_end.server import Server, running_server, wait_until, working
+from tests.end_to_end.tiny import write_tiny_config
+
+pytestmark = pytest.mark.slow
+
+ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+MINUTES = 240.0
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(tmp_path_factory.mktemp("server")) as server, working(server):
+        yield server
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path, server: Server) -> Path:
+    """A config with data of its own, and every deployment of the project registered for it."""
+    folder = tmp_path_factory.mktemp("deployed")
+    shutil.copytree(tiny_data, folder, dirs_exist_ok=True)
+    path = write_tiny_config(folder, ".")
+    server.prefect("deploy", "--all", PERSONSEARCH_CONFIG=str(path))
+    return path
+
+
+def ended_run(server: Server, deployment: str, *, by_cron: bool = False) -> dict[str, Any]:
+    """The first run of the deployment by its schedule, or by hand, once it has ended."""
+
+    def ended() -> list[dict[str, Any]]:
+        runs = [run for run in server.runs(deployment) if run["state_type"] in ENDED]
+        return [run for run in runs if run["auto_scheduled"] == by_cron]
+
+    wait_until(ended, MINUTES)
+    return min(ended(), key=lambda run: str(run["created"]))
+
+
+def test_by_cron_then_by_hand_nothing_new_is_made(server: Server, config: Path) -> None:
+    server.prefect("deploy", "-n", "ingest", "--cron", "* * * * *", PERSONSEARCH_CONFIG=str(config))
+    first = ended_run(server, "ingest", by_cron=True)
+    assert (first["state_type"], first["state"]["message"]) == ("COMPLETED", "2 stages made, 0 cached")
+    server.prefect("deployment", "schedule", "clear", "person-search/ingest", "--accept-yes")
+    server.prefect("deployment", "run", "person-search/ingest")
+    second = ended_run(server, "ingest")
+    assert (second["state_type"], second["state"]["message"]) == ("COMPLETED", "0 stages made, 2 cached")
+
+
+def test_an_unknown_parameter_is_refused_by_name(server: Server, config: Path) -> None:
+    request = json.dumps({"config": str(config), "untill": "ingest"})
+    server.prefect("deployment", "run", "person-search/nightly", "--param", f"request={request}")
+    run = ended_run(server, "nightly")
+    assert run["state_type"] == "FAILED"
+    assert "request.untill: Extra inputs are not permitted" in run["state"]["message"]
+
+
+def test_evaluation_alone_trains_nothing(server: Server, config: Path) -> None:
+    server.prefect("deployment", "run", "person-search/evaluation")
+    run = ended_run(server, "evaluation")
+    assert run["state_type"] == "FAILED"
+    assert "detector: never made in this store; this run makes only ingest" in run["state"]["message"]
+
+
+def test_a_cancelled_run_stops_at_a_checkpoint_and_leaves_no_process(server: Server, config: Path) -> None:
+    request = {"config": str(config), "until": "detector", "overrides": ["detector.training.steps=1000000"]}
+    said = server.prefect(
+        "deployment", "run", "person-search/reid", "--param", f"request={json.dumps(request)}"
+    )
+    assert "UUID" in said
+    store = LocalStore(config.parent / "store")
+    wait_until(lambda: any((store.root / ".work" / "detector").rglob("*.pt")), MINUTES)
+    (run,) = server.runs("reid")
+    server.prefect("flow-run", "cancel", run["id"])
+    wait_until(lambda: not describe(store, 0)["making"], MINUTES)
+    assert ended_run(server, "reid")["state_type"] == "CANCELLED"
+    assert [area["artifact"].partition("/")[0] for area in describe(store, 0)["unfinished"]] == ["detector"]
