@@ -19,7 +19,7 @@ import time
 import traceback
 from typing import Any, Protocol
 
-from flows.errors import Interrupted, StageDied, explain_os_error
+from flows.errors import Interrupted, StageDied, explain
 
 _INTERRUPTED = 75  # EX_TEMPFAIL: the work can go on later.
 
@@ -95,28 +95,16 @@ def _child_main(target: str, descriptor: int) -> int:
     except Interrupted as stopped:
         messages.send("interrupted", value=str(stopped))
         return _INTERRUPTED
-    except (ValueError, OSError, MemoryError) as error:
-        kind, text = _explain(error)
-        messages.send(kind, value=text)
-        _print_traceback()
-        return 1
     except Exception as error:
-        messages.send("broke", value=f"{type(error).__name__}: {error}")
+        refusal = explain(error)
+        if refusal is None:
+            messages.send("broke", value=f"{type(error).__name__}: {error}")
+        else:
+            messages.send("refused", value=refusal)
         _print_traceback()
         return 1
     messages.send("result", value=value)
     return 0
-
-
-def _explain(error: ValueError | OSError | MemoryError) -> tuple[str, str]:
-    """The kind and text of the last message about an error: refused (what was given is wrong) or broke."""
-    if isinstance(error, MemoryError):
-        return "refused", f"out of memory: {error}; lower the batch size or the memory budget"
-    if isinstance(error, OSError):
-        return "refused", explain_os_error(error)
-    if type(error).__module__.partition(".")[0] in {"flows", "data_catalog", "storage", "personsearch_core"}:
-        return "refused", str(error)
-    return "broke", f"{type(error).__name__}: {error}"
 
 
 def _print_traceback() -> None:

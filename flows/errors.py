@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 
 
 class ConfigError(ValueError):
@@ -25,13 +26,46 @@ class Interrupted(RuntimeError):
     """A stage stopped at a checkpoint because it was asked to; the same command goes on from there."""
 
 
+_ROOMS = {"flows", "personsearch_core", "data_catalog", "storage"}
+
+
+def explain(error: BaseException) -> str | None:
+    """One line for an error that is about what was given (input, settings, disk); None for a bug."""
+    if is_disk_full(error):
+        return DISK_FULL
+    if isinstance(error, OSError):
+        return explain_os_error(error)
+    if isinstance(error, MemoryError):
+        return f"out of memory: {error}; lower the batch size or the memory budget"
+    if isinstance(error, ValueError) and type(error).__module__.partition(".")[0] in _ROOMS:
+        return str(error)
+    return None
+
+
+DISK_FULL = "the disk is full: free some space and run the same command again; it goes on from there"
+
+# Libraries that write files themselves wrap the system's error in one of their own.
+_FULL_IN_WORDS = re.compile(
+    r"no space left|os error 28|disk is full|PytorchStreamWriter failed writing", re.I
+)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says that a disk is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if _FULL_IN_WORDS.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def explain_os_error(error: OSError) -> str:
     """One line on what the operating system refused, and what to do where that is known."""
     where = f" at {error.filename}" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            f"the disk is full{where}: free some space and run the same command again; it goes on from there"
-        )
+    if is_disk_full(error):
+        return DISK_FULL
     if error.errno == errno.EROFS:
         return f"the file system is read-only{where}: choose a store that can be written (--store)"
     return f"{error.strerror or error}{where}"

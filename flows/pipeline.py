@@ -19,7 +19,7 @@ from prefect.tasks import Task
 from pydantic import BaseModel, ConfigDict
 
 from flows.config import load_config
-from flows.errors import Interrupted, StageBroke, StageDied, explain_os_error
+from flows.errors import Interrupted, StageBroke, StageDied, explain
 from flows.making import make_in_process
 from flows.plan import Planned, Selection, resolve, select
 from flows.progress import ProgressLine
@@ -54,12 +54,45 @@ class RunRequest(BaseModel):
 
 
 @flow(name="person-search", flow_run_name="{request.config.stem}")
-def person_search(request: RunRequest, record_path: Path | None = None) -> State[Any]:
+def person_search(request: RunRequest) -> State[Any]:
     """Make what the config asks for and the store does not have yet, stage by stage."""
+    return _guarded(request, new_record(request))
+
+
+def run_recorded(request: RunRequest, record: RunRecord) -> State[Any]:
+    """The same flow, run here and now, for a caller that keeps the record, also when no disk takes it."""
+
+    @flow(name="person-search", flow_run_name=request.config.stem)
+    def recorded() -> State[Any]:
+        return _guarded(request, record)
+
+    return recorded(return_state=True)
+
+
+def new_record(request: RunRequest) -> RunRecord:
+    """An empty record of a run, with a free name in the config's store."""
+    config = load_config(request.config, request.overrides, store=request.store)
+    return RunRecord(new_record_path(open_store(config.store).root), str(request.config))
+
+
+def _guarded(request: RunRequest, record: RunRecord) -> State[Any]:
+    """Execute; what is wrong with the input ends the run with one line, without a traceback."""
+    try:
+        return execute(request, record)
+    except Exception as error:
+        record.error = explain(error)
+        if record.error is None:
+            raise
+        return Failed(message=record.error)
+    finally:
+        record.end()
+
+
+def execute(request: RunRequest, record: RunRecord) -> State[Any]:
+    """Go through the stages in order; what is made and what fails is in the record."""
     config = load_config(request.config, request.overrides, store=request.store)
     store = open_store(config.store)
     stages, again = select(build_stages(config), request.selection)
-    record = RunRecord(record_path or new_record_path(store.root), str(request.config))
     artifacts: dict[str, Artifact] = {}
     hours = config.run.stage_timeout_hours
     for stage in stages:
@@ -81,7 +114,6 @@ def person_search(request: RunRequest, record_path: Path | None = None) -> State
             return _fail(record, store, planned, state.message)
         artifacts[stage.name] = found
         record.made(found)
-    record.end()
     made = sum(stage["state"] == "made" for stage in record.stages)
     return Completed(message=f"{made} stages made, {len(record.stages) - made} cached")
 
@@ -90,7 +122,6 @@ def _fail(record: RunRecord, store: LocalStore, planned: Planned, why: str | Non
     message = f"{planned.stage.name}: {why}"
     assert planned.identity is not None
     record.failed(message, store.log_path_of(planned.stage.kind, planned.identity.key))
-    record.end()
     return Failed(message=message)
 
 
@@ -123,11 +154,14 @@ def _task(
                     again=again,
                     timeout_seconds=None if hours is None else hours * 3600,
                 )
-            except OSError as error:
-                return Failed(message=explain_os_error(error))
-            except (ValueError, StageBroke, Interrupted) as error:
-                # What is wrong stays wrong: no retry, and no traceback where the message says it all.
+            except (StageBroke, Interrupted, TimeoutError) as error:
                 return Failed(message=str(error))
+            except (ValueError, OSError) as error:
+                # What is wrong stays wrong: no retry, and no traceback where the message says it all.
+                refusal = explain(error)
+                if refusal is None or isinstance(error, ConnectionError):
+                    raise
+                return Failed(message=refusal)
         return {"kind": kind, "key": key}
 
     return make_stage

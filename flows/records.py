@@ -57,6 +57,13 @@ class RunRecord:
         self.write()
 
     def write(self) -> None:
+        """Bring the file up to date; where the disk is full the run goes on, and only its record suffers."""
+        try:
+            self._write()
+        except OSError as error:
+            log.warning("the run's record %s cannot be written: %s", self.path, error)
+
+    def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".tmp")
         body = {name: value for name, value in self.__dict__.items() if name != "path"}

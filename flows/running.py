@@ -12,7 +12,6 @@ from flows.config import load_config
 from flows.errors import StageError
 from flows.plan import Planned, Selection, make_plan, select
 from flows.prefect_api import api
-from flows.records import new_record_path
 from flows.stages.building import build_stages
 from storage.artifacts import LocalStore
 from storage.opening import open_store
@@ -63,12 +62,11 @@ def plan_config(options: RunOptions) -> Outcome:
 def run_config(options: RunOptions) -> Outcome:
     """Execute a config's plan; with nothing to do, no API server is started and Prefect is not loaded."""
     started = time.monotonic()
-    store, plan = _planned(options)
+    _, plan = _planned(options)
     if all(planned.state == "cached" for planned in plan):
         return _outcome([planned.as_record() for planned in plan], started)
-    record_path = new_record_path(store.root)
     with api():
-        from flows.pipeline import RunRequest, person_search
+        from flows.pipeline import RunRequest, new_record, run_recorded
 
         request = RunRequest(
             config=options.config,
@@ -78,11 +76,11 @@ def run_config(options: RunOptions) -> Outcome:
             start_from=options.start_from,
             until=options.until,
         )
-        state = person_search(request, record_path, return_state=True)
-    record = json.loads(record_path.read_bytes())
-    outcome = _outcome(record["stages"], started)
+        record = new_record(request)
+        state = run_recorded(request, record)
+    outcome = _outcome(record.stages, started)
     if not state.is_completed():
-        outcome.error = record["error"] or state.message
+        outcome.error = record.error or state.message
     return outcome
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from flows.errors import Interrupted, StageBroke, StageDied, explain_os_error
+from flows.errors import Interrupted, StageBroke, StageDied, explain
 from flows.prefect_api import be_quiet
 
 _GROUPS = {
@@ -73,12 +73,11 @@ def main() -> None:
         _end(str(stopped), TRY_AGAIN)
     except (StageBroke, StageDied) as error:
         _end(str(error), BROKEN)
-    except OSError as error:
-        _end(explain_os_error(error), BAD_INPUT)
-    except ValueError as error:
-        if type(error).__module__.partition(".")[0] not in _OURS:
+    except Exception as error:
+        message = explain(error)
+        if message is None:
             raise
-        _end(str(error), BAD_INPUT)
+        _end(message, BAD_INPUT)
 
 
 def _end(message: str, status: int) -> None:

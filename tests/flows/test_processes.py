@@ -87,7 +87,7 @@ def test_a_result_and_its_progress_arrive(tmp_path: Path) -> None:
     ("function", "error", "message"),
     [
         ("refuse", StageError, "row 3 of x is damaged"),
-        ("fill_the_disk", StageError, "the disk is full at /full/file"),
+        ("fill_the_disk", StageError, "the disk is full: free some space"),
         ("break_down", StageBroke, "KeyError: 'bug'; the traceback is in"),
         ("die", StageDied, "signal SIGKILL"),
     ],

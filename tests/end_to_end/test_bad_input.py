@@ -1,0 +1,102 @@
+"""Bad input: one message, exit status 2, no traceback, and nothing half-made."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.commands import Outcome, personsearch
+from tests.end_to_end.conftest import TinyRun
+from tests.end_to_end.tiny import write_tiny_config
+
+
+def assert_refused(outcome: Outcome, *words: str) -> None:
+    assert outcome.status == 2, outcome.stderr
+    errors = [line for line in outcome.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, outcome.stderr
+    assert "Traceback" not in outcome.stderr + outcome.stdout
+    for word in words:
+        assert word in errors[0]
+
+
+def remove_root(folder: Path) -> None:
+    shutil.rmtree(folder / "prw")
+
+
+def remove_a_frame(folder: Path) -> None:
+    sorted((folder / "prw" / "frames").iterdir())[0].unlink()
+
+
+def spoil_an_annotation(folder: Path) -> None:
+    sorted((folder / "prw" / "annotations").iterdir())[0].write_text("not a .mat file")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (remove_root, ("datasets.scenes.root", "there is no folder")),
+        (remove_a_frame, (".jpg",)),
+        (spoil_an_annotation, (".jpg.mat",)),
+    ],
+)
+@pytest.mark.usefixtures("prefect_api")
+def test_spoiled_datasets(
+    tmp_path: Path, tiny_data: Path, spoil: Callable[[Path], None], words: tuple[str, ...]
+) -> None:
+    shutil.copytree(tiny_data, tmp_path / "data")
+    spoil(tmp_path / "data")
+    config = write_tiny_config(tmp_path, tmp_path / "data")
+    assert_refused(personsearch("run", config), *words)
+    assert not list((tmp_path / "store").glob("ingest/*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--set", "reid.lrr=1"], ("reid.lrr", "did you mean 'lr'?")),
+        (["--set", "datasets.scenes.adapter=prv"], ("prv", "prw")),
+        (["--until", "everything"], ("there is no stage 'everything'", "detector")),
+        (["--set", "detector.train.0.split=validation"], ("no images in split 'validation'",)),
+        (["--store", "/proc/nowhere"], ("/proc/nowhere",)),
+    ],
+)
+@pytest.mark.usefixtures("prefect_api")
+def test_wrong_requests(tiny_config: Path, arguments: list[str], words: tuple[str, ...]) -> None:
+    assert_refused(personsearch("run", tiny_config, *arguments), *words)
+
+
+def test_a_config_that_is_not_there(tmp_path: Path) -> None:
+    assert_refused(personsearch("run", tmp_path / "absent.yaml"), "cannot read the config", "absent.yaml")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of two mebibytes, where this user may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_a_full_disk_is_named_and_the_same_command_goes_on(
+    tiny_run: TinyRun, small_disk: Path, tmp_path: Path
+) -> None:
+    """The detector's weights do not fit; with more room the run ends, and nothing half-made was visible."""
+    outcome = personsearch("run", tiny_run.config, "--store", small_disk, json_to=tmp_path / "full.json")
+    assert_refused(outcome, "the disk is full")
+    assert "detector" in outcome.states and outcome.states["detector"] == "failed"
+    assert not list(small_disk.glob("detector/*"))
+    subprocess.run(["mount", "-o", "remount,size=600m", str(small_disk)], check=True)
+    again = personsearch("run", tiny_run.config, "--store", small_disk, "--until", "detector")
+    assert again.status == 0, again.stderr
+    assert list((small_disk / "detector").iterdir())

@@ -1,0 +1,77 @@
+"""kill -9 in the middle of a training, the same command again, and the same bytes as without the kill."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.end_to_end.commands import PROJECT, command, personsearch
+from tests.end_to_end.tiny import tiny_settings, write_tiny_config
+
+TRAININGS = {"detector": "detector.safetensors", "reid": "branch.safetensors"}
+LONGER = {"detector": ["detector.training.steps=40"], "reid": ["reid.phases.0.epochs=30"]}
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.01)
+
+
+def checkpoints(store: Path, kind: str) -> list[Path]:
+    return list((store / ".work" / kind).glob("*/checkpoints/*.pt"))
+
+
+def stage_processes() -> list[psutil.Process]:
+    return [p for p in psutil.process_iter(["cmdline"]) if "flows.child" in (p.info["cmdline"] or [])]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sorted(TRAININGS))
+@pytest.mark.usefixtures("prefect_api")
+def test_kill_9_during_a_training_changes_no_byte(tmp_path: Path, tiny_data: Path, kind: str) -> None:
+    config = write_tiny_config(tmp_path, tiny_data)
+    changes = [word for change in LONGER[kind] for word in ("--set", change)]
+    wanted = ["run", config, *changes, "--until", kind]
+    undisturbed = personsearch(*wanted, "--store", tmp_path / "calm", json_to=tmp_path / "calm.json")
+    assert undisturbed.status == 0, undisturbed.stderr
+
+    store = tmp_path / "store"
+    if kind == "reid":
+        before = personsearch("run", config, *changes, "--until", "features")
+        assert before.status == 0, before.stderr
+    running = stage_processes()
+    with (tmp_path / "log").open("wb") as log:
+        run = subprocess.Popen(command(*wanted), cwd=PROJECT, stdout=log, stderr=log)
+        wait_for(lambda: len(checkpoints(store, kind)) > 0, run)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    deadline = time.monotonic() + 20
+    while len(stage_processes()) > len(running) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(stage_processes()) <= len(running), "the stage's process outlived its parent"
+    assert not list((store / kind).glob("*")), "nothing half-made is visible"
+
+    plan = personsearch("plan", *wanted[1:], json_to=tmp_path / "plan.json")
+    assert plan.states[kind] == "resumes"
+    again = personsearch(*wanted, json_to=tmp_path / "again.json")
+    assert again.status == 0, again.stderr
+    name = TRAININGS[kind]
+    assert (again.path(kind) / name).read_bytes() == (undisturbed.path(kind) / name).read_bytes()
+    assert not (store / ".work" / kind).exists() or not list((store / ".work" / kind).iterdir())
+    shutil.rmtree(store)
+
+
+def test_the_longer_settings_are_those_of_the_tiny_config() -> None:
+    settings = tiny_settings("data", "store")
+    assert settings["detector"]["training"]["steps"] < 40
+    assert settings["reid"]["phases"][0]["epochs"] < 30
