@@ -47,7 +47,8 @@ def test_a_directory_that_is_no_model_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("variant", ["j3", "disj"])
 def test_exported_graphs_equal_eager(tmp_path: Path, variant: str) -> None:
     net = PersonSearchNet(*parts(variant))
-    export_programs(tmp_path, net)
+    with_onnx = variant == "j3"
+    export_programs(tmp_path, net, onnx=with_onnx)
     images = torch.randint(0, 256, (3, 3, 64, 96), dtype=torch.uint8)
     pooled = torch.rand(5, 128, 16, 8)
     if variant == "disj":
@@ -60,14 +61,20 @@ def test_exported_graphs_equal_eager(tmp_path: Path, variant: str) -> None:
         with torch.no_grad():
             expected = graph(given)
             program = torch.export.load(tmp_path / f"{name}.pt2").module()(given)
-        session = onnxruntime.InferenceSession(tmp_path / f"{name}.onnx", providers=["CPUExecutionProvider"])
-        from_onnx = session.run(None, {session.get_inputs()[0].name: given.numpy()})
-        outputs = [expected] if isinstance(expected, torch.Tensor) else list(expected)
-        programs = [program] if isinstance(program, torch.Tensor) else list(program)
-        assert len(outputs) == len(programs) == len(from_onnx)
-        for eager, exported, onnx in zip(outputs, programs, from_onnx, strict=True):
+        outputs, programs = _listed(expected), _listed(program)
+        assert len(outputs) == len(programs)
+        for eager, exported in zip(outputs, programs, strict=True):
             torch.testing.assert_close(exported, eager, rtol=1e-4, atol=1e-4)
-            np.testing.assert_allclose(onnx, eager.numpy(), rtol=1e-4, atol=1e-4)
+        if with_onnx:
+            providers = ["CPUExecutionProvider"]
+            session = onnxruntime.InferenceSession(tmp_path / f"{name}.onnx", providers=providers)
+            found = session.run(None, {session.get_inputs()[0].name: given.numpy()})
+            for eager, from_onnx in zip(outputs, found, strict=True):
+                np.testing.assert_allclose(from_onnx, eager.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def _listed(outputs: torch.Tensor | tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    return [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
 
 
 def test_a_reduced_model_is_not_exported(tmp_path: Path) -> None:

@@ -102,3 +102,12 @@ def test_search_runs_the_trunk_once_and_describes_everybody(variant: str) -> Non
     given = net.search(images, [people[0].boxes[:2], np.empty((0, 4), np.float32)])
     torch.testing.assert_close(given[0].embeddings, people[0].embeddings[:2], rtol=1e-4, atol=1e-4)
     assert given[1].embeddings.shape == (0, 8)
+
+
+@pytest.mark.parametrize("variant", ["j3", "disj"])
+def test_a_scene_without_people_gives_nobody(variant: str) -> None:
+    detector = build_detector(TINY)
+    branch = build_branch(variant, TINY, BranchModel(embedding_dim=8), detector.state_dict())  # type: ignore[arg-type]
+    net = PersonSearchNet(detector, branch, RoiRecipe(variant=variant))  # type: ignore[arg-type]
+    (people,) = net.search([torch.zeros(3, 40, 40, dtype=torch.uint8)], score_threshold=1.0)
+    assert people.boxes.shape == (0, 4) and people.embeddings.shape == (0, 8)
