@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
@@ -16,14 +15,14 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
-from pydantic import BaseModel, ConfigDict
 
 from flows.config import load_config
 from flows.errors import Interrupted, StageBroke, StageDied, explain
 from flows.making import make_in_process
-from flows.plan import Planned, Selection, resolve, select
+from flows.plan import Planned, resolve, select
 from flows.progress import ProgressLine
 from flows.records import RunRecord, new_record_path
+from flows.request import RunRequest
 from flows.stages.building import build_stages
 from storage.artifacts import Artifact, LocalStore
 from storage.opening import open_store
@@ -31,26 +30,6 @@ from storage.opening import open_store
 log = logging.getLogger(__name__)
 
 RETRY_DELAYS = [5.0, 30.0]
-
-
-class RunRequest(BaseModel):
-    """The parameters of a run, as a deployment takes them; unknown names are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    config: Path
-    overrides: tuple[str, ...] = ()
-    """Changes to the config, `reid.lr=3e-4`."""
-    store: str | None = None
-    force: tuple[str, ...] = ()
-    start_from: str | None = None
-    until: str | None = None
-    only: tuple[str, ...] = ()
-    """Kinds of stages that may be made; a run that needs another ends with its name. By default all may."""
-
-    @property
-    def selection(self) -> Selection:
-        return Selection(frozenset(self.force), self.start_from, self.until)
 
 
 @flow(name="person-search", flow_run_name="{request.config.stem}")

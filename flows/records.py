@@ -53,6 +53,10 @@ class RunRecord:
         self.write()
 
     def end(self) -> None:
+        """Close the record; a stage that was on its way when the run broke off has failed."""
+        for stage in self.stages:
+            if stage["state"] == "running":
+                stage["state"] = "failed"
         self.finished = datetime.now(UTC).isoformat(timespec="seconds")
         self.write()
 

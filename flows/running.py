@@ -10,29 +10,14 @@ from typing import Any
 
 from flows.config import load_config
 from flows.errors import StageError
-from flows.plan import Planned, Selection, make_plan, select
+from flows.plan import Planned, make_plan, select
 from flows.prefect_api import api
+from flows.request import RunRequest
 from flows.stages.building import build_stages
 from storage.artifacts import LocalStore
 from storage.opening import open_store
 
 RESULTS = ("detection_ap50", "mAP", "rank1", "rank5", "rank10", "mAP_untrained")
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What is asked for: a config, changes to it, and which stages."""
-
-    config: Path
-    overrides: tuple[str, ...] = ()
-    store: str | None = None
-    force: tuple[str, ...] = ()
-    start_from: str | None = None
-    until: str | None = None
-
-    @property
-    def selection(self) -> Selection:
-        return Selection(frozenset(self.force), self.start_from, self.until)
 
 
 @dataclass
@@ -43,7 +28,6 @@ class Outcome:
     wall_seconds: float
     results: dict[str, float | None] = field(default_factory=dict)
     report: str | None = None
-    notes: list[str] = field(default_factory=list)
     error: str | None = None
 
     def raise_error(self) -> None:
@@ -52,30 +36,22 @@ class Outcome:
             raise StageError(self.error)
 
 
-def plan_config(options: RunOptions) -> Outcome:
+def plan_config(request: RunRequest) -> Outcome:
     """The plan of a config as it stands; makes nothing."""
     started = time.monotonic()
-    _, plan = _planned(options)
+    _, plan = _planned(request)
     return _outcome([planned.as_record() for planned in plan], started)
 
 
-def run_config(options: RunOptions) -> Outcome:
+def run_config(request: RunRequest) -> Outcome:
     """Execute a config's plan; with nothing to do, no API server is started and Prefect is not loaded."""
     started = time.monotonic()
-    _, plan = _planned(options)
+    _, plan = _planned(request)
     if all(planned.state == "cached" for planned in plan):
         return _outcome([planned.as_record() for planned in plan], started)
     with api():
-        from flows.pipeline import RunRequest, new_record, run_recorded
+        from flows.pipeline import new_record, run_recorded
 
-        request = RunRequest(
-            config=options.config,
-            overrides=options.overrides,
-            store=options.store,
-            force=options.force,
-            start_from=options.start_from,
-            until=options.until,
-        )
         record = new_record(request)
         state = run_recorded(request, record)
     outcome = _outcome(record.stages, started)
@@ -98,10 +74,10 @@ def write_json(path: Path, outcome: Outcome) -> None:
     path.write_text(json.dumps(body, indent=1) + "\n")
 
 
-def _planned(options: RunOptions) -> tuple[LocalStore, list[Planned]]:
-    config = load_config(options.config, options.overrides, store=options.store)
+def _planned(request: RunRequest) -> tuple[LocalStore, list[Planned]]:
+    config = load_config(request.config, request.overrides, store=request.store)
     store = open_store(config.store)
-    stages, again = select(build_stages(config), options.selection)
+    stages, again = select(build_stages(config), request.selection)
     return store, make_plan(stages, store, again)
 
 

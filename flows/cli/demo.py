@@ -12,7 +12,8 @@ from data_catalog.synthetic import Mot17Spec, PrwSpec, write_mot17, write_prw
 from flows.cli.run import Force, From, Json, Overrides, Until
 from flows.cli.tables import print_run
 from flows.errors import ConfigError
-from flows.running import RunOptions, run_config, write_json
+from flows.request import RunRequest
+from flows.running import run_config, write_json
 
 app = typer.Typer()
 
@@ -34,8 +35,14 @@ def demo(
     folder = folder.absolute()
     draw_once(folder / "data")
     os.environ["PERSONSEARCH_DEMO"] = str(folder)
-    options = RunOptions(demo_config(), tuple(overrides or ()), None, tuple(force or ()), start_from, until)
-    outcome = run_config(options)
+    request = RunRequest(
+        config=demo_config(),
+        overrides=tuple(overrides or ()),
+        force=tuple(force or ()),
+        start_from=start_from,
+        until=until,
+    )
+    outcome = run_config(request)
     if json is not None:
         write_json(json, outcome)
     print_run(outcome)

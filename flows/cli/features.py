@@ -13,7 +13,8 @@ import typer
 
 from flows.cli.tables import in_units
 from flows.errors import ConfigError
-from flows.running import RunOptions, run_config
+from flows.request import RunRequest
+from flows.running import run_config
 from storage.errors import StorageError
 from storage.feature_store import (
     DamagedShard,
@@ -137,7 +138,7 @@ def _mend(where: str, store: str | None, config: Path, damaged: list[DamagedShar
         raise ConfigError(f"{entry.name} is not made by shards: `store invalidate` it and run again")
     work = opened.reopen(entry.kind, entry.key)
     remove_shards(work, [each.shard for each in damaged])
-    outcome = run_config(RunOptions(config, store=store, until=MADE_BY_FEATURES_STAGE))
+    outcome = run_config(RunRequest(config=config, store=store, until=MADE_BY_FEATURES_STAGE))
     outcome.raise_error()
     if opened.find(entry.kind, entry.key) is None:
         raise ConfigError(f"{config} does not make {entry.name}: give the config that it was made by")
@@ -148,10 +149,7 @@ def _folder(where: str, store: str | None) -> Path:
         return Path(where)
     opened = open_store(store)
     entry = resolve_name(list_entries(opened), where)
-    found = opened.peek(entry.kind, entry.key)
-    if found is None:
-        raise StorageError(f"the manifest of {entry.name} is damaged; `store verify` says how")
-    return found.path
+    return opened.local_path(entry.kind, entry.key)
 
 
 def _most_rows(identities: Mapping[tuple[str, str], int]) -> str:

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from flows.cli.tables import print_plan, print_run
-from flows.running import RunOptions, plan_config, run_config, write_json
+from flows.request import RunRequest
+from flows.running import plan_config, run_config, write_json
 
 app = typer.Typer()
 
@@ -36,8 +37,8 @@ def run(
     json: Json = None,
 ) -> None:
     """Make what the config asks for and the store does not have yet."""
-    options = RunOptions(config, tuple(overrides or ()), store, tuple(force or ()), start_from, until)
-    outcome = run_config(options)
+    request = _request(config, overrides, store, start_from, force, until)
+    outcome = run_config(request)
     if json is not None:
         write_json(json, outcome)
     print_run(outcome)
@@ -55,8 +56,26 @@ def plan(
     json: Json = None,
 ) -> None:
     """Say for each stage whether it is cached, resumes or runs, and why. Makes nothing."""
-    options = RunOptions(config, tuple(overrides or ()), store, tuple(force or ()), start_from, until)
-    outcome = plan_config(options)
+    request = _request(config, overrides, store, start_from, force, until)
+    outcome = plan_config(request)
     if json is not None:
         write_json(json, outcome)
     print_plan(outcome)
+
+
+def _request(
+    config: Path,
+    overrides: list[str] | None,
+    store: str | None,
+    start_from: str | None,
+    force: list[str] | None,
+    until: str | None,
+) -> RunRequest:
+    return RunRequest(
+        config=config,
+        overrides=tuple(overrides or ()),
+        store=store,
+        force=tuple(force or ()),
+        start_from=start_from,
+        until=until,
+    )
