@@ -284,7 +284,7 @@ class ReidRecipe(Recipe):
     fused_optimiser: bool = True
     """One kernel for all parameters; rounds otherwise than the plain loop, so it is part of the recipe."""
     cuda_graphs: bool = False
-    """With `compute.compile`, on CUDA: the branch is replayed as a graph, which pays where launches dominate."""
+    """With `compute.compile`, on CUDA: the branch is replayed as a graph; pays where launches dominate."""
     held_out_identities: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Part of the identities watched during training, split by connected components of shared images."""
     validate_every_epochs: PositiveInt = 10

@@ -78,9 +78,9 @@ class CollapseWatch:
             kind, value = level
             raise CollapseError(
                 f"training has collapsed by step {step}: for {self.PATIENCE} steps {kind} was {value:.3f}, "
-                f"the loss of zero distances, and negatives are {distance:.2g} apart (at first {usual:.2g}). "
-                "All embeddings are the same point. Lower lr or add schedule.warmup_steps; begin with a phase "
-                "of semi_hard_triplet before batch_hard_triplet; or set branch.loss_normalise"
+                f"the loss of zero distances, and negatives are {distance:.2g} apart (at first {usual:.2g}): "
+                "all embeddings are the same point. Lower lr or add schedule.warmup_steps; begin with a "
+                "phase of semi_hard_triplet before batch_hard_triplet; or set branch.loss_normalise"
             )
 
     def state_dict(self) -> dict[str, Any]:
