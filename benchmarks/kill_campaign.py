@@ -1,10 +1,10 @@
-"""Kill the tiny pipeline at random moments, start it again, and hold its results to those of a run left alone.
+"""Kill the tiny pipeline at random moments, start it again, and compare with a run left alone.
 
     python benchmarks/kill_campaign.py --kills 60 --seed 0
 
-The victim is the flow, the process of the stage that it is making, or a Dask worker that reads a dataset. After
-each kill nothing of the killed flow may be left running, no lock held, and every artifact that can be seen must
-be whole; at the end of each run all content digests must be those of the run that was left alone.
+The victim is the flow, the process of the stage that it is making, or a Dask worker that reads a dataset.
+After each kill nothing of the killed flow may be left running, no lock held, and every artifact that can be
+seen must be whole; at the end of each run all content digests must be those of the run that was left alone.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Digests = dict[str, str]
 
 @dataclass
 class Campaign:
-    """What happened: kills by victim and by the stage that was being made, runs that ended, what was wrong."""
+    """What happened: kills by victim and by stage, runs that ended, what was wrong."""
 
     kills: Counter[str] = field(default_factory=Counter)
     during: Counter[str] = field(default_factory=Counter)
@@ -94,7 +94,7 @@ def undisturbed(config: Path, store: Path) -> Digests:
 
 def digests(store: LocalStore) -> Digests:
     found = {}
-    for kind, key in store.keys():
+    for kind, key in list(store.keys()):
         artifact = store.find(kind, key)
         found[f"{kind}/{key}"] = "damaged" if artifact is None else artifact.content_digest
     return found
@@ -182,7 +182,7 @@ def _left_behind(family: list[psutil.Process], store: LocalStore) -> list[str]:
     for kind, key in store.work_areas():
         if (pid := store.holder(kind, key)) is not None:
             wrong.append(f"{kind}/{key} is locked by process {pid}")
-    for kind, key in store.keys():
+    for kind, key in list(store.keys()):
         wrong += [f"{kind}/{key}: {problem}" for problem in store.verify(kind, key)]
     return wrong
 

@@ -64,6 +64,7 @@ class WorkArea:
     identity: Identity
     path: Path
     made: Artifact | None = None
+    again: bool = False
     started: float = field(default_factory=time.monotonic)
 
     def commit(
@@ -91,7 +92,7 @@ class WorkArea:
             seconds=round(time.monotonic() - self.started, 3),
             peak_memory_bytes=_peak_memory_bytes(),
         )
-        self.made = self.store.publish(self.path, manifest)
+        self.made = self.store.publish(self.path, manifest, replace=self.again)
         return self.made
 
 
@@ -161,6 +162,10 @@ class LocalStore:
         except (FileNotFoundError, StorageError):
             return None
 
+    def local_path(self, kind: str, key: str) -> Path:
+        """Where an artifact's files can be read on this machine, damaged ones, too."""
+        return self.path_of(kind, key)
+
     def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
         """(kind, key) of every finished artifact, in order."""
         kinds = [kind] if kind else sorted(_visible_names(self.root))
@@ -189,7 +194,7 @@ class LocalStore:
             if made is None:
                 path.mkdir(parents=True, exist_ok=True)
                 _drop_manifest(path)
-            yield WorkArea(self, identity, path, made)
+            yield WorkArea(self, identity, path, made, again)
 
     def holder(self, kind: str, key: str) -> int | None:
         """The process that is making this artifact now, if any."""
@@ -247,10 +252,11 @@ class LocalStore:
         self._trust_path(kind, key).unlink(missing_ok=True)
         shutil.rmtree(away)
 
-    def publish(self, work: Path, manifest: Manifest) -> Artifact:
+    def publish(self, work: Path, manifest: Manifest, *, replace: bool = False) -> Artifact:
         """Make a work area an artifact: files and manifest flushed to the disk, then one rename.
 
-        The caller holds the lock of `making`, and the files in `work` are those of the manifest.
+        The caller holds the lock of `making`, and the files in `work` are those of the manifest. `replace`
+        says that the key may have an artifact, which makes a difference where no lock reaches all writers.
         """
         for name in manifest.files:
             _flush(work / name)

@@ -73,14 +73,19 @@ def read_manifest(path: Path) -> Manifest:
 
     Raises FileNotFoundError when there is none, StorageError when its own digest or its key does not hold.
     """
+    return parse_manifest(path.read_bytes(), str(path))
+
+
+def parse_manifest(raw: bytes, where: str) -> Manifest:
+    """As `read_manifest`, of bytes that lie at `where`."""
     try:
-        body = json.loads(path.read_bytes())
+        body = json.loads(raw)
         claimed = body.pop("self_digest")
         manifest = Manifest.model_validate(body)
     except (ValueError, KeyError, AttributeError, ValidationError) as error:
-        raise StorageError(f"{path} is damaged: {error}") from error
+        raise StorageError(f"{where} is damaged: {error}") from error
     if claimed != digest_json(body):
-        raise StorageError(f"{path} is damaged: it does not hold to its own digest")
+        raise StorageError(f"{where} is damaged: it does not hold to its own digest")
     if manifest.key != manifest.identity.key:
-        raise StorageError(f"{path} is damaged: its key does not follow from its recipe and inputs")
+        raise StorageError(f"{where} is damaged: its key does not follow from its recipe and inputs")
     return manifest

@@ -19,6 +19,7 @@ from flows.sweeps.objectives import objective_axis, shared_overrides
 from flows.sweeps.schedule import run_sweep
 from flows.sweeps.table import group_table, member_table
 from storage.digests import digest_json
+from storage.opening import open_store
 
 app = typer.Typer()
 
@@ -66,7 +67,12 @@ def sweep(
     names = [axis.name for axis in axes]
     table = member_table(outcome.members)
     groups = group_table(table, names)
-    folder = out or Path(base.store) / ".sweeps" / digest_json([str(config), *(m.name for m in members)])[:12]
+    folder = (
+        out
+        or open_store(base.store).root
+        / ".sweeps"
+        / digest_json([str(config), *(m.name for m in members)])[:12]
+    )
     folder.mkdir(parents=True, exist_ok=True)
     table.to_parquet(folder / "members.parquet")
     groups.to_parquet(folder / "groups.parquet")

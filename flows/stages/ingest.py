@@ -19,6 +19,7 @@ from flows.stages.base import Made, Stage, StageContext
 from flows.stages.names import ingest_name
 from storage.artifacts import LocalStore
 from storage.digests import digest_json, digest_parts
+from storage.opening import open_store
 
 if TYPE_CHECKING:
     from flows.config import Config
@@ -36,7 +37,7 @@ def stage(config: Config, dataset: str) -> Stage:
         source.adapter,
         source.root,
         options=_text(source.options),
-        store=Path(config.store),
+        store=open_store(config.store).root,
         dask=config.run.dask,
     )
 

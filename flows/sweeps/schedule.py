@@ -20,6 +20,7 @@ from flows.plan import Planned, Selection, resolve, select
 from flows.stages.building import build_stages
 from flows.sweeps.grid import Member
 from storage.artifacts import Artifact, LocalStore
+from storage.opening import open_store
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class _Walk:
     def __init__(self, member: Member, config_path: Path, store: str | None, until: str) -> None:
         config = load_config(config_path, member.overrides, store=store)
         self.member = member
-        self.store = LocalStore(Path(config.store))
+        self.store = open_store(config.store)
         self.artifacts: dict[str, Artifact] = {}
         self.error: str | None = None
         hours = config.run.stage_timeout_hours

@@ -30,7 +30,13 @@ class Server:
 
     def prefect(self, *words: str, **variables: str) -> str:
         """Run the `prefect` command line and return what it printed."""
-        done = subprocess.run(
+        done = self.try_prefect(*words, **variables)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def try_prefect(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run the `prefect` command line, which may fail."""
+        return subprocess.run(
             [sys.executable, "-m", "prefect", "--no-prompt", *words],
             env=self.environment | variables,
             cwd=PROJECT,
@@ -38,8 +44,6 @@ class Server:
             text=True,
             timeout=120,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
     def runs(self, deployment: str) -> list[dict[str, Any]]:
         """The flow runs of a deployment, as the API gives them."""

@@ -1,0 +1,234 @@
+"""The artifact store on object storage, where there is neither a rename nor a lock.
+
+<url>/<kind>/<key>/manifest.json              written last, and only where there is none
+<url>/<kind>/<key>/<version>/...              the files; `version` is a digest over all of them
+<url>/.damaged/<kind>-<key>-<n>/              what failed verification, set aside
+
+Work happens in a folder of this machine, which also keeps what was made here or fetched. Since a version is
+named by its content, writers of different bytes never touch one another's files, and an upload that was
+interrupted goes on where it ended. Whoever puts the manifest first has made the artifact; the other takes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from storage.artifacts import Artifact, LocalStore
+from storage.digests import digest_json
+from storage.errors import StorageError
+from storage.locks import exclusive
+from storage.manifest import FILE_NAME, Manifest, parse_manifest
+from storage.urls import filesystem
+
+log = logging.getLogger(__name__)
+
+_BLOCK = 1 << 20
+
+
+class RemoteStore(LocalStore):
+    """Artifacts under a URL of object storage; locks, work, logs and tags lie in the local folder `root`."""
+
+    def __init__(self, url: str, root: Path | None = None) -> None:
+        self.url = url.rstrip("/")
+        super().__init__(root or cache_folder() / hashlib.sha256(self.url.encode()).hexdigest()[:16])
+        # Other machines write here, too: nothing that was listed once may be taken for true later.
+        self.system, self.prefix = filesystem(self.url, use_listings_cache=False)
+
+    def __str__(self) -> str:
+        return self.url
+
+    def exists(self) -> bool:
+        return bool(self.system.exists(self.prefix))
+
+    def find(self, kind: str, key: str) -> Artifact | None:
+        """The artifact, fetched to this machine; every byte of it is digested once on its way."""
+        manifest = self._manifest(kind, key)
+        if manifest is None:
+            return None
+        with exclusive(self.root / ".locks" / "fetching" / f"{kind}-{key}", what=f"a copy of {kind}/{key}"):
+            return self._kept(manifest) or self._fetch(manifest)
+
+    def peek(self, kind: str, key: str) -> Artifact | None:
+        raw = self._read(self._key_path(kind, key, FILE_NAME))
+        try:
+            return None if raw is None else Artifact(self.path_of(kind, key), parse_manifest(raw, self.url))
+        except StorageError:
+            return None
+
+    def local_path(self, kind: str, key: str) -> Path:
+        found = self.find(kind, key)
+        if found is None:
+            raise StorageError(f"{self.url}/{kind}/{key} is gone or damaged")
+        return found.path
+
+    def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
+        for path in self._manifest_paths(kind):
+            if self.system.exists(path):
+                each, key, _ = path.rsplit("/", 3)[-3:]
+                yield each, key
+
+    def manifests(self, kind: str | None = None) -> Iterator[bytes]:
+        paths = self._manifest_paths(kind)
+        found = self.system.cat(paths, on_error="return") if paths else {}
+        for path in paths:
+            if isinstance(found[path], bytes):
+                yield found[path]
+            elif not isinstance(found[path], FileNotFoundError):
+                raise found[path]
+
+    def verify(self, kind: str, key: str) -> list[str]:
+        raw = self._read(self._key_path(kind, key, FILE_NAME))
+        if raw is None:
+            return [f"{self.url}/{kind}/{key}: no such artifact"]
+        try:
+            manifest = parse_manifest(raw, f"{self.url}/{kind}/{key}/{FILE_NAME}")
+        except StorageError as error:
+            return [str(error)]
+        problems = []
+        for name, entry in manifest.files.items():
+            try:
+                if self._transfer(manifest, name, None) != entry.sha256:
+                    problems.append(f"{name} does not hold to its digest")
+            except FileNotFoundError:
+                problems.append(f"{name} is missing")
+        return problems
+
+    def set_aside(self, kind: str, key: str, why: str) -> Path:
+        number = 0
+        while self.system.exists(target := f"{self.prefix}/.damaged/{kind}-{key}-{number}"):
+            number += 1
+        log.warning("artifact %s/%s is set aside as %s: %s", kind, key, target, why)
+        source = self._key_path(kind, key)
+        for path in self.system.find(source):
+            self.system.cp_file(path, target + path.removeprefix(source))
+        self.remove(kind, key)
+        return Path(target)
+
+    def remove(self, kind: str, key: str) -> None:
+        self.system.rm_file(self._key_path(kind, key, FILE_NAME))
+        for path in self.system.find(self._key_path(kind, key)):
+            self.system.rm_file(path)
+        self._forget(kind, key)
+
+    def reopen(self, kind: str, key: str) -> Path:
+        self.local_path(kind, key)
+        self.system.rm_file(self._key_path(kind, key, FILE_NAME))
+        return super().reopen(kind, key)
+
+    def publish(self, work: Path, manifest: Manifest, *, replace: bool = False) -> Artifact:
+        """Upload the files, then put the manifest where there is none yet."""
+        kind, key = manifest.kind, manifest.key
+        missing = [
+            name for name, entry in manifest.files.items() if not self._has(manifest, name, entry.size)
+        ]
+        targets = [self._part_path(manifest, name) for name in missing]
+        if missing:
+            self.system.put([str(work / name) for name in missing], targets)
+        try:
+            self.system.pipe_file(
+                self._key_path(kind, key, FILE_NAME),
+                manifest.to_json().encode(),
+                mode="overwrite" if replace else "create",
+            )
+        except FileExistsError:
+            log.info("%s/%s was made by another machine meanwhile: its artifact is taken", kind, key)
+            shutil.rmtree(work)
+            found = self.find(kind, key)
+            if found is None:
+                raise StorageError(f"{self.url}/{kind}/{key} was made elsewhere, but is gone again") from None
+            return found
+        return super().publish(work, manifest, replace=replace)
+
+    def _manifest(self, kind: str, key: str) -> Manifest | None:
+        raw = self._read(self._key_path(kind, key, FILE_NAME))
+        if raw is None:
+            self._forget(kind, key)
+            return None
+        try:
+            return parse_manifest(raw, f"{self.url}/{kind}/{key}/{FILE_NAME}")
+        except StorageError as error:
+            self.set_aside(kind, key, str(error))
+            return None
+
+    def _kept(self, manifest: Manifest) -> Artifact | None:
+        """This machine's copy, when it is whole and of this very manifest."""
+        kept = LocalStore(self.root).find(manifest.kind, manifest.key)
+        return kept if kept is not None and kept.manifest == manifest else None
+
+    def _fetch(self, manifest: Manifest) -> Artifact | None:
+        kind, key = manifest.kind, manifest.key
+        folder = self.root / ".fetching" / f"{kind}-{key}"
+        if folder.exists():
+            shutil.rmtree(folder)
+        for name, entry in manifest.files.items():
+            try:
+                whole = self._transfer(manifest, name, folder / name) == entry.sha256
+            except FileNotFoundError:
+                whole = False
+            if not whole:
+                self.set_aside(kind, key, f"{name} is missing or does not hold to its digest")
+                return None
+        folder.mkdir(parents=True, exist_ok=True)
+        return super().publish(folder, manifest)
+
+    def _transfer(self, manifest: Manifest, name: str, target: Path | None) -> str:
+        """Read a file block by block, into `target` if given; returns its SHA-256."""
+        hasher = hashlib.sha256()
+        with contextlib.ExitStack() as stack:
+            source = stack.enter_context(self.system.open(self._part_path(manifest, name), "rb"))
+            writing = None
+            if target is not None:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                writing = stack.enter_context(target.open("wb"))
+            while block := source.read(_BLOCK):
+                hasher.update(block)
+                if writing is not None:
+                    writing.write(block)
+        return hasher.hexdigest()
+
+    def _forget(self, kind: str, key: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            super().remove(kind, key)
+
+    def _has(self, manifest: Manifest, name: str, size: int) -> bool:
+        try:
+            return bool(self.system.info(self._part_path(manifest, name))["size"] == size)
+        except FileNotFoundError:
+            return False
+
+    def _read(self, path: str) -> bytes | None:
+        try:
+            return bytes(self.system.cat_file(path))
+        except FileNotFoundError:
+            return None
+
+    def _manifest_paths(self, kind: str | None) -> list[str]:
+        kinds = [f"{self.prefix}/{kind}"] if kind else self._folders(self.prefix)
+        return [f"{key}/{FILE_NAME}" for each in kinds for key in self._folders(each)]
+
+    def _folders(self, path: str) -> list[str]:
+        try:
+            entries = self.system.ls(path, detail=True)
+        except FileNotFoundError:
+            return []
+        names = (entry["name"].rstrip("/") for entry in entries if entry["type"] == "directory")
+        return sorted(name for name in names if not name.rpartition("/")[2].startswith("."))
+
+    def _key_path(self, kind: str, key: str, *more: str) -> str:
+        return "/".join((self.prefix, kind, key, *more))
+
+    def _part_path(self, manifest: Manifest, name: str) -> str:
+        files = {each: entry.sha256 for each, entry in manifest.files.items()}
+        return self._key_path(manifest.kind, manifest.key, digest_json(files)[:16], name)
+
+
+def cache_folder() -> Path:
+    """Where this machine keeps its work and its copies: $PERSONSEARCH_CACHE, or ~/.cache/personsearch."""
+    chosen = os.environ.get("PERSONSEARCH_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "personsearch"

@@ -1,0 +1,173 @@
+"""The store on object storage, against a local S3 server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from storage.artifacts import Artifact
+from storage.errors import StorageError
+from storage.gc import collect, find_garbage
+from storage.listing import list_entries
+from storage.manifest import Identity
+from storage.opening import open_store
+from storage.remote import RemoteStore
+from storage.transfer import copy_artifact
+from tests.storage.making import make_artifact, name_of
+
+BUCKET = "artifacts"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """The URL of a bucket on a server of this process; credentials come from the environment."""
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        environment.setenv("AWS_ACCESS_KEY_ID", "testing")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        yield f"s3://{BUCKET}"
+    server.stop()
+
+
+@pytest.fixture
+def machines(s3: str, tmp_path: Path) -> tuple[RemoteStore, RemoteStore]:
+    """One store, as two machines see it."""
+    url = f"{s3}/{tmp_path.name}"
+    return RemoteStore(url, tmp_path / "one"), RemoteStore(url, tmp_path / "two")
+
+
+def test_what_one_machine_makes_another_finds(machines: tuple[RemoteStore, RemoteStore]) -> None:
+    one, two = machines
+    made = make_artifact(one, "features", content=b"x" * 100_000)
+    found = two.find(made.kind, made.key)
+    assert found is not None and found.manifest == made.manifest and found.path != made.path
+    assert (found.path / "nested" / "data.bin").read_bytes() == b"x" * 100_000
+    assert list(two.keys()) == [("features", made.key)] and two.verify(made.kind, made.key) == []
+    assert [entry.name for entry in list_entries(two)] == [name_of(made)]
+
+
+def test_a_store_by_its_url(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERSONSEARCH_CACHE", str(tmp_path))
+    store = open_store(f"{s3}/by-url")
+    assert isinstance(store, RemoteStore) and not store.exists() and list(store.keys()) == []
+    make_artifact(store, "features")
+    assert store.exists() and str(store) == f"{s3}/by-url"
+
+
+def test_of_two_writers_the_first_manifest_stays(machines: tuple[RemoteStore, RemoteStore]) -> None:
+    one, two = machines
+    identity = Identity(kind="reid", version=1, recipe={}, inputs={})
+    with two.making(identity) as late:
+        (late.path / "weights").write_bytes(b"of two")
+        with one.making(identity) as first:
+            (first.path / "weights").write_bytes(b"of one")
+            first.commit("one")
+        taken = late.commit("two")
+    assert taken.content_digest == "one" and (taken.path / "weights").read_bytes() == b"of one"
+    assert two.verify("reid", identity.key) == [] and list(two.work_areas()) == []
+
+
+def test_made_again_it_is_replaced(machines: tuple[RemoteStore, RemoteStore]) -> None:
+    one, two = machines
+    made = make_artifact(one, "features")
+    with two.making(made.manifest.identity, again=True) as work:
+        (work.path / "other").write_bytes(b"new")
+        work.commit("new")
+    found = one.find(made.kind, made.key)
+    assert found is not None and found.content_digest == "new"
+    assert [path.name for path in found.path.iterdir() if path.name != "manifest.json"] == ["other"]
+
+
+def test_an_upload_that_was_cut_off_is_invisible_and_goes_on(
+    machines: tuple[RemoteStore, RemoteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = machines
+    put = one.system.put
+
+    def cut_off(sources: list[str], targets: list[str]) -> None:
+        put(sources[:1], targets[:1])
+        raise ConnectionError("the line is dead")
+
+    with monkeypatch.context() as patch, pytest.raises(ConnectionError):
+        patch.setattr(one.system, "put", cut_off)
+        make_artifact(one, "features")
+    assert list(two.keys()) == [] and len(list(one.work_areas())) == 1
+    made = make_artifact(one, "features")
+    assert two.find(made.kind, made.key) is not None
+
+
+@pytest.mark.parametrize("damage", ["flip", "delete", "manifest"])
+def test_remote_damage_is_noticed_and_set_aside(
+    machines: tuple[RemoteStore, RemoteStore], damage: str
+) -> None:
+    one, two = machines
+    made = make_artifact(one, "features")
+    file = "manifest.json" if damage == "manifest" else "nested/data.bin"
+    (path,) = [each for each in one.system.find(one.prefix) if each.endswith(file)]
+    if damage == "delete":
+        one.system.rm_file(path)
+    else:
+        one.system.pipe_file(path, b"rowz")
+    assert one.verify(made.kind, made.key) != []
+    assert two.find(made.kind, made.key) is None
+    assert list(one.keys()) == [] and one.find(made.kind, made.key) is None
+    again = make_artifact(one, "features")
+    assert two.find(again.kind, again.key) is not None
+
+
+def test_damage_of_the_local_copy_is_mended_by_fetching(machines: tuple[RemoteStore, RemoteStore]) -> None:
+    one, _ = machines
+    made = make_artifact(one, "features")
+    (made.path / "nested" / "data.bin").write_bytes(b"rowz")
+    found = one.find(made.kind, made.key)
+    assert found is not None and (found.path / "nested" / "data.bin").read_bytes() == b"rows"
+
+
+def test_what_was_deleted_remotely_is_gone_for_all(machines: tuple[RemoteStore, RemoteStore]) -> None:
+    one, two = machines
+    made = make_artifact(one, "features")
+    assert two.find(made.kind, made.key) is not None
+    collect(one, find_garbage(one, []))
+    assert two.find(made.kind, made.key) is None
+    with pytest.raises(StorageError, match="gone or damaged"):
+        two.local_path(made.kind, made.key)
+
+
+def test_readers_see_all_or_nothing_while_one_writes(machines: tuple[RemoteStore, RemoteStore]) -> None:
+    one, two = machines
+    identity = Identity(kind="features", version=1, recipe={"seed": 0}, inputs={})
+    seen: list[Artifact] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            if (found := two.find("features", identity.key)) is not None:
+                seen.append(found)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    made = make_artifact(one, "features", content=b"y" * 500_000)
+    done.set()
+    watcher.join()
+    assert all(artifact.manifest == made.manifest for artifact in seen)
+
+
+def test_artifacts_move_to_and_from_object_storage(
+    machines: tuple[RemoteStore, RemoteStore], tmp_path: Path
+) -> None:
+    one, _ = machines
+    local = open_store(str(tmp_path / "local"))
+    made = make_artifact(local, "features")
+    assert copy_artifact(local, one, name_of(made))
+    back = open_store(str(tmp_path / "back"))
+    assert copy_artifact(one, back, name_of(made)) and back.verify(made.kind, made.key) == []
