@@ -95,6 +95,10 @@ def _child_main(target: str, descriptor: int) -> int:
     except Interrupted as stopped:
         messages.send("interrupted", value=str(stopped))
         return _INTERRUPTED
+    except ConnectionError as error:
+        messages.send("unreachable", value=str(error))
+        _print_traceback()
+        return 1
     except Exception as error:
         refusal = explain(error)
         if refusal is None:

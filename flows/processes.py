@@ -42,7 +42,8 @@ def run_in_process(
 
     The child's output goes to `log_path`; its log records also to this process's loggers.
     Raises StageError for bad input or a full disk, StageBroke for an error of the program, StageDied when the
-    process was killed, Interrupted when it stopped at a checkpoint, TimeoutError after `timeout_seconds`.
+    process was killed, ConnectionError when what it needs did not answer, Interrupted when it stopped at a
+    checkpoint, TimeoutError after `timeout_seconds`.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     reading, writing = os.pipe()
@@ -107,6 +108,8 @@ def _result(outcome: _Outcome, returncode: int, target: str, log_path: Path) -> 
         return outcome.value
     if outcome.kind == "refused":
         raise StageError(outcome.value)
+    if outcome.kind == "unreachable":
+        raise ConnectionError(outcome.value)
     if outcome.kind == "interrupted":
         raise Interrupted(outcome.value)
     if outcome.kind == "broke":
