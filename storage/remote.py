@@ -17,6 +17,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from storage.artifacts import Artifact, LocalStore
@@ -31,6 +32,27 @@ log = logging.getLogger(__name__)
 _BLOCK = 1 << 20
 
 
+@contextmanager
+def _reaching() -> Iterator[None]:
+    """Turn what an S3 client raises by itself into errors that are known everywhere.
+
+    Raises ConnectionError when the server does not answer, which is worth another try, else StorageError.
+    """
+    try:
+        from botocore.exceptions import BotoCoreError, HTTPClientError
+        from botocore.exceptions import ConnectionError as NoConnection
+    except ImportError:
+        # Other object stores raise OSError by themselves.
+        yield
+        return
+    try:
+        yield
+    except (HTTPClientError, NoConnection) as error:
+        raise ConnectionError(str(error)) from error
+    except BotoCoreError as error:
+        raise StorageError(f"the object store cannot be used: {error}") from error
+
+
 class RemoteStore(LocalStore):
     """Artifacts under a URL of object storage; locks, work, logs and tags lie in the local folder `root`."""
 
@@ -38,11 +60,12 @@ class RemoteStore(LocalStore):
         self.url = url.rstrip("/")
         super().__init__(root or cache_folder() / hashlib.sha256(self.url.encode()).hexdigest()[:16])
         # Other machines write here, too: nothing that was listed once may be taken for true later.
-        self.system, self.prefix = filesystem(self.url, use_listings_cache=False)
+        self.system, self.prefix = filesystem(self.url, use_listings_cache=False, skip_instance_cache=True)
 
     def __str__(self) -> str:
         return self.url
 
+    @_reaching()
     def exists(self) -> bool:
         return bool(self.system.exists(self.prefix))
 
@@ -82,6 +105,7 @@ class RemoteStore(LocalStore):
             elif not isinstance(found[path], FileNotFoundError):
                 raise found[path]
 
+    @_reaching()
     def verify(self, kind: str, key: str) -> list[str]:
         raw = self._read(self._key_path(kind, key, FILE_NAME))
         if raw is None:
@@ -99,6 +123,7 @@ class RemoteStore(LocalStore):
                 problems.append(f"{name} is missing")
         return problems
 
+    @_reaching()
     def set_aside(self, kind: str, key: str, why: str) -> Path:
         number = 0
         while self.system.exists(target := f"{self.prefix}/.damaged/{kind}-{key}-{number}"):
@@ -110,6 +135,7 @@ class RemoteStore(LocalStore):
         self.remove(kind, key)
         return Path(target)
 
+    @_reaching()
     def remove(self, kind: str, key: str) -> None:
         self.system.rm_file(self._key_path(kind, key, FILE_NAME))
         for path in self.system.find(self._key_path(kind, key)):
@@ -121,6 +147,7 @@ class RemoteStore(LocalStore):
         self.system.rm_file(self._key_path(kind, key, FILE_NAME))
         return super().reopen(kind, key)
 
+    @_reaching()
     def publish(self, work: Path, manifest: Manifest, *, replace: bool = False) -> Artifact:
         """Upload the files, then put the manifest where there is none yet."""
         kind, key = manifest.kind, manifest.key
@@ -161,6 +188,7 @@ class RemoteStore(LocalStore):
         kept = LocalStore(self.root).find(manifest.kind, manifest.key)
         return kept if kept is not None and kept.manifest == manifest else None
 
+    @_reaching()
     def _fetch(self, manifest: Manifest) -> Artifact | None:
         kind, key = manifest.kind, manifest.key
         folder = self.root / ".fetching" / f"{kind}-{key}"
@@ -202,6 +230,7 @@ class RemoteStore(LocalStore):
         except FileNotFoundError:
             return False
 
+    @_reaching()
     def _read(self, path: str) -> bytes | None:
         try:
             return bytes(self.system.cat_file(path))
@@ -212,6 +241,7 @@ class RemoteStore(LocalStore):
         kinds = [f"{self.prefix}/{kind}"] if kind else self._folders(self.prefix)
         return [f"{key}/{FILE_NAME}" for each in kinds for key in self._folders(each)]
 
+    @_reaching()
     def _folders(self, path: str) -> list[str]:
         try:
             entries = self.system.ls(path, detail=True)

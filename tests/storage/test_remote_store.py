@@ -171,3 +171,16 @@ def test_artifacts_move_to_and_from_object_storage(
     assert copy_artifact(local, one, name_of(made))
     back = open_store(str(tmp_path / "back"))
     assert copy_artifact(one, back, name_of(made)) and back.verify(made.kind, made.key) == []
+
+
+def test_a_server_that_does_not_answer_and_absent_credentials_are_told_apart(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    silent = RemoteStore(f"{s3}/nowhere", tmp_path)
+    silent.system.retries = 1
+    with pytest.raises(ConnectionError, match=r"Could not connect to the endpoint URL"):
+        silent.find("features", "0")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(StorageError, match="cannot be used"):
+        RemoteStore(f"{s3}/nobody", tmp_path).find("features", "0")
