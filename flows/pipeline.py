@@ -7,7 +7,8 @@ Tasks take and return references (kind, key), never data.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefect import flow, task
@@ -16,13 +17,14 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
-from flows.config import load_config
+from flows.config import Config, load_config
 from flows.errors import Interrupted, StageBroke, StageDied, explain
 from flows.making import make_in_process
+from flows.observing import progress_of, show_run
 from flows.plan import Planned, resolve, select
-from flows.progress import ProgressLine
-from flows.records import RunRecord, new_record_path
+from flows.records import RunRecord, new_record_path, where_time_went
 from flows.request import RunRequest
+from flows.stages.base import Stage
 from flows.stages.building import build_stages
 from storage.artifacts import Artifact, LocalStore
 from storage.opening import open_store
@@ -73,6 +75,24 @@ def execute(request: RunRequest, record: RunRecord) -> State[Any]:
     store = open_store(config.store)
     stages, again = select(build_stages(config), request.selection)
     artifacts: dict[str, Artifact] = {}
+    started = time.monotonic()
+    try:
+        return _make_all(stages, store, config, request, record, artifacts, again)
+    finally:
+        log.info(where_time_went(record.stages, time.monotonic() - started))
+        show_run(record, artifacts)
+
+
+def _make_all(
+    stages: Sequence[Stage],
+    store: LocalStore,
+    config: Config,
+    request: RunRequest,
+    record: RunRecord,
+    artifacts: dict[str, Artifact],
+    again: frozenset[str],
+) -> State[Any]:
+    """Each stage in turn; `artifacts` is filled by the names of stages."""
     hours = config.run.stage_timeout_hours
     for stage in stages:
         planned = resolve(stage, store, artifacts, again)
@@ -123,7 +143,7 @@ def _task(
     )
     def make_stage(kind: str, key: str) -> Any:
         log.info("making %s (%s/%s): %s", planned.stage.name, kind, key, planned.reason)
-        with ProgressLine(planned.stage.name) as line:
+        with progress_of(planned.stage.name) as line:
             try:
                 make_in_process(
                     planned,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -22,8 +23,12 @@ class ProgressLine:
         self.name = name
         self._bar: Any = None
         self._logged_at = time.monotonic()
+        self.also: Callable[[int, int], None] | None = None
+        """Who else follows, with (done, total)."""
 
     def update(self, done: int, total: int, **metrics: float) -> None:
+        if self.also is not None:
+            self.also(done, total)
         shown = {name: f"{value:.4g}" for name, value in metrics.items()}
         if sys.stderr.isatty():
             if self._bar is None:

@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -43,8 +43,13 @@ class RunRecord:
         self.write()
 
     def made(self, artifact: Artifact) -> None:
-        seconds = artifact.manifest.seconds
-        self.stages[-1].update(state="made", path=str(artifact.path), seconds=seconds)
+        manifest = artifact.manifest
+        self.stages[-1].update(
+            state="made",
+            path=str(artifact.path),
+            seconds=manifest.seconds,
+            peak_memory_bytes=manifest.peak_memory_bytes,
+        )
         self.write()
 
     def failed(self, message: str, log_path: Path) -> None:
@@ -79,6 +84,15 @@ def new_record_path(store_root: Path) -> Path:
     """A free name under the store's runs, in order of time."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     return store_root / ".runs" / f"{stamp}-{secrets.token_hex(3)}.json"
+
+
+def where_time_went(stages: Iterable[Mapping[str, Any]], wall_seconds: float) -> str:
+    """One line: the stages that were made, by their share of a run's wall time, the longest first."""
+    made = [(stage["stage"], stage["seconds"]) for stage in stages if stage["state"] == "made"]
+    rest = wall_seconds - sum(seconds for _, seconds in made)
+    parts = [*sorted(made, key=lambda part: -part[1]), ("the rest", max(rest, 0.0))]
+    shown = [f"{name} {seconds:.1f} s ({seconds / max(wall_seconds, 1e-9):.0%})" for name, seconds in parts]
+    return f"where the time went: {', '.join(shown)}; {wall_seconds:.1f} s in all"
 
 
 def read_records(store_root: Path) -> Iterator[RunRecord]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from flows.records import where_time_went
 from flows.running import Outcome
 
 _STYLES = {"cached": "green", "made": "cyan", "runs": "yellow", "resumes": "magenta", "failed": "red"}
@@ -30,7 +31,7 @@ def print_run(outcome: Outcome) -> None:
         console.print(results)
     if outcome.report:
         console.print(f"report: {outcome.report}")
-    console.print(f"{outcome.wall_seconds:.1f} s")
+    console.print(where_time_went(outcome.stages, outcome.wall_seconds), highlight=False)
 
 
 def in_units(size: int) -> str:
