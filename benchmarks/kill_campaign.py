@@ -78,7 +78,9 @@ def run_campaign(folder: Path, *, kills: int, seed: int, longest: float) -> Camp
         while campaign.total < kills and not campaign.wrong:
             store = folder / f"store{campaign.runs}"
             _one_store(config, store, campaign, kills, rng, longest, cluster)
-            if not campaign.wrong and (found := digests(LocalStore(store))) != expected:
+            if campaign.wrong:
+                break
+            if (found := digests(LocalStore(store))) != expected:
                 campaign.wrong.append(f"digests differ: {sorted(found.items() ^ expected.items())}")
             campaign.runs += 1
             shutil.rmtree(store)
