@@ -1,110 +1,152 @@
-"""CUHK-SYSU protocol files of any size, laid out byte for byte as MATLAB lays out the real ones."""
+"""Synthetic scenes in the native layout of CUHK-SYSU, its protocol files included."""
 
 from __future__ import annotations
 
-import struct
-import zlib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-TEST_IMAGES = 6_978
-POSITIVES = 2
-_CHAR, _STRUCT, _UINT8, _UINT16 = 4, 2, 9, 11
-_EMPTY = struct.pack("<II", 14, 0)
+from data_catalog.synthetic.matlab import cells, structs, write_mat
+from data_catalog.synthetic.scenes import STREET, Style, make_camera
+from data_catalog.synthetic.splits import SceneSpec, clipped, draw_split
+
+SCENE_FIELDS = ("imname", "idlocate", "ishard")
+HARD_HEIGHT = 0.2
+"""People lower than this part of the picture are marked as hard."""
 
 
-def write_protocol(
-    path: Path, *, queries: int = 2_900, gallery: int = 4_000, images: int = TEST_IMAGES, seed: int = 0
-) -> None:
-    """Write a `TestG<gallery>.mat` of so many queries, each with so many distinct gallery images.
+@dataclass(frozen=True)
+class CuhkSysuSpec(SceneSpec):
+    """What is drawn, and for which gallery sizes a protocol is written.
 
-    The first two entries of a gallery carry the query's person. One compressed variable holds everything; it
-    is written as a stream.
+    A gallery is smaller than its name says where there are not enough test images.
     """
-    rng = np.random.default_rng(seed)
-    names = [f"s{number}.jpg" for number in range(1, images + 1)]
-    negatives = [_text(name) + _EMPTY + _EMPTY for name in names]
-    entries = (_entry(rng, index, names, negatives, gallery) for index in range(queries))
-    with path.open("wb") as file:
-        file.write(b"MATLAB 5.0 MAT-file, synthetic".ljust(124) + b"\x00\x01IM")
-        file.write(struct.pack("<II", 15, 0))
-        size = 0
-        for piece in _compressed(path.stem, queries, entries):
-            size += file.write(piece)
-        file.seek(132)
-        file.write(struct.pack("<I", size))
+
+    gallery_sizes: tuple[int, ...] = (50, 100)
 
 
-def _compressed(name: str, queries: int, entries: Iterator[bytes]) -> Iterator[bytes]:
-    compressor = zlib.compressobj(1)
-    head = _head(_STRUCT, (1, queries), name) + _fields(["Query", "Gallery"], 8)
-    yield compressor.compress(struct.pack("<II", 14, 0xFFFF_FFF8))  # readers go by the entries, not by this
-    yield compressor.compress(head)
-    for entry in entries:
-        yield compressor.compress(entry)
-    yield compressor.flush()
+@dataclass(frozen=True)
+class _Image:
+    """Rows [id, x, y, w, h] (n, 5); a negative id is somebody unknown."""
+
+    name: str
+    rows: np.ndarray
 
 
-def _entry(
-    rng: np.random.Generator, index: int, names: list[str], negatives: list[bytes], gallery: int
-) -> bytes:
-    person = f"p{index + 1}"
-    chosen = rng.choice(len(names), gallery + 1, replace=False)
-    boxes = np.column_stack(
-        [rng.integers(1, 400, (POSITIVES + 1, 2)), rng.integers(20, 200, (POSITIVES + 1, 2))]
+_Seen = tuple[_Image, np.ndarray]
+"""A person's box: its image and its row."""
+
+
+def write_cuhk_sysu(
+    root: Path, spec: CuhkSysuSpec = CuhkSysuSpec(), *, seed: int = 0, style: Style = STREET
+) -> None:
+    """Write images, their annotations, the split and protocols under `root`, which is made.
+
+    Identities of test do not occur in train; unlabelled people are in Images.mat alone. Boxes lie within the
+    image, their least coordinate is 1. The same arguments write the same pixels.
+    """
+    (root / "Image" / "SSM").mkdir(parents=True, exist_ok=True)
+    protocols = root / "annotation" / "test" / "train_test"
+    protocols.mkdir(parents=True, exist_ok=True)
+    train, test = _draw(root / "Image" / "SSM", spec, seed, style)
+    write_mat(root / "annotation" / "Images.mat", "Img", _image_structs([*train, *test], spec))
+    write_mat(root / "annotation" / "pool.mat", "pool", cells(image.name for image in test))
+    of_train, of_test = _people(train), _people(test)
+    everybody = [_person(name, seen, spec) for name, seen in {**of_train, **of_test}.items()]
+    fields = ("idname", "nAppear", "scene")
+    write_mat(root / "annotation" / "Person.mat", "Person", structs(fields, everybody))
+    each = [structs(fields, [_person(name, seen, spec)]) for name, seen in of_train.items()]
+    write_mat(protocols / "Train.mat", "Train", cells(each))
+    for size in spec.gallery_sizes:
+        entries = list(_protocol(size, test, of_test, spec, np.random.default_rng([seed, 4, size])))
+        write_mat(protocols / f"TestG{size}.mat", f"TestG{size}", structs(("Query", "Gallery"), entries))
+
+
+def _draw(folder: Path, spec: CuhkSysuSpec, seed: int, style: Style) -> list[list[_Image]]:
+    """The images of train and of test, written to `folder`."""
+    rng = np.random.default_rng([seed, 1])
+    cameras = [make_camera(rng, number, style) for number in range(1, spec.cameras + 1)]
+    splits = []
+    for part, identities, numbers in zip((2, 3), spec.split_identities, spec.split_numbers, strict=True):
+        images = []
+        for drawn in draw_split(spec, style, cameras, identities, numbers, [seed, part]):
+            image = _Image(f"s{drawn.number + 1}.jpg", clipped(drawn.visible, spec, least=1))
+            drawn.save(folder / image.name)
+            images.append(image)
+        splits.append(images)
+    return splits
+
+
+def _people(images: Sequence[_Image]) -> dict[str, list[_Seen]]:
+    """Where each identity is seen, by its name."""
+    seen: dict[str, list[_Seen]] = defaultdict(list)
+    for image in images:
+        for row in image.rows:
+            if row[0] >= 0:
+                seen[f"p{int(row[0])}"].append((image, row))
+    return dict(sorted(seen.items()))
+
+
+def _image_structs(images: Sequence[_Image], spec: CuhkSysuSpec) -> np.ndarray:
+    return structs(
+        ("imname", "nAppear", "box"),
+        (
+            {
+                "imname": image.name,
+                "nAppear": len(image.rows),
+                "box": structs(("idlocate", "ishard"), [_located(row, spec) for row in image.rows]),
+            }
+            for image in images
+        ),
     )
-    query = _matrix(
-        _head(_STRUCT, (1, 1), "")
-        + _fields(["imname", "idlocate", "ishard", "idname"], 9)
-        + _text(names[chosen[-1]])
-        + _box(boxes[-1])
-        + _number(0)
-        + _text(person)
-    )
-    found = [_text(names[chosen[i]]) + _box(boxes[i]) + _number(0) for i in range(min(POSITIVES, gallery))]
-    rest = [negatives[i] for i in chosen[len(found) : gallery].tolist()]
-    head = _head(_STRUCT, (1, gallery), "") + _fields(["imname", "idlocate", "ishard"], 9)
-    return query + _matrix(head + b"".join(found) + b"".join(rest))
 
 
-def _matrix(content: bytes) -> bytes:
-    return struct.pack("<II", 14, len(content)) + content
+def _person(name: str, seen: Sequence[_Seen], spec: CuhkSysuSpec) -> dict[str, Any]:
+    scenes = structs(SCENE_FIELDS, [_scene(image, row, spec) for image, row in seen])
+    return {"idname": name, "nAppear": len(seen), "scene": scenes}
 
 
-def _head(kind: int, shape: tuple[int, int], name: str) -> bytes:
-    text = name.encode()
-    return (
-        struct.pack("<IIII", 6, 8, kind, 0)
-        + struct.pack("<IIii", 5, 8, *shape)
-        + struct.pack("<II", 1, len(text))
-        + _padded(text)
-    )
+def _protocol(
+    size: int,
+    test: Sequence[_Image],
+    people: Mapping[str, Sequence[_Seen]],
+    spec: CuhkSysuSpec,
+    rng: np.random.Generator,
+) -> Iterator[dict[str, np.ndarray]]:
+    """One query for each identity that is in two images or more: the others are its gallery's first entries,
+    and images without it fill the gallery up.
+    """
+    for name, seen in people.items():
+        if len(seen) < 2:
+            continue
+        (image, row), *others = seen
+        query = {**_scene(image, row, spec), "idname": name}
+        with_person = {image.name for image, _ in seen}
+        without = [image for image in test if image.name not in with_person]
+        positives = [_scene(*other, spec) for other in others[:size]]
+        chosen = rng.permutation(len(without))[: size - len(positives)]
+        nothing = np.empty((1, 0))
+        negatives = [
+            {"imname": without[i].name, "idlocate": nothing, "ishard": nothing} for i in chosen.tolist()
+        ]
+        yield {
+            "Query": structs((*SCENE_FIELDS, "idname"), [query]),
+            "Gallery": structs(SCENE_FIELDS, [*positives, *negatives]),
+        }
 
 
-def _fields(names: list[str], width: int) -> bytes:
-    text = b"".join(name.encode().ljust(width, b"\0") for name in names)
-    return struct.pack("<HHi", 5, 4, width) + struct.pack("<II", 1, len(text)) + _padded(text)
+def _scene(image: _Image, row: np.ndarray, spec: CuhkSysuSpec) -> dict[str, Any]:
+    return {"imname": image.name, **_located(row, spec)}
 
 
-def _text(text: str) -> bytes:
-    data = text.encode()
-    return _matrix(_head(_CHAR, (1, len(data)), "") + struct.pack("<II", 16, len(data)) + _padded(data))
-
-
-def _box(xywh: np.ndarray) -> bytes:
-    """The smallest unsigned type that holds the numbers, as MATLAB's authors chose: it differs from box to
+def _located(row: np.ndarray, spec: CuhkSysuSpec) -> dict[str, Any]:
+    """The box in the smallest unsigned type that holds it, as in the original: the type changes from box to
     box.
     """
-    if xywh.max() < 256:
-        return _matrix(_head(_UINT8, (1, 4), "") + struct.pack("<HH4B", 2, 4, *xywh.tolist()))
-    return _matrix(_head(_UINT16, (1, 4), "") + struct.pack("<II4H", 4, 8, *xywh.tolist()))
-
-
-def _number(value: int) -> bytes:
-    return _matrix(_head(_UINT8, (1, 1), "") + struct.pack("<HHB3x", 2, 1, value))
-
-
-def _padded(data: bytes) -> bytes:
-    return data + bytes(-len(data) % 8)
+    xywh = row[1:].astype(np.int64)
+    smallest = np.uint8 if xywh.max() < 256 else np.uint16
+    return {"idlocate": xywh.astype(smallest), "ishard": np.uint8(xywh[3] < HARD_HEIGHT * spec.height)}

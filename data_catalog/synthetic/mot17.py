@@ -13,8 +13,8 @@ from PIL import Image
 
 from data_catalog.errors import CatalogError
 from data_catalog.synthetic.people import draw_clothes
-from data_catalog.synthetic.prw import JPEG_QUALITY
 from data_catalog.synthetic.scenes import STREET, Standing, Style, make_camera, place_people, render
+from data_catalog.synthetic.splits import JPEG_QUALITY
 
 FRAME_RATE = 30
 PEDESTRIAN, CAR, STATIC_PERSON = 1, 3, 7
