@@ -89,6 +89,8 @@ def new_record_path(store_root: Path) -> Path:
 def where_time_went(stages: Iterable[Mapping[str, Any]], wall_seconds: float) -> str:
     """One line: the stages that were made, by their share of a run's wall time, the longest first."""
     made = [(stage["stage"], stage["seconds"]) for stage in stages if stage["state"] == "made"]
+    if not made:
+        return f"nothing was made in {wall_seconds:.1f} s"
     rest = wall_seconds - sum(seconds for _, seconds in made)
     parts = [*sorted(made, key=lambda part: -part[1]), ("the rest", max(rest, 0.0))]
     shown = [f"{name} {seconds:.1f} s ({seconds / max(wall_seconds, 1e-9):.0%})" for name, seconds in parts]
