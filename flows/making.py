@@ -15,6 +15,7 @@ from flows.provenance import made_by
 from flows.stages.base import Made, StageContext
 from flows.views import ViewSpec
 from storage.artifacts import Artifact, LocalStore
+from storage.devices import holding_devices
 from storage.errors import StorageError
 from storage.manifest import Identity
 from storage.opening import open_store
@@ -71,15 +72,25 @@ def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
             recipe=identity.recipe,
             work=work.path,
             artifacts=artifacts,
-            views={name: ViewSpec(**view) for name, view in task["views"].items()},
+            views={name: ViewSpec.from_json(view) for name, view in task["views"].items()},
             options=task["options"],
             reporter=reporter,
         )
-        result = _function(task["maker"])(context)
+        with holding_devices(_devices(task["options"])):
+            result = _function(task["maker"])(context)
         sources = {name: f"{artifact.kind}/{artifact.key}" for name, artifact in artifacts.items()}
         provenance = made_by(task["options"].get("threads"))
         work.commit(result.content_digest, metrics=result.metrics, sources=sources, made_by=provenance)
     return {"key": identity.key}
+
+
+def _devices(options: Mapping[str, Any]) -> list[str]:
+    """The GPUs that a stage computes on, by their own names; stages without a device do not load torch."""
+    if "device" not in options:
+        return []
+    from flows.stages.models import gpu_names
+
+    return gpu_names(options)
 
 
 def _need(store: LocalStore, kind: str, key: str) -> Artifact:

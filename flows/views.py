@@ -10,7 +10,7 @@ import hashlib
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -46,6 +46,11 @@ class ViewSpec:
     use: Use
     min_height: float | None = None
     protocols: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> ViewSpec:
+        """From what `dataclasses.asdict` gave and JSON carried."""
+        return cls(**{**fields, "protocols": tuple(fields["protocols"])})
 
     def of(self, snapshot: Path) -> View:
         """The view on a snapshot's directory."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from data_catalog.views import digest_rows
 from flows.config import Config
 from flows.stages.base import InputRef, Made, Stage, StageContext
 from flows.stages.names import ingest_name
 from flows.stages.resuming import last_shard
-from flows.views import ViewSpec, read_scenes
+from flows.views import ViewSpec
 from storage.digests import digest_parts
 
 VERSION = 1
@@ -36,6 +34,8 @@ def stage(config: Config) -> Stage:
             "root": str(config.datasets[train.dataset].root),
             "device": config.run.device,
             "threads": config.run.threads,
+            "dask": config.run.dask,
+            "workers": config.run.workers,
         },
         resume_point=last_shard,
     )
@@ -43,27 +43,36 @@ def stage(config: Config) -> Stage:
 
 def make(context: StageContext) -> Made:
     """Pool shard by shard; shards that exist are complete and are not made again."""
-    from flows.stages.models import load_stage_detector, stage_device
-    from personsearch_core.pooling import extract_shards, feature_rows
-    from personsearch_core.recipes import FeaturesRecipe
+    from flows.stages.extraction import Extraction, extract, extract_on_dask, prepare, recipe_text
     from storage.feature_store import create_features, finish_features, write_index
 
-    recipe = FeaturesRecipe.model_validate(context.recipe)
-    spec = context.views["people"]
-    scenes = read_scenes(context.artifacts["people"].path, spec, Path(context.options["root"]))
-    device = stage_device(context.options)
-    detector = load_stage_detector(context, device)
-    plan = feature_rows(recipe, scenes, detector)
-    index = plan.index_table(dataset=spec.dataset, split=spec.split)
-    with create_features(context.work, len(plan), plan.row_shape, recipe.dtype) as writer:
+    options, spec = context.options, context.views["people"]
+    detector = context.artifacts.get("detector")
+    extraction = Extraction(
+        recipe=recipe_text(context.recipe),
+        snapshot=str(context.artifacts["people"].path),
+        view=spec,
+        root=options["root"],
+        detector=str(detector.path) if detector else None,
+        device=options["device"],
+        threads=options["threads"],
+        target=str(context.work),
+    )
+    ready = prepare(extraction)
+    plan = ready.plan
+    with create_features(context.work, len(plan), plan.row_shape, ready.recipe.dtype) as writer:
         done = set(writer.complete_shards)
-        missing = [shard for shard in range(plan.n_shards) if shard not in done]
-        for shard, block in extract_shards(detector, recipe, scenes, plan, missing):
-            writer.write(shard * plan.rows_per_shard, block)
-            done.add(shard)
-            context.progress(len(done), plan.n_shards)
+    missing = [shard for shard in range(plan.n_shards) if shard not in done]
+    if options["dask"] is None and options["workers"] in (None, 1):
+        shards = extract(extraction, missing)
+    else:
+        shards = extract_on_dask(extraction, missing, workers=options["workers"], address=options["dask"])
+    for shard in shards:
+        done.add(shard)
+        context.progress(len(done), plan.n_shards)
+    index = plan.index_table(dataset=spec.dataset, split=spec.split)
     write_index(context.work, index)
     array = finish_features(context.work)
     rows = digest_rows(index.drop_columns(["dataset", "split"]))
-    metrics = {"rows": len(plan), "row_shape": list(plan.row_shape), "images": len(scenes)}
+    metrics = {"rows": len(plan), "row_shape": list(plan.row_shape), "images": len(ready.scenes)}
     return Made(digest_parts({"features": array, "index": rows}), metrics)

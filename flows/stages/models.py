@@ -22,6 +22,16 @@ def stage_device(options: Mapping[str, Any]) -> torch.device:
     return torch.device(name)
 
 
+def gpu_names(options: Mapping[str, Any]) -> list[str]:
+    """The UUIDs of the GPUs that the options name; none on the CPU."""
+    device = stage_device(options)
+    if device.type != "cuda":
+        return []
+    first = device.index or 0
+    numbers = range(first, first + options.get("devices", 1))
+    return [str(torch.cuda.get_device_properties(number).uuid) for number in numbers]
+
+
 def load_stage_detector(context: StageContext, device: torch.device) -> Detector | None:
     """The detector among a stage's inputs, in evaluation mode; None where the stage has none."""
     if "detector" not in context.artifacts:

@@ -1,0 +1,131 @@
+"""Pooling the features of a view, shard by shard: in this process, or split over Dask workers.
+
+A shard's rows depend on the shard alone and one writer owns it, so it does not matter who computes which;
+a shard that two workers computed, because one of them seemed dead, is the same shard.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.errors import StageError
+from flows.views import ViewSpec, read_scenes
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from personsearch_core.data.scenes import Scene
+    from personsearch_core.models.detector import Detector
+    from personsearch_core.pooling import RowPlan
+    from personsearch_core.recipes import FeaturesRecipe
+
+SHARDS_A_TASK = 4
+"""Enough that a worker reads ahead, few enough that a killed one loses little."""
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What is extracted, as plain data that a worker on another machine understands.
+
+    Paths must mean the same on every worker. `device` and `threads` are for each worker.
+    """
+
+    recipe: str
+    snapshot: str
+    view: ViewSpec
+    root: str
+    detector: str | None
+    device: str
+    threads: int | None
+    target: str
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An extraction with everything loaded."""
+
+    recipe: FeaturesRecipe
+    scenes: list[Scene]
+    detector: Detector | None
+    plan: RowPlan
+
+
+@lru_cache(maxsize=1)
+def prepare(extraction: Extraction) -> Prepared:
+    """Load the detector and plan the rows; once for each process."""
+    from flows.stages.models import stage_device
+    from personsearch_core.models.weights import load_detector
+    from personsearch_core.pooling import feature_rows
+    from personsearch_core.recipes import FeaturesRecipe
+
+    recipe = FeaturesRecipe.model_validate_json(extraction.recipe)
+    scenes = read_scenes(Path(extraction.snapshot), extraction.view, Path(extraction.root))
+    device = stage_device({"device": extraction.device, "threads": extraction.threads})
+    detector = load_detector(extraction.detector).to(device).eval() if extraction.detector else None
+    return Prepared(recipe, scenes, detector, feature_rows(recipe, scenes, detector))
+
+
+def extract(extraction: Extraction, shards: Sequence[int]) -> Iterator[int]:
+    """Compute and write the given shards of a store that exists; yields each when it is on its disk."""
+    from personsearch_core.pooling import extract_shards
+    from storage.feature_store import create_features
+
+    ready = prepare(extraction)
+    plan = ready.plan
+    with create_features(extraction.target, len(plan), plan.row_shape, ready.recipe.dtype) as writer:
+        for shard, block in extract_shards(ready.detector, ready.recipe, ready.scenes, plan, shards):
+            writer.write(shard * plan.rows_per_shard, block)
+            yield shard
+
+
+def extract_on_dask(
+    extraction: Extraction, shards: Sequence[int], *, workers: int | None, address: str | None
+) -> Iterator[int]:
+    """The same, split over local worker processes or the workers of an existing scheduler.
+
+    A worker that is killed costs time: its shards are computed again by another. Raises StageError when no
+    scheduler answers at `address`.
+    """
+    from distributed import as_completed
+
+    parts = [list(shards[start : start + SHARDS_A_TASK]) for start in range(0, len(shards), SHARDS_A_TASK)]
+    with _client(workers, address) as client:
+        futures = [client.submit(_extract_all, extraction, part, pure=False) for part in parts]
+        for future in as_completed(futures, loop=client.loop):
+            yield from future.result()
+
+
+def _extract_all(extraction: Extraction, shards: Sequence[int]) -> list[int]:
+    return list(extract(extraction, shards))
+
+
+@contextmanager
+def _client(workers: int | None, address: str | None) -> Iterator[Client]:
+    from distributed import Client, LocalCluster
+
+    if address is not None:
+        try:
+            client = Client(address, timeout="10s", set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise StageError(f"run.dask: no scheduler answers at {address}: {error}") from error
+        with client:
+            yield client
+        return
+    with (
+        LocalCluster(
+            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=40
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def recipe_text(recipe: dict[str, Any]) -> str:
+    """A recipe as one hashable string."""
+    return json.dumps(recipe, sort_keys=True)
