@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,17 @@ class Outcome:
         return next(Path(each["path"]) for each in self.data["stages"] if each["stage"] == stage)
 
 
-def personsearch(*arguments: object, json_to: Path | None = None, timeout: float = 600) -> Outcome:
+def personsearch(
+    *arguments: object,
+    json_to: Path | None = None,
+    timeout: float = 600,
+    environment: Mapping[str, str] | None = None,
+) -> Outcome:
     """Run `personsearch` with these arguments and wait for its end."""
     words = [str(word) for word in arguments] + (["--json", str(json_to)] if json_to else [])
-    done = subprocess.run(command(*words), capture_output=True, text=True, timeout=timeout, cwd=PROJECT)
+    done = subprocess.run(
+        command(*words), capture_output=True, text=True, timeout=timeout, cwd=PROJECT, env=environment
+    )
     data = json.loads(json_to.read_text()) if json_to and json_to.exists() else {}
     return Outcome(done.returncode, done.stdout, done.stderr, data)
 
