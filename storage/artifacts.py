@@ -34,6 +34,7 @@ from storage.manifest import FILE_NAME, FileEntry, Identity, Manifest, read_mani
 log = logging.getLogger(__name__)
 
 _TEMPORARY = "manifest.tmp"
+_STRANGER = "its manifest is that of another artifact"
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,11 @@ class LocalStore:
         except StorageError as error:
             self.set_aside(kind, key, str(error))
             return None
-        problems = self._check(path, manifest, trust_stat=True)
+        problems = (
+            self._check(path, manifest, trust_stat=True)
+            if (manifest.kind, manifest.key) == (kind, key)
+            else [_STRANGER]
+        )
         if problems:
             self.set_aside(kind, key, "; ".join(problems))
             return None
@@ -215,7 +220,11 @@ class LocalStore:
             return [f"{path}: no such artifact"]
         except StorageError as error:
             return [str(error)]
-        return self._check(path, manifest, trust_stat=False)
+        return (
+            self._check(path, manifest, trust_stat=False)
+            if (manifest.kind, manifest.key) == (kind, key)
+            else [_STRANGER]
+        )
 
     def set_aside(self, kind: str, key: str, why: str) -> Path:
         """Move an artifact out of sight, to be looked at by a person; whoever needs it makes it again."""

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from storage.digests import digest_json
 from storage.errors import StorageError
 
 SCHEMA = 1
 FILE_NAME = "manifest.json"
+
+
+def _inside(name: str) -> str:
+    """A file's name as it may be joined to a directory: manifests come from other people's stores, too."""
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+        raise ValueError(f"{name!r} is no name of a file inside the artifact")
+    return name
 
 
 class FileEntry(BaseModel):
@@ -30,7 +38,7 @@ class Identity(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: str
+    kind: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
     version: int
     recipe: dict[str, Any]
     inputs: dict[str, str]
@@ -49,7 +57,7 @@ class Manifest(BaseModel):
     identity: Identity
     key: str
     content_digest: str
-    files: dict[str, FileEntry]
+    files: dict[Annotated[str, AfterValidator(_inside)], FileEntry]
     metrics: dict[str, Any] = {}
     sources: dict[str, str] = {}
     """The artifacts that it was made from, `kind/key` by input name: for people, not for the key."""

@@ -178,10 +178,14 @@ class RemoteStore(LocalStore):
             self._forget(kind, key)
             return None
         try:
-            return parse_manifest(raw, f"{self.url}/{kind}/{key}/{FILE_NAME}")
+            manifest = parse_manifest(raw, f"{self.url}/{kind}/{key}/{FILE_NAME}")
         except StorageError as error:
             self.set_aside(kind, key, str(error))
             return None
+        if (manifest.kind, manifest.key) != (kind, key):
+            self.set_aside(kind, key, "its manifest is that of another artifact")
+            return None
+        return manifest
 
     def _kept(self, manifest: Manifest) -> Artifact | None:
         """This machine's copy, when it is whole and of this very manifest."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from storage.artifacts import LocalStore
+from storage.digests import digest_json
 from storage.errors import StorageError
+from storage.manifest import FILE_NAME
 from storage.transfer import copy_artifact, lineage
 from tests.storage.making import make_artifact, name_of
 
@@ -54,3 +59,33 @@ def test_damage_does_not_travel(stores: tuple[LocalStore, LocalStore]) -> None:
     with pytest.raises(StorageError, match=r"no artifact .* that is whole"):
         copy_artifact(source, target, name_of(made))
     assert list(target.keys()) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": {"../../escaped": {"size": 1, "sha256": "0"}}},
+        {"files": {"/tmp/escaped": {"size": 1, "sha256": "0"}}},
+        {"identity": {"kind": "../x", "version": 1, "recipe": {}, "inputs": {}}},
+    ],
+)
+def test_a_hostile_manifest_leads_nowhere(
+    stores: tuple[LocalStore, LocalStore], change: dict[str, Any]
+) -> None:
+    source, target = stores
+    made = make_artifact(source, "features")
+    body = json.loads((made.path / FILE_NAME).read_text())
+    del body["self_digest"]
+    body |= change
+    (made.path / FILE_NAME).write_text(json.dumps(body | {"self_digest": digest_json(body)}))
+    with pytest.raises(StorageError, match=r"no artifact .* that is whole"):
+        copy_artifact(source, target, name_of(made))
+
+
+def test_an_artifact_under_another_key_is_not_taken_for_it(stores: tuple[LocalStore, LocalStore]) -> None:
+    store, _ = stores
+    one, two = make_artifact(store, "features", 1), make_artifact(store, "features", 2)
+    shutil.rmtree(two.path)
+    shutil.copytree(one.path, two.path)
+    assert store.verify("features", two.key) == ["its manifest is that of another artifact"]
+    assert store.find("features", two.key) is None and store.find("features", one.key) is not None
