@@ -1,0 +1,69 @@
+"""The pipeline on s3://, killed once, resumed, and found by another machine."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from storage.artifacts import LocalStore
+from storage.opening import open_store
+from storage.remote import RemoteStore
+from tests.end_to_end.commands import PROJECT, command, personsearch
+from tests.end_to_end.conftest import TinyRun
+from tests.end_to_end.server import wait_until
+
+pytestmark = pytest.mark.slow
+
+URL = "s3://artifacts/tiny"
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    boto3.client("s3").create_bucket(Bucket="artifacts")
+    yield
+    server.stop()
+
+
+@pytest.mark.usefixtures("s3")
+def test_killed_resumed_and_found_by_another_machine(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERSONSEARCH_CACHE", str(tmp_path / "one"))
+    life = subprocess.Popen(command("run", tiny_run.config, "--store", URL), cwd=PROJECT)
+    wait_until(lambda: any((tmp_path / "one").rglob(".work/detector/*/**/*.pt")), 240)
+    life.kill()
+    life.wait()
+    store = open_store(URL)
+    assert {kind for kind, _ in list(store.keys())} == {"ingest"}
+    resumed = personsearch("run", tiny_run.config, "--store", URL, json_to=tmp_path / "resumed.json")
+    assert resumed.status == 0, resumed.stderr
+    assert content(store) == content(open_store(str(tiny_run.store)))
+    for path in (tmp_path / "one").rglob("manifest.json"):
+        assert "testing" not in path.read_text(), "credentials do not get into manifests"
+
+    monkeypatch.setenv("PERSONSEARCH_CACHE", str(tmp_path / "two"))
+    shutil.rmtree(tmp_path / "one")
+    elsewhere = personsearch("run", tiny_run.config, "--store", URL, json_to=tmp_path / "elsewhere.json")
+    assert elsewhere.status == 0 and set(elsewhere.states.values()) == {"cached"}
+    assert elsewhere.path("report").is_relative_to(tmp_path / "two")
+    assert isinstance(store, RemoteStore)
+    assert all(open_store(URL).verify(kind, key) == [] for kind, key in list(store.keys()))
+
+
+def content(store: LocalStore) -> dict[str, str]:
+    """The content digest of every artifact."""
+    found = [store.peek(kind, key) for kind, key in list(store.keys())]
+    return {f"{each.kind}/{each.key}": each.content_digest for each in found if each is not None}
