@@ -70,8 +70,8 @@ def speed(
 def _table(rows: list[SpeedRow], title: str) -> Table:
     from personsearch_core.speed import PAPER_RATIOS
 
-    table = Table(title=title)
-    columns = ("images", "people", "", "ms/person", "detector ms", "branch ms", "x Disj", "bound", "of bound")
+    table = Table(title=f"{title}; times in ms", box=None, pad_edge=False)
+    columns = ("images", "people", "", "ms/person", "detector", "branch", "x Disj", "bound", "of bound")
     for column in (*columns, "paper"):
         table.add_column(column, justify="right")
     for row in rows:

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 from torchvision.models.detection import RetinaNet, retinanet_resnet50_fpn
+from torchvision.ops import FrozenBatchNorm2d
 
 from personsearch_core.models.anchors import BACKGROUND, UNDECIDED, Targets, match_anchors
 from personsearch_core.models.detection_loss import sigmoid_focal_loss
 from personsearch_core.models.detector import Detector, build_detector
+from personsearch_core.models.trunk import norm_layer
 from personsearch_core.recipes import Compute, DetectionLoss, DetectorModel
 from tests.personsearch_core.scene_files import TINY
 
@@ -139,9 +141,7 @@ def test_the_norm_is_the_recipes(norm: str) -> None:
     model = TINY.model_copy(update={"norm": norm, "initial_weights": "imagenet"})
     body = build_detector(model).backbone.body
     kinds = {type(module).__name__ for module in body.modules() if "Norm" in type(module).__name__}
-    assert kinds == {
-        {"frozen_batch": "FrozenBatchNorm2d", "batch": "BatchNorm2d", "group": "GroupNorm"}[norm]
-    }
+    assert kinds == {{"frozen_batch": "FrozenBatchNorm", "batch": "BatchNorm2d", "group": "GroupNorm"}[norm]}
 
 
 def test_frozen_norm_from_scratch_is_refused() -> None:
@@ -209,3 +209,16 @@ def test_reduced_precision_stays_close() -> None:
         with autocast(compute, images.device):
             found, _, _ = detector(arrange(images, compute))
     torch.testing.assert_close(torch.sigmoid(found.float()), torch.sigmoid(expected), atol=2e-2, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_frozen_norm_equals_torchvisions(dtype: torch.dtype) -> None:
+    maps = torch.randn(2, 8, 5, 4)
+    theirs, own = FrozenBatchNorm2d(8, eps=1e-3), norm_layer("frozen_batch", 1e-3)(8)
+    for name, buffer in theirs.named_buffers():
+        buffer.copy_(torch.rand(8) + 0.5)
+        own.get_buffer(name).copy_(buffer)
+    found = own(maps.to(dtype))
+    assert found.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 5e-2
+    torch.testing.assert_close(found.float(), theirs(maps), rtol=tolerance, atol=tolerance)
