@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from flows.errors import Interrupted, StageDied, explain
@@ -85,9 +86,9 @@ def _child_main(target: str, descriptor: int) -> int:
     messages = _Messages(descriptor)
     signal.signal(signal.SIGTERM, messages.stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger().addHandler(messages)
     task = json.loads(_read_line(0))
+    logging.basicConfig(level=logging.INFO, format=_log_format(task.get("labels", {})))
+    logging.getLogger().addHandler(messages)
     die_with_parent(0)
     module, _, function = target.partition(":")
     try:
@@ -109,6 +110,12 @@ def _child_main(target: str, descriptor: int) -> int:
         return 1
     messages.send("result", value=value)
     return 0
+
+
+def _log_format(labels: Mapping[str, str]) -> str:
+    """Each line of a log names its run and artifact as key=value, so that logs can be joined and searched."""
+    shown = "".join(f" {name}={value}" for name, value in labels.items()).replace("%", "%%")
+    return f"%(asctime)s level=%(levelname)s{shown} logger=%(name)s %(message)s"
 
 
 def _print_traceback() -> None:

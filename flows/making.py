@@ -31,9 +31,11 @@ def make_in_process(
     on_progress: Progress,
     again: bool = False,
     timeout_seconds: float | None = None,
+    run: str | None = None,
 ) -> Artifact:
     """Make a planned stage in a child process and return its artifact.
 
+    `run` names the run in the stage's log.
     Raises what `run_in_process` raises; a stage that another process made meanwhile is simply returned.
     """
     stage, identity = planned.stage, planned.identity
@@ -49,6 +51,7 @@ def make_in_process(
         "views": {name: asdict(ref.view) for name, ref in stage.inputs.items() if ref.view is not None},
         "options": dict(stage.options),
         "again": again,
+        "labels": {"run": run or "-", "artifact": f"{stage.kind}/{identity.key}"},
     }
     log_path = store.log_path_of(stage.kind, identity.key)
     run_in_process(

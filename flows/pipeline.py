@@ -14,6 +14,7 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
@@ -152,6 +153,7 @@ def _task(
                     on_progress=line.update,
                     again=again,
                     timeout_seconds=None if hours is None else hours * 3600,
+                    run=str(flow_run.id),
                 )
             except (StageBroke, Interrupted, TimeoutError) as error:
                 return Failed(message=str(error))

@@ -14,6 +14,7 @@ from flows.provenance import source_digest
 from flows.stages.base import Stage
 from flows.views import view_digest
 from storage.artifacts import Artifact, LocalStore
+from storage.listing import list_entries
 from storage.manifest import Identity
 
 State = Literal["cached", "resumes", "runs"]
@@ -123,10 +124,11 @@ def _provenance_note(artifact: Artifact) -> str:
 
 def _why_new(identity: Identity, store: LocalStore) -> str:
     """What tells this stage from the most recent artifact of its kind."""
-    others = [found for _, key in store.keys(identity.kind) if (found := store.peek(identity.kind, key))]
-    if not others:
+    newest_first = sorted(list_entries(store, identity.kind), key=lambda entry: entry.created, reverse=True)
+    whole = (found for entry in newest_first if (found := store.peek(entry.kind, entry.key)) is not None)
+    latest = next(whole, None)
+    if latest is None:
         return "never made in this store"
-    latest = max(others, key=lambda artifact: artifact.manifest.created)
     differences = list(_differences(latest.manifest.identity, identity))
     shown = "; ".join(differences[:3]) + ("; ..." if len(differences) > 3 else "")
     return f"new: {shown}" if shown else "its artifact is gone"
