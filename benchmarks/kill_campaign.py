@@ -63,9 +63,12 @@ class Campaign:
         return "\n".join([*lines, *(f"WRONG: {each}" for each in self.wrong)])
 
 
-def run_campaign(folder: Path, *, kills: int, seed: int, longest: float) -> Campaign:
+def run_campaign(
+    folder: Path, *, kills: int, seed: int, longest: float, expected: Digests | None = None
+) -> Campaign:
     """`kills` kills in runs of the tiny pipeline under `folder`, each within `longest` seconds of the last.
 
+    `expected` are the digests of a run that was left alone; without them, there is such a run first.
     Expects PREFECT_API_URL in the environment, so that a life does not begin with the start of an API.
     """
     rng = np.random.default_rng(seed)
@@ -74,7 +77,8 @@ def run_campaign(folder: Path, *, kills: int, seed: int, longest: float) -> Camp
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         run = tiny_settings(".", "store")["run"] | {"dask": cluster.scheduler_address}
         config = write_tiny_config(folder, ".", run=run)
-        expected = undisturbed(config, folder / "alone")
+        if expected is None:
+            expected = undisturbed(config, folder / "alone")
         while campaign.total < kills and not campaign.wrong:
             store = folder / f"store{campaign.runs}"
             _one_store(config, store, campaign, kills, rng, longest, cluster)

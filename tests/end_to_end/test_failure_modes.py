@@ -1,0 +1,41 @@
+"""The quick trials of benchmarks/failure_modes.py."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from benchmarks.failure_modes import (
+    Place,
+    flipped_bytes,
+    may_mount,
+    read_only_store,
+    two_runs_at_once,
+)
+from benchmarks.kill_campaign import digests
+from storage.artifacts import LocalStore
+from tests.end_to_end.conftest import TinyRun
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def place(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    folder = tmp_path_factory.mktemp("failures")
+    shutil.copytree(tiny_run.folder, folder, dirs_exist_ok=True)
+    return Place(folder, folder / tiny_run.config.name, digests(LocalStore(folder / "store")))
+
+
+def test_every_flipped_byte_is_named(place: Place) -> None:
+    assert "names each of" in flipped_bytes(place)
+
+
+def test_two_runs_at_once_make_everything_once(place: Place) -> None:
+    assert "each made once" in two_runs_at_once(place)
+
+
+def test_a_read_only_store_is_named(place: Place) -> None:
+    if not may_mount():
+        pytest.skip("a read-only file system needs the right to mount one, which is not given here")
+    assert "read-only" in read_only_store(place)
