@@ -12,6 +12,7 @@ from flows.stages.settings import Setting
 from flows.stages.test_set import TestSet
 from personsearch_core.evaluation.boxes_per_image import score_threshold_for, top_k_of_each_image
 from personsearch_core.evaluation.cbgm import with_context_matching
+from personsearch_core.evaluation.comparison import Interval, bootstrap_interval
 from personsearch_core.evaluation.cuhk_sysu import cuhk_sysu_task
 from personsearch_core.evaluation.matching import iou, match_threshold
 from personsearch_core.evaluation.prw import prw_task
@@ -35,6 +36,8 @@ class Scored:
     score_threshold: float | None
     result: SearchResult | Zheng2017Result
     query_ids: tuple[str, ...]
+    interval: Interval | None = None
+    """Of mAP, by resampling the queries."""
 
     @property
     def ap(self) -> FloatArray:
@@ -52,6 +55,7 @@ class Scored:
             "per_image_top_k": self.setting.per_image_top_k,
             "ground_truth_boxes": self.setting.ground_truth_boxes,
             "score_threshold": self.score_threshold,
+            "mAP_interval": [self.interval.low, self.interval.high] if self.interval else None,
             **headline(self),
         }
 
@@ -93,7 +97,12 @@ def score(test: TestSet, setting: Setting, recipe: EvaluationRecipe) -> Scored:
         result = evaluate_zheng2017(detections, queries, test.truth, test.cameras, score_threshold=threshold)
     else:
         result = run_search(search_task(test, setting, recipe), threshold)
-    return Scored(setting, threshold, result, tuple(protocol.queries["query_id"].to_pylist()))
+    interval = None
+    if recipe.bootstrap_samples:
+        rng = np.random.default_rng(recipe.seed)
+        interval = bootstrap_interval(result.ap, rng, draws=recipe.bootstrap_samples)
+    query_ids = tuple(protocol.queries["query_id"].to_pylist())
+    return Scored(setting, threshold, result, query_ids, interval)
 
 
 def search_task(test: TestSet, setting: Setting, recipe: EvaluationRecipe) -> SearchTask:

@@ -1,0 +1,76 @@
+"""The finished model at work: search by the command line, export, and search with what was exported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.commands import personsearch
+from tests.end_to_end.conftest import TinyRun
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    outcome = personsearch("export", tiny_run.config, folder)
+    assert outcome.status == 0, outcome.stderr
+    return folder
+
+
+def test_search_finds_the_query_itself_first(tiny_run: TinyRun, tmp_path: Path) -> None:
+    frames = tiny_run.folder / "prw" / "frames"
+    query = sorted(frames.iterdir())[0]
+    out = tmp_path / "matches.json"
+    wanted = ["--query", query, "--score-threshold", "0.0", "--top", "100000"]
+    outcome = personsearch("search", tiny_run.config, frames, *wanted, json_to=out)
+    assert outcome.status == 0, outcome.stderr
+    matches = json.loads(out.read_text())
+    assert matches and matches[0].keys() == {"image", "box", "score", "similarity"}
+    similarities = [match["similarity"] for match in matches]
+    assert similarities == sorted(similarities, reverse=True)
+    assert len({match["image"] for match in matches}) > 1
+
+    box = matches[-1]["box"]
+    again = [*wanted[:1], matches[-1]["image"], "--box", ",".join(map(str, box)), *wanted[2:]]
+    outcome = personsearch("search", tiny_run.config, matches[-1]["image"], *again, json_to=out)
+    assert outcome.status == 0, outcome.stderr
+    best = json.loads(out.read_text())[0]
+    assert best["box"] == pytest.approx(box, abs=0.5)
+    assert best["similarity"] == pytest.approx(1, abs=1e-3)
+
+
+def test_an_exported_model_gives_the_same_matches(tiny_run: TinyRun, exported: Path, tmp_path: Path) -> None:
+    frames = tiny_run.folder / "prw" / "frames"
+    wanted = [frames, "--query", sorted(frames.iterdir())[0], "--score-threshold", "0.0"]
+    found = []
+    for number, model in enumerate((tiny_run.config, exported)):
+        outcome = personsearch("search", model, *wanted, json_to=tmp_path / f"{number}.json")
+        assert outcome.status == 0, outcome.stderr
+        found.append(json.loads((tmp_path / f"{number}.json").read_text()))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--box", "1,2,3"], "four numbers"),
+        (["--box", "a,b,c,d"], "X1,Y1,X2,Y2"),
+        (["--box", "500,0,600,90"], "no area inside"),
+        (["--query", "absent.jpg"], "absent.jpg"),
+    ],
+)
+def test_a_wrong_search_is_refused(tiny_run: TinyRun, arguments: list[str], message: str) -> None:
+    frames = tiny_run.folder / "prw" / "frames"
+    query = [] if "--query" in arguments else ["--query", sorted(frames.iterdir())[0]]
+    outcome = personsearch("search", tiny_run.config, frames, *query, *arguments)
+    assert outcome.status == 2
+    assert outcome.stderr.startswith("error: ") or "\nerror: " in outcome.stderr
+    assert message in outcome.stderr and "Traceback" not in outcome.stderr
+
+
+def test_a_model_that_is_not_made_yet_is_said(tiny_run: TinyRun, tmp_path: Path) -> None:
+    outcome = personsearch("export", tiny_run.config, tmp_path / "m", "--set", "reid.lr=0.7")
+    assert outcome.status == 2
+    assert "reid is not made yet; run first" in outcome.stderr
