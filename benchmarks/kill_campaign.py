@@ -35,6 +35,7 @@ from tests.end_to_end.tiny import draw_tiny_data, tiny_settings, write_tiny_conf
 VICTIMS = ("flow", "stage", "dask worker")
 ODDS = (0.5, 0.35, 0.15)
 ORPHANS_GONE_SECONDS = 20.0
+DEFAULT_LONGEST_SECONDS = 15.0
 
 Digests = dict[str, str]
 
@@ -64,11 +65,12 @@ class Campaign:
 
 
 def run_campaign(
-    folder: Path, *, kills: int, seed: int, longest: float, expected: Digests | None = None
+    folder: Path, *, kills: int, seed: int, longest: float | None = None, expected: Digests | None = None
 ) -> Campaign:
     """`kills` kills in runs of the tiny pipeline under `folder`, each within `longest` seconds of the last.
 
-    `expected` are the digests of a run that was left alone; without them, there is such a run first.
+    `expected` are the digests of a run that was left alone; without them, there is such a run first, a third
+    of whose time is `longest` by default: enough for a life to get somewhere, so that every stage is hit.
     Expects PREFECT_API_URL in the environment, so that a life does not begin with the start of an API.
     """
     rng = np.random.default_rng(seed)
@@ -78,7 +80,10 @@ def run_campaign(
         run = tiny_settings(".", "store")["run"] | {"dask": cluster.scheduler_address}
         config = write_tiny_config(folder, ".", run=run)
         if expected is None:
+            started = time.monotonic()
             expected = undisturbed(config, folder / "alone")
+            longest = longest or (time.monotonic() - started) / 3
+        longest = longest or DEFAULT_LONGEST_SECONDS
         while campaign.total < kills and not campaign.wrong:
             store = folder / f"store{campaign.runs}"
             _one_store(config, store, campaign, kills, rng, longest, cluster)
@@ -215,7 +220,7 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--longest", type=float, default=15.0, help="seconds between two kills, at most")
+    parser.add_argument("--longest", type=float, help="seconds between two kills, at most")
     arguments = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kill-campaign-") as folder:

@@ -168,6 +168,9 @@ def _resume(checkpoints: Path, state: Mapping[str, Stateful]) -> int:
             f"the checkpoint in {checkpoints} holds {sorted(found.state)}, this run needs {sorted(state)}: "
             "it is of another kind of training; choose another work directory"
         )
+    if not MetricLog.covers(checkpoints.parent, found.state["metric_log"]):
+        logger.warning("the log beside %s lost rows: the training starts over", checkpoints)
+        return 0
     for name, part in state.items():
         part.load_state_dict(found.state[name])
     logger.info("resuming after step %d from %s", found.step, checkpoints)

@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch.utils.tensorboard import SummaryWriter
 
+FILE_NAME = "history.jsonl"
+
 
 class MetricLog:
     """Appends rows of metrics; its state (the length of the file) belongs into the run's checkpoints."""
@@ -26,7 +28,7 @@ class MetricLog:
         work_dir.mkdir(parents=True, exist_ok=True)
         self._work_dir = work_dir
         self._tensorboard_every = tensorboard_every
-        self._rows = (work_dir / "history.jsonl").open("ab")
+        self._rows = (work_dir / FILE_NAME).open("ab")
         self._length = 0
         self._tensorboard: SummaryWriter | None = None
 
@@ -43,6 +45,12 @@ class MetricLog:
         if self._tensorboard is not None and (force_tensorboard or step % self._tensorboard_every == 0):
             for name, value in finite.items():
                 self._tensorboard.add_scalar(name, value, step)
+
+    @staticmethod
+    def covers(work_dir: Path, state: Mapping[str, Any]) -> bool:
+        """Whether the log in `work_dir` still has all rows that a checkpoint's `state` counts on."""
+        rows = work_dir / FILE_NAME
+        return rows.is_file() and rows.stat().st_size >= int(state["length"])
 
     def state_dict(self) -> dict[str, Any]:
         self._rows.flush()
@@ -61,7 +69,7 @@ class MetricLog:
 
 def finish_history(work_dir: Path) -> pa.Table:
     """Write `history.parquet` from `history.jsonl`: step, then every metric, null where not logged."""
-    source = work_dir / "history.jsonl"
+    source = work_dir / FILE_NAME
     with source.open() as lines:
         rows = [json.loads(line) for line in lines]
     names = dict.fromkeys(name for row in rows for name in row if name != "step")

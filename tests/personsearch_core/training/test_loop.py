@@ -130,3 +130,21 @@ def test_finishes_early_when_told(tmp_path: Path) -> None:
         return {}
 
     assert run.run(after_step=after_step, is_finished=lambda: len(done) == 3) == 3
+
+
+def test_checkpoints_without_their_log_are_not_resumed(
+    tmp_path: Path, uninterrupted: tuple[list[bytes], bytes]
+) -> None:
+    first = Regression(tmp_path)
+
+    def step(number: int) -> Mapping[str, Tensor | float]:
+        if number == 7:
+            raise Killed
+        return first.step(number)
+
+    with pytest.raises(Killed):
+        first.run(step)
+    (tmp_path / "history.jsonl").write_bytes(b"")
+    second = Regression(tmp_path)
+    assert second.run() == TOTAL
+    assert second.outcome() == uninterrupted
