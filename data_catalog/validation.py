@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_catalog.duplicates import duplicate_images
+from data_catalog.findings import EXAMPLES, Finding, finding, present
 from data_catalog.ingest import counts_found
 from data_catalog.rows import COORDINATES
 from data_catalog.schema import SCOPE_DATASET
 from data_catalog.snapshot import Snapshot, invalid_rejects
-
-EXAMPLES = 3
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One kind of oddity: how often, where for example, and whether it would spoil a result."""
-
-    level: Literal["note", "warning"]
-    code: str
-    count: int
-    message: str
 
 
 def check_snapshot(snapshot: Snapshot) -> list[Finding]:
@@ -36,7 +21,7 @@ def check_snapshot(snapshot: Snapshot) -> list[Finding]:
     )
     found = [
         *_counts(snapshot),
-        _finding(
+        finding(
             "warning", "damaged_rows", invalid_rejects(snapshot)["detail"], "rows are damaged (see rejects)"
         ),
         _outside(boxes, images),
@@ -47,48 +32,7 @@ def check_snapshot(snapshot: Snapshot) -> list[Finding]:
         _gallery_unknown(snapshot, images["image_id"]),
         *duplicate_images({snapshot.name: images}),
     ]
-    present = [finding for finding in found if finding.count]
-    return sorted(present, key=lambda finding: (finding.level != "warning", finding.code))
-
-
-def duplicate_images(images: Mapping[str, pa.Table]) -> list[Finding]:
-    """Images of equal content, within a split and, worse, between splits or datasets.
-
-    `images` maps datasets to tables with image_id, split and sha256. A test image in an aggregated training
-    set spoils the result.
-    """
-    tables = [
-        pa.table(
-            {
-                "place": pc.binary_join_element_wise(pa.scalar(name), table["split"].cast(pa.string()), "/"),
-                "image_id": table["image_id"],
-                "sha256": table["sha256"],
-            }
-        ).filter(pc.is_valid(table["sha256"]))
-        for name, table in images.items()
-    ]
-    whole = pa.concat_tables(tables)
-    groups = whole.group_by("sha256").aggregate(
-        [("place", "distinct"), ("image_id", "list"), ([], "count_all")]
-    )
-    repeated = groups.filter(pc.greater(groups["count_all"], 1))
-    places = pc.list_value_length(repeated["place_distinct"])
-    between = repeated.filter(pc.greater(places, 1))
-    within = repeated.filter(pc.equal(places, 1))
-    return [
-        _finding(
-            "warning",
-            "image_in_two_splits",
-            _joined(between["image_id_list"]),
-            "images are, byte for byte, in more than one split or dataset",
-        ),
-        _finding(
-            "note",
-            "image_twice",
-            _joined(within["image_id_list"]),
-            "images are there twice under other names",
-        ),
-    ]
+    return present(found)
 
 
 def _counts(snapshot: Snapshot) -> list[Finding]:
@@ -114,7 +58,7 @@ def _outside(boxes: pa.Table, images: pa.Table) -> Finding:
     low = pc.or_(pc.less(boxes["x1"], 0), pc.less(boxes["y1"], 0))
     high = pc.or_(pc.greater(boxes["x2"], width), pc.greater(boxes["y2"], height))
     leaves = pc.fill_null(pc.or_kleene(low, high), False)
-    return _finding(
+    return finding(
         "note",
         "box_leaves_image",
         boxes["image_id"].filter(leaves),
@@ -123,7 +67,7 @@ def _outside(boxes: pa.Table, images: pa.Table) -> Finding:
 
 
 def _duplicate_boxes(boxes: pa.Table) -> Finding:
-    return _finding(
+    return finding(
         "warning",
         "box_twice",
         _repeated(boxes, ["image_id", *COORDINATES]),
@@ -133,7 +77,7 @@ def _duplicate_boxes(boxes: pa.Table) -> Finding:
 
 def _identity_twice(boxes: pa.Table) -> Finding:
     known = boxes.filter(pc.is_valid(boxes["person_id"]))
-    return _finding(
+    return finding(
         "note",
         "identity_twice_in_image",
         _repeated(known, ["image_id", "person_id"]),
@@ -151,13 +95,13 @@ def _identity_in_splits(boxes: pa.Table) -> Finding:
     plain = pa.table({"id": dataset_wide["person_id"], "split": dataset_wide["split"].cast(pa.string())})
     splits = plain.group_by("id").aggregate([("split", "count_distinct")])
     shared = splits.filter(pc.greater(splits["split_count_distinct"], 1))["id"]
-    return _finding("warning", "identity_in_two_splits", shared, "identities are in more than one split")
+    return finding("warning", "identity_in_two_splits", shared, "identities are in more than one split")
 
 
 def _queries_without_box(snapshot: Snapshot) -> Finding:
     queries = snapshot.table("queries", ["query_id", "box_id"])
     lost = queries["query_id"].filter(pc.is_null(queries["box_id"]))
-    return _finding("warning", "query_without_box", lost, "queries overlap no annotated box of their person")
+    return finding("warning", "query_without_box", lost, "queries overlap no annotated box of their person")
 
 
 def _gallery_unknown(snapshot: Snapshot, image_ids: pa.ChunkedArray) -> Finding:
@@ -169,7 +113,7 @@ def _gallery_unknown(snapshot: Snapshot, image_ids: pa.ChunkedArray) -> Finding:
         unknown = names.filter(pc.invert(pc.is_in(names, value_set=known)))
         count += len(unknown)
         lost += unknown.slice(0, EXAMPLES).to_pylist()
-    return _finding(
+    return finding(
         "warning", "gallery_image_unknown", lost, "gallery rows name images that are not there", count
     )
 
@@ -177,43 +121,3 @@ def _gallery_unknown(snapshot: Snapshot, image_ids: pa.ChunkedArray) -> Finding:
 def _repeated(table: pa.Table, columns: list[str]) -> pa.ChunkedArray:
     counted = table.select(columns).group_by(columns).aggregate([([], "count_all")])
     return counted.filter(pc.greater(counted["count_all"], 1))["image_id"]
-
-
-def _joined(lists: pa.ChunkedArray) -> list[str]:
-    return [" = ".join(sorted(names)) for names in lists.to_pylist()]
-
-
-def _finding(
-    level: Literal["note", "warning"],
-    code: str,
-    examples: pa.ChunkedArray | Sequence[str],
-    what: str,
-    count: int | None = None,
-) -> Finding:
-    number = len(examples) if count is None else count
-    first = (
-        examples.slice(0, EXAMPLES).to_pylist()
-        if isinstance(examples, pa.ChunkedArray)
-        else examples[:EXAMPLES]
-    )
-    shown = ", ".join(str(name) for name in first)
-    return Finding(level, code, number, f"{number:,} {what}" + (f": {shown}" if shown else ""))
-
-
-def near_duplicates(hashes: Mapping[str, int], *, distance: int = 3) -> list[tuple[str, str]]:
-    """Pairs of names whose 64-bit perceptual hashes differ in at most `distance` (0..3) bits.
-
-    Two hashes that differ in 3 bits agree in one of four bands of 16 bits, so only those are compared.
-    """
-    names = list(hashes)
-    values = np.array([hashes[name] for name in names], np.uint64)
-    pairs: set[tuple[int, int]] = set()
-    for band in range(4):
-        keys = (values >> np.uint64(16 * band)) & np.uint64(0xFFFF)
-        order = np.argsort(keys, kind="stable")
-        for group in np.split(order, np.flatnonzero(np.diff(keys[order])) + 1):
-            for position, first in enumerate(group[:-1].tolist()):
-                others = group[position + 1 :]
-                close = np.bitwise_count(values[others] ^ values[first]) <= distance
-                pairs.update((min(first, o), max(first, o)) for o in others[close].tolist())
-    return [(names[a], names[b]) for a, b in sorted(pairs)]

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from data_catalog.adapters import adapter_names, load_adapter
-from data_catalog.counts import COUNTED, nested
-from data_catalog.errors import CatalogError
-from data_catalog.ingest import ImageUse, counts_found, ingest_root, refuse_invalid
+from data_catalog.counts import nested
+from data_catalog.ingest import counts_found, refuse_invalid
 from data_catalog.snapshot import Snapshot
+from flows.cli.adapter_options import image_use, parse_options
+from flows.cli.check import check
+from flows.cli.counts_table import print_counts, print_table
 from flows.errors import ConfigError
 from flows.provenance import made_by
 from flows.stages import ingest as ingest_stage
@@ -68,7 +68,7 @@ def ingest(
         options=parse_options(option),
         store=store,
         dask=dask,
-        use=_image_use(no_images, check_images),
+        use=image_use(no_images, check_images),
         rehash=rehash,
     )
     identity = Identity(
@@ -89,39 +89,11 @@ def ingest(
     }
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=2) + "\n")
-    _print_counts(counts_found(snapshot))
+    print_counts(counts_found(snapshot))
     typer.echo(f"{'cached' if found else 'made'} in {result['wall_seconds']:.2f} s: {artifact.path}")
 
 
-@app.command()
-def check(
-    root: Path = typer.Argument(..., help="The dataset's root."),
-    adapter: str | None = typer.Option(None, help="Name of the format; by default the one that fits."),
-    option: Options = typer.Option([], help="key=value for the adapter; may be repeated."),
-    no_images: bool = typer.Option(False, "--no-images", help="Leave the images out."),
-    check_images: bool = typer.Option(False, "--check-images", help="Decode every image."),
-    near: bool = typer.Option(False, "--near-duplicates", help="Compare images by a perceptual hash, too."),
-) -> None:
-    """Read a dataset without keeping anything, and say what is odd about it."""
-    from data_catalog.validation import check_snapshot
-
-    options = parse_options(option)
-    chosen = adapter or _fitting_adapter(root, options)
-    with tempfile.TemporaryDirectory(prefix="personsearch-check-") as folder:
-        ingest_root(
-            root, load_adapter(chosen), Path(folder), options=options, use=_image_use(no_images, check_images)
-        )
-        snapshot = Snapshot(Path(folder))
-        edition = snapshot.table("datasets", ["edition"])["edition"][0].as_py()
-        typer.echo(f"format: {chosen}" + (f", edition: {edition}" if edition else ""))
-        _print_counts(counts_found(snapshot))
-        findings = check_snapshot(snapshot)
-        for finding in findings:
-            typer.echo(f"{finding.level:8} {finding.code}: {finding.message}")
-        if not findings:
-            typer.echo("nothing odd was found")
-        if near and not no_images:
-            _print_near_duplicates(snapshot, root)
+app.command()(check)
 
 
 @app.command()
@@ -136,7 +108,7 @@ def stats(
     from data_catalog.statistics import statistics, statistics_page
 
     found = statistics(latest_snapshot(store, name))
-    _print_table(found.counts)
+    print_table(found.counts)
     for histogram in found.histograms:
         bars = zip(histogram.labels(), histogram.counts, strict=True)
         typer.echo(f"{histogram.title}: " + "  ".join(f"{label}: {count:,}" for label, count in bars))
@@ -203,17 +175,6 @@ def new(
     typer.echo(f"next: pip install -e {target}; then personsearch datasets check ROOT --adapter {name}")
 
 
-def parse_options(texts: Iterable[str]) -> dict[str, str]:
-    """`key=value` texts as a mapping; raises ConfigError where one is none."""
-    options = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"--option {text}: give key=value")
-        options[key] = value
-    return options
-
-
 def latest_snapshot(store: Path, name: str) -> Snapshot:
     """The newest snapshot of a dataset in a store; raises ConfigError when there is none."""
     artifacts = LocalStore(store)
@@ -247,53 +208,3 @@ def _make(store: LocalStore, identity: Identity, options: Any, *, strict: bool) 
         if strict:
             refuse_invalid(Snapshot(work.path))
         return work.commit(made.content_digest, metrics=made.metrics, made_by=made_by(None))
-
-
-def _image_use(no_images: bool, check_images: bool) -> ImageUse:
-    if no_images and check_images:
-        raise ConfigError("--no-images and --check-images exclude each other")
-    return ImageUse(read=not no_images, decode=check_images)
-
-
-def _fitting_adapter(root: Path, options: dict[str, str]) -> str:
-    """The adapter whose layout the root has; raises CatalogError when none fits or several do."""
-    if not root.is_dir():
-        raise CatalogError(f"{root}: no such folder")
-    fitting = []
-    for name in adapter_names():
-        adapter = load_adapter(name)
-        try:
-            adapter.discover(root, options)
-        except CatalogError:
-            continue
-        fitting.append(name)
-    if len(fitting) != 1:
-        found = f"it could be {' or '.join(fitting)}" if fitting else "no adapter knows its layout"
-        raise CatalogError(f"{root}: {found}; name the format with --adapter ({', '.join(adapter_names())})")
-    return fitting[0]
-
-
-def _print_near_duplicates(snapshot: Snapshot, root: Path) -> None:
-    from data_catalog.perceptual import difference_hashes
-    from data_catalog.validation import near_duplicates
-
-    rows = snapshot.table("images", ["image_id", "rel_path", "split"]).to_pylist()
-    split_of = {row["image_id"]: row["split"] for row in rows}
-    hashes = difference_hashes({row["image_id"]: root / row["rel_path"] for row in rows})
-    pairs = near_duplicates(hashes)
-    crossing = [(a, b) for a, b in pairs if split_of[a] != split_of[b]]
-    typer.echo(f"near-duplicates: {len(pairs):,} pairs of images, {len(crossing):,} of them in two splits")
-    for a, b in crossing[:10]:
-        typer.echo(f"warning  near_duplicate: {a} ({split_of[a]}) = {b} ({split_of[b]})")
-
-
-def _print_counts(counts: dict[str, int]) -> None:
-    splits = sorted({name.rpartition(".")[0] for name in counts} - {""})
-    table = {"whole root": {name: counts[name] for name in COUNTED}}
-    _print_table(table | {split: {name: counts[f"{split}.{name}"] for name in COUNTED} for split in splits})
-
-
-def _print_table(table: dict[str, dict[str, int]]) -> None:
-    typer.echo(f"{'':12}" + "".join(f"{name.replace('_', ' '):>15}" for name in COUNTED))
-    for row, numbers in table.items():
-        typer.echo(f"{row:12}" + "".join(f"{numbers[name]:>15,}" for name in COUNTED))

@@ -18,9 +18,8 @@ from data_catalog.drawing import draw_image
 from data_catalog.errors import CatalogError
 from data_catalog.export_coco import export_coco
 from data_catalog.ingest import counts_found
-from data_catalog.perceptual import difference_hashes
 from data_catalog.statistics import statistics, statistics_page
-from data_catalog.validation import check_snapshot, duplicate_images, near_duplicates
+from data_catalog.validation import check_snapshot
 from data_catalog.views import View
 
 
@@ -41,45 +40,6 @@ def test_duplicates_within_and_between(prw_root: Path, ingest_into: Any) -> None
     assert (codes["box_twice"], codes["identity_twice_in_image"]) == (2, 2)
     assert codes["box_leaves_image"] >= 2
     assert "counts_differ" in codes
-
-
-def test_duplicates_between_datasets(prw_root: Path, ingest_into: Any) -> None:
-    tables = {
-        name: ingest_into(prw_root, "prw", name=name).table("images", ["image_id", "split", "sha256"])
-        for name in ("mine", "theirs")
-    }
-    found = {finding.code: finding for finding in duplicate_images(tables)}
-    assert found["image_in_two_splits"].count == len(tables["mine"])
-    assert found["image_in_two_splits"].level == "warning"
-
-
-def test_near_duplicates_survive_a_new_encoding(prw_root: Path, tmp_path: Path) -> None:
-    frames = sorted((prw_root / "frames").iterdir())[:3]
-    for index, path in enumerate(frames):  # large shapes: a hash of 8x8 cells sees no others
-        ramp = np.add.outer(np.arange(64) * (index - 1), np.arange(96) * (2 - index)) % 200
-        Image.fromarray(ramp.astype(np.uint8)).convert("RGB").save(path, quality=95)
-    copy = tmp_path / "copy.jpg"
-    Image.open(frames[0]).resize((192, 128)).save(copy, quality=60)
-    hashes = difference_hashes({path.name: path for path in (*frames, copy)})
-    assert (frames[0].name, "copy.jpg") in near_duplicates(hashes)
-
-
-def test_near_duplicates_are_those_of_brute_force() -> None:
-    rng = np.random.default_rng(5)
-    base = rng.integers(0, 1 << 63, 30).tolist()
-    values = [
-        value ^ sum(1 << int(bit) for bit in rng.choice(63, k % 6, replace=False))
-        for k, value in enumerate(base * 3)
-    ]
-    hashes = {f"{index:02d}": value for index, value in enumerate(values)}
-    names = list(hashes)
-    expected = [
-        (a, b)
-        for i, a in enumerate(names)
-        for b in names[i + 1 :]
-        if (hashes[a] ^ hashes[b]).bit_count() <= 3
-    ]
-    assert near_duplicates(hashes) == expected
 
 
 def test_statistics_count_everybody(mot_root: Path, ingest_into: Any) -> None:

@@ -1,0 +1,47 @@
+"""What commands say about how a dataset is to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from data_catalog.adapters import adapter_names, load_adapter
+from data_catalog.errors import CatalogError
+from data_catalog.ingest import ImageUse
+from flows.errors import ConfigError
+
+
+def parse_options(texts: Iterable[str]) -> dict[str, str]:
+    """`key=value` texts as a mapping; raises ConfigError where one is none."""
+    options = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--option {text}: give key=value")
+        options[key] = value
+    return options
+
+
+def image_use(no_images: bool, check_images: bool) -> ImageUse:
+    """What --no-images and --check-images ask for; ConfigError for both."""
+    if no_images and check_images:
+        raise ConfigError("--no-images and --check-images exclude each other")
+    return ImageUse(read=not no_images, decode=check_images)
+
+
+def fitting_adapter(root: Path, options: dict[str, str]) -> str:
+    """The adapter whose layout the root has; raises CatalogError when none fits or several do."""
+    if not root.is_dir():
+        raise CatalogError(f"{root}: no such folder")
+    fitting = []
+    for name in adapter_names():
+        adapter = load_adapter(name)
+        try:
+            adapter.discover(root, options)
+        except CatalogError:
+            continue
+        fitting.append(name)
+    if len(fitting) != 1:
+        found = f"it could be {' or '.join(fitting)}" if fitting else "no adapter knows its layout"
+        raise CatalogError(f"{root}: {found}; name the format with --adapter ({', '.join(adapter_names())})")
+    return fitting[0]

@@ -1,0 +1,116 @@
+"""`personsearch datasets check`: what is odd about datasets, each by itself and all together."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import typer
+
+from data_catalog.adapters import load_adapter
+from data_catalog.duplicates import duplicate_images, near_duplicate_images
+from data_catalog.findings import Finding, present
+from data_catalog.ingest import ImageUse, counts_found, ingest_root
+from data_catalog.snapshot import Snapshot, table_path
+from data_catalog.validation import check_snapshot
+from flows.cli.adapter_options import fitting_adapter, image_use, parse_options
+from flows.cli.counts_table import print_counts
+from flows.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class _Dataset:
+    """A snapshot to look at; `root` is where its images lie, None where that is not known."""
+
+    name: str
+    snapshot: Snapshot
+    root: Path | None
+
+
+def check(
+    roots: list[Path] = typer.Argument(
+        ..., metavar="ROOT...", help="Datasets' roots, or folders of snapshots that `ingest` made."
+    ),
+    adapter: list[str] = typer.Option(
+        [], help="Name of the format, for each root in turn; by default the one that fits."
+    ),
+    option: list[str] = typer.Option([], help="key=value for the adapter of a single root; may be repeated."),
+    no_images: bool = typer.Option(False, "--no-images", help="Leave the images out."),
+    check_images: bool = typer.Option(False, "--check-images", help="Decode every image."),
+    near: bool = typer.Option(False, "--near-duplicates", help="Compare images by a perceptual hash, too."),
+) -> None:
+    """Read datasets without keeping anything, and say what is odd about each and about all together."""
+    options = parse_options(option)
+    use = image_use(no_images, check_images)
+    if options and len(roots) > 1:
+        raise ConfigError("--option goes with a single root: ingest the datasets, and give their snapshots")
+    if adapter and len(adapter) != len(roots):
+        raise ConfigError(f"--adapter is given {len(adapter)} times for {len(roots)} roots: each or none")
+    with tempfile.TemporaryDirectory(prefix="personsearch-check-") as folder:
+        datasets: list[_Dataset] = []
+        for number, root in enumerate(roots):
+            work = Path(folder) / str(number)
+            work.mkdir()
+            named = adapter[number] if adapter else None
+            datasets.append(_read(root, named, options, use, work, [each.name for each in datasets]))
+            _print_findings(check_snapshot(datasets[-1].snapshot))
+        if len(datasets) > 1:
+            typer.echo("all together:")
+            _print_findings(present(duplicate_images({each.name: _images(each) for each in datasets})))
+        if near and use.read:
+            _print_findings(present(_near_duplicates(datasets)))
+
+
+def _read(
+    root: Path,
+    adapter: str | None,
+    options: Mapping[str, str],
+    use: ImageUse,
+    work: Path,
+    taken: Sequence[str],
+) -> _Dataset:
+    """A root's snapshot, made in `work` unless it is one; says what it is and what it holds."""
+    if table_path(root, "datasets").is_file():
+        snapshot, base = Snapshot(root), None
+        name, chosen = snapshot.name, "snapshot"
+    else:
+        chosen = adapter or fitting_adapter(root, dict(options))
+        ingest_root(root, load_adapter(chosen), work, options=options, use=use)
+        snapshot, base = Snapshot(work), root
+        name = root.resolve().name
+    name = name if name not in taken else f"{name}#{len(taken) + 1}"
+    edition = snapshot.table("datasets", ["edition"])["edition"][0].as_py()
+    typer.echo(f"{name}: format: {chosen}" + (f", edition: {edition}" if edition else ""))
+    print_counts(counts_found(snapshot))
+    return _Dataset(name, snapshot, base)
+
+
+def _images(dataset: _Dataset) -> pa.Table:
+    return dataset.snapshot.table("images", ["image_id", "rel_path", "split", "sha256"])
+
+
+def _near_duplicates(datasets: Sequence[_Dataset]) -> list[Finding]:
+    from data_catalog.perceptual import difference_hashes
+
+    images = {each.name: _images(each) for each in datasets}
+    hashes: dict[str, list[int]] = {}
+    for each in datasets:
+        if each.root is None:
+            raise ConfigError(
+                f"{each.name}: a snapshot does not say where its images lie; for --near-duplicates give its "
+                "root instead"
+            )
+        root, paths = each.root, images[each.name]["rel_path"].to_pylist()
+        found = difference_hashes({path: root / path for path in paths})
+        hashes[each.name] = [found[path] for path in paths]
+    return near_duplicate_images(images, hashes)
+
+
+def _print_findings(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        typer.echo(f"{finding.level:8} {finding.code}: {finding.message}")
+    if not findings:
+        typer.echo("nothing odd was found")
