@@ -1,0 +1,179 @@
+"""What the catalog takes, on drawn annotations of full size: each measurement in a process of its own.
+
+- prw: 11,816 annotation files, 43,110 boxes, without images: ingested by the command line, and once more.
+- coco: so many boxes in COCO JSON into Parquet, and one dataset's training boxes read out of them.
+- protocols: CUHK-SYSU's six gallery files, 2,900 queries each, into Parquet and back as arrays.
+
+    python -m benchmarks.catalog WORK [--only prw coco protocols] [--boxes 10000000] [--json OUT]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow.compute as pc
+
+from data_catalog.snapshot import Snapshot
+from data_catalog.synthetic import write_protocol, write_prw_annotations
+
+BOXES_A_DATASET = 43_110
+"""The training boxes that are read out of many are as many as PRW has in all."""
+GALLERIES = (50, 100, 500, 1_000, 2_000, 4_000)
+POLL_SECONDS = 0.05
+
+
+def measure_prw(work: Path, _: argparse.Namespace) -> dict[str, Any]:
+    """Ingest, and ingest again unchanged."""
+    root = work / "prw"
+    if not root.exists():
+        write_prw_annotations(root)
+    arguments = ("--adapter", "prw", "--root", str(root), "--no-images")
+    first, again = (_ingest(work, "prw", *arguments) for _ in range(2))
+    return {
+        "files": len(list((root / "annotations").iterdir())),
+        "boxes": first["boxes"],
+        "ingest_seconds": first["process_seconds"],
+        "again_seconds": again["process_seconds"],
+        "peak_gib": first["peak_gib"],
+    }
+
+
+def measure_coco(work: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Ingest one long file; then read a split of it, a two-hundredth of the rows."""
+    root = work / "coco"
+    if not (root / "val.json").exists():
+        write_coco(root, options.boxes)
+    found = _ingest(work, "coco", "--adapter", "coco", "--root", str(root), "--no-images")
+    snapshot = Snapshot(Path(found["path"]))
+    started = time.perf_counter()
+    table = snapshot.table("boxes", ["image_id", "x1", "y1", "x2", "y2"], pc.field("split") == "train")
+    return {
+        "boxes": found["boxes"],
+        "file_gib": sum(path.stat().st_size for path in root.glob("*.json")) / 2**30,
+        "ingest_seconds": found["seconds"],
+        "boxes_a_second": found["boxes"] / found["seconds"],
+        "peak_gib": found["peak_gib"],
+        "read_rows": len(table),
+        "read_seconds": time.perf_counter() - started,
+    }
+
+
+def measure_protocols(work: Path, _: argparse.Namespace) -> dict[str, Any]:
+    """Ingest the six protocol files of a root without images, and read the largest back."""
+    root = work / "cuhk"
+    folder = root / "annotation" / "test" / "train_test"
+    folder.mkdir(parents=True, exist_ok=True)
+    for size in GALLERIES:
+        if not (folder / f"TestG{size}.mat").exists():
+            write_protocol(folder / f"TestG{size}.mat", gallery=size)
+    found = _ingest(work, "cuhk", "--adapter", "cuhk-sysu", "--root", str(root), "--no-images")
+    started = time.perf_counter()
+    table = Snapshot(Path(found["path"])).gallery(f"TestG{GALLERIES[-1]}")
+    return {
+        "gallery_rows": found["gallery"],
+        "ingest_seconds": found["seconds"],
+        "peak_gib": found["peak_gib"],
+        "read_rows": len(table),
+        "read_seconds": time.perf_counter() - started,
+    }
+
+
+def write_coco(root: Path, boxes: int, *, seed: int = 0) -> None:
+    """Two files of annotations: `val.json`, the most, and `train.json`, as many as PRW has.
+
+    Images hold ten boxes each and are named in the file alone.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    train = min(BOXES_A_DATASET, boxes // 2)
+    first = boxes - train
+    _write_coco(root / "train.json", "t", train, np.random.default_rng([seed, 0]))
+    _write_coco(root / "val.json", "v", first, np.random.default_rng([seed, 1]))
+
+
+def _write_coco(path: Path, prefix: str, boxes: int, rng: np.random.Generator) -> None:
+    images = -(-boxes // 10)
+    with path.open("w") as file:
+        file.write('{"categories": [{"id": 1, "name": "person"}],\n"images": [')
+        for number in range(images):
+            comma = "," if number else ""
+            name = f"{prefix}{number}.jpg"
+            file.write(f'{comma}\n{{"id": {number}, "file_name": "{name}", "width": 1920, "height": 1080}}')
+        file.write('],\n"annotations": [')
+        for start in range(0, boxes, 100_000):
+            count = min(100_000, boxes - start)
+            corners = rng.uniform(0, 900, (count, 2)).round(2)
+            sizes = rng.uniform(10, 300, (count, 2)).round(2)
+            rows = np.concatenate([corners, sizes], axis=1).tolist()
+            lines = (
+                f'{{"id": {n}, "image_id": {n // 10}, "category_id": 1, "iscrowd": 0, "bbox": {box}}}'
+                for n, box in enumerate(rows, start=start)
+            )
+            file.write((",\n" if start else "\n") + ",\n".join(lines))
+        file.write("]}\n")
+
+
+def _ingest(work: Path, name: str, *arguments: str) -> dict[str, Any]:
+    """What `personsearch datasets ingest` wrote, with the wall time and peak memory of its process."""
+    out = work / f"{name}.json"
+    program = str(Path(sys.executable).with_name("personsearch"))
+    command = [program, "datasets", "ingest", *arguments, "--store", str(work / "store"), "--json", str(out)]
+    started = time.perf_counter()
+    process = psutil.Popen(command, stdout=subprocess.DEVNULL)
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, _memory(process))
+        time.sleep(POLL_SECONDS)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with status {process.returncode}")
+    seconds = time.perf_counter() - started
+    return {**json.loads(out.read_text()), "process_seconds": seconds, "peak_gib": peak / 2**30}
+
+
+def _memory(process: psutil.Popen) -> int:
+    """Resident memory of a process and its children, in bytes."""
+    try:
+        return sum(each.memory_info().rss for each in (process, *process.children(recursive=True)))
+    except psutil.Error:
+        return 0
+
+
+MEASUREMENTS: dict[str, Callable[[Path, argparse.Namespace], dict[str, Any]]] = {
+    "prw": measure_prw,
+    "coco": measure_coco,
+    "protocols": measure_protocols,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("work", type=Path, help="where files and snapshots go; files are written once")
+    parser.add_argument("--only", nargs="*", choices=MEASUREMENTS, default=list(MEASUREMENTS))
+    parser.add_argument("--boxes", type=int, default=10_000_000)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    results = {name: MEASUREMENTS[name](options.work.absolute(), options) for name in options.only}
+    for name, found in results.items():
+        print(name)
+        for field, value in found.items():
+            print(
+                f"  {field:<16} {value:>14,.3f}"
+                if isinstance(value, float)
+                else f"  {field:<16} {value:>14,}"
+            )
+    if options.json is not None:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
