@@ -59,7 +59,7 @@ class DetectorModel(Recipe):
     norm: Literal["frozen_batch", "batch", "group"] = "frozen_batch"
     """`frozen_batch` needs initial weights: from scratch its statistics would never be learnt."""
     norm_epsilon: Annotated[float, Field(ge=0)] | None = None
-    """Of frozen norms. By default 0 for torchvision's COCO weights, which were made so, and 1e-5 otherwise."""
+    """Of frozen norms. By default 0 for torchvision's COCO weights, made so, and 1e-5 otherwise."""
     trainable_layers: Annotated[int, Field(ge=0, le=5)] = 5
     """5 = all. Freezing C1-C2, as torchvision does, would keep J2's maps from gaining by the aggregate."""
     initial_weights: str | None = "coco"
@@ -246,7 +246,7 @@ class Objective(Recipe):
     unlabelled_temperature: PositiveFloat | None = None
     """`ioim`: the temperature of the unlabelled entries."""
     momentum: Probability | None = None
-    """What a memory keeps of its old value: OIM's table, and the centres of `center` (1 - Wen et al.'s rate)."""
+    """What a memory keeps of its old value: OIM's table, the centres of `center` (1 - Wen et al.'s rate)."""
     queue: PositiveInt | None = None
     threshold: float | None = None
     """`iel`: cosine similarity above which an unlabelled person takes an identity."""
