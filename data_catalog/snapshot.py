@@ -35,7 +35,24 @@ def scan(paths: Path | Sequence[Path], schema: pa.Schema) -> ds.Dataset:
     import pyarrow.dataset as ds
 
     source = str(paths) if isinstance(paths, Path) else [str(path) for path in paths]
-    return ds.dataset(source, schema=schema, format="parquet")
+    layout = ds.ParquetFileFormat(dictionary_columns=_encoded(schema))
+    return ds.dataset(source, schema=schema, format=layout)
+
+
+def _matching(path: Path, schema: pa.Schema, filter: pc.Expression) -> ds.Fragment:
+    """The file without row groups in which no row can match.
+
+    Arrow holds no statistics against columns that it reads as dictionaries, so they are asked as plain text.
+    """
+    import pyarrow.dataset as ds
+
+    as_text = next(ds.dataset(str(path), format="parquet").get_fragments())
+    groups = [group.id for group in as_text.subset(filter).row_groups]
+    return next(scan(path, schema).get_fragments()).subset(row_group_ids=groups)
+
+
+def _encoded(schema: pa.Schema) -> list[str]:
+    return [field.name for field in schema if pa.types.is_dictionary(field.type)]
 
 
 def _part(schema: pa.Schema, names: Sequence[str] | None) -> pa.Schema:
@@ -51,7 +68,9 @@ class TableStream:
         self.rows = 0
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
-        self._writer = pq.ParquetWriter(path, schema, compression="zstd", compression_level=1)
+        self._writer = pq.ParquetWriter(
+            path, schema, compression="zstd", compression_level=1, store_schema=False
+        )
 
     def write(self, table: pa.Table) -> None:
         """Add rows; they reach the file when they fill a row group."""
@@ -180,7 +199,9 @@ class SnapshotWriter:
 
 def write_table(path: Path, table: pa.Table) -> None:
     """One table into one Parquet file, in row groups of ROW_GROUP."""
-    pq.write_table(table, path, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
+    pq.write_table(
+        table, path, compression="zstd", compression_level=1, row_group_size=ROW_GROUP, store_schema=False
+    )
 
 
 class Snapshot:
@@ -200,9 +221,13 @@ class Snapshot:
         read.
         """
         names = list(columns) if columns is not None else None
-        if filter is None and name != "gallery":
-            return pq.ParquetFile(table_path(self.path, name)).read(names).cast(_part(TABLES[name], names))
-        return self.dataset(name).to_table(columns=names, filter=filter)
+        schema, path = TABLES[name], table_path(self.path, name)
+        if name == "gallery":
+            return self.dataset(name).to_table(columns=names, filter=filter)
+        if filter is None:
+            file = pq.ParquetFile(path, read_dictionary=_encoded(schema))
+            return file.read(names).cast(_part(schema, names))
+        return _matching(path, schema, filter).to_table(schema=schema, columns=names, filter=filter)
 
     def dataset(self, name: str) -> ds.Dataset:
         """The table as a pyarrow dataset, for scans that should not load it at once."""
