@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sqlite3
 import time
@@ -15,6 +16,8 @@ from data_catalog.errors import CatalogError
 
 Stat = tuple[int, int, int]
 """Size, modification time in nanoseconds, inode."""
+
+log = logging.getLogger(__name__)
 
 SETTLED_NS = 50_000_000
 """A file changed this shortly before it was hashed could change again within the clock's tick: not cached."""
@@ -82,8 +85,12 @@ class HashCache:
         if self.path is None or not found:
             return
         rows = [(f"{base}/{name}", *stat, digest) for name, (stat, digest) in found.items()]
-        with closing(self._connect()) as db, db:
-            db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", rows)
+        try:
+            with closing(self._connect()) as db, db:
+                db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", rows)
+        except sqlite3.OperationalError as error:
+            # In a read-only store, or on a full disk, the files are hashed again next time.
+            log.info("the hashes of %d files are not remembered: %s", len(rows), error)
 
 
 def file_sha256(path: Path) -> str:
