@@ -130,14 +130,15 @@ def read_only_store(place: Place) -> str:
 def full_disk(place: Place) -> str:
     """The store is on a disk that is full when a stage begins, for each stage in turn."""
     said = []
-    with _tmpfs(place.folder, 400) as mount:
+    with _tmpfs(place.folder, 2000) as mount:
         store = mount / "store"
         for stage in STAGES:
             if stage.startswith("ingest:t"):
                 continue
             before = STAGES[: STAGES.index(stage)]
             if before:
-                assert place.run(store, "--until", before[-1]).status == 0
+                made = place.run(store, "--until", before[-1])
+                assert made.status == 0, (before[-1], made.stderr[-1500:])
             ballast = mount / "ballast"
             _fill(ballast)
             outcome = place.run(store, "--until", stage)
