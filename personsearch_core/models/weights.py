@@ -76,23 +76,25 @@ def load_detector(directory: str | Path) -> Detector:
 
 def save_branch(path: Path, branch: Branch) -> None:
     """Write a branch as one safetensors file whose metadata say how to build it."""
-    metadata = {
+    description = {
         "variant": branch.variant,
         "detector_model": branch.detector_model.model_dump_json(),
         "branch": branch.branch.model_dump_json(),
     }
-    save_weights(path, branch.state_dict(), metadata)
+    # One entry: the order of several is not fixed, and equal branches should be equal bytes.
+    save_weights(path, branch.state_dict(), {"branch": json.dumps(description)})
 
 
 def load_branch(path: str | Path) -> Branch:
     """The branch that `save_branch` wrote, on the CPU and in evaluation mode."""
     state = load_weights(path)
     with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
+        header = file.metadata() or {}
     try:
+        metadata = json.loads(header["branch"])
         model = DetectorModel.model_validate_json(metadata["detector_model"])
         branch = Branch(metadata["variant"], model, BranchModel.model_validate_json(metadata["branch"]))
-    except (KeyError, ValidationError) as error:
+    except (KeyError, ValueError) as error:
         raise PersonSearchError(f"{path} does not say which branch it holds: {error}") from error
     load_state(branch, state, str(path))
     return branch.eval()

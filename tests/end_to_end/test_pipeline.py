@@ -134,9 +134,9 @@ def test_force_makes_one_stage_and_from_makes_all_after_it(copy: Path) -> None:
     assert {name for name, state in outcome.states.items() if state == "runs"} == AFTER_REID - {"reid"}
 
 
-def test_a_damaged_artifact_is_set_aside_and_made_again(copy: Path) -> None:
+def test_a_damaged_artifact_is_set_aside_and_made_again(copy: Path, tiny_run: TinyRun) -> None:
     store = copy.parent / "store"
-    (weights,) = (store / "reid").glob("*/branch.safetensors")
+    weights = store / "reid" / tiny_run.outcome.path("reid").name / "branch.safetensors"
     before = weights.read_bytes()
     weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
     outcome = personsearch("run", copy, json_to=copy.parent / "again.json")
