@@ -32,10 +32,9 @@ def stage(config: Config, suffix: str) -> Stage:
 
 def make(context: StageContext) -> Made:
     """Describe every row of the detections' store by the trained branch and, if asked, the untrained."""
-    from personsearch_core.describing import describe_rows
-
     from flows.stages.models import stage_device
     from flows.stages.reid import TRAINED, UNTRAINED
+    from personsearch_core.describing import describe_rows
     from personsearch_core.models.weights import load_branch
     from personsearch_core.recipes import GalleryRecipe
     from storage.feature_store import open_features
