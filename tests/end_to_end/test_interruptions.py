@@ -15,9 +15,9 @@ import pytest
 from tests.end_to_end.commands import PROJECT, command, personsearch
 from tests.end_to_end.tiny import tiny_settings, write_tiny_config
 
-# The branch's training under kill -9 is held by tests/personsearch_core/training/test_reid.py.
-TRAININGS = {"detector": "detector.safetensors"}
-LONGER = {"detector": ["detector.training.steps=40"]}
+TRAININGS = {"detector": "detector.safetensors", "reid": "branch.safetensors"}
+# Long enough for a kill to fall inside.
+LONGER = {"detector": ["detector.training.steps=40"], "reid": ["reid.phases.0.epochs=30"]}
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 240) -> None:
@@ -32,10 +32,6 @@ def checkpoints(store: Path, kind: str) -> list[Path]:
     return list((store / ".work" / kind).glob("*/checkpoints/*.pt"))
 
 
-def stage_processes() -> list[psutil.Process]:
-    return [p for p in psutil.process_iter(["cmdline"]) if "flows.child" in (p.info["cmdline"] or [])]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(TRAININGS))
 @pytest.mark.usefixtures("prefect_api")
@@ -47,16 +43,15 @@ def test_kill_9_during_a_training_changes_no_byte(tmp_path: Path, tiny_data: Pat
     assert undisturbed.status == 0, undisturbed.stderr
 
     store = tmp_path / "store"
-    running = stage_processes()
     with (tmp_path / "log").open("wb") as log:
         run = subprocess.Popen(command(*wanted), cwd=PROJECT, stdout=log, stderr=log)
         wait_for(lambda: len(checkpoints(store, kind)) > 0, run)
+        started = psutil.Process(run.pid).children(recursive=True)
+        assert started, "a stage is made in a process of its own"
         run.send_signal(signal.SIGKILL)
         run.wait()
-    deadline = time.monotonic() + 20
-    while len(stage_processes()) > len(running) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert len(stage_processes()) <= len(running), "the stage's process outlived its parent"
+    _, outlived = psutil.wait_procs(started, timeout=20)
+    assert not outlived, "a process of the run outlived it"
     assert not list((store / kind).glob("*")), "nothing half-made is visible"
 
     plan = personsearch("plan", *wanted[1:], json_to=tmp_path / "plan.json")
@@ -72,3 +67,4 @@ def test_kill_9_during_a_training_changes_no_byte(tmp_path: Path, tiny_data: Pat
 def test_the_longer_settings_are_those_of_the_tiny_config() -> None:
     settings = tiny_settings("data", "store")
     assert settings["detector"]["training"]["steps"] < 40
+    assert settings["reid"]["phases"][0]["epochs"] < 30
