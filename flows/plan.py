@@ -6,7 +6,7 @@ No Prefect and no torch: a plan with nothing to do costs little more than readin
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from flows.errors import ConfigError
@@ -16,6 +16,7 @@ from flows.views import view_digest
 from storage.artifacts import Artifact, LocalStore
 from storage.listing import list_entries
 from storage.manifest import Identity
+from storage.space import require_free_space
 
 State = Literal["cached", "resumes", "runs"]
 
@@ -29,6 +30,8 @@ class Planned:
     reason: str
     identity: Identity | None = None
     artifact: Artifact | None = None
+    bytes_needed: int | None = None
+    """What making it will add to the disk, as far as that is known beforehand."""
 
     def as_record(self) -> dict[str, Any]:
         """The stage as data, for --json and for the run's record."""
@@ -40,6 +43,7 @@ class Planned:
             "key": self.identity.key if self.identity else None,
             "path": str(made.path) if made else None,
             "seconds": made.manifest.seconds if made else None,
+            "bytes_needed": self.bytes_needed,
         }
 
 
@@ -77,8 +81,15 @@ def make_plan(
         planned = resolve(stage, store, artifacts, again)
         if planned.artifact is not None:
             artifacts[stage.name] = planned.artifact
-        plan.append(planned)
+        plan.append(replace(planned, bytes_needed=_bytes_needed(planned, store, artifacts)))
     return plan
+
+
+def require_space(plan: Iterable[Planned], store: LocalStore) -> None:
+    """Raise StorageError when the store's disk cannot hold what the plan's stages are known to need."""
+    for planned in plan:
+        if planned.bytes_needed is not None:
+            require_free_space(store.root, planned.bytes_needed, what=planned.stage.name)
 
 
 def resolve(
@@ -104,6 +115,17 @@ def resolve(
     if point is not None:
         return Planned(stage, "resumes", f"resumes at {point}", identity)
     return Planned(stage, "runs", _why_new(identity, store), identity)
+
+
+def _bytes_needed(planned: Planned, store: LocalStore, artifacts: Mapping[str, Artifact]) -> int | None:
+    stage = planned.stage
+    if planned.state == "cached" or stage.bytes_needed is None:
+        return None
+    whole = stage.bytes_needed(artifacts)
+    if whole is None or planned.identity is None:
+        return whole
+    work = store.work_path_of(stage.kind, planned.identity.key)
+    return max(0, whole - sum(file.stat().st_size for file in work.rglob("*") if file.is_file()))
 
 
 def _input_digests(stage: Stage, artifacts: Mapping[str, Artifact]) -> dict[str, str]:

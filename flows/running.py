@@ -10,11 +10,12 @@ from typing import Any
 
 from flows.config import load_config
 from flows.errors import StageError
-from flows.plan import Planned, make_plan, select
+from flows.plan import Planned, make_plan, require_space, select
 from flows.prefect_api import api
 from flows.request import RunRequest
 from flows.stages.building import build_stages
 from storage.artifacts import LocalStore
+from storage.errors import StorageError
 from storage.opening import open_store
 
 RESULTS = ("detection_ap50", "mAP", "rank1", "rank5", "rank10", "mAP_untrained")
@@ -39,14 +40,20 @@ class Outcome:
 def plan_config(request: RunRequest) -> Outcome:
     """The plan of a config as it stands; makes nothing."""
     started = time.monotonic()
-    _, plan = _planned(request)
-    return _outcome([planned.as_record() for planned in plan], started)
+    store, plan = _planned(request)
+    outcome = _outcome([planned.as_record() for planned in plan], started)
+    try:
+        require_space(plan, store)
+    except StorageError as error:
+        outcome.error = str(error)
+    return outcome
 
 
 def run_config(request: RunRequest) -> Outcome:
     """Execute a config's plan; with nothing to do, no API server is started and Prefect is not loaded."""
     started = time.monotonic()
-    _, plan = _planned(request)
+    store, plan = _planned(request)
+    require_space(plan, store)
     if all(planned.state == "cached" for planned in plan):
         return _outcome([planned.as_record() for planned in plan], started)
     with api():
@@ -62,7 +69,7 @@ def run_config(request: RunRequest) -> Outcome:
 
 def write_json(path: Path, outcome: Outcome) -> None:
     """The outcome as data, for other programs."""
-    shown = ("stage", "state", "reason", "key", "path", "seconds")
+    shown = ("stage", "state", "reason", "key", "path", "seconds", "bytes_needed")
     body = {
         "stages": [{name: stage.get(name) for name in shown} for stage in outcome.stages],
         "wall_seconds": outcome.wall_seconds,

@@ -28,6 +28,14 @@ DEFAULT_ROI_SIZE: dict[str, tuple[int, int]] = {
 }
 """(height, width) of a pooled ROI: what a crop of 256x128 has at the stride of the shared block."""
 
+BOTTLENECK_EXPANSION: dict[str, int] = {"resnet18": 1, "resnet34": 1, "resnet50": 4}
+
+
+def block_channels(backbone: str, block: int) -> int:
+    """Channels of C2..C5's maps (He et al. 2016, table 1)."""
+    return BOTTLENECK_EXPANSION[backbone] * 64 * 2 ** (block - 2)
+
+
 SHARED_STRIDE: dict[str, int] = {"j2": 4, "j3": 8, "j4": 16}
 """Pixels of the network's input a cell of the shared map."""
 
@@ -159,6 +167,11 @@ class FeatureView(Recipe):
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """For `jittered`: largest relative change of the box's size."""
 
+    @property
+    def rows(self) -> int:
+        """How many rows of the store the view takes for every box."""
+        return self.copies if self.kind == "jittered" else 1
+
 
 class RoiRecipe(Recipe):
     """How a box becomes a fixed-size map (j2-j4) or crop (disj)."""
@@ -178,6 +191,12 @@ class RoiRecipe(Recipe):
         height, width = DEFAULT_ROI_SIZE[self.variant]
         return (self.roi_height or height, self.roi_width or width)
 
+    def row_shape(self, backbone: str) -> tuple[int, int, int]:
+        """(C, H, W) of one row of the feature store; for disj, of a crop."""
+        if self.variant == "disj":
+            return (3, *self.roi_size)
+        return (block_channels(backbone, SHARED_BLOCKS[self.variant]), *self.roi_size)
+
 
 class FeatureOptions(Recipe):
     """Which boxes are cached, and in how many views; what a config may say beside the ROI."""
@@ -188,6 +207,11 @@ class FeatureOptions(Recipe):
     batch_images: PositiveInt = 8
     compute: Compute = Compute()
     seed: int = 0
+
+    @property
+    def rows_per_box(self) -> int:
+        """How many rows every box takes: one for each view and copy."""
+        return sum(view.rows for view in self.views)
 
 
 class FeaturesRecipe(FeatureOptions):

@@ -25,8 +25,8 @@ from storage.feature_store import (
     features_bytes,
     open_features,
     prefetch_rows,
-    require_free_space,
 )
+from storage.space import require_free_space
 
 Draw = Callable[[], np.ndarray]
 """Gives the next random batch of row numbers."""
@@ -56,7 +56,7 @@ def measure_store(
 
     Takes up to three times the bytes of the rows on the disk. Raises StorageError when the disk has too few.
     """
-    require_free_space(folder, 3 * features_bytes(n_rows, row_shape))
+    require_free_space(folder, 3 * features_bytes(n_rows, row_shape), what="the benchmark")
     shape = (n_rows, *row_shape)
     yield from _writing(folder, shape)
     plain = np.memmap(folder / "plain", np.float16, "r", shape=shape)

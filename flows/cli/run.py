@@ -61,6 +61,7 @@ def plan(
     if json is not None:
         write_json(json, outcome)
     print_plan(outcome)
+    outcome.raise_error()
 
 
 def _request(

@@ -14,7 +14,9 @@ _STYLES = {"cached": "green", "made": "cyan", "runs": "yellow", "resumes": "mage
 def print_plan(outcome: Outcome) -> None:
     table = Table("stage", "state", "why", box=None, pad_edge=False)
     for stage in outcome.stages:
-        table.add_row(stage["stage"], _state(stage), stage["reason"])
+        taken = stage["bytes_needed"]
+        why = stage["reason"] if taken is None else f"{stage['reason']}; will take {in_units(taken)}"
+        table.add_row(stage["stage"], _state(stage), why)
     Console(soft_wrap=True).print(table)
 
 

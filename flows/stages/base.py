@@ -42,6 +42,9 @@ class Stage:
     options: Mapping[str, Any] = field(default_factory=dict)
     resume_point: Callable[[Path], str | None] | None = None
     """Says where a work area's unfinished work would go on, for the plan; looks at file names only."""
+    bytes_needed: Callable[[Mapping[str, Artifact]], int | None] | None = None
+    """How much the artifact will take on the disk, for the plan, from the artifacts made so far by their
+    stages' names; None while that cannot be known."""
 
 
 @dataclass(frozen=True)

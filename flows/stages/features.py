@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+
+import pyarrow.compute as pc
+
 from data_catalog.views import digest_rows
 from flows.config import Config
 from flows.stages.base import InputRef, Made, Stage, StageContext
 from flows.stages.names import ingest_name
 from flows.stages.resuming import last_shard
 from flows.views import ViewSpec
+from storage.artifacts import Artifact
 from storage.digests import digest_parts
 
 VERSION = 1
@@ -16,11 +22,7 @@ VERSION = 1
 def stage(config: Config) -> Stage:
     recipe = config.features_recipe()
     train = config.reid_section.train
-    inputs = {
-        "people": InputRef(
-            ingest_name(train.dataset), ViewSpec(train.dataset, train.split, "people", train.min_height)
-        )
-    }
+    inputs = {"people": InputRef(ingest_name(train.dataset), _people(config))}
     if recipe.roi.variant != "disj":
         inputs["detector"] = InputRef("detector")
     return Stage(
@@ -38,13 +40,36 @@ def stage(config: Config) -> Stage:
             "workers": config.run.workers,
         },
         resume_point=last_shard,
+        bytes_needed=partial(_bytes_needed, config),
     )
+
+
+def _bytes_needed(config: Config, artifacts: Mapping[str, Artifact]) -> int | None:
+    """Rows are counted in the snapshot, so this is known before any detector is trained."""
+    from storage.feature_store import features_bytes
+
+    train, recipe = config.reid_section.train, config.features_recipe()
+    snapshot = artifacts.get(ingest_name(train.dataset))
+    if snapshot is None:
+        return None
+    view = _people(config).of(snapshot.path)
+    people = pc.invert(view.boxes["ignore"])
+    if recipe.boxes == "identified":
+        people = pc.and_(people, pc.is_valid(view.boxes["person_id"]))
+    n_rows = recipe.rows_per_box * pc.sum(people, min_count=0).as_py()
+    return features_bytes(n_rows, recipe.roi.row_shape(config.detector.model.backbone), recipe.dtype)
+
+
+def _people(config: Config) -> ViewSpec:
+    train = config.reid_section.train
+    return ViewSpec(train.dataset, train.split, "people", train.min_height)
 
 
 def make(context: StageContext) -> Made:
     """Pool shard by shard; shards that exist are complete and are not made again."""
     from flows.stages.extraction import Extraction, extract, extract_on_dask, prepare, recipe_text
-    from storage.feature_store import create_features, finish_features, write_index
+    from storage.feature_store import create_features, features_bytes, finish_features, write_index
+    from storage.space import require_free_space
 
     options, spec = context.options, context.views["people"]
     detector = context.artifacts.get("detector")
@@ -63,6 +88,9 @@ def make(context: StageContext) -> Made:
     with create_features(context.work, len(plan), plan.row_shape, ready.recipe.dtype) as writer:
         done = set(writer.complete_shards)
     missing = [shard for shard in range(plan.n_shards) if shard not in done]
+    rows_left = sum(len(range(len(plan))[plan.rows_of(shard)]) for shard in missing)
+    bytes_left = features_bytes(rows_left, plan.row_shape, ready.recipe.dtype)
+    require_free_space(context.work, bytes_left, what="features")
     if options["dask"] is None and options["workers"] in (None, 1):
         shards = extract(extraction, missing)
     else:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.detector import Normalise
 from personsearch_core.models.states import imagenet_trunk, load_state, trunk_state
-from personsearch_core.models.trunk import block_channels, norm_layer, shared_blocks, stem_and_layers
-from personsearch_core.recipes import BranchModel, DetectorModel, Variant
+from personsearch_core.models.trunk import norm_layer, shared_blocks, stem_and_layers
+from personsearch_core.recipes import BranchModel, DetectorModel, Variant, block_channels
 
 
 class GeneralisedMeanPool(nn.Module):

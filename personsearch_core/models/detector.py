@@ -14,8 +14,8 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 
 from personsearch_core.models.anchors import AnchorGrid, Targets
 from personsearch_core.models.detection_loss import BOX_CODER, detection_losses
-from personsearch_core.models.trunk import Trunk, block_channels, shared_blocks
-from personsearch_core.recipes import DetectionLoss, DetectorModel
+from personsearch_core.models.trunk import Trunk, shared_blocks
+from personsearch_core.recipes import DetectionLoss, DetectorModel, block_channels
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -109,9 +109,3 @@ class Trunk(nn.Module):
 def shared_blocks(variant: str) -> int:
     """k of C1..Ck for j2, j3, j4."""
     return SHARED_BLOCKS[variant]
-
-
-def block_channels(backbone: str, block: int) -> int:
-    """Channels of C2..C5's maps."""
-    expansion = 4 if backbone == "resnet50" else 1
-    return expansion * 64 * 2 ** (block - 2)

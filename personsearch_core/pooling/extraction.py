@@ -107,7 +107,7 @@ def feature_rows(
         if not wanted:
             continue
         for number, view in enumerate(recipe.views):
-            for copy in range(view.copies if view.kind == "jittered" else 1):
+            for copy in range(view.rows):
                 boxes = scene.boxes[wanted].astype(np.float32)
                 if view.kind == "jittered":
                     rng = np.random.default_rng([recipe.seed, index, number, copy])

@@ -13,7 +13,6 @@ from torchvision.transforms.v2 import functional as F
 
 from personsearch_core.boxes import Boxes, Placement, clip_boxes, widen_boxes
 from personsearch_core.errors import PersonSearchError
-from personsearch_core.models.trunk import block_channels, shared_blocks
 from personsearch_core.recipes import SHARED_STRIDE, DetectorModel, RoiRecipe
 
 
@@ -61,11 +60,9 @@ def crop_people(image: Tensor, rois: Boxes, roi: RoiRecipe, mirrored: bool = Fal
 
 def row_shape(roi: RoiRecipe, model: DetectorModel | None = None) -> tuple[int, int, int]:
     """(C, H, W) of one row of the feature store; j2-j4 need the detector's model to know C."""
-    if roi.variant == "disj":
-        return (3, *roi.roi_size)
-    if model is None:
+    if model is None and roi.variant != "disj":
         raise PersonSearchError(f"features of {roi.variant} stand on a detector's shared map: give its model")
-    return (block_channels(model.backbone, shared_blocks(roi.variant)), *roi.roi_size)
+    return roi.row_shape(model.backbone if model is not None else "")
 
 
 def to_stored(pooled: Tensor, dtype: str, where: str) -> NDArray[np.generic]:

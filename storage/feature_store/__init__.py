@@ -12,7 +12,6 @@ from storage.feature_store.reader import FeatureReader, Tier
 from storage.feature_store.summary import (
     FeatureSummary,
     features_bytes,
-    require_free_space,
     summarise_features,
 )
 from storage.feature_store.verification import DamagedShard, remake_shards, remove_shards, verify_features
@@ -35,7 +34,6 @@ __all__ = [
     "read_digests",
     "remake_shards",
     "remove_shards",
-    "require_free_space",
     "summarise_features",
     "verify_features",
     "write_index",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import DTypeLike
 
-from storage.errors import StorageError
 from storage.feature_store.digests import read_digests
 from storage.feature_store.layout import ARRAY, DIGESTS_FILE, INDEX_FILE, MARK, ROWS_PER_SHARD
 from storage.feature_store.metadata import read_layout
@@ -74,19 +72,6 @@ def features_bytes(
     """Bytes on disk of the shards of an uncompressed store."""
     n_shards = -(-n_rows // rows_per_shard)
     return n_rows * math.prod(row_shape) * np.dtype(dtype).itemsize + n_shards * (16 * rows_per_shard + 4)
-
-
-def require_free_space(path: str | Path, n_bytes: int) -> None:
-    """Raise StorageError when the disk under `path`, which need not exist, has less than `n_bytes` free."""
-    place = local_path(path).absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if free < n_bytes:
-        raise StorageError(
-            f"{path} needs {n_bytes / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free: free some,"
-            " choose another place, or store fewer rows"
-        )
 
 
 def _count_identities(index_file: Path) -> tuple[dict[tuple[str, str], int], int]:

@@ -72,6 +72,23 @@ def test_a_plan_says_why(tiny_run: TinyRun, tmp_path: Path) -> None:
     assert reasons["gallery"] == "reid is to be made first"
 
 
+def test_a_plan_says_what_features_will_take_and_refuses_what_the_disk_cannot_hold(
+    tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    plan = personsearch("plan", tiny_run.config, "--force", "features", json_to=tmp_path / "plan.json")
+    assert plan.status == 0, plan.stderr
+    needed = {stage["stage"]: stage["bytes_needed"] for stage in plan.data["stages"]}
+    shards = (tiny_run.outcome.path("features") / "features" / "c").rglob("0")
+    assert needed["features"] == sum(file.stat().st_size for file in shards if file.is_file())
+    assert "will take" in plan.stdout
+
+    huge = ["--set", "reid.roi_height=30000", "--set", "reid.roi_width=30000"]
+    for command in ("plan", "run"):
+        refused = personsearch(command, tiny_run.config, *huge)
+        assert refused.status == 2
+        assert "features needs" in refused.stderr and "free" in refused.stderr
+
+
 @pytest.fixture
 def unreadable_images(tiny_run: TinyRun) -> Iterator[None]:
     """The finished run's images with the same stat but other bytes: whoever opened one would stumble."""

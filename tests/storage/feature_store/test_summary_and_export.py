@@ -15,7 +15,6 @@ from storage.feature_store import (
     features_bytes,
     open_features,
     read_digests,
-    require_free_space,
     summarise_features,
     write_index,
 )
@@ -45,12 +44,6 @@ def test_a_summary_of_an_unfinished_store(tmp_path: Path):
         writer.write(512, np.zeros((88, 2), np.float16))
     summary = summarise_features(tmp_path / "store")
     assert (summary.missing_shards, summary.content_digest, summary.identities) == ((0, 1), None, {})
-
-
-def test_a_store_that_does_not_fit_the_disk(tmp_path: Path):
-    require_free_space(tmp_path / "not" / "there", 1000)
-    with pytest.raises(StorageError, match=r"has .* GB free"):
-        require_free_space(tmp_path / "not" / "there", 10**18)
 
 
 def test_export_to_numpy(make_store, make_rows, tmp_path: Path):

@@ -1,0 +1,22 @@
+"""Room on a disk, asked for before the work and not after it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from storage.errors import StorageError
+from storage.urls import local_path
+
+
+def require_free_space(path: str | Path, n_bytes: int, *, what: str) -> None:
+    """Raise StorageError when the disk under `path`, which need not exist, has less than `n_bytes` free."""
+    place = local_path(path).absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < n_bytes:
+        raise StorageError(
+            f"{what} needs {n_bytes / 1e9:.1f} GB and the disk of {path} has {free / 1e9:.1f} GB free: "
+            "free some, choose another place, or store fewer rows"
+        )
