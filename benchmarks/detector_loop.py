@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.models.detection import RetinaNet, retinanet_resnet50_fpn
 from torchvision.transforms.v2 import functional as F
 
+from flows.benchmarks.drawing import draw_scenes
 from personsearch_core.data.loader import load_batch, training_batches
 from personsearch_core.data.sampling import TrainingEntry, TrainingStream
 from personsearch_core.data.scenes import Scene
@@ -62,22 +62,6 @@ class ReferenceDataset(Dataset[tuple[torch.Tensor, dict[str, torch.Tensor]]]):
                 [scene.width - boxes[:, 2], boxes[:, 1], scene.width - boxes[:, 0], boxes[:, 3]], 1
             )
         return image, {"boxes": boxes, "labels": torch.zeros(len(boxes), dtype=torch.int64)}
-
-
-def draw_scenes(directory: Path, count: int, width: int = 960, height: int = 960) -> list[Scene]:
-    """Square JPEG files of soft noise, so that both sides compute on equal inputs; with boxes anywhere."""
-    rng = np.random.default_rng(0)
-    scenes = []
-    for number in range(count):
-        coarse = rng.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
-        path = directory / f"{number}.jpg"
-        Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(path, quality=90)
-        corner = rng.uniform(0, 1, (PEOPLE, 2)) * (width - 100, height - 250)
-        boxes = np.concatenate([corner, corner + np.array([100, 250])], axis=1).astype(np.float32)
-        names = tuple(str(i) for i in range(PEOPLE))
-        ignore = np.zeros(PEOPLE, bool)
-        scenes.append(Scene(str(number), str(path), width, height, boxes, ignore, names, (None,) * PEOPLE))
-    return scenes
 
 
 def reference_training(
@@ -180,7 +164,7 @@ def compare(size: int, batch: int, steps: int, rounds: int, device: torch.device
         weights=None, weights_backbone=None, num_classes=1, min_size=size, max_size=size
     ).to(device)
     with tempfile.TemporaryDirectory() as folder:
-        scenes = draw_scenes(Path(folder), 4 * batch)
+        scenes = draw_scenes(Path(folder), 4 * batch, width=960, height=960, people=PEOPLE)
         loader = DataLoader(
             ReferenceDataset(scenes),
             batch,

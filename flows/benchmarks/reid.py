@@ -14,11 +14,10 @@ from statistics import median
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
+from flows.benchmarks.drawing import draw_scenes
 from flows.benchmarks.timing import Measurement, medians_in_turn
-from personsearch_core.data.scenes import Scene
 from personsearch_core.identities import ReidLabels
 from personsearch_core.losses import batch_hard_triplet_loss
 from personsearch_core.models.branch import build_branch
@@ -122,7 +121,7 @@ def _settings(folder: Path, size: ReidBenchmark) -> Iterator[Measurement]:
 def _recomputed(folder: Path, size: ReidBenchmark, variant: Variant) -> Iterator[Measurement]:
     """A cached step against one whose features are pooled anew: as many boxes of as many images, fp32."""
     recipe = FeaturesRecipe(roi=RoiRecipe(variant=variant))
-    scenes = _drawn_scenes(folder / "images", size.batch)
+    scenes = draw_scenes(folder / "images", size.batch, width=IMAGE_SIZE, height=IMAGE_SIZE, people=1)
     detector = build_detector(MODEL, DetectionLoss()).to(size.device).eval()
     plan = feature_rows(recipe, scenes, detector)
     with ExitStack() as opened:
@@ -240,30 +239,3 @@ def _labels(rows: int) -> ReidLabels:
     return ReidLabels.from_columns(
         [f"{row // BOXES:06d}" for row in range(rows)], [f"{row:06d}" for row in range(rows)]
     )
-
-
-def _drawn_scenes(folder: Path, count: int) -> list[Scene]:
-    """JPEG images with the detail of photographs, one person in each."""
-    folder.mkdir(parents=True, exist_ok=True)
-    generator = np.random.default_rng(0)
-    scenes = []
-    for number in range(count):
-        path = folder / f"{number:04d}.jpg"
-        if not path.exists():
-            coarse = Image.fromarray(generator.integers(0, 256, (80, 80, 3), dtype=np.uint8))
-            coarse.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC).save(path, quality=90)
-        left, top = generator.integers(0, 400, 2)
-        box = np.array([[left, top, left + 80, top + 200]], dtype=np.float32)
-        scenes.append(
-            Scene(
-                image_id=path.stem,
-                path=str(path),
-                width=IMAGE_SIZE,
-                height=IMAGE_SIZE,
-                boxes=box,
-                ignore=np.zeros(1, bool),
-                box_ids=(path.stem,),
-                person_ids=(path.stem,),
-            )
-        )
-    return scenes

@@ -9,6 +9,7 @@ import typer
 
 _COMMANDS = {
     "store": "flows.cli.benchmark_store:store",
+    "extraction": "flows.cli.benchmark_extraction:extraction",
     "speed": "flows.cli.benchmark_speed:speed",
     "reid": "flows.cli.benchmark_reid:reid",
 }

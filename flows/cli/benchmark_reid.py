@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 
 import typer
-from rich.console import Console
-from rich.table import Table
+
+from flows.cli.measurements import report
 
 
 def reid(
@@ -28,19 +27,7 @@ def reid(
         raise typer.BadParameter(f"{batch} is no multiple of four, or more than half of {rows} rows")
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     folder.mkdir(parents=True, exist_ok=True)
-    console = Console(soft_wrap=True)
-    table = Table("what", "how", "median", "figure", "promised", "", box=None, pad_edge=False)
-    found = []
-    with tempfile.TemporaryDirectory(prefix="benchmark-reid-", dir=folder) as temporary, console.status(name):
-        for one in measure_reid(Path(temporary), ReidBenchmark(rows, batch, rounds, torch.device(name))):
-            found.append(one)
-            console.print(f"{one.group}: {one.name}: {one.value:.3g} {one.unit}")
-            kept = "" if one.holds is None else "[green]holds[/]" if one.holds else "[red]missed[/]"
-            figure = f"{one.value:.3g} {one.unit}"
-            table.add_row(one.group, one.name, f"{1000 * one.seconds:.1f} ms", figure, one.bound, kept)
-    console.print(table)
-    if json_file is not None:
-        body = {"rows": rows, "batch": batch, "rounds": rounds, "device": name}
-        json_file.write_text(
-            json.dumps({**body, "figures": [one.as_json() for one in found]}, indent=1) + "\n"
-        )
+    size = ReidBenchmark(rows, batch, rounds, torch.device(name))
+    with tempfile.TemporaryDirectory(prefix="benchmark-reid-", dir=folder) as temporary:
+        settings = {"rows": rows, "batch": batch, "rounds": rounds, "device": name}
+        report(measure_reid(Path(temporary), size), settings, json_file)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from flows.benchmarks.store import measure_store
+from flows.cli.measurements import report
 
 
 def store(
@@ -23,31 +21,9 @@ def store(
     """Measure the feature store against memmap, bare reads and other stores, all in one run."""
     shape = _parse_shape(record_shape)
     folder.mkdir(parents=True, exist_ok=True)
-    console = Console(soft_wrap=True)
-    found = []
-    with (
-        tempfile.TemporaryDirectory(prefix="benchmark-store-", dir=folder) as temporary,
-        console.status("writing"),
-    ):
-        for measurement in measure_store(Path(temporary), rows, shape, rounds):
-            found.append(measurement)
-            console.print(
-                f"{measurement.group}: {measurement.name}: {measurement.value:.3g} {measurement.unit}"
-            )
-    table = Table("what", "how", "median", "figure", "promised", "", box=None, pad_edge=False)
-    for one in found:
-        kept = "" if one.holds is None else "[green]holds[/]" if one.holds else "[red]missed[/]"
-        figure = f"{one.value:.3g} {one.unit}"
-        table.add_row(one.group, one.name, f"{1000 * one.seconds:.1f} ms", figure, one.bound, kept)
-    console.print(table)
-    if json_file:
-        body = {
-            "rows": rows,
-            "record_shape": shape,
-            "rounds": rounds,
-            "figures": [one.as_json() for one in found],
-        }
-        json_file.write_text(json.dumps(body, indent=1) + "\n")
+    with tempfile.TemporaryDirectory(prefix="benchmark-store-", dir=folder) as temporary:
+        settings = {"rows": rows, "record_shape": shape, "rounds": rounds}
+        report(measure_store(Path(temporary), rows, shape, rounds), settings, json_file)
 
 
 def _parse_shape(text: str) -> list[int]:

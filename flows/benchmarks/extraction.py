@@ -1,0 +1,105 @@
+"""Extraction of features against its floor: decoding and the shared blocks' forward, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from flows.benchmarks.drawing import draw_scenes
+from flows.benchmarks.timing import Measurement, medians_in_turn
+from personsearch_core.data.prefetch import decode_threads, prefetch
+from personsearch_core.data.scenes import Scene
+from personsearch_core.models.compute import arrange, prepare
+from personsearch_core.models.detector import Detector, build_detector
+from personsearch_core.pooling import extract_shards, feature_rows
+from personsearch_core.pooling.extraction import SHARD_ROWS, place_scene
+from personsearch_core.recipes import DetectionLoss, DetectorModel, FeaturesRecipe, RoiRecipe, Variant
+from personsearch_core.training.optimisation import autocast
+from storage.feature_store import create_features
+
+PEOPLE = 8
+"""In every image; a divisor of a shard's rows, so that both sides compute every image once."""
+MODEL = DetectorModel(initial_weights=None, norm="batch")
+
+
+@dataclass(frozen=True)
+class ExtractionBenchmark:
+    """How much is extracted, and how often."""
+
+    variants: tuple[Variant, ...] = ("j3", "j4")
+    shards: int = 1
+    rounds: int = 5
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+def measure_extraction(folder: Path, size: ExtractionBenchmark) -> Iterator[Measurement]:
+    """ResNet-50 at 640x640, images of PRW's size; `folder` takes the images and one store at a time."""
+    scenes = draw_scenes(
+        folder / "images", size.shards * SHARD_ROWS // PEOPLE, width=1920, height=1080, people=PEOPLE
+    )
+    detector = build_detector(MODEL, DetectionLoss()).to(size.device).eval()
+    for variant in size.variants:
+        yield from _measure(folder / variant, detector, scenes, variant, size)
+
+
+def _measure(
+    target: Path, detector: Detector, scenes: Sequence[Scene], variant: Variant, size: ExtractionBenchmark
+) -> Iterator[Measurement]:
+    recipe = FeaturesRecipe(roi=RoiRecipe(variant=variant))
+    plan = feature_rows(recipe, scenes, detector)
+
+    def pool() -> None:
+        for _ in extract_shards(detector, recipe, scenes, plan, range(plan.n_shards)):
+            pass
+
+    def pool_and_write() -> None:
+        shutil.rmtree(target, ignore_errors=True)
+        with create_features(target, len(plan), plan.row_shape) as writer:
+            for shard, block in extract_shards(detector, recipe, scenes, plan, range(plan.n_shards)):
+                writer.write(shard * plan.rows_per_shard, block)
+
+    contenders = {
+        "floor": lambda: _forward(detector, recipe, scenes, variant, size.device),
+        "pooled": pool,
+        "written": pool_and_write,
+    }
+    contenders["floor"]()
+    seconds = medians_in_turn(contenders, size.rounds)
+    shutil.rmtree(target)
+    group = f"{variant}, {len(scenes)} images"
+    names = {
+        "floor": "decoding and forward",
+        "pooled": "and pooling, not written",
+        "written": "features stage, written and flushed",
+    }
+    for name, shown in names.items():
+        ratio = seconds[name] / seconds["floor"]
+        bound = 1.10 if name == "written" else None
+        yield Measurement(group, shown, seconds[name], size.rounds, ratio, "x floor", at_most=bound)
+
+
+@torch.inference_mode()
+def _forward(
+    detector: Detector,
+    recipe: FeaturesRecipe,
+    scenes: Sequence[Scene],
+    variant: Variant,
+    device: torch.device,
+) -> None:
+    """The extraction's batches through the same prefetcher and the same blocks; their maps are dropped."""
+    network = prepare(detector, recipe.compute)
+
+    def decode(scene: Scene) -> torch.Tensor:
+        return place_scene(scene, detector.model)[0]
+
+    images = prefetch(decode, scenes, threads=decode_threads(), ahead=4 * recipe.batch_images)
+    for first in range(0, len(scenes), recipe.batch_images):
+        batch = torch.stack([next(images) for _ in scenes[first : first + recipe.batch_images]])
+        with autocast(recipe.compute, device):
+            network.shared_maps(arrange(batch.to(device), recipe.compute), variant)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

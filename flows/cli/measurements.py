@@ -1,0 +1,31 @@
+"""What the benchmarks print: each figure as it is found, then all of them beside what is promised."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.benchmarks.timing import Measurement
+
+
+def report(measurements: Iterable[Measurement], settings: Mapping[str, Any], json_file: Path | None) -> None:
+    """Print them; with `json_file`, write them there too, with the settings they were taken at."""
+    console = Console(soft_wrap=True)
+    table = Table("what", "how", "median", "figure", "promised", "", box=None, pad_edge=False)
+    found = []
+    with console.status("measuring"):
+        for one in measurements:
+            found.append(one)
+            figure = f"{one.value:.3g} {one.unit}"
+            console.print(f"{one.group}: {one.name}: {figure}")
+            kept = "" if one.holds is None else "[green]holds[/]" if one.holds else "[red]missed[/]"
+            table.add_row(one.group, one.name, f"{1000 * one.seconds:.1f} ms", figure, one.bound, kept)
+    console.print(table)
+    if json_file is not None:
+        body = {**settings, "figures": [one.as_json() for one in found]}
+        json_file.write_text(json.dumps(body, indent=1) + "\n")
