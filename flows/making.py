@@ -83,7 +83,13 @@ def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
             result = _function(task["maker"])(context)
         sources = {name: f"{artifact.kind}/{artifact.key}" for name, artifact in artifacts.items()}
         provenance = made_by(task["options"].get("threads"))
-        work.commit(result.content_digest, metrics=result.metrics, sources=sources, made_by=provenance)
+        work.commit(
+            result.content_digest,
+            metrics=result.metrics,
+            sources=sources,
+            made_by=provenance,
+            scratch=result.scratch,
+        )
     return {"key": identity.key}
 
 

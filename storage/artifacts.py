@@ -19,7 +19,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -75,10 +75,18 @@ class WorkArea:
         metrics: Mapping[str, Any] | None = None,
         sources: Mapping[str, str] | None = None,
         made_by: Mapping[str, Any] | None = None,
+        scratch: Iterable[str] = (),
     ) -> Artifact:
-        """Flush every file, write the manifest, and make the artifact visible by one rename."""
+        """Flush every file, write the manifest, and make the artifact visible by one rename.
+
+        `scratch` names files and folders of the work area, relative to it, that only a resume needs: they are
+        no part of the artifact, and are removed when it is there. A kill before that costs disk, not work.
+        """
         files = {}
+        aside = [self.path / name for name in scratch]
         for path in _files_under(self.path):
+            if any(path.is_relative_to(each) for each in aside):
+                continue
             entry = FileEntry(size=path.stat().st_size, sha256=digest_file(path))
             files[path.relative_to(self.path).as_posix()] = entry
         manifest = Manifest(
@@ -94,6 +102,7 @@ class WorkArea:
             peak_memory_bytes=_peak_memory_bytes(),
         )
         self.made = self.store.publish(self.path, manifest, replace=self.again)
+        _remove_from(self.made.path, scratch)
         return self.made
 
 
@@ -366,6 +375,15 @@ def _drop_manifest(work: Path) -> None:
 
 def _files_under(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _remove_from(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

@@ -54,6 +54,9 @@ class Made:
     content_digest: str
     metrics: dict[str, Any]
 
+    scratch: tuple[str, ...] = ()
+    """Files and folders of the work area that only a resume needs: no part of the artifact, and removed once
+    it is committed."""
 
 @dataclass(frozen=True)
 class StageContext:

@@ -61,8 +61,8 @@ def make(context: StageContext) -> Made:
     from personsearch_core.data.sampling import TrainingEntry
     from personsearch_core.recipes import DetectorRecipe
     from personsearch_core.training.detector import train_detector
+    from personsearch_core.training.loop import RESUME_ONLY, LoopSettings
     from personsearch_core.training.loop import Interrupted as LoopInterrupted
-    from personsearch_core.training.loop import LoopSettings
 
     options = context.options
     recipe = DetectorRecipe.model_validate(context.recipe["detector"])
@@ -90,7 +90,7 @@ def make(context: StageContext) -> Made:
         )
     except LoopInterrupted as stopped:
         raise Interrupted(str(stopped)) from stopped
-    return Made(digest_safetensors(context.work / WEIGHTS), dict(result.metrics))
+    return Made(digest_safetensors(context.work / WEIGHTS), dict(result.metrics), RESUME_ONLY)
 
 
 def _view(ref: ViewRef) -> InputRef:

@@ -10,6 +10,7 @@ import torch
 from flows.stages.base import StageContext
 from personsearch_core.models.detector import Detector
 from personsearch_core.models.weights import load_detector
+from personsearch_core.training.distributed import cuda_numbers
 
 
 def stage_device(options: Mapping[str, Any]) -> torch.device:
@@ -23,12 +24,14 @@ def stage_device(options: Mapping[str, Any]) -> torch.device:
 
 
 def gpu_names(options: Mapping[str, Any]) -> list[str]:
-    """The UUIDs of the GPUs that the options name; none on the CPU."""
+    """The UUIDs of the GPUs that the options name; none on the CPU.
+
+    Raises PersonSearchError where they are not here.
+    """
     device = stage_device(options)
     if device.type != "cuda":
         return []
-    first = device.index or 0
-    numbers = range(first, first + options.get("devices", 1))
+    numbers = cuda_numbers(device, options.get("devices", 1))
     return [str(torch.cuda.get_device_properties(number).uuid) for number in numbers]
 
 

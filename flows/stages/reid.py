@@ -48,8 +48,8 @@ def make(context: StageContext) -> Made:
     from personsearch_core.models.branch import build_branch
     from personsearch_core.models.weights import save_branch
     from personsearch_core.recipes import DetectorModel, ReidRecipe
+    from personsearch_core.training.loop import RESUME_ONLY, LoopSettings
     from personsearch_core.training.loop import Interrupted as LoopInterrupted
-    from personsearch_core.training.loop import LoopSettings
     from personsearch_core.training.reid import ReidLabels, train_reid
     from storage.feature_store import open_features
 
@@ -82,4 +82,4 @@ def make(context: StageContext) -> Made:
             raise Interrupted(str(stopped)) from stopped
     save_branch(context.work / TRAINED, branch)
     digests = {name: digest_safetensors(context.work / name) for name in (TRAINED, UNTRAINED)}
-    return Made(digest_parts(digests), dict(result.metrics))
+    return Made(digest_parts(digests), dict(result.metrics), RESUME_ONLY)

@@ -161,6 +161,9 @@ def _with_options(planned: Planned, slot: str | None, threads: int | None) -> Pl
     options = dict(planned.stage.options)
     if slot is not None and "device" in options:
         options["device"] = slot
+        if "devices" in options:
+            # A slot is one device: the next is another member's.
+            options["devices"] = 1
     if threads is not None and options.get("threads", 0) is None:
         options["threads"] = threads
     return replace(planned, stage=replace(planned.stage, options=options))

@@ -28,7 +28,6 @@ from personsearch_core.training.loop import (
     NonFiniteError,
     Progress,
     Stateful,
-    discard_work,
     ignore_progress,
     never_stop,
     run_loop,
@@ -42,6 +41,9 @@ from personsearch_core.training.optimisation import (
 )
 from personsearch_core.training.validation import validate_detector
 from personsearch_core.training.watching import BestWeights
+
+FLUSH_STEPS = 20
+"""Steps between readings of the metrics on an accelerator."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,13 @@ def train_detector(
     device
         by default the first GPU, or else the CPU.
     devices
-        more than one: data-parallel processes, launched by torchrun, which share every batch.
+        more than one: data-parallel processes, launched by torchrun, which share every batch; on GPUs, from
+        `device` on.
 
     Writes `detector.safetensors`, `detector.json`, `history.parquet` and TensorBoard's `logs/`; with a
     validation part also `detector_best.safetensors` or `detector_last.safetensors`, whichever the recipe does
-    not keep. Equal recipes and scenes give equal bytes on one type of CPU, whatever the interruptions. Raises
+    not keep. Equal recipes and scenes give equal bytes on one type of CPU, whatever the interruptions. What a
+    resume needs (`RESUME_ONLY`) stays until `discard_work`, so that a finished training ends at once. Raises
     PersonSearchError before the first step for what cannot be trained on, and `NonFiniteError` (the batch's
     image ids are also in `non_finite_batch.txt`) and `Interrupted` as `run_loop` does.
     """
@@ -89,7 +93,15 @@ def train_detector(
         from personsearch_core.training.distributed import train_in_parallel
 
         return train_in_parallel(
-            recipe, entries, validation, work_dir, chosen, devices, progress=progress, should_stop=should_stop
+            recipe,
+            entries,
+            validation,
+            work_dir,
+            chosen,
+            devices,
+            settings=settings,
+            progress=progress,
+            should_stop=should_stop,
         )
     return train_share(
         recipe,
@@ -128,7 +140,7 @@ def train_share(
                 describe_batch=training.describe_batch,
                 after_step=training.validate_when_due,
                 must_be_finite=("loss",) if training.scaler.is_enabled() else ("loss", "gradient_norm"),
-                settings=settings or _settings(device, group),
+                settings=_settings(settings, device, group),
                 progress=progress,
                 should_stop=should_stop,
             )
@@ -166,8 +178,8 @@ def _default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _settings(device: torch.device, group: Alone) -> LoopSettings:
-    return LoopSettings(flush_steps=1 if device.type == "cpu" else 20, is_main=group.rank == 0)
+def _settings(settings: LoopSettings | None, device: torch.device, group: Alone) -> LoopSettings:
+    return replace((settings or LoopSettings()).on(device, FLUSH_STEPS), is_main=group.rank == 0)
 
 
 def _memory_advice(recipe: DetectorRecipe, error: Exception) -> str:
@@ -330,7 +342,6 @@ def _write_results(training: _Training, steps: int, images: dict[str, int], work
     save_detector(work_dir, training.detector)
     history = finish_history(work_dir)
     last = {name: history.column(name)[-1].as_py() for name in history.column_names if name != "step"}
-    discard_work(work_dir)
     return DetectorResult(
         steps=steps,
         kept_steps=best.steps if keep == "best" else steps,

@@ -1,8 +1,9 @@
 """Data-parallel training of the detector: launched by torchrun, followed over a pipe.
 
 `train_in_parallel` writes the job as JSON and starts torchrun on this module. Rank 0 reports by lines of JSON
-on standard output. A file asks the ranks to stop. Every rank watches standard input, a pipe whose other end
-the launching process holds: its end means that the launcher is gone, and the rank ends itself.
+on standard output. A file asks the ranks to stop. A rank that fails leaves a file that says of what and ends
+at once, upon which torchrun ends the others. Every rank watches standard input, a pipe whose other end the
+launching process holds: its end means that the launcher is gone, and the rank ends itself.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import json
 import logging
 import os
 import selectors
+import shutil
 import subprocess
 import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -29,12 +33,13 @@ from personsearch_core.errors import PersonSearchError
 from personsearch_core.recipes import DetectorRecipe
 from personsearch_core.training.detector import DetectorResult, train_share
 from personsearch_core.training.group import Together
-from personsearch_core.training.loop import Interrupted, NonFiniteError, Progress
+from personsearch_core.training.loop import PARALLEL, Interrupted, LoopSettings, NonFiniteError, Progress
 
 logger = logging.getLogger(__name__)
 
-JOB = "parallel_job.json"
-STOP = "parallel_stop"
+JOB = "job.json"
+STOP = "stop"
+FAILURES = "failed-*.json"
 POLL_SECONDS = 0.5
 STEPS_BETWEEN_STOP_CHECKS = 10
 """The ranks must agree to stop, which waits for an accelerator: not at every step."""
@@ -48,25 +53,30 @@ def train_in_parallel(
     device: torch.device,
     devices: int,
     *,
+    settings: LoopSettings | None = None,
     progress: Progress,
     should_stop: Callable[[], bool],
 ) -> DetectorResult:
-    """`train_detector` in `devices` processes of this machine, one for each GPU, or sharing its CPU.
+    """`train_detector` in `devices` processes of this machine: on GPUs from `device` on, or sharing its CPU.
 
-    Gradients are those of one process with the same batches. Raises what one process would raise.
+    Gradients are those of one process with the same batches. Raises what one process would raise: of several
+    ranks' failures the first, since the others mostly follow from it.
     """
-    if device.type == "cuda" and torch.cuda.device_count() < devices:
-        raise PersonSearchError(f"{devices} devices were asked for, {torch.cuda.device_count()} are here")
+    if device.type == "cuda":
+        cuda_numbers(device, devices)
     if device.type == "cpu" and recipe.model.norm == "batch":
         raise PersonSearchError(
             "model.norm: batch cannot be synchronised between processes on a CPU: use group or frozen_batch, "
             "or devices: 1"
         )
-    work_dir.mkdir(parents=True, exist_ok=True)
-    stop = work_dir / STOP
-    stop.unlink(missing_ok=True)
-    job = work_dir / JOB
-    job.write_text(json.dumps(_job(recipe, entries, validation, work_dir, device)))
+    folder = work_dir / PARALLEL
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    stop, job = folder / STOP, folder / JOB
+    job.write_text(
+        json.dumps(_job(recipe, entries, validation, work_dir, device, settings or LoopSettings()))
+    )
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"),
         *("-m", __name__, str(job)),
@@ -78,9 +88,20 @@ def train_in_parallel(
                 progress(message["done"], message["total"], **message["metrics"])
             else:
                 outcome = message
-    job.unlink()
-    stop.unlink(missing_ok=True)
+    outcome = _first_failure(folder) or outcome
+    shutil.rmtree(folder)
     return _result(outcome, launcher.returncode)
+
+
+def cuda_numbers(device: torch.device, devices: int) -> range:
+    """Numbers of the `devices` GPUs from `device` on. Raises PersonSearchError where they are not here."""
+    first, here = device.index or 0, torch.cuda.device_count()
+    if first + devices > here:
+        raise PersonSearchError(
+            f"{devices} GPUs from cuda:{first} on were asked for, {here} are here: lower run.devices or "
+            "name an earlier run.device"
+        )
+    return range(first, first + devices)
 
 
 def _messages(
@@ -108,6 +129,11 @@ def _messages(
                     logger.info("%s", line.decode(errors="replace"))
 
 
+def _first_failure(folder: Path) -> dict[str, Any] | None:
+    failures = [json.loads(path.read_text()) for path in sorted(folder.glob(FAILURES))]
+    return min(failures, key=lambda failure: float(failure["time"]), default=None)
+
+
 def _result(outcome: dict[str, Any], returncode: int) -> DetectorResult:
     kind, text = outcome.get("kind"), outcome.get("message", "")
     if kind == "result":
@@ -118,6 +144,10 @@ def _result(outcome: dict[str, Any], returncode: int) -> DetectorResult:
         raise NonFiniteError(text)
     if kind == "error":
         raise PersonSearchError(text)
+    if kind == "system":
+        raise OSError(outcome["errno"], text, outcome["filename"])
+    if kind == "broke":
+        raise RuntimeError(f"rank {outcome['rank']} failed by {text}; the traceback is in the log")
     raise RuntimeError(f"torchrun ended with status {returncode}; its log says why")
 
 
@@ -127,6 +157,7 @@ def _job(
     validation: Sequence[Scene],
     work_dir: Path,
     device: torch.device,
+    settings: LoopSettings,
 ) -> dict[str, Any]:
     return {
         "recipe": recipe.model_dump(mode="json"),
@@ -142,7 +173,9 @@ def _job(
         "validation": [_scene_as_json(scene) for scene in validation],
         "work_dir": str(work_dir),
         "device": device.type,
+        "first_device": device.index or 0,
         "threads": torch.get_num_threads(),
+        "settings": asdict(settings),
     }
 
 
@@ -163,25 +196,44 @@ def _scene_from_json(values: dict[str, Any]) -> Scene:
     )
 
 
-def _run_rank(job_path: Path) -> int:
-    """One rank's part of a job; returns its exit status."""
+def _run_rank(job_path: Path) -> None:
+    """One rank's part of a job."""
     job = json.loads(job_path.read_text())
     threading.Thread(target=_end_with_launcher, daemon=True).start()
-    device = _rank_device(job["device"], job["threads"])
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    rank = int(os.environ["RANK"])
     try:
-        group = Together(device)
-        outcome = _train(job, device, group)
-        if group.rank == 0:
-            _send(**outcome)
-        return 0
-    finally:
-        dist.destroy_process_group()
+        device = _rank_device(job["device"], job["first_device"], job["threads"])
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        outcome = _train(job, device, Together(device), job_path.parent)
+    except Exception as error:
+        traceback.print_exc()
+        _leave_failure(job_path.parent, rank, error)
+        # At once: leaving in good order would wait for ranks that wait for this one.
+        os._exit(1)
+    if rank == 0:
+        _send(**outcome)
+    dist.destroy_process_group()
 
 
-def _train(job: dict[str, Any], device: torch.device, group: Together) -> dict[str, Any]:
-    work_dir = Path(job["work_dir"])
+def _leave_failure(folder: Path, rank: int, error: Exception) -> None:
+    failure = {**_failure(error), "rank": rank, "time": time.time()}
+    temporary = folder / f"rank-{rank}.part"
+    temporary.write_text(json.dumps(failure))
+    temporary.replace(folder / FAILURES.replace("*", str(rank)))
 
+
+def _failure(error: Exception) -> dict[str, Any]:
+    if isinstance(error, NonFiniteError):
+        return {"kind": "non_finite", "message": str(error)}
+    if isinstance(error, PersonSearchError):
+        return {"kind": "error", "message": str(error)}
+    if isinstance(error, OSError) and error.errno is not None:
+        name = None if error.filename is None else str(error.filename)
+        return {"kind": "system", "errno": error.errno, "message": error.strerror, "filename": name}
+    return {"kind": "broke", "message": f"{type(error).__name__}: {error}"}
+
+
+def _train(job: dict[str, Any], device: torch.device, group: Together, folder: Path) -> dict[str, Any]:
     def report(done: int, total: int, **metrics: float) -> None:
         if group.rank == 0:
             _send(kind="progress", done=done, total=total, metrics=metrics)
@@ -194,18 +246,15 @@ def _train(job: dict[str, Any], device: torch.device, group: Together) -> dict[s
                 for entry in job["entries"]
             ],
             [_scene_from_json(scene) for scene in job["validation"]],
-            work_dir,
+            Path(job["work_dir"]),
             device=device,
             group=group,
+            settings=LoopSettings(**job["settings"]),
             progress=report,
-            should_stop=_agreed_stop(work_dir / STOP, group),
+            should_stop=_agreed_stop(folder / STOP, group),
         )
     except Interrupted as stopped:
         return {"kind": "interrupted", "message": str(stopped)}
-    except NonFiniteError as error:
-        return {"kind": "non_finite", "message": str(error)}
-    except PersonSearchError as error:
-        return {"kind": "error", "message": str(error)}
     return {"kind": "result", "result": asdict(result)}
 
 
@@ -221,10 +270,10 @@ def _agreed_stop(stop: Path, group: Together) -> Callable[[], bool]:
     return should_stop
 
 
-def _rank_device(kind: str, threads: int) -> torch.device:
+def _rank_device(kind: str, first: int, threads: int) -> torch.device:
     local_rank, count = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     if kind == "cuda":
-        device = torch.device("cuda", local_rank)
+        device = torch.device("cuda", first + local_rank)
         torch.cuda.set_device(device)
         return device
     torch.set_num_threads(max(1, threads // count))
@@ -242,4 +291,4 @@ def _send(**message: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(_run_rank(Path(sys.argv[1])))
+    _run_rank(Path(sys.argv[1]))

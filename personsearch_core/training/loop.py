@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,9 +22,15 @@ from torch import Tensor
 
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.training.checkpoints import load_newest, remove_checkpoints, save_checkpoint
-from personsearch_core.training.metrics_log import MetricLog
+from personsearch_core.training.metrics_log import FILE_NAME, MetricLog
 
 logger = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoints"
+PARALLEL = "parallel"
+"""Folder by which the processes of a data-parallel training are told what to do."""
+RESUME_ONLY = (CHECKPOINTS, PARALLEL, FILE_NAME)
+"""What a training leaves in its directory beside its results, for a resume."""
 
 Metrics = Mapping[str, Tensor | float]
 
@@ -56,12 +63,19 @@ class LoopSettings:
 
     checkpoint_steps: int | None = None
     checkpoint_seconds: float = 60.0
-    flush_steps: int = 1
-    """Steps between readings of the metrics: each one waits for an accelerator; a CPU reads every step."""
+    flush_steps: int | None = None
+    """Steps between readings of the metrics, each of which waits for an accelerator. By default a training
+    chooses by its device, see `on`; the bare loop reads every step."""
     tensorboard_steps: int = 10
     progress_seconds: float = 1.0
     is_main: bool = True
     """False on the other ranks of a data-parallel run: they neither log nor write checkpoints."""
+
+    def on(self, device: torch.device, accelerator_steps: int) -> LoopSettings:
+        """With `flush_steps` filled in: every step on a CPU, else every `accelerator_steps`."""
+        if self.flush_steps is not None:
+            return self
+        return replace(self, flush_steps=1 if device.type == "cpu" else accelerator_steps)
 
 
 def ignore_progress(done: int, total: int, **metrics: float) -> None:
@@ -110,20 +124,25 @@ def run_loop(
 
     Returns the number of steps done. Raises `Interrupted` when `should_stop()` says so, after a checkpoint,
     and `NonFiniteError` where a metric is not finite; checkpoints hold only states whose metrics were read.
-    When what the run led to is safe on disk, the caller calls `discard_work`.
+    The last state is in a checkpoint, too: the same call on a finished run returns at once. When what the run
+    led to is safe, `discard_work` removes what only a resume needs.
     """
     settings = settings or LoopSettings()
-    checkpoints = work_dir / "checkpoints"
+    flush_steps = settings.flush_steps or 1
+    checkpoints = work_dir / CHECKPOINTS
     with closing(MetricLog(work_dir, settings.tensorboard_steps) if settings.is_main else _Silent()) as log:
         state = {**state, "metric_log": log}
         done = _resume(checkpoints, state)
         log.start(done)
         rows = _PendingRows(log, describe_batch, watch, must_be_finite)
+        kept = done
 
         def checkpoint() -> None:
+            nonlocal kept
             rows.flush()
-            if settings.is_main:
+            if settings.is_main and kept != done:
                 save_checkpoint(checkpoints, done, {name: part.state_dict() for name, part in state.items()})
+            kept = done
 
         saved_at = reported_at = time.monotonic()
         while done < total_steps and not is_finished():
@@ -136,7 +155,7 @@ def run_loop(
             done += 1
             extra = after_step(done) if after_step is not None else {}
             rows.add(done - 1, metrics, extra)
-            if extra or done % settings.flush_steps == 0:
+            if extra or done % flush_steps == 0:
                 rows.flush()
             now = time.monotonic()
             if now - reported_at >= settings.progress_seconds:
@@ -146,17 +165,17 @@ def run_loop(
             if due or now - saved_at >= settings.checkpoint_seconds:
                 checkpoint()
                 saved_at = time.monotonic()
-        # No checkpoint at the end: the caller writes its results at once, and a kill until then costs no more
-        # than one between two checkpoints.
-        rows.flush()
+        checkpoint()
         progress(done, total_steps, **rows.latest)
     return done
 
 
 def discard_work(work_dir: Path) -> None:
     """Remove what only a resume needs: the checkpoints, then the rows they refer to."""
-    remove_checkpoints(work_dir / "checkpoints")
-    (work_dir / "history.jsonl").unlink(missing_ok=True)
+    remove_checkpoints(work_dir / CHECKPOINTS)
+    if (work_dir / PARALLEL).is_dir():
+        shutil.rmtree(work_dir / PARALLEL)
+    (work_dir / FILE_NAME).unlink(missing_ok=True)
 
 
 def _resume(checkpoints: Path, state: Mapping[str, Stateful]) -> int:

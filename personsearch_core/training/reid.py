@@ -27,7 +27,6 @@ from personsearch_core.training.loop import (
     LoopSettings,
     Metrics,
     Progress,
-    discard_work,
     ignore_progress,
     never_stop,
     run_loop,
@@ -45,6 +44,8 @@ from personsearch_core.training.watching import BestWeights, CollapseWatch, embe
 
 MEMORY_BUDGET = 4 * 2**30
 """Bytes up to which all rows are held in memory."""
+FLUSH_STEPS = 10
+"""Steps between readings of the metrics on an accelerator."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def train_reid(
         stores of up to so many bytes are held in memory; others are read ahead by so many threads.
 
     Writes `branch.safetensors`, `branch.json`, `history.parquet`, and TensorBoard's `logs/`. Equal recipes,
-    weights and rows give equal bytes on one type of machine, whatever the interruptions. Raises
+    weights and rows give equal bytes on one type of machine, whatever the interruptions. What a resume needs
+    (`RESUME_ONLY`) stays until `discard_work`, so that a finished training ends at once. Raises
     `PersonSearchError` before the first step for what cannot be trained on, `CollapseError`, and
     `NonFiniteError` and `Interrupted` as `run_loop` does.
     """
@@ -116,7 +118,7 @@ def train_reid(
             watch=training.collapse,
             is_finished=training.is_finished,
             must_be_finite=("loss",) if training.scaler.is_enabled() else ("loss", "gradient_norm"),
-            settings=settings or LoopSettings(flush_steps=1 if device.type == "cpu" else 10),
+            settings=(settings or LoopSettings()).on(device, FLUSH_STEPS),
             progress=progress,
             should_stop=should_stop,
         )
@@ -137,7 +139,6 @@ def train_reid(
         left_out=tuple(sampler.left_out),
     )
     _write_results(recipe, branch, result, work_dir)
-    discard_work(work_dir)
     return result
 
 

@@ -53,6 +53,36 @@ def test_without_commit_nothing_is_visible_and_the_work_stays_for_a_resume(tmp_p
     assert list(store.work_areas()) == []
 
 
+def test_scratch_is_there_for_a_resume_and_no_part_of_the_artifact(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    with pytest.raises(RuntimeError), store.making(IDENTITY) as work:
+        (work.path / "checkpoints").mkdir()
+        (work.path / "checkpoints" / "step-1.pt").write_bytes(b"state")
+        (work.path / "rows.jsonl").write_text("rows")
+        raise RuntimeError
+    with store.making(IDENTITY) as work:
+        assert (work.path / "checkpoints" / "step-1.pt").read_bytes() == b"state"
+        (work.path / "data.bin").write_bytes(b"data")
+        made = work.commit("content", scratch=("checkpoints", "rows.jsonl", "never_written"))
+    assert list(made.manifest.files) == ["data.bin"]
+    assert {path.name for path in made.path.iterdir()} == {"data.bin", FILE_NAME}
+    assert store.find("features", IDENTITY.key) is not None
+
+
+def test_a_commit_that_fails_keeps_the_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalStore(tmp_path)
+
+    def no_rename(self: Path, target: Path) -> Path:
+        raise OSError("killed here")
+
+    with store.making(IDENTITY) as work:
+        (work.path / "state").write_bytes(b"state")
+        monkeypatch.setattr(Path, "rename", no_rename)
+        with pytest.raises(OSError, match="killed here"):
+            work.commit("content", scratch=("state",))
+        assert (work.path / "state").read_bytes() == b"state"
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "manifest", "no_manifest"])
 def test_damage_is_noticed_set_aside_and_made_again(tmp_path: Path, damage: str) -> None:
     store = LocalStore(tmp_path)

@@ -18,8 +18,9 @@ from flows import making
 from flows.errors import ConfigError, StageError
 from flows.plan import Planned
 from flows.report.sweep_page import render_sweep
+from flows.stages.base import Stage
 from flows.sweeps.grid import grid, parse_axis
-from flows.sweeps.schedule import SweepOutcome, ignore_progress, run_sweep
+from flows.sweeps.schedule import SweepOutcome, _with_options, ignore_progress, run_sweep
 from flows.sweeps.table import group_table, member_table
 from personsearch_core.data import decoding
 from storage.artifacts import Artifact, LocalStore
@@ -172,3 +173,10 @@ def test_groups_are_means_over_seeds() -> None:
     page = render_sweep("a <b> sweep", members, groups, ["reid.variant", "reid.seed"])
     assert page.count("<svg") == 3
     assert "a &lt;b&gt; sweep" in page
+
+
+def test_a_slot_is_one_device() -> None:
+    options = {"device": "auto", "devices": 2, "threads": None}
+    stage = Stage(name="detector", kind="detector", version=1, recipe={}, maker="", options=options)
+    ready = _with_options(Planned(stage, "runs", ""), "cuda:1", 3)
+    assert ready.stage.options == {"device": "cuda:1", "devices": 1, "threads": 3}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -13,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from personsearch_core.data.sampling import TrainingEntry
+from flows.errors import DISK_FULL, explain
+from personsearch_core.data.sampling import TrainingEntry, TrainingStream
 from personsearch_core.data.scenes import Scene
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.states import load_weights
@@ -27,7 +29,13 @@ from personsearch_core.recipes import (
     Schedule,
 )
 from personsearch_core.training.detector import train_detector
-from personsearch_core.training.loop import Interrupted, LoopSettings, NonFiniteError
+from personsearch_core.training.loop import (
+    RESUME_ONLY,
+    Interrupted,
+    LoopSettings,
+    NonFiniteError,
+    discard_work,
+)
 from tests.personsearch_core.scene_files import TINY, write_scenes
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -71,7 +79,29 @@ def test_training_writes_what_it_promises(tmp_path: Path, entries: list[Training
     assert load_detector(tmp_path).model == TINY
     assert (tmp_path / "detector_last.safetensors").is_file()
     assert any((tmp_path / "logs").iterdir())
-    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_finished_training_ends_at_once_with_the_same_bytes(
+    tmp_path: Path, entries: list[TrainingEntry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a kill between the training's end and the artifact's commit."""
+    from personsearch_core.training import detector as module
+
+    wanted, validation = recipe(keep="best", steps=3), entries[0].scenes[:2]
+    first = train_detector(wanted, entries, validation, tmp_path, device="cpu")
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    monkeypatch.setattr(module._Training, "step", lambda *_: pytest.fail("a step was taken again"))
+    assert train_detector(wanted, entries, validation, tmp_path, device="cpu") == first
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == kept
+    discard_work(tmp_path)
+    assert not [name for name in RESUME_ONLY if (tmp_path / name).exists()]
+
+
+def test_metrics_are_read_less_often_from_an_accelerator() -> None:
+    settings = LoopSettings(checkpoint_seconds=5.0)
+    assert settings.on(torch.device("cuda"), 20) == LoopSettings(checkpoint_seconds=5.0, flush_steps=20)
+    assert settings.on(torch.device("cpu"), 20).flush_steps == 1
+    assert LoopSettings(flush_steps=3).on(torch.device("cuda"), 20).flush_steps == 3
 
 
 def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path: Path, entries: list[TrainingEntry]) -> None:
@@ -173,6 +203,59 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path, entries: list[T
     assert seen[-1] == 2
     assert together.metrics.keys() == alone.metrics.keys()
     assert together.metrics["loss"] == pytest.approx(alone.metrics["loss"], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_failure_of_any_process_ends_all_and_is_told(tmp_path: Path) -> None:
+    """The image that cannot be read is the second of every batch, which is rank 1's."""
+    scenes = write_scenes(tmp_path / "s", 2)
+    wanted = recipe(TINY.model_copy(update={"norm": "group"}), steps=1, batch_size=2)
+    entries = [TrainingEntry(scenes, repeat=1)]
+    second = TrainingStream(entries, wanted.seed)[1][1]
+    Path(second.path).write_bytes(b"\xff\xd8\xff damaged")
+    with pytest.raises(PersonSearchError, match=Path(second.path).name):
+        train_detector(wanted, entries, [], tmp_path / "w", device="cpu", devices=2)
+    assert not (tmp_path / "w" / "parallel").exists()
+
+
+def test_the_first_of_several_failures_is_raised_as_what_it_was(tmp_path: Path) -> None:
+    from personsearch_core.training.distributed import _first_failure, _leave_failure, _result
+
+    full = OSError(errno.ENOSPC, "No space left on device", "/store/checkpoint")
+    follows = RuntimeError("connection closed by peer")
+    for first, wanted in [
+        (full, OSError),
+        (NonFiniteError("loss is nan"), NonFiniteError),
+        (PersonSearchError("a1.png is damaged"), PersonSearchError),
+        (KeyError("x"), RuntimeError),
+    ]:
+        _leave_failure(tmp_path, 1, first)
+        _leave_failure(tmp_path, 0, follows)
+        outcome = _first_failure(tmp_path)
+        assert outcome is not None and outcome["rank"] == 1
+        with pytest.raises(wanted) as raised:
+            _result(outcome, 1)
+        assert not isinstance(first, OSError) or explain(raised.value) == DISK_FULL
+
+
+def test_devices_are_counted_from_the_one_that_is_named(
+    tmp_path: Path, entries: list[TrainingEntry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from personsearch_core.training import distributed
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert distributed.cuda_numbers(torch.device("cuda:2"), 2) == range(2, 4)
+    with pytest.raises(PersonSearchError, match="3 GPUs from cuda:2 on were asked for, 4 are here"):
+        train_detector(recipe(), entries, [], tmp_path, device="cuda:2", devices=3)
+    used: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: used.append(device.index))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    settings = LoopSettings(checkpoint_seconds=7.0)
+    job = distributed._job(recipe(), entries, [], tmp_path, torch.device("cuda:2"), settings)
+    assert distributed._rank_device(job["device"], job["first_device"], 1) == torch.device("cuda:3")
+    assert used == [3]
+    assert LoopSettings(**json.loads(json.dumps(job))["settings"]) == settings
 
 
 @pytest.mark.slow

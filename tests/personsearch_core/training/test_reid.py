@@ -21,7 +21,7 @@ from personsearch_core.errors import PersonSearchError
 from personsearch_core.identities import ReidLabels
 from personsearch_core.recipes import ReidRecipe
 from personsearch_core.training.loop import Interrupted, LoopSettings, NonFiniteError
-from personsearch_core.training.reid import ReidResult, train_reid
+from personsearch_core.training.reid import ReidResult, ReidTraining, train_reid
 from personsearch_core.training.watching import CollapseError
 from tests.personsearch_core.training.synthetic_rows import ArrayRows, people, small_branch
 
@@ -105,7 +105,17 @@ def test_results_are_complete(tmp_path: Path) -> None:
     assert set(load_file(tmp_path / "branch.safetensors")) == set(small_branch().state_dict())
     assert json.loads((tmp_path / "branch.json").read_text())["recipe"]["lr"] == 0.003
     assert list((tmp_path / "logs").iterdir())
-    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_finished_training_ends_at_once_with_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = recipe(keep="best", held_out_identities=0.3, validate_every_epochs=2)
+    first = train(tmp_path, wanted)
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    monkeypatch.setattr(ReidTraining, "step", lambda *_: pytest.fail("a step was taken again"))
+    assert train(tmp_path, wanted) == first
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == kept
 
 
 @pytest.mark.parametrize("memory_budget", [0, 2**30])
