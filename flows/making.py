@@ -78,6 +78,7 @@ def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
             views={name: ViewSpec.from_json(view) for name, view in task["views"].items()},
             options=task["options"],
             reporter=reporter,
+            name=f"{identity.kind}/{identity.key}",
         )
         with holding_devices(_devices(task["options"])):
             result = _function(task["maker"])(context)

@@ -61,7 +61,7 @@ class RunRecord:
         """Close the record; a stage that was on its way when the run broke off has failed."""
         for stage in self.stages:
             if stage["state"] == "running":
-                stage["state"] = "failed"
+                stage.update(state="failed", error="the run broke off", log=None)
         self.finished = datetime.now(UTC).isoformat(timespec="seconds")
         self.write()
 

@@ -204,6 +204,8 @@ class FeatureOptions(Recipe):
     boxes: Literal["identified", "all"] = "identified"
     """`all` adds unlabelled people: negatives for triplets, the queue of OIM."""
     views: tuple[FeatureView, ...] = (FeatureView(),)
+    compression: Literal["none", "zstd"] = "none"
+    """`zstd` for slow or remote disks: fewer bytes, and slower to read from a fast one."""
     batch_images: PositiveInt = 8
     compute: Compute = Compute()
     seed: int = 0
@@ -325,6 +327,7 @@ class DetectionOptions(Recipe):
     score_threshold: Probability = 0.05
     nms_threshold: Probability = 0.5
     max_per_image: PositiveInt = 100
+    compression: Literal["none", "zstd"] = "none"
     batch_images: PositiveInt = 8
     compute: Compute = Compute()
 

@@ -14,7 +14,7 @@ import typer
 from flows.cli.tables import in_units
 from flows.errors import ConfigError
 from flows.request import RunRequest
-from flows.running import run_config
+from flows.running import plan_config, run_config
 from storage.errors import StorageError
 from storage.feature_store import (
     DamagedShard,
@@ -111,12 +111,12 @@ def stats(
     from storage.feature_store.statistics import feature_statistics
 
     found = feature_statistics(_folder(where, store))
+    figures = asdict(found) | {"sparsity": found.sparsity, "distance_ratio": found.distance_ratio}
     if as_json:
-        typer.echo(json.dumps(asdict(found), default=_plain))
+        typer.echo(json.dumps(figures, default=_plain))
         return
-    for name, value in asdict(found).items():
-        text = f"{len(value)} values" if isinstance(value, np.ndarray) and value.ndim else f"{value}"
-        typer.echo(f"{name}: {text}")
+    for name, value in figures.items():
+        typer.echo(f"{name}: {_summary(value)}")
 
 
 def parse_rows(text: str, n_rows: int) -> np.ndarray:
@@ -136,17 +136,19 @@ def _mend(where: str, store: str | None, config: Path, damaged: list[DamagedShar
     entry = resolve_name(list_entries(opened), where)
     if entry.kind != MADE_BY_FEATURES_STAGE:
         raise ConfigError(f"{entry.name} is not made by shards: `store invalidate` it and run again")
+    request = RunRequest(config=config, store=store, until=MADE_BY_FEATURES_STAGE)
+    planned = {stage["stage"]: stage["key"] for stage in plan_config(request).stages}
+    if planned[MADE_BY_FEATURES_STAGE] != entry.key:
+        raise ConfigError(f"{config} does not make {entry.name}: give the config that it was made by")
     work = opened.reopen(entry.kind, entry.key)
     remove_shards(work, [each.shard for each in damaged])
-    outcome = run_config(RunRequest(config=config, store=store, until=MADE_BY_FEATURES_STAGE))
-    outcome.raise_error()
-    if opened.find(entry.kind, entry.key) is None:
-        raise ConfigError(f"{config} does not make {entry.name}: give the config that it was made by")
+    run_config(request).raise_error()
 
 
-def _folder(where: str, store: str | None) -> Path:
+def _folder(where: str, store: str | None) -> str | Path:
+    """A folder, a URL of one, or where an artifact of the store lies on this machine."""
     if store is None:
-        return Path(where)
+        return where
     opened = open_store(store)
     entry = resolve_name(list_entries(opened), where)
     return opened.local_path(entry.kind, entry.key)
@@ -155,6 +157,16 @@ def _folder(where: str, store: str | None) -> Path:
 def _most_rows(identities: Mapping[tuple[str, str], int]) -> str:
     most = [f"{dataset}/{person} {count}" for (dataset, person), count in list(identities.items())[:5]]
     return f"; most rows: {', '.join(most)}" if most else ""
+
+
+def _summary(value: object) -> str:
+    """A figure, or the smallest, the mean and the largest of one that each channel has."""
+    if isinstance(value, np.ndarray) and value.ndim:
+        low, mean, high = value.min(), value.mean(), value.max()
+        return f"{low:.4g} to {high:.4g}, {mean:.4g} on average over {len(value)} channels"
+    if isinstance(value, tuple):
+        return f"{len(value)}" + (f" ({', '.join(map(str, value[:10]))} ...)" if value else "")
+    return f"{value:.4g}" if isinstance(value, float) else f"{value}"
 
 
 def _plain(value: object) -> object:

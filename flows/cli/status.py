@@ -85,7 +85,7 @@ def _run(record: RunRecord) -> dict[str, Any]:
         "made": [stage["stage"] for stage in record.stages if stage["state"] == "made"],
         "cached": sum(stage["state"] == "cached" for stage in record.stages),
         "error": record.error,
-        "log": failed["log"] if failed else None,
+        "log": failed.get("log") if failed else None,
         "record": str(record.path),
     }
 

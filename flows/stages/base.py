@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.child import Reporter
+from flows.errors import Interrupted
 from flows.views import ViewSpec
 from storage.artifacts import Artifact
 
@@ -53,10 +54,10 @@ class Made:
 
     content_digest: str
     metrics: dict[str, Any]
-
     scratch: tuple[str, ...] = ()
     """Files and folders of the work area that only a resume needs: no part of the artifact, and removed once
     it is committed."""
+
 
 @dataclass(frozen=True)
 class StageContext:
@@ -71,8 +72,26 @@ class StageContext:
     options: Mapping[str, Any]
     reporter: Reporter
 
+    name: str = ""
+    """`kind/key` of the artifact that is being made; empty for work outside a store."""
+
     def progress(self, done: int, total: int, **metrics: float) -> None:
         self.reporter.progress(done, total, **metrics)
+
+    def reached(self, done: int, total: int) -> None:
+        """Progress at a point where the work may stop: all that is done lies in the work area.
+
+        Raises Interrupted when the stage was asked to stop.
+        """
+        self.progress(done, total)
+        if self.should_stop() and done < total:
+            raise Interrupted(f"stopped at {done} of {total}; the same command goes on from what is kept")
+
+    def attributes(self) -> dict[str, Any]:
+        """What a feature store says of what made it."""
+        inputs = {name: f"{artifact.kind}/{artifact.key}" for name, artifact in self.artifacts.items()}
+        views = {name: f"{view.dataset}/{view.split}" for name, view in self.views.items()}
+        return {"artifact": self.name, "recipe": self.recipe, "inputs": inputs, "views": views}
 
     def should_stop(self) -> bool:
         return self.reporter.should_stop()

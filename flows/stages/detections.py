@@ -7,7 +7,7 @@ Rows of the feature store are, image by image: kept detections, query boxes, gro
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from storage.digests import digest_parts
 if TYPE_CHECKING:
     from personsearch_core.data.scenes import Scene
     from personsearch_core.pooling import SceneDetections
+    from personsearch_core.recipes import DetectionsRecipe
 
 VERSION = 1
 ROWS = "rows.parquet"
@@ -88,8 +89,8 @@ def make(context: StageContext) -> Made:
             extra = [np.concatenate([queries.get(scene.image_id, _NO_BOXES), scene.boxes]) for scene in part]
             found = detect_scenes(detector, recipe, part, extra)
             _write_block(blocks, number, part, found, [len(queries.get(s.image_id, ())) for s in part])
-        context.progress(number + 1, len(parts))
-    rows, array = _join_blocks(context.work, blocks, len(parts), recipe.dtype)
+        context.reached(number + 1, len(parts))
+    rows, array = _join_blocks(context.work, blocks, len(parts), recipe, context.attributes())
     shutil.rmtree(blocks)
     counts = {role: int(np.sum(rows["role"].to_numpy(zero_copy_only=False) == role)) for role in _ROLES}
     digest = digest_parts({"features": array, "rows": digest_rows(rows)})
@@ -139,7 +140,9 @@ def _write_block(
     _done(blocks, number).touch()
 
 
-def _join_blocks(work: Path, blocks: Path, count: int, dtype: str) -> tuple[pa.Table, str]:
+def _join_blocks(
+    work: Path, blocks: Path, count: int, recipe: DetectionsRecipe, attributes: Mapping[str, Any]
+) -> tuple[pa.Table, str]:
     """One table of rows and one feature store out of all blocks -> (rows, digest of the array)."""
     from storage.feature_store import create_features, finish_features, write_index
 
@@ -147,7 +150,14 @@ def _join_blocks(work: Path, blocks: Path, count: int, dtype: str) -> tuple[pa.T
     rows = pa.concat_tables(tables).unify_dictionaries()
     rows = rows.set_column(0, ROWS_SCHEMA.field("row"), pa.array(np.arange(len(rows))))
     arrays = [np.load(blocks / f"{number:06d}.npy", mmap_mode="r") for number in range(count)]
-    with create_features(work, len(rows), arrays[0].shape[1:], dtype) as writer:
+    with create_features(
+        work,
+        len(rows),
+        arrays[0].shape[1:],
+        recipe.dtype,
+        compression=recipe.compression,
+        attributes=attributes,
+    ) as writer:
         start = 0
         for block in _regrouped(arrays, writer.layout.rows_per_shard):
             writer.write(start, block)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -11,6 +13,7 @@ import pyarrow.parquet as pq
 from data_catalog.views import digest_rows
 from flows.config import Config, EvaluationSection
 from flows.stages.base import InputRef, Made, Stage, StageContext
+from flows.stages.dask_clients import dask_client
 from flows.stages.gallery import UNTRAINED_EMBEDDINGS
 from flows.stages.names import ingest_name
 from flows.stages.settings import Setting, settings_of
@@ -20,6 +23,7 @@ from storage.digests import digest_json, digest_parts
 
 if TYPE_CHECKING:
     from flows.stages.test_set import TestSet
+    from personsearch_core.evaluation.search import MapBlocks
 
 VERSION = 1
 METRICS = "metrics.json"
@@ -42,6 +46,7 @@ def stage(config: Config, suffix: str, entry: EvaluationSection) -> Stage:
         recipe=recipe.model_dump(mode="json"),
         maker="flows.stages.evaluation:make",
         inputs={"gallery": InputRef(f"gallery{suffix}"), "truth": InputRef(ingest_name(view.dataset), spec)},
+        options={"dask": config.run.dask, "workers": config.run.workers},
     )
 
 
@@ -56,9 +61,10 @@ def make(context: StageContext) -> Made:
     test = TestSet(gallery, context.artifacts["truth"].path, spec)
     settings = settings_of(recipe)
     results = []
-    for number, setting in enumerate(settings):
-        results.append(score(test, setting, recipe))
-        context.progress(number + 1, len(settings) + 1)
+    with ranking(context.options["dask"], context.options["workers"]) as map_blocks:
+        for number, setting in enumerate(settings):
+            results.append(score(test, setting, recipe, map_blocks))
+            context.reached(number + 1, len(settings) + 1)
     first = results[0]
     per_query = pa.concat_tables(result.per_query_table() for result in results)
     matches = top_matches(test, settings[0], recipe)
@@ -86,6 +92,19 @@ def make(context: StageContext) -> Made:
         }
     )
     return Made(digest, metrics)
+
+
+@contextmanager
+def ranking(address: str | None, workers: int | None) -> Iterator[MapBlocks]:
+    """Where blocks of queries are ranked: on a Dask scheduler's workers, on threads, or here in turn."""
+    from personsearch_core.evaluation.parallel import in_threads, on_dask
+    from personsearch_core.evaluation.search import serially
+
+    if address is not None:
+        with dask_client(address, workers) as client:
+            yield on_dask(client)
+    else:
+        yield serially if workers in (None, 1) else in_threads(workers)
 
 
 def _untrained(test: TestSet, setting: Setting, recipe: EvaluationRecipe) -> float | None:

@@ -7,23 +7,21 @@ a shard that two workers computed, because one of them seemed dead, is the same 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.errors import StageError
+from flows.stages.dask_clients import dask_client
 from flows.views import ViewSpec, read_scenes
 
 if TYPE_CHECKING:
-    from distributed import Client
-
     from personsearch_core.data.scenes import Scene
     from personsearch_core.models.detector import Detector
     from personsearch_core.pooling import RowPlan
     from personsearch_core.recipes import FeaturesRecipe
+    from storage.feature_store import FeatureWriter
 
 SHARDS_A_TASK = 4
 """Enough that a worker reads ahead, few enough that a killed one loses little."""
@@ -44,6 +42,8 @@ class Extraction:
     device: str
     threads: int | None
     target: str
+    attributes: str
+    """JSON: what the store says of itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,14 +71,27 @@ def prepare(extraction: Extraction) -> Prepared:
     return Prepared(recipe, scenes, detector, feature_rows(recipe, scenes, detector))
 
 
+def open_writer(extraction: Extraction, ready: Prepared) -> FeatureWriter:
+    """The store's writer; the first to come makes the store, the others find it."""
+    from storage.feature_store import create_features
+
+    return create_features(
+        extraction.target,
+        len(ready.plan),
+        ready.plan.row_shape,
+        ready.recipe.dtype,
+        compression=ready.recipe.compression,
+        attributes=json.loads(extraction.attributes),
+    )
+
+
 def extract(extraction: Extraction, shards: Sequence[int]) -> Iterator[int]:
     """Compute and write the given shards of a store that exists; yields each when it is on its disk."""
     from personsearch_core.pooling import extract_shards
-    from storage.feature_store import create_features
 
     ready = prepare(extraction)
     plan = ready.plan
-    with create_features(extraction.target, len(plan), plan.row_shape, ready.recipe.dtype) as writer:
+    with open_writer(extraction, ready) as writer:
         for shard, block in extract_shards(ready.detector, ready.recipe, ready.scenes, plan, shards):
             writer.write(shard * plan.rows_per_shard, block)
             yield shard
@@ -95,7 +108,7 @@ def extract_on_dask(
     from distributed import as_completed
 
     parts = [list(shards[start : start + SHARDS_A_TASK]) for start in range(0, len(shards), SHARDS_A_TASK)]
-    with _client(workers, address) as client:
+    with dask_client(address, workers) as client:
         futures = [client.submit(_extract_all, extraction, part, pure=False) for part in parts]
         for future in as_completed(futures, loop=client.loop):
             yield from future.result()
@@ -105,27 +118,6 @@ def _extract_all(extraction: Extraction, shards: Sequence[int]) -> list[int]:
     return list(extract(extraction, shards))
 
 
-@contextmanager
-def _client(workers: int | None, address: str | None) -> Iterator[Client]:
-    from distributed import Client, LocalCluster
-
-    if address is not None:
-        try:
-            client = Client(address, timeout="10s", set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise StageError(f"run.dask: no scheduler answers at {address}: {error}") from error
-        with client:
-            yield client
-        return
-    with (
-        LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=40
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
-
-
-def recipe_text(recipe: dict[str, Any]) -> str:
-    """A recipe as one hashable string."""
-    return json.dumps(recipe, sort_keys=True)
+def as_text(fields: Mapping[str, Any]) -> str:
+    """A recipe or attributes as one hashable string."""
+    return json.dumps(fields, sort_keys=True)

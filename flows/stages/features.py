@@ -67,14 +67,14 @@ def _people(config: Config) -> ViewSpec:
 
 def make(context: StageContext) -> Made:
     """Pool shard by shard; shards that exist are complete and are not made again."""
-    from flows.stages.extraction import Extraction, extract, extract_on_dask, prepare, recipe_text
-    from storage.feature_store import create_features, features_bytes, finish_features, write_index
+    from flows.stages.extraction import Extraction, as_text, extract, extract_on_dask, open_writer, prepare
+    from storage.feature_store import features_bytes, finish_features, write_index
     from storage.space import require_free_space
 
     options, spec = context.options, context.views["people"]
     detector = context.artifacts.get("detector")
     extraction = Extraction(
-        recipe=recipe_text(context.recipe),
+        recipe=as_text(context.recipe),
         snapshot=str(context.artifacts["people"].path),
         view=spec,
         root=options["root"],
@@ -82,10 +82,11 @@ def make(context: StageContext) -> Made:
         device=options["device"],
         threads=options["threads"],
         target=str(context.work),
+        attributes=as_text(context.attributes()),
     )
     ready = prepare(extraction)
     plan = ready.plan
-    with create_features(context.work, len(plan), plan.row_shape, ready.recipe.dtype) as writer:
+    with open_writer(extraction, ready) as writer:
         done = set(writer.complete_shards)
     missing = [shard for shard in range(plan.n_shards) if shard not in done]
     rows_left = sum(len(range(len(plan))[plan.rows_of(shard)]) for shard in missing)
@@ -97,7 +98,7 @@ def make(context: StageContext) -> Made:
         shards = extract_on_dask(extraction, missing, workers=options["workers"], address=options["dask"])
     for shard in shards:
         done.add(shard)
-        context.progress(len(done), plan.n_shards)
+        context.reached(len(done), plan.n_shards)
     index = plan.index_table(dataset=spec.dataset, split=spec.split)
     write_index(context.work, index)
     array = finish_features(context.work)

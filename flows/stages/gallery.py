@@ -51,7 +51,7 @@ def make(context: StageContext) -> Made:
             branch = load_branch(context.artifacts["reid"].path / weights).to(device).eval()
 
             def progress(done: int, total: int, start: int = number) -> None:
-                context.progress(start * total + done, len(wanted) * total)
+                context.reached(start * total + done, len(wanted) * total)
 
             embeddings = describe_rows(branch, reader, recipe, progress=progress)
             np.save(context.work / name, embeddings)

@@ -19,7 +19,7 @@ from personsearch_core.evaluation.prw import prw_task
 from personsearch_core.evaluation.ranking import SearchResult
 from personsearch_core.evaluation.records import Detections, FloatArray
 from personsearch_core.evaluation.rerank import with_k_reciprocal
-from personsearch_core.evaluation.search import run_search
+from personsearch_core.evaluation.search import MapBlocks, run_search, serially
 from personsearch_core.evaluation.similarities import query_blocks, similarities
 from personsearch_core.evaluation.task import SearchTask
 from personsearch_core.evaluation.zheng2017 import Zheng2017Result, evaluate_zheng2017
@@ -87,16 +87,28 @@ def headline(scored: Scored) -> dict[str, float]:
     return numbers
 
 
-def score(test: TestSet, setting: Setting, recipe: EvaluationRecipe) -> Scored:
-    """The result of one setting. Raises PersonSearchError and CatalogError for what does not fit together."""
+def score(
+    test: TestSet, setting: Setting, recipe: EvaluationRecipe, map_blocks: MapBlocks = serially
+) -> Scored:
+    """The result of one setting; `map_blocks` ranks blocks of queries somewhere else.
+
+    Raises PersonSearchError and CatalogError for what does not fit together.
+    """
     protocol = test.protocol(setting.protocol)
-    detections, threshold = chosen_detections(test, setting, recipe)
+    chosen = chosen_detections(test, setting, recipe)
+    threshold = chosen.score_threshold
     result: SearchResult | Zheng2017Result
     if recipe.protocol == "zheng2017":
-        queries = test.queries(protocol)
-        result = evaluate_zheng2017(detections, queries, test.truth, test.cameras, score_threshold=threshold)
+        result = evaluate_zheng2017(
+            chosen.detections,
+            test.queries(protocol),
+            test.truth,
+            test.cameras,
+            score_threshold=threshold,
+            keep=chosen.keep,
+        )
     else:
-        result = run_search(search_task(test, setting, recipe), threshold)
+        result = run_search(search_task(test, setting, recipe), threshold, map_blocks)
     interval = None
     if recipe.bootstrap_samples:
         rng = np.random.default_rng(recipe.seed)
@@ -109,7 +121,8 @@ def search_task(test: TestSet, setting: Setting, recipe: EvaluationRecipe) -> Se
     """Who is ranked for whom in a setting; for Zheng et al.'s protocol, as for PRW's, to look at matches."""
     protocol = test.protocol(setting.protocol)
     queries = test.queries(protocol)
-    detections, threshold = chosen_detections(test, setting, recipe)
+    chosen = chosen_detections(test, setting, recipe)
+    detections, threshold = chosen.ranked(), chosen.score_threshold
     if recipe.protocol == "cuhk_sysu":
         task = cuhk_sysu_task(
             detections,
@@ -128,27 +141,39 @@ def search_task(test: TestSet, setting: Setting, recipe: EvaluationRecipe) -> Se
             score_threshold=threshold,
         )
     if setting.rescore == "re_ranking" and recipe.re_ranking is not None:
-        chosen = recipe.re_ranking
-        return with_k_reciprocal(task, chosen.k1, chosen.k2, chosen.weight)
+        return with_k_reciprocal(task, recipe.re_ranking.k1, recipe.re_ranking.k2, recipe.re_ranking.weight)
     if setting.rescore == "context_matching" and recipe.context_matching is not None:
         return with_context_matching(task, queries, recipe.context_matching.k1, recipe.context_matching.k2)
     return task
 
 
-def chosen_detections(
-    test: TestSet, setting: Setting, recipe: EvaluationRecipe
-) -> tuple[Detections, float | None]:
-    """The detections that a setting ranks, and the score threshold to apply to them."""
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The detections of a setting: all of them, and which are ranked.
+
+    Both are needed where a detection's identity is decided among all, before any is left out. `keep` are row
+    numbers; None keeps what reaches `score_threshold`.
+    """
+
+    detections: Detections
+    score_threshold: float | None
+    keep: np.ndarray | None = None
+
+    def ranked(self) -> Detections:
+        """Those that `keep` names; the threshold is still to be applied."""
+        return self.detections if self.keep is None else self.detections.select(self.keep)
+
+
+def chosen_detections(test: TestSet, setting: Setting, recipe: EvaluationRecipe) -> Chosen:
+    """What a setting ranks."""
     if setting.ground_truth_boxes:
-        return test.truth_as_detections(), None
-    detections = test.detections
+        return Chosen(test.truth_as_detections(), None)
+    found = test.detections
     if setting.per_image_top_k is not None:
-        return detections.select(top_k_of_each_image(detections, setting.per_image_top_k)), None
+        return Chosen(found, None, top_k_of_each_image(found, setting.per_image_top_k))
     if setting.boxes_per_image is not None:
-        return detections, score_threshold_for(
-            detections.scores, len(test.image_ids), setting.boxes_per_image
-        )
-    return detections, recipe.score_threshold
+        return Chosen(found, score_threshold_for(found.scores, len(test.image_ids), setting.boxes_per_image))
+    return Chosen(found, recipe.score_threshold)
 
 
 def top_matches(test: TestSet, setting: Setting, recipe: EvaluationRecipe) -> pa.Table:

@@ -24,6 +24,7 @@ _CORNERS = ("x1", "y1", "x2", "y2")
 
 @dataclass(frozen=True)
 class TestSet:
+    __test__ = False  # its name is the field's; pytest shall not collect it
     """One test view with the embeddings of a gallery artifact."""
 
     gallery: Path

@@ -1,9 +1,11 @@
-"""Features of one view by one process, by two Dask workers, and with a worker killed: the same store."""
+"""Dask: features of one view by one process, by two workers, and with a worker killed are the same store;
+an evaluation by two workers gives the same numbers."""
 
 from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,16 @@ from distributed import LocalCluster
 
 from flows.config import load_config
 from flows.errors import StageError
-from flows.stages.extraction import Extraction, extract, extract_on_dask, prepare, recipe_text
+from flows.stages.evaluation import ranking
+from flows.stages.extraction import Extraction, as_text, extract, extract_on_dask, open_writer, prepare
+from flows.stages.scoring import score
+from flows.stages.settings import settings_of
+from flows.stages.test_set import TestSet
 from flows.views import ViewSpec
-from storage.feature_store import create_features, finish_features, open_features
+from personsearch_core.evaluation.boxes_per_image import top_k_of_each_image
+from personsearch_core.evaluation.zheng2017 import evaluate_zheng2017
+from personsearch_core.recipes import EvaluationRecipe
+from storage.feature_store import finish_features, open_features
 from tests.end_to_end.conftest import TinyRun
 
 
@@ -23,7 +32,7 @@ def extraction_into(target: Path, tiny_run: TinyRun) -> Extraction:
     views = "features.views=[{kind: plain}, {kind: jittered, copies: 60}, {kind: mirrored}]"
     recipe = load_config(tiny_run.config, [views]).features_recipe()
     return Extraction(
-        recipe=recipe_text(recipe.model_dump(mode="json")),
+        recipe=as_text(recipe.model_dump(mode="json")),
         snapshot=str(tiny_run.outcome.path("ingest:scenes")),
         view=ViewSpec("scenes", "train", "people"),
         root=str(tiny_run.folder / "prw"),
@@ -31,14 +40,14 @@ def extraction_into(target: Path, tiny_run: TinyRun) -> Extraction:
         device="cpu",
         threads=1,
         target=str(target),
+        attributes=as_text({"artifact": "features/tried"}),
     )
 
 
 def create(extraction: Extraction) -> range:
     ready = prepare(extraction)
-    plan = ready.plan
-    with create_features(extraction.target, len(plan), plan.row_shape, ready.recipe.dtype):
-        return range(plan.n_shards)
+    with open_writer(extraction, ready):
+        return range(ready.plan.n_shards)
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +94,36 @@ def test_no_scheduler_is_one_message(tiny_run: TinyRun, tmp_path: Path) -> None:
     extraction = extraction_into(tmp_path, tiny_run)
     with pytest.raises(StageError, match=r"run\.dask: no scheduler answers at tcp://127\.0\.0\.1:9"):
         list(extract_on_dask(extraction, [0], workers=None, address="tcp://127.0.0.1:9"))
+
+
+def test_queries_ranked_by_dask_workers_get_the_same_numbers(tiny_run: TinyRun) -> None:
+    test, recipe = scored_of(tiny_run), EvaluationRecipe(protocol="prw")
+    on_truth = replace(settings_of(recipe)[0], ground_truth_boxes=True)
+    here = score(test, on_truth, recipe)
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        ranking(cluster.scheduler_address, None) as map_blocks,
+    ):
+        there = score(test, on_truth, recipe, map_blocks)
+    np.testing.assert_array_equal(there.ap, here.ap)
+    assert there.mean_ap > 0
+
+
+def test_the_best_boxes_of_each_image_are_chosen_after_all_are_labelled(tiny_run: TinyRun) -> None:
+    test, recipe = scored_of(tiny_run), EvaluationRecipe(protocol="zheng2017", per_image_top_k=(1,))
+    setting = settings_of(recipe)[-1]
+    assert setting.per_image_top_k == 1
+    found = test.detections
+    expected = evaluate_zheng2017(
+        found,
+        test.queries(test.protocol(setting.protocol)),
+        test.truth,
+        test.cameras,
+        keep=top_k_of_each_image(found, 1),
+    )
+    np.testing.assert_array_equal(score(test, setting, recipe).ap, expected.ap)
+
+
+def scored_of(tiny_run: TinyRun) -> TestSet:
+    spec = ViewSpec("scenes", "test", "truth", protocols=("prw",))
+    return TestSet(tiny_run.outcome.path("gallery"), tiny_run.outcome.path("ingest:scenes"), spec)
