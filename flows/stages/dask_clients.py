@@ -1,0 +1,37 @@
+"""Dask, where a config asks for it: an existing scheduler by its address, or processes of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from flows.errors import StageError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+@contextmanager
+def dask_client(address: str | None, workers: int | None) -> Iterator[Client]:
+    """A client of the scheduler at `address`, or of `workers` local processes that end with it.
+
+    Raises StageError when no scheduler answers at `address`.
+    """
+    from distributed import Client, LocalCluster
+
+    if address is not None:
+        try:
+            client = Client(address, timeout="10s", set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise StageError(f"run.dask: no scheduler answers at {address}: {error}") from error
+        with client:
+            yield client
+        return
+    with (
+        LocalCluster(
+            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=40
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
