@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -51,21 +54,9 @@ def load_batch(
     stream: TrainingStream, recipe: DetectorRecipe, batch: int, share: Share | None = None, pin: bool = False
 ) -> TrainingBatch:
     """Decode and augment batch number `batch` (an optimiser's step takes `accumulate` of them)."""
-    share = share or Share()
-    numbers = batch_numbers(recipe, batch)[share.rank :: share.count]
-    shape = (len(numbers), 3, recipe.model.image_height, recipe.model.image_width)
-    images = torch.empty(shape, dtype=torch.uint8, pin_memory=pin)
-    targets, entries = [], []
-    for canvas, number in zip(images, numbers, strict=True):
-        entry, scene = stream[number]
-        sample, target = training_sample(
-            scene, recipe.model, recipe.augmentation, stream.generator(number), out=canvas
-        )
-        if sample is not canvas:
-            canvas.copy_(sample)
-        targets.append(target)
-        entries.append(entry)
-    return TrainingBatch(images, tuple(targets), torch.tensor(entries))
+    numbers = _numbers(recipe, batch, share)
+    images = _canvases(recipe, len(numbers), pin)
+    return _assemble(images, [_load(stream, recipe, *item) for item in zip(images, numbers, strict=True)])
 
 
 def training_batches(
@@ -75,10 +66,47 @@ def training_batches(
     last: int,
     share: Share | None = None,
     pin: bool = False,
-) -> Iterator[TrainingBatch]:
-    """Batches first, ..., last - 1, decoded ahead of their use."""
+) -> Generator[TrainingBatch, None, None]:
+    """Batches first, ..., last - 1, decoded ahead of their use by threads that take an image each."""
+    begun: deque[Tensor] = deque()
+    size, threads = len(_numbers(recipe, first, share)), decode_threads()
 
-    def load(batch: int) -> TrainingBatch:
-        return load_batch(stream, recipe, batch, share, pin)
+    def samples() -> Iterator[tuple[Tensor, int]]:
+        for batch in range(first, last):
+            begun.append(_canvases(recipe, size, pin))
+            yield from zip(begun[-1], _numbers(recipe, batch, share), strict=True)
 
-    return prefetch(load, range(first, last), threads=decode_threads(), ahead=BATCHES_AHEAD)
+    def load(sample: tuple[Tensor, int]) -> tuple[Targets, int]:
+        return _load(stream, recipe, *sample)
+
+    ahead = max(BATCHES_AHEAD * size, 2 * threads)
+    with closing(prefetch(load, samples(), threads=threads, ahead=ahead)) as loaded:
+        for _ in range(first, last):
+            parts = list(islice(loaded, size))
+            yield _assemble(begun.popleft(), parts)
+
+
+def _numbers(recipe: DetectorRecipe, batch: int, share: Share | None) -> range:
+    share = share or Share()
+    return batch_numbers(recipe, batch)[share.rank :: share.count]
+
+
+def _canvases(recipe: DetectorRecipe, count: int, pin: bool) -> Tensor:
+    shape = (count, 3, recipe.model.image_height, recipe.model.image_width)
+    return torch.empty(shape, dtype=torch.uint8, pin_memory=pin)
+
+
+def _load(stream: TrainingStream, recipe: DetectorRecipe, canvas: Tensor, number: int) -> tuple[Targets, int]:
+    """Fill the canvas with an image of the stream; returns its people and its training entry."""
+    entry, scene = stream[number]
+    sample, target = training_sample(
+        scene, recipe.model, recipe.augmentation, stream.generator(number), out=canvas
+    )
+    if sample is not canvas:
+        canvas.copy_(sample)
+    return target, entry
+
+
+def _assemble(images: Tensor, loaded: Sequence[tuple[Targets, int]]) -> TrainingBatch:
+    targets, entries = zip(*loaded, strict=True)
+    return TrainingBatch(images, targets, torch.tensor(entries))

@@ -1,0 +1,71 @@
+"""Training batches decoded ahead: those of one thread, by as many threads as there are."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import torch
+
+from personsearch_core.data import loader
+from personsearch_core.data.loader import Share, TrainingBatch, load_batch, training_batches
+from personsearch_core.data.sampling import TrainingEntry, TrainingStream
+from personsearch_core.recipes import DetectorAugmentation, DetectorRecipe, DetectorTraining
+from tests.personsearch_core.scene_files import TINY, write_scenes
+
+RECIPE = DetectorRecipe(
+    model=TINY,
+    training=DetectorTraining(batch_size=3),
+    augmentation=DetectorAugmentation(scale_jitter=(0.8, 1.2), brightness=0.2),
+)
+
+
+@pytest.fixture(scope="module")
+def stream(tmp_path_factory: pytest.TempPathFactory) -> TrainingStream:
+    scenes = write_scenes(tmp_path_factory.mktemp("scenes"), 5)
+    return TrainingStream([TrainingEntry(scenes[:3], repeat=1), TrainingEntry(scenes[3:], repeat=1)], 0)
+
+
+def same(one: TrainingBatch, other: TrainingBatch) -> bool:
+    return (
+        torch.equal(one.images, other.images)
+        and torch.equal(one.entries, other.entries)
+        and all(
+            torch.equal(a.boxes, b.boxes) and torch.equal(a.ignore, b.ignore)
+            for a, b in zip(one.targets, other.targets, strict=True)
+        )
+    )
+
+
+@pytest.mark.parametrize("share", [Share(), Share(0, 2), Share(1, 2)])
+def test_batches_decoded_ahead_are_those_of_one_thread(stream: TrainingStream, share: Share) -> None:
+    ahead = list(training_batches(stream, RECIPE, 1, 6, share))
+    assert len(ahead) == 5
+    for number, batch in enumerate(ahead, start=1):
+        assert same(batch, load_batch(stream, RECIPE, number, share))
+
+
+def test_all_threads_decode_also_where_batches_are_small(
+    stream: TrainingStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight threads meet, each in an image of its own: with batches as the unit of work no five would."""
+    meeting = threading.Barrier(8)
+    original = loader._load
+
+    def meet(*args: Any) -> Any:
+        meeting.wait(timeout=20)
+        return original(*args)
+
+    monkeypatch.setattr(loader, "decode_threads", lambda: 8)
+    monkeypatch.setattr(loader, "_load", meet)
+    # 24 images: three full meetings.
+    assert len(list(training_batches(stream, RECIPE, 0, 8))) == 8
+
+
+def test_ending_early_leaves_no_thread(stream: TrainingStream) -> None:
+    before = threading.active_count()
+    batches = training_batches(stream, RECIPE, 0, 50)
+    next(batches)
+    batches.close()
+    assert threading.active_count() == before
