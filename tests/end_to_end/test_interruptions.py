@@ -17,7 +17,7 @@ from tests.end_to_end.tiny import tiny_settings, write_tiny_config
 
 TRAININGS = {"detector": "detector.safetensors", "reid": "branch.safetensors"}
 # Long enough for a kill to fall inside.
-LONGER = {"detector": ["detector.training.steps=40"], "reid": ["reid.phases.0.epochs=30"]}
+LONGER = ("detector.training.steps=40", "reid.phases.0.epochs=30")
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 240) -> None:
@@ -33,18 +33,30 @@ def checkpoints(store: Path, kind: str) -> list[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", sorted(TRAININGS))
 @pytest.mark.usefixtures("prefect_api")
-def test_kill_9_during_a_training_changes_no_byte(tmp_path: Path, tiny_data: Path, kind: str) -> None:
+def test_kill_9_during_the_trainings_changes_no_byte(tmp_path: Path, tiny_data: Path) -> None:
     config = write_tiny_config(tmp_path, tiny_data)
-    changes = [word for change in LONGER[kind] for word in ("--set", change)]
-    wanted = ["run", config, *changes, "--until", kind]
-    undisturbed = personsearch(*wanted, "--store", tmp_path / "calm", json_to=tmp_path / "calm.json")
+    words = ["run", config, *(word for change in LONGER for word in ("--set", change)), "--until", "reid"]
+    undisturbed = personsearch(*words, "--store", tmp_path / "calm", json_to=tmp_path / "calm.json")
     assert undisturbed.status == 0, undisturbed.stderr
 
     store = tmp_path / "store"
-    with (tmp_path / "log").open("wb") as log:
-        run = subprocess.Popen(command(*wanted), cwd=PROJECT, stdout=log, stderr=log)
+    for kind in TRAININGS:
+        kill_while_making(kind, words, store, tmp_path / "log")
+        plan = personsearch("plan", *words[1:], json_to=tmp_path / "plan.json")
+        assert plan.states[kind] == "resumes"
+    again = personsearch(*words, json_to=tmp_path / "again.json")
+    assert again.status == 0, again.stderr
+    for kind, name in TRAININGS.items():
+        assert (again.path(kind) / name).read_bytes() == (undisturbed.path(kind) / name).read_bytes()
+        assert not (store / ".work" / kind).exists() or not list((store / ".work" / kind).iterdir())
+    shutil.rmtree(store)
+
+
+def kill_while_making(kind: str, words: list[object], store: Path, log_path: Path) -> None:
+    """Run until the training has a checkpoint, and kill -9."""
+    with log_path.open("wb") as log:
+        run = subprocess.Popen(command(*words), cwd=PROJECT, stdout=log, stderr=log)
         wait_for(lambda: len(checkpoints(store, kind)) > 0, run)
         started = psutil.Process(run.pid).children(recursive=True)
         assert started, "a stage is made in a process of its own"
@@ -53,15 +65,6 @@ def test_kill_9_during_a_training_changes_no_byte(tmp_path: Path, tiny_data: Pat
     _, outlived = psutil.wait_procs(started, timeout=20)
     assert not outlived, "a process of the run outlived it"
     assert not list((store / kind).glob("*")), "nothing half-made is visible"
-
-    plan = personsearch("plan", *wanted[1:], json_to=tmp_path / "plan.json")
-    assert plan.states[kind] == "resumes"
-    again = personsearch(*wanted, json_to=tmp_path / "again.json")
-    assert again.status == 0, again.stderr
-    name = TRAININGS[kind]
-    assert (again.path(kind) / name).read_bytes() == (undisturbed.path(kind) / name).read_bytes()
-    assert not (store / ".work" / kind).exists() or not list((store / ".work" / kind).iterdir())
-    shutil.rmtree(store)
 
 
 def test_the_longer_settings_are_those_of_the_tiny_config() -> None:

@@ -83,7 +83,7 @@ def tiny_settings(data: Path | str, store: str) -> dict[str, Any]:
             "score_threshold": 0.0,
         },
         "report": {"scenes": 1, "queries": 2},
-        "run": {"device": "cpu", "threads": 1, "checkpoint_seconds": 0.05},
+        "run": {"device": "cpu", "threads": 1, "checkpoint_seconds": 0.5},
     }
 
 
