@@ -5,6 +5,7 @@
 <root>/.locks/<kind>/<key>                    kernel locks of running writers
 <root>/.trust/<kind>/<key>.json               the stat of every file at its last verification
 <root>/.damaged/<kind>-<key>-<n>/             what failed verification, set aside
+<root>/.replaced/<kind>-<key>/                what is being replaced, until its successor is in place
 <root>/.removed/                              what is being deleted
 <root>/.tags/<tag>                            the artifact that a person gave a name
 """
@@ -20,7 +21,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,13 +29,16 @@ from typing import Any
 
 from storage.digests import digest_file
 from storage.errors import StorageError
-from storage.locks import exclusive, is_held
+from storage.locks import exclusive, exclusive_now, is_held
 from storage.manifest import FILE_NAME, FileEntry, Identity, Manifest, read_manifest
 
 log = logging.getLogger(__name__)
 
 _TEMPORARY = "manifest.tmp"
 _STRANGER = "its manifest is that of another artifact"
+_HALF_REPLACED = "it is out of sight while it is replaced"
+_LOOKS = 50
+_PAUSE_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,14 @@ class Artifact:
     @property
     def content_digest(self) -> str:
         return self.manifest.content_digest
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a look at a key finds: its artifact, or what is wrong with it, or (both None) nothing."""
+
+    artifact: Artifact | None = None
+    problem: str | None = None
 
 
 @dataclass
@@ -82,13 +94,15 @@ class WorkArea:
         `scratch` names files and folders of the work area, relative to it, that only a resume needs: they are
         no part of the artifact, and are removed when it is there. A kill before that costs disk, not work.
         """
-        files = {}
+        files, verified = {}, {}
         aside = [self.path / name for name in scratch]
         for path in _files_under(self.path):
             if any(path.is_relative_to(each) for each in aside):
                 continue
-            entry = FileEntry(size=path.stat().st_size, sha256=digest_file(path))
-            files[path.relative_to(self.path).as_posix()] = entry
+            name = path.relative_to(self.path).as_posix()
+            stat = path.stat()
+            files[name] = FileEntry(size=stat.st_size, sha256=digest_file(path))
+            verified[name] = _stat_key(stat)
         manifest = Manifest(
             identity=self.identity,
             key=self.identity.key,
@@ -101,7 +115,7 @@ class WorkArea:
             seconds=round(time.monotonic() - self.started, 3),
             peak_memory_bytes=_peak_memory_bytes(),
         )
-        self.made = self.store.publish(self.path, manifest, replace=self.again)
+        self.made = self.store.publish(self.path, manifest, replace=self.again, verified=verified)
         _remove_from(self.made.path, scratch)
         return self.made
 
@@ -120,10 +134,11 @@ class LocalStore:
         return self.root.is_dir()
 
     def path_of(self, kind: str, key: str) -> Path:
-        return self.root / kind / key
+        """Where an artifact lies. Raises StorageError when `kind` or `key` is not one plain name."""
+        return self.root / _plain(kind) / _plain(key)
 
     def work_path_of(self, kind: str, key: str) -> Path:
-        return self.root / ".work" / kind / key
+        return self.root / ".work" / _plain(kind) / _plain(key)
 
     @property
     def removed_path(self) -> Path:
@@ -132,8 +147,15 @@ class LocalStore:
 
     @property
     def leftover_paths(self) -> tuple[Path, ...]:
-        """Folders whose content is nobody's: set aside, replaced, or half deleted."""
-        return self.root / ".damaged", self.root / ".replaced", self.removed_path
+        """Folders whose content is nobody's: set aside, or half deleted."""
+        return self.root / ".damaged", self.removed_path
+
+    def replaced(self) -> Iterator[tuple[str, str, Path]]:
+        """(kind, key, folder) of what was replaced and is not deleted yet, or waits for its successor."""
+        for name in sorted(_visible_names(self.root / ".replaced")):
+            kind, _, key = name.rpartition("-")
+            if kind and key:
+                yield kind, key, self.root / ".replaced" / name
 
     @property
     def tags_path(self) -> Path:
@@ -141,32 +163,85 @@ class LocalStore:
         return self.root / ".tags"
 
     def log_path_of(self, kind: str, key: str) -> Path:
-        return self.root / ".logs" / kind / f"{key}.log"
+        return self.root / ".logs" / _plain(kind) / f"{_plain(key)}.log"
 
     def find(self, kind: str, key: str) -> Artifact | None:
         """The artifact, when it exists and can be trusted; what is damaged is set aside and named in the log.
 
         A file whose stat equals that of its last verification is trusted; any other is digested again.
+        Nothing is set aside that a process is making again now: it is not there, until that process ends.
         """
+        stamp, found = self._inspect(kind, key)
+        if found.problem is None:
+            return found.artifact
+        with exclusive_now(self._lock_path(kind, key)) as alone:
+            if alone:
+                return self._find_alone(kind, key, found if self._stamp(kind, key) == stamp else None)
+        log.warning("artifact %s/%s is being made again; what is there: %s", kind, key, found.problem)
+        return None
+
+    def inspect(self, kind: str, key: str) -> Inspection:
+        """As `find`, but what is damaged stays where it is, and is said."""
+        return self._inspect(kind, key)[1]
+
+    def _inspect(self, kind: str, key: str) -> tuple[object, Inspection]:
+        """Look until what is wrong is no writer's doing, which takes a moment between two renames.
+
+        Returns the stamp from before the look, too.
+        """
+        stamp, found = self._stamp(kind, key), self._look(kind, key)
+        for _ in range(_LOOKS):
+            if found.problem is None:
+                break
+            held = self.holder(kind, key) is not None
+            now = self._stamp(kind, key)
+            if now != stamp:
+                stamp, found = now, self._look(kind, key)
+            elif not held:
+                break
+            else:
+                time.sleep(_PAUSE_SECONDS)
+        return stamp, found
+
+    def _stamp(self, kind: str, key: str) -> object:
+        """Another one when a process has moved the artifact or put another in its place."""
+        path = self.path_of(kind, key)
+        with contextlib.suppress(FileNotFoundError):
+            inode = path.stat().st_ino
+            try:
+                return inode, (path / FILE_NAME).read_bytes()
+            except FileNotFoundError:
+                return inode, None
+        return None
+
+    def _find_alone(self, kind: str, key: str, seen: Inspection | None = None) -> Artifact | None:
+        """As `find`, for the holder of the key's lock: what it looks at, nobody else moves.
+
+        `seen` is what an earlier look found, if that still holds.
+        """
+        found = seen or self._look(kind, key)
+        if found.problem == _HALF_REPLACED:
+            self._replaced_path(kind, key).rename(self.path_of(kind, key))
+            found = self._look(kind, key)
+        if found.problem is not None:
+            with contextlib.suppress(FileNotFoundError):
+                self._move_aside(kind, key, found.problem)
+        return found.artifact
+
+    def _look(self, kind: str, key: str) -> Inspection:
         path = self.path_of(kind, key)
         try:
             manifest = read_manifest(path / FILE_NAME)
         except FileNotFoundError:
             if path.is_dir():
-                self.set_aside(kind, key, "it has no manifest")
-            return None
+                return Inspection(problem="it has no manifest")
+            return Inspection(problem=_HALF_REPLACED if self._replaced_path(kind, key).is_dir() else None)
         except StorageError as error:
-            self.set_aside(kind, key, str(error))
-            return None
-        problems = (
-            self._check(path, manifest, trust_stat=True)
-            if (manifest.kind, manifest.key) == (kind, key)
-            else [_STRANGER]
-        )
-        if problems:
-            self.set_aside(kind, key, "; ".join(problems))
-            return None
-        return Artifact(path, manifest)
+            return Inspection(problem=str(error))
+        if (manifest.kind, manifest.key) != (kind, key):
+            return Inspection(problem=_STRANGER)
+        problems = self._check(path, manifest, trust_stat=True)
+        return Inspection(problem="; ".join(problems)) if problems else Inspection(Artifact(path, manifest))
 
     def peek(self, kind: str, key: str) -> Artifact | None:
         """As `find`, but by the manifest alone: no file is looked at, nothing is moved. For listings."""
@@ -182,17 +257,17 @@ class LocalStore:
 
     def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
         """(kind, key) of every finished artifact, in order."""
-        kinds = [kind] if kind else sorted(_visible_names(self.root))
+        kinds = [_plain(kind)] if kind else sorted(_visible_names(self.root))
         for each in kinds:
             for key in sorted(_visible_names(self.root / each)):
                 if (self.root / each / key / FILE_NAME).is_file():
                     yield each, key
 
-    def manifests(self, kind: str | None = None) -> Iterator[bytes]:
-        """The manifest of every finished artifact as it is stored, unchecked; for listings."""
+    def manifests(self, kind: str | None = None) -> Iterator[tuple[str, str, bytes]]:
+        """(kind, key, manifest as it is stored, unchecked) of every finished artifact; for listings."""
         for each, key in self.keys(kind):
             with contextlib.suppress(FileNotFoundError):
-                yield (self.path_of(each, key) / FILE_NAME).read_bytes()
+                yield each, key, (self.path_of(each, key) / FILE_NAME).read_bytes()
 
     @contextmanager
     def making(self, identity: Identity, *, again: bool = False) -> Iterator[WorkArea]:
@@ -204,11 +279,15 @@ class LocalStore:
         kind, key = identity.kind, identity.key
         with exclusive(self._lock_path(kind, key), what=f"{kind}/{key}"):
             path = self.work_path_of(kind, key)
-            made = None if again else self.find(kind, key)
+            made = None if again else self._find_alone(kind, key)
             if made is None:
                 path.mkdir(parents=True, exist_ok=True)
                 _drop_manifest(path)
             yield WorkArea(self, identity, path, made, again)
+
+    def making_now(self, kind: str, key: str) -> AbstractContextManager[bool]:
+        """The lock of `making` without waiting for it: False when another process holds it."""
+        return exclusive_now(self._lock_path(kind, key))
 
     def holder(self, kind: str, key: str) -> int | None:
         """The process that is making this artifact now, if any."""
@@ -236,11 +315,18 @@ class LocalStore:
         )
 
     def set_aside(self, kind: str, key: str, why: str) -> Path:
-        """Move an artifact out of sight, to be looked at by a person; whoever needs it makes it again."""
+        """Move an artifact out of sight, to be looked at by a person; whoever needs it makes it again.
+
+        Raises FileNotFoundError when there is none. Waits for a process that is making it.
+        """
+        with exclusive(self._lock_path(kind, key), what=f"{kind}/{key}"):
+            return self._move_aside(kind, key, why)
+
+    def _move_aside(self, kind: str, key: str, why: str) -> Path:
         target = _free_path(self.root / ".damaged", kind, key)
         target.parent.mkdir(parents=True, exist_ok=True)
-        log.warning("artifact %s/%s is set aside as %s: %s", kind, key, target, why)
         self.path_of(kind, key).rename(target)
+        log.warning("artifact %s/%s is set aside as %s: %s", kind, key, target, why)
         self._trust_path(kind, key).unlink(missing_ok=True)
         return target
 
@@ -268,34 +354,52 @@ class LocalStore:
         away.parent.mkdir(parents=True, exist_ok=True)
         self.path_of(kind, key).rename(away)
         self._trust_path(kind, key).unlink(missing_ok=True)
-        shutil.rmtree(away)
+        remove_tree(away)
 
-    def publish(self, work: Path, manifest: Manifest, *, replace: bool = False) -> Artifact:
+    def discard(self, folder: Path) -> None:
+        """Delete a work area or what was replaced, by one rename first; the caller holds the key's lock."""
+        away = _free_path(self.removed_path, folder.parent.name, folder.name)
+        away.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(away)
+            remove_tree(away)
+
+    def publish(
+        self,
+        work: Path,
+        manifest: Manifest,
+        *,
+        replace: bool = False,
+        verified: Mapping[str, list[int]] | None = None,
+    ) -> Artifact:
         """Make a work area an artifact: files and manifest flushed to the disk, then one rename.
 
         The caller holds the lock of `making`, and the files in `work` are those of the manifest. `replace`
         says that the key may have an artifact, which makes a difference where no lock reaches all writers.
+        `verified` is the `stat_keys` of the files from before they were digested: what changes after that is
+        digested again. Without it, that of now.
         """
+        verified = verified or stat_keys(work, manifest)
         for name in manifest.files:
             _flush(work / name)
         _write_flushed(work / FILE_NAME, manifest.to_json())
-        for directory in {path.parent for path in _files_under(work)} | {work}:
+        for directory in (path for path in (*work.rglob("*"), work) if path.is_dir()):
             _flush(directory)
         target = self.path_of(manifest.kind, manifest.key)
         target.parent.mkdir(parents=True, exist_ok=True)
         replaced = self._move_away(target)
         work.rename(target)
         _flush(target.parent)
-        self._write_trust(target, manifest)
+        self._write_trust(manifest.kind, manifest.key, verified)
         if replaced is not None:
-            shutil.rmtree(replaced)
+            remove_tree(replaced)
         return Artifact(target, manifest)
 
     def _move_away(self, target: Path) -> Path | None:
         """Where an artifact that is being replaced waits until its successor is in place."""
         if not target.exists():
             return None
-        away = self.root / ".replaced" / f"{target.parent.name}-{target.name}"
+        away = self._replaced_path(target.parent.name, target.name)
         if away.exists():
             shutil.rmtree(away)
         away.parent.mkdir(parents=True, exist_ok=True)
@@ -304,22 +408,22 @@ class LocalStore:
 
     def _check(self, path: Path, manifest: Manifest, *, trust_stat: bool) -> list[str]:
         trusted = self._read_trust(manifest) if trust_stat else {}
-        problems, unknown = [], False
+        problems, verified = [], {}
         for name, entry in manifest.files.items():
             try:
                 stat = (path / name).stat()
+                # Trusted is the stat from before the digest: a file that changes meanwhile has another.
+                verified[name] = _stat_key(stat)
+                if trusted.get(name) == verified[name]:
+                    continue
+                if stat.st_size != entry.size:
+                    problems.append(f"{name} has {stat.st_size} bytes, not {entry.size}")
+                elif digest_file(path / name) != entry.sha256:
+                    problems.append(f"{name} does not hold to its digest")
             except FileNotFoundError:
                 problems.append(f"{name} is missing")
-                continue
-            if trusted.get(name) == _stat_key(stat):
-                continue
-            unknown = True
-            if stat.st_size != entry.size:
-                problems.append(f"{name} has {stat.st_size} bytes, not {entry.size}")
-            elif digest_file(path / name) != entry.sha256:
-                problems.append(f"{name} does not hold to its digest")
-        if unknown and not problems:
-            self._write_trust(path, manifest)
+        if verified != trusted and not problems:
+            self._write_trust(manifest.kind, manifest.key, verified)
         return problems
 
     def _read_trust(self, manifest: Manifest) -> dict[str, list[int]]:
@@ -329,23 +433,56 @@ class LocalStore:
             return {}
         return trust if isinstance(trust, dict) else {}
 
-    def _write_trust(self, path: Path, manifest: Manifest) -> None:
+    def _write_trust(self, kind: str, key: str, verified: Mapping[str, list[int]]) -> None:
         """Remember the stat of verified files; in a read-only store they are verified again next time."""
-        trust = {name: _stat_key((path / name).stat()) for name in manifest.files}
-        target = self._trust_path(manifest.kind, manifest.key)
+        target = self._trust_path(kind, key)
         temporary = target.with_suffix(f".{os.getpid()}.tmp")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(trust))
+            temporary.write_text(json.dumps(verified))
             temporary.replace(target)
         except OSError as error:
-            log.info("the verification of %s is not remembered: %s", path, error)
+            log.info("the verification of %s/%s is not remembered: %s", kind, key, error)
 
     def _trust_path(self, kind: str, key: str) -> Path:
-        return self.root / ".trust" / kind / f"{key}.json"
+        return self.root / ".trust" / _plain(kind) / f"{_plain(key)}.json"
 
     def _lock_path(self, kind: str, key: str) -> Path:
-        return self.root / ".locks" / kind / key
+        return self.root / ".locks" / _plain(kind) / _plain(key)
+
+    def _replaced_path(self, kind: str, key: str) -> Path:
+        return self.root / ".replaced" / f"{_plain(kind)}-{_plain(key)}"
+
+
+def stat_keys(folder: Path, manifest: Manifest) -> dict[str, list[int]]:
+    """The stat of every file of a manifest, as the store remembers what it verified."""
+    return {name: _stat_key((folder / name).stat()) for name in manifest.files}
+
+
+def remove_tree(folder: Path) -> None:
+    """Delete a folder; what another process deletes meanwhile is no error."""
+
+    def is_gone(function: object, path: str, failure: tuple[Any, BaseException, Any]) -> None:
+        if not isinstance(failure[1], FileNotFoundError):
+            raise failure[1]
+
+    shutil.rmtree(folder, onerror=is_gone)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files in a folder; what is deleted meanwhile does not count."""
+    total = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
+
+
+def _plain(name: str) -> str:
+    """A kind or a key as it may be joined to the root: listings and tags come from other people, too."""
+    if not name or name.startswith(".") or "/" in name or "\0" in name:
+        raise StorageError(f"{name!r} cannot be the kind or the key of an artifact")
+    return name
 
 
 def _stat_key(stat: os.stat_result) -> list[int]:
@@ -402,5 +539,7 @@ def _write_flushed(path: Path, text: str) -> None:
 
 
 def _peak_memory_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Of this process or of the largest of its children that have ended, whichever is larger."""
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    peak = max(resource.getrusage(each).ru_maxrss for each in who)
     return peak if sys.platform == "darwin" else peak * 1024

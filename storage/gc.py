@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.artifacts import LocalStore
+from storage.artifacts import LocalStore, remove_tree, size_of
 from storage.listing import Entry, list_entries, with_sources
 from storage.tags import tags
 
@@ -22,6 +23,8 @@ class Folder:
     name: str
     path: Path
     size: int
+    maker_of: str | None = None
+    """The artifact, `kind/key`, whose maker may need it."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def find_garbage(store: LocalStore, keep: Iterable[str]) -> Garbage:
         entry for entry in entries if entry.name not in kept and store.holder(entry.kind, entry.key) is None
     ]
     work_areas = [
-        _folder(f"{kind}/{key}", store.work_path_of(kind, key))
+        _folder(f"{kind}/{key}", store.work_path_of(kind, key), f"{kind}/{key}")
         for kind, key in store.work_areas()
         if f"{kind}/{key}" not in wanted and store.holder(kind, key) is None
     ]
@@ -62,19 +65,41 @@ def find_garbage(store: LocalStore, keep: Iterable[str]) -> Garbage:
         if folder.is_dir()
         for path in sorted(folder.iterdir())
     ]
+    aside += [
+        _folder(path.relative_to(store.root).as_posix(), path, f"{kind}/{key}")
+        for kind, key, path in store.replaced()
+        if store.path_of(kind, key).is_dir()
+    ]
     return Garbage(tuple(garbage), tuple(work_areas), tuple(aside), len(entries) - len(garbage))
 
 
 def collect(store: LocalStore, garbage: Garbage) -> None:
-    """Delete it, followers before what they were made from; interrupted, the rest is garbage as before."""
+    """Delete it, followers before what they were made from; interrupted, the rest is garbage as before.
+
+    What a process has begun to make since stays; what another has deleted since is no error.
+    """
     for entry in reversed(_sources_first(garbage.artifacts)):
-        if store.holder(entry.kind, entry.key) is not None:
-            log.info("%s stays: a process has begun to make it again", entry.name)
-            continue
-        store.remove(entry.kind, entry.key)
-        store.log_path_of(entry.kind, entry.key).unlink(missing_ok=True)
+        with _unless_made(store, entry.name) as alone:
+            if alone:
+                with contextlib.suppress(FileNotFoundError):
+                    store.remove(entry.kind, entry.key)
+                store.log_path_of(entry.kind, entry.key).unlink(missing_ok=True)
     for folder in (*garbage.work_areas, *garbage.set_aside):
-        shutil.rmtree(folder.path)
+        if folder.maker_of is None:
+            remove_tree(folder.path)
+            continue
+        with _unless_made(store, folder.maker_of) as alone:
+            if alone:
+                store.discard(folder.path)
+
+
+@contextmanager
+def _unless_made(store: LocalStore, name: str) -> Iterator[bool]:
+    """Whether nobody makes the artifact `kind/key`, and then nobody can while this holds."""
+    with store.making_now(*name.split("/")) as alone:
+        if not alone:
+            log.warning("%s stays: a process has begun to make it", name)
+        yield alone
 
 
 def _sources_first(entries: tuple[Entry, ...]) -> list[Entry]:
@@ -94,5 +119,5 @@ def _sources_first(entries: tuple[Entry, ...]) -> list[Entry]:
     return list(ordered.values())
 
 
-def _folder(name: str, path: Path) -> Folder:
-    return Folder(name, path, sum(file.stat().st_size for file in path.rglob("*") if file.is_file()))
+def _folder(name: str, path: Path, maker_of: str | None = None) -> Folder:
+    return Folder(name, path, size_of(path), maker_of)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ import orjson
 
 from storage.artifacts import LocalStore
 from storage.errors import StorageError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,11 @@ class Entry:
 
 
 def list_entries(store: LocalStore, kind: str | None = None) -> list[Entry]:
-    """Every finished artifact, by kind and age; one whose manifest cannot be read is left out."""
-    entries = [entry for raw in store.manifests(kind) if (entry := _parse(raw)) is not None]
+    """Every finished artifact, by kind and age; one whose manifest cannot be read is left out.
+
+    So is, with a warning, one whose manifest names another artifact than the folder that it lies in.
+    """
+    entries = [entry for found in store.manifests(kind) if (entry := _parse(*found)) is not None]
     return sorted(entries, key=lambda entry: (entry.kind, entry.created, entry.key))
 
 
@@ -76,12 +82,16 @@ def _reach(edges: Mapping[str, tuple[str, ...]], roots: Iterable[str]) -> set[st
     return reached
 
 
-def _parse(raw: bytes) -> Entry | None:
+def _parse(kind: str, key: str, raw: bytes) -> Entry | None:
     try:
         body = orjson.loads(raw)
+        named = body["identity"]["kind"], body["key"]
+        if named != (kind, key):
+            log.warning("%s/%s is left out: its manifest is that of %s/%s", kind, key, *named)
+            return None
         return Entry(
-            kind=body["identity"]["kind"],
-            key=body["key"],
+            kind=kind,
+            key=key,
             created=body["created"],
             seconds=body["seconds"],
             size=sum(file["size"] for file in body["files"].values()) + len(raw),

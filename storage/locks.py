@@ -5,11 +5,15 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 log = logging.getLogger(__name__)
+
+_TRIES = 3
+_PAUSE_SECONDS = 0.005
 
 
 @contextmanager
@@ -26,6 +30,19 @@ def exclusive(path: Path, *, what: str) -> Iterator[None]:
         # Unlinking while held is safe because _acquire compares inodes after it got the lock.
         path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+@contextmanager
+def exclusive_now(path: Path) -> Iterator[bool]:
+    """As `exclusive`, without waiting: yields False when another holds the lock."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = _try(path)
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
 
 
 def is_held(path: Path) -> int | None:
@@ -57,6 +74,25 @@ def _acquire(path: Path, what: str) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _try(path: Path) -> int | None:
+    """The descriptor of a lock that is free; a probe by `is_held` passes for a holder for an instant."""
+    for _ in range(_TRIES):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_same_file(descriptor, path):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+                return descriptor
+        except BlockingIOError:
+            time.sleep(_PAUSE_SECONDS)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+    return None
 
 
 def _flock(descriptor: int, what: str) -> None:

@@ -66,6 +66,7 @@ class Manifest(BaseModel):
     created: str
     seconds: float
     peak_memory_bytes: int | None = None
+    """Of the process that made it or of the largest of its children, whichever is larger."""
 
     @property
     def kind(self) -> str:

@@ -16,11 +16,11 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from storage.artifacts import Artifact, LocalStore
+from storage.artifacts import Artifact, Inspection, LocalStore
 from storage.digests import digest_json
 from storage.errors import StorageError
 from storage.locks import exclusive
@@ -30,6 +30,10 @@ from storage.urls import filesystem
 log = logging.getLogger(__name__)
 
 _BLOCK = 1 << 20
+
+
+class _DamagedPart(StorageError):
+    """A file of an artifact that is missing or does not hold to its digest."""
 
 
 @contextmanager
@@ -71,11 +75,48 @@ class RemoteStore(LocalStore):
 
     def find(self, kind: str, key: str) -> Artifact | None:
         """The artifact, fetched to this machine; every byte of it is digested once on its way."""
-        manifest = self._manifest(kind, key)
-        if manifest is None:
-            return None
+        self._check_names(kind, key)
         with exclusive(self.root / ".locks" / "fetching" / f"{kind}-{key}", what=f"a copy of {kind}/{key}"):
-            return self._kept(manifest) or self._fetch(manifest)
+            raw = self._read(self._key_path(kind, key, FILE_NAME))
+            while raw is not None:
+                artifact, problem = self._bring(kind, key, raw)
+                seen, raw = raw, self._read(self._key_path(kind, key, FILE_NAME))
+                if artifact is not None:
+                    return artifact
+                if raw == seen:
+                    self.set_aside(kind, key, problem)
+                    return None
+                # Another machine has replaced it meanwhile.
+            self._forget(kind, key)
+            return None
+
+    @_reaching()
+    def inspect(self, kind: str, key: str) -> Inspection:
+        """Whether the artifact is there with every file in its size; nothing is fetched.
+
+        The artifact's path is where `find` will have it.
+        """
+        raw = self._read(self._key_path(kind, key, FILE_NAME))
+        if raw is None:
+            return Inspection()
+        try:
+            manifest = self._parsed(kind, key, raw)
+        except StorageError as error:
+            return Inspection(problem=str(error))
+        there = self.system.find(self._key_path(kind, key), detail=True)
+        problems = []
+        for name, entry in manifest.files.items():
+            part = there.get(self._part_path(manifest, name))
+            if part is None:
+                problems.append(f"{name} is missing")
+            elif part["size"] != entry.size:
+                problems.append(f"{name} has {part['size']} bytes, not {entry.size}")
+        if problems:
+            return Inspection(problem="; ".join(problems))
+        return Inspection(Artifact(self.path_of(kind, key), manifest))
+
+    def _find_alone(self, kind: str, key: str, seen: Inspection | None = None) -> Artifact | None:
+        return self.find(kind, key)
 
     def peek(self, kind: str, key: str) -> Artifact | None:
         raw = self._read(self._key_path(kind, key, FILE_NAME))
@@ -93,15 +134,14 @@ class RemoteStore(LocalStore):
     def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
         for path in self._manifest_paths(kind):
             if self.system.exists(path):
-                each, key, _ = path.rsplit("/", 3)[-3:]
-                yield each, key
+                yield _names(path)
 
-    def manifests(self, kind: str | None = None) -> Iterator[bytes]:
+    def manifests(self, kind: str | None = None) -> Iterator[tuple[str, str, bytes]]:
         paths = self._manifest_paths(kind)
         found = self.system.cat(paths, on_error="return") if paths else {}
         for path in paths:
             if isinstance(found[path], bytes):
-                yield found[path]
+                yield *_names(path), found[path]
             elif not isinstance(found[path], FileNotFoundError):
                 raise found[path]
 
@@ -148,7 +188,14 @@ class RemoteStore(LocalStore):
         return super().reopen(kind, key)
 
     @_reaching()
-    def publish(self, work: Path, manifest: Manifest, *, replace: bool = False) -> Artifact:
+    def publish(
+        self,
+        work: Path,
+        manifest: Manifest,
+        *,
+        replace: bool = False,
+        verified: Mapping[str, list[int]] | None = None,
+    ) -> Artifact:
         """Upload the files, then put the manifest where there is none yet."""
         kind, key = manifest.kind, manifest.key
         missing = [
@@ -170,21 +217,23 @@ class RemoteStore(LocalStore):
             if found is None:
                 raise StorageError(f"{self.url}/{kind}/{key} was made elsewhere, but is gone again") from None
             return found
-        return super().publish(work, manifest, replace=replace)
+        return super().publish(work, manifest, replace=replace, verified=verified)
 
-    def _manifest(self, kind: str, key: str) -> Manifest | None:
-        raw = self._read(self._key_path(kind, key, FILE_NAME))
-        if raw is None:
-            self._forget(kind, key)
-            return None
+    def _bring(self, kind: str, key: str, raw: bytes) -> tuple[Artifact | None, str]:
+        """The artifact of this manifest on this machine, or what is wrong with it."""
         try:
-            manifest = parse_manifest(raw, f"{self.url}/{kind}/{key}/{FILE_NAME}")
+            manifest = self._parsed(kind, key, raw)
         except StorageError as error:
-            self.set_aside(kind, key, str(error))
-            return None
+            return None, str(error)
+        try:
+            return self._kept(manifest) or self._fetch(manifest), ""
+        except _DamagedPart as error:
+            return None, str(error)
+
+    def _parsed(self, kind: str, key: str, raw: bytes) -> Manifest:
+        manifest = parse_manifest(raw, f"{self.url}/{kind}/{key}/{FILE_NAME}")
         if (manifest.kind, manifest.key) != (kind, key):
-            self.set_aside(kind, key, "its manifest is that of another artifact")
-            return None
+            raise StorageError("its manifest is that of another artifact")
         return manifest
 
     def _kept(self, manifest: Manifest) -> Artifact | None:
@@ -193,7 +242,7 @@ class RemoteStore(LocalStore):
         return kept if kept is not None and kept.manifest == manifest else None
 
     @_reaching()
-    def _fetch(self, manifest: Manifest) -> Artifact | None:
+    def _fetch(self, manifest: Manifest) -> Artifact:
         kind, key = manifest.kind, manifest.key
         folder = self.root / ".fetching" / f"{kind}-{key}"
         if folder.exists():
@@ -204,8 +253,7 @@ class RemoteStore(LocalStore):
             except FileNotFoundError:
                 whole = False
             if not whole:
-                self.set_aside(kind, key, f"{name} is missing or does not hold to its digest")
-                return None
+                raise _DamagedPart(f"{name} is missing or does not hold to its digest")
         folder.mkdir(parents=True, exist_ok=True)
         return super().publish(folder, manifest)
 
@@ -255,11 +303,22 @@ class RemoteStore(LocalStore):
         return sorted(name for name in names if not name.rpartition("/")[2].startswith("."))
 
     def _key_path(self, kind: str, key: str, *more: str) -> str:
+        self._check_names(kind, key)
         return "/".join((self.prefix, kind, key, *more))
+
+    def _check_names(self, kind: str, key: str) -> None:
+        """Raise StorageError for what `path_of` refuses."""
+        self.path_of(kind, key)
 
     def _part_path(self, manifest: Manifest, name: str) -> str:
         files = {each: entry.sha256 for each, entry in manifest.files.items()}
         return self._key_path(manifest.kind, manifest.key, digest_json(files)[:16], name)
+
+
+def _names(manifest_path: str) -> tuple[str, str]:
+    """The kind and the key of the artifact whose manifest lies at this path."""
+    kind, key = manifest_path.split("/")[-3:-1]
+    return kind, key
 
 
 def cache_folder() -> Path:

@@ -8,13 +8,17 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from storage.artifacts import Artifact, LocalStore
-from storage.manifest import FILE_NAME, Identity
+from storage import artifacts
+from storage.artifacts import Artifact, Inspection, LocalStore
+from storage.digests import digest_file
+from storage.errors import StorageError
+from storage.manifest import FILE_NAME, Identity, Manifest
 
 IDENTITY = Identity(kind="features", version=1, recipe={"roi": [16, 8]}, inputs={"boxes": "aa"})
 
@@ -123,6 +127,152 @@ def test_a_flip_that_hides_behind_an_equal_stat_is_found_by_verify(tmp_path: Pat
     os.utime(data, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert store.find("features", IDENTITY.key) is not None
     assert store.verify("features", IDENTITY.key) == ["nested/data.bin does not hold to its digest"]
+
+
+def test_a_change_while_it_is_digested_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path)
+    data = make(store).path / "nested" / "data.bin"
+    os.utime(data)
+
+    def digest_and_change(path: Path) -> str:
+        digest = digest_file(path)
+        path.write_bytes(b"rowz")
+        return digest
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, "digest_file", digest_and_change)
+        assert store.find("features", IDENTITY.key) is not None
+    assert store.find("features", IDENTITY.key) is None
+
+
+def test_a_change_between_commit_and_publication_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path)
+
+    def digest_and_change(path: Path) -> str:
+        digest = digest_file(path)
+        path.write_bytes(b"rowz")
+        return digest
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, "digest_file", digest_and_change)
+        make(store)
+    assert store.find("features", IDENTITY.key) is None
+
+
+def test_every_directory_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed = []
+    monkeypatch.setattr(artifacts, "_flush", flushed.append)
+    store = LocalStore(tmp_path)
+    with store.making(IDENTITY) as work:
+        (work.path / "a" / "b").mkdir(parents=True)
+        (work.path / "a" / "b" / "data").write_bytes(b"")
+        work.commit("content")
+    assert {work.path, work.path / "a", work.path / "a" / "b"} <= set(flushed)
+
+
+def test_the_memory_of_children_counts(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", f"bytearray({400 << 20})"], check=True)
+    peak = make(LocalStore(tmp_path)).manifest.peak_memory_bytes
+    assert peak is not None and peak > 400 << 20
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".work", "a/b", "/etc", "a\0b"])
+def test_no_name_leads_out_of_the_root(tmp_path: Path, name: str) -> None:
+    store = LocalStore(tmp_path / "store")
+    for kind, key in ((name, "k"), ("features", name)):
+        for ask in (store.path_of, store.find, store.work_path_of, store.log_path_of, store.holder):
+            with pytest.raises(StorageError, match="cannot be the kind or the key"):
+                ask(kind, key)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_reader_between_the_look_and_the_rename_takes_nothing_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer publishes between the reader's look for the manifest and its look for the folder."""
+    store, read = LocalStore(tmp_path), artifacts.read_manifest
+
+    def read_then_publish(path: Path) -> Manifest:
+        try:
+            return read(path)
+        except FileNotFoundError:
+            with monkeypatch.context() as patch:
+                patch.setattr(artifacts, "read_manifest", read)
+                make(LocalStore(tmp_path))
+            raise
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, "read_manifest", read_then_publish)
+        assert store.find("features", IDENTITY.key) is not None
+    assert not (tmp_path / ".damaged").exists()
+
+
+def test_what_is_damaged_and_made_again_now_is_left_to_its_maker(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    data = make(store).path / "nested" / "data.bin"
+    data.write_bytes(b"rowz")
+    with store.making(IDENTITY, again=True) as work:
+        assert LocalStore(tmp_path).find("features", IDENTITY.key) is None
+        assert data.exists() and not (tmp_path / ".damaged").exists()
+        (work.path / "data.bin").write_bytes(b"rows")
+        work.commit("content")
+    assert store.find("features", IDENTITY.key) is not None
+
+
+def test_a_look_moves_nothing_and_says_what_is_wrong(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    assert store.inspect("features", IDENTITY.key) == Inspection()
+    made = make(store)
+    assert store.inspect("features", IDENTITY.key).artifact == made
+    data = made.path / "nested" / "data.bin"
+    data.write_bytes(b"rowz")
+    assert store.inspect("features", IDENTITY.key).problem == "nested/data.bin does not hold to its digest"
+    assert data.exists() and not (tmp_path / ".damaged").exists()
+
+
+def test_a_kill_between_the_renames_of_a_replacement_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path)
+    made = make(store)
+    rename = Path.rename
+
+    def no_work_area(self: Path, target: Path) -> Path:
+        if ".work" in self.parts:
+            raise OSError("killed here")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="killed here"):
+        patch.setattr(Path, "rename", no_work_area)
+        with store.making(IDENTITY, again=True) as work:
+            work.commit("content")
+    assert not made.path.exists()
+    assert LocalStore(tmp_path).find("features", IDENTITY.key) == made
+
+
+def test_readers_see_it_all_the_time_while_it_is_replaced(tmp_path: Path) -> None:
+    store, stop, seen = LocalStore(tmp_path), threading.Event(), []
+    make(store)
+
+    def read() -> None:
+        while not stop.is_set():
+            seen.append(LocalStore(tmp_path).find("features", IDENTITY.key) is not None)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for turn in range(40):
+        with store.making(IDENTITY, again=True) as work:
+            (work.path / "data.bin").write_bytes(b"x" * (1000 + turn))
+            work.commit("content")
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert all(seen) and len(seen) > 40 and not (tmp_path / ".damaged").exists()
 
 
 def _make_slowly(root: str, started: multiprocessing.synchronize.Event, log: str) -> None:

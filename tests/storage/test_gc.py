@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from storage.gc import collect, find_garbage
 from storage.listing import list_entries, resolve_name, with_followers
 from storage.manifest import Identity
 from storage.tags import remove_tag, set_tag, tags
+from storage.transfer import copy_artifact
 from tests.storage.making import make_artifact, name_of
 
 
@@ -69,6 +71,64 @@ def test_unfinished_work_goes_unless_it_is_asked_for_or_being_made(store: LocalS
     assert find_garbage(store, [f"reid/{identity.key}"]).work_areas == ()
     collect(store, find_garbage(store, []))
     assert list(store.work_areas()) == []
+
+
+def test_work_that_a_run_resumes_meanwhile_stays(store: LocalStore, chain: list[Artifact]) -> None:
+    identity = Identity(kind="reid", version=1, recipe={}, inputs={})
+    with store.making(identity) as work:
+        (work.path / "half").write_bytes(b"1234")
+    garbage = find_garbage(store, [])
+    with store.making(identity) as work, store.making(chain[2].manifest.identity, again=True):
+        collect(store, garbage)
+        assert (work.path / "half").exists() and names(store) == {name_of(chain[2])}
+    collect(store, find_garbage(store, []))
+    assert list(store.work_areas()) == [] and names(store) == set()
+
+
+def test_what_another_collection_deletes_meanwhile_is_no_error(
+    store: LocalStore, chain: list[Artifact]
+) -> None:
+    with store.making(Identity(kind="reid", version=1, recipe={}, inputs={})) as work:
+        (work.path / "half").write_bytes(b"1234")
+    store.set_aside("reid", chain[3].key, "a test")
+    garbage = find_garbage(store, [])
+    collect(store, garbage)
+    collect(store, garbage)
+    assert names(store) == set() and find_garbage(store, []).size == 0
+
+
+def test_what_was_replaced_goes_only_when_its_successor_is_there(
+    store: LocalStore, chain: list[Artifact]
+) -> None:
+    left = store.root / ".replaced" / f"reid-{chain[3].key}"
+    left.mkdir(parents=True)
+    (left / "old").write_bytes(b"12")
+    keep = [name_of(each) for each in chain]
+    garbage = find_garbage(store, keep)
+    with store.making(chain[3].manifest.identity, again=True):
+        collect(store, garbage)
+        assert left.exists()
+    collect(store, garbage)
+    assert not left.exists()
+    store.path_of("reid", chain[3].key).rename(left)
+    assert find_garbage(store, keep).set_aside == ()
+    assert store.find("reid", chain[3].key) == chain[3]
+
+
+def test_a_manifest_that_names_another_folder_is_left_out(
+    store: LocalStore, chain: list[Artifact], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "precious").mkdir()
+    manifest = chain[3].path / "manifest.json"
+    body = json.loads(manifest.read_text())
+    body["identity"]["kind"], body["key"] = "..", "precious"
+    manifest.write_text(json.dumps(body))
+    assert names(store) == {name_of(each) for each in chain[:3]}
+    assert "its manifest is that of ../precious" in caplog.text
+    collect(store, find_garbage(store, []))
+    with pytest.raises(StorageError, match="cannot be the kind or the key"):
+        copy_artifact(store, LocalStore(tmp_path / "other"), "../precious")
+    assert (tmp_path / "precious").exists()
 
 
 def test_what_is_being_made_again_is_no_garbage(store: LocalStore, chain: list[Artifact]) -> None:
