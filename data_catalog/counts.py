@@ -16,10 +16,10 @@ COUNTED = ("images", "boxes", "boxes_with_id", "ids", "ignored", "rejects", "que
 """`ids` are identities of people who are not ignore regions; `boxes` includes `ignored`."""
 
 
-def count_rows(directory: Path, split_of_source: Mapping[str, str]) -> dict[str, int]:
+def count_rows(directory: Path, split_of_unit: Mapping[str, str]) -> dict[str, int]:
     """Counts by name: `boxes` for the whole root, `train.boxes` for a split.
 
-    A reject belongs to the split of its image or else of its source file, a gallery row to that of its query.
+    A reject belongs to the split of its image or else of its unit, a gallery row to that of its query.
     """
     images = _table(directory, "images", ["image_id", "split"])
     split_of_image = dict(zip(images["image_id"].to_pylist(), images["split"].to_pylist(), strict=True))
@@ -27,9 +27,7 @@ def count_rows(directory: Path, split_of_source: Mapping[str, str]) -> dict[str,
     for split, number in Counter(split_of_image.values()).items():
         counts[split, "images"] += number
     _count_boxes(directory, counts)
-    for row in _table(directory, "rejects", ["image_id", "source_file"]).to_pylist():
-        split = split_of_image.get(row["image_id"]) or split_of_source.get(row["source_file"])
-        counts[split or "", "rejects"] += 1
+    _count_rejects(directory, images, split_of_unit, counts)
     split_of_query: dict[tuple[str, str], str] = {}
     for row in _table(directory, "queries", ["protocol", "query_id", "image_id"]).to_pylist():
         split_of_query[row["protocol"], row["query_id"]] = split_of_image[row["image_id"]]
@@ -74,6 +72,25 @@ def _count_boxes(directory: Path, counts: Counter[tuple[str, str]]) -> None:
             counts[row["split"], "boxes"] += row["count_all"]
             counts[row["split"], "boxes_with_id"] += row["with_id_sum"]
             counts[row["split"], "ignored"] += row["ignored_sum"]
+
+
+def _count_rejects(
+    directory: Path, images: pa.Table, split_of_unit: Mapping[str, str], counts: Counter[tuple[str, str]]
+) -> None:
+    image_ids = images["image_id"].combine_chunks()
+    split_of_image = images["split"].cast(pa.string()).combine_chunks()
+    units = pa.array(list(split_of_unit), pa.string())
+    split_of_source = pa.array(list(split_of_unit.values()), pa.string())
+    columns = ["image_id", "source_unit"]
+    for batch in scan(table_path(directory, "rejects"), TABLES["rejects"]).to_batches(columns=columns):
+        unit = batch["source_unit"].cast(pa.string())
+        split = pc.coalesce(
+            split_of_image.take(pc.index_in(batch["image_id"], value_set=image_ids)),
+            split_of_source.take(pc.index_in(unit, value_set=units)),
+            "",
+        )
+        for entry in split.value_counts():
+            counts[entry["values"].as_py(), "rejects"] += entry["counts"].as_py()
 
 
 def _distinct_ids(directory: Path) -> dict[str, set[str]]:

@@ -79,16 +79,28 @@ def fingerprint(
     """
     check_options(adapter, options)
     layout = adapter.discover(root, options)
+    _refuse_same_source(adapter, layout)
     names = {unit.source for unit in layout.units if unit.has_file} | {
         name for unit in layout.units for name in unit.also
     }
     annotations = hash_cache.digests(root, sorted(names | set(layout.shared)), rehash=rehash)
-    pictures = sorted({name for unit in layout.units for name in unit.images})
+    pictures = sorted({name for unit in layout.units for name in unit.images} | set(layout.images))
     images = hash_cache.digests(root, pictures, rehash=rehash, progress=progress) if use.read else {}
     total = hashlib.sha256(use.label.encode())
     for part in (annotations, images or dict.fromkeys(pictures, "")):
         total.update(json.dumps(sorted(part.items())).encode("utf-8", "surrogatepass"))
     return Fingerprint(total.hexdigest(), layout, annotations, images)
+
+
+def _refuse_same_source(adapter: Adapter, layout: Layout) -> None:
+    """Units are told apart by their source, so that two of one name would lose rows."""
+    seen: set[str] = set()
+    for unit in layout.units:
+        if unit.source in seen:
+            raise CatalogError(
+                f"adapter {adapter.name!r}: two units have the source {unit.source}; give each its own"
+            )
+        seen.add(unit.source)
 
 
 def ingest(
@@ -120,7 +132,7 @@ def ingest(
     options = dict(options or {})
     units = found.layout.units
     digests = {unit.source: unit_digest(unit, found.annotations, found.images, use.label) for unit in units}
-    kept = None if previous is None else keep_unchanged(previous, units, digests)
+    kept = None if previous is None else keep_unchanged(previous, units, digests, found.images)
     fresh = units if kept is None else [unit for unit in units if unit.source not in kept.sources]
     chunks = [fresh[i : i + UNITS_A_CHUNK] for i in range(0, len(fresh), UNITS_A_CHUNK)]
     read = partial(read_units, adapter, root, options=options, use=use)
@@ -191,6 +203,7 @@ def read_units(
     dropped: list[pa.Array] = []
     for unit in units:
         for rows in adapter.read(root, unit, options):
+            rows.source_unit = unit.source
             pending.append(rows)
             if rows.is_large():
                 yield _checked(pending, root, use, dropped)
@@ -202,7 +215,7 @@ def read_units(
 def _checked(parts: list[Rows], root: Path, use: ImageUse, dropped: list[pa.Array]) -> Tables:
     """The parts as tables, without images that cannot be used; their boxes go to the rejects."""
     tables = to_tables(parts)
-    sources = [rows.source_file for rows in parts for _ in range(rows.image_count())]
+    sources = [rows for rows in parts for _ in range(rows.image_count())]
     images, faults = _usable_images(tables.images, root, use)
     rejects = [tables.rejects]
     if faults:
@@ -252,7 +265,7 @@ def _usable_images(
 
 
 def _image_rejects(
-    images: pa.Table, faults: Mapping[int, tuple[str, str]], sources: Sequence[str]
+    images: pa.Table, faults: Mapping[int, tuple[str, str]], sources: Sequence[Rows]
 ) -> pa.Table:
     ids = images["image_id"].to_pylist()
     rows = [
@@ -260,7 +273,8 @@ def _image_rejects(
             "severity": INVALID,
             "code": code,
             "image_id": ids[row],
-            "source_file": sources[row],
+            "source_unit": sources[row].source_unit,
+            "source_file": sources[row].source_file,
             "source_row": 0,
             "detail": detail,
         }
@@ -274,7 +288,7 @@ def _box_rejects(boxes: pa.Table) -> pa.Table:
     word = {"severity": INVALID, "code": "image_rejected", "detail": "its image is among the rejects"}
     columns = {
         **{name: pa.repeat(value, count) for name, value in word.items()},
-        **{name: boxes[name] for name in ("image_id", "source_file", "source_row")},
+        **{name: boxes[name] for name in ("image_id", "source_unit", "source_file", "source_row")},
     }
     return pa.Table.from_arrays([columns[f.name].cast(f.type) for f in REJECTS], schema=REJECTS)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
 SAME_BOX_IOU = 0.5
+QUERY_IMAGE_UNKNOWN = "query_image_unknown"
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,11 @@ def _iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
 def _rejects(lost: pa.Table) -> pa.Table:
     rows = [
         {
+            **{name: query[name] for name in ("image_id", "source_unit", "source_file", "source_row")},
             "severity": INVALID,
-            "code": "query_image_unknown",
-            "image_id": query["image_id"],
-            "source_file": query["protocol"],
-            "source_row": 0,
-            "detail": f"the image of query {query['query_id']!r} (person {query['person_id']!r}) is unknown",
+            "code": QUERY_IMAGE_UNKNOWN,
+            "detail": f"{query['protocol']}: the image of query {query['query_id']!r} "
+            f"(person {query['person_id']!r}) is unknown",
         }
         for query in lost.to_pylist()
     ]

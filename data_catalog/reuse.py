@@ -1,14 +1,13 @@
 """What an earlier snapshot of the same root spares: units whose files did not change are not read again.
 
-Only units that name image files of their own take part (one annotation file a frame, a sequence or an image);
-their rows are told from others by these. The result is the same, row for row, as that of reading everything.
+Every row says which unit it was read from. The result is the same, row for row, as that of reading
+everything.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,13 +18,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.adapters.protocol import Unit
+from data_catalog.query_boxes import QUERY_IMAGE_UNKNOWN
 from data_catalog.rows import ADAPTER_IMAGES, Tables
-from data_catalog.schema import GALLERY, QUERIES
 from data_catalog.snapshot import Snapshot, write_table
 
 FILE_NAME = "units.parquet"
-MOST_BOXES = 5_000_000
-"""Kept rows are held in memory; a larger snapshot is read anew, as a stream."""
+MOST_ROWS = 5_000_000
+"""Kept rows are held in memory; a snapshot of more boxes, or gallery rows, is read anew, as a stream."""
+READ_AGAIN = ("image_unreadable", "image_rejected", QUERY_IMAGE_UNKNOWN)
+"""Codes of rejects that depend on other files than their unit's."""
 
 _UNITS = pa.schema(
     [pa.field("source", pa.string(), nullable=False), pa.field("digest", pa.string(), nullable=False)]
@@ -41,11 +42,14 @@ class Kept:
 
 
 def unit_digest(unit: Unit, annotations: Mapping[str, str], images: Mapping[str, str], how: str) -> str:
-    """SHA-256 over everything that a unit's rows depend on; `how` says what is done with image files."""
+    """SHA-256 over what a unit's rows depend on; `how` says what is done with image files.
+
+    Images that only its reading names are compared by `keep_unchanged`.
+    """
     files = [(name, annotations.get(name)) for name in (unit.source, *unit.also)]
     pictures = [(name, images.get(name)) for name in unit.images]
     return hashlib.sha256(
-        json.dumps([how, unit.split, files, pictures]).encode("utf-8", "surrogatepass")
+        json.dumps([how, unit.split, unit.parameters, files, pictures]).encode("utf-8", "surrogatepass")
     ).hexdigest()
 
 
@@ -55,56 +59,52 @@ def write_units(directory: Path, digests: Mapping[str, str]) -> None:
     write_table(directory / FILE_NAME, pa.Table.from_arrays(columns, schema=_UNITS))
 
 
-def keep_unchanged(previous: Snapshot, units: Sequence[Unit], digests: Mapping[str, str]) -> Kept | None:
-    """What an earlier snapshot of the same adapter, version and options spares; None when nothing."""
+def keep_unchanged(
+    previous: Snapshot, units: Sequence[Unit], digests: Mapping[str, str], images: Mapping[str, str]
+) -> Kept | None:
+    """What an earlier snapshot of the same adapter, version and options spares; None when nothing.
+
+    `digests` are those of the units, `images` those of the image files, none where these are left out.
+    """
     path = previous.path / FILE_NAME
-    if not path.is_file() or pq.read_metadata(previous.path / "boxes.parquet").num_rows > MOST_BOXES:
+    if not path.is_file() or max(previous.count("boxes"), previous.count("gallery")) > MOST_ROWS:
         return None
     before = dict(zip(*(column.to_pylist() for column in pq.read_table(path).columns), strict=True))
-    owners = Counter(name for unit in units for name in unit.images)
-    unchanged = [
-        unit
+    changed = _with_other_images(previous, images) | _to_read_again(previous)
+    sources = [
+        unit.source
         for unit in units
-        if unit.images
-        and before.get(unit.source) == digests[unit.source]
-        and all(owners[name] == 1 for name in unit.images)
+        if before.get(unit.source) == digests[unit.source] and unit.source not in changed
     ]
-    if not unchanged:
+    if not sources:
         return None
-    paths = pa.array([name for unit in unchanged for name in unit.images], pa.string())
-    images = previous.table("images", ADAPTER_IMAGES.names)
-    images = images.filter(pc.is_in(images["rel_path"], value_set=paths))
-    boxes, rejects = previous.table("boxes"), previous.table("rejects")
-    boxes = boxes.filter(pc.is_in(boxes["image_id"], value_set=images["image_id"].combine_chunks()))
-    sources = frozenset(unit.source for unit in unchanged)
-    files = pa.array([name for unit in unchanged for name in (unit.source, *unit.also)], pa.string())
-    rejects = rejects.filter(pc.is_in(rejects["source_file"].cast(pa.string()), value_set=files))
-    tables = Tables(images, boxes, QUERIES.empty_table(), GALLERY.empty_table(), rejects)
-    return Kept(sources, tables)
+    of_kept = pc.field("source_unit").isin(sources)
+    tables = {each.name: previous.dataset(each.name).to_table(filter=of_kept) for each in fields(Tables)}
+    tables["images"] = tables["images"].select(ADAPTER_IMAGES.names)
+    return Kept(frozenset(sources), Tables(**tables))
 
 
 def merged(kept: Kept, parts: Sequence[Tables], units: Sequence[Unit]) -> Tables:
     """Kept and newly read rows in the order of their units."""
-    everything = [kept.tables, *parts]
-    whole = {
-        each.name: pa.concat_tables(
-            [getattr(tables, each.name) for tables in everything]
-        ).unify_dictionaries()
-        for each in fields(Tables)
-    }
-    rank_of_path = {name: rank for rank, unit in enumerate(units) for name in unit.images}
-    rank_of_file = {name: rank for rank, unit in enumerate(units) for name in (unit.source, *unit.also)}
-    last = len(units)
-    image_rank = np.array(
-        [rank_of_path.get(name, last) for name in whole["images"]["rel_path"].to_pylist()], int
-    )
-    at = pc.index_in(whole["boxes"]["image_id"], value_set=whole["images"]["image_id"].combine_chunks())
-    reject_files = whole["rejects"]["source_file"].to_pylist()
-    ranks = {
-        "images": image_rank,
-        "boxes": image_rank[at.to_numpy()] if len(at) else np.zeros(0, int),
-        "rejects": np.array([rank_of_file.get(name, last) for name in reject_files], int),
-    }
-    for name, rank in ranks.items():
-        whole[name] = whole[name].take(pa.array(np.argsort(rank, kind="stable")))
+    rank = pa.array([unit.source for unit in units], pa.string())
+    whole: dict[str, pa.Table] = {}
+    for name in (each.name for each in fields(Tables)):
+        rows = pa.concat_tables([getattr(tables, name) for tables in (kept.tables, *parts)])
+        rows = rows.unify_dictionaries()
+        of_unit = pc.index_in(rows["source_unit"].cast(pa.string()), value_set=rank).to_numpy()
+        whole[name] = rows.take(pa.array(np.argsort(of_unit, kind="stable")))
     return Tables(**whole)
+
+
+def _with_other_images(previous: Snapshot, images: Mapping[str, str]) -> set[str]:
+    """Units that showed an image whose file is gone or has another content now."""
+    shown = previous.table("images", ["rel_path", "sha256", "source_unit"])
+    now = pa.array([images.get(name) for name in shown["rel_path"].to_pylist()], pa.string())
+    same = pc.equal(pc.fill_null(shown["sha256"], ""), pc.fill_null(now, ""))
+    return set(shown["source_unit"].filter(pc.invert(same)).unique().to_pylist())
+
+
+def _to_read_again(previous: Snapshot) -> set[str]:
+    """Units with rejects that the files of others may have mended."""
+    which = pc.field("code").isin(READ_AGAIN)
+    return set(previous.table("rejects", ["source_unit"], which)["source_unit"].unique().to_pylist())

@@ -45,9 +45,13 @@ ADAPTER_IMAGES = pa.schema([f for f in IMAGES if f.name not in ("dataset", "n_bo
 
 @dataclass
 class Rows:
-    """Rows of one source file (or of a part of a long one)."""
+    """Rows of one source file (or of a part of a long one).
+
+    The ingest sets `source_unit`, the unit whose reading gave them; it is the source file unless set.
+    """
 
     source_file: str
+    source_unit: str | None = None
     _images: list[_Block] = field(default_factory=list)
     _boxes: list[_Block] = field(default_factory=list)
     _queries: list[_Block] = field(default_factory=list)
@@ -99,7 +103,9 @@ class Rows:
             self.reject(INVALID, f"query_{faults[i]}", detail, source_row[i], image_id[i])
         good = np.flatnonzero(faults == "").tolist()
         columns: dict[str, Column] = {"protocol": protocol, **_corners(xyxy[good].astype(np.float32))}
-        for name, values in (("query_id", query_id), ("image_id", image_id), ("person_id", person_id)):
+        columns["source_file"] = self.source_file
+        given = {"query_id": query_id, "image_id": image_id, "person_id": person_id, "source_row": source_row}
+        for name, values in given.items():
             columns[name] = [values[i] for i in good]
         self._queries.append(_Block(len(good), columns))
 
@@ -119,14 +125,29 @@ class Rows:
         self, severity: str, code: str, detail: str, source_row: int, image_id: str | None = None
     ) -> None:
         """A row that was not taken, and why."""
+        last = self._rejects[-1] if self._rejects else None
+        if not isinstance(last, _SingleRejects):
+            last = _SingleRejects(self.source_file)
+            self._rejects.append(last)
+        last.add(severity, code, detail, source_row, image_id)
+
+    def rejects(
+        self,
+        severity: Column,
+        code: Column,
+        detail: Column,
+        source_row: Sequence[int] | np.ndarray,
+        image_id: Column = None,
+    ) -> None:
+        """Many rows that were not taken: as `reject`, in columns."""
         columns = {"severity": severity, "code": code, "detail": detail, "image_id": image_id}
-        self._rejects.append(
-            _Block(1, {**columns, "source_file": self.source_file, "source_row": source_row})
-        )
+        place = {"source_file": self.source_file, "source_row": source_row}
+        self._rejects.append(_Block(len(source_row), {**columns, **place}))
 
     def is_large(self) -> bool:
         """Whether these rows are better written at once than kept until more come."""
-        return sum(block.length for block in (*self._boxes, *self._gallery, *self._images)) >= LARGE
+        blocks = (*self._boxes, *self._gallery, *self._images, *self._rejects)
+        return sum(block.length for block in blocks) >= LARGE
 
     def gallery_count(self) -> int:
         """Gallery rows added so far."""
@@ -143,15 +164,24 @@ class Rows:
 
 def to_tables(parts: Sequence[Rows]) -> Tables:
     """The rows of several source files as Arrow tables, damaged boxes moved to the rejects."""
-    boxes, damaged = _box_tables([block for rows in parts for block in rows._boxes])
-    rejects = _table(REJECTS, [block for rows in parts for block in rows._rejects])
+    boxes, damaged = _box_tables(_of_units(parts, "_boxes"))
+    rejects = _table(REJECTS, _of_units(parts, "_rejects"))
     return Tables(
-        images=_table(ADAPTER_IMAGES, [block for rows in parts for block in rows._images]),
+        images=_table(ADAPTER_IMAGES, _of_units(parts, "_images")),
         boxes=boxes,
-        queries=_table(QUERIES, [block for rows in parts for block in rows._queries]),
-        gallery=_table(GALLERY, [block for rows in parts for block in rows._gallery]),
+        queries=_table(QUERIES, _of_units(parts, "_queries")),
+        gallery=_table(GALLERY, _of_units(parts, "_gallery")),
         rejects=pa.concat_tables([rejects, damaged]) if len(damaged) else rejects,
     )
+
+
+def _of_units(parts: Sequence[Rows], kind: str) -> list[_Block]:
+    """The blocks of one kind of all parts, each with the unit that it was read from."""
+    return [
+        _Block(block.length, {**block.columns, "source_unit": rows.source_unit or rows.source_file})
+        for rows in parts
+        for block in getattr(rows, kind)
+    ]
 
 
 def _box_tables(blocks: list[_Block]) -> tuple[pa.Table, pa.Table]:
@@ -173,6 +203,22 @@ class _Block:
     columns: dict[str, Column]
 
 
+class _SingleRejects(_Block):
+    """A block that grows by one row at a time."""
+
+    def __init__(self, source_file: str) -> None:
+        lists: dict[str, Column] = {
+            name: [] for name in ("severity", "code", "detail", "source_row", "image_id")
+        }
+        super().__init__(0, {**lists, "source_file": source_file})
+
+    def add(self, severity: str, code: str, detail: str, source_row: int, image_id: str | None) -> None:
+        values = {"severity": severity, "code": code, "detail": detail}
+        for name, value in {**values, "source_row": source_row, "image_id": image_id}.items():
+            self.columns[name].append(value)
+        self.length += 1
+
+
 def box_faults(xyxy: np.ndarray) -> np.ndarray:
     """For each box (n, 4), the code of what makes it unusable, or ''."""
     with np.errstate(invalid="ignore"):
@@ -191,6 +237,7 @@ def rejects_of_boxes(table: pa.Table, xyxy: np.ndarray, faults: np.ndarray) -> p
         "severity": np.full(len(bad), INVALID),
         "code": faults[bad],
         "image_id": taken["image_id"],
+        "source_unit": taken["source_unit"],
         "source_file": taken["source_file"],
         "source_row": taken["source_row"],
         "detail": details,

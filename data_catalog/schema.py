@@ -2,7 +2,8 @@
 
 Boxes are in pixels of the original image, 0-based, x2 and y2 exclusive, unclipped. An unknown identity is
 null. Identifiers (`image_id`, `box_id`, `person_id`) are strings, unique in the dataset, and depend on the
-source alone, so they stay the same when files are added.
+source alone, so they stay the same when files are added. `source_unit` names what was read at once, an
+annotation file as a rule: a later ingest takes the rows of a unit that did not change by it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ IMAGES = pa.schema(
         pa.field("sequence_id", NAME),
         pa.field("frame_index", pa.int32()),
         pa.field("n_boxes", pa.int32(), nullable=False),
+        pa.field("source_unit", NAME, nullable=False),
         pa.field("sha256", pa.string()),
     ]
 )
@@ -50,6 +52,7 @@ BOXES = pa.schema(
         pa.field("visible_x2", pa.float32()),
         pa.field("visible_y2", pa.float32()),
         pa.field("hard", pa.bool_()),
+        pa.field("source_unit", NAME, nullable=False),
         pa.field("source_file", NAME, nullable=False),
         pa.field("source_row", pa.int32(), nullable=False),
     ]
@@ -66,6 +69,9 @@ QUERIES = pa.schema(
         pa.field("y2", pa.float32(), nullable=False),
         pa.field("person_id", pa.string(), nullable=False),
         pa.field("box_id", pa.string()),
+        pa.field("source_unit", NAME, nullable=False),
+        pa.field("source_file", NAME, nullable=False),
+        pa.field("source_row", pa.int32(), nullable=False),
     ]
 )
 
@@ -79,6 +85,7 @@ GALLERY = pa.schema(
         pa.field("y1", pa.float32()),
         pa.field("x2", pa.float32()),
         pa.field("y2", pa.float32()),
+        pa.field("source_unit", NAME, nullable=False),
     ]
 )
 
@@ -87,6 +94,7 @@ REJECTS = pa.schema(
         pa.field("severity", NAME, nullable=False),
         pa.field("code", NAME, nullable=False),
         pa.field("image_id", pa.string()),
+        pa.field("source_unit", NAME, nullable=False),
         pa.field("source_file", NAME, nullable=False),
         pa.field("source_row", pa.int32(), nullable=False),
         pa.field("detail", pa.string(), nullable=False),

@@ -209,8 +209,13 @@ class Snapshot:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        if not table_path(self.path, "images").is_file():
+        images = table_path(self.path, "images")
+        if not images.is_file():
             raise CatalogError(f"{self.path} is no snapshot: images.parquet not found")
+        if pq.read_schema(images).names != IMAGES.names:
+            raise CatalogError(
+                f"{self.path}: the snapshot was made by another version, with other columns: ingest it again"
+            )
 
     def table(
         self, name: str, columns: Sequence[str] | None = None, filter: pc.Expression | None = None
@@ -233,6 +238,10 @@ class Snapshot:
         """The table as a pyarrow dataset, for scans that should not load it at once."""
         path = table_path(self.path, name)
         return scan(sorted(path.glob("*.parquet")) if name == "gallery" else path, TABLES[name])
+
+    def count(self, name: str) -> int:
+        """Rows of a table; nothing but the files' footers is read."""
+        return int(self.dataset(name).count_rows())
 
     def gallery(self, protocol: str, columns: Sequence[str] | None = None) -> pa.Table:
         """The gallery rows of one protocol; none where its galleries are given by a rule, not by a file."""

@@ -48,9 +48,12 @@ class Coco:
                 raise CatalogError(f"{root} is no COCO dataset: no annotation file {source}")
         if not sources:
             raise CatalogError(f"{root} is no COCO dataset: no .json in it or in its folder annotations")
-        images = image_files(root, _image_folder(root, options), recursive=True)
-        units = [Unit(source, options.get("split") or _split_of(source), images) for source in sources]
-        return Layout(tuple(units))
+        folder = _image_folder(root, options)
+        units = [
+            Unit(source, options.get("split") or _split_of(source), parameters=(folder,))
+            for source in sources
+        ]
+        return Layout(tuple(units), images=image_files(root, folder, recursive=True))
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
         reader = _CocoReader(root, unit, options)
@@ -158,8 +161,9 @@ class _CocoReader:
         key = self.options.get("person_id") or self.options.get("track_id")
         found, unusable, count = read_annotations(part, self.annotations_read + 1, key)
         self.annotations_read += count
-        for row, why in unusable:
-            rows.reject(INVALID, "row_unreadable", why, row)
+        if unusable:
+            numbers, reasons = zip(*unusable, strict=True)
+            rows.rejects(INVALID, "row_unreadable", list(reasons), numbers)
         if self._sorted is None:
             self._index()
         self._add(rows, found)
@@ -202,17 +206,19 @@ class _CocoReader:
         return {"person_id": ids, "person_id_raw": raw, "person_scope": SCOPE_SEQUENCE}
 
     def _reject(self, rows: Rows, found: Annotations, known: np.ndarray, person: np.ndarray) -> None:
-        for index in np.flatnonzero(~known).tolist():
-            detail = f"image_id {found.images[index]} is not among the images"
-            rows.reject(INVALID, "image_unknown", detail, int(found.rows[index]))
-        for index in np.flatnonzero(known & ~person).tolist():
-            number = int(found.categories[index])
+        lost = np.flatnonzero(~known)
+        if len(lost):
+            numbers = pa.array(found.images[lost]).cast(pa.string())
+            detail = pc.binary_join_element_wise("image_id", numbers, "is not among the images", " ")
+            rows.rejects(INVALID, "image_unknown", detail, found.rows[lost])
+        others = known & ~person
+        for number in np.unique(found.categories[others]).tolist():
+            of_category = found.rows[others & (found.categories == number)]
             name = self.category_names.get(number)
             if name is None:
-                rows.reject(INVALID, "category_unknown", f"category {number}", int(found.rows[index]))
+                rows.rejects(INVALID, "category_unknown", f"category {number}", of_category)
             else:
-                detail = f"category {number}: {name}"
-                rows.reject(EXCLUDED, "not_a_person", detail, int(found.rows[index]))
+                rows.rejects(EXCLUDED, "not_a_person", f"category {number}: {name}", of_category)
 
 
 def _image_fault(image: Any) -> str | None:

@@ -36,11 +36,11 @@ class CrowdHuman:
         found = {split: name for split, name in FILES.items() if (root / name).is_file()}
         if not found:
             raise CatalogError(f"{root} is no CrowdHuman dataset: {' or '.join(FILES.values())} not found")
-        images = image_files(root, options.get("images", "Images"))
-        return Layout(tuple(Unit(name, split, images) for split, name in found.items()))
+        units = tuple(Unit(name, split) for split, name in found.items())
+        return Layout(units, images=image_files(root, _image_folder(options)))
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
-        folder = options.get("images", "Images")
+        folder = _image_folder(options)
         rows = Rows(unit.source)
         try:
             with (root / unit.source).open("rb") as file:
@@ -53,6 +53,13 @@ class CrowdHuman:
         except OSError as error:
             raise CatalogError(f"{root / unit.source}: cannot be read: {error.strerror}") from error
         yield rows
+
+
+def _image_folder(options: Options) -> str:
+    folder = options.get("images", "Images")
+    if fault := path_fault(folder):
+        raise CatalogError(f"option images={folder!r}: {fault}")
+    return folder
 
 
 def _read_line(rows: Rows, line: bytes, number: int, split: str, folder: str) -> None:

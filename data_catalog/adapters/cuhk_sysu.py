@@ -56,7 +56,8 @@ class CuhkSysu:
         present = [name for name in (IMAGES, PEOPLE, POOL, TRAIN) if (root / name).exists()]
         images = image_files(root, IMAGE_FOLDER)
         if not present and protocols:
-            unit = Unit(protocols[0], "test", images, also=tuple(protocols[1:]))
+            also = tuple(protocols[1:])
+            unit = Unit(protocols[0], "test", images, also, parameters=("protocols alone",))
             return Layout((unit,), edition="protocol files alone: images and boxes that they name")
         missing = [name for name in (IMAGES, POOL) if name not in present]
         if missing:

@@ -20,14 +20,17 @@ Options = Mapping[str, str]
 class Unit:
     """What is read at once: one annotation file. A unit whose files did not change is not read again.
 
-    Paths are relative to the root, with '/'. `images` are the image files that belong to it as far as they
-    are known without reading it; `also` are further annotation files that its reading opens.
+    Paths are relative to the root, with '/'. `source` is its name, too, which no other unit has. `images` are
+    the image files that its rows depend on and that are known without reading it; `also` are further
+    annotation files that its reading opens, `parameters` whatever else decides on its rows, such as the
+    folder in which its images were found.
     """
 
     source: str
     split: str = "train"
     images: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
     has_file: bool = True
     """Whether `source` is a file; where names alone say everything it is the images' folder."""
 
@@ -36,12 +39,14 @@ class Unit:
 class Layout:
     """What an adapter found under a root.
 
-    `shared` are files on which the units' number or parameters depend (lists of splits). `expected` are
-    counts that the sources give for this edition, by the names that the ingest counts.
+    `shared` are files on which the units' number or parameters depend (lists of splits). `images` are image
+    files of which only the reading of a unit says that they are its own. `expected` are counts that the
+    sources give for this edition, by the names that the ingest counts.
     """
 
     units: tuple[Unit, ...]
     shared: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
     edition: str | None = None
     licence: str | None = None
     expected: Mapping[str, int] = field(default_factory=dict)

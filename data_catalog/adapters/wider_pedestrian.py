@@ -19,7 +19,7 @@ from data_catalog.schema import INVALID
 SPLITS = ("train", "val")
 CATEGORIES = {1: "person", 2: "cyclist"}
 PREFIXES_2019 = ("ad", "sur")
-FULL_SIZE = {"train.images": 11_500, "train.boxes": 46_513, "val.images": 5_000, "val.boxes": 20_052}
+FULL_SIZE = {"train.images": 11_500, "train.people": 46_513, "val.images": 5_000, "val.people": 20_052}
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,15 @@ class WiderPedestrian:
         if not root.is_dir():
             raise CatalogError(f"{root}: no such folder")
         units = []
+        images: set[str] = set()
         for split in SPLITS:
             source = options.get(split, f"{split}_annotations.txt")
             if path_fault(source) is None and (root / source).is_file():
                 ignored = f"pedestrian_ignore_part_{split}.txt"
                 also = (ignored,) if (root / ignored).is_file() else ()
-                images = image_files(root, _image_folder(root, split, options))
-                units.append(Unit(source, split, images, also))
+                folder = _image_folder(root, split, options)
+                images.update(image_files(root, folder))
+                units.append(Unit(source, split, also=also, parameters=(folder,)))
             elif split in options:
                 raise CatalogError(f"option {split}={source!r}: no such file under {root}")
         if not units:
@@ -65,7 +67,8 @@ class WiderPedestrian:
             )
         editions = {_edition(root / unit.source) for unit in units}
         edition = " and ".join(sorted(editions))
-        return Layout(tuple(units), edition=edition, expected=FULL_SIZE if edition == "2018" else {})
+        expected = FULL_SIZE if edition == "2018" else {}
+        return Layout(tuple(units), images=tuple(sorted(images)), edition=edition, expected=expected)
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
         rows = Rows(unit.source)

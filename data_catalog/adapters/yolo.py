@@ -26,7 +26,7 @@ class Yolo:
     """
 
     name = "yolo"
-    version = 1
+    version = 2
     options: Mapping[str, str] = {
         "images": "folder of images (default images)",
         "labels": "folder of labels (default labels)",
@@ -38,7 +38,7 @@ class Yolo:
         need_files(root, (images, labels), "YOLO dataset")
         _classes(options)
         units: list[Unit] = []
-        bare: dict[str, list[str]] = {}
+        bare: dict[tuple[str, str], list[str]] = {}
         for path in image_files(root, images, recursive=True):
             inside = PurePosixPath(path).relative_to(images)
             split = inside.parts[0] if inside.parts[0] in SPLITS and len(inside.parts) > 1 else "train"
@@ -46,8 +46,10 @@ class Yolo:
             if (root / source).is_file():
                 units.append(Unit(source, split, images=(path,)))
             else:
-                bare.setdefault(split, []).append(path)
-        units += [Unit(images, split, tuple(paths), has_file=False) for split, paths in bare.items()]
+                bare.setdefault((path.rpartition("/")[0], split), []).append(path)
+        units += [
+            Unit(folder, split, tuple(paths), has_file=False) for (folder, split), paths in bare.items()
+        ]
         _check_labels(root, labels, {unit.source for unit in units})
         return Layout(tuple(units))
 

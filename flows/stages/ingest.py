@@ -24,7 +24,7 @@ from storage.opening import open_store
 if TYPE_CHECKING:
     from flows.config import Config
 
-VERSION = 1
+VERSION = 2
 
 
 def stage(config: Config, dataset: str) -> Stage:
@@ -118,7 +118,13 @@ def _previous(store: Path, recipe: dict[str, Any]) -> Snapshot | None:
     """The newest snapshot by the same recipe, of whatever content its root had then."""
     local = LocalStore(store)
     found = (local.peek(kind, key) for kind, key in local.keys("ingest"))
-    same = [artifact for artifact in found if artifact and artifact.manifest.identity.recipe == recipe]
+    same = [
+        artifact
+        for artifact in found
+        if artifact
+        and artifact.manifest.identity.version == VERSION
+        and artifact.manifest.identity.recipe == recipe
+    ]
     newest = max(same, key=lambda artifact: artifact.manifest.created, default=None)
     usable = newest is not None and local.find(newest.kind, newest.key) is not None
     return Snapshot(newest.path) if newest is not None and usable else None

@@ -181,7 +181,7 @@ def test_reading_what_changed_alone_gives_the_same_rows(
 
     monkeypatch.setattr(type(adapter), "read", watched)
     ingest(prw_root, adapter, again, found, name="prw", previous=Snapshot(first))
-    assert opened == [f"annotations/{changed.name}", "query_info.txt"]
+    assert opened == [f"annotations/{changed.name}"]
     for name in ("images", "boxes", "queries", "rejects", "datasets"):
         assert digest_table(Snapshot(again), name) == digest_table(Snapshot(anew), name), name
     assert "box_empty" in Snapshot(again).table("rejects")["code"].to_pylist()
