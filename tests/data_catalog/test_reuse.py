@@ -1,0 +1,365 @@
+"""An ingest that takes what did not change from an earlier snapshot gives what reading everything gives."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import loadmat, savemat
+
+from data_catalog.adapters import Layout, Unit, load_adapter
+from data_catalog.errors import CatalogError
+from data_catalog.hash_cache import HashCache
+from data_catalog.ingest import ImageUse, fingerprint, ingest
+from data_catalog.schema import TABLES
+from data_catalog.snapshot import Snapshot
+from data_catalog.synthetic import (
+    CuhkSysuSpec,
+    Mot17Spec,
+    PrwSpec,
+    WiderPedestrianSpec,
+    write_cuhk_sysu,
+    write_mot17,
+    write_prw,
+    write_wider_pedestrian,
+)
+
+Change = Callable[[Path], None]
+
+PRW = PrwSpec(
+    train_images=4, test_images=4, width=96, height=72, train_identities=4, test_identities=4, people=(2, 3)
+)
+MOT = Mot17Spec(sequences=2, frames=2, width=96, height=72, people=(2, 3))
+WIDER = WiderPedestrianSpec(train_images=3, test_images=3, width=96, height=72, people=(1, 3))
+CUHK = CuhkSysuSpec(
+    train_images=4,
+    test_images=6,
+    width=120,
+    height=72,
+    train_identities=3,
+    test_identities=3,
+    gallery_sizes=(3, 4),
+)
+
+
+def image(root: Path, name: str, shade: int = 0, size: tuple[int, int] = (64, 128)) -> None:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (shade, 9, 9)).save(root / name)
+
+
+def add_image(name: str, shade: int = 77) -> Change:
+    return lambda root: image(root, name, shade)
+
+
+def remove(name: str) -> Change:
+    return lambda root: (root / name).unlink()
+
+
+def append(name: str, text: str) -> Change:
+    def change(root: Path) -> None:
+        with (root / name).open("a") as file:
+            file.write(text)
+
+    return change
+
+
+def both(*changes: Change) -> Change:
+    def change(root: Path) -> None:
+        for each in changes:
+            each(root)
+
+    return change
+
+
+def first(pattern: str, do: Callable[[Path], Any]) -> Change:
+    return lambda root: do(sorted(root.glob(pattern))[0])
+
+
+def other_pixels(path: Path) -> None:
+    size = Image.open(path).size
+    Image.new("RGB", size, (200, 10, 10)).save(path)
+
+
+def no_image(path: Path) -> None:
+    path.write_bytes(b"no image at all")
+
+
+def other_boxes(path: Path) -> None:
+    savemat(path, {"box_new": np.array([[7.0, 1, 1, 20, 30], [8, 2, 2, -1, 5]])})
+
+
+def drop_frame(root: Path) -> None:
+    names = list(loadmat(root / "frame_test.mat", simplify_cells=True)["img_index_test"])
+    cells = np.empty((len(names) - 1, 1), dtype=object)
+    cells[:, 0] = names[1:]
+    savemat(root / "frame_test.mat", {"img_index_test": cells})
+    (root / "annotations" / f"{names[0].removesuffix('.jpg')}.jpg.mat").unlink()
+
+
+def coco(root: Path, name: str, images: Sequence[str], boxes: int, folder: str = "images") -> None:
+    pictures = [{"id": i, "file_name": each, "width": 64, "height": 128} for i, each in enumerate(images)]
+    annotations = [
+        {"id": i, "image_id": i % len(images), "category_id": 1 + i % 2, "bbox": [1, 2, 10 + i, 20]}
+        for i in range(boxes)
+    ]
+    kinds = [{"id": 1, "name": "person"}, {"id": 2, "name": "car"}]
+    (root / name).write_text(
+        json.dumps({"images": pictures, "categories": kinds, "annotations": annotations})
+    )
+    for each in images:
+        image(root, f"{folder}/{each}", len(each))
+
+
+def write_coco(root: Path) -> None:
+    coco(root, "train.json", ["a.jpg", "b.jpg"], 5)
+    coco(root, "val.json", ["c.jpg"], 3)
+
+
+def crowd_line(name: str, width: int) -> str:
+    box = {"tag": "person", "fbox": [1, 2, width, 9], "vbox": [1, 2, 2, 2], "extra": {"ignore": 0}}
+    return json.dumps({"ID": name, "gtboxes": [box, {**box, "tag": "mask"}, {"tag": "person"}]}) + "\n"
+
+
+def write_crowdhuman(root: Path) -> None:
+    (root / "annotation_train.odgt").write_text(crowd_line("a", 5) + crowd_line("b", 6))
+    (root / "annotation_val.odgt").write_text(crowd_line("c", 7))
+    for name in "abc":
+        image(root, f"Images/{name}.jpg", ord(name))
+
+
+def write_yolo(root: Path) -> None:
+    for split in ("train", "val"):
+        image(root, f"images/{split}/{split}_labelled.jpg")
+        image(root, f"images/{split}/{split}_bare.jpg", 4)
+        (root / "labels" / split).mkdir(parents=True)
+        (root / f"labels/{split}/{split}_labelled.txt").write_text("0 .5 .5 .2 .2\n1 .5 .5 .1 .1\nx\n")
+
+
+def write_market(root: Path) -> None:
+    for name in (
+        "bounding_box_train/0002_c1s1_000001_01",
+        "bounding_box_test/0005_c1s1_000003_01",
+        "bounding_box_test/-1_c1s1_000003_02",
+        "query/0005_c2s1_000009_01",
+    ):
+        image(root, f"{name}.jpg", len(name))
+
+
+def write_mot15(root: Path) -> None:
+    for name in ("A", "B"):
+        for frame in (1, 2):
+            image(root, f"train/{name}/img1/{frame:06d}.jpg", frame)
+        (root / f"train/{name}/gt").mkdir()
+        (root / f"train/{name}/seqinfo.ini").write_text(f"[Sequence]\nname={name}\nseqLength=2\n")
+        (root / f"train/{name}/gt/gt.txt").write_text("1,1,1,1,9,9,1,0,0,0\n2,1,1,1,9,9,0,0,0,0\n")
+
+
+def write_short_mot17(root: Path) -> None:
+    """Ground truth names frames whose files are not there."""
+    write_mot17(root, MOT, seed=3)
+    for path in (root / "train").rglob("000002.jpg"):
+        path.unlink()
+
+
+MOT_TRUTH = "train/*/gt/gt.txt"
+CASES: dict[str, tuple[str, Change, tuple[bool, ...], list[Change]]] = {
+    "prw": (
+        "prw",
+        lambda root: write_prw(root, PRW, seed=3),
+        (True, False),
+        [
+            first("annotations/*.mat", other_boxes),
+            first("frames/*", other_pixels),
+            first("frames/*", no_image),
+            append("query_info.txt", "1 1 1 5 5 c9s9_000001\nnonsense\n"),
+            drop_frame,
+        ],
+    ),
+    "mot17": (
+        "mot17",
+        lambda root: write_mot17(root, MOT, seed=3),
+        (True, False),
+        [
+            first(MOT_TRUTH, lambda path: path.write_text(path.read_text() + "1,9,10,10,20,50,1,1,1\n")),
+            first("train/*/seqinfo.ini", lambda path: path.write_text(path.read_text() + "imExt=.png\n")),
+            first("train/*", shutil.rmtree),
+        ],
+    ),
+    "mot17-lacking-files": (
+        "mot17",
+        write_short_mot17,
+        (False,),
+        [
+            first(MOT_TRUTH, lambda path: path.write_text(path.read_text() + "2,9,1,1,2,5,1,1,1\n")),
+            first("train/*/img1/000001.jpg", Path.unlink),
+        ],
+    ),
+    "mot15": (
+        "mot15",
+        write_mot15,
+        (True, False),
+        [append("train/A/gt/gt.txt", "1,2,3,3,9,9,1,0,0,0\nx\n"), remove("train/B/gt/gt.txt")],
+    ),
+    "cuhk-sysu": (
+        "cuhk-sysu",
+        lambda root: write_cuhk_sysu(root, CUHK, seed=2),
+        (True, False),
+        [
+            remove("annotation/test/train_test/TestG3.mat"),
+            first("Image/SSM/*", other_pixels),
+            remove("annotation/Person.mat"),
+            both(*(remove(f"annotation/{name}.mat") for name in ("Images", "pool", "test/train_test/Train"))),
+        ],
+    ),
+    "wider-pedestrian": (
+        "wider-pedestrian",
+        lambda root: write_wider_pedestrian(root, WIDER, seed=2),
+        (True, False),
+        [
+            first("val_annotations.txt", lambda path: path.write_text("".join(path.open().readlines()[1:]))),
+            first("Images/train/*", other_pixels),
+            first("Images/train/*", no_image),
+            remove("pedestrian_ignore_part_train.txt"),
+        ],
+    ),
+    "coco": (
+        "coco",
+        write_coco,
+        (True, False),
+        [
+            lambda root: coco(root, "val.json", ["c.jpg", "d.jpg"], 4),
+            add_image("images/a.jpg"),
+            lambda root: no_image(root / "images" / "b.jpg"),
+            add_image("images/b.jpg"),
+            remove("train.json"),
+            lambda root: coco(root, "more_train.json", ["e.jpg"], 4),
+        ],
+    ),
+    "crowdhuman": (
+        "crowdhuman",
+        write_crowdhuman,
+        (True, False),
+        [
+            both(append("annotation_val.odgt", crowd_line("d", 3)), add_image("Images/d.jpg")),
+            add_image("Images/a.jpg"),
+            append("annotation_train.odgt", "no json\n"),
+            remove("annotation_val.odgt"),
+        ],
+    ),
+    "yolo": (
+        "yolo",
+        write_yolo,
+        (True,),
+        [
+            add_image("images/train/new_bare.jpg"),
+            append("labels/val/val_labelled.txt", "0 .2 .2 .1 .1\n"),
+            remove("labels/train/train_labelled.txt"),
+            remove("images/val/val_bare.jpg"),
+        ],
+    ),
+    "market1501": (
+        "market1501",
+        write_market,
+        (True,),
+        [
+            add_image("bounding_box_train/0003_c1s1_000002_01.jpg"),
+            add_image("bounding_box_test/nobody.jpg"),
+            remove("bounding_box_test/0005_c1s1_000003_01.jpg"),
+            add_image("query/0007_c2s1_000009_01.jpg"),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "images"),
+    [(case, images) for case, (_, _, uses, _) in CASES.items() for images in uses],
+    ids=[f"{case}-{'images' if use else 'blind'}" for case, each in CASES.items() for use in each[2]],
+)
+def test_a_change_alone_is_read_and_the_rows_are_those_of_a_fresh_ingest(
+    tmp_path: Path, case: str, images: bool
+) -> None:
+    adapter_name, build, _, changes = CASES[case]
+    root, adapter, use = tmp_path / "root", load_adapter(adapter_name), ImageUse(read=images)
+    root.mkdir()
+    build(root)
+    made: Snapshot | None = None
+    for number, change in enumerate((lambda root: None, *changes)):
+        change(root)
+        found = fingerprint(root, adapter, {}, HashCache(None), use=use)
+        again, anew = tmp_path / f"again-{number}", tmp_path / f"anew-{number}"
+        ingest(root, adapter, again, found, name="x", use=use, previous=made)
+        ingest(root, adapter, anew, found, name="x", use=use)
+        made = Snapshot(again)
+        for name in TABLES:
+            assert made.table(name).to_pylist() == Snapshot(anew).table(name).to_pylist(), (number, name)
+        assert (again / "units.parquet").read_bytes() == (anew / "units.parquet").read_bytes()
+
+
+def test_every_adapter_is_tried() -> None:
+    from data_catalog.adapters import adapter_names
+
+    ours = {
+        name for name in adapter_names() if type(load_adapter(name)).__module__.startswith("data_catalog.")
+    }
+    assert {adapter for adapter, *_ in CASES.values()} == ours
+
+
+@pytest.mark.parametrize(
+    ("build", "adapter_name", "change", "read_again"),
+    [
+        (write_coco, "coco", lambda root: coco(root, "val.json", ["c.jpg"], 1), "val.json"),
+        (write_coco, "coco", add_image("images/a.jpg"), "train.json"),
+        (write_crowdhuman, "crowdhuman", add_image("Images/c.jpg"), "annotation_val.odgt"),
+        (write_market, "market1501", add_image("query/0007_c2s1_000009_01.jpg"), "query"),
+    ],
+    ids=["coco-annotations", "coco-image", "crowdhuman-image", "market-image"],
+)
+def test_of_several_units_the_changed_one_is_read(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    build: Change,
+    adapter_name: str,
+    change: Change,
+    read_again: str,
+) -> None:
+    root, adapter, work = tmp_path / "root", load_adapter(adapter_name), tmp_path / "first"
+    root.mkdir()
+    build(root)
+    ingest(root, adapter, work, fingerprint(root, adapter, {}, HashCache(None)), name="x")
+    change(root)
+    opened: list[str] = []
+    read = type(adapter).read
+
+    def watched(self: Any, root: Path, unit: Any, options: Any) -> Any:
+        opened.append(unit.source)
+        return read(self, root, unit, options)
+
+    monkeypatch.setattr(type(adapter), "read", watched)
+    found = fingerprint(root, adapter, {}, HashCache(None))
+    ingest(root, adapter, tmp_path / "again", found, name="x", previous=Snapshot(work))
+    assert opened == [read_again]
+
+
+def test_two_units_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = load_adapter("yolo")
+    units = (Unit("images", "train", has_file=False), Unit("images", "val", has_file=False))
+    monkeypatch.setattr(type(adapter), "discover", lambda self, root, options: Layout(units))
+    with pytest.raises(CatalogError, match="two units have the source images"):
+        fingerprint(tmp_path, adapter, {}, HashCache(None))
+
+
+def test_a_lost_query_names_its_file_and_row(tmp_path: Path, ingest_into: Any) -> None:
+    write_prw(tmp_path / "prw", PRW, seed=3)
+    append("query_info.txt", "1 1 1 5 5 c9s9_000001\n")(tmp_path / "prw")
+    rejects = ingest_into(tmp_path / "prw", "prw").table("rejects").to_pylist()
+    lines = (tmp_path / "prw" / "query_info.txt").read_text().splitlines()
+    assert [(each["code"], each["source_file"], each["source_row"]) for each in rejects] == [
+        ("query_image_unknown", "query_info.txt", len(lines))
+    ]
