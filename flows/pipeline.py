@@ -101,27 +101,25 @@ def _make_all(
             artifacts[stage.name] = planned.artifact
             record.cached(planned)
             continue
-        record.begin(planned)
+        identity = planned.identity
+        record.begin(planned, None if identity is None else store.log_path_of(stage.kind, identity.key))
         if request.only and stage.kind not in request.only:
-            return _fail(
-                record, store, planned, f"{planned.reason}; this run makes only {', '.join(request.only)}"
-            )
-        assert planned.identity is not None
-        make_stage = _task(planned, store, artifacts, again=stage.name in again, hours=hours)
-        state = make_stage(stage.kind, planned.identity.key, return_state=True)
-        found = store.find(stage.kind, planned.identity.key) if state.is_completed() else None
+            return _fail(record, planned, f"{planned.reason}; this run makes only {', '.join(request.only)}")
+        assert identity is not None
+        make_stage = _task(planned, store, artifacts, record, again=stage.name in again, hours=hours)
+        state = make_stage(stage.kind, identity.key, return_state=True)
+        found = store.find(stage.kind, identity.key) if state.is_completed() else None
         if found is None:
-            return _fail(record, store, planned, state.message)
+            return _fail(record, planned, state.message)
         artifacts[stage.name] = found
         record.made(found)
     made = sum(stage["state"] == "made" for stage in record.stages)
     return Completed(message=f"{made} stages made, {len(record.stages) - made} cached")
 
 
-def _fail(record: RunRecord, store: LocalStore, planned: Planned, why: str | None) -> State[Any]:
+def _fail(record: RunRecord, planned: Planned, why: str | None) -> State[Any]:
     message = f"{planned.stage.name}: {why}"
-    assert planned.identity is not None
-    record.failed(message, store.log_path_of(planned.stage.kind, planned.identity.key))
+    record.failed(message)
     return Failed(message=message)
 
 
@@ -129,6 +127,7 @@ def _task(
     planned: Planned,
     store: LocalStore,
     artifacts: Mapping[str, Artifact],
+    record: RunRecord,
     *,
     again: bool,
     hours: float | None,
@@ -144,6 +143,7 @@ def _task(
     )
     def make_stage(kind: str, key: str) -> Any:
         log.info("making %s (%s/%s): %s", planned.stage.name, kind, key, planned.reason)
+        record.failure = None
         with progress_of(planned.stage.name) as line:
             try:
                 make_in_process(
@@ -155,7 +155,11 @@ def _task(
                     timeout_seconds=None if hours is None else hours * 3600,
                     run=str(flow_run.id),
                 )
+            except StageDied as error:
+                record.failure = type(error).__name__
+                raise
             except (StageBroke, Interrupted, TimeoutError) as error:
+                record.failure = type(error).__name__
                 return Failed(message=str(error))
             except (ValueError, OSError) as error:
                 # What is wrong stays wrong: no retry, and no traceback where the message says it all.

@@ -98,6 +98,10 @@ def resolve(
     """How one stage stands, given the artifacts of the stages before it."""
     missing = [ref.stage for ref in stage.inputs.values() if ref.stage not in artifacts]
     if missing:
+        # A split or a protocol that is not there is said now, and not after the training before it.
+        for ref in stage.inputs.values():
+            if ref.view is not None and ref.stage in artifacts:
+                view_digest(artifacts[ref.stage], ref.view)
         return Planned(stage, "runs", f"{missing[0]} is to be made first")
     identity = Identity(
         kind=stage.kind, version=stage.version, recipe=stage.recipe, inputs=_input_digests(stage, artifacts)

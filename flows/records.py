@@ -32,10 +32,13 @@ class RunRecord:
     host: str = field(default_factory=socket.gethostname)
     stages: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
+    failure: str | None = None
+    """The class of `error`, which decides the exit status of the command."""
     finished: str | None = None
 
-    def begin(self, planned: Planned) -> None:
-        self.stages.append({**planned.as_record(), "state": "running"})
+    def begin(self, planned: Planned, log_path: Path | None) -> None:
+        log_file = None if log_path is None else str(log_path)
+        self.stages.append({**planned.as_record(), "state": "running", "log": log_file})
         self.write()
 
     def cached(self, planned: Planned) -> None:
@@ -52,8 +55,8 @@ class RunRecord:
         )
         self.write()
 
-    def failed(self, message: str, log_path: Path) -> None:
-        self.stages[-1].update(state="failed", error=message, log=str(log_path))
+    def failed(self, message: str) -> None:
+        self.stages[-1].update(state="failed", error=message)
         self.error = message
         self.write()
 
@@ -61,7 +64,9 @@ class RunRecord:
         """Close the record; a stage that was on its way when the run broke off has failed."""
         for stage in self.stages:
             if stage["state"] == "running":
-                stage.update(state="failed", error="the run broke off", log=None)
+                message = f"{stage['stage']}: the run broke off"
+                stage.update(state="failed", error=message)
+                self.error = self.error or message
         self.finished = datetime.now(UTC).isoformat(timespec="seconds")
         self.write()
 

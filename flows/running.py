@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.config import load_config
-from flows.errors import StageError
+from flows.errors import Interrupted, StageBroke, StageDied, StageError
 from flows.plan import Planned, make_plan, require_space, select
 from flows.prefect_api import api
 from flows.request import RunRequest
@@ -19,6 +19,13 @@ from storage.errors import StorageError
 from storage.opening import open_store
 
 RESULTS = ("detection_ap50", "mAP", "rank1", "rank5", "rank10", "mAP_untrained")
+
+_FAILURES: dict[str, type[Exception]] = {
+    "StageBroke": StageBroke,
+    "StageDied": StageDied,
+    "Interrupted": Interrupted,
+    "TimeoutError": Interrupted,
+}
 
 
 @dataclass
@@ -30,11 +37,13 @@ class Outcome:
     results: dict[str, float | None] = field(default_factory=dict)
     report: str | None = None
     error: str | None = None
+    failure: str | None = None
+    """The class of what a stage failed by; None for wrong input."""
 
     def raise_error(self) -> None:
-        """Raise StageError when a stage failed."""
+        """Raise when a stage failed: StageBroke, StageDied, Interrupted, or StageError for wrong input."""
         if self.error is not None:
-            raise StageError(self.error)
+            raise _FAILURES.get(self.failure or "", StageError)(self.error)
 
 
 def plan_config(request: RunRequest) -> Outcome:
@@ -64,6 +73,7 @@ def run_config(request: RunRequest) -> Outcome:
     outcome = _outcome(record.stages, started)
     if not state.is_completed():
         outcome.error = record.error or state.message
+        outcome.failure = record.failure
     return outcome
 
 

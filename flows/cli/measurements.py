@@ -7,15 +7,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from flows.benchmarks.timing import Measurement
+from flows.cli.tables import whole_lines
 
 
 def report(measurements: Iterable[Measurement], settings: Mapping[str, Any], json_file: Path | None) -> None:
     """Print them; with `json_file`, write them there too, with the settings they were taken at."""
-    console = Console(soft_wrap=True)
+    console = whole_lines()
     table = Table("what", "how", "median", "figure", "promised", "", box=None, pad_edge=False)
     found = []
     with console.status("measuring"):

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from flows.cli.tables import in_units
+from flows.cli.tables import in_units, whole_lines
 from flows.config import load_config
 from flows.errors import ConfigError
 from flows.records import RunRecord, is_running, read_records
@@ -60,7 +59,7 @@ def describe(store: LocalStore, runs: int) -> dict[str, Any]:
             unfinished.append(area)
         else:
             making.append(area | {"pid": holder})
-    records = [_run(record) for record, _ in zip(read_records(store.root), range(runs), strict=False)]
+    records = [run_status(record) for record, _ in zip(read_records(store.root), range(runs), strict=False)]
     return {
         "store": str(store),
         "kinds": dict(kinds),
@@ -70,7 +69,8 @@ def describe(store: LocalStore, runs: int) -> dict[str, Any]:
     }
 
 
-def _run(record: RunRecord) -> dict[str, Any]:
+def run_status(record: RunRecord) -> dict[str, Any]:
+    """How a run stands or ended, for --json and for people."""
     failed = next((stage for stage in record.stages if stage["state"] == "failed"), None)
     state = "failed" if record.error else "finished" if record.finished else "runs"
     if state == "runs" and not is_running(record):
@@ -91,7 +91,7 @@ def _run(record: RunRecord) -> dict[str, Any]:
 
 
 def _print(found: dict[str, Any]) -> None:
-    console = Console(soft_wrap=True, highlight=False)
+    console = whole_lines()
     console.print(f"store {found['store']}", markup=False)
     table = Table("kind", "artifacts", "size", box=None, pad_edge=False)
     for kind, held in found["kinds"].items():

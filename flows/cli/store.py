@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from flows.cli import features
-from flows.cli.tables import in_units
+from flows.cli.tables import in_units, whole_lines
 from flows.config import load_config
 from flows.errors import ConfigError
 from flows.plan import make_plan
@@ -57,7 +56,7 @@ def list_artifacts(
     for entry in entries:
         tag = " ".join(tagged.get(entry.name, []))
         table.add_row(_short(entry.name), entry.created, in_units(entry.size), f"{entry.seconds:.1f}", tag)
-    console = Console(soft_wrap=True)
+    console = whole_lines()
     console.print(table)
     console.print(f"{len(entries)} artifacts, {in_units(sum(entry.size for entry in entries))}")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from flows.records import where_time_went
 from flows.running import Outcome
@@ -17,15 +19,15 @@ def print_plan(outcome: Outcome) -> None:
         taken = stage["bytes_needed"]
         why = stage["reason"] if taken is None else f"{stage['reason']}; will take {in_units(taken)}"
         table.add_row(stage["stage"], _state(stage), why)
-    Console(soft_wrap=True).print(table)
+    whole_lines().print(table)
 
 
 def print_run(outcome: Outcome) -> None:
-    table = Table("stage", "state", "seconds", "where", box=None, pad_edge=False)
+    table = Table("stage", "state", "seconds", Column("where", overflow="fold"), box=None, pad_edge=False)
     for stage in outcome.stages:
         seconds = "" if stage["seconds"] is None else f"{stage['seconds']:.1f}"
         table.add_row(stage["stage"], _state(stage), seconds, stage["path"] or "")
-    console = Console(soft_wrap=True)
+    console = whole_lines()
     console.print(table)
     if any(value is not None for value in outcome.results.values()):
         results = Table(*outcome.results, box=None, pad_edge=False)
@@ -34,6 +36,11 @@ def print_run(outcome: Outcome) -> None:
     if outcome.report:
         console.print(f"report: {outcome.report}")
     console.print(where_time_went(outcome.stages, outcome.wall_seconds), highlight=False)
+
+
+def whole_lines() -> Console:
+    """A console that cuts nothing: paths fold in a terminal, and keep to one line in a file or a pipe."""
+    return Console(soft_wrap=True, width=None if sys.stdout.isatty() else 1000)
 
 
 def in_units(size: int) -> str:

@@ -85,7 +85,7 @@ def make(context: StageContext) -> Made:
     blocks.mkdir(exist_ok=True)
     parts = [scenes[start : start + BLOCK_IMAGES] for start in range(0, len(scenes), BLOCK_IMAGES)]
     for number, part in enumerate(parts):
-        if not _done(blocks, number).exists():
+        if not _is_done(blocks, number):
             extra = [np.concatenate([queries.get(scene.image_id, _NO_BOXES), scene.boxes]) for scene in part]
             found = detect_scenes(detector, recipe, part, extra)
             _write_block(blocks, number, part, found, [len(queries.get(s.image_id, ())) for s in part])
@@ -112,6 +112,11 @@ def _queries_by_image(snapshot: Path, spec: ViewSpec) -> dict[str, np.ndarray]:
 
 def _done(blocks: Path, number: int) -> Path:
     return blocks / f"{number:06d}.done"
+
+
+def _is_done(blocks: Path, number: int) -> bool:
+    """Whether a block is whole; a kill while finished blocks were removed leaves some files of some."""
+    return all((blocks / f"{number:06d}{suffix}").exists() for suffix in (".done", ".parquet", ".npy"))
 
 
 def _write_block(
