@@ -1,16 +1,23 @@
-"""SHA-256 of files, spared while a file's path, size, modification time and inode stay the same."""
+"""SHA-256 of files, spared while a file's path, size, modification time and inode stay the same.
+
+The cache is only a memory: where it is damaged it is set aside, or the row left out, and files are hashed
+again.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from data_catalog.errors import CatalogError
 
@@ -23,18 +30,17 @@ SETTLED_NS = 50_000_000
 """A file changed this shortly before it was hashed could change again within the clock's tick: not cached."""
 
 
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS hashes (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, "
+    "inode INTEGER, sha256 TEXT, row_check INTEGER) WITHOUT ROWID"
+)
+
+
 class HashCache:
     """A small SQLite file; several processes may use it. `None` as its path keeps nothing."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(self._connect()) as db, db:
-                db.execute(
-                    "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, "
-                    "mtime_ns INTEGER, inode INTEGER, sha256 TEXT) WITHOUT ROWID"
-                )
 
     def digests(
         self,
@@ -66,31 +72,78 @@ class HashCache:
         self._remember(base, {name: (stats[name], digest) for name, digest in settled.items()})
         return {name: fresh[name] if name in fresh else done[name] for name in stats}
 
-    def _connect(self) -> sqlite3.Connection:
-        try:
-            return sqlite3.connect(str(self.path), timeout=30)
-        except sqlite3.Error as error:
-            raise CatalogError(f"{self.path}: the cache of file hashes cannot be opened: {error}") from error
-
     def _known(self, base: str) -> dict[str, tuple[Stat, str]]:
-        if self.path is None:
+        if self.path is None or not self.path.is_file():
             return {}
-        query = "SELECT path, size, mtime_ns, inode, sha256 FROM files WHERE path >= ? AND path < ?"
-        with closing(self._connect()) as db:
-            rows = db.execute(query, (f"{base}/", f"{base}0")).fetchall()  # '0' follows '/'
-        skip = len(base) + 1
-        return {path[skip:]: ((size, mtime, inode), digest) for path, size, mtime, inode, digest in rows}
+        query = "SELECT * FROM hashes WHERE path >= ? AND path < ?"
+        rows: list[Sequence[Any]] = []
+        try:
+            with closing(sqlite3.connect(self.path, timeout=30)) as db:
+                db.text_factory = _text
+                if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'hashes'").fetchone():
+                    rows = db.execute(query, (f"{base}/", f"{base}0")).fetchall()  # '0' follows '/'
+        except sqlite3.DatabaseError as error:
+            self._give_up(error)
+        return dict(_trusted(rows, len(base) + 1))
 
     def _remember(self, base: str, found: dict[str, tuple[Stat, str]]) -> None:
         if self.path is None or not found:
             return
-        rows = [(f"{base}/{name}", *stat, digest) for name, (stat, digest) in found.items()]
+        rows = [
+            (f"{base}/{n}", *stat, digest) for n, (stat, digest) in found.items() if _is_unicode(base + n)
+        ]
+        checked = [(*row, _row_check(row)) for row in rows]
         try:
-            with closing(self._connect()) as db, db:
-                db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", rows)
-        except sqlite3.OperationalError as error:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.path, timeout=30)) as db, db:
+                db.execute(_TABLE)
+                db.executemany("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?, ?, ?)", checked)
+        except (sqlite3.DatabaseError, OSError) as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        """Go on without the memory; a file that is no sound database makes room for a new one."""
+        assert self.path is not None
+        if isinstance(error, OSError | sqlite3.OperationalError) and "malformed" not in str(error):
             # In a read-only store, or on a full disk, the files are hashed again next time.
-            log.info("the hashes of %d files are not remembered: %s", len(rows), error)
+            log.info("%s: hashes of files are not remembered: %s", self.path, error)
+            return
+        aside = self.path.with_name(f"{self.path.name}.damaged")
+        log.warning(
+            "%s: %s: it is set aside as %s, and the files are hashed again", self.path, error, aside.name
+        )
+        for ending in ("-journal", "-wal", "-shm"):
+            Path(f"{self.path}{ending}").unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            self.path.replace(aside)
+
+
+def _text(value: bytes) -> str:
+    """Text that a damaged row may hold; such a row does not hold to its check."""
+    return value.decode("utf-8", "replace")
+
+
+def _is_unicode(name: str) -> bool:
+    """Whether SQLite can hold the name; a file system's name may be any bytes."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def _row_check(row: Sequence[Any]) -> int:
+    """CRC-32 over a row: SQLite itself does not notice a value that was flipped on the disk."""
+    return zlib.crc32(repr(tuple(row)).encode("utf-8", "surrogatepass"))
+
+
+def _trusted(rows: Iterable[Sequence[Any]], skip: int) -> Iterator[tuple[str, tuple[Stat, str]]]:
+    """Name, stat and digest of the rows that hold to their check."""
+    damaged = 0
+    for *row, check in rows:
+        if check == _row_check(row):
+            path, size, mtime, inode, digest = row
+            yield path[skip:], ((size, mtime, inode), digest)
+        else:
+            damaged += 1
+    if damaged:
+        log.warning("%d remembered hashes of files are damaged; the files are hashed again", damaged)
 
 
 def file_sha256(path: Path) -> str:
