@@ -72,6 +72,14 @@ def test_a_plan_says_why(tiny_run: TinyRun, tmp_path: Path) -> None:
     assert reasons["gallery"] == "reid is to be made first"
 
 
+def test_a_plan_says_that_a_split_is_not_there_before_anything_is_trained(tiny_run: TinyRun) -> None:
+    changes = ["detector.training.steps=13", "evaluation.test.split=nosuch"]
+    words = [word for change in changes for word in ("--set", change)]
+    refused = personsearch("plan", tiny_run.config, *words)
+    assert refused.status == 2
+    assert "no images in split 'nosuch'" in refused.stderr
+
+
 def test_a_plan_says_what_features_will_take_and_refuses_what_the_disk_cannot_hold(
     tiny_run: TinyRun, tmp_path: Path
 ) -> None:
