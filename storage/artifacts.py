@@ -29,6 +29,7 @@ from typing import Any
 
 from storage.digests import digest_file
 from storage.errors import StorageError
+from storage.folders import files_under, flush, remove_from, remove_tree, visible_names
 from storage.locks import exclusive, exclusive_now, is_held
 from storage.manifest import FILE_NAME, FileEntry, Identity, Manifest, read_manifest
 
@@ -96,7 +97,7 @@ class WorkArea:
         """
         files, verified = {}, {}
         aside = [self.path / name for name in scratch]
-        for path in _files_under(self.path):
+        for path in files_under(self.path):
             if any(path.is_relative_to(each) for each in aside):
                 continue
             name = path.relative_to(self.path).as_posix()
@@ -116,7 +117,7 @@ class WorkArea:
             peak_memory_bytes=_peak_memory_bytes(),
         )
         self.made = self.store.publish(self.path, manifest, replace=self.again, verified=verified)
-        _remove_from(self.made.path, scratch)
+        remove_from(self.made.path, scratch)
         return self.made
 
 
@@ -152,7 +153,7 @@ class LocalStore:
 
     def replaced(self) -> Iterator[tuple[str, str, Path]]:
         """(kind, key, folder) of what was replaced and is not deleted yet, or waits for its successor."""
-        for name in sorted(_visible_names(self.root / ".replaced")):
+        for name in sorted(visible_names(self.root / ".replaced")):
             kind, _, key = name.rpartition("-")
             if kind and key:
                 yield kind, key, self.root / ".replaced" / name
@@ -257,9 +258,9 @@ class LocalStore:
 
     def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
         """(kind, key) of every finished artifact, in order."""
-        kinds = [_plain(kind)] if kind else sorted(_visible_names(self.root))
+        kinds = [_plain(kind)] if kind else sorted(visible_names(self.root))
         for each in kinds:
-            for key in sorted(_visible_names(self.root / each)):
+            for key in sorted(visible_names(self.root / each)):
                 if (self.root / each / key / FILE_NAME).is_file():
                     yield each, key
 
@@ -295,8 +296,8 @@ class LocalStore:
 
     def work_areas(self) -> Iterator[tuple[str, str]]:
         """(kind, key) of every unfinished work area."""
-        for kind in sorted(_visible_names(self.root / ".work")):
-            for key in sorted(_visible_names(self.root / ".work" / kind)):
+        for kind in sorted(visible_names(self.root / ".work")):
+            for key in sorted(visible_names(self.root / ".work" / kind)):
                 yield kind, key
 
     def verify(self, kind: str, key: str) -> list[str]:
@@ -381,15 +382,15 @@ class LocalStore:
         """
         verified = verified or stat_keys(work, manifest)
         for name in manifest.files:
-            _flush(work / name)
+            flush(work / name)
         _write_flushed(work / FILE_NAME, manifest.to_json())
         for directory in (path for path in (*work.rglob("*"), work) if path.is_dir()):
-            _flush(directory)
+            flush(directory)
         target = self.path_of(manifest.kind, manifest.key)
         target.parent.mkdir(parents=True, exist_ok=True)
         replaced = self._move_away(target)
         work.rename(target)
-        _flush(target.parent)
+        flush(target.parent)
         self._write_trust(manifest.kind, manifest.key, verified)
         if replaced is not None:
             remove_tree(replaced)
@@ -459,25 +460,6 @@ def stat_keys(folder: Path, manifest: Manifest) -> dict[str, list[int]]:
     return {name: _stat_key((folder / name).stat()) for name in manifest.files}
 
 
-def remove_tree(folder: Path) -> None:
-    """Delete a folder; what another process deletes meanwhile is no error."""
-
-    def is_gone(function: object, path: str, failure: tuple[Any, BaseException, Any]) -> None:
-        if not isinstance(failure[1], FileNotFoundError):
-            raise failure[1]
-
-    shutil.rmtree(folder, onerror=is_gone)
-
-
-def size_of(folder: Path) -> int:
-    """Bytes of all files in a folder; what is deleted meanwhile does not count."""
-    total = 0
-    for file in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            total += file.stat().st_size if file.is_file() else 0
-    return total
-
-
 def _plain(name: str) -> str:
     """A kind or a key as it may be joined to the root: listings and tags come from other people, too."""
     if not name or name.startswith(".") or "/" in name or "\0" in name:
@@ -496,45 +478,16 @@ def _free_path(folder: Path, kind: str, key: str) -> Path:
     return path
 
 
-def _visible_names(folder: Path) -> Iterator[str]:
-    try:
-        with os.scandir(folder) as entries:
-            yield from (entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    except FileNotFoundError:
-        return
-
-
 def _drop_manifest(work: Path) -> None:
     """A try that was killed in its commit left its manifest, which must not become a part of the next."""
     for name in (FILE_NAME, _TEMPORARY):
         (work / name).unlink(missing_ok=True)
 
 
-def _files_under(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _remove_from(folder: Path, names: Iterable[str]) -> None:
-    for name in names:
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _write_flushed(path: Path, text: str) -> None:
     temporary = path.with_name(_TEMPORARY)
     temporary.write_text(text)
-    _flush(temporary)
+    flush(temporary)
     temporary.replace(path)
 
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.artifacts import LocalStore, remove_tree, size_of
+from storage.artifacts import LocalStore
+from storage.folders import remove_tree, size_of
 from storage.listing import Entry, list_entries, with_sources
 from storage.tags import tags
 

@@ -165,7 +165,7 @@ def test_a_change_between_commit_and_publication_is_not_trusted(
 
 def test_every_directory_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed = []
-    monkeypatch.setattr(artifacts, "_flush", flushed.append)
+    monkeypatch.setattr(artifacts, "flush", flushed.append)
     store = LocalStore(tmp_path)
     with store.making(IDENTITY) as work:
         (work.path / "a" / "b").mkdir(parents=True)

@@ -1,0 +1,62 @@
+"""Directories: what lies in them, bringing it to the disk, and deleting it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+def remove_tree(folder: Path) -> None:
+    """Delete a folder; what another process deletes meanwhile is no error."""
+
+    def is_gone(function: object, path: str, failure: tuple[Any, BaseException, Any]) -> None:
+        if not isinstance(failure[1], FileNotFoundError):
+            raise failure[1]
+
+    shutil.rmtree(folder, onerror=is_gone)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files in a folder; what is deleted meanwhile does not count."""
+    total = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
+
+
+def visible_names(folder: Path) -> Iterator[str]:
+    """The folders in a folder, but for hidden ones; none where there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            yield from (entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except FileNotFoundError:
+        return
+
+
+def files_under(folder: Path) -> list[Path]:
+    """Every file at any depth, in order."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def remove_from(folder: Path, names: Iterable[str]) -> None:
+    """Delete files and folders by their names in `folder`; one that is not there is no error."""
+    for name in names:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Bring a file, or the names in a directory, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
