@@ -120,6 +120,14 @@ class ComputeOptions(Recipe):
     stage_timeout_hours: PositiveFloat | None = None
 
 
+def _norms_differ(section: str, norm: str, weights: str, held: str) -> str:
+    fitting = "'group'" if held == "group" else "'batch' or 'frozen_batch'"
+    return (
+        f"{section}: norm {norm!r} cannot start from initial_weights {weights!r}, whose norms are {held!r}: "
+        f"use norm {fitting}, or other initial_weights"
+    )
+
+
 def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, Mapping) else value
 
@@ -149,10 +157,23 @@ class Config(Recipe):
             raise ValueError("evaluation: one entry a dataset; use its options for further settings")
         if self.evaluation and self.reid is None:
             raise ValueError("evaluation: there is nothing to evaluate without a reid section")
+        self._check_norms()
         if self.reid is not None:
             # Their own rules, such as which dtype goes with which variant, are checked here and now.
             _ = self.features_recipe(), self.detections_recipe()
         return self
+
+    def _check_norms(self) -> None:
+        """Group norms have no statistics, batch norms have: neither starts from the weights of the other."""
+        model = self.detector.model
+        if model.norm == "group" and model.initial_weights in ("coco", "imagenet"):
+            raise ValueError(_norms_differ("detector.model", "group", model.initial_weights, "batch"))
+        if self.reid is None:
+            return
+        branch = self.reid.branch
+        held = {"detector": model.norm, "imagenet": "batch"}.get(branch.initial_weights, branch.norm)
+        if (branch.norm == "group") != (held == "group"):
+            raise ValueError(_norms_differ("reid.branch", branch.norm, branch.initial_weights, held))
 
     def views(self) -> list[ViewRef]:
         """Every view that a stage takes."""

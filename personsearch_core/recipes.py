@@ -11,7 +11,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 Variant = Literal["j2", "j3", "j4", "disj"]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -115,6 +123,13 @@ class DetectorAugmentation(Recipe):
     saturation: Annotated[float, Field(ge=0)] = 0.0
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
 
+    @field_validator("scale_jitter")
+    @classmethod
+    def _smallest_first(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError(f"scale_jitter is (smallest, largest), not ({value[0]:g}, {value[1]:g})")
+        return value
+
 
 class Schedule(Recipe):
     """Linear-cosine decay (Bello et al. 2017, as in TensorFlow) after a linear warm-up."""
@@ -145,6 +160,10 @@ class DetectorTraining(Recipe):
     keep: Literal["best", "last"] = "last"
     """Which weights the artifact holds; `best` needs a validation part."""
     validate_every_epochs: PositiveInt = 1
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Part of every training view's images that is not trained on: AP is measured on them, beside the
+    validation views. A hash of the image's id and the recipe's seed chooses, so that an image stays on its
+    side when others come or go. Neighbouring frames of a video fall on both sides, which flatters AP."""
 
 
 class DetectorRecipe(Recipe):
@@ -248,6 +267,10 @@ class BranchModel(Recipe):
     initial_weights: Literal["detector", "imagenet", "random"] = "detector"
     """`detector`: the blocks that the detector trained on people; they match the shared map they stand on."""
 
+    def frozen_epsilon(self, detector: DetectorModel) -> float:
+        """Epsilon of frozen norms: what the weights were made with, ImageNet's or the detector's."""
+        return 1e-5 if self.initial_weights == "imagenet" else detector.epsilon
+
 
 class Objective(Recipe):
     """One term of a re-ID loss; `weight` multiplies it in the sum."""
@@ -279,11 +302,39 @@ class Objective(Recipe):
     hard_identities: PositiveInt | None = None
     """`hep_softmax`: how many identities beside the batch's own enter the softmax."""
 
+    @model_validator(mode="after")
+    def _fields_have_an_effect(self) -> Objective:
+        known = OBJECTIVE_FIELDS[self.kind]
+        every = {name for names in OBJECTIVE_FIELDS.values() for name in names}
+        idle = sorted(name for name in every - {*known} if getattr(self, name) is not None)
+        if idle:
+            raise ValueError(
+                f"{self.kind} has no {' and no '.join(idle)}: beside weight it takes "
+                f"{', '.join(known) or 'no field'}"
+            )
+        return self
+
+
+OBJECTIVE_FIELDS: dict[str, tuple[str, ...]] = {
+    "semi_hard_triplet": ("margin", "squared"),
+    "batch_hard_triplet": ("margin", "squared"),
+    "identity_softmax": (),
+    "oim": ("temperature", "momentum", "queue"),
+    "iel": ("temperature", "momentum", "queue", "threshold"),
+    "ioim": ("temperature", "unlabelled_temperature", "momentum", "queue"),
+    "center": ("momentum",),
+    "hep_softmax": ("hard_identities",),
+    "olp": ("temperature", "queue"),
+}
+"""The fields of an `Objective` that have an effect, by kind."""
+NEED_UNLABELLED = ("iel", "ioim")
+"""Objectives that differ from OIM only by what they do with unlabelled people."""
+
 
 class Phase(Recipe):
     """A number of epochs with a sum of objectives."""
 
-    objectives: tuple[Objective, ...]
+    objectives: Annotated[tuple[Objective, ...], Field(min_length=1)]
     epochs: PositiveInt
 
 
@@ -297,7 +348,7 @@ class ReidRecipe(Recipe):
     """The paper's second step: 32 identities x 4 shots, Adam, base rate 1e-4, two phases of 350 epochs."""
 
     branch: BranchModel = BranchModel()
-    phases: tuple[Phase, ...] = PAPER_PHASES
+    phases: Annotated[tuple[Phase, ...], Field(min_length=1)] = PAPER_PHASES
     identities_per_batch: Annotated[int, Field(ge=2)] = 32
     shots: Annotated[int, Field(ge=2)] = 4
     unlabelled_per_batch: Annotated[int, Field(ge=0)] = 0
@@ -315,10 +366,28 @@ class ReidRecipe(Recipe):
     """Part of the identities watched during training, split by connected components of shared images."""
     validate_every_epochs: PositiveInt = 10
     early_stopping: PositiveInt | None = None
-    """Validations without a better mAP after which training stops."""
+    """Validations of a phase without a better mAP after which the phase ends, and the next one begins."""
     keep: Literal["best", "last"] = "last"
     compute: Compute = Compute()
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _fields_have_an_effect(self) -> ReidRecipe:
+        if self.branch.norm == "frozen_batch" and self.branch.initial_weights == "random":
+            raise ValueError(
+                "branch.norm 'frozen_batch' needs branch.initial_weights: random weights have no statistics, "
+                "and frozen ones are never learnt; use 'batch' or 'group'"
+            )
+        if self.cuda_graphs and not self.compute.compile:
+            raise ValueError("cuda_graphs has an effect only with compute.compile: true")
+        kinds = {objective.kind for phase in self.phases for objective in phase.objectives}
+        for kind in NEED_UNLABELLED:
+            if kind in kinds and self.unlabelled_per_batch == 0:
+                raise ValueError(
+                    f"{kind} learns from unlabelled people: set unlabelled_per_batch above 0 "
+                    "(and features.boxes: all), or use oim"
+                )
+        return self
 
 
 class DetectionOptions(Recipe):

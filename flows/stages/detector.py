@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from flows.config import Config, ViewRef
 from flows.errors import Interrupted
@@ -10,6 +11,7 @@ from flows.stages.base import InputRef, Made, Stage, StageContext
 from flows.stages.names import ingest_name
 from flows.stages.resuming import last_checkpoint
 from flows.views import ViewSpec, read_scenes
+from personsearch_core.recipes import DetectorRecipe
 from storage.digests import digest_file, digest_safetensors
 
 VERSION = 1
@@ -39,7 +41,7 @@ def stage(config: Config) -> Stage:
         name="detector",
         kind="detector",
         version=VERSION,
-        recipe={"detector": recipe.model_dump(mode="json"), "amounts": amounts},
+        recipe={"detector": _recipe(recipe), "amounts": amounts},
         maker="flows.stages.detector:make",
         inputs=inputs,
         fixed_inputs=fixed,
@@ -55,11 +57,18 @@ def stage(config: Config) -> Stage:
     )
 
 
+def _recipe(recipe: DetectorRecipe) -> dict[str, Any]:
+    """As it enters the key: without `held_out` where nothing is, so that keys from before the field hold."""
+    data = recipe.model_dump(mode="json")
+    if not recipe.training.held_out:
+        del data["training"]["held_out"]
+    return data
+
+
 def make(context: StageContext) -> Made:
     """Train; resumes from the newest checkpoint in the work area."""
     from flows.stages.models import stage_device
     from personsearch_core.data.sampling import TrainingEntry
-    from personsearch_core.recipes import DetectorRecipe
     from personsearch_core.training.detector import train_detector
     from personsearch_core.training.loop import RESUME_ONLY, LoopSettings
     from personsearch_core.training.loop import Interrupted as LoopInterrupted

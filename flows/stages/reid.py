@@ -19,6 +19,8 @@ def stage(config: Config) -> Stage:
     if recipe.branch.initial_weights == "detector":
         inputs["detector"] = InputRef("detector")
     model = config.detector.model
+    frozen = recipe.branch.norm == "frozen_batch"
+    epsilon = recipe.branch.frozen_epsilon(model) if frozen else model.epsilon
     return Stage(
         name="reid",
         kind="reid",
@@ -26,7 +28,7 @@ def stage(config: Config) -> Stage:
         recipe={
             "reid": recipe.model_dump(mode="json"),
             "variant": config.reid_section.variant,
-            "network": {"backbone": model.backbone, "norm": model.norm, "norm_epsilon": model.epsilon},
+            "network": {"backbone": model.backbone, "norm": model.norm, "norm_epsilon": epsilon},
         },
         maker="flows.stages.reid:make",
         inputs=inputs,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -47,6 +48,41 @@ class TrainingEntry:
         field, value = next(iter(given.items()))
         if value <= 0:
             raise PersonSearchError(f"training entry {self.name!r}: {field} must be positive, not {value}")
+
+
+def hold_out_scenes(
+    entries: Sequence[TrainingEntry], part: float, seed: int
+) -> tuple[list[TrainingEntry], list[Scene]]:
+    """The entries without about `part` of their scenes, and those scenes, once each.
+
+    A hash of (seed, image id) decides, so that an image that several entries have is held out of all, and
+    stays so whatever else is trained on. Held-out scenes are labelled `<source> held out`. Raises
+    PersonSearchError where an entry keeps no scene, or none is held out at all.
+    """
+    if part == 0:
+        return list(entries), []
+    kept: list[TrainingEntry] = []
+    held: dict[tuple[str, str], Scene] = {}
+    for entry in entries:
+        own = [scene for scene in entry.scenes if _is_held_out(scene, part, seed)]
+        rest = [scene for scene in entry.scenes if not _is_held_out(scene, part, seed)]
+        if not rest:
+            raise PersonSearchError(
+                f"held_out: {part:g} leaves training entry {entry.name!r} none of its "
+                f"{len(entry.scenes)} images; lower it"
+            )
+        kept.append(replace(entry, scenes=rest))
+        held |= {(scene.source, scene.image_id): scene for scene in own}
+    if not held:
+        raise PersonSearchError(
+            f"held_out: {part:g} of {sum(len(entry.scenes) for entry in entries)} images are none; raise it"
+        )
+    return kept, [replace(scene, source=f"{scene.source} held out") for scene in held.values()]
+
+
+def _is_held_out(scene: Scene, part: float, seed: int) -> bool:
+    digest = hashlib.sha256(f"{seed}:{scene.image_id}".encode()).digest()
+    return int.from_bytes(digest[:8]) < part * 2**64
 
 
 def images_per_epoch(entries: Sequence[TrainingEntry]) -> tuple[int, ...]:

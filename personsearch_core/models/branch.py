@@ -41,7 +41,8 @@ class Branch(nn.Module):
         self.variant = variant
         self.detector_model = detector_model
         self.branch = branch
-        network = stem_and_layers(detector_model.backbone, norm_layer(branch.norm, detector_model.epsilon))
+        norm = norm_layer(branch.norm, branch.frozen_epsilon(detector_model))
+        network = stem_and_layers(detector_model.backbone, norm)
         blocks = OrderedDict(network.named_children())
         if variant == "disj":
             self.normalise: nn.Module = Normalise()

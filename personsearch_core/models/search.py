@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -66,6 +65,8 @@ class PersonSearchNet(nn.Module):
         boxes: (n, 4) for each image in original pixels: describe these people instead, with score 1; the
         heads are not run for them.
         """
+        if not images:
+            return []
         sizes = [(image.shape[-1], image.shape[-2]) for image in images]
         model = self.detector.model
         placements = [
@@ -126,7 +127,7 @@ class PersonSearchNet(nn.Module):
         ]
         if shared is None:
             crops = [crop_people(image, own, self.roi) for image, own in zip(images, rois, strict=True)]
-            pooled = torch.from_numpy(np.concatenate(crops)).to(model_device(self.branch))
+            pooled = torch.cat(crops).to(model_device(self.branch))
         else:
             cells = [roi_boxes(own, how, self.roi) for own, how in zip(rois, placements, strict=True)]
             pooled = pool_shared_map(shared, cells, self.roi)

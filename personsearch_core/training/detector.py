@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from personsearch_core.data.loader import Share, TrainingBatch, batch_numbers, training_batches
-from personsearch_core.data.sampling import TrainingEntry, TrainingStream
+from personsearch_core.data.sampling import TrainingEntry, TrainingStream, hold_out_scenes
 from personsearch_core.data.scenes import Scene
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.compute import arrange, prepare
@@ -73,7 +73,8 @@ def train_detector(
     """Train a detector on the entries' scenes; resumes from the newest intact checkpoint in `work_dir`.
 
     validation
-        scenes of which AP is measured every few epochs and at the end; may be empty.
+        scenes of which AP is measured every few epochs and at the end, beside those that
+        `training.held_out` takes from the entries; may be empty.
     device
         by default the first GPU, or else the CPU.
     devices
@@ -87,6 +88,8 @@ def train_detector(
     PersonSearchError before the first step for what cannot be trained on, and `NonFiniteError` (the batch's
     image ids are also in `non_finite_batch.txt`) and `Interrupted` as `run_loop` does.
     """
+    entries, held_out = hold_out_scenes(entries, recipe.training.held_out, recipe.seed)
+    validation = [*validation, *held_out]
     _check_inputs(recipe, validation, devices)
     chosen = torch.device(device) if device is not None else _default_device()
     if devices > 1:
@@ -166,7 +169,10 @@ def _images_per_step(recipe: DetectorRecipe) -> int:
 
 def _check_inputs(recipe: DetectorRecipe, validation: Sequence[Scene], devices: int) -> None:
     if recipe.training.keep == "best" and not validation:
-        raise PersonSearchError("training.keep: best needs validation scenes to measure AP on")
+        raise PersonSearchError(
+            "training.keep: best needs validation scenes to measure AP on: name validation views, or set "
+            "training.held_out"
+        )
     if devices > recipe.training.batch_size:
         raise PersonSearchError(
             f"{devices} devices cannot share a batch of {recipe.training.batch_size} images: raise "

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
 from flows.config import Config, load_config
 from flows.errors import ConfigError
+from flows.stages.detector import stage as detector_stage
+from personsearch_core.recipes import OBJECTIVE_FIELDS, Objective
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -70,11 +73,64 @@ def test_overrides_reach_any_depth_and_are_typed(tmp_path: Path) -> None:
         ("reid.train.dataset=unknown", "a view names dataset 'unknown'; the config knows prw"),
         ("features.dtype=uint8", "does not go with variant"),
         ("detector.model.initial_weights=null", "frozen_batch"),
+        (
+            "reid.branch={norm: frozen_batch, initial_weights: random}",
+            r"'frozen_batch' needs branch\.initial_weights",
+        ),
+        (
+            "reid.branch={norm: group}",
+            r"reid\.branch: norm 'group' cannot start from.* 'detector', whose norms are 'frozen_batch'",
+        ),
+        (
+            "reid.branch={norm: group, initial_weights: imagenet}",
+            "initial_weights 'imagenet', whose norms are 'batch'",
+        ),
+        (
+            "detector.model={norm: group, initial_weights: detector.pth}",
+            r"reid\.branch: norm 'batch' cannot start from.*whose norms are 'group': use norm 'group'",
+        ),
+        ("detector.model.norm=group", r"detector\.model: norm 'group' cannot start from.*'coco'"),
+        ("reid.cuda_graphs=true", r"only with compute\.compile"),
+        ("reid.phases=[]", r"reid\.phases: .*at least 1"),
+        ("reid.phases=[{epochs: 1, objectives: []}]", r"reid\.phases\.0\.objectives: .*at least 1"),
+        ("reid.phases=[{epochs: 1, objectives: [{kind: ioim}]}]", "ioim learns from unlabelled people"),
+        (
+            "reid.phases=[{epochs: 1, objectives: [{kind: semi_hard_triplet, queue: 9, temperature: 1}]}]",
+            "semi_hard_triplet has no queue and no temperature: beside weight it takes margin, squared",
+        ),
+        ("detector.augmentation.scale_jitter=[2.0, 0.5]", r"is \(smallest, largest\), not \(2, 0\.5\)"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(write(tmp_path, minimal()), [override])
+
+
+def test_norms_that_fit_their_weights_are_taken(tmp_path: Path) -> None:
+    path = write(tmp_path, minimal())
+    for overrides in (
+        ["reid.branch={norm: group, initial_weights: random}"],
+        ["reid.branch={norm: frozen_batch, initial_weights: imagenet}"],
+        ["detector.model={norm: group, initial_weights: null}", "reid.branch={norm: group}"],
+        ["detector.model={norm: group, initial_weights: null}", "reid.branch.initial_weights=imagenet"],
+    ):
+        assert load_config(path, overrides).reid is not None
+
+
+def test_every_kind_of_objective_says_which_fields_it_takes(tmp_path: Path) -> None:
+    assert set(OBJECTIVE_FIELDS) == set(get_args(Objective.model_fields["kind"].annotation))
+    for kind, fields in OBJECTIVE_FIELDS.items():
+        given = Objective.model_validate({"kind": kind, **dict.fromkeys(fields, 1)})
+        # A recipe out of an artifact names every field, those without effect as null.
+        assert Objective.model_validate(given.model_dump(mode="json")) == given
+
+
+def test_holding_out_nothing_keeps_the_detectors_key(tmp_path: Path) -> None:
+    path = write(tmp_path, minimal())
+    recipes = [detector_stage(load_config(path, part)).recipe["detector"]["training"] for part in (
+        [], ["detector.training.held_out=0.1"],
+    )]  # fmt: skip
+    assert "held_out" not in recipes[0] and recipes[1]["held_out"] == 0.1
 
 
 def test_an_entry_has_one_amount(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personsearch_core.data.sampling import TrainingEntry, TrainingStream, images_per_epoch
+from personsearch_core.data.sampling import TrainingEntry, TrainingStream, hold_out_scenes, images_per_epoch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.errors import PersonSearchError
 
@@ -74,3 +74,25 @@ def test_an_epoch_draws_evenly_and_depends_on_the_seed_alone(
 def test_entries_of_one_source_are_told_apart() -> None:
     entries = [TrainingEntry(scenes(2), repeat=1), TrainingEntry(scenes(2), repeat=1)]
     assert TrainingStream(entries, 0).names == ("a#0", "a#1")
+
+
+def test_scenes_are_held_out_by_their_ids() -> None:
+    a, b = scenes(40), scenes(20, "b")
+    entries = [TrainingEntry(a, repeat=1), TrainingEntry(b, choose=3), TrainingEntry(a[:20], repeat=2)]
+    kept, held = hold_out_scenes(entries, 0.3, seed=5)
+    out = {scene.image_id for scene in held}
+    assert len(out) == len(held) and 8 <= len(held) <= 28
+    assert {scene.source for scene in held} == {"a held out", "b held out"}
+    for before, after in zip(entries, kept, strict=True):
+        assert [s.image_id for s in after.scenes] == [
+            s.image_id for s in before.scenes if s.image_id not in out
+        ]
+        assert (after.repeat, after.choose) == (before.repeat, before.choose)
+    fewer = hold_out_scenes([TrainingEntry(a[:10], repeat=1)], 0.3, seed=5)[1]
+    assert {scene.image_id for scene in fewer} == out & {scene.image_id for scene in a[:10]}
+    assert {scene.image_id for scene in hold_out_scenes(entries, 0.3, seed=6)[1]} != out
+    assert hold_out_scenes(entries, 0.0, seed=5) == (entries, [])
+    with pytest.raises(PersonSearchError, match="leaves training entry 'a' none"):
+        hold_out_scenes([TrainingEntry(a[:2], repeat=1)], 0.999, seed=5)
+    with pytest.raises(PersonSearchError, match="are none; raise it"):
+        hold_out_scenes([TrainingEntry(a[:2], repeat=1)], 1e-9, seed=5)

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from personsearch_core.errors import PersonSearchError
-from personsearch_core.models.branch import build_branch
+from personsearch_core.models.branch import Branch, build_branch
 from personsearch_core.models.detector import build_detector
 from personsearch_core.models.search import PersonSearchNet
+from personsearch_core.models.trunk import FrozenBatchNorm
 from personsearch_core.pooling import pool_shared_map
 from personsearch_core.recipes import BranchModel, DetectorModel, RoiRecipe
 from tests.personsearch_core.scene_files import TINY
@@ -111,3 +112,22 @@ def test_a_scene_without_people_gives_nobody(variant: str) -> None:
     net = PersonSearchNet(detector, branch, RoiRecipe(variant=variant))  # type: ignore[arg-type]
     (people,) = net.search([torch.zeros(3, 40, 40, dtype=torch.uint8)], score_threshold=1.0)
     assert people.boxes.shape == (0, 4) and people.embeddings.shape == (0, 8)
+
+
+def test_no_scenes_give_no_results() -> None:
+    detector = build_detector(TINY)
+    net = PersonSearchNet(
+        detector, build_branch("j3", TINY, BranchModel(), detector.state_dict()), RoiRecipe()
+    )
+    assert net.search([]) == [] and net.search([], []) == []
+
+
+@pytest.mark.parametrize(("weights", "epsilon"), [("imagenet", 1e-5), ("detector", 0.0)])
+@pytest.mark.parametrize("variant", ["j3", "disj"])
+def test_frozen_norms_have_the_epsilon_of_their_own_weights(
+    variant: str, weights: str, epsilon: float
+) -> None:
+    recipe = BranchModel(norm="frozen_batch", initial_weights=weights)  # type: ignore[arg-type]
+    branch = Branch(variant, DetectorModel(backbone="resnet18", initial_weights="coco"), recipe)  # type: ignore[arg-type]
+    found = {part.eps for part in branch.modules() if isinstance(part, FrozenBatchNorm)}
+    assert found == {epsilon}

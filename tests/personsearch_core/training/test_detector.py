@@ -81,6 +81,13 @@ def test_training_writes_what_it_promises(tmp_path: Path, entries: list[Training
     assert any((tmp_path / "logs").iterdir())
 
 
+def test_ap_is_measured_on_what_is_held_out_of_training(tmp_path: Path) -> None:
+    entries = [TrainingEntry(write_scenes(tmp_path / "a", 10), repeat=1)]
+    result = train_detector(recipe(steps=2, held_out=0.4, keep="best"), entries, [], tmp_path, device="cpu")
+    held = 10 - result.images_per_epoch["a"]
+    assert 0 < held < 10 and "validation/coco_ap" in result.metrics
+
+
 def test_a_finished_training_ends_at_once_with_the_same_bytes(
     tmp_path: Path, entries: list[TrainingEntry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
