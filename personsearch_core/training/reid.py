@@ -39,6 +39,7 @@ from personsearch_core.training.optimisation import (
     set_rate,
     take_step,
 )
+from personsearch_core.training.phases import Phases
 from personsearch_core.training.row_batches import RowBatches, RowReader, open_batches
 from personsearch_core.training.watching import BestWeights, CollapseWatch, embedding_statistics
 
@@ -110,13 +111,13 @@ def train_reid(
     with closing(ReidTraining(recipe, branch, batches, sampler, labels, split.held_out, device)) as training:
         steps = run_loop(
             training.step,
-            total_steps=training.phase_ends[-1],
+            total_steps=training.phases.planned,
             state=training.state,
             work_dir=work_dir,
             describe_batch=training.describe_batch,
             after_step=training.validate_when_due,
             watch=training.collapse,
-            is_finished=training.is_finished,
+            is_finished=lambda: training.phases.finished,
             must_be_finite=("loss",) if training.scaler.is_enabled() else ("loss", "gradient_norm"),
             settings=(settings or LoopSettings()).on(device, FLUSH_STEPS),
             progress=progress,
@@ -184,7 +185,8 @@ class ReidTraining:
         self.labels = labels
         self.held_out = held_out
         self.batches = batches
-        self.phase_ends = list(accumulate(phase.epochs * sampler.steps_per_epoch for phase in recipe.phases))
+        ends = accumulate(phase.epochs * sampler.steps_per_epoch for phase in recipe.phases)
+        self.phases = Phases(list(ends))
         memory_format = torch.channels_last if recipe.compute.channels_last else torch.contiguous_format
         self.branch = branch.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
         self.forward: Callable[[Tensor], Tensor] = self._compiled() if recipe.compute.compile else self.branch
@@ -204,6 +206,7 @@ class ReidTraining:
             "objectives": self.objectives,
             "optimiser": self.optimiser,
             "scaler": self.scaler,
+            "phases": self.phases,
             "collapse": self.collapse,
             "best": self.best,
         }
@@ -214,10 +217,10 @@ class ReidTraining:
         """One optimiser step on the batch of that number."""
         recipe = self.recipe
         features, labels = self._batch(step)
-        phase = next(number for number, end in enumerate(self.phase_ends) if step < end)
+        phase = self.phases.at(step)
         objective = self.objectives[phase]
         assert isinstance(objective, WeightedSum)
-        rate = recipe.lr * rate_factor(recipe.schedule, step, self.phase_ends[-1])
+        rate = recipe.lr * rate_factor(recipe.schedule, self.phases.position(step), self.phases.planned)
         set_rate(self.optimiser, rate)
         self.branch.train()
         with autocast(recipe.compute, self.device):
@@ -238,10 +241,23 @@ class ReidTraining:
         }
 
     def validate_when_due(self, done: int) -> dict[str, float]:
-        """Search among the held-out people after every few epochs, and at the end."""
+        """Search among the held-out people after every few epochs, and at the end.
+
+        Where mAP has not risen for `early_stopping` validations of a phase, the phase ends here; its steps
+        that are spared count as passed in the schedule of the rate.
+        """
+        self.phases.advance(done)
         every = self.recipe.validate_every_epochs * self.sampler.steps_per_epoch
-        if not len(self.held_out) or (done % every and done != self.phase_ends[-1]):
-            return {}
+        measured = {}
+        if len(self.held_out) and (done % every == 0 or self.phases.finished):
+            measured = self._validate(done)
+            if self.recipe.early_stopping is not None and self.best.since >= self.recipe.early_stopping:
+                self.phases.end_now()
+        if self.phases.at_an_end:
+            self.best.since = 0
+        return measured
+
+    def _validate(self, done: int) -> dict[str, float]:
         measured = held_out_search(
             self._describe(self.held_out),
             self.labels.identity[self.held_out],
@@ -249,11 +265,6 @@ class ReidTraining:
         )
         self.best.offer(measured["mAP"], done, self.branch.state_dict())
         return {f"validation/{name}": value for name, value in measured.items()}
-
-    def is_finished(self) -> bool:
-        """Whether the held-out mAP has stopped rising for as long as the recipe allows."""
-        patience = self.recipe.early_stopping
-        return patience is not None and self.best.since >= patience
 
     def describe_batch(self, step: int) -> str:
         rows = self.sampler.batch(step)
@@ -265,7 +276,7 @@ class ReidTraining:
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         if self._features is None:
-            opened = self.batches(self.sampler.batch(s) for s in range(step, self.phase_ends[-1]))
+            opened = self.batches(self.sampler.batch(s) for s in range(step, self.phases.planned))
             self._features = self._open.enter_context(closing(opened))  # type: ignore[type-var]
         classes = torch.from_numpy(self.sampler.class_of_row[self.sampler.batch(step)])
         return self._on_device(next(self._features)), classes.to(self.device)

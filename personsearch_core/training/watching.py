@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from personsearch_core.losses.distances import pairwise_distances
 from personsearch_core.losses.mining import relations
 from personsearch_core.losses.objective import Batch
 from personsearch_core.recipes import Phase
+
+_PRACTICALLY_0 = 1e-4
 
 
 class CollapseError(PersonSearchError):
@@ -42,54 +45,65 @@ class CollapseWatch:
     """Raises where triplet training has collapsed: every embedding the same, so that only the margin is left.
 
     A step looks collapsed where a triplet term equals the loss of zero distances (log 2 for the soft margin,
-    else the margin) to 2 % while the distance of negatives is below a tenth of what it was at the phase's
-    start, or is practically 0. `PATIENCE` such steps in a row are a collapse.
+    else the margin) to 2 % while negatives are practically at one point: less than a tenth as far apart as
+    they have been, in any phase so far, or than a hundredth of the embeddings' norm, which also tells where
+    they never were apart. `STEPS` such among the last `WINDOW` are a collapse: a noisy batch in between does
+    not hide it, and it is named within 50 steps.
     """
 
-    PATIENCE = 25
+    STEPS = 20
+    WINDOW = 30
     REFERENCE_STEPS = 10
+    """The reference is the largest mean distance over so many steps in a row, or over the first ones."""
+    FAR_BELOW_NORM = 0.01
+    """Untrained branches have their negatives at several hundredths of the norm, or more."""
 
     def __init__(self, phases: tuple[Phase, ...]) -> None:
         self._levels = [_collapsed_levels(phase) for phase in phases]
-        self._phase = -1
-        self._reference: list[float] = []
-        self._in_a_row = 0
+        self._recent: deque[bool] = deque(maxlen=self.WINDOW)
+        self._distances: deque[float] = deque(maxlen=self.REFERENCE_STEPS)
+        self._reference = 0.0
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
         """Look at one step's metrics; raise `CollapseError` with the remedy."""
-        phase = int(metrics["phase"])
-        if phase != self._phase:
-            self._phase, self._reference, self._in_a_row = phase, [], 0
         distance = metrics["negative_distance"]
-        if len(self._reference) < self.REFERENCE_STEPS:
-            self._reference.append(distance)
-        usual = sum(self._reference) / len(self._reference)
-        near = distance < max(0.1 * usual, 1e-4)
+        if math.isfinite(distance):
+            self._distances.append(distance)
+            self._reference = max(self._reference, sum(self._distances) / len(self._distances))
+        near = distance < max(
+            0.1 * self._reference, self.FAR_BELOW_NORM * metrics["embedding_norm"], _PRACTICALLY_0
+        )
         level = next(
             (
                 (kind, level)
-                for kind, level in self._levels[phase].items()
+                for kind, level in self._levels[int(metrics["phase"])].items()
                 if abs(metrics[f"loss/{kind}"] - level) <= 0.02 * level
             ),
             None,
         )
-        self._in_a_row = self._in_a_row + 1 if near and level is not None else 0
-        if level is not None and self._in_a_row >= self.PATIENCE:
+        self._recent.append(near and level is not None)
+        if level is not None and sum(self._recent) >= self.STEPS:
             kind, value = level
             raise CollapseError(
-                f"training has collapsed by step {step}: for {self.PATIENCE} steps {kind} was {value:.3f}, "
-                f"the loss of zero distances, and negatives are {distance:.2g} apart (at first {usual:.2g}): "
-                "all embeddings are the same point. Lower lr or add schedule.warmup_steps; begin with a "
-                "phase of semi_hard_triplet before batch_hard_triplet; or set branch.loss_normalise"
+                f"training has collapsed by step {step}: for {sum(self._recent)} of the last "
+                f"{len(self._recent)} steps {kind} was {value:.3f}, the loss of zero distances; negatives "
+                f"are {distance:.2g} apart (at most {self._reference:.2g} before, embeddings' norm "
+                f"{metrics['embedding_norm']:.2g}): all embeddings are the same point. Lower lr or add "
+                "schedule.warmup_steps; begin with a phase of semi_hard_triplet before "
+                "batch_hard_triplet; or set branch.loss_normalise"
             )
 
     def state_dict(self) -> dict[str, Any]:
-        return {"phase": self._phase, "reference": list(self._reference), "in_a_row": self._in_a_row}
+        return {
+            "recent": list(self._recent),
+            "distances": list(self._distances),
+            "reference": self._reference,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._phase = state["phase"]
-        self._reference = list(state["reference"])
-        self._in_a_row = state["in_a_row"]
+        self._recent = deque(state["recent"], maxlen=self.WINDOW)
+        self._distances = deque(state["distances"], maxlen=self.REFERENCE_STEPS)
+        self._reference = state["reference"]
 
 
 def _collapsed_levels(phase: Phase) -> dict[str, float]:

@@ -20,6 +20,7 @@ from torch import nn
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.identities import ReidLabels
 from personsearch_core.recipes import ReidRecipe
+from personsearch_core.schedules import rate_factor
 from personsearch_core.training.loop import Interrupted, LoopSettings, NonFiniteError
 from personsearch_core.training.reid import ReidResult, ReidTraining, train_reid
 from personsearch_core.training.watching import CollapseError
@@ -196,6 +197,37 @@ def test_early_stopping_keeps_the_best(tmp_path: Path) -> None:
     assert scores.index(max(scores)) == len(scores) - 4
     assert result.kept_steps == 3 * (len(scores) - 3)
     assert result.metrics["validation/best_mAP"] == max(scores)
+
+
+def test_early_stopping_ends_the_phase_and_the_next_begins_anew(tmp_path: Path) -> None:
+    phases = [
+        {"objectives": OBJECTIVES["semi_hard"], "epochs": 60},
+        {"objectives": OBJECTIVES["batch_hard"], "epochs": 60},
+        {"objectives": OBJECTIVES["softmax"], "epochs": 2},
+    ]
+    options = {"held_out_identities": 0.25, "validate_every_epochs": 1, "early_stopping": 3}
+    wanted = recipe(phases, **options, keep="best")
+    result = train(tmp_path / "whole", wanted)
+    history = pq.read_table(tmp_path / "whole" / "history.parquet").to_pandas()
+    epochs = history.groupby("phase").size() / 3
+    assert set(history["phase"]) == {0, 1, 2} and epochs[0] < 60 and epochs[1] < 60 and epochs[2] == 2
+    assert history["step"].tolist() == list(range(result.steps))
+    scores = history.dropna(subset="validation/mAP")
+    best = scores["validation/mAP"].cummax()
+    for phase in (0, 1):
+        own = scores["phase"] == phase
+        assert (scores["validation/mAP"][own][-3:] <= best[own].iloc[-1]).all()
+        assert own.sum() >= 3
+    # The rate goes on as if the phases had been run.
+    planned = rate_factor(wanted.schedule, 120 * 3, 122 * 3) * wanted.lr
+    assert history["rate"][history["phase"] == 2].iloc[0] == pytest.approx(planned)
+    calls = iter(range(1000))
+    stop_in = int((history["phase"] == 0).sum()) + 4
+    with pytest.raises(Interrupted):
+        train(tmp_path / "pieces", wanted, should_stop=lambda: next(calls) == stop_in)
+    train(tmp_path / "pieces", wanted)
+    parts = [(tmp_path / name / "branch.safetensors").read_bytes() for name in ("whole", "pieces")]
+    assert parts[0] == parts[1]
 
 
 class PullTogether(nn.Module):
