@@ -87,11 +87,19 @@ def imagenet_trunk(backbone: str) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
 
 
-def cut_to_person(state: State, anchors_per_cell: int) -> dict[str, Tensor]:
-    """A RetinaNet's weights with its classification head cut to the COCO `person` row of each anchor."""
+def cut_to_person(state: State, anchors_per_cell: int, origin: str) -> dict[str, Tensor]:
+    """A RetinaNet's weights with its classification head cut to the COCO `person` row of each anchor.
+
+    Raises PersonSearchError, which names their `origin`, where the head is missing or of another shape.
+    """
     state = dict(state)
     for part in ("weight", "bias"):
         name = f"head.classification_head.cls_logits.{part}"
+        if name not in state:
+            raise PersonSearchError(
+                f"weights of {origin} have a RetinaNet's trunk ({TRUNK_PREFIX}*), but no {name}: give a "
+                f"whole detector's weights, or a ResNet's without the prefix {TRUNK_PREFIX}"
+            )
         rows = state[name]
         classes, rest = divmod(len(rows), anchors_per_cell)
         if rest == 0 and classes == COCO_CLASSES:

@@ -25,13 +25,15 @@ class FrozenBatchNorm(FrozenBatchNorm2d):
     """torchvision's, in one pass over the map and at the map's precision.
 
     Its own two passes make two temporary maps, which cost more than the arithmetic, and widen bfloat16 to
-    float32.
+    float32. float16 alone is widened on the way: the scale of a near-dead channel is beyond its range.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
         columns = (1, -1, 1, 1)
+        if x.dtype == torch.float16:
+            return torch.addcmul(shift.view(columns), x.float(), scale.view(columns)).to(x.dtype)
         return torch.addcmul(shift.to(x.dtype).view(columns), x, scale.to(x.dtype).view(columns))
 
 

@@ -43,7 +43,8 @@ def load_initial_weights(detector: Detector, source: str) -> None:
     else:
         state = load_weights(source)
     if any(name.startswith(TRUNK_PREFIX) for name in state):
-        load_state(detector, cut_to_person(current_names(state), detector.anchor_grid.per_cell), source)
+        named = cut_to_person(current_names(state), detector.anchor_grid.per_cell, source)
+        load_state(detector, named, source)
     else:
         trunk = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
         load_state(detector.backbone.body, trunk, source)

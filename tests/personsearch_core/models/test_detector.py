@@ -222,3 +222,13 @@ def test_frozen_norm_equals_torchvisions(dtype: torch.dtype) -> None:
     assert found.dtype == dtype
     tolerance = 1e-5 if dtype == torch.float32 else 5e-2
     torch.testing.assert_close(found.float(), theirs(maps), rtol=tolerance, atol=tolerance)
+
+
+def test_a_near_dead_channel_is_finite_in_half_precision() -> None:
+    """COCO's weights have variances of 1e-12 and an epsilon of 0: a scale beyond float16's range."""
+    theirs, own = FrozenBatchNorm2d(2, eps=0.0), norm_layer("frozen_batch", 0.0)(2)
+    for norm in (theirs, own):
+        norm.get_buffer("running_var").copy_(torch.tensor([1e-12, 1.0]))
+    maps = torch.full((1, 2, 1, 1), 1e-5).half()
+    torch.testing.assert_close(own(maps).float(), theirs(maps).float(), rtol=1e-3, atol=1e-6)
+    assert own(maps).dtype == torch.float16 and torch.isfinite(own(maps)).all()

@@ -61,6 +61,13 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         load_initial_weights(grouped, str(tmp_path / "r18.safetensors"))
 
 
+def test_a_trunk_without_heads_is_named(tmp_path: Path) -> None:
+    trunk = {f"backbone.body.{name}": tensor for name, tensor in resnet18().state_dict().items()}
+    save_weights(tmp_path / "trunk.safetensors", trunk)
+    with pytest.raises(PersonSearchError, match=r"trunk\.safetensors have.*but no head\.classification_head"):
+        load_initial_weights(build_detector(TINY), str(tmp_path / "trunk.safetensors"))
+
+
 @pytest.mark.parametrize("name", ["nothing.pth", "text.pth", "text.safetensors"])
 def test_bad_files_are_named(tmp_path: Path, name: str) -> None:
     if name.startswith("text"):
