@@ -14,15 +14,20 @@ from torch import Tensor
 from personsearch_core.boxes import Boxes, Placement, place_image
 from personsearch_core.data.decoding import render
 from personsearch_core.models.branch import build_branch
-from personsearch_core.models.compute import arrange
+from personsearch_core.models.compute import arrange, model_device
 from personsearch_core.models.detector import build_detector, select_detections
 from personsearch_core.models.search import PersonSearchNet
 from personsearch_core.pooling.rois import row_shape
 from personsearch_core.recipes import BranchModel, Compute, DetectorModel, RoiRecipe, Variant
 from personsearch_core.training.optimisation import autocast
 
-PAPER_RATIOS: dict[str, float] = {"disj": 1.0, "j2": 1.9, "j3": 2.2, "j4": 2.6}
-"""Table 1b: how many times faster than Disj on a Titan X."""
+PAPER_MS_PER_PERSON: dict[str, dict[tuple[int, int], float]] = {
+    "disj": {(1, 5): 17.0, (4, 5): 13.6, (8, 5): 12.9, (1, 20): 7.4, (4, 20): 6.6, (8, 20): 6.4},
+    "j2": {(1, 5): 12.3, (4, 5): 8.3, (8, 5): 7.4, (1, 20): 3.9, (4, 20): 2.7, (8, 20): 2.5},
+    "j3": {(1, 5): 12.2, (4, 5): 7.8, (8, 5): 7.2, (1, 20): 3.4, (4, 20): 2.4, (8, 20): 2.2},
+    "j4": {(1, 5): 11.1, (4, 5): 7.1, (8, 5): 6.5, (1, 20): 2.9, (4, 20): 1.9, (8, 20): 1.9},
+}
+"""Table 1b of Loesch et al. 2019, on a Titan X: by (images in a batch, people in an image)."""
 
 SCENE_SIZE = (1920, 1080)
 """(width, height) of the scenes: PRW's."""
@@ -53,6 +58,17 @@ class SpeedRow:
         return 1000 * self.seconds / (self.images * self.people)
 
     @property
+    def paper_ms_per_person(self) -> float | None:
+        """The paper's, where it has this case."""
+        return PAPER_MS_PER_PERSON[self.variant].get((self.images, self.people))
+
+    @property
+    def paper_ratio(self) -> float | None:
+        """How many times faster than Disj the paper is, where it has this case."""
+        own, disj = self.paper_ms_per_person, PAPER_MS_PER_PERSON["disj"].get((self.images, self.people))
+        return None if own is None or disj is None else disj / own
+
+    @property
     def part_of_bound(self) -> float:
         return self.ratio / self.bound
 
@@ -80,8 +96,8 @@ def measure_speed(
     """Time every architecture for every number of images a batch and people an image.
 
     Weights are random, scenes are noise, and people's boxes are drawn: none of them changes the work. The
-    scenes lie decoded in memory and, for the shared trunk, on the network's input already; disj cuts its
-    crops from them. All architectures take turns within each round, so that what disturbs the machine
+    scenes lie decoded on the device and, for the shared trunk, on the network's input already; disj cuts its
+    crops from them there. All architectures take turns within each round, so that what disturbs the machine
     disturbs them alike. Disj is always measured, since the others are compared with it.
     """
     compute = compute or Compute()
@@ -137,8 +153,9 @@ def _draw_batch(n_images: int, n_people: int, network: PersonSearchNet) -> _Batc
         boxes.append(np.concatenate([corner, corner + PERSON_SIZE], axis=1).astype(np.float32))
     placements = [place_image(width, height, model.image_width, model.image_height, model.resize)] * n_images
     placed = torch.stack([render(scene, how) for scene, how in zip(scenes, placements, strict=True)])
-    inputs = arrange(placed.to(next(network.detector.parameters()).device), network.compute)
-    return _Batch(scenes, placements, inputs, boxes)
+    device = model_device(network.detector)
+    inputs = arrange(placed.to(device), network.compute)
+    return _Batch([scene.to(device) for scene in scenes], placements, inputs, boxes)
 
 
 def _timed_parts(networks: dict[Variant, PersonSearchNet], batch: _Batch) -> dict[str, Callable[[], object]]:

@@ -68,11 +68,9 @@ def speed(
 
 
 def _table(rows: list[SpeedRow], title: str) -> Table:
-    from personsearch_core.speed import PAPER_RATIOS
-
     table = Table(title=f"{title}; times in ms", box=None, pad_edge=False)
     columns = ("images", "people", "", "ms/person", "detector", "branch", "x Disj", "bound", "of bound")
-    for column in (*columns, "paper"):
+    for column in (*columns, "paper x", "paper ms"):
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(
@@ -85,7 +83,8 @@ def _table(rows: list[SpeedRow], title: str) -> Table:
             f"{row.ratio:.2f}",
             f"{row.bound:.2f}",
             f"{row.part_of_bound:.2f}",
-            f"{PAPER_RATIOS[row.variant]:.1f}",
+            "" if row.paper_ratio is None else f"{row.paper_ratio:.2f}",
+            "" if row.paper_ms_per_person is None else f"{row.paper_ms_per_person:g}",
         )
     return table
 

@@ -131,7 +131,7 @@ def _describe(
         rois.append(clipped_rois(everybody, item.scene.width, item.scene.height, recipe.roi))
     if shared is None:
         return [
-            crop_people(item.full_resolution, own, recipe.roi)
+            crop_people(item.full_resolution, own, recipe.roi).numpy()
             for item, own in zip(batch, rois, strict=True)
             if item.full_resolution is not None
         ]

@@ -199,7 +199,8 @@ def _cropped(
 ) -> Iterator[Answer]:
     def crop(request: _Request) -> Answer:
         image = read_scene(scenes[request.scene])
-        return request.rows, crop_people(image, plan.rois[request.rows], recipe.roi, request.mirrored)
+        crops = crop_people(image, plan.rois[request.rows], recipe.roi, request.mirrored)
+        return request.rows, crops.numpy()
 
     return prefetch(crop, requests, threads=decode_threads(), ahead=4 * recipe.batch_images)
 

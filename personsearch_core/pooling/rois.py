@@ -43,18 +43,18 @@ def pool_shared_map(shared: Tensor, rois: Sequence[Boxes], roi: RoiRecipe) -> Te
     return pooled
 
 
-def crop_people(image: Tensor, rois: Boxes, roi: RoiRecipe, mirrored: bool = False) -> NDArray[np.uint8]:
-    """Crops of disj from a full-resolution image: uint8 (n, 3, H, W), bilinear with antialiasing.
+def crop_people(image: Tensor, rois: Boxes, roi: RoiRecipe, mirrored: bool = False) -> Tensor:
+    """Crops of disj from a full-resolution image: uint8 (n, 3, H, W) on its device, antialiased bilinear.
 
     A ROI is widened to whole pixels; one that lies outside the image takes the nearest pixel.
     """
     height, width = image.shape[-2:]
-    crops = np.empty((len(rois), 3, *roi.roi_size), dtype=np.uint8)
+    crops = image.new_empty((len(rois), 3, *roi.roi_size))
     for crop, (x1, y1, x2, y2) in zip(crops, rois, strict=True):
         left, top = min(int(np.floor(x1)), width - 1), min(int(np.floor(y1)), height - 1)
         right, bottom = max(left + 1, int(np.ceil(x2))), max(top + 1, int(np.ceil(y2)))
         region = F.resize_image(image[:, top:bottom, left:right], list(roi.roi_size), antialias=True)
-        crop[:] = (region.flip(-1) if mirrored else region).numpy()
+        crop.copy_(region.flip(-1) if mirrored else region)
     return crops
 
 
