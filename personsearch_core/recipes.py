@@ -199,6 +199,8 @@ class RoiRecipe(Recipe):
     roi_height: PositiveInt | None = None
     roi_width: PositiveInt | None = None
     """By default what a crop of 256x128 has at the shared block's stride (see DEFAULT_ROI_SIZE)."""
+    roi_scale: Annotated[float, Field(gt=0, le=4)] = 1.0
+    """Of that default: 0.5 halves height and width for every variant alike, so that variants compare."""
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Context added on each side, as a part of the box's size; the paper mentions none."""
     sampling_ratio: Annotated[int, Field(ge=0)] = 2
@@ -207,7 +209,7 @@ class RoiRecipe(Recipe):
     @property
     def roi_size(self) -> tuple[int, int]:
         """(height, width) of a pooled ROI."""
-        height, width = DEFAULT_ROI_SIZE[self.variant]
+        height, width = (max(1, round(self.roi_scale * side)) for side in DEFAULT_ROI_SIZE[self.variant])
         return (self.roi_height or height, self.roi_width or width)
 
     def row_shape(self, backbone: str) -> tuple[int, int, int]:
