@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -32,10 +33,11 @@ def make_in_process(
     again: bool = False,
     timeout_seconds: float | None = None,
     run: str | None = None,
+    stop: threading.Event | None = None,
 ) -> Artifact:
     """Make a planned stage in a child process and return its artifact.
 
-    `run` names the run in the stage's log.
+    `run` names the run in the stage's log; `stop` asks the stage to stop at a checkpoint.
     Raises what `run_in_process` raises; a stage that another process made meanwhile is simply returned.
     """
     stage, identity = planned.stage, planned.identity
@@ -55,7 +57,12 @@ def make_in_process(
     }
     log_path = store.log_path_of(stage.kind, identity.key)
     run_in_process(
-        "flows.making:make", task, log_path=log_path, on_progress=on_progress, timeout_seconds=timeout_seconds
+        "flows.making:make",
+        task,
+        log_path=log_path,
+        on_progress=on_progress,
+        timeout_seconds=timeout_seconds,
+        stop=stop,
     )
     made = store.find(stage.kind, identity.key)
     if made is None:

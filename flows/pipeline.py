@@ -25,14 +25,13 @@ from flows.observing import progress_of, show_run
 from flows.plan import Planned, resolve, select
 from flows.records import RunRecord, new_record_path, where_time_went
 from flows.request import RunRequest
+from flows.retries import RETRY_DELAYS, is_worth_retrying
 from flows.stages.base import Stage
 from flows.stages.building import build_stages
 from storage.artifacts import Artifact, LocalStore
 from storage.opening import open_store
 
 log = logging.getLogger(__name__)
-
-RETRY_DELAYS = [5.0, 30.0]
 
 
 @flow(name="person-search", flow_run_name="{request.config.stem}")
@@ -173,4 +172,4 @@ def _task(
 
 
 def _is_worth_retrying(task: Task[Any, Any], run: Any, state: State[Any]) -> bool:
-    return isinstance(state.data, StageDied | ConnectionError)
+    return is_worth_retrying(state.data)

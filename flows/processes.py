@@ -13,6 +13,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,13 +38,15 @@ def run_in_process(
     log_path: Path,
     on_progress: Progress,
     timeout_seconds: float | None = None,
+    stop: threading.Event | None = None,
 ) -> Any:
     """Call `target` ("module:function") with (task, reporter) in a child process and return its JSON result.
 
-    The child's output goes to `log_path`; its log records also to this process's loggers.
+    The child's output goes to `log_path`; its log records also to this process's loggers. `stop`, set by
+    another thread, asks the child to stop at a checkpoint.
     Raises StageError for bad input or a full disk, StageBroke for an error of the program, StageDied when the
     process was killed, ConnectionError when what it needs did not answer, Interrupted when it stopped at a
-    checkpoint, TimeoutError after `timeout_seconds`.
+    checkpoint or was asked to by `stop`, TimeoutError after `timeout_seconds`.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     reading, writing = os.pipe()
@@ -61,7 +64,7 @@ def run_in_process(
         assert child.stdin is not None
         child.stdin.write(json.dumps(task).encode() + b"\n")
         child.stdin.flush()
-        outcome = _follow(reading, on_progress, _deadline(timeout_seconds))
+        outcome = _follow(reading, on_progress, _deadline(timeout_seconds), stop)
         child.wait(STOP_GRACE_SECONDS)
     except BrokenPipeError:
         outcome = _Outcome()
@@ -78,7 +81,9 @@ class _Outcome:
     value: Any = None
 
 
-def _follow(reading: int, on_progress: Progress, deadline: float | None) -> _Outcome:
+def _follow(
+    reading: int, on_progress: Progress, deadline: float | None, stop: threading.Event | None
+) -> _Outcome:
     """Pass on the child's messages until it closes the pipe."""
     outcome = _Outcome()
     buffer = b""
@@ -87,6 +92,8 @@ def _follow(reading: int, on_progress: Progress, deadline: float | None) -> _Out
         while True:
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError("the stage ran past its time limit; its last checkpoint is kept")
+            if stop is not None and stop.is_set():
+                raise Interrupted("the stage was asked to stop; its last checkpoint is kept")
             if not selector.select(timeout=1.0):
                 continue
             block = os.read(reading, 1 << 16)

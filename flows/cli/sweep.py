@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.config import load_config
-from flows.errors import StageError
+from flows.errors import Interrupted, StageError
 from flows.report.sweep_page import render_sweep
 from flows.sweeps.grid import grid, parse_axis
 from flows.sweeps.objectives import objective_axis, shared_overrides
@@ -54,16 +57,17 @@ def sweep(
     if objectives:
         axes.insert(0, objective_axis(base))
     members = grid(axes, shared_overrides(base) if objectives else ())
-    slots = _slots(parallel)
+    slots = _slots(parallel, base.run.device)
     threads = max(1, (os.cpu_count() or 1) // len(slots))
-    outcome = run_sweep(
-        config,
-        members,
-        store=store,
-        slots=slots,
-        threads=threads,
-        on_change=lambda text: console.print(text, markup=False),
-    )
+    with _sigterm_as_interrupt():
+        outcome = run_sweep(
+            config,
+            members,
+            store=store,
+            slots=slots,
+            threads=threads,
+            on_change=lambda text: console.print(text, markup=False),
+        )
     names = [axis.name for axis in axes]
     table = member_table(outcome.members)
     groups = group_table(table, names)
@@ -80,6 +84,8 @@ def sweep(
     _print(console, groups)
     made = ", ".join(f"{count} {kind}" for kind, count in sorted(outcome.made.items()) if count) or "nothing"
     console.print(f"{len(members)} members; made {made}; {folder}/report.html")
+    if outcome.stopped:
+        raise Interrupted("the sweep was stopped; run the same command again to go on from there")
     failed = [one for one in outcome.members if one.error is not None]
     if failed:
         raise StageError(
@@ -87,11 +93,37 @@ def sweep(
         )
 
 
-def _slots(parallel: int | None) -> list[str | None]:
-    """One slot a GPU, or one for every two cores: a member alone does not keep many more of them busy."""
-    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    count = parallel or gpus or max(1, (os.cpu_count() or 1) // 2)
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """SIGTERM does what Ctrl-C does: running stages keep a checkpoint, and the tables are written."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _slots(parallel: int | None, device: str) -> list[str | None]:
+    """One slot a GPU, or one for every two cores: a member alone does not keep many more of them busy.
+
+    Where the config names a device, slots name none, and on a GPU there is one by default.
+    """
+    if device != "auto":
+        return [None] * (parallel or (1 if device.startswith("cuda") else _pairs_of_cores()))
+    gpus = _visible_gpus()
+    count = parallel or gpus or _pairs_of_cores()
     return [f"cuda:{number % gpus}" if gpus else None for number in range(count)]
+
+
+def _visible_gpus() -> int:
+    """How many GPUs stages can compute on: CUDA_VISIBLE_DEVICES may leave some out."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _pairs_of_cores() -> int:
+    return max(1, (os.cpu_count() or 1) // 2)
 
 
 def _print(console: Console, groups: pd.DataFrame) -> None:

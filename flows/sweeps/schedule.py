@@ -7,18 +7,22 @@ other members, and members that need the same artifact wait for one making.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flows.config import load_config
-from flows.errors import Interrupted, StageBroke, StageDied, explain_os_error
+from flows.errors import Interrupted, StageBroke, StageDied, explain
 from flows.making import make_in_process
 from flows.plan import Planned, Selection, resolve, select
+from flows.retries import RETRY_DELAYS, is_worth_retrying
 from flows.stages.building import build_stages
 from flows.sweeps.grid import Member
+from flows.sweeps.record import Failure, SweepRecord
 from storage.artifacts import Artifact, LocalStore
 from storage.opening import open_store
 
@@ -48,10 +52,11 @@ class MemberOutcome:
 
 @dataclass
 class SweepOutcome:
-    """All members in the grid's order, and how many stages of each kind were made."""
+    """All members in the grid's order, how many stages of each kind were made, and whether it was stopped."""
 
     members: list[MemberOutcome]
     made: dict[str, int]
+    stopped: bool = False
 
 
 def run_sweep(
@@ -68,7 +73,8 @@ def run_sweep(
     """Make everything that the members ask for up to `until`, and return how each of them stands.
 
     slots
-        as many stages are made at once; a slot that names a device (`cuda:1`) is where its stage computes.
+        as many stages are made at once; a slot that names a device (`cuda:1`) is where its stage computes,
+        unless the config names a device itself.
     threads
         of each stage, where the config does not say.
     make
@@ -76,39 +82,105 @@ def run_sweep(
     on_change
         is told, in words, about every stage that is begun and that has ended.
 
-    Raises ConfigError, before anything is made, for a member whose config is wrong.
+    A KeyboardInterrupt asks the stages that run to stop at a checkpoint, waits for them, and returns what
+    there is by then. Raises ConfigError, before anything is made, for a member whose config is wrong.
     """
     walks = [_Walk(member, config_path, store, until) for member in members]
-    ended: dict[Key, str | None] = {}
-    running: dict[Future[Artifact], _Running] = {}
-    free = list(slots)
-    made: dict[str, int] = {}
+    records = {str(walk.store): SweepRecord(config_path, walk.store) for walk in walks}
+    stop = threading.Event()
+    makings = _Makings(list(slots), threads, make, stop, records, on_change)
+    stopped = False
     with ThreadPoolExecutor(len(slots), thread_name_prefix="sweep") as pool:
-        while True:
+        try:
+            while makings.begin(walks, pool):
+                makings.wait()
+        except KeyboardInterrupt:
+            stopped = True
+        finally:
+            # However the sweep ends, no stage works on: those that run are asked to stop at a checkpoint.
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            makings.collect()
             for walk in walks:
-                planned = walk.advance(ended)
-                if planned is None or not free or any(one.key == _key(planned) for one in running.values()):
-                    continue
-                started = _Running(_key(planned), free.pop(0))
-                on_change(f"making {planned.stage.name} of {walk.member.name}")
-                ready = _with_options(planned, started.slot, threads)
-                call = make or walk.make_in_process
-                running[pool.submit(call, ready, walk.store, dict(walk.artifacts))] = started
-            if not running:
-                break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                finished = running.pop(future)
-                free.append(finished.slot)
-                ended[finished.key] = error = _failure(future)
-                made[finished.key[0]] = made.get(finished.key[0], 0) + (error is None)
-                on_change(f"{'/'.join(finished.key)[:24]}: {error or 'made'}")
-    return SweepOutcome([MemberOutcome(walk.member, walk.artifacts, walk.error) for walk in walks], made)
+                walk.leave(makings.ended, records[str(walk.store)])
+            for at, record in records.items():
+                record.end((w.member.name, w.failure) for w in walks if str(w.store) == at and w.failure)
+    return SweepOutcome([walk.outcome for walk in walks], makings.made, stopped)
 
 
 @dataclass(frozen=True)
 class _Running:
-    key: Key
+    planned: Planned
     slot: str | None
+    record: SweepRecord
+
+    @property
+    def key(self) -> Key:
+        return _key(self.planned)
+
+
+class _Makings:
+    """The stages that are made now, one a slot, and how those before them ended."""
+
+    def __init__(
+        self,
+        slots: list[str | None],
+        threads: int | None,
+        make: Make | None,
+        stop: threading.Event,
+        records: Mapping[str, SweepRecord],
+        on_change: Callable[[str], None],
+    ) -> None:
+        self.ended: dict[Key, str | None] = {}
+        self.made: dict[str, int] = {}
+        self._running: dict[Future[Artifact], _Running] = {}
+        self._free = slots
+        self._threads = threads
+        self._make = make
+        self._stop = stop
+        self._records = records
+        self._on_change = on_change
+
+    def begin(self, walks: Sequence[_Walk], pool: ThreadPoolExecutor) -> bool:
+        """Begin what members need next, as far as there are slots; False when nothing is left to wait for."""
+        for walk in walks:
+            record = self._records[str(walk.store)]
+            planned = walk.advance(self.ended, record)
+            if planned is None or not self._free:
+                continue
+            if any(one.key == _key(planned) for one in self._running.values()):
+                continue
+            started = _Running(planned, self._free.pop(0), record)
+            self._on_change(f"making {planned.stage.name} of {walk.member.name}")
+            record.begin(planned, walk.member.name, walk.store.log_path_of(*started.key))
+            ready = _with_options(planned, started.slot, self._threads)
+            once = partial(
+                self._make or partial(walk.make_in_process, stop=self._stop),
+                ready,
+                walk.store,
+                dict(walk.artifacts),
+            )
+            self._running[pool.submit(_make_with_retries, once, self._stop, planned.stage.name)] = started
+        return bool(self._running)
+
+    def wait(self) -> None:
+        """Wait until a stage has ended."""
+        wait(self._running, return_when=FIRST_COMPLETED)
+        self.collect()
+
+    def collect(self) -> None:
+        """Take note of all that have ended."""
+        for future in [one for one in self._running if one.done()]:
+            finished = self._running.pop(future)
+            self._free.append(finished.slot)
+            kind = finished.key[0]
+            self.ended[finished.key] = error = _failure(future)
+            if error is None:
+                self.made[kind] = self.made.get(kind, 0) + 1
+                finished.record.made(future.result())
+            else:
+                finished.record.failed(*finished.key, f"{finished.planned.stage.name}: {error}")
+            self._on_change(f"{'/'.join(finished.key)[:24]}: {error or 'made'}")
 
 
 class _Walk:
@@ -119,30 +191,49 @@ class _Walk:
         self.member = member
         self.store = open_store(config.store)
         self.artifacts: dict[str, Artifact] = {}
-        self.error: str | None = None
+        self.failure: Failure | None = None
         hours = config.run.stage_timeout_hours
         self._timeout = None if hours is None else 3600 * hours
         self._stages, _ = select(build_stages(config), Selection(until=until))
 
-    def advance(self, ended: Mapping[Key, str | None]) -> Planned | None:
+    @property
+    def outcome(self) -> MemberOutcome:
+        return MemberOutcome(self.member, self.artifacts, self.failure.error if self.failure else None)
+
+    def advance(self, ended: Mapping[Key, str | None], record: SweepRecord) -> Planned | None:
         """The next stage to be made, past all that are there; None when the member is done or has failed."""
-        while self.error is None and len(self.artifacts) < len(self._stages):
+        while self.failure is None and len(self.artifacts) < len(self._stages):
             stage = self._stages[len(self.artifacts)]
-            planned = resolve(stage, self.store, self.artifacts, _NO_FORCE)
-            if planned.artifact is None:
-                failure = ended.get(_key(planned))
-                if failure is None:
-                    return planned
-                self.error = f"{stage.name}: {failure}"
-            else:
+            try:
+                planned = resolve(stage, self.store, self.artifacts, _NO_FORCE)
+            except Exception as error:
+                self.failure = Failure(f"{stage.name}: {_message(error)}")
+                return None
+            if planned.artifact is not None:
+                record.uses(planned)
                 self.artifacts[stage.name] = planned.artifact
+                continue
+            failure = ended.get(_key(planned))
+            if failure is None:
+                return planned
+            self.failure = Failure(f"{stage.name}: {failure}", self.store.log_path_of(*_key(planned)))
         return None
 
+    def leave(self, ended: Mapping[Key, str | None], record: SweepRecord) -> None:
+        """Take what is there by now; a member that still needs a stage was stopped before it."""
+        planned = self.advance(ended, record)
+        if planned is not None:
+            self.failure = Failure(f"{planned.stage.name}: the sweep was stopped")
+
     def make_in_process(
-        self, planned: Planned, store: LocalStore, artifacts: Mapping[str, Artifact]
+        self,
+        planned: Planned,
+        store: LocalStore,
+        artifacts: Mapping[str, Artifact],
+        stop: threading.Event,
     ) -> Artifact:
         return make_in_process(
-            planned, store, artifacts, on_progress=ignore_progress, timeout_seconds=self._timeout
+            planned, store, artifacts, on_progress=ignore_progress, timeout_seconds=self._timeout, stop=stop
         )
 
 
@@ -159,7 +250,7 @@ def _key(planned: Planned) -> Key:
 def _with_options(planned: Planned, slot: str | None, threads: int | None) -> Planned:
     """The stage on the slot's device, with its share of the threads; neither is part of its key."""
     options = dict(planned.stage.options)
-    if slot is not None and "device" in options:
+    if slot is not None and options.get("device") == "auto":
         options["device"] = slot
         if "devices" in options:
             # A slot is one device: the next is another member's.
@@ -169,13 +260,32 @@ def _with_options(planned: Planned, slot: str | None, threads: int | None) -> Pl
     return replace(planned, stage=replace(planned.stage, options=options))
 
 
+def _make_with_retries(once: Callable[[], Artifact], stop: threading.Event, name: str) -> Artifact:
+    for delay in RETRY_DELAYS:
+        try:
+            return once()
+        except Exception as error:
+            if not is_worth_retrying(error):
+                raise
+            log.warning("%s: %s; it is tried again in %.0f s", name, error, delay)
+        if stop.wait(delay):
+            raise Interrupted("the sweep was stopped")
+    return once()
+
+
 def _failure(future: Future[Artifact]) -> str | None:
-    """The message of what a making raised; errors of this program itself are raised again."""
+    """The message of what a making raised; None where it made its artifact."""
+    if future.cancelled():
+        return "the sweep was stopped"
     error = future.exception()
-    if error is None:
-        return None
-    if isinstance(error, OSError):
-        return explain_os_error(error)
-    if isinstance(error, ValueError | StageBroke | StageDied | Interrupted):
+    return None if error is None else _message(error)
+
+
+def _message(error: BaseException) -> str:
+    """One line on an error; the traceback of one of this program itself goes to the log."""
+    if isinstance(error, StageBroke | StageDied | Interrupted):
         return str(error)
-    raise error
+    told = explain(error)
+    if told is None:
+        log.error("a member of the sweep failed by an error of the program", exc_info=error)
+    return told or f"{type(error).__name__}: {error}"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +19,23 @@ import yaml
 
 from data_catalog.synthetic import PrwSpec, write_prw
 from flows import making
-from flows.errors import ConfigError, StageError
+from flows.cli import sweep as command
+from flows.cli.status import run_status
+from flows.errors import ConfigError, StageBroke, StageDied, StageError
 from flows.plan import Planned
+from flows.processes import run_in_process
+from flows.reach import in_use
+from flows.records import read_records
 from flows.report.sweep_page import render_sweep
 from flows.stages.base import Stage
+from flows.sweeps import schedule
 from flows.sweeps.grid import grid, parse_axis
 from flows.sweeps.schedule import SweepOutcome, _with_options, ignore_progress, run_sweep
 from flows.sweeps.table import group_table, member_table
 from personsearch_core.data import decoding
 from storage.artifacts import Artifact, LocalStore
+from storage.opening import open_store
+from tests.flows.test_processes import is_gone
 
 SETTINGS = ["reid.variant=j3,j4", "reid.lr=1e-3,3e-3", "reid.seed=0..4"]
 
@@ -146,6 +158,92 @@ def test_a_failing_member_stops_nobody_else(config: Path) -> None:
     assert [bool(member.metrics) for member in outcome.members] == [True, False, True]
 
 
+def test_a_member_that_cannot_be_planned_stops_nobody_else(config: Path) -> None:
+    outcome = sweep(config, ["reid.seed=30", "reid.train.split=train,nosuch"], MakeHere())
+    right, wrong = outcome.members
+    assert right.metrics
+    assert wrong.error is not None
+    assert "nosuch" in wrong.error
+
+
+def test_a_bug_in_one_making_stops_nobody_else(config: Path, tmp_path: Path) -> None:
+    def broken(planned: Planned, store: LocalStore, artifacts: Mapping[str, Artifact]) -> Artifact:
+        raise KeyError("bug")
+
+    outcome = run_sweep(config, grid([]), store=str(tmp_path), make=broken)
+    assert outcome.members[0].error == "ingest:scenes: KeyError: 'bug'"
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"), [(StageDied("killed"), 2), (ConnectionError("away"), 2), (StageBroke("bug"), 1)]
+)
+def test_what_runs_retry_sweeps_retry(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, tries: int
+) -> None:
+    monkeypatch.setattr(schedule, "RETRY_DELAYS", [0.0])
+    tried = 0
+
+    def failing(planned: Planned, store: LocalStore, artifacts: Mapping[str, Artifact]) -> Artifact:
+        nonlocal tried
+        tried += 1
+        raise error
+
+    outcome = run_sweep(config, grid([]), store=str(tmp_path), make=failing)
+    assert tried == tries
+    assert outcome.members[0].error == f"ingest:scenes: {error}"
+
+
+def test_a_sweep_is_on_record(config: Path) -> None:
+    used: dict[str, set[str]] = {}
+
+    def looking(planned: Planned, store: LocalStore, artifacts: Mapping[str, Artifact]) -> Artifact:
+        used[planned.stage.kind] = {name.partition("/")[0] for name in in_use(store)}
+        return make(planned, store, artifacts)
+
+    make = MakeHere(fail_seed=41)
+    members = grid([parse_axis("reid.seed=40..41")])
+    run_sweep(config, members, make=looking)
+    # Another member waits for its turn with what it found there; gc must spare that, too.
+    assert used["evaluation"] >= {"ingest", "detector", "features", "reid", "detections", "gallery"}
+    store = open_store(str(config.parent / "store"))
+    found = run_status(next(read_records(store.root)))
+    assert found["state"] == "failed"
+    assert found["error"].startswith("reid.seed=41: reid: the loss is nan; its log: ")
+    assert {"reid", "gallery", "evaluation"} <= {name.partition(":")[0] for name in found["made"]}
+    assert found["log"] in found["error"]
+    assert not in_use(store)
+
+
+def test_sigterm_asks_running_stages_to_stop_and_keeps_what_is_known(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids = tmp_path / "pids"
+
+    def work_on(*_: object, stop: threading.Event, **__: object) -> object:
+        return run_in_process(
+            "tests.flows.test_processes:sleep_with_a_helper",
+            {"pids": str(pids)},
+            log_path=tmp_path / "log",
+            on_progress=ignore_progress,
+            stop=stop,
+        )
+
+    def ask_to_stop() -> None:
+        while not pids.exists() or len(pids.read_text().split()) < 2:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(schedule, "make_in_process", work_on)
+    threading.Thread(target=ask_to_stop, daemon=True).start()
+    with command._sigterm_as_interrupt():
+        outcome = run_sweep(config, grid([parse_axis("reid.seed=0..1")]), store=str(tmp_path / "store"))
+    assert outcome.stopped
+    assert all("asked to stop" in str(member.error) for member in outcome.members)
+    assert all(is_gone(int(pid)) for pid in pids.read_text().split())
+    (record,) = read_records(tmp_path / "store")
+    assert record.finished is not None
+
+
 def test_a_wrong_member_is_refused_before_anything_is_made(config: Path) -> None:
     make = MakeHere()
     with pytest.raises(ConfigError, match="did you mean 'lr'"):
@@ -180,3 +278,22 @@ def test_a_slot_is_one_device() -> None:
     stage = Stage(name="detector", kind="detector", version=1, recipe={}, maker="", options=options)
     ready = _with_options(Planned(stage, "runs", ""), "cuda:1", 3)
     assert ready.stage.options == {"device": "cuda:1", "devices": 1, "threads": 3}
+    fixed = replace(stage, options={**options, "device": "cpu"})
+    assert _with_options(Planned(fixed, "runs", ""), "cuda:1", 3).stage.options["device"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("parallel", "device", "gpus", "slots"),
+    [
+        (None, "auto", 2, ["cuda:0", "cuda:1"]),
+        (3, "auto", 2, ["cuda:0", "cuda:1", "cuda:0"]),
+        (None, "cuda:1", 2, [None]),
+        (2, "cpu", 2, [None, None]),
+        (1, "auto", 0, [None]),
+    ],
+)
+def test_slots_are_the_gpus_that_are_visible(
+    monkeypatch: pytest.MonkeyPatch, parallel: int | None, device: str, gpus: int, slots: list[str | None]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert command._slots(parallel, device) == slots

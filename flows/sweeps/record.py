@@ -1,0 +1,81 @@
+"""The record of a sweep: one entry an artifact, whichever members need it, kept where those of runs are.
+
+So `gc` spares what a sweep uses while it runs, and `status` tells how it ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.plan import Planned
+from flows.records import RunRecord, new_record_path
+from storage.artifacts import Artifact, LocalStore
+
+_NAMED = 3
+"""Members named where many failed by one error."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a member failed, and where the log of its stage is; without one where no process was started."""
+
+    error: str
+    log: Path | None = None
+
+    def __str__(self) -> str:
+        return self.error if self.log is None else f"{self.error}; its log: {self.log}"
+
+
+class SweepRecord:
+    """A RunRecord whose stages are made side by side."""
+
+    def __init__(self, config: Path, store: LocalStore) -> None:
+        self._run = RunRecord(new_record_path(store.root), str(config))
+        self._entries: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def uses(self, planned: Planned) -> None:
+        """An artifact that was there, or that this sweep has made for another member."""
+        if _key(planned) not in self._entries:
+            self._run.cached(planned)
+            self._entries[_key(planned)] = self._run.stages[-1]
+
+    def begin(self, planned: Planned, member: str, log_path: Path) -> None:
+        """A stage that `member` is the first to need."""
+        self._run.begin(planned, log_path)
+        self._run.stages[-1]["member"] = member
+        self._entries[_key(planned)] = self._run.stages[-1]
+
+    def made(self, artifact: Artifact) -> None:
+        self._to_the_end(artifact.kind, artifact.key)
+        self._run.made(artifact)
+
+    def failed(self, kind: str, key: str, message: str) -> None:
+        self._to_the_end(kind, key)
+        self._run.failed(message)
+
+    def end(self, failures: Iterable[tuple[str, Failure]]) -> None:
+        """Close the record with what members failed by: (member, failure), in the grid's order."""
+        members: dict[str, list[str]] = {}
+        for member, failure in failures:
+            members.setdefault(str(failure), []).append(member)
+        if members:
+            self._run.error = "\n  ".join(f"{_names(who)}: {why}" for why, who in members.items())
+        self._run.end()
+
+    def _to_the_end(self, kind: str, key: str) -> None:
+        # The run's record takes the last stage for the one that has just ended.
+        entry = self._entries[kind, key]
+        self._run.stages[:] = [*(stage for stage in self._run.stages if stage is not entry), entry]
+
+
+def _key(planned: Planned) -> tuple[str, str]:
+    assert planned.identity is not None
+    return planned.identity.kind, planned.identity.key
+
+
+def _names(members: list[str]) -> str:
+    more = len(members) - _NAMED
+    return ", ".join(members[:_NAMED]) + (f" and {more} more" if more > 0 else "")
