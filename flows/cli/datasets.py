@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from data_catalog.adapters import adapter_names, load_adapter
+from data_catalog.catalog import Catalog, open_catalog
 from data_catalog.counts import nested
 from data_catalog.ingest import counts_found, refuse_invalid
 from data_catalog.snapshot import Snapshot
@@ -22,6 +23,7 @@ from flows.stages import ingest as ingest_stage
 from flows.stages.base import StageContext
 from storage.artifacts import Artifact, LocalStore
 from storage.manifest import Identity
+from storage.opening import open_store
 
 app = typer.Typer(no_args_is_help=True, help="Datasets in their native formats, and the catalog of them.")
 
@@ -43,7 +45,7 @@ def list_adapters() -> None:
 def ingest(
     adapter: str = typer.Option(..., help="Name of the format, as `datasets list` gives it."),
     root: Path = typer.Option(..., help="The dataset as its authors publish it."),
-    store: Path = typer.Option(..., help="Where artifacts go."),
+    store: str = typer.Option(..., help="Where artifacts go: a folder, or an object store's URL."),
     name: str | None = typer.Option(
         None, help="The dataset's name in the catalog; the adapter's by default."
     ),
@@ -61,25 +63,24 @@ def ingest(
 ) -> None:
     """Read a dataset into a snapshot: validated Parquet tables, made once for one content of the root."""
     started = time.monotonic()
+    artifacts = open_store(store)
     stage = ingest_stage.root_stage(
         name or adapter,
         adapter,
         root,
         options=parse_options(option),
-        store=store,
+        store=artifacts.root,
         dask=dask,
         use=image_use(no_images, check_images),
         rehash=rehash,
     )
-    identity = Identity(
-        kind=stage.kind, version=stage.version, recipe=stage.recipe, inputs=dict(stage.fixed_inputs)
-    )
-    artifacts = LocalStore(store)
+    identity = ingest_stage.identity(stage)
     found = artifacts.find(stage.kind, identity.key)
     artifact = found or _make(artifacts, identity, stage.options, strict=strict)
     snapshot = Snapshot(artifact.path)
     if strict:
         refuse_invalid(snapshot)
+    Catalog(artifacts).remember(str(identity.recipe["dataset"]), artifact.key)
     result = {
         **nested(counts_found(snapshot)),
         "path": str(artifact.path),
@@ -98,7 +99,7 @@ app.command()(check)
 
 @app.command()
 def stats(
-    store: Path = typer.Option(..., help="The store that holds the snapshot."),
+    store: str = typer.Option(..., help="The store that holds the snapshot: a folder or a URL."),
     name: str = typer.Option(..., help="The dataset's name in the catalog."),
     html: Path | None = typer.Option(
         None, help="Write figures to this file, one page that needs nothing else."
@@ -107,7 +108,7 @@ def stats(
     """Statistics of an ingested dataset, as a table and as figures."""
     from data_catalog.statistics import statistics, statistics_page
 
-    found = statistics(latest_snapshot(store, name))
+    found = statistics(_snapshot(open_catalog(store), name))
     print_table(found.counts)
     for histogram in found.histograms:
         bars = zip(histogram.labels(), histogram.counts, strict=True)
@@ -120,7 +121,7 @@ def stats(
 @app.command()
 def show(
     image_id: str = typer.Argument(..., help="An image's name in the catalog."),
-    store: Path = typer.Option(..., help="The store that holds the snapshot."),
+    store: str = typer.Option(..., help="The store that holds the snapshot: a folder or a URL."),
     name: str = typer.Option(..., help="The dataset's name in the catalog."),
     root: Path = typer.Option(..., help="The dataset's root, where the image lies."),
     out: Path = typer.Option(Path("shown.png"), help="The picture to write."),
@@ -128,7 +129,7 @@ def show(
     """Draw an image's boxes, identities and ignore regions on it."""
     from data_catalog.drawing import draw_image
 
-    draw_image(latest_snapshot(store, name), image_id, root).save(out)
+    draw_image(_snapshot(open_catalog(store), name), image_id, root).save(out)
     typer.echo(f"written: {out}")
 
 
@@ -136,7 +137,7 @@ def show(
 def export(
     out: Path = typer.Argument(..., help="The JSON file to write."),
     view: list[str] = typer.Option(..., help="NAME/SPLIT of an ingested dataset; may be repeated."),
-    store: Path = typer.Option(..., help="The store that holds the snapshots."),
+    store: str = typer.Option(..., help="The store that holds the snapshots: a folder or a URL."),
     root: list[str] = typer.Option(
         [], help="Folder put before the paths of each view's images, in their order."
     ),
@@ -149,12 +150,13 @@ def export(
         raise ConfigError(
             f"{len(root)} times --root for {len(view)} times --view: give one for each, or none"
         )
+    catalog = open_catalog(store)
     views = []
     for text in view:
         dataset, slash, split = text.rpartition("/")
         if not slash:
             raise ConfigError(f"--view {text}: give NAME/SPLIT, such as prw/train")
-        views.append(View(latest_snapshot(store, dataset), split))
+        views.append(View(_snapshot(catalog, dataset), split))
     images, boxes = export_coco(views, out, roots=root or None)
     typer.echo(f"written: {out}: {images:,} images, {boxes:,} boxes")
 
@@ -175,18 +177,11 @@ def new(
     typer.echo(f"next: pip install -e {target}; then personsearch datasets check ROOT --adapter {name}")
 
 
-def latest_snapshot(store: Path, name: str) -> Snapshot:
-    """The newest snapshot of a dataset in a store; raises ConfigError when there is none."""
-    artifacts = LocalStore(store)
-    peeked = (artifacts.peek(kind, key) for kind, key in artifacts.keys("ingest"))
-    everything = [artifact for artifact in peeked if artifact is not None]
-    of_name = [
-        artifact for artifact in everything if artifact.manifest.identity.recipe.get("dataset") == name
-    ]
-    if not of_name:
-        known = sorted({str(artifact.manifest.identity.recipe.get("dataset")) for artifact in everything})
-        raise ConfigError(f"{store} holds no snapshot of {name!r}; it has: {', '.join(known) or 'none'}")
-    return Snapshot(max(of_name, key=lambda artifact: artifact.manifest.created).path)
+def _snapshot(catalog: Catalog, name: str) -> Snapshot:
+    """The snapshot that the dataset's last ingest made or found; says which it is."""
+    dataset = catalog[name]
+    typer.echo(f"{name}: snapshot of {dataset.artifact.manifest.created}: {dataset.artifact.path}")
+    return dataset.snapshot
 
 
 class _NoReporter:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from data_catalog.adapters import load_adapter
+from data_catalog.catalog import KIND, Catalog
 from data_catalog.errors import CatalogError
 from data_catalog.hash_cache import HashCache
 from data_catalog.ingest import ALL_IMAGES, Fingerprint, ImageUse, fingerprint, ingest
@@ -19,6 +20,7 @@ from flows.stages.base import Made, Stage, StageContext
 from flows.stages.names import ingest_name
 from storage.artifacts import LocalStore
 from storage.digests import digest_json, digest_parts
+from storage.manifest import Identity
 from storage.opening import open_store
 
 if TYPE_CHECKING:
@@ -32,14 +34,19 @@ def stage(config: Config, dataset: str) -> Stage:
     source = config.datasets[dataset]
     if not source.root.is_dir():
         raise CatalogError(f"datasets.{dataset}.root: there is no folder {source.root}")
-    return root_stage(
+    store = open_store(config.store)
+    made = root_stage(
         dataset,
         source.adapter,
         source.root,
         options=_text(source.options),
-        store=open_store(config.store).root,
+        store=store.root,
         dask=config.run.dask,
     )
+    key = identity(made).key
+    if store.peek(made.kind, key) is not None:  # it will not be made, and yet is the dataset's snapshot now
+        Catalog(store).remember(dataset, key)
+    return made
 
 
 def root_stage(
@@ -63,12 +70,19 @@ def root_stage(
     recipe["adapter_version"] = load_adapter(adapter).version
     return Stage(
         name=ingest_name(dataset),
-        kind="ingest",
+        kind=KIND,
         version=VERSION,
         recipe=recipe,
         maker="flows.stages.ingest:make",
         fixed_inputs={"root": found.digest},
         options=how,
+    )
+
+
+def identity(stage: Stage) -> Identity:
+    """What the artifact of a stage of this file is known by; it has no inputs but the root."""
+    return Identity(
+        kind=stage.kind, version=stage.version, recipe=stage.recipe, inputs=dict(stage.fixed_inputs)
     )
 
 
@@ -88,6 +102,8 @@ def make(context: StageContext) -> Made:
         previous=_previous(Path(options["store"]), recipe),
         progress=context.progress,
     )
+    made = Identity(kind=KIND, version=VERSION, recipe=recipe, inputs={"root": found.digest})
+    Catalog(LocalStore(Path(options["store"]))).remember(recipe["dataset"], made.key)
     return Made(content_digest(context.work), {"counts": counts})
 
 
@@ -117,7 +133,7 @@ def _image_use(options: Mapping[str, Any]) -> ImageUse:
 def _previous(store: Path, recipe: dict[str, Any]) -> Snapshot | None:
     """The newest snapshot by the same recipe, of whatever content its root had then."""
     local = LocalStore(store)
-    found = (local.peek(kind, key) for kind, key in local.keys("ingest"))
+    found = (local.peek(kind, key) for kind, key in local.keys(KIND))
     same = [
         artifact
         for artifact in found

@@ -1,0 +1,98 @@
+"""Datasets of a store by name: alone, and several as one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+
+from data_catalog.adapters import load_adapter
+from data_catalog.catalog import KIND, Catalog, open_catalog
+from data_catalog.errors import CatalogError
+from data_catalog.ingest import ingest_root
+from storage.artifacts import LocalStore
+from storage.manifest import Identity
+
+
+def put(store: LocalStore, name: str, adapter: str, root: Path, number: int = 0) -> str:
+    """A snapshot as the ingest stage leaves it; returns its key."""
+    identity = Identity(kind=KIND, version=1, recipe={"dataset": name}, inputs={"root": str(number)})
+    with store.making(identity) as work:
+        ingest_root(root, load_adapter(adapter), work.path)
+        return work.commit(str(number)).key
+
+
+@pytest.fixture
+def catalog(prw_root: Path, mot_root: Path, tmp_path: Path) -> Catalog:
+    store = LocalStore(tmp_path / "store")
+    put(store, "scenes", "prw", prw_root)
+    put(store, "tracks", "mot17", mot_root)
+    return open_catalog(tmp_path / "store")
+
+
+def test_one_dataset(catalog: Catalog) -> None:
+    boxes = catalog["scenes"].boxes(split="train", columns=["image_id", "split", "x1"])
+    assert boxes.column_names == ["image_id", "split", "x1"]
+    assert set(boxes["split"].to_pylist()) == {"train"} and len(boxes.to_pandas())
+    everything = catalog["scenes"].boxes()
+    assert len(everything) == len(catalog["scenes"].boxes(split=["train", "test"])) > len(boxes)
+    assert len(catalog["scenes"].images(split="test")) == 4
+
+
+def test_several_as_one_table(catalog: Catalog) -> None:
+    assert catalog.names() == ["scenes", "tracks"]
+    people = ~pc.field("ignore") & (pc.field("y2") - pc.field("y1") > 10)
+    union = catalog.boxes(["scenes", "tracks"], split="train", columns=["image_id"], filter=people)
+    assert union.column_names == ["dataset", "image_id"]
+    for name in catalog.names():
+        alone = catalog[name].boxes(split="train", columns=["image_id"], filter=people)
+        of_name = union.filter(pc.equal(union["dataset"], name))
+        assert of_name["image_id"].to_pylist() == alone["image_id"].to_pylist() != []
+    images = catalog.images(["scenes", "tracks"])
+    assert set(images.to_pandas()["dataset"]) == {"scenes", "tracks"}
+
+
+def test_the_last_ingest_decides_and_without_a_note_the_newest(
+    catalog: Catalog, prw_root: Path, tmp_path: Path
+) -> None:
+    first = catalog["scenes"].artifact.key
+    second = put(catalog.store, "scenes", "prw", prw_root, number=1)
+    for key in (first, second, first):
+        catalog.remember("scenes", key)
+        assert open_catalog(tmp_path / "store")["scenes"].artifact.key == key
+    catalog.remember("scenes", "../../elsewhere")
+    assert catalog["scenes"].artifact.key in (first, second)
+    catalog.remember("scenes", catalog["tracks"].artifact.key)  # the snapshot of another name
+    assert catalog["scenes"].artifact.key in (first, second)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda catalog: catalog["nobody"], "no snapshot of 'nobody'; it has: scenes, tracks"),
+        (
+            lambda catalog: catalog["scenes"].boxes(split="val"),
+            "no images in split 'val'; there is: test, tr",
+        ),
+        (lambda catalog: catalog["scenes"].boxes(columns=["x9"]), "has no column 'x9'"),
+        (lambda catalog: catalog["scenes"].table("people"), "no table is named 'people'"),
+        (lambda catalog: catalog["scenes"].table("queries", split="test"), "has no column 'split'"),
+        (lambda catalog: catalog["scenes"].boxes(filter=pc.field("x9") > 1), "the filter does not fit"),
+        (lambda catalog: catalog.boxes("scenes"), "give a list of names"),
+    ],
+)
+def test_what_is_not_there_is_named(catalog: Catalog, ask: object, message: str) -> None:
+    with pytest.raises(CatalogError, match=message):
+        ask(catalog)  # type: ignore[operator]
+
+
+def test_a_snapshot_with_other_columns_is_refused(catalog: Catalog) -> None:
+    import pyarrow.parquet as pq
+
+    path = catalog["scenes"].snapshot.path / "images.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["source_unit"]), path)
+    from data_catalog.snapshot import Snapshot
+
+    with pytest.raises(CatalogError, match="ingest it again"):
+        Snapshot(path.parent)

@@ -1,0 +1,90 @@
+"""`personsearch datasets ingest`, and the commands that look at what it made, on local stores and on S3."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+from typer.testing import CliRunner
+
+from data_catalog.catalog import open_catalog
+from data_catalog.synthetic import Mot17Spec, write_mot17
+from flows.cli.datasets import app
+from flows.config import load_config
+from flows.stages import ingest as ingest_stage
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A small synthetic MOT17."""
+    write_mot17(
+        tmp_path / "mot", Mot17Spec(sequences=1, frames=2, width=96, height=72, people=(2, 3)), seed=1
+    )
+    return tmp_path / "mot"
+
+
+def call(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(each) for each in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def ingest(root: Path, store: object) -> str:
+    return call("ingest", "--adapter", "mot17", "--root", root, "--store", store)
+
+
+def test_a_root_that_was_put_back_shows_its_own_snapshot(root: Path, tmp_path: Path) -> None:
+    store, truth = tmp_path / "store", next(root.glob("train/*/gt/gt.txt"))
+    before = truth.read_text()
+    ingest(root, store)
+    first = open_catalog(store)["mot17"].artifact
+    truth.write_text(before + "1,99,5,5,9,9,1,1,1\n")
+    ingest(root, store)
+    second = open_catalog(store)["mot17"].artifact
+    truth.write_text(before)
+    assert "cached in" in ingest(root, store)
+    assert second.key != first.key == open_catalog(store)["mot17"].artifact.key
+    assert str(first.path) in call("stats", "--store", store, "--name", "mot17")
+
+
+def test_a_plan_that_finds_a_snapshot_makes_it_the_datasets_own(root: Path, tmp_path: Path) -> None:
+    store, truth = tmp_path / "store", next(root.glob("train/*/gt/gt.txt"))
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"store: {store}\ndatasets: {{mot17: {{adapter: mot17, root: {root}}}}}\n"
+        "detector: {train: [{dataset: mot17, split: train}]}\n"
+    )
+    before = truth.read_text()
+    ingest(root, store)
+    first = open_catalog(store)["mot17"].artifact.key
+    truth.write_text(before + "1,99,5,5,9,9,1,1,1\n")
+    ingest(root, store)
+    truth.write_text(before)
+    ingest_stage.stage(load_config(config), "mot17")
+    assert open_catalog(store)["mot17"].artifact.key == first
+
+
+def test_a_store_on_object_storage(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.chdir(tmp_path)
+    boto3.client("s3").create_bucket(Bucket="datasets")
+    store = "s3://datasets/store"
+    try:
+        monkeypatch.setenv("PERSONSEARCH_CACHE", str(tmp_path / "one"))
+        assert "made in" in ingest(root, store)
+        assert "cached in" in ingest(root, store)
+        monkeypatch.setenv("PERSONSEARCH_CACHE", str(tmp_path / "two"))  # another machine
+        assert "whole root" in call("stats", "--store", store, "--name", "mot17")
+        exported = call("export", tmp_path / "out.json", "--view", "mot17/train", "--store", store)
+        assert "2 images" in exported
+    finally:
+        server.stop()
+    assert not (tmp_path / "s3:").exists()
