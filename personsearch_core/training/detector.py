@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from personsearch_core.training.loop import (
     never_stop,
     run_loop,
 )
+from personsearch_core.training.memory import advice_when_out_of_memory
 from personsearch_core.training.metrics_log import finish_history
 from personsearch_core.training.optimisation import (
     autocast,
@@ -133,7 +134,9 @@ def train_share(
     """What each process of `train_detector` does; all of them together take every batch once."""
     group = group or Alone()
     stream = TrainingStream(entries, recipe.seed)
-    with closing(_Training(recipe, stream, validation, device, group)) as training:
+    with ExitStack() as stack:
+        stack.enter_context(advice_when_out_of_memory(_memory_advice(recipe)))
+        training = stack.enter_context(closing(_Training(recipe, stream, validation, device, group)))
         try:
             steps = run_loop(
                 training.step,
@@ -150,8 +153,6 @@ def train_share(
         except NonFiniteError as error:
             (work_dir / "non_finite_batch.txt").write_text(f"{error}\n")
             raise
-        except torch.OutOfMemoryError as error:
-            raise PersonSearchError(_memory_advice(recipe, error)) from error
     images = dict(zip(stream.names, stream.counts, strict=True))
     if group.rank != 0:
         return DetectorResult(steps, steps, images, {})
@@ -188,13 +189,12 @@ def _settings(settings: LoopSettings | None, device: torch.device, group: Alone)
     return replace((settings or LoopSettings()).on(device, FLUSH_STEPS), is_main=group.rank == 0)
 
 
-def _memory_advice(recipe: DetectorRecipe, error: Exception) -> str:
+def _memory_advice(recipe: DetectorRecipe) -> str:
     training = recipe.training
     return (
-        f"out of memory: lower training.batch_size ({training.batch_size}) and raise training.accumulate "
+        f"lower training.batch_size ({training.batch_size}) and raise training.accumulate "
         f"({training.accumulate}) by the same factor, which keeps the images a step; or use "
-        f"compute.precision: bf16, or a smaller model.image_width and image_height "
-        f"({str(error).splitlines()[0]})"
+        f"compute.precision: bf16, or a smaller model.image_width and image_height"
     )
 
 

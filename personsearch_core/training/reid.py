@@ -31,6 +31,7 @@ from personsearch_core.training.loop import (
     never_stop,
     run_loop,
 )
+from personsearch_core.training.memory import advice_when_out_of_memory
 from personsearch_core.training.metrics_log import finish_history
 from personsearch_core.training.optimisation import (
     autocast,
@@ -107,8 +108,11 @@ def train_reid(
         recipe.seed,
     )
     batch_rows = recipe.identities_per_batch * recipe.shots + recipe.unlabelled_per_batch
-    batches = open_batches(reader, batch_rows, device, memory_budget=memory_budget, threads=threads)
-    with closing(ReidTraining(recipe, branch, batches, sampler, labels, split.held_out, device)) as training:
+    with ExitStack() as stack:
+        stack.enter_context(advice_when_out_of_memory(_memory_advice(recipe)))
+        batches = open_batches(reader, batch_rows, device, memory_budget=memory_budget, threads=threads)
+        training = ReidTraining(recipe, branch, batches, sampler, labels, split.held_out, device)
+        stack.enter_context(closing(training))
         steps = run_loop(
             training.step,
             total_steps=training.phases.planned,
@@ -164,6 +168,14 @@ def _check_inputs(recipe: ReidRecipe, branch: nn.Module, reader: RowReader, labe
         raise PersonSearchError(
             "keep: best and early_stopping need held_out_identities above 0 to measure mAP on"
         )
+
+
+def _memory_advice(recipe: ReidRecipe) -> str:
+    return (
+        f"lower identities_per_batch ({recipe.identities_per_batch}), shots ({recipe.shots}) or "
+        f"unlabelled_per_batch ({recipe.unlabelled_per_batch}), use compute.precision: bf16, or lower "
+        "run.memory_budget_gib, so that rows are read as they are needed instead of held in memory"
+    )
 
 
 class ReidTraining:

@@ -47,16 +47,17 @@ def open_batches(
 
 
 class RowsInMemory:
-    """All rows as one tensor on the device."""
+    """All rows as one tensor on the device, filled block by block: never more than that, and one block."""
 
     def __init__(self, reader: RowReader, device: torch.device) -> None:
-        blocks = [
-            torch.from_numpy(reader.rows(np.arange(start, min(start + BLOCK_ROWS, reader.shape[0])))).to(
-                device
-            )
-            for start in range(0, reader.shape[0], BLOCK_ROWS)
-        ]
-        self._rows = torch.cat(blocks)
+        self._rows = torch.empty(reader.shape, dtype=_torch_dtype(reader), device=device)
+        for start in range(0, reader.shape[0], BLOCK_ROWS):
+            block = self._rows[start : start + BLOCK_ROWS]
+            numbers = np.arange(start, start + len(block))
+            if device.type == "cpu":
+                reader.rows(numbers, out=block.numpy())
+            else:
+                block.copy_(torch.from_numpy(reader.rows(numbers)))
 
     def __call__(self, indices: Iterable[npt.NDArray[np.int64]]) -> Iterator[Tensor]:
         for batch in indices:
@@ -87,13 +88,18 @@ class RowsReadAhead:
 
     def _ring(self) -> list[Tensor]:
         """One buffer for each batch read ahead, and one for the batch in use."""
-        dtype = torch.from_numpy(np.empty(0, self._reader.dtype)).dtype
         shape = (self._batch_rows, *self._reader.shape[1:])
         pin = self._device.type == "cuda"
-        return [torch.empty(shape, dtype=dtype, pin_memory=pin) for _ in range(AHEAD + 1)]
+        return [
+            torch.empty(shape, dtype=_torch_dtype(self._reader), pin_memory=pin) for _ in range(AHEAD + 1)
+        ]
 
     def _read(self, item: tuple[npt.NDArray[np.int64], Tensor]) -> Tensor:
         batch, buffer = item
         used = buffer[: len(batch)]
         self._reader.rows(batch, out=used.numpy())
         return used
+
+
+def _torch_dtype(reader: RowReader) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, reader.dtype)).dtype

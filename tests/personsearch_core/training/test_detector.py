@@ -299,13 +299,16 @@ def test_a_non_finite_loss_names_the_images(tmp_path: Path, entries: list[Traini
     assert "images a" in (tmp_path / "non_finite_batch.txt").read_text()
 
 
+@pytest.mark.parametrize("where", ["accelerator", "cpu", "numpy"])
 def test_out_of_memory_says_what_to_change(
-    tmp_path: Path, entries: list[TrainingEntry], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, entries: list[TrainingEntry], monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     from personsearch_core.models.detector import Detector
 
     def exhausted(*_: Any) -> None:
-        raise torch.OutOfMemoryError("tried to allocate 20 GiB")
+        if where == "accelerator":
+            raise torch.OutOfMemoryError("tried to allocate 20 GiB")
+        torch.empty(2**60) if where == "cpu" else np.empty(2**58)
 
     monkeypatch.setattr(Detector, "losses", exhausted)
     with pytest.raises(PersonSearchError, match=r"training\.batch_size \(4\).*training\.accumulate"):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.torch import load_file
 from torch import nn
 
@@ -256,6 +257,34 @@ def test_collapse_is_named_within_50_steps(tmp_path: Path, objective: str) -> No
     step = int(str(caught.value).split("by step ")[1].split(":")[0])
     assert 15 < step <= 15 + 50
     train_reid(wanted, PullTogether(dead=False), reader, labels, tmp_path / "alive")
+
+
+def test_out_of_memory_says_what_to_change(tmp_path: Path) -> None:
+    class Large(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flatten(1) @ torch.empty(2**50, 2**10)
+
+    reader, labels = people()
+    with pytest.raises(PersonSearchError, match=r"out of memory: lower identities_per_batch \(4\)"):
+        train_reid(recipe(), _WithParameter(Large()), reader, labels, tmp_path)
+
+
+def test_other_errors_of_a_branch_are_not_taken_for_a_lack_of_memory(tmp_path: Path) -> None:
+    reader, labels = people()
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        train_reid(recipe(), _WithParameter(nn.Linear(3, 8)), reader, labels, tmp_path)
+
+
+class _WithParameter(nn.Module):
+    """What it wraps, with something to optimise."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x) * self.scale
 
 
 def test_bad_rows_are_named(tmp_path: Path) -> None:

@@ -30,6 +30,19 @@ def test_both_tiers_give_the_rows(dtype: str, threads: int) -> None:
         assert found[0].dtype == reader.dtype
 
 
+def test_rows_in_memory_are_never_there_twice() -> None:
+    outs: list[np.ndarray | None] = []
+
+    class Watched(ArrayRows):
+        def rows(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+            outs.append(out)
+            return super().rows(indices, out)
+
+    tier = RowsInMemory(Watched(store().array), CPU)
+    held = tier._rows.numpy()
+    assert len(outs) == 3 and all(out is not None and np.shares_memory(out, held) for out in outs)
+
+
 def test_tier_is_chosen_by_size() -> None:
     reader = store()
     size = reader.array.nbytes
