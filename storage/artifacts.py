@@ -70,6 +70,14 @@ class Inspection:
     problem: str | None = None
 
 
+@dataclass(frozen=True)
+class Objects:
+    """Objects below one name of object storage that no manifest names; size in bytes."""
+
+    name: str
+    size: int
+
+
 @dataclass
 class WorkArea:
     """Where one artifact is made, under its lock. Without `commit` everything stays for a resume."""
@@ -158,9 +166,26 @@ class LocalStore:
             if kind and key:
                 yield kind, key, self.root / ".replaced" / name
 
+    def read_tags(self) -> dict[str, str]:
+        """The artifact, `kind/key`, of every tag; see `storage.tags`."""
+        try:
+            files = sorted(path for path in self._tags_path.iterdir() if not path.name.startswith("."))
+        except FileNotFoundError:
+            return {}
+        return {path.name: path.read_text().strip() for path in files}
+
+    def write_tag(self, tag: str, artifact: str) -> None:
+        self._tags_path.mkdir(parents=True, exist_ok=True)
+        temporary = self._tags_path / f".{tag}.tmp"
+        temporary.write_text(artifact + "\n")
+        temporary.replace(self._tags_path / tag)
+
+    def remove_tag(self, tag: str) -> None:
+        """Raises FileNotFoundError when there is none of that name."""
+        (self._tags_path / tag).unlink()
+
     @property
-    def tags_path(self) -> Path:
-        """Where tags lie; see `storage.tags`."""
+    def _tags_path(self) -> Path:
         return self.root / ".tags"
 
     def log_path_of(self, kind: str, key: str) -> Path:
@@ -269,6 +294,22 @@ class LocalStore:
         for each, key in self.keys(kind):
             with contextlib.suppress(FileNotFoundError):
                 yield each, key, (self.path_of(each, key) / FILE_NAME).read_bytes()
+
+    def written_since(self, moment: datetime) -> set[str]:
+        """The artifacts, `kind/key`, put here after a moment by the clock of whoever keeps them."""
+        found = set()
+        for kind, key in self.keys():
+            with contextlib.suppress(FileNotFoundError):
+                if (self.path_of(kind, key) / FILE_NAME).stat().st_mtime > moment.timestamp():
+                    found.add(f"{kind}/{key}")
+        return found
+
+    def stray_objects(self, before: datetime) -> list[Objects]:
+        """What no manifest names and nobody has touched since a moment; in folders there is no such thing."""
+        return []
+
+    def remove_objects(self, objects: Objects, before: datetime) -> None:
+        raise StorageError(f"{self} has no objects without a manifest")
 
     @contextmanager
     def making(self, identity: Identity, *, again: bool = False) -> Iterator[WorkArea]:

@@ -7,9 +7,10 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from storage.artifacts import LocalStore
+from storage.artifacts import LocalStore, Objects
 from storage.folders import remove_tree, size_of
 from storage.listing import Entry, list_entries, with_sources
 from storage.tags import tags
@@ -37,20 +38,29 @@ class Garbage:
     set_aside: tuple[Folder, ...]
     kept: int
     """How many artifacts stay."""
+    objects: tuple[Objects, ...] = ()
+    """On object storage: what no manifest names."""
+    before: datetime | None = None
+    """Of these, what was written since stays."""
 
     @property
     def size(self) -> int:
-        folders = (*self.work_areas, *self.set_aside)
-        return sum(entry.size for entry in self.artifacts) + sum(folder.size for folder in folders)
+        listed = sum(entry.size for entry in self.artifacts) + sum(each.size for each in self.objects)
+        return listed + sum(folder.size for folder in (*self.work_areas, *self.set_aside))
 
 
-def find_garbage(store: LocalStore, keep: Iterable[str]) -> Garbage:
+def find_garbage(store: LocalStore, keep: Iterable[str], min_age: timedelta = timedelta(0)) -> Garbage:
     """What neither `keep` (names `kind/key`) nor a tag reaches, itself or by what it was made from.
 
-    An artifact or work area that a process is making now is never garbage.
+    An artifact or work area that a process of this machine is making now is never garbage. Artifacts younger
+    than `min_age` stay with what they were made from, and so do objects that no manifest names: on object
+    storage another machine may be about to use them, which cannot be seen from here.
     """
+    before = datetime.now(UTC) - min_age
     entries = list_entries(store)
     wanted = {*keep, *tags(store).values()}
+    if min_age:
+        wanted |= store.written_since(before)
     kept = with_sources(entries, wanted)
     garbage = [
         entry for entry in entries if entry.name not in kept and store.holder(entry.kind, entry.key) is None
@@ -71,7 +81,14 @@ def find_garbage(store: LocalStore, keep: Iterable[str]) -> Garbage:
         for kind, key, path in store.replaced()
         if store.path_of(kind, key).is_dir()
     ]
-    return Garbage(tuple(garbage), tuple(work_areas), tuple(aside), len(entries) - len(garbage))
+    return Garbage(
+        artifacts=tuple(garbage),
+        work_areas=tuple(work_areas),
+        set_aside=tuple(aside),
+        kept=len(entries) - len(garbage),
+        objects=tuple(store.stray_objects(before)),
+        before=before,
+    )
 
 
 def collect(store: LocalStore, garbage: Garbage) -> None:
@@ -92,6 +109,8 @@ def collect(store: LocalStore, garbage: Garbage) -> None:
         with _unless_made(store, folder.maker_of) as alone:
             if alone:
                 store.discard(folder.path)
+    for objects in garbage.objects:
+        store.remove_objects(objects, garbage.before or datetime.now(UTC))
 
 
 @contextmanager

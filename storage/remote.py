@@ -3,6 +3,7 @@
 <url>/<kind>/<key>/manifest.json              written last, and only where there is none
 <url>/<kind>/<key>/<version>/...              the files; `version` is a digest over all of them
 <url>/.damaged/<kind>-<key>-<n>/              what failed verification, set aside
+<url>/.tags/<tag>                             the artifact that a person gave a name
 
 Work happens in a folder of this machine, which also keeps what was made here or fetched. Since a version is
 named by its content, writers of different bytes never touch one another's files, and an upload that was
@@ -18,9 +19,11 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from storage.artifacts import Artifact, Inspection, LocalStore
+from storage.artifacts import Artifact, Inspection, LocalStore, Objects
 from storage.digests import digest_json
 from storage.errors import StorageError
 from storage.locks import exclusive
@@ -30,6 +33,8 @@ from storage.urls import filesystem
 log = logging.getLogger(__name__)
 
 _BLOCK = 1 << 20
+_DAMAGED = ".damaged"
+_TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
 
 
 class _DamagedPart(StorageError):
@@ -58,7 +63,7 @@ def _reaching() -> Iterator[None]:
 
 
 class RemoteStore(LocalStore):
-    """Artifacts under a URL of object storage; locks, work, logs and tags lie in the local folder `root`."""
+    """Artifacts under a URL of object storage; locks, work and logs lie in the local folder `root`."""
 
     def __init__(self, url: str, root: Path | None = None) -> None:
         self.url = url.rstrip("/")
@@ -103,7 +108,7 @@ class RemoteStore(LocalStore):
             manifest = self._parsed(kind, key, raw)
         except StorageError as error:
             return Inspection(problem=str(error))
-        there = self.system.find(self._key_path(kind, key), detail=True)
+        there = self._listed(f"{kind}/{key}")
         problems = []
         for name, entry in manifest.files.items():
             part = there.get(self._part_path(manifest, name))
@@ -146,6 +151,59 @@ class RemoteStore(LocalStore):
                 raise found[path]
 
     @_reaching()
+    def read_tags(self) -> dict[str, str]:
+        paths = sorted(self.system.find(self._tag_path("")))
+        found = self.system.cat(paths, on_error="omit") if paths else {}
+        return {path.rpartition("/")[2]: content.decode().strip() for path, content in found.items()}
+
+    @_reaching()
+    def write_tag(self, tag: str, artifact: str) -> None:
+        self.system.pipe_file(self._tag_path(tag), f"{artifact}\n".encode())
+
+    @_reaching()
+    def remove_tag(self, tag: str) -> None:
+        if not self.system.exists(self._tag_path(tag)):
+            raise FileNotFoundError(self._tag_path(tag))
+        self.system.rm_file(self._tag_path(tag))
+
+    @_reaching()
+    def written_since(self, moment: datetime) -> set[str]:
+        return {
+            "/".join(_names(path))
+            for path, entry in self._listed("").items()
+            if path.endswith(f"/{FILE_NAME}") and self._depth(path) == 3 and _modified(entry) > moment
+        }
+
+    @_reaching()
+    def stray_objects(self, before: datetime) -> list[Objects]:
+        """Unfinished uploads, versions that were replaced, and what was set aside, older than `before`."""
+        versions = dict(self._versions())
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for path, entry in self._listed("").items():
+            parts = path.removeprefix(f"{self.prefix}/").split("/")
+            depth = 2 if parts[0] == _DAMAGED else 3
+            # What is less deep, or hidden, nobody here has written.
+            if len(parts) > depth and (depth == 2 or not parts[0].startswith(".")):
+                groups.setdefault("/".join(parts[:depth]), []).append(entry)
+        return [
+            Objects(name, sum(entry["size"] for entry in entries))
+            for name, entries in sorted(groups.items())
+            if all(_modified(entry) < before for entry in entries) and not self._is_needed(name, versions)
+        ]
+
+    @_reaching()
+    def remove_objects(self, objects: Objects, before: datetime) -> None:
+        """Delete them unless somebody has added to them since, or a manifest names them now."""
+        artifact = objects.name.rpartition("/")[0]
+        raw = self._read(f"{self.prefix}/{artifact}/{FILE_NAME}")
+        versions = {} if raw is None else {artifact: _version_of(raw)}
+        listed = self._listed(objects.name)
+        young = any(_modified(entry) >= before for entry in listed.values())
+        if not young and not self._is_needed(objects.name, versions):
+            for path in listed:
+                self.system.rm_file(path)
+
+    @_reaching()
     def verify(self, kind: str, key: str) -> list[str]:
         raw = self._read(self._key_path(kind, key, FILE_NAME))
         if raw is None:
@@ -166,7 +224,7 @@ class RemoteStore(LocalStore):
     @_reaching()
     def set_aside(self, kind: str, key: str, why: str) -> Path:
         number = 0
-        while self.system.exists(target := f"{self.prefix}/.damaged/{kind}-{key}-{number}"):
+        while self.system.exists(target := f"{self.prefix}/{_DAMAGED}/{kind}-{key}-{number}"):
             number += 1
         log.warning("artifact %s/%s is set aside as %s: %s", kind, key, target, why)
         source = self._key_path(kind, key)
@@ -276,6 +334,29 @@ class RemoteStore(LocalStore):
         with contextlib.suppress(FileNotFoundError):
             super().remove(kind, key)
 
+    def _versions(self) -> Iterator[tuple[str, str | None]]:
+        for kind, key, raw in self.manifests():
+            yield f"{kind}/{key}", _version_of(raw)
+
+    def _is_needed(self, name: str, versions: Mapping[str, str | None]) -> bool:
+        """Whether the manifest of `kind/key/version` means this version, or it is being made here now."""
+        artifact, _, version = name.rpartition("/")
+        if artifact == _DAMAGED:
+            return False
+        return versions.get(artifact, "") in (version, None) or self.holder(*artifact.split("/")) is not None
+
+    def _listed(self, name: str) -> dict[str, dict[str, Any]]:
+        """Every object below a name, by path."""
+        folder = f"{self.prefix}/{name}".rstrip("/")
+        return dict(self.system.find(folder, detail=True))
+
+    def _depth(self, path: str) -> int:
+        """How many names a path has below the store's own."""
+        return path.removeprefix(f"{self.prefix}/").count("/") + 1
+
+    def _tag_path(self, tag: str) -> str:
+        return f"{self.prefix}/.tags/{tag}".rstrip("/")
+
     def _has(self, manifest: Manifest, name: str, size: int) -> bool:
         try:
             return bool(self.system.info(self._part_path(manifest, name))["size"] == size)
@@ -311,8 +392,32 @@ class RemoteStore(LocalStore):
         self.path_of(kind, key)
 
     def _part_path(self, manifest: Manifest, name: str) -> str:
-        files = {each: entry.sha256 for each, entry in manifest.files.items()}
-        return self._key_path(manifest.kind, manifest.key, digest_json(files)[:16], name)
+        return self._key_path(manifest.kind, manifest.key, _version(manifest), name)
+
+
+def _version(manifest: Manifest) -> str:
+    """Files of other content lie under another name."""
+    return digest_json({name: entry.sha256 for name, entry in manifest.files.items()})[:16]
+
+
+def _version_of(raw: bytes) -> str | None:
+    """The version that a manifest means; None for a damaged one, which may mean any."""
+    try:
+        return _version(parse_manifest(raw, FILE_NAME))
+    except StorageError:
+        return None
+
+
+def _modified(entry: Mapping[str, Any]) -> datetime:
+    """When an object was written, as its file system says; where it does not, now."""
+    found = next((entry[name] for name in _TIMES if entry.get(name) is not None), None)
+    if isinstance(found, int | float):
+        return datetime.fromtimestamp(found, UTC)
+    if isinstance(found, str):
+        found = datetime.fromisoformat(found)
+    if not isinstance(found, datetime):
+        return datetime.now(UTC)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _names(manifest_path: str) -> tuple[str, str]:

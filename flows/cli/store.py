@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,9 +24,12 @@ from storage.listing import list_entries, resolve_name, with_followers
 from storage.opening import open_store
 from storage.tags import remove_tag, set_tag, tags
 from storage.transfer import copy_artifact, lineage
+from storage.urls import is_remote
 
 app = typer.Typer(no_args_is_help=True, help="Artifacts: list, show, verify, make anew, clean up, move.")
 app.add_typer(features.app, name="features")
+
+YOUNG_HOURS = 24.0
 
 Store = Annotated[
     str, typer.Option("--store", envvar="PERSONSEARCH_STORE", help="Folder or URL of the store.")
@@ -165,9 +169,17 @@ def gc(
     everything: Annotated[
         bool, typer.Option("--all", help="Go on although no config and no tag keeps anything.")
     ] = False,
+    min_age: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="HOURS", help="Keep what is younger: 24 where --store is a URL, else 0."),
+    ] = None,
 ) -> None:
-    """Delete what no given config, no tag and no running pipeline reaches; says the bytes first."""
+    """Delete what no given config, no tag and no running pipeline reaches; says the bytes first.
+
+    Pipelines on other machines cannot be seen: on object storage, what is young stays.
+    """
     opened = _open(store)
+    hours = min_age if min_age is not None else YOUNG_HOURS if is_remote(store) else 0.0
     reach = reached_by(keep or (), opened)
     if not reach.names and not tags(opened) and not everything:
         raise ConfigError("nothing would be kept: give --keep CONFIG, tag an artifact, or say --all")
@@ -175,16 +187,23 @@ def gc(
         typer.echo(
             f"not made yet: {', '.join(reach.unmade)}; what older artifacts these would lead to is not kept"
         )
-    garbage = find_garbage(opened, reach.names | in_use(opened))
+    garbage = find_garbage(opened, reach.names | in_use(opened), timedelta(hours=hours))
     for entry in garbage.artifacts:
         typer.echo(f"  {_short(entry.name)}  {in_units(entry.size)}  {entry.created}")
     for folder in garbage.work_areas:
         typer.echo(f"  unfinished {_short(folder.name)}  {in_units(folder.size)}")
     for folder in garbage.set_aside:
         typer.echo(f"  {folder.name}  {in_units(folder.size)}")
-    count = len(garbage.artifacts) + len(garbage.work_areas) + len(garbage.set_aside)
+    for objects in garbage.objects:
+        typer.echo(f"  {objects.name}, which no manifest names  {in_units(objects.size)}")
+    count = sum(map(len, (garbage.artifacts, garbage.work_areas, garbage.set_aside, garbage.objects)))
     if delete:
         collect(opened, garbage)
+    if is_remote(store):
+        typer.echo(
+            f"runs on other machines cannot be seen: what is younger than {hours:g} h stays, with what it "
+            "was made from; that something older is used elsewhere, only --keep and tags can say"
+        )
     what = "deleted" if delete else "would be deleted (--delete does it)"
     typer.echo(f"{count} {what}, {in_units(garbage.size)}; {garbage.kept} artifacts stay")
 

@@ -21,6 +21,7 @@ from flows.stages.building import build_stages
 from storage.artifacts import Artifact, LocalStore
 from storage.errors import StorageError
 from storage.manifest import Identity
+from storage.opening import open_store
 from tests.end_to_end.tiny import draw_tiny_data, write_tiny_config
 from tests.storage.making import make_artifact, name_of
 
@@ -82,6 +83,17 @@ def test_gc_says_the_bytes_and_deletes_only_when_told(store: LocalStore, chain: 
     assert store.find("reid", chain[1].key) is not None
     assert "1 deleted" in call("store", "gc", "--delete", "--store", store)
     assert list(store.keys()) == [("features", chain[0].key)]
+
+
+def test_on_object_storage_what_is_young_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERSONSEARCH_CACHE", str(tmp_path))
+    url = f"memory://{tmp_path.name}"
+    remote = open_store(url)
+    made = make_artifact(remote, "features")
+    said = call("store", "gc", "--all", "--delete", "--store", url)
+    assert "younger than 24 h stays" in said and "0 deleted" in said and "1 artifacts stay" in said
+    call("store", "gc", "--all", "--delete", "--min-age", "0", "--store", url)
+    assert list(remote.keys()) == [] and remote.find("features", made.key) is None
 
 
 def test_export_and_import_bring_what_is_behind_an_artifact(

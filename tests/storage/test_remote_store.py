@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from storage.artifacts import Artifact
+from storage import remote
+from storage.artifacts import Artifact, Inspection
 from storage.errors import StorageError
 from storage.gc import collect, find_garbage
 from storage.listing import list_entries
-from storage.manifest import Identity
+from storage.manifest import Identity, Manifest
 from storage.opening import open_store
 from storage.remote import RemoteStore
+from storage.tags import remove_tag, set_tag, tags
 from storage.transfer import copy_artifact
 from tests.storage.making import make_artifact, name_of
 
@@ -141,6 +145,103 @@ def test_what_was_deleted_remotely_is_gone_for_all(machines: tuple[RemoteStore, 
     assert two.find(made.kind, made.key) is None
     with pytest.raises(StorageError, match="gone or damaged"):
         two.local_path(made.kind, made.key)
+
+
+def test_tags_are_those_of_every_machine(machines: tuple[RemoteStore, RemoteStore]) -> None:
+    one, two = machines
+    made = make_artifact(one, "features")
+    set_tag(one, "release", name_of(made))
+    assert tags(two) == {"release": name_of(made)} and find_garbage(two, []).artifacts == ()
+    assert [entry.name for entry in list_entries(two)] == [name_of(made)]
+    remove_tag(two, "release")
+    assert tags(one) == {} and len(find_garbage(one, []).artifacts) == 1
+    with pytest.raises(StorageError, match="no tag 'release'"):
+        remove_tag(one, "release")
+
+
+def test_what_is_young_stays_with_what_it_was_made_from(
+    machines: tuple[RemoteStore, RemoteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = machines
+    old = make_artifact(one, "features")
+    young = make_artifact(one, "reid", sources=(old,))
+    other = make_artifact(one, "features", 1)
+    wrote = remote._modified
+
+    def modified(entry: dict[str, Any]) -> datetime:
+        return wrote(entry) - timedelta(days=0 if young.key in entry["name"] else 3)
+
+    monkeypatch.setattr(remote, "_modified", modified)
+    garbage = find_garbage(two, [], timedelta(days=1))
+    assert [entry.name for entry in garbage.artifacts] == [name_of(other)]
+    assert len(find_garbage(two, [], timedelta(days=7)).artifacts) == 0
+    assert len(find_garbage(two, []).artifacts) == 3
+
+
+def test_what_no_manifest_names_is_collected_when_it_is_old(
+    machines: tuple[RemoteStore, RemoteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = machines
+    made = make_artifact(one, "features")
+    with one.making(made.manifest.identity, again=True) as work:
+        (work.path / "data.bin").write_bytes(b"others")
+        again = work.commit("content")
+    one.system.pipe_file(f"{one.prefix}/reid/unfinished/0123/data", b"half")
+    damaged = make_artifact(one, "reid")
+    one.set_aside("reid", damaged.key, "a test")
+    keep = [name_of(again)]
+    assert find_garbage(two, keep, timedelta(hours=1)).objects == ()
+    garbage = find_garbage(two, keep)
+    found = {objects.name.rpartition("/")[0]: objects.size for objects in garbage.objects}
+    assert set(found) == {".damaged", name_of(made), "reid/unfinished"} and found["reid/unfinished"] == 4
+    resumed = f"{one.prefix}/reid/unfinished/0123/more"
+    one.system.pipe_file(resumed, b"an upload goes on")
+    wrote = remote._modified
+    # An object's time has whole seconds.
+    monkeypatch.setattr(
+        remote, "_modified", lambda entry: wrote(entry) + timedelta(seconds=2 * (entry["name"] == resumed))
+    )
+    collect(two, garbage)
+    left = one.system.find(one.prefix)
+    assert resumed in left and len(left) == 4
+    assert one.verify("features", again.key) == []
+
+
+def test_what_another_machine_replaces_while_it_is_fetched_is_fetched_anew(
+    machines: tuple[RemoteStore, RemoteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = machines
+    made = make_artifact(one, "features")
+    fetch = two._fetch
+
+    def replaced_before(manifest: Manifest) -> Artifact:
+        if manifest == made.manifest:
+            with one.making(manifest.identity, again=True) as work:
+                (work.path / "data.bin").write_bytes(b"others")
+                work.commit("new")
+            collect(one, find_garbage(one, [name_of(made)]))
+        return fetch(manifest)
+
+    monkeypatch.setattr(two, "_fetch", replaced_before)
+    found = two.find("features", made.key)
+    assert found is not None and found.content_digest == "new"
+
+
+def test_a_look_fetches_nothing_and_notices_what_is_missing(
+    machines: tuple[RemoteStore, RemoteStore],
+) -> None:
+    one, two = machines
+    assert two.inspect("features", "0") == Inspection()
+    made = make_artifact(one, "features")
+    found = two.inspect("features", made.key)
+    assert found.artifact is not None and found.artifact.manifest == made.manifest
+    assert not found.artifact.path.exists()
+    (data,) = (path for path in one.system.find(one.prefix) if path.endswith("data.bin"))
+    one.system.pipe_file(data, b"longer than it was")
+    assert two.inspect("features", made.key).problem == "nested/data.bin has 18 bytes, not 4"
+    one.system.rm_file(data)
+    assert two.inspect("features", made.key).problem == "nested/data.bin is missing"
+    assert list(two.keys()) == [("features", made.key)]
 
 
 def test_readers_see_all_or_nothing_while_one_writes(machines: tuple[RemoteStore, RemoteStore]) -> None:
