@@ -28,7 +28,7 @@ class FinishedModel:
 
     def load(self, device: str = "auto") -> PersonSearchNet:
         """Detector and branch as one network, on the device."""
-        from flows.stages.models import stage_device
+        from flows.devices import torch_device
         from flows.stages.reid import TRAINED
         from personsearch_core.models.search import PersonSearchNet
         from personsearch_core.models.weights import load_branch, load_detector
@@ -36,10 +36,10 @@ class FinishedModel:
         net = PersonSearchNet(
             load_detector(self.detector.path), load_branch(self.reid.path / TRAINED), self.config.roi_recipe()
         )
-        return net.to(stage_device({"device": device}))
+        return net.to(torch_device(device))
 
     def provenance(self) -> dict[str, Any]:
-        """Keys and figures of what it was made from."""
+        """Key, content digest and date of the detector and the branch."""
         made = {"detector": self.detector.manifest, "reid": self.reid.manifest}
         return {
             name: {

@@ -1,4 +1,4 @@
-"""Boxes as NumPy arrays: clipping, overlap, and the placement of an image on the network's input.
+"""Boxes as NumPy arrays: clipping, areas, and the placement of an image on the network's input.
 
 A box is `(x1, y1, x2, y2)` in pixels, 0-based, x2 and y2 exclusive; an array of boxes has shape (n, 4). Boxes
 of a scene are in pixels of the original image and may leave it: they are clipped only when used.
@@ -24,21 +24,6 @@ def clip_boxes(boxes: Boxes, width: float, height: float) -> Boxes:
 def box_areas(boxes: Boxes) -> NDArray[Any]:
     """Areas (n,) in square pixels; an inverted box counts as empty."""
     return np.clip(boxes[:, 2] - boxes[:, 0], 0, None) * np.clip(boxes[:, 3] - boxes[:, 1], 0, None)
-
-
-def pairwise_intersection(a: Boxes, b: Boxes) -> NDArray[Any]:
-    """Areas shared by each pair of boxes, (n, m)."""
-    top_left = np.maximum(a[:, None, :2], b[None, :, :2])
-    bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    sides = np.clip(bottom_right - top_left, 0, None)
-    return sides[..., 0] * sides[..., 1]
-
-
-def pairwise_iou(a: Boxes, b: Boxes) -> NDArray[Any]:
-    """Intersection over union of each pair, (n, m), without the "+1" of old evaluation code."""
-    shared = pairwise_intersection(a, b)
-    union = box_areas(a)[:, None] + box_areas(b)[None, :] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
 def widen_boxes(boxes: Boxes, margin: float) -> Boxes:

@@ -17,6 +17,7 @@ from data_catalog.views import ProtocolView, View, protocol_view
 from flows.stages.detections import DETECTION, QUERY, ROWS, TRUTH
 from flows.stages.gallery import EMBEDDINGS
 from flows.views import ViewSpec
+from personsearch_core.evaluation.injection import inject_ground_truth
 from personsearch_core.evaluation.records import UNLABELLED, Detections, GalleryLists, GroundTruth, Queries
 
 _CORNERS = ("x1", "y1", "x2", "y2")
@@ -73,11 +74,7 @@ class TestSet:
 
     def truth_as_detections(self) -> Detections:
         """Ground-truth boxes in the place of detections, each with score 1 (ground-truth injection)."""
-        people = np.flatnonzero(~self.truth.ignore)
-        ones = np.ones(len(people), np.float32)
-        return Detections(
-            self.truth.image[people], self.truth.boxes[people], ones, self.truth_embeddings[people]
-        )
+        return inject_ground_truth(self.truth, self.truth_embeddings)
 
     def protocol(self, name: str) -> ProtocolView:
         return protocol_view(Snapshot(self.snapshot), name)

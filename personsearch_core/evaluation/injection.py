@@ -12,5 +12,6 @@ def inject_ground_truth(truth: GroundTruth, embeddings: FloatArray) -> Detection
 
     `embeddings` (n, d) describe the boxes of `truth`, in its order. Ignore regions are left out.
     """
-    everybody = Detections(truth.image, truth.boxes, np.ones(len(truth), np.float32), embeddings)
-    return everybody.select(~truth.ignore)
+    people = np.flatnonzero(~truth.ignore)
+    ones = np.ones(len(people), np.float32)
+    return Detections(truth.image[people], truth.boxes[people], ones, embeddings[people])

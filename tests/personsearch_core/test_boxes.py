@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from personsearch_core.boxes import clip_boxes, mirror_boxes, pairwise_iou, place_image, widen_boxes
+from personsearch_core.boxes import clip_boxes, mirror_boxes, place_image, widen_boxes
 
 sizes = st.integers(1, 4000)
 corners = arrays(np.float64, (3, 4), elements=st.floats(-500, 5000))
@@ -14,16 +14,8 @@ corners = arrays(np.float64, (3, 4), elements=st.floats(-500, 5000))
 
 def test_no_boxes_are_no_trouble() -> None:
     none = np.empty((0, 4), np.float32)
-    some = np.array([[0, 0, 10, 10]], np.float32)
-    assert pairwise_iou(none, some).shape == (0, 1)
     assert clip_boxes(none, 10, 10).shape == (0, 4)
     assert place_image(640, 480, 320, 240).map_boxes(none).shape == (0, 4)
-
-
-def test_iou_has_no_plus_one() -> None:
-    a = np.array([[0, 0, 10, 10]], float)
-    b = np.array([[5, 0, 15, 10], [20, 20, 30, 30], [0, 0, 10, 10], [3, 3, 3, 9]], float)
-    np.testing.assert_allclose(pairwise_iou(a, b), [[1 / 3, 0, 1, 0]])
 
 
 def test_letterbox_keeps_proportions_in_the_top_left_corner() -> None:
