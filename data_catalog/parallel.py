@@ -1,23 +1,35 @@
-"""Reading many files: in this process when they are few, otherwise on Dask."""
+"""Reading many files: in this process when they are few, otherwise by several, or on a Dask cluster."""
 
 from __future__ import annotations
 
+import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from multiprocessing import get_context
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from data_catalog.errors import CatalogError
+
+if TYPE_CHECKING:
+    from distributed import Client
+    from distributed import Future as DaskFuture
 
 Chunk = TypeVar("Chunk")
 Part = TypeVar("Part")
 
 CHUNKS_IN_PROCESS = 64
 """Up to here (some 16,000 small files) starting processes costs more than it saves."""
-WAVE = 4
-"""Chunks a worker whose results may wait at once; bounds the memory."""
+WINDOW = 4
+"""Chunks a worker that are under way at once; bounds the memory."""
+MOST_DEATHS = 3
+"""Of worker processes, in one ingest."""
+
+log = logging.getLogger(__name__)
 
 
 def map_chunks(
@@ -25,23 +37,28 @@ def map_chunks(
 ) -> Iterator[tuple[int, Part]]:
     """(index of its chunk, part) for all parts of all chunks, in order.
 
+    A worker that dies is replaced, and its chunks are read again.
+
     Raises:
-        CatalogError: when the scheduler cannot be reached; and what `read` raises.
+        CatalogError: when the scheduler cannot be reached, or a chunk kills worker after worker; and what
+            `read` raises.
     """
     if dask_address is None and (len(chunks) <= CHUNKS_IN_PROCESS or (os.cpu_count() or 1) < 2):
         for index, chunk in enumerate(chunks):
             for part in read(chunk):
                 yield index, part
         return
-    import dask
-
-    with _scheduler(dask_address) as (options, workers):
-        step = WAVE * workers
-        for start in range(0, len(chunks), step):
-            tasks = [dask.delayed(_parts)(read, chunk) for chunk in chunks[start : start + step]]
-            for offset, parts in enumerate(dask.compute(*tasks, **options)):
-                for part in parts:
-                    yield start + offset, part
+    with _client(dask_address) if dask_address is not None else _Processes() as pool:
+        waiting = deque(enumerate(chunks))
+        pending: deque[tuple[int, Any]] = deque()
+        while waiting or pending:
+            # Asked each time: the workers of a cluster come and go.
+            while waiting and len(pending) < WINDOW * max(1, pool.workers()):
+                index, chunk = waiting.popleft()
+                pending.append((index, pool.submit(read, chunk)))
+            index, task = pending.popleft()
+            for part in pool.result(task):
+                yield index, part
 
 
 def read_ahead(parts: Iterator[Part]) -> Iterator[Part]:
@@ -58,14 +75,94 @@ def _parts(read: Callable[[Chunk], Iterator[Part]], chunk: Chunk) -> list[Part]:
     return list(read(chunk))
 
 
+class _Processes:
+    """Processes of this machine. When one is killed, the pool is replaced and its tasks start over."""
+
+    def __init__(self) -> None:
+        self._workers = os.cpu_count() or 1
+        self._deaths = 0
+        self._tasks: list[_Task] = []
+
+    def __enter__(self) -> _Processes:
+        self._pool = ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def workers(self) -> int:
+        return self._workers
+
+    def submit(self, read: Callable[[Any], Iterator[Any]], chunk: Any) -> _Task:
+        task = _Task(read, chunk)
+        self._tasks.append(task)
+        self._start(task)
+        return task
+
+    def result(self, task: _Task) -> list[Any]:
+        while True:
+            try:
+                parts = task.future.result()
+            except BrokenProcessPool as error:
+                self._replace(error)
+            else:
+                self._tasks.remove(task)
+                return parts
+
+    def _start(self, task: _Task) -> None:
+        try:
+            task.future = self._pool.submit(_parts, task.read, task.chunk)
+        except BrokenProcessPool as error:
+            task.future = Future()
+            task.future.set_exception(error)
+
+    def _replace(self, error: BrokenProcessPool) -> None:
+        self._deaths += 1
+        if self._deaths > MOST_DEATHS:
+            raise CatalogError(
+                f"processes that read files were killed {self._deaths} times, for want of memory perhaps; "
+                "the kernel's log says why"
+            ) from error
+        log.warning("a process that reads files was killed: a new one reads its files again")
+        self._pool.shutdown()
+        self._pool = ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"))
+        for task in self._tasks:
+            if not task.future.done() or isinstance(task.future.exception(), BrokenProcessPool):
+                self._start(task)
+
+
+@dataclass(eq=False)
+class _Task:
+    """A chunk that is being read."""
+
+    read: Callable[[Any], Iterator[Any]]
+    chunk: Any
+    future: Future[list[Any]] = field(init=False)
+
+
+class _Cluster:
+    """The workers of a Dask scheduler, which replaces those that die."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def workers(self) -> int:
+        return len(self._client.nthreads())
+
+    def submit(self, read: Callable[[Any], Iterator[Any]], chunk: Any) -> DaskFuture:
+        return self._client.submit(_parts, read, chunk, pure=False)
+
+    def result(self, task: DaskFuture) -> list[Any]:
+        from distributed import KilledWorker
+
+        try:
+            return cast("list[Any]", task.result())
+        except KilledWorker as error:
+            raise CatalogError(f"reading the same files ended several workers: {error}") from error
+
+
 @contextmanager
-def _scheduler(address: str | None) -> Iterator[tuple[dict[str, Any], int]]:
-    """How `dask.compute` is to run, and on how many workers."""
-    if address is None:
-        workers = os.cpu_count() or 1
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            yield {"scheduler": "processes", "pool": pool, "num_workers": workers}, workers
-        return
+def _client(address: str) -> Iterator[_Cluster]:
     from distributed import Client
 
     try:
@@ -73,4 +170,4 @@ def _scheduler(address: str | None) -> Iterator[tuple[dict[str, Any], int]]:
     except (OSError, ValueError) as error:
         raise CatalogError(f"no Dask scheduler answers at {address}: {error}") from error
     with client:
-        yield {"scheduler": client}, max(1, len(client.scheduler_info()["workers"]))
+        yield _Cluster(client)
