@@ -15,8 +15,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
+from flows.devices import device_name
 from flows.errors import ConfigError
 from personsearch_core.recipes import (
     DetectionOptions,
@@ -107,12 +116,12 @@ class ReportSection(Recipe):
 class ComputeOptions(Recipe):
     """How the work is done where it does not change a result: never part of a key."""
 
-    device: str = "auto"
+    device: Annotated[str, AfterValidator(device_name)] = "auto"
     devices: PositiveInt = 1
     threads: PositiveInt | None = None
     checkpoint_seconds: PositiveFloat = 60.0
     """Time between the checkpoints of a training."""
-    memory_budget_gib: PositiveFloat = 4.0
+    memory_budget_gib: Annotated[float, Field(gt=0, le=2**20)] = 4.0
     """Features up to this size are held in memory during re-ID training."""
     dask: str | None = None
     """Address of a Dask scheduler for ingest, extraction and large galleries; local processes by default."""
@@ -236,12 +245,17 @@ def load_config(path: Path, overrides: Iterable[str] = (), *, store: str | None 
 def _read_yaml(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A config file's mapping over that of the file it extends."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#x}"
+        ) from error
     try:
         raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
+        # A ValueError where something looks like a date and is none, as 2024-13-01.
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} holds no mapping; see configs/demo.yaml for an example")
@@ -272,7 +286,10 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     node: Any = raw
     for parent in parents:
         node = _child(node, parent, name)
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"--set {name}: {text!r} is not valid YAML: {_on_one_line(error)}") from error
     if isinstance(value, str):
         value = _number(value)
     if isinstance(node, list):
@@ -281,6 +298,10 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         node[last] = value
     else:
         raise ConfigError(f"--set {name}: {'.'.join(parents)} is a single value and has no field {last!r}")
+
+
+def _on_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _child(node: Any, part: str, name: str) -> Any:
@@ -294,7 +315,7 @@ def _child(node: Any, part: str, name: str) -> Any:
 
 
 def _list_position(node: list[Any], part: str, name: str) -> int:
-    if not part.isdigit() or int(part) >= len(node):
+    if not part.isdecimal() or int(part) >= len(node):
         raise ConfigError(f"--set {name}: {part!r} is none of the positions 0 to {len(node) - 1}")
     return int(part)
 
@@ -326,7 +347,10 @@ def _expand(value: Any, path: Path) -> Any:
 def _resolve_paths(config: Config, folder: Path) -> Config:
     def absolute(path: str | Path) -> str:
         # Without resolving links: the user's own name for a place is what messages should show.
-        return os.path.normpath(folder / Path(path).expanduser())
+        try:
+            return os.path.normpath(folder / Path(path).expanduser())
+        except RuntimeError as error:
+            raise ConfigError(f"{path}: there is no such user's home; give the whole path") from error
 
     sources = {
         name: source.model_copy(update={"root": Path(absolute(source.root))})

@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from flows.cli.measurements import report
+from flows.devices import torch_device
 
 
 def extraction(
@@ -18,13 +19,11 @@ def extraction(
     json_file: Path | None = typer.Option(None, "--json", help="Also write the figures to this file."),
 ) -> None:
     """Measure the extraction of features against decoding and the shared blocks' forward alone."""
-    import torch
-
     from flows.benchmarks.extraction import ExtractionBenchmark, measure_extraction
 
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    size = ExtractionBenchmark(shards=shards, rounds=rounds, device=torch.device(name))
+    on = torch_device(device)
+    size = ExtractionBenchmark(shards=shards, rounds=rounds, device=on)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="benchmark-extraction-", dir=folder) as temporary:
-        settings = {"shards": shards, "rounds": rounds, "device": name}
+        settings = {"shards": shards, "rounds": rounds, "device": str(on)}
         report(measure_extraction(Path(temporary), size), settings, json_file)

@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from flows.cli.measurements import report
+from flows.devices import torch_device
 
 
 def reid(
@@ -19,15 +20,13 @@ def reid(
     json_file: Path | None = typer.Option(None, "--json", help="Also write the figures to this file."),
 ) -> None:
     """Measure a re-ID step from the store against memory, a plain loop, and recomputed features."""
-    import torch
-
     from flows.benchmarks.reid import ReidBenchmark, measure_reid
 
     if batch % 4 or 2 * batch > rows:
         raise typer.BadParameter(f"{batch} is no multiple of four, or more than half of {rows} rows")
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    on = torch_device(device)
     folder.mkdir(parents=True, exist_ok=True)
-    size = ReidBenchmark(rows, batch, rounds, torch.device(name))
+    size = ReidBenchmark(rows, batch, rounds, on)
     with tempfile.TemporaryDirectory(prefix="benchmark-reid-", dir=folder) as temporary:
-        settings = {"rows": rows, "batch": batch, "rounds": rounds, "device": name}
+        settings = {"rows": rows, "batch": batch, "rounds": rounds, "device": str(on)}
         report(measure_reid(Path(temporary), size), settings, json_file)

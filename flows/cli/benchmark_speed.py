@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.devices import torch_device
 from personsearch_core.errors import PersonSearchError
-from personsearch_core.recipes import Compute, DetectorModel, Variant
+from personsearch_core.recipes import Compute, DetectorModel, Precision, Variant
 
 if TYPE_CHECKING:
     from personsearch_core.speed import SpeedRow
+
+Backbone = Literal["resnet18", "resnet34", "resnet50"]
 
 
 def speed(
@@ -23,25 +26,22 @@ def speed(
     images: str = typer.Option("1,4,8", help="Images a batch, by commas."),
     people: str = typer.Option("5,20", help="People an image, by commas."),
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:1 ..."),
-    backbone: str = typer.Option("resnet50", help="resnet18, resnet34 or resnet50."),
+    backbone: Backbone = typer.Option("resnet50", help="resnet18, resnet34 or resnet50."),
     size: int = typer.Option(640, min=64, help="Width and height of the network's input."),
-    precision: str = typer.Option("fp32", help="fp32, bf16 or fp16."),
+    precision: Precision = typer.Option("fp32", help="fp32, bf16 or fp16."),
     channels_last: bool = typer.Option(False, help="Channels-last memory format."),
     compile_blocks: bool = typer.Option(False, "--compile", help="torch.compile each block."),
     rounds: int = typer.Option(5, min=1, help="Rounds that medians are taken over."),
     json_file: Path | None = typer.Option(None, "--json", help="Also write the figures to this file."),
 ) -> None:
     """Time detection and description per person, and the ratio to Disj beside its bound and the paper's."""
-    import torch
-
     from personsearch_core.speed import measure_speed
 
     chosen = [name for name in get_args(Variant) if name in variants.split(",")]
     unknown = set(variants.split(",")) - set(get_args(Variant))
     if unknown:
         raise PersonSearchError(f"--variants: {', '.join(sorted(unknown))} is none of {get_args(Variant)}")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    on = torch_device(device)
     console = Console()
     with console.status("measuring"):
         rows = measure_speed(
@@ -56,13 +56,13 @@ def speed(
                     "initial_weights": "imagenet",
                 }
             ),
-            device=torch.device(device),
+            device=on,
             compute=Compute.model_validate(
                 {"precision": precision, "channels_last": channels_last, "compile": compile_blocks}
             ),
             rounds=rounds,
         )
-    console.print(_table(rows, f"{backbone}, {size}x{size}, {precision}, {device}"))
+    console.print(_table(rows, f"{backbone}, {size}x{size}, {precision}, {on}"))
     if json_file is not None:
         json_file.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
 

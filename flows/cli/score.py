@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import typer
 
+from flows.cli.finite import finite
 from flows.cli.score_output import (
     Clock,
     search_numbers,
@@ -54,7 +55,7 @@ DetectionsFile = Annotated[Path, typer.Option(help="Parquet: image, x1, y1, x2, 
 QueriesFile = Annotated[Path, typer.Option(help="Parquet: query, image, x1, y1, x2, y2, embedding.")]
 ImagesFile = Annotated[Path, typer.Option(help="Parquet: all test images; PRW also camera_id.")]
 BoxesFile = Annotated[Path, typer.Option(help="Parquet: ground truth image, x1, y1, x2, y2, person_id.")]
-Threshold = Annotated[float, typer.Option(help="Keep detections with at least this score.")]
+Threshold = Annotated[float, typer.Option(callback=finite, help="Keep detections with at least this score.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")]
 PerQuery = Annotated[Path | None, typer.Option(help="Write a Parquet table with one row a query here.")]
 Cbgm = Annotated[
@@ -125,7 +126,8 @@ def prw(
         Literal["person-search", "zheng2017"], typer.Option(help="As papers report it, or the original.")
     ] = "person-search",
     boxes_per_image: Annotated[
-        float | None, typer.Option(help="Choose the threshold that leaves so many boxes an image.")
+        float | None,
+        typer.Option(callback=finite, help="Choose the threshold that leaves so many boxes an image."),
     ] = None,
     per_image_top_k: Annotated[
         bool, typer.Option("--per-image-top-k", help="Instead keep each image's K best.")
@@ -208,7 +210,7 @@ def compare(
     second: Annotated[Path, typer.Argument(help="Per-query table of run B.")],
     show: Annotated[int, typer.Option(min=0, help="How many gains and losses to list.")] = 5,
     draws: Annotated[int, typer.Option(min=1, help="Draws of the interval and of the test.")] = 2000,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
     json_file: Json = None,
 ) -> None:
     """Two runs query by query: which got better, which worse, and a paired test of the mean."""

@@ -11,7 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.cli.finite import finite
 from flows.cli.run import ConfigPath, Overrides, Store
+from flows.devices import device_name, torch_device
 from flows.errors import ConfigError
 from flows.finished import finished_model
 
@@ -38,7 +40,9 @@ def search(
         typer.Option(metavar="X1,Y1,X2,Y2", help="Around the person, in pixels; by default the image."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many matches to give.")] = 10,
-    score_threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score of a detection.")] = 0.5,
+    score_threshold: Annotated[
+        float, typer.Option(min=0, max=1, callback=finite, help="Least score of a detection.")
+    ] = 0.5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
     overrides: Overrides = None,
     store: Store = None,
@@ -47,6 +51,7 @@ def search(
     ] = None,
 ) -> None:
     """Find the person in a box of one image in other scene images, most similar first."""
+    device_name(device)
     scenes = list(_images(gallery))
     net = _load(model, overrides or (), store, device)
     matches = find_person(net, query, _parse_box(box), scenes, score_threshold)[:top]
@@ -119,10 +124,9 @@ def find_person(
 def _load(model: Path, overrides: Sequence[str], store: str | None, device: str) -> PersonSearchNet:
     if not model.is_dir():
         return finished_model(model, overrides, store).load(device)
-    from flows.stages.models import stage_device
     from personsearch_core.export import load_model
 
-    return load_model(model).to(stage_device({"device": device}))
+    return load_model(model).to(torch_device(device))
 
 
 def _images(places: Sequence[Path]) -> Iterator[Path]:

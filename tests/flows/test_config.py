@@ -90,6 +90,12 @@ def test_overrides_reach_any_depth_and_are_typed(tmp_path: Path) -> None:
             r"reid\.branch: norm 'batch' cannot start from.*whose norms are 'group': use norm 'group'",
         ),
         ("detector.model.norm=group", r"detector\.model: norm 'group' cannot start from.*'coco'"),
+        ("reid.lr=[", r"--set reid\.lr: '\[' is not valid YAML: while parsing"),
+        ("report.title=2024-13-01", "is not valid YAML: month must be in 1..12"),
+        ("run.device=foo", r"run\.device: 'foo' is no device: use auto, cpu, cuda"),
+        ("run.memory_budget_gib=.inf", r"run\.memory_budget_gib: .*less than or equal to 1048576"),
+        ("run.memory_budget_gib=.nan", r"run\.memory_budget_gib: .*less than"),
+        ("datasets.prw.root=~nosuchuser/x", "~nosuchuser/x: there is no such user's home"),
         ("reid.cuda_graphs=true", r"only with compute\.compile"),
         ("reid.phases=[]", r"reid\.phases: .*at least 1"),
         ("reid.phases=[{epochs: 1, objectives: []}]", r"reid\.phases\.0\.objectives: .*at least 1"),
@@ -138,10 +144,18 @@ def test_an_entry_has_one_amount(tmp_path: Path) -> None:
         load_config(write(tmp_path, minimal()), ["detector.train.0.choose=7", "detector.train.0.repeat=2"])
 
 
-@pytest.mark.parametrize(("text", "message"), [("a: [", "not valid YAML"), ("- 1", "holds no mapping")])
-def test_files_that_are_no_config(tmp_path: Path, text: str, message: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"a: [", "not valid YAML"),
+        (b"- 1", "holds no mapping"),
+        (b"report: {title: caf\xe9}", "not UTF-8 text: byte 19 is 0xe9"),
+        (b"a: 2024-13-01", "not valid YAML"),
+    ],
+)
+def test_files_that_are_no_config(tmp_path: Path, text: bytes, message: str) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text(text)
+    path.write_bytes(text)
     with pytest.raises(ConfigError, match=message):
         load_config(path)
     with pytest.raises(ConfigError, match="cannot read the config"):

@@ -152,6 +152,28 @@ def test_unusable_options_are_named(shared: Path, tmp_path: Path) -> None:
             score(tmp_path, *prw_options(shared), *arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["prw", "--score-threshold", "nan"], "--score-threshold"),
+        (["cuhk-sysu", "--score-threshold", "inf"], "--score-threshold"),
+        (["detection", "--score-threshold", "nan"], "--score-threshold"),
+        (["prw", "--boxes-per-image", "nan"], "--boxes-per-image"),
+        (["compare", "a", "b", "--seed", "-1"], "--seed"),
+    ],
+)
+def test_numbers_that_no_measure_knows_are_refused(arguments: list[str], option: str) -> None:
+    files = {
+        "prw": ("detections", "queries", "images", "boxes"),
+        "cuhk-sysu": ("detections", "queries", "protocol-file"),
+        "detection": ("detections", "images", "boxes"),
+        "compare": (),
+    }[arguments[0]]
+    outcome = CliRunner().invoke(app, [*arguments, *(part for name in files for part in (f"--{name}", name))])
+    assert outcome.exit_code == 2
+    assert f"Invalid value for '{option}'" in outcome.output
+
+
 def test_detections_of_an_unknown_image_are_named(shared: Path, tmp_path: Path) -> None:
     table = pq.read_table(shared / "oracles/prw_mini/detections.parquet")
     images = pa.array(["elsewhere.jpg", *table["image"].to_pylist()[1:]])
