@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from flows.devices import torch_device
 from flows.stages.base import StageContext
 from personsearch_core.models.detector import Detector
 from personsearch_core.models.weights import load_detector
@@ -14,13 +15,10 @@ from personsearch_core.training.distributed import cuda_numbers
 
 
 def stage_device(options: Mapping[str, Any]) -> torch.device:
-    """The device that the options name; `auto` is the first GPU, or else the CPU. Sets the threads, too."""
+    """The device that the options name. Sets the threads, too. Raises ConfigError where it is not here."""
     if options.get("threads"):
         torch.set_num_threads(options["threads"])
-    name = options["device"]
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    return torch_device(options["device"])
 
 
 def gpu_names(options: Mapping[str, Any]) -> list[str]:
