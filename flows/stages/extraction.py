@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,8 @@ SHARDS_A_TASK = 4
 class Extraction:
     """What is extracted, as plain data that a worker on another machine understands.
 
-    Paths must mean the same on every worker. `device` and `threads` are for each worker.
+    Paths must mean the same on every worker. Worker i computes on the i-th of `devices`, in turn; `threads`
+    are for each worker.
     """
 
     recipe: str
@@ -39,7 +40,7 @@ class Extraction:
     view: ViewSpec
     root: str
     detector: str | None
-    device: str
+    devices: tuple[str, ...]
     threads: int | None
     target: str
     attributes: str
@@ -66,7 +67,7 @@ def prepare(extraction: Extraction) -> Prepared:
 
     recipe = FeaturesRecipe.model_validate_json(extraction.recipe)
     scenes = read_scenes(Path(extraction.snapshot), extraction.view, Path(extraction.root))
-    device = stage_device({"device": extraction.device, "threads": extraction.threads})
+    device = stage_device({"device": extraction.devices[0], "threads": extraction.threads})
     detector = load_detector(extraction.detector).to(device).eval() if extraction.detector else None
     return Prepared(recipe, scenes, detector, feature_rows(recipe, scenes, detector))
 
@@ -103,19 +104,31 @@ def extract_on_dask(
     """The same, split over local worker processes or the workers of an existing scheduler.
 
     A worker that is killed costs time: its shards are computed again by another. Raises StageError when no
-    scheduler answers at `address`.
+    scheduler answers at `address`, ConnectionError when workers die again and again.
     """
-    from distributed import as_completed
+    from distributed import KilledWorker, as_completed
+    from distributed.comm import CommClosedError
 
     parts = [list(shards[start : start + SHARDS_A_TASK]) for start in range(0, len(shards), SHARDS_A_TASK)]
     with dask_client(address, workers) as client:
         futures = [client.submit(_extract_all, extraction, part, pure=False) for part in parts]
-        for future in as_completed(futures, loop=client.loop):
-            yield from future.result()
+        try:
+            for future in as_completed(futures, loop=client.loop):
+                yield from future.result()
+        except (KilledWorker, CommClosedError) as error:
+            raise ConnectionError(f"Dask workers were lost: {error}") from error
 
 
 def _extract_all(extraction: Extraction, shards: Sequence[int]) -> list[int]:
-    return list(extract(extraction, shards))
+    from distributed import get_worker
+
+    own = device_of_worker(get_worker().name, extraction.devices)
+    return list(extract(replace(extraction, devices=(own,)), shards))
+
+
+def device_of_worker(name: object, devices: Sequence[str]) -> str:
+    """Local workers are numbered from 0; those of a scheduler elsewhere have any name, and take the first."""
+    return devices[name % len(devices)] if isinstance(name, int) else devices[0]
 
 
 def as_text(fields: Mapping[str, Any]) -> str:

@@ -35,6 +35,7 @@ def stage(config: Config) -> Stage:
         options={
             "root": str(config.datasets[train.dataset].root),
             "device": config.run.device,
+            "devices": config.run.devices,
             "threads": config.run.threads,
             "dask": config.run.dask,
             "workers": config.run.workers,
@@ -68,18 +69,20 @@ def _people(config: Config) -> ViewSpec:
 def make(context: StageContext) -> Made:
     """Pool shard by shard; shards that exist are complete and are not made again."""
     from flows.stages.extraction import Extraction, as_text, extract, extract_on_dask, open_writer, prepare
+    from flows.stages.models import device_names
     from storage.feature_store import features_bytes, finish_features, write_index
     from storage.space import require_free_space
 
     options, spec = context.options, context.views["people"]
     detector = context.artifacts.get("detector")
+    devices = device_names(options)
     extraction = Extraction(
         recipe=as_text(context.recipe),
         snapshot=str(context.artifacts["people"].path),
         view=spec,
         root=options["root"],
         detector=str(detector.path) if detector else None,
-        device=options["device"],
+        devices=devices,
         threads=options["threads"],
         target=str(context.work),
         attributes=as_text(context.attributes()),
@@ -92,10 +95,11 @@ def make(context: StageContext) -> Made:
     rows_left = sum(len(range(len(plan))[plan.rows_of(shard)]) for shard in missing)
     bytes_left = features_bytes(rows_left, plan.row_shape, ready.recipe.dtype)
     require_free_space(context.work, bytes_left, what="features")
-    if options["dask"] is None and options["workers"] in (None, 1):
+    workers = options["workers"] or len(devices)
+    if options["dask"] is None and workers == 1:
         shards = extract(extraction, missing)
     else:
-        shards = extract_on_dask(extraction, missing, workers=options["workers"], address=options["dask"])
+        shards = extract_on_dask(extraction, missing, workers=workers, address=options["dask"])
     for shard in shards:
         done.add(shard)
         context.reached(len(done), plan.n_shards)

@@ -21,6 +21,14 @@ def stage_device(options: Mapping[str, Any]) -> torch.device:
     return torch_device(options["device"])
 
 
+def device_names(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Every device that the options name: `devices` GPUs from `device` on, or the CPU."""
+    device = stage_device(options)
+    if device.type != "cuda":
+        return (str(device),)
+    return tuple(f"cuda:{number}" for number in cuda_numbers(device, options.get("devices", 1)))
+
+
 def gpu_names(options: Mapping[str, Any]) -> list[str]:
     """The UUIDs of the GPUs that the options name; none on the CPU.
 

@@ -15,7 +15,15 @@ from distributed import LocalCluster
 from flows.config import load_config
 from flows.errors import StageError
 from flows.stages.evaluation import ranking
-from flows.stages.extraction import Extraction, as_text, extract, extract_on_dask, open_writer, prepare
+from flows.stages.extraction import (
+    Extraction,
+    as_text,
+    device_of_worker,
+    extract,
+    extract_on_dask,
+    open_writer,
+    prepare,
+)
 from flows.stages.scoring import score
 from flows.stages.settings import settings_of
 from flows.stages.test_set import TestSet
@@ -37,7 +45,7 @@ def extraction_into(target: Path, tiny_run: TinyRun) -> Extraction:
         view=ViewSpec("scenes", "train", "people"),
         root=str(tiny_run.folder / "prw"),
         detector=str(tiny_run.outcome.path("detector")),
-        device="cpu",
+        devices=("cpu",),
         threads=1,
         target=str(target),
         attributes=as_text({"artifact": "features/tried"}),
@@ -88,6 +96,12 @@ def test_a_killed_dask_worker_costs_time_and_not_a_row(
     assert finish_features(tmp_path) == alone[0]
     with open_features(tmp_path) as reader:
         np.testing.assert_array_equal(reader.rows(np.arange(len(reader))), alone[1])
+
+
+def test_local_workers_share_out_the_devices_and_others_take_the_first() -> None:
+    devices = ("cuda:1", "cuda:2")
+    assert [device_of_worker(name, devices) for name in (0, 1, 2)] == ["cuda:1", "cuda:2", "cuda:1"]
+    assert device_of_worker("tcp://10.0.0.7:1234", devices) == "cuda:1"
 
 
 def test_no_scheduler_is_one_message(tiny_run: TinyRun, tmp_path: Path) -> None:
