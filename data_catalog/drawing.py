@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from PIL import Image, ImageDraw
 
 from data_catalog.errors import CatalogError
-from data_catalog.images import image_size
+from data_catalog.images import Unreadable, image_size
 from data_catalog.paths import path_fault
 from data_catalog.snapshot import Snapshot
 
@@ -20,7 +20,8 @@ def draw_image(snapshot: Snapshot, image_id: str, root: Path) -> Image.Image:
     ignore.
 
     Raises:
-        CatalogError: when there is no such image in the snapshot, or no such file under the root.
+        CatalogError: when there is no such image in the snapshot, or no such file under the root, or it is
+            damaged.
     """
     found = snapshot.table("images", ["rel_path"], pc.field("image_id") == image_id)
     if not len(found):
@@ -29,13 +30,17 @@ def draw_image(snapshot: Snapshot, image_id: str, root: Path) -> Image.Image:
     fault = path_fault(rel_path)
     if fault is not None:
         raise CatalogError(f"{snapshot.name}: {fault}: {rel_path!r}")
-    image_size(root / rel_path)
+    try:
+        image_size(root / rel_path, decode=True)
+    except Unreadable as error:
+        raise CatalogError(f"{root / rel_path}: {error}") from error
     with Image.open(root / rel_path) as image:
         canvas = image.convert("RGB")
     pen = ImageDraw.Draw(canvas)
     columns = ["x1", "y1", "x2", "y2", "ignore", "ignore_reason", "person_id"]
     for box in snapshot.table("boxes", columns, pc.field("image_id") == image_id).to_pylist():
-        corners = (box["x1"], box["y1"], box["x2"] - 1, box["y2"] - 1)
+        right, low = max(box["x2"] - 1, box["x1"]), max(box["y2"] - 1, box["y1"])  # narrower than a pixel
+        corners = (box["x1"], box["y1"], right, low)
         colour = IGNORED if box["ignore"] else KNOWN if box["person_id"] is not None else UNKNOWN
         pen.rectangle(corners, outline=colour, width=2)
         if box["ignore"]:

@@ -10,15 +10,24 @@ import imagehash
 import numpy as np
 from PIL import Image
 
+from data_catalog.errors import CatalogError
+
 SIDE = 8
 """The difference hash of an 8x8 grid has 64 bits."""
 
 
 def difference_hash(path: Path) -> int:
-    """The 64-bit difference hash of an image: does brightness fall from each cell to the next?"""
-    with Image.open(path) as image:
-        image.draft("L", (SIDE * 16, SIDE * 16))
-        bits = imagehash.dhash(image, hash_size=SIDE).hash.ravel()
+    """The 64-bit difference hash of an image: does brightness fall from each cell to the next?
+
+    Raises:
+        CatalogError: when it cannot be decoded.
+    """
+    try:
+        with Image.open(path) as image:
+            image.draft("L", (SIDE * 16, SIDE * 16))
+            bits = imagehash.dhash(image, hash_size=SIDE).hash.ravel()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise CatalogError(f"{path}: the image cannot be decoded: {error}") from error
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
+from importlib.util import find_spec
+from keyword import iskeyword
 from pathlib import Path
 from string import Template
 
+from data_catalog.adapters import adapter_names
 from data_catalog.errors import CatalogError
 
 _PROJECT = Template("""\
@@ -27,13 +31,10 @@ $name = "$package:$cls"
 _ADAPTER = Template('''\
 """$name: images/*.jpg and boxes.csv with lines `image,x1,y1,x2,y2,person` (person may be empty)."""
 
-import csv
-
-import numpy as np
-
 from data_catalog.adapters import Layout, Unit
-from data_catalog.paths import image_files, need_files
+from data_catalog.paths import image_files, need_files, read_text
 from data_catalog.rows import Rows
+from data_catalog.schema import INVALID
 
 
 class $cls:
@@ -47,17 +48,19 @@ class $cls:
 
     def read(self, root, unit, options):
         rows = Rows(unit.source)
-        names = [path.removeprefix("images/") for path in unit.images]
-        rows.images(names, list(unit.images), unit.split)
-        with (root / unit.source).open(newline="") as file:
-            lines = list(csv.reader(file))
-        rows.boxes(
-            [line[0] for line in lines],
-            np.array([[float(value) for value in line[1:5]] for line in lines]),
-            unit.split,
-            list(range(1, len(lines) + 1)),
-            person_id=[line[5] or None for line in lines],
-        )
+        names = {path.removeprefix("images/"): path for path in unit.images}
+        rows.images(list(names), list(names.values()), unit.split)
+        taken = []
+        for number, line in enumerate(read_text(root / unit.source).splitlines(), start=1):
+            try:
+                image, x1, y1, x2, y2, person = line.split(",")
+                if image not in names:
+                    raise ValueError("no such image")
+                taken.append((image, [float(value) for value in (x1, y1, x2, y2)], number, person or None))
+            except ValueError as error:  # a header, a short line
+                rows.reject(INVALID, "row_unreadable", f"{error}: {line[:80]!r}", number)
+        images, boxes, numbers, people = zip(*taken) if taken else ([], [], [], [])
+        rows.boxes(images, boxes, unit.split, numbers, person_id=people)
         yield rows
 ''')
 
@@ -68,12 +71,14 @@ from data_catalog.ingest import ingest_root
 from $package import $cls
 
 
-def test_every_box_is_read(tmp_path):
+def test_every_line_is_a_box_or_a_reject(tmp_path):
     (tmp_path / "images").mkdir()
     Image.new("RGB", (64, 48)).save(tmp_path / "images" / "a.jpg")
-    (tmp_path / "boxes.csv").write_text("a.jpg,1,2,11,32,anna\\na.jpg,20,2,30,32,\\n")
+    boxes = ["a.jpg,1,2,11,32,anna", "a.jpg,20,2,30,32,"]
+    others = ["image,x1,y1,x2,y2,person", "a.jpg,1", "b.jpg,1,2,3,4,"]
+    (tmp_path / "boxes.csv").write_text("\\n".join(boxes + others))
     counts = ingest_root(tmp_path, $cls(), tmp_path / "snapshot")
-    assert (counts["images"], counts["boxes"], counts["ids"], counts["rejects"]) == (1, 2, 1, 0)
+    assert (counts["images"], counts["boxes"], counts["ids"], counts["rejects"]) == (1, 2, 1, 3)
 """)
 
 
@@ -83,9 +88,13 @@ def write_skeleton(folder: Path, name: str) -> list[Path]:
     Raises:
         CatalogError: when the name cannot be an adapter's, or a file is there already.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9-]{0,40}", name):
+    if len(name) > 40 or not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise CatalogError(f"{name!r} cannot name an adapter: use lower-case letters, digits and '-'")
     package = name.replace("-", "_")
+    if iskeyword(package) or package in sys.stdlib_module_names or name in adapter_names():
+        raise CatalogError(f"{name!r} is taken, by Python or by an adapter: choose another name")
+    if (found := find_spec(package)) is not None:
+        raise CatalogError(f"{name!r} is the name of a module already ({found.origin}): choose another name")
     cls = "".join(part.capitalize() for part in name.split("-"))
     texts = {"pyproject.toml": _PROJECT, f"{package}.py": _ADAPTER, f"test_{package}.py": _TEST}
     for file in texts:

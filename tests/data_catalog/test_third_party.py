@@ -64,8 +64,11 @@ def test_its_own_test_passes(package: Package) -> None:
 
 
 def test_names_that_cannot_be_adapters(tmp_path: Path) -> None:
-    for name in ("Two Words", "../up", "", "1st"):
+    for name in ("Two Words", "../up", "", "1st", "a-", "a--b"):
         with pytest.raises(CatalogError, match="cannot name an adapter"):
+            write_skeleton(tmp_path, name)
+    for name in ("csv", "import", "numpy", "prw", "data-catalog"):
+        with pytest.raises(CatalogError, match=r"is taken|a module already"):
             write_skeleton(tmp_path, name)
     write_skeleton(tmp_path / "x", "mine")
     with pytest.raises(CatalogError, match="there already"):

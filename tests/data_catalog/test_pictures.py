@@ -1,0 +1,69 @@
+"""Looking at images: narrow boxes are drawn, damaged files are named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_catalog.adapters import load_adapter
+from data_catalog.drawing import draw_image
+from data_catalog.errors import CatalogError
+from data_catalog.perceptual import difference_hashes
+from data_catalog.snapshot import Snapshot
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An image with a box that is half a pixel wide."""
+    folder = tmp_path / "root"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "a.jpg")
+    boxes = [
+        {"id": i, "image_id": 1, "category_id": 1, "bbox": [30, 5, w, h]}
+        for i, (w, h) in enumerate([(0.5, 20), (20, 0.5), (20, 30)])
+    ]
+    value = {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "categories": [{"id": 1, "name": "person"}],
+        "annotations": boxes,
+    }
+    (folder / "train.json").write_text(json.dumps(value))
+    return folder
+
+
+@pytest.fixture
+def snapshot(root: Path, ingest_into: Any) -> Snapshot:
+    made: Snapshot = ingest_into(root, "coco")
+    return made
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_a_box_narrower_than_a_pixel_is_drawn(root: Path, snapshot: Snapshot) -> None:
+    drawn = np.asarray(draw_image(snapshot, "a.jpg", root))
+    assert (drawn[5:25, 30] == (240, 160, 20)).all()
+
+
+def test_a_truncated_image_is_named(root: Path, snapshot: Snapshot) -> None:
+    cut_off(root / "a.jpg")
+    with pytest.raises(CatalogError, match=r"a\.jpg"):
+        draw_image(snapshot, "a.jpg", root)
+    with pytest.raises(CatalogError, match=r"a\.jpg: the image cannot be decoded"):
+        difference_hashes({"a": root / "a.jpg"})
+
+
+@pytest.mark.parametrize("adapter", ["coco", "crowdhuman", "yolo"])
+def test_a_folder_of_images_outside_the_root_is_refused(root: Path, adapter: str) -> None:
+    (root / "annotation_train.odgt").write_text("")
+    (root / "images").mkdir()
+    (root / "labels").mkdir()
+    with pytest.raises(CatalogError, match="option images"):
+        load_adapter(adapter).discover(root, {"images": str(root.parent)})
