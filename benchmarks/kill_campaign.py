@@ -1,10 +1,12 @@
 """Kill the tiny pipeline at random moments, start it again, and compare with a run left alone.
 
-    python benchmarks/kill_campaign.py --kills 60 --seed 0
+    python -m benchmarks.kill_campaign --kills 60 --seed 0
+    python -m benchmarks.kill_campaign --kills 20 --stage features
 
 The victim is the flow, the process of the stage that it is making, or a Dask worker that reads a dataset.
 After each kill nothing of the killed flow may be left running, no lock held, and every artifact that can be
 seen must be whole; at the end of each run all content digests must be those of the run that was left alone.
+With `--stage features` all kills fall into an extraction by two Dask workers of its own.
 """
 
 from __future__ import annotations
@@ -64,6 +66,44 @@ class Campaign:
         return "\n".join([*lines, *(f"WRONG: {each}" for each in self.wrong)])
 
 
+def run_extraction_campaign(folder: Path, *, kills: int, seed: int) -> Campaign:
+    """`kills` kills while two local workers extract features: of the flow, the stage, or a worker."""
+    rng = np.random.default_rng(seed)
+    campaign = Campaign()
+    draw_tiny_data(folder)
+    views = [{"kind": "plain"}, {"kind": "jittered", "copies": 200}, {"kind": "mirrored"}]
+    run = tiny_settings(".", "store")["run"] | {"workers": 2}
+    config = write_tiny_config(folder, folder, run=run, features={"views": views})
+    base = folder / "base"
+    with _life(config, base, until="detector") as life:
+        assert life.wait(1800) == 0, _log(base).read_text()
+    shutil.copytree(base, folder / "alone")
+    started = time.monotonic()
+    expected = undisturbed(config, folder / "alone", until="features")
+    longest = (time.monotonic() - started) / 2
+    lives = Lives(config, rng, longest, "features", None)
+    while campaign.total < kills and not campaign.wrong:
+        store = folder / f"store{campaign.runs}"
+        shutil.copytree(base, store)
+        _one_store(lives, store, campaign, kills)
+        if not campaign.wrong and (found := digests(LocalStore(store))) != expected:
+            campaign.wrong.append(f"digests differ: {sorted(found.items() ^ expected.items())}")
+        campaign.runs += 1
+        shutil.rmtree(store)
+    return campaign
+
+
+@dataclass(frozen=True)
+class Lives:
+    """How runs are started and killed: anywhere or in one stage; with a cluster, or workers of their own."""
+
+    config: Path
+    rng: np.random.Generator
+    longest: float
+    stage: str | None
+    cluster: LocalCluster | None
+
+
 def run_campaign(
     folder: Path, *, kills: int, seed: int, longest: float | None = None, alone: Path | None = None
 ) -> Campaign:
@@ -88,10 +128,10 @@ def run_campaign(
             started = time.monotonic()
             expected = undisturbed(config, folder / "alone")
             longest = longest or (time.monotonic() - started) / 3
-        longest = longest or DEFAULT_LONGEST_SECONDS
+        lives = Lives(config, rng, longest or DEFAULT_LONGEST_SECONDS, None, cluster)
         while campaign.total < kills and not campaign.wrong:
             store = folder / f"store{campaign.runs}"
-            _one_store(config, store, campaign, kills, rng, longest, cluster)
+            _one_store(lives, store, campaign, kills)
             if campaign.wrong:
                 break
             if (found := digests(LocalStore(store))) != expected:
@@ -101,9 +141,9 @@ def run_campaign(
     return campaign
 
 
-def undisturbed(config: Path, store: Path) -> Digests:
+def undisturbed(config: Path, store: Path, until: str | None = None) -> Digests:
     """The content digest of every artifact of a run that nobody kills."""
-    with _life(config, store) as life:
+    with _life(config, store, until) as life:
         assert life.wait(1800) == 0, _log(store).read_text()
     return digests(LocalStore(store))
 
@@ -116,27 +156,22 @@ def digests(store: LocalStore) -> Digests:
     return found
 
 
-def _one_store(
-    config: Path,
-    store: Path,
-    campaign: Campaign,
-    kills: int,
-    rng: np.random.Generator,
-    longest: float,
-    cluster: LocalCluster,
-) -> None:
+def _one_store(lives: Lives, store: Path, campaign: Campaign, kills: int) -> None:
     """Lives on one store, until one of them comes to its end."""
     while not campaign.wrong:
         stages_killed, family = 0, list[psutil.Process]()
-        with _life(config, store) as life:
+        with _life(lives.config, store, lives.stage) as life:
             while life.poll() is None:
                 if campaign.total >= kills:
                     life.wait()
                     break
-                _wait(life, rng.uniform(0, longest))
-                victim = str(rng.choice(VICTIMS, p=ODDS))
+                _wait_for_stage(life, store, lives.stage)
+                _wait(life, lives.rng.uniform(0, lives.longest))
+                victim = str(lives.rng.choice(VICTIMS, p=ODDS))
                 making, family = _making(store), _descendants(life)
-                if life.poll() is not None or not _kill(victim, life, store, cluster):
+                if life.poll() is not None or lives.stage not in (None, making):
+                    continue
+                if not _kill(victim, life, store, _worker_pids(lives.cluster, family)):
                     continue
                 campaign.kills[victim] += 1
                 campaign.during[making] += 1
@@ -153,10 +188,11 @@ def _one_store(
 
 
 @contextmanager
-def _life(config: Path, store: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _life(config: Path, store: Path, until: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
     store.mkdir(parents=True, exist_ok=True)
+    words = ["run", config, "--store", store, *(["--until", until] if until else [])]
     with _log(store).open("ab") as log:
-        life = subprocess.Popen(command("run", config, "--store", store), stdout=log, stderr=log, cwd=PROJECT)
+        life = subprocess.Popen(command(*words), stdout=log, stderr=log, cwd=PROJECT)
         try:
             yield life
         finally:
@@ -165,7 +201,7 @@ def _life(config: Path, store: Path) -> Iterator[subprocess.Popen[bytes]]:
             life.wait()
 
 
-def _kill(victim: str, life: subprocess.Popen[bytes], store: Path, cluster: LocalCluster) -> bool:
+def _kill(victim: str, life: subprocess.Popen[bytes], store: Path, workers: list[int]) -> bool:
     """Kill -9 the victim; False where there is none now."""
     if victim == "flow":
         life.kill()
@@ -174,10 +210,29 @@ def _kill(victim: str, life: subprocess.Popen[bytes], store: Path, cluster: Loca
         holders = {pid for kind, key in LocalStore(store).work_areas() if (pid := _holder(store, kind, key))}
         pids = [pid for pid in holders if pid != life.pid]
     else:
-        pids = [worker.pid for worker in cluster.workers.values() if worker.pid][:1]
+        pids = workers[:1]
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     return bool(pids)
+
+
+def _worker_pids(cluster: LocalCluster | None, family: list[psutil.Process]) -> list[int]:
+    """Dask workers of the cluster, or those that a stage started for itself."""
+    if cluster is not None:
+        return [worker.pid for worker in cluster.workers.values() if worker.pid]
+    return [process.pid for process in family if _is_worker(process)]
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return "--multiprocessing-fork" in process.cmdline()
+    except psutil.Error:
+        return False
+
+
+def _wait_for_stage(life: subprocess.Popen[bytes], store: Path, stage: str | None) -> None:
+    while stage is not None and life.poll() is None and _making(store) != stage:
+        time.sleep(0.05)
 
 
 def _holder(store: Path, kind: str, key: str) -> int | None:
@@ -226,15 +281,19 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--longest", type=float, help="seconds between two kills, at most")
+    parser.add_argument("--stage", choices=["features"], help="kill only while this stage is made")
     arguments = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kill-campaign-") as folder:
         os.environ["PREFECT_HOME"] = str(Path(folder) / "prefect")
         with api() as url:
             os.environ["PREFECT_API_URL"] = url
-            campaign = run_campaign(
-                Path(folder), kills=arguments.kills, seed=arguments.seed, longest=arguments.longest
-            )
+            if arguments.stage == "features":
+                campaign = run_extraction_campaign(Path(folder), kills=arguments.kills, seed=arguments.seed)
+            else:
+                campaign = run_campaign(
+                    Path(folder), kills=arguments.kills, seed=arguments.seed, longest=arguments.longest
+                )
     print(campaign.report())
     print(f"seed {arguments.seed}, {time.monotonic() - started:.0f} s")
     return 1 if campaign.wrong else 0
