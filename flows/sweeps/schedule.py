@@ -13,7 +13,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from flows.config import load_config
 from flows.errors import Interrupted, StageBroke, StageDied, explain
@@ -40,14 +39,6 @@ class MemberOutcome:
     member: Member
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     error: str | None = None
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """Metrics of its first evaluation; empty where it has none."""
-        for name, artifact in self.artifacts.items():
-            if name.partition(":")[0] == "evaluation":
-                return dict(artifact.manifest.metrics)
-        return {}
 
 
 @dataclass

@@ -155,13 +155,13 @@ def test_a_failing_member_stops_nobody_else(config: Path) -> None:
     table = member_table(outcome.members)
     assert table["error"].notna().tolist() == [False, False, True]
     assert [member.error for member in outcome.members] == [None, "reid: the loss is nan", None]
-    assert [bool(member.metrics) for member in outcome.members] == [True, False, True]
+    assert ["evaluation" in member.artifacts for member in outcome.members] == [True, False, True]
 
 
 def test_a_member_that_cannot_be_planned_stops_nobody_else(config: Path) -> None:
     outcome = sweep(config, ["reid.seed=30", "reid.train.split=train,nosuch"], MakeHere())
     right, wrong = outcome.members
-    assert right.metrics
+    assert "evaluation" in right.artifacts
     assert wrong.error is not None
     assert "nosuch" in wrong.error
 
