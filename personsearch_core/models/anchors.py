@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torchvision.models.detection._utils import Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.ops import box_iou
 
 from personsearch_core.recipes import DetectorModel
 
@@ -22,6 +22,9 @@ BACKGROUND_IOU = 0.4
 
 IGNORE_COVER = 0.5
 """An anchor with this part of its own area inside an ignore region is no negative."""
+
+PAIRS_AT_ONCE = 2**25
+"""Boxes by anchors that are compared at once; each temporary takes four bytes a pair."""
 
 SCALES_PER_OCTAVE = (1.0, 2.0 ** (1.0 / 3), 2.0 ** (2.0 / 3))
 
@@ -82,24 +85,40 @@ def match_anchors(anchors: Tensor, targets: Sequence[Targets]) -> Tensor:
     anchors: (A, 4); returns int64 (B, A). A person's best anchor is always matched, however low its overlap.
     Ignore regions are matched to nothing, and anchors that lie in one (IGNORE_COVER of their area, or an IoU
     of BACKGROUND_IOU) are UNDECIDED unless a person claims them.
+
+    On an accelerator several images are matched at once, and none makes the host wait for it.
     """
-    matcher = Matcher(FOREGROUND_IOU, BACKGROUND_IOU, allow_low_quality_matches=True)
-    matched = torch.full((len(targets), len(anchors)), BACKGROUND, dtype=torch.int64, device=anchors.device)
-    for row, (boxes, ignore) in zip(matched, targets, strict=True):
-        people = torch.nonzero(~ignore).squeeze(1)
-        if len(people):
-            found = matcher(box_iou(boxes[people], anchors))
-            row.copy_(torch.where(found >= 0, people[found.clamp(min=0)], found))
-        if len(people) < len(boxes):
-            row[(row == BACKGROUND) & _in_ignore_region(anchors, boxes[ignore])] = UNDECIDED
-    return matched
+    if anchors.device.type == "cpu":
+        # There is nothing to wait for, and padding would be work for nothing.
+        return torch.cat([_match(anchors, [each]) for each in targets])
+    most = max(len(each.boxes) for each in targets)
+    images = max(1, PAIRS_AT_ONCE // (max(1, most) * len(anchors)))
+    parts = (targets[first : first + images] for first in range(0, len(targets), images))
+    return torch.cat([_match(anchors, part) for part in parts])
 
 
-def _in_ignore_region(anchors: Tensor, regions: Tensor) -> Tensor:
-    """(A,) bool."""
-    top_left = torch.maximum(anchors[None, :, :2], regions[:, None, :2])
-    bottom_right = torch.minimum(anchors[None, :, 2:], regions[:, None, 2:])
-    shared = (bottom_right - top_left).clamp(min=0).prod(dim=2)
+def _match(anchors: Tensor, targets: Sequence[Targets]) -> Tensor:
+    """Boxes are padded to (B, M, 4); of (B, M), some are people, some ignore regions, padding is neither."""
+    if not any(len(each.boxes) for each in targets):
+        shape = (len(targets), len(anchors))
+        return torch.full(shape, BACKGROUND, dtype=torch.int64, device=anchors.device)
+    boxes = pad_sequence([each.boxes for each in targets], batch_first=True)
+    person = pad_sequence([~each.ignore for each in targets], batch_first=True)
+    ignore = pad_sequence([each.ignore for each in targets], batch_first=True)
+    top_left = torch.maximum(anchors[:, :2], boxes[:, :, None, :2])
+    sides = torch.minimum(anchors[:, 2:], boxes[:, :, None, 2:]).sub_(top_left).clamp_(min=0)
+    shared = sides[..., 0] * sides[..., 1]
     areas = (anchors[:, 2:] - anchors[:, :2]).prod(dim=1)
-    covered = shared >= IGNORE_COVER * areas
-    return (covered | (box_iou(regions, anchors) >= BACKGROUND_IOU)).any(dim=0)
+    overlap = shared / ((boxes[..., 2:] - boxes[..., :2]).prod(dim=2)[..., None] + areas - shared)
+
+    with_people = torch.where(person[..., None], overlap, -1.0)
+    best, own = with_people.max(dim=1)
+    matched = torch.where(best < FOREGROUND_IOU, UNDECIDED, own)
+    matched = torch.where(best < BACKGROUND_IOU, BACKGROUND, matched)
+    persons_best = with_people.amax(dim=2, keepdim=True)
+    claimed = ((with_people == persons_best) & person[..., None]).any(dim=1)
+    matched = torch.where(claimed, own, matched)
+
+    covers = (shared >= IGNORE_COVER * areas) | (overlap >= BACKGROUND_IOU)
+    ignored = (covers & ignore[..., None]).any(dim=1)
+    return torch.where((matched == BACKGROUND) & ignored, UNDECIDED, matched)

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 from torchvision.models.detection import RetinaNet, retinanet_resnet50_fpn
-from torchvision.ops import FrozenBatchNorm2d
+from torchvision.models.detection._utils import Matcher
+from torchvision.ops import FrozenBatchNorm2d, box_iou
 
+from personsearch_core import models
 from personsearch_core.models.anchors import BACKGROUND, UNDECIDED, Targets, match_anchors
 from personsearch_core.models.detection_loss import sigmoid_focal_loss
 from personsearch_core.models.detector import Detector, build_detector
@@ -168,6 +170,32 @@ def test_a_person_in_an_ignore_region_is_a_person() -> None:
 def test_only_an_ignore_region() -> None:
     (matched,) = match_anchors(GRID, [targets([0, 0, 25, 45], ignored=1)])
     assert matched.tolist() == [UNDECIDED, UNDECIDED, UNDECIDED, BACKGROUND, BACKGROUND]
+
+
+def test_a_batch_is_matched_as_torchvision_matches_each_image() -> None:
+    anchors = models.anchors.AnchorGrid(TINY).anchors(64, 96, torch.device("cpu"))
+    matcher = Matcher(0.5, 0.4, allow_low_quality_matches=True)
+    generator = torch.Generator().manual_seed(0)
+    batch = []
+    for people, regions in [(5, 2), (0, 0), (1, 0), (0, 3), (12, 1)]:
+        corners = torch.rand(people + regions, 2, generator=generator) * torch.tensor([70.0, 40.0])
+        sides = torch.rand(people + regions, 2, generator=generator) * 40 + 4
+        order = torch.randperm(people + regions, generator=generator)
+        batch.append(Targets(torch.cat([corners, corners + sides], dim=1), order >= people))
+    one_by_one, at_once = match_anchors(anchors, batch), models.anchors._match(anchors, batch)
+    assert torch.equal(one_by_one, at_once)
+    for (boxes, ignore), found in zip(batch, at_once, strict=True):
+        rows = torch.nonzero(~ignore).squeeze(1)
+        expected = torch.full((len(anchors),), BACKGROUND)
+        if len(rows):
+            own = matcher(box_iou(boxes[rows], anchors))
+            expected = torch.where(own >= 0, rows[own.clamp(min=0)], own)
+        for region in boxes[ignore]:
+            sides = torch.minimum(anchors[:, 2:], region[2:]) - torch.maximum(anchors[:, :2], region[:2])
+            inside = sides.clamp(min=0).prod(dim=1) >= 0.5 * (anchors[:, 2:] - anchors[:, :2]).prod(dim=1)
+            inside |= box_iou(region[None], anchors)[0] >= 0.4
+            expected[inside & (expected == BACKGROUND)] = UNDECIDED
+        assert torch.equal(found, expected)
 
 
 def test_an_ignore_region_takes_its_anchors_out_of_the_loss() -> None:
