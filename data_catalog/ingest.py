@@ -22,7 +22,7 @@ from data_catalog.parallel import map_chunks, read_ahead
 from data_catalog.paths import path_fault
 from data_catalog.query_boxes import join_queries
 from data_catalog.reuse import keep_unchanged, merged, unit_digest, write_units
-from data_catalog.rows import Rows, Tables, to_tables
+from data_catalog.rows import LARGE, Rows, Tables, to_tables
 from data_catalog.schema import INVALID, REJECTS
 from data_catalog.snapshot import Snapshot, SnapshotWriter, invalid_rejects
 
@@ -198,16 +198,26 @@ def refuse_invalid(snapshot: Snapshot) -> None:
 def read_units(
     adapter: Adapter, root: Path, units: Sequence[Unit], *, options: Options, use: ImageUse
 ) -> Iterator[Tables]:
-    """The checked rows of some units; small ones together, long ones in the parts that the adapter yields."""
+    """The checked rows of some units; small ones together, long ones in parts.
+
+    Where a unit is cut depends on itself alone: the order of its rows must not show what was read with it.
+    """
     pending: list[Rows] = []
     dropped: list[pa.Array] = []
+    waiting = 0
     for unit in units:
+        of_unit = 0
         for rows in adapter.read(root, unit, options):
             rows.source_unit = unit.source
             pending.append(rows)
-            if rows.is_large():
+            of_unit += rows.count()
+            if of_unit >= LARGE:
                 yield _checked(pending, root, use, dropped)
-                pending = []
+                pending, of_unit, waiting = [], 0, 0
+        waiting += of_unit
+        if waiting >= LARGE:
+            yield _checked(pending, root, use, dropped)
+            pending, waiting = [], 0
     if pending:
         yield _checked(pending, root, use, dropped)
 

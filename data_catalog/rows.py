@@ -144,10 +144,14 @@ class Rows:
         place = {"source_file": self.source_file, "source_row": source_row}
         self._rejects.append(_Block(len(source_row), {**columns, **place}))
 
+    def count(self) -> int:
+        """Rows of any kind but queries added so far."""
+        blocks = (*self._boxes, *self._gallery, *self._images, *self._rejects)
+        return sum(block.length for block in blocks)
+
     def is_large(self) -> bool:
         """Whether these rows are better written at once than kept until more come."""
-        blocks = (*self._boxes, *self._gallery, *self._images, *self._rejects)
-        return sum(block.length for block in blocks) >= LARGE
+        return self.count() >= LARGE
 
     def gallery_count(self) -> int:
         """Gallery rows added so far."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
-from data_catalog.coco_annotations import LARGEST_ID, Annotations, read_annotations
+from data_catalog.coco_annotations import LARGEST_ID, Annotations, SeenIds, read_annotations
 from data_catalog.errors import CatalogError
 from data_catalog.jsonstream import Part, top_level_arrays
 from data_catalog.paths import image_files, path_fault
@@ -22,10 +22,13 @@ PEOPLE = "person,pedestrian,people"
 
 
 class Coco:
-    """Boxes are x, y, w, h, 0-based; `iscrowd` makes an ignore region; other categories are `excluded`."""
+    """Boxes are x, y, w, h, 0-based; `iscrowd` makes an ignore region; other categories are `excluded`.
+
+    A box is named by its annotation's id; where an id is there already, by its row in the file, too.
+    """
 
     name = "coco"
-    version = 1
+    version = 2
     options: Mapping[str, str] = {
         "annotations": "JSON file; by default every .json in the root or its folder annotations",
         "images": "folder of images; by default images, or else the root",
@@ -93,6 +96,7 @@ class _CocoReader:
         self.images_read = 0
         self.annotations_read = 0
         self._sorted: np.ndarray | None = None
+        self._seen = SeenIds()
 
     def read(self) -> Iterator[Rows]:
         head = frozenset({"images", "categories"})
@@ -185,12 +189,19 @@ class _CocoReader:
             xywh_corners(taken.boxes),
             self.unit.split,
             taken.rows,
-            box_id=pc.binary_join_element_wise(names, taken.names, "#"),
+            box_id=pc.binary_join_element_wise(names, self._unique_names(taken), "#"),
             category_raw=taken.categories.clip(-(1 << 31), (1 << 31) - 1),
             ignore=taken.crowd,
             ignore_reason=pc.if_else(pa.array(taken.crowd), "crowd", None) if taken.crowd.any() else None,
             **self._identities(taken, ordinal),
         )
+
+    def _unique_names(self, taken: Annotations) -> pa.Array:
+        repeated = self._seen.repeated(taken.names)
+        if not repeated.any():
+            return taken.names
+        with_row = pc.binary_join_element_wise(taken.names, pa.array(taken.rows).cast(pa.string()), "@")
+        return pc.if_else(pa.array(repeated), with_row, taken.names)
 
     def _identities(self, taken: Annotations, ordinal: np.ndarray) -> dict[str, Any]:
         raw = taken.identity
