@@ -30,6 +30,12 @@ Progress = Callable[..., None]
 STOP_GRACE_SECONDS = 60.0
 """How long a child may take to write a checkpoint after SIGTERM."""
 
+CANCEL_GRACE_SECONDS = 25.0
+"""The same where Prefect cancels a flow: 30 s later its runner kills this process, and the child with it."""
+
+_IN_PREFECTS_RUNNER = "PREFECT__FLOW_RUN_ID"
+"""What Prefect's runner sets in the environment of a flow that it has started."""
+
 
 def run_in_process(
     target: str,
@@ -60,6 +66,7 @@ def run_in_process(
             start_new_session=True,
         )
     os.close(writing)
+    grace = STOP_GRACE_SECONDS
     try:
         assert child.stdin is not None
         child.stdin.write(json.dumps(task).encode() + b"\n")
@@ -69,8 +76,14 @@ def run_in_process(
     except BrokenPipeError:
         outcome = _Outcome()
         child.wait()
+    except (TimeoutError, Interrupted):
+        raise
+    except BaseException:
+        if _IN_PREFECTS_RUNNER in os.environ:
+            grace = CANCEL_GRACE_SECONDS
+        raise
     finally:
-        _end(child)
+        _end(child, grace)
         os.close(reading)
     return _result(outcome, child.returncode, target, log_path)
 
@@ -125,14 +138,14 @@ def _result(outcome: _Outcome, returncode: int, target: str, log_path: Path) -> 
     raise StageDied(f"the process of {target} ended by {how}; what it printed is in {log_path}")
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def _end(child: subprocess.Popen[bytes], grace_seconds: float) -> None:
     """Ask a running child to stop at a checkpoint, then make sure that nothing of its group is left."""
     if child.poll() is None:
         child.terminate()
         try:
-            child.wait(STOP_GRACE_SECONDS)
+            child.wait(grace_seconds)
         except subprocess.TimeoutExpired:
-            log.warning("process %s did not stop within %.0f s and is killed", child.pid, STOP_GRACE_SECONDS)
+            log.warning("process %s did not stop within %.0f s and is killed", child.pid, grace_seconds)
     try:
         os.killpg(child.pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from flows import processes
 from flows.child import Reporter
 from flows.errors import Interrupted, StageBroke, StageDied, StageError
 from flows.processes import run_in_process
@@ -49,6 +50,11 @@ def sleep_with_a_helper(task: dict[str, Any], reporter: Reporter) -> None:
     while not reporter.should_stop():
         time.sleep(0.05)
     raise Interrupted("stopped at step 3")
+
+
+def never_stop(task: dict[str, Any], reporter: Reporter) -> None:
+    reporter.progress(1, 1)
+    time.sleep(120)
 
 
 HERE = "tests.flows.test_processes"
@@ -126,3 +132,21 @@ def test_kill_9_of_the_parent_ends_the_child_and_its_helpers(tmp_path: Path) -> 
     parent.wait()
     for pid in children:
         wait_for(lambda pid=pid: is_gone(pid))
+
+
+def test_a_flow_that_prefect_cancels_does_not_wait_until_its_runner_kills_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert processes.CANCEL_GRACE_SECONDS < 30 < processes.STOP_GRACE_SECONDS
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "1")
+    monkeypatch.setattr(processes, "CANCEL_GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(processes, "STOP_GRACE_SECONDS", 30.0)
+    cancelled: list[float] = []
+
+    def cancel(*_: object, **__: object) -> None:
+        cancelled.append(time.monotonic())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_in_process(f"{HERE}:never_stop", {}, log_path=tmp_path / "log", on_progress=cancel)
+    assert time.monotonic() - cancelled[0] < 15
