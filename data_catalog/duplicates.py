@@ -12,7 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_catalog.errors import CatalogError
 from data_catalog.findings import EXAMPLES, Finding, finding
+from data_catalog.views import View
 
 BANDS, BAND_BITS = 4, 16
 NEAR_BITS = BANDS - 1
@@ -53,6 +55,36 @@ def duplicate_images(images: Mapping[str, pa.Table]) -> list[Finding]:
             "note", "image_twice", _joined(within), "images are there twice under other names", len(within)
         ),
     ]
+
+
+def images_in_both(training: Sequence[View], test: Sequence[View]) -> pa.Table:
+    """Images whose bytes are in a training view and in a test view; no image is opened.
+
+    A row for each pair: `training` and `test` name the views as dataset/split, `training_image` and
+    `test_image` the images in the catalog.
+
+    Raises:
+        CatalogError: when a view's snapshot was made without images, whose bytes nobody knows.
+    """
+    sides = {name: _shown(views, name) for name, views in (("training", training), ("test", test))}
+    found = sides["training"].join(sides["test"], "sha256", join_type="inner")
+    columns = ["training", "training_image", "test", "test_image"]
+    return found.select(columns).sort_by([(name, "ascending") for name in columns])
+
+
+def _shown(views: Sequence[View], side: str) -> pa.Table:
+    schema = pa.schema([(name, pa.string()) for name in ("sha256", side, f"{side}_image")])
+    tables = []
+    for view in views:
+        images = view.images.select(["sha256", "image_id"])
+        if images["sha256"].null_count:
+            raise CatalogError(
+                f"{view.snapshot.name}: the snapshot was made without images, so that they cannot be compared; "
+                "ingest it with its images"
+            )
+        place = pa.repeat(f"{view.snapshot.name}/{view.split}", len(images))
+        tables.append(pa.table([images["sha256"], place, images["image_id"]], schema=schema))
+    return pa.concat_tables([schema.empty_table(), *tables])
 
 
 def near_duplicate_images(

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from data_catalog.counts import COUNTED
 from data_catalog.ingest import counts_found
+from data_catalog.published import Comparison, compare_published
 from data_catalog.snapshot import Snapshot
 
 WIDTH, HEIGHT, MARGIN = 420, 200, 34
@@ -41,6 +42,7 @@ class Statistics:
     name: str
     counts: dict[str, dict[str, int]]
     histograms: tuple[Histogram, ...]
+    published: tuple[Comparison, ...] = ()
 
 
 def statistics(snapshot: Snapshot) -> Statistics:
@@ -66,6 +68,7 @@ def statistics(snapshot: Snapshot) -> Statistics:
             _histogram("Identities by number of boxes", boxes_of_id, COUNT_EDGES[1:]),
             _histogram("Identities by number of cameras", cameras_of_id, COUNT_EDGES[1:]),
         ),
+        tuple(compare_published(snapshot)),
     )
 
 
@@ -77,13 +80,14 @@ def statistics_page(found: Statistics) -> str:
     )
     head = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in COUNTED)
     figures = "".join(f"<figure>{_bars(each)}</figure>" for each in found.histograms)
+    published = "".join(f"<p>{escape(each.source)}: {escape(str(each))}</p>" for each in found.published)
     title = escape(found.name)
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>'
         "body{font:14px system-ui,sans-serif;margin:2em;color:#222}table{border-collapse:collapse}"
         "td,th{padding:.3em .8em;text-align:right;border-bottom:1px solid #ddd}"
         "figure{display:inline-block;margin:1em 1em 0 0}</style>"
-        f"<h1>{title}</h1><table><tr><th></th>{head}</tr>{rows}</table>{figures}</html>\n"
+        f"<h1>{title}</h1><table><tr><th></th>{head}</tr>{rows}</table>{published}{figures}</html>\n"
     )
 
 

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from data_catalog.duplicates import duplicate_images
 from data_catalog.findings import EXAMPLES, Finding, finding, present
-from data_catalog.ingest import counts_found
+from data_catalog.published import Comparison, compare_published, counts_with_people
 from data_catalog.rows import COORDINATES
 from data_catalog.schema import SCOPE_DATASET
 from data_catalog.snapshot import Snapshot, invalid_rejects
@@ -21,6 +21,7 @@ def check_snapshot(snapshot: Snapshot) -> list[Finding]:
     )
     found = [
         *_counts(snapshot),
+        *_published(snapshot),
         finding(
             "warning", "damaged_rows", invalid_rejects(snapshot)["detail"], "rows are damaged (see rejects)"
         ),
@@ -37,9 +38,7 @@ def check_snapshot(snapshot: Snapshot) -> list[Finding]:
 
 def _counts(snapshot: Snapshot) -> list[Finding]:
     row = snapshot.table("datasets").to_pylist()[0]
-    found = counts_found(snapshot)
-    for split in {name.rpartition(".")[0] for name in found} - {""}:
-        found[f"{split}.people"] = found[f"{split}.boxes"] - found[f"{split}.ignored"]
+    found = counts_with_people(snapshot)
     differences = [
         f"{name} {found.get(name, 0):,} where the sources give {number:,}"
         for name, number in row["counts_expected"]
@@ -50,6 +49,18 @@ def _counts(snapshot: Snapshot) -> list[Finding]:
     edition = f"; edition found: {row['edition']}" if row["edition"] else ""
     text = "; ".join(differences) + edition
     return [Finding("note", "counts_differ", len(differences), f"not the whole published dataset: {text}")]
+
+
+def _published(snapshot: Snapshot) -> list[Finding]:
+    """Totals that differ from those of a publication, one finding for each."""
+    differing: dict[str, list[Comparison]] = {}
+    for each in compare_published(snapshot):
+        if each.given != each.found:
+            differing.setdefault(each.source, []).append(each)
+    return [
+        Finding("note", "not_as_published", len(totals), f"{source}: {'; '.join(map(str, totals))}")
+        for source, totals in differing.items()
+    ]
 
 
 def _outside(boxes: pa.Table, images: pa.Table) -> Finding:

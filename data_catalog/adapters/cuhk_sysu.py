@@ -14,6 +14,7 @@ from data_catalog.errors import CatalogError
 from data_catalog.matfile import Damaged, only_variable, read_matrix
 from data_catalog.matstream import NamedBoxes, StructStream, box_of, named_boxes
 from data_catalog.paths import image_files, path_fault
+from data_catalog.published import LOESCH_2019, Published
 from data_catalog.rows import LARGE, Rows, xywh_corners
 from data_catalog.schema import INVALID
 
@@ -32,6 +33,19 @@ FULL_SIZE = {
     "test.boxes": 40_871,
 }
 
+ICIP_2019 = Published(
+    LOESCH_2019,
+    {
+        "images": 18_184,
+        "boxes": 99_809,
+        "ids": 8_432,
+        "train.images": 11_206,
+        "train.ids": 5_532,
+        "test.images": 6_978,
+    },
+    {"boxes": "the public Images.mat holds 96,143, 55,272 in train and 40,871 in test: another edition"},
+)
+
 BoxKey = tuple[str, float, float, float, float]
 
 
@@ -44,6 +58,7 @@ class CuhkSysu:
 
     name = "cuhk-sysu"
     version = 1
+    published = (ICIP_2019,)
     options: Mapping[str, str] = {}
 
     def discover(self, root: Path, options: Options) -> Layout:

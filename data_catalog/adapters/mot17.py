@@ -10,6 +10,7 @@ import numpy as np
 from data_catalog.adapters import motchallenge as mot
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.errors import CatalogError
+from data_catalog.published import LOESCH_2019, Published
 from data_catalog.rows import Rows
 from data_catalog.schema import EXCLUDED, INVALID, SCOPE_SEQUENCE
 
@@ -34,6 +35,7 @@ OTHER_CLASSES: dict[int, str] = {
 COLUMNS = 9
 
 FULL_SIZE = {"train.images": 5_316, "train.people": 112_297}
+ICIP_2019 = Published(LOESCH_2019, FULL_SIZE)
 
 
 class Mot17:
@@ -46,6 +48,7 @@ class Mot17:
 
     name = "mot17"
     version = 1
+    published = (ICIP_2019,)
     options: Mapping[str, str] = {"detector": "of the three copies of a sequence, read DPM, FRCNN or SDP"}
 
     def discover(self, root: Path, options: Options) -> Layout:

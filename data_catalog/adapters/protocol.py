@@ -55,7 +55,10 @@ class Layout:
 
 @runtime_checkable
 class Adapter(Protocol):
-    """A dataset's native format. `version` is raised when the same files give other rows."""
+    """A dataset's native format. `version` is raised when the same files give other rows.
+
+    It may have an attribute `published`, a tuple of `published.Published`: totals to compare the counts with.
+    """
 
     name: str
     version: int

@@ -110,6 +110,8 @@ def stats(
 
     found = statistics(_snapshot(open_catalog(store), name))
     print_table(found.counts)
+    for each in found.published:
+        typer.echo(f"{each.source}: {each}")
     for histogram in found.histograms:
         bars = zip(histogram.labels(), histogram.counts, strict=True)
         typer.echo(f"{histogram.title}: " + "  ".join(f"{label}: {count:,}" for label, count in bars))

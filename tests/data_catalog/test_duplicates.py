@@ -10,8 +10,16 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from data_catalog.duplicates import NEAR_BITS, duplicate_images, near_duplicate_images, near_twins
+from data_catalog.duplicates import (
+    NEAR_BITS,
+    duplicate_images,
+    images_in_both,
+    near_duplicate_images,
+    near_twins,
+)
+from data_catalog.errors import CatalogError
 from data_catalog.perceptual import difference_hashes
+from data_catalog.views import View
 
 
 def test_duplicates_between_datasets(prw_root: Path, ingest_into: Any) -> None:
@@ -24,6 +32,21 @@ def test_duplicates_between_datasets(prw_root: Path, ingest_into: Any) -> None:
     assert found["image_in_two_splits"].level == "warning"
     assert "mine/train/" in found["image_in_two_splits"].message
     assert found["image_twice"].count == 0
+
+
+def test_test_images_among_training_images_are_found(prw_root: Path, ingest_into: Any) -> None:
+    mine, theirs = (ingest_into(prw_root, "prw", name=name) for name in ("mine", "theirs"))
+    training = [View(mine, "train"), View(theirs, "train"), View(theirs, "test")]
+    shared = images_in_both(training, [View(mine, "test")])
+    names = View(mine, "test").images["image_id"].to_pylist()
+    assert shared.column_names == ["training", "training_image", "test", "test_image"]
+    assert shared["test_image"].to_pylist() == shared["training_image"].to_pylist() == names
+    assert set(shared["training"].to_pylist()) == {"theirs/test"}
+    assert set(shared["test"].to_pylist()) == {"mine/test"}
+    assert len(images_in_both(training[:2], [View(mine, "test")])) == 0 == len(images_in_both([], []))
+    blind = ingest_into(prw_root, "prw", images=False)
+    with pytest.raises(CatalogError, match="made without images"):
+        images_in_both([View(blind, "train")], [View(mine, "test")])
 
 
 def test_near_duplicates_survive_a_new_encoding(tmp_path: Path) -> None:
