@@ -52,7 +52,8 @@ def open_features(
 
     `threads` is the number of reads that wait for the disk at once. `check_crc` checks a row's CRC-32C where
     rows have one; the CRC of a shard's index is always checked. Bytes are not digested: `verify_features`
-    does that. `storage_options` go to the URL's fsspec file system.
+    does that. `storage_options` go to the URL's fsspec file system; TensorStore is given those that it knows,
+    and where it must read, others are refused.
 
     Raises StorageError when there is no such store, it is damaged, or the tier cannot read it.
     """
@@ -71,7 +72,7 @@ def open_features(
         if tier == "disk":
             raise
         url = join(root, *array.removeprefix(path).strip("/").split("/")) if array != path else root
-        reader: FeatureReader = TensorStoreReader(url, read_index)
+        reader: FeatureReader = TensorStoreReader(url, read_index, storage_options or {})
         why = f"through TensorStore: {error}"
     else:
         reader, why = _direct_reader(

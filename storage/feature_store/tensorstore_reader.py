@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -12,17 +15,23 @@ from storage.errors import StorageError
 from storage.feature_store.reader import FeatureReader, Tier
 from storage.urls import is_remote
 
+_TUNING = ("config_kwargs", "use_listings_cache", "skip_instance_cache", "default_block_size")
+"""Options that only say how fast a client works."""
 _CACHE_BYTES = 64 << 20
 """Holds shard indexes, so that a row costs one request."""
 
 
 class TensorStoreReader(FeatureReader):
-    """Reads rows of the array at `url`: a local path, or a URL that TensorStore knows (s3, gs, http)."""
+    """Reads rows of the array at `url`: a local path, or a URL that TensorStore knows (s3, gs, http).
+
+    Of fsspec's `options` it takes those of S3 that say where: `endpoint_url`, `region_name`, `profile` and
+    `anon`. Raises StorageError for any other, and when TensorStore cannot read the array.
+    """
 
     tier: Tier = "remote"
 
-    def __init__(self, url: str, read_index: Callable[[], pa.Table]) -> None:
-        store = url if is_remote(url) else {"driver": "file", "path": url}
+    def __init__(self, url: str, read_index: Callable[[], pa.Table], options: Mapping[str, Any]) -> None:
+        store = _key_value_store(url, options)
         try:
             self._array = tensorstore.open(
                 {"driver": "zarr3", "kvstore": store},
@@ -42,3 +51,30 @@ class TensorStoreReader(FeatureReader):
         except ValueError as error:
             raise StorageError(f"{self._url} cannot be read: {error}") from error
         out[:] = rows.reshape(out.shape)
+
+
+def _key_value_store(url: str, options: Mapping[str, Any]) -> str | dict[str, Any]:
+    """Where TensorStore finds the array, with what fsspec's options and boto3's environment say of it."""
+    if not is_remote(url):
+        return {"driver": "file", "path": url}
+    given = {name: value for name, value in options.items() if name not in _TUNING}
+    given |= given.pop("client_kwargs", {})
+    place = urlsplit(url)
+    is_s3 = place.scheme in ("s3", "s3a")
+    store: dict[str, Any] = {"driver": "s3", "bucket": place.netloc, "path": place.path.strip("/") + "/"}
+    if is_s3:
+        endpoint = given.pop("endpoint_url", None) or os.environ.get("AWS_ENDPOINT_URL")
+        region = given.pop("region_name", None) or os.environ.get("AWS_DEFAULT_REGION")
+        profile = given.pop("profile", None)
+        store |= {name: value for name, value in (("endpoint", endpoint), ("aws_region", region)) if value}
+        if given.pop("anon", False):
+            store["aws_credentials"] = {"type": "anonymous"}
+        elif profile is not None:
+            store["aws_credentials"] = {"type": "default", "profile": profile}
+    if given:
+        raise StorageError(
+            f"{url} has a layout that only TensorStore reads, and TensorStore cannot take "
+            f"{', '.join(sorted(given))} of storage_options: give credentials by the environment or a "
+            "profile, or copy the array to this machine"
+        )
+    return store if is_s3 else url

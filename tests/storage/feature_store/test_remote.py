@@ -10,6 +10,7 @@ from statistics import median
 import fsspec
 import numpy as np
 import pytest
+import zarr
 from moto.server import ThreadedMotoServer
 
 from flows.benchmarks.range_server import serve
@@ -60,6 +61,26 @@ def test_rows_from_a_url(make_store, make_rows, remote_root, compression):
         open_features(f"{url}/absent", storage_options=options)
     with pytest.raises(StorageError, match="not on this machine"):
         open_features(f"{url}/store", "disk", storage_options=options)
+
+
+def test_tensorstore_is_told_where_the_array_is(
+    make_rows, remote_root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A layout whose rows cannot be read straight from its files."""
+    url, options = remote_root
+    if not url.startswith("s3"):
+        pytest.skip("the other servers have no options")
+    rows = make_rows(10)
+    zarr.create_group(tmp_path / "store").create_array("features", data=rows, chunks=(2, *rows.shape[1:]))
+    upload(tmp_path / "store", url, options)
+    with pytest.raises(StorageError, match="TensorStore cannot take key, secret of storage_options"):
+        open_features(f"{url}/store", storage_options=options)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    where = {"client_kwargs": {"endpoint_url": options["endpoint_url"]}}
+    reader = open_features(f"{url}/store", storage_options=where)
+    assert np.array_equal(reader.rows([7, 0]), rows[[7, 0]])
 
 
 def test_damage_behind_a_url_is_named(make_store, make_rows, tmp_path: Path):
