@@ -79,7 +79,7 @@ def _shown(views: Sequence[View], side: str) -> pa.Table:
         images = view.images.select(["sha256", "image_id"])
         if images["sha256"].null_count:
             raise CatalogError(
-                f"{view.snapshot.name}: the snapshot was made without images, so that they cannot be compared; "
+                f"{view.snapshot.name}: the snapshot was made without images: they cannot be compared; "
                 "ingest it with its images"
             )
         place = pa.repeat(f"{view.snapshot.name}/{view.split}", len(images))

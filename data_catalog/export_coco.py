@@ -3,39 +3,57 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from data_catalog.errors import CatalogError
 from data_catalog.views import View
 
 PERSON = {"id": 1, "name": "person", "supercategory": "person"}
 
 
 def export_coco(views: Sequence[View], path: Path, *, roots: Sequence[str] | None = None) -> tuple[int, int]:
-    """Write the views to `path` and return the numbers of images and annotations.
+    """Write the views to `path`, whole or not at all, and return the numbers of images and annotations.
 
     Ignore regions become `iscrowd`. Identities go to `person_id` as `<dataset>/<identity>`, so that those of
     different datasets stay apart; `image_name` is the image's name in the catalog. `roots` are put before the
     paths of each view's images.
+
+    Raises:
+        CatalogError: when the file cannot be written.
     """
     prefixes = [f"{root.rstrip('/')}/" for root in roots] if roots is not None else [""] * len(views)
     starts = [0]
     for view in views:
         starts.append(starts[-1] + len(view.images))
-    boxes = 0
-    with path.open("w", encoding="utf-8") as file:
-        file.write('{"categories": ' + json.dumps([PERSON]) + ',\n"images": [')
-        for view, prefix, start in zip(views, prefixes, starts, strict=False):
-            _write(file, _images(view, prefix, start), first=start == 0)
-        file.write('],\n"annotations": [')
-        for view, start in zip(views, starts, strict=False):
-            _write(file, _annotations(view, start, boxes), first=boxes == 0)
-            boxes += len(view.boxes)
-        file.write("]}\n")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            boxes = _write_views(file, views, prefixes, starts)
+        partial.replace(path)
+    except OSError as error:
+        raise CatalogError(f"{path}: cannot be written: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
     return starts[-1], boxes
+
+
+def _write_views(file: Any, views: Sequence[View], prefixes: Sequence[str], starts: Sequence[int]) -> int:
+    """Write the JSON and return the number of annotations."""
+    boxes = 0
+    file.write('{"categories": ' + json.dumps([PERSON]) + ',\n"images": [')
+    for view, prefix, start in zip(views, prefixes, starts, strict=False):
+        _write(file, _images(view, prefix, start), first=start == 0)
+    file.write('],\n"annotations": [')
+    for view, start in zip(views, starts, strict=False):
+        _write(file, _annotations(view, start, boxes), first=boxes == 0)
+        boxes += len(view.boxes)
+    file.write("]}\n")
+    return boxes
 
 
 def _write(file: Any, records: Iterator[dict[str, Any]], *, first: bool) -> None:

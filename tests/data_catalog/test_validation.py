@@ -78,3 +78,22 @@ def test_an_export_is_read_again(prw_root: Path, mot_root: Path, tmp_path: Path,
     assert counts["boxes"] == sum(len(view.boxes) for view in views)
     assert counts["ignored"] == sum(pc.sum(view.boxes["ignore"]).as_py() for view in views)
     assert counts["ids"] == sum(len(view.boxes["person_id"].drop_null().unique()) for view in views)
+
+
+def test_an_export_is_whole_or_not_there(
+    prw_root: Path, ingest_into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out" / "train.json"
+    views = [View(ingest_into(prw_root, "prw"), "train")]
+    with pytest.raises(CatalogError, match="cannot be written"):
+        export_coco(views, target)
+    target.parent.mkdir()
+    target.write_text("of before")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("data_catalog.export_coco._annotations", stop)
+    with pytest.raises(KeyboardInterrupt):
+        export_coco(views, target)
+    assert target.read_text() == "of before" and len(list(target.parent.iterdir())) == 1
