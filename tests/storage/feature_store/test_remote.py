@@ -71,15 +71,15 @@ def test_tensorstore_is_told_where_the_array_is(
     if not url.startswith("s3"):
         pytest.skip("the other servers have no options")
     rows = make_rows(10)
-    zarr.create_group(tmp_path / "store").create_array("features", data=rows, chunks=(2, *rows.shape[1:]))
-    upload(tmp_path / "store", url, options)
+    zarr.create_group(tmp_path / "unsharded").create_array("features", data=rows, chunks=(2, *rows.shape[1:]))
+    upload(tmp_path / "unsharded", url, options)
     with pytest.raises(StorageError, match="TensorStore cannot take key, secret of storage_options"):
-        open_features(f"{url}/store", storage_options=options)
+        open_features(f"{url}/unsharded", storage_options=options)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     where = {"client_kwargs": {"endpoint_url": options["endpoint_url"]}}
-    reader = open_features(f"{url}/store", storage_options=where)
+    reader = open_features(f"{url}/unsharded", storage_options=where)
     assert np.array_equal(reader.rows([7, 0]), rows[[7, 0]])
 
 
