@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def dask_client(address: str | None, workers: int | None) -> Iterator[Client]:
     """A client of the scheduler at `address`, or of `workers` local processes that end with it.
 
-    Raises StageError when no scheduler answers at `address`.
+    Raises StageError when no scheduler answers at `address`, ConnectionError when local workers do not start.
     """
     from distributed import Client, LocalCluster
 
@@ -28,10 +28,12 @@ def dask_client(address: str | None, workers: int | None) -> Iterator[Client]:
         with client:
             yield client
         return
-    with (
-        LocalCluster(
+    try:
+        cluster = LocalCluster(
             n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=40
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+        )
+    except RuntimeError as error:
+        # A worker that is killed while it starts; the next try has new ones.
+        raise ConnectionError(f"local Dask workers did not start: {error}") from error
+    with cluster, Client(cluster, set_as_default=False) as client:
         yield client
