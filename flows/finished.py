@@ -57,10 +57,12 @@ def finished_model(
     """The model that a config's run made. Raises ConfigError when it is not made yet."""
     config = load_config(config_path, overrides, store=store)
     stages, _ = select(build_stages(config), Selection(until="reid"))
-    plan = {planned.stage.name: planned for planned in make_plan(stages, open_store(config.store))}
-    for name in ("detector", "reid"):
-        if plan[name].artifact is None:
-            raise ConfigError(f"{name} is not made yet; run first: personsearch run {config_path}")
-    detector, reid = plan["detector"].artifact, plan["reid"].artifact
-    assert detector is not None and reid is not None
+    opened = open_store(config.store)
+    plan = {planned.stage.name: planned for planned in make_plan(stages, opened)}
+    made = {name: plan[name].artifact for name in ("detector", "reid")}
+    found = {name: opened.find(each.kind, each.key) if each else None for name, each in made.items()}
+    detector, reid = found["detector"], found["reid"]
+    if detector is None or reid is None:
+        name = "reid" if detector else "detector"
+        raise ConfigError(f"{name} is not made yet; run first: personsearch run {config_path}")
     return FinishedModel(config, detector, reid)

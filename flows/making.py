@@ -86,6 +86,7 @@ def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
             options=task["options"],
             reporter=reporter,
             name=f"{identity.kind}/{identity.key}",
+            store=store,
         )
         with holding_devices(_devices(task["options"])):
             result = _function(task["maker"])(context)

@@ -47,6 +47,24 @@ class Planned:
         }
 
 
+class _OnThisMachine(Mapping[str, Artifact]):
+    """Artifacts by their stages' names, each brought to this machine when it is asked for."""
+
+    def __init__(self, artifacts: Mapping[str, Artifact], store: LocalStore) -> None:
+        self._artifacts = artifacts
+        self._store = store
+
+    def __getitem__(self, name: str) -> Artifact:
+        artifact = self._artifacts[name]
+        return replace(artifact, path=self._store.local_path(artifact.kind, artifact.key))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._artifacts)
+
+    def __len__(self) -> int:
+        return len(self._artifacts)
+
+
 @dataclass(frozen=True)
 class Selection:
     """What the user asks for beside the config: stages to make anew, and where to end."""
@@ -74,7 +92,7 @@ def select(stages: Sequence[Stage], selection: Selection) -> tuple[list[Stage], 
 def make_plan(
     stages: Sequence[Stage], store: LocalStore, again: frozenset[str] = frozenset()
 ) -> list[Planned]:
-    """Every stage as it stands now, in order; nothing is made."""
+    """Every stage as it stands now, in order; nothing is made, moved or, but for a snapshot, fetched."""
     artifacts: dict[str, Artifact] = {}
     plan = []
     for stage in stages:
@@ -101,16 +119,19 @@ def resolve(
         # A split or a protocol that is not there is said now, and not after the training before it.
         for ref in stage.inputs.values():
             if ref.view is not None and ref.stage in artifacts:
-                view_digest(artifacts[ref.stage], ref.view)
+                view_digest(artifacts[ref.stage], ref.view, store)
         return Planned(stage, "runs", f"{missing[0]} is to be made first")
     identity = Identity(
-        kind=stage.kind, version=stage.version, recipe=stage.recipe, inputs=_input_digests(stage, artifacts)
+        kind=stage.kind,
+        version=stage.version,
+        recipe=stage.recipe,
+        inputs=_input_digests(stage, artifacts, store),
     )
     if stage.name in again:
         return Planned(stage, "runs", "asked to be made again", identity)
-    found = store.find(stage.kind, identity.key)
-    if found is not None:
-        return Planned(stage, "cached", _provenance_note(found), identity, found)
+    found = store.inspect(stage.kind, identity.key)
+    if found.artifact is not None:
+        return Planned(stage, "cached", _provenance_note(found.artifact), identity, found.artifact)
     holder = store.holder(stage.kind, identity.key)
     if holder is not None:
         return Planned(stage, "runs", f"process {holder} is making it now", identity)
@@ -118,25 +139,28 @@ def resolve(
     point = stage.resume_point(work) if stage.resume_point and work.is_dir() else None
     if point is not None:
         return Planned(stage, "resumes", f"resumes at {point}", identity)
-    return Planned(stage, "runs", _why_new(identity, store), identity)
+    why = _why_new(identity, store) if found.problem is None else f"what is there is damaged: {found.problem}"
+    return Planned(stage, "runs", why, identity)
 
 
 def _bytes_needed(planned: Planned, store: LocalStore, artifacts: Mapping[str, Artifact]) -> int | None:
     stage = planned.stage
     if planned.state == "cached" or stage.bytes_needed is None:
         return None
-    whole = stage.bytes_needed(artifacts)
+    whole = stage.bytes_needed(_OnThisMachine(artifacts, store))
     if whole is None or planned.identity is None:
         return whole
     work = store.work_path_of(stage.kind, planned.identity.key)
     return max(0, whole - sum(file.stat().st_size for file in work.rglob("*") if file.is_file()))
 
 
-def _input_digests(stage: Stage, artifacts: Mapping[str, Artifact]) -> dict[str, str]:
+def _input_digests(stage: Stage, artifacts: Mapping[str, Artifact], store: LocalStore) -> dict[str, str]:
     digests = dict(stage.fixed_inputs)
     for name, ref in stage.inputs.items():
         artifact = artifacts[ref.stage]
-        digests[name] = artifact.content_digest if ref.view is None else view_digest(artifact, ref.view)
+        digests[name] = (
+            artifact.content_digest if ref.view is None else view_digest(artifact, ref.view, store)
+        )
     return digests
 
 

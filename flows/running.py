@@ -50,7 +50,7 @@ def plan_config(request: RunRequest) -> Outcome:
     """The plan of a config as it stands; makes nothing."""
     started = time.monotonic()
     store, plan = _planned(request)
-    outcome = _outcome([planned.as_record() for planned in plan], started)
+    outcome = _outcome([planned.as_record() for planned in plan], store, started)
     try:
         require_space(plan, store)
     except StorageError as error:
@@ -64,13 +64,13 @@ def run_config(request: RunRequest) -> Outcome:
     store, plan = _planned(request)
     require_space(plan, store)
     if all(planned.state == "cached" for planned in plan):
-        return _outcome([planned.as_record() for planned in plan], started)
+        return _with_report(_outcome([planned.as_record() for planned in plan], store, started), store)
     with api():
         from flows.pipeline import new_record, run_recorded
 
         record = new_record(request)
         state = run_recorded(request, record)
-    outcome = _outcome(record.stages, started)
+    outcome = _with_report(_outcome(record.stages, store, started), store)
     if not state.is_completed():
         outcome.error = record.error or state.message
         outcome.failure = record.failure
@@ -98,7 +98,15 @@ def _planned(request: RunRequest) -> tuple[LocalStore, list[Planned]]:
     return store, make_plan(stages, store, again)
 
 
-def _outcome(records: list[dict[str, Any]], started: float) -> Outcome:
+def _with_report(outcome: Outcome, store: LocalStore) -> Outcome:
+    """The outcome of a run, whose report is to be looked at: on this machine, then."""
+    for stage in outcome.stages:
+        if outcome.report is not None and stage["stage"].partition(":")[0] == "report":
+            store.local_path("report", stage["key"])
+    return outcome
+
+
+def _outcome(records: list[dict[str, Any]], store: LocalStore, started: float) -> Outcome:
     results: dict[str, float | None] = dict.fromkeys(RESULTS)
     report = None
     for record in records:
@@ -106,8 +114,9 @@ def _outcome(records: list[dict[str, Any]], started: float) -> Outcome:
             continue
         kind = record["stage"].partition(":")[0]
         if kind == "evaluation" and results["mAP"] is None:
-            manifest = json.loads((Path(record["path"]) / "manifest.json").read_bytes())
-            results.update({name: manifest["metrics"].get(name) for name in RESULTS})
+            made = store.peek(kind, record["key"])
+            metrics = made.manifest.metrics if made is not None else {}
+            results.update({name: metrics.get(name) for name in RESULTS})
         if kind == "report":
             report = str(Path(record["path"]) / "report.html")
     return Outcome(records, round(time.monotonic() - started, 3), results, report)

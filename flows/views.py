@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from data_catalog.errors import CatalogError
 from data_catalog.snapshot import Snapshot
 from data_catalog.views import BoxFilter, View, digest_rows, protocol_view
-from storage.artifacts import Artifact
+from storage.artifacts import Artifact, LocalStore
 from storage.digests import digest_json, digest_parts
 
 if TYPE_CHECKING:
@@ -57,17 +57,18 @@ class ViewSpec:
         return View(Snapshot(snapshot), self.split, BoxFilter(min_height=self.min_height))
 
 
-def view_digest(artifact: Artifact, spec: ViewSpec) -> str:
+def view_digest(artifact: Artifact, spec: ViewSpec, store: LocalStore) -> str:
     """Digest of what the stage takes of the snapshot; remembered beside the store's artifacts.
 
+    Only where it is not remembered, the snapshot is read, and brought to this machine first.
     Raises CatalogError when the split or a protocol is not there, or pixels are needed and were left out.
     """
     parts = {"snapshot": artifact.content_digest, "spec": asdict(spec) | {"dataset": None}}
-    memo = artifact.path.parents[1] / ".cache" / "views" / digest_json(parts)
+    memo = store.root / ".cache" / "views" / digest_json(parts)
     remembered = _read_memo(memo)
     if remembered is not None:
         return remembered
-    digest = _digest(artifact.path, spec)
+    digest = _digest(store.local_path(artifact.kind, artifact.key), spec)
     _write_memo(memo, digest)
     return digest
 

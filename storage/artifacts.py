@@ -20,7 +20,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 _TEMPORARY = "manifest.tmp"
 _STRANGER = "its manifest is that of another artifact"
 _HALF_REPLACED = "it is out of sight while it is replaced"
+_SHOWN = 3
 _LOOKS = 50
 _PAUSE_SECONDS = 0.01
 
@@ -267,15 +268,18 @@ class LocalStore:
         if (manifest.kind, manifest.key) != (kind, key):
             return Inspection(problem=_STRANGER)
         problems = self._check(path, manifest, trust_stat=True)
-        return Inspection(problem="; ".join(problems)) if problems else Inspection(Artifact(path, manifest))
+        return Inspection(problem=in_short(problems)) if problems else Inspection(Artifact(path, manifest))
 
     def peek(self, kind: str, key: str) -> Artifact | None:
         """As `find`, but by the manifest alone: no file is looked at, nothing is moved. For listings."""
-        path = self.path_of(kind, key)
         try:
-            return Artifact(path, read_manifest(path / FILE_NAME))
+            return Artifact(self.path_of(kind, key), self.manifest_of(kind, key))
         except (FileNotFoundError, StorageError):
             return None
+
+    def manifest_of(self, kind: str, key: str) -> Manifest:
+        """The manifest alone. Raises FileNotFoundError when there is none, StorageError for a damaged one."""
+        return read_manifest(self.path_of(kind, key) / FILE_NAME)
 
     def local_path(self, kind: str, key: str) -> Path:
         """Where an artifact's files can be read on this machine, damaged ones, too."""
@@ -494,6 +498,12 @@ class LocalStore:
 
     def _replaced_path(self, kind: str, key: str) -> Path:
         return self.root / ".replaced" / f"{_plain(kind)}-{_plain(key)}"
+
+
+def in_short(problems: Sequence[str]) -> str:
+    """The first of them, and how many there are: an artifact may have lost a thousand files."""
+    rest = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    return "; ".join(problems[:_SHOWN]) + rest
 
 
 def stat_keys(folder: Path, manifest: Manifest) -> dict[str, list[int]]:

@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from storage.artifacts import Artifact, Inspection, LocalStore, Objects
+from storage.artifacts import Artifact, Inspection, LocalStore, Objects, in_short
 from storage.digests import digest_json
 from storage.errors import StorageError
 from storage.locks import exclusive
@@ -117,18 +117,17 @@ class RemoteStore(LocalStore):
             elif part["size"] != entry.size:
                 problems.append(f"{name} has {part['size']} bytes, not {entry.size}")
         if problems:
-            return Inspection(problem="; ".join(problems))
+            return Inspection(problem=in_short(problems))
         return Inspection(Artifact(self.path_of(kind, key), manifest))
 
     def _find_alone(self, kind: str, key: str, seen: Inspection | None = None) -> Artifact | None:
         return self.find(kind, key)
 
-    def peek(self, kind: str, key: str) -> Artifact | None:
+    def manifest_of(self, kind: str, key: str) -> Manifest:
         raw = self._read(self._key_path(kind, key, FILE_NAME))
-        try:
-            return None if raw is None else Artifact(self.path_of(kind, key), parse_manifest(raw, self.url))
-        except StorageError:
-            return None
+        if raw is None:
+            raise FileNotFoundError(f"{self.url}/{kind}/{key}/{FILE_NAME}")
+        return parse_manifest(raw, f"{self.url}/{kind}/{key}/{FILE_NAME}")
 
     def local_path(self, kind: str, key: str) -> Path:
         found = self.find(kind, key)

@@ -28,7 +28,8 @@ def gather(context: StageContext) -> ReportContent:
     for number, suffix in enumerate(suffixes, 1):
         tests.append(_test(context, section, suffix))
         context.progress(number, parts)
-    lineage = trace(artifacts)
+    assert context.store is not None, "a report is made in a store"
+    lineage = trace(artifacts, context.store)
     curves = {name: training_figures(artifacts[name].path) for name in ("detector", "reid")}
     context.progress(parts - 1, parts)
     content = ReportContent(

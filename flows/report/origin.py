@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from flows.report.content import Origin, StageOrigin, StageTime
@@ -18,8 +17,8 @@ from personsearch_core.recipes import (
     ReidRecipe,
     RoiRecipe,
 )
-from storage.artifacts import Artifact
-from storage.manifest import FILE_NAME, Manifest, read_manifest
+from storage.artifacts import Artifact, LocalStore
+from storage.manifest import Manifest
 
 _RECIPES: Mapping[str, type[Recipe]] = {
     "detector": DetectorRecipe,
@@ -40,13 +39,14 @@ class Lineage:
     gone: list[str] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
 
-    def add(self, store: Path, source: str, suffix: str) -> None:
+    def add(self, store: LocalStore, source: str, suffix: str) -> None:
         """The artifact `kind/key` and all it was made from; `suffix` tells the stages of a test apart."""
         if source in self._seen:
             return
         self._seen.add(source)
+        kind, _, key = source.partition("/")
         try:
-            manifest = read_manifest(store / source / FILE_NAME)
+            manifest = store.manifest_of(kind, key)
         except FileNotFoundError:
             self.gone.append(source)
             return
@@ -55,15 +55,16 @@ class Lineage:
         self.manifests[_label(manifest, suffix)] = manifest
 
 
-def trace(artifacts: Mapping[str, Artifact]) -> Lineage:
+def trace(artifacts: Mapping[str, Artifact], store: LocalStore) -> Lineage:
     """The lineage of a stage's inputs, whose names end in `:test` where there are several tests.
 
+    What lies behind the inputs need not be on this machine.
     Raises StorageError for a manifest that is damaged.
     """
     lineage = Lineage()
     for name, artifact in artifacts.items():
         _, colon, test = name.partition(":")
-        lineage.add(artifact.path.parents[1], f"{artifact.kind}/{artifact.key}", colon + test)
+        lineage.add(store, f"{artifact.kind}/{artifact.key}", colon + test)
     return lineage
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from flows.child import Reporter
 from flows.errors import Interrupted
 from flows.views import ViewSpec
-from storage.artifacts import Artifact
+from storage.artifacts import Artifact, LocalStore
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ class StageContext:
 
     name: str = ""
     """`kind/key` of the artifact that is being made; empty for work outside a store."""
+    store: LocalStore | None = None
+    """Where it is made; None for work outside a store."""
 
     def progress(self, done: int, total: int, **metrics: float) -> None:
         self.reporter.progress(done, total, **metrics)

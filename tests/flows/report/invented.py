@@ -56,7 +56,7 @@ class ReportStore:
         artifacts = {key: _made(plan[ref.stage]) for key, ref in stage.inputs.items()}
         views = {key: ref.view for key, ref in stage.inputs.items() if ref.view is not None}
         work.mkdir(parents=True, exist_ok=True)
-        return StageContext(stage.recipe, work, artifacts, views, stage.options, Silent())
+        return StageContext(stage.recipe, work, artifacts, views, stage.options, Silent(), store=self.store)
 
     def commit(self, name: str, fill: Fill) -> Artifact:
         planned = self.plan()[name]
