@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +16,12 @@ import pyarrow.parquet as pq
 from data_catalog.adapters.cuhk_sysu import CuhkSysu
 from data_catalog.adapters.protocol import Unit
 from data_catalog.rows import to_tables
+from data_catalog.schema import GALLERY, QUERIES
+
+log = logging.getLogger(__name__)
 
 _FORMAT = f"{CuhkSysu.name}-{CuhkSysu.version}"
-_TABLES = ("queries", "gallery")
+_TABLES = {"queries": QUERIES, "gallery": GALLERY}
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,26 +33,58 @@ class ProtocolTables:
     parsed: bool
 
 
-def default_cache() -> Path:
-    """The user's own: personsearch/protocols in $XDG_CACHE_HOME or ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+def default_cache() -> Path | None:
+    """personsearch/protocols in $XDG_CACHE_HOME or ~/.cache; None for a user without a home."""
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        return None
     return Path(base) / "personsearch" / "protocols"
 
 
-def read_protocol(path: Path, cache: Path) -> ProtocolTables:
-    """The tables of a TestG*.mat, from `cache` where this very content was parsed before.
+def read_protocol(path: Path, cache: Path | None) -> ProtocolTables:
+    """The tables of a TestG*.mat, from the folder `cache` where this very content was parsed before.
 
+    The cache only spares time: where it cannot be read or written, the file is parsed, with a warning.
     Raises CatalogError where the file is not such a protocol.
     """
+    if cache is None:
+        return _parse(path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     folder = cache / f"{_FORMAT}-{digest}"
-    if folder.is_dir():
-        queries, gallery = (pq.read_table(folder / f"{name}.parquet") for name in _TABLES)
-        return ProtocolTables(queries, gallery, parsed=False)
+    kept = _kept(folder)
+    if kept is not None:
+        return kept
+    parsed = _parse(path)
+    try:
+        _keep(folder, parsed.queries, parsed.gallery)
+    except OSError as error:
+        log.warning("the parsed protocol is not kept for next time: %s", error)
+    return parsed
+
+
+def _parse(path: Path) -> ProtocolTables:
     tables = to_tables(list(CuhkSysu().read(path.parent, Unit(path.name, "test"), {})))
-    _keep(folder, tables.queries, tables.gallery)
     return ProtocolTables(tables.queries, tables.gallery, parsed=True)
+
+
+def _kept(folder: Path) -> ProtocolTables | None:
+    """The tables in a cache's folder; None where there are none that can be used."""
+    found = {}
+    for name, schema in _TABLES.items():
+        path = folder / f"{name}.parquet"
+        try:
+            found[name] = pq.read_table(path, page_checksum_verification=True)
+        except FileNotFoundError:
+            return None
+        except (OSError, pa.ArrowException) as error:
+            log.warning("%s cannot be read; the protocol file is parsed again: %s", path, error)
+            return None
+        if found[name].schema != schema:
+            log.warning("%s has other columns than now; the protocol file is parsed again", path)
+            return None
+    return ProtocolTables(**found, parsed=False)
 
 
 def _keep(folder: Path, queries: pa.Table, gallery: pa.Table) -> None:
@@ -56,6 +93,8 @@ def _keep(folder: Path, queries: pa.Table, gallery: pa.Table) -> None:
         complete = Path(temporary) / "complete"
         complete.mkdir()
         for name, table in zip(_TABLES, (queries, gallery), strict=True):
-            pq.write_table(table, complete / f"{name}.parquet", compression="zstd")
-        if not folder.exists():
-            complete.rename(folder)
+            pq.write_table(table, complete / f"{name}.parquet", compression="zstd", write_page_checksum=True)
+        if folder.exists():
+            # Damaged, or just made by another process.
+            shutil.move(folder, Path(temporary) / "before")
+        complete.rename(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from data_catalog import schema
 from data_catalog.matstream import StructStream
 from flows import protocol_files
 from flows.cli.score import app
@@ -30,6 +32,16 @@ def score(tmp_path: Path, *arguments: object) -> dict[str, Any]:
 
 def options(folder: Path, *names: str) -> list[object]:
     return [part for name in names for part in (f"--{name}", folder / f"{name}.parquet")]
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def old_columns(path: Path) -> None:
+    pq.write_table(pq.read_table(path).select(["query_id"]), path)
 
 
 def prw_options(shared: Path) -> list[object]:
@@ -150,6 +162,47 @@ def test_unusable_options_are_named(shared: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(PersonSearchError, match=message):
             score(tmp_path, *prw_options(shared), *arguments)
+
+
+@pytest.fixture
+def protocol_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that counts as a protocol of some thousand rows, without the seconds that a real one takes."""
+
+    def parse(path: Path) -> protocol_files.ProtocolTables:
+        row = {"protocol": "TestG50", "image_id": "s1.jpg", "is_positive": False, "source_unit": path.name}
+        rows = [row | {"query_id": str(i)} for i in range(5000)]
+        return protocol_files.ProtocolTables(
+            schema.QUERIES.empty_table(), pa.Table.from_pylist(rows, schema.GALLERY), parsed=True
+        )
+
+    monkeypatch.setattr(protocol_files, "_parse", parse)
+    path = tmp_path / "TestG50.mat"
+    path.write_text("a protocol")
+    return path
+
+
+@pytest.mark.parametrize("spoil", [damage, old_columns, Path.unlink])
+def test_a_spoiled_cache_of_a_protocol_file_is_made_again(
+    protocol_file: Path, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    parsed = protocol_files.read_protocol(protocol_file, tmp_path)
+    (kept,) = tmp_path.rglob("gallery.parquet")
+    spoil(kept)
+    again = protocol_files.read_protocol(protocol_file, tmp_path)
+    assert again.parsed and again.gallery == parsed.gallery
+    cached = protocol_files.read_protocol(protocol_file, tmp_path)
+    assert not cached.parsed
+    assert cached.gallery == parsed.gallery and cached.queries == parsed.queries
+
+
+def test_a_protocol_file_is_read_where_nothing_can_be_kept(
+    protocol_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert protocol_files.read_protocol(protocol_file, protocol_file / "no folder").parsed
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert protocol_files.default_cache() is None
+    assert protocol_files.read_protocol(protocol_file, None).parsed
 
 
 @pytest.mark.parametrize(
