@@ -126,6 +126,8 @@ class ComputeOptions(Recipe):
     dask: str | None = None
     """Address of a Dask scheduler for ingest, extraction and large galleries; local processes by default."""
     workers: PositiveInt | None = None
+    test_images_in_training: Literal["refuse", "warn"] = "refuse"
+    """What a test image among the images of any training view means for the run."""
     stage_timeout_hours: PositiveFloat | None = None
 
 

@@ -20,6 +20,7 @@ from prefect.tasks import Task
 
 from flows.config import Config, load_config
 from flows.errors import Interrupted, StageBroke, StageDied, explain
+from flows.leakage import check_test_images
 from flows.making import make_in_process
 from flows.observing import progress_of, show_run
 from flows.plan import Planned, resolve, select
@@ -94,7 +95,11 @@ def _make_all(
 ) -> State[Any]:
     """Each stage in turn; `artifacts` is filled by the names of stages."""
     hours = config.run.stage_timeout_hours
+    compared = False
     for stage in stages:
+        if stage.kind != "ingest" and not compared:
+            check_test_images(config, artifacts, store)
+            compared = True
         planned = resolve(stage, store, artifacts, again)
         if planned.artifact is not None:
             artifacts[stage.name] = planned.artifact

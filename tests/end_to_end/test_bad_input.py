@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from scipy.io import loadmat
 
 from tests.end_to_end.commands import Outcome, personsearch
 from tests.end_to_end.conftest import TinyRun
@@ -35,6 +36,12 @@ def spoil_an_annotation(folder: Path) -> None:
     sorted((folder / "prw" / "annotations").iterdir())[0].write_text("not a .mat file")
 
 
+def train_on_a_test_image(folder: Path) -> None:
+    names = loadmat(folder / "prw" / "frame_test.mat")["img_index_test"]
+    tested = folder / "prw" / "frames" / f"{names[0, 0].item().item()}.jpg"
+    shutil.copy(tested, sorted((folder / "mot17").rglob("img1/*.jpg"))[0])
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -52,6 +59,19 @@ def test_spoiled_datasets(
     config = write_tiny_config(tmp_path, tmp_path / "data")
     assert_refused(personsearch("run", config), *words)
     assert not list((tmp_path / "store").glob("ingest/*"))
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_a_test_image_among_the_training_images(tmp_path: Path, tiny_data: Path) -> None:
+    shutil.copytree(tiny_data, tmp_path / "data")
+    train_on_a_test_image(tmp_path / "data")
+    config = write_tiny_config(tmp_path, tmp_path / "data")
+    assert_refused(
+        personsearch("run", config), "1 test images are training images", "tracks/train", "scenes/test"
+    )
+    assert not list((tmp_path / "store").glob("detector/*"))
+    warned = personsearch("run", config, "--set", "run.test_images_in_training=warn", "--until", "detector")
+    assert warned.status == 0, warned.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,56 @@
+"""Images of a test view among the training views: they would make a result better than it is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from data_catalog.duplicates import images_in_both
+from data_catalog.snapshot import Snapshot
+from data_catalog.views import View
+from flows.config import Config, ViewRef
+from flows.errors import StageError
+from flows.stages.names import ingest_name
+from storage.artifacts import Artifact, LocalStore
+
+log = logging.getLogger(__name__)
+
+SHOWN = 3
+
+
+def check_test_images(config: Config, artifacts: Mapping[str, Artifact], store: LocalStore) -> None:
+    """Compare the bytes of all training images with those of all test images; no image is opened.
+
+    `artifacts` are those of the ingest stages that there are, by stage name. Raises StageError for an image
+    that is in both, unless `run.test_images_in_training` says `warn`.
+    """
+    training = [
+        *(entry.view for entry in config.detector.train),
+        *([config.reid.train] if config.reid else []),
+    ]
+    test = [entry.test for entry in config.evaluation]
+    if not test:
+        return
+    found = images_in_both(_views(training, artifacts, store), _views(test, artifacts, store))
+    if not len(found):
+        return
+    shown = "; ".join(
+        f"{row['test']}/{row['test_image']} is {row['training']}/{row['training_image']}"
+        for row in found.slice(0, SHOWN).to_pylist()
+    )
+    message = f"{len(found)} test images are training images: {shown}{'; ...' if len(found) > SHOWN else ''}"
+    if config.run.test_images_in_training == "refuse":
+        raise StageError(
+            f"{message}. Results would look better than they are: train on other views, or set "
+            "run.test_images_in_training=warn"
+        )
+    log.warning("%s", message)
+
+
+def _views(refs: list[ViewRef], artifacts: Mapping[str, Artifact], store: LocalStore) -> list[View]:
+    views = []
+    for dataset, split in sorted({(ref.dataset, ref.split) for ref in refs}):
+        ingested = artifacts.get(ingest_name(dataset))
+        if ingested is not None:
+            views.append(View(Snapshot(store.local_path(ingested.kind, ingested.key)), split))
+    return views
