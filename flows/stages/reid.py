@@ -8,7 +8,7 @@ from flows.stages.base import InputRef, Made, Stage, StageContext
 from flows.stages.resuming import last_checkpoint
 from storage.digests import digest_parts, digest_safetensors
 
-VERSION = 1
+VERSION = 2
 TRAINED = "branch.safetensors"
 UNTRAINED = "branch_untrained.safetensors"
 
