@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from flows.cli.tables import whole_lines
 from flows.devices import torch_device
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.recipes import Compute, DetectorModel, Precision, Variant
@@ -42,7 +42,7 @@ def speed(
     if unknown:
         raise PersonSearchError(f"--variants: {', '.join(sorted(unknown))} is none of {get_args(Variant)}")
     on = torch_device(device)
-    console = Console()
+    console = whole_lines()
     with console.status("measuring"):
         rows = measure_speed(
             chosen,

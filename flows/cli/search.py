@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from flows.cli.finite import finite
 from flows.cli.run import ConfigPath, Overrides, Store
+from flows.cli.tables import whole_lines
 from flows.devices import device_name, torch_device
 from flows.errors import ConfigError
 from flows.finished import finished_model
@@ -63,7 +63,7 @@ def search(
         table.add_row(
             str(rank), f"{match['similarity']:.3f}", f"{match['score']:.2f}", corners, match["image"]
         )
-    console = Console(soft_wrap=True)
+    console = whole_lines()
     console.print(table if matches else f"nobody was detected in {len(scenes)} images")
 
 

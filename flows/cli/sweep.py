@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.cli.tables import whole_lines
 from flows.config import load_config
 from flows.errors import Interrupted, StageError
 from flows.report.sweep_page import render_sweep
@@ -51,7 +52,7 @@ def sweep(
     ] = None,
 ) -> None:
     """Run a grid of settings over one store, sharing every artifact, and rank the members by mAP."""
-    console = Console(soft_wrap=True)
+    console = whole_lines()
     base = load_config(config, store=store)
     axes = [parse_axis(text) for text in settings or []]
     if objectives:

@@ -35,7 +35,7 @@ from flows.sweeps.table import group_table, member_table
 from personsearch_core.data import decoding
 from storage.artifacts import Artifact, LocalStore
 from storage.opening import open_store
-from tests.flows.test_processes import is_gone
+from tests.flows.test_processes import is_gone, wait_for
 
 SETTINGS = ["reid.variant=j3,j4", "reid.lr=1e-3,3e-3", "reid.seed=0..4"]
 
@@ -239,7 +239,8 @@ def test_sigterm_asks_running_stages_to_stop_and_keeps_what_is_known(
         outcome = run_sweep(config, grid([parse_axis("reid.seed=0..1")]), store=str(tmp_path / "store"))
     assert outcome.stopped
     assert all("asked to stop" in str(member.error) for member in outcome.members)
-    assert all(is_gone(int(pid)) for pid in pids.read_text().split())
+    # What is killed with its group may take a moment to go.
+    wait_for(lambda: all(is_gone(int(pid)) for pid in pids.read_text().split()))
     (record,) = read_records(tmp_path / "store")
     assert record.finished is not None
 
