@@ -14,7 +14,7 @@ from storage.feature_store.summary import (
     features_bytes,
     summarise_features,
 )
-from storage.feature_store.verification import DamagedShard, remake_shards, remove_shards, verify_features
+from storage.feature_store.verification import DamagedShard, remove_shards, verify_features
 from storage.feature_store.writer import FeatureWriter, create_features
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
     "open_features",
     "prefetch_rows",
     "read_digests",
-    "remake_shards",
     "remove_shards",
     "summarise_features",
     "verify_features",

@@ -48,13 +48,11 @@ class DiskReader(FeatureReader):
         read_index: Callable[[], pa.Table],
         *,
         threads: int = 16,
-        check_crc: bool = False,
     ) -> None:
         super().__init__(layout.shape, layout.dtype, read_index)
         self._array = array
         self._layout = layout
         self._extents = ExtentTable(layout)
-        self._check_crc = check_crc
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="feature-read")
         self._pool_process = os.getpid()
@@ -108,8 +106,7 @@ class DiskReader(FeatureReader):
                 shard = row // self._layout.rows_per_shard
                 data = bytearray(int(self._extents.lengths[row]))
                 self._read([(shard, int(self._extents.offsets[row]), 0, len(data))], memoryview(data))
-                where = f"row {row} of {self._array}"
-                decode_row(bytes(data), target[position], self._layout, where, check_crc=self._check_crc)
+                decode_row(bytes(data), target[position], self._layout, f"row {row} of {self._array}")
 
         stripes = min(self._threads, len(indices))
         self._run([partial(read, slice(first, None, stripes)) for first in range(stripes)])

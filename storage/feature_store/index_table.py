@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from storage.digests import digest_file
 from storage.errors import StorageError
 from storage.feature_store.layout import INDEX_FILE
+from storage.manifest import FILE_NAME, read_manifest
 
 INDEX_COLUMNS = {
     "row": pa.int64(),
@@ -48,5 +52,40 @@ def write_index(path: str | Path, table: pa.Table) -> None:
     target = Path(path) / INDEX_FILE
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{INDEX_FILE}.{os.getpid()}.partial")
-    pq.write_table(table, partial, compression="zstd")
+    pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
     partial.replace(target)
+
+
+def read_index(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Those of `columns` that an index has, all by default; the checksums of their pages are checked.
+
+    Raises FileNotFoundError when there is none, StorageError when it is damaged.
+    """
+    try:
+        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
+            names = opened.schema_arrow.names
+            return opened.read([name for name in names if columns is None or name in columns])
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StorageError(f"{file} is damaged: {error}") from error
+
+
+def check_index(group: Path, n_rows: int) -> None:
+    """Hold the index, where there is one, to its digest in the artifact's manifest and to its checksums.
+
+    Raises StorageError when it is damaged.
+    """
+    file = group / INDEX_FILE
+    with contextlib.suppress(FileNotFoundError):
+        noted = read_manifest(group / FILE_NAME).files.get(INDEX_FILE)
+        if noted is not None and (not file.exists() or digest_file(file) != noted.sha256):
+            raise StorageError(
+                f"{file} is damaged: it does not have the digest that the artifact's manifest notes; make "
+                "the artifact again"
+            )
+    if not file.exists():
+        return
+    rows = read_index(file).num_rows
+    if rows != n_rows:
+        raise StorageError(f"{file} is damaged: it has {rows} rows, not the {n_rows} of the array")

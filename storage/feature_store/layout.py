@@ -94,11 +94,15 @@ def parse_layout(metadata: Mapping[str, Any], where: str) -> ArrayLayout:
     Raises StorageError when this is no Zarr v3 array, IndirectLayoutError when it is one whose rows must be
     read by a general Zarr client.
     """
+    if not isinstance(metadata, Mapping):
+        raise StorageError(f"{where} is damaged: it holds no JSON object")
     if metadata.get("zarr_format") != 3 or metadata.get("node_type") != "array":
         raise StorageError(f"{where} is not the metadata of a Zarr v3 array")
     try:
         return _parse(metadata, where)
-    except (KeyError, TypeError, IndexError) as error:
+    except StorageError:
+        raise
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise StorageError(f"{where} is damaged or incomplete Zarr metadata: {error!r}") from error
 
 
@@ -130,7 +134,7 @@ def _parse(metadata: Mapping[str, Any], where: str) -> ArrayLayout:
         shape=shape,
         dtype=dtype,
         rows_per_shard=shard_shape[0],
-        fill_value=float(metadata["fill_value"]),
+        fill_value=_fill_value(metadata["fill_value"], dtype),
         compressed="zstd" in row_codecs,
         rows_have_crc="crc32c" in row_codecs,
         index_at_end=sharding.get("index_location", "end") == "end",
@@ -139,6 +143,17 @@ def _parse(metadata: Mapping[str, Any], where: str) -> ArrayLayout:
         key_prefix=by_default,
         attributes=metadata.get("attributes", {}),
     )
+
+
+def _fill_value(value: Any, dtype: np.dtype) -> float:
+    """A number, `NaN`, `Infinity`, `-Infinity`, or a float's bits in hexadecimal.
+
+    Zarr v3 specification, section "Fill value" of the core data types.
+    """
+    if isinstance(value, str) and value.startswith("0x"):
+        bits = bytes.fromhex(value[2:])
+        return float(np.frombuffer(bits, dtype.newbyteorder(">"), count=1).item())
+    return float(value)
 
 
 def _codec_names(codecs: list[Mapping[str, Any]], itemsize: int, where: str) -> tuple[str, ...]:

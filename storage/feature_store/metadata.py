@@ -72,6 +72,8 @@ def write_or_compare(file: Path, content: bytes) -> None:
         there = json.loads(file.read_bytes())
     except json.JSONDecodeError as error:
         raise StorageError(f"{file} is damaged: {error}; remove {file.parent} to begin again") from error
+    if not isinstance(there, dict):
+        raise StorageError(f"{file} is damaged: it holds no JSON object; remove {file.parent} to begin again")
     wanted = json.loads(content)
     different = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
     if different:

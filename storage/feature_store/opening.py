@@ -40,7 +40,6 @@ def open_features(
     *,
     memory_budget: int = 0,
     threads: int = 16,
-    check_crc: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> FeatureReader:
     """Open the array `features` of a Zarr v3 group, or a Zarr v3 array itself, for reading rows.
@@ -50,10 +49,10 @@ def open_features(
     shard, or are compressed by anything but Zstandard, goes through TensorStore. What was chosen, and why, is
     logged.
 
-    `threads` is the number of reads that wait for the disk at once. `check_crc` checks a row's CRC-32C where
-    rows have one; the CRC of a shard's index is always checked. Bytes are not digested: `verify_features`
-    does that. `storage_options` go to the URL's fsspec file system; TensorStore is given those that it knows,
-    and where it must read, others are refused.
+    `threads` is the number of reads that wait for the disk at once. CRC-32Cs are checked: of every shard's
+    index, and of the rows that have one. Bytes are not digested: `verify_features` does that.
+    `storage_options` go to the URL's fsspec file system; TensorStore is given those that it knows, and
+    where it must read, others are refused.
 
     Raises StorageError when there is no such store, it is damaged, or the tier cannot read it.
     """
@@ -75,9 +74,7 @@ def open_features(
         reader: FeatureReader = TensorStoreReader(url, read_index, storage_options or {})
         why = f"through TensorStore: {error}"
     else:
-        reader, why = _direct_reader(
-            system, array, layout, read_index, remote or tier == "remote", threads, check_crc
-        )
+        reader, why = _direct_reader(system, array, layout, read_index, remote or tier == "remote", threads)
     n_bytes = int(np.prod(reader.shape, dtype=np.int64)) * reader.dtype.itemsize
     if tier == "memory" or (tier == "auto" and n_bytes <= memory_budget):
         why = f"{n_bytes} bytes " + ("as asked" if tier == "memory" else f"fit the budget of {memory_budget}")
@@ -93,11 +90,10 @@ def _direct_reader(
     read_index: Callable[[], pa.Table],
     by_ranges: bool,
     threads: int,
-    check_crc: bool,
 ) -> tuple[FeatureReader, str]:
     if by_ranges:
-        return RemoteReader(system, array, layout, read_index, check_crc=check_crc), "ranged requests"
-    reader = DiskReader(local_path(array), layout, read_index, threads=threads, check_crc=check_crc)
+        return RemoteReader(system, array, layout, read_index), "ranged requests"
+    reader = DiskReader(local_path(array), layout, read_index, threads=threads)
     return reader, f"positioned reads from shard files, up to {threads} at once"
 
 
@@ -122,11 +118,11 @@ def _index_reader(system: AbstractFileSystem, path: str) -> Callable[[], pa.Tabl
         file = join(path, INDEX_FILE)
         try:
             with system.open(file, "rb") as stream:
-                return pq.read_table(stream)
+                return pq.read_table(stream, page_checksum_verification=True)
         except FileNotFoundError as error:
             raise StorageError(f"{path} has no {INDEX_FILE}") from error
-        except pa.ArrowInvalid as error:
-            raise StorageError(f"{file} is damaged: {error}") from error
+        except (pa.ArrowInvalid, OSError) as error:
+            raise StorageError(f"{file} is damaged or cannot be read: {error}") from error
 
     return read
 

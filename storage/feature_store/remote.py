@@ -33,15 +33,12 @@ class RemoteReader(FeatureReader):
         array: str,
         layout: ArrayLayout,
         read_index: Callable[[], pa.Table],
-        *,
-        check_crc: bool = False,
     ) -> None:
         super().__init__(layout.shape, layout.dtype, read_index)
         self._system = system
         self._array = array
         self._layout = layout
         self._extents = ExtentTable(layout)
-        self._check_crc = check_crc
         self._loading = threading.Lock()
 
     def _fill(self, indices: np.ndarray, out: np.ndarray) -> None:
@@ -73,8 +70,7 @@ class RemoteReader(FeatureReader):
         offsets, lengths = self._extents.offsets[rows], self._extents.lengths[rows]
         blocks = self._request(shards.tolist(), offsets.tolist(), lengths.tolist())
         for row, place, block in zip(rows.tolist(), places, blocks, strict=True):
-            where = f"row {row} of {self._array}"
-            decode_row(block, target[place[0]], self._layout, where, check_crc=self._check_crc)
+            decode_row(block, target[place[0]], self._layout, f"row {row} of {self._array}")
             target[place[1:]] = target[place[0]]
 
     def _request(self, shards: Sequence[int], offsets: Sequence[int], lengths: Sequence[int]) -> list[bytes]:

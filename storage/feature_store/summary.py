@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import DTypeLike
 
 from storage.feature_store.digests import read_digests
+from storage.feature_store.index_table import read_index
 from storage.feature_store.layout import ARRAY, DIGESTS_FILE, INDEX_FILE, MARK, ROWS_PER_SHARD
 from storage.feature_store.metadata import read_layout
 from storage.feature_store.shard_files import complete_shards
@@ -44,7 +44,10 @@ class FeatureSummary:
 
 
 def summarise_features(path: str | Path) -> FeatureSummary:
-    """Describe the local feature store at `path`, finished or not. Raises StorageError when there is none."""
+    """Describe the local feature store at `path`, finished or not.
+
+    Raises StorageError when there is none, or its metadata or its index are damaged.
+    """
     group = local_path(path)
     layout = read_layout(group)
     complete = complete_shards(group / ARRAY, layout)
@@ -75,9 +78,12 @@ def features_bytes(
 
 
 def _count_identities(index_file: Path) -> tuple[dict[tuple[str, str], int], int]:
-    if not index_file.exists() or "person_id" not in pq.read_schema(index_file).names:
+    try:
+        table = read_index(index_file, ("dataset", "person_id"))
+    except FileNotFoundError:
         return {}, 0
-    table = pq.read_table(index_file, columns=["dataset", "person_id"])
+    if "person_id" not in table.column_names:
+        return {}, 0
     known = table.filter(pc.is_valid(table["person_id"]))
     counts = known.group_by(["dataset", "person_id"]).aggregate([([], "count_all")]).to_pylist()
     counts.sort(key=lambda group: (-group["count_all"], group["dataset"], group["person_id"]))

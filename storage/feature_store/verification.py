@@ -1,4 +1,4 @@
-"""Holding a feature store to its digests, and making only the damaged shards again."""
+"""Holding a feature store to its digests, and removing what is damaged, so that only this is made again."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from storage.errors import StorageError
 from storage.feature_store.digests import BLOCK_ROWS, content_digest, digest_pieces, piece_rows, read_digests
 from storage.feature_store.finishing import pieces_of
+from storage.feature_store.index_table import check_index
 from storage.feature_store.layout import ARRAY, DIGESTS_FILE, ArrayLayout
 from storage.feature_store.metadata import read_layout
 from storage.feature_store.shard_files import read_shard
-from storage.feature_store.writer import FeatureWriter
 from storage.urls import local_path
+
+Check = Callable[[int], str | None]
+"""What is wrong with a shard."""
 
 
 @dataclass(frozen=True)
@@ -34,25 +35,41 @@ def verify_features(
 ) -> list[DamagedShard]:
     """Read every shard of a finished store and compare it with its digests; returns the damaged ones.
 
+    A store that another program wrote is held to the CRC-32Cs of its rows. The index is held to the digest
+    that the artifact's manifest has of it, and to the checksums of its pages.
     `threads` shards are in memory at once; `progress` is called with (shards done, shards).
-    Raises StorageError when the store is unfinished, or its metadata or its digests are damaged.
+    Raises StorageError when the store is unfinished, its metadata, its digests or its index are damaged, or
+    there is nothing that it can be held to.
     """
     group = local_path(path)
     layout = read_layout(group)
-    digests = read_digests(group)
-    if digests.piece_rows == BLOCK_ROWS and digests.content != content_digest(
-        layout.dtype, layout.shape, digests.pieces
-    ):
-        raise StorageError(f"{group / DIGESTS_FILE} is damaged: its digests do not make its content digest")
+    check_index(group, layout.n_rows)
+    if layout.is_ours or (group / DIGESTS_FILE).exists():
+        _check_digests(group, layout)
+        check: Check = partial(_check_shard, group, layout)
+    elif layout.rows_have_crc:
+        check = partial(_check_checksums, group, layout)
+    else:
+        raise StorageError(
+            f"{group} was written by another program and has neither digests nor checksums of its rows: "
+            "there is nothing that it can be held to"
+        )
     damaged = []
     with ThreadPoolExecutor(threads, thread_name_prefix="verify") as pool:
-        found = pool.map(partial(_check_shard, group, layout), range(layout.n_shards))
-        for shard, reason in enumerate(found):
+        for shard, reason in enumerate(pool.map(check, range(layout.n_shards))):
             if reason:
                 damaged.append(DamagedShard(shard, layout.shard_rows(shard), reason))
             if progress:
                 progress(shard + 1, layout.n_shards)
     return damaged
+
+
+def _check_digests(group: Path, layout: ArrayLayout) -> None:
+    digests = read_digests(group)
+    if digests.piece_rows == BLOCK_ROWS and digests.content != content_digest(
+        layout.dtype, layout.shape, digests.pieces
+    ):
+        raise StorageError(f"{group / DIGESTS_FILE} is damaged: its digests do not make its content digest")
 
 
 def remove_shards(path: str | Path, shards: Iterable[int]) -> None:
@@ -63,20 +80,13 @@ def remove_shards(path: str | Path, shards: Iterable[int]) -> None:
         (group / ARRAY / layout.shard_key(shard)).unlink(missing_ok=True)
 
 
-def remake_shards(path: str | Path, shards: Iterable[int], make_rows: Callable[[range], np.ndarray]) -> None:
-    """Replace shards by what `make_rows` returns for their rows: an array (rows, *row shape).
-
-    Raises StorageError when the new rows do not have the digest that is noted for the shard; it is missing
-    then.
-    """
-    group = local_path(path)
-    wanted = sorted(set(shards))
-    with FeatureWriter(group, read_layout(group), flush=True) as writer:
-        for shard in wanted:
-            rows = writer.layout.shard_rows(shard)
-            made = make_rows(rows)
-            remove_shards(group, [shard])
-            writer.write(rows.start, made)
+def _check_checksums(group: Path, layout: ArrayLayout, shard: int) -> str | None:
+    """What is wrong with a shard that has no digest, or None."""
+    try:
+        read_shard(group / ARRAY, layout, shard)
+    except (StorageError, OSError) as error:
+        return str(error)
+    return None
 
 
 def _check_shard(group: Path, layout: ArrayLayout, shard: int) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from storage.errors import StorageError
-from storage.feature_store import open_features
+from storage.feature_store import create_features, open_features, summarise_features, verify_features
 
 SHAPE = (600, 4, 3, 2)
 
@@ -48,7 +49,7 @@ def rows() -> np.ndarray:
 def test_layouts_that_are_read_directly(tmp_path: Path, rows, options, tier):
     create(tmp_path / "store", **options)[:] = rows
     for path in (tmp_path / "store", tmp_path / "store" / "features"):
-        reader = open_features(path, tier, check_crc=True)
+        reader = open_features(path, tier)
         indices = np.array([599, 0, 0, 256, 255])
         assert np.array_equal(reader.rows(indices), rows[indices])
 
@@ -131,12 +132,61 @@ def test_other_layouts_go_through_tensorstore(tmp_path: Path, rows, options, cap
 
 
 @pytest.mark.parametrize("tier", ["disk", "remote"])
-def test_a_flipped_byte_is_found_by_a_crc_on_demand(tmp_path: Path, rows, tier):
+def test_a_flipped_byte_is_found_by_the_crc_of_its_row(tmp_path: Path, rows, tier):
     create(tmp_path / "store", compressors=Crc32cCodec())[:] = rows
     file = tmp_path / "store/features/c/0/0/0/0"
     content = bytearray(file.read_bytes())
     content[52 * 3 + 5] ^= 1
     file.write_bytes(content)
-    assert not np.array_equal(open_features(tmp_path / "store", tier).rows([3]), rows[[3]])
     with pytest.raises(StorageError, match=r"row 3 .* CRC-32C"):
-        open_features(tmp_path / "store", tier, check_crc=True).rows([3])
+        open_features(tmp_path / "store", tier).rows([3])
+    assert np.array_equal(open_features(tmp_path / "store", tier).rows([4]), rows[[4]])
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("0x7e00", np.nan), ("0x3c00", 1.0), ("-Infinity", -np.inf), ("NaN", np.nan), (0.5, 0.5)],
+)
+def test_fill_values_as_the_format_allows_them(tmp_path: Path, written, value):
+    create(tmp_path / "store")
+    file = tmp_path / "store/features/zarr.json"
+    metadata = json.loads(file.read_text())
+    file.write_text(json.dumps(metadata | {"fill_value": written}))
+    found = open_features(tmp_path / "store").rows([5])
+    assert np.array_equal(found, np.full_like(found, value), equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "damage", ["[]", "3", "null", '"text"', "{", '{"zarr_format": 3, "node_type": "array"}']
+)
+def test_metadata_that_is_none_is_refused(tmp_path: Path, damage):
+    create(tmp_path / "store")
+    (tmp_path / "store/features/zarr.json").write_text(damage)
+    for read in (open_features, summarise_features, verify_features):
+        with pytest.raises(StorageError, match=r"zarr\.json"):
+            read(tmp_path / "store")
+    with pytest.raises(StorageError, match=r"zarr\.json"):
+        create_features(tmp_path / "store", 600, SHAPE[1:])
+
+
+def test_a_fill_value_of_nonsense_is_refused(tmp_path: Path):
+    create(tmp_path / "store")
+    file = tmp_path / "store/features/zarr.json"
+    for nonsense in ("0x7", "many", None, [0]):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"fill_value": nonsense}))
+        with pytest.raises(StorageError, match="damaged or incomplete Zarr metadata"):
+            open_features(tmp_path / "store")
+
+
+def test_what_another_program_wrote_is_held_to_its_checksums(tmp_path: Path, rows):
+    create(tmp_path / "store", compressors=Crc32cCodec())[:] = rows
+    assert verify_features(tmp_path / "store") == []
+    file = tmp_path / "store/features/c/1/0/0/0"
+    content = bytearray(file.read_bytes())
+    content[52 * 3 + 5] ^= 1
+    file.write_bytes(content)
+    (found,) = verify_features(tmp_path / "store")
+    assert found.shard == 1 and "CRC-32C does not hold" in found.reason
+    create(tmp_path / "bare")[:] = rows
+    with pytest.raises(StorageError, match="neither digests nor checksums of its rows"):
+        verify_features(tmp_path / "bare")

@@ -3,17 +3,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from storage.artifacts import LocalStore
 from storage.errors import StorageError
 from storage.feature_store import (
     create_features,
     open_features,
     read_digests,
-    remake_shards,
     remove_shards,
+    summarise_features,
     verify_features,
+    write_index,
 )
+from storage.manifest import Identity
+from tests.storage.feature_store.conftest import make_index
 
 
 def damage(path: Path, kind: str) -> None:
@@ -44,7 +50,9 @@ def test_verify_names_the_damaged_shard_and_only_that_is_made_again(make_store, 
     (found,) = verify_features(path)
     assert (found.shard, found.rows) == (1, range(256, 512))
     assert "shard 1" in found.reason or "row" in found.reason
-    remake_shards(path, [found.shard], lambda wanted: rows[wanted.start : wanted.stop])
+    remove_shards(path, [found.shard])
+    with create_features(path, 700, rows.shape[1:], compression=compression) as writer:
+        writer.write(256, rows[256:512])
     assert verify_features(path) == []
     assert read_digests(path).content == digest
     assert np.array_equal(open_features(path).rows(np.arange(700)), rows)
@@ -73,6 +81,42 @@ def test_a_shard_made_again_by_resuming(make_store, make_rows):
         assert writer.complete_shards == (0, 2)
         writer.write(256, rows[256:512])
     assert verify_features(path) == []
+
+
+def test_a_damaged_index_is_named(make_store, make_rows):
+    path = make_store(make_rows(700))
+    index = path / "index.parquet"
+    whole = index.read_bytes()
+    people = pq.read_metadata(index).row_group(0).column(make_index(0).column_names.index("person_id"))
+    flipped = bytearray(whole)
+    flipped[people.data_page_offset + people.total_compressed_size // 4] ^= 4
+    for damaged in (whole[:-1], b"", flipped):
+        index.write_bytes(damaged)
+        for read in (verify_features, summarise_features):
+            with pytest.raises(StorageError, match=r"index\.parquet is damaged"):
+                read(path)
+        with pytest.raises(StorageError, match=r"index\.parquet is damaged"):
+            _ = open_features(path).index
+    index.unlink()
+    assert verify_features(path) == []
+    write_index(path, pa.table({"row": range(699)}))
+    with pytest.raises(StorageError, match="it has 699 rows, not the 700 of the array"):
+        verify_features(path)
+
+
+def test_the_index_of_an_artifact_is_held_to_its_manifest(make_rows, tmp_path: Path):
+    rows = make_rows(10)
+    with LocalStore(tmp_path).making(Identity(kind="features", version=1, recipe={}, inputs={})) as work:
+        with create_features(work.path, 10, rows.shape[1:]) as writer:
+            writer.write(0, rows)
+        write_index(work.path, make_index(10))
+        made = work.commit("content")
+    assert verify_features(made.path) == []
+    index = make_index(10)
+    names = pa.array(["another"] * 10)
+    write_index(made.path, index.set_column(index.column_names.index("person_id"), "person_id", names))
+    with pytest.raises(StorageError, match="the digest that the artifact's manifest notes"):
+        verify_features(made.path)
 
 
 def test_what_cannot_be_verified(make_store, make_rows, tmp_path: Path):
