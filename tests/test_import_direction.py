@@ -1,5 +1,5 @@
-"""Imports run one way: flows -> personsearch_core, data_catalog, storage; of the three the catalog alone knows
-another, the storage that it opens its snapshots in.
+"""Imports run one way: flows -> personsearch_core, data_catalog, storage; of the three the catalog alone
+knows another, the storage that it opens its snapshots in.
 """
 
 from __future__ import annotations

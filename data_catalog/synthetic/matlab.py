@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 
+HEADER = b"MATLAB 5.0 MAT-file, drawn scenes"
+
 
 def write_mat(path: Path, key: str, value: np.ndarray) -> None:
-    """One variable in a level 5 file."""
+    """One variable in a level 5 file; the same value gives the same bytes."""
     from scipy.io import savemat
 
     savemat(path, {key: value}, oned_as="row")
+    with path.open("r+b") as file:  # SciPy writes the time of day there
+        file.write(HEADER.ljust(116))
 
 
 def cells(values: Iterable[Any]) -> np.ndarray:
