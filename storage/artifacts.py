@@ -346,7 +346,10 @@ class LocalStore:
                 yield kind, key
 
     def verify(self, kind: str, key: str) -> list[str]:
-        """Digest every file of an artifact and say what does not hold; nothing is moved."""
+        """Digest every file of an artifact and say what does not hold; nothing is moved.
+
+        What does not hold is not trusted any more, whatever its stat says: the next `find` digests it, too.
+        """
         path = self.path_of(kind, key)
         try:
             manifest = read_manifest(path / FILE_NAME)
@@ -354,11 +357,17 @@ class LocalStore:
             return [f"{path}: no such artifact"]
         except StorageError as error:
             return [str(error)]
-        return (
-            self._check(path, manifest, trust_stat=False)
-            if (manifest.kind, manifest.key) == (kind, key)
-            else [_STRANGER]
-        )
+        if (manifest.kind, manifest.key) != (kind, key):
+            return [_STRANGER]
+        problems = self._check(path, manifest, trust_stat=False)
+        if problems:
+            self.distrust(kind, key)
+        return problems
+
+    def distrust(self, kind: str, key: str) -> None:
+        """Have every file of an artifact digested again when it is next asked for."""
+        with contextlib.suppress(OSError):  # where nothing can be written, nothing was trusted either
+            self._trust_path(kind, key).unlink(missing_ok=True)
 
     def set_aside(self, kind: str, key: str, why: str) -> Path:
         """Move an artifact out of sight, to be looked at by a person; whoever needs it makes it again.

@@ -15,6 +15,7 @@ from flows.cli.tables import in_units
 from flows.errors import ConfigError
 from flows.request import RunRequest
 from flows.running import plan_config, run_config
+from storage.artifacts import LocalStore
 from storage.errors import StorageError
 from storage.feature_store import (
     DamagedShard,
@@ -24,7 +25,7 @@ from storage.feature_store import (
     summarise_features,
     verify_features,
 )
-from storage.listing import list_entries, resolve_name
+from storage.listing import Entry, list_entries, resolve_name
 from storage.opening import open_store
 
 app = typer.Typer(no_args_is_help=True, help="Stores of pooled features: show, verify, export, statistics.")
@@ -76,6 +77,9 @@ def verify(
     for each in damaged:
         rows = f"rows {each.rows.start} to {each.rows.stop - 1}"
         typer.echo(f"shard {each.shard}, {rows}: {each.reason}")
+    if damaged and store is not None:
+        opened, entry = _artifact(where, store)
+        opened.distrust(entry.kind, entry.key)
     if damaged and mend is not None:
         _mend(where, store, mend, damaged)
         damaged = verify_features(folder)
@@ -132,8 +136,7 @@ def parse_rows(text: str, n_rows: int) -> np.ndarray:
 def _mend(where: str, store: str | None, config: Path, damaged: list[DamagedShard]) -> None:
     if store is None:
         raise ConfigError("--mend works on an artifact: give --store, too")
-    opened = open_store(store)
-    entry = resolve_name(list_entries(opened), where)
+    opened, entry = _artifact(where, store)
     if entry.kind != MADE_BY_FEATURES_STAGE:
         raise ConfigError(f"{entry.name} is not made by shards: `store invalidate` it and run again")
     request = RunRequest(config=config, store=store, until=MADE_BY_FEATURES_STAGE)
@@ -149,9 +152,13 @@ def _folder(where: str, store: str | None) -> str | Path:
     """A folder, a URL of one, or where an artifact of the store lies on this machine."""
     if store is None:
         return where
-    opened = open_store(store)
-    entry = resolve_name(list_entries(opened), where)
+    opened, entry = _artifact(where, store)
     return opened.local_path(entry.kind, entry.key)
+
+
+def _artifact(name: str, store: str) -> tuple[LocalStore, Entry]:
+    opened = open_store(store)
+    return opened, resolve_name(list_entries(opened), name)
 
 
 def _most_rows(identities: Mapping[tuple[str, str], int]) -> str:

@@ -159,6 +159,31 @@ def test_force_makes_one_stage_and_from_makes_all_after_it(copy: Path) -> None:
     assert {name for name, state in outcome.states.items() if state == "runs"} == AFTER_REID - {"reid"}
 
 
+def test_a_damaged_shard_is_named_and_mended_alone(copy: Path, tiny_run: TinyRun) -> None:
+    store, key = copy.parent / "store", tiny_run.outcome.path("features").name
+    (shard,) = (path for path in (store / "features" / key / "features" / "c").rglob("0") if path.is_file())
+    whole, stat = shard.read_bytes(), shard.stat()
+    shard.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    os.utime(shard, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    verify = ["features", "verify", key, "--store", store]
+    named = personsearch(*verify)
+    assert named.status == 2 and "shard 0, rows 0 to" in named.stdout
+    assert personsearch("plan", copy, json_to=copy.parent / "p.json").states["features"] == "runs"
+    wrong = personsearch(*verify, "--mend", tiny_config_of_another_seed(copy))
+    assert wrong.status == 2 and "does not make" in wrong.stderr
+    mended = personsearch(*verify, "--mend", copy)
+    assert mended.status == 0, mended.stderr
+    assert shard.read_bytes() == whole
+    again = personsearch("run", copy, json_to=copy.parent / "again.json")
+    assert set(again.states.values()) == {"cached"}
+
+
+def tiny_config_of_another_seed(config: Path) -> Path:
+    other = config.with_name("other.yaml")
+    other.write_text(config.read_text().replace("shots: 2", "shots: 2\n  roi_scale: 2"))
+    return other
+
+
 def test_a_damaged_artifact_is_set_aside_and_made_again(copy: Path, tiny_run: TinyRun) -> None:
     store = copy.parent / "store"
     weights = store / "reid" / tiny_run.outcome.path("reid").name / "branch.safetensors"

@@ -64,6 +64,7 @@ def test_verify_names_what_is_damaged(store: LocalStore, chain: list[Artifact]) 
     assert isinstance(result.exception, StorageError) and "1 of 2 artifacts" in str(result.exception)
     assert f"features/{chain[0].key[:12]}: nested/data.bin does not hold to its digest" in result.output
     assert "1 artifacts are whole" in call("store", "verify", "reid/", "--store", store)
+    assert store.find("features", chain[0].key) is None, "the next run does not take it for whole"
 
 
 def test_invalidate_says_what_depends_on_it(store: LocalStore, chain: list[Artifact]) -> None:
