@@ -1,4 +1,4 @@
-"""The datasets of a store by their names, alone or several as one table.
+"""Datasets by name, alone or several as one table; `flows.catalog.open_catalog` opens those of a store.
 
 catalog = open_catalog("STORE")
 catalog["prw"].boxes(split="train", columns=["image_id", "person_id"]).to_pandas()
@@ -7,11 +7,9 @@ catalog.boxes(["prw", "mot17"], split="train", filter=~pc.field("ignore"))
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from urllib.parse import quote
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,30 +17,23 @@ import pyarrow.compute as pc
 from data_catalog.errors import CatalogError
 from data_catalog.schema import NAME, TABLES
 from data_catalog.snapshot import Snapshot
-from storage.artifacts import Artifact, LocalStore
-from storage.opening import open_store
-
-log = logging.getLogger(__name__)
-
-KIND = "ingest"
-"""The kind of artifact that a snapshot is."""
 
 
-def open_catalog(store: str | Path) -> Catalog:
-    """The datasets that were ingested into a store: a folder, or an object store's URL.
+class Snapshots(Protocol):
+    """Where a catalog finds the snapshots of datasets."""
 
-    Raises:
-        StorageError: when the URL has no driver.
-    """
-    return Catalog(open_store(str(store)))
+    def names(self) -> list[str]:
+        """Names of the datasets that have a snapshot."""
+
+    def folder(self, name: str) -> Path:
+        """The snapshot of a dataset; CatalogError when there is none."""
 
 
 class Dataset:
     """One ingested dataset: the snapshot that its last ingest made, or found."""
 
-    def __init__(self, artifact: Artifact) -> None:
-        self.artifact = artifact
-        self.snapshot = Snapshot(artifact.path)
+    def __init__(self, folder: Path) -> None:
+        self.snapshot = Snapshot(folder)
 
     def table(
         self,
@@ -112,22 +103,22 @@ class Dataset:
 
 
 class Catalog:
-    """The datasets of one store."""
+    """Datasets by name."""
 
-    def __init__(self, store: LocalStore) -> None:
-        self.store = store
+    def __init__(self, snapshots: Snapshots) -> None:
+        self.snapshots = snapshots
 
     def names(self) -> list[str]:
         """Names of the datasets that have a snapshot."""
-        return sorted({_name(artifact) for artifact in self._snapshots()})
+        return self.snapshots.names()
 
     def __getitem__(self, name: str) -> Dataset:
         """The dataset as its last ingest found it.
 
         Raises:
-            CatalogError: when the store holds no snapshot of that name.
+            CatalogError: when there is no snapshot of that name.
         """
-        return Dataset(self._artifact(name))
+        return Dataset(self.snapshots.folder(name))
 
     def images(
         self,
@@ -153,17 +144,6 @@ class Catalog:
         """
         return self._union("boxes", names, {"split": split, "columns": columns, "filter": filter})
 
-    def remember(self, name: str, key: str) -> None:
-        """Note which snapshot a dataset's last ingest made or found; kept on this machine."""
-        path = self._pointer(name)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(key)
-            temporary.replace(path)
-        except OSError as error:
-            log.info("the snapshot of %s is not remembered: %s", name, error)  # a read-only store
-
     def _union(self, table: str, names: Sequence[str], how: Mapping[str, object]) -> pa.Table:
         if isinstance(names, str) or not names:
             raise CatalogError("give a list of names of datasets")
@@ -175,31 +155,3 @@ class Catalog:
             which = pa.DictionaryArray.from_arrays(pa.array([0] * len(rows), pa.int32()), pa.array([name]))
             parts.append(rows.add_column(0, pa.field("dataset", NAME, nullable=False), which))
         return pa.concat_tables(parts).unify_dictionaries()
-
-    def _artifact(self, name: str) -> Artifact:
-        try:
-            key = self._pointer(name).read_text()
-        except OSError:
-            key = ""
-        if key.isalnum():
-            found = self.store.find(KIND, key)
-            if found is not None and _name(found) == name:
-                return found
-        of_name = [artifact for artifact in self._snapshots() if _name(artifact) == name]
-        for artifact in sorted(of_name, key=lambda each: each.manifest.created, reverse=True):
-            sound = self.store.find(KIND, artifact.key)
-            if sound is not None:
-                return sound
-        known = ", ".join(self.names()) or "none"
-        raise CatalogError(f"{self.store} holds no snapshot of {name!r}; it has: {known}")
-
-    def _snapshots(self) -> list[Artifact]:
-        peeked = (self.store.peek(kind, key) for kind, key in self.store.keys(KIND))
-        return [artifact for artifact in peeked if artifact is not None]
-
-    def _pointer(self, name: str) -> Path:
-        return self.store.root / ".cache" / "snapshots" / quote(name, safe="")
-
-
-def _name(artifact: Artifact) -> str:
-    return str(artifact.manifest.identity.recipe.get("dataset"))

@@ -1,6 +1,4 @@
-"""Imports run one way: flows -> personsearch_core, data_catalog, storage; of the three the catalog alone
-knows another, the storage that it opens its snapshots in.
-"""
+"""Imports run one way: flows -> personsearch_core, data_catalog, storage; none of the three knows another."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 ROOMS = ("flows", "personsearch_core", "data_catalog", "storage")
 FORBIDDEN = {
     "personsearch_core": {"flows", "data_catalog", "storage", "prefect"},
-    "data_catalog": {"flows", "personsearch_core", "prefect", "torch", "torchvision"},
+    "data_catalog": {"flows", "personsearch_core", "storage", "prefect", "torch", "torchvision"},
     "storage": {"flows", "personsearch_core", "data_catalog", "prefect", "torch", "torchvision"},
 }
 

@@ -10,10 +10,11 @@ from typing import Any
 import typer
 
 from data_catalog.adapters import adapter_names, load_adapter
-from data_catalog.catalog import Catalog, open_catalog
+from data_catalog.catalog import Catalog
 from data_catalog.counts import nested
 from data_catalog.ingest import counts_found, refuse_invalid
 from data_catalog.snapshot import Snapshot
+from flows.catalog import StoreSnapshots, open_catalog
 from flows.cli.adapter_options import image_use, parse_options
 from flows.cli.check import check
 from flows.cli.counts_table import print_counts, print_table
@@ -80,7 +81,7 @@ def ingest(
     snapshot = Snapshot(artifact.path)
     if strict:
         refuse_invalid(snapshot)
-    Catalog(artifacts).remember(str(identity.recipe["dataset"]), artifact.key)
+    StoreSnapshots(artifacts).remember(str(identity.recipe["dataset"]), artifact.key)
     result = {
         **nested(counts_found(snapshot)),
         "path": str(artifact.path),
@@ -181,9 +182,9 @@ def new(
 
 def _snapshot(catalog: Catalog, name: str) -> Snapshot:
     """The snapshot that the dataset's last ingest made or found; says which it is."""
-    dataset = catalog[name]
-    typer.echo(f"{name}: snapshot of {dataset.artifact.manifest.created}: {dataset.artifact.path}")
-    return dataset.snapshot
+    snapshot = catalog[name].snapshot
+    typer.echo(f"{name}: snapshot {snapshot.path}")
+    return snapshot
 
 
 class _NoReporter:

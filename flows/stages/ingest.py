@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from data_catalog.adapters import load_adapter
-from data_catalog.catalog import KIND, Catalog
 from data_catalog.errors import CatalogError
 from data_catalog.hash_cache import HashCache
 from data_catalog.ingest import ALL_IMAGES, Fingerprint, ImageUse, fingerprint, ingest
 from data_catalog.schema import TABLES
 from data_catalog.snapshot import ROW_GROUP, Snapshot
 from data_catalog.views import digest_rows
+from flows.catalog import KIND, StoreSnapshots
 from flows.stages.base import Made, Stage, StageContext
 from flows.stages.names import ingest_name
 from storage.artifacts import LocalStore
@@ -45,7 +45,7 @@ def stage(config: Config, dataset: str) -> Stage:
     )
     key = identity(made).key
     if store.peek(made.kind, key) is not None:  # it will not be made, and yet is the dataset's snapshot now
-        Catalog(store).remember(dataset, key)
+        StoreSnapshots(store).remember(dataset, key)
     return made
 
 
@@ -103,7 +103,7 @@ def make(context: StageContext) -> Made:
         progress=context.progress,
     )
     made = Identity(kind=KIND, version=VERSION, recipe=recipe, inputs={"root": found.digest})
-    Catalog(LocalStore(Path(options["store"]))).remember(recipe["dataset"], made.key)
+    StoreSnapshots(LocalStore(Path(options["store"]))).remember(recipe["dataset"], made.key)
     return Made(content_digest(context.work), {"counts": counts})
 
 

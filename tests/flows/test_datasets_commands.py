@@ -9,8 +9,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner
 
-from data_catalog.catalog import open_catalog
 from data_catalog.synthetic import Mot17Spec, write_mot17
+from flows.catalog import open_catalog
 from flows.cli.datasets import app
 from flows.config import load_config
 from flows.stages import ingest as ingest_stage
@@ -35,18 +35,22 @@ def ingest(root: Path, store: object) -> str:
     return call("ingest", "--adapter", "mot17", "--root", root, "--store", store)
 
 
+def folder_of(store: object) -> Path:
+    return open_catalog(str(store))["mot17"].snapshot.path
+
+
 def test_a_root_that_was_put_back_shows_its_own_snapshot(root: Path, tmp_path: Path) -> None:
     store, truth = tmp_path / "store", next(root.glob("train/*/gt/gt.txt"))
     before = truth.read_text()
     ingest(root, store)
-    first = open_catalog(store)["mot17"].artifact
+    first = folder_of(store)
     truth.write_text(before + "1,99,5,5,9,9,1,1,1\n")
     ingest(root, store)
-    second = open_catalog(store)["mot17"].artifact
+    second = folder_of(store)
     truth.write_text(before)
     assert "cached in" in ingest(root, store)
-    assert second.key != first.key == open_catalog(store)["mot17"].artifact.key
-    assert str(first.path) in call("stats", "--store", store, "--name", "mot17")
+    assert second != first == folder_of(store)
+    assert str(first) in call("stats", "--store", store, "--name", "mot17")
 
 
 def test_a_plan_that_finds_a_snapshot_makes_it_the_datasets_own(root: Path, tmp_path: Path) -> None:
@@ -58,12 +62,12 @@ def test_a_plan_that_finds_a_snapshot_makes_it_the_datasets_own(root: Path, tmp_
     )
     before = truth.read_text()
     ingest(root, store)
-    first = open_catalog(store)["mot17"].artifact.key
+    first = folder_of(store)
     truth.write_text(before + "1,99,5,5,9,9,1,1,1\n")
     ingest(root, store)
     truth.write_text(before)
     ingest_stage.stage(load_config(config), "mot17")
-    assert open_catalog(store)["mot17"].artifact.key == first
+    assert folder_of(store) == first
 
 
 def test_a_store_on_object_storage(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from data_catalog.adapters import load_adapter
-from data_catalog.catalog import KIND, Catalog, open_catalog
+from data_catalog.catalog import Catalog
 from data_catalog.errors import CatalogError
 from data_catalog.ingest import ingest_root
+from data_catalog.snapshot import Snapshot
+from data_catalog.synthetic import Mot17Spec, PrwSpec, write_mot17, write_prw
+from flows.catalog import KIND, StoreSnapshots, open_catalog
 from storage.artifacts import LocalStore
 from storage.manifest import Identity
 
@@ -24,10 +28,12 @@ def put(store: LocalStore, name: str, adapter: str, root: Path, number: int = 0)
 
 
 @pytest.fixture
-def catalog(prw_root: Path, mot_root: Path, tmp_path: Path) -> Catalog:
+def catalog(tmp_path: Path) -> Catalog:
     store = LocalStore(tmp_path / "store")
-    put(store, "scenes", "prw", prw_root)
-    put(store, "tracks", "mot17", mot_root)
+    write_prw(tmp_path / "prw", PrwSpec(6, 4, 96, 72, 5, 4, people=(2, 3)), seed=3)
+    write_mot17(tmp_path / "mot17", Mot17Spec(2, 3, width=96, height=72, people=(2, 3)), seed=3)
+    put(store, "scenes", "prw", tmp_path / "prw")
+    put(store, "tracks", "mot17", tmp_path / "mot17")
     return open_catalog(tmp_path / "store")
 
 
@@ -53,18 +59,17 @@ def test_several_as_one_table(catalog: Catalog) -> None:
     assert set(images.to_pandas()["dataset"]) == {"scenes", "tracks"}
 
 
-def test_the_last_ingest_decides_and_without_a_note_the_newest(
-    catalog: Catalog, prw_root: Path, tmp_path: Path
-) -> None:
-    first = catalog["scenes"].artifact.key
-    second = put(catalog.store, "scenes", "prw", prw_root, number=1)
+def test_the_last_ingest_decides_and_without_a_note_the_newest(catalog: Catalog, tmp_path: Path) -> None:
+    snapshots = StoreSnapshots(LocalStore(tmp_path / "store"))
+    first = snapshots.artifact("scenes").key
+    second = put(snapshots.store, "scenes", "prw", tmp_path / "prw", number=1)
     for key in (first, second, first):
-        catalog.remember("scenes", key)
-        assert open_catalog(tmp_path / "store")["scenes"].artifact.key == key
-    catalog.remember("scenes", "../../elsewhere")
-    assert catalog["scenes"].artifact.key in (first, second)
-    catalog.remember("scenes", catalog["tracks"].artifact.key)  # the snapshot of another name
-    assert catalog["scenes"].artifact.key in (first, second)
+        snapshots.remember("scenes", key)
+        assert open_catalog(tmp_path / "store")["scenes"].snapshot.path.name == key
+    snapshots.remember("scenes", "../../elsewhere")
+    assert snapshots.artifact("scenes").key in (first, second)
+    snapshots.remember("scenes", snapshots.artifact("tracks").key)  # the snapshot of another name
+    assert snapshots.artifact("scenes").key in (first, second)
 
 
 @pytest.mark.parametrize(
@@ -88,11 +93,7 @@ def test_what_is_not_there_is_named(catalog: Catalog, ask: object, message: str)
 
 
 def test_a_snapshot_with_other_columns_is_refused(catalog: Catalog) -> None:
-    import pyarrow.parquet as pq
-
     path = catalog["scenes"].snapshot.path / "images.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["source_unit"]), path)
-    from data_catalog.snapshot import Snapshot
-
     with pytest.raises(CatalogError, match="ingest it again"):
         Snapshot(path.parent)

@@ -1,0 +1,79 @@
+"""The catalog of a store: which of its snapshots is a dataset's own."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+from data_catalog.catalog import Catalog
+from data_catalog.errors import CatalogError
+from storage.artifacts import Artifact, LocalStore
+from storage.opening import open_store
+
+log = logging.getLogger(__name__)
+
+KIND = "ingest"
+"""The kind of artifact that a snapshot is."""
+
+
+def open_catalog(store: str | Path) -> Catalog:
+    """The datasets that were ingested into a store: a folder, or an object store's URL.
+
+    Raises StorageError when the URL has no driver.
+    """
+    return Catalog(StoreSnapshots(open_store(str(store))))
+
+
+class StoreSnapshots:
+    """Snapshots in a store: of each dataset, that of its last ingest."""
+
+    def __init__(self, store: LocalStore) -> None:
+        self.store = store
+
+    def names(self) -> list[str]:
+        return sorted({_name(artifact) for artifact in self._all()})
+
+    def folder(self, name: str) -> Path:
+        return self.artifact(name).path
+
+    def remember(self, name: str, key: str) -> None:
+        """Note which snapshot a dataset's last ingest made or found; kept on this machine."""
+        path = self._pointer(name)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(key)
+            temporary.replace(path)
+        except OSError as error:
+            log.info("the snapshot of %s is not remembered: %s", name, error)  # a read-only store
+
+    def artifact(self, name: str) -> Artifact:
+        """The snapshot that the last ingest made or found; CatalogError when the store holds none."""
+        try:
+            key = self._pointer(name).read_text()
+        except OSError:
+            key = ""
+        if key.isalnum():
+            found = self.store.find(KIND, key)
+            if found is not None and _name(found) == name:
+                return found
+        of_name = [artifact for artifact in self._all() if _name(artifact) == name]
+        for artifact in sorted(of_name, key=lambda each: each.manifest.created, reverse=True):
+            sound = self.store.find(KIND, artifact.key)
+            if sound is not None:
+                return sound
+        known = ", ".join(self.names()) or "none"
+        raise CatalogError(f"{self.store} holds no snapshot of {name!r}; it has: {known}")
+
+    def _all(self) -> list[Artifact]:
+        peeked = (self.store.peek(kind, key) for kind, key in self.store.keys(KIND))
+        return [artifact for artifact in peeked if artifact is not None]
+
+    def _pointer(self, name: str) -> Path:
+        return self.store.root / ".cache" / "snapshots" / quote(name, safe="")
+
+
+def _name(artifact: Artifact) -> str:
+    return str(artifact.manifest.identity.recipe.get("dataset"))
