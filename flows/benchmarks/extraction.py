@@ -34,14 +34,16 @@ class ExtractionBenchmark:
     shards: int = 1
     rounds: int = 5
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    model: DetectorModel = MODEL
+    images: tuple[int, int] = (1920, 1080)
+    """Width and height of the files: PRW's."""
 
 
 def measure_extraction(folder: Path, size: ExtractionBenchmark) -> Iterator[Measurement]:
     """ResNet-50 at 640x640, images of PRW's size; `folder` takes the images and one store at a time."""
-    scenes = draw_scenes(
-        folder / "images", size.shards * SHARD_ROWS // PEOPLE, width=1920, height=1080, people=PEOPLE
-    )
-    detector = build_detector(MODEL, DetectionLoss()).to(size.device).eval()
+    count, (width, height) = size.shards * SHARD_ROWS // PEOPLE, size.images
+    scenes = draw_scenes(folder / "images", count, width=width, height=height, people=PEOPLE)
+    detector = build_detector(size.model, DetectionLoss()).to(size.device).eval()
     for variant in size.variants:
         yield from _measure(folder / variant, detector, scenes, variant, size)
 

@@ -43,7 +43,6 @@ from storage.feature_store import FeatureReader, create_features, open_features
 SHOTS = 4
 BOXES = 8
 """Rows of every identity."""
-IMAGE_SIZE = 640
 RECOMPUTED_BOUND: dict[Variant, float] = {"j3": 4.0, "j4": 12.0}
 MODEL = DetectorModel(initial_weights=None, norm="batch")
 BRANCH = BranchModel(initial_weights="random")
@@ -57,6 +56,8 @@ class ReidBenchmark:
     batch: int = 128
     rounds: int = 5
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    model: DetectorModel = MODEL
+    """Its blocks are the branch's; its input is what images are drawn at."""
 
 
 def measure_reid(folder: Path, size: ReidBenchmark) -> Iterator[Measurement]:
@@ -121,8 +122,9 @@ def _settings(folder: Path, size: ReidBenchmark) -> Iterator[Measurement]:
 def _recomputed(folder: Path, size: ReidBenchmark, variant: Variant) -> Iterator[Measurement]:
     """A cached step against one whose features are pooled anew: as many boxes of as many images, fp32."""
     recipe = FeaturesRecipe(roi=RoiRecipe(variant=variant))
-    scenes = draw_scenes(folder / "images", size.batch, width=IMAGE_SIZE, height=IMAGE_SIZE, people=1)
-    detector = build_detector(MODEL, DetectionLoss()).to(size.device).eval()
+    width, height = size.model.image_width, size.model.image_height
+    scenes = draw_scenes(folder / "images", size.batch, width=width, height=height, people=1)
+    detector = build_detector(size.model, DetectionLoss()).to(size.device).eval()
     plan = feature_rows(recipe, scenes, detector)
     with ExitStack() as opened:
         reader = opened.enter_context(_store(folder, size, variant))
@@ -134,7 +136,7 @@ def _recomputed(folder: Path, size: ReidBenchmark, variant: Variant) -> Iterator
             cached()
 
         seconds = medians_in_turn({"cached": cached, "anew": pooled_anew}, min(3, size.rounds))
-    group = f"{variant} step of {size.batch}, {IMAGE_SIZE}x{IMAGE_SIZE} images"
+    group = f"{variant} step of {size.batch}, {width}x{height} images"
     rounds = min(3, size.rounds)
     yield Measurement(group, "features recomputed", seconds["anew"], rounds, 1.0, "x recomputed")
     faster = seconds["anew"] / seconds["cached"]
@@ -168,7 +170,7 @@ class _Steps:
         budget = 2**40 if memory else 0
         batches = open_batches(reader, size.batch, size.device, memory_budget=budget)
         self.waited: list[float] = []
-        branch = build_branch(variant, MODEL, BRANCH)
+        branch = build_branch(variant, size.model, BRANCH)
         self._training = ReidTraining(
             recipe, branch, self._timed(batches), sampler, labels, np.empty(0, np.int64), size.device
         )
@@ -199,7 +201,7 @@ class _Steps:
 
 def _plain_loop(size: ReidBenchmark, reader: RowReader) -> Callable[[], None]:
     """What one writes first: rows in memory, fp32, Adam as it comes."""
-    branch: nn.Module = build_branch("j3", MODEL, BRANCH).to(size.device).train()
+    branch: nn.Module = build_branch("j3", size.model, BRANCH).to(size.device).train()
     optimiser = torch.optim.Adam(branch.parameters(), lr=1e-4)
     rows = torch.from_numpy(reader.rows(np.arange(reader.shape[0]))).to(size.device)
     labels = torch.arange(size.batch, device=size.device) // SHOTS
@@ -224,7 +226,7 @@ def _wait_for(device: torch.device) -> None:
 def _store(folder: Path, size: ReidBenchmark, variant: Variant) -> FeatureReader:
     """A store of random features of a variant's shape, written once, opened from the disk."""
     path = folder / f"features-{variant}"
-    shape = row_shape(RoiRecipe(variant=variant), MODEL)
+    shape = row_shape(RoiRecipe(variant=variant), size.model)
     if not path.exists():
         generator = np.random.default_rng(0)
         with create_features(path, size.rows, shape) as writer:

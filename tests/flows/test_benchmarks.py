@@ -1,0 +1,36 @@
+"""The benchmarks at their smallest: every figure is there, and those that must be are above nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.benchmarks.extraction import ExtractionBenchmark, measure_extraction
+from flows.benchmarks.reid import ReidBenchmark, measure_reid
+from personsearch_core.recipes import DetectorModel
+
+SMALL = DetectorModel(
+    backbone="resnet18",
+    fpn_channels=16,
+    image_width=96,
+    image_height=224,
+    norm="batch",
+    initial_weights=None,
+)
+
+
+@pytest.mark.slow
+def test_reid(tmp_path: Path) -> None:
+    size = ReidBenchmark(rows=256, batch=8, rounds=1, model=SMALL)
+    found = {(one.group, one.name): one for one in measure_reid(tmp_path, size)}
+    assert {bound.bound for bound in found.values()} == {"", "<= 1.1", "<= 2", ">= 1.5", ">= 4", ">= 12"}
+    assert all(one.seconds > 0 and one.value >= 0 for one in found.values())
+    assert found["j3 step of 8, 96x224 images", "from the store"].value > 1, "recomputing costs more"
+
+
+def test_extraction(tmp_path: Path) -> None:
+    size = ExtractionBenchmark(variants=("j4",), rounds=1, model=SMALL, images=(96, 224))
+    found = list(measure_extraction(tmp_path, size))
+    assert [one.value > 0 for one in found] == [True] * 3
+    assert [one.bound for one in found] == ["", "", "<= 1.1"]
