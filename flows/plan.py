@@ -168,18 +168,18 @@ def _provenance_note(artifact: Artifact) -> str:
     manifest = artifact.manifest
     note = f"made {manifest.created}"
     if manifest.made_by.get("source") not in (None, source_digest()):
-        note += "; made by other code"
+        note += " by another version of the code"
     return note
 
 
 def _why_new(identity: Identity, store: LocalStore) -> str:
-    """What tells this stage from the most recent artifact of its kind."""
+    """What tells this stage from the most similar artifact of its kind; of several, from the newest."""
     newest_first = sorted(list_entries(store, identity.kind), key=lambda entry: entry.created, reverse=True)
     whole = (found for entry in newest_first if (found := store.peek(entry.kind, entry.key)) is not None)
-    latest = next(whole, None)
-    if latest is None:
+    each = [list(_differences(artifact.manifest.identity, identity)) for artifact in whole]
+    if not each:
         return "never made in this store"
-    differences = list(_differences(latest.manifest.identity, identity))
+    differences = min(each, key=len)
     shown = "; ".join(differences[:3]) + ("; ..." if len(differences) > 3 else "")
     return f"new: {shown}" if shown else "its artifact is gone"
 

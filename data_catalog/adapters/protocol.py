@@ -83,7 +83,7 @@ def load_adapter(name: str) -> Adapter:
     """The adapter of that name.
 
     Raises:
-        CatalogError: when none is installed under that name, two are, or it is not an adapter.
+        CatalogError: when none is installed under that name, two are, it cannot be loaded, or is no adapter.
     """
     points: set[EntryPoint] = set(entry_points(group=ENTRY_POINTS, name=name))
     if not points:
@@ -91,7 +91,13 @@ def load_adapter(name: str) -> Adapter:
     if len({point.value for point in points}) > 1:
         owners = ", ".join(sorted(point.value for point in points))
         raise CatalogError(f"adapter {name!r} is offered more than once: {owners}; uninstall all but one")
-    loaded = points.pop().load()
+    point = points.pop()
+    try:
+        loaded = point.load()
+    except Exception as error:  # whatever a package of somebody else does when it is imported
+        raise CatalogError(
+            f"adapter {name!r} ({point.value}) cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
     adapter = loaded() if isinstance(loaded, type) else loaded
     if not isinstance(adapter, Adapter):
         raise CatalogError(f"{loaded!r} is no adapter: it needs name, version, options, discover and read")

@@ -12,6 +12,7 @@ import typer
 
 from data_catalog.adapters import load_adapter
 from data_catalog.duplicates import duplicate_images, near_duplicate_images
+from data_catalog.errors import CatalogError
 from data_catalog.findings import Finding, present
 from data_catalog.ingest import ImageUse, counts_found, ingest_root
 from data_catalog.snapshot import Snapshot, table_path
@@ -51,17 +52,27 @@ def check(
         raise ConfigError(f"--adapter is given {len(adapter)} times for {len(roots)} roots: each or none")
     with tempfile.TemporaryDirectory(prefix="personsearch-check-") as folder:
         datasets: list[_Dataset] = []
+        unread: list[Path] = []
         for number, root in enumerate(roots):
             work = Path(folder) / str(number)
             work.mkdir()
             named = adapter[number] if adapter else None
-            datasets.append(_read(root, named, options, use, work, [each.name for each in datasets]))
+            try:
+                datasets.append(_read(root, named, options, use, work, [each.name for each in datasets]))
+            except CatalogError as error:
+                if len(roots) == 1:
+                    raise
+                typer.echo(f"{root}: cannot be read: {error}")
+                unread.append(root)
+                continue
             _print_findings(check_snapshot(datasets[-1].snapshot))
         if len(datasets) > 1:
             typer.echo("all together:")
             _print_findings(present(duplicate_images({each.name: _images(each) for each in datasets})))
         if near and use.read:
             _print_findings(present(_near_duplicates(datasets)))
+    if unread:
+        raise ConfigError(f"{len(unread)} of {len(roots)} cannot be read: {', '.join(map(str, unread))}")
 
 
 def _read(

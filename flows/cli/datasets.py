@@ -12,6 +12,7 @@ import typer
 from data_catalog.adapters import adapter_names, load_adapter
 from data_catalog.catalog import Catalog
 from data_catalog.counts import nested
+from data_catalog.errors import CatalogError
 from data_catalog.ingest import counts_found, refuse_invalid
 from data_catalog.snapshot import Snapshot
 from flows.catalog import StoreSnapshots, open_catalog
@@ -35,7 +36,11 @@ Options = list[str]
 def list_adapters() -> None:
     """The formats that can be read, with their options."""
     for name in adapter_names():
-        adapter = load_adapter(name)
+        try:
+            adapter = load_adapter(name)
+        except CatalogError as error:
+            typer.echo(f"{name:18} {error}")
+            continue
         summary = (type(adapter).__doc__ or "").strip().splitlines()
         typer.echo(f"{name:18} {summary[0] if summary else ''}")
         for option, meaning in adapter.options.items():
@@ -119,6 +124,22 @@ def stats(
     if html is not None:
         html.write_text(statistics_page(found), encoding="utf-8")
         typer.echo(f"written: {html}")
+
+
+@app.command()
+def rejects(
+    store: str = typer.Option(..., help="The store that holds the snapshot: a folder or a URL."),
+    name: str = typer.Option(..., help="The dataset's name in the catalog."),
+    out: Path | None = typer.Option(None, help="A CSV file to write; by default the rows are printed."),
+) -> None:
+    """Every row of the sources that was not taken: its file, its row, and why. As CSV."""
+    found = open_catalog(store)[name].table("rejects")
+    text = found.to_pandas().to_csv(index=False)
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        out.write_text(text, encoding="utf-8")
+        typer.echo(f"written: {out}: {len(found):,} rows")
 
 
 @app.command()

@@ -24,7 +24,9 @@ TRACKS = Mot17Spec(sequences=2, frames=10)
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Option(help="Where the drawn scenes and the store go.")] = Path("var/demo"),
+    folder: Annotated[
+        Path, typer.Option(help="Where scenes and store go; other commands find it by $PERSONSEARCH_DEMO.")
+    ] = Path("var/demo"),
     overrides: Overrides = None,
     start_from: From = None,
     force: Force = None,
@@ -47,6 +49,21 @@ def demo(
         write_json(json, outcome)
     print_run(outcome)
     outcome.raise_error()
+    typer.echo(f"to go on with it:\n{_how_to_go_on(folder)}")
+
+
+def _how_to_go_on(folder: Path) -> str:
+    """Commands to copy: a plan, and a search for the first query of the drawn test set."""
+    config, scenes = demo_config(), folder / "data" / "prw"
+    _, x, y, width, height, frame = (scenes / "query_info.txt").read_text().split(maxsplit=6)[:6]
+    left, top = float(x), float(y)
+    box = f"{left:.0f},{top:.0f},{left + float(width):.0f},{top + float(height):.0f}"
+    frames = scenes / "frames"
+    return (
+        f"  export PERSONSEARCH_DEMO={folder}\n"
+        f"  personsearch plan {config} --set reid.lr=3e-4\n"
+        f"  personsearch search {config} {frames} --query {frames / frame}.jpg --box {box}"
+    )
 
 
 def draw_once(data: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+from importlib.metadata import version
 from typing import Any
 
 import typer
@@ -55,8 +56,19 @@ class _LazyGroup(typer.core.TyperGroup):
 app = typer.Typer(cls=_LazyGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("personsearch"))
+        raise typer.Exit()
+
+
 @app.callback()
-def personsearch(verbose: bool = typer.Option(False, "--verbose", "-v", help="Log more.")) -> None:
+def personsearch(
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log more."),
+    _: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Say which version this is."
+    ),
+) -> None:
     """Person search: datasets into one catalog, a detector, cached features, a re-ID branch, the search."""
     level = logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)

@@ -54,7 +54,8 @@ def search(
     device_name(device)
     scenes = list(_images(gallery))
     net = _load(model, overrides or (), store, device)
-    matches = find_person(net, query, _parse_box(box), scenes, score_threshold)[:top]
+    with whole_lines().status(f"searching {len(scenes)} images"):
+        matches = find_person(net, query, _parse_box(box), scenes, score_threshold)[:top]
     if json is not None:
         json.write_text(json_format.dumps(matches, indent=1) + "\n")
     table = Table("rank", "similarity", "score", "box", "image", box=None, pad_edge=False)

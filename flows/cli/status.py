@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,16 +29,16 @@ def status(
     ] = None,
     store: Annotated[
         str | None,
-        typer.Option("--store", envvar="PERSONSEARCH_STORE", help="Folder or URL of the store."),
+        typer.Option("--store", help="Folder or URL of the store; else CONFIG's, else $PERSONSEARCH_STORE."),
     ] = None,
     runs: Annotated[int, typer.Option(min=0, help="How many of the last runs are shown.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """What exists, what runs now, what waits unfinished, and how the last runs ended."""
     if store is None:
-        if config is None:
-            raise ConfigError("say which store: a CONFIG or --store")
-        store = load_config(config).store
+        store = os.environ.get("PERSONSEARCH_STORE") if config is None else load_config(config).store
+    if store is None:
+        raise ConfigError("say which store: a CONFIG, --store or $PERSONSEARCH_STORE")
     found = describe(open_store(store), runs)
     if as_json:
         typer.echo(json.dumps(found, indent=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from flows.cli.tables import in_units, whole_lines
 from flows.config import load_config
 from flows.errors import ConfigError
 from flows.plan import make_plan
-from flows.reach import in_use, reached_by
+from flows.reach import Reach, in_use, reached_by
 from flows.stages.building import build_stages
 from storage.artifacts import LocalStore
 from storage.errors import StorageError
@@ -115,7 +116,12 @@ def verify(store: Store, names: Names = None) -> None:
 @app.command()
 def invalidate(
     name: Annotated[str, typer.Argument(metavar="ARTIFACT|STAGE", help="Or a stage's name, with --config.")],
-    store: Annotated[str | None, typer.Option("--store", envvar="PERSONSEARCH_STORE")] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store", help="Folder or URL of the store; else --config's, else $PERSONSEARCH_STORE."
+        ),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="Find the artifact of a stage of this config.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
 ) -> None:
@@ -127,10 +133,11 @@ def invalidate(
         settings = load_config(config, store=store)
         opened = open_store(settings.store)
         name = _artifact_of_stage(opened, config, name, store)
-    elif store is not None:
-        opened = _open(store)
     else:
-        raise ConfigError("say which store: --store or --config")
+        store = store or os.environ.get("PERSONSEARCH_STORE")
+        if store is None:
+            raise ConfigError("say which store: --store, --config or $PERSONSEARCH_STORE")
+        opened = _open(store)
     entries = list_entries(opened)
     entry = resolve_name(entries, name)
     followers = sorted(with_followers(entries, [entry.name]) - {entry.name})
@@ -143,7 +150,11 @@ def invalidate(
 
 
 @app.command()
-def tag(name: Name, tag: Annotated[str, typer.Argument(metavar="TAG")], store: Store) -> None:
+def tag(
+    name: Name,
+    tag: Annotated[str, typer.Argument(metavar="TAG", help="The name to give: release-7.")],
+    store: Store,
+) -> None:
     """Give an artifact a name; `gc` then keeps it and everything that it was made from."""
     opened = _open(store)
     entry = resolve_name(list_entries(opened), name)
@@ -152,7 +163,9 @@ def tag(name: Name, tag: Annotated[str, typer.Argument(metavar="TAG")], store: S
 
 
 @app.command()
-def untag(tag: Annotated[str, typer.Argument(metavar="TAG")], store: Store) -> None:
+def untag(
+    tag: Annotated[str, typer.Argument(metavar="TAG", help="The name to forget.")], store: Store
+) -> None:
     """Forget a tag; its artifact stays until the next `gc`."""
     remove_tag(_open(store), tag)
 
@@ -180,7 +193,17 @@ def gc(
     """
     opened = _open(store)
     hours = min_age if min_age is not None else YOUNG_HOURS if is_remote(store) else 0.0
-    reach = reached_by(keep or (), opened)
+    reach = Reach()
+    for config in keep or ():
+        of_config = reached_by([config], opened)
+        made = sum(opened.peek(*name.split("/")) is not None for name in of_config.names)
+        typer.echo(f"{config} keeps {made} artifacts")
+        if not made and not everything:
+            raise ConfigError(
+                f"{config} keeps nothing of {store}: is it another config or another store? If not, say --all"
+            )
+        reach.names |= of_config.names
+        reach.unmade += of_config.unmade
     if not reach.names and not tags(opened) and not everything:
         raise ConfigError("nothing would be kept: give --keep CONFIG, tag an artifact, or say --all")
     if reach.unmade:

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from flows.cli.tables import whole_lines
 from flows.config import load_config
-from flows.errors import Interrupted, StageError
+from flows.errors import ConfigError, Interrupted, StageError
 from flows.report.sweep_page import render_sweep
 from flows.sweeps.grid import grid, parse_axis
 from flows.sweeps.objectives import objective_axis, shared_overrides
@@ -55,6 +55,8 @@ def sweep(
     console = whole_lines()
     base = load_config(config, store=store)
     axes = [parse_axis(text) for text in settings or []]
+    if not axes and not objectives:
+        raise ConfigError("there is nothing to vary: give --set NAME=VALUE,VALUE or --objectives")
     if objectives:
         axes.insert(0, objective_axis(base))
     members = grid(axes, shared_overrides(base) if objectives else ())

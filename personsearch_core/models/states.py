@@ -9,7 +9,7 @@ from urllib.error import URLError
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights, ResNet34_Weights, ResNet50_Weights, WeightsEnum
 
@@ -31,7 +31,8 @@ COCO_PERSON = 1
 def save_weights(path: Path, state: State, metadata: Mapping[str, str] | None = None) -> None:
     """Write a state dict as safetensors, on the CPU and contiguous."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(plain, path, metadata=dict(metadata or {}))
+    # `save_file` writes for the user alone; this file is as readable as all others.
+    path.write_bytes(save(plain, metadata=dict(metadata or {})))
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +18,7 @@ from personsearch_core.errors import PersonSearchError
 from personsearch_core.identities import IntArray, ReidLabels, hold_out_identities
 from personsearch_core.losses.build import WeightedSum, build_objective
 from personsearch_core.losses.objective import Batch
+from personsearch_core.models.states import save_weights
 from personsearch_core.recipes import ReidRecipe
 from personsearch_core.sampling import PKSampler
 from personsearch_core.schedules import rate_factor
@@ -334,8 +334,7 @@ class ReidTraining:
 
 
 def _write_results(recipe: ReidRecipe, branch: nn.Module, result: ReidResult, work_dir: Path) -> None:
-    weights = {name: value.detach().cpu().contiguous() for name, value in branch.state_dict().items()}
-    save_file(weights, work_dir / "branch.safetensors")
+    save_weights(work_dir / "branch.safetensors", branch.state_dict())
     description = {
         "recipe": recipe.model_dump(mode="json"),
         "steps": result.steps,

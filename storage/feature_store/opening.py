@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import fsspec
@@ -79,8 +80,14 @@ def open_features(
     if tier == "memory" or (tier == "auto" and n_bytes <= memory_budget):
         why = f"{n_bytes} bytes " + ("as asked" if tier == "memory" else f"fit the budget of {memory_budget}")
         reader = _load(reader, read_index)
-    log.info("%s is read by tier %s (%s)", path_or_url, reader.tier, why)
+    _say(str(path_or_url), reader.tier, why)
     return reader
+
+
+@cache
+def _say(location: str, tier: str, why: str) -> None:
+    """Once in a process: work by blocks opens a store many times."""
+    log.info("%s is read by tier %s (%s)", location, tier, why)
 
 
 def _direct_reader(
