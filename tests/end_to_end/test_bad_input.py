@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from scipy.io import loadmat
 
+from flows.prefect_api import free_port
 from tests.end_to_end.commands import Outcome, personsearch
 from tests.end_to_end.conftest import TinyRun
 from tests.end_to_end.tiny import write_tiny_config
@@ -87,6 +89,13 @@ def test_a_test_image_among_the_training_images(tmp_path: Path, tiny_data: Path)
 @pytest.mark.usefixtures("prefect_api")
 def test_wrong_requests(tiny_config: Path, arguments: list[str], words: tuple[str, ...]) -> None:
     assert_refused(personsearch("run", tiny_config, *arguments), *words)
+
+
+def test_an_api_that_does_not_answer(tiny_config: Path) -> None:
+    # In a process of its own: Prefect keeps the address that it finds when it is first imported.
+    url = f"http://127.0.0.1:{free_port()}/api"
+    outcome = personsearch("run", tiny_config, environment={**os.environ, "PREFECT_API_URL": url})
+    assert_refused(outcome, f"the Prefect API at {url} does not answer")
 
 
 def test_a_config_that_is_not_there(tmp_path: Path) -> None:

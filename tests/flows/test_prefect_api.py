@@ -15,7 +15,7 @@ import pytest
 
 from flows import prefect_api
 from flows.errors import explain
-from flows.prefect_api import api, free_port
+from flows.prefect_api import free_port
 
 
 class Healthy(BaseHTTPRequestHandler):
@@ -26,16 +26,6 @@ class Healthy(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Nobody reads it."""
-
-
-def test_a_configured_api_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    url = f"http://127.0.0.1:{free_port()}/api"
-    monkeypatch.setenv("PREFECT_API_URL", url)
-    with pytest.raises(ConnectionError) as caught, api():
-        pytest.fail("there is no API")
-    told = explain(caught.value)
-    assert told is not None
-    assert f"the Prefect API at {url} does not answer" in told
 
 
 def test_an_api_that_ends_at_its_start_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
