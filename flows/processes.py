@@ -27,6 +27,10 @@ log = logging.getLogger(__name__)
 Progress = Callable[..., None]
 """progress(done, total, **metrics)"""
 
+KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
+"""For glibc: what a layer frees, the next one gets. By default every large map goes back to the kernel and
+comes anew as zeroed pages: half of a CPU's time at 640x640 (docs/benchmarks.md)."""
+
 STOP_GRACE_SECONDS = 60.0
 """How long a child may take to write a checkpoint after SIGTERM."""
 
@@ -63,6 +67,7 @@ def run_in_process(
             stdout=log_file,
             stderr=log_file,
             pass_fds=(writing,),
+            env={**KEEP_FREED_MEMORY, **os.environ},
             start_new_session=True,
         )
     os.close(writing)
