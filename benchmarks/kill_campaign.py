@@ -105,25 +105,30 @@ class Lives:
 
 
 def run_campaign(
-    folder: Path, *, kills: int, seed: int, longest: float | None = None, alone: Path | None = None
+    folder: Path,
+    *,
+    kills: int,
+    seed: int,
+    longest: float | None = None,
+    alone: tuple[Path, Digests] | None = None,
 ) -> Campaign:
     """`kills` kills in runs of the tiny pipeline under `folder`, each within `longest` seconds of the last.
 
-    `alone` is the folder of a run that was left alone, its data and its store. Without it there is such a run
-    first, a third of whose time is `longest` by default: enough for a life to get somewhere, so that every
+    `alone` is the folder of the data of a run that was left alone, and its digests. Without it there is such
+    a run first, a third of whose time is `longest` by default: enough for a life to get somewhere, so that every
     stage is hit.
     Expects PREFECT_API_URL in the environment, so that a life does not begin with the start of an API.
     """
     rng = np.random.default_rng(seed)
     campaign = Campaign()
-    data = alone or folder
+    data = alone[0] if alone is not None else folder
     if alone is None:
         draw_tiny_data(data)
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         run = tiny_settings(".", "store")["run"] | {"dask": cluster.scheduler_address}
         config = write_tiny_config(folder, data, run=run)
         if alone is not None:
-            expected = digests(LocalStore(alone / "store"))
+            expected = alone[1]
         else:
             started = time.monotonic()
             expected = undisturbed(config, folder / "alone")

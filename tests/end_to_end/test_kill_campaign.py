@@ -6,13 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.kill_campaign import run_campaign
+from benchmarks.kill_campaign import digests, run_campaign
+from storage.artifacts import LocalStore
 from tests.end_to_end.conftest import TinyRun
 
 pytestmark = pytest.mark.slow
 
 
 def test_killed_four_times_it_ends_as_if_nothing_had_been(tiny_run: TinyRun, tmp_path: Path) -> None:
-    campaign = run_campaign(tmp_path, kills=4, seed=3, longest=6.0, alone=tiny_run.folder)
+    made = [Path(stage["path"]) for stage in tiny_run.outcome.data["stages"]]
+    everything = digests(LocalStore(tiny_run.store))  # where other tests may have put more
+    expected = {name: everything[name] for name in (f"{path.parent.name}/{path.name}" for path in made)}
+    alone = (tiny_run.folder, expected)
+    campaign = run_campaign(tmp_path, kills=4, seed=3, longest=6.0, alone=alone)
     assert campaign.wrong == []
     assert campaign.total == 4 and campaign.runs >= 1
