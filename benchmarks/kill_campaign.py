@@ -115,8 +115,8 @@ def run_campaign(
     """`kills` kills in runs of the tiny pipeline under `folder`, each within `longest` seconds of the last.
 
     `alone` is the folder of the data of a run that was left alone, and its digests. Without it there is such
-    a run first, a third of whose time is `longest` by default: enough for a life to get somewhere, so that every
-    stage is hit.
+    a run first, a third of whose time is `longest` by default: enough for a life to get somewhere, so that
+    every stage is hit.
     Expects PREFECT_API_URL in the environment, so that a life does not begin with the start of an API.
     """
     rng = np.random.default_rng(seed)
