@@ -39,13 +39,15 @@ class FinishedModel:
         return net.to(torch_device(device))
 
     def provenance(self) -> dict[str, Any]:
-        """Key, content digest and date of the detector and the branch."""
+        """Of the detector and the branch: key, content digest, date, the recipe of its training, its inputs."""
         made = {"detector": self.detector.manifest, "reid": self.reid.manifest}
         return {
             name: {
                 "key": manifest.key,
                 "content_digest": manifest.content_digest,
                 "created": manifest.created,
+                "recipe": manifest.identity.recipe,
+                "inputs": manifest.identity.inputs,
             }
             for name, manifest in made.items()
         }

@@ -64,11 +64,13 @@ def test_again_nothing_is_made_and_neither_torch_nor_prefect_is_loaded(tiny_run:
 
 
 def test_a_plan_says_why(tiny_run: TinyRun, tmp_path: Path) -> None:
-    outcome = personsearch("plan", tiny_run.config, "--set", "reid.lr=0.01", json_to=tmp_path / "plan.json")
+    # Other tests leave re-ID artifacts of other rates in this store; none changes the embedding's size.
+    change = "reid.branch.embedding_dim=12"
+    outcome = personsearch("plan", tiny_run.config, "--set", change, json_to=tmp_path / "plan.json")
     assert outcome.status == 0, outcome.stderr
     assert outcome.states["features"] == outcome.states["detections"] == "cached"
     reasons = {stage["stage"]: stage["reason"] for stage in outcome.data["stages"]}
-    assert reasons["reid"] == "new: reid.lr 0.001 -> 0.01"
+    assert reasons["reid"] == "new: reid.branch.embedding_dim 16 -> 12"
     assert reasons["gallery"] == "reid is to be made first"
 
 
