@@ -39,7 +39,7 @@ class FinishedModel:
         return net.to(torch_device(device))
 
     def provenance(self) -> dict[str, Any]:
-        """Of the detector and the branch: key, content digest, date, the recipe of its training, its inputs."""
+        """Of the detector and the branch: key, content digest, date, the recipe of training, its inputs."""
         made = {"detector": self.detector.manifest, "reid": self.reid.manifest}
         return {
             name: {
