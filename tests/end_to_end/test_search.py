@@ -44,7 +44,7 @@ def test_search_finds_the_query_itself_first(tiny_run: TinyRun, tmp_path: Path) 
 def test_an_exported_model_says_how_it_was_trained(exported: Path) -> None:
     provenance = json.loads((exported / "model.json").read_text())["provenance"]
     assert provenance["detector"]["recipe"]["detector"]["training"]["steps"] == 12
-    assert provenance["reid"]["recipe"]["phases"][0]["epochs"] == 2
+    assert provenance["reid"]["recipe"]["reid"]["phases"][0]["epochs"] == 2
 
 
 def test_an_exported_model_gives_the_same_matches(tiny_run: TinyRun, exported: Path, tmp_path: Path) -> None:
