@@ -223,7 +223,7 @@ def _make(store: LocalStore, identity: Identity, options: Any, *, strict: bool) 
         if work.made is not None:
             return work.made
         context = StageContext(identity.recipe, work.path, {}, {}, options, _NoReporter())
-        made = ingest_stage.make(context)
+        made = ingest_stage.read_root(context)
         if strict:
             refuse_invalid(Snapshot(work.path))
         return work.commit(made.content_digest, metrics=made.metrics, made_by=made_by(None))

@@ -16,6 +16,7 @@ from data_catalog.schema import TABLES
 from data_catalog.snapshot import ROW_GROUP, Snapshot
 from data_catalog.views import digest_rows
 from flows.catalog import KIND, StoreSnapshots
+from flows.errors import StageError
 from flows.stages.base import Made, Stage, StageContext
 from flows.stages.names import ingest_name
 from storage.artifacts import LocalStore
@@ -75,7 +76,7 @@ def root_stage(
         recipe=recipe,
         maker="flows.stages.ingest:make",
         fixed_inputs={"root": found.digest},
-        options=how,
+        options={**how, "fingerprint": found.digest},
     )
 
 
@@ -87,9 +88,26 @@ def identity(stage: Stage) -> Identity:
 
 
 def make(context: StageContext) -> Made:
-    """Read the root into the work area; a table that an earlier try left is written again."""
+    """Read the root into the work area, and make its snapshot the dataset's own.
+
+    Raises what `read_root` raises.
+    """
+    made = read_root(context)
+    store = LocalStore(Path(context.options["store"]))
+    StoreSnapshots(store).remember(context.recipe["dataset"], planned_identity(context).key)
+    return made
+
+
+def read_root(context: StageContext) -> Made:
+    """Read the root into the work area; a table that an earlier try left is written again.
+
+    Raises:
+        StageError: when the root is no longer what the stage was planned for, or changes while it is read.
+        CatalogError: when it cannot be read.
+    """
     recipe, options = context.recipe, context.options
     found = _fingerprint(recipe, options)
+    _refuse_changed(found, options, "since the ingest was planned")
     counts = ingest(
         Path(options["root"]),
         load_adapter(recipe["adapter"]),
@@ -102,9 +120,24 @@ def make(context: StageContext) -> Made:
         previous=_previous(Path(options["store"]), recipe),
         progress=context.progress,
     )
-    made = Identity(kind=KIND, version=VERSION, recipe=recipe, inputs={"root": found.digest})
-    StoreSnapshots(LocalStore(Path(options["store"]))).remember(recipe["dataset"], made.key)
-    return Made(content_digest(context.work), {"counts": counts})
+    digest = content_digest(context.work)
+    _refuse_changed(_fingerprint(recipe, options), options, "while they were read")
+    return Made(digest, {"counts": counts})
+
+
+def planned_identity(context: StageContext) -> Identity:
+    """The identity of the artifact that a context of this file's stages makes."""
+    inputs = {"root": context.options["fingerprint"]}
+    return Identity(kind=KIND, version=VERSION, recipe=context.recipe, inputs=inputs)
+
+
+def _refuse_changed(found: Fingerprint, options: Mapping[str, Any], when: str) -> None:
+    """The snapshot's key says what files it was made of; of other files it would be filed wrongly."""
+    if found.digest != options["fingerprint"]:
+        raise StageError(
+            f"{options['root']}: files of the dataset changed {when}: wait until nothing writes there, "
+            "then run the same command again"
+        )
 
 
 def content_digest(snapshot: Path) -> str:
