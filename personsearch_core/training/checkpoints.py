@@ -2,7 +2,8 @@
 
 Every checkpoint is two files, `step-<n>.pt` and `step-<n>.pt.sha256`. Both are written under temporary
 names and flushed to disk; the digest is renamed first and the data last, so that a visible `.pt` is a whole
-one. What is damaged afterwards is noticed by its digest, and the checkpoint before it is used.
+one. What is damaged afterwards is noticed by its digest, and the checkpoint before it is used. What a run did
+not resume from is set aside, so that only its own checkpoints count among the newest.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import torch
 logger = logging.getLogger(__name__)
 
 KEPT = 2
+ASIDE = ".aside"
+"""Ending of a checkpoint that no run resumes from any more."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Checkpoint:
 def save_checkpoint(directory: Path, step: int, state: Mapping[str, Any], keep: int = KEPT) -> Path:
     """Write the state after `step` steps, drop all but the newest `keep` checkpoints, and return the file."""
     directory.mkdir(parents=True, exist_ok=True)
-    final = directory / f"step-{step:09d}.pt"
+    final = directory / _name(step)
     temporary = directory / f".{final.name}.part"
     with temporary.open("wb") as file:
         torch.save({"step": step, "state": dict(state)}, file)
@@ -51,8 +54,8 @@ def save_checkpoint(directory: Path, step: int, state: Mapping[str, Any], keep: 
 def load_newest(directory: Path) -> Checkpoint | None:
     """The newest intact checkpoint (tensors on the CPU), or None where there is none.
 
-    A damaged one is named in a logged warning and left where it is; the one before it is tried. Nothing is
-    unpickled but tensors and plain containers.
+    A damaged one is named in a logged warning and left where it is (see `set_aside`); the one before it is
+    tried. Nothing is unpickled but tensors and plain containers.
     """
     for file in _checkpoint_files(directory):
         damage = _damage(file)
@@ -64,10 +67,27 @@ def load_newest(directory: Path) -> Checkpoint | None:
     return None
 
 
+def set_aside(directory: Path, step: int) -> None:
+    """Rename all checkpoints of more than `step` steps, so that a run that goes on from there keeps its own.
+
+    Otherwise they would be the newest, and those that the run makes would be dropped at once.
+    """
+    for file in _checkpoint_files(directory):
+        if file.name > _name(step):
+            aside = file.with_name(file.name + ASIDE)
+            file.replace(aside)
+            _digest_file(file).unlink(missing_ok=True)
+            logger.warning("the run went on after step %d: checkpoint %s is now %s", step, file, aside.name)
+
+
 def remove_checkpoints(directory: Path) -> None:
     """Delete the directory of checkpoints, once what they led to is safe on disk."""
     if directory.is_dir():
         shutil.rmtree(directory)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:09d}.pt"
 
 
 def _checkpoint_files(directory: Path) -> list[Path]:
@@ -83,7 +103,8 @@ def _damage(checkpoint: Path) -> str | None:
     digest_file = _digest_file(checkpoint)
     if not digest_file.is_file():
         return f"its digest {digest_file.name} is missing"
-    if digest_file.read_text().strip() != _sha256(checkpoint):
+    # As bytes: a damaged digest need not be text.
+    if digest_file.read_bytes().strip() != _sha256(checkpoint).encode():
         return f"its bytes differ from the digest in {digest_file.name}"
     return None
 

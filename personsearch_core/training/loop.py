@@ -21,7 +21,12 @@ import torch
 from torch import Tensor
 
 from personsearch_core.errors import PersonSearchError
-from personsearch_core.training.checkpoints import load_newest, remove_checkpoints, save_checkpoint
+from personsearch_core.training.checkpoints import (
+    load_newest,
+    remove_checkpoints,
+    save_checkpoint,
+    set_aside,
+)
 from personsearch_core.training.metrics_log import FILE_NAME, MetricLog
 
 logger = logging.getLogger(__name__)
@@ -141,6 +146,8 @@ def run_loop(
             nonlocal kept
             rows.flush()
             if settings.is_main and kept != done:
+                # Not sooner: by now every process of the training has read what it resumes from.
+                set_aside(checkpoints, kept)
                 save_checkpoint(checkpoints, done, {name: part.state_dict() for name, part in state.items()})
             kept = done
 

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from personsearch_core.training.checkpoints import load_newest, remove_checkpoints, save_checkpoint
+from personsearch_core.training.checkpoints import (
+    load_newest,
+    remove_checkpoints,
+    save_checkpoint,
+    set_aside,
+)
 
 
 def _save(directory: Path, *steps: int) -> None:
@@ -30,7 +35,7 @@ def test_newest_is_loaded_and_two_are_kept(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 4
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "no digest"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "no digest", "digest is no text"])
 def test_damaged_one_is_refused_with_a_warning(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -42,6 +47,8 @@ def test_damaged_one_is_refused_with_a_warning(
     elif damage == "flipped":
         data[len(data) // 2] ^= 1
         newest.write_bytes(data)
+    elif damage == "digest is no text":
+        newest.with_name(newest.name + ".sha256").write_bytes(b"\xff\xfe\xfd")
     else:
         newest.with_name(newest.name + ".sha256").unlink()
     with caplog.at_level(logging.WARNING):
@@ -49,6 +56,14 @@ def test_damaged_one_is_refused_with_a_warning(
     assert found is not None
     assert found.step == 5
     assert "step-000000010.pt is refused" in caplog.text
+
+
+def test_what_is_above_the_step_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _save(tmp_path, 10, 15)
+    set_aside(tmp_path, 10)
+    assert "step-000000015.pt is now step-000000015.pt.aside" in caplog.text
+    _save(tmp_path, 11, 12)
+    assert sorted(file.name for file in tmp_path.glob("*.pt")) == ["step-000000011.pt", "step-000000012.pt"]
 
 
 def test_half_written_one_is_invisible(tmp_path: Path) -> None:

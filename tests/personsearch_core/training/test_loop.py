@@ -148,3 +148,20 @@ def test_checkpoints_without_their_log_are_not_resumed(
     second = Regression(tmp_path)
     assert second.run() == TOTAL
     assert second.outcome() == uninterrupted
+
+
+@pytest.mark.parametrize("damage", ["both checkpoints", "log"])
+def test_after_damage_new_checkpoints_are_kept(tmp_path: Path, damage: str) -> None:
+    """Starting over from 0, where the refused checkpoints have the higher numbers."""
+    assert Regression(tmp_path).run() == TOTAL
+    if damage == "log":
+        (tmp_path / "history.jsonl").write_bytes(b"")
+    else:
+        for file in (tmp_path / "checkpoints").glob("*.pt"):
+            file.write_bytes(b"damaged")
+    again = Regression(tmp_path)
+    asked = iter([False] * 7)
+    with pytest.raises(Interrupted, match="after 7 of 12 steps"):
+        again.run(should_stop=lambda: next(asked, True))
+    kept = sorted(file.name for file in (tmp_path / "checkpoints").glob("*.pt"))
+    assert kept == ["step-000000005.pt", "step-000000007.pt"]
