@@ -211,6 +211,8 @@ def _shows(test: TestSet, image: np.ndarray, boxes: np.ndarray, person: np.ndarr
     """Whether each box (n, 4) of `image` (n,) overlaps a ground-truth box of `person` (n,) enough -> (n,)."""
     truth = test.truth
     labelled = np.flatnonzero(truth.person >= 0)
+    if not len(labelled):
+        return np.zeros(len(boxes), bool)
     key = truth.person[labelled] * len(test.image_ids) + truth.image[labelled]
     order = np.argsort(key, kind="stable")
     wanted = person * len(test.image_ids) + image

@@ -90,10 +90,11 @@ def evaluate_zheng2017(
     keep: IntArray | None = None,
     labels: DetectionLabels | None = None,
 ) -> Zheng2017Result:
-    """Scores PRW as its authors do, always across cameras. `cameras` (n_images,).
+    """Scores PRW as its authors do, always across cameras. `cameras` (n_images,), any integers.
 
-    Ranked are detections with `score >= score_threshold`, or the rows `keep` where given. `labels` spares
-    labelling again when thresholds are swept: it depends on all detections, not on which are ranked.
+    Images of unknown camera that share a number, such as -1, count as of one camera. Ranked are detections
+    with `score >= score_threshold`, or the rows `keep` where given. `labels` spares labelling again when
+    thresholds are swept: it depends on all detections, not on which are ranked.
     """
     labels = labels if labels is not None else label_detections(detections, truth)
     keep = keep if keep is not None else keep_by_score(detections, score_threshold)
@@ -158,6 +159,8 @@ def _denominators(
     detections: Detections, queries: Queries, truth: GroundTruth, cameras: IntArray, labels: DetectionLabels
 ) -> IntArray:
     """For each query, positives detected (at any score) and missed in other cameras -> (q,)."""
+    # Dense, because keys of a negative camera would be those of another person.
+    known, cameras = np.unique(cameras, return_inverse=True)
     person = np.concatenate([labels.person, truth.person[labels.missed]])
     camera = cameras[np.concatenate([detections.image, truth.image[labels.missed]])]
     labelled = person >= 0
@@ -166,8 +169,7 @@ def _denominators(
 
     wanted = queries.people()
     everywhere = np.searchsorted(person, wanted, "right") - np.searchsorted(person, wanted, "left")
-    n_cameras = int(cameras.max()) + 1
-    key, query_key = person * n_cameras + camera, wanted * n_cameras + cameras[queries.image]
+    key, query_key = person * len(known) + camera, wanted * len(known) + cameras[queries.image]
     own_camera = np.searchsorted(key, query_key, "right") - np.searchsorted(key, query_key, "left")
     return everywhere - own_camera
 

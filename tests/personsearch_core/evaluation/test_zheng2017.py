@@ -70,6 +70,19 @@ def test_missed_people_count_in_the_denominator() -> None:
     assert (result.n_truths[0], result.mean_ap) == (2, 0.5)
 
 
+@pytest.mark.parametrize("cameras", [[1, -1, 2, 2], [2, -1, 1, 2]])
+def test_an_unknown_camera_is_a_camera_of_its_own(cameras: list[int]) -> None:
+    """The neighbours' numbers, 6 and 8, are those with which a key of camera -1 would collide."""
+    truth = truth_of((0, 0, 7), (1, 0, 7), (2, 0, 7), (3, 0, 7), (1, 200, 6), (2, 200, 8), (3, 200, 6))
+    everyone = found(*((*box, 1.0) for box in zip(truth.image, truth.boxes[:, 0], strict=True)))
+    for image in range(4):
+        for person in (6, 7, 8):
+            query = Queries(np.array([image]), QUERY.boxes, QUERY.embeddings, np.array([person]))
+            result = evaluate_zheng2017(everyone, query, truth, np.array(cameras))
+            of_person = truth.image[truth.person == person]
+            assert result.n_truths[0] == sum(cameras[other] != cameras[image] for other in of_person)
+
+
 def test_labels_are_decided_before_thresholding() -> None:
     truth = truth_of((1, 0, 7))
     detections = found((1, 0, 2.0), (1, 3, 1.0))
