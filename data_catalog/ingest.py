@@ -75,9 +75,14 @@ def fingerprint(
     `rehash` ignores the stat cache.
 
     Raises:
-        CatalogError: when the root is not of the adapter's format, or a file is missing.
+        CatalogError: when the root is not of the adapter's format, a file is missing, or the adapter cannot
+            do without the images that `use` leaves out.
     """
     check_options(adapter, options)
+    if getattr(adapter, "needs_images", False) and not use.read:
+        raise CatalogError(
+            f"adapter {adapter.name!r} takes sizes from the images: they cannot be left out (--no-images)"
+        )
     layout = adapter.discover(root, options)
     _refuse_same_source(adapter, layout)
     names = {unit.source for unit in layout.units if unit.has_file} | {

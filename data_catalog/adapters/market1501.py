@@ -24,11 +24,12 @@ PROTOCOL = "market1501"
 class Market1501:
     """Identity -1 is junk (an ignore region), 0 a distractor (somebody unknown).
 
-    Sizes come from the images, so the images are needed. Crops in `query` are queries too.
+    Crops in `query` are queries too.
     """
 
     name = "market1501"
     version = 1
+    needs_images = True  # a box is as large as its crop
     options: Mapping[str, str] = {
         "pattern": "regular expression with a group 'person', and perhaps 'camera', 'sequence' and 'frame'"
     }

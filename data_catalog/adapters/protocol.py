@@ -57,7 +57,8 @@ class Layout:
 class Adapter(Protocol):
     """A dataset's native format. `version` is raised when the same files give other rows.
 
-    It may have an attribute `published`, a tuple of `published.Published`: totals to compare the counts with.
+    It may have an attribute `published`, a tuple of `published.Published`: totals to compare the counts with;
+    and `needs_images`, True where boxes depend on the images' sizes, so that images cannot be left out.
     """
 
     name: str

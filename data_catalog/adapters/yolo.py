@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -15,18 +16,23 @@ from data_catalog.paths import image_files, need_files, path_fault, read_text
 from data_catalog.rows import Rows
 from data_catalog.schema import EXCLUDED, INVALID
 
-SPLITS = ("train", "val", "test")
+_KNOWN_SPLITS = {
+    "train": re.compile(r"train[-_]?[0-9]*"),
+    "val": re.compile(r"(val|valid|validation)[-_]?[0-9]*"),
+    "test": re.compile(r"test.*"),
+}
 
 
 class Yolo:
     """`images/<split>/NAME.jpg` with `labels/<split>/NAME.txt`, or the same without splits.
 
-    Pixels come from the images' sizes, so the images are needed. An image without a label file has nobody in
-    it.
+    Folders such as `valid` and `val2017` are val, `train2017` is train and `test-dev` test; any other folder
+    is a split of its own name, and images in none are train. An image without a label file has nobody in it.
     """
 
     name = "yolo"
-    version = 2
+    version = 3
+    needs_images = True  # labels are fractions of the images' sizes
     options: Mapping[str, str] = {
         "images": "folder of images (default images)",
         "labels": "folder of labels (default labels)",
@@ -41,7 +47,7 @@ class Yolo:
         bare: dict[tuple[str, str], list[str]] = {}
         for path in image_files(root, images, recursive=True):
             inside = PurePosixPath(path).relative_to(images)
-            split = inside.parts[0] if inside.parts[0] in SPLITS and len(inside.parts) > 1 else "train"
+            split = _split_of(inside.parts[0]) if len(inside.parts) > 1 else "train"
             source = str(PurePosixPath(labels) / inside.with_suffix(".txt"))
             if (root / source).is_file():
                 units.append(Unit(source, split, images=(path,)))
@@ -61,6 +67,12 @@ class Yolo:
         if unit.has_file:
             _read_labels(rows, root, unit, ids[0], _classes(options))
         yield rows
+
+
+def _split_of(folder: str) -> str:
+    """The split that a folder's name means, or the name itself: what may be a test is not taken for train."""
+    plain = folder.lower()
+    return next((split for split, names in _KNOWN_SPLITS.items() if names.fullmatch(plain)), folder)
 
 
 def _folders(options: Options) -> tuple[str, str]:
@@ -104,12 +116,12 @@ def _read_labels(rows: Rows, root: Path, unit: Unit, image_id: str, people: froz
             taken.append((number, values))
     if not taken:
         return
-    try:
-        width, height = image_size(root / unit.images[0])
-    except Unreadable:
-        width, height = 1, 1  # the ingest finds the same and moves image and boxes to the rejects
-    centre = np.array([values for _, values in taken])
-    scale = np.array([width, height], np.float64)
-    low, high = (centre[:, :2] - centre[:, 2:] / 2) * scale, (centre[:, :2] + centre[:, 2:] / 2) * scale
     numbers = [number for number, _ in taken]
+    try:
+        scale = np.array(image_size(root / unit.images[0]), np.float64)
+    except Unreadable as error:  # the ingest moves the image itself to the rejects
+        rows.rejects(INVALID, "image_rejected", f"its size is not known: {error}", numbers, image_id)
+        return
+    centre = np.array([values for _, values in taken])
+    low, high = (centre[:, :2] - centre[:, 2:] / 2) * scale, (centre[:, :2] + centre[:, 2:] / 2) * scale
     rows.boxes([image_id] * len(taken), np.hstack([low, high]), unit.split, numbers)
