@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -19,6 +20,8 @@ def score_threshold_for(scores: FloatArray, n_images: int, boxes_per_image: floa
     `n_images` is N, all test images, those without detections too; keep by `score >= threshold`. Where there
     are fewer boxes than that, the lowest score.
     """
+    if not math.isfinite(boxes_per_image * n_images):
+        raise PersonSearchError(f"{boxes_per_image} boxes an image are more than can be counted")
     wanted = round(boxes_per_image * n_images)
     if wanted < 1:
         raise PersonSearchError(f"{boxes_per_image} boxes an image of {n_images} images is less than one box")

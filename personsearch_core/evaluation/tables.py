@@ -4,7 +4,7 @@
 |---|---|
 | detections | image, x1, y1, x2, y2 (pixels), score, embedding (list of numbers, one length for all rows) |
 | queries | query, image, x1, y1, x2, y2, embedding; person_id where the protocol goes by identity |
-| boxes | ground truth: image, x1, y1, x2, y2, person_id (null = unlabelled); ignore (optional, bool) |
+| boxes | ground truth: image, x1, y1, x2, y2, person_id (null = unlabelled); ignore (optional, bool or 0/1) |
 | images | image; camera_id where the protocol goes by camera |
 
 Readers raise PersonSearchError on what cannot be scored, naming the file, the row (from 0) and the column,
@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation.records import (
     UNLABELLED,
+    BoolArray,
     Detections,
     FloatArray,
     GalleryLists,
@@ -35,6 +36,8 @@ from personsearch_core.evaluation.records import (
 )
 
 BOX = ("x1", "y1", "x2", "y2")
+NAMES = ("image", "person_id", "query_id", "setting")
+"""Columns that are read as strings, whatever their type."""
 _SHOWN_NAMES = 3
 
 
@@ -96,13 +99,14 @@ class Table:
             )
         return self.data[name]
 
-    def numbers(self, name: str) -> FloatArray:
-        """A column of finite numbers (n,) float32; raises on another type, null, NaN and infinity."""
+    def numbers(self, name: str, dtype: type[np.floating] = np.float32) -> FloatArray:
+        """A column of finite numbers (n,), float32; raises on another type, null, NaN and infinity."""
         column = self.column(name)
-        if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+        if not _is_numeric(column.type):
             raise PersonSearchError(f"{self.path}: column {name!r} must hold numbers, not {column.type}")
         self._refuse_nulls(name)
-        values = column.to_numpy().astype(np.float32)
+        with np.errstate(over="ignore"):  # Too large a number becomes infinity, which is refused below.
+            values = column.to_numpy().astype(dtype)
         if not np.isfinite(values).all():
             row = int(np.isfinite(values).argmin())
             raise PersonSearchError(f"{self.path}: row {row}: {name} is {values[row]}; give finite numbers")
@@ -115,6 +119,21 @@ class Table:
             raise PersonSearchError(f"{self.path}: column {name!r} must hold integers, not {column.type}")
         self._refuse_nulls(name)
         return column.to_numpy().astype(np.int64)
+
+    def flags(self, name: str) -> BoolArray:
+        """A column of booleans, or of integers 0 and 1 -> (n,) bool; null is false. Raises on all else."""
+        column = self.column(name)
+        if pa.types.is_null(column.type):
+            return np.zeros(len(self), bool)
+        if not (pa.types.is_boolean(column.type) or pa.types.is_integer(column.type)):
+            raise PersonSearchError(
+                f"{self.path}: column {name!r} must hold true and false, or 0 and 1, not {column.type}"
+            )
+        values = pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
+        if not np.isin(values, (0, 1)).all():
+            row = int(np.isin(values, (0, 1)).argmin())
+            raise PersonSearchError(f"{self.path}: row {row}: {name} is {values[row]}; give 0 or 1")
+        return values.astype(bool)
 
     def boxes(self) -> FloatArray:
         """Boxes (n, 4) float32; raises where x2 < x1 or y2 < y1, as in a file of x, y, width, height."""
@@ -132,7 +151,8 @@ class Table:
         """Embeddings (n, d) float32; raises on rows of another length, on null, NaN and infinity."""
         column = self.column("embedding")
         kind = column.type
-        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+        if not is_list or not _is_numeric(kind.value_type):
             raise PersonSearchError(f"{self.path}: column 'embedding' must hold lists of numbers, not {kind}")
         self._refuse_nulls("embedding")
         lengths = pc.list_value_length(column).to_numpy()
@@ -174,7 +194,8 @@ class Table:
 def open_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Table:
     """Reads the given columns of a Parquet file, and those of `optional` that are there.
 
-    Raises PersonSearchError where the file cannot be read, lacks a column, or has no rows.
+    Raises PersonSearchError where the file cannot be read, lacks a column, has names that are no text, or has
+    no rows.
     """
     try:
         present = pq.read_schema(path).names
@@ -189,6 +210,18 @@ def open_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
             )
     if not len(table):
         raise PersonSearchError(f"{path}: the table is empty; there is nothing to score")
+    return Table(path, _with_names(path, table.data))
+
+
+def _with_names(path: Path, table: pa.Table) -> pa.Table:
+    for place, name in enumerate(table.column_names):
+        if name in NAMES:
+            try:
+                table = table.set_column(place, name, _strings(table[name]))
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise PersonSearchError(
+                    f"{path}: column {name!r} must hold names, not {table[name].type}"
+                ) from error
     return table
 
 
@@ -200,7 +233,7 @@ def open_detections(path: Path, *, embeddings: bool) -> Table:
 
 def detections_from(table: Table, images: Names) -> Detections:
     """Raises on unknown images, bad numbers and duplicate rows; warns of rows not grouped by image."""
-    image = images.index(table, "image")
+    image, boxes, scores = images.index(table, "image"), table.boxes(), table.numbers("score")
     table.refuse_repeats(("image", *BOX, "score"))
     changes = np.flatnonzero(np.diff(image)) + 1
     starts = image[np.append(0, changes)]
@@ -215,15 +248,15 @@ def detections_from(table: Table, images: Names) -> Detections:
         )
     has_embeddings = "embedding" in table.data.column_names
     embeddings = table.embeddings() if has_embeddings else np.zeros((len(table), 0), np.float32)
-    return Detections(image, table.boxes(), table.numbers("score"), embeddings)
+    return Detections(image, boxes, scores, embeddings)
 
 
 def open_queries(path: Path, *, person_id: bool) -> Table:
     """The queries' columns, in the order of `query`; raises where a query repeats, warns where unsorted."""
     columns = ("query", "image", *BOX, "embedding")
     table = open_table(path, (*columns, "person_id") if person_id else columns)
-    table.refuse_repeats(("query",))
     query = table.integers("query")
+    table.refuse_repeats(("query",))
     if (np.diff(query) < 0).any():
         row = int((np.diff(query) < 0).argmax()) + 1
         warnings.warn(
@@ -249,9 +282,8 @@ def open_boxes(path: Path) -> Table:
 def ground_truth_from(table: Table, images: Names, people: Names) -> GroundTruth:
     """Raises on unknown images and bad numbers."""
     person = people.find(table.column("person_id"))
-    ignore = np.zeros(len(table), bool)
-    if "ignore" in table.data.column_names:
-        ignore = pc.fill_null(table.column("ignore"), False).to_numpy().astype(bool)
+    has_ignore = "ignore" in table.data.column_names
+    ignore = table.flags("ignore") if has_ignore else np.zeros(len(table), bool)
     return GroundTruth(
         images.index(table, "image"), table.boxes(), np.where(person < 0, UNLABELLED, person), ignore
     )
@@ -281,6 +313,10 @@ def gallery_lists_from(
         boxes,
         len(queries),
     )
+
+
+def _is_numeric(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
 
 
 def _strings(column: Iterable[str | None] | pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:

@@ -183,6 +183,9 @@ def test_budgets_of_boxes() -> None:
     assert top_k_of_each_image(detections, 2).tolist() == [0, 1, 3]
     with pytest.raises(PersonSearchError, match="less than one box"):
         score_threshold_for(scores, 2, 0.1)
+    with pytest.raises(PersonSearchError, match="more than can be counted"):
+        score_threshold_for(scores, 2, 1e308)
+    assert top_k_of_each_image(detections, int(1e308)).tolist() == [0, 1, 2, 3]
     with pytest.raises(PersonSearchError, match="no detections"):
         score_threshold_for(scores[:0], 2, 1)
     with pytest.raises(PersonSearchError, match="at least 1"):

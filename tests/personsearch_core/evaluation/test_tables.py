@@ -74,6 +74,12 @@ def test_any_kind_of_list_will_do(tmp_path: Path, type_: pa.DataType) -> None:
         ({"embedding": [[1.0, 0.0], [1.0], [0.6, 0.8]]}, r"row 1: embedding has 1 numbers, row 0 has 2"),
         ({"embedding": [[1.0, 0.0], None, [0.6, 0.8]]}, r"row 1: embedding is null"),
         ({"embedding": [1.0, 2.0, 3.0]}, r"column 'embedding' must hold lists"),
+        ({"embedding": [["1", "0"]] * 3}, r"column 'embedding' must hold lists of numbers, not list<"),
+        ({"embedding": [[[1.0], [0.0]]] * 3}, r"column 'embedding' must hold lists of numbers, not list<"),
+        ({"image": [["a.jpg"]] * 3}, r"detections.parquet: column 'image' must hold names, not list<"),
+        ({"image": [b"\xff"] * 3}, r"column 'image' must hold names, not binary"),
+        ({"score": [[0.9], [0.8], [0.7]]}, r"column 'score' must hold numbers, not list<"),
+        ({"score": [0.9, 1e300, 0.7]}, r"row 1: score is inf"),
         ({"embedding": None}, r"column 'embedding' is missing; there are image, x1"),
         ({"score": [0.9, float("inf"), 0.7]}, r"row 1: score is inf"),
         ({"score": [0.9, None, 0.7]}, r"row 1: score is null"),
@@ -142,6 +148,29 @@ def test_unlabelled_people_and_ignore_regions(tmp_path: Path) -> None:
     truth = tables.ground_truth_from(tables.open_boxes(path), IMAGES, tables.Names.of("person", ["p"]))
     assert truth.person.tolist() == [-1, 0]
     assert truth.ignore.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("ignore", "wanted"),
+    [
+        ([1, None], [True, False]),
+        ([None, None], [False, False]),
+        ([0, 2], r"boxes.parquet: row 1: ignore is 2; give 0 or 1"),
+        (["yes", "no"], r"column 'ignore' must hold true and false, or 0 and 1, not string"),
+        ([1.0, 0.0], r"column 'ignore' must hold true and false, or 0 and 1, not double"),
+    ],
+)
+def test_flags_of_ignore_regions(tmp_path: Path, ignore: list[Any], wanted: list[bool] | str) -> None:
+    path = tmp_path / "boxes.parquet"
+    box = {name: [0.0, 1.0] for name in ("x1", "y1")} | {name: [9.0, 9.0] for name in ("x2", "y2")}
+    columns = {"image": ["a.jpg", "b.jpg"], **box, "person_id": [None, "p"], "ignore": ignore}
+    pq.write_table(pa.table(columns), path)
+    table, people = tables.open_boxes(path), tables.Names.of("person", ["p"])
+    if isinstance(wanted, str):
+        with pytest.raises(PersonSearchError, match=wanted):
+            tables.ground_truth_from(table, IMAGES, people)
+    else:
+        assert tables.ground_truth_from(table, IMAGES, people).ignore.tolist() == wanted
 
 
 def test_gallery_lists_keep_the_order_of_queries_and_rows() -> None:
