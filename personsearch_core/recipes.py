@@ -425,6 +425,9 @@ class ReRanking(Recipe):
     k1: PositiveInt = 20
     k2: PositiveInt = 6
     weight: Probability = 0.3
+    """The paper's lambda: the share of the original distance."""
+    depth: PositiveInt = 200
+    """Of each query's ranking so many detections are re-ranked; the rest keeps its order below them."""
 
 
 class ContextMatching(Recipe):
@@ -432,6 +435,8 @@ class ContextMatching(Recipe):
 
     k1: PositiveInt = 30
     k2: PositiveInt = 4
+    lift: Literal["max", "sum"] = "max"
+    """The match gets the greatest similarity of the matched pairs, as in SeqNet's code, or their sum."""
 
 
 class EvaluationRecipe(Recipe):

@@ -5,15 +5,17 @@ Files are Parquet tables; `personsearch_core/evaluation/tables.py` says which co
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
 import typer
 
 from flows.cli.finite import finite
+from flows.cli.score_beyond import Beyond, numbers_of, workers
+from flows.cli.score_compare import compare
 from flows.cli.score_output import (
     Clock,
     search_numbers,
@@ -38,18 +40,14 @@ from personsearch_core.evaluation.boxes_per_image import (
     score_threshold_for,
     top_k_of_each_image,
 )
-from personsearch_core.evaluation.cbgm import with_context_matching
-from personsearch_core.evaluation.comparison import bootstrap_interval, compare_runs
 from personsearch_core.evaluation.cuhk_sysu import cuhk_sysu_task
-from personsearch_core.evaluation.parallel import in_threads
 from personsearch_core.evaluation.ranking import SearchResult
-from personsearch_core.evaluation.records import Detections, IntArray, Queries
-from personsearch_core.evaluation.rerank import with_k_reciprocal
-from personsearch_core.evaluation.search import MapBlocks, run_search, serially
-from personsearch_core.evaluation.task import SearchTask
+from personsearch_core.evaluation.records import Detections, IntArray
+from personsearch_core.evaluation.search import run_search
 from personsearch_core.evaluation.zheng2017 import Zheng2017Result
 
 app = typer.Typer(no_args_is_help=True, help="Score detections made by any software.")
+app.command("compare")(compare)
 
 DetectionsFile = Annotated[Path, typer.Option(help="Parquet: image, x1, y1, x2, y2, score, embedding.")]
 QueriesFile = Annotated[Path, typer.Option(help="Parquet: query, image, x1, y1, x2, y2, embedding.")]
@@ -61,7 +59,14 @@ PerQuery = Annotated[Path | None, typer.Option(help="Write a Parquet table with 
 Cbgm = Annotated[
     str | None, typer.Option(metavar="K1,K2", help="Also rank with context matching: 10,3 or 30,4.")
 ]
+CbgmLift = Annotated[
+    Literal["max", "sum"], typer.Option(help="What --cbgm gives the match: SeqNet's code, or its paper.")
+]
 Rerank = Annotated[bool, typer.Option("--rerank", help="Also rank with k-reciprocal re-ranking.")]
+RerankWith = Annotated[
+    str | None,
+    typer.Option(metavar="K1,K2,LAMBDA,DEPTH", help="The same with other values than 20,6,0.3,200."),
+]
 Bootstrap = Annotated[int, typer.Option(min=0, help="Draws for 95% intervals over queries; 0 = none.")]
 Breakdown = Annotated[bool, typer.Option("--breakdown", help="Also by box height, crowd and camera pair.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads that rank blocks of queries.")]
@@ -80,7 +85,9 @@ def cuhk_sysu(
     json_file: Json = None,
     per_query: PerQuery = None,
     cbgm: Cbgm = None,
+    cbgm_lift: CbgmLift = "max",
     rerank: Rerank = False,
+    rerank_with: RerankWith = None,
     bootstrap: Bootstrap = 0,
     breakdown: Breakdown = False,
     threads: Threads = 1,
@@ -104,13 +111,14 @@ def cuhk_sysu(
         task = cuhk_sysu_task(
             found, people, lists, score_threshold=score_threshold, full_gallery=full_gallery
         )
-        result = run_search(task, score_threshold, _workers(threads))
-    extra = _beyond(task, people, result, cbgm, rerank, bootstrap, threads)
+        result = run_search(task, score_threshold, workers(threads))
+    wanted = Beyond(cbgm, cbgm_lift, rerank, rerank_with, bootstrap, threads)
+    extra = wanted.numbers(task, people, result)
     if breakdown:
         in_image = np.bincount(task.gallery.image, minlength=len(images))
         extra |= parts_of(result, people, in_image)
     write(json_file, search_numbers(result) | extra, clock)
-    write_per_query(per_query, result)
+    write_per_query(per_query, result, query_table.integers("query"))
 
 
 @app.command("prw")
@@ -134,19 +142,26 @@ def prw(
     ] = False,
     score_threshold: Threshold = 0.5,
     sweep: Annotated[
-        str | None, typer.Option(metavar="K,K,...", help="Also with so many boxes an image; names the best.")
+        str | None,
+        typer.Option(
+            metavar="K,K,...",
+            help="Also with so many boxes an image (--per-image-top-k holds); names the best.",
+        ),
     ] = None,
     multi_shot: Annotated[bool, typer.Option("--multi-shot", help="Also pool a person's queries.")] = False,
     json_file: Json = None,
     per_query: PerQuery = None,
     cbgm: Cbgm = None,
+    cbgm_lift: CbgmLift = "max",
     rerank: Rerank = False,
+    rerank_with: RerankWith = None,
     bootstrap: Bootstrap = 0,
     breakdown: Breakdown = False,
     threads: Threads = 1,
 ) -> None:
     """PRW's search protocols. What --sweep, --cbgm and the like give stands beside the standard numbers."""
-    if protocol == "zheng2017" and (cbgm or rerank or multi_shot or breakdown):
+    wanted = Beyond(cbgm, cbgm_lift, rerank, rerank_with, bootstrap, threads)
+    if protocol == "zheng2017" and (wanted.rescores or multi_shot or breakdown):
         raise PersonSearchError("zheng2017 goes without --cbgm, --rerank, --multi-shot and --breakdown")
     clock = Clock()
     with spoken_warnings(), clock.step("read"):
@@ -161,20 +176,20 @@ def prw(
             result = original_result(files, threshold, kept)
         else:
             task = person_search_task(shown, threshold, cross_camera)
-            result = run_search(task, threshold, _workers(threads))
+            result = run_search(task, threshold, workers(threads))
     if isinstance(result, Zheng2017Result):
         numbers = zheng_numbers(result, bootstrap)
     else:
         numbers = search_numbers(result)
-        numbers |= _beyond(task, files.people, result, cbgm, rerank, bootstrap, threads)
+        numbers |= wanted.numbers(task, files.people, result)
     if sweep is not None:
-        numbers["sweep"] = swept(files, _numbers_of(sweep), protocol, cross_camera)
+        numbers["sweep"] = swept(files, numbers_of(sweep), protocol, cross_camera, per_image_top_k)
     if multi_shot:
         numbers["multi_shot"] = multi_shot_result(shown, threshold, cross_camera).metrics()
     if breakdown and isinstance(result, SearchResult):
         numbers |= prw_parts(shown, result, threshold)
     write(json_file, numbers, clock)
-    write_per_query(per_query, result)
+    write_per_query(per_query, result, files.query)
 
 
 @app.command("detection")
@@ -202,39 +217,6 @@ def detection(
         result = evaluate_detection(found, truth, len(names), score_threshold=score_threshold)
     clock.seconds.setdefault("protocol", 0.0)
     write(json_file, result.metrics() | {"queries": 0, "score_threshold": score_threshold}, clock)
-
-
-@app.command("compare")
-def compare(
-    first: Annotated[Path, typer.Argument(help="Per-query table of run A, from --per-query.")],
-    second: Annotated[Path, typer.Argument(help="Per-query table of run B.")],
-    show: Annotated[int, typer.Option(min=0, help="How many gains and losses to list.")] = 5,
-    draws: Annotated[int, typer.Option(min=1, help="Draws of the interval and of the test.")] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
-    json_file: Json = None,
-) -> None:
-    """Two runs query by query: which got better, which worse, and a paired test of the mean."""
-    a, b = (tables.open_table(path, ("query", "ap")) for path in (first, second))
-    if not np.array_equal(a.integers("query"), b.integers("query")):
-        raise PersonSearchError(f"{first} and {second} do not have the same queries in the same order")
-    ap_a, ap_b = (table.column("ap").to_numpy() for table in (a, b))
-    comparison = compare_runs(ap_a, ap_b, np.random.default_rng(seed), draws=draws)
-
-    def listed(rows: IntArray) -> list[dict[str, Any]]:
-        return [
-            {"query": int(a.integers("query")[i]), "a": float(ap_a[i]), "b": float(ap_b[i])} for i in rows
-        ]
-
-    numbers = {
-        "difference": asdict(comparison.difference),
-        "p_value": comparison.p_value,
-        "better": comparison.n_better,
-        "worse": comparison.n_worse,
-        "equal": comparison.n_equal,
-        "greatest_gains": listed(comparison.order[: min(show, comparison.n_better)]),
-        "greatest_losses": listed(comparison.order[::-1][: min(show, comparison.n_worse)]),
-    }
-    write(json_file, numbers, Clock())
 
 
 def _budget(
@@ -275,44 +257,3 @@ def _same_queries(table: tables.Table, protocol: pa.Table, path: Path) -> None:
             f"{table.path}: query {query} is in image {ours[query]!r}, "
             f"but {path.name} has it in {theirs[query]!r}"
         )
-
-
-def _workers(threads: int) -> MapBlocks:
-    return serially if threads == 1 else in_threads(threads)
-
-
-def _beyond(
-    task: SearchTask,
-    queries: Queries,
-    result: SearchResult,
-    cbgm: str | None,
-    rerank: bool,
-    bootstrap: int,
-    threads: int,
-) -> dict[str, Any]:
-    """What is asked for beside the standard numbers, each under a key of its own."""
-    extra: dict[str, Any] = {}
-    if cbgm is not None:
-        numbers = _numbers_of(cbgm)
-        if len(numbers) != 2:
-            raise PersonSearchError(f"--cbgm takes two whole numbers such as 10,3; not {cbgm!r}")
-        k1, k2 = numbers
-        matched = with_context_matching(task, queries, k1, k2)
-        extra["cbgm"] = run_search(matched, result.score_threshold, _workers(threads)).metrics()
-    if rerank:
-        renewed = run_search(with_k_reciprocal(task), result.score_threshold, _workers(threads))
-        extra["rerank"] = renewed.metrics()
-    if bootstrap:
-        rng = np.random.default_rng(0)
-        extra["bootstrap"] = {
-            "mAP": asdict(bootstrap_interval(result.ap, rng, draws=bootstrap)),
-            "top1": asdict(bootstrap_interval(result.hits(1), rng, draws=bootstrap)),
-        }
-    return extra
-
-
-def _numbers_of(text: str) -> tuple[int, ...]:
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() for part in parts):
-        raise PersonSearchError(f"{text!r} is no list of whole numbers such as 10,3")
-    return tuple(int(part) for part in parts)

@@ -18,6 +18,7 @@ import typer
 
 from personsearch_core.evaluation.comparison import bootstrap_interval
 from personsearch_core.evaluation.ranking import SearchResult
+from personsearch_core.evaluation.records import IntArray
 from personsearch_core.evaluation.tables import TableWarning
 from personsearch_core.evaluation.zheng2017 import Zheng2017Result
 
@@ -75,6 +76,7 @@ def write(path: Path | None, numbers: dict[str, Any], clock: Clock) -> None:
         path.write_text(text + "\n")
 
 
-def write_per_query(path: Path | None, result: SearchResult | Zheng2017Result) -> None:
+def write_per_query(path: Path | None, result: SearchResult | Zheng2017Result, query: IntArray) -> None:
+    """Writes a row a query under its number in the user's own file."""
     if path is not None:
-        pq.write_table(pa.table(result.per_query()), path)
+        pq.write_table(pa.table(result.per_query(query)), path)

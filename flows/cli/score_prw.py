@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import warnings
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from personsearch_core.evaluation import tables
-from personsearch_core.evaluation.boxes_per_image import best_of_sweep, score_threshold_for
+from personsearch_core.evaluation.boxes_per_image import (
+    best_of_sweep,
+    score_threshold_for,
+    top_k_of_each_image,
+)
 from personsearch_core.evaluation.breakdown import by_camera_pair, by_crowdedness, by_query_height
 from personsearch_core.evaluation.multi_shot import pool_shots
 from personsearch_core.evaluation.prw import evaluate_prw, prw_task
@@ -17,7 +22,12 @@ from personsearch_core.evaluation.ranking import SearchResult
 from personsearch_core.evaluation.records import Detections, GroundTruth, IntArray, Queries
 from personsearch_core.evaluation.search import run_search
 from personsearch_core.evaluation.task import SearchTask
-from personsearch_core.evaluation.zheng2017 import Zheng2017Result, evaluate_zheng2017
+from personsearch_core.evaluation.zheng2017 import (
+    DetectionLabels,
+    Zheng2017Result,
+    evaluate_zheng2017,
+    label_detections,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +38,8 @@ class PrwFiles:
     people: Queries
     truth: GroundTruth
     cameras: IntArray
+    query: IntArray
+    """(q,) the numbers that the file gives its queries, rising."""
 
 
 def read_prw(detections: Path, queries: Path, images: Path, boxes: Path) -> PrwFiles:
@@ -38,12 +50,26 @@ def read_prw(detections: Path, queries: Path, images: Path, boxes: Path) -> PrwF
     people = tables.Names.of("person", box_table.column("person_id"), query_table.column("person_id"))
     cameras = np.empty(len(names), np.int64)
     cameras[names.index(image_table, "image")] = image_table.integers("camera_id")
-    return PrwFiles(
-        tables.detections_from(tables.open_detections(detections, embeddings=True), names),
-        tables.queries_from(query_table, names, people),
-        tables.ground_truth_from(box_table, names, people),
-        cameras,
-    )
+    searched = tables.queries_from(query_table, names, people)
+    truth = tables.ground_truth_from(box_table, names, people)
+    _warn_of_strangers(query_table, boxes, searched, truth)
+    found = tables.detections_from(tables.open_detections(detections, embeddings=True), names)
+    return PrwFiles(found, searched, truth, cameras, query_table.integers("query"))
+
+
+def _warn_of_strangers(table: tables.Table, boxes: Path, searched: Queries, truth: GroundTruth) -> None:
+    """A few queries may be of people without a box; with most of them, the ids are of two namings."""
+    strangers = np.flatnonzero(~np.isin(searched.people(), truth.person))
+    if 2 * len(strangers) > len(searched):
+        first = int(strangers[0])
+        query, name = table.column("query")[first], table.column("person_id")[first].as_py()
+        warnings.warn(
+            f"{table.path}: query {query}: {boxes} has no box of person_id {name!r}, nor of those of "
+            f"{len(strangers)} of {len(searched)} queries: the ids of the two files do not match, and these "
+            "queries count as misses",
+            tables.TableWarning,
+            stacklevel=2,
+        )
 
 
 def person_search_task(files: PrwFiles, threshold: float | None, cross_camera: bool) -> SearchTask:
@@ -58,21 +84,40 @@ def person_search_task(files: PrwFiles, threshold: float | None, cross_camera: b
 
 
 def original_result(
-    files: PrwFiles, threshold: float | None, kept: IntArray | None = None
+    files: PrwFiles,
+    threshold: float | None,
+    kept: IntArray | None = None,
+    labels: DetectionLabels | None = None,
 ) -> Zheng2017Result:
     return evaluate_zheng2017(
-        files.found, files.people, files.truth, files.cameras, score_threshold=threshold, keep=kept
+        files.found,
+        files.people,
+        files.truth,
+        files.cameras,
+        score_threshold=threshold,
+        keep=kept,
+        labels=labels,
     )
 
 
-def swept(files: PrwFiles, budgets: tuple[int, ...], protocol: str, cross_camera: bool) -> dict[str, Any]:
-    """Results by boxes an image on average, and which number of boxes has the best mAP."""
+def swept(
+    files: PrwFiles, budgets: tuple[int, ...], protocol: str, cross_camera: bool, per_image: bool = False
+) -> dict[str, Any]:
+    """Results by boxes an image, and which number of boxes has the best mAP.
+
+    A number is that of all images on average, by a global score threshold, or with `per_image` of each.
+    """
+    labels = label_detections(files.found, files.truth) if protocol == "zheng2017" else None
 
     def evaluate(budget: float) -> SearchResult | Zheng2017Result:
-        threshold = score_threshold_for(files.found.scores, len(files.cameras), budget)
-        if protocol == "zheng2017":
-            return original_result(files, threshold)
-        return run_search(person_search_task(files, threshold, cross_camera), threshold)
+        if per_image:
+            kept, threshold = top_k_of_each_image(files.found, int(budget)), None
+        else:
+            kept, threshold = None, score_threshold_for(files.found.scores, len(files.cameras), budget)
+        if labels is not None:
+            return original_result(files, threshold, kept, labels)
+        shown = files if kept is None else replace(files, found=files.found.select(kept))
+        return run_search(person_search_task(shown, threshold, cross_camera), threshold)
 
     best, results = best_of_sweep(evaluate, budgets, key=lambda result: result.mean_ap)
     by_budget: dict[str, dict[str, float | None]] = {

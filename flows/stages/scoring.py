@@ -141,9 +141,11 @@ def search_task(test: TestSet, setting: Setting, recipe: EvaluationRecipe) -> Se
             score_threshold=threshold,
         )
     if setting.rescore == "re_ranking" and recipe.re_ranking is not None:
-        return with_k_reciprocal(task, recipe.re_ranking.k1, recipe.re_ranking.k2, recipe.re_ranking.weight)
+        options = recipe.re_ranking
+        return with_k_reciprocal(task, options.k1, options.k2, options.weight, options.depth)
     if setting.rescore == "context_matching" and recipe.context_matching is not None:
-        return with_context_matching(task, queries, recipe.context_matching.k1, recipe.context_matching.k2)
+        matching = recipe.context_matching
+        return with_context_matching(task, queries, matching.k1, matching.k2, lift=matching.lift)
     return task
 
 

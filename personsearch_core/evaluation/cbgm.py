@@ -1,13 +1,20 @@
 """Context bipartite graph matching, CBGM (Li & Miao, SeqNet, AAAI 2021, section 3.4).
 
-The people around the query are matched, with the query, to the people of the most similar gallery images; the
-detection that the query gets is lifted to the matching's total similarity. The paper's settings are
-k1, k2 = 10, 3 for CUHK-SYSU and 30, 4 for PRW.
+The people around the query are matched, with the query, to the people of the most similar gallery images, so
+that the similarities of the pairs have the greatest sum. The detection that the query gets is then lifted:
+
+- `max`, the default: to the greatest similarity of a matched pair. SeqNet's published code does so
+  (`get_max_value_result` in `utils/km.py`), and so its published numbers come about.
+- `sum`: to the matching's total similarity, the objective that the matching maximises, which that code has
+  commented out.
+
+The paper's settings are k1, k2 = 10, 3 for CUHK-SYSU and 30, 4 for PRW.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -16,6 +23,8 @@ from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation.matching import GroupedDetections, iou
 from personsearch_core.evaluation.records import FloatArray, IntArray, Queries
 from personsearch_core.evaluation.task import SearchTask
+
+Lift = Literal["max", "sum"]
 
 SAME_PERSON_IOU = 0.4
 """A detection that overlaps the query's box so much is the query: the NMS threshold of SeqNet's last head."""
@@ -28,6 +37,7 @@ class ContextMatching:
     gallery: GroupedDetections
     contexts: tuple[FloatArray, ...]
     k1: int
+    lift: Lift = "max"
 
     def __call__(self, query: int, detections: IntArray, similarities: FloatArray) -> FloatArray:
         """Similarities with the query's match in each image of its k1 nearest detections lifted."""
@@ -39,20 +49,23 @@ class ContextMatching:
             weights = self.contexts[query] @ self.gallery.embeddings[detections[place]].T
             person, match = linear_sum_assignment(weights, maximize=True)
             if person[0] == 0:
-                lifted[place[match[0]]] = weights[person, match].sum()
+                matched = weights[person, match]
+                lifted[place[match[0]]] = matched.max() if self.lift == "max" else matched.sum()
         return lifted
 
 
-def with_context_matching(task: SearchTask, queries: Queries, k1: int, k2: int) -> SearchTask:
+def with_context_matching(
+    task: SearchTask, queries: Queries, k1: int, k2: int, *, lift: Lift = "max"
+) -> SearchTask:
     """The task, ranked with CBGM: k1 nearest detections choose images, k2 people (the query too) are matched.
 
     The people around a query are the detections of its image, the most confident first, so the gallery's
-    threshold is theirs too.
+    threshold is theirs too. `lift` is described above.
     """
     if k1 < 1 or k2 < 1:
         raise PersonSearchError(f"CBGM needs k1 and k2 of at least 1, not {k1} and {k2}")
     contexts = tuple(_context(task.gallery, queries, i, k2) for i in range(len(queries)))
-    return replace(task, rescore=ContextMatching(task.gallery, contexts, k1))
+    return replace(task, rescore=ContextMatching(task.gallery, contexts, k1, lift))
 
 
 def _context(gallery: GroupedDetections, queries: Queries, query: int, k2: int) -> FloatArray:

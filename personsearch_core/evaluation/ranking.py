@@ -116,11 +116,11 @@ class SearchResult:
         """The numbers that papers report, as fractions."""
         return {"mAP": self.mean_ap} | {f"top{k}": self.top(k) for k in REPORTED_RANKS}
 
-    def per_query(self) -> dict[str, FloatArray | IntArray | BoolArray]:
-        """Columns of a per-query table, in the order of the queries."""
+    def per_query(self, query: IntArray | None = None) -> dict[str, FloatArray | IntArray | BoolArray]:
+        """Columns of a per-query table; `query` (q,) numbers the queries, by default from 0."""
         hits = {f"hit{k}": self.hits(k) for k in REPORTED_RANKS}
         return {
-            "query": np.arange(len(self), dtype=np.int32),
+            "query": np.arange(len(self)) if query is None else query,
             "ap": self.ap,
             **hits,
             "recall": self.recall,

@@ -68,10 +68,10 @@ class Zheng2017Result:
         """The numbers that the paper reports, as fractions."""
         return {"mAP": self.mean_ap} | {f"rank{k}": float(self.hits(k).mean()) for k in (1, 20)}
 
-    def per_query(self) -> dict[str, FloatArray | IntArray | BoolArray]:
-        """Columns of a per-query table, in the order of the queries."""
+    def per_query(self, query: IntArray | None = None) -> dict[str, FloatArray | IntArray | BoolArray]:
+        """Columns of a per-query table; `query` (q,) numbers the queries, by default from 0."""
         return {
-            "query": np.arange(len(self.ap), dtype=np.int32),
+            "query": np.arange(len(self.ap)) if query is None else query,
             "ap": self.ap,
             "hit1": self.hits(1),
             "hit20": self.hits(20),

@@ -152,11 +152,99 @@ def test_two_runs_are_compared_query_by_query(shared: Path, tmp_path: Path) -> N
     assert [row["b"] > row["a"] for row in numbers["greatest_gains"]] == [True, True]
 
 
+def test_queries_keep_the_numbers_of_their_file(shared: Path, tmp_path: Path) -> None:
+    queries = pq.read_table(shared / "oracles/prw_mini/queries.parquet")
+    numbers = [1000 + 10 * n for n in range(len(queries))]
+    renamed, out = tmp_path / "queries.parquet", tmp_path / "per_query.parquet"
+    place = queries.column_names.index("query")
+    pq.write_table(queries.set_column(place, "query", pa.array(numbers)), renamed)
+    for protocol in ("person-search", "zheng2017"):
+        score(
+            tmp_path, *prw_options(shared), "--queries", renamed, "--protocol", protocol, "--per-query", out
+        )
+        assert pq.read_table(out)["query"].to_pylist() == numbers
+
+
+def per_query(path: Path, **columns: Any) -> Path:
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_an_evaluations_own_table_is_compared_by_setting(tmp_path: Path) -> None:
+    settings = ["prw", "prw", "prw, re-ranked", "prw, re-ranked"]
+    ids = ["0", "1", "0", "1"]
+    a = per_query(tmp_path / "a.parquet", setting=settings, query_id=ids, ap=[0.1, 0.2, 0.3, 0.4])
+    b = per_query(tmp_path / "b.parquet", setting=settings, query_id=ids, ap=[0.2, 0.2, 0.9, 0.4])
+    by_number = per_query(tmp_path / "c.parquet", query=[0, 1], ap=[0.2, 0.2])
+    for other in (b, by_number):
+        headline = score(tmp_path, "compare", a, other)
+        assert headline["greatest_gains"] == [{"query": "0", "a": 0.1, "b": 0.2}]
+    re_ranked = score(tmp_path, "compare", a, b, "--setting", "prw, re-ranked")
+    assert re_ranked["greatest_gains"] == [{"query": "0", "a": 0.3, "b": 0.9}]
+    with pytest.raises(PersonSearchError, match=r"no setting 'x'; there are 'prw', 'prw, re-ranked'"):
+        score(tmp_path, "compare", a, b, "--setting", "x")
+    with pytest.raises(PersonSearchError, match=r"c.parquet: --setting chooses among the settings"):
+        score(tmp_path, "compare", a, by_number, "--setting", "prw")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"query": [0, 1], "ap": ["high", "low"]}, r"b.parquet: column 'ap' must hold numbers, not string"),
+        ({"query": [0, 1], "ap": [0.5, float("nan")]}, r"b.parquet: row 1: ap is nan; give finite numbers"),
+        ({"query": [0, 1], "ap": [0.5, None]}, r"b.parquet: row 1: ap is null"),
+        ({"query": [0, 2], "ap": [0.5, 0.5]}, r"do not have the same queries in the same order"),
+        ({"ap": [0.5, 0.5]}, r"b.parquet: column 'query' is missing"),
+        ({"setting": ["prw"] * 2, "ap": [0.5, 0.5]}, r"b.parquet: column 'query_id' is missing"),
+    ],
+)
+def test_what_cannot_be_compared_is_named(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+    good = per_query(tmp_path / "a.parquet", query=[0, 1], ap=[0.5, 0.5])
+    with pytest.raises(PersonSearchError, match=message):
+        score(tmp_path, "compare", good, per_query(tmp_path / "b.parquet", **columns))
+
+
+def test_rescoring_takes_its_options(shared: Path, tmp_path: Path) -> None:
+    standard = score(tmp_path, *prw_options(shared), "--rerank", "--cbgm", "30,4")
+    same = score(tmp_path, *prw_options(shared), "--rerank-with", "20,6,0.3,200", "--cbgm", "30,4")
+    assert same["rerank"] == standard["rerank"]
+    other = score(
+        tmp_path, *prw_options(shared), "--rerank-with", "5,2,0.9,20", "--cbgm", "30,4", "--cbgm-lift", "sum"
+    )
+    assert other["rerank"] != standard["rerank"]
+    assert other["cbgm"] != standard["cbgm"]
+
+
+def test_a_sweep_counts_boxes_as_the_standard_number_does(shared: Path, tmp_path: Path) -> None:
+    for protocol in ("person-search", "zheng2017"):
+        options = [*prw_options(shared), "--protocol", protocol, "--boxes-per-image", 3]
+        for reading in ([], ["--per-image-top-k"]):
+            numbers = score(tmp_path, *options, *reading, "--sweep", "1,3")
+            assert numbers["sweep"]["boxes_per_image"]["3"]["mAP"] == numbers["mAP"]
+
+
+def test_people_named_otherwise_than_in_the_ground_truth_are_warned_of(shared: Path, tmp_path: Path) -> None:
+    queries = pq.read_table(shared / "oracles/prw_mini/queries.parquet")
+    renamed, out = tmp_path / "queries.parquet", tmp_path / "out.json"
+    people = pa.array([f"id {person}" for person in queries["person_id"].to_pylist()])
+    place = queries.column_names.index("person_id")
+    pq.write_table(queries.set_column(place, "person_id", people), renamed)
+    for path, warned in ((renamed, True), (shared / "oracles/prw_mini/queries.parquet", False)):
+        arguments = [*prw_options(shared), "--queries", path, "--json", out]
+        outcome = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert outcome.exit_code == 0
+        assert ("the ids of the two files do not match" in outcome.stderr) is warned
+
+
 def test_unusable_options_are_named(shared: Path, tmp_path: Path) -> None:
     for arguments, message in (
         (["--per-image-top-k"], "needs --boxes-per-image"),
         (["--per-image-top-k", "--boxes-per-image", 1.5], "whole number"),
         (["--cbgm", "30"], "two whole numbers"),
+        (["--rerank-with", "20,6,0.3"], "K1,K2,LAMBDA,DEPTH"),
+        (["--rerank-with", "20,6,2,200"], "weight within 0..1"),
+        (["--boxes-per-image", 1e308], "more than can be counted"),
+        (["--protocol", "zheng2017", "--rerank-with", "20,6,0.3,200"], "goes without"),
         (["--sweep", "1,x"], "no list of whole numbers"),
         (["--protocol", "zheng2017", "--rerank"], "goes without"),
     ):
