@@ -7,6 +7,7 @@ take ten times as long.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +22,20 @@ BLOCK = 1 << 22
 LARGEST_ELEMENT = 1 << 28
 """Bytes."""
 
-_STRUCTURE = np.zeros(256, bool)
-_STRUCTURE[list(b'{}[]"')] = True
+GLANCE, GROWTH = 1 << 8, 16
+"""Bytes that are looked at first for the end of a value, and how many times more each time that it is not
+there: many small values cost what they hold.
+"""
+
+_STRUCTURE = bytes(byte in b'{}[]"' for byte in range(256))
 _DEPTH = np.zeros(256, np.int64)
 _DEPTH[list(b"{[")] = 1
 _DEPTH[list(b"}]")] = -1
 _QUOTE, _BACKSLASH, _COMMA, _NEWLINE = (ord(character) for character in '"\\,\n')
 _WHITE_SPACE = np.frombuffer(b" \t\r\n", np.uint8)
+_SPACES, _SPACES_AND_COMMAS = re.compile(rb"[ \t\r\n]*+"), re.compile(rb"[ \t\r\n,]*+")
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_END_OF_SCALAR = re.compile(rb"[,}]")
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ class Part:
 
 def top_level_arrays(path: Path, wanted: frozenset[str]) -> Iterator[tuple[str, Part]]:
     """(key, some of its elements) for the arrays of the file's top-level object whose key is wanted, in
-    order.
+    order; of an empty array one part without elements.
 
     Raises:
         CatalogError: when the file cannot be read or is not such JSON.
@@ -102,12 +110,15 @@ def parse_json(text: bytes) -> Any:
 
 
 class _Reader:
+    """A window onto the file; what lies behind `at` is read already, and dropped when more is needed."""
+
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path = path
         self.file = file
         self.start = 0
         """Offset in the file of the buffer's first byte."""
         self.buffer = file.read(BLOCK).removeprefix(b"\xef\xbb\xbf")
+        self.at = 0
 
     def arrays(self, wanted: frozenset[str]) -> Iterator[tuple[str, Part]]:
         self._expect(b"{")
@@ -117,7 +128,7 @@ class _Reader:
             key = self._key()
             self._expect(b":")
             if self._peek() == b"[" and key in wanted:
-                self._advance(1)
+                self.at += 1
                 for part in self._elements():
                     yield key, part
             else:
@@ -128,121 +139,130 @@ class _Reader:
 
     def _elements(self) -> Iterator[Part]:
         """Parts of the array that has just been opened; ends behind its closing bracket."""
-        behind_element = False
+        first, size = True, GLANCE  # once the array is long, all that is read is looked at
         while True:
-            if behind_element:  # its comma may have come with the next block
-                self._skip_comma()
-            positions, depths = self._structure()
+            if not first:  # its comma may have come with the next block
+                self._skip(_SPACES_AND_COMMAS)
+            positions, depths = self._structure(size)
             ends = np.flatnonzero(depths < 0)
             closed = int(ends[0]) if len(ends) else None
+            if closed is None and self.at + size < len(self.buffer):
+                size *= GROWTH
+                continue
             complete = np.flatnonzero((depths[:closed] == 0) & (np.diff(depths[:closed], prepend=0) < 0))
             if closed is not None:
                 cut = int(positions[closed])
-                if self.buffer[:cut].strip():
+                if first or self.buffer[self.at : cut].strip():
                     yield self._part(cut, positions[complete])
-                self._advance(cut + 1)
+                self.at = cut + 1
                 return
             if len(complete):
                 cut = int(positions[complete[-1]]) + 1
                 yield self._part(cut, positions[complete])
-                self._advance(cut)
-                behind_element = True
+                self.at = cut
+                first = False
             self._read_more()
 
     def _part(self, end: int, ends: np.ndarray) -> Part:
-        return Part(self.path, self.start, self.buffer[:end], ends)
+        return Part(self.path, self.start + self.at, self.buffer[self.at : end], ends - self.at)
 
-    def _structure(self) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of brackets outside of strings, and the depth behind each."""
-        data = np.frombuffer(self.buffer, np.uint8)
-        positions = np.flatnonzero(_STRUCTURE[data])
+    def _structure(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Positions in the buffer of brackets outside of strings, and the depth behind each, for the next
+        `size` bytes.
+        """
+        text = self.buffer[self.at : self.at + size]
+        data = np.frombuffer(text, np.uint8)
+        positions = np.flatnonzero(np.frombuffer(text.translate(_STRUCTURE), bool))
         characters = data[positions]
         quotes = characters == _QUOTE
-        if b"\\" in self.buffer:
-            quotes &= ~self._escaped(data, positions, quotes)
-        outside = np.cumsum(quotes) % 2 == 0
+        if b"\\" in text:
+            quotes &= ~_escaped(data, positions)
+        outside = np.cumsum(quotes, dtype=np.int32) & 1 == 0
         brackets = outside & (characters != _QUOTE)
-        return positions[brackets], np.cumsum(_DEPTH[characters[brackets]])
-
-    def _escaped(self, data: np.ndarray, positions: np.ndarray, quotes: np.ndarray) -> np.ndarray:
-        """Which quotes follow an odd number of backslashes."""
-        escaped = np.zeros(len(positions), bool)
-        after = quotes & (positions > 0) & (data[np.maximum(positions - 1, 0)] == _BACKSLASH)
-        for index in np.flatnonzero(after).tolist():
-            before = self.buffer[: positions[index]]
-            escaped[index] = (len(before) - len(before.rstrip(b"\\"))) % 2 == 1
-        return escaped
+        return positions[brackets] + self.at, np.cumsum(_DEPTH[characters[brackets]])
 
     def _skip_value(self) -> None:
-        if self._peek() in (b"{", b"["):
-            self._advance(1)
-            while True:
-                positions, depths = self._structure()
-                ends = np.flatnonzero(depths < 0)
-                if len(ends):
-                    self._advance(int(positions[ends[0]]) + 1)
-                    return
-                complete = np.flatnonzero(depths == 0)
-                if len(complete):
-                    self._advance(int(positions[complete[-1]]) + 1)
-                self._read_more()
-        elif self._peek() == b'"':
+        first = self._peek()
+        if first in (b"{", b"["):
+            self.at += 1
+            self._skip_container()
+        elif first == b'"':
             self._key()
         else:
-            while self._peek() not in (b",", b"}"):
-                self._advance(1)
+            while (end := _END_OF_SCALAR.search(self.buffer, self.at)) is None:
+                self.at = len(self.buffer)
+                self._read_more()
+            self.at = end.start()
+
+    def _skip_container(self) -> None:
+        """Go behind the end of the object or list that has just been opened."""
+        size = GLANCE
+        while True:
+            positions, depths = self._structure(size)
+            ends = np.flatnonzero(depths < 0)
+            if len(ends):
+                self.at = int(positions[ends[0]]) + 1
+                return
+            if self.at + size < len(self.buffer):
+                size *= GROWTH
+                continue
+            complete = np.flatnonzero(depths == 0)
+            if len(complete):
+                self.at = int(positions[complete[-1]]) + 1
+            self._read_more()
 
     def _key(self) -> str:
-        """The string at the buffer's start."""
+        """The string that comes next."""
         if self._peek() != b'"':
             raise self._damaged("expected a string")
-        end = 1
-        while True:
-            end = self.buffer.find(b'"', end)
-            if end < 0:
-                end = len(self.buffer)
-                self._read_more()
-                continue
-            before = self.buffer[1:end]
-            if (len(before) - len(before.rstrip(b"\\"))) % 2 == 0:
-                break
-            end += 1
+        while (found := _STRING.match(self.buffer, self.at)) is None:
+            self._read_more()
         try:
-            key = parse_json(self.buffer[: end + 1])
+            key = parse_json(found[0])
         except ValueError as error:
             raise self._damaged(f"no JSON: {error}") from error
-        self._advance(end + 1)
+        self.at = found.end()
         return str(key)
 
     def _peek(self) -> bytes:
-        """The next byte that is not white space, now at the buffer's start."""
-        while True:
-            left = self.buffer.lstrip(b" \t\r\n")
-            self._advance(len(self.buffer) - len(left))
-            if self.buffer:
-                return self.buffer[:1]
+        """The next byte that is not white space."""
+        self._skip(_SPACES)
+        while self.at == len(self.buffer):
             self._read_more()
+            self._skip(_SPACES)
+        return self.buffer[self.at : self.at + 1]
 
-    def _skip_comma(self) -> None:
-        left = self.buffer.lstrip(b" \t\r\n,")
-        self._advance(len(self.buffer) - len(left))
+    def _skip(self, what: re.Pattern[bytes]) -> None:
+        found = what.match(self.buffer, self.at)
+        self.at = found.end() if found is not None else self.at
 
     def _expect(self, character: bytes) -> None:
         if self._peek() != character:
-            raise self._damaged(f"expected {character.decode()!r}, found {self.buffer[:20]!r}")
-        self._advance(1)
-
-    def _advance(self, count: int) -> None:
-        self.buffer = self.buffer[count:]
-        self.start += count
+            found = self.buffer[self.at : self.at + 20]
+            raise self._damaged(f"expected {character.decode()!r}, found {found!r}")
+        self.at += 1
 
     def _read_more(self) -> None:
-        more = self.file.read(max(BLOCK, len(self.buffer)))
+        rest = self.buffer[self.at :]
+        self.start += self.at
+        self.at = 0
+        self.buffer = rest
+        more = self.file.read(max(BLOCK, len(rest)))
         if not more:
             raise self._damaged("it ends too early")
-        if len(self.buffer) > LARGEST_ELEMENT:
+        if len(rest) > LARGEST_ELEMENT:
             raise self._damaged(f"one value has more than {LARGEST_ELEMENT} bytes")
         self.buffer += more
 
     def _damaged(self, why: str) -> CatalogError:
-        return CatalogError(f"{self.path}: not readable, near byte {self.start}: {why}")
+        return CatalogError(f"{self.path}: not readable, near byte {self.start + self.at}: {why}")
+
+
+def _escaped(data: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Which of the positions follow an odd number of backslashes."""
+    slashes = np.flatnonzero(data == _BACKSLASH)
+    opens = np.diff(slashes, prepend=-2) != 1
+    run_starts = np.maximum.accumulate(np.where(opens, slashes, 0))
+    before = np.minimum(np.searchsorted(slashes, positions - 1), len(slashes) - 1)
+    follows = slashes[before] == positions - 1
+    return follows & ((positions - run_starts[before]) % 2 == 1)

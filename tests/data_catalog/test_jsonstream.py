@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +67,41 @@ def test_any_bytes_end_in_parts_or_one_error(tmp_path: Path, data: bytes) -> Non
             part.elements()
     except CatalogError as error:
         assert "a.json" in str(error)
+
+
+@pytest.mark.parametrize("block", [16, jsonstream.BLOCK])
+def test_an_empty_array_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(jsonstream, "BLOCK", block)
+    path = tmp_path / "a.json"
+    path.write_text('{"images": [ ], "x": [1], "images": []}')
+    parts = list(top_level_arrays(path, frozenset({"images"})))
+    assert [(key, part.elements(), part.count) for key, part in parts] == [("images", [], 0)] * 2
+
+
+HARD = {
+    "escaped quotes": lambda size: b'{"images": [{"a": "' + b'\\"' * (size // 2) + b'"}]}',
+    "backslashes": lambda size: b'{"' + b"\\" * (size // 2 * 2) + b'": 1, "images": []}',
+    "an escaped key": lambda size: b'{"' + b'\\"' * (size // 2) + b'": 1, "images": []}',
+    "a long number": lambda size: b'{"x": ' + b"1" * size + b', "images": []}',
+    "many keys": lambda size: b"{" + b'"x":{"y":1},' * (size // 100) + b'"images": []}',
+    "many arrays": lambda size: b"{" + b'"images":[],' * (size // 100) + b'"images": []}',
+}
+
+
+@pytest.mark.parametrize("kind", HARD)
+def test_work_grows_with_the_file_alone(tmp_path: Path, kind: str) -> None:
+    """Four times the bytes take about four times as long, not sixteen times."""
+
+    def seconds(size: int) -> float:
+        path = tmp_path / "a.json"
+        path.write_bytes(HARD[kind](size))
+        best = float("inf")
+        for _ in range(3):
+            started = time.process_time()
+            for _, part in top_level_arrays(path, frozenset({"images"})):
+                part.elements()
+            best = min(best, time.process_time() - started)
+        return best
+
+    small, large = seconds(200_000), seconds(800_000)
+    assert large < max(8 * small, 0.1)
