@@ -23,6 +23,8 @@ from pydantic import (
 
 Variant = Literal["j2", "j3", "j4", "disj"]
 Probability = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0)]
+"""NumPy's generators take no negative one."""
 Precision = Literal["fp32", "bf16", "fp16"]
 
 SHARED_BLOCKS: dict[str, int] = {"j2": 2, "j3": 3, "j4": 4}
@@ -104,8 +106,8 @@ class DetectorModel(Recipe):
 class DetectionLoss(Recipe):
     """Focal loss (Lin et al. 2017) and box regression."""
 
-    focal_alpha: float = 0.25
-    focal_gamma: float = 2.0
+    focal_alpha: Probability = 0.25
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
     regression: Literal["smooth_l1", "l1"] = "smooth_l1"
     """The paper says smooth L1; torchvision's RetinaNet uses plain L1 by default."""
     smooth_l1_beta: PositiveFloat = 1.0 / 9.0
@@ -172,7 +174,7 @@ class DetectorRecipe(Recipe):
     augmentation: DetectorAugmentation = DetectorAugmentation()
     training: DetectorTraining = DetectorTraining()
     compute: Compute = Compute()
-    seed: int = 0
+    seed: Seed = 0
 
 
 class FeatureView(Recipe):
@@ -229,7 +231,7 @@ class FeatureOptions(Recipe):
     """`zstd` for slow or remote disks: fewer bytes, and slower to read from a fast one."""
     batch_images: PositiveInt = 8
     compute: Compute = Compute()
-    seed: int = 0
+    seed: Seed = 0
 
     @property
     def rows_per_box(self) -> int:
@@ -371,7 +373,7 @@ class ReidRecipe(Recipe):
     """Validations of a phase without a better mAP after which the phase ends, and the next one begins."""
     keep: Literal["best", "last"] = "last"
     compute: Compute = Compute()
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _fields_have_an_effect(self) -> ReidRecipe:
@@ -439,11 +441,14 @@ class ContextMatching(Recipe):
     """The match gets the greatest similarity of the matched pairs, as in SeqNet's code, or their sum."""
 
 
+GallerySize = Literal["50", "100", "500", "1000", "2000", "4000", "full"]
+
+
 class EvaluationRecipe(Recipe):
     """How embeddings of a test view are scored. The first protocol's numbers are the run's headline."""
 
     protocol: Literal["cuhk_sysu", "prw", "zheng2017"] = "prw"
-    gallery_sizes: tuple[Literal["50", "100", "500", "1000", "2000", "4000", "full"], ...] = ("100",)
+    gallery_sizes: Annotated[tuple[GallerySize, ...], Field(min_length=1)] = ("100",)
     """CUHK-SYSU only: which of its gallery files are scored."""
     score_threshold: Probability = 0.5
     cross_camera: bool = False
@@ -458,4 +463,24 @@ class EvaluationRecipe(Recipe):
     context_matching: ContextMatching | None = None
     bootstrap_samples: Annotated[int, Field(ge=0)] = 0
     """Resamplings of the queries for a confidence interval of mAP; 0 = none."""
-    seed: int = 0
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _fields_have_an_effect(self) -> EvaluationRecipe:
+        # By value, because a stage's recipe spells out its defaults.
+        default = EvaluationRecipe.model_fields
+        for name, protocols in EVALUATION_FIELDS.items():
+            if self.protocol not in protocols and getattr(self, name) != default[name].default:
+                raise ValueError(
+                    f"protocol {self.protocol} has no {name}: it is for {' and '.join(protocols)} only"
+                )
+        return self
+
+
+EVALUATION_FIELDS: dict[str, tuple[str, ...]] = {
+    "gallery_sizes": ("cuhk_sysu",),
+    "cross_camera": ("prw",),
+    "re_ranking": ("cuhk_sysu", "prw"),
+    "context_matching": ("cuhk_sysu", "prw"),
+}
+"""The fields of an `EvaluationRecipe` that have an effect with some protocols alone."""

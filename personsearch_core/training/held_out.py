@@ -9,6 +9,18 @@ from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation.ranking import count_at_least
 from personsearch_core.identities import IntArray
 
+_NOBODY = (
+    "no held-out person is in two images, so there is nothing to search for: raise held_out_identities or "
+    "set it to 0"
+)
+
+
+def check_held_out(identity: IntArray, image: IntArray) -> None:
+    """Raises where `held_out_search` would find no query among these rows: nobody (n,) in two images (n,)."""
+    in_images = np.unique(np.stack([identity, image], axis=1), axis=0)
+    if len(in_images) == len(np.unique(identity)):
+        raise PersonSearchError(_NOBODY)
+
 
 def held_out_search(
     embeddings: npt.NDArray[np.float32], identity: IntArray, image: IntArray
@@ -31,8 +43,5 @@ def held_out_search(
         average_precisions.append((positives_at_least / at_least).mean())
         firsts.append(of_positives.max() > similarities[~positive].max(initial=-np.inf))
     if not firsts:
-        raise PersonSearchError(
-            "no held-out person is in two images, so there is nothing to search for: raise "
-            "held_out_identities or set it to 0"
-        )
+        raise PersonSearchError(_NOBODY)
     return {"mAP": float(np.mean(average_precisions)), "rank1": float(np.mean(firsts))}

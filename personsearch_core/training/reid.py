@@ -22,7 +22,7 @@ from personsearch_core.models.states import save_weights
 from personsearch_core.recipes import ReidRecipe
 from personsearch_core.sampling import PKSampler
 from personsearch_core.schedules import rate_factor
-from personsearch_core.training.held_out import held_out_search
+from personsearch_core.training.held_out import check_held_out, held_out_search
 from personsearch_core.training.loop import (
     LoopSettings,
     Metrics,
@@ -99,6 +99,8 @@ def train_reid(
     device = torch.device(device)
     _check_inputs(recipe, branch, reader, labels)
     split = hold_out_identities(labels, recipe.held_out_identities, recipe.seed)
+    if split.held_out.size:
+        check_held_out(labels.identity[split.held_out], labels.image[split.held_out])
     sampler = PKSampler(
         labels,
         split.training,

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from personsearch_core.errors import PersonSearchError
-from personsearch_core.training.held_out import held_out_search
+from personsearch_core.training.held_out import check_held_out, held_out_search
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -31,3 +31,6 @@ def test_is_step_average_precision(seed: int) -> None:
 def test_nobody_in_two_images() -> None:
     with pytest.raises(PersonSearchError, match="no held-out person is in two images"):
         held_out_search(np.ones((4, 2), np.float32), np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1]))
+    with pytest.raises(PersonSearchError, match="no held-out person is in two images"):
+        check_held_out(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1]))
+    check_held_out(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 2]))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +317,14 @@ def test_index_of_another_store(tmp_path: Path) -> None:
 def test_best_needs_people_held_out(tmp_path: Path) -> None:
     with pytest.raises(PersonSearchError, match="need held_out_identities above 0"):
         train(tmp_path, recipe(keep="best"))
+
+
+def test_nobody_to_validate_with_is_told_before_the_first_step(tmp_path: Path) -> None:
+    reader, labels = people()
+    once_each = replace(labels, image=np.maximum(labels.identity, 0))
+    with pytest.raises(PersonSearchError, match="no held-out person is in two images"):
+        train_reid(recipe(held_out_identities=0.25), small_branch(), reader, once_each, tmp_path)
+    assert not (tmp_path / "history.jsonl").exists()
 
 
 def test_settings_of_the_loop_change_nothing(tmp_path: Path) -> None:
