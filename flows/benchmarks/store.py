@@ -14,17 +14,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from flows.benchmarks.other_stores import OTHER_STORES
 from flows.benchmarks.range_server import serve
 from flows.benchmarks.timing import Measurement, medians_in_turn
+from personsearch_core.training.row_batches import RowsReadAhead
 from storage.feature_store import (
     FeatureReader,
     allocate_buffer,
     create_features,
     features_bytes,
     open_features,
-    prefetch_rows,
 )
 from storage.space import require_free_space
 
@@ -187,14 +188,15 @@ class _PlainRows:
 
 
 def _loader(reader: FeatureReader, plain: np.memmap, draw: Draw, rounds: int) -> Iterator[Measurement]:
-    """Batches a second that come out of the prefetching ring; the consumer looks at each row."""
+    """Batches a second that come out of the training's loader; the consumer looks at each row."""
     per_round = 16
     _warm_up(reader, plain)
 
     def consume(source: FeatureReader | _PlainRows) -> None:
-        batches = (draw() for _ in range(per_round))
-        for indices, rows in prefetch_rows(source, batches, batch_rows=BATCH_ROWS, ahead=2):
-            if not _is_right(rows, indices):
+        wanted = [draw() for _ in range(per_round)]
+        batches = RowsReadAhead(source, BATCH_ROWS, torch.device("cpu"))
+        for indices, rows in zip(wanted, batches(wanted), strict=True):
+            if not _is_right(rows.numpy(), indices):
                 raise AssertionError("the loader gave other rows than asked for")
 
     contenders = {"memmap": lambda: consume(_PlainRows(plain)), "disk": lambda: consume(reader)}

@@ -2,12 +2,12 @@
 memory.
 """
 
+from storage.feature_store.buffers import allocate_buffer
 from storage.feature_store.digests import read_digests
 from storage.feature_store.export import export_rows
 from storage.feature_store.finishing import finish_features
-from storage.feature_store.index_table import INDEX_COLUMNS, write_index
+from storage.feature_store.index_table import write_index
 from storage.feature_store.opening import open_features
-from storage.feature_store.prefetch import allocate_buffer, prefetch_rows
 from storage.feature_store.reader import FeatureReader, Tier
 from storage.feature_store.summary import (
     FeatureSummary,
@@ -18,7 +18,6 @@ from storage.feature_store.verification import DamagedShard, remove_shards, veri
 from storage.feature_store.writer import FeatureWriter, create_features
 
 __all__ = [
-    "INDEX_COLUMNS",
     "DamagedShard",
     "FeatureReader",
     "FeatureSummary",
@@ -30,7 +29,6 @@ __all__ = [
     "features_bytes",
     "finish_features",
     "open_features",
-    "prefetch_rows",
     "read_digests",
     "remove_shards",
     "summarise_features",

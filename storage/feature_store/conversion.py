@@ -7,19 +7,21 @@ import numpy as np
 from storage.errors import StorageError
 
 
-def convert_rows(rows: np.ndarray, dtype: np.dtype, first_row: int) -> np.ndarray:
-    """`rows` as a C-contiguous array of `dtype`.
+def convert_rows(rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """`rows` as a C-contiguous array of `dtype`, to be checked by `check_finite`.
 
-    Raises StorageError, with their number and the first row, when values are not finite in `dtype`, or when
-    an integer dtype would change them.
+    Raises StorageError when an integer dtype would change them.
     """
-    if dtype.kind != "f":
-        if rows.dtype != dtype:
-            raise StorageError(f"rows of {rows.dtype} cannot be stored as {dtype}: convert them first")
-        return np.ascontiguousarray(rows)
+    if dtype.kind != "f" and rows.dtype != dtype:
+        raise StorageError(f"rows of {rows.dtype} cannot be stored as {dtype}: convert them first")
     with np.errstate(over="ignore"):
-        converted = np.ascontiguousarray(rows, dtype=dtype)
-    if converted.size and not _all_finite(converted):
+        return np.ascontiguousarray(rows, dtype=dtype)
+
+
+def check_finite(converted: np.ndarray, rows: np.ndarray, first_row: int) -> None:
+    """Raise StorageError, with their number and the first row, when `rows` are not finite as `converted`."""
+    dtype = converted.dtype
+    if dtype.kind == "f" and converted.size and not _all_finite(converted):
         bad = ~np.isfinite(converted.reshape(len(converted), -1))
         overflowed = bad & np.isfinite(rows.reshape(len(rows), -1))
         raise StorageError(
@@ -27,7 +29,6 @@ def convert_rows(rows: np.ndarray, dtype: np.dtype, first_row: int) -> np.ndarra
             f" largest, {np.finfo(dtype).max:g}), first in row {first_row + int(bad.any(axis=1).argmax())}:"
             " store float32, or look for diverged layers"
         )
-    return converted
 
 
 def _all_finite(values: np.ndarray) -> bool:

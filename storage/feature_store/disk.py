@@ -31,6 +31,8 @@ _HELPER_FROM = 1 << 20
 """Bytes of a request from which a helper thread pays for its hand-over."""
 _SHARES = 16
 _CLOSED = -1
+_KEPT_OPEN = threading.BoundedSemaphore(max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2))
+"""Files that the readers of this process keep open, all together; past it each read opens its file."""
 
 Read = tuple[int, int, int, int]
 """Shard, byte in its file, first and last + 1 byte of the output."""
@@ -57,8 +59,6 @@ class DiskReader(FeatureReader):
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="feature-read")
         self._pool_process = os.getpid()
         self._descriptors = [_CLOSED] * layout.n_shards
-        soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._free_descriptors = soft_limit // 2
         self._opening = threading.Lock()
         self._nowait = os.RWF_NOWAIT
 
@@ -68,6 +68,7 @@ class DiskReader(FeatureReader):
             if descriptor != _CLOSED:
                 os.close(descriptor)
                 self._descriptors[shard] = _CLOSED
+                _KEPT_OPEN.release()
 
     def _fill(self, indices: np.ndarray, out: np.ndarray) -> None:
         for shard in self._extents.unknown_shards(indices):
@@ -181,8 +182,7 @@ class DiskReader(FeatureReader):
                 self._extents.set(shard, None)
                 return
             descriptor, index = opened
-            if self._free_descriptors:
-                self._free_descriptors -= 1
+            if _KEPT_OPEN.acquire(blocking=False):
                 self._descriptors[shard] = descriptor
             else:
                 os.close(descriptor)

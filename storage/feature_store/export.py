@@ -24,14 +24,14 @@ def export_rows(reader: FeatureReader, indices: ArrayLike, target: str | Path) -
     Both hold `features` (n, *row shape) and `row` (n,) int64. In `.npz` each column of the index is an array
     (n,) of its own, with `<column>_is_null` (n,) beside a column that has nulls; in `.safetensors` the index
     is JSON in the metadata's `index`, one object a row. The rows are held in memory. Raises IndexError for a
-    row outside the store, StorageError for another suffix.
+    row outside the store, StorageError for another suffix or an index of another length.
     """
     target = Path(target)
     if target.suffix not in FORMATS:
         raise StorageError(f"{target} does not end in {' or '.join(FORMATS)}: choose one of these formats")
     rows = check_indices(indices, reader.shape[0]).reshape(-1)
     arrays = {"features": reader.rows(rows), "row": rows}
-    index = reader.index.take(pa.array(rows)).drop_columns(["row"])
+    index = _rows_of_index(reader, rows)
     partial = target.with_name(partial_name(target.name))
     try:
         if target.suffix == ".npz":
@@ -42,6 +42,16 @@ def export_rows(reader: FeatureReader, indices: ArrayLike, target: str | Path) -
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _rows_of_index(reader: FeatureReader, rows: np.ndarray) -> pa.Table:
+    """What the index, which may be another program's, says of the rows beside their numbers."""
+    index = reader.index
+    if len(index) != reader.shape[0]:
+        raise StorageError(
+            f"the index has {len(index)} rows, the array {reader.shape[0]}: it is not this array's"
+        )
+    return index.select([name for name in index.column_names if name != "row"]).take(pa.array(rows))
 
 
 def _columns(index: pa.Table) -> dict[str, np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,30 +13,14 @@ import pyarrow.parquet as pq
 from storage.digests import digest_file
 from storage.errors import StorageError
 from storage.feature_store.layout import INDEX_FILE
+from storage.feature_store.partial_files import partial_name
 from storage.manifest import FILE_NAME, read_manifest
-
-INDEX_COLUMNS = {
-    "row": pa.int64(),
-    "box_id": pa.string(),
-    "image_id": pa.string(),
-    "person_id": pa.string(),
-    "dataset": pa.string(),
-    "split": pa.string(),
-    "x1": pa.float32(),
-    "y1": pa.float32(),
-    "x2": pa.float32(),
-    "y2": pa.float32(),
-    "view": pa.string(),
-}
-"""The columns that an index has; x1 .. y2 are the ROI in original pixels, clipped to the image.
-
-`view` is the transform of the box (as it is, mirrored, jittered ...). `person_id`
-is null where the identity is unknown. Further columns are allowed.
-"""
 
 
 def write_index(path: str | Path, table: pa.Table) -> None:
     """Write the table that says what each row is; it needs a column `row` that counts 0, 1, 2, ...
+
+    The statistics and the summary also read `dataset` and `person_id`, null where the identity is unknown.
 
     Written under a temporary name and renamed, so that a reader never sees half a table.
     Raises StorageError when rows are missing or out of order.
@@ -51,7 +34,7 @@ def write_index(path: str | Path, table: pa.Table) -> None:
         raise StorageError(f"the index of {path} must count its rows 0, 1, 2, ...; at {at} it has {rows[at]}")
     target = Path(path) / INDEX_FILE
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{INDEX_FILE}.{os.getpid()}.partial")
+    partial = target.with_name(partial_name(INDEX_FILE))
     pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
     partial.replace(target)
 

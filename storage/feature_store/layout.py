@@ -114,6 +114,8 @@ def _parse(metadata: Mapping[str, Any], where: str) -> ArrayLayout:
     _require(grid["name"] == "regular", where, f"chunk grid {grid['name']!r}")
     _require(not metadata.get("storage_transformers"), where, "storage transformers")
     shard_shape = tuple(grid["configuration"]["chunk_shape"])
+    if not (all(_is_count(n) for n in (*shape, *shard_shape)) and shape and shard_shape[0] > 0):
+        raise StorageError(f"{where} is damaged: shape {shape} in shards of {shard_shape}")
     codecs = metadata["codecs"]
     _require(
         len(codecs) == 1 and codecs[0]["name"] == "sharding_indexed",
@@ -143,6 +145,10 @@ def _parse(metadata: Mapping[str, Any], where: str) -> ArrayLayout:
         key_prefix=by_default,
         attributes=metadata.get("attributes", {}),
     )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _fill_value(value: Any, dtype: np.dtype) -> float:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
 from storage.errors import StorageError
+from storage.feature_store.buffers import allocate_buffer
 from storage.feature_store.disk import DiskReader
 from storage.feature_store.layout import (
     ARRAY,
@@ -24,7 +25,6 @@ from storage.feature_store.layout import (
     IndirectLayoutError,
     parse_layout,
 )
-from storage.feature_store.prefetch import allocate_buffer
 from storage.feature_store.reader import FeatureReader, MemoryReader, Tier
 from storage.feature_store.remote import REQUESTS_AT_ONCE, RemoteReader, fetch
 from storage.feature_store.tensorstore_reader import TensorStoreReader

@@ -28,9 +28,8 @@ class TensorStoreReader(FeatureReader):
     `anon`. Raises StorageError for any other, and when TensorStore cannot read the array.
     """
 
-    tier: Tier = "remote"
-
     def __init__(self, url: str, read_index: Callable[[], pa.Table], options: Mapping[str, Any]) -> None:
+        self.tier: Tier = "remote" if is_remote(url) else "disk"
         store = _key_value_store(url, options)
         try:
             self._array = tensorstore.open(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from storage.errors import StorageError
-from storage.feature_store.conversion import convert_rows
+from storage.feature_store.conversion import check_finite, convert_rows
 from storage.feature_store.digests import digest_pieces, piece_rows
 from storage.feature_store.finishing import finish_features, piece_file, pieces_of
 from storage.feature_store.layout import (
@@ -31,6 +31,7 @@ from storage.feature_store.layout import (
 )
 from storage.feature_store.metadata import Compression, check_request, metadata_files, write_or_compare
 from storage.feature_store.partial_files import (
+    flush_file,
     partial_name,
     remove_abandoned,
     replace_text,
@@ -38,6 +39,9 @@ from storage.feature_store.partial_files import (
 )
 from storage.feature_store.shard_files import complete_shards, encode_shard, is_complete
 from storage.urls import local_path
+
+_AT_ONCE = 2
+"""Shards that are digested, and that are flushed, beside the one that is being written."""
 
 
 def create_features(
@@ -80,7 +84,10 @@ class FeatureWriter:
         self.path = path
         self.layout = layout
         self._flush = flush
-        self._digester = ThreadPoolExecutor(1, thread_name_prefix="shard-digest")
+        self._finisher = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="shard-finish")
+        self._finishing: dict[int, Future[None]] = {}
+        self._flusher = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="shard-flush")
+        self._flushes: list[Future[None]] = []
         self._work = path / WORK_DIRECTORY
         for directory in (path, path / ARRAY, self._work):
             remove_abandoned(directory)
@@ -88,15 +95,17 @@ class FeatureWriter:
     @property
     def complete_shards(self) -> tuple[int, ...]:
         """The shards that exist whole, ascending: those that a resumed job need not make."""
+        self._wait_for_shards(0)
         return complete_shards(self.path / ARRAY, self.layout)
 
     def write(self, start_row: int, block: np.ndarray) -> None:
         """Write whole shards from `start_row`, a shard boundary; only the array's last shard may be short.
 
-        `block` (rows, *row_shape) is converted to the array's dtype, and is the caller's again on return,
-        when the shard exists. A shard that exists is left as it is when its rows are the same. Raises
-        StorageError when the block does not fit, a value is or becomes infinite or NaN (a float16 ends at
-        65504), or a shard exists with other rows.
+        `block` (rows, *row_shape) is converted to the array's dtype, and is the caller's again on return.
+        A shard is digested and appears while later ones are written; `complete_shards` and `close` wait for
+        it. One that exists is left as it is when its rows are the same. Raises StorageError when the block
+        does not fit, a value is or becomes infinite or NaN (a float16 ends at 65504), or a shard exists with
+        other rows.
         """
         rows_per_shard = self.layout.rows_per_shard
         stop_row = start_row + len(block)
@@ -115,11 +124,16 @@ class FeatureWriter:
             )
         for first in range(start_row, stop_row, rows_per_shard):
             rows = block[first - start_row : first - start_row + rows_per_shard]
-            self._write_shard(first // rows_per_shard, convert_rows(rows, self.layout.dtype, first))
+            self._write_shard(first // rows_per_shard, rows)
 
     def close(self) -> None:
         """End writing. Who closes when every shard exists also finishes the store (`finish_features`)."""
-        self._digester.shutdown()
+        try:
+            self._wait_for_shards(0)
+        finally:
+            self._shut_down()
+        for flush in self._flushes:
+            flush.result()
         if len(self.complete_shards) == self.layout.n_shards:
             finish_features(self.path, flush=self._flush)
 
@@ -132,30 +146,66 @@ class FeatureWriter:
         if kind is None:
             self.close()
         else:
-            self._digester.shutdown()
+            self._shut_down()
 
-    def _write_shard(self, shard: int, rows: np.ndarray) -> None:
-        target = self.path / ARRAY / self.layout.shard_key(shard)
+    def _shut_down(self) -> None:
+        self._finisher.shutdown()
+        self._flusher.shutdown()
+
+    def _wait_for_shards(self, pending: int) -> None:
+        """Until at most so many shards are on their way."""
+        while len(self._finishing) > pending:
+            self._finishing.pop(next(iter(self._finishing))).result()
+
+    def _write_shard(self, shard: int, given: np.ndarray) -> None:
+        rows = convert_rows(given, self.layout.dtype)
+        check_finite(rows, given, shard * self.layout.rows_per_shard)
+        self._wait_for_shards(0 if shard in self._finishing else _AT_ONCE)
         if is_complete(self.path / ARRAY, self.layout, shard):
             self._compare(shard, rows)
             return
         self._work.mkdir(exist_ok=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        digesting = self._digester.submit(digest_pieces, rows, piece_rows(self.layout.rows_per_shard))
         partial = self._work / partial_name(f"shard-{shard}")
         try:
             write_buffers(partial, encode_shard(rows, self.layout))
-            pieces = digesting.result()
-            if (self.path / DIGESTS_FILE).exists() and pieces != pieces_of(self.path, self.layout, shard):
-                raise StorageError(
-                    f"shard {shard} of {self.path} was made again with other rows than {DIGESTS_FILE} notes:"
-                    " it is made from other inputs or by other code; make a new store"
-                )
-            replace_text(piece_file(self.path, shard), json.dumps(pieces))
-            partial.rename(target)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+        if self.layout.compressed:
+            self._finish_shard(shard, partial, rows)
+        else:
+            # The digest takes longer than the copy: it reads the file, so the block need not be waited for.
+            stored = np.memmap(partial, self.layout.dtype, "r", shape=rows.shape)
+            self._finishing[shard] = self._finisher.submit(self._finish_shard, shard, partial, stored)
+
+    def _finish_shard(self, shard: int, partial: Path, rows: np.ndarray) -> None:
+        """Note the digests of a written shard, and make it visible."""
+        target = self.path / ARRAY / self.layout.shard_key(shard)
+        pieces = digest_pieces(rows, piece_rows(self.layout.rows_per_shard))
+        try:
+            if (self.path / DIGESTS_FILE).exists():
+                self._require_noted(shard, pieces)
+            replace_text(piece_file(self.path, shard), json.dumps(pieces))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial.rename(target)
+        except FileNotFoundError:
+            # Another process made the same shard, then finished the store and cleared its work directory.
+            if not (self.path / DIGESTS_FILE).exists():
+                raise
+            self._require_noted(shard, pieces)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        if self._flush:
+            # Now, while the next shards are made: at the end the disk would be all that there is to wait for.
+            self._flushes.append(self._flusher.submit(flush_file, target))
+
+    def _require_noted(self, shard: int, pieces: tuple[str, ...]) -> None:
+        if pieces != pieces_of(self.path, self.layout, shard):
+            raise StorageError(
+                f"shard {shard} of {self.path} was made again with other rows than {DIGESTS_FILE} notes:"
+                " it is made from other inputs or by other code; make a new store"
+            )
 
     def _compare(self, shard: int, rows: np.ndarray) -> None:
         pieces = digest_pieces(rows, piece_rows(self.layout.rows_per_shard))

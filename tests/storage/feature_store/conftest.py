@@ -10,9 +10,23 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from storage.feature_store import INDEX_COLUMNS, create_features, write_index
+from storage.feature_store import create_features, write_index
 
 ROW_SHAPE = (4, 3, 2)
+
+INDEX_COLUMNS = {
+    "row": pa.int64(),
+    "box_id": pa.string(),
+    "image_id": pa.string(),
+    "person_id": pa.string(),
+    "dataset": pa.string(),
+    "split": pa.string(),
+    "x1": pa.float32(),
+    "y1": pa.float32(),
+    "x2": pa.float32(),
+    "y2": pa.float32(),
+    "view": pa.string(),
+}
 
 
 @pytest.fixture

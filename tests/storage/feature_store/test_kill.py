@@ -26,6 +26,7 @@ from storage.feature_store import create_features
 path, worker, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 writer = create_features(path, 1280, (16, 12, 4), rows_per_shard=32)
 print("ready", flush=True)
+input()
 done = writer.complete_shards
 for shard in range(worker, 40, 2):
     if shard not in done:
@@ -38,7 +39,7 @@ writer.close()
 
 def start(path: Path, worker: int, pause: float) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", WRITER, str(path), str(worker), str(pause)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow
@@ -52,21 +53,25 @@ def test_two_writers_killed_at_twenty_moments(tmp_path: Path):
     with create_features(tmp_path / "whole", N_ROWS, ROW_SHAPE, rows_per_shard=32) as writer:
         writer.write(0, expected)
     path = tmp_path / "killed"
-    moments = np.random.default_rng(7).uniform(0, 0.03, 10)
-    for moment in moments:
-        writers = [start(path, worker, 0.002) for worker in (0, 1)]
+    for moment in np.random.default_rng(7).uniform(0, 0.1, 10):
+        writers = [start(path, worker, 0.02) for worker in (0, 1)]
         for process in writers:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
+        for process in writers:  # when both stand at the line: one takes seconds longer to start
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
         for process in writers:
             time.sleep(moment / 2)
             os.kill(process.pid, signal.SIGKILL)
-            process.communicate()
+        for process in writers:
+            process.wait()
     left = create_features(path, N_ROWS, ROW_SHAPE, rows_per_shard=32)
-    assert len(left.complete_shards) > 0
-    assert not list(path.rglob("*.partial"))
+    assert 0 < len(left.complete_shards) < 40  # every kill hit a writer at work
+    assert not list(path.rglob("shard-*.partial"))
     for process in [start(path, worker, 0) for worker in (0, 1)]:
-        process.communicate()
+        process.communicate("go\n")
         assert process.returncode == 0
     left.close()
     assert verify_features(path) == []

@@ -169,6 +169,20 @@ def test_metadata_that_is_none_is_refused(tmp_path: Path, damage):
         create_features(tmp_path / "store", 600, SHAPE[1:])
 
 
+@pytest.mark.parametrize(
+    ("shape", "shard"), [("512", 256), ([-1, 4, 3, 2], 256), ([600, 4, 3, 2], 0), ([], 256)]
+)
+def test_shapes_of_nonsense_are_refused(tmp_path: Path, shape, shard):
+    create(tmp_path / "store")
+    file = tmp_path / "store" / "features" / "zarr.json"
+    metadata = json.loads(file.read_text())
+    metadata["shape"] = shape
+    metadata["chunk_grid"]["configuration"]["chunk_shape"][0] = shard
+    file.write_text(json.dumps(metadata))
+    with pytest.raises(StorageError, match="is damaged"):
+        open_features(tmp_path / "store")
+
+
 def test_a_fill_value_of_nonsense_is_refused(tmp_path: Path):
     create(tmp_path / "store")
     file = tmp_path / "store/features/zarr.json"

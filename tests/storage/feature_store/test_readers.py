@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from storage.errors import StorageError
-from storage.feature_store import open_features
+from storage.feature_store import disk, open_features
 
 TIERS = ("memory", "disk", "remote")
 
@@ -107,18 +107,22 @@ def test_cold_rows_are_the_same_rows(make_store, make_rows):
     assert np.array_equal(reader.rows(indices), rows[indices])
 
 
-def test_more_shards_than_descriptors(make_store, make_rows):
+def test_more_shards_than_descriptors(make_store, make_rows, monkeypatch):
     rows = make_rows(600)
     path = make_store(rows, rows_per_shard=8)
+    kept_open = threading.BoundedSemaphore(30)
+    monkeypatch.setattr(disk, "_KEPT_OPEN", kept_open)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     held = len(list(Path("/proc/self/fd").iterdir()))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (held + 40, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held + 70, hard))
     try:
-        with open_features(path) as reader:
-            reader._free_descriptors = 10
-            assert np.array_equal(reader.rows(np.arange(600)), rows)
+        with open_features(path) as one, open_features(path) as other:
+            for reader in (one, other):
+                assert np.array_equal(reader.rows(np.arange(600)), rows)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for _ in range(30):
+        assert kept_open.acquire(blocking=False)
 
 
 def test_a_forked_child_reads_with_threads_of_its_own(make_store, make_rows):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from safetensors import safe_open
 
@@ -73,6 +74,17 @@ def test_export_that_cannot_be(make_store, make_rows, tmp_path: Path):
     with pytest.raises(IndexError, match="row 300"):
         export_rows(reader, [300], tmp_path / "chosen.npz")
     assert not list(tmp_path.glob("chosen*"))
+
+
+def test_export_with_the_index_of_another_program(make_store, make_rows, tmp_path: Path):
+    path = make_store(make_rows(300))
+    index = pq.read_table(path / "index.parquet")
+    pq.write_table(index.drop_columns(["row"]), path / "index.parquet")
+    export_rows(open_features(path), [3], tmp_path / "rows.npz")
+    assert np.load(tmp_path / "rows.npz")["box_id"].tolist() == ["box3"]
+    pq.write_table(index.slice(0, 299), path / "index.parquet")
+    with pytest.raises(StorageError, match="the index has 299 rows, the array 300"):
+        export_rows(open_features(path), [3], tmp_path / "rows.npz")
 
 
 def test_an_index_counts_its_rows(tmp_path: Path):

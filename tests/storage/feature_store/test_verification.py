@@ -74,10 +74,12 @@ def test_a_shard_made_again_by_resuming(make_store, make_rows):
     rows = make_rows(700)
     path = make_store(rows)
     remove_shards(path, [1])
+    writer = create_features(path, 700, rows.shape[1:])
+    assert writer.complete_shards == (0, 2)
+    writer.write(256, rows[:256])
+    with pytest.raises(StorageError, match="was made again with other rows"):
+        writer.close()
     with create_features(path, 700, rows.shape[1:]) as writer:
-        assert writer.complete_shards == (0, 2)
-        with pytest.raises(StorageError, match="was made again with other rows"):
-            writer.write(256, rows[:256])
         assert writer.complete_shards == (0, 2)
         writer.write(256, rows[256:512])
     assert verify_features(path) == []

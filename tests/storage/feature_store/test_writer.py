@@ -10,6 +10,7 @@ import zarr
 
 from storage.errors import StorageError
 from storage.feature_store import create_features, finish_features, open_features, read_digests
+from storage.feature_store import writer as writer_module
 
 
 @pytest.mark.parametrize(
@@ -106,6 +107,39 @@ def test_an_existing_shard_is_never_rewritten(make_store, make_rows):
         writer.write(0, rows[:256])
         with pytest.raises(StorageError, match=r"shard 0 .* exists with other rows"):
             writer.write(0, rows[:256] + 1)
+
+
+def test_a_shard_on_its_way_is_never_rewritten(tmp_path: Path, make_rows):
+    rows = make_rows(512)
+    with create_features(tmp_path / "store", 512, rows.shape[1:], rows.dtype) as writer:
+        writer.write(0, rows)
+        for start in (0, 256):
+            with pytest.raises(StorageError, match="exists with other rows"):
+                writer.write(start, rows[start : start + 256] + 1)
+    assert np.array_equal(open_features(tmp_path / "store").rows(np.arange(512)), rows)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_another_writer_made_the_shard_and_finished_the_store(tmp_path: Path, make_rows, monkeypatch, same):
+    rows = make_rows(256)
+    slow = create_features(tmp_path / "store", 256, rows.shape[1:], rows.dtype)
+    digest = writer_module.digest_pieces
+
+    def digest_while_the_other_finishes(*arguments):
+        monkeypatch.setattr(writer_module, "digest_pieces", digest)
+        with create_features(tmp_path / "store", 256, rows.shape[1:], rows.dtype) as other:
+            other.write(0, rows if same else rows + 1)
+        return digest(*arguments)
+
+    monkeypatch.setattr(writer_module, "digest_pieces", digest_while_the_other_finishes)
+    slow.write(0, rows)
+    if same:
+        slow.close()
+        assert read_digests(tmp_path / "store").content
+    else:
+        with pytest.raises(StorageError, match="made again with other rows"):
+            slow.close()
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 @pytest.mark.parametrize(("start", "stop"), [(1, 257), (0, 100), (256, 600), (-256, 0), (0, 0)])
