@@ -85,11 +85,11 @@ def working(server: Server) -> Iterator[None]:
         yield
 
 
-def wait_until(condition: Callable[[], object], seconds: float) -> None:
+def wait_until(condition: Callable[[], object], seconds: float, *, every: float = 0.5) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"did not happen within {seconds:.0f} s"
-        time.sleep(0.5)
+        time.sleep(every)
 
 
 @contextmanager

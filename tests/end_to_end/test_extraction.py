@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from distributed import LocalCluster
+from distributed import LocalCluster, Nanny
 
 from flows.config import load_config
 from flows.errors import StageError
@@ -82,20 +82,30 @@ def test_an_extraction_resumes_at_the_shard(
 
 @pytest.mark.slow
 def test_a_killed_dask_worker_costs_time_and_not_a_row(
-    tiny_run: TinyRun, tmp_path: Path, alone: tuple[str, np.ndarray]
+    tiny_run: TinyRun, tmp_path: Path, alone: tuple[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("flows.stages.extraction.SHARDS_A_TASK", 1)
     extraction = extraction_into(tmp_path, tiny_run)
     shards = create(extraction)
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         done = []
         for shard in extract_on_dask(extraction, shards, workers=None, address=cluster.scheduler_address):
             if not done:
-                os.kill(cluster.workers[0].pid, signal.SIGKILL)
+                kill_the_busiest_worker(cluster)
             done.append(shard)
     assert sorted(done) == list(shards)
     assert finish_features(tmp_path) == alone[0]
     with open_features(tmp_path) as reader:
         np.testing.assert_array_equal(reader.rows(np.arange(len(reader))), alone[1])
+
+
+def kill_the_busiest_worker(cluster: LocalCluster) -> None:
+    def tasks(nanny: Nanny) -> int:
+        return len(cluster.scheduler.workers[nanny.worker_address].processing)
+
+    busiest = max(cluster.workers.values(), key=tasks)
+    assert tasks(busiest), "a kill of an idle worker would show nothing"
+    os.kill(busiest.pid, signal.SIGKILL)
 
 
 def test_local_workers_share_out_the_devices_and_others_take_the_first() -> None:

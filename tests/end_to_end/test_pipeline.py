@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -64,9 +63,8 @@ def test_again_nothing_is_made_and_neither_torch_nor_prefect_is_loaded(tiny_run:
 
 
 def test_a_plan_says_why(tiny_run: TinyRun, tmp_path: Path) -> None:
-    # Other tests leave re-ID artifacts of other rates in this store; none changes the embedding's size.
-    change = "reid.branch.embedding_dim=12"
-    outcome = personsearch("plan", tiny_run.config, "--set", change, json_to=tmp_path / "plan.json")
+    changes = ["--set", "reid.branch.embedding_dim=12"]
+    outcome = personsearch("plan", tiny_run.config, *changes, json_to=tmp_path / "plan.json")
     assert outcome.status == 0, outcome.stderr
     assert outcome.states["features"] == outcome.states["detections"] == "cached"
     reasons = {stage["stage"]: stage["reason"] for stage in outcome.data["stages"]}
@@ -99,34 +97,27 @@ def test_a_plan_says_what_features_will_take_and_refuses_what_the_disk_cannot_ho
         assert "features needs" in refused.stderr and "free" in refused.stderr
 
 
-@pytest.fixture
-def unreadable_images(tiny_run: TinyRun) -> Iterator[None]:
-    """The finished run's images with the same stat but other bytes: whoever opened one would stumble."""
-    images = {path: (path.read_bytes(), path.stat()) for path in tiny_run.folder.rglob("*.jpg")}
+def make_unreadable(folder: Path) -> None:
+    """Give all images the same stat but other bytes: whoever opened one would stumble."""
+    images = list(folder.rglob("*.jpg"))
     assert images
-
-    def overwrite(path: Path, content: bytes) -> None:
+    for path in images:
+        stat = path.stat()
         with path.open("r+b") as file:
-            file.write(content)
-        os.utime(path, ns=(images[path][1].st_atime_ns, images[path][1].st_mtime_ns))
-
-    for path, (content, _) in images.items():
-        overwrite(path, b"\0" * len(content))
-    yield
-    for path, (content, _) in images.items():
-        overwrite(path, content)
+            file.write(b"\0" * stat.st_size)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
-@pytest.mark.usefixtures("unreadable_images")
-def test_another_learning_rate_opens_no_image_and_leaves_detector_and_features(
-    tiny_run: TinyRun, tmp_path: Path
-) -> None:
-    kept = {kind: times(tiny_run.store / kind) for kind in ("detector", "features", "detections")}
+def test_another_learning_rate_opens_no_image_and_leaves_detector_and_features(copy: Path) -> None:
+    assert personsearch("plan", copy).status == 0, "the copied images are digested once, under their new path"
+    make_unreadable(copy.parent)
+    store = copy.parent / "store"
+    kept = {kind: times(store / kind) for kind in ("detector", "features", "detections")}
     changed = ["--set", "reid.lr=0.02", "--until", "evaluation"]
-    outcome = personsearch("run", tiny_run.config, *changed, json_to=tmp_path / "again.json")
+    outcome = personsearch("run", copy, *changed, json_to=copy.parent / "again.json")
     assert outcome.status == 0, outcome.stderr
     assert made(outcome) == AFTER_REID - {"report"}
-    assert {kind: times(tiny_run.store / kind) for kind in kept} == kept
+    assert {kind: times(store / kind) for kind in kept} == kept
 
 
 def test_a_new_test_image_leaves_training_cached(copy: Path) -> None:
