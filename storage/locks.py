@@ -27,9 +27,7 @@ def exclusive(path: Path, *, what: str) -> Iterator[None]:
     try:
         yield
     finally:
-        # Unlinking while held is safe because _acquire compares inodes after it got the lock.
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
+        _release(descriptor, path)
 
 
 @contextmanager
@@ -41,8 +39,7 @@ def exclusive_now(path: Path) -> Iterator[bool]:
         yield descriptor is not None
     finally:
         if descriptor is not None:
-            path.unlink(missing_ok=True)
-            os.close(descriptor)
+            _release(descriptor, path)
 
 
 def is_held(path: Path) -> int | None:
@@ -93,6 +90,16 @@ def _try(path: Path) -> int | None:
             raise
         os.close(descriptor)
     return None
+
+
+def _release(descriptor: int, path: Path) -> None:
+    """Remove the lock file, unless it was deleted meanwhile and what lies there is another's lock."""
+    try:
+        # Unlinking while held is safe because _acquire compares inodes after it got the lock.
+        if _is_same_file(descriptor, path):
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
 
 
 def _flock(descriptor: int, what: str) -> None:
