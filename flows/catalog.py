@@ -51,10 +51,7 @@ class StoreSnapshots:
 
     def artifact(self, name: str) -> Artifact:
         """The snapshot that the last ingest made or found; CatalogError when the store holds none."""
-        try:
-            key = self._pointer(name).read_text()
-        except OSError:
-            key = ""
+        key = self._remembered(name)
         if key.isalnum():
             found = self.store.find(KIND, key)
             if found is not None and _name(found) == name:
@@ -66,6 +63,17 @@ class StoreSnapshots:
                 return sound
         known = ", ".join(self.names()) or "none"
         raise CatalogError(f"{self.store} holds no snapshot of {name!r}; it has: {known}")
+
+    def _remembered(self, name: str) -> str:
+        """The key that `remember` noted; empty where there is none that can be read."""
+        path = self._pointer(name)
+        try:
+            return path.read_text()
+        except OSError:
+            return ""
+        except UnicodeDecodeError as error:
+            log.warning("%s is damaged, and the newest snapshot is taken: %s", path, error)
+            return ""
 
     def _all(self) -> list[Artifact]:
         peeked = (self.store.peek(kind, key) for kind, key in self.store.keys(KIND))

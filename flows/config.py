@@ -1,20 +1,17 @@
 """The YAML config of a run: datasets by name, and one section a stage.
 
-Values may hold `${VAR}` and `${VAR:-default}` from the environment; relative roots and the store resolve
-against the config file's folder. `extends: other.yaml` takes another file's fields as defaults. Unknown
-fields are refused. Imports neither torch nor Prefect.
+Relative roots, the store and a file of weights resolve against the config file's folder. Unknown fields are
+refused. Imports neither torch nor Prefect.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -27,6 +24,7 @@ from pydantic import (
 
 from flows.devices import device_name
 from flows.errors import ConfigError
+from flows.raw_config import read_raw
 from personsearch_core.recipes import (
     DetectionOptions,
     DetectionsRecipe,
@@ -40,8 +38,10 @@ from personsearch_core.recipes import (
     RoiRecipe,
 )
 
-_VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 _R = TypeVar("_R", bound=Recipe)
+
+PUBLISHED_WEIGHTS = ("coco", "imagenet")
+"""What `detector.model.initial_weights` may be beside a file."""
 
 
 class DatasetSource(Recipe):
@@ -230,13 +230,7 @@ def load_config(path: Path, overrides: Iterable[str] = (), *, store: str | None 
 
     Raises ConfigError with one message: which file, which field, what to do.
     """
-    raw = _read_yaml(path)
-    # First, because it copies: where YAML aliases share a mapping, an override must change one place only.
-    raw = _expand(raw, path)
-    for override in overrides:
-        apply_override(raw, override)
-    if store is not None:
-        raw["store"] = store if "://" in store else str(Path(store).absolute())
+    raw = read_raw(path, overrides, store)
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
@@ -244,122 +238,48 @@ def load_config(path: Path, overrides: Iterable[str] = (), *, store: str | None 
     return _resolve_paths(config, path.parent.absolute())
 
 
-def _read_yaml(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A config file's mapping over that of the file it extends."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#x}"
-        ) from error
-    try:
-        raw = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        # A ValueError where something looks like a date and is none, as 2024-13-01.
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path} holds no mapping; see configs/demo.yaml for an example")
-    base = raw.pop("extends", None)
-    if base is None:
-        return raw
-    chain = (*extended_by, path.resolve())
-    if not isinstance(base, str) or (path.parent / base).resolve() in chain:
-        raise ConfigError(f"{path}: extends wants the name of another config file, not {base!r}")
-    return _merged(_read_yaml(path.parent / base, chain), raw)
-
-
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over`'s fields in the place of `base`'s; mappings are merged, lists replaced."""
-    both = dict(base)
-    for name, value in over.items():
-        old = both.get(name)
-        both[name] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return both
-
-
-def apply_override(raw: dict[str, Any], override: str) -> None:
-    """Set one field of a raw config, `reid.lr=3e-4`: the value is YAML, list items are named by number."""
-    name, separator, text = override.partition("=")
-    if not separator or not name:
-        raise ConfigError(f"--set wants NAME=VALUE such as reid.lr=3e-4, not {override!r}")
-    *parents, last = name.split(".")
-    node: Any = raw
-    for parent in parents:
-        node = _child(node, parent, name)
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"--set {name}: {text!r} is not valid YAML: {_on_one_line(error)}") from error
-    if isinstance(value, str):
-        value = _number(value)
-    if isinstance(node, list):
-        node[_list_position(node, last, name)] = value
-    elif isinstance(node, dict):
-        node[last] = value
-    else:
-        raise ConfigError(f"--set {name}: {'.'.join(parents)} is a single value and has no field {last!r}")
-
-
-def _on_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _child(node: Any, part: str, name: str) -> Any:
-    if isinstance(node, list):
-        return node[_list_position(node, part, name)]
-    if not isinstance(node, dict):
-        raise ConfigError(f"--set {name}: nothing lies under {part!r}")
-    if node.get(part) is None:
-        node[part] = {}
-    return node[part]
-
-
-def _list_position(node: list[Any], part: str, name: str) -> int:
-    if not part.isdecimal() or int(part) >= len(node):
-        raise ConfigError(f"--set {name}: {part!r} is none of the positions 0 to {len(node) - 1}")
-    return int(part)
-
-
-def _number(text: str) -> str | float:
-    # YAML 1.1 takes 3e-4 (no dot) for a string.
-    return float(text) if re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", text) else text
-
-
-def _expand(value: Any, path: Path) -> Any:
-    if isinstance(value, dict):
-        return {key: _expand(item, path) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_expand(item, path) for item in value]
-    if not isinstance(value, str):
-        return value
-
-    def replace(match: re.Match[str]) -> str:
-        found = os.environ.get(match["name"], match["default"])
-        if found is None:
-            raise ConfigError(
-                f"{path}: the environment variable {match['name']} is not set; set it or give a default"
-            )
-        return found
-
-    return _number(_VARIABLE.sub(replace, value)) if "e" in value.lower() else _VARIABLE.sub(replace, value)
+def store_of(path: Path, overrides: Iterable[str] = (), *, store: str | None = None) -> str:
+    """The store of a config whose other fields may be wrong. Raises ConfigError when it cannot be told."""
+    found = read_raw(path, overrides, store).get("store")
+    if not isinstance(found, str):
+        raise ConfigError(f"{path}: store: this field is missing")
+    return _resolved_store(found, path.parent.absolute())
 
 
 def _resolve_paths(config: Config, folder: Path) -> Config:
-    def absolute(path: str | Path) -> str:
-        # Without resolving links: the user's own name for a place is what messages should show.
-        try:
-            return os.path.normpath(folder / Path(path).expanduser())
-        except RuntimeError as error:
-            raise ConfigError(f"{path}: there is no such user's home; give the whole path") from error
-
     sources = {
-        name: source.model_copy(update={"root": Path(absolute(source.root))})
+        name: source.model_copy(update={"root": Path(_absolute(source.root, folder))})
         for name, source in config.datasets.items()
     }
-    store = config.store if "://" in config.store else absolute(config.store)
-    return config.model_copy(update={"datasets": sources, "store": store})
+    resolved: dict[str, Any] = {"datasets": sources, "store": _resolved_store(config.store, folder)}
+    weights = config.detector.model.initial_weights
+    if weights is not None and weights not in PUBLISHED_WEIGHTS:
+        file = _absolute(weights, folder)
+        if not Path(file).is_file():
+            known = ", ".join(PUBLISHED_WEIGHTS)
+            raise ConfigError(
+                f"detector.model.initial_weights: {weights!r} is none of {known}, and there is no file {file}"
+            )
+        model = config.detector.model.model_copy(update={"initial_weights": file})
+        resolved["detector"] = config.detector.model_copy(update={"model": model})
+    return config.model_copy(update=resolved)
+
+
+def _resolved_store(store: str, folder: Path) -> str:
+    scheme, separator, rest = store.partition("://")
+    if not separator:
+        return _absolute(store, folder)
+    if not rest.strip("/"):
+        raise ConfigError(f"store: {store!r} names no place: give the whole URL, as {scheme}://bucket/prefix")
+    return store
+
+
+def _absolute(path: str | Path, folder: Path) -> str:
+    # Without resolving links: the user's own name for a place is what messages should show.
+    try:
+        return os.path.normpath(folder / Path(path).expanduser())
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: there is no such user's home; give the whole path") from error
 
 
 def _narrow(section: Recipe, recipe: type[_R]) -> _R:

@@ -18,13 +18,14 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
-from flows.config import Config, load_config
+from flows.config import Config, load_config, store_of
 from flows.errors import Interrupted, StageBroke, StageDied, explain
 from flows.leakage import check_test_images
 from flows.making import make_in_process
 from flows.observing import progress_of, show_run
 from flows.plan import Planned, resolve, select
-from flows.records import RunRecord, new_record_path, where_time_went
+from flows.reach import stays
+from flows.records import RunRecord, heartbeat, new_record_path, where_time_went
 from flows.request import RunRequest
 from flows.retries import RETRY_DELAYS, is_worth_retrying
 from flows.stages.base import Stage
@@ -38,7 +39,14 @@ log = logging.getLogger(__name__)
 @flow(name="person-search", flow_run_name="{request.config.stem}")
 def person_search(request: RunRequest) -> State[Any]:
     """Make what the config asks for and the store does not have yet, stage by stage."""
-    return _guarded(request, new_record(request))
+    try:
+        record = new_record(request)
+    except Exception as error:
+        refusal = explain(error)
+        if refusal is None:
+            raise
+        return Failed(message=refusal)
+    return _guarded(request, record)
 
 
 def run_recorded(request: RunRequest, record: RunRecord) -> State[Any]:
@@ -52,22 +60,27 @@ def run_recorded(request: RunRequest, record: RunRecord) -> State[Any]:
 
 
 def new_record(request: RunRequest) -> RunRecord:
-    """An empty record of a run, with a free name in the config's store."""
-    config = load_config(request.config, request.overrides, store=request.store)
-    return RunRecord(new_record_path(open_store(config.store).root), str(request.config))
+    """An empty record of a run, with a free name in the config's store.
+
+    The rest of the config may be wrong, which the record then says. Raises ConfigError where not even the
+    store can be told.
+    """
+    store = open_store(store_of(request.config, request.overrides, store=request.store))
+    return RunRecord(new_record_path(store.root), str(request.config))
 
 
 def _guarded(request: RunRequest, record: RunRecord) -> State[Any]:
     """Execute; what is wrong with the input ends the run with one line, without a traceback."""
-    try:
-        return execute(request, record)
-    except Exception as error:
-        record.error = explain(error)
-        if record.error is None:
-            raise
-        return Failed(message=record.error)
-    finally:
-        record.end()
+    with heartbeat(record):
+        try:
+            return execute(request, record)
+        except Exception as error:
+            record.error = explain(error)
+            if record.error is None:
+                raise
+            return Failed(message=record.error)
+        finally:
+            record.end()
 
 
 def execute(request: RunRequest, record: RunRecord) -> State[Any]:
@@ -100,10 +113,9 @@ def _make_all(
         if stage.kind != "ingest" and not compared:
             check_test_images(config, artifacts, store)
             compared = True
-        planned = resolve(stage, store, artifacts, again)
+        planned = _resolve_and_record(stage, store, artifacts, again, record)
         if planned.artifact is not None:
             artifacts[stage.name] = planned.artifact
-            record.cached(planned)
             continue
         identity = planned.identity
         record.begin(planned, None if identity is None else store.log_path_of(stage.kind, identity.key))
@@ -119,6 +131,22 @@ def _make_all(
         record.made(found)
     made = sum(stage["state"] == "made" for stage in record.stages)
     return Completed(message=f"{made} stages made, {len(record.stages) - made} cached")
+
+
+def _resolve_and_record(
+    stage: Stage,
+    store: LocalStore,
+    artifacts: Mapping[str, Artifact],
+    again: frozenset[str],
+    record: RunRecord,
+) -> Planned:
+    """As `resolve`; what is cached is in the record by then, and no collection can take it any more."""
+    while (planned := resolve(stage, store, artifacts, again)).artifact is not None:
+        record.cached(planned)
+        if stays(planned.artifact, store):
+            break
+        record.stages.pop()
+    return planned
 
 
 def _fail(record: RunRecord, planned: Planned, why: str | None) -> State[Any]:

@@ -20,6 +20,8 @@ from storage.space import require_free_space
 
 State = Literal["cached", "resumes", "runs"]
 
+COMPARED = 200
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -173,9 +175,13 @@ def _provenance_note(artifact: Artifact) -> str:
 
 
 def _why_new(identity: Identity, store: LocalStore) -> str:
-    """What tells this stage from the most similar artifact of its kind; of several, from the newest."""
+    """What tells this stage from the most similar artifact of its kind; of several, from the newest.
+
+    Only the COMPARED newest are looked at, so that a store of thousands does not hold up a plan.
+    """
     newest_first = sorted(list_entries(store, identity.kind), key=lambda entry: entry.created, reverse=True)
-    whole = (found for entry in newest_first if (found := store.peek(entry.kind, entry.key)) is not None)
+    compared = newest_first[:COMPARED]
+    whole = (found for entry in compared if (found := store.peek(entry.kind, entry.key)) is not None)
     each = [list(_differences(artifact.manifest.identity, identity)) for artifact in whole]
     if not each:
         return "never made in this store"

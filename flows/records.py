@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import secrets
 import socket
+import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +23,12 @@ from flows.plan import Planned
 from storage.artifacts import Artifact
 
 log = logging.getLogger(__name__)
+
+BEAT_SECONDS = 60.0
+GONE_SECONDS = 3600.0
+"""A run of another host whose record is older than this is gone; far more than a beat, as clocks differ."""
+
+KEPT_RECORDS = 1000
 
 
 @dataclass
@@ -88,7 +98,40 @@ class RunRecord:
 def new_record_path(store_root: Path) -> Path:
     """A free name under the store's runs, in order of time."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    return store_root / ".runs" / f"{stamp}-{secrets.token_hex(3)}.json"
+    return records_folder(store_root) / f"{stamp}-{secrets.token_hex(3)}.json"
+
+
+def records_folder(store_root: Path) -> Path:
+    return store_root / ".runs"
+
+
+@contextmanager
+def heartbeat(record: RunRecord) -> Iterator[None]:
+    """Touch the record's file now and then, so that other hosts see that the run goes on.
+
+    At the end, records of long ago are deleted: the newest KEPT_RECORDS stay, and those of runs that go on.
+    """
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(BEAT_SECONDS):
+            with contextlib.suppress(OSError):
+                os.utime(record.path)
+
+    threading.Thread(target=beat, daemon=True, name="heartbeat").start()
+    try:
+        yield
+    finally:
+        ended.set()
+        _prune(record.path.parent)
+
+
+def _prune(folder: Path) -> None:
+    for path in sorted(folder.glob("*.json"), reverse=True)[KEPT_RECORDS:]:
+        read = _read(path)
+        if read is None or not is_running(read):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def where_time_went(stages: Iterable[Mapping[str, Any]], wall_seconds: float) -> str:
@@ -104,19 +147,34 @@ def where_time_went(stages: Iterable[Mapping[str, Any]], wall_seconds: float) ->
 
 def read_records(store_root: Path) -> Iterator[RunRecord]:
     """The records of a store's runs, the newest first; one that cannot be read is left out."""
-    for path in sorted(store_root.glob(".runs/*.json"), reverse=True):
-        try:
-            yield RunRecord(path, **json.loads(path.read_bytes()))
-        except (ValueError, TypeError, FileNotFoundError):
-            log.warning("the record of a run is damaged: %s", path)
+    for path in sorted(records_folder(store_root).glob("*.json"), reverse=True):
+        if (record := _read(path)) is not None:
+            yield record
+
+
+def _read(path: Path) -> RunRecord | None:
+    try:
+        return RunRecord(path, **json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        log.warning("the record of a run is damaged: %s", path)
+        return None
 
 
 def is_running(record: RunRecord) -> bool:
-    """Whether the run goes on; one of another host is taken to, as its process cannot be seen from here."""
+    """Whether the run goes on.
+
+    The process of one of another host cannot be seen from here: it is gone when it has not touched its record
+    for GONE_SECONDS.
+    """
     if record.finished is not None:
         return False
     if record.host != socket.gethostname():
-        return True
+        try:
+            return time.time() - record.path.stat().st_mtime < GONE_SECONDS
+        except FileNotFoundError:
+            return False
     try:
         # A number that another process has got since is no sign of life.
         begun = datetime.fromtimestamp(psutil.Process(record.pid).create_time(), UTC)

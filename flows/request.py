@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from flows.plan import Selection
+from flows.stages.names import Kind
 
 
 class RunRequest(BaseModel):
@@ -21,7 +22,7 @@ class RunRequest(BaseModel):
     force: tuple[str, ...] = ()
     start_from: str | None = None
     until: str | None = None
-    only: tuple[str, ...] = ()
+    only: tuple[Kind, ...] = ()
     """Kinds of stages that may be made; a run that needs another ends with its name. By default all may."""
 
     @property

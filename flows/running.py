@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flows.config import load_config
+from flows.config import Config, load_config
 from flows.errors import Interrupted, StageBroke, StageDied, StageError
+from flows.leakage import check_test_images
 from flows.plan import Planned, make_plan, require_space, select
 from flows.prefect_api import api
 from flows.request import RunRequest
@@ -49,7 +50,7 @@ class Outcome:
 def plan_config(request: RunRequest) -> Outcome:
     """The plan of a config as it stands; makes nothing."""
     started = time.monotonic()
-    store, plan = _planned(request)
+    _, store, plan = _planned(request)
     outcome = _outcome([planned.as_record() for planned in plan], store, started)
     try:
         require_space(plan, store)
@@ -61,9 +62,12 @@ def plan_config(request: RunRequest) -> Outcome:
 def run_config(request: RunRequest) -> Outcome:
     """Execute a config's plan; with nothing to do, no API server is started and Prefect is not loaded."""
     started = time.monotonic()
-    store, plan = _planned(request)
+    config, store, plan = _planned(request)
     require_space(plan, store)
     if all(planned.state == "cached" for planned in plan):
+        made = {planned.stage.name: planned.artifact for planned in plan if planned.artifact is not None}
+        if any(planned.stage.kind != "ingest" for planned in plan):
+            check_test_images(config, made, store)
         return _with_report(_outcome([planned.as_record() for planned in plan], store, started), store)
     with api():
         from flows.pipeline import new_record, run_recorded
@@ -91,11 +95,11 @@ def write_json(path: Path, outcome: Outcome) -> None:
     path.write_text(json.dumps(body, indent=1) + "\n")
 
 
-def _planned(request: RunRequest) -> tuple[LocalStore, list[Planned]]:
+def _planned(request: RunRequest) -> tuple[Config, LocalStore, list[Planned]]:
     config = load_config(request.config, request.overrides, store=request.store)
     store = open_store(config.store)
     stages, again = select(build_stages(config), request.selection)
-    return store, make_plan(stages, store, again)
+    return config, store, make_plan(stages, store, again)
 
 
 def _with_report(outcome: Outcome, store: LocalStore) -> Outcome:

@@ -142,19 +142,22 @@ def _digest(snapshot: Path, spec: ViewSpec) -> str:
 
 def _read_memo(path: Path) -> str | None:
     try:
-        digest, _, check = path.read_text().partition(" ")
+        digest, _, check = path.read_bytes().partition(b" ")
     except FileNotFoundError:
         return None
-    return digest if check == _check(digest) else None
+    if check != _check(digest):
+        log.warning("%s is damaged: what it remembers is worked out anew", path)
+        return None
+    return digest.decode()
 
 
 def _write_memo(path: Path, digest: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{digest} {_check(digest)}")
+        path.write_bytes(digest.encode() + b" " + _check(digest.encode()))
     except OSError as error:
         log.info("a view's digest is not remembered: %s", error)
 
 
-def _check(digest: str) -> str:
-    return hashlib.sha256(digest.encode()).hexdigest()[:8]
+def _check(digest: bytes) -> bytes:
+    return hashlib.sha256(digest).hexdigest()[:8].encode()

@@ -145,7 +145,7 @@ class LocalStore:
 
     def path_of(self, kind: str, key: str) -> Path:
         """Where an artifact lies. Raises StorageError when `kind` or `key` is not one plain name."""
-        return self.root / _plain(kind) / _plain(key)
+        return self.root.joinpath(_plain(kind), _plain(key))
 
     def work_path_of(self, kind: str, key: str) -> Path:
         return self.root / ".work" / _plain(kind) / _plain(key)
@@ -167,13 +167,13 @@ class LocalStore:
             if kind and key:
                 yield kind, key, self.root / ".replaced" / name
 
-    def read_tags(self) -> dict[str, str]:
-        """The artifact, `kind/key`, of every tag; see `storage.tags`."""
+    def read_tags(self) -> dict[str, bytes]:
+        """What every tag holds; see `storage.tags`."""
         try:
             files = sorted(path for path in self._tags_path.iterdir() if not path.name.startswith("."))
         except FileNotFoundError:
             return {}
-        return {path.name: path.read_text().strip() for path in files}
+        return {path.name: path.read_bytes() for path in files}
 
     def write_tag(self, tag: str, artifact: str) -> None:
         self._tags_path.mkdir(parents=True, exist_ok=True)
@@ -290,14 +290,14 @@ class LocalStore:
         kinds = [_plain(kind)] if kind else sorted(visible_names(self.root))
         for each in kinds:
             for key in sorted(visible_names(self.root / each)):
-                if (self.root / each / key / FILE_NAME).is_file():
+                if self.root.joinpath(each, key, FILE_NAME).is_file():
                     yield each, key
 
     def manifests(self, kind: str | None = None) -> Iterator[tuple[str, str, bytes]]:
         """(kind, key, manifest as it is stored, unchecked) of every finished artifact; for listings."""
         for each, key in self.keys(kind):
             with contextlib.suppress(FileNotFoundError):
-                yield each, key, (self.path_of(each, key) / FILE_NAME).read_bytes()
+                yield each, key, self.root.joinpath(each, key, FILE_NAME).read_bytes()
 
     def written_since(self, moment: datetime) -> set[str]:
         """The artifacts, `kind/key`, put here after a moment by the clock of whoever keeps them."""
@@ -503,7 +503,7 @@ class LocalStore:
         return self.root / ".trust" / _plain(kind) / f"{_plain(key)}.json"
 
     def _lock_path(self, kind: str, key: str) -> Path:
-        return self.root / ".locks" / _plain(kind) / _plain(key)
+        return self.root.joinpath(".locks", _plain(kind), _plain(key))
 
     def _replaced_path(self, kind: str, key: str) -> Path:
         return self.root / ".replaced" / f"{_plain(kind)}-{_plain(key)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ from pathlib import Path
 from storage.artifacts import LocalStore, Objects
 from storage.folders import remove_tree, size_of
 from storage.listing import Entry, list_entries, with_sources
-from storage.tags import tags
+from storage.tags import require_artifacts, tags
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +55,11 @@ def find_garbage(store: LocalStore, keep: Iterable[str], min_age: timedelta = ti
     An artifact or work area that a process of this machine is making now is never garbage. Artifacts younger
     than `min_age` stay with what they were made from, and so do objects that no manifest names: on object
     storage another machine may be about to use them, which cannot be seen from here.
+    Raises StorageError when a tag means no artifact: a damaged one would let go what it is there to keep.
     """
     before = datetime.now(UTC) - min_age
     entries = list_entries(store)
+    require_artifacts(store, {entry.name for entry in entries})
     wanted = {*keep, *tags(store).values()}
     if min_age:
         wanted |= store.written_since(before)
@@ -91,14 +93,19 @@ def find_garbage(store: LocalStore, keep: Iterable[str], min_age: timedelta = ti
     )
 
 
-def collect(store: LocalStore, garbage: Garbage) -> None:
+def collect(
+    store: LocalStore, garbage: Garbage, in_use: Callable[[], Set[str]] = frozenset
+) -> frozenset[str]:
     """Delete it, followers before what they were made from; interrupted, the rest is garbage as before.
 
-    What a process has begun to make since stays; what another has deleted since is no error.
+    What a process has begun to make since stays, and so does what `in_use` names by then, with all that it
+    was made from: it is asked before each deletion, under the key's lock. What another has deleted since is
+    no error. Returns the names, `kind/key`, of what stayed.
     """
+    spared = _Spared(store, garbage.artifacts, in_use)
     for entry in reversed(_sources_first(garbage.artifacts)):
-        with _unless_made(store, entry.name) as alone:
-            if alone:
+        with spared.unless(entry.name) as free:
+            if free:
                 with contextlib.suppress(FileNotFoundError):
                     store.remove(entry.kind, entry.key)
                 store.log_path_of(entry.kind, entry.key).unlink(missing_ok=True)
@@ -106,20 +113,43 @@ def collect(store: LocalStore, garbage: Garbage) -> None:
         if folder.maker_of is None:
             remove_tree(folder.path)
             continue
-        with _unless_made(store, folder.maker_of) as alone:
-            if alone:
+        with spared.unless(folder.maker_of) as free:
+            if free:
                 store.discard(folder.path)
     for objects in garbage.objects:
         store.remove_objects(objects, garbage.before or datetime.now(UTC))
+    return frozenset(spared.stayed)
 
 
-@contextmanager
-def _unless_made(store: LocalStore, name: str) -> Iterator[bool]:
-    """Whether nobody makes the artifact `kind/key`, and then nobody can while this holds."""
-    with store.making_now(*name.split("/")) as alone:
-        if not alone:
-            log.warning("%s stays: a process has begun to make it", name)
-        yield alone
+class _Spared:
+    """What is made or used by now; what the used was made from is worked out only when that has changed."""
+
+    def __init__(
+        self, store: LocalStore, artifacts: tuple[Entry, ...], in_use: Callable[[], Set[str]]
+    ) -> None:
+        self._store = store
+        self._artifacts = artifacts
+        self._in_use = in_use
+        self._roots: Set[str] = frozenset()
+        self._used: Set[str] = frozenset()
+        self.stayed: set[str] = set()
+
+    @contextmanager
+    def unless(self, name: str) -> Iterator[bool]:
+        """Whether the artifact `kind/key` is free to go; then nobody can make it while this holds."""
+        with self._store.making_now(*name.split("/")) as alone:
+            used = alone and self._is_used(name)
+            if used or not alone:
+                self.stayed.add(name)
+                why = "a run has begun to use it" if used else "a process has begun to make it"
+                log.warning("%s stays: %s", name, why)
+            yield alone and not used
+
+    def _is_used(self, name: str) -> bool:
+        roots = self._in_use()
+        if roots != self._roots:
+            self._roots, self._used = roots, roots | with_sources(self._artifacts, roots)
+        return name in self._used
 
 
 def _sources_first(entries: tuple[Entry, ...]) -> list[Entry]:

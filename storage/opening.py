@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from storage.artifacts import LocalStore
+from storage.errors import StorageError
 from storage.urls import is_remote, local_path
 
 
@@ -16,3 +17,11 @@ def open_store(location: str) -> LocalStore:
 
         return RemoteStore(location)
     return LocalStore(local_path(location))
+
+
+def open_existing(location: str) -> LocalStore:
+    """As `open_store`. Raises StorageError, too, when there is no store."""
+    store = open_store(location)
+    if not store.exists():
+        raise StorageError(f"there is no store at {location}")
+    return store

@@ -150,10 +150,10 @@ class RemoteStore(LocalStore):
                 raise found[path]
 
     @_reaching()
-    def read_tags(self) -> dict[str, str]:
+    def read_tags(self) -> dict[str, bytes]:
         paths = sorted(self.system.find(self._tag_path("")))
         found = self.system.cat(paths, on_error="omit") if paths else {}
-        return {path.rpartition("/")[2]: content.decode().strip() for path, content in found.items()}
+        return {path.rpartition("/")[2]: content for path, content in found.items()}
 
     @_reaching()
     def write_tag(self, tag: str, artifact: str) -> None:

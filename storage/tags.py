@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 
 from storage.artifacts import LocalStore
 from storage.errors import StorageError
@@ -20,13 +21,36 @@ def remove_tag(store: LocalStore, tag: str) -> None:
     try:
         store.remove_tag(_checked(tag))
     except FileNotFoundError as error:
-        known = ", ".join(tags(store)) or "none"
+        known = ", ".join(store.read_tags()) or "none"
         raise StorageError(f"{store} has no tag {tag!r}; it has: {known}") from error
 
 
 def tags(store: LocalStore) -> dict[str, str]:
-    """The artifact, `kind/key`, of every tag."""
-    return store.read_tags()
+    """The artifact, `kind/key`, of every tag. Raises StorageError for a tag that is no text."""
+    return {tag: _text(store, tag, content) for tag, content in store.read_tags().items()}
+
+
+def require_artifacts(store: LocalStore, names: Container[str]) -> None:
+    """Raise StorageError for a tag that means none of the artifacts `names`.
+
+    What it was meant to keep cannot be known: its file may be damaged, or its artifact's manifest.
+    """
+    for tag, artifact in tags(store).items():
+        if artifact not in names:
+            raise StorageError(
+                f"the tag {tag!r} of {store} means {artifact!r}, and there is no such artifact: give the tag "
+                "anew (`store tag`), or take it back (`store untag`)"
+            )
+
+
+def _text(store: LocalStore, tag: str, content: bytes) -> str:
+    try:
+        return content.decode().strip()
+    except UnicodeDecodeError as error:
+        raise StorageError(
+            f"the tag {tag!r} of {store} is damaged: give it anew (`store tag`), or take it back "
+            "(`store untag`)"
+        ) from error
 
 
 def _checked(tag: str) -> str:

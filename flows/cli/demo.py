@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from data_catalog.synthetic import Mot17Spec, PrwSpec, write_mot17, write_prw
+from flows.cli.json_file import give
 from flows.cli.run import Force, From, Json, Overrides, Until
 from flows.cli.tables import print_run
 from flows.errors import ConfigError
 from flows.request import RunRequest
-from flows.running import run_config, write_json
+from flows.running import run_config
 
 app = typer.Typer()
 
@@ -44,11 +45,7 @@ def demo(
         start_from=start_from,
         until=until,
     )
-    outcome = run_config(request)
-    if json is not None:
-        write_json(json, outcome)
-    print_run(outcome)
-    outcome.raise_error()
+    give(run_config(request), json, print_run)
     typer.echo(f"to go on with it:\n{_how_to_go_on(folder)}")
 
 

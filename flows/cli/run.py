@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.json_file import give, writable
 from flows.cli.tables import print_plan, print_run
 from flows.request import RunRequest
-from flows.running import plan_config, run_config, write_json
+from flows.running import plan_config, run_config
 
 app = typer.Typer()
 
@@ -23,7 +24,14 @@ From = Annotated[
 ]
 Force = Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Make this stage anew.")]
 Until = Annotated[str | None, typer.Option(metavar="STAGE", help="End with this stage.")]
-Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the outcome as data, too.")]
+Json = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="FILE", callback=writable, help="Write the outcome as data, too."),
+]
+Dask = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="A Dask scheduler, tcp://host:8786; short for --set run.dask=."),
+]
 
 
 @app.command()
@@ -34,15 +42,12 @@ def run(
     start_from: From = None,
     force: Force = None,
     until: Until = None,
+    dask: Dask = None,
     json: Json = None,
 ) -> None:
     """Make what the config asks for and the store does not have yet."""
-    request = _request(config, overrides, store, start_from, force, until)
-    outcome = run_config(request)
-    if json is not None:
-        write_json(json, outcome)
-    print_run(outcome)
-    outcome.raise_error()
+    request = _request(config, overrides, store, start_from, force, until, dask)
+    give(run_config(request), json, print_run)
 
 
 @app.command()
@@ -53,15 +58,12 @@ def plan(
     start_from: From = None,
     force: Force = None,
     until: Until = None,
+    dask: Dask = None,
     json: Json = None,
 ) -> None:
     """Say for each stage whether it is cached, resumes or runs, and why. Makes nothing."""
-    request = _request(config, overrides, store, start_from, force, until)
-    outcome = plan_config(request)
-    if json is not None:
-        write_json(json, outcome)
-    print_plan(outcome)
-    outcome.raise_error()
+    request = _request(config, overrides, store, start_from, force, until, dask)
+    give(plan_config(request), json, print_plan)
 
 
 def _request(
@@ -71,10 +73,11 @@ def _request(
     start_from: str | None,
     force: list[str] | None,
     until: str | None,
+    dask: str | None,
 ) -> RunRequest:
     return RunRequest(
         config=config,
-        overrides=tuple(overrides or ()),
+        overrides=(*(overrides or ()), *([f"run.dask={dask}"] if dask else ())),
         store=store,
         force=tuple(force or ()),
         start_from=start_from,

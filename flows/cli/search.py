@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from flows.cli.finite import finite
+from flows.cli.json_file import writable
 from flows.cli.run import ConfigPath, Overrides, Store
 from flows.cli.tables import whole_lines
 from flows.devices import device_name, torch_device
@@ -47,10 +48,14 @@ def search(
     overrides: Overrides = None,
     store: Store = None,
     json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the matches as data.")
+        Path | None,
+        typer.Option("--json", metavar="FILE", callback=writable, help="Write the matches as data."),
     ] = None,
 ) -> None:
-    """Find the person in a box of one image in other scene images, most similar first."""
+    """Find the person in a box of one image in scene images, most similar first.
+
+    The query's own image is searched, too, when it is among them: the person's own box then comes first.
+    """
     device_name(device)
     scenes = list(_images(gallery))
     net = _load(model, overrides or (), store, device)

@@ -17,7 +17,7 @@ from flows.errors import ConfigError
 from flows.records import RunRecord, is_running, read_records
 from storage.artifacts import LocalStore
 from storage.listing import list_entries
-from storage.opening import open_store
+from storage.opening import open_existing
 
 app = typer.Typer()
 
@@ -39,7 +39,7 @@ def status(
         store = os.environ.get("PERSONSEARCH_STORE") if config is None else load_config(config).store
     if store is None:
         raise ConfigError("say which store: a CONFIG, --store or $PERSONSEARCH_STORE")
-    found = describe(open_store(store), runs)
+    found = describe(open_existing(store), runs)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     else:

@@ -9,20 +9,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from flows.cli import features
-from flows.cli.tables import in_units, whole_lines
-from flows.config import load_config
+from flows.cli.tables import in_units, padded
+from flows.config import Config, load_config
 from flows.errors import ConfigError
 from flows.plan import make_plan
-from flows.reach import Reach, in_use, reached_by
+from flows.reach import InUse, Reach, in_use, reached_by
 from flows.stages.building import build_stages
 from storage.artifacts import LocalStore
 from storage.errors import StorageError
 from storage.gc import collect, find_garbage
-from storage.listing import list_entries, resolve_name, with_followers
-from storage.opening import open_store
+from storage.listing import Entry, list_entries, resolve_name, with_followers
+from storage.opening import open_existing, open_store
 from storage.tags import remove_tag, set_tag, tags
 from storage.transfer import copy_artifact, lineage
 from storage.urls import is_remote
@@ -50,26 +49,31 @@ def list_artifacts(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object an artifact.")] = False,
 ) -> None:
     """Every artifact with its age, size, and how long it took to make."""
-    opened = _open(store)
+    opened = open_existing(store)
     entries = list_entries(opened, kind)
     tagged = _tags_by_artifact(opened)
     if as_json:
         for entry in entries:
             typer.echo(json.dumps({**entry.__dict__, "tags": tagged.get(entry.name, [])}))
         return
-    table = Table("artifact", "made", "size", "seconds", "tags", box=None, pad_edge=False)
-    for entry in entries:
-        tag = " ".join(tagged.get(entry.name, []))
-        table.add_row(_short(entry.name), entry.created, in_units(entry.size), f"{entry.seconds:.1f}", tag)
-    console = whole_lines()
-    console.print(table)
-    console.print(f"{len(entries)} artifacts, {in_units(sum(entry.size for entry in entries))}")
+    rows = [
+        (
+            _short(entry.name),
+            entry.created,
+            in_units(entry.size),
+            f"{entry.seconds:.1f}",
+            " ".join(tagged.get(entry.name, [])),
+        )
+        for entry in entries
+    ]
+    typer.echo(padded(("artifact", "made", "size", "seconds", "tags"), rows))
+    typer.echo(f"{len(entries)} artifacts, {in_units(sum(entry.size for entry in entries))}")
 
 
 @app.command()
 def show(name: Name, store: Store) -> None:
     """One artifact: its recipe, figures, files, what it was made from and what was made from it."""
-    opened = _open(store)
+    opened = open_existing(store)
     entries = list_entries(opened)
     entry = resolve_name(entries, name)
     found = opened.peek(entry.kind, entry.key)
@@ -98,7 +102,7 @@ def show(name: Name, store: Store) -> None:
 @app.command()
 def verify(store: Store, names: Names = None) -> None:
     """Digest every file again. Exits with 2 when anything is damaged; the next run makes it anew."""
-    opened = _open(store)
+    opened = open_existing(store)
     entries = list_entries(opened)
     chosen = [resolve_name(entries, name) for name in names] if names else None
     checked = [(entry.kind, entry.key) for entry in chosen] if chosen else list(opened.keys())
@@ -128,21 +132,22 @@ def invalidate(
     """Delete an artifact, so that the next run makes it again, and say what depends on it.
 
     What was made from it stays: made again to the same content, all of it is cached as before.
+    What a run of this machine makes or uses now is not deleted.
     """
     if config is not None:
         settings = load_config(config, store=store)
         opened = open_store(settings.store)
-        name = _artifact_of_stage(opened, config, name, store)
+        name = _artifact_of_stage(opened, settings, config, name)
     else:
         store = store or os.environ.get("PERSONSEARCH_STORE")
         if store is None:
             raise ConfigError("say which store: --store, --config or $PERSONSEARCH_STORE")
-        opened = _open(store)
+        opened = open_existing(store)
     entries = list_entries(opened)
     entry = resolve_name(entries, name)
     followers = sorted(with_followers(entries, [entry.name]) - {entry.name})
     if not dry_run:
-        opened.remove(entry.kind, entry.key)
+        _remove_unused(opened, entry)
     typer.echo(f"{'would delete' if dry_run else 'deleted'} {entry.name}, {in_units(entry.size)}")
     typer.echo(f"{len(followers)} artifacts were made from it" + (":" if followers else ""))
     for follower in followers:
@@ -156,7 +161,7 @@ def tag(
     store: Store,
 ) -> None:
     """Give an artifact a name; `gc` then keeps it and everything that it was made from."""
-    opened = _open(store)
+    opened = open_existing(store)
     entry = resolve_name(list_entries(opened), name)
     set_tag(opened, tag, entry.name)
     typer.echo(f"{tag} is {entry.name}")
@@ -167,7 +172,7 @@ def untag(
     tag: Annotated[str, typer.Argument(metavar="TAG", help="The name to forget.")], store: Store
 ) -> None:
     """Forget a tag; its artifact stays until the next `gc`."""
-    remove_tag(_open(store), tag)
+    remove_tag(open_existing(store), tag)
 
 
 @app.command()
@@ -191,7 +196,7 @@ def gc(
 
     Pipelines on other machines cannot be seen: on object storage, what is young stays.
     """
-    opened = _open(store)
+    opened = open_existing(store)
     hours = min_age if min_age is not None else YOUNG_HOURS if is_remote(store) else 0.0
     reach = Reach()
     for config in keep or ():
@@ -210,7 +215,8 @@ def gc(
         typer.echo(
             f"not made yet: {', '.join(reach.unmade)}; what older artifacts these would lead to is not kept"
         )
-    garbage = find_garbage(opened, reach.names | in_use(opened), timedelta(hours=hours))
+    used = InUse(opened)
+    garbage = find_garbage(opened, reach.names | used(), timedelta(hours=hours))
     for entry in garbage.artifacts:
         typer.echo(f"  {_short(entry.name)}  {in_units(entry.size)}  {entry.created}")
     for folder in garbage.work_areas:
@@ -220,8 +226,9 @@ def gc(
     for objects in garbage.objects:
         typer.echo(f"  {objects.name}, which no manifest names  {in_units(objects.size)}")
     count = sum(map(len, (garbage.artifacts, garbage.work_areas, garbage.set_aside, garbage.objects)))
-    if delete:
-        collect(opened, garbage)
+    stayed = collect(opened, garbage, used) if delete else frozenset()
+    if stayed:
+        typer.echo(f"of these, {len(stayed)} stay, which a run has begun to make or to use meanwhile")
     if is_remote(store):
         typer.echo(
             f"runs on other machines cannot be seen: what is younger than {hours:g} h stays, with what it "
@@ -239,7 +246,7 @@ def export_artifacts(
     alone: Annotated[bool, typer.Option("--alone", help="Without what they were made from.")] = False,
 ) -> None:
     """Copy artifacts, and what they were made from, to another store; every byte is verified."""
-    _copy(_open(store), open_store(to), names, alone=alone)
+    _copy(open_existing(store), open_store(to), names, alone=alone)
 
 
 @app.command("import")
@@ -250,7 +257,7 @@ def import_artifacts(
     alone: Annotated[bool, typer.Option("--alone", help="Without what they were made from.")] = False,
 ) -> None:
     """Copy artifacts, and what they were made from, out of another store; every byte is verified."""
-    _copy(_open(source), open_store(store), names, alone=alone)
+    _copy(open_existing(source), open_store(store), names, alone=alone)
 
 
 def _copy(source: LocalStore, target: LocalStore, names: list[str] | None, *, alone: bool) -> None:
@@ -266,8 +273,19 @@ def _copy(source: LocalStore, target: LocalStore, names: list[str] | None, *, al
     typer.echo(f"{copied} artifacts copied to {target}, {in_units(moved)}")
 
 
-def _artifact_of_stage(opened: LocalStore, config: Path, stage: str, store: str | None) -> str:
-    plan = make_plan(build_stages(load_config(config, store=store)), opened)
+def _remove_unused(store: LocalStore, entry: Entry) -> None:
+    with store.making_now(entry.kind, entry.key) as alone:
+        if not alone or entry.name in in_use(store):
+            raise StorageError(
+                f"{entry.name} is made or used by a run that goes on now (`status` shows which): try again "
+                "when it has ended"
+            )
+        store.remove(entry.kind, entry.key)
+
+
+def _artifact_of_stage(opened: LocalStore, settings: Config, config: Path, stage: str) -> str:
+    """`config` is where the settings were read, for messages."""
+    plan = make_plan(build_stages(settings), opened)
     made = {planned.stage.name: planned.artifact for planned in plan}
     if stage not in made:
         raise ConfigError(f"there is no stage {stage!r}; {config} has {', '.join(made)}")
@@ -275,13 +293,6 @@ def _artifact_of_stage(opened: LocalStore, config: Path, stage: str, store: str 
     if artifact is None:
         raise ConfigError(f"{stage} of {config} is not made: there is nothing to invalidate")
     return f"{artifact.kind}/{artifact.key}"
-
-
-def _open(store: str) -> LocalStore:
-    opened = open_store(store)
-    if not opened.exists():
-        raise StorageError(f"there is no store at {store}")
-    return opened
 
 
 def _tags_by_artifact(store: LocalStore) -> dict[str, list[str]]:

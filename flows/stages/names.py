@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from flows.config import Config, EvaluationSection
+
+Kind = Literal[
+    "ingest", "detector", "features", "reid", "detections", "gallery", "evaluation", "report"
+]
+"""What stages are called that make the same from other datasets; in the order in which they are made."""
 
 
 def ingest_name(dataset: str) -> str:

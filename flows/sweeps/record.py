@@ -6,12 +6,13 @@ So `gc` spares what a sweep uses while it runs, and `status` tells how it ended.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flows.plan import Planned
-from flows.records import RunRecord, new_record_path
+from flows.records import RunRecord, heartbeat, new_record_path
 from storage.artifacts import Artifact, LocalStore
 
 _NAMED = 3
@@ -35,6 +36,10 @@ class SweepRecord:
     def __init__(self, config: Path, store: LocalStore) -> None:
         self._run = RunRecord(new_record_path(store.root), str(config))
         self._entries: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def heartbeat(self) -> AbstractContextManager[None]:
+        """See `flows.records.heartbeat`."""
+        return heartbeat(self._run)
 
     def uses(self, planned: Planned) -> None:
         """An artifact that was there, or that this sweep has made for another member."""

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from flows.config import load_config
 from flows.errors import Interrupted, StageBroke, StageDied, explain
 from flows.making import make_in_process
 from flows.plan import Planned, Selection, resolve, select
+from flows.reach import stays
 from flows.retries import RETRY_DELAYS, is_worth_retrying
 from flows.stages.building import build_stages
 from flows.sweeps.grid import Member
@@ -81,8 +83,10 @@ def run_sweep(
     stop = threading.Event()
     makings = _Makings(list(slots), threads, make, stop, records, on_change)
     stopped = False
-    with ThreadPoolExecutor(len(slots), thread_name_prefix="sweep") as pool:
+    with ExitStack() as hearts, ThreadPoolExecutor(len(slots), thread_name_prefix="sweep") as pool:
         try:
+            for record in records.values():
+                hearts.enter_context(record.heartbeat())
             while makings.begin(walks, pool):
                 makings.wait()
         except KeyboardInterrupt:
@@ -202,7 +206,8 @@ class _Walk:
                 return None
             if planned.artifact is not None:
                 record.uses(planned)
-                self.artifacts[stage.name] = planned.artifact
+                if stays(planned.artifact, self.store):
+                    self.artifacts[stage.name] = planned.artifact
                 continue
             failure = ended.get(_key(planned))
             if failure is None:

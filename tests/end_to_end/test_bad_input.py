@@ -68,12 +68,13 @@ def test_a_test_image_among_the_training_images(tmp_path: Path, tiny_data: Path)
     shutil.copytree(tiny_data, tmp_path / "data")
     train_on_a_test_image(tmp_path / "data")
     config = write_tiny_config(tmp_path, tmp_path / "data")
-    assert_refused(
-        personsearch("run", config), "1 test images are training images", "tracks/train", "scenes/test"
-    )
+    words = ("1 test images are training images", "tracks/train", "scenes/test")
+    assert_refused(personsearch("run", config), *words)
     assert not list((tmp_path / "store").glob("detector/*"))
     warned = personsearch("run", config, "--set", "run.test_images_in_training=warn", "--until", "detector")
     assert warned.status == 0, warned.stderr
+    # Also where all is cached, and nothing of it would be made.
+    assert_refused(personsearch("run", config, "--until", "detector"), *words)
 
 
 @pytest.mark.parametrize(

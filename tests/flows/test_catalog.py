@@ -46,6 +46,17 @@ def test_one_dataset(catalog: Catalog) -> None:
     assert len(catalog["scenes"].images(split="test")) == 4
 
 
+def test_a_damaged_pointer_leads_to_the_newest_snapshot(
+    catalog: Catalog, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    snapshots = StoreSnapshots(store)
+    key = snapshots.artifact("scenes").key
+    snapshots.remember("scenes", key)
+    (store.root / ".cache" / "snapshots" / "scenes").write_bytes(b"\xff" + key.encode()[1:])
+    assert snapshots.artifact("scenes").key == key and "is damaged" in caplog.text
+
+
 def test_several_as_one_table(catalog: Catalog) -> None:
     assert catalog.names() == ["scenes", "tracks"]
     people = ~pc.field("ignore") & (pc.field("y2") - pc.field("y1") > 10)

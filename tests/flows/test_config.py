@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 import yaml
 
-from flows.config import Config, load_config
+from flows.config import Config, load_config, store_of
 from flows.errors import ConfigError
 from flows.stages.detector import stage as detector_stage
 from personsearch_core.recipes import OBJECTIVE_FIELDS, Objective
@@ -37,6 +37,48 @@ def test_relative_paths_resolve_against_the_config_file(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, minimal()))
     assert config.store == str(tmp_path / "store")
     assert config.datasets["prw"].root == tmp_path / "data" / "prw"
+
+
+def test_a_file_of_weights_resolves_against_the_config_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = minimal() | {"detector": {"train": [{"dataset": "prw", "split": "train"}]}}
+    path = write(tmp_path, body)
+    (tmp_path / "my.safetensors").touch()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    name = "detector.model.initial_weights"
+    config = load_config(path, [f"{name}=my.safetensors"])
+    assert config.detector.model.initial_weights == str(tmp_path / "my.safetensors")
+    assert detector_stage(config).fixed_inputs.keys() == {"initial_weights"}
+    assert load_config(path, [f"{name}=coco"]).detector.model.initial_weights == "coco"
+    with pytest.raises(
+        ConfigError, match=r"'cocoo' is none of coco, imagenet, and there is no file .*/cocoo"
+    ):
+        load_config(path, [f"{name}=cocoo"])
+
+
+@pytest.mark.parametrize("store", ["s3://", "s3:///", "memory://"])
+def test_a_url_without_a_place_is_refused(tmp_path: Path, store: str) -> None:
+    with pytest.raises(ConfigError, match="names no place"):
+        load_config(write(tmp_path, minimal() | {"store": store}))
+    with pytest.raises(ConfigError, match="names no place"):
+        load_config(write(tmp_path, minimal()), store=store)
+
+
+def test_an_alias_of_what_it_lies_in_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("store: here\ndatasets: &all {prw: *all}\n")
+    with pytest.raises(ConfigError, match=r"an alias \(\*\) stands for what it is itself a part of"):
+        load_config(path)
+
+
+def test_the_store_is_told_though_the_rest_is_wrong(tmp_path: Path) -> None:
+    path = write(tmp_path, minimal() | {"reeid": 3})
+    assert store_of(path) == str(tmp_path / "store")
+    assert store_of(path, store="s3://bucket/there") == "s3://bucket/there"
+    with pytest.raises(ConfigError, match="store: this field is missing"):
+        store_of(write(tmp_path, {"datasets": {}}))
 
 
 def test_variables_with_and_without_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,14 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from flows.cli.main import app
+from flows.config import load_config
 from flows.errors import ConfigError
+from flows.request import RunRequest
+from flows.running import Outcome
 
 DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
 
@@ -18,6 +22,27 @@ def test_the_version_is_the_packages() -> None:
 def test_a_sweep_of_nothing_is_refused() -> None:
     result = CliRunner().invoke(app, ["sweep", str(DEMO)])
     assert isinstance(result.exception, ConfigError) and "nothing to vary" in str(result.exception)
+
+
+@pytest.mark.parametrize("command", [["run", "absent.yaml"], ["plan", "absent.yaml"], ["demo"]])
+def test_a_place_for_json_is_looked_at_before_the_work(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place, words in (("missing/x.json", "there is no folder"), (".", "no file can be written")):
+        result = CliRunner().invoke(app, [*command, "--json", place])
+        assert isinstance(result.exception, ConfigError) and words in str(result.exception)
+    assert not list(tmp_path.iterdir())
+
+
+def test_dask_is_short_for_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[RunRequest] = []
+    monkeypatch.setattr(
+        "flows.cli.run.plan_config", lambda request: asked.append(request) or Outcome([], 0.0)
+    )
+    words = ["plan", str(DEMO), "--set", "reid.lr=1", "--dask", "tcp://scheduler:8786"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert load_config(DEMO, asked[0].overrides).run.dask == "tcp://scheduler:8786"
 
 
 def test_gc_refuses_a_config_that_keeps_nothing(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from flows import views
 from flows.plan import make_plan
 from flows.stages.base import InputRef, Stage
-from flows.views import ViewSpec
+from flows.views import ViewSpec, view_digest
 from storage.artifacts import LocalStore
 from storage.remote import RemoteStore
 from tests.storage.making import make_artifact, name_of
@@ -55,6 +55,33 @@ def test_a_snapshot_is_fetched_where_the_digest_of_its_view_is_not_remembered(
         plan = make_plan(stages, two)
         assert plan[1].identity is not None and plan[1].identity.inputs == {"0": "ab12"}
     assert read == ["ingest 0"] and (tmp_path / "two" / "ingest").exists()
+
+
+def test_a_damaged_memory_of_a_view_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = LocalStore(tmp_path)
+    made, spec = make_artifact(store, "ingest"), ViewSpec("d", "train", "boxes")
+    monkeypatch.setattr(views, "_digest", lambda *_: "ab12")
+    assert view_digest(made, spec, store) == "ab12"
+    (memo,) = (tmp_path / ".cache" / "views").iterdir()
+    memo.write_bytes(b"\xe1" + memo.read_bytes()[1:])
+    assert view_digest(made, spec, store) == "ab12" and "is damaged" in caplog.text
+    monkeypatch.setattr(views, "_digest", lambda *_: pytest.fail("it is remembered"))
+    assert view_digest(made, spec, store) == "ab12"
+
+
+def test_why_a_stage_is_new_is_told_by_its_newest_likes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path)
+    for seed in range(4, 0, -1):
+        make_artifact(store, "features", seed)
+    read = []
+    monkeypatch.setattr("flows.plan.COMPARED", 2)
+    monkeypatch.setattr(store, "peek", lambda *name: read.append(name) or LocalStore(tmp_path).peek(*name))
+    (planned,) = make_plan([stage("features")], store)
+    assert planned.reason.startswith("new: seed ") and len(read) == 2
 
 
 def test_a_plan_leaves_what_is_damaged_where_it_is(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,20 @@ from flows.config import load_config
 from flows.errors import ConfigError
 from flows.making import make_in_process
 from flows.plan import Selection, resolve, select
-from flows.records import RunRecord, is_running, new_record_path, read_records
+from flows.reach import InUse, stays
+from flows.records import (
+    GONE_SECONDS,
+    RunRecord,
+    heartbeat,
+    is_running,
+    new_record_path,
+    read_records,
+    records_folder,
+)
 from flows.stages.building import build_stages
 from storage.artifacts import Artifact, LocalStore
 from storage.errors import StorageError
+from storage.listing import Entry
 from storage.manifest import Identity
 from storage.opening import open_store
 from tests.end_to_end.tiny import draw_tiny_data, write_tiny_config
@@ -54,6 +66,18 @@ def test_ls_and_show(store: LocalStore, chain: list[Artifact]) -> None:
     assert shown["recipe"] == {"seed": 0} and "nested/data.bin" in shown["files"]
 
 
+def test_ten_thousand_artifacts_are_shown_in_a_second(
+    store: LocalStore, chain: list[Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = [Entry("features", f"{n:032x}", "2026-01-01T00:00:00", 1.5, 7 * n, ()) for n in range(10_000)]
+    monkeypatch.setattr("flows.cli.store.list_entries", lambda *_: entries)
+    started = time.process_time()
+    listed = call("store", "ls", "--store", store).splitlines()
+    assert time.process_time() - started <= 1.0
+    assert len(listed) == 10_002 and listed[0].split() == ["artifact", "made", "size", "seconds", "tags"]
+    assert len({line.index("2026-01-01") for line in listed[1:-1]}) == 1
+
+
 def test_verify_names_what_is_damaged(store: LocalStore, chain: list[Artifact]) -> None:
     assert "2 artifacts are whole" in call("store", "verify", "--store", store)
     data = chain[0].path / "nested" / "data.bin"
@@ -73,6 +97,52 @@ def test_invalidate_says_what_depends_on_it(store: LocalStore, chain: list[Artif
     said = call("store", "invalidate", "features/", "--store", store)
     assert f"reid/{chain[1].key[:12]}" in said
     assert store.find("features", chain[0].key) is None and store.find("reid", chain[1].key) is not None
+
+
+def test_what_a_running_pipeline_uses_is_not_invalidated(store: LocalStore, chain: list[Artifact]) -> None:
+    running = record(store, pid=os.getpid())
+    running.stages.append({"stage": "features", "state": "cached", "key": chain[0].key})
+    running.write()
+    with pytest.raises(StorageError, match="made or used by a run that goes on now"):
+        call("store", "invalidate", "features/", "--store", store)
+    with (
+        store.making(chain[1].manifest.identity, again=True),
+        pytest.raises(StorageError, match="goes on now"),
+    ):
+        call("store", "invalidate", "reid/", "--store", store)
+    running.end()
+    call("store", "invalidate", "features/", "--store", store)
+    assert store.find("features", chain[0].key) is None
+
+
+def test_what_is_in_use_is_read_again_when_a_record_was_written(
+    store: LocalStore, chain: list[Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.reach.SETTLED_NS", 0)
+    used = InUse(store)
+    assert used() == frozenset()
+    running = record(store, pid=os.getpid())
+    assert used() == frozenset()
+    running.stages.append({"stage": "features", "state": "cached", "key": chain[0].key})
+    running.write()
+    assert used() == {name_of(chain[0])}
+    monkeypatch.setattr("flows.reach.in_use", lambda store: pytest.fail("nothing was written since"))
+    assert used() == {name_of(chain[0])}
+
+
+def test_a_recorded_artifact_stays_unless_a_collection_has_its_lock(
+    store: LocalStore, chain: list[Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.reach.COLLECTION_SECONDS", 0.1)
+    assert stays(chain[1], store)
+    with store.making(chain[1].manifest.identity, again=True):
+        assert stays(chain[1], store), "who makes it again deletes nothing"
+    deletion = threading.Timer(0.05, store.remove, (chain[1].kind, chain[1].key))
+    with store.making_now(chain[1].kind, chain[1].key):
+        deletion.start()
+        assert not stays(chain[1], store)
+        deletion.join()
+    assert not stays(chain[1], store)
 
 
 def test_gc_says_the_bytes_and_deletes_only_when_told(store: LocalStore, chain: list[Artifact]) -> None:
@@ -112,6 +182,8 @@ def test_export_and_import_bring_what_is_behind_an_artifact(
 def test_a_store_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="there is no store at"):
         call("store", "ls", "--store", tmp_path / "absent")
+    with pytest.raises(StorageError, match="there is no store at"):
+        call("status", "--store", tmp_path / "absent")
 
 
 def test_a_config_keeps_what_it_reaches(tmp_path: Path) -> None:
@@ -159,9 +231,30 @@ def test_a_run_of_another_host_or_of_a_reused_process_number(store: LocalStore) 
     elsewhere = record(store, pid=2**22 + 1)
     elsewhere.host = f"not-{socket.gethostname()}"
     assert is_running(elsewhere)
+    an_hour_ago = time.time() - GONE_SECONDS - 1
+    os.utime(elsewhere.path, (an_hour_ago, an_hour_ago))
+    assert not is_running(elsewhere)
     reused = record(store, pid=os.getpid())
     reused.started = "2001-01-01T00:00:00+00:00"
     assert not is_running(reused)
+
+
+def test_a_running_record_is_touched_and_old_ones_go(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.records.BEAT_SECONDS", 0.01)
+    monkeypatch.setattr("flows.records.KEPT_RECORDS", 1)
+    old, running, mine = (RunRecord(records_folder(store.root) / f"{n}.json", "a.yaml") for n in range(3))
+    for each in (old, running, mine):
+        each.write()
+    old.end()
+    os.utime(mine.path, (0, 0))
+    with heartbeat(mine):
+        deadline = time.monotonic() + 10
+        while mine.path.stat().st_mtime == 0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert mine.path.stat().st_mtime > 0
+    assert sorted(records_folder(store.root).iterdir()) == [running.path, mine.path]
 
 
 def test_a_damaged_record_is_left_out(store: LocalStore) -> None:

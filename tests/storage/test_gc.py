@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,40 @@ def test_a_tag_keeps_until_it_is_taken_back(store: LocalStore, chain: list[Artif
         remove_tag(store, "good")
     with pytest.raises(StorageError, match="cannot be a tag"):
         set_tag(store, "../escape", name_of(chain[0]))
+
+
+def test_a_tag_that_means_nothing_stops_a_collection(store: LocalStore, chain: list[Artifact]) -> None:
+    """One flipped bit in a tag's file would else delete what the tag is there to keep."""
+    set_tag(store, "good", name_of(chain[3]))
+    file = store.root / ".tags" / "good"
+    content = file.read_bytes()
+    file.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
+    with pytest.raises(StorageError, match=r"the tag 'good' of .* there is no such artifact"):
+        find_garbage(store, [])
+    file.write_bytes(bytes([content[0] ^ 0x80]) + content[1:])
+    with pytest.raises(StorageError, match=r"the tag 'good' of .* is damaged"):
+        find_garbage(store, [])
+    set_tag(store, "good", name_of(chain[3]))
+    assert len(find_garbage(store, []).artifacts) == 1
+
+
+def test_what_a_run_uses_meanwhile_stays_with_its_sources(store: LocalStore, chain: list[Artifact]) -> None:
+    ingest, features, first, second = chain
+    with store.making(Identity(kind="gallery", version=1, recipe={}, inputs={})) as work:
+        (work.path / "half").write_bytes(b"1234")
+        unfinished = f"gallery/{work.identity.key}"
+    garbage = find_garbage(store, [])
+    asked = []
+
+    def in_use() -> frozenset[str]:
+        """A run has reached `first` when the collection has begun, and then the unfinished work."""
+        asked.append(store.holder("reid", first.key) or store.holder("reid", second.key))
+        return frozenset([name_of(first), unfinished])
+
+    assert collect(store, garbage, in_use) == {name_of(first), name_of(features), name_of(ingest), unfinished}
+    assert names(store) == {name_of(each) for each in (ingest, features, first)}
+    assert list(store.work_areas()) == [("gallery", unfinished.partition("/")[2])]
+    assert asked[0] == os.getpid(), "it is asked under the lock of the artifact that is about to go"
 
 
 def test_unfinished_work_goes_unless_it_is_asked_for_or_being_made(store: LocalStore) -> None:
@@ -196,7 +231,7 @@ def test_a_damaged_manifest_is_listed_nowhere_and_breaks_nothing(
     assert names(store) == {name_of(each) for each in chain[:3]}
 
 
-def test_ten_thousand_artifacts_are_listed_and_collected_in_a_second(store: LocalStore) -> None:
+def test_ten_thousand_artifacts_are_found_in_a_second_and_five_hundred_deleted(store: LocalStore) -> None:
     model = make_artifact(store, "features")
     text = (model.path / "manifest.json").read_text()
     for number in range(10_000):
@@ -208,3 +243,7 @@ def test_ten_thousand_artifacts_are_listed_and_collected_in_a_second(store: Loca
     garbage = find_garbage(store, [name_of(model)])
     assert time.process_time() - started <= 1.0
     assert len(garbage.artifacts) == 10_000
+    started = time.process_time()
+    collect(store, replace(garbage, artifacts=garbage.artifacts[:500]))
+    assert time.process_time() - started <= 1.0
+    assert len(list(store.keys())) == 9_501
