@@ -301,6 +301,8 @@ class Objective(Recipe):
     momentum: Probability | None = None
     """What a memory keeps of its old value: OIM's table, the centres of `center` (1 - Wen et al.'s rate)."""
     queue: PositiveInt | None = None
+    """Embeddings that are remembered. `oim`, `iel`, `ioim`: those of unlabelled people, by default 5,000, the
+    value of OIM's authors for CUHK-SYSU; theirs for PRW is 500. `olp`: everybody's, by default 1,000."""
     threshold: float | None = None
     """`iel`: cosine similarity above which an unlabelled person takes an identity."""
     hard_identities: PositiveInt | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+from itertools import count
 from typing import Any
 
 import torch
@@ -36,7 +38,10 @@ class TripletObjective(ReidObjective):
 
 
 class WeightedSum(ReidObjective):
-    """The objectives of a phase, weighted and added; watches each term under `loss/<kind>`."""
+    """The objectives of a phase, weighted and added; watches each term under `loss/<kind>`.
+
+    What several terms measure under one name is numbered in their order: `loss/<kind>`, `loss/<kind>_2`.
+    """
 
     def __init__(self, terms: list[ReidObjective], kinds: list[str], weights: list[float]) -> None:
         super().__init__()
@@ -50,7 +55,8 @@ class WeightedSum(ReidObjective):
         for term, kind, weight in zip(self.terms, self.kinds, self.weights, strict=True):
             result: Term = term(batch)
             losses.append(weight * result.loss)
-            watched |= {f"loss/{kind}": result.loss.detach(), **result.watched}
+            for measured, value in {f"loss/{kind}": result.loss.detach(), **result.watched}.items():
+                watched[free_name(measured, watched)] = value
         return Term(torch.stack(losses).sum(), watched)
 
     @torch.no_grad()
@@ -58,6 +64,12 @@ class WeightedSum(ReidObjective):
         for term in self.terms:
             assert isinstance(term, ReidObjective)
             term.update(batch)
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """`name`, or the first of `<name>_2`, `<name>_3` ... that is not taken."""
+    numbered = (f"{name}_{number}" if number > 1 else name for number in count(1))
+    return next(each for each in numbered if each not in taken)
 
 
 def default_margin(objective: Objective) -> Margin:

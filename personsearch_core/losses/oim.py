@@ -23,7 +23,8 @@ class OnlineInstanceMatching(ReidObjective):
 
     IOIM hardens the labelled distribution (small t) and softens the unlabelled one (large t_u). That this is
     done by two temperatures is our reading of Liu et al. 2018; OIM has t_u = t = 0.1. Entries of the queue
-    that hold nobody yet are left out of the sum.
+    that hold nobody yet are left out of the sum. Xiao et al. have a queue of 5,000 for CUHK-SYSU and of 500
+    for PRW.
     """
 
     def __init__(

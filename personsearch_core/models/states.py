@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights, ResNet34_Weights, ResNet50_Weights, WeightsEnum
+from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 
 from personsearch_core.errors import PersonSearchError
 
@@ -129,8 +130,10 @@ def torchvision_weights(weights: WeightsEnum) -> State:
     try:
         state: State = weights.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:
+        # The name `coco` implies the epsilon that they were made with, a file's name does not.
+        epsilon = ", with norm_epsilon: 0" if isinstance(weights, RetinaNet_ResNet50_FPN_Weights) else ""
         raise PersonSearchError(
             f"torchvision's weights {weights} could not be had ({error}); download {weights.url} elsewhere "
-            "and give the file as initial_weights"
+            f"and give the file as initial_weights{epsilon}"
         ) from error
     return state

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from personsearch_core.errors import PersonSearchError
-from personsearch_core.losses.build import default_margin
+from personsearch_core.losses.build import default_margin, free_name
 from personsearch_core.losses.distances import pairwise_distances
 from personsearch_core.losses.mining import relations
 from personsearch_core.losses.objective import Batch
@@ -75,18 +75,18 @@ class CollapseWatch:
         )
         level = next(
             (
-                (kind, level)
-                for kind, level in self._levels[int(metrics["phase"])].items()
-                if abs(metrics[f"loss/{kind}"] - level) <= 0.02 * level
+                (name, level)
+                for name, level in self._levels[int(metrics["phase"])].items()
+                if abs(metrics[name] - level) <= 0.02 * level
             ),
             None,
         )
         self._recent.append(near and level is not None)
         if level is not None and sum(self._recent) >= self.STEPS:
-            kind, value = level
+            name, value = level
             raise CollapseError(
                 f"training has collapsed by step {step}: for {sum(self._recent)} of the last "
-                f"{len(self._recent)} steps {kind} was {value:.3f}, the loss of zero distances; negatives "
+                f"{len(self._recent)} steps {name} was {value:.3f}, the loss of zero distances; negatives "
                 f"are {distance:.2g} apart (at most {self._reference:.2g} before, embeddings' norm "
                 f"{metrics['embedding_norm']:.2g}): all embeddings are the same point. Lower lr or add "
                 "schedule.warmup_steps; begin with a phase of semi_hard_triplet before "
@@ -107,12 +107,13 @@ class CollapseWatch:
 
 
 def _collapsed_levels(phase: Phase) -> dict[str, float]:
-    """Loss of zero distances, for each triplet term of a phase."""
+    """Loss of zero distances, for each triplet term of a phase under its name in the log."""
     levels: dict[str, float] = {}
     for objective in phase.objectives:
         if objective.kind in ("semi_hard_triplet", "batch_hard_triplet"):
             margin = default_margin(objective)
-            levels[objective.kind] = math.log(2) if margin == "soft" else float(margin)
+            level = math.log(2) if margin == "soft" else float(margin)
+            levels[free_name(f"loss/{objective.kind}", levels)] = level
     return levels
 
 

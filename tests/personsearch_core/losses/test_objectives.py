@@ -197,6 +197,19 @@ def test_sum_is_weighted() -> None:
     assert float(term.loss) == pytest.approx(by_hand)
 
 
+def test_terms_of_one_kind_are_watched_under_numbers() -> None:
+    margins = (0.2, 0.6)
+    parts = tuple(Objective(kind="batch_hard_triplet", margin=margin) for margin in margins)
+    together = build_objective(parts, IDENTITIES, DIM)(batch()).watched
+    alone = [build_objective((part,), IDENTITIES, DIM)(batch()).watched for part in parts]
+    assert together == {
+        "loss/batch_hard_triplet": alone[0]["loss/batch_hard_triplet"],
+        "active_triplets": alone[0]["active_triplets"],
+        "loss/batch_hard_triplet_2": alone[1]["loss/batch_hard_triplet"],
+        "active_triplets_2": alone[1]["active_triplets"],
+    }
+
+
 @pytest.mark.parametrize(
     "kind",
     [

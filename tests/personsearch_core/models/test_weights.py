@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
-from torchvision.models import resnet18
-from torchvision.models.detection import retinanet_resnet50_fpn
+from torchvision.models import ResNet50_Weights, WeightsEnum, resnet18
+from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights, retinanet_resnet50_fpn
 
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.branch import build_branch
 from personsearch_core.models.detector import build_detector
-from personsearch_core.models.states import load_weights, save_weights
+from personsearch_core.models.states import load_weights, save_weights, torchvision_weights
 from personsearch_core.models.weights import (
     load_branch,
     load_detector,
@@ -107,3 +108,19 @@ def test_weights_that_are_no_branch_are_refused(tmp_path: Path) -> None:
     save_weights(tmp_path / "b.safetensors", resnet18().state_dict())
     with pytest.raises(PersonSearchError, match="does not say which branch"):
         load_branch(tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("weights", "epsilon"),
+    [(RetinaNet_ResNet50_FPN_Weights.COCO_V1, True), (ResNet50_Weights.IMAGENET1K_V1, False)],
+)
+def test_weights_that_cannot_be_downloaded_say_how_to_give_them(
+    monkeypatch: pytest.MonkeyPatch, weights: WeightsEnum, epsilon: bool
+) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", unreachable)
+    with pytest.raises(PersonSearchError, match=f"download {weights.url} .* initial_weights") as told:
+        torchvision_weights(weights)
+    assert ("norm_epsilon: 0" in str(told.value)) is epsilon

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pytest
 
-from personsearch_core.recipes import PAPER_PHASES
+from personsearch_core.recipes import PAPER_PHASES, Objective, Phase
 from personsearch_core.training.watching import CollapseError, CollapseWatch
 
 SEMI_HARD, BATCH_HARD = 0, 1
@@ -104,3 +104,15 @@ def test_the_watch_goes_on_from_a_checkpoint() -> None:
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     rest = named_at(rows[110:], second)
     assert rest is not None and rest + 110 == whole
+
+
+@pytest.mark.parametrize("collapsed_term", [0, 1])
+def test_each_of_two_terms_of_one_kind_has_its_margin(collapsed_term: int) -> None:
+    terms = tuple(Objective(kind="batch_hard_triplet", margin=margin) for margin in (0.3, 0.6))
+    names, levels = ("loss/batch_hard_triplet", "loss/batch_hard_triplet_2"), (0.3, 0.6)
+    watch = CollapseWatch((Phase(objectives=terms, epochs=1),))
+    losses = [0.1, 0.1]
+    losses[collapsed_term] = levels[collapsed_term]
+    measured = {"phase": 0, "negative_distance": 1e-3, "embedding_norm": 5.0}
+    rows = [measured | dict(zip(names, losses, strict=True))] * 50
+    assert named_at(rows, watch) is not None
