@@ -1,0 +1,110 @@
+"""The flow's own decisions, asked without an API: retries, refusals, and what a collection takes away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.schemas.objects import State
+from prefect.states import Failed
+from prefect.tasks import Task
+from pydantic import ValidationError
+
+from flows import pipeline
+from flows.errors import Interrupted, StageBroke, StageDied, StageError
+from flows.plan import Planned
+from flows.records import RunRecord, new_record_path, read_records
+from flows.request import RunRequest
+from flows.retries import RETRY_DELAYS
+from flows.stages.base import Stage
+from storage.artifacts import Artifact, LocalStore
+from tests.storage.making import make_artifact
+
+STAGE = Stage("reid", "reid", version=1, recipe={"seed": 0}, maker="nobody:make")
+
+
+def task_that_fails_by(
+    error: Exception, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Task[[str, str], Any], RunRecord]:
+    def fail(*_: object, **__: object) -> Artifact:
+        raise error
+
+    monkeypatch.setattr(pipeline, "make_in_process", fail)
+    record = RunRecord(new_record_path(store.root), "a.yaml")
+    planned = Planned(STAGE, "runs", "never made")
+    return pipeline._task(planned, store, {}, record, again=False, hours=None), record
+
+
+@pytest.mark.parametrize("error", [StageDied("killed"), ConnectionError("no answer")])
+def test_what_may_end_well_next_time_is_tried_again(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_stage, record = task_that_fails_by(error, LocalStore(tmp_path), monkeypatch)
+    with pytest.raises(type(error)) as raised:
+        make_stage.fn("reid", "key")
+    assert (make_stage.retries, make_stage.retry_delay_seconds) == (len(RETRY_DELAYS), RETRY_DELAYS)
+    assert retried(make_stage, Failed(data=raised.value))
+    assert record.failure == ("StageDied" if isinstance(error, StageDied) else None)
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (StageBroke("a bug"), "StageBroke"),
+        (Interrupted("stopped"), "Interrupted"),
+        (TimeoutError("too long"), "TimeoutError"),
+        (StageError("bad input"), None),
+    ],
+)
+def test_what_would_end_the_same_way_is_not_tried_again(
+    error: Exception, failure: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_stage, record = task_that_fails_by(error, LocalStore(tmp_path), monkeypatch)
+    state = make_stage.fn("reid", "key")
+    assert state.is_failed() and state.message == str(error) and record.failure == failure
+    assert not retried(make_stage, state)
+
+
+def retried(made: Task[[str, str], Any], state: State[Any]) -> bool:
+    """As Prefect asks once a task has failed; in its own process a state holds the error itself."""
+    condition: Any = made.retry_condition_fn
+    return bool(condition(made, None, state))
+
+
+def test_a_config_that_is_wrong_is_one_message_and_in_the_record(tmp_path: Path) -> None:
+    config = tmp_path / "wrong.yaml"
+    config.write_text("store: store\nreeid: {}\n")
+    state = pipeline.person_search.fn(RunRequest(config=config))
+    assert state.is_failed() and "reeid: there is no such field" in (state.message or "")
+    (record,) = read_records(tmp_path / "store")
+    assert record.error == state.message and record.finished is not None
+    state = pipeline.person_search.fn(RunRequest(config=tmp_path / "absent.yaml"))
+    assert state.is_failed() and "cannot read the config" in (state.message or "")
+
+
+def test_a_kind_that_no_stage_has_is_refused() -> None:
+    assert RunRequest.model_validate({"config": "a.yaml", "only": ["detector"]}).only == ("detector",)
+    with pytest.raises(ValidationError, match=r"only\.0\n.*'detector'"):
+        RunRequest.model_validate({"config": "a.yaml", "only": ["detektor"]})
+
+
+def test_what_a_collection_takes_before_the_record_names_it_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path)
+    made = make_artifact(store, "reid")
+    record = RunRecord(new_record_path(store.root), "a.yaml")
+
+    def collected(artifact: Artifact, store: LocalStore) -> bool:
+        assert record.stages, "a collection that asks from now on is told"
+        store.remove(artifact.kind, artifact.key)
+        return False
+
+    monkeypatch.setattr(pipeline, "stays", collected)
+    planned = pipeline._resolve_and_record(STAGE, store, {}, frozenset(), record)
+    assert planned.identity == made.manifest.identity and planned.state == "runs" and record.stages == []
+    make_artifact(store, "reid")
+    monkeypatch.undo()
+    planned = pipeline._resolve_and_record(STAGE, store, {}, frozenset(), record)
+    assert planned.state == "cached" and [stage["state"] for stage in record.stages] == ["cached"]
