@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from data_catalog.jsonstream import Part
 
 LARGEST_ID = 1 << 62
 LARGEST_NUMBER = 1e30
+NEGATIVE = r"^-[0-9]"
 WHOLE_NUMBER = r"^(0|-?[1-9][0-9]{0,17})$"
 
 
@@ -23,7 +25,9 @@ WHOLE_NUMBER = r"^(0|-?[1-9][0-9]{0,17})$"
 class Annotations:
     """Columns of equal length; `rows` counts from 1 in the file, `boxes` are x, y, w, h.
 
-    `identity` holds the values of the key that was asked for, as text; None without such a key.
+    `identity` holds the values of the key that was asked for, as text, null where nobody is named; None
+    without such a key. `nobody` says where it stands for somebody unknown, `misnamed` where it cannot be an
+    identity.
     """
 
     rows: np.ndarray
@@ -33,6 +37,8 @@ class Annotations:
     boxes: np.ndarray
     crowd: np.ndarray
     identity: pa.Array | None
+    nobody: np.ndarray
+    misnamed: np.ndarray
 
     def take(self, which: np.ndarray) -> Annotations:
         """The annotations at these positions."""
@@ -45,6 +51,8 @@ class Annotations:
             self.boxes[which],
             self.crowd[which],
             None if self.identity is None else self.identity.take(at),
+            self.nobody[which],
+            self.misnamed[which],
         )
 
 
@@ -98,6 +106,7 @@ def _by_arrow(part: Part, first_row: int, identity_key: str | None) -> Annotatio
     if boxes.values.null_count or not pc.all(pc.equal(lengths, 4)).as_py():
         return None
     crowd = pc.equal(pc.fill_null(table["iscrowd"], 0), 1)
+    identity = None if identity_key is None else _blank_is_null(table[identity_key].combine_chunks())
     return Annotations(
         rows=np.arange(first_row, first_row + len(table)),
         names=table["id"].cast(pa.string()).combine_chunks(),
@@ -105,8 +114,27 @@ def _by_arrow(part: Part, first_row: int, identity_key: str | None) -> Annotatio
         categories=table["category_id"].to_numpy(),
         boxes=boxes.flatten().to_numpy().reshape(-1, 4),
         crowd=crowd.to_numpy(),
-        identity=None if identity_key is None else table[identity_key].cast(pa.string()).combine_chunks(),
+        identity=None if identity is None else identity.cast(pa.string()),
+        nobody=_is_nobody(identity, len(table)),
+        misnamed=np.zeros(len(table), bool),
     )
+
+
+def _blank_is_null(identity: pa.Array) -> pa.Array:
+    if not pa.types.is_string(identity.type):
+        return identity
+    return pc.if_else(pc.equal(pc.utf8_trim_whitespace(identity), ""), None, identity)
+
+
+def _is_nobody(identity: pa.Array | None, count: int) -> np.ndarray:
+    """Where there is no identity, or a negative number, as which datasets mark the unknown."""
+    if identity is None:
+        return np.ones(count, bool)
+    if pa.types.is_string(identity.type):
+        negative = pc.match_substring_regex(identity, NEGATIVE)
+    else:
+        negative = pc.less(identity, 0)
+    return np.asarray(pc.fill_null(negative, True).to_numpy(zero_copy_only=False))
 
 
 def _is_text(part: Part, key: str) -> bool:
@@ -117,10 +145,11 @@ def _is_text(part: Part, key: str) -> bool:
 
 
 def _one_by_one(entries: Sequence[Any], rows: np.ndarray, identity_key: str | None) -> Annotations:
-    identity = None
+    identity, misnamed = None, np.zeros(len(entries), bool)
     if identity_key is not None:
-        found = [entry.get(identity_key) for entry in entries]
-        identity = pa.array([None if value is None else _text(value) for value in found], pa.string())
+        found = [_identity(entry.get(identity_key)) for entry in entries]
+        identity = pa.array([text for text, _ in found], pa.string())
+        misnamed = np.array([fault for _, fault in found], bool)
     names = [_text(entry.get("id", row)) for entry, row in zip(entries, rows.tolist(), strict=True)]
     return Annotations(
         rows=rows,
@@ -130,7 +159,20 @@ def _one_by_one(entries: Sequence[Any], rows: np.ndarray, identity_key: str | No
         boxes=np.array([entry["bbox"] for entry in entries], np.float64).reshape(-1, 4),
         crowd=np.array([entry.get("iscrowd") in (1, True) for entry in entries], bool),
         identity=identity,
+        nobody=_is_nobody(identity, len(entries)) & ~misnamed,
+        misnamed=misnamed,
     )
+
+
+def _identity(value: Any) -> tuple[str | None, bool]:
+    """An identity as text, and whether it cannot be one. Null, NaN and blank text name nobody."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None, False
+    if isinstance(value, str):
+        return (_text(value) if value.strip() else None), False
+    if isinstance(value, float) and value.is_integer():  # as tables with gaps write whole numbers
+        return str(int(value)), False
+    return _text(value), type(value) is not int
 
 
 def _text(value: Any) -> str:
@@ -148,6 +190,11 @@ def _fault(entry: Any) -> str | None:
     if not isinstance(box, list) or len(box) != 4 or not all(type(v) in (int, float) for v in box):
         return f"bbox is not four numbers: {str(box)[:60]!r}"
     return "bbox is out of range" if any(abs(v) > LARGEST_NUMBER for v in box) else None
+
+
+def carries(part: Part, key: str) -> bool:
+    """Whether any annotation of the part has the key."""
+    return any(isinstance(entry, dict) and key in entry for entry in part.elements())
 
 
 class SeenIds:

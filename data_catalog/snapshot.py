@@ -167,7 +167,7 @@ class SnapshotWriter:
         """
         self._close_streams()
         images, _ = self.images_and_queries()
-        _check_unique(images["image_id"])
+        _check_unique(images)
         counts = _counts_of(images["image_id"], self._box_counts)
         name = pa.DictionaryArray.from_arrays(
             pa.array([0] * len(images), pa.int32()), pa.array([self.dataset])
@@ -266,13 +266,17 @@ def invalid_rejects(snapshot: Snapshot) -> pa.Table:
     return snapshot.table("rejects", filter=pc.field("severity") == INVALID)
 
 
-def _check_unique(image_ids: pa.ChunkedArray) -> None:
+def _check_unique(images: pa.Table) -> None:
+    image_ids = images["image_id"]
     if pc.count_distinct(image_ids).as_py() == len(image_ids):
         return
     counted = image_ids.value_counts()
     twice = counted.filter(pc.greater(counted.field("counts"), 1))[0]["values"]
+    where = images["source_unit"].filter(pc.equal(image_ids, twice)).unique().to_pylist()
     raise CatalogError(
-        f"image {twice.as_py()!r} is there twice; the names of images must be unique in a dataset"
+        f"image {twice.as_py()!r} is there twice, in {' and in '.join(where[:2])}; the names of images must "
+        "be unique in a dataset: where files annotate the same images, name those to read by the adapter's "
+        "options (annotations=FILE, for coco), and ingest the others as a dataset of their own"
     )
 
 

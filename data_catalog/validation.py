@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -11,6 +13,10 @@ from data_catalog.published import Comparison, compare_published, counts_with_pe
 from data_catalog.rows import COORDINATES
 from data_catalog.schema import SCOPE_DATASET
 from data_catalog.snapshot import Snapshot, invalid_rejects
+
+OTHER_THINGS = ("not_a_person", "category_unknown", "class_unknown")
+"""Codes of rejects that are annotations of something else, or of what the file does not say."""
+MOST_CATEGORIES = 10
 
 
 def check_snapshot(snapshot: Snapshot) -> list[Finding]:
@@ -22,6 +28,7 @@ def check_snapshot(snapshot: Snapshot) -> list[Finding]:
     found = [
         *_counts(snapshot),
         *_published(snapshot),
+        *nobody_found(snapshot),
         finding(
             "warning", "damaged_rows", invalid_rejects(snapshot)["detail"], "rows are damaged (see rejects)"
         ),
@@ -61,6 +68,32 @@ def _published(snapshot: Snapshot) -> list[Finding]:
         Finding("note", "not_as_published", len(totals), f"{source}: {'; '.join(map(str, totals))}")
         for source, totals in differing.items()
     ]
+
+
+def nobody_found(snapshot: Snapshot) -> list[Finding]:
+    """For each split that has annotations and no person among them: of what these are instead."""
+    counts = dict(snapshot.table("datasets", ["counts_found"])["counts_found"][0].as_py())
+    splits = [name.removesuffix(".boxes") for name, n in counts.items() if name.endswith(".boxes") and not n]
+    empty = [split for split in splits if counts.get(f"{split}.rejects", 0)]
+    if not empty:
+        return []
+    images = snapshot.table("images", ["split", "source_unit"])
+    units = images.group_by(["source_unit", "split"]).aggregate([]).to_pylist()
+    of_others = pc.field("code").isin(OTHER_THINGS)
+    rejects = snapshot.table("rejects", ["source_unit", "detail"], of_others)
+    counted = rejects.group_by(["source_unit", "detail"]).aggregate([([], "count_all")]).to_pylist()
+    found = []
+    for split in empty:
+        sources = {unit["source_unit"] for unit in units if unit["split"] == split}
+        kinds: Counter[str] = Counter()
+        for row in counted:
+            kinds[row["detail"]] += row["count_all"] if row["source_unit"] in sources else 0
+        names = [kind for kind, number in kinds.most_common(MOST_CATEGORIES) if number]
+        what = f"annotations of {split} and none of a person; name the categories that are; found"
+        if total := kinds.total():
+            text = f"{total:,} {what}: {', '.join(names)}"
+            found.append(Finding("warning", "nobody_found", total, text))
+    return found
 
 
 def _outside(boxes: pa.Table, images: pa.Table) -> Finding:

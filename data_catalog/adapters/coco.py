@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
-from data_catalog.coco_annotations import LARGEST_ID, Annotations, SeenIds, read_annotations
+from data_catalog.coco_annotations import LARGEST_ID, Annotations, SeenIds, carries, read_annotations
 from data_catalog.errors import CatalogError
 from data_catalog.jsonstream import Part, top_level_arrays
 from data_catalog.paths import image_files, path_fault
@@ -19,24 +19,31 @@ from data_catalog.rows import Rows, xywh_corners
 from data_catalog.schema import EXCLUDED, INVALID, SCOPE_DATASET, SCOPE_SEQUENCE
 
 PEOPLE = "person,pedestrian,people"
+SEQUENCE = "sequence_id"
+LESS = ("/person_keypoints_", "/captions_")
+"""How published files are named that annotate the images of an `instances_` again."""
 
 
 class Coco:
     """Boxes are x, y, w, h, 0-based; `iscrowd` makes an ignore region; other categories are `excluded`.
 
-    A box is named by its annotation's id; where an id is there already, by its row in the file, too.
+    A box is named by its annotation's id; where an id is there already, by its row in the file, too. Null,
+    NaN, blank text and negative numbers are nobody known; 7 and 7.0 are one identity; what cannot be one (a
+    list, true, 7.5) makes a reject. Of the published files of one image set, instances alone are read.
     """
 
     name = "coco"
-    version = 2
+    version = 3
     options: Mapping[str, str] = {
-        "annotations": "JSON file; by default every .json in the root or its folder annotations",
-        "images": "folder of images; by default images, or else the root",
+        "annotations": "JSON file, or a pattern such as annotations/instances_*.json; by default every .json "
+        "in the root or its folder annotations, but captions and keypoints of images that instances show",
+        "images": "folder of images; by default images, or else the root; in it, that of the end of the "
+        "file's name (val2017 for instances_val2017.json) where there is one",
         "split": "name of the split; by default train, val or test as the file's name says, else train",
-        "categories": f"names of the categories that are people (default {PEOPLE})",
+        "categories": f"names of the categories that are people, in any case (default {PEOPLE})",
         "person_id": "key of an annotation's identity in the dataset; negative numbers mean unknown",
         "track_id": "key of an annotation's identity within its sequence",
-        "sequence_id": "key of an image's sequence",
+        "sequence_id": f"key of an image's sequence (default {SEQUENCE}, with track_id)",
         "camera_id": "key of an image's camera number",
     }
 
@@ -45,34 +52,68 @@ class Coco:
             raise CatalogError(f"{root}: no such folder")
         if options.get("person_id") and options.get("track_id"):
             raise CatalogError("options person_id and track_id: give one of them")
-        sources = [options["annotations"]] if "annotations" in options else _json_files(root)
-        for source in sources:
-            if path_fault(source) or not (root / source).is_file():
-                raise CatalogError(f"{root} is no COCO dataset: no annotation file {source}")
-        if not sources:
-            raise CatalogError(f"{root} is no COCO dataset: no .json in it or in its folder annotations")
-        folder = _image_folder(root, options)
+        sources, left = _sources(root, options)
         units = [
-            Unit(source, options.get("split") or _split_of(source), parameters=(folder,))
+            Unit(
+                source,
+                options.get("split") or _split_of(source),
+                parameters=(_folder(root, source, options),),
+            )
             for source in sources
         ]
-        return Layout(tuple(units), images=image_files(root, folder, recursive=True))
+        images = {name for unit in units for name in image_files(root, unit.parameters[0], recursive=True)}
+        edition = f"instances, without {', '.join(left)}, which are of the same images" if left else None
+        return Layout(tuple(units), images=tuple(sorted(images)), edition=edition)
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
         reader = _CocoReader(root, unit, options)
         yield from reader.read()
 
 
-def _json_files(root: Path) -> list[str]:
-    found = [path for folder in (root, root / "annotations") for path in folder.glob("*.json")]
-    return sorted(path.relative_to(root).as_posix() for path in found)
+def _sources(root: Path, options: Options) -> tuple[list[str], list[str]]:
+    """Annotation files to read, and those that are left out, since others say more about their images."""
+    given = options.get("annotations")
+    try:
+        names = [given] if given and _is_inside(root, given) else _matching(root, given)
+    except ValueError as error:
+        raise CatalogError(f"option annotations={given!r}: no pattern of files: {error}") from error
+    if not names:
+        what = (
+            "no .json in it or in its folder annotations" if given is None else f"no annotation file {given}"
+        )
+        raise CatalogError(f"{root} is no COCO dataset: {what}")
+    if given is not None:
+        return names, []
+    shown = {name.replace("/instances_", "/") for name in names if "/instances_" in name}
+    left = [name for name in names for kind in LESS if kind in name and name.replace(kind, "/") in shown]
+    return [name for name in names if name not in left], left
 
 
-def _image_folder(root: Path, options: Options) -> str:
+def _is_inside(root: Path, name: str) -> bool:
+    return path_fault(name) is None and (root / name).is_file()
+
+
+def _matching(root: Path, pattern: str | None) -> list[str]:
+    patterns = ("*.json", "annotations/*.json") if pattern is None else (pattern,)
+    sound = [each for each in patterns if path_fault(each) is None]
+    found = {
+        path.relative_to(root).as_posix() for each in sound for path in root.glob(each) if path.is_file()
+    }
+    return sorted(found)
+
+
+def _folder(root: Path, source: str, options: Options) -> str:
+    """The folder of a file's images, relative to the root."""
     folder = options.get("images", "images" if (root / "images").is_dir() else "")
     if folder and path_fault(folder):
         raise CatalogError(f"option images={folder!r}: {path_fault(folder)}")
-    return folder
+    inner = f"{folder}/{_image_set(source)}".removeprefix("/")
+    return inner if path_fault(inner) is None and (root / inner).is_dir() else folder
+
+
+def _image_set(source: str) -> str:
+    """`val2017` of `annotations/instances_val2017.json`."""
+    return Path(source).stem.rpartition("_")[2]
 
 
 def _split_of(source: str) -> str:
@@ -87,8 +128,15 @@ class _CocoReader:
         self.path = root / unit.source
         self.unit = unit
         self.options = options
-        self.folder = _image_folder(root, options)
-        self.people = frozenset(options.get("categories", PEOPLE).split(","))
+        self.folder = unit.parameters[0]
+        self.people = {_plain(name) for name in options.get("categories", PEOPLE).split(",")}
+        self.person_key = options.get("person_id") or options.get("track_id")
+        self.image_keys = {name: options.get(name) for name in ("sequence_id", "camera_id")}
+        if "track_id" in options:
+            self.image_keys["sequence_id"] = options.get("sequence_id", SEQUENCE)
+        self.key_is_missing = self.person_key is not None
+        self.missing_of_images = {key for key in self.image_keys.values() if key}
+        """Keys that options name and that no image carried so far."""
         self.category_names: dict[int, str] = {}
         self.known: list[int] = []
         self.names: list[str] = []
@@ -116,6 +164,23 @@ class _CocoReader:
                 yield self._annotations(part)
         if "images" not in seen:
             raise CatalogError(f"{self.path}: no COCO JSON: it has no 'images'")
+        self._check_image_keys()
+        if self.annotations_read and self.key_is_missing:
+            raise CatalogError(
+                f"{self.path}: none of its {self.annotations_read:,} annotations has a {self.person_key!r}, "
+                "which the options name as the key of identities: correct it, or ingest this file by itself, "
+                "without it"
+            )
+
+    def _check_image_keys(self) -> None:
+        """Raise CatalogError for a key of images that none of them carries."""
+        for option, key in self.image_keys.items():
+            if self.images_read and key in self.missing_of_images:
+                other = ", or identities of the whole dataset by person_id" if option == "sequence_id" else ""
+                raise CatalogError(
+                    f"{self.path}: none of its {self.images_read:,} images has a {key!r}: "
+                    f"name the key by the option {option}{other}"
+                )
 
     def _head(self, key: str, part: Part) -> Rows:
         rows = Rows(self.unit.source)
@@ -131,6 +196,7 @@ class _CocoReader:
 
     def _index(self) -> None:
         """Prepare the lookup of images by their number in the file."""
+        self._check_image_keys()
         ids = np.array(self.known, np.int64)
         self._order = np.argsort(ids, kind="stable")
         self._sorted = ids[self._order]
@@ -149,22 +215,30 @@ class _CocoReader:
                 rows.reject(INVALID, "image_unreadable", fault, self.images_read)
                 continue
             names.append(image["file_name"])
-            sequence = image.get(self.options.get("sequence_id", ""))
+            if self.missing_of_images:
+                self.missing_of_images.difference_update(image)
+            sequence, camera = (image.get(key) for key in self.image_keys.values())
             self.known.append(image["id"])
             self.sequences.append(None if sequence is None else str(sequence))
             columns["width"].append(_whole(image.get("width"), 1 << 20))
             columns["height"].append(_whole(image.get("height"), 1 << 20))
-            columns["camera_id"].append(_whole(image.get(self.options.get("camera_id", "")), 1 << 15))
+            columns["camera_id"].append(_whole(camera, 1 << 15))
             columns["sequence_id"].append(self.sequences[-1])
         self.names += names
-        prefix = f"{self.folder}/" if self.folder else ""
-        rows.images(names, [prefix + name for name in names], self.unit.split, **columns)
+        last = f"{_image_set(self.unit.source)}/"
+        whole = f"{self.folder}/" if self.folder else ""
+        outer = whole[: -len(last)] if f"/{whole}".endswith(f"/{last}") else whole
+        # A name may say the last folder itself.
+        paths = [(outer if name.startswith(last) else whole) + name for name in names]
+        rows.images(names, paths, self.unit.split, **columns)
 
     def _annotations(self, part: Part) -> Rows:
         rows = Rows(self.unit.source)
-        key = self.options.get("person_id") or self.options.get("track_id")
+        key = self.person_key
         found, unusable, count = read_annotations(part, self.annotations_read + 1, key)
         self.annotations_read += count
+        if self.key_is_missing and key is not None:
+            self.key_is_missing = not carries(part, key)
         if unusable:
             numbers, reasons = zip(*unusable, strict=True)
             rows.rejects(INVALID, "row_unreadable", list(reasons), numbers)
@@ -177,10 +251,16 @@ class _CocoReader:
         assert self._sorted is not None
         place = np.minimum(np.searchsorted(self._sorted, found.images), max(len(self._sorted) - 1, 0))
         known = self._sorted[place] == found.images if len(self._sorted) else np.zeros(len(place), bool)
-        people = [number for number, name in self.category_names.items() if name in self.people]
+        people = [number for number, name in self.category_names.items() if _plain(name) in self.people]
         person = np.isin(found.categories, people)
         self._reject(rows, found, known, person)
-        usable = np.flatnonzero(known & person)
+        misnamed = known & person & ~found.crowd & self._misnamed(found, place)
+        if misnamed.any():
+            which = np.flatnonzero(misnamed)
+            rows.rejects(
+                INVALID, "identity_unreadable", self._why_misnamed(found.take(which)), found.rows[which]
+            )
+        usable = np.flatnonzero(known & person & ~misnamed)
         taken = found.take(usable) if len(usable) < len(known) else found
         ordinal = self._order[place[usable]]
         names = self._name_array.take(pa.array(ordinal))
@@ -203,17 +283,30 @@ class _CocoReader:
         with_row = pc.binary_join_element_wise(taken.names, pa.array(taken.rows).cast(pa.string()), "@")
         return pc.if_else(pa.array(repeated), with_row, taken.names)
 
+    def _misnamed(self, found: Annotations, place: np.ndarray) -> np.ndarray:
+        """(n,) bool: identities that are none, or that hold within a sequence that is not known."""
+        if "track_id" not in self.options or not len(self._order):
+            return found.misnamed
+        without = np.array([name is None for name in self.sequences], bool)
+        return found.misnamed | (~found.nobody & without[self._order[place]])
+
+    def _why_misnamed(self, found: Annotations) -> pa.Array:
+        assert found.identity is not None
+        why = pc.if_else(pa.array(found.misnamed), "is no identity", "is of an image without a sequence")
+        value = pc.utf8_slice_codeunits(found.identity, 0, 40)
+        return pc.binary_join_element_wise(f"{self.person_key}", value, why, " ")
+
     def _identities(self, taken: Annotations, ordinal: np.ndarray) -> dict[str, Any]:
         raw = taken.identity
         if raw is None:
             return {}
-        unknown = pc.or_(pc.fill_null(pc.starts_with(raw, "-"), True), pa.array(taken.crowd))
+        unknown = pa.array(taken.nobody | taken.crowd)
         nobody = pa.scalar(None, pa.string())
         if "person_id" in self.options:
             ids = pc.if_else(unknown, nobody, raw)
             return {"person_id": ids, "person_id_raw": raw, "person_scope": SCOPE_DATASET}
         sequences = pa.array(self.sequences, pa.string()).take(pa.array(ordinal))
-        ids = pc.if_else(unknown, nobody, pc.binary_join_element_wise(pc.fill_null(sequences, ""), raw, "/"))
+        ids = pc.if_else(unknown, nobody, pc.binary_join_element_wise(sequences, raw, "/"))
         return {"person_id": ids, "person_id_raw": raw, "person_scope": SCOPE_SEQUENCE}
 
     def _reject(self, rows: Rows, found: Annotations, known: np.ndarray, person: np.ndarray) -> None:
@@ -230,6 +323,11 @@ class _CocoReader:
                 rows.rejects(INVALID, "category_unknown", f"category {number}", of_category)
             else:
                 rows.rejects(EXCLUDED, "not_a_person", f"category {number}: {name}", of_category)
+
+
+def _plain(name: str) -> str:
+    """A category's name as it is compared."""
+    return name.strip().casefold()
 
 
 def _image_fault(image: Any) -> str | None:

@@ -15,6 +15,7 @@ from data_catalog.counts import nested
 from data_catalog.errors import CatalogError
 from data_catalog.ingest import counts_found, refuse_invalid
 from data_catalog.snapshot import Snapshot
+from data_catalog.validation import nobody_found
 from flows.catalog import StoreSnapshots, open_catalog
 from flows.cli.adapter_options import image_use, parse_options
 from flows.cli.check import check
@@ -97,6 +98,8 @@ def ingest(
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=2) + "\n")
     print_counts(counts_found(snapshot))
+    for finding in nobody_found(snapshot):
+        typer.echo(f"{finding.level}: {finding.message}")
     typer.echo(f"{'cached' if found else 'made'} in {result['wall_seconds']:.2f} s: {artifact.path}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from data_catalog.hash_cache import HashCache
 from data_catalog.ingest import ALL_IMAGES, Fingerprint, ImageUse, fingerprint, ingest
 from data_catalog.schema import TABLES
 from data_catalog.snapshot import ROW_GROUP, Snapshot
+from data_catalog.validation import nobody_found
 from data_catalog.views import digest_rows
 from flows.catalog import KIND, StoreSnapshots
 from flows.errors import StageError
@@ -26,6 +28,8 @@ from storage.opening import open_store
 
 if TYPE_CHECKING:
     from flows.config import Config
+
+log = logging.getLogger(__name__)
 
 VERSION = 2
 
@@ -93,6 +97,8 @@ def make(context: StageContext) -> Made:
     Raises what `read_root` raises.
     """
     made = read_root(context)
+    for finding in nobody_found(Snapshot(context.work)):
+        log.warning("%s: %s", context.recipe["dataset"], finding.message)
     store = LocalStore(Path(context.options["store"]))
     StoreSnapshots(store).remember(context.recipe["dataset"], planned_identity(context).key)
     return made
