@@ -137,22 +137,16 @@ class RemoteStore(LocalStore):
 
     def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
         for path in self._manifest_paths(kind):
-            if self.system.exists(path):
+            if self._is_there(path):
                 yield _names(path)
 
     def manifests(self, kind: str | None = None) -> Iterator[tuple[str, str, bytes]]:
-        paths = self._manifest_paths(kind)
-        found = self.system.cat(paths, on_error="return") if paths else {}
-        for path in paths:
-            if isinstance(found[path], bytes):
-                yield *_names(path), found[path]
-            elif not isinstance(found[path], FileNotFoundError):
-                raise found[path]
+        for path, raw in self._contents(self._manifest_paths(kind)).items():
+            yield *_names(path), raw
 
     @_reaching()
     def read_tags(self) -> dict[str, bytes]:
-        paths = sorted(self.system.find(self._tag_path("")))
-        found = self.system.cat(paths, on_error="omit") if paths else {}
+        found = self._contents(sorted(self.system.find(self._tag_path(""))))
         return {path.rpartition("/")[2]: content for path, content in found.items()}
 
     @_reaching()
@@ -239,6 +233,7 @@ class RemoteStore(LocalStore):
             self.system.rm_file(path)
         self._forget(kind, key)
 
+    @_reaching()
     def reopen(self, kind: str, key: str) -> Path:
         self.local_path(kind, key)
         self.system.rm_file(self._key_path(kind, key, FILE_NAME))
@@ -368,6 +363,19 @@ class RemoteStore(LocalStore):
             return bytes(self.system.cat_file(path))
         except FileNotFoundError:
             return None
+
+    @_reaching()
+    def _is_there(self, path: str) -> bool:
+        return bool(self.system.exists(path))
+
+    @_reaching()
+    def _contents(self, paths: list[str]) -> dict[str, bytes]:
+        """What lies at these paths; what is deleted meanwhile is left out."""
+        found = self.system.cat(paths, on_error="return") if paths else {}
+        for content in found.values():
+            if not isinstance(content, bytes | FileNotFoundError):
+                raise content
+        return {path: found[path] for path in paths if isinstance(found[path], bytes)}
 
     def _manifest_paths(self, kind: str | None) -> list[str]:
         kinds = [f"{self.prefix}/{kind}"] if kind else self._folders(self.prefix)

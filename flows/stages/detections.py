@@ -23,6 +23,7 @@ from flows.stages.names import ingest_name
 from flows.stages.resuming import last_block
 from flows.views import ViewSpec, query_boxes, read_scenes
 from storage.digests import digest_parts
+from storage.folders import flush
 
 if TYPE_CHECKING:
     from personsearch_core.data.scenes import Scene
@@ -140,8 +141,12 @@ def _write_block(
         for position, name in enumerate(("x1", "y1", "x2", "y2")):
             columns[name] += boxes[:, position].tolist()
     columns["row"] = [0] * len(columns["role"])
-    pq.write_table(pa.table(columns, schema=ROWS_SCHEMA), blocks / f"{number:06d}.parquet")
-    np.save(blocks / f"{number:06d}.npy", np.concatenate(features))
+    rows, pooled = blocks / f"{number:06d}.parquet", blocks / f"{number:06d}.npy"
+    pq.write_table(pa.table(columns, schema=ROWS_SCHEMA), rows)
+    np.save(pooled, np.concatenate(features))
+    # On the disk before `.done` says so: a power cut must not leave the mark of a block without the block.
+    flush(rows)
+    flush(pooled)
     _done(blocks, number).touch()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from moto.server import ThreadedMotoServer
 
 from storage import remote
@@ -272,6 +273,33 @@ def test_artifacts_move_to_and_from_object_storage(
     assert copy_artifact(local, one, name_of(made))
     back = open_store(str(tmp_path / "back"))
     assert copy_artifact(one, back, name_of(made)) and back.verify(made.kind, made.key) == []
+
+
+def test_whatever_is_asked_a_server_that_does_not_answer_is_said(
+    machines: tuple[RemoteStore, RemoteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Botocore's own errors, which nothing above this store knows, come from nowhere."""
+    one, _ = machines
+    made = make_artifact(one, "features")
+    set_tag(one, "release", name_of(made))
+    silence = EndpointConnectionError(endpoint_url="http://nowhere")
+
+    def silent(*_: object, **__: object) -> bool:
+        raise silence
+
+    for method, ask in (
+        ("exists", lambda: list(one.keys())),
+        ("ls", lambda: list(one.keys())),
+        ("rm_file", lambda: one.reopen(made.kind, made.key)),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(ConnectionError, match="Could not connect"):
+            patch.setattr(one.system, method, silent)
+            ask()
+    # Of many objects, fsspec returns the errors in the place of what lies there.
+    monkeypatch.setattr(one.system, "cat", lambda paths, on_error: dict.fromkeys(paths, silence))
+    for ask_all in (lambda: list(one.manifests()), lambda: tags(one)):
+        with pytest.raises(ConnectionError, match="Could not connect"):
+            ask_all()
 
 
 def test_a_server_that_does_not_answer_and_absent_credentials_are_told_apart(
