@@ -25,6 +25,8 @@ WHOLE_NUMBER = r"^(0|-?[1-9][0-9]{0,17})$"
 class Annotations:
     """Columns of equal length; `rows` counts from 1 in the file, `boxes` are x, y, w, h.
 
+    `names` are the annotations' ids: all whole numbers, or all as text.
+
     `identity` holds the values of the key that was asked for, as text, null where nobody is named; None
     without such a key. `nobody` says where it stands for somebody unknown, `misnamed` where it cannot be an
     identity.
@@ -109,7 +111,7 @@ def _by_arrow(part: Part, first_row: int, identity_key: str | None) -> Annotatio
     identity = None if identity_key is None else _blank_is_null(table[identity_key].combine_chunks())
     return Annotations(
         rows=np.arange(first_row, first_row + len(table)),
-        names=table["id"].cast(pa.string()).combine_chunks(),
+        names=table["id"].combine_chunks(),
         images=table["image_id"].to_numpy(),
         categories=table["category_id"].to_numpy(),
         boxes=boxes.flatten().to_numpy().reshape(-1, 4),
@@ -208,7 +210,11 @@ class SeenIds:
         self._texts: set[str] = set()
 
     def repeated(self, names: pa.Array) -> np.ndarray:
-        """(n,) bool: which of the ids were there before, in an earlier part or in this one. Adds them."""
+        """(n,) bool: which of the ids, text or whole numbers, were there before, in an earlier part or in this
+        one. Adds them.
+        """
+        if pa.types.is_integer(names.type):
+            return self._repeated_numbers(names.to_numpy())
         numeric = pc.match_substring_regex(names, WHOLE_NUMBER).to_numpy(zero_copy_only=False)
         numbers, texts = names.filter(pa.array(numeric)), names.filter(pa.array(~numeric))
         repeated = np.zeros(len(names), bool)
@@ -220,9 +226,9 @@ class SeenIds:
         if not len(ids):
             return np.zeros(0, bool)
         if ids[0] > self._largest and (ids[1:] > ids[:-1]).all():
-            repeated = np.zeros(len(ids), bool)
+            repeated, new = np.zeros(len(ids), bool), ids.copy()  # of its own: not a view that keeps a part
         else:
-            _, first = np.unique(ids, return_index=True)
+            new, first = np.unique(ids, return_index=True)
             repeated = np.ones(len(ids), bool)
             repeated[first] = False
             if len(self._numbers) > 1:
@@ -230,7 +236,7 @@ class SeenIds:
             for before in self._numbers:
                 at = np.minimum(np.searchsorted(before, ids), len(before) - 1)
                 repeated |= before[at] == ids
-        self._numbers.append(np.unique(ids))
+        self._numbers.append(new)
         self._largest = max(self._largest, int(ids.max()))
         return repeated
 

@@ -22,16 +22,18 @@ def count_rows(directory: Path, split_of_unit: Mapping[str, str]) -> dict[str, i
     A reject belongs to the split of its image or else of its unit, a gallery row to that of its query.
     """
     images = _table(directory, "images", ["image_id", "split"])
-    split_of_image = dict(zip(images["image_id"].to_pylist(), images["split"].to_pylist(), strict=True))
     counts: Counter[tuple[str, str]] = Counter()
-    for split, number in Counter(split_of_image.values()).items():
-        counts[split, "images"] += number
+    for entry in images["split"].cast(pa.string()).value_counts():
+        counts[entry["values"].as_py(), "images"] += entry["counts"].as_py()
     _count_boxes(directory, counts)
     _count_rejects(directory, images, split_of_unit, counts)
     split_of_query: dict[tuple[str, str], str] = {}
-    for row in _table(directory, "queries", ["protocol", "query_id", "image_id"]).to_pylist():
-        split_of_query[row["protocol"], row["query_id"]] = split_of_image[row["image_id"]]
-        counts[split_of_image[row["image_id"]], "queries"] += 1
+    queries = _table(directory, "queries", ["protocol", "query_id", "image_id"])
+    at = pc.index_in(queries["image_id"], value_set=images["image_id"].combine_chunks())
+    splits = images["split"].take(at).to_pylist()
+    for row, split in zip(queries.to_pylist(), splits, strict=True):
+        split_of_query[row["protocol"], row["query_id"]] = split
+        counts[split, "queries"] += 1
     for protocol, query, number in _gallery_sizes(directory):
         counts[split_of_query.get((protocol, query), ""), "gallery"] += number
     return _by_name(counts, _distinct_ids(directory))

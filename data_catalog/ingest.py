@@ -48,6 +48,16 @@ ALL_IMAGES = ImageUse()
 
 
 @dataclass(frozen=True)
+class Ingested:
+    """The counts of a snapshot by name, such as `boxes` and `train.boxes`, and the digests of its tables'
+    rows (see `SnapshotWriter.row_digests`).
+    """
+
+    counts: dict[str, int]
+    row_digests: dict[str, list[str]]
+
+
+@dataclass(frozen=True)
 class Fingerprint:
     """What a root holds, by content. `images` maps their names to SHA-256; it is empty where they are left
     out.
@@ -121,9 +131,8 @@ def ingest(
     dask_address: str | None = None,
     previous: Snapshot | None = None,
     progress: Progress | None = None,
-) -> dict[str, int]:
-    """Write the snapshot of `root` into `work` and return its counts by name, such as `boxes` and
-    `train.boxes`.
+) -> Ingested:
+    """Write the snapshot of `root` into `work`.
 
     `previous` is an earlier snapshot of this root by the same adapter, version and options: what has not
     changed since is taken from it. `dask_address` is the address of an existing Dask scheduler; otherwise
@@ -131,8 +140,7 @@ def ingest(
 
     Raises:
         CatalogError: when an annotation file cannot be read at all, an image is missing, or, with `strict`,
-        when
-            any row is damaged.
+            when any row is damaged.
     """
     options = dict(options or {})
     units = found.layout.units
@@ -165,7 +173,7 @@ def ingest(
     write_units(work, digests)
     if strict:
         refuse_invalid(Snapshot(work))
-    return counts_found(Snapshot(work))
+    return Ingested(counts_found(Snapshot(work)), writer.row_digests())
 
 
 def _followed(parts: Iterable[tuple[int, Tables]], units: int, progress: Progress | None) -> Iterator[Tables]:
@@ -181,7 +189,7 @@ def ingest_root(
 ) -> dict[str, int]:
     """Fingerprint and ingest `root` at once, without caches: for tests and looks at a dataset."""
     found = fingerprint(root, adapter, options or {}, HashCache(None), use=use)
-    return ingest(root, adapter, work, found, name=adapter.name, options=options, use=use)
+    return ingest(root, adapter, work, found, name=adapter.name, options=options, use=use).counts
 
 
 def counts_found(snapshot: Snapshot) -> dict[str, int]:

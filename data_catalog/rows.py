@@ -298,6 +298,9 @@ def _column(target: pa.Field, blocks: Sequence[_Block]) -> pa.ChunkedArray:
     values = [block.columns.get(name) for block in blocks]
     if all(value is None for value in values):
         return pa.chunked_array([pa.nulls(sum(block.length for block in blocks), target.type)])
+    if pa.types.is_dictionary(target.type) and all(_is_same_text(value, values[0]) for value in values):
+        codes = pa.array(np.zeros(sum(block.length for block in blocks), np.int32))
+        return pa.chunked_array([pa.DictionaryArray.from_arrays(codes, pa.array(values[:1], plain))])
     chunks = [_chunk(value, block.length, plain, name) for value, block in zip(values, blocks, strict=True)]
     return _encode(pa.chunked_array(chunks, type=plain), target.type)
 
@@ -321,6 +324,10 @@ def _encode(values: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
         return values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
     joined = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     return pa.chunked_array([joined.dictionary_encode()])
+
+
+def _is_same_text(value: Column, other: Column) -> bool:
+    return isinstance(value, str) and isinstance(other, str) and value == other
 
 
 def _is_scalar(value: Column) -> bool:

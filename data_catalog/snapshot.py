@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.errors import CatalogError
-from data_catalog.rows import Tables
+from data_catalog.row_digests import digest_rows
+from data_catalog.rows import COORDINATES, Tables
 from data_catalog.schema import BOXES, GALLERY, IMAGES, INVALID, QUERIES, REJECTS, TABLES
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 ROW_GROUP = 131_072
 """Rows; a filter skips whole row groups."""
 GALLERY_FOLDER = "gallery"
+ALL_DIFFERENT = ("box_id", "source_row", *COORDINATES)
+"""Columns with a value of its own in nearly every row: to look for repetitions only takes time."""
 
 
 def table_path(directory: Path, name: str) -> Path:
@@ -66,10 +69,17 @@ class TableStream:
         self.path = path
         self.schema = schema
         self.rows = 0
+        self.digests: list[str] = []
+        """Of the rows of each row group that was written."""
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
         self._writer = pq.ParquetWriter(
-            path, schema, compression="zstd", compression_level=1, store_schema=False
+            path,
+            schema,
+            compression="zstd",
+            compression_level=1,
+            store_schema=False,
+            use_dictionary=[field.name for field in schema if field.name not in ALL_DIFFERENT],
         )
 
     def write(self, table: pa.Table) -> None:
@@ -93,6 +103,7 @@ class TableStream:
         table = pa.concat_tables(self._pending).unify_dictionaries()
         whole = len(table) if final else len(table) - len(table) % ROW_GROUP
         self._writer.write_table(table.slice(0, whole), row_group_size=ROW_GROUP)
+        self.digests += _digests(table.slice(0, whole))
         self._pending, self._pending_rows = [table.slice(whole)], len(table) - whole
 
 
@@ -116,6 +127,7 @@ class SnapshotWriter:
         self._boxes = TableStream(table_path(directory, "boxes"), BOXES)
         self._rejects = TableStream(table_path(directory, "rejects"), REJECTS)
         self._galleries: dict[str, TableStream] = {}
+        self._digests: dict[str, list[str]] = {}
 
     def __enter__(self) -> SnapshotWriter:
         return self
@@ -176,12 +188,26 @@ class SnapshotWriter:
         whole = pa.Table.from_arrays(
             [columns[f.name] if f.name in columns else images[f.name] for f in IMAGES], schema=IMAGES
         )
-        write_table(table_path(self.directory, "images"), whole)
-        write_table(table_path(self.directory, "queries"), queries)
+        for name, table in (("images", whole), ("queries", queries)):
+            write_table(table_path(self.directory, name), table)
+            self._digests[name] = _digests(table)
         row = {**describe(), "name": self.dataset}
         write_table(
             table_path(self.directory, "datasets"), pa.Table.from_pylist([row], schema=TABLES["datasets"])
         )
+
+    def row_digests(self) -> dict[str, list[str]]:
+        """Of each table but `datasets`, the digests of its rows in blocks of ROW_GROUP, once all is written.
+
+        They are taken on the way to the disk, so that nobody has to read all rows back for them.
+        """
+        galleries = sorted(self._galleries.items(), key=lambda item: f"{item[0]}.parquet")
+        return {
+            **self._digests,
+            "boxes": self._boxes.digests,
+            "rejects": self._rejects.digests,
+            "gallery": [digest for _, stream in galleries for digest in stream.digests],
+        }
 
     def _close_streams(self) -> None:
         for stream in (self._boxes, self._rejects, *self._galleries.values()):
@@ -195,6 +221,11 @@ class SnapshotWriter:
                 path = table_path(self.directory, "gallery") / f"{protocol}.parquet"
                 self._galleries[protocol] = TableStream(path, GALLERY)
             self._galleries[protocol].write(gallery.filter(pc.equal(gallery["protocol"], protocol)))
+
+
+def _digests(table: pa.Table) -> list[str]:
+    """Of the rows of a table, in blocks of ROW_GROUP."""
+    return [digest_rows(table.slice(start, ROW_GROUP)) for start in range(0, len(table), ROW_GROUP)]
 
 
 def write_table(path: Path, table: pa.Table) -> None:

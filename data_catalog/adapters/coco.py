@@ -252,7 +252,7 @@ class _CocoReader:
         place = np.minimum(np.searchsorted(self._sorted, found.images), max(len(self._sorted) - 1, 0))
         known = self._sorted[place] == found.images if len(self._sorted) else np.zeros(len(place), bool)
         people = [number for number, name in self.category_names.items() if _plain(name) in self.people]
-        person = np.isin(found.categories, people)
+        person = np.isin(found.categories, people, kind="sort")
         self._reject(rows, found, known, person)
         misnamed = known & person & ~found.crowd & self._misnamed(found, place)
         if misnamed.any():
@@ -278,10 +278,11 @@ class _CocoReader:
 
     def _unique_names(self, taken: Annotations) -> pa.Array:
         repeated = self._seen.repeated(taken.names)
+        names = taken.names.cast(pa.string())
         if not repeated.any():
-            return taken.names
-        with_row = pc.binary_join_element_wise(taken.names, pa.array(taken.rows).cast(pa.string()), "@")
-        return pc.if_else(pa.array(repeated), with_row, taken.names)
+            return names
+        with_row = pc.binary_join_element_wise(names, pa.array(taken.rows).cast(pa.string()), "@")
+        return pc.if_else(pa.array(repeated), with_row, names)
 
     def _misnamed(self, found: Annotations, place: np.ndarray) -> np.ndarray:
         """(n,) bool: identities that are none, or that hold within a sequence that is not known."""
@@ -316,6 +317,8 @@ class _CocoReader:
             detail = pc.binary_join_element_wise("image_id", numbers, "is not among the images", " ")
             rows.rejects(INVALID, "image_unknown", detail, found.rows[lost])
         others = known & ~person
+        if not others.any():
+            return
         for number in np.unique(found.categories[others]).tolist():
             of_category = found.rows[others & (found.categories == number)]
             name = self.category_names.get(number)

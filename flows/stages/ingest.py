@@ -7,16 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from data_catalog.adapters import load_adapter
 from data_catalog.errors import CatalogError
 from data_catalog.hash_cache import HashCache
 from data_catalog.ingest import ALL_IMAGES, Fingerprint, ImageUse, fingerprint, ingest
-from data_catalog.schema import TABLES
-from data_catalog.snapshot import ROW_GROUP, Snapshot
+from data_catalog.snapshot import Snapshot
 from data_catalog.validation import nobody_found
-from data_catalog.views import digest_rows
 from flows.catalog import KIND, StoreSnapshots
 from flows.errors import StageError
 from flows.stages.base import Made, Stage, StageContext
@@ -114,7 +110,7 @@ def read_root(context: StageContext) -> Made:
     recipe, options = context.recipe, context.options
     found = _fingerprint(recipe, options)
     _refuse_changed(found, options, "since the ingest was planned")
-    counts = ingest(
+    made = ingest(
         Path(options["root"]),
         load_adapter(recipe["adapter"]),
         context.work,
@@ -126,9 +122,8 @@ def read_root(context: StageContext) -> Made:
         previous=_previous(Path(options["store"]), recipe),
         progress=context.progress,
     )
-    digest = content_digest(context.work)
     _refuse_changed(_fingerprint(recipe, options), options, "while they were read")
-    return Made(digest, {"counts": counts})
+    return Made(content_digest(made.row_digests), {"counts": made.counts})
 
 
 def planned_identity(context: StageContext) -> Identity:
@@ -146,16 +141,9 @@ def _refuse_changed(found: Fingerprint, options: Mapping[str, Any], when: str) -
         )
 
 
-def content_digest(snapshot: Path) -> str:
-    """Digest over the rows of all tables, read in blocks; where and when it was made is not in it."""
-    tables = Snapshot(snapshot)
-    parts = {name: _digest_blocks(tables, name) for name in TABLES if name != "datasets"}
-    return digest_parts(parts)
-
-
-def _digest_blocks(tables: Snapshot, name: str) -> str:
-    batches = tables.dataset(name).to_batches(batch_size=ROW_GROUP)
-    return digest_json([digest_rows(pa.Table.from_batches([batch])) for batch in batches if len(batch)])
+def content_digest(row_digests: Mapping[str, list[str]]) -> str:
+    """Digest over the rows of all tables, in blocks; where and when the snapshot was made is not in it."""
+    return digest_parts({name: digest_json(blocks) for name, blocks in row_digests.items()})
 
 
 def _fingerprint(recipe: dict[str, Any], options: Mapping[str, Any], *, rehash: bool = False) -> Fingerprint:
