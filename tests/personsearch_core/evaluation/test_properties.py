@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.evaluation import plain_cuhk_sysu, plain_prw
+from benchmarks.plain_evaluation import plain_cuhk_sysu, plain_prw
 from personsearch_core.evaluation import similarities
 from personsearch_core.evaluation.cuhk_sysu import evaluate_cuhk_sysu
 from personsearch_core.evaluation.detection import person_search_detection
