@@ -29,7 +29,7 @@ from flows.benchmarks.drawing import draw_scenes
 from personsearch_core.data.loader import load_batch, training_batches
 from personsearch_core.data.sampling import TrainingEntry, TrainingStream
 from personsearch_core.data.scenes import Scene
-from personsearch_core.models.compute import arrange, prepare
+from personsearch_core.models.compute import arrange, prepare, quickest_compute
 from personsearch_core.models.detector import build_detector
 from personsearch_core.recipes import Compute, DetectorModel, DetectorRecipe, DetectorTraining, Schedule
 from personsearch_core.training.detector import train_detector
@@ -37,10 +37,6 @@ from personsearch_core.training.optimisation import autocast
 from personsearch_core.training.validation import detect_boxes
 
 PEOPLE = 8
-BEST = {
-    "cpu": Compute(precision="bf16", channels_last=True),
-    "cuda": Compute(precision="bf16", channels_last=True),
-}
 
 
 class ReferenceDataset(Dataset[tuple[torch.Tensor, dict[str, torch.Tensor]]]):
@@ -159,7 +155,8 @@ def compare(size: int, batch: int, steps: int, rounds: int, device: torch.device
         steps=steps + 1, batch_size=batch, lr=1e-4, schedule=Schedule(kind="constant")
     )
     eager = DetectorRecipe(model=model, training=training)
-    best = eager.model_copy(update={"compute": BEST[device.type]})
+    quickest = quickest_compute(device)
+    best = eager.model_copy(update={"compute": quickest})
     network = retinanet_resnet50_fpn(
         weights=None, weights_backbone=None, num_classes=1, min_size=size, max_size=size
     ).to(device)
@@ -181,7 +178,7 @@ def compare(size: int, batch: int, steps: int, rounds: int, device: torch.device
             "bare step": lambda: bare_step(eager, scenes, steps, device) / batch,
             "inference, torchvision": lambda: reference_inference(network, loader, device),
             "inference, ours": lambda: our_inference(model, Compute(), scenes, device),
-            "inference, ours, best": lambda: our_inference(model, BEST[device.type], scenes, device),
+            "inference, ours, best": lambda: our_inference(model, quickest, scenes, device),
         }
         seconds: dict[str, list[float]] = {name: [] for name in timed}
         for _ in range(rounds):

@@ -21,6 +21,7 @@ from flows.benchmarks.timing import Measurement, medians_in_turn
 from personsearch_core.identities import ReidLabels
 from personsearch_core.losses import batch_hard_triplet_loss
 from personsearch_core.models.branch import build_branch
+from personsearch_core.models.compute import quickest_compute
 from personsearch_core.models.detector import build_detector
 from personsearch_core.pooling import extract_shard, feature_rows, row_shape
 from personsearch_core.recipes import (
@@ -68,20 +69,15 @@ def measure_reid(folder: Path, size: ReidBenchmark) -> Iterator[Measurement]:
         yield from _recomputed(folder, size, variant)
 
 
-def best_settings(device: torch.device) -> Compute:
-    """What is fastest: compiled CUDA graphs pay on an accelerator, not on a CPU."""
-    return Compute(precision="bf16", channels_last=True, compile=device.type == "cuda")
-
-
 def _loaders(folder: Path, size: ReidBenchmark) -> Iterator[Measurement]:
     """The same step on rows from the disk tier and on rows held in memory, and how long it waits for rows."""
     with ExitStack() as opened:
         reader = opened.enter_context(_store(folder, size, "j3"))
         disk = opened.enter_context(
-            closing(_Steps(size, reader, "j3", best_settings(size.device), memory=False))
+            closing(_Steps(size, reader, "j3", quickest_compute(size.device), memory=False))
         )
         memory = opened.enter_context(
-            closing(_Steps(size, reader, "j3", best_settings(size.device), memory=True))
+            closing(_Steps(size, reader, "j3", quickest_compute(size.device), memory=True))
         )
         disk()
         memory()
@@ -104,7 +100,7 @@ def _settings(folder: Path, size: ReidBenchmark) -> Iterator[Measurement]:
     with ExitStack() as opened:
         reader = opened.enter_context(_store(folder, size, "j3"))
         best = opened.enter_context(
-            closing(_Steps(size, reader, "j3", best_settings(size.device), memory=False))
+            closing(_Steps(size, reader, "j3", quickest_compute(size.device), memory=False))
         )
         plain = _plain_loop(size, reader)
         for _ in range(3 if size.device.type == "cuda" else 1):

@@ -87,7 +87,7 @@ def open_writer(extraction: Extraction, ready: Prepared) -> FeatureWriter:
 
 
 def extract(extraction: Extraction, shards: Sequence[int]) -> Iterator[int]:
-    """Compute and write the given shards of a store that exists; yields each when it is on its disk."""
+    """Compute and write the given shards of a store that exists; yields each when it is written."""
     from personsearch_core.pooling import extract_shards
 
     ready = prepare(extraction)

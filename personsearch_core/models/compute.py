@@ -1,7 +1,10 @@
-"""How a model computes: memory format and compilation."""
+"""How a model computes: memory format, compilation, and which settings are quick on which device."""
 
 from __future__ import annotations
 
+import logging
+from functools import cache
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -11,7 +14,13 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork
 
 from personsearch_core.recipes import Compute
 
+log = logging.getLogger(__name__)
+
 Module = TypeVar("Module", bound=nn.Module)
+
+CPU_INFO = Path("/proc/cpuinfo")
+BF16_INSTRUCTIONS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""As /proc/cpuinfo names them on x86-64 and on Arm."""
 
 
 def prepare(module: Module, compute: Compute) -> Module:
@@ -20,6 +29,8 @@ def prepare(module: Module, compute: Compute) -> Module:
     Blocks are compiled one by one, so that every way through them (whole, or left at a shared block) is
     compiled, and the same code serves them all.
     """
+    if compute.precision == "bf16":
+        _say_where_bf16_is_slow(model_device(module).type)
     if compute.channels_last:
         module.to(memory_format=torch.channels_last)
     if compute.compile:
@@ -32,6 +43,30 @@ def prepare(module: Module, compute: Compute) -> Module:
 def arrange(images: Tensor, compute: Compute) -> Tensor:
     """A batch (B, C, H, W) in the memory format that the model computes in."""
     return images.contiguous(memory_format=torch.channels_last) if compute.channels_last else images
+
+
+def quickest_compute(device: torch.device) -> Compute:
+    """The settings to begin with on a device; docs/benchmarks.md has what they bring on CPUs."""
+    if device.type == "cuda":
+        return Compute(precision="bf16", channels_last=True, compile=True)
+    return Compute(precision="bf16" if has_bf16(device.type) else "fp32", channels_last=True)
+
+
+@cache
+def has_bf16(device_type: str) -> bool:
+    """Whether a kind of device computes in bfloat16; a CPU without its instructions emulates it, slowly."""
+    if device_type != "cpu":
+        return True
+    try:
+        return not BF16_INSTRUCTIONS.isdisjoint(CPU_INFO.read_text().split())
+    except FileNotFoundError:
+        return False
+
+
+@cache
+def _say_where_bf16_is_slow(device_type: str) -> None:
+    if not has_bf16(device_type):
+        log.warning("this CPU has no bfloat16 instructions: bf16 takes several times as long here as fp32")
 
 
 def model_device(module: nn.Module) -> torch.device:
