@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,17 +77,8 @@ def read_annotations(
     return _one_by_one(usable, rows, identity_key), unusable, len(entries)
 
 
-def _by_arrow(part: Part, first_row: int, identity_key: str | None) -> Annotations | None:
-    """None when a value is missing or of another type than is usual."""
-    fields = {
-        "id": pa.int64(),
-        "image_id": pa.int64(),
-        "category_id": pa.int64(),
-        "bbox": pa.list_(pa.float64()),
-        "iscrowd": pa.int64(),
-    }
-    if identity_key is not None:
-        fields[identity_key] = pa.string() if _is_text(part, identity_key) else pa.int64()
+def read_objects(part: Part, fields: Mapping[str, pa.DataType]) -> pa.Table | None:
+    """The fields of a part's objects in columns, one chunk each; None when a value is of another type."""
     text = part.lines()
     try:
         table = pa_json.read_json(
@@ -101,8 +92,23 @@ def _by_arrow(part: Part, first_row: int, identity_key: str | None) -> Annotatio
         ).combine_chunks()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return None
+    return table if len(table) == part.count else None
+
+
+def _by_arrow(part: Part, first_row: int, identity_key: str | None) -> Annotations | None:
+    """None when a value is missing or of another type than is usual."""
+    fields = {
+        "id": pa.int64(),
+        "image_id": pa.int64(),
+        "category_id": pa.int64(),
+        "bbox": pa.list_(pa.float64()),
+        "iscrowd": pa.int64(),
+    }
+    if identity_key is not None:
+        fields[identity_key] = pa.string() if _is_text(part, identity_key) else pa.int64()
+    table = read_objects(part, fields)
     required = ("id", "image_id", "category_id", "bbox")
-    if len(table) != part.count or any(table[name].null_count for name in required):
+    if table is None or any(table[name].null_count for name in required):
         return None
     boxes, lengths = table["bbox"].combine_chunks(), pc.list_value_length(table["bbox"])
     if boxes.values.null_count or not pc.all(pc.equal(lengths, 4)).as_py():
@@ -210,8 +216,8 @@ class SeenIds:
         self._texts: set[str] = set()
 
     def repeated(self, names: pa.Array) -> np.ndarray:
-        """(n,) bool: which of the ids, text or whole numbers, were there before, in an earlier part or in this
-        one. Adds them.
+        """(n,) bool: which of the ids, text or whole numbers, were there before, in an earlier part or in
+        this one. Adds them.
         """
         if pa.types.is_integer(names.type):
             return self._repeated_numbers(names.to_numpy())

@@ -19,7 +19,7 @@ from data_catalog.errors import CatalogError
 from data_catalog.hash_cache import HashCache
 from data_catalog.images import Unreadable, image_size
 from data_catalog.parallel import map_chunks, read_ahead
-from data_catalog.paths import path_fault
+from data_catalog.paths import path_fault, suspicious
 from data_catalog.query_boxes import join_queries
 from data_catalog.reuse import keep_unchanged, merged, unit_digest, write_units
 from data_catalog.rows import LARGE, Rows, Tables, to_tables
@@ -267,7 +267,9 @@ def _usable_images(
     """Images with the sizes of their files, and of those that cannot be used (row: code, detail)."""
     faults: dict[int, tuple[str, str]] = {}
     sizes: list[tuple[int, int] | None] = [None] * len(images)
-    for row, rel_path in enumerate(images["rel_path"].to_pylist()):
+    looked_at = np.ones(len(images), bool) if use.read else suspicious(images["rel_path"])
+    rows = np.flatnonzero(looked_at)
+    for row, rel_path in zip(rows.tolist(), images["rel_path"].take(pa.array(rows)).to_pylist(), strict=True):
         fault = path_fault(rel_path)
         if fault is not None:
             faults[row] = ("image_path", f"{fault}: {rel_path[:80]!r}")

@@ -7,11 +7,20 @@ import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from data_catalog.errors import CatalogError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-_HARMLESS = re.compile(r"[A-Za-z0-9_,-][A-Za-z0-9_,.-]{0,200}(?:/[A-Za-z0-9_,-][A-Za-z0-9_,.-]{0,200}){0,4}")
+_PART = "[A-Za-z0-9_,-][A-Za-z0-9_,.-]{0,200}"
+_HARMLESS = re.compile(f"{_PART}(?:/{_PART}){{0,4}}")
 """What nearly all names look like; the rest is looked at closely."""
+
+# Of many names at once: that library knows no long repetitions.
+_PARTS_RE2 = "[A-Za-z0-9_,-][A-Za-z0-9_,.-]*"
+_HARMLESS_RE2 = rf"\A{_PARTS_RE2}(/{_PARTS_RE2})*\z"
 
 
 def path_fault(rel_path: str) -> str | None:
@@ -29,6 +38,14 @@ def path_fault(rel_path: str) -> str | None:
     if len(rel_path.encode("utf-8", "surrogatepass")) > 1024:
         return "the name is too long"
     return None
+
+
+def suspicious(rel_paths: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """(n,) bool: paths, none of them null, that `path_fault` is to be asked about; the others have none."""
+    strange = pc.invert(pc.match_substring_regex(rel_paths, _HARMLESS_RE2))
+    leaves = pc.match_substring(rel_paths, "..")
+    long = pc.greater(pc.binary_length(rel_paths), 200)
+    return np.asarray(pc.or_(pc.or_(strange, leaves), long).to_numpy(zero_copy_only=False))
 
 
 def image_files(root: Path, folder: str, *, recursive: bool = False) -> tuple[str, ...]:

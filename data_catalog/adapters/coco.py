@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
-from data_catalog.coco_annotations import LARGEST_ID, Annotations, SeenIds, carries, read_annotations
+from data_catalog.coco_annotations import Annotations, SeenIds, carries, read_annotations
+from data_catalog.coco_images import read_images
 from data_catalog.errors import CatalogError
 from data_catalog.jsonstream import Part, top_level_arrays
 from data_catalog.paths import image_files, path_fault
@@ -138,9 +139,9 @@ class _CocoReader:
         self.missing_of_images = {key for key in self.image_keys.values() if key}
         """Keys that options name and that no image carried so far."""
         self.category_names: dict[int, str] = {}
-        self.known: list[int] = []
-        self.names: list[str] = []
-        self.sequences: list[str | None] = []
+        self._ids: list[np.ndarray] = []
+        self._names: list[pa.Array] = []
+        self._sequences: list[pa.Array] = []
         self.images_read = 0
         self.annotations_read = 0
         self._sorted: np.ndarray | None = None
@@ -185,7 +186,7 @@ class _CocoReader:
     def _head(self, key: str, part: Part) -> Rows:
         rows = Rows(self.unit.source)
         if key == "images":
-            self._images(rows, part.elements())
+            self._images(rows, part)
             self._sorted = None
             return rows
         for category in part.elements():
@@ -197,40 +198,30 @@ class _CocoReader:
     def _index(self) -> None:
         """Prepare the lookup of images by their number in the file."""
         self._check_image_keys()
-        ids = np.array(self.known, np.int64)
+        ids = np.concatenate([np.zeros(0, np.int64), *self._ids])
         self._order = np.argsort(ids, kind="stable")
         self._sorted = ids[self._order]
         if len(ids) > 1 and (self._sorted[1:] == self._sorted[:-1]).any():
             twice = self._sorted[1:][self._sorted[1:] == self._sorted[:-1]][0]
             raise CatalogError(f"{self.path}: image id {twice} is there twice")
-        self._name_array = pa.array(self.names, pa.string())
+        self.names = pa.concat_arrays([pa.array([], pa.string()), *self._names])
+        self.sequences = pa.concat_arrays([pa.array([], pa.string()), *self._sequences])
 
-    def _images(self, rows: Rows, part: Sequence[Any]) -> None:
-        columns: dict[str, list[Any]] = {name: [] for name in ("width", "height", "camera_id", "sequence_id")}
-        names: list[str] = []
-        for image in part:
-            self.images_read += 1
-            fault = _image_fault(image)
-            if fault is not None:
-                rows.reject(INVALID, "image_unreadable", fault, self.images_read)
-                continue
-            names.append(image["file_name"])
-            if self.missing_of_images:
-                self.missing_of_images.difference_update(image)
-            sequence, camera = (image.get(key) for key in self.image_keys.values())
-            self.known.append(image["id"])
-            self.sequences.append(None if sequence is None else str(sequence))
-            columns["width"].append(_whole(image.get("width"), 1 << 20))
-            columns["height"].append(_whole(image.get("height"), 1 << 20))
-            columns["camera_id"].append(_whole(camera, 1 << 15))
-            columns["sequence_id"].append(self.sequences[-1])
-        self.names += names
+    def _images(self, rows: Rows, part: Part) -> None:
+        found, unusable, count = read_images(part, self.images_read + 1, self.image_keys)
+        self.images_read += count
+        self.missing_of_images -= found.carried
+        for number, fault in unusable:
+            rows.reject(INVALID, "image_unreadable", fault, number)
+        self._ids.append(found.ids)
+        self._names.append(found.names)
+        self._sequences.append(found.sequences)
         last = f"{_image_set(self.unit.source)}/"
         whole = f"{self.folder}/" if self.folder else ""
         outer = whole[: -len(last)] if f"/{whole}".endswith(f"/{last}") else whole
-        # A name may say the last folder itself.
-        paths = [(outer if name.startswith(last) else whole) + name for name in names]
-        rows.images(names, paths, self.unit.split, **columns)
+        says_last = pc.starts_with(found.names, last)  # a name may say the last folder itself
+        paths = pc.binary_join_element_wise(pc.if_else(says_last, outer, whole), found.names, "")
+        rows.images(found.names, paths, self.unit.split, **found.optional)
 
     def _annotations(self, part: Part) -> Rows:
         rows = Rows(self.unit.source)
@@ -263,7 +254,7 @@ class _CocoReader:
         usable = np.flatnonzero(known & person & ~misnamed)
         taken = found.take(usable) if len(usable) < len(known) else found
         ordinal = self._order[place[usable]]
-        names = self._name_array.take(pa.array(ordinal))
+        names = self.names.take(pa.array(ordinal))
         rows.boxes(
             names,
             xywh_corners(taken.boxes),
@@ -288,7 +279,7 @@ class _CocoReader:
         """(n,) bool: identities that are none, or that hold within a sequence that is not known."""
         if "track_id" not in self.options or not len(self._order):
             return found.misnamed
-        without = np.array([name is None for name in self.sequences], bool)
+        without = pc.is_null(self.sequences).to_numpy(zero_copy_only=False)
         return found.misnamed | (~found.nobody & without[self._order[place]])
 
     def _why_misnamed(self, found: Annotations) -> pa.Array:
@@ -306,7 +297,7 @@ class _CocoReader:
         if "person_id" in self.options:
             ids = pc.if_else(unknown, nobody, raw)
             return {"person_id": ids, "person_id_raw": raw, "person_scope": SCOPE_DATASET}
-        sequences = pa.array(self.sequences, pa.string()).take(pa.array(ordinal))
+        sequences = self.sequences.take(pa.array(ordinal))
         ids = pc.if_else(unknown, nobody, pc.binary_join_element_wise(sequences, raw, "/"))
         return {"person_id": ids, "person_id_raw": raw, "person_scope": SCOPE_SEQUENCE}
 
@@ -331,19 +322,3 @@ class _CocoReader:
 def _plain(name: str) -> str:
     """A category's name as it is compared."""
     return name.strip().casefold()
-
-
-def _image_fault(image: Any) -> str | None:
-    if not isinstance(image, dict):
-        return "an image is no object"
-    if type(image.get("id")) is not int or abs(image["id"]) > LARGEST_ID:
-        return f"its id is no whole number: {str(image.get('id'))[:40]!r}"
-    name = image.get("file_name")
-    if not isinstance(name, str):
-        return "it has no file_name"
-    fault = path_fault(name)
-    return None if fault is None else f"{fault}: {name[:80]!r}"
-
-
-def _whole(value: Any, limit: int) -> int | None:
-    return value if type(value) is int and 0 <= value < limit else None
