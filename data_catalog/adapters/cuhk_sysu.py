@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class CuhkSysu:
     """
 
     name = "cuhk-sysu"
-    version = 1
+    version = 2
     published = (ICIP_2019,)
     options: Mapping[str, str] = {}
 
@@ -99,7 +100,7 @@ def _gallery_size(path: Path) -> tuple[int, str]:
 
 def _read_images(root: Path, unit: Unit) -> Iterator[Rows]:
     test = set(_names(root, POOL))
-    people, unread = _people(root, unit.also)
+    people = _people(root, unit.also)
     rows = Rows(IMAGES)
     number = 0
     for image in _structs(root, IMAGES):
@@ -114,7 +115,7 @@ def _read_images(root: Path, unit: Unit) -> Iterator[Rows]:
         for row, box, _ in boxes:
             if box is None:
                 rows.reject(INVALID, "box_empty", "idlocate is empty", row, name)
-        ids = [people.pop((name, box[0], box[1], box[2], box[3]), None) for _, box, _ in good]
+        ids = [people.pop((name, box[0], box[1], box[2], box[3])) for _, box, _ in good]
         rows.boxes(
             [name] * len(good),
             xywh_corners(np.array([box for _, box, _ in good])),
@@ -128,37 +129,64 @@ def _read_images(root: Path, unit: Unit) -> Iterator[Rows]:
             yield rows
             rows = Rows(IMAGES)
     yield rows
-    yield _lost_people(people, unread)
+    yield from people.lost()
 
 
-def _people(root: Path, files: tuple[str, ...]) -> tuple[dict[BoxKey, str], list[tuple[str, str]]]:
-    """Identity by image and box; entries that hold no box, with what they are."""
-    found: dict[BoxKey, str] = {}
-    unread: list[tuple[str, str]] = []
+@dataclass(frozen=True)
+class _Person:
+    """An entry of Person.mat or Train.mat; `row` counts their scenes from 1."""
+
+    name: str
+    source: str
+    row: int
+
+
+@dataclass
+class _People:
+    """Who is in which box, and the rejects of each file for the entries that say nothing of use."""
+
+    at: dict[BoxKey, _Person] = field(default_factory=dict)
+    rejects: dict[str, Rows] = field(default_factory=dict)
+
+    def pop(self, key: BoxKey) -> str | None:
+        """The identity in a box of Images.mat."""
+        person = self.at.pop(key, None)
+        return None if person is None else person.name
+
+    def add(self, key: BoxKey | None, image: str, person: _Person) -> None:
+        if key is None:
+            self.reject(person, "identity_without_box", f"{person.name}: idlocate is empty", image)
+            return
+        other = self.at.setdefault(key, person)
+        if other.name != person.name:
+            detail = f"{person.name}: its box is {other.name}'s, by {other.source}, row {other.row}"
+            self.reject(person, "identity_conflict", detail, image)
+
+    def reject(self, person: _Person, code: str, detail: str, image: str) -> None:
+        rows = self.rejects.setdefault(person.source, Rows(person.source))
+        rows.reject(INVALID, code, detail, person.row, image)
+
+    def lost(self) -> Iterator[Rows]:
+        """All rejects, with those of the identities for which Images.mat holds no equal box."""
+        for (image, x, y, w, h), person in self.at.items():
+            detail = f"{person.name} at {x:g} {y:g} {w:g} {h:g}: no such box in Images.mat"
+            self.reject(person, "identity_without_box", detail, image)
+        yield from self.rejects.values()
+
+
+def _people(root: Path, files: tuple[str, ...]) -> _People:
+    found = _People()
     for source in (PEOPLE, TRAIN):
-        if source not in files:
-            continue
-        for person in _structs(root, source):
+        row = 0
+        for person in _structs(root, source) if source in files else ():
             name = _text(root / source, person.get("idname"))
             for scene in person.get("scene", []):
+                row += 1
                 image = _name(root / source, scene.get("imname"))
                 box = _xywh(root / source, scene.get("idlocate"))
-                if box is None:
-                    unread.append((source, f"{name} in {image}: idlocate is empty"))
-                else:
-                    found.setdefault((image, box[0], box[1], box[2], box[3]), name)
-    return found, unread
-
-
-def _lost_people(people: Mapping[BoxKey, str], unread: list[tuple[str, str]]) -> Rows:
-    """Identities for which Images.mat holds no equal box."""
-    rows = Rows(PEOPLE)
-    for (image, x, y, w, h), name in people.items():
-        detail = f"{name} at {x:g} {y:g} {w:g} {h:g}: no such box in Images.mat"
-        rows.reject(INVALID, "identity_without_box", detail, 0, image)
-    for source, detail in unread:
-        rows.reject(INVALID, "identity_without_box", f"{source}: {detail}", 0)
-    return rows
+                key = None if box is None else (image, box[0], box[1], box[2], box[3])
+                found.add(key, image, _Person(name, source, row))
+    return found
 
 
 class _Named:
@@ -168,11 +196,18 @@ class _Named:
         self.images: dict[str, None] = {}
         self.boxes: dict[BoxKey, str] = {}
 
-    def add(self, names: pa.Array, query: str, box: list[float], entries: NamedBoxes, person: str) -> None:
+    def add(
+        self, rows: Rows, row: int, query: str, box: list[float], entries: NamedBoxes, person: str
+    ) -> None:
+        """What a query names; a box that an earlier one gave to somebody else is a reject of `rows`."""
+        names = entries.names
         self.images.update(dict.fromkeys([query, *names.to_pylist()]))
         labelled = entries.names.take(pa.array(entries.labelled)).to_pylist()
         for image, (x, y, w, h) in [(query, box), *zip(labelled, entries.xywh.tolist(), strict=True)]:
-            self.boxes.setdefault((image, x, y, w, h), person)
+            other = self.boxes.setdefault((image, x, y, w, h), person)
+            if other != person:
+                detail = f"{person}: its box is {other}'s, by an earlier query"
+                rows.reject(INVALID, "identity_conflict", detail, row, image)
 
 
 def _read_protocols_alone(root: Path, unit: Unit) -> Iterator[Rows]:
@@ -211,7 +246,7 @@ def _read_protocol(root: Path, source: str, named: _Named | None) -> Iterator[Ro
             rows.queries(protocol, [str(index)], [image], xywh_corners(np.array(box)), [person], [index + 1])
             _add_gallery(rows, protocol, str(index), entries)
             if named is not None:
-                named.add(entries.names, image, box, entries, person)
+                named.add(rows, index + 1, image, box, entries, person)
             if rows.gallery_count() >= LARGE:
                 yield rows
                 rows = Rows(source)
