@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 from torchvision.models.detection import RetinaNet, retinanet_resnet50_fpn
-from torchvision.models.detection._utils import Matcher
+from torchvision.models.detection._utils import Matcher, _box_loss
 from torchvision.ops import FrozenBatchNorm2d, box_iou
 
 from personsearch_core import models
 from personsearch_core.models.anchors import BACKGROUND, UNDECIDED, Targets, match_anchors
-from personsearch_core.models.detection_loss import sigmoid_focal_loss
+from personsearch_core.models.detection_loss import BOX_CODER, detection_losses, sigmoid_focal_loss
 from personsearch_core.models.detector import Detector, build_detector
 from personsearch_core.models.trunk import norm_layer
 from personsearch_core.recipes import Compute, DetectionLoss, DetectorModel
@@ -67,6 +67,21 @@ def test_losses_equal_torchvisions(reference: RetinaNet, images: Tensor, regress
     classification, box = ours(reference, loss).train().losses(images, people)
     torch.testing.assert_close(classification.mean(), expected["classification"], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(box.mean(), expected["bbox_regression"], rtol=1e-5, atol=1e-5)
+
+
+def test_smooth_l1_equals_torchvisions_at_the_default_beta() -> None:
+    """torchvision's RetinaNet has no beta of its own; the loss beneath it has."""
+    default = DetectionLoss()
+    anchors = torch.tensor([[10.0, 10, 60, 120], [100, 50, 180, 190], [0, 0, 30, 60], [105, 55, 178, 188]])
+    people = [targets([12, 8, 58, 121], [100, 52, 182, 190]), targets([1, 2, 28, 64])]
+    deltas = torch.randn(2, len(anchors), 4, generator=torch.Generator().manual_seed(0)) / 5
+    _, found = detection_losses(torch.zeros(2, len(anchors)), deltas, anchors, people, default)
+    for image, target in enumerate(people):
+        (matched,) = match_anchors(anchors, [target])
+        positive = matched >= 0
+        boxes, beta = target.boxes[matched[positive]], {"beta": default.smooth_l1_beta}
+        total = _box_loss("smooth_l1", BOX_CODER, anchors[positive], boxes, deltas[image, positive], beta)
+        torch.testing.assert_close(found[image], total / positive.sum())
 
 
 def test_detections_equal_torchvisions(reference: RetinaNet, images: Tensor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -338,6 +339,29 @@ def test_settings_of_the_loop_change_nothing(tmp_path: Path) -> None:
     )
     for name in ("branch.safetensors", "history.parquet"):
         assert (tmp_path / "other" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+
+
+@pytest.fixture
+def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skips where torch cannot compile for this machine's CPU, which takes a C++ compiler."""
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs g++ for the CPU")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    try:
+        torch.compile(lambda x: x + 1)(torch.ones(2))
+    except Exception as error:
+        pytest.skip(f"torch.compile does not work here: {type(error).__name__}")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiler")
+def test_a_compiled_branch_trains_as_the_plain_one(tmp_path: Path) -> None:
+    phase = [{"objectives": OBJECTIVES["semi_hard"], "epochs": 2}]
+    plain = train(tmp_path / "plain", recipe(phase))
+    compiled = train(tmp_path / "compiled_branch", recipe(phase, compute={"compile": True}))
+    assert compiled.metrics["loss"] == pytest.approx(plain.metrics["loss"], rel=1e-3)
+    names = [set(load_file(tmp_path / part / "branch.safetensors")) for part in ("plain", "compiled_branch")]
+    assert names[0] == names[1]
 
 
 @pytest.mark.parametrize("compute", [{"precision": "bf16"}, {"precision": "bf16", "channels_last": True}])
