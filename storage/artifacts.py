@@ -1,26 +1,14 @@
-"""The artifact store on a local file system: immutable directories that appear whole or not at all.
-
-<root>/<kind>/<key>/manifest.json + files     artifacts
-<root>/.work/<kind>/<key>/                    work areas: what a resume finds
-<root>/.locks/<kind>/<key>                    kernel locks of running writers
-<root>/.trust/<kind>/<key>.json               the stat of every file at its last verification
-<root>/.damaged/<kind>-<key>-<n>/             what failed verification, set aside
-<root>/.replaced/<kind>-<key>/                what is being replaced, until its successor is in place
-<root>/.removed/                              what is being deleted
-<root>/.tags/<tag>                            the artifact that a person gave a name
-"""
+"""The artifact store on a local file system: immutable directories that appear whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import os
 import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,16 +17,17 @@ from typing import Any
 
 from storage.digests import digest_file
 from storage.errors import StorageError
-from storage.folders import files_under, flush, remove_from, remove_tree, visible_names
+from storage.folders import files_under, flush, remove_from, remove_tree
+from storage.layout import Layout
 from storage.locks import exclusive, exclusive_now, is_held
 from storage.manifest import FILE_NAME, FileEntry, Identity, Manifest, read_manifest
+from storage.trust import Trust, in_short, stat_key, stat_keys
 
 log = logging.getLogger(__name__)
 
 _TEMPORARY = "manifest.tmp"
 _STRANGER = "its manifest is that of another artifact"
 _HALF_REPLACED = "it is out of sight while it is replaced"
-_SHOWN = 3
 _LOOKS = 50
 _PAUSE_SECONDS = 0.01
 
@@ -112,7 +101,7 @@ class WorkArea:
             name = path.relative_to(self.path).as_posix()
             stat = path.stat()
             files[name] = FileEntry(size=stat.st_size, sha256=digest_file(path))
-            verified[name] = _stat_key(stat)
+            verified[name] = stat_key(stat)
         manifest = Manifest(
             identity=self.identity,
             key=self.identity.key,
@@ -130,67 +119,12 @@ class WorkArea:
         return self.made
 
 
-class LocalStore:
-    """Artifacts under one root directory; see the module's docstring for the layout."""
+class LocalStore(Layout):
+    """Artifacts under one root directory; see `storage.layout` for what lies where."""
 
     def __init__(self, root: Path) -> None:
-        self.root = Path(root)
-
-    def __str__(self) -> str:
-        return str(self.root)
-
-    def exists(self) -> bool:
-        """Whether anything was ever kept here."""
-        return self.root.is_dir()
-
-    def path_of(self, kind: str, key: str) -> Path:
-        """Where an artifact lies. Raises StorageError when `kind` or `key` is not one plain name."""
-        return self.root.joinpath(_plain(kind), _plain(key))
-
-    def work_path_of(self, kind: str, key: str) -> Path:
-        return self.root / ".work" / _plain(kind) / _plain(key)
-
-    @property
-    def removed_path(self) -> Path:
-        """Where artifacts wait for their deletion; what is found here can be deleted."""
-        return self.root / ".removed"
-
-    @property
-    def leftover_paths(self) -> tuple[Path, ...]:
-        """Folders whose content is nobody's: set aside, or half deleted."""
-        return self.root / ".damaged", self.removed_path
-
-    def replaced(self) -> Iterator[tuple[str, str, Path]]:
-        """(kind, key, folder) of what was replaced and is not deleted yet, or waits for its successor."""
-        for name in sorted(visible_names(self.root / ".replaced")):
-            kind, _, key = name.rpartition("-")
-            if kind and key:
-                yield kind, key, self.root / ".replaced" / name
-
-    def read_tags(self) -> dict[str, bytes]:
-        """What every tag holds; see `storage.tags`."""
-        try:
-            files = sorted(path for path in self._tags_path.iterdir() if not path.name.startswith("."))
-        except FileNotFoundError:
-            return {}
-        return {path.name: path.read_bytes() for path in files}
-
-    def write_tag(self, tag: str, artifact: str) -> None:
-        self._tags_path.mkdir(parents=True, exist_ok=True)
-        temporary = self._tags_path / f".{tag}.tmp"
-        temporary.write_text(artifact + "\n")
-        temporary.replace(self._tags_path / tag)
-
-    def remove_tag(self, tag: str) -> None:
-        """Raises FileNotFoundError when there is none of that name."""
-        (self._tags_path / tag).unlink()
-
-    @property
-    def _tags_path(self) -> Path:
-        return self.root / ".tags"
-
-    def log_path_of(self, kind: str, key: str) -> Path:
-        return self.root / ".logs" / _plain(kind) / f"{_plain(key)}.log"
+        super().__init__(root)
+        self._trust = Trust(self.root / ".trust")
 
     def find(self, kind: str, key: str) -> Artifact | None:
         """The artifact, when it exists and can be trusted; what is damaged is set aside and named in the log.
@@ -267,7 +201,7 @@ class LocalStore:
             return Inspection(problem=str(error))
         if (manifest.kind, manifest.key) != (kind, key):
             return Inspection(problem=_STRANGER)
-        problems = self._check(path, manifest, trust_stat=True)
+        problems = self._trust.problems(path, manifest, trust_stat=True)
         return Inspection(problem=in_short(problems)) if problems else Inspection(Artifact(path, manifest))
 
     def peek(self, kind: str, key: str) -> Artifact | None:
@@ -284,29 +218,6 @@ class LocalStore:
     def local_path(self, kind: str, key: str) -> Path:
         """Where an artifact's files can be read on this machine, damaged ones, too."""
         return self.path_of(kind, key)
-
-    def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
-        """(kind, key) of every finished artifact, in order."""
-        kinds = [_plain(kind)] if kind else sorted(visible_names(self.root))
-        for each in kinds:
-            for key in sorted(visible_names(self.root / each)):
-                if self.root.joinpath(each, key, FILE_NAME).is_file():
-                    yield each, key
-
-    def manifests(self, kind: str | None = None) -> Iterator[tuple[str, str, bytes]]:
-        """(kind, key, manifest as it is stored, unchecked) of every finished artifact; for listings."""
-        for each, key in self.keys(kind):
-            with contextlib.suppress(FileNotFoundError):
-                yield each, key, self.root.joinpath(each, key, FILE_NAME).read_bytes()
-
-    def written_since(self, moment: datetime) -> set[str]:
-        """The artifacts, `kind/key`, put here after a moment by the clock of whoever keeps them."""
-        found = set()
-        for kind, key in self.keys():
-            with contextlib.suppress(FileNotFoundError):
-                if (self.path_of(kind, key) / FILE_NAME).stat().st_mtime > moment.timestamp():
-                    found.add(f"{kind}/{key}")
-        return found
 
     def stray_objects(self, before: datetime) -> list[Objects]:
         """What no manifest names and nobody has touched since a moment; in folders there is no such thing."""
@@ -339,12 +250,6 @@ class LocalStore:
         """The process that is making this artifact now, if any."""
         return is_held(self._lock_path(kind, key))
 
-    def work_areas(self) -> Iterator[tuple[str, str]]:
-        """(kind, key) of every unfinished work area."""
-        for kind in sorted(visible_names(self.root / ".work")):
-            for key in sorted(visible_names(self.root / ".work" / kind)):
-                yield kind, key
-
     def verify(self, kind: str, key: str) -> list[str]:
         """Digest every file of an artifact and say what does not hold; nothing is moved.
 
@@ -359,15 +264,14 @@ class LocalStore:
             return [str(error)]
         if (manifest.kind, manifest.key) != (kind, key):
             return [_STRANGER]
-        problems = self._check(path, manifest, trust_stat=False)
+        problems = self._trust.problems(path, manifest, trust_stat=False)
         if problems:
             self.distrust(kind, key)
         return problems
 
     def distrust(self, kind: str, key: str) -> None:
         """Have every file of an artifact digested again when it is next asked for."""
-        with contextlib.suppress(OSError):  # where nothing can be written, nothing was trusted either
-            self._trust_path(kind, key).unlink(missing_ok=True)
+        self._trust.forget(kind, key)
 
     def set_aside(self, kind: str, key: str, why: str) -> Path:
         """Move an artifact out of sight, to be looked at by a person; whoever needs it makes it again.
@@ -382,7 +286,7 @@ class LocalStore:
         target.parent.mkdir(parents=True, exist_ok=True)
         self.path_of(kind, key).rename(target)
         log.warning("artifact %s/%s is set aside as %s: %s", kind, key, target, why)
-        self._trust_path(kind, key).unlink(missing_ok=True)
+        self._trust.forget(kind, key)
         return target
 
     def reopen(self, kind: str, key: str) -> Path:
@@ -397,7 +301,7 @@ class LocalStore:
             work.parent.mkdir(parents=True, exist_ok=True)
             self.path_of(kind, key).rename(work)
             _drop_manifest(work)
-        self._trust_path(kind, key).unlink(missing_ok=True)
+        self._trust.forget(kind, key)
         return work
 
     def remove(self, kind: str, key: str) -> None:
@@ -408,7 +312,7 @@ class LocalStore:
         away = _free_path(self.removed_path, kind, key)
         away.parent.mkdir(parents=True, exist_ok=True)
         self.path_of(kind, key).rename(away)
-        self._trust_path(kind, key).unlink(missing_ok=True)
+        self._trust.forget(kind, key)
         remove_tree(away)
 
     def discard(self, folder: Path) -> None:
@@ -445,7 +349,7 @@ class LocalStore:
         replaced = self._move_away(target)
         work.rename(target)
         flush(target.parent)
-        self._write_trust(manifest.kind, manifest.key, verified)
+        self._trust.remember(manifest.kind, manifest.key, verified)
         if replaced is not None:
             remove_tree(replaced)
         return Artifact(target, manifest)
@@ -460,75 +364,6 @@ class LocalStore:
         away.parent.mkdir(parents=True, exist_ok=True)
         target.rename(away)
         return away
-
-    def _check(self, path: Path, manifest: Manifest, *, trust_stat: bool) -> list[str]:
-        trusted = self._read_trust(manifest) if trust_stat else {}
-        problems, verified = [], {}
-        for name, entry in manifest.files.items():
-            try:
-                stat = (path / name).stat()
-                # Trusted is the stat from before the digest: a file that changes meanwhile has another.
-                verified[name] = _stat_key(stat)
-                if trusted.get(name) == verified[name]:
-                    continue
-                if stat.st_size != entry.size:
-                    problems.append(f"{name} has {stat.st_size} bytes, not {entry.size}")
-                elif digest_file(path / name) != entry.sha256:
-                    problems.append(f"{name} does not hold to its digest")
-            except FileNotFoundError:
-                problems.append(f"{name} is missing")
-        if verified != trusted and not problems:
-            self._write_trust(manifest.kind, manifest.key, verified)
-        return problems
-
-    def _read_trust(self, manifest: Manifest) -> dict[str, list[int]]:
-        try:
-            trust = json.loads(self._trust_path(manifest.kind, manifest.key).read_bytes())
-        except (FileNotFoundError, ValueError):
-            return {}
-        return trust if isinstance(trust, dict) else {}
-
-    def _write_trust(self, kind: str, key: str, verified: Mapping[str, list[int]]) -> None:
-        """Remember the stat of verified files; in a read-only store they are verified again next time."""
-        target = self._trust_path(kind, key)
-        temporary = target.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(verified))
-            temporary.replace(target)
-        except OSError as error:
-            log.info("the verification of %s/%s is not remembered: %s", kind, key, error)
-
-    def _trust_path(self, kind: str, key: str) -> Path:
-        return self.root / ".trust" / _plain(kind) / f"{_plain(key)}.json"
-
-    def _lock_path(self, kind: str, key: str) -> Path:
-        return self.root.joinpath(".locks", _plain(kind), _plain(key))
-
-    def _replaced_path(self, kind: str, key: str) -> Path:
-        return self.root / ".replaced" / f"{_plain(kind)}-{_plain(key)}"
-
-
-def in_short(problems: Sequence[str]) -> str:
-    """The first of them, and how many there are: an artifact may have lost a thousand files."""
-    rest = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    return "; ".join(problems[:_SHOWN]) + rest
-
-
-def stat_keys(folder: Path, manifest: Manifest) -> dict[str, list[int]]:
-    """The stat of every file of a manifest, as the store remembers what it verified."""
-    return {name: _stat_key((folder / name).stat()) for name in manifest.files}
-
-
-def _plain(name: str) -> str:
-    """A kind or a key as it may be joined to the root: listings and tags come from other people, too."""
-    if not name or name.startswith(".") or "/" in name or "\0" in name:
-        raise StorageError(f"{name!r} cannot be the kind or the key of an artifact")
-    return name
-
-
-def _stat_key(stat: os.stat_result) -> list[int]:
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
 
 
 def _free_path(folder: Path, kind: str, key: str) -> Path:

@@ -18,48 +18,27 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from storage.artifacts import Artifact, Inspection, LocalStore, Objects, in_short
+from storage.artifacts import Artifact, Inspection, LocalStore, Objects
 from storage.digests import digest_json
 from storage.errors import StorageError
 from storage.locks import exclusive
 from storage.manifest import FILE_NAME, Manifest, parse_manifest
+from storage.object_storage import modified, reaching
+from storage.trust import in_short
 from storage.urls import filesystem
 
 log = logging.getLogger(__name__)
 
 _BLOCK = 1 << 20
 _DAMAGED = ".damaged"
-_TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
 
 
 class _DamagedPart(StorageError):
     """A file of an artifact that is missing or does not hold to its digest."""
-
-
-@contextmanager
-def _reaching() -> Iterator[None]:
-    """Turn what an S3 client raises by itself into errors that are known everywhere.
-
-    Raises ConnectionError when the server does not answer, which is worth another try, else StorageError.
-    """
-    try:
-        from botocore.exceptions import BotoCoreError, HTTPClientError
-        from botocore.exceptions import ConnectionError as NoConnection
-    except ImportError:
-        # Other object stores raise OSError by themselves.
-        yield
-        return
-    try:
-        yield
-    except (HTTPClientError, NoConnection) as error:
-        raise ConnectionError(str(error)) from error
-    except BotoCoreError as error:
-        raise StorageError(f"the object store cannot be used: {error}") from error
 
 
 class RemoteStore(LocalStore):
@@ -74,7 +53,7 @@ class RemoteStore(LocalStore):
     def __str__(self) -> str:
         return self.url
 
-    @_reaching()
+    @reaching()
     def exists(self) -> bool:
         return bool(self.system.exists(self.prefix))
 
@@ -95,7 +74,7 @@ class RemoteStore(LocalStore):
             self._forget(kind, key)
             return None
 
-    @_reaching()
+    @reaching()
     def inspect(self, kind: str, key: str) -> Inspection:
         """Whether the artifact is there with every file in its size; nothing is fetched.
 
@@ -144,30 +123,30 @@ class RemoteStore(LocalStore):
         for path, raw in self._contents(self._manifest_paths(kind)).items():
             yield *_names(path), raw
 
-    @_reaching()
+    @reaching()
     def read_tags(self) -> dict[str, bytes]:
         found = self._contents(sorted(self.system.find(self._tag_path(""))))
         return {path.rpartition("/")[2]: content for path, content in found.items()}
 
-    @_reaching()
+    @reaching()
     def write_tag(self, tag: str, artifact: str) -> None:
         self.system.pipe_file(self._tag_path(tag), f"{artifact}\n".encode())
 
-    @_reaching()
+    @reaching()
     def remove_tag(self, tag: str) -> None:
         if not self.system.exists(self._tag_path(tag)):
             raise FileNotFoundError(self._tag_path(tag))
         self.system.rm_file(self._tag_path(tag))
 
-    @_reaching()
+    @reaching()
     def written_since(self, moment: datetime) -> set[str]:
         return {
             "/".join(_names(path))
             for path, entry in self._listed("").items()
-            if path.endswith(f"/{FILE_NAME}") and self._depth(path) == 3 and _modified(entry) > moment
+            if path.endswith(f"/{FILE_NAME}") and self._depth(path) == 3 and modified(entry) > moment
         }
 
-    @_reaching()
+    @reaching()
     def stray_objects(self, before: datetime) -> list[Objects]:
         """Unfinished uploads, versions that were replaced, and what was set aside, older than `before`."""
         versions = dict(self._versions())
@@ -181,22 +160,22 @@ class RemoteStore(LocalStore):
         return [
             Objects(name, sum(entry["size"] for entry in entries))
             for name, entries in sorted(groups.items())
-            if all(_modified(entry) < before for entry in entries) and not self._is_needed(name, versions)
+            if all(modified(entry) < before for entry in entries) and not self._is_needed(name, versions)
         ]
 
-    @_reaching()
+    @reaching()
     def remove_objects(self, objects: Objects, before: datetime) -> None:
         """Delete them unless somebody has added to them since, or a manifest names them now."""
         artifact = objects.name.rpartition("/")[0]
         raw = self._read(f"{self.prefix}/{artifact}/{FILE_NAME}")
         versions = {} if raw is None else {artifact: _version_of(raw)}
         listed = self._listed(objects.name)
-        young = any(_modified(entry) >= before for entry in listed.values())
+        young = any(modified(entry) >= before for entry in listed.values())
         if not young and not self._is_needed(objects.name, versions):
             for path in listed:
                 self.system.rm_file(path)
 
-    @_reaching()
+    @reaching()
     def verify(self, kind: str, key: str) -> list[str]:
         raw = self._read(self._key_path(kind, key, FILE_NAME))
         if raw is None:
@@ -214,7 +193,7 @@ class RemoteStore(LocalStore):
                 problems.append(f"{name} is missing")
         return problems
 
-    @_reaching()
+    @reaching()
     def set_aside(self, kind: str, key: str, why: str) -> Path:
         number = 0
         while self.system.exists(target := f"{self.prefix}/{_DAMAGED}/{kind}-{key}-{number}"):
@@ -226,20 +205,20 @@ class RemoteStore(LocalStore):
         self.remove(kind, key)
         return Path(target)
 
-    @_reaching()
+    @reaching()
     def remove(self, kind: str, key: str) -> None:
         self.system.rm_file(self._key_path(kind, key, FILE_NAME))
         for path in self.system.find(self._key_path(kind, key)):
             self.system.rm_file(path)
         self._forget(kind, key)
 
-    @_reaching()
+    @reaching()
     def reopen(self, kind: str, key: str) -> Path:
         self.local_path(kind, key)
         self.system.rm_file(self._key_path(kind, key, FILE_NAME))
         return super().reopen(kind, key)
 
-    @_reaching()
+    @reaching()
     def publish(
         self,
         work: Path,
@@ -293,7 +272,7 @@ class RemoteStore(LocalStore):
         kept = LocalStore(self.root).find(manifest.kind, manifest.key)
         return kept if kept is not None and kept.manifest == manifest else None
 
-    @_reaching()
+    @reaching()
     def _fetch(self, manifest: Manifest) -> Artifact:
         kind, key = manifest.kind, manifest.key
         folder = self.root / ".fetching" / f"{kind}-{key}"
@@ -357,18 +336,18 @@ class RemoteStore(LocalStore):
         except FileNotFoundError:
             return False
 
-    @_reaching()
+    @reaching()
     def _read(self, path: str) -> bytes | None:
         try:
             return bytes(self.system.cat_file(path))
         except FileNotFoundError:
             return None
 
-    @_reaching()
+    @reaching()
     def _is_there(self, path: str) -> bool:
         return bool(self.system.exists(path))
 
-    @_reaching()
+    @reaching()
     def _contents(self, paths: list[str]) -> dict[str, bytes]:
         """What lies at these paths; what is deleted meanwhile is left out."""
         found = self.system.cat(paths, on_error="return") if paths else {}
@@ -381,7 +360,7 @@ class RemoteStore(LocalStore):
         kinds = [f"{self.prefix}/{kind}"] if kind else self._folders(self.prefix)
         return [f"{key}/{FILE_NAME}" for each in kinds for key in self._folders(each)]
 
-    @_reaching()
+    @reaching()
     def _folders(self, path: str) -> list[str]:
         try:
             entries = self.system.ls(path, detail=True)
@@ -413,18 +392,6 @@ def _version_of(raw: bytes) -> str | None:
         return _version(parse_manifest(raw, FILE_NAME))
     except StorageError:
         return None
-
-
-def _modified(entry: Mapping[str, Any]) -> datetime:
-    """When an object was written, as its file system says; where it does not, now."""
-    found = next((entry[name] for name in _TIMES if entry.get(name) is not None), None)
-    if isinstance(found, int | float):
-        return datetime.fromtimestamp(found, UTC)
-    if isinstance(found, str):
-        found = datetime.fromisoformat(found)
-    if not isinstance(found, datetime):
-        return datetime.now(UTC)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _names(manifest_path: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from storage import artifacts
+from storage import artifacts, trust
 from storage.artifacts import Artifact, Inspection, LocalStore
 from storage.digests import digest_file
 from storage.errors import StorageError
@@ -142,7 +142,7 @@ def test_a_change_while_it_is_digested_is_not_trusted(
         return digest
 
     with monkeypatch.context() as patch:
-        patch.setattr(artifacts, "digest_file", digest_and_change)
+        patch.setattr(trust, "digest_file", digest_and_change)
         assert store.find("features", IDENTITY.key) is not None
     assert store.find("features", IDENTITY.key) is None
 

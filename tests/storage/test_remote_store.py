@@ -167,12 +167,12 @@ def test_what_is_young_stays_with_what_it_was_made_from(
     old = make_artifact(one, "features")
     young = make_artifact(one, "reid", sources=(old,))
     other = make_artifact(one, "features", 1)
-    wrote = remote._modified
+    wrote = remote.modified
 
     def modified(entry: dict[str, Any]) -> datetime:
         return wrote(entry) - timedelta(days=0 if young.key in entry["name"] else 3)
 
-    monkeypatch.setattr(remote, "_modified", modified)
+    monkeypatch.setattr(remote, "modified", modified)
     garbage = find_garbage(two, [], timedelta(days=1))
     assert [entry.name for entry in garbage.artifacts] == [name_of(other)]
     assert len(find_garbage(two, [], timedelta(days=7)).artifacts) == 0
@@ -197,10 +197,10 @@ def test_what_no_manifest_names_is_collected_when_it_is_old(
     assert set(found) == {".damaged", name_of(made), "reid/unfinished"} and found["reid/unfinished"] == 4
     resumed = f"{one.prefix}/reid/unfinished/0123/more"
     one.system.pipe_file(resumed, b"an upload goes on")
-    wrote = remote._modified
+    wrote = remote.modified
     # An object's time has whole seconds.
     monkeypatch.setattr(
-        remote, "_modified", lambda entry: wrote(entry) + timedelta(seconds=2 * (entry["name"] == resumed))
+        remote, "modified", lambda entry: wrote(entry) + timedelta(seconds=2 * (entry["name"] == resumed))
     )
     collect(two, garbage)
     left = one.system.find(one.prefix)

@@ -1,0 +1,90 @@
+"""What a store remembers of its last verification: the stat of every file, which stands for its bytes.
+
+A file whose stat equals that of its last verification is trusted; any other is digested again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from storage.digests import digest_file
+from storage.layout import plain_name
+from storage.manifest import Manifest
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 3
+
+
+class Trust:
+    """The memory of one store, in a folder of its own: <folder>/<kind>/<key>.json."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def problems(self, folder: Path, manifest: Manifest, *, trust_stat: bool) -> list[str]:
+        """What of an artifact's files does not hold; with `trust_stat`, the trusted are not digested."""
+        trusted = self._read(manifest) if trust_stat else {}
+        problems, verified = [], {}
+        for name, entry in manifest.files.items():
+            try:
+                stat = (folder / name).stat()
+                # Trusted is the stat from before the digest: a file that changes meanwhile has another.
+                verified[name] = stat_key(stat)
+                if trusted.get(name) == verified[name]:
+                    continue
+                if stat.st_size != entry.size:
+                    problems.append(f"{name} has {stat.st_size} bytes, not {entry.size}")
+                elif digest_file(folder / name) != entry.sha256:
+                    problems.append(f"{name} does not hold to its digest")
+            except FileNotFoundError:
+                problems.append(f"{name} is missing")
+        if verified != trusted and not problems:
+            self.remember(manifest.kind, manifest.key, verified)
+        return problems
+
+    def _read(self, manifest: Manifest) -> dict[str, list[int]]:
+        try:
+            trust = json.loads(self._path(manifest.kind, manifest.key).read_bytes())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return trust if isinstance(trust, dict) else {}
+
+    def remember(self, kind: str, key: str, verified: Mapping[str, list[int]]) -> None:
+        """Remember the stat of verified files; in a read-only store they are verified again next time."""
+        target = self._path(kind, key)
+        temporary = target.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(verified))
+            temporary.replace(target)
+        except OSError as error:
+            log.info("the verification of %s/%s is not remembered: %s", kind, key, error)
+
+    def forget(self, kind: str, key: str) -> None:
+        """Have every file of an artifact digested again when it is next asked for."""
+        with contextlib.suppress(OSError):  # where nothing can be written, nothing was trusted either
+            self._path(kind, key).unlink(missing_ok=True)
+
+    def _path(self, kind: str, key: str) -> Path:
+        return self.folder.joinpath(plain_name(kind), f"{plain_name(key)}.json")
+
+
+def in_short(problems: Sequence[str]) -> str:
+    """The first of them, and how many there are: an artifact may have lost a thousand files."""
+    rest = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    return "; ".join(problems[:_SHOWN]) + rest
+
+
+def stat_keys(folder: Path, manifest: Manifest) -> dict[str, list[int]]:
+    """The stat of every file of a manifest, as the store remembers what it verified."""
+    return {name: stat_key((folder / name).stat()) for name in manifest.files}
+
+
+def stat_key(stat: os.stat_result) -> list[int]:
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
