@@ -37,6 +37,7 @@ from personsearch_core.recipes import (
     ReidRecipe,
     RoiRecipe,
 )
+from storage.urls import names_a_place
 
 _R = TypeVar("_R", bound=Recipe)
 
@@ -266,11 +267,10 @@ def _resolve_paths(config: Config, folder: Path) -> Config:
 
 
 def _resolved_store(store: str, folder: Path) -> str:
-    scheme, separator, rest = store.partition("://")
-    if not separator:
+    if "://" not in store:
         return _absolute(store, folder)
-    if not rest.strip("/"):
-        raise ConfigError(f"store: {store!r} names no place: give the whole URL, as {scheme}://bucket/prefix")
+    if not names_a_place(store):
+        raise ConfigError(f"store: {store!r} names no place: give the whole URL, as s3://bucket/prefix")
     return store
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from storage.artifacts import LocalStore
 from storage.errors import StorageError
-from storage.urls import is_remote, local_path
+from storage.urls import is_remote, local_path, names_a_place
 
 
 def open_store(location: str) -> LocalStore:
     """The store at a folder, or at an object store's URL (`s3://bucket/prefix`).
 
-    Raises StorageError when no driver for the URL's scheme is installed.
+    Raises StorageError when no driver for the URL's scheme is installed, or the URL is a scheme alone.
     """
     if is_remote(location):
+        if not names_a_place(location):
+            raise StorageError(f"{location} names no store: give the whole URL, as s3://bucket/prefix")
         from storage.remote import RemoteStore
 
         return RemoteStore(location)

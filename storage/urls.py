@@ -18,6 +18,11 @@ def is_remote(location: Location) -> bool:
     return isinstance(location, str) and "://" in location and not location.startswith("file://")
 
 
+def names_a_place(url: str) -> bool:
+    """Whether more than a scheme is given: `s3://` alone names no bucket."""
+    return bool(url.partition("://")[2].strip("/"))
+
+
 def local_path(location: Location) -> Path:
     """The local path that `location` names.
 

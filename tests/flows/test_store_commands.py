@@ -184,6 +184,8 @@ def test_a_store_that_is_not_there_is_named(tmp_path: Path) -> None:
         call("store", "ls", "--store", tmp_path / "absent")
     with pytest.raises(StorageError, match="there is no store at"):
         call("status", "--store", tmp_path / "absent")
+    with pytest.raises(StorageError, match="names no store"):
+        call("store", "ls", "--store", "s3://")
 
 
 def test_a_config_keeps_what_it_reaches(tmp_path: Path) -> None:
