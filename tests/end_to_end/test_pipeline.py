@@ -135,6 +135,18 @@ def test_a_new_test_image_leaves_training_cached(copy: Path) -> None:
     assert made(outcome) == {"ingest:scenes", "detections", "gallery", "evaluation", "report"}
 
 
+def test_another_protocol_leaves_training_cached(copy: Path) -> None:
+    protocol = copy.parent / "prw" / "query_info.txt"
+    *queries, _ = protocol.read_text().splitlines(keepends=True)
+    protocol.write_text("".join(queries))
+    ingested = personsearch("run", copy, "--until", "ingest", json_to=copy.parent / "ingested.json")
+    assert ingested.states == {"ingest:scenes": "made", "ingest:tracks": "cached"}
+    plan = personsearch("plan", copy, json_to=copy.parent / "plan.json")
+    trained = ("detector", "features", "reid")
+    assert {plan.states[stage] for stage in trained} == {"cached"}
+    assert plan.states["evaluation"] == "runs"
+
+
 def test_a_renamed_and_moved_dataset_leaves_everything_but_its_ingest(copy: Path) -> None:
     (copy.parent / "prw").rename(copy.parent / "moved")
     text = copy.read_text().replace("./prw", "./moved").replace("scenes:\n", "people:\n")
