@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from flows.stages.test_set import TestSet
     from personsearch_core.evaluation.search import MapBlocks
 
-VERSION = 1
+VERSION = 2
 METRICS = "metrics.json"
 PER_QUERY = "per_query.parquet"
 MATCHES = "matches.parquet"
@@ -52,7 +52,7 @@ def stage(config: Config, suffix: str, entry: EvaluationSection) -> Stage:
 
 def make(context: StageContext) -> Made:
     """Score every setting of the recipe; the first is the headline."""
-    from flows.stages.scoring import headline, score, top_matches
+    from flows.stages.scoring import best_boxes, headline, score, top_matches
     from flows.stages.test_set import TestSet
     from personsearch_core.evaluation.detection import evaluate_detection
 
@@ -78,6 +78,7 @@ def make(context: StageContext) -> Made:
         "mAP_untrained": _untrained(test, settings[0], recipe),
         "queries": len(first.ap),
         "images": len(test.image_ids),
+        **best_boxes(results),
     }
     body = {"headline": metrics, "settings": [result.as_record() for result in results]}
     (context.work / METRICS).write_text(json.dumps(body, indent=1) + "\n")

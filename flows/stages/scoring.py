@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +86,23 @@ def headline(scored: Scored) -> dict[str, float]:
     if isinstance(result, SearchResult):
         numbers["mINP"] = result.mean_inp
     return numbers
+
+
+def best_boxes(results: Sequence[Scored]) -> dict[str, float]:
+    """The number of boxes an image, on average, with the best mAP (the smallest of equals), and its figures.
+
+    Papers report PRW so. Nothing where no such number was asked for.
+    """
+    swept = [result for result in results if result.setting.boxes_per_image is not None]
+    if not swept:
+        return {}
+    best = max(swept, key=lambda result: (result.mean_ap, -(result.setting.boxes_per_image or 0)))
+    numbers = headline(best)
+    return {
+        "best_boxes_per_image": best.setting.boxes_per_image or 0,
+        "best_boxes_mAP": numbers["mAP"],
+        "best_boxes_rank1": numbers["rank1"],
+    }
 
 
 def score(

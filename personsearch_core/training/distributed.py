@@ -281,8 +281,12 @@ def _rank_device(kind: str, first: int, threads: int) -> torch.device:
 
 
 def _end_with_launcher() -> None:
-    """Wait for the end of standard input, then end the process at once."""
-    sys.stdin.buffer.read()
+    """Wait for the end of standard input, then end the process at once.
+
+    Unbuffered: a thread that waits in `sys.stdin` holds its lock, and the interpreter's end aborts on that.
+    """
+    while os.read(sys.stdin.fileno(), 65536):
+        pass
     os._exit(1)
 
 
