@@ -60,3 +60,9 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def cache_folder() -> Path:
+    """Where this machine keeps its work and its copies: $PERSONSEARCH_CACHE, or ~/.cache/personsearch."""
+    chosen = os.environ.get("PERSONSEARCH_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "personsearch"

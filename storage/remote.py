@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -25,6 +24,7 @@ from typing import Any
 from storage.artifacts import Artifact, Inspection, LocalStore, Objects
 from storage.digests import digest_json
 from storage.errors import StorageError
+from storage.folders import cache_folder
 from storage.locks import exclusive
 from storage.manifest import FILE_NAME, Manifest, parse_manifest
 from storage.object_storage import modified, reaching
@@ -53,9 +53,8 @@ class RemoteStore(LocalStore):
     def __str__(self) -> str:
         return self.url
 
-    @reaching()
     def exists(self) -> bool:
-        return bool(self.system.exists(self.prefix))
+        return self._is_there(self.prefix)
 
     def find(self, kind: str, key: str) -> Artifact | None:
         """The artifact, fetched to this machine; every byte of it is digested once on its way."""
@@ -398,9 +397,3 @@ def _names(manifest_path: str) -> tuple[str, str]:
     """The kind and the key of the artifact whose manifest lies at this path."""
     kind, key = manifest_path.split("/")[-3:-1]
     return kind, key
-
-
-def cache_folder() -> Path:
-    """Where this machine keeps its work and its copies: $PERSONSEARCH_CACHE, or ~/.cache/personsearch."""
-    chosen = os.environ.get("PERSONSEARCH_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "personsearch"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +20,7 @@ from flows.reach import InUse, Reach, in_use, reached_by
 from flows.stages.building import build_stages
 from storage.artifacts import LocalStore
 from storage.errors import StorageError
-from storage.gc import collect, find_garbage
+from storage.gc import Garbage, collect, find_garbage
 from storage.listing import Entry, list_entries, resolve_name, with_followers
 from storage.opening import open_existing, open_store
 from storage.tags import remove_tag, set_tag, tags
@@ -198,17 +199,7 @@ def gc(
     """
     opened = open_existing(store)
     hours = min_age if min_age is not None else YOUNG_HOURS if is_remote(store) else 0.0
-    reach = Reach()
-    for config in keep or ():
-        of_config = reached_by([config], opened)
-        made = sum(opened.peek(*name.split("/")) is not None for name in of_config.names)
-        typer.echo(f"{config} keeps {made} artifacts")
-        if not made and not everything:
-            raise ConfigError(
-                f"{config} keeps nothing of {store}: is it another config or another store? If not, say --all"
-            )
-        reach.names |= of_config.names
-        reach.unmade += of_config.unmade
+    reach = _reach_of(keep or (), opened, everything=everything)
     if not reach.names and not tags(opened) and not everything:
         raise ConfigError("nothing would be kept: give --keep CONFIG, tag an artifact, or say --all")
     if reach.unmade:
@@ -217,24 +208,19 @@ def gc(
         )
     used = InUse(opened)
     garbage = find_garbage(opened, reach.names | used(), timedelta(hours=hours))
-    for entry in garbage.artifacts:
-        typer.echo(f"  {_short(entry.name)}  {in_units(entry.size)}  {entry.created}")
-    for folder in garbage.work_areas:
-        typer.echo(f"  unfinished {_short(folder.name)}  {in_units(folder.size)}")
-    for folder in garbage.set_aside:
-        typer.echo(f"  {folder.name}  {in_units(folder.size)}")
-    for objects in garbage.objects:
-        typer.echo(f"  {objects.name}, which no manifest names  {in_units(objects.size)}")
+    _print_garbage(garbage)
     count = sum(map(len, (garbage.artifacts, garbage.work_areas, garbage.set_aside, garbage.objects)))
-    stayed = collect(opened, garbage, used) if delete else frozenset()
-    if stayed:
-        typer.echo(f"of these, {len(stayed)} stay, which a run has begun to make or to use meanwhile")
+    what = "would be deleted (--delete does it)"
+    if delete:
+        stayed = collect(opened, garbage, used)
+        what = "deleted" + (
+            f", but for {len(stayed)} that runs have begun to make or to use" if stayed else ""
+        )
     if is_remote(store):
         typer.echo(
             f"runs on other machines cannot be seen: what is younger than {hours:g} h stays, with what it "
             "was made from; that something older is used elsewhere, only --keep and tags can say"
         )
-    what = "deleted" if delete else "would be deleted (--delete does it)"
     typer.echo(f"{count} {what}, {in_units(garbage.size)}; {garbage.kept} artifacts stay")
 
 
@@ -271,6 +257,33 @@ def _copy(source: LocalStore, target: LocalStore, names: list[str] | None, *, al
             copied, moved = copied + 1, moved + sizes[name]
             typer.echo(f"  {_short(name)}  {in_units(sizes[name])}")
     typer.echo(f"{copied} artifacts copied to {target}, {in_units(moved)}")
+
+
+def _reach_of(configs: Iterable[Path], store: LocalStore, *, everything: bool) -> Reach:
+    """What all configs keep, said for each; a config that keeps nothing is refused but for `everything`."""
+    reach = Reach()
+    for config in configs:
+        of_config = reached_by([config], store)
+        made = sum(store.peek(*name.split("/")) is not None for name in of_config.names)
+        typer.echo(f"{config} keeps {made} artifacts")
+        if not made and not everything:
+            raise ConfigError(
+                f"{config} keeps nothing of {store}: is it another config or another store? If not, say --all"
+            )
+        reach.names |= of_config.names
+        reach.unmade += of_config.unmade
+    return reach
+
+
+def _print_garbage(garbage: Garbage) -> None:
+    for entry in garbage.artifacts:
+        typer.echo(f"  {_short(entry.name)}  {in_units(entry.size)}  {entry.created}")
+    for folder in garbage.work_areas:
+        typer.echo(f"  unfinished {_short(folder.name)}  {in_units(folder.size)}")
+    for folder in garbage.set_aside:
+        typer.echo(f"  {folder.name}  {in_units(folder.size)}")
+    for objects in garbage.objects:
+        typer.echo(f"  {objects.name}, which no manifest names  {in_units(objects.size)}")
 
 
 def _remove_unused(store: LocalStore, entry: Entry) -> None:
