@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from data_catalog.counts import count_rows
 from data_catalog.errors import CatalogError
 from data_catalog.hash_cache import HashCache
 from data_catalog.images import Unreadable, image_size
-from data_catalog.parallel import map_chunks, read_ahead
+from data_catalog.parallel import cores, map_chunks, read_ahead
 from data_catalog.paths import path_fault, suspicious
 from data_catalog.query_boxes import join_queries
 from data_catalog.reuse import keep_unchanged, merged, unit_digest, write_units
@@ -27,8 +29,11 @@ from data_catalog.schema import INVALID, REJECTS
 from data_catalog.snapshot import Snapshot, SnapshotWriter, invalid_rejects
 
 UNITS_A_CHUNK = 256
+LONG = 1 << 25
+"""Bytes of annotation files in a chunk; a unit that has more is a chunk by itself, and read as a stream."""
 
 Progress = Callable[[int, int], None]
+_Look = tuple[tuple[str, str] | None, tuple[int, int] | None]
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ def ingest(
 
     `previous` is an earlier snapshot of this root by the same adapter, version and options: what has not
     changed since is taken from it. `dask_address` is the address of an existing Dask scheduler; otherwise
-    many files are read by local processes.
+    many files are read by local processes. A long file is read by this process in any case.
 
     Raises:
         CatalogError: when an annotation file cannot be read at all, an image is missing, or, with `strict`,
@@ -147,11 +152,12 @@ def ingest(
     digests = {unit.source: unit_digest(unit, found.annotations, found.images, use.label) for unit in units}
     kept = None if previous is None else keep_unchanged(previous, units, digests, found.images)
     fresh = units if kept is None else [unit for unit in units if unit.source not in kept.sources]
-    chunks = [fresh[i : i + UNITS_A_CHUNK] for i in range(0, len(fresh), UNITS_A_CHUNK)]
+    chunks = _chunks(root, fresh)
     read = partial(read_units, adapter, root, options=options, use=use)
-    parts = _followed(read_ahead(map_chunks(read, chunks, dask_address)), len(fresh), progress)
+    found_parts = map_chunks(read, chunks, dask_address, is_long=partial(_is_long, root))
+    parts = _followed(read_ahead(found_parts), [len(chunk) for chunk in chunks], progress)
     if kept is not None:
-        parts = iter([merged(kept, list(parts), units)])
+        parts = merged(kept, parts, units)
     with SnapshotWriter(work, name) as writer:
         for tables in parts:
             writer.write(tables, _image_digests(tables, found, use))
@@ -176,12 +182,39 @@ def ingest(
     return Ingested(counts_found(Snapshot(work)), writer.row_digests())
 
 
-def _followed(parts: Iterable[tuple[int, Tables]], units: int, progress: Progress | None) -> Iterator[Tables]:
-    """The parts, each reported as the units of its chunk."""
+def _chunks(root: Path, units: Sequence[Unit]) -> list[list[Unit]]:
+    """The units in order, as many at once as are small together."""
+    chunks: list[list[Unit]] = []
+    waiting = 0
+    for unit in units:
+        size = _size(root, [unit])
+        if not chunks or len(chunks[-1]) >= UNITS_A_CHUNK or waiting + size > LONG:
+            chunks.append([])
+            waiting = 0
+        chunks[-1].append(unit)
+        waiting += size
+    return chunks
+
+
+def _is_long(root: Path, chunk: Sequence[Unit]) -> bool:
+    return len(chunk) == 1 and _size(root, chunk) > LONG
+
+
+def _size(root: Path, units: Sequence[Unit]) -> int:
+    """Bytes of the units' annotation files; none where they are gone, which their reading will tell."""
+    files = (root / name for unit in units if unit.has_file for name in (unit.source, *unit.also))
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
+def _followed(
+    parts: Iterable[tuple[int, Tables]], sizes: Sequence[int], progress: Progress | None
+) -> Iterator[Tables]:
+    """The parts, each reported as the units of its chunk; `sizes` are how many these are."""
+    done = list(accumulate(sizes))
     for index, tables in parts:
         yield tables
         if progress is not None:
-            progress(min((index + 1) * UNITS_A_CHUNK, units), units)
+            progress(done[index], done[-1])
 
 
 def ingest_root(
@@ -267,17 +300,12 @@ def _usable_images(
     """Images with the sizes of their files, and of those that cannot be used (row: code, detail)."""
     faults: dict[int, tuple[str, str]] = {}
     sizes: list[tuple[int, int] | None] = [None] * len(images)
-    looked_at = np.ones(len(images), bool) if use.read else suspicious(images["rel_path"])
-    rows = np.flatnonzero(looked_at)
-    for row, rel_path in zip(rows.tolist(), images["rel_path"].take(pa.array(rows)).to_pylist(), strict=True):
-        fault = path_fault(rel_path)
+    rows = range(len(images)) if use.read else np.flatnonzero(suspicious(images["rel_path"])).tolist()
+    paths = images["rel_path"].take(pa.array(rows, pa.int64())).to_pylist()
+    for row, (fault, size) in zip(rows, _looked_at(root, paths, use), strict=True):
+        sizes[row] = size
         if fault is not None:
-            faults[row] = ("image_path", f"{fault}: {rel_path[:80]!r}")
-        elif use.read:
-            try:
-                sizes[row] = image_size(root / rel_path, decode=use.decode)
-            except Unreadable as error:
-                faults[row] = ("image_unreadable", f"{rel_path}: {error}")
+            faults[row] = fault
     if use.read and len(images):
         for position, column in enumerate(("width", "height")):
             values = pa.array([None if size is None else size[position] for size in sizes], pa.int32())
@@ -287,6 +315,24 @@ def _usable_images(
     if faults:
         images = images.filter(pa.array([row not in faults for row in range(len(images))]))
     return images, faults
+
+
+def _looked_at(root: Path, paths: Sequence[str], use: ImageUse) -> Iterator[_Look]:
+    """What is wrong with each image (code, detail), or else its size where it is read."""
+
+    def look(rel_path: str) -> _Look:
+        fault = path_fault(rel_path)
+        if fault is not None:
+            return ("image_path", f"{fault}: {rel_path[:80]!r}"), None
+        try:
+            return None, image_size(root / rel_path, decode=use.decode) if use.read else None
+        except Unreadable as error:
+            return ("image_unreadable", f"{rel_path}: {error}"), None
+
+    if not use.decode or len(paths) < 2:
+        return map(look, paths)
+    with ThreadPoolExecutor(cores()) as pool:  # decoding leaves the interpreter to others
+        return iter(list(pool.map(look, paths)))
 
 
 def _image_rejects(

@@ -1,4 +1,12 @@
-"""Reading many files: in this process when they are few, otherwise by several, or on a Dask cluster."""
+"""Reading many files: in this process when they are few, otherwise by several, or on a Dask cluster.
+
+Local processes are a plain pool. Dask's own scheduler of local processes hands over its results only when
+all are there, and gives up when one of its processes is killed: here parts go to the disk as they come, with
+few of them in memory, and the files of a killed process are read again.
+
+What a task reads comes back as one answer, so a chunk that may be long is read by this process, as a stream,
+in its turn.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +30,10 @@ if TYPE_CHECKING:
 Chunk = TypeVar("Chunk")
 Part = TypeVar("Part")
 
-CHUNKS_IN_PROCESS = 64
-"""Up to here (some 16,000 small files) starting processes costs more than it saves."""
+CHUNKS_IN_PROCESS = 32
+"""Starting processes costs as much as reading so many chunks (some 8,000 small files): there must be more to
+save, which with two cores is half of all chunks, and with many nearly all.
+"""
 WINDOW = 4
 """Chunks a worker that are under way at once; bounds the memory."""
 MOST_DEATHS = 3
@@ -32,32 +42,45 @@ MOST_DEATHS = 3
 log = logging.getLogger(__name__)
 
 
+def cores() -> int:
+    """Processors that this process may run on; a container or a scheduler may grant fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def map_chunks(
-    read: Callable[[Chunk], Iterator[Part]], chunks: Sequence[Chunk], dask_address: str | None = None
+    read: Callable[[Chunk], Iterator[Part]],
+    chunks: Sequence[Chunk],
+    dask_address: str | None = None,
+    *,
+    is_long: Callable[[Chunk], bool] = lambda chunk: False,
 ) -> Iterator[tuple[int, Part]]:
     """(index of its chunk, part) for all parts of all chunks, in order.
 
-    A worker that dies is replaced, and its chunks are read again.
+    A worker that dies is replaced, and its chunks are read again. A chunk that `is_long` is read by this
+    process: its parts are never all in memory.
 
     Raises:
         CatalogError: when the scheduler cannot be reached, or a chunk kills worker after worker; and what
             `read` raises.
     """
-    if dask_address is None and (len(chunks) <= CHUNKS_IN_PROCESS or (os.cpu_count() or 1) < 2):
+    short = sum(not is_long(chunk) for chunk in chunks)
+    if not short or (dask_address is None and short * (1 - 1 / cores()) <= CHUNKS_IN_PROCESS):
         for index, chunk in enumerate(chunks):
             for part in read(chunk):
                 yield index, part
         return
     with _client(dask_address) if dask_address is not None else _Processes() as pool:
         waiting = deque(enumerate(chunks))
-        pending: deque[tuple[int, Any]] = deque()
+        pending: deque[tuple[int, Chunk, Any]] = deque()
         while waiting or pending:
             # Asked each time: the workers of a cluster come and go.
             while waiting and len(pending) < WINDOW * max(1, pool.workers()):
                 index, chunk = waiting.popleft()
-                pending.append((index, pool.submit(read, chunk)))
-            index, task = pending.popleft()
-            for part in pool.result(task):
+                pending.append((index, chunk, None if is_long(chunk) else pool.submit(read, chunk)))
+            index, chunk, task = pending.popleft()
+            for part in read(chunk) if task is None else pool.result(task):
                 yield index, part
 
 
@@ -79,7 +102,7 @@ class _Processes:
     """Processes of this machine. When one is killed, the pool is replaced and its tasks start over."""
 
     def __init__(self) -> None:
-        self._workers = os.cpu_count() or 1
+        self._workers = cores()
         self._deaths = 0
         self._tasks: list[_Task] = []
 

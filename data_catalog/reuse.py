@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -84,15 +84,56 @@ def keep_unchanged(
     return Kept(frozenset(sources), Tables(**tables))
 
 
-def merged(kept: Kept, parts: Sequence[Tables], units: Sequence[Unit]) -> Tables:
-    """Kept and newly read rows in the order of their units."""
+def merged(kept: Kept, parts: Iterable[Tables], units: Sequence[Unit]) -> Iterator[Tables]:
+    """Kept and newly read rows in the order of their units; `parts` come in that order, one at a time."""
     rank = pa.array([unit.source for unit in units], pa.string())
+    waiting = _Waiting(kept.tables, rank)
+    for part in parts:
+        last = max((int(found.max()) for found in _ranks(part, rank).values() if len(found)), default=-1)
+        yield _in_order(waiting.up_to(last), part, rank)
+    yield waiting.up_to(len(units))
+
+
+class _Waiting:
+    """Kept rows in the order of their units, and how many of each table have been given out."""
+
+    def __init__(self, tables: Tables, rank: pa.Array) -> None:
+        self._tables: dict[str, pa.Table] = {}
+        self._ranks: dict[str, np.ndarray] = {}
+        for name, of_unit in _ranks(tables, rank).items():
+            order = np.argsort(of_unit, kind="stable")
+            self._tables[name] = getattr(tables, name).take(pa.array(order))
+            self._ranks[name] = of_unit[order]
+        self._given = dict.fromkeys(self._tables, 0)
+
+    def up_to(self, last: int) -> Tables:
+        """The rows of units up to this one that have not been given out."""
+        taken = {}
+        for name, table in self._tables.items():
+            start = self._given[name]
+            end = max(start, int(np.searchsorted(self._ranks[name], last, side="right")))
+            taken[name], self._given[name] = table.slice(start, end - start), end
+        return Tables(**taken)
+
+
+def _ranks(tables: Tables, rank: pa.Array) -> dict[str, np.ndarray]:
+    """For each table, the place of each row's unit."""
+    names = [each.name for each in fields(Tables)]
+    sources = {name: getattr(tables, name)["source_unit"].cast(pa.string()) for name in names}
+    return {name: pc.index_in(source, value_set=rank).to_numpy() for name, source in sources.items()}
+
+
+def _in_order(kept: Tables, part: Tables, rank: pa.Array) -> Tables:
+    """The rows of both by the order of their units."""
     whole: dict[str, pa.Table] = {}
     for name in (each.name for each in fields(Tables)):
-        rows = pa.concat_tables([getattr(tables, name) for tables in (kept.tables, *parts)])
-        rows = rows.unify_dictionaries()
-        of_unit = pc.index_in(rows["source_unit"].cast(pa.string()), value_set=rank).to_numpy()
-        whole[name] = rows.take(pa.array(np.argsort(of_unit, kind="stable")))
+        rows = [getattr(kept, name), getattr(part, name)]
+        if not len(rows[0]):
+            whole[name] = rows[1]
+            continue
+        together = pa.concat_tables(rows).unify_dictionaries()
+        of_unit = pc.index_in(together["source_unit"].cast(pa.string()), value_set=rank).to_numpy()
+        whole[name] = together.take(pa.array(np.argsort(of_unit, kind="stable")))
     return Tables(**whole)
 
 

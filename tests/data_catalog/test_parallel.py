@@ -33,7 +33,7 @@ def killed_at(mark: Path, fatal: int, chunk: int) -> Iterator[int]:
 def processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes for few chunks."""
     monkeypatch.setattr(parallel, "CHUNKS_IN_PROCESS", 1)
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr(parallel, "cores", lambda: 2)
 
 
 def test_a_killed_worker_costs_its_chunks_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -75,3 +75,48 @@ def test_the_window_grows_with_the_cluster(monkeypatch: pytest.MonkeyPatch) -> N
                 cluster.scale(3)
                 cluster.wait_for_workers(3, timeout=20)
     assert ahead[:2] == [1, 1] and ahead[3:9] == [3] * 6
+
+
+def test_long_chunks_are_read_here_as_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def endless(chunk: int) -> Iterator[int]:
+        for part in range(1_000_000):
+            made.append(part)
+            yield part
+
+    found = map_chunks(endless, CHUNKS, is_long=lambda chunk: True)
+    assert next(found) == (0, 0) and len(made) == 1
+
+
+def test_long_chunks_keep_their_turn() -> None:
+    found = list(map_chunks(here_and_there, CHUNKS, is_long=lambda chunk: chunk % 5 == 0))
+    assert [(index, chunk) for index, (chunk, _) in found] == [(i, i) for i in CHUNKS]
+    assert [chunk for _, (chunk, process) in found if process == os.getpid()] == [0, 5, 10]
+
+
+def here_and_there(chunk: int) -> Iterator[tuple[int, int]]:
+    yield chunk, os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("count", "number", "expected"), [(47, 2, False), (47, 8, True), (70, 2, True), (99, 1, False)]
+)
+def test_processes_start_where_they_save_more_than_they_cost(
+    monkeypatch: pytest.MonkeyPatch, count: int, number: int, expected: bool
+) -> None:
+    class Started(Exception):
+        pass
+
+    def start() -> None:
+        raise Started
+
+    monkeypatch.setattr(parallel, "CHUNKS_IN_PROCESS", 32)
+    monkeypatch.setattr(parallel, "cores", lambda: number)
+    monkeypatch.setattr(parallel, "_Processes", start)
+    chunks = list(range(count))
+    if expected:
+        with pytest.raises(Started):
+            next(map_chunks(echo, chunks))
+    else:
+        assert next(map_chunks(echo, chunks)) == (0, 0)
