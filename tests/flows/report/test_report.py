@@ -79,6 +79,7 @@ def test_shows_the_numbers_of_every_setting(page: Page, metrics: dict[str, Any])
         assert f"{100 * metrics[name]:.1f}" in page.text
     for setting in ("prw, 2 boxes an image", "prw, 4 boxes an image", "prw, ground-truth boxes"):
         assert setting in page.text
+    assert f"The best number of boxes an image is {metrics['best_boxes_per_image']:g}, with" in page.text
 
 
 def test_says_when_the_figures_mean_little(page: Page, metrics: dict[str, Any]) -> None:
