@@ -65,7 +65,7 @@ class Dataset:
             wanted = filter if wanted is None else wanted & filter
         try:
             return self.snapshot.table(name, columns, wanted)
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
             raise CatalogError(f"{self.snapshot.name}: {name}: the filter does not fit: {error}") from error
 
     def images(

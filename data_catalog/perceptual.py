@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,8 +31,25 @@ def difference_hash(path: Path) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def difference_hashes(paths: Mapping[str, Path]) -> dict[str, int]:
-    """The hash of each named image."""
+def difference_hashes(paths: Mapping[str, Path], faults: list[str] | None = None) -> dict[str, int]:
+    """The hash of each named image.
+
+    With `faults`, an image that cannot be decoded is left out, and what is wrong with it added there.
+
+    Raises:
+        CatalogError: without `faults`, for the first image that cannot be decoded.
+    """
+
+    def look(path: Path) -> int | CatalogError:
+        try:
+            return difference_hash(path)
+        except CatalogError as error:
+            if faults is None:
+                raise
+            return error
+
     with ThreadPoolExecutor() as pool:
-        found: Iterable[int] = pool.map(difference_hash, paths.values())
-        return dict(zip(paths, found, strict=True))
+        found = dict(zip(paths, pool.map(look, paths.values()), strict=True))
+    if faults is not None:
+        faults += [str(each) for each in found.values() if isinstance(each, CatalogError)]
+    return {name: each for name, each in found.items() if isinstance(each, int)}

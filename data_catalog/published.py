@@ -20,12 +20,14 @@ class Published:
     """The totals of one publication, by the names that the ingest counts, and `people`, the boxes that are no
     ignore regions.
 
-    `editions` say, for totals that the public files do not have, what these hold and why.
+    `editions` say, for totals that the public files do not have, what these hold and why. `edition` is the
+    only one that the publication is about, None for all.
     """
 
     source: str
     counts: Mapping[str, int]
     editions: Mapping[str, str] = field(default_factory=dict)
+    edition: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,9 @@ def compare_published(snapshot: Snapshot) -> list[Comparison]:
     """
     from data_catalog.adapters import load_adapter
 
+    row = snapshot.table("datasets", ["adapter", "edition"]).to_pylist()[0]
     try:
-        adapter = load_adapter(snapshot.table("datasets", ["adapter"])["adapter"][0].as_py())
+        adapter = load_adapter(row["adapter"])
     except CatalogError:
         return []
     found = counts_with_people(snapshot)
@@ -61,6 +64,7 @@ def compare_published(snapshot: Snapshot) -> list[Comparison]:
         Comparison(each.source, name, given, found.get(name, 0), each.editions.get(name))
         for each in publications
         for name, given in each.counts.items()
+        if each.edition in (None, row["edition"])
     ]
 
 

@@ -51,7 +51,7 @@ def statistics(snapshot: Snapshot) -> Statistics:
     splits = sorted({name.rpartition(".")[0] for name in by_name} - {""})
     counts = {"whole root": {name: by_name[name] for name in COUNTED}}
     counts |= {split: {name: by_name[f"{split}.{name}"] for name in COUNTED} for split in splits}
-    images = snapshot.table("images", ["image_id", "camera_id", "n_boxes"])
+    images = snapshot.table("images", ["image_id", "camera_id"])
     people = snapshot.table(
         "boxes", ["image_id", "x1", "y1", "x2", "y2", "person_id"], filter=~pc.field("ignore")
     )
@@ -62,7 +62,7 @@ def statistics(snapshot: Snapshot) -> Statistics:
         snapshot.name,
         counts,
         (
-            _histogram("Boxes an image", images["n_boxes"].to_numpy(), COUNT_EDGES),
+            _histogram("People an image", _people_of_images(people, images), COUNT_EDGES),
             _histogram("Height of a box (pixels)", heights, HEIGHT_EDGES),
             _histogram("Width / height of a box", widths / heights, ASPECT_EDGES),
             _histogram("Identities by number of boxes", boxes_of_id, COUNT_EDGES[1:]),
@@ -89,6 +89,12 @@ def statistics_page(found: Statistics) -> str:
         "figure{display:inline-block;margin:1em 1em 0 0}</style>"
         f"<h1>{title}</h1><table><tr><th></th>{head}</tr>{rows}</table>{published}{figures}</html>\n"
     )
+
+
+def _people_of_images(people: pa.Table, images: pa.Table) -> np.ndarray:
+    """For each image, its people who are not ignore regions."""
+    at = pc.index_in(people["image_id"], value_set=images["image_id"].combine_chunks())
+    return np.bincount(at.to_numpy(), minlength=len(images))
 
 
 def _identities(people: pa.Table, images: pa.Table) -> tuple[np.ndarray, np.ndarray]:

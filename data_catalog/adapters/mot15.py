@@ -22,7 +22,7 @@ class Mot15:
     """
 
     name = "mot15"
-    version = 1
+    version = 2
     options: Mapping[str, str] = {}
 
     def discover(self, root: Path, options: Options) -> Layout:

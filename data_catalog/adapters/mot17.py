@@ -35,7 +35,7 @@ OTHER_CLASSES: dict[int, str] = {
 COLUMNS = 9
 
 FULL_SIZE = {"train.images": 5_316, "train.people": 112_297}
-ICIP_2019 = Published(LOESCH_2019, FULL_SIZE)
+ICIP_2019 = Published(LOESCH_2019, FULL_SIZE, edition="MOT17Det")
 
 
 class Mot17:
@@ -47,7 +47,7 @@ class Mot17:
     """
 
     name = "mot17"
-    version = 1
+    version = 2
     published = (ICIP_2019,)
     options: Mapping[str, str] = {"detector": "of the three copies of a sequence, read DPM, FRCNN or SDP"}
 

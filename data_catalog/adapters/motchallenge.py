@@ -116,7 +116,7 @@ def read_rows(path: Path, rows: Rows, *, columns: tuple[int, ...]) -> Iterator[R
         try:
             if len(parts) not in columns:
                 raise ValueError(f"{len(parts)} columns")
-            frame, track = int(parts[0]), int(float(parts[1]))
+            frame, track = int(parts[0]), _whole(parts[1])
             x, y, w, h, *tail = (float(part) for part in parts[2:])
             if not 1 <= frame <= LONGEST_SEQUENCE or not all(map(math.isfinite, tail)):
                 raise ValueError("a value out of range")
@@ -124,6 +124,14 @@ def read_rows(path: Path, rows: Rows, *, columns: tuple[int, ...]) -> Iterator[R
             rows.reject(INVALID, "row_unreadable", f"{str(error)[:80]}: {line[:80]!r}", line_number)
             continue
         yield Row(line_number, frame, track, (x - 1, y - 1, x - 1 + w, y - 1 + h), tuple(tail))
+
+
+def _whole(text: str) -> int:
+    """A track's number, which some releases write as `1.0`."""
+    value = float(text)
+    if not value.is_integer():
+        raise ValueError("the track is no whole number")
+    return int(value)
 
 
 def add_images(rows: Rows, root: Path, unit: Unit, frames: set[int]) -> dict[int, str]:

@@ -95,13 +95,16 @@ def load_adapter(name: str) -> Adapter:
     point = points.pop()
     try:
         loaded = point.load()
+        adapter = loaded() if isinstance(loaded, type) else loaded
     except Exception as error:  # whatever a package of somebody else does when it is imported
         raise CatalogError(
             f"adapter {name!r} ({point.value}) cannot be loaded: {type(error).__name__}: {error}"
         ) from error
-    adapter = loaded() if isinstance(loaded, type) else loaded
-    if not isinstance(adapter, Adapter):
-        raise CatalogError(f"{loaded!r} is no adapter: it needs name, version, options, discover and read")
+    if not isinstance(adapter, Adapter) or not isinstance(adapter.options, Mapping):
+        raise CatalogError(
+            f"adapter {name!r} ({point.value}) is none: it needs name, version, options (a mapping), "
+            "discover and read"
+        )
     return adapter
 
 

@@ -64,7 +64,7 @@ class WiderPedestrian:
                 also = (ignored,) if (root / ignored).is_file() else ()
                 folder = _image_folder(root, split, options)
                 images.update(image_files(root, folder))
-                units.append(Unit(source, split, also=also, parameters=(folder,)))
+                units.append(Unit(source, split, also=also, parameters=(folder, _edition(root / source))))
             elif split in options:
                 raise CatalogError(f"option {split}={source!r}: no such file under {root}")
         if not units:
@@ -72,15 +72,15 @@ class WiderPedestrian:
                 f"{root} is no WIDER Pedestrian dataset: train_annotations.txt or val_annotations.txt not "
                 "found; other names can be given by the options train and val"
             )
-        editions = {_edition(root / unit.source) for unit in units}
+        editions = {unit.parameters[1] for unit in units}
         edition = " and ".join(sorted(editions))
         expected = FULL_SIZE if edition == "2018" else {}
         return Layout(tuple(units), images=tuple(sorted(images)), edition=edition, expected=expected)
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
         rows = Rows(unit.source)
-        width = 5 if _edition(root / unit.source) == "2018" else 4
-        folder = _image_folder(root, unit.split, options)
+        folder, edition = unit.parameters
+        width = 5 if edition == "2018" else 4
         names: set[str] = set()
         for line in _lines(root / unit.source, rows):
             if len(line.values) % width:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from data_catalog.adapters import adapter_names, load_adapter
 from data_catalog.errors import CatalogError
 from data_catalog.ingest import ImageUse
 from flows.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 def parse_options(texts: Iterable[str]) -> dict[str, str]:
@@ -30,15 +33,26 @@ def image_use(no_images: bool, check_images: bool) -> ImageUse:
 
 
 def fitting_adapter(root: Path, options: dict[str, str]) -> str:
-    """The adapter whose layout the root has; raises CatalogError when none fits or several do."""
+    """The adapter whose layout the root has; raises CatalogError when none fits or several do.
+
+    An adapter that is broken is left out, with a warning: it may be of a package that has nothing to do with
+    this root.
+    """
     if not root.is_dir():
         raise CatalogError(f"{root}: no such folder")
     fitting = []
     for name in adapter_names():
-        adapter = load_adapter(name)
+        try:
+            adapter = load_adapter(name)
+        except CatalogError as error:
+            log.warning("left out: %s", error)
+            continue
         try:
             adapter.discover(root, options)
         except CatalogError:
+            continue
+        except Exception as error:  # whatever a package of somebody else does
+            log.warning("left out: adapter %r: %s: %s", name, type(error).__name__, error)
             continue
         fitting.append(name)
     if len(fitting) != 1:

@@ -13,7 +13,7 @@ import typer
 from data_catalog.adapters import load_adapter
 from data_catalog.duplicates import duplicate_images, near_duplicate_images
 from data_catalog.errors import CatalogError
-from data_catalog.findings import Finding, present
+from data_catalog.findings import Finding, finding, present
 from data_catalog.ingest import ImageUse, counts_found, ingest_root
 from data_catalog.snapshot import Snapshot, table_path
 from data_catalog.validation import check_snapshot
@@ -106,22 +106,26 @@ def _images(dataset: _Dataset) -> pa.Table:
 def _near_duplicates(datasets: Sequence[_Dataset]) -> list[Finding]:
     from data_catalog.perceptual import difference_hashes
 
-    images = {each.name: _images(each) for each in datasets}
+    images: dict[str, pa.Table] = {}
     hashes: dict[str, list[int]] = {}
+    faults: list[str] = []
     for each in datasets:
         if each.root is None:
             raise ConfigError(
                 f"{each.name}: a snapshot does not say where its images lie; for --near-duplicates give its "
                 "root instead"
             )
-        root, paths = each.root, images[each.name]["rel_path"].to_pylist()
-        found = difference_hashes({path: root / path for path in paths})
-        hashes[each.name] = [found[path] for path in paths]
-    return near_duplicate_images(images, hashes)
+        root, table = each.root, _images(each)
+        paths = table["rel_path"].to_pylist()
+        found = difference_hashes({path: root / path for path in paths}, faults)
+        images[each.name] = table.filter(pa.array([path in found for path in paths], pa.bool_()))
+        hashes[each.name] = [found[path] for path in paths if path in found]
+    undecodable = finding("warning", "image_undecodable", faults, "images cannot be compared by their looks")
+    return [undecodable, *near_duplicate_images(images, hashes)]
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:
-    for finding in findings:
-        typer.echo(f"{finding.level:8} {finding.code}: {finding.message}")
+    for each in findings:
+        typer.echo(f"{each.level:8} {each.code}: {each.message}")
     if not findings:
         typer.echo("nothing odd was found")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import time
 from pathlib import Path
@@ -31,6 +32,7 @@ from storage.opening import open_store
 app = typer.Typer(no_args_is_help=True, help="Datasets in their native formats, and the catalog of them.")
 
 Options = list[str]
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 @app.command("list")
@@ -42,8 +44,7 @@ def list_adapters() -> None:
         except CatalogError as error:
             typer.echo(f"{name:18} {error}")
             continue
-        summary = (type(adapter).__doc__ or "").strip().splitlines()
-        typer.echo(f"{name:18} {summary[0] if summary else ''}")
+        typer.echo(f"{name:18} {_summary(adapter)}")
         for option, meaning in adapter.options.items():
             typer.echo(f"{'':20} {option}: {meaning}")
 
@@ -156,6 +157,8 @@ def show(
     """Draw an image's boxes, identities and ignore regions on it."""
     from data_catalog.drawing import draw_image
 
+    if out.suffix.lower() not in PICTURES:
+        raise ConfigError(f"--out {out}: a picture's name ends with one of {', '.join(PICTURES)}")
     draw_image(_snapshot(open_catalog(store), name), image_id, root).save(out)
     typer.echo(f"written: {out}")
 
@@ -202,6 +205,12 @@ def new(
     for path in write_skeleton(target, name):
         typer.echo(f"written: {path}")
     typer.echo(f"next: pip install -e {target}; then personsearch datasets check ROOT --adapter {name}")
+
+
+def _summary(adapter: object) -> str:
+    """The first paragraph of an adapter's docstring, on one line."""
+    paragraph, _, _ = inspect.cleandoc(type(adapter).__doc__ or "").partition("\n\n")
+    return " ".join(paragraph.split())
 
 
 def _snapshot(catalog: Catalog, name: str) -> Snapshot:

@@ -13,6 +13,7 @@ import pytest
 from scipy.io import loadmat, savemat
 
 from data_catalog.adapters import load_adapter
+from data_catalog.catalog import Dataset
 from data_catalog.errors import CatalogError
 from data_catalog.hash_cache import HashCache
 from data_catalog.ingest import ImageUse, counts_found, fingerprint, ingest, refuse_invalid
@@ -160,6 +161,12 @@ def test_filters_are_pushed_down(prw_root: Path, ingest_into: Any) -> None:
     assert set(boxes["split"].to_pylist()) == {"test"}
     assert isinstance(boxes, pa.Table)
     assert len(boxes.to_pandas()) == counts_found(snapshot)["test.boxes"]
+
+
+@pytest.mark.parametrize("filter", [pc.field("x1") == "wide", pc.starts_with(pc.field("x1"), "w")])
+def test_a_filter_of_another_type_is_named(prw_root: Path, ingest_into: Any, filter: pc.Expression) -> None:
+    with pytest.raises(CatalogError, match="the filter does not fit"):
+        Dataset(ingest_into(prw_root, "prw").path).boxes(filter=filter)
 
 
 def test_reading_what_changed_alone_gives_the_same_rows(

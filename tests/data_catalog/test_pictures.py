@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from data_catalog.adapters import load_adapter
 from data_catalog.drawing import draw_image
 from data_catalog.errors import CatalogError
 from data_catalog.perceptual import difference_hashes
 from data_catalog.snapshot import Snapshot
+from flows.cli.datasets import app
+from flows.errors import ConfigError
 
 
 @pytest.fixture
@@ -45,6 +48,24 @@ def snapshot(root: Path, ingest_into: Any) -> Snapshot:
 
 def cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_a_truncated_image_is_a_finding_among_others(root: Path) -> None:
+    Image.open(root / "a.jpg").save(root / "b.jpg")
+    value = json.loads((root / "train.json").read_text())
+    value["images"].append({"id": 2, "file_name": "b.jpg"})
+    (root / "train.json").write_text(json.dumps(value))
+    cut_off(root / "a.jpg")
+    arguments = ["check", str(root), "--adapter", "coco", "--near-duplicates"]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "image_undecodable: 1 images cannot be compared" in result.output and "a.jpg" in result.output
+
+
+def test_a_picture_of_a_format_that_is_not_known_is_refused(root: Path, tmp_path: Path) -> None:
+    arguments = ["show", "a.jpg", "--store", str(tmp_path), "--name", "coco", "--root", str(root)]
+    with pytest.raises(ConfigError, match=r"x\.foo: a picture's name ends with"):
+        CliRunner().invoke(app, [*arguments, "--out", "x.foo"], catch_exceptions=False)
 
 
 def test_a_box_narrower_than_a_pixel_is_drawn(root: Path, snapshot: Snapshot) -> None:

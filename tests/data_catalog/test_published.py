@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -56,3 +59,29 @@ def test_an_adapter_that_knows_no_totals(prw_root: Path, ingest_into: Any, adapt
         pa.Table.from_pylist([row], schema=TABLES["datasets"]), table_path(snapshot.path, "datasets")
     )
     assert compare_published(snapshot) == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "compared"), [("MOT17-02", True), ("MOT17-02-FRCNN", False), ("MOT20-01", False)]
+)
+def test_other_editions_are_not_compared(
+    mot_root: Path, ingest_into: Any, folder: str, compared: bool
+) -> None:
+    first, *others = sorted((mot_root / "train").iterdir())
+    for other in others:
+        shutil.rmtree(other)
+    first.rename(first.with_name(folder))
+    assert bool(compare_published(ingest_into(mot_root, "mot17"))) is compared
+
+
+def test_ignore_regions_are_not_counted_as_people_of_an_image(mot_root: Path, ingest_into: Any) -> None:
+    snapshot = ingest_into(mot_root, "mot17")
+    people = snapshot.table("boxes", ["image_id"], ~pc.field("ignore"))["image_id"].to_pylist()
+    histogram = statistics(snapshot).histograms[0]
+    assert len(people) < len(snapshot.table("boxes")) and sum(histogram.counts) == len(
+        snapshot.table("images")
+    )
+    expected = np.histogram(
+        [people.count(each) for each in snapshot.table("images")["image_id"].to_pylist()], histogram.edges
+    )
+    assert histogram.counts == tuple(expected[0].tolist())
