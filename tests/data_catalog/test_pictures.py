@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from data_catalog.adapters import load_adapter
 from data_catalog.drawing import draw_image
 from data_catalog.errors import CatalogError
+from data_catalog.ingest import ImageUse, ingest_root
 from data_catalog.perceptual import difference_hashes
 from data_catalog.snapshot import Snapshot
 from flows.cli.datasets import app
@@ -60,6 +61,23 @@ def test_a_truncated_image_is_a_finding_among_others(root: Path) -> None:
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     assert "image_undecodable: 1 images cannot be compared" in result.output and "a.jpg" in result.output
+
+
+def test_images_that_are_decoded_side_by_side_keep_their_places(root: Path, tmp_path: Path) -> None:
+    sizes = {f"{number}.jpg": (20 + number, 30) for number in range(8)}
+    for name, size in sizes.items():
+        Image.new("RGB", size).save(root / name)
+    cut_off(root / "3.jpg")
+    images = [{"id": number, "file_name": name} for number, name in enumerate(sizes)]
+    value = {"images": images, "categories": [], "annotations": []}
+    (root / "train.json").write_text(json.dumps(value))
+    work = tmp_path / "decoded"
+    work.mkdir()
+    ingest_root(root, load_adapter("coco"), work, use=ImageUse(decode=True))
+    found = Snapshot(work).table("images").to_pylist()
+    del sizes["3.jpg"]
+    assert {row["image_id"]: (row["width"], row["height"]) for row in found} == sizes
+    assert Snapshot(work).table("rejects")["code"].to_pylist() == ["image_unreadable"]
 
 
 def test_a_picture_of_a_format_that_is_not_known_is_refused(root: Path, tmp_path: Path) -> None:

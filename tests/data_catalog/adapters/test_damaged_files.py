@@ -190,6 +190,18 @@ def test_mutations_of_yolo(tmp_path: Path, file: str) -> None:
     _mutate(tmp_path, file, "yolo", 4 * MUTATIONS_OF_REAL, ImageUse())
 
 
+@pytest.mark.parametrize("key", ["person_id", "track_id"])
+def test_mutations_of_identities(tmp_path: Path, key: str) -> None:
+    _coco(tmp_path)
+    value = json.loads((tmp_path / "train.json").read_text())
+    for number, entry in enumerate(value["annotations"]):
+        entry[key] = number % 3 - 1
+    for image in value["images"]:
+        image["sequence_id"] = "s1"
+    (tmp_path / "train.json").write_text(json.dumps(value))
+    _mutate(tmp_path, "train.json", "coco", 4 * MUTATIONS_OF_REAL, options={key: key})
+
+
 def _copy(source: Path, target: Path) -> Path:
     """A copy that may be written to, whatever the original allows."""
     for path in sorted(source.rglob("*")):
@@ -202,18 +214,25 @@ def _copy(source: Path, target: Path) -> Path:
 NO_IMAGES = ImageUse(read=False)
 
 
-def _mutate(root: Path, file: str, adapter: str, count: int, use: ImageUse = NO_IMAGES) -> None:
+def _mutate(
+    root: Path,
+    file: str,
+    adapter: str,
+    count: int,
+    use: ImageUse = NO_IMAGES,
+    options: dict[str, str] | None = None,
+) -> None:
     """Read the root again and again, each time with the file damaged in another way."""
     original = (root / file).read_bytes()
     rng = np.random.default_rng(20_181_007)
     chosen = load_adapter(adapter)
-    _read(chosen, root, use)  # the file as it should be is read
+    _read(chosen, root, use, options or {})  # the file as it should be is read
     for number in range(count):
         mutated = MUTATORS[number % len(MUTATORS)](rng, original)
         (root / file).write_bytes(mutated)
         started = time.process_time()
         try:
-            _read(chosen, root, use)
+            _read(chosen, root, use, options or {})
         except CatalogError as error:
             assert str(error).isprintable() or "\n" not in str(error), mutated
         except Exception as error:
@@ -221,9 +240,9 @@ def _mutate(root: Path, file: str, adapter: str, count: int, use: ImageUse = NO_
         assert time.process_time() - started < SLOWEST_SECONDS
 
 
-def _read(adapter: object, root: Path, use: ImageUse) -> None:
-    layout = adapter.discover(root, {})  # type: ignore[attr-defined]
-    for tables in read_units(adapter, root, layout.units, options={}, use=use):  # type: ignore[arg-type]
+def _read(adapter: object, root: Path, use: ImageUse, options: dict[str, str]) -> None:
+    layout = adapter.discover(root, options)  # type: ignore[attr-defined]
+    for tables in read_units(adapter, root, layout.units, options=options, use=use):  # type: ignore[arg-type]
         corners = [tables.boxes[name].to_numpy() for name in ("x1", "y1", "x2", "y2")]
         assert all(np.isfinite(values).all() for values in corners)
         assert (corners[2] > corners[0]).all() and (corners[3] > corners[1]).all()
