@@ -6,9 +6,7 @@ from typing import Literal
 
 from flows.config import Config, EvaluationSection
 
-Kind = Literal[
-    "ingest", "detector", "features", "reid", "detections", "gallery", "evaluation", "report"
-]
+Kind = Literal["ingest", "detector", "features", "reid", "detections", "gallery", "evaluation", "report"]
 """What stages are called that make the same from other datasets; in the order in which they are made."""
 
 
