@@ -30,7 +30,7 @@ from personsearch_core.data.loader import load_batch, training_batches
 from personsearch_core.data.sampling import TrainingEntry, TrainingStream
 from personsearch_core.data.scenes import Scene
 from personsearch_core.models.compute import arrange, prepare, quickest_compute
-from personsearch_core.models.detector import build_detector
+from personsearch_core.models.detector import Detector, build_detector
 from personsearch_core.recipes import Compute, DetectorModel, DetectorRecipe, DetectorTraining, Schedule
 from personsearch_core.training.detector import train_detector
 from personsearch_core.training.optimisation import autocast
@@ -138,11 +138,8 @@ def reference_inference(network: RetinaNet, loader: DataLoader[Any], device: tor
     return (time.perf_counter() - start) / count
 
 
-def our_inference(
-    model: DetectorModel, compute: Compute, scenes: Sequence[Scene], device: torch.device
-) -> float:
+def our_inference(detector: Detector, compute: Compute, scenes: Sequence[Scene]) -> float:
     """Seconds an image of `detect_boxes`."""
-    detector = prepare(build_detector(model).to(device).eval(), compute)
     start = time.perf_counter()
     count = sum(1 for _ in detect_boxes(detector, scenes, compute))
     return (time.perf_counter() - start) / count
@@ -156,7 +153,13 @@ def compare(size: int, batch: int, steps: int, rounds: int, device: torch.device
     )
     eager = DetectorRecipe(model=model, training=training)
     quickest = quickest_compute(device)
+    # What is compiled once searches for days; a training of a few steps would pay for it at every start.
+    compiled = quickest.model_copy(update={"compile": True})
     best = eager.model_copy(update={"compute": quickest})
+    detectors = {
+        name: prepare(build_detector(model).to(device).eval(), compute)
+        for name, compute in (("eager", Compute()), ("quickest", compiled))
+    }
     network = retinanet_resnet50_fpn(
         weights=None, weights_backbone=None, num_classes=1, min_size=size, max_size=size
     ).to(device)
@@ -177,9 +180,11 @@ def compare(size: int, batch: int, steps: int, rounds: int, device: torch.device
             "our loader alone": lambda: loading(eager, scenes, 4 * steps) / batch,
             "bare step": lambda: bare_step(eager, scenes, steps, device) / batch,
             "inference, torchvision": lambda: reference_inference(network, loader, device),
-            "inference, ours": lambda: our_inference(model, Compute(), scenes, device),
-            "inference, ours, best": lambda: our_inference(model, quickest, scenes, device),
+            "inference, ours": lambda: our_inference(detectors["eager"], Compute(), scenes),
+            "inference, ours, best": lambda: our_inference(detectors["quickest"], compiled, scenes),
         }
+        for name in ("inference, ours", "inference, ours, best"):
+            timed[name]()  # compiles
         seconds: dict[str, list[float]] = {name: [] for name in timed}
         for _ in range(rounds):
             for name, run in timed.items():

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torchvision.ops import roi_align
 
 from personsearch_core.boxes import place_image
 from personsearch_core.errors import PersonSearchError
@@ -61,3 +62,26 @@ def test_values_beyond_float16_are_counted_and_refused() -> None:
     with pytest.raises(PersonSearchError, match=r"shard 3: 2 pooled values do not fit float16"):
         to_stored(torch.tensor([1.0, 7e4, -8e4]), "float16", "shard 3")
     assert to_stored(torch.tensor([7e4]), "float32", "").dtype == np.float32
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_pooling_gives_torchvisions_bits_whatever_the_threads(threads: int) -> None:
+    rng = np.random.default_rng(0)
+    maps = torch.rand(3, 4, 20, 30).contiguous(memory_format=torch.channels_last)
+    rois = [
+        np.sort(rng.uniform(0, 20, (n, 2, 2)), axis=1).reshape(n, 4).astype(np.float32) for n in (3, 0, 4)
+    ]
+    roi = RoiRecipe(variant="j4")
+    expected = roi_align(
+        maps, [torch.from_numpy(own) for own in rois], roi.roi_size, 1.0, roi.sampling_ratio, aligned=True
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert torch.equal(pool_shared_map(maps, rois, roi), expected)
+        assert pool_shared_map(maps, [np.empty((0, 4), np.float32)] * 3, roi).shape == (0, 4, *roi.roi_size)
+        gradient = maps.clone().requires_grad_()
+        pool_shared_map(gradient, rois, roi).sum().backward()
+        assert gradient.grad is not None and gradient.grad.abs().sum() > 0
+    finally:
+        torch.set_num_threads(before)
