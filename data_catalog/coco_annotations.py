@@ -158,7 +158,7 @@ def _one_by_one(entries: Sequence[Any], rows: np.ndarray, identity_key: str | No
         found = [_identity(entry.get(identity_key)) for entry in entries]
         identity = pa.array([text for text, _ in found], pa.string())
         misnamed = np.array([fault for _, fault in found], bool)
-    names = [_text(entry.get("id", row)) for entry, row in zip(entries, rows.tolist(), strict=True)]
+    names = [as_text(entry.get("id", row)) for entry, row in zip(entries, rows.tolist(), strict=True)]
     return Annotations(
         rows=rows,
         names=pa.array(names, pa.string()),
@@ -177,13 +177,13 @@ def _identity(value: Any) -> tuple[str | None, bool]:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None, False
     if isinstance(value, str):
-        return (_text(value) if value.strip() else None), False
+        return (as_text(value) if value.strip() else None), False
     if isinstance(value, float) and value.is_integer():  # as tables with gaps write whole numbers
         return str(int(value)), False
-    return _text(value), type(value) is not int
+    return as_text(value), type(value) is not int
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     return str(value).encode("utf-8", "replace").decode()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_catalog.coco_annotations import LARGEST_ID, read_objects
+from data_catalog.coco_annotations import LARGEST_ID, as_text, read_objects
 from data_catalog.jsonstream import Part
 from data_catalog.paths import path_fault, suspicious
 
@@ -69,7 +69,7 @@ def _by_arrow(part: Part) -> Images | None:
 
 def _one_by_one(entries: list[dict[str | None, Any]], keys: Mapping[str, str | None]) -> Images:
     sequence_key, camera_key = keys["sequence_id"], keys["camera_id"]
-    sequences = [None if (value := entry.get(sequence_key)) is None else str(value) for entry in entries]
+    sequences = [_sequence(entry.get(sequence_key)) for entry in entries]
     optional = {
         "width": [_whole(entry.get("width"), LARGEST_SIDE) for entry in entries],
         "height": [_whole(entry.get("height"), LARGEST_SIDE) for entry in entries],
@@ -83,6 +83,12 @@ def _one_by_one(entries: list[dict[str | None, Any]], keys: Mapping[str, str | N
         optional,
         {key for key in keys.values() if key and any(key in entry for entry in entries)},
     )
+
+
+def _sequence(value: Any) -> str | None:
+    """Null, NaN and blank, as tables are exported, are no sequence."""
+    is_nothing = value is None or value != value or not str(value).strip()
+    return None if is_nothing else as_text(value)
 
 
 def _fault(image: Any) -> str | None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.errors import CatalogError
-from data_catalog.row_digests import digest_rows as digest_rows
+from data_catalog.row_digests import digest_rows
 from data_catalog.schema import BOXES, IMAGES
 from data_catalog.snapshot import Snapshot
 

@@ -178,7 +178,7 @@ class Config(Recipe):
     def _check_norms(self) -> None:
         """Group norms have no statistics, batch norms have: neither starts from the weights of the other."""
         model = self.detector.model
-        if model.norm == "group" and model.initial_weights in ("coco", "imagenet"):
+        if model.norm == "group" and model.initial_weights in PUBLISHED_WEIGHTS:
             raise ValueError(_norms_differ("detector.model", "group", model.initial_weights, "batch"))
         if self.reid is None:
             return

@@ -129,7 +129,7 @@ def heartbeat(record: RunRecord) -> Iterator[None]:
 def _prune(folder: Path) -> None:
     for path in sorted(folder.glob("*.json"), reverse=True)[KEPT_RECORDS:]:
         read = _read(path)
-        if read is None or not is_running(read):
+        if read is not None and not is_running(read):
             with contextlib.suppress(OSError):
                 path.unlink()
 
@@ -157,8 +157,8 @@ def _read(path: Path) -> RunRecord | None:
         return RunRecord(path, **json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError):
-        log.warning("the record of a run is damaged: %s", path)
+    except (OSError, ValueError, TypeError) as error:
+        log.warning("the record of a run cannot be read: %s: %s", path, error)
         return None
 
 

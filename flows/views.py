@@ -6,7 +6,6 @@ a renamed dataset leaves the artifacts of training as they are.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,10 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.errors import CatalogError
+from data_catalog.row_digests import digest_rows
 from data_catalog.snapshot import Snapshot
-from data_catalog.views import BoxFilter, View, digest_rows, protocol_view
+from data_catalog.views import BoxFilter, View, protocol_view
+from flows.memo import Memo
 from storage.artifacts import Artifact, LocalStore
-from storage.digests import digest_json, digest_parts
+from storage.digests import digest_parts
 
 if TYPE_CHECKING:
     from personsearch_core.data.scenes import Scene
@@ -64,12 +65,11 @@ def view_digest(artifact: Artifact, spec: ViewSpec, store: LocalStore) -> str:
     Raises CatalogError when the split or a protocol is not there, or pixels are needed and were left out.
     """
     parts = {"snapshot": artifact.content_digest, "spec": asdict(spec) | {"dataset": None}}
-    memo = store.root / ".cache" / "views" / digest_json(parts)
-    remembered = _read_memo(memo)
-    if remembered is not None:
+    memo = Memo(store.root, "views", parts)
+    if (remembered := memo.read()) is not None:
         return remembered
     digest = _digest(store.local_path(artifact.kind, artifact.key), spec)
-    _write_memo(memo, digest)
+    memo.write(digest)
     return digest
 
 
@@ -138,26 +138,3 @@ def _digest(snapshot: Path, spec: ViewSpec) -> str:
         parts["queries"] = digest_rows(query_boxes(view.snapshot, images["image_id"]))
     parts["boxes"] = digest_rows(view.boxes.select(_BOX_COLUMNS if spec.use == "boxes" else _PEOPLE_COLUMNS))
     return digest_parts(parts)
-
-
-def _read_memo(path: Path) -> str | None:
-    try:
-        digest, _, check = path.read_bytes().partition(b" ")
-    except FileNotFoundError:
-        return None
-    if check != _check(digest):
-        log.warning("%s is damaged: what it remembers is worked out anew", path)
-        return None
-    return digest.decode()
-
-
-def _write_memo(path: Path, digest: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(digest.encode() + b" " + _check(digest.encode()))
-    except OSError as error:
-        log.info("a view's digest is not remembered: %s", error)
-
-
-def _check(digest: bytes) -> bytes:
-    return hashlib.sha256(digest).hexdigest()[:8].encode()

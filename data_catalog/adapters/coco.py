@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
-from data_catalog.coco_annotations import Annotations, SeenIds, carries, read_annotations
+from data_catalog.coco_annotations import Annotations, SeenIds, as_text, carries, read_annotations
 from data_catalog.coco_images import read_images
 from data_catalog.errors import CatalogError
 from data_catalog.jsonstream import Part, top_level_arrays
@@ -62,7 +62,8 @@ class Coco:
             )
             for source in sources
         ]
-        images = {name for unit in units for name in image_files(root, unit.parameters[0], recursive=True)}
+        folders = sorted({unit.parameters[0] for unit in units})
+        images = {name for folder in folders for name in image_files(root, folder, recursive=True)}
         edition = f"instances, without {', '.join(left)}, which are of the same images" if left else None
         return Layout(tuple(units), images=tuple(sorted(images)), edition=edition)
 
@@ -85,8 +86,14 @@ def _sources(root: Path, options: Options) -> tuple[list[str], list[str]]:
         raise CatalogError(f"{root} is no COCO dataset: {what}")
     if given is not None:
         return names, []
-    shown = {name.replace("/instances_", "/") for name in names if "/instances_" in name}
-    left = [name for name in names for kind in LESS if kind in name and name.replace(kind, "/") in shown]
+    paths = {f"/{name}": name for name in names}
+    shown = {path.replace("/instances_", "/") for path in paths if "/instances_" in path}
+    left = [
+        name
+        for path, name in paths.items()
+        for kind in LESS
+        if kind in path and path.replace(kind, "/") in shown
+    ]
     return [name for name in names if name not in left], left
 
 
@@ -192,7 +199,7 @@ class _CocoReader:
         for category in part.elements():
             if not isinstance(category, dict) or type(category.get("id")) is not int:
                 raise CatalogError(f"{self.path}: a category has no id")
-            self.category_names[category["id"]] = str(category.get("name"))
+            self.category_names[category["id"]] = as_text(category.get("name"))
         return rows
 
     def _index(self) -> None:

@@ -17,7 +17,7 @@ from data_catalog.rows import Rows
 from data_catalog.schema import EXCLUDED, INVALID
 
 _KNOWN_SPLITS = {
-    "train": re.compile(r"train[-_]?[0-9]*"),
+    "train": re.compile(r"train(ing)?[-_]?[0-9]*"),
     "val": re.compile(r"(val|valid|validation)[-_]?[0-9]*"),
     "test": re.compile(r"test.*"),
 }

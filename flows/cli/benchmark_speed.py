@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import typer
 from rich.table import Table
 
+from flows.cli.json_file import writable
 from flows.cli.tables import whole_lines
 from flows.devices import torch_device
 from personsearch_core.errors import PersonSearchError
@@ -32,7 +33,9 @@ def speed(
     channels_last: bool = typer.Option(False, help="Channels-last memory format."),
     compile_blocks: bool = typer.Option(False, "--compile", help="torch.compile each block."),
     rounds: int = typer.Option(5, min=1, help="Rounds that medians are taken over."),
-    json_file: Path | None = typer.Option(None, "--json", help="Also write the figures to this file."),
+    json_file: Path | None = typer.Option(
+        None, "--json", callback=writable, help="Also write the figures to this file."
+    ),
 ) -> None:
     """Time detection and description per person, and the ratio to Disj beside its bound and the paper's."""
     from personsearch_core.speed import measure_speed

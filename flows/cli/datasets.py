@@ -21,6 +21,7 @@ from flows.catalog import StoreSnapshots, open_catalog
 from flows.cli.adapter_options import image_use, parse_options
 from flows.cli.check import check
 from flows.cli.counts_table import print_counts, print_table
+from flows.cli.json_file import writable
 from flows.errors import ConfigError
 from flows.provenance import made_by
 from flows.stages import ingest as ingest_stage
@@ -67,7 +68,9 @@ def ingest(
     strict: bool = typer.Option(False, "--strict", help="Fail when any row is damaged."),
     rehash: bool = typer.Option(False, "--rehash", help="Read every file again, whatever its date says."),
     dask: str | None = typer.Option(None, help="Address of a Dask scheduler, such as tcp://host:8786."),
-    json_file: Path | None = typer.Option(None, "--json", help="Write the counts to this file."),
+    json_file: Path | None = typer.Option(
+        None, "--json", callback=writable, help="Write the counts to this file."
+    ),
 ) -> None:
     """Read a dataset into a snapshot: validated Parquet tables, made once for one content of the root."""
     started = time.monotonic()

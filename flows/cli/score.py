@@ -14,6 +14,7 @@ import pyarrow as pa
 import typer
 
 from flows.cli.finite import finite
+from flows.cli.json_file import writable
 from flows.cli.score_beyond import Beyond, numbers_of, workers
 from flows.cli.score_compare import compare
 from flows.cli.score_output import (
@@ -54,7 +55,7 @@ QueriesFile = Annotated[Path, typer.Option(help="Parquet: query, image, x1, y1, 
 ImagesFile = Annotated[Path, typer.Option(help="Parquet: all test images; PRW also camera_id.")]
 BoxesFile = Annotated[Path, typer.Option(help="Parquet: ground truth image, x1, y1, x2, y2, person_id.")]
 Threshold = Annotated[float, typer.Option(callback=finite, help="Keep detections with at least this score.")]
-Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")]
+Json = Annotated[Path | None, typer.Option("--json", callback=writable, help="Write the numbers here.")]
 PerQuery = Annotated[Path | None, typer.Option(help="Write a Parquet table with one row a query here.")]
 Cbgm = Annotated[
     str | None, typer.Option(metavar="K1,K2", help="Also rank with context matching: 10,3 or 30,4.")

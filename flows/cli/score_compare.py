@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 import typer
 
+from flows.cli.json_file import writable
 from flows.cli.score_output import Clock, write
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation import tables
@@ -29,7 +30,9 @@ def compare(
     setting: Annotated[
         str | None, typer.Option(help="Of evaluations' tables: which setting, by default the headline.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", callback=writable, help="Write the numbers here.")
+    ] = None,
 ) -> None:
     """Two runs query by query: which got better, which worse, and a paired test of the mean."""
     a, b = (_read(path, setting) for path in (first, second))

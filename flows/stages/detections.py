@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_catalog.row_digests import digest_rows
 from data_catalog.snapshot import Snapshot
-from data_catalog.views import digest_rows
 from flows.config import Config, EvaluationSection
 from flows.stages.base import InputRef, Made, Stage, StageContext
 from flows.stages.names import ingest_name

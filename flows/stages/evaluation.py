@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.views import digest_rows
+from data_catalog.row_digests import digest_rows
 from flows.config import Config, EvaluationSection
 from flows.stages.base import InputRef, Made, Stage, StageContext
 from flows.stages.dask_clients import dask_client

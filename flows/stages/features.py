@@ -7,7 +7,7 @@ from functools import partial
 
 import pyarrow.compute as pc
 
-from data_catalog.views import digest_rows
+from data_catalog.row_digests import digest_rows
 from flows.config import Config
 from flows.stages.base import InputRef, Made, Stage, StageContext
 from flows.stages.names import ingest_name

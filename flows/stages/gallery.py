@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pyarrow.parquet as pq
 
-from data_catalog.views import digest_rows
+from data_catalog.row_digests import digest_rows
 from flows.config import Config
 from flows.stages.base import InputRef, Made, Stage, StageContext
 from flows.stages.detections import ROWS

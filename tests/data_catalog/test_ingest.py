@@ -17,9 +17,9 @@ from data_catalog.catalog import Dataset
 from data_catalog.errors import CatalogError
 from data_catalog.hash_cache import HashCache
 from data_catalog.ingest import ImageUse, counts_found, fingerprint, ingest, refuse_invalid
+from data_catalog.row_digests import digest_rows
 from data_catalog.schema import TABLES
 from data_catalog.snapshot import Snapshot
-from data_catalog.views import digest_rows
 
 
 def test_tables_have_their_schemas(prw_root: Path, ingest_into: Any) -> None:

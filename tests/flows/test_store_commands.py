@@ -122,9 +122,11 @@ def test_what_is_in_use_is_read_again_when_a_record_was_written(
     used = InUse(store)
     assert used() == frozenset()
     running = record(store, pid=os.getpid())
+    os.utime(running.path.parent, (1, 1))  # a clock may tick more slowly than records are written
     assert used() == frozenset()
     running.stages.append({"stage": "features", "state": "cached", "key": chain[0].key})
     running.write()
+    os.utime(running.path.parent, (2, 2))
     assert used() == {name_of(chain[0])}
     monkeypatch.setattr("flows.reach.in_use", lambda store: pytest.fail("nothing was written since"))
     assert used() == {name_of(chain[0])}
@@ -137,6 +139,7 @@ def test_a_recorded_artifact_stays_unless_a_collection_has_its_lock(
     assert stays(chain[1], store)
     with store.making(chain[1].manifest.identity, again=True):
         assert stays(chain[1], store), "who makes it again deletes nothing"
+    monkeypatch.setattr("flows.reach.COLLECTION_SECONDS", 30)
     deletion = threading.Timer(0.05, store.remove, (chain[1].kind, chain[1].key))
     with store.making_now(chain[1].kind, chain[1].key):
         deletion.start()

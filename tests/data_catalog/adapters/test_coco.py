@@ -135,6 +135,15 @@ def test_tracks_need_sequences(tmp_path: Path, ingest_into: Any) -> None:
     assert snapshot.table("rejects")["detail"].to_pylist() == ["track 3 is of an image without a sequence"]
 
 
+def test_sequences_and_categories_of_odd_values(tmp_path: Path, ingest_into: Any) -> None:
+    sequences = (float("nan"), " ", "\ud800", 4)
+    images = tuple({"id": n, "file_name": f"{n}.jpg", "seq": value} for n, value in enumerate(sequences))
+    write(tmp_path, [{**annotation(n), "image_id": n} for n in range(4)], images=images, person="\udfff")
+    with_rejects = ingest_into(tmp_path, "coco", images=False, sequence_id="seq")
+    assert with_rejects.table("images")["sequence_id"].to_pylist() == [None, None, "?", "4"]
+    assert with_rejects.table("rejects")["detail"].to_pylist() == ["category 1: ?"] * 4
+
+
 def test_categories_are_compared_in_any_case(tmp_path: Path, ingest_into: Any) -> None:
     write(tmp_path, [annotation(1)], person=" Person")
     assert counts_found(ingest_into(tmp_path, "coco", images=False))["boxes"] == 1
@@ -168,6 +177,9 @@ def test_coco_as_published(tmp_path: Path, ingest_into: Any) -> None:
     assert "annotations/captions_val2017.json" in edition
     chosen = ingest_into(tmp_path, "coco", annotations="annotations/person_keypoints_*.json")
     assert len(chosen.table("boxes")) == 2
+    for file in (tmp_path / "annotations").iterdir():
+        file.rename(tmp_path / file.name)
+    assert ingest_into(tmp_path, "coco").table("images")["split"].to_pylist() == ["train", "val"]
 
 
 def test_two_files_of_the_same_images_are_named(tmp_path: Path, ingest_into: Any) -> None:

@@ -25,6 +25,7 @@ def write(root: Path, folder: str, label: str = "0 0.5 0.5 0.5 0.5\n") -> None:
     [
         ("train", "train"),
         ("train2017", "train"),
+        ("training", "train"),
         ("valid", "val"),
         ("val2017", "val"),
         ("Validation", "val"),

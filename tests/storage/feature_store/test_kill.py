@@ -68,7 +68,7 @@ def test_two_writers_killed_at_twenty_moments(tmp_path: Path):
         for process in writers:
             process.wait()
     left = create_features(path, N_ROWS, ROW_SHAPE, rows_per_shard=32)
-    assert 0 < len(left.complete_shards) < 40  # every kill hit a writer at work
+    assert 0 < len(left.complete_shards) < 40
     assert not list(path.rglob("shard-*.partial"))
     for process in [start(path, worker, 0) for worker in (0, 1)]:
         process.communicate("go\n")
