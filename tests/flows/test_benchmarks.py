@@ -26,7 +26,6 @@ def test_reid(tmp_path: Path) -> None:
     found = {(one.group, one.name): one for one in measure_reid(tmp_path, size)}
     assert {bound.bound for bound in found.values()} == {"", "<= 1.1", "<= 2", ">= 1.5", ">= 4", ">= 12"}
     assert all(one.seconds > 0 and one.value >= 0 for one in found.values())
-    assert found["j3 step of 8, 96x224 images", "from the store"].value > 1, "recomputing costs more"
 
 
 def test_extraction(tmp_path: Path) -> None:
