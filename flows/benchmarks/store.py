@@ -182,6 +182,9 @@ class _PlainRows:
         self.dtype = array.dtype
         self._flat = array.reshape(len(array), -1)
 
+    def buffer(self, n_rows: int) -> np.ndarray:
+        return allocate_buffer((n_rows, *self.shape[1:]), self.dtype)
+
     def rows(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         target = None if out is None else out.reshape(len(indices), -1)
         return np.take(self._flat, indices, axis=0, out=target, mode="clip").reshape(-1, *self.shape[1:])
@@ -189,7 +192,7 @@ class _PlainRows:
 
 def _loader(reader: FeatureReader, plain: np.memmap, draw: Draw, rounds: int) -> Iterator[Measurement]:
     """Batches a second that come out of the training's loader; the consumer looks at each row."""
-    per_round = 16
+    per_round = 64
     _warm_up(reader, plain)
 
     def consume(source: FeatureReader | _PlainRows) -> None:

@@ -29,6 +29,9 @@ class RowReader(Protocol):
 
     def rows(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray: ...
 
+    def buffer(self, n_rows: int) -> np.ndarray:
+        """Memory for so many rows, of the kind that they are copied into most quickly."""
+
 
 class RowBatches(Protocol):
     """Turns row numbers into batches on the device."""
@@ -88,10 +91,11 @@ class RowsReadAhead:
 
     def _ring(self) -> list[Tensor]:
         """One buffer for each batch read ahead, and one for the batch in use."""
+        if self._device.type != "cuda":
+            return [torch.from_numpy(self._reader.buffer(self._batch_rows)) for _ in range(AHEAD + 1)]
         shape = (self._batch_rows, *self._reader.shape[1:])
-        pin = self._device.type == "cuda"
         return [
-            torch.empty(shape, dtype=_torch_dtype(self._reader), pin_memory=pin) for _ in range(AHEAD + 1)
+            torch.empty(shape, dtype=_torch_dtype(self._reader), pin_memory=True) for _ in range(AHEAD + 1)
         ]
 
     def _read(self, item: tuple[npt.NDArray[np.int64], Tensor]) -> Tensor:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike
 
 from storage.errors import StorageError
+from storage.feature_store.buffers import allocate_buffer
 
 Tier = Literal["auto", "memory", "disk", "remote"]
 
@@ -51,6 +52,10 @@ class FeatureReader(ABC):
         if wanted.size:
             self._fill(wanted.reshape(-1), out.reshape(wanted.size, -1))
         return out
+
+    def buffer(self, n_rows: int) -> np.ndarray:
+        """Memory for `n_rows` rows, for `rows(..., out=...)`; a copy into it is quickest."""
+        return allocate_buffer((n_rows, *self.shape[1:]), self.dtype)
 
     @abstractmethod
     def _fill(self, indices: np.ndarray, out: np.ndarray) -> None:

@@ -22,6 +22,9 @@ class ArrayRows:
     def dtype(self) -> np.dtype:
         return self.array.dtype
 
+    def buffer(self, n_rows: int) -> np.ndarray:
+        return np.empty((n_rows, *self.shape[1:]), self.dtype)
+
     def rows(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         return np.take(self.array, indices, axis=0, out=out)
 
