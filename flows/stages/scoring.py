@@ -11,7 +11,11 @@ import pyarrow as pa
 
 from flows.stages.settings import Setting
 from flows.stages.test_set import TestSet
-from personsearch_core.evaluation.boxes_per_image import score_threshold_for, top_k_of_each_image
+from personsearch_core.evaluation.boxes_per_image import (
+    best_of_sweep,
+    score_threshold_for,
+    top_k_of_each_image,
+)
 from personsearch_core.evaluation.cbgm import with_context_matching
 from personsearch_core.evaluation.comparison import Interval, bootstrap_interval
 from personsearch_core.evaluation.cuhk_sysu import cuhk_sysu_task
@@ -93,13 +97,13 @@ def best_boxes(results: Sequence[Scored]) -> dict[str, float]:
 
     Papers report PRW so. Nothing where no such number was asked for.
     """
-    swept = [result for result in results if result.setting.boxes_per_image is not None]
+    swept = {k: result for result in results if (k := result.setting.boxes_per_image) is not None}
     if not swept:
         return {}
-    best = max(swept, key=lambda result: (result.mean_ap, -(result.setting.boxes_per_image or 0)))
-    numbers = headline(best)
+    budget, _ = best_of_sweep(swept.__getitem__, tuple(swept), key=lambda result: result.mean_ap)
+    numbers = headline(swept[budget])
     return {
-        "best_boxes_per_image": best.setting.boxes_per_image or 0,
+        "best_boxes_per_image": budget,
         "best_boxes_mAP": numbers["mAP"],
         "best_boxes_rank1": numbers["rank1"],
     }
