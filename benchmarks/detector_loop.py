@@ -27,6 +27,7 @@ from torchvision.transforms.v2 import functional as F
 
 from flows.benchmarks.drawing import draw_scenes
 from personsearch_core.data.loader import load_batch, training_batches
+from personsearch_core.data.prefetch import decode_threads
 from personsearch_core.data.sampling import TrainingEntry, TrainingStream
 from personsearch_core.data.scenes import Scene
 from personsearch_core.models.compute import arrange, prepare, quickest_compute
@@ -169,7 +170,7 @@ def compare(size: int, batch: int, steps: int, rounds: int, device: torch.device
             ReferenceDataset(scenes),
             batch,
             shuffle=True,
-            num_workers=2,
+            num_workers=decode_threads(),
             collate_fn=_columns,
             persistent_workers=True,
         )

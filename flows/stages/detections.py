@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from personsearch_core.pooling import SceneDetections
     from personsearch_core.recipes import DetectionsRecipe
 
-VERSION = 1
+VERSION = 2
 ROWS = "rows.parquet"
 DETECTION, QUERY, TRUTH = "detection", "query", "truth"
 BLOCK_IMAGES = 64

@@ -16,7 +16,7 @@ from flows.views import ViewSpec
 from storage.artifacts import Artifact
 from storage.digests import digest_parts
 
-VERSION = 1
+VERSION = 2
 
 
 def stage(config: Config) -> Stage:

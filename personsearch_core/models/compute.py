@@ -42,7 +42,8 @@ def prepare(module: Module, compute: Compute) -> Module:
 
 def arrange(images: Tensor, compute: Compute) -> Tensor:
     """A batch (B, C, H, W) in the memory format that the model computes in."""
-    return images.contiguous(memory_format=torch.channels_last) if compute.channels_last else images
+    wanted = torch.channels_last if compute.channels_last else torch.contiguous_format
+    return images.contiguous(memory_format=wanted)
 
 
 def quickest_compute(device: torch.device) -> Compute:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,7 +13,10 @@ from torchvision.transforms.v2 import functional as F
 
 from personsearch_core.boxes import Boxes, Placement, clip_boxes, widen_boxes
 from personsearch_core.errors import PersonSearchError
+from personsearch_core.pooling.bilinear import bilinear_roi_align
 from personsearch_core.recipes import SHARED_STRIDE, DetectorModel, RoiRecipe
+
+STORED_DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 
 def clipped_rois(boxes: Boxes, width: int, height: int, roi: RoiRecipe) -> Boxes:
@@ -36,35 +38,19 @@ def in_original_pixels(boxes: Tensor, placement: Placement, width: int, height: 
 
 
 def pool_shared_map(shared: Tensor, rois: Sequence[Boxes], roi: RoiRecipe) -> Tensor:
-    """Pool each image's ROIs (in cells of the map) from maps (B, C, h, w): (sum n, C, H, W), float32."""
+    """Pool each image's ROIs (in cells of the map) from maps (B, C, h, w): (sum n, C, H, W), float32.
+
+    On a CPU they lie channels last in memory, as they are made: `models.compute.arrange` them for a network.
+    """
     images = np.repeat(np.arange(len(rois)), [len(own) for own in rois])
     boxes = np.concatenate([np.reshape(own, (-1, 4)) for own in rois]) if len(rois) else np.empty((0, 4))
     rows = torch.from_numpy(np.column_stack([images, boxes]).astype(np.float32)).to(shared.device)
-    maps = shared.float().contiguous()
-
-    def pool(part: Tensor) -> Tensor:
-        pooled: Tensor = roi_align(
-            maps, part, roi.roi_size, 1.0, sampling_ratio=roi.sampling_ratio, aligned=True
-        )
-        return pooled
-
-    if shared.device.type != "cpu" or (torch.is_grad_enabled() and shared.requires_grad):
-        return pool(rows)
-    return _in_threads(pool, rows)
-
-
-def _in_threads(pool: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    """The same bits, quicker: on a CPU roi_align keeps to one thread, and every ROI stands alone."""
-    threads = min(torch.get_num_threads(), len(rows))
-    if threads < 2:
-        return pool(rows)
-
-    def without_gradient(part: Tensor) -> Tensor:
-        with torch.no_grad():  # a thread has a gradient mode of its own
-            return pool(part)
-
-    with ThreadPoolExecutor(threads, thread_name_prefix="roi-align") as executor:
-        return torch.cat(list(executor.map(without_gradient, rows.tensor_split(threads))))
+    if shared.device.type == "cpu" and roi.sampling_ratio > 0:
+        return bilinear_roi_align(shared.float(), rows, roi.roi_size, roi.sampling_ratio)
+    pooled: Tensor = roi_align(
+        shared.float().contiguous(), rows, roi.roi_size, 1.0, roi.sampling_ratio, aligned=True
+    )
+    return pooled
 
 
 def crop_people(image: Tensor, rois: Boxes, roi: RoiRecipe, mirrored: bool = False) -> Tensor:
@@ -91,13 +77,12 @@ def row_shape(roi: RoiRecipe, model: DetectorModel | None = None) -> tuple[int, 
 
 def to_stored(pooled: Tensor, dtype: str, where: str) -> NDArray[np.generic]:
     """Pooled maps in the dtype of a store. Raises PersonSearchError where values overflow float16."""
-    values: NDArray[np.float32] = pooled.cpu().numpy()
-    with np.errstate(over="ignore"):
-        rows = values.astype(dtype)
-    overflown = int(np.count_nonzero(~np.isfinite(rows)))
+    stored = pooled.to("cpu", STORED_DTYPES[dtype], memory_format=torch.contiguous_format)
+    overflown = int(stored.numel() - torch.isfinite(stored).sum())
     if overflown:
         raise PersonSearchError(
-            f"{where}: {overflown} pooled values do not fit {dtype} (largest {np.abs(values).max():g}); "
+            f"{where}: {overflown} pooled values do not fit {dtype} (largest {pooled.abs().max():g}); "
             "use dtype float32"
         )
+    rows: NDArray[np.generic] = stored.numpy()
     return rows

@@ -6,11 +6,12 @@ import torch
 
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.branch import Branch, build_branch
+from personsearch_core.models.compute import arrange
 from personsearch_core.models.detector import build_detector
 from personsearch_core.models.search import PersonSearchNet
 from personsearch_core.models.trunk import FrozenBatchNorm
 from personsearch_core.pooling import pool_shared_map
-from personsearch_core.recipes import BranchModel, DetectorModel, RoiRecipe
+from personsearch_core.recipes import BranchModel, Compute, DetectorModel, RoiRecipe
 from tests.personsearch_core.scene_files import TINY
 
 
@@ -28,7 +29,7 @@ def test_with_the_detectors_weights_a_branch_continues_the_trunk(backbone: str, 
         height, width = shared.shape[-2:]
         roi = RoiRecipe(variant=variant, roi_height=height, roi_width=width, sampling_ratio=1)  # type: ignore[arg-type]
         whole = np.array([[0, 0, width, height]], np.float32)
-        features = branch.features(pool_shared_map(shared, [whole, whole], roi))
+        features = branch.features(arrange(pool_shared_map(shared, [whole, whole], roi), Compute()))
         torch.testing.assert_close(features, detector(images)[2][-1], rtol=1e-5, atol=1e-5)
 
 

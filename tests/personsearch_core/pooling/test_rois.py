@@ -64,24 +64,56 @@ def test_values_beyond_float16_are_counted_and_refused() -> None:
     assert to_stored(torch.tensor([7e4]), "float32", "").dtype == np.float32
 
 
+@given(
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.sampled_from([1, 2, 3]),
+    st.lists(st.tuples(*[st.floats(-6, 15, width=32)] * 4), max_size=4),
+    st.booleans(),
+)
+def test_pooling_equals_torchvisions_roi_align(
+    height: int, width: int, samples: int, corners: list[tuple[float, ...]], channels_last: bool
+) -> None:
+    """Inside the map, across its border, wholly outside; on maps of one cell; empty ROIs."""
+    maps = torch.rand(2, 5, height, width, generator=torch.Generator().manual_seed(0))
+    if channels_last:
+        maps = maps.contiguous(memory_format=torch.channels_last)
+    own = np.sort(np.array(corners, np.float32).reshape(-1, 2, 2), axis=1).reshape(-1, 4)
+    rois = [own[:1], own[1:]]
+    roi = RoiRecipe(variant="j4", roi_height=4, roi_width=3, sampling_ratio=samples)
+    expected = roi_align(
+        maps, [torch.from_numpy(part) for part in rois], roi.roi_size, 1.0, samples, aligned=True
+    )
+    torch.testing.assert_close(pool_shared_map(maps, rois, roi), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_an_adaptive_number_of_samples_is_torchvisions() -> None:
+    maps, box = torch.rand(1, 3, 20, 30), np.array([[2.5, 1, 25, 18]], np.float32)
+    roi = RoiRecipe(variant="j4", sampling_ratio=0)
+    expected = roi_align(maps, [torch.from_numpy(box)], roi.roi_size, 1.0, 0, aligned=True)
+    assert torch.equal(pool_shared_map(maps, [box], roi), expected)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_pooling_gives_torchvisions_bits_whatever_the_threads(threads: int) -> None:
+def test_the_bits_of_a_row_depend_on_nothing_but_its_map_and_roi(threads: int) -> None:
     rng = np.random.default_rng(0)
-    maps = torch.rand(3, 4, 20, 30).contiguous(memory_format=torch.channels_last)
+    maps = torch.rand(3, 4, 20, 30)
     rois = [
         np.sort(rng.uniform(0, 20, (n, 2, 2)), axis=1).reshape(n, 4).astype(np.float32) for n in (3, 0, 4)
     ]
     roi = RoiRecipe(variant="j4")
-    expected = roi_align(
-        maps, [torch.from_numpy(own) for own in rois], roi.roi_size, 1.0, roi.sampling_ratio, aligned=True
-    )
+    alone = [pool_shared_map(maps[i : i + 1], [box[None]], roi) for i, own in enumerate(rois) for box in own]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        assert torch.equal(pool_shared_map(maps, rois, roi), expected)
-        assert pool_shared_map(maps, [np.empty((0, 4), np.float32)] * 3, roi).shape == (0, 4, *roi.roi_size)
-        gradient = maps.clone().requires_grad_()
-        pool_shared_map(gradient, rois, roi).sum().backward()
-        assert gradient.grad is not None and gradient.grad.abs().sum() > 0
+        together = pool_shared_map(maps.contiguous(memory_format=torch.channels_last), rois, roi)
     finally:
         torch.set_num_threads(before)
+    assert torch.equal(together, torch.cat(alone))
+
+
+def test_pooling_has_a_gradient() -> None:
+    maps = torch.rand(1, 2, 8, 8, requires_grad=True)
+    pool_shared_map(maps, [np.array([[1, 1, 5, 6]], np.float32)], RoiRecipe(variant="j4")).sum().backward()
+    assert maps.grad is not None
+    np.testing.assert_allclose(maps.grad.sum(), 2 * 16 * 8, rtol=1e-5)

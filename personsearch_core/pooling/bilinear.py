@@ -1,0 +1,56 @@
+"""ROI align on a CPU: each bin is a weighted sum of cells, and all bins are summed at once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def bilinear_roi_align(maps: Tensor, rois: Tensor, size: tuple[int, int], samples: int) -> Tensor:
+    """ROIAlign (He et al. 2017) as torchvision's `roi_align(aligned=True)` defines it, to rounding.
+
+    maps: (B, C, h, w) float32. rois: (n, 5) float32, the map's number and x1, y1, x2, y2 in cells. samples:
+    points a bin and axis, at least one. Returns (n, C, H, W) float32 in channels-last memory.
+
+    torchvision's kernel for CPUs walks over channels last, one cell at a time and in one thread. Here a cell
+    is a row of C numbers, and a bin the sum of 4 `samples`^2 rows by their bilinear weights.
+    """
+    (_, channels, map_height, map_width), (height, width) = maps.shape, size
+    number, x1, y1, x2, y2 = (column[:, None] for column in rois.unbind(1))
+    down = _taps(y1, y2, height, samples, map_height)
+    across = _taps(x1, x2, width, samples, map_width)
+    row = (number.to(torch.int32) * map_height)[..., None] + down.cells
+    cells = (row * map_width)[:, :, None, :, None] + across.cells[:, None, :, None, :]
+    weights = down.weights[:, :, None, :, None] * across.weights[:, None, :, None, :]
+    per_bin = 4 * samples**2
+    pooled = F.embedding_bag(
+        cells.reshape(-1, per_bin),
+        maps.permute(0, 2, 3, 1).contiguous().view(-1, channels),
+        per_sample_weights=weights.reshape(-1, per_bin),
+        mode="sum",
+    )
+    return pooled.view(len(rois), height, width, channels).permute(0, 3, 1, 2)
+
+
+class _Taps(NamedTuple):
+    """Along one axis, the cells that a bin is made of and their weights: (n, bins, 2 samples) each."""
+
+    cells: Tensor
+    weights: Tensor
+
+
+def _taps(start: Tensor, stop: Tensor, bins: int, samples: int, cells: int) -> _Taps:
+    """The two cells around each sampling point. Points over a cell outside of the map count as zero."""
+    offsets = (torch.arange(bins * samples, dtype=start.dtype) + 0.5) / samples
+    points = start - 0.5 + (stop - start) / bins * offsets  # 0 is the first cell's centre
+    inside = (points >= -1) & (points <= cells)
+    points = points.clamp(0, cells - 1)
+    low = points.to(torch.int32)
+    beyond = points - low
+    weights = torch.stack([1 - beyond, beyond], dim=-1) * (inside / samples)[..., None]
+    both = torch.stack([low, (low + 1).clamp(max=cells - 1)], dim=-1)
+    shape = (len(start), bins, 2 * samples)
+    return _Taps(both.view(shape), weights.view(shape))

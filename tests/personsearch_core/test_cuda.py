@@ -1,0 +1,181 @@
+"""What runs on a GPU gives what the CPU gives, at the device's precision; skipped where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from personsearch_core.data.sampling import TrainingEntry
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.identities import ReidLabels
+from personsearch_core.models.branch import build_branch
+from personsearch_core.models.detector import build_detector
+from personsearch_core.models.search import PersonSearchNet
+from personsearch_core.pooling import extract_shard, feature_rows, pool_shared_map
+from personsearch_core.recipes import (
+    BranchModel,
+    Compute,
+    DetectorRecipe,
+    DetectorTraining,
+    FeaturesRecipe,
+    ReidRecipe,
+    RoiRecipe,
+)
+from personsearch_core.training.detector import train_detector
+from personsearch_core.training.loop import Interrupted, LoopSettings
+from personsearch_core.training.reid import train_reid
+from personsearch_core.training.row_batches import RowsInMemory, RowsReadAhead
+from tests.personsearch_core.scene_files import TINY, write_scenes
+from tests.personsearch_core.training.synthetic_rows import ArrayRows
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+
+GPU = torch.device("cuda")
+ROI = RoiRecipe(variant="j3", roi_height=8, roi_width=4)
+SETTINGS = {
+    "fp32": {},
+    "bf16": {"precision": "bf16", "channels_last": True},
+    "fp16": {"precision": "fp16", "channels_last": True},
+    "compiled": {"precision": "bf16", "channels_last": True, "compile": True},
+}
+
+
+@pytest.fixture(autouse=True)
+def exact_float32() -> Iterator[None]:
+    """No TF32, so that a GPU's float32 can be held against a CPU's."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_pooling(channels_last: bool) -> None:
+    maps = torch.rand(2, 5, 20, 30)
+    if channels_last:
+        maps = maps.contiguous(memory_format=torch.channels_last)
+    rois = [np.array([[1, 2, 9.5, 18], [-3, -3, 40, 9]], np.float32), np.array([[0, 0, 30, 20]], np.float32)]
+    torch.testing.assert_close(
+        pool_shared_map(maps.to(GPU), rois, ROI).cpu(), pool_shared_map(maps, rois, ROI), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_extraction(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    detector, scenes = build_detector(TINY).eval(), write_scenes(tmp_path, 5)
+    recipe = FeaturesRecipe(roi=ROI, dtype="float32", boxes="all", batch_images=3)
+    plan = feature_rows(recipe, scenes, detector)
+    expected = extract_shard(detector, recipe, scenes, plan, 0)
+    found = extract_shard(detector.to(GPU), recipe, scenes, plan, 0)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("variant", ["j2", "j3", "j4", "disj"])
+def test_search(variant: Any) -> None:
+    torch.manual_seed(0)
+    detector = build_detector(TINY)
+    branch = build_branch(variant, TINY, BranchModel(embedding_dim=16), detector.state_dict())
+    images = [torch.randint(0, 256, (3, 80, 120), dtype=torch.uint8) for _ in range(3)]
+    boxes = [np.array([[10, 10, 40, 70], [50, 5, 80, 75]], np.float32)] * 3
+    net = PersonSearchNet(detector, branch, RoiRecipe(variant=variant))
+    expected = [people.embeddings for people in net.search(images, boxes)]
+    found = [people.embeddings.cpu() for people in net.to(GPU).search(images, boxes)]
+    torch.testing.assert_close(torch.cat(found), torch.cat(expected), rtol=1e-3, atol=1e-3)
+    assert all(len(people.boxes) == len(people.embeddings) for people in net.search(images))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "uint8"])
+def test_both_tiers_give_the_rows(dtype: str) -> None:
+    reader = ArrayRows(np.arange(600 * 6).reshape(600, 3, 2, 1).astype(dtype))
+    indices = [np.random.default_rng(0).integers(0, 600, 32) for _ in range(20)]
+    for tier in (RowsInMemory(reader, GPU), RowsReadAhead(reader, 32, GPU, threads=2)):
+        for rows, batch in zip(tier(indices), indices, strict=True):
+            assert rows.device.type == "cuda"
+            np.testing.assert_array_equal(rows.cpu().numpy(), reader.array[batch])
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_detectors_losses_are_those_on_a_cpu(tmp_path: Path, settings: str) -> None:
+    entries = [TrainingEntry(write_scenes(tmp_path / "scenes", 8), repeat=1)]
+    training = DetectorTraining(steps=20, batch_size=4, lr=0.01, gradient_clip=10.0)
+    recipe = DetectorRecipe(model=TINY, training=training, compute=Compute.model_validate(SETTINGS[settings]))
+    plain = recipe.model_copy(update={"compute": Compute()})
+    train_detector(plain, entries, entries[0].scenes, tmp_path / "cpu", device="cpu")
+    train_detector(recipe, entries, entries[0].scenes, tmp_path / "gpu", device=GPU)
+    cpu, gpu = (
+        pq.read_table(tmp_path / device / "history.parquet").to_pandas()["loss"] for device in ("cpu", "gpu")
+    )
+    np.testing.assert_allclose(gpu, cpu, rtol=0.01 if settings == "fp32" else 0.1)
+    assert gpu.iloc[-3:].mean() < gpu.iloc[:3].mean()
+
+
+def test_a_detectors_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    entries = [TrainingEntry(write_scenes(tmp_path / "scenes", 8), repeat=1)]
+    recipe = DetectorRecipe(model=TINY, training=DetectorTraining(steps=12, batch_size=4, lr=0.01))
+    whole = train_detector(recipe, entries, [], tmp_path / "whole", device=GPU)
+    asked = iter([False] * 5)
+    with pytest.raises(Interrupted):
+        train_detector(
+            recipe, entries, [], tmp_path / "parts", device=GPU, should_stop=lambda: next(asked, True)
+        )
+    parts = train_detector(recipe, entries, [], tmp_path / "parts", device=GPU)
+    assert parts.steps == whole.steps == 12
+    assert parts.metrics["loss"] == pytest.approx(whole.metrics["loss"], rel=0.02)
+
+
+@pytest.mark.parametrize("settings", [*SETTINGS, "graphs", "from the disk"])
+def test_a_branch_learns(tmp_path: Path, settings: str) -> None:
+    identities, rows_each = 24, 6
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(identities, 128, 8, 4))
+    rows = (centres[:, None] + 1.5 * rng.normal(size=(identities, rows_each, 128, 8, 4))).reshape(
+        -1, 128, 8, 4
+    )
+    labels = ReidLabels.from_columns(
+        [f"p{row // rows_each}" for row in range(len(rows))], [f"i{row}" for row in range(len(rows))]
+    )
+    compute = SETTINGS.get(settings, SETTINGS["compiled"] if settings == "graphs" else {})
+    recipe = ReidRecipe.model_validate(
+        {
+            "branch": {"embedding_dim": 16, "initial_weights": "random"},
+            "phases": [{"objectives": [{"kind": "batch_hard_triplet"}], "epochs": 30}],
+            "identities_per_batch": 6,
+            "shots": 4,
+            "lr": 0.001,
+            "held_out_identities": 0.25,
+            "validate_every_epochs": 15,
+            "compute": compute,
+            "cuda_graphs": settings == "graphs",
+        }
+    )
+    train_reid(
+        recipe,
+        build_branch("j3", TINY, recipe.branch),
+        ArrayRows(rows.astype(np.float16)),
+        labels,
+        tmp_path,
+        device=GPU,
+        memory_budget=0 if settings == "from the disk" else 2**30,
+        settings=LoopSettings(flush_steps=7),
+    )
+    history = pq.read_table(tmp_path / "history.parquet").to_pandas()
+    assert history["loss"].iloc[-10:].mean() < 0.6 * history["loss"].iloc[:3].mean()
+    assert history["validation/mAP"].iloc[-1] > 1.5 * 1 / 6
+
+
+def test_a_batch_beyond_the_gpus_memory_is_told_what_to_lower(tmp_path: Path) -> None:
+    entries = [TrainingEntry(write_scenes(tmp_path / "scenes", 2), repeat=1)]
+    recipe = DetectorRecipe(model=TINY, training=DetectorTraining(steps=1, batch_size=512))
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(64 * 2**20 / torch.cuda.mem_get_info()[1])
+    try:
+        with pytest.raises(PersonSearchError, match=r"out of memory: lower training\.batch_size"):
+            train_detector(recipe, entries, [], tmp_path / "work", device=GPU)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
