@@ -13,7 +13,7 @@ from flows.benchmarks.drawing import draw_scenes
 from flows.benchmarks.timing import Measurement, medians_in_turn
 from personsearch_core.data.prefetch import decode_threads, prefetch
 from personsearch_core.data.scenes import Scene
-from personsearch_core.models.compute import arrange, prepare
+from personsearch_core.models.compute import batch_on, prepare
 from personsearch_core.models.detector import Detector, build_detector
 from personsearch_core.pooling import extract_shards, feature_rows
 from personsearch_core.pooling.extraction import SHARD_ROWS, place_scene
@@ -100,8 +100,9 @@ def _forward(
 
     images = prefetch(decode, scenes, threads=decode_threads(), ahead=4 * recipe.batch_images)
     for first in range(0, len(scenes), recipe.batch_images):
-        batch = torch.stack([next(images) for _ in scenes[first : first + recipe.batch_images]])
+        batch = [next(images) for _ in scenes[first : first + recipe.batch_images]]
         with autocast(recipe.compute, device):
-            network.shared_maps(arrange(batch.to(device), recipe.compute), variant)
+            inputs = batch_on(device, batch, recipe.compute, recipe.batch_images)
+            network.shared_maps(inputs, variant)
     if device.type == "cuda":
         torch.cuda.synchronize(device)

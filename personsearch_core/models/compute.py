@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo import config as dynamo
 from torchvision.models.detection.retinanet import RetinaNetHead
+from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork
 
 from personsearch_core.recipes import Compute
@@ -17,6 +20,10 @@ from personsearch_core.recipes import Compute
 log = logging.getLogger(__name__)
 
 Module = TypeVar("Module", bound=nn.Module)
+
+COMPILED = (BasicBlock, Bottleneck, FeaturePyramidNetwork, RetinaNetHead)
+VERSIONS_COMPILED = 64
+"""Of one class of blocks: eight shapes in a ResNet, in training and evaluation, each with few batch sizes."""
 
 CPU_INFO = Path("/proc/cpuinfo")
 BF16_INSTRUCTIONS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
@@ -27,16 +34,19 @@ def prepare(module: Module, compute: Compute) -> Module:
     """Set memory format and compilation in place, and return the module.
 
     Blocks are compiled one by one, so that every way through them (whole, or left at a shared block) is
-    compiled, and the same code serves them all.
+    compiled, and blocks of one shape share their code. Each shape, of blocks and of batches, is compiled for
+    itself: see `batch_on`.
     """
     if compute.precision == "bf16":
         _say_where_bf16_is_slow(model_device(module).type)
     if compute.channels_last:
         module.to(memory_format=torch.channels_last)
     if compute.compile:
+        # All blocks of a class count as one function, of which torch by default compiles eight versions.
+        dynamo.recompile_limit = max(dynamo.recompile_limit, VERSIONS_COMPILED)
         for part in module.modules():
-            if isinstance(part, FeaturePyramidNetwork | RetinaNetHead) or _is_resnet_layer(part):
-                part.compile()
+            if isinstance(part, COMPILED):
+                part.compile(dynamic=False)
     return module
 
 
@@ -44,6 +54,17 @@ def arrange(images: Tensor, compute: Compute) -> Tensor:
     """A batch (B, C, H, W) in the memory format that the model computes in."""
     wanted = torch.channels_last if compute.channels_last else torch.contiguous_format
     return images.contiguous(memory_format=wanted)
+
+
+def batch_on(device: torch.device, images: Sequence[Tensor], compute: Compute, size: int) -> Tensor:
+    """Images (C, H, W) as a batch on the device, arranged; `size` is how many a full batch has.
+
+    Where blocks are compiled, a batch that is not full is filled up with black images, because a batch of
+    another size would be compiled for anew.
+    """
+    missing = size - len(images) if compute.compile else 0
+    filled = [*images, *[torch.zeros_like(images[0])] * missing]
+    return arrange(torch.stack(filled).to(device), compute)
 
 
 def quickest_compute(device: torch.device) -> Compute:
@@ -73,8 +94,3 @@ def _say_where_bf16_is_slow(device_type: str) -> None:
 def model_device(module: nn.Module) -> torch.device:
     """Where a model's parameters lie."""
     return next(module.parameters()).device
-
-
-def _is_resnet_layer(module: nn.Module) -> bool:
-    """layer1..layer4 of a ResNet: the sequences of residual blocks."""
-    return isinstance(module, nn.Sequential) and len(module) > 0 and hasattr(module[0], "downsample")

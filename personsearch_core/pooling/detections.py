@@ -14,7 +14,7 @@ from personsearch_core.boxes import Boxes, Placement, place_image
 from personsearch_core.data.decoding import read_scene, render
 from personsearch_core.data.prefetch import decode_threads, prefetch
 from personsearch_core.data.scenes import Scene
-from personsearch_core.models.compute import arrange, model_device, prepare
+from personsearch_core.models.compute import batch_on, model_device, prepare
 from personsearch_core.models.detector import Detector, select_detections
 from personsearch_core.pooling.rois import (
     clipped_rois,
@@ -94,7 +94,7 @@ def _detect_batch(
     detector: Detector, recipe: DetectionsRecipe, batch: Sequence[_Input]
 ) -> Iterator[SceneDetections]:
     device = model_device(detector)
-    images = arrange(torch.stack([item.image for item in batch]).to(device), recipe.compute)
+    images = batch_on(device, [item.image for item in batch], recipe.compute, recipe.batch_images)
     shared_variant = None if recipe.roi.variant == "disj" else recipe.roi.variant
     with autocast(recipe.compute, device):
         output, shared = detector.heads_and_shared(images, shared_variant)
@@ -105,6 +105,7 @@ def _detect_batch(
         nms_threshold=recipe.nms_threshold,
         max_per_image=recipe.max_per_image,
     )
+    found = found[: len(batch)]  # without what filled it up
     boxes = [
         in_original_pixels(people.boxes, item.placement, item.scene.width, item.scene.height)
         for item, people in zip(batch, found, strict=True)

@@ -18,7 +18,7 @@ from personsearch_core.data.decoding import read_scene, render
 from personsearch_core.data.prefetch import decode_threads, prefetch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.errors import PersonSearchError
-from personsearch_core.models.compute import arrange, model_device, prepare
+from personsearch_core.models.compute import batch_on, model_device, prepare
 from personsearch_core.models.detector import Detector
 from personsearch_core.pooling.rois import (
     clipped_rois,
@@ -228,7 +228,7 @@ def _pooled(
                 roi_boxes(plan.rois[request.rows], placement, recipe.roi)
                 for request, (_, placement) in zip(batch, placed, strict=True)
             ]
-            inputs = arrange(torch.stack([image for image, _ in placed]).to(device), recipe.compute)
+            inputs = batch_on(device, [image for image, _ in placed], recipe.compute, recipe.batch_images)
             with torch.inference_mode(), autocast(recipe.compute, device):
                 pooled = pool_shared_map(detector.shared_maps(inputs, recipe.roi.variant), rois, recipe.roi)
             rows = np.concatenate([request.rows for request in batch])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import cycle
+from contextlib import closing
+from itertools import chain, cycle
 from typing import Protocol
 
 import numpy as np
@@ -77,25 +78,37 @@ class RowsReadAhead:
         self._threads = threads
 
     def __call__(self, indices: Iterable[npt.NDArray[np.int64]]) -> Iterator[Tensor]:
-        for read in prefetch(
+        read = prefetch(
             self._read, zip(indices, cycle(self._ring()), strict=False), threads=self._threads, ahead=AHEAD
-        ):
-            if self._device.type == "cuda":
-                batch = read.to(self._device, non_blocking=True)
-                copied = torch.cuda.Event()
-                copied.record()
+        )
+        with closing(read):
+            yield from read if self._device.type != "cuda" else self._copied(read)
+
+    def _copied(self, read: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Each batch is copied to the GPU while the one before it is in use there."""
+        in_use = torch.cuda.current_stream(self._device)
+        copying = torch.cuda.Stream(self._device)
+        before: tuple[Tensor, torch.cuda.Event] | None = None
+        for buffer in chain(read, [None]):
+            coming = None
+            if buffer is not None:
+                with torch.cuda.stream(copying):
+                    coming = buffer.to(self._device, non_blocking=True), copying.record_event()
+            if before is not None:
+                batch, copied = before
+                in_use.wait_event(copied)
+                batch.record_stream(in_use)
                 yield batch
-                copied.synchronize()
-            else:
-                yield read
+                copied.synchronize()  # its buffer is the next to be read into
+            before = coming
 
     def _ring(self) -> list[Tensor]:
-        """One buffer for each batch read ahead, and one for the batch in use."""
+        """One buffer for each batch read ahead, one for the batch in use, and for a GPU one being copied."""
         if self._device.type != "cuda":
             return [torch.from_numpy(self._reader.buffer(self._batch_rows)) for _ in range(AHEAD + 1)]
         shape = (self._batch_rows, *self._reader.shape[1:])
         return [
-            torch.empty(shape, dtype=_torch_dtype(self._reader), pin_memory=True) for _ in range(AHEAD + 1)
+            torch.empty(shape, dtype=_torch_dtype(self._reader), pin_memory=True) for _ in range(AHEAD + 2)
         ]
 
     def _read(self, item: tuple[npt.NDArray[np.int64], Tensor]) -> Tensor:

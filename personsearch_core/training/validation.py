@@ -14,7 +14,7 @@ from personsearch_core.data.prefetch import decode_threads, prefetch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.evaluation.detection import evaluate_detection
 from personsearch_core.evaluation.records import UNLABELLED, Detections, GroundTruth
-from personsearch_core.models.compute import arrange, model_device
+from personsearch_core.models.compute import batch_on, model_device
 from personsearch_core.models.detector import Detector
 from personsearch_core.pooling.extraction import place_scene
 from personsearch_core.pooling.rois import in_original_pixels
@@ -65,9 +65,8 @@ def detect_boxes(detector: Detector, scenes: Sequence[Scene], compute: Compute) 
         part = scenes[first : first + BATCH_IMAGES]
         images, placements = zip(*(next(placed) for _ in part), strict=True)
         with torch.inference_mode(), autocast(compute, device):
-            found = detector.detect(
-                arrange(torch.stack(images).to(device), compute), score_threshold=SCORE_THRESHOLD
-            )
+            inputs = batch_on(device, images, compute, BATCH_IMAGES)
+            found = detector.detect(inputs, score_threshold=SCORE_THRESHOLD)[: len(part)]
         for scene, placement, people in zip(part, placements, found, strict=True):
             yield (
                 in_original_pixels(people.boxes, placement, scene.width, scene.height),
