@@ -77,12 +77,12 @@ def row_shape(roi: RoiRecipe, model: DetectorModel | None = None) -> tuple[int, 
 
 def to_stored(pooled: Tensor, dtype: str, where: str) -> NDArray[np.generic]:
     """Pooled maps in the dtype of a store. Raises PersonSearchError where values overflow float16."""
-    stored = pooled.to("cpu", STORED_DTYPES[dtype], memory_format=torch.contiguous_format)
+    stored = pooled.to(STORED_DTYPES[dtype], memory_format=torch.contiguous_format)
     overflown = int(stored.numel() - torch.isfinite(stored).sum())
     if overflown:
         raise PersonSearchError(
             f"{where}: {overflown} pooled values do not fit {dtype} (largest {pooled.abs().max():g}); "
             "use dtype float32"
         )
-    rows: NDArray[np.generic] = stored.numpy()
+    rows: NDArray[np.generic] = stored.cpu().numpy()
     return rows

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from personsearch_core.models import compute
+from personsearch_core.models.detector import build_detector
 from personsearch_core.recipes import Compute
+from tests.personsearch_core.scene_files import TINY
 
 
 @pytest.fixture
@@ -41,3 +43,24 @@ def test_a_cpu_that_emulates_bf16_is_warned_of(cpu_with, caplog: pytest.LogCaptu
     assert [record.getMessage().split(":")[0] for record in caplog.records] == [
         "this CPU has no bfloat16 instructions"
     ]
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_batch_is_filled_up_where_each_size_would_be_compiled(channels_last: bool) -> None:
+    images = [torch.full((3, 4, 5), fill, dtype=torch.uint8) for fill in (1, 2)]
+    cpu, wanted = torch.device("cpu"), Compute(channels_last=channels_last)
+    assert torch.equal(compute.batch_on(cpu, images, wanted, 4), torch.stack(images))
+    filled = compute.batch_on(cpu, images, wanted.model_copy(update={"compile": True}), 4)
+    assert filled.is_contiguous(
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format
+    )
+    assert torch.equal(filled[:2], torch.stack(images)) and len(filled) == 4 and not filled[2:].any()
+
+
+def test_blocks_of_one_class_are_all_compiled() -> None:
+    """Not only as many versions of them as torch keeps by default."""
+    detector = compute.prepare(build_detector(TINY), Compute(compile=True))
+    blocks = [part for part in detector.modules() if isinstance(part, compute.COMPILED)]
+    assert len(blocks) == 8 + 2 and all(part._compiled_call_impl is not None for part in blocks)
+    assert torch._dynamo.config.recompile_limit >= compute.VERSIONS_COMPILED
+    assert not any(part._compiled_call_impl for part in build_detector(TINY).modules())

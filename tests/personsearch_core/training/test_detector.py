@@ -19,6 +19,7 @@ from flows.errors import DISK_FULL, explain
 from personsearch_core.data.sampling import TrainingEntry, TrainingStream
 from personsearch_core.data.scenes import Scene
 from personsearch_core.errors import PersonSearchError
+from personsearch_core.models.detector import build_detector
 from personsearch_core.models.states import load_weights
 from personsearch_core.models.weights import load_detector
 from personsearch_core.recipes import (
@@ -38,6 +39,7 @@ from personsearch_core.training.loop import (
     discard_work,
     never_stop,
 )
+from personsearch_core.training.validation import detect_boxes
 from tests.personsearch_core.scene_files import TINY, write_scenes
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -367,3 +369,14 @@ def test_jobs_carry_scenes_unchanged(entries: list[TrainingEntry]) -> None:
         scene.person_ids,
         scene.box_ids,
     )
+
+
+def test_what_fills_a_batch_up_is_found_nowhere(entries: list[TrainingEntry]) -> None:
+    torch.manual_seed(0)
+    detector, scenes = build_detector(TINY).eval(), entries[0].scenes[:3]
+    plain = list(detect_boxes(detector, scenes, Compute()))
+    filled = list(detect_boxes(detector, scenes, Compute(compile=True)))
+    assert len(filled) == 3 and all(len(boxes) for boxes, _ in filled)
+    for (boxes, scores), (expected_boxes, expected_scores) in zip(filled, plain, strict=True):
+        np.testing.assert_allclose(boxes, expected_boxes, atol=1e-3)
+        np.testing.assert_allclose(scores, expected_scores, atol=1e-5)
