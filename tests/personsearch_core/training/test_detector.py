@@ -30,6 +30,7 @@ from personsearch_core.recipes import (
     DetectorTraining,
     Schedule,
 )
+from personsearch_core.training import validation
 from personsearch_core.training.detector import train_detector
 from personsearch_core.training.loop import (
     RESUME_ONLY,
@@ -39,7 +40,6 @@ from personsearch_core.training.loop import (
     discard_work,
     never_stop,
 )
-from personsearch_core.training.validation import detect_boxes
 from tests.personsearch_core.scene_files import TINY, write_scenes
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -371,11 +371,14 @@ def test_jobs_carry_scenes_unchanged(entries: list[TrainingEntry]) -> None:
     )
 
 
-def test_what_fills_a_batch_up_is_found_nowhere(entries: list[TrainingEntry]) -> None:
+def test_what_fills_a_batch_up_is_found_nowhere(
+    entries: list[TrainingEntry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation, "SCORE_THRESHOLD", 0.0)
     torch.manual_seed(0)
     detector, scenes = build_detector(TINY).eval(), entries[0].scenes[:3]
-    plain = list(detect_boxes(detector, scenes, Compute()))
-    filled = list(detect_boxes(detector, scenes, Compute(compile=True)))
+    plain = list(validation.detect_boxes(detector, scenes, Compute()))
+    filled = list(validation.detect_boxes(detector, scenes, Compute(compile=True)))
     assert len(filled) == 3 and all(len(boxes) for boxes, _ in filled)
     for (boxes, scores), (expected_boxes, expected_scores) in zip(filled, plain, strict=True):
         np.testing.assert_allclose(boxes, expected_boxes, atol=1e-3)
