@@ -4,6 +4,9 @@
 on standard output. A file asks the ranks to stop. A rank that fails leaves a file that says of what and ends
 at once, upon which torchrun ends the others. Every rank watches standard input, a pipe whose other end the
 launching process holds: its end means that the launcher is gone, and the rank ends itself.
+
+The ranks are on one machine, and nothing of this can be reached from another: they find each other by files
+instead of by torchrun's server, which would listen on all interfaces, and talk over the loopback interface.
 """
 
 from __future__ import annotations
@@ -40,6 +43,13 @@ logger = logging.getLogger(__name__)
 JOB = "job.json"
 STOP = "stop"
 FAILURES = "failed-*.json"
+LAUNCHERS, RANKS = "launchers", "ranks"
+"""Files by which torchrun's processes, and the ranks, find each other."""
+LOOPBACK = {
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+}
 POLL_SECONDS = 0.5
 STEPS_BETWEEN_STOP_CHECKS = 10
 """The ranks must agree to stop, which waits for an accelerator: not at every step."""
@@ -78,10 +88,14 @@ def train_in_parallel(
         json.dumps(_job(recipe, entries, validation, work_dir, device, settings or LoopSettings()))
     )
     command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"),
+        *(sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={devices}"),
+        *("--rdzv-backend=c10d", "--rdzv-conf=store_type=file", f"--rdzv-endpoint={folder / LAUNCHERS}"),
         *("-m", __name__, str(job)),
     ]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as launcher:
+    environment = {**LOOPBACK, **os.environ}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as launcher:
         outcome: dict[str, Any] = {}
         for message in _messages(launcher, stop, should_stop):
             if message["kind"] == "progress":
@@ -200,10 +214,15 @@ def _run_rank(job_path: Path) -> None:
     """One rank's part of a job."""
     job = json.loads(job_path.read_text())
     threading.Thread(target=_end_with_launcher, daemon=True).start()
-    rank = int(os.environ["RANK"])
+    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     try:
         device = _rank_device(job["device"], job["first_device"], job["threads"])
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=dist.FileStore(str(job_path.parent / RANKS), count),
+            rank=rank,
+            world_size=count,
+        )
         outcome = _train(job, device, Together(device), job_path.parent)
     except Exception as error:
         traceback.print_exc()

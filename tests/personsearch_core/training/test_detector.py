@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -199,14 +201,24 @@ def test_accumulated_batches_are_one_large_batch(tmp_path: Path, entries: list[T
 
 @pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one(tmp_path: Path, entries: list[TrainingEntry]) -> None:
-    """An odd batch gives the processes unequal shares."""
+    """An odd batch gives the processes unequal shares. No other machine can reach them."""
     wanted = recipe(TINY.model_copy(update={"norm": "group"}), steps=2, batch_size=3)
     validation = list(entries[0].scenes[:3])
     seen: list[int] = []
+    listening: set[str] = set()
+
+    def watch(done: int, total: int, **_: float) -> None:
+        seen.append(done)
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                sockets = process.net_connections("inet")
+                listening.update(each.laddr.ip for each in sockets if each.status == psutil.CONN_LISTEN)
+
     together = train_detector(
-        wanted, entries, validation, tmp_path / "two", device="cpu", devices=2,
-        progress=lambda done, total, **_: seen.append(done),
+        wanted, entries, validation, tmp_path / "two", device="cpu", devices=2, progress=watch,
+        settings=LoopSettings(progress_seconds=0.0),
     )  # fmt: skip
+    assert listening and listening <= {"127.0.0.1", "::1"}
     alone = train_detector(wanted, entries, validation, tmp_path / "one", device="cpu")
     one, two = (load_weights(tmp_path / part / "detector.safetensors") for part in ("one", "two"))
     for name, tensor in one.items():
