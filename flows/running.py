@@ -48,13 +48,14 @@ class Outcome:
 
 
 def plan_config(request: RunRequest) -> Outcome:
-    """The plan of a config as it stands; makes nothing."""
+    """The plan of a config as it stands; makes nothing. What a run would refuse by then is its error."""
     started = time.monotonic()
-    _, store, plan = _planned(request)
+    config, store, plan = _planned(request)
     outcome = _outcome([planned.as_record() for planned in plan], store, started)
     try:
         require_space(plan, store)
-    except StorageError as error:
+        _compare_images(config, plan, store)
+    except (StorageError, StageError) as error:
         outcome.error = str(error)
     return outcome
 
@@ -65,9 +66,7 @@ def run_config(request: RunRequest) -> Outcome:
     config, store, plan = _planned(request)
     require_space(plan, store)
     if all(planned.state == "cached" for planned in plan):
-        made = {planned.stage.name: planned.artifact for planned in plan if planned.artifact is not None}
-        if any(planned.stage.kind != "ingest" for planned in plan):
-            check_test_images(config, made, store)
+        _compare_images(config, plan, store)
         return _with_report(_outcome([planned.as_record() for planned in plan], store, started), store)
     with api():
         from flows.pipeline import new_record, run_recorded
@@ -100,6 +99,13 @@ def _planned(request: RunRequest) -> tuple[Config, LocalStore, list[Planned]]:
     store = open_store(config.store)
     stages, again = select(build_stages(config), request.selection)
     return config, store, make_plan(stages, store, again)
+
+
+def _compare_images(config: Config, plan: list[Planned], store: LocalStore) -> None:
+    """As a run does before the first stage that uses a dataset, with the datasets that are there."""
+    made = {planned.stage.name: planned.artifact for planned in plan if planned.artifact is not None}
+    if any(planned.stage.kind != "ingest" for planned in plan):
+        check_test_images(config, made, store)
 
 
 def _with_report(outcome: Outcome, store: LocalStore) -> Outcome:

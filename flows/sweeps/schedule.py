@@ -17,6 +17,7 @@ from pathlib import Path
 
 from flows.config import load_config
 from flows.errors import Interrupted, StageBroke, StageDied, explain
+from flows.leakage import check_test_images
 from flows.making import make_in_process
 from flows.plan import Planned, Selection, resolve, select
 from flows.reach import stays
@@ -190,6 +191,8 @@ class _Walk:
         hours = config.run.stage_timeout_hours
         self._timeout = None if hours is None else 3600 * hours
         self._stages, _ = select(build_stages(config), Selection(until=until))
+        self._config = config
+        self._compared = False
 
     @property
     def outcome(self) -> MemberOutcome:
@@ -200,6 +203,9 @@ class _Walk:
         while self.failure is None and len(self.artifacts) < len(self._stages):
             stage = self._stages[len(self.artifacts)]
             try:
+                if stage.kind != "ingest" and not self._compared:
+                    check_test_images(self._config, self.artifacts, self.store)
+                    self._compared = True
                 planned = resolve(stage, self.store, self.artifacts, _NO_FORCE)
             except Exception as error:
                 self.failure = Failure(f"{stage.name}: {_message(error)}")

@@ -73,8 +73,11 @@ def test_a_test_image_among_the_training_images(tmp_path: Path, tiny_data: Path)
     assert not list((tmp_path / "store").glob("detector/*"))
     warned = personsearch("run", config, "--set", "run.test_images_in_training=warn", "--until", "detector")
     assert warned.status == 0, warned.stderr
-    # Also where all is cached, and nothing of it would be made.
+    # Also where all is cached and nothing of it would be made, in a plan, and of each member of a sweep.
     assert_refused(personsearch("run", config, "--until", "detector"), *words)
+    assert_refused(personsearch("plan", config, "--until", "detector"), *words)
+    swept = personsearch("sweep", config, "--set", "reid.seed=0,1", "--out", tmp_path / "sweep")
+    assert swept.status != 0 and words[0] in swept.stdout + swept.stderr
 
 
 @pytest.mark.parametrize(
