@@ -1,0 +1,94 @@
+"""What can be chosen, stage by stage, as frozen, typed models.
+
+A recipe holds what changes a result and nothing else: where data lies, where results go, devices, worker
+counts and logging are not here, because an artifact's key is computed over its recipe. Nothing here
+imports torch, so that a plan can be made without it.
+
+Defaults are the paper's (Loesch et al., ICIP 2019) where it says, and otherwise carry a sentence on why.
+"""
+
+from personsearch_core.recipes.base import (
+    Compute,
+    Precision,
+    Probability,
+    Recipe,
+    Schedule,
+    Seed,
+    Variant,
+)
+from personsearch_core.recipes.detector import (
+    BOTTLENECK_EXPANSION,
+    DetectionLoss,
+    DetectorAugmentation,
+    DetectorModel,
+    DetectorRecipe,
+    DetectorTraining,
+    block_channels,
+)
+from personsearch_core.recipes.evaluation import (
+    EVALUATION_FIELDS,
+    ContextMatching,
+    EvaluationRecipe,
+    GallerySize,
+    ReRanking,
+)
+from personsearch_core.recipes.features import (
+    DEFAULT_ROI_SIZE,
+    SHARED_BLOCKS,
+    SHARED_STRIDE,
+    DetectionOptions,
+    DetectionsRecipe,
+    FeatureOptions,
+    FeaturesRecipe,
+    FeatureView,
+    RoiRecipe,
+)
+from personsearch_core.recipes.reid import (
+    NEED_UNLABELLED,
+    OBJECTIVE_FIELDS,
+    PAPER_PHASES,
+    BranchModel,
+    GalleryRecipe,
+    Objective,
+    Phase,
+    ReidRecipe,
+)
+
+__all__ = [
+    "BOTTLENECK_EXPANSION",
+    "DEFAULT_ROI_SIZE",
+    "EVALUATION_FIELDS",
+    "NEED_UNLABELLED",
+    "OBJECTIVE_FIELDS",
+    "PAPER_PHASES",
+    "SHARED_BLOCKS",
+    "SHARED_STRIDE",
+    "BranchModel",
+    "Compute",
+    "ContextMatching",
+    "DetectionLoss",
+    "DetectionOptions",
+    "DetectionsRecipe",
+    "DetectorAugmentation",
+    "DetectorModel",
+    "DetectorRecipe",
+    "DetectorTraining",
+    "EvaluationRecipe",
+    "FeatureOptions",
+    "FeatureView",
+    "FeaturesRecipe",
+    "GalleryRecipe",
+    "GallerySize",
+    "Objective",
+    "Phase",
+    "Precision",
+    "Probability",
+    "ReRanking",
+    "Recipe",
+    "ReidRecipe",
+    "RoiRecipe",
+    "Schedule",
+    "Seed",
+    "Variant",
+    "block_channels",
+]

@@ -1,0 +1,118 @@
+"""The detector: its network, its loss, and how it is trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from personsearch_core.recipes.base import Compute, Probability, Recipe, Schedule, Seed
+
+BOTTLENECK_EXPANSION: dict[str, int] = {"resnet18": 1, "resnet34": 1, "resnet50": 4}
+
+
+def block_channels(backbone: str, block: int) -> int:
+    """Channels of C2..C5's maps (He et al. 2016, table 1)."""
+    return BOTTLENECK_EXPANSION[backbone] * 64 * 2 ** (block - 2)
+
+
+class DetectorModel(Recipe):
+    """RetinaNet on a ResNet + FPN (Lin et al. 2017), one class: person."""
+
+    backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet50"
+    fpn_channels: PositiveInt = 256
+    head_convolutions: PositiveInt = 4
+    image_width: PositiveInt = 640
+    image_height: PositiveInt = 640
+    resize: Literal["letterbox", "stretch"] = "letterbox"
+    """The paper does not say; letterbox keeps a person's proportions."""
+    norm: Literal["frozen_batch", "batch", "group"] = "frozen_batch"
+    """`frozen_batch` needs initial weights: from scratch its statistics would never be learnt."""
+    norm_epsilon: Annotated[float, Field(ge=0)] | None = None
+    """Of frozen norms. By default 0 for torchvision's COCO weights, made so, and 1e-5 otherwise."""
+    trainable_layers: Annotated[int, Field(ge=0, le=5)] = 5
+    """5 = all. Freezing C1-C2, as torchvision does, would keep J2's maps from gaining by the aggregate."""
+    initial_weights: str | None = "coco"
+    """`coco`, `imagenet` (torchvision's enums), a .pth or .safetensors file, or null for random weights."""
+    anchor_sizes: tuple[PositiveInt, ...] = (32, 64, 128, 256, 512)
+    """One base size in pixels for each of the five pyramid levels P3-P7."""
+    anchor_ratios: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
+    """Height / width. The COCO head has nine anchors a cell: three ratios by three scales."""
+
+    @property
+    def epsilon(self) -> float:
+        """`norm_epsilon` with its default filled in."""
+        if self.norm_epsilon is not None:
+            return self.norm_epsilon
+        return 0.0 if self.initial_weights == "coco" else 1e-5
+
+    @model_validator(mode="after")
+    def _norm_can_be_learnt(self) -> DetectorModel:
+        if self.norm == "frozen_batch" and self.initial_weights is None:
+            raise ValueError("norm 'frozen_batch' needs initial_weights; from scratch use 'batch' or 'group'")
+        if len(self.anchor_sizes) != 5:
+            raise ValueError(f"anchor_sizes needs five entries (P3-P7), not {len(self.anchor_sizes)}")
+        return self
+
+
+class DetectionLoss(Recipe):
+    """Focal loss (Lin et al. 2017) and box regression."""
+
+    focal_alpha: Probability = 0.25
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    regression: Literal["smooth_l1", "l1"] = "smooth_l1"
+    """The paper says smooth L1; torchvision's RetinaNet uses plain L1 by default."""
+    smooth_l1_beta: PositiveFloat = 1.0 / 9.0
+    """The paper gives none; 1/9 is the value of the reference RetinaNet implementation."""
+
+
+class DetectorAugmentation(Recipe):
+    """Applied to training images only; each is switched off by its neutral value."""
+
+    horizontal_flip: Probability = 0.5
+    scale_jitter: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
+    """Range of the factor by which the scene is zoomed before the letterbox; (1, 1) = off."""
+    brightness: Annotated[float, Field(ge=0)] = 0.0
+    contrast: Annotated[float, Field(ge=0)] = 0.0
+    saturation: Annotated[float, Field(ge=0)] = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+
+    @field_validator("scale_jitter")
+    @classmethod
+    def _smallest_first(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError(f"scale_jitter is (smallest, largest), not ({value[0]:g}, {value[1]:g})")
+        return value
+
+
+class DetectorTraining(Recipe):
+    """The paper's first step: batch 10, SGD with momentum 0.9, base rate 1e-3, 90 epochs."""
+
+    epochs: PositiveInt = 90
+    steps: PositiveInt | None = None
+    """Total steps; overrides `epochs` when given."""
+    batch_size: PositiveInt = 10
+    lr: PositiveFloat = 1e-3
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    schedule: Schedule = Schedule(warmup_steps=500)
+    gradient_clip: PositiveFloat | None = None
+    accumulate: PositiveInt = 1
+    """Batches of `batch_size` whose gradients are averaged for one optimiser step."""
+    keep: Literal["best", "last"] = "last"
+    """Which weights the artifact holds; `best` needs a validation part."""
+    validate_every_epochs: PositiveInt = 1
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Part of every training view's images that is not trained on: AP is measured on them, beside the
+    validation views. A hash of the image's id and the recipe's seed chooses, so that an image stays on its
+    side when others come or go. Neighbouring frames of a video fall on both sides, which flatters AP."""
+
+
+class DetectorRecipe(Recipe):
+    model: DetectorModel = DetectorModel()
+    loss: DetectionLoss = DetectionLoss()
+    augmentation: DetectorAugmentation = DetectorAugmentation()
+    training: DetectorTraining = DetectorTraining()
+    compute: Compute = Compute()
+    seed: Seed = 0

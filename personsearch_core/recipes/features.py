@@ -1,0 +1,121 @@
+"""What becomes of boxes: pooled regions of the shared map, their store, and a test view's detections."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from personsearch_core.recipes.base import Compute, Probability, Recipe, Seed, Variant
+from personsearch_core.recipes.detector import block_channels
+
+SHARED_BLOCKS: dict[str, int] = {"j2": 2, "j3": 3, "j4": 4}
+"""C1..Ck are shared with the detector: k by variant. `disj` shares none."""
+
+DEFAULT_ROI_SIZE: dict[str, tuple[int, int]] = {
+    "j2": (64, 32),
+    "j3": (32, 16),
+    "j4": (16, 8),
+    "disj": (256, 128),
+}
+"""(height, width) of a pooled ROI: what a crop of 256x128 has at the stride of the shared block."""
+
+SHARED_STRIDE: dict[str, int] = {"j2": 4, "j3": 8, "j4": 16}
+"""Pixels of the network's input a cell of the shared map."""
+
+
+class FeatureView(Recipe):
+    """One way in which a box is cached: a cached map cannot be augmented, so views are further rows."""
+
+    kind: Literal["plain", "mirrored", "jittered"] = "plain"
+    copies: PositiveInt = 1
+    """For `jittered`: how many copies of every box, each with a seeded shift and scale."""
+    shift: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
+    """For `jittered`: largest shift as a part of the box's width or height."""
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """For `jittered`: largest relative change of the box's size."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows of the store the view takes for every box."""
+        return self.copies if self.kind == "jittered" else 1
+
+
+class RoiRecipe(Recipe):
+    """How a box becomes a fixed-size map (j2-j4) or crop (disj)."""
+
+    variant: Variant = "j3"
+    roi_height: PositiveInt | None = None
+    roi_width: PositiveInt | None = None
+    """By default what a crop of 256x128 has at the shared block's stride (see DEFAULT_ROI_SIZE)."""
+    roi_scale: Annotated[float, Field(gt=0, le=4)] = 1.0
+    """Of that default: 0.5 halves height and width for every variant alike, so that variants compare."""
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Context added on each side, as a part of the box's size; the paper mentions none."""
+    sampling_ratio: Annotated[int, Field(ge=0)] = 2
+    """roi_align's samples a bin and axis; 0 adapts to the ROI's size."""
+
+    @property
+    def roi_size(self) -> tuple[int, int]:
+        """(height, width) of a pooled ROI."""
+        height, width = (max(1, round(self.roi_scale * side)) for side in DEFAULT_ROI_SIZE[self.variant])
+        return (self.roi_height or height, self.roi_width or width)
+
+    def row_shape(self, backbone: str) -> tuple[int, int, int]:
+        """(C, H, W) of one row of the feature store; for disj, of a crop."""
+        if self.variant == "disj":
+            return (3, *self.roi_size)
+        return (block_channels(backbone, SHARED_BLOCKS[self.variant]), *self.roi_size)
+
+
+class FeatureOptions(Recipe):
+    """Which boxes are cached, and in how many views; what a config may say beside the ROI."""
+
+    boxes: Literal["identified", "all"] = "identified"
+    """`all` adds unlabelled people: negatives for triplets, the queue of OIM."""
+    views: tuple[FeatureView, ...] = (FeatureView(),)
+    compression: Literal["none", "zstd"] = "none"
+    """`zstd` for slow or remote disks: fewer bytes, and slower to read from a fast one."""
+    batch_images: PositiveInt = 8
+    compute: Compute = Compute()
+    seed: Seed = 0
+
+    @property
+    def rows_per_box(self) -> int:
+        """How many rows every box takes: one for each view and copy."""
+        return sum(view.rows for view in self.views)
+
+
+class FeaturesRecipe(FeatureOptions):
+    """The pooled features of ground-truth boxes, computed once."""
+
+    roi: RoiRecipe = RoiRecipe()
+    dtype: Literal["float16", "float32", "uint8"] = "float16"
+    """`uint8` is for the crops of disj, and only for them."""
+
+    @model_validator(mode="after")
+    def _dtype_fits_variant(self) -> FeaturesRecipe:
+        if (self.dtype == "uint8") != (self.roi.variant == "disj"):
+            raise ValueError(
+                f"dtype {self.dtype!r} does not go with variant {self.roi.variant!r}: "
+                "crops of disj are uint8, maps of j2-j4 are float16 or float32"
+            )
+        return self
+
+
+class DetectionOptions(Recipe):
+    """Which detections of a test view are kept."""
+
+    score_threshold: Probability = 0.05
+    nms_threshold: Probability = 0.5
+    max_per_image: PositiveInt = 100
+    compression: Literal["none", "zstd"] = "none"
+    batch_images: PositiveInt = 8
+    compute: Compute = Compute()
+
+
+class DetectionsRecipe(DetectionOptions):
+    """Boxes, scores and pooled features of a test view, found once."""
+
+    roi: RoiRecipe = RoiRecipe()
+    dtype: Literal["float16", "float32", "uint8"] = "float16"

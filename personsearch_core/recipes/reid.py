@@ -1,0 +1,159 @@
+"""The re-ID branch: its network, its objectives, and how it is trained and asked."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from personsearch_core.recipes.base import Compute, Probability, Recipe, Schedule, Seed
+from personsearch_core.recipes.detector import DetectorModel
+
+
+class BranchModel(Recipe):
+    """Replicated blocks C(k+1)*..C5* on a pooled ROI, pooling, and an embedding."""
+
+    embedding_dim: PositiveInt = 256
+    """The paper gives none; 256 is what OIM, NPSM and the later literature use."""
+    pooling: Literal["average", "max", "gem"] = "average"
+    normalise: bool = True
+    """L2-normalised embeddings when describing people, so that a dot product ranks."""
+    loss_normalise: bool = False
+    """Whether the losses get normalised embeddings too; the soft margin of Hermans et al. wants them free."""
+    last_stride: Literal[1, 2] = 2
+    norm: Literal["frozen_batch", "batch", "group"] = "batch"
+    initial_weights: Literal["detector", "imagenet", "random"] = "detector"
+    """`detector`: the blocks that the detector trained on people; they match the shared map they stand on."""
+
+    def frozen_epsilon(self, detector: DetectorModel) -> float:
+        """Epsilon of frozen norms: what the weights were made with, ImageNet's or the detector's."""
+        return 1e-5 if self.initial_weights == "imagenet" else detector.epsilon
+
+
+class Objective(Recipe):
+    """One term of a re-ID loss; `weight` multiplies it in the sum."""
+
+    kind: Literal[
+        "semi_hard_triplet",
+        "batch_hard_triplet",
+        "identity_softmax",
+        "oim",
+        "iel",
+        "ioim",
+        "center",
+        "hep_softmax",
+        "olp",
+    ]
+    weight: PositiveFloat = 1.0
+    margin: PositiveFloat | Literal["soft"] | None = None
+    """Triplets: by default 1.0 (semi-hard) and soft (batch-hard)."""
+    squared: bool | None = None
+    """Triplets: squared Euclidean distances (TensorFlow's semi-hard) or plain ones (Hermans et al.)."""
+    temperature: PositiveFloat | None = None
+    unlabelled_temperature: PositiveFloat | None = None
+    """`ioim`: the temperature of the unlabelled entries."""
+    momentum: Probability | None = None
+    """What a memory keeps of its old value: OIM's table, the centres of `center` (1 - Wen et al.'s rate)."""
+    queue: PositiveInt | None = None
+    """Embeddings that are remembered. `oim`, `iel`, `ioim`: those of unlabelled people, by default 5,000, the
+    value of OIM's authors for CUHK-SYSU; theirs for PRW is 500. `olp`: everybody's, by default 1,000."""
+    threshold: float | None = None
+    """`iel`: cosine similarity above which an unlabelled person takes an identity."""
+    hard_identities: PositiveInt | None = None
+    """`hep_softmax`: how many identities beside the batch's own enter the softmax."""
+
+    @model_validator(mode="after")
+    def _fields_have_an_effect(self) -> Objective:
+        known = OBJECTIVE_FIELDS[self.kind]
+        every = {name for names in OBJECTIVE_FIELDS.values() for name in names}
+        idle = sorted(name for name in every - {*known} if getattr(self, name) is not None)
+        if idle:
+            raise ValueError(
+                f"{self.kind} has no {' and no '.join(idle)}: beside weight it takes "
+                f"{', '.join(known) or 'no field'}"
+            )
+        return self
+
+
+OBJECTIVE_FIELDS: dict[str, tuple[str, ...]] = {
+    "semi_hard_triplet": ("margin", "squared"),
+    "batch_hard_triplet": ("margin", "squared"),
+    "identity_softmax": (),
+    "oim": ("temperature", "momentum", "queue"),
+    "iel": ("temperature", "momentum", "queue", "threshold"),
+    "ioim": ("temperature", "unlabelled_temperature", "momentum", "queue"),
+    "center": ("momentum",),
+    "hep_softmax": ("hard_identities",),
+    "olp": ("temperature", "queue"),
+}
+"""The fields of an `Objective` that have an effect, by kind."""
+NEED_UNLABELLED = ("iel", "ioim")
+"""Objectives that differ from OIM only by what they do with unlabelled people."""
+
+
+class Phase(Recipe):
+    """A number of epochs with a sum of objectives."""
+
+    objectives: Annotated[tuple[Objective, ...], Field(min_length=1)]
+    epochs: PositiveInt
+
+
+PAPER_PHASES = (
+    Phase(objectives=(Objective(kind="semi_hard_triplet"),), epochs=350),
+    Phase(objectives=(Objective(kind="batch_hard_triplet"),), epochs=350),
+)
+
+
+class ReidRecipe(Recipe):
+    """The paper's second step: 32 identities x 4 shots, Adam, base rate 1e-4, two phases of 350 epochs."""
+
+    branch: BranchModel = BranchModel()
+    phases: Annotated[tuple[Phase, ...], Field(min_length=1)] = PAPER_PHASES
+    identities_per_batch: Annotated[int, Field(ge=2)] = 32
+    shots: Annotated[int, Field(ge=2)] = 4
+    unlabelled_per_batch: Annotated[int, Field(ge=0)] = 0
+    """Unlabelled boxes added to each batch, for OIM, IEL and as negatives of triplets."""
+    lr: PositiveFloat = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    optimiser: Literal["adam", "adamw", "sgd"] = "adam"
+    schedule: Schedule = Schedule()
+    gradient_clip: PositiveFloat | None = None
+    fused_optimiser: bool = True
+    """One kernel for all parameters; rounds otherwise than the plain loop, so it is part of the recipe."""
+    cuda_graphs: bool = False
+    """With `compute.compile`, on CUDA: the branch is replayed as a graph; pays where launches dominate."""
+    held_out_identities: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Part of the identities watched during training, split by connected components of shared images."""
+    validate_every_epochs: PositiveInt = 10
+    early_stopping: PositiveInt | None = None
+    """Validations of a phase without a better mAP after which the phase ends, and the next one begins."""
+    keep: Literal["best", "last"] = "last"
+    compute: Compute = Compute()
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _fields_have_an_effect(self) -> ReidRecipe:
+        if self.branch.norm == "frozen_batch" and self.branch.initial_weights == "random":
+            raise ValueError(
+                "branch.norm 'frozen_batch' needs branch.initial_weights: random weights have no statistics, "
+                "and frozen ones are never learnt; use 'batch' or 'group'"
+            )
+        if self.cuda_graphs and not self.compute.compile:
+            raise ValueError("cuda_graphs has an effect only with compute.compile: true")
+        kinds = {objective.kind for phase in self.phases for objective in phase.objectives}
+        for kind in NEED_UNLABELLED:
+            if kind in kinds and self.unlabelled_per_batch == 0:
+                raise ValueError(
+                    f"{kind} learns from unlabelled people: set unlabelled_per_batch above 0 "
+                    "(and features.boxes: all), or use oim"
+                )
+        return self
+
+
+class GalleryRecipe(Recipe):
+    """Embeddings of detections, query boxes and ground-truth boxes by the branch alone."""
+
+    batch_rows: PositiveInt = 128
+    untrained: bool = True
+    """Also describe everybody by the branch as it was before training: what the training gained."""
+    compute: Compute = Compute()
