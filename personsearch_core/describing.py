@@ -26,7 +26,7 @@ def describe_rows(
 
     Rows are read ahead in batches of `recipe.batch_rows`; memory holds no more than a few of them.
     """
-    branch = prepare(branch.eval(), recipe.compute)
+    branch = prepare(branch.eval(), recipe.compute, any_batch=True)
     device = model_device(branch)
     total = reader.shape[0]
     starts = range(0, total, recipe.batch_rows)

@@ -13,7 +13,7 @@ from flows.stages.base import InputRef, Made, Stage, StageContext
 from flows.stages.detections import ROWS
 from storage.digests import digest_parts
 
-VERSION = 2
+VERSION = 1
 EMBEDDINGS = "embeddings.npy"
 UNTRAINED_EMBEDDINGS = "embeddings_untrained.npy"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Sequence
 from functools import cache
@@ -30,23 +31,21 @@ BF16_INSTRUCTIONS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """As /proc/cpuinfo names them on x86-64 and on Arm."""
 
 
-def prepare(module: Module, compute: Compute) -> Module:
+def prepare(module: Module, compute: Compute, *, any_batch: bool = False) -> Module:
     """Set memory format and compilation in place, and return the module.
 
     Blocks are compiled one by one, so that every way through them (whole, or left at a shared block) is
-    compiled, and blocks of one shape share their code. Each shape, of blocks and of batches, is compiled for
-    itself: see `batch_on`.
+    compiled, and blocks of one shape share their code. Each size of a batch is compiled for itself, which is
+    quickest where there is one, see `batch_on`; with `any_batch` one code serves them all.
     """
     if compute.precision == "bf16":
         _say_where_bf16_is_slow(model_device(module).type)
     if compute.channels_last:
         module.to(memory_format=torch.channels_last)
     if compute.compile:
-        # All blocks of a class count as one function, of which torch by default compiles eight versions.
-        dynamo.recompile_limit = max(dynamo.recompile_limit, VERSIONS_COMPILED)
         for part in module.modules():
             if isinstance(part, COMPILED):
-                part.compile(dynamic=False)
+                part.compile(dynamic=None if any_batch else False, **_enough_versions())
     return module
 
 
@@ -72,6 +71,14 @@ def quickest_compute(device: torch.device) -> Compute:
     if device.type == "cuda":
         return Compute(precision="bf16", channels_last=True, compile=True)
     return Compute(precision="bf16" if has_bf16(device.type) else "fp32", channels_last=True)
+
+
+def _enough_versions() -> dict[str, int]:
+    """All blocks of a class count as one function, of which torch by default compiles eight versions."""
+    if "recompile_limit" in inspect.signature(torch.compile).parameters:
+        return {"recompile_limit": VERSIONS_COMPILED}
+    dynamo.recompile_limit = max(dynamo.recompile_limit, VERSIONS_COMPILED)  # torch before 2.14
+    return {}
 
 
 @cache

@@ -47,7 +47,7 @@ class PersonSearchNet(nn.Module):
             raise PersonSearchError(f"a branch of {branch.variant} does not go with ROIs of {roi.variant}")
         self.compute = compute or Compute()
         self.detector = prepare(detector.eval(), self.compute)
-        self.branch = prepare(branch.eval(), self.compute)
+        self.branch = prepare(branch.eval(), self.compute, any_batch=True)
         self.roi = roi
 
     @torch.inference_mode()

@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+ROIS_AT_ONCE = 256
+"""Cells and weights of a ROI take up to an eighth of its result's memory, for J2's default size."""
+
 
 def bilinear_roi_align(maps: Tensor, rois: Tensor, size: tuple[int, int], samples: int) -> Tensor:
     """ROIAlign (He et al. 2017) as torchvision's `roi_align(aligned=True)` defines it, to rounding.
@@ -18,7 +21,14 @@ def bilinear_roi_align(maps: Tensor, rois: Tensor, size: tuple[int, int], sample
     torchvision's kernel for CPUs walks over channels last, one cell at a time and in one thread. Here a cell
     is a row of C numbers, and a bin the sum of 4 `samples`^2 rows by their bilinear weights.
     """
-    (_, channels, map_height, map_width), (height, width) = maps.shape, size
+    cells = maps.permute(0, 2, 3, 1).contiguous()
+    parts = [_pool(cells, part, size, samples) for part in rois.split(ROIS_AT_ONCE)]
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).permute(0, 3, 1, 2)
+
+
+def _pool(maps: Tensor, rois: Tensor, size: tuple[int, int], samples: int) -> Tensor:
+    """Maps (B, h, w, C) -> (n, H, W, C)."""
+    (_, map_height, map_width, channels), (height, width) = maps.shape, size
     number, x1, y1, x2, y2 = (column[:, None] for column in rois.unbind(1))
     down = _taps(y1, y2, height, samples, map_height)
     across = _taps(x1, x2, width, samples, map_width)
@@ -28,11 +38,11 @@ def bilinear_roi_align(maps: Tensor, rois: Tensor, size: tuple[int, int], sample
     per_bin = 4 * samples**2
     pooled = F.embedding_bag(
         cells.reshape(-1, per_bin),
-        maps.permute(0, 2, 3, 1).contiguous().view(-1, channels),
+        maps.view(-1, channels),
         per_sample_weights=weights.reshape(-1, per_bin),
         mode="sum",
     )
-    return pooled.view(len(rois), height, width, channels).permute(0, 3, 1, 2)
+    return pooled.view(len(rois), height, width, channels)
 
 
 class _Taps(NamedTuple):
@@ -44,8 +54,12 @@ class _Taps(NamedTuple):
 
 def _taps(start: Tensor, stop: Tensor, bins: int, samples: int, cells: int) -> _Taps:
     """The two cells around each sampling point. Points over a cell outside of the map count as zero."""
-    offsets = (torch.arange(bins * samples, dtype=start.dtype) + 0.5) / samples
-    points = start - 0.5 + (stop - start) / bins * offsets  # 0 is the first cell's centre
+    start, stop = start - 0.5, stop - 0.5  # 0 is the first cell's centre
+    size = (stop - start) / bins
+    # In torchvision's order, so that rounding puts no point on the other side of the map's border.
+    first = start + torch.arange(bins, dtype=start.dtype) * size
+    within = (torch.arange(samples, dtype=start.dtype) + 0.5) * size[..., None] / samples
+    points = (first[..., None] + within).flatten(1)
     inside = (points >= -1) & (points <= cells)
     points = points.clamp(0, cells - 1)
     low = points.to(torch.int32)

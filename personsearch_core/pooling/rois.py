@@ -40,7 +40,8 @@ def in_original_pixels(boxes: Tensor, placement: Placement, width: int, height: 
 def pool_shared_map(shared: Tensor, rois: Sequence[Boxes], roi: RoiRecipe) -> Tensor:
     """Pool each image's ROIs (in cells of the map) from maps (B, C, h, w): (sum n, C, H, W), float32.
 
-    On a CPU they lie channels last in memory, as they are made: `models.compute.arrange` them for a network.
+    On a CPU, with a fixed number of samples, they lie channels last in memory, as they are made:
+    `models.compute.arrange` them for a network. An adaptive number is torchvision's, in one thread.
     """
     images = np.repeat(np.arange(len(rois)), [len(own) for own in rois])
     boxes = np.concatenate([np.reshape(own, (-1, 4)) for own in rois]) if len(rois) else np.empty((0, 4))
@@ -76,10 +77,14 @@ def row_shape(roi: RoiRecipe, model: DetectorModel | None = None) -> tuple[int, 
 
 
 def to_stored(pooled: Tensor, dtype: str, where: str) -> NDArray[np.generic]:
-    """Pooled maps in the dtype of a store. Raises PersonSearchError where values overflow float16."""
+    """Pooled maps in the dtype of a store. Raises PersonSearchError where values are or become infinite."""
     stored = pooled.to(STORED_DTYPES[dtype], memory_format=torch.contiguous_format)
-    overflown = int(stored.numel() - torch.isfinite(stored).sum())
-    if overflown:
+    if not torch.isfinite(stored).all():
+        finite = torch.isfinite(pooled)
+        if not finite.all():
+            bad = int(pooled.numel() - finite.sum())
+            raise PersonSearchError(f"{where}: {bad} pooled values are not finite: the detector is damaged")
+        overflown = int(stored.numel() - torch.isfinite(stored).sum())
         raise PersonSearchError(
             f"{where}: {overflown} pooled values do not fit {dtype} (largest {pooled.abs().max():g}); "
             "use dtype float32"

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -43,8 +44,6 @@ logger = logging.getLogger(__name__)
 JOB = "job.json"
 STOP = "stop"
 FAILURES = "failed-*.json"
-LAUNCHERS, RANKS = "launchers", "ranks"
-"""Files by which torchrun's processes, and the ranks, find each other."""
 LOOPBACK = {
     "GLOO_SOCKET_IFNAME": "lo",
     "NCCL_SOCKET_IFNAME": "lo",
@@ -87,12 +86,15 @@ def train_in_parallel(
     job.write_text(
         json.dumps(_job(recipe, entries, validation, work_dir, device, settings or LoopSettings()))
     )
+    # Under a name of its own: what is left of a launcher that was killed must not write into it.
+    name = uuid4().hex
     command = [
         *(sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={devices}"),
-        *("--rdzv-backend=c10d", "--rdzv-conf=store_type=file", f"--rdzv-endpoint={folder / LAUNCHERS}"),
-        *("-m", __name__, str(job)),
+        *("--rdzv-backend=c10d", "--rdzv-conf=store_type=file", f"--rdzv-id={name}"),
+        f"--rdzv-endpoint={folder / f'launchers-{name}'}",
+        *("-m", __name__, str(job), str(folder / f"ranks-{name}")),
     ]
-    environment = {**LOOPBACK, **os.environ}
+    environment = {**os.environ, **LOOPBACK}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
     ) as launcher:
@@ -210,8 +212,8 @@ def _scene_from_json(values: dict[str, Any]) -> Scene:
     )
 
 
-def _run_rank(job_path: Path) -> None:
-    """One rank's part of a job."""
+def _run_rank(job_path: Path, meeting: Path) -> None:
+    """One rank's part of a job; `meeting` is the file by which the ranks find each other."""
     job = json.loads(job_path.read_text())
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -219,7 +221,7 @@ def _run_rank(job_path: Path) -> None:
         device = _rank_device(job["device"], job["first_device"], job["threads"])
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
-            store=dist.FileStore(str(job_path.parent / RANKS), count),
+            store=dist.FileStore(str(meeting), count),
             rank=rank,
             world_size=count,
         )
@@ -314,4 +316,4 @@ def _send(**message: Any) -> None:
 
 
 if __name__ == "__main__":
-    _run_rank(Path(sys.argv[1]))
+    _run_rank(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -76,6 +76,7 @@ class RowsReadAhead:
         self._batch_rows = batch_rows
         self._device = device
         self._threads = threads
+        self._copying: torch.cuda.Stream | None = None
 
     def __call__(self, indices: Iterable[npt.NDArray[np.int64]]) -> Iterator[Tensor]:
         read = prefetch(
@@ -87,11 +88,14 @@ class RowsReadAhead:
     def _copied(self, read: Iterable[Tensor]) -> Iterator[Tensor]:
         """Each batch is copied to the GPU while the one before it is in use there."""
         in_use = torch.cuda.current_stream(self._device)
-        copying = torch.cuda.Stream(self._device)
+        if self._copying is None:  # one for all calls: the memory of a stream stays with it
+            self._copying = torch.cuda.Stream(self._device)
+        copying = self._copying
         before: tuple[Tensor, torch.cuda.Event] | None = None
         for buffer in chain(read, [None]):
             coming = None
             if buffer is not None:
+                copying.wait_stream(in_use)  # else copies would pile up before a busy GPU
                 with torch.cuda.stream(copying):
                     coming = buffer.to(self._device, non_blocking=True), copying.record_event()
             if before is not None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 from personsearch_core.models import compute
+from personsearch_core.models.branch import build_branch
 from personsearch_core.models.detector import build_detector
-from personsearch_core.recipes import Compute
+from personsearch_core.recipes import BranchModel, Compute
 from tests.personsearch_core.scene_files import TINY
 
 
@@ -57,10 +61,40 @@ def test_a_batch_is_filled_up_where_each_size_would_be_compiled(channels_last: b
     assert torch.equal(filled[:2], torch.stack(images)) and len(filled) == 4 and not filled[2:].any()
 
 
-def test_blocks_of_one_class_are_all_compiled() -> None:
-    """Not only as many versions of them as torch keeps by default."""
+@pytest.fixture
+def compilations(monkeypatch: pytest.MonkeyPatch) -> Iterator[CompileCounter]:
+    """Counts what is compiled, without an actual compiler."""
+    counter, compile_ = CompileCounter(), nn.Module.compile
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda module, **options: compile_(module, backend=counter, **options)
+    )
+    torch._dynamo.reset()
+    yield counter
+    torch._dynamo.reset()
+
+
+def test_every_shape_of_block_is_compiled(compilations: CompileCounter) -> None:
+    """In training and in evaluation, more shapes than torch compiles by default, and in any thread."""
     detector = compute.prepare(build_detector(TINY), Compute(compile=True))
-    blocks = [part for part in detector.modules() if isinstance(part, compute.COMPILED)]
-    assert len(blocks) == 8 + 2 and all(part._compiled_call_impl is not None for part in blocks)
-    assert torch._dynamo.config.recompile_limit >= compute.VERSIONS_COMPILED
-    assert not any(part._compiled_call_impl for part in build_detector(TINY).modules())
+
+    def run() -> None:
+        with torch.enable_grad():
+            detector.train()(torch.rand(2, 3, 64, 96))
+        with torch.no_grad():
+            detector.eval()(torch.rand(2, 3, 64, 96))
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(run).result()
+        # A ResNet-18 has seven shapes of blocks; pyramid and head are one each.
+        assert compilations.frame_count == 2 * (7 + 1 + 1)
+        thread.submit(run).result()
+    assert compilations.frame_count == 2 * (7 + 1 + 1)
+
+
+def test_a_branch_is_not_compiled_for_each_number_of_people(compilations: CompileCounter) -> None:
+    branch = build_branch("j4", TINY, BranchModel(initial_weights="random"))
+    compute.prepare(branch.eval(), Compute(compile=True), any_batch=True)
+    with torch.no_grad():
+        for people in range(2, 12):
+            branch(torch.rand(people, 256, 16, 8))
+    assert compilations.frame_count <= 2 * 2

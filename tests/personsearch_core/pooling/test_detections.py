@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from personsearch_core.models.detector import build_detector
 from personsearch_core.pooling import detect_scenes, extract_shard, feature_rows
-from personsearch_core.recipes import DetectionsRecipe, FeaturesRecipe, RoiRecipe
+from personsearch_core.recipes import Compute, DetectionsRecipe, FeaturesRecipe, RoiRecipe
 from tests.personsearch_core.scene_files import TINY, write_scenes
 
 
@@ -32,6 +33,28 @@ def test_every_box_of_interest_is_described(tmp_path: Path, variant: str) -> Non
     stored = extract_shard(model, features, scenes, feature_rows(features, scenes, model), 0)
     described = np.concatenate([people.extra_features for people in found])
     np.testing.assert_allclose(described, stored, rtol=1e-4, atol=1e-4)
+
+
+def test_what_fills_a_batch_up_is_described_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of five scenes the last is alone in its batch."""
+    monkeypatch.setattr(nn.Module, "compile", lambda module, **_: None)
+    torch.manual_seed(0)
+    detector, scenes = build_detector(TINY).eval(), write_scenes(tmp_path, 5)
+    plain = DetectionsRecipe(
+        roi=RoiRecipe(roi_height=8, roi_width=4), dtype="float32", score_threshold=0.0, batch_images=4
+    )
+    filled = plain.model_copy(update={"compute": Compute(compile=True)})
+    boxes = [scene.boxes for scene in scenes]
+    pairs = zip(*(detect_scenes(detector, each, scenes, boxes) for each in (filled, plain)), strict=True)
+    for found, expected in pairs:
+        assert found.image_id == expected.image_id
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+        np.testing.assert_allclose(found.extra_features, expected.extra_features, rtol=1e-4, atol=1e-4)
+    features = FeaturesRecipe(roi=plain.roi, dtype="float32", boxes="all", batch_images=4)
+    rows = feature_rows(features, scenes, detector)
+    of_filled = features.model_copy(update={"compute": Compute(compile=True)})
+    stored, wanted = (extract_shard(detector, each, scenes, rows, 0) for each in (of_filled, features))
+    np.testing.assert_allclose(stored, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_the_trunk_runs_once_a_batch_and_extras_are_optional(tmp_path: Path) -> None:

@@ -9,7 +9,14 @@ from torchvision.ops import roi_align
 
 from personsearch_core.boxes import place_image
 from personsearch_core.errors import PersonSearchError
-from personsearch_core.pooling import clipped_rois, crop_people, pool_shared_map, roi_boxes, row_shape
+from personsearch_core.pooling import (
+    bilinear,
+    clipped_rois,
+    crop_people,
+    pool_shared_map,
+    roi_boxes,
+    row_shape,
+)
 from personsearch_core.pooling.rois import to_stored
 from personsearch_core.recipes import RoiRecipe
 from tests.personsearch_core.scene_files import TINY
@@ -62,6 +69,12 @@ def test_values_beyond_float16_are_counted_and_refused() -> None:
     with pytest.raises(PersonSearchError, match=r"shard 3: 2 pooled values do not fit float16"):
         to_stored(torch.tensor([1.0, 7e4, -8e4]), "float16", "shard 3")
     assert to_stored(torch.tensor([7e4]), "float32", "").dtype == np.float32
+    with pytest.raises(PersonSearchError, match=r"shard 3: 1 pooled values are not finite"):
+        to_stored(torch.tensor([1.0, np.nan]), "float32", "shard 3")
+
+
+def _maps(*shape: int) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
 
 
 @given(
@@ -75,7 +88,7 @@ def test_pooling_equals_torchvisions_roi_align(
     height: int, width: int, samples: int, corners: list[tuple[float, ...]], channels_last: bool
 ) -> None:
     """Inside the map, across its border, wholly outside; on maps of one cell; empty ROIs."""
-    maps = torch.rand(2, 5, height, width, generator=torch.Generator().manual_seed(0))
+    maps = _maps(2, 5, height, width)
     if channels_last:
         maps = maps.contiguous(memory_format=torch.channels_last)
     own = np.sort(np.array(corners, np.float32).reshape(-1, 2, 2), axis=1).reshape(-1, 4)
@@ -87,8 +100,30 @@ def test_pooling_equals_torchvisions_roi_align(
     torch.testing.assert_close(pool_shared_map(maps, rois, roi), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_points_at_the_maps_outer_limit_fall_on_torchvisions_side() -> None:
+    """Rounding decides between a border cell and zero there."""
+    maps = 1 + _maps(1, 2, 3, 3)
+    edges = np.unique(np.concatenate([np.arange(-30, 60) / n for n in (3, 7, 10)])).astype(np.float32)
+    edges = edges[(edges > -3) & (edges < 6)]
+    low, high = np.meshgrid(edges, edges)
+    rois = np.stack([low, np.zeros_like(low), high, np.full_like(low, 3)], axis=-1).reshape(-1, 4)
+    rois = rois[rois[:, 0] < rois[:, 2]]
+    for samples in (1, 2):
+        roi = RoiRecipe(variant="j4", roi_height=2, roi_width=3, sampling_ratio=samples)
+        expected = roi_align(maps, [torch.from_numpy(rois)], roi.roi_size, 1.0, samples, aligned=True)
+        torch.testing.assert_close(pool_shared_map(maps, [rois], roi), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_many_rois_are_pooled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps, roi = _maps(2, 4, 20, 30), RoiRecipe(variant="j4")
+    rois = [np.array([[n, n, n + 5, n + 9] for n in range(count)], np.float32) for count in (4, 3)]
+    whole = pool_shared_map(maps, rois, roi)
+    monkeypatch.setattr(bilinear, "ROIS_AT_ONCE", 2)
+    assert torch.equal(pool_shared_map(maps, rois, roi), whole)
+
+
 def test_an_adaptive_number_of_samples_is_torchvisions() -> None:
-    maps, box = torch.rand(1, 3, 20, 30), np.array([[2.5, 1, 25, 18]], np.float32)
+    maps, box = _maps(1, 3, 20, 30), np.array([[2.5, 1, 25, 18]], np.float32)
     roi = RoiRecipe(variant="j4", sampling_ratio=0)
     expected = roi_align(maps, [torch.from_numpy(box)], roi.roi_size, 1.0, 0, aligned=True)
     assert torch.equal(pool_shared_map(maps, [box], roi), expected)
@@ -97,7 +132,7 @@ def test_an_adaptive_number_of_samples_is_torchvisions() -> None:
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_the_bits_of_a_row_depend_on_nothing_but_its_map_and_roi(threads: int) -> None:
     rng = np.random.default_rng(0)
-    maps = torch.rand(3, 4, 20, 30)
+    maps = _maps(3, 4, 20, 30)
     rois = [
         np.sort(rng.uniform(0, 20, (n, 2, 2)), axis=1).reshape(n, 4).astype(np.float32) for n in (3, 0, 4)
     ]
@@ -113,7 +148,7 @@ def test_the_bits_of_a_row_depend_on_nothing_but_its_map_and_roi(threads: int) -
 
 
 def test_pooling_has_a_gradient() -> None:
-    maps = torch.rand(1, 2, 8, 8, requires_grad=True)
+    maps = _maps(1, 2, 8, 8).requires_grad_()
     pool_shared_map(maps, [np.array([[1, 1, 5, 6]], np.float32)], RoiRecipe(variant="j4")).sum().backward()
     assert maps.grad is not None
     np.testing.assert_allclose(maps.grad.sum(), 2 * 16 * 8, rtol=1e-5)

@@ -23,7 +23,7 @@ print(json.dumps([peak, bool((found == indices % 251).all())]))
 """
 
 
-def test_a_million_rows_open_at_once(tmp_path: Path):
+def test_a_million_rows_open_within_little_memory(tmp_path: Path):
     rows = np.broadcast_to((np.arange(10**6) % 251).astype(np.uint8)[:, None], (10**6, 4))
     with create_features(tmp_path / "store", 10**6, (4,), np.uint8, flush=False) as writer:
         writer.write(0, rows)
