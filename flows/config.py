@@ -122,8 +122,9 @@ class ComputeOptions(Recipe):
     threads: PositiveInt | None = None
     checkpoint_seconds: PositiveFloat = 60.0
     """Time between the checkpoints of a training."""
-    memory_budget_gib: Annotated[float, Field(gt=0, le=2**20)] = 4.0
-    """Features up to this size are held in memory during re-ID training."""
+    memory_budget_gib: Annotated[float, Field(gt=0, le=2**20)] | None = None
+    """Features up to this size are held in memory during re-ID training, the GPU's where it trains on one.
+    By default 4 GiB, and on a GPU half of what is free there."""
     dask: str | None = None
     """Address of a Dask scheduler for ingest, extraction and large galleries; local processes by default."""
     workers: PositiveInt | None = None

@@ -21,6 +21,7 @@ def stage(config: Config) -> Stage:
     model = config.detector.model
     frozen = recipe.branch.norm == "frozen_batch"
     epsilon = recipe.branch.frozen_epsilon(model) if frozen else model.epsilon
+    budget = config.run.memory_budget_gib
     return Stage(
         name="reid",
         kind="reid",
@@ -36,7 +37,7 @@ def stage(config: Config) -> Stage:
             "device": config.run.device,
             "threads": config.run.threads,
             "checkpoint_seconds": config.run.checkpoint_seconds,
-            "memory_budget": int(config.run.memory_budget_gib * 2**30),
+            "memory_budget": None if budget is None else int(budget * 2**30),
         },
         resume_point=last_checkpoint,
     )

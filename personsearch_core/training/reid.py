@@ -45,7 +45,9 @@ from personsearch_core.training.row_batches import RowBatches, RowReader, open_b
 from personsearch_core.training.watching import BestWeights, CollapseWatch, embedding_statistics
 
 MEMORY_BUDGET = 4 * 2**30
-"""Bytes up to which all rows are held in memory."""
+"""Bytes up to which all rows are held in a host's memory, where the caller does not say."""
+PART_OF_GPU = 0.5
+"""Of a GPU's free memory, likewise: the other half is for the branch and its activations."""
 FLUSH_STEPS = 10
 """Steps between readings of the metrics on an accelerator."""
 
@@ -73,7 +75,7 @@ def train_reid(
     work_dir: Path,
     *,
     device: torch.device | str = "cpu",
-    memory_budget: int = MEMORY_BUDGET,
+    memory_budget: int | None = None,
     threads: int = 1,
     settings: LoopSettings | None = None,
     progress: Progress = ignore_progress,
@@ -88,7 +90,8 @@ def train_reid(
     work_dir
         where a run that was interrupted goes on, and where its results lie.
     memory_budget, threads
-        stores of up to so many bytes are held in memory; others are read ahead by so many threads.
+        stores of up to so many bytes are held in the device's memory (by default MEMORY_BUDGET, or
+        PART_OF_GPU); others are read ahead by so many threads.
 
     Writes `branch.safetensors`, `branch.json`, `history.parquet`, and TensorBoard's `logs/`. Equal recipes,
     weights and rows give equal bytes on one type of machine, whatever the interruptions. What a resume needs
@@ -112,7 +115,8 @@ def train_reid(
     batch_rows = recipe.identities_per_batch * recipe.shots + recipe.unlabelled_per_batch
     with ExitStack() as stack:
         stack.enter_context(advice_when_out_of_memory(_memory_advice(recipe)))
-        batches = open_batches(reader, batch_rows, device, memory_budget=memory_budget, threads=threads)
+        budget = _memory_budget(device) if memory_budget is None else memory_budget
+        batches = open_batches(reader, batch_rows, device, memory_budget=budget, threads=threads)
         training = ReidTraining(recipe, branch, batches, sampler, labels, split.held_out, device)
         stack.enter_context(closing(training))
         steps = run_loop(
@@ -170,6 +174,13 @@ def _check_inputs(recipe: ReidRecipe, branch: nn.Module, reader: RowReader, labe
         raise PersonSearchError(
             "keep: best and early_stopping need held_out_identities above 0 to measure mAP on"
         )
+
+
+def _memory_budget(device: torch.device) -> int:
+    if device.type != "cuda":
+        return MEMORY_BUDGET
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(PART_OF_GPU * free)
 
 
 def _memory_advice(recipe: ReidRecipe) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from itertools import chain, cycle
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 from personsearch_core.data.prefetch import prefetch
+
+logger = logging.getLogger(__name__)
 
 AHEAD = 2
 """Batches read in advance: one hides a warm read behind the step, the second a hiccup."""
@@ -45,7 +48,16 @@ def open_batches(
     reader: RowReader, batch_rows: int, device: torch.device, *, memory_budget: int, threads: int = 1
 ) -> RowBatches:
     """Batches of up to `batch_rows` rows: from memory where all rows fit `memory_budget` bytes."""
-    if int(np.prod(reader.shape)) * reader.dtype.itemsize <= memory_budget:
+    size = int(np.prod(reader.shape)) * reader.dtype.itemsize
+    fit = size <= memory_budget
+    logger.info(
+        "features of %.2f GiB are %s: the budget is %.2f GiB of memory (%s)",
+        size / 2**30,
+        "held in memory" if fit else "read as they are needed",
+        memory_budget / 2**30,
+        device,
+    )
+    if fit:
         return RowsInMemory(reader, device)
     return RowsReadAhead(reader, batch_rows, device, threads)
 

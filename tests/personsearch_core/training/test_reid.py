@@ -24,6 +24,7 @@ from personsearch_core.errors import PersonSearchError
 from personsearch_core.identities import ReidLabels
 from personsearch_core.recipes import ReidRecipe
 from personsearch_core.schedules import rate_factor
+from personsearch_core.training import reid
 from personsearch_core.training.loop import Interrupted, LoopSettings, NonFiniteError
 from personsearch_core.training.reid import ReidResult, ReidTraining, train_reid
 from personsearch_core.training.watching import CollapseError
@@ -120,6 +121,12 @@ def test_a_finished_training_ends_at_once_with_the_same_bytes(
     monkeypatch.setattr(ReidTraining, "step", lambda *_: pytest.fail("a step was taken again"))
     assert train(tmp_path, wanted) == first
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == kept
+
+
+def test_half_of_a_gpus_free_memory_may_hold_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (60 * 2**30, 80 * 2**30))
+    assert reid._memory_budget(torch.device("cuda:1")) == 30 * 2**30
+    assert reid._memory_budget(torch.device("cpu")) == 4 * 2**30
 
 
 @pytest.mark.parametrize("memory_budget", [0, 2**30])
