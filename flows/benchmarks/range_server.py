@@ -22,12 +22,16 @@ from typing import Any
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
-class _Server(ThreadingHTTPServer):
+class RangeServer(ThreadingHTTPServer):
+    """A thread a connection, and room for many that come at once."""
+
     request_queue_size = 512
     daemon_threads = True
 
 
-class _Handler(BaseHTTPRequestHandler):
+class RangeHandler(BaseHTTPRequestHandler):
+    """Files under `folder`, whole or in part, each answer after `delay` seconds."""
+
     protocol_version = "HTTP/1.1"
 
     def __init__(self, *args: Any, folder: Path, delay: float) -> None:
@@ -84,8 +88,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--delay", type=float, default=0.0, help="seconds a request")
     options = parser.parse_args()
-    handler = partial(_Handler, folder=options.folder, delay=options.delay)
-    with _Server(("127.0.0.1", 0), handler) as server:
+    handler = partial(RangeHandler, folder=options.folder, delay=options.delay)
+    with RangeServer(("127.0.0.1", 0), handler) as server:
         print(server.server_port, flush=True)
         server.serve_forever()
 
