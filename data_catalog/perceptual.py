@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import imagehash
 import numpy as np
@@ -31,25 +32,25 @@ def difference_hash(path: Path) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def difference_hashes(paths: Mapping[str, Path], faults: list[str] | None = None) -> dict[str, int]:
-    """The hash of each named image.
+class Hashes(NamedTuple):
+    """The hash of every image that can be decoded, and what is wrong with the others."""
 
-    With `faults`, an image that cannot be decoded is left out, and what is wrong with it added there.
+    of: dict[str, int]
+    undecodable: tuple[str, ...]
 
-    Raises:
-        CatalogError: without `faults`, for the first image that cannot be decoded.
-    """
+
+def difference_hashes(paths: Mapping[str, Path]) -> Hashes:
+    """The hash of each named image."""
 
     def look(path: Path) -> int | CatalogError:
         try:
             return difference_hash(path)
         except CatalogError as error:
-            if faults is None:
-                raise
             return error
 
     with ThreadPoolExecutor() as pool:
         found = dict(zip(paths, pool.map(look, paths.values()), strict=True))
-    if faults is not None:
-        faults += [str(each) for each in found.values() if isinstance(each, CatalogError)]
-    return {name: each for name, each in found.items() if isinstance(each, int)}
+    return Hashes(
+        {name: each for name, each in found.items() if isinstance(each, int)},
+        tuple(str(each) for each in found.values() if isinstance(each, CatalogError)),
+    )

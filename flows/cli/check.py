@@ -117,9 +117,10 @@ def _near_duplicates(datasets: Sequence[_Dataset]) -> list[Finding]:
             )
         root, table = each.root, _images(each)
         paths = table["rel_path"].to_pylist()
-        found = difference_hashes({path: root / path for path in paths}, faults)
-        images[each.name] = table.filter(pa.array([path in found for path in paths], pa.bool_()))
-        hashes[each.name] = [found[path] for path in paths if path in found]
+        found = difference_hashes({path: root / path for path in paths})
+        faults += found.undecodable
+        images[each.name] = table.filter(pa.array([path in found.of for path in paths], pa.bool_()))
+        hashes[each.name] = [found.of[path] for path in paths if path in found.of]
     undecodable = finding("warning", "image_undecodable", faults, "images cannot be compared by their looks")
     return [undecodable, *near_duplicate_images(images, hashes)]
 

@@ -57,7 +57,7 @@ def test_near_duplicates_survive_a_new_encoding(tmp_path: Path) -> None:
         Image.fromarray(ramp.astype(np.uint8)).convert("RGB").save(paths[f"{index}"], quality=95)
     paths["copy"] = tmp_path / "copy.jpg"
     Image.open(paths["0"]).resize((192, 128)).save(paths["copy"], quality=60)
-    hashes = difference_hashes(paths)
+    hashes = difference_hashes(paths).of
     images = {
         "a": pa.table({"image_id": ["0", "1", "2"], "split": ["train"] * 3}),
         "b": pa.table({"image_id": ["copy"], "split": ["test"]}),

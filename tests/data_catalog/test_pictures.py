@@ -95,8 +95,8 @@ def test_a_truncated_image_is_named(root: Path, snapshot: Snapshot) -> None:
     cut_off(root / "a.jpg")
     with pytest.raises(CatalogError, match=r"a\.jpg"):
         draw_image(snapshot, "a.jpg", root)
-    with pytest.raises(CatalogError, match=r"a\.jpg: the image cannot be decoded"):
-        difference_hashes({"a": root / "a.jpg"})
+    (said,) = difference_hashes({"a": root / "a.jpg"}).undecodable
+    assert "a.jpg: the image cannot be decoded" in said
 
 
 @pytest.mark.parametrize("adapter", ["coco", "crowdhuman", "yolo"])
