@@ -24,7 +24,7 @@ from pydantic import (
 
 from flows.devices import device_name
 from flows.errors import ConfigError
-from flows.raw_config import read_raw
+from flows.raw_config import PUBLISHED_WEIGHTS, read_raw
 from personsearch_core.recipes import (
     DetectionOptions,
     DetectionsRecipe,
@@ -41,7 +41,6 @@ from storage.urls import names_a_place
 
 _R = TypeVar("_R", bound=Recipe)
 
-PUBLISHED_WEIGHTS = ("coco", "imagenet")
 """What `detector.model.initial_weights` may be beside a file."""
 
 

@@ -1,7 +1,7 @@
 """A config as its files and `--set` say, before it is checked: mappings, lists and values.
 
 Values may hold `${VAR}` and `${VAR:-default}` from the environment. `extends: other.yaml` takes another
-file's fields as defaults.
+file's fields as defaults; a path in them is relative to the file that it is written in.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from typing import Any
 import yaml
 
 from flows.errors import ConfigError
+
+PUBLISHED_WEIGHTS = ("coco", "imagenet")
+"""What a config may say in the place of a file of weights."""
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
@@ -54,7 +57,46 @@ def _read_yaml(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]
     chain = (*extended_by, path.resolve())
     if not isinstance(base, str) or (path.parent / base).resolve() in chain:
         raise ConfigError(f"{path}: extends wants the name of another config file, not {base!r}")
-    return _merged(_read_yaml(path.parent / base, chain), raw)
+    extended = path.parent / base
+    return _merged(_with_places(_read_yaml(extended, chain), extended.parent.absolute()), raw)
+
+
+class _Path(str):
+    """A path of an extended file, to be taken from that file's folder once its variables are known."""
+
+    folder: Path
+
+    def __new__(cls, text: str, folder: Path) -> _Path:
+        path = super().__new__(cls, text)
+        path.folder = folder
+        return path
+
+    def placed(self, expanded: str) -> str:
+        """The path as any file may have it; what is no relative path stays."""
+        if "://" in expanded or expanded.startswith("~") or expanded in PUBLISHED_WEIGHTS:
+            return expanded
+        return os.path.normpath(self.folder / expanded)
+
+
+def _with_places(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """An extended file's fields, their paths marked with its folder; those marked before stay."""
+    copied = _mapped(raw, ("store",), folder)
+    for fields in (("datasets", "*", "root"), ("detector", "model", "initial_weights")):
+        copied = _mapped(copied, fields, folder)
+    return copied
+
+
+def _mapped(value: Any, fields: tuple[str, ...], folder: Path) -> Any:
+    """A copy of nested mappings in which the string at `fields`, of which `*` is every name, is marked."""
+    if not fields:
+        return _Path(value, folder) if isinstance(value, str) and not isinstance(value, _Path) else value
+    if not isinstance(value, dict):
+        return value
+    first, *rest = fields
+    return {
+        name: _mapped(item, tuple(rest), folder) if first in ("*", name) else item
+        for name, item in value.items()
+    }
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -139,4 +181,6 @@ def _expand(value: Any, path: Path) -> Any:
             )
         return found
 
+    if isinstance(value, _Path):
+        return value.placed(_VARIABLE.sub(replace, value))
     return _number(_VARIABLE.sub(replace, value)) if "e" in value.lower() else _VARIABLE.sub(replace, value)

@@ -227,6 +227,32 @@ def test_a_config_extends_another(tmp_path: Path) -> None:
         load_config(more)
 
 
+def test_an_extended_configs_paths_are_from_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, middle, own = (tmp_path / name for name in ("base", "base/middle", "own"))
+    for folder in (middle, own):
+        folder.mkdir(parents=True)
+    weights = base / "start.pth"
+    weights.touch()
+    body = minimal()
+    body["store"] = "${PLACE:-here}/store"
+    body["datasets"]["prw"]["root"] = "../data"
+    body["detector"].setdefault("model", {})["initial_weights"] = "start.pth"
+    write(base, body)
+    (middle / "middle.yaml").write_text("extends: ../config.yaml\n")
+    (own / "own.yaml").write_text("extends: ../base/middle/middle.yaml\n")
+    config = load_config(own / "own.yaml")
+    assert config.store == str(base / "here" / "store")
+    assert config.datasets["prw"].root == tmp_path / "data"
+    assert config.detector.model.initial_weights == str(weights)
+    monkeypatch.setenv("PLACE", "s3://bucket")
+    assert load_config(own / "own.yaml").store == "s3://bucket/store"
+    monkeypatch.setenv("PLACE", "/elsewhere")
+    assert load_config(own / "own.yaml").store == "/elsewhere/store"
+    assert load_config(own / "own.yaml", ["store=mine"]).store == str(own / "mine")
+
+
 def test_a_config_may_end_with_the_detector(tmp_path: Path) -> None:
     body = minimal()
     del body["evaluation"], body["reid"]
