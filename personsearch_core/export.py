@@ -32,6 +32,8 @@ from personsearch_core.recipes import Compute, RoiRecipe
 FORMAT = 1
 DESCRIPTION = "model.json"
 BRANCH = "branch.safetensors"
+FILES = ("model", "detector", "branch")
+"""Of a model, without their endings."""
 
 
 def save_model(
@@ -41,10 +43,12 @@ def save_model(
     roi: RoiRecipe,
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write weights and recipes into `directory`, which is made.
+    """Write weights and recipes into `directory`, which is made; a model that is there is replaced.
 
     provenance: anything that says where the model came from (keys of artifacts, configs, results), as JSON.
+    Raises PersonSearchError for a folder that holds something else.
     """
+    require_place_for_model(directory)
     if branch.variant != roi.variant:
         raise PersonSearchError(f"a branch of {branch.variant} does not go with ROIs of {roi.variant}")
     directory.mkdir(parents=True, exist_ok=True)
@@ -67,6 +71,19 @@ def save_model(
         "provenance": dict(provenance or {}),
     }
     (directory / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+
+
+def require_place_for_model(directory: Path) -> None:
+    """Raise PersonSearchError where a model's files would come among somebody's other files."""
+    if directory.exists() and not directory.is_dir():
+        raise PersonSearchError(f"{directory} is a file: name a folder for the model")
+    found = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+    strangers = sorted(name for name in found if name.split(".")[0] not in FILES)
+    if strangers:
+        raise PersonSearchError(
+            f"{directory} holds {strangers[0]}, which is no part of a model: "
+            "name a folder that is new or empty, or that holds a model to be replaced"
+        )
 
 
 def load_model(directory: str | Path, compute: Compute | None = None) -> PersonSearchNet:

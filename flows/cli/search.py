@@ -85,8 +85,9 @@ def export(
     store: Store = None,
 ) -> None:
     """Write a config's finished model as one folder of safetensors and JSON."""
-    from personsearch_core.export import export_programs, save_model
+    from personsearch_core.export import export_programs, require_place_for_model, save_model
 
+    require_place_for_model(folder)
     finished = finished_model(config, overrides or (), store)
     net = finished.load("cpu")
     save_model(folder, net.detector, net.branch, net.roi, finished.provenance())

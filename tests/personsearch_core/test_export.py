@@ -44,6 +44,18 @@ def test_a_directory_that_is_no_model_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_model_is_not_written_among_other_files(tmp_path: Path) -> None:
+    detector, branch, roi = parts("j3")
+    save_model(tmp_path / "model", detector, branch, roi)
+    (tmp_path / "model" / "model.json").unlink()  # as after a kill
+    save_model(tmp_path / "model", detector, branch, roi)
+    (tmp_path / "model" / "mine.jpg").touch()
+    with pytest.raises(PersonSearchError, match=r"holds mine\.jpg, which is no part of a model"):
+        save_model(tmp_path / "model", detector, branch, roi)
+    with pytest.raises(PersonSearchError, match="is a file"):
+        save_model(tmp_path / "model" / "mine.jpg", detector, branch, roi)
+
+
 @pytest.mark.parametrize("variant", ["j3", "disj"])
 def test_exported_graphs_equal_eager(tmp_path: Path, variant: str) -> None:
     net = PersonSearchNet(*parts(variant))
