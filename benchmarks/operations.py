@@ -2,7 +2,8 @@
 
 - cached: `personsearch run` of a small pipeline that is all there, as a whole process, against a server.
 - store: 10,000 artifacts: listed by `personsearch store ls`, listed in this process, garbage found,
-  all of it deleted; beside it, deleting the same files by `shutil.rmtree`, which is the floor.
+  all of it deleted; beside it, the first half of that, after which nobody sees them any more, and deleting
+  the same files by `shutil.rmtree`, which is the floor of the second half.
 
     python -m benchmarks.operations WORK [--only cached store] [--artifacts 10000] [--rounds 5] [--json OUT]
 """
@@ -48,8 +49,9 @@ def measure_cached(work: Path, options: argparse.Namespace) -> dict[str, Any]:
 def measure_store(work: Path, options: argparse.Namespace) -> dict[str, Any]:
     """CPU and wall seconds of each operation in this process, and wall seconds of the command."""
     write_artifacts(work / "store", options.artifacts)
-    shutil.copytree(work / "store", work / "copy")
-    store = LocalStore(work / "store")
+    for name in ("copy", "other"):
+        shutil.copytree(work / "store", work / name)
+    store, other = LocalStore(work / "store"), LocalStore(work / "other")
     measured: dict[str, Any] = {"artifacts": options.artifacts}
 
     def timed(name: str, call: Callable[[], Any]) -> Any:
@@ -63,10 +65,19 @@ def measure_store(work: Path, options: argparse.Namespace) -> dict[str, Any]:
     timed("list", lambda: list_entries(store))
     garbage: Garbage = timed("find_garbage", lambda: find_garbage(store, ()))
     timed("delete", lambda: collect(store, garbage))
+    timed("out_of_sight", lambda: _take_away(other, garbage))
     timed("rmtree", lambda: shutil.rmtree(work / "copy"))
-    if len(garbage.artifacts) != options.artifacts or list_entries(store):
+    if len(garbage.artifacts) != options.artifacts or list_entries(store) or list_entries(other):
         raise AssertionError("the store was not emptied")
     return measured
+
+
+def _take_away(store: LocalStore, garbage: Garbage) -> None:
+    """What of a collection is done under locks."""
+    with store.collecting() as making_now:
+        for entry in garbage.artifacts:
+            with making_now(entry.kind, entry.key):
+                store.take_away(entry.kind, entry.key)
 
 
 def write_artifacts(root: Path, count: int) -> None:

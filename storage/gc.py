@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from storage.artifacts import LocalStore, Objects
+from storage.artifacts import LocalStore, MakingNow, Objects
 from storage.folders import remove_tree, size_of
 from storage.listing import Entry, list_entries, with_sources
 from storage.tags import require_artifacts, tags
@@ -102,32 +102,45 @@ def collect(
     was made from: it is asked before each deletion, under the key's lock. What another has deleted since is
     no error. Returns the names, `kind/key`, of what stayed.
     """
-    spared = _Spared(store, garbage.artifacts, in_use)
-    for entry in reversed(_sources_first(garbage.artifacts)):
-        with spared.unless(entry.name) as free:
-            if free:
-                with contextlib.suppress(FileNotFoundError):
-                    store.remove(entry.kind, entry.key)
-                store.log_path_of(entry.kind, entry.key).unlink(missing_ok=True)
-    for folder in (*garbage.work_areas, *garbage.set_aside):
-        if folder.maker_of is None:
-            remove_tree(folder.path)
-            continue
-        with spared.unless(folder.maker_of) as free:
-            if free:
-                store.discard(folder.path)
+    with store.collecting() as making_now:
+        spared = _Spared(making_now, garbage.artifacts, in_use)
+        hidden = list(_out_of_sight(store, garbage, spared))
+    # Deleting takes as long as the file system takes, and no lock is held for it.
+    for folder in hidden:
+        remove_tree(folder)
     for objects in garbage.objects:
         store.remove_objects(objects, garbage.before or datetime.now(UTC))
     return frozenset(spared.stayed)
+
+
+def _out_of_sight(store: LocalStore, garbage: Garbage, spared: _Spared) -> Iterator[Path]:
+    """Folders that nobody can see or use any more, each as soon as it is one."""
+    for entry in reversed(_sources_first(garbage.artifacts)):
+        with spared.unless(entry.name) as free:
+            if not free:
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                away = store.take_away(entry.kind, entry.key)
+                if away is not None:
+                    yield away
+            store.log_path_of(entry.kind, entry.key).unlink(missing_ok=True)
+    for folder in (*garbage.work_areas, *garbage.set_aside):
+        if folder.maker_of is None:
+            yield folder.path
+            continue
+        with spared.unless(folder.maker_of) as free:
+            if free:
+                with contextlib.suppress(FileNotFoundError):
+                    yield store.hide(folder.path)
 
 
 class _Spared:
     """What is made or used by now; what the used was made from is worked out only when that has changed."""
 
     def __init__(
-        self, store: LocalStore, artifacts: tuple[Entry, ...], in_use: Callable[[], Set[str]]
+        self, making_now: MakingNow, artifacts: tuple[Entry, ...], in_use: Callable[[], Set[str]]
     ) -> None:
-        self._store = store
+        self._making_now = making_now
         self._artifacts = artifacts
         self._in_use = in_use
         self._roots: Set[str] = frozenset()
@@ -137,7 +150,7 @@ class _Spared:
     @contextmanager
     def unless(self, name: str) -> Iterator[bool]:
         """Whether the artifact `kind/key` is free to go; then nobody can make it while this holds."""
-        with self._store.making_now(*name.split("/")) as alone:
+        with self._making_now(*name.split("/")) as alone:
             used = alone and self._is_used(name)
             if used or not alone:
                 self.stayed.add(name)

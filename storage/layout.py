@@ -3,6 +3,7 @@
 <root>/<kind>/<key>/manifest.json + files     artifacts
 <root>/.work/<kind>/<key>/                    work areas: what a resume finds
 <root>/.locks/<kind>/<key>                    kernel locks of running writers
+<root>/.locks/collecting.<n>                  what a collection's locks are further names of
 <root>/.trust/<kind>/<key>.json               the stat of every file at its last verification
 <root>/.damaged/<kind>-<key>-<n>/             what failed verification, set aside
 <root>/.replaced/<kind>-<key>/                what is being replaced, until its successor is in place

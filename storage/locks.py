@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,47 @@ def exclusive_now(path: Path) -> Iterator[bool]:
     finally:
         if descriptor is not None:
             _release(descriptor, path)
+
+
+class LockSeries:
+    """`exclusive_now` for whoever takes a great many locks, one after another, each for a moment.
+
+    Each is a second name of one file that is locked all the time, which costs a tenth of a file made, locked
+    and removed. Who meanwhile waits for one of them waits for the end of the series.
+    """
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        self._descriptor = descriptor
+        self._path = path
+
+    @contextmanager
+    def exclusive_now(self, path: Path) -> Iterator[bool]:
+        try:
+            os.link(self._path, path)
+        except OSError:
+            # Held, or left by a killed process; the first in its folder; or a file has but one name here.
+            with exclusive_now(path) as alone:
+                yield alone
+            return
+        try:
+            yield True
+        finally:
+            _unlink(self._descriptor, path)
+
+
+@contextmanager
+def lock_series(path: Path) -> Iterator[LockSeries]:
+    """Its locks are names of a new file beside `path`, which goes at the end."""
+    for abandoned in path.parent.glob(f"{path.name}.*"):
+        if is_held(abandoned) is None:
+            abandoned.unlink(missing_ok=True)
+    # A file of its own: that of a killed series may have left names, which would seem to be held by this one.
+    own = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    descriptor = _acquire(own, "a series of locks")
+    try:
+        yield LockSeries(descriptor, own)
+    finally:
+        _release(descriptor, own)
 
 
 def is_held(path: Path) -> int | None:
@@ -93,13 +135,17 @@ def _try(path: Path) -> int | None:
 
 
 def _release(descriptor: int, path: Path) -> None:
-    """Remove the lock file, unless it was deleted meanwhile and what lies there is another's lock."""
     try:
-        # Unlinking while held is safe because _acquire compares inodes after it got the lock.
-        if _is_same_file(descriptor, path):
-            path.unlink(missing_ok=True)
+        _unlink(descriptor, path)
     finally:
         os.close(descriptor)
+
+
+def _unlink(descriptor: int, path: Path) -> None:
+    """Remove the lock file, unless it was deleted meanwhile and what lies there is another's lock."""
+    # Unlinking while held is safe because _acquire compares inodes after it got the lock.
+    if _is_same_file(descriptor, path):
+        path.unlink(missing_ok=True)
 
 
 def _flock(descriptor: int, what: str) -> None:

@@ -17,11 +17,12 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from storage.artifacts import Artifact, Inspection, LocalStore, Objects
+from storage.artifacts import Artifact, Inspection, LocalStore, MakingNow, Objects
 from storage.digests import digest_json
 from storage.errors import StorageError
 from storage.folders import cache_folder
@@ -205,11 +206,18 @@ class RemoteStore(LocalStore):
         return Path(target)
 
     @reaching()
-    def remove(self, kind: str, key: str) -> None:
+    def take_away(self, kind: str, key: str) -> Path | None:
         self.system.rm_file(self._key_path(kind, key, FILE_NAME))
         for path in self.system.find(self._key_path(kind, key)):
             self.system.rm_file(path)
-        self._forget(kind, key)
+        with contextlib.suppress(FileNotFoundError):
+            return super().take_away(kind, key)
+        return None
+
+    @contextmanager
+    def collecting(self) -> Iterator[MakingNow]:
+        # Each deletion takes a while here: who waits for one must not have to wait for all of them.
+        yield self.making_now
 
     @reaching()
     def reopen(self, kind: str, key: str) -> Path:
@@ -304,7 +312,7 @@ class RemoteStore(LocalStore):
 
     def _forget(self, kind: str, key: str) -> None:
         with contextlib.suppress(FileNotFoundError):
-            super().remove(kind, key)
+            LocalStore(self.root).remove(kind, key)
 
     def _versions(self) -> Iterator[tuple[str, str | None]]:
         for kind, key, raw in self.manifests():
