@@ -98,6 +98,7 @@ def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
             sources=sources,
             made_by=provenance,
             scratch=result.scratch,
+            digests=result.file_digests,
         )
     return {"key": identity.key}
 

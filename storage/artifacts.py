@@ -91,20 +91,22 @@ class WorkArea:
         sources: Mapping[str, str] | None = None,
         made_by: Mapping[str, Any] | None = None,
         scratch: Iterable[str] = (),
+        digests: Mapping[str, str] | None = None,
     ) -> Artifact:
         """Flush every file, write the manifest, and make the artifact visible by one rename.
 
+        `digests` are SHA-256, in hex, of files that their writer has digested; all others are read again.
         `scratch` names files and folders of the work area, relative to it, that only a resume needs: they are
         no part of the artifact, and are removed when it is there. A kill before that costs disk, not work.
         """
-        files, verified = {}, {}
+        files, verified, digests = {}, {}, digests or {}
         aside = [self.path / name for name in scratch]
         for path in files_under(self.path):
             if any(path.is_relative_to(each) for each in aside):
                 continue
             name = path.relative_to(self.path).as_posix()
             stat = path.stat()
-            files[name] = FileEntry(size=stat.st_size, sha256=digest_file(path))
+            files[name] = FileEntry(size=stat.st_size, sha256=digests.get(name) or digest_file(path))
             verified[name] = stat_key(stat)
         manifest = Manifest(
             identity=self.identity,

@@ -57,6 +57,8 @@ class Made:
     scratch: tuple[str, ...] = ()
     """Files and folders of the work area that only a resume needs: no part of the artifact, and removed once
     it is committed."""
+    file_digests: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256, in hex, of files that were digested as they were written, by their names in the work area."""
 
 
 @dataclass(frozen=True)

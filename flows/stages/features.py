@@ -70,7 +70,7 @@ def make(context: StageContext) -> Made:
     """Pool shard by shard; shards that exist are complete and are not made again."""
     from flows.stages.extraction import Extraction, as_text, extract, extract_on_dask, open_writer, prepare
     from flows.stages.models import device_names
-    from storage.feature_store import features_bytes, finish_features, write_index
+    from storage.feature_store import features_bytes, file_digests, finish_features, write_index
     from storage.space import require_free_space
 
     options, spec = context.options, context.views["people"]
@@ -108,4 +108,5 @@ def make(context: StageContext) -> Made:
     array = finish_features(context.work)
     rows = digest_rows(index.drop_columns(["dataset", "split"]))
     metrics = {"rows": len(plan), "row_shape": list(plan.row_shape), "images": len(ready.scenes)}
-    return Made(digest_parts({"features": array, "index": rows}), metrics)
+    digest = digest_parts({"features": array, "index": rows})
+    return Made(digest, metrics, file_digests=file_digests(context.work))

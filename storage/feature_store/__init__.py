@@ -5,7 +5,7 @@ memory.
 from storage.feature_store.buffers import allocate_buffer
 from storage.feature_store.digests import read_digests
 from storage.feature_store.export import export_rows
-from storage.feature_store.finishing import finish_features
+from storage.feature_store.finishing import file_digests, finish_features
 from storage.feature_store.index_table import write_index
 from storage.feature_store.opening import open_features
 from storage.feature_store.reader import FeatureReader, Tier
@@ -27,6 +27,7 @@ __all__ = [
     "create_features",
     "export_rows",
     "features_bytes",
+    "file_digests",
     "finish_features",
     "open_features",
     "read_digests",

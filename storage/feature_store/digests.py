@@ -7,10 +7,8 @@ sharded or compressed does not count.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -31,6 +29,17 @@ class ArrayDigests(BaseModel):
     piece_rows: int
     pieces: tuple[str, ...]
     content: str
+    files: tuple[str | None, ...] = ()
+    """Of each shard's file, where it was known without reading the file again."""
+
+
+class ShardDigests(BaseModel):
+    """What a shard's writer notes: SHA-256, in hex, of each of its pieces and, if known, of its file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pieces: tuple[str, ...]
+    file: str | None = None
 
 
 def piece_rows(rows_per_shard: int) -> int:
@@ -71,13 +80,12 @@ def read_digests(path: Path) -> ArrayDigests:
         raise StorageError(f"{file} is damaged: {error}") from error
 
 
-def read_piece_file(file: Path) -> tuple[str, ...] | None:
-    """The pieces' digests that a shard's writer left in the work directory.
+def read_shard_digests(file: Path) -> ShardDigests | None:
+    """What a shard's writer left in the work directory.
 
-    None when it left none, or when a power cut left the file without its content.
+    None when it left nothing, or when a power cut left the file without its content.
     """
     try:
-        pieces: Any = json.loads(file.read_bytes())
-    except (FileNotFoundError, json.JSONDecodeError):
+        return ShardDigests.model_validate_json(file.read_bytes())
+    except (FileNotFoundError, ValidationError):
         return None
-    return tuple(pieces)

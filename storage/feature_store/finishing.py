@@ -12,11 +12,12 @@ from storage.errors import StorageError
 from storage.feature_store.digests import (
     BLOCK_ROWS,
     ArrayDigests,
+    ShardDigests,
     content_digest,
     digest_pieces,
     piece_rows,
     read_digests,
-    read_piece_file,
+    read_shard_digests,
 )
 from storage.feature_store.layout import ARRAY, DIGESTS_FILE, WORK_DIRECTORY, ArrayLayout
 from storage.feature_store.metadata import read_layout
@@ -57,27 +58,46 @@ def _flush_shards(group: Path, layout: ArrayLayout) -> None:
         list(pool.map(flush_file, files))
 
 
+def file_digests(path: str | Path) -> dict[str, str]:
+    """SHA-256, in hex, of the shards' files of a finished store, by their names in it.
+
+    Only of those whose writers knew them: no file is read. Raises StorageError as `read_digests` does.
+    """
+    group = local_path(path)
+    layout, files = read_layout(group), read_digests(group).files
+    return {f"{ARRAY}/{layout.shard_key(shard)}": file for shard, file in enumerate(files) if file}
+
+
 def pieces_of(group: Path, layout: ArrayLayout, shard: int) -> tuple[str, ...]:
     """The digests of a shard's pieces: as its writer noted them, else of the rows that are there."""
-    size = piece_rows(layout.rows_per_shard)
     if (group / DIGESTS_FILE).exists():
-        per_shard = -(-layout.rows_per_shard // size)
+        per_shard = -(-layout.rows_per_shard // piece_rows(layout.rows_per_shard))
         return read_digests(group).pieces[shard * per_shard : (shard + 1) * per_shard]
-    noted = read_piece_file(piece_file(group, shard))
-    return noted or digest_pieces(read_shard(group / ARRAY, layout, shard), size)
+    return _noted(group, layout, shard).pieces
 
 
-def piece_file(group: Path, shard: int) -> Path:
+def note_file(group: Path, shard: int) -> Path:
+    """Where a shard's writer notes its digests until the store is finished."""
     return group / WORK_DIRECTORY / f"digests-{shard}.json"
 
 
+def _noted(group: Path, layout: ArrayLayout, shard: int) -> ShardDigests:
+    noted = read_shard_digests(note_file(group, shard))
+    if noted is None:
+        rows = read_shard(group / ARRAY, layout, shard)
+        noted = ShardDigests(pieces=digest_pieces(rows, piece_rows(layout.rows_per_shard)))
+    return noted
+
+
 def _collect_digests(group: Path, layout: ArrayLayout) -> ArrayDigests:
-    pieces = [piece for shard in range(layout.n_shards) for piece in pieces_of(group, layout, shard)]
+    shards = [_noted(group, layout, shard) for shard in range(layout.n_shards)]
+    pieces = [piece for shard in shards for piece in shard.pieces]
     blocks = pieces if layout.rows_per_shard >= BLOCK_ROWS else _digest_blocks(group, layout)
     return ArrayDigests(
         piece_rows=piece_rows(layout.rows_per_shard),
         pieces=tuple(pieces),
         content=content_digest(layout.dtype, layout.shape, blocks),
+        files=tuple(shard.file for shard in shards),
     )
 
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Sequence
 from pathlib import Path
-
-_MAX_WRITE = 1 << 30
 
 
 def partial_name(stem: str) -> str:
@@ -27,17 +24,6 @@ def replace_text(file: Path, text: str) -> None:
     partial = file.with_name(partial_name(file.name))
     partial.write_text(text)
     partial.replace(file)
-
-
-def write_buffers(file: Path, buffers: Sequence[bytes | memoryview]) -> None:
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    try:
-        for buffer in buffers:
-            rest = memoryview(buffer)
-            while rest:
-                rest = rest[os.write(descriptor, rest[:_MAX_WRITE]) :]
-    finally:
-        os.close(descriptor)
 
 
 def flush_file(file: Path) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numcodecs.zstd import Zstd
 
 from storage.errors import StorageError
+from storage.feature_store.digests import ShardDigests, piece_rows
 from storage.feature_store.layout import ArrayLayout
 from storage.feature_store.shard_index import MISSING, ShardIndex, crc32c, decode_index, encode_index
+from storage.write_behind import FileBehind
 
 ZSTD_LEVEL = 1
+_PART_BYTES = 1 << 20
 
 
 def complete_shards(array: Path, layout: ArrayLayout) -> tuple[int, ...]:
@@ -105,18 +110,43 @@ def decode_row(data: bytes, out: np.ndarray, layout: ArrayLayout, where: str) ->
     out[:] = np.frombuffer(data, np.uint8)
 
 
-def encode_shard(rows: np.ndarray, layout: ArrayLayout) -> list[bytes | memoryview]:
-    """The buffers that make up a shard file: rows in order, then the index."""
-    offsets = np.full(layout.rows_per_shard, MISSING, np.int64)
-    lengths = np.full(layout.rows_per_shard, MISSING, np.int64)
-    body: list[bytes | memoryview]
-    if layout.compressed:
-        codec = Zstd(level=ZSTD_LEVEL)
-        body = [bytes(codec.encode(row)) for row in rows]
-        lengths[: len(rows)] = [len(frame) for frame in body]
-        offsets[: len(rows)] = np.cumsum(lengths[: len(rows)]) - lengths[: len(rows)]
-    else:
-        body = [rows.reshape(-1).view(np.uint8).data]
-        lengths[: len(rows)] = layout.row_bytes
-        offsets[: len(rows)] = np.arange(len(rows)) * layout.row_bytes
-    return [*body, encode_index(ShardIndex(offsets, lengths))]
+def write_shard(file: FileBehind, rows: np.ndarray, layout: ArrayLayout) -> ShardDigests:
+    """Append a shard, C-contiguous (n, *row_shape), to its new file: rows in order, then the index."""
+    lengths: list[int] = []
+    pieces: list[str] = []
+    size = piece_rows(layout.rows_per_shard)
+    for start in range(0, len(rows), size):
+        hasher = hashlib.sha256()
+        for part in _parts(rows[start : start + size], layout.row_bytes):
+            lengths += _append(file, part, layout)
+            hasher.update(part.data)
+        pieces.append(hasher.hexdigest())
+    missing = [MISSING] * (layout.rows_per_shard - len(rows))
+    offsets = np.cumsum([0, *lengths[:-1]])
+    index = encode_index(
+        ShardIndex(np.array([*offsets, *missing], np.int64), np.array([*lengths, *missing], np.int64))
+    )
+    file.write(index)
+    if layout.compressed or len(pieces) != 1:
+        return ShardDigests(pieces=tuple(pieces))
+    hasher.update(index)
+    return ShardDigests(pieces=tuple(pieces), file=hasher.hexdigest())
+
+
+def _parts(rows: np.ndarray, row_bytes: int) -> Iterator[np.ndarray]:
+    """So few rows at a time that what was copied is still near when it is digested."""
+    step = max(1, _PART_BYTES // max(1, row_bytes))
+    for start in range(0, len(rows), step):
+        yield rows[start : start + step]
+
+
+def _append(file: FileBehind, rows: np.ndarray, layout: ArrayLayout) -> list[int]:
+    """The bytes that each row took."""
+    if not layout.compressed:
+        file.write(rows.data)
+        return [layout.row_bytes] * len(rows)
+    codec = Zstd(level=ZSTD_LEVEL)
+    frames = [bytes(codec.encode(row)) for row in rows]
+    for frame in frames:
+        file.write(frame)
+    return [len(frame) for frame in frames]

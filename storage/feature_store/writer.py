@@ -18,8 +18,8 @@ from numpy.typing import DTypeLike
 
 from storage.errors import StorageError
 from storage.feature_store.conversion import check_finite, convert_rows
-from storage.feature_store.digests import digest_pieces, piece_rows
-from storage.feature_store.finishing import finish_features, piece_file, pieces_of
+from storage.feature_store.digests import ShardDigests, digest_pieces, piece_rows
+from storage.feature_store.finishing import finish_features, note_file, pieces_of
 from storage.feature_store.layout import (
     ARRAY,
     DIGESTS_FILE,
@@ -35,13 +35,14 @@ from storage.feature_store.partial_files import (
     partial_name,
     remove_abandoned,
     replace_text,
-    write_buffers,
 )
-from storage.feature_store.shard_files import complete_shards, encode_shard, is_complete
+from storage.feature_store.shard_files import complete_shards, is_complete, write_shard
 from storage.urls import local_path
+from storage.write_behind import WriteBehind
 
-_AT_ONCE = 2
-"""Shards that are digested, and that are flushed, beside the one that is being written."""
+_SHARDS_BEHIND = 2
+"""Shards that are on their way to the disk beside the one that is being written, at most."""
+_FLUSHES_AT_ONCE = 2
 
 
 def create_features(
@@ -84,9 +85,9 @@ class FeatureWriter:
         self.path = path
         self.layout = layout
         self._flush = flush
-        self._finisher = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="shard-finish")
+        self._behind = WriteBehind()
         self._finishing: dict[int, Future[None]] = {}
-        self._flusher = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="shard-flush")
+        self._flusher = ThreadPoolExecutor(_FLUSHES_AT_ONCE, thread_name_prefix="shard-flush")
         self._flushes: list[Future[None]] = []
         self._work = path / WORK_DIRECTORY
         for directory in (path, path / ARRAY, self._work):
@@ -102,10 +103,10 @@ class FeatureWriter:
         """Write whole shards from `start_row`, a shard boundary; only the array's last shard may be short.
 
         `block` (rows, *row_shape) is converted to the array's dtype, and is the caller's again on return.
-        A shard is digested and appears while later ones are written; `complete_shards` and `close` wait for
-        it. One that exists is left as it is when its rows are the same. Raises StorageError when the block
-        does not fit, a value is or becomes infinite or NaN (a float16 ends at 65504), or a shard exists with
-        other rows.
+        A shard reaches the disk and appears while later ones are written; `complete_shards` and `close` wait
+        for it, and raise OSError when it did not. One that exists is left as it is when its rows are the
+        same. Raises StorageError when the block does not fit, a value is or becomes infinite or NaN (a
+        float16 ends at 65504), or a shard exists with other rows.
         """
         rows_per_shard = self.layout.rows_per_shard
         stop_row = start_row + len(block)
@@ -149,7 +150,7 @@ class FeatureWriter:
             self._shut_down()
 
     def _shut_down(self) -> None:
-        self._finisher.shutdown()
+        self._behind.close()
         self._flusher.shutdown()
 
     def _wait_for_shards(self, pending: int) -> None:
@@ -160,42 +161,33 @@ class FeatureWriter:
     def _write_shard(self, shard: int, given: np.ndarray) -> None:
         rows = convert_rows(given, self.layout.dtype)
         check_finite(rows, given, shard * self.layout.rows_per_shard)
-        self._wait_for_shards(0 if shard in self._finishing else _AT_ONCE)
+        self._wait_for_shards(0 if shard in self._finishing else _SHARDS_BEHIND)
         if is_complete(self.path / ARRAY, self.layout, shard):
             self._compare(shard, rows)
             return
         self._work.mkdir(exist_ok=True)
-        partial = self._work / partial_name(f"shard-{shard}")
+        file = self._behind.create(self._work / partial_name(f"shard-{shard}"))
         try:
-            write_buffers(partial, encode_shard(rows, self.layout))
+            digests = write_shard(file, rows, self.layout)
         except BaseException:
-            partial.unlink(missing_ok=True)
+            file.abandon()
             raise
-        if self.layout.compressed:
-            self._finish_shard(shard, partial, rows)
-        else:
-            # The digest takes longer than the copy: it reads the file, so the block need not be waited for.
-            stored = np.memmap(partial, self.layout.dtype, "r", shape=rows.shape)
-            self._finishing[shard] = self._finisher.submit(self._finish_shard, shard, partial, stored)
+        self._finishing[shard] = file.close(lambda: self._finish_shard(shard, file.path, digests))
 
-    def _finish_shard(self, shard: int, partial: Path, rows: np.ndarray) -> None:
+    def _finish_shard(self, shard: int, partial: Path, digests: ShardDigests) -> None:
         """Note the digests of a written shard, and make it visible."""
         target = self.path / ARRAY / self.layout.shard_key(shard)
-        pieces = digest_pieces(rows, piece_rows(self.layout.rows_per_shard))
         try:
             if (self.path / DIGESTS_FILE).exists():
-                self._require_noted(shard, pieces)
-            replace_text(piece_file(self.path, shard), json.dumps(pieces))
+                self._require_noted(shard, digests.pieces)
+            replace_text(note_file(self.path, shard), digests.model_dump_json())
             target.parent.mkdir(parents=True, exist_ok=True)
             partial.rename(target)
         except FileNotFoundError:
             # Another process made the same shard, then finished the store and cleared its work directory.
             if not (self.path / DIGESTS_FILE).exists():
                 raise
-            self._require_noted(shard, pieces)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+            self._require_noted(shard, digests.pieces)
         if self._flush:
             # Now, while the next shards are made: at the end the disk would be all that there is to wait for.
             self._flushes.append(self._flusher.submit(flush_file, target))

@@ -123,15 +123,15 @@ def test_a_shard_on_its_way_is_never_rewritten(tmp_path: Path, make_rows):
 def test_another_writer_made_the_shard_and_finished_the_store(tmp_path: Path, make_rows, monkeypatch, same):
     rows = make_rows(256)
     slow = create_features(tmp_path / "store", 256, rows.shape[1:], rows.dtype)
-    digest = writer_module.digest_pieces
+    write = writer_module.write_shard
 
-    def digest_while_the_other_finishes(*arguments):
-        monkeypatch.setattr(writer_module, "digest_pieces", digest)
+    def write_while_the_other_finishes(*arguments):
+        monkeypatch.setattr(writer_module, "write_shard", write)
         with create_features(tmp_path / "store", 256, rows.shape[1:], rows.dtype) as other:
             other.write(0, rows if same else rows + 1)
-        return digest(*arguments)
+        return write(*arguments)
 
-    monkeypatch.setattr(writer_module, "digest_pieces", digest_while_the_other_finishes)
+    monkeypatch.setattr(writer_module, "write_shard", write_while_the_other_finishes)
     slow.write(0, rows)
     if same:
         slow.close()
