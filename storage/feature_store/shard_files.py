@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,9 @@ from storage.errors import StorageError
 from storage.feature_store.digests import ShardDigests, piece_rows
 from storage.feature_store.layout import ArrayLayout
 from storage.feature_store.shard_index import MISSING, ShardIndex, crc32c, decode_index, encode_index
-from storage.write_behind import FileBehind
+from storage.feature_store.write_behind import FileBehind, Hasher
 
 ZSTD_LEVEL = 1
-_PART_BYTES = 1 << 20
 
 
 def complete_shards(array: Path, layout: ArrayLayout) -> tuple[int, ...]:
@@ -110,41 +109,44 @@ def decode_row(data: bytes, out: np.ndarray, layout: ArrayLayout, where: str) ->
     out[:] = np.frombuffer(data, np.uint8)
 
 
-def write_shard(file: FileBehind, rows: np.ndarray, layout: ArrayLayout) -> ShardDigests:
-    """Append a shard, C-contiguous (n, *row_shape), to its new file: rows in order, then the index."""
-    lengths: list[int] = []
-    pieces: list[str] = []
+def write_shard(file: FileBehind, rows: np.ndarray, layout: ArrayLayout) -> Callable[[], ShardDigests]:
+    """Append a shard, C-contiguous (n, *row_shape), to its new file: rows in order, then the index.
+
+    Returns what gives its digests when the file is closed.
+    """
     size = piece_rows(layout.rows_per_shard)
-    for start in range(0, len(rows), size):
-        hasher = hashlib.sha256()
-        for part in _parts(rows[start : start + size], layout.row_bytes):
-            lengths += _append(file, part, layout)
-            hasher.update(part.data)
-        pieces.append(hasher.hexdigest())
+    pieces = [rows[start : start + size] for start in range(0, len(rows), size)]
+    hashers = [hashlib.sha256() for _ in pieces]
+    lengths = [
+        length
+        for piece, hasher in zip(pieces, hashers, strict=True)
+        for length in _append(file, piece, hasher, layout)
+    ]
     missing = [MISSING] * (layout.rows_per_shard - len(rows))
     offsets = np.cumsum([0, *lengths[:-1]])
     index = encode_index(
         ShardIndex(np.array([*offsets, *missing], np.int64), np.array([*lengths, *missing], np.int64))
     )
     file.write(index)
-    if layout.compressed or len(pieces) != 1:
-        return ShardDigests(pieces=tuple(pieces))
-    hasher.update(index)
-    return ShardDigests(pieces=tuple(pieces), file=hasher.hexdigest())
+
+    def digests() -> ShardDigests:
+        of_pieces = tuple(hasher.hexdigest() for hasher in hashers)
+        if layout.compressed or len(hashers) != 1:
+            return ShardDigests(pieces=of_pieces)
+        whole = hashers[0].copy()
+        whole.update(index)
+        return ShardDigests(pieces=of_pieces, file=whole.hexdigest())
+
+    return digests
 
 
-def _parts(rows: np.ndarray, row_bytes: int) -> Iterator[np.ndarray]:
-    """So few rows at a time that what was copied is still near when it is digested."""
-    step = max(1, _PART_BYTES // max(1, row_bytes))
-    for start in range(0, len(rows), step):
-        yield rows[start : start + step]
-
-
-def _append(file: FileBehind, rows: np.ndarray, layout: ArrayLayout) -> list[int]:
+def _append(file: FileBehind, rows: np.ndarray, hasher: Hasher, layout: ArrayLayout) -> list[int]:
     """The bytes that each row took."""
+    plain = rows.reshape(-1).view(np.uint8)
     if not layout.compressed:
-        file.write(rows.data)
+        file.write(plain, hasher)
         return [layout.row_bytes] * len(rows)
+    hasher.update(plain.data)
     codec = Zstd(level=ZSTD_LEVEL)
     frames = [bytes(codec.encode(row)) for row in rows]
     for frame in frames:

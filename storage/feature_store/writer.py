@@ -37,8 +37,8 @@ from storage.feature_store.partial_files import (
     replace_text,
 )
 from storage.feature_store.shard_files import complete_shards, is_complete, write_shard
+from storage.feature_store.write_behind import WriteBehind
 from storage.urls import local_path
-from storage.write_behind import WriteBehind
 
 _SHARDS_BEHIND = 2
 """Shards that are on their way to the disk beside the one that is being written, at most."""
@@ -172,7 +172,7 @@ class FeatureWriter:
         except BaseException:
             file.abandon()
             raise
-        self._finishing[shard] = file.close(lambda: self._finish_shard(shard, file.path, digests))
+        self._finishing[shard] = file.close(lambda: self._finish_shard(shard, file.path, digests()))
 
     def _finish_shard(self, shard: int, partial: Path, digests: ShardDigests) -> None:
         """Note the digests of a written shard, and make it visible."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -321,3 +322,16 @@ def test_kill_9_of_the_writer_frees_the_lock(tmp_path: Path) -> None:
     assert store.holder("features", IDENTITY.key) is None
     with store.making(IDENTITY) as work:
         assert (work.path / "half").exists()
+
+
+def test_what_was_digested_as_it_was_written_is_not_read_again(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    with store.making(IDENTITY) as work:
+        (work.path / "large").write_bytes(b"as the disk has it")
+        (work.path / "small").write_bytes(b"bytes")
+        intended = hashlib.sha256(b"as it was written").hexdigest()
+        made = work.commit("digest", digests={"large": intended})
+    files = made.manifest.files
+    assert files["large"].sha256 == intended
+    assert files["small"].sha256 == hashlib.sha256(b"bytes").hexdigest()
+    assert store.verify("features", made.key) == ["large does not hold to its digest"]

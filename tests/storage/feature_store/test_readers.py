@@ -99,12 +99,39 @@ def test_cold_rows_are_the_same_rows(make_store, make_rows):
     rows = make_rows(600, row_shape=(64, 16, 8))
     path = make_store(rows)
     reader = open_features(path)
+    _forget_pages(path)
+    indices = np.random.default_rng(0).integers(0, 600, 128)
+    assert np.array_equal(reader.rows(indices), rows[indices])
+
+
+@pytest.mark.parametrize("cached", [(), (0,), (255,), (0, 255), (0, 100, 255)])
+def test_a_long_run_is_right_whatever_of_it_is_cached(make_store, make_rows, cached):
+    """Half a shard is more than is read at once; what is cached at its ends decides how it is read."""
+    rows = make_rows(600, row_shape=(128, 16, 8))
+    path = make_store(rows)
+    _forget_pages(path)
+    with open_features(path, "disk") as reader:
+        for row in cached:
+            reader.rows([row])
+        for wanted in (range(600), [*range(3, 250), 7, *range(300, 599)]):
+            assert np.array_equal(reader.rows(wanted), rows[wanted])
+
+
+def test_a_long_run_that_ends_early_is_damage(make_store, make_rows):
+    path = make_store(make_rows(256, row_shape=(128, 16, 8)))
+    (shard,) = (path / "features/c").glob("*/0/0/0")
+    with open_features(path, "disk") as reader:
+        reader.rows([0])
+        os.truncate(shard, shard.stat().st_size // 2)
+        with pytest.raises(StorageError, match="truncated"):
+            reader.rows(range(256))
+
+
+def _forget_pages(path: Path) -> None:
     for file in (path / "features/c").glob("*/0/0/0"):
         with file.open("rb") as stream:
             os.fsync(stream.fileno())
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    indices = np.random.default_rng(0).integers(0, 600, 128)
-    assert np.array_equal(reader.rows(indices), rows[indices])
 
 
 def test_more_shards_than_descriptors(make_store, make_rows, monkeypatch):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +9,16 @@ import numpy as np
 import pytest
 import zarr
 
+from storage.digests import digest_file
 from storage.errors import StorageError
-from storage.feature_store import create_features, finish_features, open_features, read_digests
+from storage.feature_store import (
+    create_features,
+    file_digests,
+    finish_features,
+    open_features,
+    read_digests,
+    verify_features,
+)
 from storage.feature_store import writer as writer_module
 
 
@@ -203,3 +212,29 @@ def test_an_unfinished_store_says_what_is_missing(tmp_path: Path, make_rows: Cal
     with pytest.raises(StorageError, match=r"shard 1 \(rows 256 to 511\) is missing"):
         open_features(path).rows([300])
     assert np.array_equal(open_features(path).rows([3]), rows[[3]])
+
+
+@pytest.mark.parametrize(
+    ("options", "known"),
+    [
+        ({}, True),
+        ({"rows_per_shard": 32}, True),
+        ({"rows_per_shard": 512}, False),
+        ({"compression": "zstd"}, False),
+    ],
+)
+def test_files_are_digested_as_they_are_written(make_store, make_rows, options: dict, known: bool):
+    """But for shards of several digested pieces, and compressed ones: their files are read again."""
+    path = make_store(make_rows(512), **options)
+    files = {file.relative_to(path).as_posix(): file for file in (path / "features/c").glob("*/0/0/0")}
+    digests = file_digests(path)
+    assert set(digests) == (set(files) if known else set())
+    assert digests == {name: digest_file(files[name]) for name in digests}
+
+
+def test_a_finished_store_of_before_knows_no_files(make_store, make_rows):
+    path = make_store(make_rows(300))
+    noted = json.loads((path / "digests.json").read_text())
+    del noted["files"]
+    (path / "digests.json").write_text(json.dumps(noted))
+    assert file_digests(path) == {} and verify_features(path) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage.write_behind import BUFFER_BYTES, WriteBehind
+from storage.feature_store.write_behind import BUFFER_BYTES, WriteBehind
 
 SIZES = (0, 1, 4096, BUFFER_BYTES - 1, BUFFER_BYTES, BUFFER_BYTES + 1, 2 * BUFFER_BYTES + 5000)
 
@@ -156,3 +157,18 @@ def test_what_follows_a_file_may_fail_and_an_abandoned_one_goes(behind: WriteBeh
     write(behind, tmp_path / "file", b"there")
     with pytest.raises(FileExistsError):
         behind.create(tmp_path / "file")
+
+
+def test_the_hasher_of_what_is_written_is_ready_when_the_file_is_closed(
+    behind: WriteBehind, tmp_path: Path
+) -> None:
+    first, second = random_bytes(BUFFER_BYTES + 1000), random_bytes(3 * BUFFER_BYTES)
+    hashers = [hashlib.sha256(), hashlib.sha256()]
+    found: list[str] = []
+    file = behind.create(tmp_path / "file")
+    for data, hasher in zip((first, second), hashers, strict=True):
+        file.write(data[:100])
+        file.write(data[100:], hasher)
+    file.close(lambda: found.extend(hasher.hexdigest() for hasher in hashers)).result()
+    assert found == [hashlib.sha256(data[100:]).hexdigest() for data in (first, second)]
+    assert (tmp_path / "file").read_bytes() == first + second

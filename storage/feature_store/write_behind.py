@@ -10,12 +10,17 @@ import contextlib
 import errno
 import fcntl
 import logging
-import mmap
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from storage.feature_store.buffers import allocate_buffer
 
 log = logging.getLogger(__name__)
 
@@ -24,16 +29,23 @@ _LIMIT_BYTES = 256 << 20
 _ALIGNED = 4096
 """What begins and ends at multiples of this, in memory and in the file, can be written directly."""
 
+Bytes = npt.NDArray[np.uint8]
+
+
+class Hasher(Protocol):
+    def update(self, data: memoryview, /) -> None: ...
+
 
 class WriteBehind:
-    """A thread that writes what it is given, in that order, at most `limit_bytes` behind its caller.
+    """Two threads that digest and write what they are given, in that order, behind their caller.
 
-    Memory is taken 8 MiB at a time, and only as the disk falls behind.
+    They hold up to `limit_bytes`: memory is taken 8 MiB at a time, and only as the disk falls behind.
     """
 
     def __init__(self, limit_bytes: int = _LIMIT_BYTES) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write-behind")
-        self._free: SimpleQueue[mmap.mmap] = SimpleQueue()
+        self._digester = ThreadPoolExecutor(1, thread_name_prefix="digest-behind")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="write-behind")
+        self._free: SimpleQueue[Bytes] = SimpleQueue()
         self._unused = max(1, limit_bytes // BUFFER_BYTES)
 
     def create(self, path: Path) -> FileBehind:
@@ -42,21 +54,28 @@ class WriteBehind:
 
     def close(self) -> None:
         """Wait for all that was given."""
-        self._thread.shutdown()
+        self._digester.shutdown()
+        self._writer.shutdown()
 
-    def _submit(self, function: Callable[[], None]) -> Future[None]:
-        return self._thread.submit(function)
-
-    def _take_buffer(self) -> mmap.mmap:
+    def take_buffer(self) -> Bytes:
         with contextlib.suppress(Empty):
             return self._free.get_nowait()
         if self._unused:
             self._unused -= 1
-            return mmap.mmap(-1, BUFFER_BYTES)
+            return allocate_buffer((BUFFER_BYTES,), np.uint8)
         return self._free.get()
 
-    def _give_back(self, buffer: mmap.mmap) -> None:
+    def give_back(self, buffer: Bytes) -> None:
         self._free.put(buffer)
+
+    def submit(self, digest: Callable[[], None], write: Callable[[], None]) -> None:
+        """Neither may raise."""
+
+        def digest_and_go_on() -> None:
+            digest()
+            self._writer.submit(write)
+
+        self._digester.submit(digest_and_go_on)
 
 
 class FileBehind:
@@ -65,65 +84,78 @@ class FileBehind:
     def __init__(self, path: Path, behind: WriteBehind) -> None:
         self.path = path
         self._behind = behind
-        self._buffer: mmap.mmap | None = None
+        self._buffer: Bytes | None = None
         self._filled = 0
+        self._to_digest: list[tuple[Hasher, Bytes]] = []
         self._error: BaseException | None = None
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         self._direct: bool | None = None
         """Not known before the first bytes: what does not fill a buffer is not worth it."""
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Append a copy of `data`; waits only when the disk is too far behind."""
-        data = memoryview(data).cast("B")
-        while data:
+    def write(self, data: bytes | memoryview | np.ndarray, hasher: Hasher | None = None) -> None:
+        """Append a copy of `data`; waits only when the disk is too far behind.
+
+        `hasher` is updated with it, by the time that the file is closed.
+        """
+        rest = np.frombuffer(data, np.uint8)
+        while len(rest):
             if self._buffer is None:
-                self._buffer, self._filled = self._behind._take_buffer(), 0
-            part = data[: BUFFER_BYTES - self._filled]
-            self._buffer[self._filled : self._filled + len(part)] = part
-            self._filled += len(part)
-            data = data[len(part) :]
+                self._buffer, self._filled = self._behind.take_buffer(), 0
+            place = self._buffer[self._filled : self._filled + len(rest)]
+            np.copyto(place, rest[: len(place)])
+            if hasher is not None:
+                self._to_digest.append((hasher, place))
+            self._filled += len(place)
+            rest = rest[len(place) :]
             if self._filled == BUFFER_BYTES:
                 self._hand_over()
 
     def close(self, then: Callable[[], None]) -> Future[None]:
-        """End the file; when every byte is written `then` is called, in the thread that wrote them.
+        """End the file; when every byte is digested and written, `then` is called in the thread that wrote.
 
         The future raises what either raised, and the file is gone then.
         """
         self._hand_over()
-        return self._behind._submit(lambda: self._finish(then))
+        done: Future[None] = Future()
+        self._behind.submit(lambda: None, lambda: self._finish(then, done))
+        return done
 
     def abandon(self) -> None:
         """Remove the file."""
         self._error = InterruptedError(f"{self.path} was abandoned")
-        self._hand_over()
         with contextlib.suppress(InterruptedError):
             self.close(lambda: None).result()
 
     def _hand_over(self) -> None:
-        if self._buffer is not None:
-            buffer, filled, self._buffer = self._buffer, self._filled, None
-            self._behind._submit(lambda: self._write_buffer(buffer, filled))
+        if self._buffer is None:
+            return
+        buffer, data, to_digest = self._buffer, self._buffer[: self._filled], self._to_digest
+        self._buffer, self._to_digest = None, []
 
-    def _write_buffer(self, buffer: mmap.mmap, filled: int) -> None:
-        try:
-            if self._error is None:
-                with memoryview(buffer) as whole, whole[:filled] as data:
+        def digest() -> None:
+            for hasher, part in to_digest:
+                hasher.update(part.data)
+
+        def write() -> None:
+            try:
+                if self._error is None:
                     self._write(data)
-        except BaseException as error:
-            self._error = error  # raised by the future of `close`
-        finally:
-            self._behind._give_back(buffer)
+            except BaseException as error:
+                self._error = error  # raised by the future of `close`
+            finally:
+                self._behind.give_back(buffer)
 
-    def _write(self, data: memoryview) -> None:
+        self._behind.submit(digest, write)
+
+    def _write(self, data: Bytes) -> None:
         if self._direct is None:
             self._direct = len(data) == BUFFER_BYTES and self._set_direct(True)
-        while data:
+        while len(data):
             if self._direct and len(data) < _ALIGNED:
                 self._direct = self._set_direct(False)
             aligned = data[: len(data) - len(data) % _ALIGNED] if self._direct else data
             try:
-                data = data[os.write(self._descriptor, aligned) :]
+                data = data[os.write(self._descriptor, aligned.data) :]
             except OSError as error:
                 if not (self._direct and error.errno == errno.EINVAL):
                     raise
@@ -141,12 +173,14 @@ class FileBehind:
             return False
         return direct
 
-    def _finish(self, then: Callable[[], None]) -> None:
+    def _finish(self, then: Callable[[], None], done: Future[None]) -> None:
         try:
             os.close(self._descriptor)
             if self._error is not None:
                 raise self._error
             then()
-        except BaseException:
+        except BaseException as error:
             self.path.unlink(missing_ok=True)
-            raise
+            done.set_exception(error)
+        else:
+            done.set_result(None)
