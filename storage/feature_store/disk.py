@@ -96,23 +96,29 @@ class DiskReader(FeatureReader):
         start = runs.position * row_bytes
         stop = start + runs.length * row_bytes
         target = out.reshape(-1).view(np.uint8).data
-        reads: list[Read] = []
+        reads: list[Read] = list(
+            zip(runs.shard.tolist(), runs.offset.tolist(), start.tolist(), stop.tolist(), strict=True)
+        )
         in_order: list[Read] = []
-        for read in zip(
-            runs.shard.tolist(), runs.offset.tolist(), start.tolist(), stop.tolist(), strict=True
-        ):
-            if read[3] - read[2] <= _LONG_RUN:
-                reads.append(read)
-            elif self._seems_cached(read, target):
-                reads += _parts(read, _LONG_RUN)
-            else:
-                in_order.append(read)
+        if runs.length.max() * row_bytes > _LONG_RUN:
+            reads, in_order = self._split(reads, target)
         rest = self._copy_cached(reads, target) if self._nowait and reads else reads
         stripes = [rest[i :: self._threads] for i in range(min(self._threads, len(rest)))]
         jobs = [partial(self._read, stripe, target) for stripe in stripes]
         jobs += [partial(self._read, _parts(read, _IN_ORDER_READ), target) for read in in_order]
         if jobs:
             self._run(jobs)
+
+    def _split(self, reads: list[Read], target: memoryview) -> tuple[list[Read], list[Read]]:
+        """Pieces to be copied or read by anyone, and long runs to be read in order."""
+        pieces: list[Read] = []
+        in_order: list[Read] = []
+        for read in reads:
+            if read[3] - read[2] <= _LONG_RUN or self._seems_cached(read, target):
+                pieces += _parts(read, _LONG_RUN)
+            else:
+                in_order.append(read)
+        return pieces, in_order
 
     def _seems_cached(self, read: Read, target: memoryview) -> bool:
         """Whether both ends of a long run are in the page cache; the bytes read are the right ones anyway."""

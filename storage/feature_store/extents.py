@@ -34,10 +34,13 @@ class ExtentTable:
         self.offsets = np.empty(slots, np.int64)
         self.lengths = np.empty(0 if layout.has_fixed_rows else slots, np.int64)
         self._known = np.zeros(layout.n_shards, bool)
+        self._n_unknown = layout.n_shards
         self._lock = threading.Lock()
 
     def unknown_shards(self, indices: np.ndarray) -> list[int]:
         """The shards of the rows at `indices` whose indexes have not been set."""
+        if not self._n_unknown:
+            return []
         shards = indices // self.layout.rows_per_shard
         return [int(shard) for shard in np.unique(shards[~self._known[shards]])]
 
@@ -48,6 +51,7 @@ class ExtentTable:
             self.offsets[here] = MISSING if index is None else index.offsets
             if len(self.lengths):
                 self.lengths[here] = MISSING if index is None else index.lengths
+            self._n_unknown -= not self._known[shard]
             self._known[shard] = True
 
     def runs(self, indices: np.ndarray, positions: np.ndarray, max_rows: int) -> Runs:
@@ -57,11 +61,11 @@ class ExtentTable:
         """
         shards = indices // self.layout.rows_per_shard
         offsets = self.offsets[indices]
-        joined = (
-            (np.diff(offsets) == self.layout.row_bytes) & (np.diff(shards) == 0) & (np.diff(positions) == 1)
-            if max_rows > 1
-            else np.zeros(max(len(indices) - 1, 0), bool)
-        )
+        follows = indices[1:] - indices[:-1] == 1
+        if max_rows == 1 or not follows.any():
+            return Runs(positions, np.ones_like(positions), shards, offsets)
+        follows &= np.diff(offsets) == self.layout.row_bytes
+        joined = follows & (np.diff(shards) == 0) & (np.diff(positions) == 1)
         starts = np.flatnonzero(np.concatenate(([True], ~joined)))
         counts = np.diff(np.append(starts, len(indices)))
         if len(counts) and counts.max() > max_rows:
