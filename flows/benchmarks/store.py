@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ def measure_store(
     draw = _random_batches(n_rows)
     with open_features(folder / "store", "disk") as reader:
         _check(reader, plain, draw())
-        yield from _warm(reader, plain, draw, rounds)
+        yield from _warm(folder, reader, plain, draw, rounds)
         yield from _cold(folder, reader, plain, draw, max(5, rounds // 3))
         yield from _loader(reader, plain, draw, rounds)
     yield from _remote(folder, plain, draw, max(5, rounds // 3))
@@ -110,7 +111,10 @@ def _stamped(block: np.ndarray, start: int, n_rows: int) -> np.ndarray:
     return block[: len(rows)]
 
 
-def _warm(reader: FeatureReader, plain: np.memmap, draw: Draw, rounds: int) -> Iterator[Measurement]:
+def _warm(
+    folder: Path, reader: FeatureReader, plain: np.memmap, draw: Draw, rounds: int
+) -> Iterator[Measurement]:
+    """And what reads cost that are no mapping: the same extents by as many threads as there are cores."""
     _warm_up(reader, plain)
     seconds = medians_in_turn({"memmap": lambda: plain[draw()], "disk": lambda: reader.rows(draw())}, rounds)
     yield Measurement("warm", "memmap fancy indexing", seconds["memmap"], rounds, 1.0, "x floor")
@@ -118,6 +122,13 @@ def _warm(reader: FeatureReader, plain: np.memmap, draw: Draw, rounds: int) -> I
     yield Measurement(
         "warm", f"store, tier {reader.tier}", seconds["disk"], rounds, ratio, "x floor", at_most=1.3
     )
+    threads = len(os.sched_getaffinity(0))
+    with _BareReads(folder, reader, threads) as bare:
+        seconds = medians_in_turn(
+            {"memmap": lambda: plain[draw()], "bare": lambda: bare.read(draw())}, rounds
+        )
+    ratio = seconds["bare"] / seconds["memmap"]
+    yield Measurement("warm", f"{threads} threads of bare pread", seconds["bare"], rounds, ratio, "x floor")
 
 
 def _warm_up(reader: FeatureReader, plain: np.memmap) -> None:
@@ -126,52 +137,64 @@ def _warm_up(reader: FeatureReader, plain: np.memmap) -> None:
         plain[start : start + _BLOCK_ROWS].max()
 
 
+class _BareReads:
+    """Positioned reads of the rows' extents by some threads, and nothing else."""
+
+    def __init__(self, folder: Path, reader: FeatureReader, threads: int) -> None:
+        shards = sorted(folder.glob("store/features/c/*/0/0/0"), key=lambda file: int(file.parts[-4]))
+        self.descriptors = [os.open(file, os.O_RDONLY) for file in shards]
+        self._row_bytes = reader.rows([0]).nbytes
+        self._buffer = allocate_buffer((BATCH_ROWS, self._row_bytes), np.uint8)
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads)
+
+    def read(self, indices: np.ndarray) -> None:
+        wanted = list(enumerate(indices.tolist()))
+
+        def read(stripe: int) -> None:
+            for place, row in wanted[stripe :: self._threads]:
+                shard, slot = divmod(row, _BLOCK_ROWS)
+                os.preadv(self.descriptors[shard], (self._buffer[place].data,), slot * self._row_bytes)
+
+        list(self._pool.map(read, range(self._threads)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+
 def _cold(
     folder: Path, reader: FeatureReader, plain: np.memmap, draw: Draw, rounds: int
 ) -> Iterator[Measurement]:
-    shards = sorted(folder.glob("store/features/c/*/0/0/0"), key=lambda file: int(file.parts[-4]))
-    descriptors = [os.open(file, os.O_RDONLY) for file in [*shards, folder / "plain"]]
     mapping = plain.base
     assert isinstance(mapping, mmap.mmap)
-    row_bytes = reader.rows([0]).nbytes
-    buffer = allocate_buffer((BATCH_ROWS, row_bytes), np.uint8)
-    pool = ThreadPoolExecutor(COLD_THREADS)
+    with _BareReads(folder, reader, COLD_THREADS) as bare, (folder / "plain").open("rb") as plain_file:
+        descriptors = [*bare.descriptors, plain_file.fileno()]
 
-    def forget() -> None:
-        mapping.madvise(mmap.MADV_DONTNEED)  # a page that is mapped stays
-        for descriptor in descriptors:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        def forget() -> None:
+            mapping.madvise(mmap.MADV_DONTNEED)  # a page that is mapped stays
+            for descriptor in descriptors:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
-    def read_bare() -> None:
-        wanted = list(enumerate(draw().tolist()))
-
-        def read(stripe: int) -> None:
-            for place, row in wanted[stripe::COLD_THREADS]:
-                shard, slot = divmod(row, _BLOCK_ROWS)
-                os.preadv(descriptors[shard], (buffer[place].data,), slot * row_bytes)
-
-        list(pool.map(read, range(COLD_THREADS)))
-
-    contenders = {"bare": read_bare, "disk": lambda: reader.rows(draw()), "memmap": lambda: plain[draw()]}
-    seconds = medians_in_turn(contenders, rounds, before=forget)
-    pool.shutdown()
-    for descriptor in descriptors:
-        os.close(descriptor)
-    yield Measurement(
-        "cold", f"{COLD_THREADS} threads of bare pread", seconds["bare"], rounds, 1.0, "x floor"
-    )
-    ratio = seconds["disk"] / seconds["bare"]
-    yield Measurement(
-        "cold", f"store, tier {reader.tier}", seconds["disk"], rounds, ratio, "x floor", at_most=1.3
-    )
-    yield Measurement(
-        "cold",
-        "memmap fancy indexing",
-        seconds["memmap"],
-        rounds,
-        seconds["memmap"] / seconds["bare"],
-        "x floor",
-    )
+        contenders = {
+            "bare": lambda: bare.read(draw()),
+            "disk": lambda: reader.rows(draw()),
+            "memmap": lambda: plain[draw()],
+        }
+        seconds = medians_in_turn(contenders, rounds, before=forget)
+    names = {
+        "bare": f"{COLD_THREADS} threads of bare pread",
+        "disk": f"store, tier {reader.tier}",
+        "memmap": "memmap fancy indexing",
+    }
+    for name, shown in names.items():
+        ratio = seconds[name] / seconds["bare"]
+        bound = 1.3 if name == "disk" else None
+        yield Measurement("cold", shown, seconds[name], rounds, ratio, "x floor", at_most=bound)
 
 
 class _PlainRows:
