@@ -73,6 +73,18 @@ def test_values_beyond_float16_are_counted_and_refused() -> None:
         to_stored(torch.tensor([1.0, np.nan]), "float32", "shard 3")
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("at", [0, 12_345, -1])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_one_value_that_is_not_finite_is_found_wherever_it_is(bad: float, at: int, dtype: str) -> None:
+    pooled = torch.linspace(-60000, 60000, 2 * 8 * 64 * 33).reshape(2, 8, 64, 33)
+    assert np.isfinite(to_stored(pooled, dtype, "shard 3")).all()
+    assert to_stored(pooled[:0], dtype, "shard 3").shape == (0, 8, 64, 33)
+    pooled.view(-1)[at] = bad
+    with pytest.raises(PersonSearchError, match=r"shard 3: 1 pooled values are not finite"):
+        to_stored(pooled, dtype, "shard 3")
+
+
 def _maps(*shape: int) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
 
