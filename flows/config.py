@@ -41,21 +41,23 @@ from storage.urls import names_a_place
 
 _R = TypeVar("_R", bound=Recipe)
 
-"""What `detector.model.initial_weights` may be beside a file."""
-
 
 class DatasetSource(Recipe):
     """Where a dataset lies and which adapter reads it; neither name nor root enters a training's key."""
 
     adapter: str
+    """A native format; `personsearch datasets list` shows them all."""
     root: Path
+    """The dataset's folder, from the folder of the config file on."""
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """What the adapter alone understands."""
 
 
 class ViewRef(Recipe):
     """A split of a dataset, perhaps filtered."""
 
     dataset: str
+    """One of `datasets`, by its name."""
     split: str
     min_height: PositiveFloat | None = None
     """Boxes lower than this, in pixels, become ignore regions."""
@@ -65,8 +67,11 @@ class TrainingEntry(ViewRef):
     """A view that takes part in detector training; one of the three says how much, by default `repeat: 1`."""
 
     proportion: PositiveFloat | None = None
+    """This view's part of an epoch's images."""
     repeat: PositiveFloat | None = None
+    """Passes over the view's images an epoch, also fractions."""
     choose: PositiveInt | None = None
+    """Images of the view an epoch."""
 
     @model_validator(mode="after")
     def _one_amount(self) -> TrainingEntry:
@@ -87,38 +92,52 @@ class TrainingEntry(ViewRef):
 
 
 class DetectorSection(DetectorRecipe):
+    """The detector, and what it is trained and validated on."""
+
     train: Annotated[tuple[TrainingEntry, ...], Field(min_length=1)]
     validation: tuple[ViewRef, ...] = ()
 
 
 class ReidSection(ReidRecipe, RoiRecipe):
+    """The re-ID branch, where it is joined to the detector, and what it is trained on."""
+
     train: ViewRef
 
 
 class FeaturesSection(FeatureOptions):
+    """Which boxes are cached, in how many views, and how."""
+
     dtype: Literal["float16", "float32", "uint8"] | None = None
     """By default float16, and uint8 for the crops of disj."""
 
 
 class EvaluationSection(EvaluationRecipe):
+    """What is searched, and how that is scored; the first entry's first protocol is the run's headline."""
+
     test: ViewRef
 
 
 class ReportSection(Recipe):
+    """What the report shows."""
+
     title: str = "Person search"
     scenes: Annotated[int, Field(ge=0)] = 6
     """Scenes drawn with their detections."""
     queries: Annotated[int, Field(ge=0)] = 8
     """Retrieval strips: the hardest queries first, and as many spread over the rest."""
     ranks: PositiveInt = 10
+    """Matches in a strip."""
 
 
 class ComputeOptions(Recipe):
     """How the work is done where it does not change a result: never part of a key."""
 
     device: Annotated[str, AfterValidator(device_name)] = "auto"
+    """`auto` is a GPU where there is one, and else the CPU; or `cpu`, `cuda`, `cuda:1`."""
     devices: PositiveInt = 1
+    """So many GPUs train the detector and extract features together."""
     threads: PositiveInt | None = None
+    """CPU threads of a stage; by default as many as there are cores."""
     checkpoint_seconds: PositiveFloat = 60.0
     """Time between the checkpoints of a training."""
     memory_budget_gib: Annotated[float, Field(gt=0, le=2**20)] | None = None
@@ -127,9 +146,11 @@ class ComputeOptions(Recipe):
     dask: str | None = None
     """Address of a Dask scheduler for ingest, extraction and large galleries; local processes by default."""
     workers: PositiveInt | None = None
+    """Processes that extract features, by default one a device; threads that rank, by default one."""
     test_images_in_training: Literal["refuse", "warn"] = "refuse"
     """What a test image among the images of any training view means for the run."""
     stage_timeout_hours: PositiveFloat | None = None
+    """A stage that takes longer is stopped, and goes on from its checkpoint in the next run."""
 
 
 def _norms_differ(section: str, norm: str, weights: str, held: str) -> str:
@@ -148,6 +169,7 @@ class Config(Recipe):
     """A run. Without `reid` it ends with the detector, without `evaluation` with the branch."""
 
     store: str
+    """Where artifacts are kept: a folder, from the config's own on, or a URL such as s3://bucket/prefix."""
     datasets: Annotated[dict[str, DatasetSource], Field(min_length=1)]
     detector: DetectorSection
     features: FeaturesSection = FeaturesSection()
@@ -160,10 +182,10 @@ class Config(Recipe):
 
     @model_validator(mode="after")
     def _views_name_datasets(self) -> Config:
-        for view in self.views():
+        known = ", ".join(self.datasets)
+        for place, view in self.views().items():
             if view.dataset not in self.datasets:
-                known = ", ".join(self.datasets)
-                raise ValueError(f"a view names dataset {view.dataset!r}; the config knows {known}")
+                raise ValueError(f"{place}.dataset: {view.dataset!r} is none of the datasets, {known}")
         tests = [entry.test.dataset for entry in self.evaluation]
         if len(set(tests)) != len(tests):
             raise ValueError("evaluation: one entry a dataset; use its options for further settings")
@@ -187,11 +209,13 @@ class Config(Recipe):
         if (branch.norm == "group") != (held == "group"):
             raise ValueError(_norms_differ("reid.branch", branch.norm, branch.initial_weights, held))
 
-    def views(self) -> list[ViewRef]:
-        """Every view that a stage takes."""
-        views = [*(entry.view for entry in self.detector.train), *self.detector.validation]
-        views += [] if self.reid is None else [self.reid.train]
-        return [*views, *(entry.test for entry in self.evaluation)]
+    def views(self) -> dict[str, ViewRef]:
+        """Every view that a stage takes, by its place in the config."""
+        views = {f"detector.train.{at}": entry.view for at, entry in enumerate(self.detector.train)}
+        views |= {f"detector.validation.{at}": view for at, view in enumerate(self.detector.validation)}
+        if self.reid is not None:
+            views["reid.train"] = self.reid.train
+        return views | {f"evaluation.{at}.test": entry.test for at, entry in enumerate(self.evaluation)}
 
     def detector_recipe(self) -> DetectorRecipe:
         return _narrow(self.detector, DetectorRecipe)

@@ -30,6 +30,7 @@ _COMMANDS = {
     "export": "flows.cli.search",
     "sweep": "flows.cli.sweep",
     "status": "flows.cli.status",
+    "fields": "flows.cli.fields",
 }
 _OURS = {"flows", "data_catalog", "storage", "personsearch_core"}
 

@@ -34,7 +34,7 @@ Model = Annotated[
 @app.command()
 def search(
     model: Model,
-    gallery: Annotated[list[Path], typer.Argument(help="Scene images, or folders of them.")],
+    gallery: Annotated[list[Path], typer.Argument(help="Scene images, or folders with such at any depth.")],
     query: Annotated[Path, typer.Option(help="The image that shows the person.")],
     box: Annotated[
         str | None,
@@ -57,10 +57,11 @@ def search(
     The query's own image is searched, too, when it is among them: the person's own box then comes first.
     """
     device_name(device)
+    around = _parse_box(box)
     scenes = list(_images(gallery))
     net = _load(model, overrides or (), store, device)
     with whole_lines().status(f"searching {len(scenes)} images"):
-        matches = find_person(net, query, _parse_box(box), scenes, score_threshold)[:top]
+        matches = find_person(net, query, around, scenes, score_threshold)[:top]
     if json is not None:
         json.write_text(json_format.dumps(matches, indent=1) + "\n")
     table = Table("rank", "similarity", "score", "box", "image", box=None, pad_edge=False)

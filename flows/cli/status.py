@@ -76,6 +76,7 @@ def run_status(record: RunRecord) -> dict[str, Any]:
     state = "failed" if record.error else "finished" if record.finished else "runs"
     if state == "runs" and not is_running(record):
         state = "was killed"
+    log = failed.get("log") if failed else None
     at = record.stages[-1]["stage"] if record.stages and state in ("runs", "was killed") else None
     return {
         "config": record.config,
@@ -86,7 +87,7 @@ def run_status(record: RunRecord) -> dict[str, Any]:
         "made": [stage["stage"] for stage in record.stages if stage["state"] == "made"],
         "cached": sum(stage["state"] == "cached" for stage in record.stages),
         "error": record.error,
-        "log": failed.get("log") if failed else None,
+        "log": log if log and Path(log).exists() else None,  # a stage that could not begin has none
         "record": str(record.path),
     }
 

@@ -13,7 +13,7 @@ def build_stages(config: Config) -> list[Stage]:
 
     Looks at the datasets' roots for their fingerprints; raises CatalogError when one is missing or damaged.
     """
-    used = {view.dataset for view in config.views()}
+    used = {view.dataset for view in config.views().values()}
     stages = [ingest.stage(config, name) for name in config.datasets if name in used]
     stages.append(detector.stage(config))
     if config.reid is not None:

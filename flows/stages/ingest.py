@@ -11,7 +11,7 @@ from data_catalog.adapters import load_adapter
 from data_catalog.errors import CatalogError
 from data_catalog.hash_cache import HashCache
 from data_catalog.ingest import ALL_IMAGES, Fingerprint, ImageUse, fingerprint, ingest
-from data_catalog.snapshot import Snapshot
+from data_catalog.snapshot import Snapshot, invalid_rejects
 from data_catalog.validation import nobody_found
 from flows.catalog import KIND, StoreSnapshots
 from flows.errors import StageError
@@ -93,10 +93,14 @@ def make(context: StageContext) -> Made:
     Raises what `read_root` raises.
     """
     made = read_root(context)
-    for finding in nobody_found(Snapshot(context.work)):
-        log.warning("%s: %s", context.recipe["dataset"], finding.message)
-    store = LocalStore(Path(context.options["store"]))
-    StoreSnapshots(store).remember(context.recipe["dataset"], planned_identity(context).key)
+    dataset, store = context.recipe["dataset"], LocalStore(Path(context.options["store"]))
+    snapshot = Snapshot(context.work)
+    for finding in nobody_found(snapshot):
+        log.warning("%s: %s", dataset, finding.message)
+    if damaged := len(invalid_rejects(snapshot)):
+        see = f"personsearch datasets rejects --store {store.root} --name {dataset}"
+        log.warning("%s: %s damaged rows were left out; which, and why: %s", dataset, f"{damaged:,}", see)
+    StoreSnapshots(store).remember(dataset, planned_identity(context).key)
     return made
 
 

@@ -14,9 +14,12 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class Recipe(BaseModel):
-    """Base of all recipes: unknown fields are refused, instances are immutable and hashable."""
+    """Base of all recipes: unknown fields are refused, instances are immutable and hashable.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    The sentence below a field is its description, also for those who ask for it at run time.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Compute(Recipe):
@@ -24,7 +27,9 @@ class Compute(Recipe):
 
     precision: Precision = "fp32"
     channels_last: bool = False
+    """Memory layout of convolutions; quicker on most CPUs and with bf16 on GPUs."""
     compile: bool = False
+    """By torch.compile, which takes a while at the start: pays on GPUs."""
 
 
 class Schedule(Recipe):
@@ -33,6 +38,10 @@ class Schedule(Recipe):
     kind: Literal["linear_cosine", "constant"] = "linear_cosine"
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     warmup_factor: Probability = 0.001
+    """Part of the rate at the first step of the warm-up."""
     num_periods: float = 0.5
+    """Periods of the cosine; with alpha and beta as in TensorFlow's linear_cosine_decay."""
     alpha: float = 0.0
+    """Added to the linear part."""
     beta: float = 0.001
+    """Added to the product of both."""

@@ -45,9 +45,11 @@ class RoiRecipe(Recipe):
     """How a box becomes a fixed-size map (j2-j4) or crop (disj)."""
 
     variant: Variant = "j3"
+    """`j2`, `j3`, `j4` share C1..C2, C3 or C4 with the detector; `disj` shares none and takes crops."""
     roi_height: PositiveInt | None = None
+    """By default what a crop of 256x128 has at the stride of the shared block; of `disj`, 256."""
     roi_width: PositiveInt | None = None
-    """By default what a crop of 256x128 has at the shared block's stride (see DEFAULT_ROI_SIZE)."""
+    """Likewise."""
     roi_scale: Annotated[float, Field(gt=0, le=4)] = 1.0
     """Of that default: 0.5 halves height and width for every variant alike, so that variants compare."""
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.0

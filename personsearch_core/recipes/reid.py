@@ -16,6 +16,7 @@ class BranchModel(Recipe):
     embedding_dim: PositiveInt = 256
     """The paper gives none; 256 is what OIM, NPSM and the later literature use."""
     pooling: Literal["average", "max", "gem"] = "average"
+    """Of the last block's map; `gem` is a generalised mean whose exponent is learnt."""
     normalise: bool = True
     """L2-normalised embeddings when describing people, so that a dot product ranks."""
     loss_normalise: bool = False
@@ -50,8 +51,9 @@ class Objective(Recipe):
     squared: bool | None = None
     """Triplets: squared Euclidean distances (TensorFlow's semi-hard) or plain ones (Hermans et al.)."""
     temperature: PositiveFloat | None = None
+    """`oim`, `iel`, `ioim`, `olp`: divides cosine similarities; by default 0.1."""
     unlabelled_temperature: PositiveFloat | None = None
-    """`ioim`: the temperature of the unlabelled entries."""
+    """`ioim`: the temperature of the unlabelled entries; by default 0.2."""
     momentum: Probability | None = None
     """What a memory keeps of its old value: OIM's table, the centres of `center` (1 - Wen et al.'s rate)."""
     queue: PositiveInt | None = None

@@ -112,7 +112,7 @@ def test_overrides_reach_any_depth_and_are_typed(tmp_path: Path) -> None:
         ("reid.lr=-1", r"reid\.lr: .*greater than 0"),
         ("detector.train.3.choose=7", "none of the positions 0 to 0"),
         ("nonsense", "NAME=VALUE"),
-        ("reid.train.dataset=unknown", "a view names dataset 'unknown'; the config knows prw"),
+        ("reid.train.dataset=unknown", "reid.train.dataset: 'unknown' is none of the datasets, prw"),
         ("features.dtype=uint8", "does not go with variant"),
         ("detector.model.initial_weights=null", "frozen_batch"),
         (

@@ -21,8 +21,10 @@ def test_a_run_that_broke_off_has_failed_and_its_log_is_named(tmp_path: Path) ->
     record.end()
     (read,) = read_records(tmp_path)
     found = run_status(read)
-    assert (found["state"], found["log"]) == ("failed", str(tmp_path / "reid.log"))
+    assert (found["state"], found["log"]) == ("failed", None)  # it had not come to a log
     assert "reid: the run broke off" in found["error"]
+    (tmp_path / "reid.log").write_text("what it said\n")
+    assert run_status(read)["log"] == str(tmp_path / "reid.log")
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,7 @@ def test_status_says_what_exists_runs_and_failed(store: LocalStore, chain: list[
     ]
     states = {run["record"]: run["state"] for run in found["runs"]}
     assert states == {str(failed.path): "failed", str(dead.path): "was killed", str(mine.path): "runs"}
-    assert "reid: row 3 is damaged" in text and "its log: /the/log" in text
+    assert "reid: row 3 is damaged" in text and f"its log: {store.root / 'a.log'}" in text
     assert [area["artifact"] for area in json.loads(call("status", "--json", "--store", store))["unfinished"]]
 
 
@@ -270,7 +270,9 @@ def test_a_damaged_record_is_left_out(store: LocalStore) -> None:
 def record(store: LocalStore, *, pid: int, error: str | None = None, finished: bool = False) -> RunRecord:
     made = RunRecord(new_record_path(store.root), "a.yaml", pid=pid)
     if error is not None:
-        made.stages.append({"stage": "reid", "state": "failed", "key": "k", "log": "/the/log"})
+        log = store.root / "a.log"
+        log.touch()
+        made.stages.append({"stage": "reid", "state": "failed", "key": "k", "log": str(log)})
         made.error = error
     if finished:
         made.end()

@@ -206,11 +206,13 @@ def test_a_sweep_is_on_record(config: Path) -> None:
     # Another member waits for its turn with what it found there; gc must spare that, too.
     assert used["evaluation"] >= {"ingest", "detector", "features", "reid", "detections", "gallery"}
     store = open_store(str(config.parent / "store"))
-    found = run_status(next(read_records(store.root)))
+    record = next(read_records(store.root))
+    found = run_status(record)
     assert found["state"] == "failed"
     assert found["error"].startswith("reid.seed=41: reid: the loss is nan; its log: ")
     assert {"reid", "gallery", "evaluation"} <= {name.partition(":")[0] for name in found["made"]}
-    assert found["log"] in found["error"]
+    (failed,) = (stage for stage in record.stages if stage["state"] == "failed")
+    assert failed["log"] in found["error"]
     assert not in_use(store)
 
 

@@ -232,6 +232,6 @@ def test_every_kind_is_built_and_finite(kind: str, labels: tuple[int, ...]) -> N
         given = batch(seed, labels)
         loss = objective(given).loss
         (gradient,) = torch.autograd.grad(loss, given.embeddings, allow_unused=True)
-        assert math.isfinite(float(loss))
+        assert math.isfinite(loss.item())
         assert gradient is None or torch.isfinite(gradient).all()
         objective.update(given.detached())

@@ -1,0 +1,35 @@
+"""`personsearch fields`: what a config may say."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Annotated
+
+import typer
+
+from flows.config_fields import config_fields
+
+app = typer.Typer()
+
+_INDENT = "    "
+_WIDTH = 110
+
+
+@app.command()
+def fields(
+    below: Annotated[
+        str, typer.Argument(help="Only this section or field, as reid.branch.", metavar="[FIELD]")
+    ] = "",
+) -> None:
+    """Every field that a config may have: what it takes, its default and what it means.
+
+    A config may also say `extends: OTHER.yaml`, whose fields it then has but for those it gives itself.
+    Anywhere in it, ${NAME} or ${NAME:-DEFAULT} stands for a variable of the environment.
+    """
+    for field in config_fields(below):
+        default = f" = {field.default}" if field.default else ""
+        typer.echo(f"{field.path}: {field.takes}{default}")
+        if field.description:
+            typer.echo(
+                textwrap.fill(field.description, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)
+            )

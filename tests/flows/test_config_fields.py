@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from flows.cli.main import app
+from flows.config_fields import config_fields
+from flows.errors import ConfigError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def one(path: str) -> str:
+    (field,) = config_fields(path)
+    return f"{field.takes} = {field.default}"
+
+
+def leaves(value: Any, path: str = "") -> Iterator[str]:
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, item in items:
+        inner = f"{path}.{name}" if path else str(name)
+        sections = isinstance(item, dict) or (isinstance(item, list) and item and isinstance(item[0], dict))
+        yield from leaves(item, inner) if sections else [inner]
+
+
+@pytest.mark.parametrize("config", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_field_of_the_configs_is_known(config: Path) -> None:
+    given = yaml.safe_load(config.read_text())
+    given.pop("extends", None)
+    for path in leaves(given):
+        if ".options." not in path:  # what an adapter understands
+            assert len(config_fields(path)) == 1, path
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("reid.variant", 'j2 | j3 | j4 | disj = "j3"'),
+        ("reid.lr", "number > 0 = 0.0001"),
+        ("reid.branch.last_stride", "1 | 2 = 2"),
+        ("reid.phases[].objectives[].margin", "number > 0 | soft | null = null"),
+        ("reid.phases.1.epochs", "integer > 0 = (to be given)"),
+        ("detector.augmentation.hue", "number >= 0, <= 0.5 = 0.0"),
+        ("detector.augmentation.scale_jitter", "[number > 0, number > 0] = [1.0, 1.0]"),
+        ("detector.model.anchor_ratios", "list of number > 0 = [0.5, 1.0, 2.0]"),
+        ("datasets.anything.root", "path = (to be given)"),
+        ("datasets.NAME.options", "string | integer | number | boolean, by name = {}"),
+    ],
+)
+def test_a_field_says_what_it_takes(path: str, shown: str) -> None:
+    assert one(path) == shown
+
+
+def test_a_default_that_differs_where_the_section_is_left_out_is_told() -> None:
+    assert one("detector.training.schedule.warmup_steps") == "integer >= 0 = 0 (500 without schedule)"
+    assert one("reid.schedule.warmup_steps") == "integer >= 0 = 0"
+
+
+def test_a_section_is_shown_with_what_it_holds() -> None:
+    section, *fields = config_fields("evaluation.re_ranking")
+    assert (section.takes, section.default) == ("section", "null")
+    assert "Zhong" in section.description
+    assert [field.path.rpartition(".")[2] for field in fields] == ["k1", "k2", "weight", "depth"]
+
+
+def test_a_list_of_sections_shows_its_default_without_what_has_no_value() -> None:
+    phases = config_fields("reid.phases")[0]
+    assert phases.takes == "list of sections"
+    assert '{"kind": "semi_hard_triplet", "weight": 1.0}' in phases.default and "null" not in phases.default
+
+
+def test_the_command_shows_descriptions() -> None:
+    shown = CliRunner().invoke(app, ["fields", "run.checkpoint_seconds"]).output
+    assert (
+        shown
+        == "run.checkpoint_seconds: number > 0 = 60.0\n    Time between the checkpoints of a training.\n"
+    )
+
+
+@pytest.mark.parametrize("path", ["nonsense", "reid.l", "reid.lr.x"])
+def test_an_unknown_field_is_refused(path: str) -> None:
+    with pytest.raises(ConfigError, match=r"no field .*; its sections and fields are store, datasets"):
+        config_fields(path)
