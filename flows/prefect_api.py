@@ -69,6 +69,8 @@ def _own_api() -> Iterator[str]:
     # One at a time: a fresh database is migrated by the first API that finds it.
     with exclusive(PREFECT_HOME.value() / "personsearch-api.lock", what="the embedded Prefect API"):
         server, url = _start()
+    runs = logging.getLogger("prefect.flow_runs")
+    runs.addFilter(_is_no_link)
     try:
         with temporary_settings({PREFECT_API_URL: url}):
             try:
@@ -76,6 +78,7 @@ def _own_api() -> Iterator[str]:
             finally:
                 _deliver_logs()
     finally:
+        runs.removeFilter(_is_no_link)
         server.terminate()
         try:
             server.wait(10)
@@ -84,6 +87,11 @@ def _own_api() -> Iterator[str]:
             server.wait()
         if server.stdin is not None:
             server.stdin.close()
+
+
+def _is_no_link(record: logging.LogRecord) -> bool:
+    """The run's page goes with its API, before anybody can follow a link to it."""
+    return not record.getMessage().startswith("View at ")
 
 
 def _start() -> tuple[subprocess.Popen[bytes], str]:

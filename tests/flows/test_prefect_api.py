@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from prefect import flow
 
 from flows import prefect_api
 from flows.errors import explain
@@ -58,3 +60,24 @@ def test_the_loopback_is_no_matter_for_a_proxy(monkeypatch: pytest.MonkeyPatch) 
         for host in ("127.0.0.1", "intranet"):
             assert urllib.request.proxy_bypass(host)
     assert (os.environ["NO_PROXY"], os.environ.get("no_proxy")) == ("intranet", None)
+
+
+def test_no_link_leads_to_a_page_that_goes_with_the_run(prefect_api: str) -> None:
+    said: list[str] = []
+
+    class Listening(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    @flow
+    def nothing() -> None:
+        """No tasks."""
+
+    listener = Listening()
+    logging.getLogger("prefect.flow_runs").addHandler(listener)
+    try:
+        nothing()
+    finally:
+        logging.getLogger("prefect.flow_runs").removeHandler(listener)
+    assert any("Beginning flow run" in line for line in said)
+    assert not any(prefect_api.removesuffix("/api") in line for line in said)
