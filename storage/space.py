@@ -17,6 +17,16 @@ def require_free_space(path: str | Path, n_bytes: int, *, what: str) -> None:
     free = shutil.disk_usage(place).free
     if free < n_bytes:
         raise StorageError(
-            f"{what} needs {n_bytes / 1e9:.1f} GB and the disk of {path} has {free / 1e9:.1f} GB free: "
+            f"{what} needs {in_units(n_bytes)} and the disk of {path} has {in_units(free)} free: "
             "free some, choose another place, or store fewer rows"
         )
+
+
+def in_units(size: int) -> str:
+    """Bytes for people: 1.5 MB."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"

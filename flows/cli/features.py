@@ -11,7 +11,6 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from flows.cli.tables import in_units
 from flows.errors import ConfigError
 from flows.request import RunRequest
 from flows.running import plan_config, run_config
@@ -27,6 +26,7 @@ from storage.feature_store import (
 )
 from storage.listing import Entry, list_entries, resolve_name
 from storage.opening import open_store
+from storage.space import in_units
 
 app = typer.Typer(no_args_is_help=True, help="Stores of pooled features: show, verify, export, statistics.")
 

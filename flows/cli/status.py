@@ -11,13 +11,14 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.cli.tables import in_units, whole_lines
+from flows.cli.tables import whole_lines
 from flows.config import load_config
 from flows.errors import ConfigError
 from flows.records import RunRecord, is_running, read_records
 from storage.artifacts import LocalStore
 from storage.listing import list_entries
 from storage.opening import open_existing
+from storage.space import in_units
 
 app = typer.Typer()
 

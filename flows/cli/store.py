@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli import features
-from flows.cli.tables import in_units, padded
+from flows.cli.tables import padded
 from flows.config import Config, load_config
 from flows.errors import ConfigError
 from flows.plan import make_plan
@@ -23,6 +23,7 @@ from storage.errors import StorageError
 from storage.gc import Garbage, collect, find_garbage
 from storage.listing import Entry, list_entries, resolve_name, with_followers
 from storage.opening import open_existing, open_store
+from storage.space import in_units
 from storage.tags import remove_tag, set_tag, tags
 from storage.transfer import copy_artifact, lineage
 from storage.urls import is_remote

@@ -10,6 +10,7 @@ from rich.table import Column, Table
 
 from flows.records import where_time_went
 from flows.running import Outcome
+from storage.space import in_units
 
 _STYLES = {"cached": "green", "made": "cyan", "runs": "yellow", "resumes": "magenta", "failed": "red"}
 
@@ -52,16 +53,6 @@ def padded(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
-
-
-def in_units(size: int) -> str:
-    """Bytes for people: 1.5 MB."""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
 
 
 def _state(stage: dict[str, object]) -> str:
