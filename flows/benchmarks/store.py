@@ -67,7 +67,7 @@ def measure_store(
         _check(reader, plain, draw())
         yield from _warm(folder, reader, plain, draw, rounds)
         yield from _cold(folder, reader, plain, draw, max(5, rounds // 3))
-        yield from _loader(reader, plain, draw, rounds)
+        yield from _loader(folder, reader, plain, draw, rounds)
     yield from _remote(folder, plain, draw, max(5, rounds // 3))
     shutil.rmtree(folder / "store")
     for name in OTHER_STORES:
@@ -114,35 +114,64 @@ def _stamped(block: np.ndarray, start: int, n_rows: int) -> np.ndarray:
 def _warm(
     folder: Path, reader: FeatureReader, plain: np.memmap, draw: Draw, rounds: int
 ) -> Iterator[Measurement]:
-    """And what reads cost that are no mapping: the same extents by as many threads as there are cores."""
-    _warm_up(reader, plain)
-    seconds = medians_in_turn({"memmap": lambda: plain[draw()], "disk": lambda: reader.rows(draw())}, rounds)
-    yield Measurement("warm", "memmap fancy indexing", seconds["memmap"], rounds, 1.0, "x floor")
-    ratio = seconds["disk"] / seconds["memmap"]
-    yield Measurement(
-        "warm", f"store, tier {reader.tier}", seconds["disk"], rounds, ratio, "x floor", at_most=1.3
-    )
+    """By how the rows came into the page cache, whose folios are large only where a file was read in order.
+
+    And what reads cost that are no mapping: the same extents by as many threads as there are cores.
+    """
     threads = len(os.sched_getaffinity(0))
     with _BareReads(folder, reader, threads) as bare:
-        seconds = medians_in_turn(
-            {"memmap": lambda: plain[draw()], "bare": lambda: bare.read(draw())}, rounds
-        )
-    ratio = seconds["bare"] / seconds["memmap"]
-    yield Measurement("warm", f"{threads} threads of bare pread", seconds["bare"], rounds, ratio, "x floor")
+        contenders = {
+            "memmap": lambda: plain[draw()],
+            "disk": lambda: reader.rows(draw()),
+            "bare": lambda: bare.read(draw()),
+        }
+        for first, read in {"in order": _read_in_order, "at random": _read_at_random}.items():
+            _forget(folder, plain)
+            read(reader, plain)
+            _read_at_random(reader, plain)
+            seconds = medians_in_turn(contenders, rounds)
+            for name, shown, bound in (
+                ("memmap", "memmap fancy indexing", None),
+                ("disk", f"store, tier {reader.tier}", 1.3),
+                ("bare", f"{threads} threads of bare pread", None),
+            ):
+                what, ratio = f"{shown}, first read {first}", seconds[name] / seconds["memmap"]
+                yield Measurement("warm", what, seconds[name], rounds, ratio, "x floor", at_most=bound)
 
 
-def _warm_up(reader: FeatureReader, plain: np.memmap) -> None:
+def _read_in_order(reader: FeatureReader, plain: np.memmap) -> None:
     for start in range(0, len(plain), _BLOCK_ROWS):
         reader.rows(np.arange(start, min(start + _BLOCK_ROWS, len(plain))))
         plain[start : start + _BLOCK_ROWS].max()
+
+
+def _read_at_random(reader: FeatureReader, plain: np.memmap) -> None:
+    """As an epoch does: every row once."""
+    order = np.random.default_rng(1).permutation(len(plain))
+    for start in range(0, len(plain), BATCH_ROWS):
+        reader.rows(order[start : start + BATCH_ROWS])
+        plain[order[start : start + BATCH_ROWS]].max()
+
+
+def _forget(folder: Path, plain: np.memmap) -> None:
+    """Put the store and the plain file out of the page cache."""
+    mapping = plain.base
+    assert isinstance(mapping, mmap.mmap)
+    mapping.madvise(mmap.MADV_DONTNEED)  # a page that is mapped stays
+    for file in (folder / "plain", *_shard_files(folder)):
+        with file.open("rb") as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _shard_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("store/features/c/*/0/0/0"), key=lambda file: int(file.parts[-4]))
 
 
 class _BareReads:
     """Positioned reads of the rows' extents by some threads, and nothing else."""
 
     def __init__(self, folder: Path, reader: FeatureReader, threads: int) -> None:
-        shards = sorted(folder.glob("store/features/c/*/0/0/0"), key=lambda file: int(file.parts[-4]))
-        self.descriptors = [os.open(file, os.O_RDONLY) for file in shards]
+        self._descriptors = [os.open(file, os.O_RDONLY) for file in _shard_files(folder)]
         self._row_bytes = reader.rows([0]).nbytes
         self._buffer = allocate_buffer((BATCH_ROWS, self._row_bytes), np.uint8)
         self._threads = threads
@@ -154,7 +183,7 @@ class _BareReads:
         def read(stripe: int) -> None:
             for place, row in wanted[stripe :: self._threads]:
                 shard, slot = divmod(row, _BLOCK_ROWS)
-                os.preadv(self.descriptors[shard], (self._buffer[place].data,), slot * self._row_bytes)
+                os.preadv(self._descriptors[shard], (self._buffer[place].data,), slot * self._row_bytes)
 
         list(self._pool.map(read, range(self._threads)))
 
@@ -163,29 +192,20 @@ class _BareReads:
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
-        for descriptor in self.descriptors:
+        for descriptor in self._descriptors:
             os.close(descriptor)
 
 
 def _cold(
     folder: Path, reader: FeatureReader, plain: np.memmap, draw: Draw, rounds: int
 ) -> Iterator[Measurement]:
-    mapping = plain.base
-    assert isinstance(mapping, mmap.mmap)
-    with _BareReads(folder, reader, COLD_THREADS) as bare, (folder / "plain").open("rb") as plain_file:
-        descriptors = [*bare.descriptors, plain_file.fileno()]
-
-        def forget() -> None:
-            mapping.madvise(mmap.MADV_DONTNEED)  # a page that is mapped stays
-            for descriptor in descriptors:
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-
+    with _BareReads(folder, reader, COLD_THREADS) as bare:
         contenders = {
             "bare": lambda: bare.read(draw()),
             "disk": lambda: reader.rows(draw()),
             "memmap": lambda: plain[draw()],
         }
-        seconds = medians_in_turn(contenders, rounds, before=forget)
+        seconds = medians_in_turn(contenders, rounds, before=lambda: _forget(folder, plain))
     names = {
         "bare": f"{COLD_THREADS} threads of bare pread",
         "disk": f"store, tier {reader.tier}",
@@ -213,10 +233,14 @@ class _PlainRows:
         return np.take(self._flat, indices, axis=0, out=target, mode="clip").reshape(-1, *self.shape[1:])
 
 
-def _loader(reader: FeatureReader, plain: np.memmap, draw: Draw, rounds: int) -> Iterator[Measurement]:
+def _loader(
+    folder: Path, reader: FeatureReader, plain: np.memmap, draw: Draw, rounds: int
+) -> Iterator[Measurement]:
     """Batches a second that come out of the training's loader; the consumer looks at each row."""
     per_round = 64
-    _warm_up(reader, plain)
+    _forget(folder, plain)
+    _read_in_order(reader, plain)
+    _read_at_random(reader, plain)
 
     def consume(source: FeatureReader | _PlainRows) -> None:
         wanted = [draw() for _ in range(per_round)]
