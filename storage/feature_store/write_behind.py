@@ -123,8 +123,7 @@ class FileBehind:
     def abandon(self) -> None:
         """Remove the file."""
         self._error = InterruptedError(f"{self.path} was abandoned")
-        with contextlib.suppress(InterruptedError):
-            self.close(lambda: None).result()
+        self.close(lambda: None).exception()  # waits; why it is abandoned says more than what writing met
 
     def _hand_over(self) -> None:
         if self._buffer is None:
