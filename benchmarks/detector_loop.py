@@ -32,7 +32,13 @@ from personsearch_core.data.sampling import TrainingEntry, TrainingStream
 from personsearch_core.data.scenes import Scene
 from personsearch_core.models.compute import arrange, prepare, quickest_compute
 from personsearch_core.models.detector import Detector, build_detector
-from personsearch_core.recipes import Compute, DetectorModel, DetectorRecipe, DetectorTraining, Schedule
+from personsearch_core.recipes import (
+    Compute,
+    DetectorModel,
+    DetectorRecipe,
+    DetectorSchedule,
+    DetectorTraining,
+)
 from personsearch_core.training.detector import train_detector
 from personsearch_core.training.optimisation import autocast
 from personsearch_core.training.validation import detect_boxes
@@ -152,7 +158,7 @@ def compare(
     """Median images a second of every loop; inference goes `passes` times over the images."""
     model = DetectorModel(image_width=size, image_height=size, norm="batch", initial_weights=None)
     training = DetectorTraining(
-        steps=steps + 1, batch_size=batch, lr=1e-4, schedule=Schedule(kind="constant")
+        steps=steps + 1, batch_size=batch, lr=1e-4, schedule=DetectorSchedule(kind="constant", warmup_steps=0)
     )
     eager = DetectorRecipe(model=model, training=training)
     quickest = quickest_compute(device)

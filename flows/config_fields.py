@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ def config_fields(below: str = "") -> list[ConfigField]:
     Raises ConfigError when there is none.
     """
     schema = Config.model_json_schema()
-    fields = list(_fields(schema, schema["$defs"], "", {}))
+    fields = list(_fields(schema, schema["$defs"], ""))
     wanted = [field for field in fields if not below or _is_below(field.path, below)]
     if not wanted:
         raise ConfigError(
@@ -54,10 +54,7 @@ def _is_below(path: str, prefix: str) -> bool:
     return len(parts) >= len(wanted) and all(fits)
 
 
-def _fields(
-    model: _Schema, models: dict[str, _Schema], prefix: str, when_absent: Mapping[str, Any]
-) -> Iterator[ConfigField]:
-    """`when_absent`: what holds where the whole section is left out, which may differ from its defaults."""
+def _fields(model: _Schema, models: dict[str, _Schema], prefix: str) -> Iterator[ConfigField]:
     required = model.get("required", ())
     for name, schema in model["properties"].items():
         path = f"{prefix}{name}"
@@ -65,18 +62,13 @@ def _fields(
         description = schema.get("description", "")
         section, entry = _section(schema, models)
         if section is None:
-            other = when_absent.get(name, schema.get("default"))
-            if other != schema.get("default"):
-                default += f" ({_shown(other)} without {prefix.strip('.').rpartition('.')[2]})"
             yield ConfigField(path, _takes(schema), default, _on_one_line(description))
             continue
-        absent = schema.get("default")
-        # What a section that is left out holds is told field by field.
-        shown = "" if isinstance(absent, dict) else default
+        # What a section holds that is left out is told field by field.
+        shown = "" if isinstance(schema.get("default"), dict) else default
         takes = {"": "section", "[]": "list of sections"}.get(entry, "sections by name")
         yield ConfigField(path, takes, shown, _on_one_line(description or section.get("description", "")))
-        inner = absent if isinstance(absent, dict) else {}
-        yield from _fields(section, models, f"{path}{entry}.", inner)
+        yield from _fields(section, models, f"{path}{entry}.")
 
 
 def _section(schema: _Schema, models: dict[str, _Schema]) -> tuple[_Schema | None, str]:

@@ -22,6 +22,7 @@ from personsearch_core.recipes.detector import (
     DetectorAugmentation,
     DetectorModel,
     DetectorRecipe,
+    DetectorSchedule,
     DetectorTraining,
     block_channels,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "DetectorAugmentation",
     "DetectorModel",
     "DetectorRecipe",
+    "DetectorSchedule",
     "DetectorTraining",
     "EvaluationRecipe",
     "FeatureOptions",

@@ -85,6 +85,13 @@ class DetectorAugmentation(Recipe):
         return value
 
 
+class DetectorSchedule(Schedule):
+    """Linear-cosine decay (Bello et al. 2017, as in TensorFlow) after a linear warm-up."""
+
+    warmup_steps: Annotated[int, Field(ge=0)] = 500
+    """The paper gives none; without one the heads, which are new, upset the pretrained trunk."""
+
+
 class DetectorTraining(Recipe):
     """The paper's first step: batch 10, SGD with momentum 0.9, base rate 1e-3, 90 epochs."""
 
@@ -96,7 +103,7 @@ class DetectorTraining(Recipe):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     optimiser: Literal["sgd", "adamw"] = "sgd"
-    schedule: Schedule = Schedule(warmup_steps=500)
+    schedule: DetectorSchedule = DetectorSchedule()
     gradient_clip: PositiveFloat | None = None
     accumulate: PositiveInt = 1
     """Batches of `batch_size` whose gradients are averaged for one optimiser step."""

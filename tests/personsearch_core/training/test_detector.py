@@ -29,8 +29,8 @@ from personsearch_core.recipes import (
     DetectorAugmentation,
     DetectorModel,
     DetectorRecipe,
+    DetectorSchedule,
     DetectorTraining,
-    Schedule,
 )
 from personsearch_core.training import validation
 from personsearch_core.training.detector import train_detector
@@ -45,7 +45,12 @@ from personsearch_core.training.loop import (
 from tests.personsearch_core.scene_files import TINY, write_scenes
 
 PROJECT = Path(__file__).resolve().parents[3]
-TRAINING: dict[str, Any] = {"steps": 6, "batch_size": 4, "lr": 0.01, "schedule": Schedule(warmup_steps=2)}
+TRAINING: dict[str, Any] = {
+    "steps": 6,
+    "batch_size": 4,
+    "lr": 0.01,
+    "schedule": DetectorSchedule(warmup_steps=2),
+}
 
 
 def recipe(model: DetectorModel = TINY, **training: Any) -> DetectorRecipe:
@@ -334,7 +339,11 @@ def test_keeping_the_best_needs_validation(tmp_path: Path, entries: list[Trainin
 def test_a_non_finite_loss_names_the_images(tmp_path: Path, entries: list[TrainingEntry]) -> None:
     with pytest.raises(NonFiniteError, match="the batch holds images"):
         train_detector(
-            recipe(lr=1e30, schedule=Schedule(kind="constant")), entries, [], tmp_path, device="cpu"
+            recipe(lr=1e30, schedule=DetectorSchedule(kind="constant", warmup_steps=0)),
+            entries,
+            [],
+            tmp_path,
+            device="cpu",
         )
     assert "images a" in (tmp_path / "non_finite_batch.txt").read_text()
 
