@@ -25,15 +25,27 @@ from personsearch_core.models.detection_loss import BOX_CODER
 from personsearch_core.models.detector import IMAGENET_MEAN, IMAGENET_STD, Detector
 from personsearch_core.models.search import PersonSearchNet
 from personsearch_core.models.trunk import shared_blocks
-from personsearch_core.models.weights import load_branch, load_detector, save_branch, save_detector
+from personsearch_core.models.weights import (
+    DETECTOR_DESCRIPTION,
+    DETECTOR_WEIGHTS,
+    load_branch,
+    load_detector,
+    save_branch,
+    save_detector,
+)
 from personsearch_core.pooling.rois import row_shape
 from personsearch_core.recipes import Compute, RoiRecipe
 
 FORMAT = 1
 DESCRIPTION = "model.json"
 BRANCH = "branch.safetensors"
-FILES = ("model", "detector", "branch")
-"""Of a model, without their endings."""
+_UNFINISHED = "model.json.partial"
+_GRAPHS = ("detector", "branch")
+FILES = frozenset(
+    {DESCRIPTION, _UNFINISHED, DETECTOR_WEIGHTS, DETECTOR_DESCRIPTION, BRANCH}
+    | {f"{graph}.{kind}" for graph in _GRAPHS for kind in ("pt2", "onnx")}
+)
+"""All that a model's folder may hold."""
 
 
 def save_model(
@@ -43,7 +55,9 @@ def save_model(
     roi: RoiRecipe,
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write weights and recipes into `directory`, which is made; a model that is there is replaced.
+    """Write weights and recipes into `directory`, which is made; it replaces a model, with its programs.
+
+    What describes the model is written last: a folder where that was interrupted holds none.
 
     provenance: anything that says where the model came from (keys of artifacts, configs, results), as JSON.
     Raises PersonSearchError for a folder that holds something else.
@@ -52,6 +66,8 @@ def save_model(
     if branch.variant != roi.variant:
         raise PersonSearchError(f"a branch of {branch.variant} does not go with ROIs of {roi.variant}")
     directory.mkdir(parents=True, exist_ok=True)
+    for name in (DESCRIPTION, *sorted(FILES)):
+        (directory / name).unlink(missing_ok=True)
     save_detector(directory, detector)
     save_branch(directory / BRANCH, branch)
     model = detector.model
@@ -70,20 +86,31 @@ def save_model(
         },
         "provenance": dict(provenance or {}),
     }
-    (directory / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+    (directory / _UNFINISHED).write_text(json.dumps(description, indent=2) + "\n")
+    (directory / _UNFINISHED).replace(directory / DESCRIPTION)
 
 
 def require_place_for_model(directory: Path) -> None:
     """Raise PersonSearchError where a model's files would come among somebody's other files."""
     if directory.exists() and not directory.is_dir():
         raise PersonSearchError(f"{directory} is a file: name a folder for the model")
-    found = [path.name for path in directory.iterdir()] if directory.is_dir() else []
-    strangers = sorted(name for name in found if name.split(".")[0] not in FILES)
+    found = sorted(directory.iterdir()) if directory.is_dir() else []
+    strangers = [path.name for path in found if path.name not in FILES or not path.is_file()]
+    if not strangers and (directory / DESCRIPTION).exists() and not _describes_model(directory / DESCRIPTION):
+        strangers = [DESCRIPTION]
     if strangers:
         raise PersonSearchError(
             f"{directory} holds {strangers[0]}, which is no part of a model: "
             "name a folder that is new or empty, or that holds a model to be replaced"
         )
+
+
+def _describes_model(file: Path) -> bool:
+    """Whether it was written here; others call their files so, too."""
+    try:
+        return {"format", "roi"} <= json.loads(file.read_text()).keys()
+    except (ValueError, AttributeError):
+        return False
 
 
 def load_model(directory: str | Path, compute: Compute | None = None) -> PersonSearchNet:

@@ -22,7 +22,7 @@ from storage.folders import files_under, flush, remove_from, remove_tree
 from storage.layout import Layout
 from storage.locks import exclusive, exclusive_now, is_held, lock_series
 from storage.manifest import FILE_NAME, FileEntry, Identity, Manifest, read_manifest
-from storage.trust import Trust, in_short, stat_key, stat_keys
+from storage.trust import Digested, Trust, in_short, stat_key, stat_keys
 
 log = logging.getLogger(__name__)
 
@@ -91,11 +91,12 @@ class WorkArea:
         sources: Mapping[str, str] | None = None,
         made_by: Mapping[str, Any] | None = None,
         scratch: Iterable[str] = (),
-        digests: Mapping[str, str] | None = None,
+        digests: Mapping[str, Digested] | None = None,
     ) -> Artifact:
         """Flush every file, write the manifest, and make the artifact visible by one rename.
 
-        `digests` are SHA-256, in hex, of files that their writer has digested; all others are read again.
+        `digests` are those of files that their writer has digested; what is no longer as it was then, and
+        all others, is read again.
         `scratch` names files and folders of the work area, relative to it, that only a resume needs: they are
         no part of the artifact, and are removed when it is there. A kill before that costs disk, not work.
         """
@@ -106,8 +107,10 @@ class WorkArea:
                 continue
             name = path.relative_to(self.path).as_posix()
             stat = path.stat()
-            files[name] = FileEntry(size=stat.st_size, sha256=digests.get(name) or digest_file(path))
             verified[name] = stat_key(stat)
+            known = digests.get(name)
+            sha256 = known.sha256 if known and known.stat == verified[name] else digest_file(path)
+            files[name] = FileEntry(size=stat.st_size, sha256=sha256)
         manifest = Manifest(
             identity=self.identity,
             key=self.identity.key,

@@ -102,12 +102,16 @@ def collect(
     was made from: it is asked before each deletion, under the key's lock. What another has deleted since is
     no error. Returns the names, `kind/key`, of what stayed.
     """
-    with store.collecting() as making_now:
-        spared = _Spared(making_now, garbage.artifacts, in_use)
-        hidden = list(_out_of_sight(store, garbage, spared))
-    # Deleting takes as long as the file system takes, and no lock is held for it.
-    for folder in hidden:
-        remove_tree(folder)
+    hidden: list[Path] = []
+    try:
+        with store.collecting() as making_now:
+            spared = _Spared(making_now, garbage.artifacts, in_use)
+            for folder in _out_of_sight(store, garbage, spared):
+                hidden.append(folder)
+    finally:
+        # Deleting takes as long as the file system takes, and no lock is held for it.
+        for folder in hidden:
+            remove_tree(folder)
     for objects in garbage.objects:
         store.remove_objects(objects, garbage.before or datetime.now(UTC))
     return frozenset(spared.stayed)
@@ -154,7 +158,7 @@ class _Spared:
             used = alone and self._is_used(name)
             if used or not alone:
                 self.stayed.add(name)
-                why = "a run has begun to use it" if used else "a process has begun to make it"
+                why = "a run has begun to use it" if used else "a process makes it now, or deletes it, too"
                 log.warning("%s stays: %s", name, why)
             yield alone and not used
 

@@ -153,7 +153,7 @@ def _flock(descriptor: int, what: str) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = (os.pread(descriptor, 32, 0) or b"?").decode()
-        log.info("waiting for process %s, which is making %s", holder, what)
+        log.info("waiting for process %s, which has the lock of %s", holder, what)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from storage.digests import digest_file
@@ -19,6 +20,14 @@ from storage.manifest import Manifest
 log = logging.getLogger(__name__)
 
 _SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Digested:
+    """A file's SHA-256, in hex, and its `stat_key` of then: of any other it says nothing."""
+
+    sha256: str
+    stat: list[int]
 
 
 class Trust:

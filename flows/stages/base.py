@@ -15,6 +15,7 @@ from flows.child import Reporter
 from flows.errors import Interrupted
 from flows.views import ViewSpec
 from storage.artifacts import Artifact, LocalStore
+from storage.trust import Digested
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class Made:
     scratch: tuple[str, ...] = ()
     """Files and folders of the work area that only a resume needs: no part of the artifact, and removed once
     it is committed."""
-    file_digests: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256, in hex, of files that were digested as they were written, by their names in the work area."""
+    file_digests: Mapping[str, Digested] = field(default_factory=dict)
+    """Of files that were digested as they were written, by their names in the work area."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class StageContext:
         self.reporter.progress(done, total, **metrics)
 
     def reached(self, done: int, total: int) -> None:
-        """Progress at a point where the work may stop: all that is done lies in the work area.
+        """Progress at a point where the work may stop: what is done lies in the work area, or is on its way.
 
         Raises Interrupted when the stage was asked to stop.
         """

@@ -75,7 +75,7 @@ def make(context: StageContext) -> Made:
     from flows.stages.models import load_stage_detector, stage_device
     from personsearch_core.pooling import detect_scenes
     from personsearch_core.recipes import DetectionsRecipe
-    from storage.feature_store import file_digests
+    from storage.feature_store import FILES_FILE, read_file_digests
 
     recipe = DetectionsRecipe.model_validate(context.recipe)
     spec, snapshot = context.views["test"], context.artifacts["test"].path
@@ -96,7 +96,8 @@ def make(context: StageContext) -> Made:
     shutil.rmtree(blocks)
     counts = {role: int(np.sum(rows["role"].to_numpy(zero_copy_only=False) == role)) for role in _ROLES}
     digest = digest_parts({"features": array, "rows": digest_rows(rows)})
-    return Made(digest, {"images": len(scenes), **counts}, file_digests=file_digests(context.work))
+    metrics = {"images": len(scenes), **counts}
+    return Made(digest, metrics, scratch=(FILES_FILE,), file_digests=read_file_digests(context.work))
 
 
 _ROLES = (DETECTION, QUERY, TRUTH)

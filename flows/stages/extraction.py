@@ -7,7 +7,7 @@ a shard that two workers computed, because one of them seemed dead, is the same 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -86,8 +86,11 @@ def open_writer(extraction: Extraction, ready: Prepared) -> FeatureWriter:
     )
 
 
-def extract(extraction: Extraction, shards: Sequence[int]) -> Iterator[int]:
-    """Compute and write the given shards of a store that exists; yields each when it is written."""
+def extract(extraction: Extraction, shards: Sequence[int]) -> Generator[int]:
+    """Compute and write the given shards of a store that exists; yields each when it is on its way.
+
+    Who closes the generator waits until all that were yielded are in the store.
+    """
     from personsearch_core.pooling import extract_shards
 
     ready = prepare(extraction)
@@ -100,7 +103,7 @@ def extract(extraction: Extraction, shards: Sequence[int]) -> Iterator[int]:
 
 def extract_on_dask(
     extraction: Extraction, shards: Sequence[int], *, workers: int | None, address: str | None
-) -> Iterator[int]:
+) -> Generator[int]:
     """The same, split over local worker processes or the workers of an existing scheduler.
 
     A worker that is killed costs time: its shards are computed again by another. Raises StageError when no

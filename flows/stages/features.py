@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from functools import partial
 
@@ -70,7 +71,13 @@ def make(context: StageContext) -> Made:
     """Pool shard by shard; shards that exist are complete and are not made again."""
     from flows.stages.extraction import Extraction, as_text, extract, extract_on_dask, open_writer, prepare
     from flows.stages.models import device_names
-    from storage.feature_store import features_bytes, file_digests, finish_features, write_index
+    from storage.feature_store import (
+        FILES_FILE,
+        features_bytes,
+        finish_features,
+        read_file_digests,
+        write_index,
+    )
     from storage.space import require_free_space
 
     options, spec = context.options, context.views["people"]
@@ -100,13 +107,14 @@ def make(context: StageContext) -> Made:
         shards = extract(extraction, missing)
     else:
         shards = extract_on_dask(extraction, missing, workers=workers, address=options["dask"])
-    for shard in shards:
-        done.add(shard)
-        context.reached(len(done), plan.n_shards)
+    with contextlib.closing(shards):  # where the stage is stopped, nothing is written after its lock is gone
+        for shard in shards:
+            done.add(shard)
+            context.reached(len(done), plan.n_shards)
     index = plan.index_table(dataset=spec.dataset, split=spec.split)
     write_index(context.work, index)
     array = finish_features(context.work)
     rows = digest_rows(index.drop_columns(["dataset", "split"]))
     metrics = {"rows": len(plan), "row_shape": list(plan.row_shape), "images": len(ready.scenes)}
     digest = digest_parts({"features": array, "index": rows})
-    return Made(digest, metrics, file_digests=file_digests(context.work))
+    return Made(digest, metrics, scratch=(FILES_FILE,), file_digests=read_file_digests(context.work))

@@ -3,10 +3,11 @@ memory.
 """
 
 from storage.feature_store.buffers import allocate_buffer
-from storage.feature_store.digests import read_digests
+from storage.feature_store.digests import read_digests, read_file_digests
 from storage.feature_store.export import export_rows
-from storage.feature_store.finishing import file_digests, finish_features
+from storage.feature_store.finishing import finish_features
 from storage.feature_store.index_table import write_index
+from storage.feature_store.layout import FILES_FILE
 from storage.feature_store.opening import open_features
 from storage.feature_store.reader import FeatureReader, Tier
 from storage.feature_store.summary import (
@@ -18,6 +19,7 @@ from storage.feature_store.verification import DamagedShard, remove_shards, veri
 from storage.feature_store.writer import FeatureWriter, create_features
 
 __all__ = [
+    "FILES_FILE",
     "DamagedShard",
     "FeatureReader",
     "FeatureSummary",
@@ -27,10 +29,10 @@ __all__ = [
     "create_features",
     "export_rows",
     "features_bytes",
-    "file_digests",
     "finish_features",
     "open_features",
     "read_digests",
+    "read_file_digests",
     "remove_shards",
     "summarise_features",
     "verify_features",

@@ -7,15 +7,17 @@ sharded or compressed does not count.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from storage.digests import canonical_json
 from storage.errors import StorageError
-from storage.feature_store.layout import DIGESTS_FILE
+from storage.feature_store.layout import DIGESTS_FILE, FILES_FILE
+from storage.feature_store.partial_files import replace_text
+from storage.trust import Digested
 
 BLOCK_ROWS = 256
 
@@ -23,23 +25,24 @@ BLOCK_ROWS = 256
 class ArrayDigests(BaseModel):
     """What `digests.json` holds: SHA-256, in hex, of each piece of `piece_rows` rows and of the array."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)  # whatever another version notes beside these
 
     algorithm: str = "sha256"
     piece_rows: int
     pieces: tuple[str, ...]
     content: str
-    files: tuple[str | None, ...] = ()
-    """Of each shard's file, where it was known without reading the file again."""
 
 
 class ShardDigests(BaseModel):
-    """What a shard's writer notes: SHA-256, in hex, of each of its pieces and, if known, of its file."""
+    """What a shard's writer notes: SHA-256, in hex, of its pieces and, if known, its file's digest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     pieces: tuple[str, ...]
-    file: str | None = None
+    file: Digested | None = None
+
+
+_FILES = TypeAdapter(dict[str, Digested])
 
 
 def piece_rows(rows_per_shard: int) -> int:
@@ -78,6 +81,18 @@ def read_digests(path: Path) -> ArrayDigests:
         ) from error
     except ValidationError as error:
         raise StorageError(f"{file} is damaged: {error}") from error
+
+
+def read_file_digests(path: Path) -> dict[str, Digested]:
+    """What is known of the files of a feature store without reading them: by their names in it."""
+    try:
+        return _FILES.validate_json((path / FILES_FILE).read_bytes())
+    except (FileNotFoundError, ValidationError):  # they will be read
+        return {}
+
+
+def write_file_digests(path: Path, files: Mapping[str, Digested]) -> None:
+    replace_text(path / FILES_FILE, _FILES.dump_json(dict(files)).decode())
 
 
 def read_shard_digests(file: Path) -> ShardDigests | None:

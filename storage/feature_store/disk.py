@@ -9,13 +9,16 @@ are copied out in half the time of single pages.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import resource
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +95,7 @@ class DiskReader(FeatureReader):
 
     def _fill_raw(self, indices: np.ndarray, positions: np.ndarray, out: np.ndarray) -> None:
         row_bytes = self._layout.row_bytes
-        runs = self._extents.runs(indices, positions, max_rows=max(2, len(indices)))
+        runs = self._extents.runs(indices, positions, max_rows=len(indices))
         start = runs.position * row_bytes
         stop = start + runs.length * row_bytes
         target = out.reshape(-1).view(np.uint8).data
@@ -183,22 +186,28 @@ class DiskReader(FeatureReader):
         return rest
 
     def _read(self, reads: Sequence[Read], target: memoryview) -> None:
-        for shard, offset, start, stop in reads:
-            descriptor = self._descriptors[shard]
-            is_borrowed = descriptor != _CLOSED
-            if not is_borrowed:
-                descriptor = os.open(self._array / self._layout.shard_key(shard), os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                while start < stop:
-                    n_read = os.preadv(descriptor, (target[start:stop],), offset)
-                    if not n_read:
-                        raise StorageError(
-                            f"shard {shard} of {self._array} is truncated at byte {offset}: verify the store"
-                        )
-                    offset, start = offset + n_read, start + n_read
-            finally:
-                if not is_borrowed:
-                    os.close(descriptor)
+        for shard, of_shard in itertools.groupby(reads, key=itemgetter(0)):
+            with self._file(shard) as descriptor:
+                for _, offset, start, stop in of_shard:
+                    while start < stop:
+                        n_read = os.preadv(descriptor, (target[start:stop],), offset)
+                        if not n_read:
+                            where = f"shard {shard} of {self._array} is truncated at byte {offset}"
+                            raise StorageError(f"{where}: verify the store")
+                        offset, start = offset + n_read, start + n_read
+
+    @contextmanager
+    def _file(self, shard: int) -> Iterator[int]:
+        """The descriptor of a shard's file: one that is kept open, or one for now."""
+        kept = self._descriptors[shard]
+        if kept != _CLOSED:
+            yield kept
+            return
+        descriptor = os.open(self._array / self._layout.shard_key(shard), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def _open(self, shard: int) -> None:
         """Read a shard's index, and keep its file open while descriptors last."""

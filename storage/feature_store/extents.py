@@ -55,9 +55,10 @@ class ExtentTable:
             self._known[shard] = True
 
     def runs(self, indices: np.ndarray, positions: np.ndarray, max_rows: int) -> Runs:
-        """Group rows into runs of at most `max_rows`.
+        """Group rows that follow each other, in the request as in the file, into runs of at most `max_rows`.
 
-        `indices` are present rows of a fixed size, `positions` (ascending) their places in the request.
+        `indices` are present rows of a fixed size, `positions` (ascending) their places in the request. Where
+        another writer has put rows of a shard in another order, each is a run of its own.
         """
         shards = indices // self.layout.rows_per_shard
         offsets = self.offsets[indices]

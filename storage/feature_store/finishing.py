@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,10 +19,11 @@ from storage.feature_store.digests import (
     piece_rows,
     read_digests,
     read_shard_digests,
+    write_file_digests,
 )
 from storage.feature_store.layout import ARRAY, DIGESTS_FILE, WORK_DIRECTORY, ArrayLayout
 from storage.feature_store.metadata import read_layout
-from storage.feature_store.partial_files import flush_file, replace_text
+from storage.feature_store.partial_files import flush_or_remove, replace_text
 from storage.feature_store.shard_files import complete_shards, read_shard
 from storage.urls import local_path
 
@@ -46,7 +48,9 @@ def finish_features(path: str | Path, *, flush: bool = True) -> str:
             )
         if flush:
             _flush_shards(group, layout)
-        replace_text(group / DIGESTS_FILE, _collect_digests(group, layout).model_dump_json())
+        shards = [_noted(group, layout, shard) for shard in range(layout.n_shards)]
+        _note_files(group, layout, shards)
+        replace_text(group / DIGESTS_FILE, _collect_digests(group, layout, shards).model_dump_json())
     shutil.rmtree(group / WORK_DIRECTORY, ignore_errors=True)  # another process may be removing it too
     return read_digests(group).content
 
@@ -55,17 +59,7 @@ def _flush_shards(group: Path, layout: ArrayLayout) -> None:
     """Flush all shards, many at once: the file system's journal then commits once for many of them."""
     files = [group / ARRAY / layout.shard_key(shard) for shard in range(layout.n_shards)]
     with ThreadPoolExecutor(_FLUSHES_AT_ONCE, thread_name_prefix="flush") as pool:
-        list(pool.map(flush_file, files))
-
-
-def file_digests(path: str | Path) -> dict[str, str]:
-    """SHA-256, in hex, of the shards' files of a finished store, by their names in it.
-
-    Only of those whose writers knew them: no file is read. Raises StorageError as `read_digests` does.
-    """
-    group = local_path(path)
-    layout, files = read_layout(group), read_digests(group).files
-    return {f"{ARRAY}/{layout.shard_key(shard)}": file for shard, file in enumerate(files) if file}
+        list(pool.map(flush_or_remove, files))
 
 
 def pieces_of(group: Path, layout: ArrayLayout, shard: int) -> tuple[str, ...]:
@@ -89,15 +83,21 @@ def _noted(group: Path, layout: ArrayLayout, shard: int) -> ShardDigests:
     return noted
 
 
-def _collect_digests(group: Path, layout: ArrayLayout) -> ArrayDigests:
-    shards = [_noted(group, layout, shard) for shard in range(layout.n_shards)]
+def _note_files(group: Path, layout: ArrayLayout, shards: Sequence[ShardDigests]) -> None:
+    """For who digests the store's files next: those whose writers knew their digests need not be read."""
+    known = {
+        f"{ARRAY}/{layout.shard_key(shard)}": noted.file for shard, noted in enumerate(shards) if noted.file
+    }
+    write_file_digests(group, known)
+
+
+def _collect_digests(group: Path, layout: ArrayLayout, shards: Sequence[ShardDigests]) -> ArrayDigests:
     pieces = [piece for shard in shards for piece in shard.pieces]
     blocks = pieces if layout.rows_per_shard >= BLOCK_ROWS else _digest_blocks(group, layout)
     return ArrayDigests(
         piece_rows=piece_rows(layout.rows_per_shard),
         pieces=tuple(pieces),
         content=content_digest(layout.dtype, layout.shape, blocks),
-        files=tuple(shard.file for shard in shards),
     )
 
 

@@ -14,6 +14,7 @@ from storage.errors import StorageError
 ARRAY = "features"
 INDEX_FILE = "index.parquet"
 DIGESTS_FILE = "digests.json"
+FILES_FILE = "files.json"
 WORK_DIRECTORY = ".partial"
 METADATA_FILE = "zarr.json"
 ROWS_PER_SHARD = 256

@@ -26,6 +26,18 @@ def replace_text(file: Path, text: str) -> None:
     partial.replace(file)
 
 
+def flush_or_remove(file: Path) -> None:
+    """Flush a file to the disk; one that did not get there is gone.
+
+    The kernel tells once that a page could not be written: asked again, it would say that all is well.
+    """
+    try:
+        flush_file(file)
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise
+
+
 def flush_file(file: Path) -> None:
     descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -15,6 +15,7 @@ from storage.feature_store.digests import ShardDigests, piece_rows
 from storage.feature_store.layout import ArrayLayout
 from storage.feature_store.shard_index import MISSING, ShardIndex, crc32c, decode_index, encode_index
 from storage.feature_store.write_behind import FileBehind, Hasher
+from storage.trust import Digested
 
 ZSTD_LEVEL = 1
 
@@ -109,10 +110,12 @@ def decode_row(data: bytes, out: np.ndarray, layout: ArrayLayout, where: str) ->
     out[:] = np.frombuffer(data, np.uint8)
 
 
-def write_shard(file: FileBehind, rows: np.ndarray, layout: ArrayLayout) -> Callable[[], ShardDigests]:
+def write_shard(
+    file: FileBehind, rows: np.ndarray, layout: ArrayLayout
+) -> Callable[[list[int]], ShardDigests]:
     """Append a shard, C-contiguous (n, *row_shape), to its new file: rows in order, then the index.
 
-    Returns what gives its digests when the file is closed.
+    Returns what gives its digests when the file is closed, from the file's `stat_key` of then.
     """
     size = piece_rows(layout.rows_per_shard)
     pieces = [rows[start : start + size] for start in range(0, len(rows), size)]
@@ -129,13 +132,13 @@ def write_shard(file: FileBehind, rows: np.ndarray, layout: ArrayLayout) -> Call
     )
     file.write(index)
 
-    def digests() -> ShardDigests:
+    def digests(stat: list[int]) -> ShardDigests:
         of_pieces = tuple(hasher.hexdigest() for hasher in hashers)
         if layout.compressed or len(hashers) != 1:
             return ShardDigests(pieces=of_pieces)
         whole = hashers[0].copy()
         whole.update(index)
-        return ShardDigests(pieces=of_pieces, file=whole.hexdigest())
+        return ShardDigests(pieces=of_pieces, file=Digested(whole.hexdigest(), stat))
 
     return digests
 

@@ -42,6 +42,9 @@ class WriteBehind:
     They hold up to `limit_bytes`: memory is taken 8 MiB at a time, and only as the disk falls behind.
     """
 
+    writes_directly = True
+    """Until a file system refuses."""
+
     def __init__(self, limit_bytes: int = _LIMIT_BYTES) -> None:
         self._digester = ThreadPoolExecutor(1, thread_name_prefix="digest-behind")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write-behind")
@@ -68,12 +71,22 @@ class WriteBehind:
     def give_back(self, buffer: Bytes) -> None:
         self._free.put(buffer)
 
-    def submit(self, digest: Callable[[], None], write: Callable[[], None]) -> None:
-        """Neither may raise."""
+    def submit(self, digest: Callable[[], None], write: Callable[[BaseException | None], None]) -> None:
+        """Have both called, one after the other; `write` gets what `digest` raised, and may not raise.
+
+        Raises RuntimeError after `close`, and when the interpreter is about to end.
+        """
 
         def digest_and_go_on() -> None:
-            digest()
-            self._writer.submit(write)
+            failure: BaseException | None = None
+            try:
+                digest()
+            except BaseException as error:
+                failure = error
+            try:
+                self._writer.submit(write, failure)
+            except RuntimeError:  # the interpreter ends; whoever waits for the file must not wait for ever
+                write(failure)
 
         self._digester.submit(digest_and_go_on)
 
@@ -88,7 +101,7 @@ class FileBehind:
         self._filled = 0
         self._to_digest: list[tuple[Hasher, Bytes]] = []
         self._error: BaseException | None = None
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        self._file = path.open("xb", buffering=0)
         self._direct: bool | None = None
         """Not known before the first bytes: what does not fill a buffer is not worth it."""
 
@@ -110,20 +123,27 @@ class FileBehind:
             if self._filled == BUFFER_BYTES:
                 self._hand_over()
 
-    def close(self, then: Callable[[], None]) -> Future[None]:
+    def close(self, then: Callable[[os.stat_result], None]) -> Future[None]:
         """End the file; when every byte is digested and written, `then` is called in the thread that wrote.
 
-        The future raises what either raised, and the file is gone then.
+        It gets the file's stat of that moment. The future raises what any of these raised, and the file is
+        gone then, unless the disk does not even let it go.
         """
-        self._hand_over()
         done: Future[None] = Future()
-        self._behind.submit(lambda: None, lambda: self._finish(then, done))
+        try:
+            self._hand_over()
+            self._behind.submit(lambda: None, lambda failure: self._finish(failure, then, done))
+        except BaseException:
+            self._remove()
+            raise
         return done
 
     def abandon(self) -> None:
         """Remove the file."""
         self._error = InterruptedError(f"{self.path} was abandoned")
-        self.close(lambda: None).exception()  # waits; why it is abandoned says more than what writing met
+        with contextlib.suppress(RuntimeError):
+            # Waits. Why it is abandoned says more than what writing may have met.
+            self.close(lambda stat: None).exception()
 
     def _hand_over(self) -> None:
         if self._buffer is None:
@@ -135,7 +155,8 @@ class FileBehind:
             for hasher, part in to_digest:
                 hasher.update(part.data)
 
-        def write() -> None:
+        def write(failure: BaseException | None) -> None:
+            self._error = self._error or failure
             try:
                 if self._error is None:
                     self._write(data)
@@ -144,17 +165,23 @@ class FileBehind:
             finally:
                 self._behind.give_back(buffer)
 
-        self._behind.submit(digest, write)
+        try:
+            self._behind.submit(digest, write)
+        except BaseException:
+            self._behind.give_back(buffer)
+            raise
 
     def _write(self, data: Bytes) -> None:
         if self._direct is None:
-            self._direct = len(data) == BUFFER_BYTES and self._set_direct(True)
+            self._direct = (
+                len(data) == BUFFER_BYTES and self._behind.writes_directly and self._set_direct(True)
+            )
         while len(data):
             if self._direct and len(data) < _ALIGNED:
                 self._direct = self._set_direct(False)
             aligned = data[: len(data) - len(data) % _ALIGNED] if self._direct else data
             try:
-                data = data[os.write(self._descriptor, aligned.data) :]
+                data = data[os.write(self._file.fileno(), aligned.data) :]
             except OSError as error:
                 if not (self._direct and error.errno == errno.EINVAL):
                     raise
@@ -163,23 +190,32 @@ class FileBehind:
 
     def _set_direct(self, direct: bool) -> bool:
         """Whether the file is written directly from now on."""
-        flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
-        flags = flags | os.O_DIRECT if direct else flags & ~os.O_DIRECT
+        descriptor = self._file.fileno()
+        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
         try:
-            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags)
+            fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT if direct else flags & ~os.O_DIRECT)
         except OSError:
-            log.info("%s is written through the page cache: its file system writes none directly", self.path)
+            if self._behind.writes_directly:
+                self._behind.writes_directly = False
+                log.info("the file system of %s writes nothing directly: the page cache is used", self.path)
             return False
         return direct
 
-    def _finish(self, then: Callable[[], None], done: Future[None]) -> None:
+    def _finish(
+        self, failure: BaseException | None, then: Callable[[os.stat_result], None], done: Future[None]
+    ) -> None:
         try:
-            os.close(self._descriptor)
-            if self._error is not None:
-                raise self._error
-            then()
+            stat = os.fstat(self._file.fileno())
+            self._file.close()
+            if error := self._error or failure:
+                raise error
+            then(stat)
         except BaseException as error:
-            self.path.unlink(missing_ok=True)
+            self._remove()
             done.set_exception(error)
         else:
             done.set_result(None)
+
+    def _remove(self) -> None:
+        with contextlib.suppress(OSError):  # a disk that has become read-only keeps it until another run
+            self.path.unlink(missing_ok=True)

@@ -31,13 +31,14 @@ from storage.feature_store.layout import (
 )
 from storage.feature_store.metadata import Compression, check_request, metadata_files, write_or_compare
 from storage.feature_store.partial_files import (
-    flush_file,
+    flush_or_remove,
     partial_name,
     remove_abandoned,
     replace_text,
 )
 from storage.feature_store.shard_files import complete_shards, is_complete, write_shard
 from storage.feature_store.write_behind import WriteBehind
+from storage.trust import stat_key
 from storage.urls import local_path
 
 _SHARDS_BEHIND = 2
@@ -103,10 +104,11 @@ class FeatureWriter:
         """Write whole shards from `start_row`, a shard boundary; only the array's last shard may be short.
 
         `block` (rows, *row_shape) is converted to the array's dtype, and is the caller's again on return.
-        A shard reaches the disk and appears while later ones are written; `complete_shards` and `close` wait
-        for it, and raise OSError when it did not. One that exists is left as it is when its rows are the
-        same. Raises StorageError when the block does not fit, a value is or becomes infinite or NaN (a
-        float16 ends at 65504), or a shard exists with other rows.
+        A shard reaches the disk and appears while later ones are written. `complete_shards` and `close` wait
+        for it, as does a `write` that is too far ahead; they raise OSError when it did not get there. One
+        that exists is left as it is when its rows are the same. Raises StorageError when the block does not
+        fit, a value is or becomes infinite or NaN (a float16 ends at 65504), or a shard exists with other
+        rows.
         """
         rows_per_shard = self.layout.rows_per_shard
         stop_row = start_row + len(block)
@@ -172,7 +174,9 @@ class FeatureWriter:
         except BaseException:
             file.abandon()
             raise
-        self._finishing[shard] = file.close(lambda: self._finish_shard(shard, file.path, digests()))
+        self._finishing[shard] = file.close(
+            lambda stat: self._finish_shard(shard, file.path, digests(stat_key(stat)))
+        )
 
     def _finish_shard(self, shard: int, partial: Path, digests: ShardDigests) -> None:
         """Note the digests of a written shard, and make it visible."""
@@ -190,7 +194,7 @@ class FeatureWriter:
             self._require_noted(shard, digests.pieces)
         if self._flush:
             # Now, while the next shards are made: at the end the disk would be all that there is to wait for.
-            self._flushes.append(self._flusher.submit(flush_file, target))
+            self._flushes.append(self._flusher.submit(flush_or_remove, target))
 
     def _require_noted(self, shard: int, pieces: tuple[str, ...]) -> None:
         if pieces != pieces_of(self.path, self.layout, shard):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +79,18 @@ def test_an_extraction_resumes_at_the_shard(
     list(extract(extraction, shards[2:4]))
     list(extract(extraction, [shard for shard in shards if shard not in (2, 3)]))
     assert finish_features(tmp_path) == alone[0]
+
+
+def test_a_stopped_extraction_writes_nothing_afterwards(tiny_run: TinyRun, tmp_path: Path) -> None:
+    """The stage's lock goes with its end."""
+    extraction = extraction_into(tmp_path, tiny_run)
+    making = extract(extraction, create(extraction))
+    begun = [next(making), next(making)]
+    making.close()
+    writing = ("write-behind", "digest-behind", "shard-flush")
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(writing)]
+    with open_writer(extraction, prepare(extraction)) as writer:
+        assert writer.complete_shards == tuple(begun)
 
 
 @pytest.mark.slow

@@ -43,7 +43,6 @@ def test_a_directory_that_is_no_model_is_refused(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
-@pytest.mark.slow
 def test_a_model_is_not_written_among_other_files(tmp_path: Path) -> None:
     detector, branch, roi = parts("j3")
     save_model(tmp_path / "model", detector, branch, roi)
@@ -56,6 +55,36 @@ def test_a_model_is_not_written_among_other_files(tmp_path: Path) -> None:
         save_model(tmp_path / "model" / "mine.jpg", detector, branch, roi)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"), [("model.json", '{"format": "layers-model"}'), ("detector.py", ""), ("model", None)]
+)
+def test_files_that_are_called_as_a_models_are_others(tmp_path: Path, name: str, text: str | None) -> None:
+    (tmp_path / name).mkdir() if text is None else (tmp_path / name).write_text(text)
+    with pytest.raises(PersonSearchError, match=f"holds {name}, which is no part of a model"):
+        save_model(tmp_path, *parts("j3"))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_model_replaces_another_with_its_programs_and_an_interrupted_one_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector, branch, roi = parts("j3")
+    save_model(tmp_path, detector, branch, roi)
+    (tmp_path / "branch.onnx").write_bytes(b"of the first model")
+    save_model(tmp_path, detector, branch, roi)
+    assert not (tmp_path / "branch.onnx").exists() and load_model(tmp_path).roi == roi
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("personsearch_core.export.save_branch", full)
+    with pytest.raises(OSError, match="No space"):
+        save_model(tmp_path, detector, branch, roi)
+    with pytest.raises(PersonSearchError, match="does not describe an exported model"):
+        load_model(tmp_path)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["j3", "disj"])
 def test_exported_graphs_equal_eager(tmp_path: Path, variant: str) -> None:
     net = PersonSearchNet(*parts(variant))

@@ -20,6 +20,7 @@ from storage.artifacts import Artifact, Inspection, LocalStore
 from storage.digests import digest_file
 from storage.errors import StorageError
 from storage.manifest import FILE_NAME, Identity, Manifest
+from storage.trust import Digested, stat_key
 
 IDENTITY = Identity(kind="features", version=1, recipe={"roi": [16, 8]}, inputs={"boxes": "aa"})
 
@@ -324,14 +325,19 @@ def test_kill_9_of_the_writer_frees_the_lock(tmp_path: Path) -> None:
         assert (work.path / "half").exists()
 
 
-def test_what_was_digested_as_it_was_written_is_not_read_again(tmp_path: Path) -> None:
+def test_what_was_digested_as_it_was_written_is_read_again_only_if_it_has_changed(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     with store.making(IDENTITY) as work:
-        (work.path / "large").write_bytes(b"as the disk has it")
-        (work.path / "small").write_bytes(b"bytes")
+        for name in ("large", "changed", "small"):
+            (work.path / name).write_bytes(b"as the disk has it")
         intended = hashlib.sha256(b"as it was written").hexdigest()
-        made = work.commit("digest", digests={"large": intended})
+        digests = {
+            name: Digested(intended, stat_key((work.path / name).stat())) for name in ("large", "changed")
+        }
+        os.utime(work.path / "changed", (1, 1))
+        made = work.commit("digest", digests=digests)
     files = made.manifest.files
     assert files["large"].sha256 == intended
-    assert files["small"].sha256 == hashlib.sha256(b"bytes").hexdigest()
+    found = hashlib.sha256(b"as the disk has it").hexdigest()
+    assert files["changed"].sha256 == files["small"].sha256 == found
     assert store.verify("features", made.key) == ["large does not hold to its digest"]

@@ -99,6 +99,24 @@ def test_what_a_run_uses_meanwhile_stays_with_its_sources(store: LocalStore, cha
     assert asked[0] == os.getpid(), "it is asked under the lock of the artifact that is about to go"
 
 
+def test_a_collection_that_breaks_off_frees_what_it_has_taken(
+    store: LocalStore, chain: list[Artifact]
+) -> None:
+    asked = 0
+
+    def in_use() -> frozenset[str]:
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            raise OSError("the records cannot be read")
+        return frozenset()
+
+    with pytest.raises(OSError, match="records"):
+        collect(store, find_garbage(store, []), in_use)
+    assert len(names(store)) == 2
+    assert list(store.removed_path.iterdir()) == []
+
+
 def test_unfinished_work_goes_unless_it_is_asked_for_or_being_made(store: LocalStore) -> None:
     identity = Identity(kind="reid", version=1, recipe={}, inputs={})
     with store.making(identity) as work:

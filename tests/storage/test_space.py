@@ -16,7 +16,14 @@ def test_what_does_not_fit_the_disk_is_refused_beforehand(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("size", "shown"),
-    [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2_000_000, "2.0 MB"), (3 * 10**12, "3.0 TB")],
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1500, "1.5 kB"),
+        (999_960, "1.0 MB"),
+        (2_000_000, "2.0 MB"),
+        (3 * 10**12, "3.0 TB"),
+    ],
 )
 def test_bytes_for_people(size: int, shown: str) -> None:
     assert in_units(size) == shown

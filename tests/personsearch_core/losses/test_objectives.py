@@ -194,7 +194,7 @@ def test_sum_is_weighted() -> None:
     given = batch()
     term = build_objective(parts, IDENTITIES, DIM)(given)
     by_hand = sum(float(term.watched[f"loss/{part.kind}"]) * part.weight for part in parts)
-    assert float(term.loss) == pytest.approx(by_hand)
+    assert term.loss.item() == pytest.approx(by_hand)
 
 
 def test_terms_of_one_kind_are_watched_under_numbers() -> None:

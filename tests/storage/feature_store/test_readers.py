@@ -117,6 +117,28 @@ def test_a_long_run_is_right_whatever_of_it_is_cached(make_store, make_rows, cac
             assert np.array_equal(reader.rows(wanted), rows[wanted])
 
 
+def test_a_long_run_opens_its_file_once_where_none_is_kept_open(make_store, make_rows, monkeypatch):
+    """Each opening begins to read ahead anew."""
+    rows = make_rows(600, row_shape=(64, 32, 8))
+    path = make_store(rows)
+    none_kept = threading.BoundedSemaphore(1)
+    none_kept.acquire()
+    monkeypatch.setattr(disk, "_KEPT_OPEN", none_kept)
+    opened: list[str] = []
+    real_open = os.open
+
+    def noting(file: Path, flags: int) -> int:
+        opened.append(str(file))
+        return real_open(file, flags)
+
+    with open_features(path, "disk") as reader:
+        reader.rows([0, 300, 599])  # the shards' indexes are known
+        _forget_pages(path)
+        monkeypatch.setattr(disk.os, "open", noting)
+        assert np.array_equal(reader.rows(np.arange(600)), rows)
+    assert len(opened) == 3
+
+
 def test_a_long_run_that_ends_early_is_damage(make_store, make_rows):
     path = make_store(make_rows(256, row_shape=(128, 16, 8)))
     (shard,) = (path / "features/c").glob("*/0/0/0")

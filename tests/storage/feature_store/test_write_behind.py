@@ -25,7 +25,7 @@ def behind() -> Iterator[WriteBehind]:
     behind.close()
 
 
-def nothing() -> None:
+def nothing(stat: os.stat_result) -> None:
     """What is to be done when a file is written."""
 
 
@@ -86,6 +86,11 @@ def test_a_large_file_is_not_in_the_page_cache(behind: WriteBehind, tmp_path: Pa
         flags.append(bool(real_fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT))
         return real_write(descriptor, data)
 
+    with (tmp_path / "probe").open("wb") as probe:
+        try:
+            fcntl.fcntl(probe, fcntl.F_SETFL, os.O_DIRECT)
+        except OSError:
+            pytest.skip(f"the file system of {tmp_path} writes nothing directly")
     monkeypatch.setattr(os, "write", write_and_look)
     write(behind, tmp_path / "large", random_bytes(2 * BUFFER_BYTES + 4096 + 1))
     assert flags == [True, True, True, False]
@@ -93,12 +98,22 @@ def test_a_large_file_is_not_in_the_page_cache(behind: WriteBehind, tmp_path: Pa
     assert flags[4:] == [False]
 
 
-def test_what_the_caller_changes_afterwards_is_not_written(behind: WriteBehind, tmp_path: Path) -> None:
+def test_what_the_caller_changes_afterwards_is_not_written(
+    behind: WriteBehind, tmp_path: Path, monkeypatch
+) -> None:
+    changed = threading.Event()
+
+    def wait_and_write(descriptor: int, data: memoryview) -> int:
+        changed.wait()
+        return real_write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", wait_and_write)
     data = bytearray(random_bytes(BUFFER_BYTES))
     given = bytes(data)
     file = behind.create(tmp_path / "file")
     file.write(memoryview(data))
     data[:] = bytes(len(data))
+    changed.set()
     file.close(nothing).result()
     assert (tmp_path / "file").read_bytes() == given
 
@@ -135,14 +150,14 @@ def test_a_full_disk_is_said_by_the_file_that_it_stopped(
     for _ in range(5):  # more than all buffers: each must come back
         file.write(random_bytes(BUFFER_BYTES))
     with pytest.raises(OSError, match="No space left"):
-        file.close(lambda: reached.append("stopped")).result()
+        file.close(reached.append).result()
     monkeypatch.undo()
     write(behind, tmp_path / "next", b"whole")
     assert reached == [] and [path.name for path in tmp_path.iterdir()] == ["next"]
 
 
 def test_what_follows_a_file_may_fail_and_an_abandoned_one_goes(behind: WriteBehind, tmp_path: Path) -> None:
-    def fail() -> None:
+    def fail(stat: os.stat_result) -> None:
         assert (tmp_path / "file").read_bytes() == b"bytes"
         raise ValueError("its digest is another")
 
@@ -169,6 +184,56 @@ def test_the_hasher_of_what_is_written_is_ready_when_the_file_is_closed(
     for data, hasher in zip((first, second), hashers, strict=True):
         file.write(data[:100])
         file.write(data[100:], hasher)
-    file.close(lambda: found.extend(hasher.hexdigest() for hasher in hashers)).result()
+    file.close(lambda stat: found.extend(hasher.hexdigest() for hasher in hashers)).result()
     assert found == [hashlib.sha256(data[100:]).hexdigest() for data in (first, second)]
     assert (tmp_path / "file").read_bytes() == first + second
+
+
+def test_nobody_waits_for_ever_for_a_file_that_cannot_be_removed(
+    behind: WriteBehind, tmp_path: Path, monkeypatch
+) -> None:
+    def fail(*_: object, **__: object) -> int:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "write", fail)
+    monkeypatch.setattr(Path, "unlink", fail)
+    file = behind.create(tmp_path / "file")
+    file.write(b"bytes")
+    with pytest.raises(OSError, match="Read-only"):
+        file.close(nothing).result(timeout=30)
+
+
+def test_a_file_whose_digest_fails_is_not_there(behind: WriteBehind, tmp_path: Path) -> None:
+    class Broken:
+        def update(self, data: memoryview, /) -> None:
+            raise ValueError("no digest")
+
+    reached: list[os.stat_result] = []
+    file = behind.create(tmp_path / "file")
+    for _ in range(4):  # more than all buffers: each must come back
+        file.write(random_bytes(BUFFER_BYTES), Broken())
+    with pytest.raises(ValueError, match="no digest"):
+        file.close(reached.append).result()
+    assert reached == [] and list(tmp_path.iterdir()) == []
+
+
+def test_what_comes_after_the_end_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    behind = WriteBehind()
+    file, abandoned = behind.create(tmp_path / "file"), behind.create(tmp_path / "abandoned")
+    behind.close()
+    file.write(b"bytes")
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        file.close(nothing)
+    abandoned.abandon()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_stat_of_a_file_is_that_of_its_last_byte(behind: WriteBehind, tmp_path: Path) -> None:
+    stats: list[os.stat_result] = []
+    file = behind.create(tmp_path / "file")
+    file.write(random_bytes(BUFFER_BYTES + 1))
+    file.close(stats.append).result()
+    now = (tmp_path / "file").stat()
+    assert [(s.st_size, s.st_mtime_ns, s.st_ino) for s in stats] == [
+        (BUFFER_BYTES + 1, now.st_mtime_ns, now.st_ino)
+    ]

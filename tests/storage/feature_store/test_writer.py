@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,13 +15,14 @@ from storage.digests import digest_file
 from storage.errors import StorageError
 from storage.feature_store import (
     create_features,
-    file_digests,
     finish_features,
     open_features,
     read_digests,
+    read_file_digests,
     verify_features,
 )
 from storage.feature_store import writer as writer_module
+from storage.trust import Digested, stat_key
 
 
 @pytest.mark.parametrize(
@@ -227,14 +230,38 @@ def test_files_are_digested_as_they_are_written(make_store, make_rows, options: 
     """But for shards of several digested pieces, and compressed ones: their files are read again."""
     path = make_store(make_rows(512), **options)
     files = {file.relative_to(path).as_posix(): file for file in (path / "features/c").glob("*/0/0/0")}
-    digests = file_digests(path)
+    digests = read_file_digests(path)
     assert set(digests) == (set(files) if known else set())
-    assert digests == {name: digest_file(files[name]) for name in digests}
+    for name, digested in digests.items():
+        assert digested == Digested(digest_file(files[name]), stat_key(files[name].stat()))
 
 
-def test_a_finished_store_of_before_knows_no_files(make_store, make_rows):
+def test_digests_of_another_version_are_read(make_store, make_rows):
+    """Without what it knows of files, and with what it notes that is not known here."""
     path = make_store(make_rows(300))
+    (path / "files.json").unlink()
     noted = json.loads((path / "digests.json").read_text())
-    del noted["files"]
-    (path / "digests.json").write_text(json.dumps(noted))
-    assert file_digests(path) == {} and verify_features(path) == []
+    (path / "digests.json").write_text(json.dumps(noted | {"files": ["a digest"]}))
+    assert read_file_digests(path) == {} and verify_features(path) == []
+
+
+def test_a_shard_that_did_not_reach_the_disk_is_not_taken_for_whole(tmp_path: Path, make_rows, monkeypatch):
+    """The kernel tells once that a page could not be written."""
+    fails = [OSError(errno.EIO, "Input/output error")]
+    flush = os.fdatasync
+
+    def flush_once_not(descriptor: int) -> None:
+        if fails:
+            raise fails.pop()
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", flush_once_not)
+    rows = make_rows(512)
+    writer = create_features(tmp_path / "store", 512, rows.shape[1:])
+    writer.write(0, rows)
+    with pytest.raises(OSError, match="Input/output"):
+        writer.close()
+    with create_features(tmp_path / "store", 512, rows.shape[1:]) as again:
+        (lost,) = {0, 1} - {*again.complete_shards}
+        again.write(256 * lost, rows[256 * lost : 256 * (lost + 1)])
+    assert verify_features(tmp_path / "store") == []
