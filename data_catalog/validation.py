@@ -29,9 +29,7 @@ def check_snapshot(snapshot: Snapshot) -> list[Finding]:
         *_counts(snapshot),
         *_published(snapshot),
         *nobody_found(snapshot),
-        finding(
-            "warning", "damaged_rows", invalid_rejects(snapshot)["detail"], "rows are damaged (see rejects)"
-        ),
+        *damaged_rows(snapshot),
         _outside(boxes, images),
         _duplicate_boxes(boxes),
         _identity_twice(boxes),
@@ -68,6 +66,13 @@ def _published(snapshot: Snapshot) -> list[Finding]:
         Finding("note", "not_as_published", len(totals), f"{source}: {'; '.join(map(str, totals))}")
         for source, totals in differing.items()
     ]
+
+
+def damaged_rows(snapshot: Snapshot) -> list[Finding]:
+    """What was left out because it is damaged."""
+    details = invalid_rejects(snapshot)["detail"]
+    what = "rows are damaged and left out (`personsearch datasets rejects` lists them)"
+    return present([finding("warning", "damaged_rows", details, what)])
 
 
 def nobody_found(snapshot: Snapshot) -> list[Finding]:

@@ -104,7 +104,7 @@ def _takes(schema: _Schema) -> str:
 
 def _shown(value: Any) -> str:
     """As it may stand in a config, without the fields that have no value."""
-    return json.dumps(_without_nulls(value)) if isinstance(value, list | dict) else json.dumps(value)
+    return json.dumps(_without_nulls(value))
 
 
 def _without_nulls(value: Any) -> Any:

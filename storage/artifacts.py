@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import resource
 import secrets
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from storage.digests import digest_file
 from storage.errors import StorageError
-from storage.folders import files_under, flush, remove_from, remove_tree
+from storage.folders import flush, remove_tree
 from storage.layout import Layout
 from storage.locks import exclusive, exclusive_now, is_held, lock_series
-from storage.manifest import FILE_NAME, FileEntry, Identity, Manifest, read_manifest
-from storage.trust import Digested, Trust, in_short, stat_key, stat_keys
+from storage.manifest import FILE_NAME, Identity, Manifest, read_manifest
+from storage.trust import Trust, in_short, stat_keys
+from storage.work_area import WorkArea
 
 log = logging.getLogger(__name__)
 
@@ -70,62 +67,6 @@ class Objects:
 
     name: str
     size: int
-
-
-@dataclass
-class WorkArea:
-    """Where one artifact is made, under its lock. Without `commit` everything stays for a resume."""
-
-    store: LocalStore
-    identity: Identity
-    path: Path
-    made: Artifact | None = None
-    again: bool = False
-    started: float = field(default_factory=time.monotonic)
-
-    def commit(
-        self,
-        content_digest: str,
-        *,
-        metrics: Mapping[str, Any] | None = None,
-        sources: Mapping[str, str] | None = None,
-        made_by: Mapping[str, Any] | None = None,
-        scratch: Iterable[str] = (),
-        digests: Mapping[str, Digested] | None = None,
-    ) -> Artifact:
-        """Flush every file, write the manifest, and make the artifact visible by one rename.
-
-        `digests` are those of files that their writer has digested; what is no longer as it was then, and
-        all others, is read again.
-        `scratch` names files and folders of the work area, relative to it, that only a resume needs: they are
-        no part of the artifact, and are removed when it is there. A kill before that costs disk, not work.
-        """
-        files, verified, digests = {}, {}, digests or {}
-        aside = [self.path / name for name in scratch]
-        for path in files_under(self.path):
-            if any(path.is_relative_to(each) for each in aside):
-                continue
-            name = path.relative_to(self.path).as_posix()
-            stat = path.stat()
-            verified[name] = stat_key(stat)
-            known = digests.get(name)
-            sha256 = known.sha256 if known and known.stat == verified[name] else digest_file(path)
-            files[name] = FileEntry(size=stat.st_size, sha256=sha256)
-        manifest = Manifest(
-            identity=self.identity,
-            key=self.identity.key,
-            content_digest=content_digest,
-            files=files,
-            metrics=dict(metrics or {}),
-            sources=dict(sources or {}),
-            made_by=dict(made_by or {}),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            seconds=round(time.monotonic() - self.started, 3),
-            peak_memory_bytes=_peak_memory_bytes(),
-        )
-        self.made = self.store.publish(self.path, manifest, replace=self.again, verified=verified)
-        remove_from(self.made.path, scratch)
-        return self.made
 
 
 class LocalStore(Layout):
@@ -410,10 +351,3 @@ def _write_flushed(path: Path, text: str) -> None:
     temporary.write_text(text)
     flush(temporary)
     temporary.replace(path)
-
-
-def _peak_memory_bytes() -> int:
-    """Of this process or of the largest of its children that have ended, whichever is larger."""
-    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    peak = max(resource.getrusage(each).ru_maxrss for each in who)
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -11,8 +11,8 @@ from data_catalog.adapters import load_adapter
 from data_catalog.errors import CatalogError
 from data_catalog.hash_cache import HashCache
 from data_catalog.ingest import ALL_IMAGES, Fingerprint, ImageUse, fingerprint, ingest
-from data_catalog.snapshot import Snapshot, invalid_rejects
-from data_catalog.validation import nobody_found
+from data_catalog.snapshot import Snapshot
+from data_catalog.validation import damaged_rows, nobody_found
 from flows.catalog import KIND, StoreSnapshots
 from flows.errors import StageError
 from flows.stages.base import Made, Stage, StageContext
@@ -95,11 +95,8 @@ def make(context: StageContext) -> Made:
     made = read_root(context)
     dataset, store = context.recipe["dataset"], LocalStore(Path(context.options["store"]))
     snapshot = Snapshot(context.work)
-    for finding in nobody_found(snapshot):
+    for finding in (*nobody_found(snapshot), *damaged_rows(snapshot)):
         log.warning("%s: %s", dataset, finding.message)
-    if damaged := len(invalid_rejects(snapshot)):
-        see = f"personsearch datasets rejects --store {store.root} --name {dataset}"
-        log.warning("%s: %s damaged rows were left out; which, and why: %s", dataset, f"{damaged:,}", see)
     StoreSnapshots(store).remember(dataset, planned_identity(context).key)
     return made
 

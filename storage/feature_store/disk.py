@@ -188,13 +188,18 @@ class DiskReader(FeatureReader):
     def _read(self, reads: Sequence[Read], target: memoryview) -> None:
         for shard, of_shard in itertools.groupby(reads, key=itemgetter(0)):
             with self._file(shard) as descriptor:
-                for _, offset, start, stop in of_shard:
-                    while start < stop:
-                        n_read = os.preadv(descriptor, (target[start:stop],), offset)
-                        if not n_read:
-                            where = f"shard {shard} of {self._array} is truncated at byte {offset}"
-                            raise StorageError(f"{where}: verify the store")
-                        offset, start = offset + n_read, start + n_read
+                for read in of_shard:
+                    self._read_whole(descriptor, read, target)
+
+    def _read_whole(self, descriptor: int, read: Read, target: memoryview) -> None:
+        shard, offset, start, stop = read
+        while start < stop:
+            n_read = os.preadv(descriptor, (target[start:stop],), offset)
+            if not n_read:
+                raise StorageError(
+                    f"shard {shard} of {self._array} is truncated at byte {offset}: verify the store"
+                )
+            offset, start = offset + n_read, start + n_read
 
     @contextmanager
     def _file(self, shard: int) -> Iterator[int]:

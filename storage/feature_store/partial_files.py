@@ -7,6 +7,8 @@ import secrets
 import socket
 from pathlib import Path
 
+from storage.folders import flush
+
 
 def partial_name(stem: str) -> str:
     return f"{stem}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}.partial"
@@ -32,15 +34,7 @@ def flush_or_remove(file: Path) -> None:
     The kernel tells once that a page could not be written: asked again, it would say that all is well.
     """
     try:
-        flush_file(file)
+        flush(file)
     except OSError:
         file.unlink(missing_ok=True)
         raise
-
-
-def flush_file(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fdatasync(descriptor)
-    finally:
-        os.close(descriptor)

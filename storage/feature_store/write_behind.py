@@ -11,7 +11,7 @@ import errno
 import fcntl
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -71,22 +71,18 @@ class WriteBehind:
     def give_back(self, buffer: Bytes) -> None:
         self._free.put(buffer)
 
-    def submit(self, digest: Callable[[], None], write: Callable[[BaseException | None], None]) -> None:
-        """Have both called, one after the other; `write` gets what `digest` raised, and may not raise.
+    def submit(self, digest: Callable[[], None], write: Callable[[], None]) -> None:
+        """Have both called, one after the other; neither may raise.
 
         Raises RuntimeError after `close`, and when the interpreter is about to end.
         """
 
         def digest_and_go_on() -> None:
-            failure: BaseException | None = None
+            digest()
             try:
-                digest()
-            except BaseException as error:
-                failure = error
-            try:
-                self._writer.submit(write, failure)
+                self._writer.submit(write)
             except RuntimeError:  # the interpreter ends; whoever waits for the file must not wait for ever
-                write(failure)
+                write()
 
         self._digester.submit(digest_and_go_on)
 
@@ -132,7 +128,7 @@ class FileBehind:
         done: Future[None] = Future()
         try:
             self._hand_over()
-            self._behind.submit(lambda: None, lambda failure: self._finish(failure, then, done))
+            self._behind.submit(lambda: None, lambda: self._finish(then, done))
         except BaseException:
             self._remove()
             raise
@@ -152,24 +148,25 @@ class FileBehind:
         self._buffer, self._to_digest = None, []
 
         def digest() -> None:
-            for hasher, part in to_digest:
-                hasher.update(part.data)
+            with self._failing():
+                for hasher, part in to_digest:
+                    hasher.update(part.data)
 
-        def write(failure: BaseException | None) -> None:
-            self._error = self._error or failure
-            try:
+        def write() -> None:
+            with self._failing():
                 if self._error is None:
                     self._write(data)
-            except BaseException as error:
-                self._error = error  # raised by the future of `close`
-            finally:
-                self._behind.give_back(buffer)
-
-        try:
-            self._behind.submit(digest, write)
-        except BaseException:
             self._behind.give_back(buffer)
-            raise
+
+        self._behind.submit(digest, write)
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        """What is raised meanwhile is raised by the future of `close`."""
+        try:
+            yield
+        except BaseException as error:
+            self._error = self._error or error
 
     def _write(self, data: Bytes) -> None:
         if self._direct is None:
@@ -201,14 +198,12 @@ class FileBehind:
             return False
         return direct
 
-    def _finish(
-        self, failure: BaseException | None, then: Callable[[os.stat_result], None], done: Future[None]
-    ) -> None:
+    def _finish(self, then: Callable[[os.stat_result], None], done: Future[None]) -> None:
         try:
             stat = os.fstat(self._file.fileno())
             self._file.close()
-            if error := self._error or failure:
-                raise error
+            if self._error is not None:
+                raise self._error
             then(stat)
         except BaseException as error:
             self._remove()

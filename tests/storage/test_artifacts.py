@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from storage import artifacts, trust
+from storage import artifacts, trust, work_area
 from storage.artifacts import Artifact, Inspection, LocalStore
 from storage.digests import digest_file
 from storage.errors import StorageError
@@ -160,7 +160,7 @@ def test_a_change_between_commit_and_publication_is_not_trusted(
         return digest
 
     with monkeypatch.context() as patch:
-        patch.setattr(artifacts, "digest_file", digest_and_change)
+        patch.setattr(work_area, "digest_file", digest_and_change)
         make(store)
     assert store.find("features", IDENTITY.key) is None
 

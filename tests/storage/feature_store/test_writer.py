@@ -248,14 +248,14 @@ def test_digests_of_another_version_are_read(make_store, make_rows):
 def test_a_shard_that_did_not_reach_the_disk_is_not_taken_for_whole(tmp_path: Path, make_rows, monkeypatch):
     """The kernel tells once that a page could not be written."""
     fails = [OSError(errno.EIO, "Input/output error")]
-    flush = os.fdatasync
+    flush = os.fsync
 
     def flush_once_not(descriptor: int) -> None:
         if fails:
             raise fails.pop()
         flush(descriptor)
 
-    monkeypatch.setattr(os, "fdatasync", flush_once_not)
+    monkeypatch.setattr(os, "fsync", flush_once_not)
     rows = make_rows(512)
     writer = create_features(tmp_path / "store", 512, rows.shape[1:])
     writer.write(0, rows)
