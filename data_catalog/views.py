@@ -1,15 +1,17 @@
-"""Views: the part of a snapshot that a stage takes as its input, with a digest of just that part.
+"""Views: the part of a snapshot that a stage takes as its input, with digests of just that part.
 
-A digest is over canonical rows: chosen columns in a fixed order of rows, whatever the layout on disk. It
-leaves out the dataset's name and the files' paths, so renaming or moving a dataset changes no digest, and it
-depends on no other split, protocol or reject.
+The digests are over canonical rows: the columns that the stage uses, in a fixed order of rows, whatever the
+layout on disk. They leave out the dataset's name and the files' paths, so renaming or moving a dataset
+changes no digest, and they depend on no other split, protocol or reject.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,37 +19,30 @@ import pyarrow.compute as pc
 
 from data_catalog.errors import CatalogError
 from data_catalog.row_digests import digest_rows
-from data_catalog.schema import BOXES, IMAGES
+from data_catalog.schema import BOXES
 from data_catalog.snapshot import Snapshot
 
-IMAGE_COLUMNS = ("image_id", "width", "height", "camera_id", "sequence_id")
-"""What of an image a digest covers, beside its SHA-256 where pixels are used."""
-BOX_COLUMNS = ("box_id", "image_id", "x1", "y1", "x2", "y2", "category", "ignore", "person_id")
+Use = Literal["boxes", "people", "test", "truth"]
+"""What a stage takes of a split: pixels and boxes; these and identities; these and the query boxes; or boxes,
+identities, queries and galleries without pixels."""
+
+_IMAGE_COLUMNS = ("image_id", "width", "height", "sha256")
+_BOX_COLUMNS = ("image_id", "x1", "y1", "x2", "y2", "ignore")
+_PEOPLE_COLUMNS = (*_BOX_COLUMNS, "box_id", "person_id")
+_QUERY_BOX = ("image_id", "x1", "y1", "x2", "y2")
 
 LOW = "low"
-OTHER_CATEGORY = "other_category"
-
-
-@dataclass(frozen=True)
-class BoxFilter:
-    """Which boxes of a split count. Boxes that do not become ignore regions: they are people all the same.
-
-    `min_height` is in pixels of the original image. `identified` alone drops rows: it keeps the boxes that
-    have an identity and are no ignore region, as re-identification wants them.
-    """
-
-    min_height: float | None = None
-    categories: tuple[str, ...] | None = None
-    identified: bool = False
 
 
 @dataclass(frozen=True)
 class View:
-    """A split of a snapshot, filtered."""
+    """A split of a snapshot. Boxes lower than `min_height`, in pixels of the original image, become ignore
+    regions: they are people all the same.
+    """
 
     snapshot: Snapshot
     split: str
-    filter: BoxFilter = BoxFilter()
+    min_height: float | None = None
 
     @cached_property
     def images(self) -> pa.Table:
@@ -65,33 +60,43 @@ class View:
     @cached_property
     def boxes(self) -> pa.Table:
         """The split's boxes, by image and source row, with the columns of `schema.BOXES`."""
-        table = self.snapshot.table("boxes", filter=self._where())
-        return _filtered(_in_order(table, self.images["image_id"]), self.filter)
+        table = self.snapshot.table("boxes", filter=pc.field("split") == self.split)
+        boxes = _in_order(table, self.images["image_id"])
+        return boxes if self.min_height is None else _low_ignored(boxes, self.min_height)
 
-    def digest(self, *, pixels: bool) -> str:
-        """SHA-256 over the view's rows and, with `pixels`, over the content of every image.
+    @cached_property
+    def query_boxes(self) -> pa.Table:
+        """The distinct boxes that any protocol asks for in these images: image_id, x1 .. y2, in a fixed
+        order.
+        """
+        queries = self.snapshot.table("queries", list(_QUERY_BOX))
+        mask = pc.is_in(queries["image_id"], value_set=self.images["image_id"])
+        distinct = queries.filter(mask).group_by(list(_QUERY_BOX)).aggregate([])
+        return distinct.sort_by([(name, "ascending") for name in _QUERY_BOX])
+
+    def digests(self, use: Use, protocols: Sequence[str] = ()) -> dict[str, str]:
+        """SHA-256 by table of the rows and columns that `use` covers; for `truth`, of these protocols, too.
 
         Raises:
-            CatalogError: with `pixels`, when the snapshot was made without images.
+            CatalogError: when the split or a protocol is not there, or pixels are used and were left out.
         """
-        images = self.images.select(IMAGE_COLUMNS)
-        if pixels:
+        parts: dict[str, str] = {}
+        if use == "truth":
+            parts["images"] = digest_rows(self.images.select(["image_id", "camera_id"]))
+            for protocol in protocols:
+                parts[protocol] = protocol_view(self.snapshot, protocol).digest()
+        else:
             if self.images["sha256"].null_count:
                 raise CatalogError(
-                    f"{self.snapshot.name}: the snapshot was made without images and cannot be used for "
+                    f"{self.snapshot.name}: its snapshot was made without images, so it cannot be used for "
                     "training or detection; ingest it with its images"
                 )
-            images = images.append_column(IMAGES.field("sha256"), self.images["sha256"])
-        total = hashlib.sha256(b"view 1")
-        for table in (images, self.boxes.select(BOX_COLUMNS)):
-            total.update(digest_rows(table).encode())
-        return total.hexdigest()
-
-    def _where(self) -> pc.Expression:
-        where = pc.field("split") == self.split
-        if self.filter.identified:
-            where = where & pc.field("person_id").is_valid() & ~pc.field("ignore")
-        return where
+            parts["images"] = digest_rows(self.images.select(_IMAGE_COLUMNS))
+        if use == "test":
+            parts["queries"] = digest_rows(self.query_boxes)
+        columns = _BOX_COLUMNS if use == "boxes" else _PEOPLE_COLUMNS
+        parts["boxes"] = digest_rows(self.boxes.select(columns))
+        return parts
 
 
 @dataclass(frozen=True)
@@ -137,27 +142,15 @@ def _in_order(boxes: pa.Table, image_ids: pa.ChunkedArray) -> pa.Table:
     return boxes.take(pa.array(np.lexsort((by_name, row, image))))
 
 
-def _filtered(boxes: pa.Table, wanted: BoxFilter) -> pa.Table:
-    """Boxes that the filter does not want turned into ignore regions."""
-    if wanted.categories is not None:
-        among = pc.is_in(
-            boxes["category"].cast(pa.string()), value_set=pa.array(wanted.categories, pa.string())
-        )
-        boxes = _ignored(boxes, pc.invert(among), OTHER_CATEGORY)
-    if wanted.min_height is not None:
-        low = pc.less(pc.subtract(boxes["y2"], boxes["y1"]), pa.scalar(wanted.min_height, pa.float32()))
-        boxes = _ignored(boxes, low, LOW)
-    return boxes.filter(pc.invert(boxes["ignore"])) if wanted.identified else boxes
-
-
-def _ignored(boxes: pa.Table, which: pa.ChunkedArray, reason: str) -> pa.Table:
-    newly = pc.and_(which, pc.invert(boxes["ignore"]))
-    reasons = pc.if_else(newly, reason, boxes["ignore_reason"].cast(pa.string()))
-    person_id = pc.if_else(newly, pa.scalar(None, pa.string()), boxes["person_id"])
+def _low_ignored(boxes: pa.Table, min_height: float) -> pa.Table:
+    """Boxes lower than `min_height` pixels turned into ignore regions."""
+    low = pc.less(pc.subtract(boxes["y2"], boxes["y1"]), pa.scalar(min_height, pa.float32()))
+    newly = pc.and_(low, pc.invert(boxes["ignore"]))
+    reasons = pc.if_else(newly, LOW, boxes["ignore_reason"].cast(pa.string()))
     columns = {
-        "ignore": pc.or_(boxes["ignore"], which),
+        "ignore": pc.or_(boxes["ignore"], low),
         "ignore_reason": reasons.combine_chunks().dictionary_encode(),
-        "person_id": person_id,
+        "person_id": pc.if_else(newly, pa.scalar(None, pa.string()), boxes["person_id"]),
     }
     for name, values in columns.items():
         index = BOXES.get_field_index(name)

@@ -1,24 +1,18 @@
-"""Views as inputs of stages: what of a snapshot a stage depends on, and the scenes that it works on.
-
-A digest covers the columns that the stage uses and nothing else, so that a new protocol file, a test image or
-a renamed dataset leaves the artifacts of training as they are.
-"""
+"""Views as inputs of stages: what of a snapshot a stage depends on, and the scenes that it works on."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.errors import CatalogError
-from data_catalog.row_digests import digest_rows
 from data_catalog.snapshot import Snapshot
-from data_catalog.views import BoxFilter, View, protocol_view
+from data_catalog.views import Use, View
 from flows.memo import Memo
 from storage.artifacts import Artifact, LocalStore
 from storage.digests import digest_parts
@@ -27,15 +21,6 @@ if TYPE_CHECKING:
     from personsearch_core.data.scenes import Scene
 
 log = logging.getLogger(__name__)
-
-Use = Literal["boxes", "people", "test", "truth"]
-"""What a stage takes of a split: pixels and boxes; these and identities; these and the query boxes; or boxes,
-identities, queries and galleries without pixels."""
-
-_IMAGE_COLUMNS = ["image_id", "width", "height"]
-_BOX_COLUMNS = ["image_id", "x1", "y1", "x2", "y2", "ignore"]
-_PEOPLE_COLUMNS = [*_BOX_COLUMNS, "box_id", "person_id"]
-_QUERY_BOX = ["image_id", "x1", "y1", "x2", "y2"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +40,7 @@ class ViewSpec:
 
     def of(self, snapshot: Path) -> View:
         """The view on a snapshot's directory."""
-        return View(Snapshot(snapshot), self.split, BoxFilter(min_height=self.min_height))
+        return View(Snapshot(snapshot), self.split, self.min_height)
 
 
 def view_digest(artifact: Artifact, spec: ViewSpec, store: LocalStore) -> str:
@@ -71,14 +56,6 @@ def view_digest(artifact: Artifact, spec: ViewSpec, store: LocalStore) -> str:
     digest = _digest(store.local_path(artifact.kind, artifact.key), spec)
     memo.write(digest)
     return digest
-
-
-def query_boxes(snapshot: Snapshot, image_ids: pa.ChunkedArray) -> pa.Table:
-    """The distinct boxes that any protocol asks for in these images: image_id, x1 .. y2, in a fixed order."""
-    queries = snapshot.table("queries", _QUERY_BOX)
-    mask = pc.is_in(queries["image_id"], value_set=image_ids)
-    distinct = queries.filter(mask).group_by(_QUERY_BOX).aggregate([])
-    return distinct.sort_by([(name, "ascending") for name in _QUERY_BOX])
 
 
 def read_scenes(snapshot: Path, spec: ViewSpec, root: Path) -> list[Scene]:
@@ -120,21 +97,4 @@ def read_scenes(snapshot: Path, spec: ViewSpec, root: Path) -> list[Scene]:
 
 
 def _digest(snapshot: Path, spec: ViewSpec) -> str:
-    view = spec.of(snapshot)
-    images = view.images
-    parts: dict[str, str] = {}
-    if spec.use == "truth":
-        parts["images"] = digest_rows(images.select(["image_id", "camera_id"]))
-        for protocol in spec.protocols:
-            parts[protocol] = protocol_view(view.snapshot, protocol).digest()
-    else:
-        if images["sha256"].null_count:
-            raise CatalogError(
-                f"{spec.dataset}: its snapshot was made without images, so it cannot be used for training or "
-                "detection; ingest it with its images"
-            )
-        parts["images"] = digest_rows(images.select([*_IMAGE_COLUMNS, "sha256"]))
-    if spec.use == "test":
-        parts["queries"] = digest_rows(query_boxes(view.snapshot, images["image_id"]))
-    parts["boxes"] = digest_rows(view.boxes.select(_BOX_COLUMNS if spec.use == "boxes" else _PEOPLE_COLUMNS))
-    return digest_parts(parts)
+    return digest_parts(spec.of(snapshot).digests(spec.use, spec.protocols))

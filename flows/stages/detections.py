@@ -16,12 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.row_digests import digest_rows
-from data_catalog.snapshot import Snapshot
 from flows.config import Config, EvaluationSection
 from flows.stages.base import InputRef, Made, Stage, StageContext
 from flows.stages.names import ingest_name
 from flows.stages.resuming import last_block
-from flows.views import ViewSpec, query_boxes, read_scenes
+from flows.views import ViewSpec, read_scenes
 from storage.digests import digest_parts
 from storage.folders import flush
 
@@ -105,7 +104,7 @@ _NO_BOXES = np.zeros((0, 4), np.float32)
 
 
 def _queries_by_image(snapshot: Path, spec: ViewSpec) -> dict[str, np.ndarray]:
-    table = query_boxes(Snapshot(snapshot), spec.of(snapshot).images["image_id"])
+    table = spec.of(snapshot).query_boxes
     boxes = np.stack([table[name].to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)
     grouped: dict[str, list[np.ndarray]] = {}
     for image_id, box in zip(table["image_id"].to_pylist(), boxes, strict=True):

@@ -13,12 +13,12 @@ from scipy.io import savemat
 
 from data_catalog.errors import CatalogError
 from data_catalog.matfile import only_variable
-from data_catalog.views import BoxFilter, View, protocol_view
+from data_catalog.views import View, protocol_view
 
 
-def _train_digests(snapshot: Any) -> tuple[str, str]:
-    view = View(snapshot, "train")
-    return view.digest(pixels=True), view.digest(pixels=False)
+def _pixels_and_rows(snapshot: Any, split: str = "train") -> tuple[str, str]:
+    view = View(snapshot, split)
+    return view.digests("boxes")["images"], view.digests("truth")["boxes"]
 
 
 def test_other_splits_protocols_and_names_do_not_count(prw_root: Path, ingest_into: Any) -> None:
@@ -27,8 +27,8 @@ def test_other_splits_protocols_and_names_do_not_count(prw_root: Path, ingest_in
     with (prw_root / "query_info.txt").open("a") as file:
         file.write("1 2 3 4 5 nowhere\r\n")
     after = ingest_into(prw_root, "prw", name="renamed")
-    assert _train_digests(before) == _train_digests(after)
-    assert View(before, "test").digest(pixels=True) != View(after, "test").digest(pixels=True)
+    assert _pixels_and_rows(before) == _pixels_and_rows(after)
+    assert _pixels_and_rows(before, "test") != _pixels_and_rows(after, "test")
 
 
 def test_pixels_count_where_they_are_used(prw_root: Path, ingest_into: Any) -> None:
@@ -36,19 +36,19 @@ def test_pixels_count_where_they_are_used(prw_root: Path, ingest_into: Any) -> N
     name = View(before, "train").images["rel_path"][0].as_py()
     path = prw_root / name
     Image.effect_noise(Image.open(path).size, 40).convert("RGB").save(path)
-    with_pixels, rows = _train_digests(ingest_into(prw_root, "prw"))
-    assert with_pixels != _train_digests(before)[0]
-    assert rows == _train_digests(before)[1]
+    pixels, rows = _pixels_and_rows(ingest_into(prw_root, "prw"))
+    assert pixels != _pixels_and_rows(before)[0]
+    assert rows == _pixels_and_rows(before)[1]
 
 
 def test_a_snapshot_without_images_has_no_pixels_to_digest(prw_root: Path, ingest_into: Any) -> None:
     with pytest.raises(CatalogError, match="without images"):
-        View(ingest_into(prw_root, "prw", images=False), "train").digest(pixels=True)
+        View(ingest_into(prw_root, "prw", images=False), "train").digests("people")
 
 
 def test_an_unknown_split_is_named(prw_root: Path, ingest_into: Any) -> None:
     with pytest.raises(CatalogError, match=r"split 'tran'; there is: test, train"):
-        View(ingest_into(prw_root, "prw"), "tran").digest(pixels=False)
+        View(ingest_into(prw_root, "prw"), "tran").digests("truth")
 
 
 def test_rows_come_in_canonical_order(mot_root: Path, ingest_into: Any) -> None:
@@ -58,23 +58,18 @@ def test_rows_come_in_canonical_order(mot_root: Path, ingest_into: Any) -> None:
     assert view.images["image_id"].to_pylist() == sorted(view.images["image_id"].to_pylist())
 
 
-def test_low_and_other_boxes_become_ignore_regions(mot_root: Path, ingest_into: Any) -> None:
+def test_low_boxes_become_ignore_regions(mot_root: Path, ingest_into: Any) -> None:
     snapshot = ingest_into(mot_root, "mot17")
     whole = View(snapshot, "train")
     heights = whole.boxes["y2"].to_numpy() - whole.boxes["y1"].to_numpy()
     limit = float(np.median(heights))
-    low = View(snapshot, "train", BoxFilter(min_height=limit))
+    low = View(snapshot, "train", min_height=limit)
     assert len(low.boxes) == len(whole.boxes)
     assert low.boxes["ignore"].to_numpy()[heights < limit].all()
-    assert low.digest(pixels=False) != whole.digest(pixels=False)
-    nobody = View(snapshot, "train", BoxFilter(categories=("cyclist",)))
-    assert nobody.boxes["ignore"].to_numpy().all()
-
-
-def test_identified_boxes_alone(prw_root: Path, ingest_into: Any) -> None:
-    view = View(ingest_into(prw_root, "prw"), "train", BoxFilter(identified=True))
-    assert len(view.boxes)
-    assert view.boxes["person_id"].null_count == 0
+    assert (
+        low.boxes.filter(low.boxes["ignore"])["person_id"].null_count == low.boxes["ignore"].to_numpy().sum()
+    )
+    assert low.digests("boxes") != whole.digests("boxes")
 
 
 def test_protocol_view(prw_root: Path, ingest_into: Any) -> None:

@@ -18,7 +18,7 @@ from flows.plan import Planned, make_plan
 from flows.stages import detections, evaluation, gallery, ingest, report
 from flows.stages.base import Made, StageContext
 from flows.stages.building import build_stages
-from flows.views import ViewSpec, query_boxes
+from flows.views import ViewSpec
 from storage.artifacts import Artifact, LocalStore
 from storage.feature_store import create_features, finish_features, write_index
 
@@ -160,7 +160,7 @@ def _invent_gallery(work: Path, view: View) -> Made:
     """Six of seven people are detected, a little off the truth; embeddings are the people's, with noise."""
     rng = np.random.default_rng(0)
     truth = view.boxes
-    queries = query_boxes(view.snapshot, view.images["image_id"])
+    queries = view.query_boxes
     detected = truth.take(np.flatnonzero(np.arange(len(truth)) % 7))
     person_of = dict(zip(_keys(truth), truth["person_id"].to_pylist(), strict=True))
     parts, people = [], []
