@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.coco_annotations import LARGEST_ID, as_text, read_objects
+from data_catalog.files import path_fault, suspicious
 from data_catalog.jsonstream import Part
-from data_catalog.paths import path_fault, suspicious
 
 LARGEST_SIDE, LARGEST_CAMERA = 1 << 20, 1 << 15
 

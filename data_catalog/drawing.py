@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 from PIL import Image, ImageDraw
 
 from data_catalog.errors import CatalogError
+from data_catalog.files import path_fault
 from data_catalog.images import Unreadable, image_size
-from data_catalog.paths import path_fault
 from data_catalog.snapshot import Snapshot
 
 KNOWN, UNKNOWN, IGNORED = (40, 170, 60), (240, 160, 20), (150, 150, 150)

@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 from data_catalog.adapters.protocol import Adapter, Layout, Options, Unit, check_options
 from data_catalog.counts import count_rows
 from data_catalog.errors import CatalogError
+from data_catalog.files import path_fault, suspicious
 from data_catalog.hash_cache import HashCache
 from data_catalog.images import Unreadable, image_size
 from data_catalog.parallel import cores, map_chunks, read_ahead
-from data_catalog.paths import path_fault, suspicious
 from data_catalog.query_boxes import join_queries
 from data_catalog.reuse import keep_unchanged, merged, unit_digest, write_units
 from data_catalog.rows import LARGE, Rows, Tables, to_tables

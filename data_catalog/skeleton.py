@@ -32,7 +32,7 @@ _ADAPTER = Template('''\
 """$name: images/*.jpg and boxes.csv with lines `image,x1,y1,x2,y2,person` (person may be empty)."""
 
 from data_catalog.adapters import Layout, Unit
-from data_catalog.paths import image_files, need_files, read_text
+from data_catalog.files import image_files, need_files, read_text
 from data_catalog.rows import Rows
 from data_catalog.schema import INVALID
 

@@ -14,8 +14,8 @@ from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.coco_annotations import Annotations, SeenIds, as_text, carries, read_annotations
 from data_catalog.coco_images import read_images
 from data_catalog.errors import CatalogError
+from data_catalog.files import image_files, path_fault
 from data_catalog.jsonstream import Part, top_level_arrays
-from data_catalog.paths import image_files, path_fault
 from data_catalog.rows import Rows, xywh_corners
 from data_catalog.schema import EXCLUDED, INVALID, SCOPE_DATASET, SCOPE_SEQUENCE
 

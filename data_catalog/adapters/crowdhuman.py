@@ -10,8 +10,8 @@ import numpy as np
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.errors import CatalogError
+from data_catalog.files import image_files, path_fault
 from data_catalog.jsonstream import parse_json
-from data_catalog.paths import image_files, path_fault
 from data_catalog.rows import Rows, xywh_corners
 from data_catalog.schema import INVALID
 

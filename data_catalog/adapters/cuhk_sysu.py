@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.errors import CatalogError
+from data_catalog.files import image_files, path_fault
 from data_catalog.matfile import Damaged, only_variable, read_matrix
 from data_catalog.matstream import NamedBoxes, StructStream, box_of, named_boxes
-from data_catalog.paths import image_files, path_fault
 from data_catalog.published import LOESCH_2019, Published
 from data_catalog.rows import LARGE, Rows, xywh_corners
 from data_catalog.schema import INVALID

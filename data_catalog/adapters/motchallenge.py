@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data_catalog.adapters.protocol import Unit
 from data_catalog.errors import CatalogError
-from data_catalog.paths import image_files, path_fault, read_text
+from data_catalog.files import image_files, path_fault, read_text
 from data_catalog.rows import Rows
 from data_catalog.schema import INVALID
 

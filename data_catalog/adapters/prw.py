@@ -10,8 +10,8 @@ import numpy as np
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.errors import CatalogError
+from data_catalog.files import need_files, path_fault, read_text
 from data_catalog.matfile import only_variable
-from data_catalog.paths import need_files, path_fault, read_text
 from data_catalog.published import LOESCH_2019, Published
 from data_catalog.rows import Rows, xywh_corners
 from data_catalog.schema import INVALID

@@ -11,8 +11,8 @@ import numpy as np
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.errors import CatalogError
+from data_catalog.files import image_files, need_files, path_fault, read_text
 from data_catalog.images import Unreadable, image_size
-from data_catalog.paths import image_files, need_files, path_fault, read_text
 from data_catalog.rows import Rows
 from data_catalog.schema import EXCLUDED, INVALID
 

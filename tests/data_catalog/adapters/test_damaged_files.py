@@ -15,8 +15,8 @@ from scipy.io import savemat
 
 from data_catalog.adapters import load_adapter
 from data_catalog.errors import CatalogError
+from data_catalog.files import path_fault
 from data_catalog.ingest import ImageUse, read_units
-from data_catalog.paths import path_fault
 from data_catalog.synthetic import write_protocol
 
 MUTATIONS = 1_000

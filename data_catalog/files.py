@@ -1,0 +1,177 @@
+"""The one way in for a dataset's files: which there are, and which of them a name in an annotation means."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_catalog.errors import CatalogError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+"""The one list of what image files are called, for the catalog and for search alike."""
+_LEFT_BEHIND = frozenset(
+    {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin"}
+    | {"system volume information", "lost+found"}
+)
+_PART = "[A-Za-z0-9_,-][A-Za-z0-9_,.-]{0,200}"
+_HARMLESS = re.compile(f"{_PART}(?:/{_PART}){{0,4}}")
+"""What nearly all names look like; the rest is looked at closely."""
+
+# Of many names at once: that library knows no long repetitions.
+_PARTS_RE2 = "[A-Za-z0-9_,-][A-Za-z0-9_,.-]*"
+_HARMLESS_RE2 = rf"\A{_PARTS_RE2}(/{_PARTS_RE2})*\z"
+
+
+def path_fault(rel_path: str) -> str | None:
+    """Why a path from an annotation file may not be opened under the root; None when it may."""
+    if _HARMLESS.fullmatch(rel_path) and ".." not in rel_path:
+        return None
+    if not rel_path:
+        return "the name is empty"
+    if any("\ud800" <= character <= "\udfff" for character in rel_path):
+        return "the name is not UTF-8"
+    if not rel_path.isprintable():
+        return "the name holds characters that cannot be printed"
+    if "\\" in rel_path or rel_path.startswith(("/", "~")) or ":" in rel_path.split("/")[0]:
+        return "the name is no plain relative path"
+    if any(part in ("..", "") for part in rel_path.split("/")):
+        return "the name leaves its folder"
+    if len(rel_path.encode("utf-8", "surrogatepass")) > 1024:
+        return "the name is too long"
+    return None
+
+
+def suspicious(rel_paths: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """(n,) bool: paths, none of them null, that `path_fault` is to be asked about; the others have none."""
+    strange = pc.invert(pc.match_substring_regex(rel_paths, _HARMLESS_RE2))
+    leaves = pc.match_substring(rel_paths, "..")
+    long = pc.greater(pc.binary_length(rel_paths), 200)
+    return np.asarray(pc.or_(pc.or_(strange, leaves), long).to_numpy(zero_copy_only=False))
+
+
+def walk(root: Path, folder: str = "", *, recursive: bool = True) -> tuple[str, ...]:
+    """Regular files in a folder under the root, as sorted '/'-separated paths relative to the root.
+
+    Links are followed, a link to one of its own parents is not; hidden files and what operating systems and
+    archivers leave behind are skipped. There are none when the folder does not exist. A name that is not
+    UTF-8 comes with its bytes escaped as Python does (surrogates); `path_fault` refuses it.
+    """
+    found: list[str] = []
+    pending = [(folder.strip("/"), frozenset[tuple[int, int]]())]
+    while pending:
+        inside, parents = pending.pop()
+        try:
+            stat = (root / inside).stat()
+            entries = list(os.scandir(root / inside))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise CatalogError(f"{root / inside}: cannot be read: {error.strerror}") from error
+        if (stat.st_dev, stat.st_ino) in parents:
+            continue
+        within = parents | {(stat.st_dev, stat.st_ino)}
+        for entry in entries:
+            if is_left_behind(entry.name):
+                continue
+            path = f"{inside}/{entry.name}" if inside else entry.name
+            if _is(entry.is_dir):
+                if recursive:
+                    pending.append((path, within))
+            elif _is(entry.is_file):
+                found.append(path)
+    return tuple(sorted(found))
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """`entry.is_dir()` or `is_file()`; a link that leads to itself is neither."""
+    try:
+        return kind()
+    except OSError:
+        return False
+
+
+def is_left_behind(name: str) -> bool:
+    """Whether a file or folder is hidden, or left behind by an operating system, an archiver or a NAS."""
+    return name.startswith(".") or name.lower() in _LEFT_BEHIND
+
+
+def image_files(root: Path, folder: str, *, recursive: bool = False) -> tuple[str, ...]:
+    """Image files in a folder under the root, as `walk` gives them."""
+    return tuple(path for path in walk(root, folder, recursive=recursive) if is_image(path))
+
+
+def files_with_suffix(root: Path, folder: str, suffix: str, *, recursive: bool = False) -> tuple[str, ...]:
+    """Files in a folder whose names end with `suffix` in any case, as `walk` gives them."""
+    found = walk(root, folder, recursive=recursive)
+    return tuple(path for path in found if path.lower().endswith(suffix.lower()))
+
+
+def folders(root: Path, folder: str = "") -> tuple[str, ...]:
+    """Sorted names of the folders in a folder under the root, links included, hidden ones left out."""
+    try:
+        with os.scandir(root / folder) as entries:
+            return tuple(sorted(e.name for e in entries if not is_left_behind(e.name) and _is(e.is_dir)))
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+
+
+def is_image(path: str) -> bool:
+    """Whether a path ends as image files do, in any case."""
+    return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
+
+
+def plain_name(name: str) -> str:
+    """A file's name as annotations mean it: `\\` is `/`, `./` means nothing, accents are single characters.
+
+    Only for names from annotation files; a file on the disk is found by `NameLookup`.
+    """
+    if name.isascii() and "\\" not in name and "./" not in name and "//" not in name:
+        return name
+    parts = unicodedata.normalize("NFC", name.replace("\\", "/")).split("/")
+    kept = [part for at, part in enumerate(parts) if part != "." and (part or at == 0)]
+    return "/".join(kept)
+
+
+class NameLookup:
+    """Finds files by the names that annotations give them, however the two spell them."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        """`paths` are what `walk` gave: names that are found as they are cost one look."""
+        self._paths = frozenset(paths)
+        self._plain = {plain_name(path): path for path in self._paths if not path.isascii()}
+
+    def find(self, name: str) -> str | None:
+        """The file's path as it is on the disk; None when there is no file of that name."""
+        if name in self._paths:
+            return name
+        plain = plain_name(name)
+        return plain if plain in self._paths else self._plain.get(plain)
+
+
+def need_files(root: Path, names: Iterable[str], what: str) -> None:
+    """Raise CatalogError when one of the files is not under the root."""
+    if not root.is_dir():
+        raise CatalogError(f"{root}: no such folder")
+    missing = [name for name in names if not (root / name).exists()]
+    if missing:
+        raise CatalogError(f"{root} is not a {what}: {', '.join(missing)} not found")
+
+
+def read_text(path: Path) -> str:
+    """The file as text. UTF-8 with or without a byte order mark; other bytes become U+FFFD, so rows that hold
+    them fail where they are parsed.
+
+    Raises:
+        CatalogError: when it cannot be read.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig", "replace")
+    except OSError as error:
+        raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error

@@ -1,0 +1,74 @@
+"""The one lenient reader of numbers and identities: exporters write 1 as `1.0`, `"1"` or `1.000e+00`."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+_WRITTEN_AS_FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")
+_NEGATIVE = re.compile(r"-\s*\d")
+LARGEST = 1 << 53
+"""Whole numbers beyond it are not told apart as floats."""
+
+
+def number(value: Any) -> float:
+    """A finite number from a number or from its text.
+
+    Raises:
+        ValueError: when it is not one; a bool is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"{str(value)[:40]!r} is not a number")
+    try:
+        read = float(value)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{str(value)[:40]!r} is not a number") from None
+    if not math.isfinite(read):
+        raise ValueError(f"{str(value)[:40]!r} is not a finite number")
+    return read
+
+
+def whole(value: Any) -> int:
+    """A whole number from `1`, `1.0`, `"1"` or `"1.000e+00"`.
+
+    Raises:
+        ValueError: when it is not one.
+    """
+    if type(value) is int:
+        return value
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            pass  # perhaps a whole number that is written as a float
+    read = number(value)
+    if not read.is_integer() or abs(read) > LARGEST:
+        raise ValueError(f"{str(value)[:40]!r} is not a whole number")
+    return int(read)
+
+
+def identity(value: Any) -> str | None:
+    """An identity as the catalog writes it; None where the person is unknown.
+
+    Null, NaN, blank text and negative numbers mean unknown in every format. A whole number is one identity
+    however it is written (7, 7.0, "7.0"); other text is kept as it is: "0007" is not "7", and "1e3" may be part
+    of a hash.
+
+    Raises:
+        ValueError: for what cannot be an identity: a list, true, 7.5.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, str):
+        text = value.strip()
+        if _WRITTEN_AS_FLOAT.fullmatch(text):
+            return identity(number(text))
+        if not text or text.lower() == "nan" or _NEGATIVE.match(text):
+            return None
+        return text.encode("utf-8", "replace").decode()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{str(value)[:40]!r} is not an identity")
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError(f"{value!r} is not an identity")
+    return None if value < 0 else str(int(value))
