@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from data_catalog.errors import CatalogError
 from data_catalog.files import path_fault
-from data_catalog.images import Unreadable, image_size
+from data_catalog.images import Unreadable, as_rgb, open_image
 from data_catalog.snapshot import Snapshot
 
 KNOWN, UNKNOWN, IGNORED = (40, 170, 60), (240, 160, 20), (150, 150, 150)
@@ -31,11 +31,10 @@ def draw_image(snapshot: Snapshot, image_id: str, root: Path) -> Image.Image:
     if fault is not None:
         raise CatalogError(f"{snapshot.name}: {fault}: {rel_path!r}")
     try:
-        image_size(root / rel_path, decode=True)
+        with open_image(root / rel_path) as image:
+            canvas = as_rgb(image)
     except Unreadable as error:
         raise CatalogError(f"{root / rel_path}: {error}") from error
-    with Image.open(root / rel_path) as image:
-        canvas = image.convert("RGB")
     pen = ImageDraw.Draw(canvas)
     columns = ["x1", "y1", "x2", "y2", "ignore", "ignore_reason", "person_id"]
     for box in snapshot.table("boxes", columns, pc.field("image_id") == image_id).to_pylist():

@@ -52,8 +52,8 @@ def identity(value: Any) -> str | None:
     """An identity as the catalog writes it; None where the person is unknown.
 
     Null, NaN, blank text and negative numbers mean unknown in every format. A whole number is one identity
-    however it is written (7, 7.0, "7.0"); other text is kept as it is: "0007" is not "7", and "1e3" may be part
-    of a hash.
+    however it is written (7, 7.0, "7.0"); other text is kept as it is: "0007" is not "7", and "1e3" may be
+    part of a hash.
 
     Raises:
         ValueError: for what cannot be an identity: a list, true, 7.5.

@@ -20,7 +20,7 @@ from data_catalog.counts import count_rows
 from data_catalog.errors import CatalogError
 from data_catalog.files import path_fault, suspicious
 from data_catalog.hash_cache import HashCache
-from data_catalog.images import Unreadable, image_size
+from data_catalog.images import Unreadable, read_header
 from data_catalog.parallel import cores, map_chunks, read_ahead
 from data_catalog.query_boxes import join_queries
 from data_catalog.reuse import keep_unchanged, merged, unit_digest, write_units
@@ -325,7 +325,7 @@ def _looked_at(root: Path, paths: Sequence[str], use: ImageUse) -> Iterator[_Loo
         if fault is not None:
             return ("image_path", f"{fault}: {rel_path[:80]!r}"), None
         try:
-            return None, image_size(root / rel_path, decode=use.decode) if use.read else None
+            return None, read_header(root / rel_path, decode=use.decode).size() if use.read else None
         except Unreadable as error:
             return ("image_unreadable", f"{rel_path}: {error}"), None
 

@@ -1,4 +1,4 @@
-"""Perceptual hashes of images, for near-duplicates: the same scene encoded or scaled anew."""
+"""Perceptual hashes of images, for near-duplicates: the same scene encoded or scaled again."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import imagehash
 import numpy as np
-from PIL import Image
 
 from data_catalog.errors import CatalogError
+from data_catalog.images import Unreadable, as_rgb, open_image
 
 SIDE = 8
 """The difference hash of an 8x8 grid has 64 bits."""
@@ -24,11 +24,11 @@ def difference_hash(path: Path) -> int:
         CatalogError: when it cannot be decoded.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             image.draft("L", (SIDE * 16, SIDE * 16))
-            bits = imagehash.dhash(image, hash_size=SIDE).hash.ravel()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise CatalogError(f"{path}: the image cannot be decoded: {error}") from error
+            bits = imagehash.dhash(as_rgb(image), hash_size=SIDE).hash.ravel()
+    except Unreadable as error:
+        raise CatalogError(f"{path}: {error}") from error
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 

@@ -15,6 +15,13 @@ ENTRY_POINTS = "personsearch.datasets"
 
 Options = Mapping[str, str]
 
+APPLY, IGNORE = "apply", "ignore"
+COMMON_OPTIONS: Options = {
+    "exif": f"{APPLY} (default): images are turned as their EXIF orientation says, as a viewer shows them; "
+    f"{IGNORE}: boxes refer to the images as they are stored",
+}
+"""Options that every dataset has, whatever its adapter."""
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -41,7 +48,9 @@ class Layout:
 
     `shared` are files on which the units' number or parameters depend (lists of splits). `images` are image
     files of which only the reading of a unit says that they are its own. `expected` are counts that the
-    sources give for this edition, by the names that the ingest counts.
+    sources give for this edition, by the names that the ingest counts. `other` are patterns (as fnmatch
+    takes them, over whole paths) of files that belong to the format and are not read: any other file that no
+    row comes from is reported as left over.
     """
 
     units: tuple[Unit, ...]
@@ -51,6 +60,7 @@ class Layout:
     licence: str | None = None
     expected: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    other: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -109,8 +119,12 @@ def load_adapter(name: str) -> Adapter:
 
 
 def check_options(adapter: Adapter, options: Options) -> None:
-    """Raise CatalogError for an option that the adapter does not know."""
-    unknown = sorted(set(options) - set(adapter.options))
+    """Raise CatalogError for an option that neither the adapter nor every dataset has."""
+    known = {**COMMON_OPTIONS, **adapter.options}
+    unknown = sorted(set(options) - set(known))
     if unknown:
-        known = ", ".join(sorted(adapter.options)) or "none"
-        raise CatalogError(f"adapter {adapter.name!r} has no option {unknown[0]!r}; it has: {known}")
+        raise CatalogError(
+            f"adapter {adapter.name!r} has no option {unknown[0]!r}; it has: {', '.join(sorted(known))}"
+        )
+    if options.get("exif", APPLY) not in (APPLY, IGNORE):
+        raise CatalogError(f"option exif={options['exif']!r}: choose {APPLY} or {IGNORE}")
