@@ -29,6 +29,8 @@ _TRANSPOSES = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_INVERSE = {6: 8, 8: 6}
+"""Orientations that undo each other; every other one undoes itself."""
 _DEPTHS = {"I;16": 16, "I;16B": 16, "I;16L": 16, "I;16N": 16, "I": 16, "F": 32}
 """Bits per channel of Pillow's modes that hold more than 8; PNG of 16 bits per channel is opened as I."""
 
@@ -57,6 +59,11 @@ class Header:
         return ", ".join([*steps, *([f"{self.bits} bits"] if self.bits != 8 else [])]) or None
 
 
+def ignores_exif(decoding: str | None) -> bool:
+    """Whether a catalog's `decoding` says that an image's orientation is left as it is stored."""
+    return decoding is not None and " ignored" in decoding
+
+
 def read_header(path: Path, *, decode: bool = False) -> Header:
     """Read an image's header and, with `decode`, all of its pixels.
 
@@ -65,7 +72,10 @@ def read_header(path: Path, *, decode: bool = False) -> Header:
         Unreadable: when it is damaged or not an image.
     """
     with open_image(path) as image:
-        header = Header(image.size, orientation_of(image), _bits(image))
+        orientation = orientation_of(image)
+        # Of a TIFF Pillow turns the pixels itself, and gives the size after that.
+        swapped = image.format == "TIFF" and orientation in _TURNED
+        header = Header(image.size[::-1] if swapped else image.size, orientation, _bits(image))
         if decode:
             image.load()
         return header
@@ -111,14 +121,18 @@ def as_rgb(image: Image.Image, exif: Exif = "apply") -> Image.Image:
     Raises:
         Unreadable: for pixels without a standard range (floating point, 32-bit integers beyond 16 bits).
     """
-    orientation = orientation_of(image) if exif == "apply" else 1
+    orientation = orientation_of(image)
+    if image.format == "TIFF":
+        turn = 1 if exif == "apply" else _INVERSE.get(orientation, orientation)
+    else:
+        turn = orientation if exif == "apply" else 1
     if image.mode in _DEPTHS:
         values = np.asarray(image)
         if image.mode == "F" or values.min(initial=0) < 0 or values.max(initial=0) > 0xFFFF:
             raise Unreadable("its pixels have no standard range: convert it to 8 or 16 bits per channel")
         image = Image.fromarray((values.astype(np.uint16) >> 8).astype(np.uint8))
     rgb = image.convert("RGB")
-    return rgb if orientation == 1 else rgb.transpose(_TRANSPOSES[orientation])
+    return rgb if turn == 1 else rgb.transpose(_TRANSPOSES[turn])
 
 
 def _bits(image: Image.Image) -> int:

@@ -41,6 +41,7 @@ class Tables:
 
 
 ADAPTER_IMAGES = pa.schema([f for f in IMAGES if f.name not in ("dataset", "n_boxes", "sha256")])
+"""`decoding` and the stated sizes are filled by the ingest, once it has looked at the files."""
 
 
 @dataclass

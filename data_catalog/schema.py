@@ -27,8 +27,15 @@ IMAGES = pa.schema(
         pa.field("n_boxes", pa.int32(), nullable=False),
         pa.field("source_unit", NAME, nullable=False),
         pa.field("sha256", pa.string()),
+        pa.field("decoding", NAME),
+        pa.field("stated_width", pa.int32()),
+        pa.field("stated_height", pa.int32()),
     ]
 )
+"""Sizes are those of the image as it is decoded, after its EXIF orientation. `decoding` says what that does
+beside reading 8 bits per channel as they are stored ("orientation 6", "orientation 6 ignored", "16 bits"),
+null for nothing. The stated size is the annotation's where that differs, null where it agrees or none is given.
+"""
 
 BOXES = pa.schema(
     [
@@ -101,6 +108,16 @@ REJECTS = pa.schema(
     ]
 )
 
+FINDING = pa.struct(
+    [
+        pa.field("level", pa.string(), nullable=False),
+        pa.field("code", pa.string(), nullable=False),
+        pa.field("count", pa.int64(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+    ]
+)
+"""What only the ingest could see: files left over, notes of the adapter."""
+
 DATASETS = pa.schema(
     [
         pa.field("name", pa.string(), nullable=False),
@@ -111,6 +128,7 @@ DATASETS = pa.schema(
         pa.field("licence", pa.string()),
         pa.field("counts_expected", pa.map_(pa.string(), pa.int64()), nullable=False),
         pa.field("counts_found", pa.map_(pa.string(), pa.int64()), nullable=False),
+        pa.field("findings", pa.list_(FINDING)),
     ]
 )
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 ROW_GROUP = 131_072
 """Rows; a filter skips whole row groups."""
 GALLERY_FOLDER = "gallery"
+_WITHOUT_COUNTS = pa.schema([field for field in IMAGES if field.name not in ("dataset", "n_boxes")])
 ALL_DIFFERENT = ("box_id", "source_row", *COORDINATES)
 """Columns with a value of its own in nearly every row: to look for repetitions only takes time."""
 
@@ -52,6 +53,16 @@ def _matching(path: Path, schema: pa.Schema, filter: pc.Expression) -> ds.Fragme
     as_text = next(ds.dataset(str(path), format="parquet").get_fragments())
     groups = [group.id for group in as_text.subset(filter).row_groups]
     return next(scan(path, schema).get_fragments()).subset(row_group_ids=groups)
+
+
+def _whole(path: Path, schema: pa.Schema) -> pa.Table:
+    """The file's columns of the schema; null for those that an earlier version did not write."""
+    file = pq.ParquetFile(path, read_dictionary=_encoded(schema))
+    there = set(file.schema_arrow.names)
+    table = file.read([name for name in schema.names if name in there])
+    columns = {name: table[name] for name in table.column_names}
+    nothing = {field.name: pa.nulls(len(table), field.type) for field in schema if field.name not in there}
+    return pa.table({name: {**columns, **nothing}[name] for name in schema.names}).cast(schema)
 
 
 def _encoded(schema: pa.Schema) -> list[str]:
@@ -145,7 +156,7 @@ class SnapshotWriter:
                 IMAGES.field("sha256"),
                 pa.nulls(count, pa.string()) if sha256 is None else pa.array(sha256, pa.string()),
             )
-            self._images.append(images)
+            self._images.append(images.select(_WITHOUT_COUNTS.names))
         if len(tables.boxes):
             self._boxes.write(tables.boxes)
             self._box_counts.append(
@@ -158,8 +169,7 @@ class SnapshotWriter:
 
     def images_and_queries(self) -> tuple[pa.Table, pa.Table]:
         """All images and all queries written so far."""
-        lacking = pa.schema([f for f in IMAGES if f.name not in ("dataset", "n_boxes")])
-        images = pa.concat_tables([lacking.empty_table(), *self._images]).unify_dictionaries()
+        images = pa.concat_tables([_WITHOUT_COUNTS.empty_table(), *self._images]).unify_dictionaries()
         queries = pa.concat_tables([QUERIES.empty_table(), *self._queries]).unify_dictionaries()
         return images, queries
 
@@ -243,9 +253,13 @@ class Snapshot:
         images = table_path(self.path, "images")
         if not images.is_file():
             raise CatalogError(f"{self.path} is no snapshot: images.parquet not found")
-        if pq.read_schema(images).names != IMAGES.names:
+        found = pq.read_schema(images).names
+        unknown = [name for name in found if name not in IMAGES.names]
+        lacking = [field.name for field in IMAGES if not field.nullable and field.name not in found]
+        if unknown or lacking:
             raise CatalogError(
-                f"{self.path}: the snapshot was made by another version, with other columns: ingest it again"
+                f"{self.path}: the snapshot was made by another version, with other columns "
+                f"({', '.join(unknown + lacking)}): ingest it again"
             )
 
     def table(
@@ -261,8 +275,7 @@ class Snapshot:
         if name == "gallery":
             return self.dataset(name).to_table(columns=names, filter=filter)
         if filter is None:
-            file = pq.ParquetFile(path, read_dictionary=_encoded(schema))
-            return file.read(names).cast(_part(schema, names))
+            return _whole(path, _part(schema, names))
         return _matching(path, schema, filter).to_table(schema=schema, columns=names, filter=filter)
 
     def dataset(self, name: str) -> ds.Dataset:

@@ -74,6 +74,12 @@ class View:
         distinct = queries.filter(mask).group_by(list(_QUERY_BOX)).aggregate([])
         return distinct.sort_by([(name, "ascending") for name in _QUERY_BOX])
 
+    @property
+    def _image_columns(self) -> list[str]:
+        """`decoding` counts only where it does something: other views' digests are older than it."""
+        plain = self.images["decoding"].null_count == len(self.images)
+        return [*_IMAGE_COLUMNS] if plain else [*_IMAGE_COLUMNS, "decoding"]
+
     def digests(self, use: Use, protocols: Sequence[str] = ()) -> dict[str, str]:
         """SHA-256 by table of the rows and columns that `use` covers; for `truth`, of these protocols, too.
 
@@ -91,7 +97,7 @@ class View:
                     f"{self.snapshot.name}: its snapshot was made without images, so it cannot be used for "
                     "training or detection; ingest it with its images"
                 )
-            parts["images"] = digest_rows(self.images.select(_IMAGE_COLUMNS))
+            parts["images"] = digest_rows(self.images.select(self._image_columns))
         if use == "test":
             parts["queries"] = digest_rows(self.query_boxes)
         columns = _BOX_COLUMNS if use == "boxes" else _PEOPLE_COLUMNS

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from data_catalog.errors import CatalogError
+from data_catalog.images import ignores_exif
 from data_catalog.snapshot import Snapshot
 from data_catalog.views import Use, View
 from flows.memo import Memo
@@ -74,10 +75,10 @@ def read_scenes(snapshot: Path, spec: ViewSpec, root: Path) -> list[Scene]:
     box_ids, person_ids = boxes["box_id"].to_pylist(), boxes["person_id"].to_pylist()
     owner = pc.index_in(boxes["image_id"], value_set=images["image_id"]).to_numpy()
     bounds = np.searchsorted(owner, np.arange(len(images) + 1))
-    columns = ("image_id", "rel_path", "width", "height", "camera_id")
+    columns = ("image_id", "rel_path", "width", "height", "camera_id", "decoding")
     scenes = []
     for row, values in enumerate(zip(*(images[name].to_pylist() for name in columns), strict=True)):
-        image_id, rel_path, width, height, camera_id = values
+        image_id, rel_path, width, height, camera_id, decoding = values
         part = slice(bounds[row], bounds[row + 1])
         scenes.append(
             Scene(
@@ -91,6 +92,7 @@ def read_scenes(snapshot: Path, spec: ViewSpec, root: Path) -> list[Scene]:
                 person_ids=tuple(person_ids[part]),
                 source=spec.dataset,
                 camera_id=camera_id,
+                apply_exif=not ignores_exif(decoding),
             )
         )
     return scenes

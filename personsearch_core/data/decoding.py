@@ -1,8 +1,10 @@
-"""Image files -> uint8 RGB tensors (3, H, W), and their placement on the network's input."""
+"""The one way in for pixels: whatever decodes an image gets 8-bit RGB as a person sees it."""
 
 from __future__ import annotations
 
 import logging
+import stat
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -21,31 +23,100 @@ logger = logging.getLogger(__name__)
 PADDING_COLOUR = (124, 116, 104)
 """ImageNet's mean colour: padding is zero after the network's normalisation."""
 
+_ORIENTATION = 0x0112
+_INVERSE = {6: 8, 8: 6}
+"""Orientations that undo each other; every other one undoes itself."""
+_DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
+_QUICK_FORMATS = ("JPEG", "PNG")
+"""What torchvision decodes; it is several times faster than Pillow."""
 
-def read_image(path: str | Path) -> Tensor:
-    """Decode to uint8 RGB (3, H, W), as the file stores it: EXIF orientation is not applied.
 
-    What torchvision's decoders do not know (BMP, TIFF, CMYK JPEG) is decoded by Pillow, and the log says so.
-    Raises PersonSearchError for a file that is missing or is no image.
+def read_image(path: str | Path, *, apply_exif: bool = True) -> Tensor:
+    """Decode an image file to uint8 RGB (3, H, W) as a person sees it.
+
+    It is turned as its EXIF orientation says, unless `apply_exif` is false; of 16 bits per channel the upper
+    8 are kept; grey and palettes become RGB, and transparency is dropped.
+
+    Raises:
+        PersonSearchError: for a file that is missing, is not an image, is damaged, or whose pixels have no
+            standard range (floating point).
     """
     try:
-        return decode_image(read_file(str(path)), mode=ImageReadMode.RGB)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-    try:
-        with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise PersonSearchError(f"image {path} is not a regular file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                turn = _turn(image, apply_exif)
+                pixels = _quickly(image, path)
+                if pixels is None:
+                    pixels = _by_pillow(image)
     except FileNotFoundError as error:
         raise PersonSearchError(f"image {path} does not exist") from error
-    except (UnidentifiedImageError, OSError) as error:
+    except (
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+        OSError,
+        SyntaxError,
+        ValueError,
+    ) as error:
+        if isinstance(error, PersonSearchError):
+            raise
         raise PersonSearchError(f"image {path} cannot be decoded: {error}") from error
-    logger.warning("%s was decoded by Pillow, torchvision could not: %s", path, reason)
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return _turned(pixels, turn).contiguous()
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8; 1 where the file gives none or nonsense. A PNG gives it before its pixels or not at all."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    value = image.getexif().get(_ORIENTATION, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _turn(image: Image.Image, apply_exif: bool) -> int:
+    """The orientation by which decoded pixels are still to be turned. Of a TIFF Pillow turns them itself."""
+    orientation = _orientation(image)
+    if image.format == "TIFF":
+        return 1 if apply_exif else _INVERSE.get(orientation, orientation)
+    return orientation if apply_exif else 1
+
+
+def _quickly(image: Image.Image, path: str | Path) -> Tensor | None:
+    """By torchvision, as stored; None where only Pillow can (CMYK, what torchvision gives up on)."""
+    if image.format not in _QUICK_FORMATS or image.mode == "CMYK":
+        return None
+    try:
+        pixels = decode_image(read_file(str(path)), mode=ImageReadMode.RGB)
+    except RuntimeError as error:
+        logger.warning("%s is decoded by Pillow, torchvision could not: %s", path, str(error).splitlines()[0])
+        return None
+    return pixels if pixels.dtype == torch.uint8 else (pixels.to(torch.int32) >> 8).to(torch.uint8)
+
+
+def _by_pillow(image: Image.Image) -> Tensor:
+    if image.mode in _DEEP_MODES:
+        values = np.asarray(image)
+        if image.mode == "F" or values.min(initial=0) < 0 or values.max(initial=0) > 0xFFFF:
+            raise ValueError("its pixels have no standard range: convert it to 8 or 16 bits per channel")
+        image = Image.fromarray((values.astype(np.uint16) >> 8).astype(np.uint8))
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def _turned(pixels: Tensor, orientation: int) -> Tensor:
+    """(3, H, W) as stored, to how the EXIF orientation wants it seen (EXIF 2.3, tag 0x0112)."""
+    if orientation >= 5:  # the stored rows are the seen columns
+        pixels = pixels.transpose(1, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels.flip(1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels.flip(2)
+    return pixels
 
 
 def read_scene(scene: Scene) -> Tensor:
-    """Decode a scene's image, and hold its size against the one that its boxes refer to."""
-    image = read_image(scene.path)
+    """Decode a scene's image, and check its size against the one that its boxes refer to."""
+    image = read_image(scene.path, apply_exif=scene.apply_exif)
     height, width = image.shape[-2:]
     if (width, height) != (scene.width, scene.height):
         raise PersonSearchError(

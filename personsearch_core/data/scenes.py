@@ -14,7 +14,9 @@ from personsearch_core.errors import PersonSearchError
 class Scene:
     """One image, where it lies, and its boxes.
 
-    boxes: (n, 4) float32 xyxy in pixels of the original image, unclipped. ignore: (n,) bool, regions that
+    width, height: pixels of the image as it is decoded. apply_exif: whether decoding turns the image as its
+    EXIF orientation says.
+    boxes: (n, 4) float32 xyxy in pixels of the decoded image, unclipped. ignore: (n,) bool, regions that
     are neither people nor background. person_ids: None where the identity is unknown. source: a label of the
     training entry or dataset that it came from, for logs.
     """
@@ -29,6 +31,7 @@ class Scene:
     person_ids: tuple[str | None, ...]
     source: str = ""
     camera_id: int | None = None
+    apply_exif: bool = True
 
     def __post_init__(self) -> None:
         n = len(self.box_ids)

@@ -29,7 +29,7 @@ DIGESTS: dict[Use, str] = {
     "truth": "c9c1bff36127b219e4c72de95c0644a8595b4b2a94cdd460a3761917856b6c0d",
 }
 """Of the views of `drawn_snapshot`."""
-_PIXELS = {"image_id", "width", "height", "sha256", "split"}
+_PIXELS = {"image_id", "width", "height", "sha256", "split", "decoding"}
 _BOXES = {"image_id", "x1", "y1", "x2", "y2", "ignore", "split"}
 _PEOPLE = _BOXES | {"box_id", "person_id"}
 COVERED: dict[Use, dict[str, set[str]]] = {
