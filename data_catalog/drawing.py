@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from data_catalog.errors import CatalogError
 from data_catalog.files import path_fault
-from data_catalog.images import Unreadable, as_rgb, open_image
+from data_catalog.images import ImageFile, Unreadable, ignores_exif
 from data_catalog.snapshot import Snapshot
 
 KNOWN, UNKNOWN, IGNORED = (40, 170, 60), (240, 160, 20), (150, 150, 150)
@@ -23,16 +23,15 @@ def draw_image(snapshot: Snapshot, image_id: str, root: Path) -> Image.Image:
         CatalogError: when there is no such image in the snapshot, or no such file under the root, or it is
             damaged.
     """
-    found = snapshot.table("images", ["rel_path"], pc.field("image_id") == image_id)
+    found = snapshot.table("images", ["rel_path", "decoding"], pc.field("image_id") == image_id)
     if not len(found):
         raise CatalogError(f"{snapshot.name}: no image {image_id!r}")
-    rel_path = found["rel_path"][0].as_py()
+    rel_path, decoding = found["rel_path"][0].as_py(), found["decoding"][0].as_py()
     fault = path_fault(rel_path)
     if fault is not None:
         raise CatalogError(f"{snapshot.name}: {fault}: {rel_path!r}")
     try:
-        with open_image(root / rel_path) as image:
-            canvas = as_rgb(image)
+        canvas = ImageFile(root / rel_path, "ignore" if ignores_exif(decoding) else "apply").rgb()
     except Unreadable as error:
         raise CatalogError(f"{root / rel_path}: {error}") from error
     pen = ImageDraw.Draw(canvas)

@@ -10,19 +10,21 @@ import pyarrow as pa
 
 EXAMPLES = 3
 
+Level = Literal["note", "warning"]
+
 
 @dataclass(frozen=True)
 class Finding:
     """One kind of oddity: how often, where for example, and whether it would spoil a result."""
 
-    level: Literal["note", "warning"]
+    level: Level
     code: str
     count: int
     message: str
 
 
 def finding(
-    level: Literal["note", "warning"],
+    level: Level,
     code: str,
     examples: pa.ChunkedArray | Sequence[str],
     what: str,

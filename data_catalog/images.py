@@ -59,6 +59,19 @@ class Header:
         return ", ".join([*steps, *([f"{self.bits} bits"] if self.bits != 8 else [])]) or None
 
 
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file, and how its EXIF orientation is taken."""
+
+    path: Path
+    exif: Exif = "apply"
+
+    def rgb(self) -> Image.Image:
+        """The whole image as 8-bit RGB as a person sees it; raises what `read_header` raises."""
+        with open_image(self.path) as image:
+            return as_rgb(image, self.exif)
+
+
 def ignores_exif(decoding: str | None) -> bool:
     """Whether a catalog's `decoding` says that an image's orientation is left as it is stored."""
     return decoding is not None and " ignored" in decoding

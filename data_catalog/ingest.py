@@ -5,48 +5,43 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import Any
 
 from data_catalog.adapters.protocol import Adapter, Layout, Options, Unit, check_options
 from data_catalog.counts import count_rows
 from data_catalog.errors import CatalogError
-from data_catalog.files import path_fault, suspicious
+from data_catalog.findings import Finding
 from data_catalog.hash_cache import HashCache
-from data_catalog.images import Unreadable, read_header
-from data_catalog.parallel import cores, map_chunks, read_ahead
+from data_catalog.leftovers import leftovers
+from data_catalog.outcome import outcome_findings, refuse_outcome
+from data_catalog.parallel import map_chunks, read_ahead
 from data_catalog.query_boxes import join_queries
 from data_catalog.reuse import keep_unchanged, merged, unit_digest, write_units
-from data_catalog.rows import LARGE, Rows, Tables, to_tables
-from data_catalog.schema import INVALID, REJECTS
-from data_catalog.snapshot import Snapshot, SnapshotWriter, invalid_rejects
+from data_catalog.row_checks import RowChecks, rejected_images
+from data_catalog.rows import LARGE, Rows, Tables
+from data_catalog.snapshot import Snapshot, SnapshotWriter, counts_found, invalid_rejects
 
 UNITS_A_CHUNK = 256
 LONG = 1 << 25
 """Bytes of annotation files in a chunk; a unit that has more is a chunk by itself, and read as a stream."""
 
 Progress = Callable[[int, int], None]
-_Look = tuple[tuple[str, str] | None, tuple[int, int] | None]
 
 
 @dataclass(frozen=True)
 class ImageUse:
-    """What is done with image files: nothing, reading their headers, or decoding them whole."""
+    """What is done with image files: nothing, or reading their headers."""
 
     read: bool = True
-    decode: bool = False
 
     @property
     def label(self) -> str:
         """What goes into the fingerprint, since it decides on the rows."""
-        return "none" if not self.read else "decoded" if self.decode else "headers"
+        return "headers" if self.read else "none"
 
 
 ALL_IMAGES = ImageUse()
@@ -133,6 +128,7 @@ def ingest(
     options: Options | None = None,
     use: ImageUse = ALL_IMAGES,
     strict: bool = False,
+    allow_empty: bool = False,
     dask_address: str | None = None,
     previous: Snapshot | None = None,
     progress: Progress | None = None,
@@ -144,8 +140,8 @@ def ingest(
     many files are read by local processes. A long file is read by this process in any case.
 
     Raises:
-        CatalogError: when an annotation file cannot be read at all, an image is missing, or, with `strict`,
-            when any row is damaged.
+        CatalogError: when an annotation file cannot be read at all, an image is missing, the outcome is empty
+            or nearly so (see `outcome`) unless `allow_empty`, or, with `strict`, when any row is damaged.
     """
     options = dict(options or {})
     units = found.layout.units
@@ -172,14 +168,28 @@ def ingest(
             "licence": found.layout.licence,
             "counts_expected": list(found.layout.expected.items()),
         }
-        splits = {unit.source: unit.split for unit in units}
-        writer.finish(
-            joined.queries, lambda: {**description, "counts_found": list(count_rows(work, splits).items())}
-        )
+        writer.finish(joined.queries, lambda: {**description, **_what_was_found(work, root, found.layout)})
     write_units(work, digests)
+    if not allow_empty:
+        refuse_outcome(Snapshot(work))
     if strict:
         refuse_invalid(Snapshot(work))
     return Ingested(counts_found(Snapshot(work)), writer.row_digests())
+
+
+def _what_was_found(work: Path, root: Path, layout: Layout) -> dict[str, Any]:
+    """The counts of the tables that are written, and what is odd about the root."""
+    snapshot = Snapshot(work)
+    splits = {unit.source: unit.split for unit in layout.units}
+    counts = count_rows(work, splits)
+    annotated = {unit.split for unit in layout.units if unit.annotated}
+    named = set(snapshot.table("images", ["rel_path"])["rel_path"].to_pylist()) | rejected_images(snapshot)
+    findings = [
+        *outcome_findings(snapshot, counts, splits, annotated),
+        *leftovers(root, layout, named),
+        *(Finding("note", "format", 1, note) for note in layout.notes),
+    ]
+    return {"counts_found": list(counts.items()), "findings": [asdict(each) for each in findings]}
 
 
 def _chunks(root: Path, units: Sequence[Unit]) -> list[list[Unit]]:
@@ -218,16 +228,20 @@ def _followed(
 
 
 def ingest_root(
-    root: Path, adapter: Adapter, work: Path, *, options: Options | None = None, use: ImageUse = ALL_IMAGES
+    root: Path,
+    adapter: Adapter,
+    work: Path,
+    *,
+    options: Options | None = None,
+    use: ImageUse = ALL_IMAGES,
+    allow_empty: bool = False,
 ) -> dict[str, int]:
     """Fingerprint and ingest `root` at once, without caches: for tests and looks at a dataset."""
     found = fingerprint(root, adapter, options or {}, HashCache(None), use=use)
-    return ingest(root, adapter, work, found, name=adapter.name, options=options, use=use).counts
-
-
-def counts_found(snapshot: Snapshot) -> dict[str, int]:
-    """The counts that the ingest wrote into the snapshot."""
-    return dict(snapshot.table("datasets", ["counts_found"])["counts_found"][0].as_py())
+    made = ingest(
+        root, adapter, work, found, name=adapter.name, options=options, use=use, allow_empty=allow_empty
+    )
+    return made.counts
 
 
 def refuse_invalid(snapshot: Snapshot) -> None:
@@ -249,7 +263,7 @@ def read_units(
     Where a unit is cut depends on itself alone: the order of its rows must not show what was read with it.
     """
     pending: list[Rows] = []
-    dropped: list[pa.Array] = []
+    check = RowChecks(root, options, read_images=use.read)
     waiting = 0
     for unit in units:
         of_unit = 0
@@ -258,110 +272,14 @@ def read_units(
             pending.append(rows)
             of_unit += rows.count()
             if of_unit >= LARGE:
-                yield _checked(pending, root, use, dropped)
+                yield check.tables(pending)
                 pending, of_unit, waiting = [], 0, 0
         waiting += of_unit
         if waiting >= LARGE:
-            yield _checked(pending, root, use, dropped)
+            yield check.tables(pending)
             pending, waiting = [], 0
     if pending:
-        yield _checked(pending, root, use, dropped)
-
-
-def _checked(parts: list[Rows], root: Path, use: ImageUse, dropped: list[pa.Array]) -> Tables:
-    """The parts as tables, without images that cannot be used; their boxes go to the rejects."""
-    tables = to_tables(parts)
-    sources = [rows for rows in parts for _ in range(rows.image_count())]
-    images, faults = _usable_images(tables.images, root, use)
-    rejects = [tables.rejects]
-    if faults:
-        dropped.append(tables.images["image_id"].take(pa.array(list(faults))).combine_chunks())
-        rejects.append(_image_rejects(tables.images, faults, sources))
-    boxes = tables.boxes
-    if dropped and len(boxes):
-        lost = pc.is_in(boxes["image_id"], value_set=pa.concat_arrays(dropped))
-        rejects.append(_box_rejects(boxes.filter(lost)))
-        boxes = boxes.filter(pc.invert(lost))
-    return Tables(images, boxes, tables.queries, tables.gallery, _in_order(pa.concat_tables(rejects), parts))
-
-
-def _in_order(rejects: pa.Table, parts: list[Rows]) -> pa.Table:
-    """Rejects by source file, as these were read, and by row: the same whatever the chunks."""
-    if len(rejects) < 2:
-        return rejects
-    files = list(dict.fromkeys(rows.source_file for rows in parts))
-    file = pc.index_in(rejects["source_file"].cast(pa.string()), value_set=pa.array(files)).to_numpy()
-    return rejects.take(pa.array(np.lexsort((rejects["source_row"].to_numpy(), file))))
-
-
-def _usable_images(
-    images: pa.Table, root: Path, use: ImageUse
-) -> tuple[pa.Table, dict[int, tuple[str, str]]]:
-    """Images with the sizes of their files, and of those that cannot be used (row: code, detail)."""
-    faults: dict[int, tuple[str, str]] = {}
-    sizes: list[tuple[int, int] | None] = [None] * len(images)
-    rows = range(len(images)) if use.read else np.flatnonzero(suspicious(images["rel_path"])).tolist()
-    paths = images["rel_path"].take(pa.array(rows, pa.int64())).to_pylist()
-    for row, (fault, size) in zip(rows, _looked_at(root, paths, use), strict=True):
-        sizes[row] = size
-        if fault is not None:
-            faults[row] = fault
-    if use.read and len(images):
-        for position, column in enumerate(("width", "height")):
-            values = pa.array([None if size is None else size[position] for size in sizes], pa.int32())
-            images = images.set_column(
-                images.schema.get_field_index(column), images.schema.field(column), values
-            )
-    if faults:
-        images = images.filter(pa.array([row not in faults for row in range(len(images))]))
-    return images, faults
-
-
-def _looked_at(root: Path, paths: Sequence[str], use: ImageUse) -> Iterator[_Look]:
-    """What is wrong with each image (code, detail), or else its size where it is read."""
-
-    def look(rel_path: str) -> _Look:
-        fault = path_fault(rel_path)
-        if fault is not None:
-            return ("image_path", f"{fault}: {rel_path[:80]!r}"), None
-        try:
-            return None, read_header(root / rel_path, decode=use.decode).size() if use.read else None
-        except Unreadable as error:
-            return ("image_unreadable", f"{rel_path}: {error}"), None
-
-    if not use.decode or len(paths) < 2:
-        return map(look, paths)
-    with ThreadPoolExecutor(cores()) as pool:  # decoding leaves the interpreter to others
-        return iter(list(pool.map(look, paths)))
-
-
-def _image_rejects(
-    images: pa.Table, faults: Mapping[int, tuple[str, str]], sources: Sequence[Rows]
-) -> pa.Table:
-    ids = images["image_id"].to_pylist()
-    rows = [
-        {
-            "severity": INVALID,
-            "code": code,
-            "image_id": ids[row],
-            "source_unit": sources[row].source_unit,
-            "source_file": sources[row].source_file,
-            "source_row": 0,
-            "detail": detail,
-        }
-        for row, (code, detail) in faults.items()
-    ]
-    return pa.Table.from_pylist(rows, schema=REJECTS)
-
-
-def _box_rejects(boxes: pa.Table) -> pa.Table:
-    count = len(boxes)
-    word = {"severity": INVALID, "code": "image_rejected", "detail": "its image is among the rejects"}
-    columns = {
-        **{name: pa.repeat(value, count) for name, value in word.items()},
-        **{name: boxes[name] for name in ("image_id", "source_unit", "source_file", "source_row")},
-    }
-    return pa.Table.from_arrays([columns[f.name].cast(f.type) for f in REJECTS], schema=REJECTS)
+        yield check.tables(pending)
 
 
 def _image_digests(tables: Tables, found: Fingerprint, use: ImageUse) -> list[str] | None:

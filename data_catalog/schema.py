@@ -34,7 +34,7 @@ IMAGES = pa.schema(
 )
 """Sizes are those of the image as it is decoded, after its EXIF orientation. `decoding` says what that does
 beside reading 8 bits per channel as they are stored ("orientation 6", "orientation 6 ignored", "16 bits"),
-null for nothing. The stated size is the annotation's where that differs, null where it agrees or none is given.
+null for nothing. The stated size is the annotation's where that differs; null where it agrees or is missing.
 """
 
 BOXES = pa.schema(

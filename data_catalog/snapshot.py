@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.errors import CatalogError
+from data_catalog.findings import Finding
 from data_catalog.row_digests import digest_rows
 from data_catalog.rows import COORDINATES, Tables
 from data_catalog.schema import BOXES, GALLERY, IMAGES, INVALID, QUERIES, REJECTS, TABLES
@@ -57,9 +58,9 @@ def _matching(path: Path, schema: pa.Schema, filter: pc.Expression) -> ds.Fragme
 
 def _whole(path: Path, schema: pa.Schema) -> pa.Table:
     """The file's columns of the schema; null for those that an earlier version did not write."""
-    file = pq.ParquetFile(path, read_dictionary=_encoded(schema))
-    there = set(file.schema_arrow.names)
-    table = file.read([name for name in schema.names if name in there])
+    there = set(pq.read_schema(path).names)
+    written = pa.schema([field for field in schema if field.name in there])
+    table = pq.ParquetFile(path, read_dictionary=_encoded(written)).read(written.names)
     columns = {name: table[name] for name in table.column_names}
     nothing = {field.name: pa.nulls(len(table), field.type) for field in schema if field.name not in there}
     return pa.table({name: {**columns, **nothing}[name] for name in schema.names}).cast(schema)
@@ -303,6 +304,23 @@ class Snapshot:
     def name(self) -> str:
         """The dataset's name."""
         return str(self.table("datasets", ["name"])["name"][0].as_py())
+
+
+def image_digests(images: pa.Table) -> dict[str, str]:
+    """SHA-256 of images by path; those of a snapshot made without images are left out."""
+    known = images.filter(pc.is_valid(images["sha256"]))
+    return dict(zip(known["rel_path"].to_pylist(), known["sha256"].to_pylist(), strict=True))
+
+
+def counts_found(snapshot: Snapshot) -> dict[str, int]:
+    """The counts that the ingest wrote into the snapshot."""
+    return dict(snapshot.table("datasets", ["counts_found"])["counts_found"][0].as_py())
+
+
+def ingest_findings(snapshot: Snapshot) -> list[Finding]:
+    """What the ingest found and no table shows: files left over, notes of the adapter, an empty outcome."""
+    found = snapshot.table("datasets", ["findings"])["findings"][0].as_py()
+    return [Finding(**each) for each in found or ()]
 
 
 def invalid_rejects(snapshot: Snapshot) -> pa.Table:

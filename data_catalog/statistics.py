@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.counts import COUNTED
-from data_catalog.ingest import counts_found
 from data_catalog.published import Comparison, compare_published
-from data_catalog.snapshot import Snapshot
+from data_catalog.snapshot import Snapshot, counts_found
 
 WIDTH, HEIGHT, MARGIN = 420, 200, 34
 HEIGHT_EDGES = (0, 25, 50, 75, 100, 150, 200, 300, 400, 600, 1_000_000)

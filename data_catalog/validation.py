@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.duplicates import duplicate_images
 from data_catalog.findings import EXAMPLES, Finding, finding, present
+from data_catalog.images import ignores_exif
 from data_catalog.published import Comparison, compare_published, counts_with_people
 from data_catalog.rows import COORDINATES
 from data_catalog.schema import SCOPE_DATASET
-from data_catalog.snapshot import Snapshot, invalid_rejects
-
-OTHER_THINGS = ("not_a_person", "category_unknown", "class_unknown")
-"""Codes of rejects that are annotations of something else, or of what the file does not say."""
-MOST_CATEGORIES = 10
+from data_catalog.snapshot import Snapshot, ingest_findings, invalid_rejects
 
 
 def check_snapshot(snapshot: Snapshot) -> list[Finding]:
     """All findings about one snapshot, warnings first."""
-    images = snapshot.table("images", ["image_id", "split", "width", "height", "sha256"])
+    images = snapshot.table("images")
     boxes = snapshot.table(
         "boxes", ["image_id", "split", "ignore", "person_id", "person_scope", *COORDINATES]
     )
     found = [
         *_counts(snapshot),
         *_published(snapshot),
-        *nobody_found(snapshot),
+        *ingest_findings(snapshot),
         *damaged_rows(snapshot),
+        *_stated_sizes(images),
         _outside(boxes, images),
         _duplicate_boxes(boxes),
         _identity_twice(boxes),
@@ -75,30 +74,30 @@ def damaged_rows(snapshot: Snapshot) -> list[Finding]:
     return present([finding("warning", "damaged_rows", details, what)])
 
 
-def nobody_found(snapshot: Snapshot) -> list[Finding]:
-    """For each split that has annotations and no person among them: of what these are instead."""
-    counts = dict(snapshot.table("datasets", ["counts_found"])["counts_found"][0].as_py())
-    splits = [name.removesuffix(".boxes") for name, n in counts.items() if name.endswith(".boxes") and not n]
-    empty = [split for split in splits if counts.get(f"{split}.rejects", 0)]
-    if not empty:
-        return []
-    images = snapshot.table("images", ["split", "source_unit"])
-    units = images.group_by(["source_unit", "split"]).aggregate([]).to_pylist()
-    of_others = pc.field("code").isin(OTHER_THINGS)
-    rejects = snapshot.table("rejects", ["source_unit", "detail"], of_others)
-    counted = rejects.group_by(["source_unit", "detail"]).aggregate([([], "count_all")]).to_pylist()
-    found = []
-    for split in empty:
-        sources = {unit["source_unit"] for unit in units if unit["split"] == split}
-        kinds: Counter[str] = Counter()
-        for row in counted:
-            kinds[row["detail"]] += row["count_all"] if row["source_unit"] in sources else 0
-        names = [kind for kind, number in kinds.most_common(MOST_CATEGORIES) if number]
-        what = f"annotations of {split} and none of a person; name the categories that are; found"
-        if total := kinds.total():
-            text = f"{total:,} {what}: {', '.join(names)}"
-            found.append(Finding("warning", "nobody_found", total, text))
-    return found
+def _stated_sizes(images: pa.Table) -> list[Finding]:
+    """Annotations that give an image another size than its file has."""
+    columns = ("image_id", "width", "height", "stated_width", "stated_height", "decoding")
+    differ = images.filter(pc.is_valid(images["stated_width"])).select(columns).to_pylist()
+    turned = [each for each in differ if _fits_unturned(each)]
+    option = "apply" if turned and ignores_exif(turned[0]["decoding"]) else "ignore"
+    what = (
+        "images fit their annotations in the other EXIF orientation, so boxes may lie beside people: set the "
+        f"option exif={option}"
+    )
+    other = [
+        "{image_id} says {stated_width}x{stated_height}, its file is {width}x{height}".format(**each)
+        for each in differ
+        if not _fits_unturned(each)
+    ]
+    return [
+        finding("warning", "exif_orientation", [each["image_id"] for each in turned], what),
+        finding("warning", "stated_size", other, "images are not of the size that their annotation states"),
+    ]
+
+
+def _fits_unturned(image: Mapping[str, Any]) -> bool:
+    swapped = (image["stated_width"], image["stated_height"]) == (image["height"], image["width"])
+    return swapped and image["decoding"] is not None and "orientation" in image["decoding"]
 
 
 def _outside(boxes: pa.Table, images: pa.Table) -> Finding:

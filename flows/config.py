@@ -51,6 +51,8 @@ class DatasetSource(Recipe):
     """The dataset's folder, from the folder of the config file on."""
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
     """What the adapter alone understands."""
+    allow_empty: bool = False
+    """Take a root without images, a split with images and no box, or one that is mostly damaged, as it is."""
 
 
 class ViewRef(Recipe):
@@ -147,6 +149,8 @@ class ComputeOptions(Recipe):
     """Address of a Dask scheduler for ingest, extraction and large galleries; local processes by default."""
     workers: PositiveInt | None = None
     """Processes that extract features, by default one a device; threads that rank, by default one."""
+    check_images: bool = True
+    """Decode every image that a stage takes once, before anything is trained."""
     test_images_in_training: Literal["refuse", "warn"] = "refuse"
     """What a test image among the images of any training view means for the run."""
     stage_timeout_hours: PositiveFloat | None = None

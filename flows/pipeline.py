@@ -20,11 +20,11 @@ from prefect.tasks import Task
 
 from flows.config import Config, load_config, store_of
 from flows.errors import Interrupted, StageBroke, StageDied, explain
-from flows.leakage import check_test_images
 from flows.making import make_in_process
 from flows.observing import progress_of, show_run
 from flows.plan import Planned, resolve, select
 from flows.reach import stays
+from flows.readiness import check_ready
 from flows.records import RunRecord, heartbeat, new_record_path, where_time_went
 from flows.request import RunRequest
 from flows.retries import RETRY_DELAYS, is_worth_retrying
@@ -108,11 +108,11 @@ def _make_all(
 ) -> State[Any]:
     """Each stage in turn; `artifacts` is filled by the names of stages."""
     hours = config.run.stage_timeout_hours
-    compared = False
+    checked = False
     for stage in stages:
-        if stage.kind != "ingest" and not compared:
-            check_test_images(config, artifacts, store)
-            compared = True
+        if stage.kind != "ingest" and not checked:
+            check_ready(config, stages, artifacts, store)
+            checked = True
         planned = _resolve_and_record(stage, store, artifacts, again, record)
         if planned.artifact is not None:
             artifacts[stage.name] = planned.artifact

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data_catalog.errors import CatalogError
 from flows.config import Config, load_config
 from flows.errors import Interrupted, StageBroke, StageDied, StageError
-from flows.leakage import check_test_images
 from flows.plan import Planned, make_plan, require_space, select
 from flows.prefect_api import api
+from flows.readiness import check_ready
 from flows.request import RunRequest
 from flows.stages.building import build_stages
 from storage.artifacts import LocalStore
@@ -54,8 +55,8 @@ def plan_config(request: RunRequest) -> Outcome:
     outcome = _outcome([planned.as_record() for planned in plan], store, started)
     try:
         require_space(plan, store)
-        _compare_images(config, plan, store)
-    except (StorageError, StageError) as error:
+        _check_ready(config, plan, store, decode=False)
+    except (StorageError, StageError, CatalogError) as error:
         outcome.error = str(error)
     return outcome
 
@@ -66,7 +67,7 @@ def run_config(request: RunRequest) -> Outcome:
     config, store, plan = _planned(request)
     require_space(plan, store)
     if all(planned.state == "cached" for planned in plan):
-        _compare_images(config, plan, store)
+        _check_ready(config, plan, store, decode=True)
         return _with_report(_outcome([planned.as_record() for planned in plan], store, started), store)
     with api():
         from flows.pipeline import new_record, run_recorded
@@ -101,11 +102,11 @@ def _planned(request: RunRequest) -> tuple[Config, LocalStore, list[Planned]]:
     return config, store, make_plan(stages, store, again)
 
 
-def _compare_images(config: Config, plan: list[Planned], store: LocalStore) -> None:
+def _check_ready(config: Config, plan: list[Planned], store: LocalStore, *, decode: bool) -> None:
     """As a run does before the first stage that uses a dataset, with the datasets that are there."""
     made = {planned.stage.name: planned.artifact for planned in plan if planned.artifact is not None}
     if any(planned.stage.kind != "ingest" for planned in plan):
-        check_test_images(config, made, store)
+        check_ready(config, [planned.stage for planned in plan], made, store, decode=decode)
 
 
 def _with_report(outcome: Outcome, store: LocalStore) -> Outcome:

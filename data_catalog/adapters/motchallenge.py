@@ -74,6 +74,7 @@ def sequence_unit(root: Path, split: str, folder: str) -> Unit:
         split=split,
         images=image_files(root, f"{base}/{info.image_folder}"),
         also=(f"{base}/seqinfo.ini",) if has_truth else (),
+        annotated=has_truth,
     )
 
 

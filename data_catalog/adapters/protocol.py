@@ -17,6 +17,7 @@ Options = Mapping[str, str]
 
 APPLY, IGNORE = "apply", "ignore"
 COMMON_OPTIONS: Options = {
+    "leave_out": "images that are not to be read, with their boxes: patterns of their paths, comma-separated",
     "exif": f"{APPLY} (default): images are turned as their EXIF orientation says, as a viewer shows them; "
     f"{IGNORE}: boxes refer to the images as they are stored",
 }
@@ -40,6 +41,8 @@ class Unit:
     parameters: tuple[str, ...] = ()
     has_file: bool = True
     """Whether `source` is a file; where names alone say everything it is the images' folder."""
+    annotated: bool = True
+    """Whether its images are annotated at all; those of a test split are published without ground truth."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class Layout:
     files of which only the reading of a unit says that they are its own. `expected` are counts that the
     sources give for this edition, by the names that the ingest counts. `other` are patterns (as fnmatch
     takes them, over whole paths) of files that belong to the format and are not read: any other file that no
-    row comes from is reported as left over.
+    row comes from is reported as left over. `notes` are sentences on how the files were understood, reported
+    as findings.
     """
 
     units: tuple[Unit, ...]
@@ -68,7 +72,8 @@ class Adapter(Protocol):
     """A dataset's native format. `version` is raised when the same files give other rows.
 
     It may have an attribute `published`, a tuple of `published.Published`: totals to compare the counts with;
-    and `needs_images`, True where boxes depend on the images' sizes, so that images cannot be left out.
+    `needs_images`, True where boxes depend on the images' sizes, so that images cannot be left out; and
+    `protocol_files`, the file that holds the queries of each protocol, to name it where it is missing.
     """
 
     name: str

@@ -57,6 +57,7 @@ class Prw:
 
     name = "prw"
     version = 1
+    protocol_files: Mapping[str, str] = {PROTOCOL: QUERIES}
     published = (ICIP_2019,)
     options: Mapping[str, str] = {}
 
@@ -69,7 +70,11 @@ class Prw:
         if (root / QUERIES).exists():
             units.append(Unit(QUERIES, split="test"))
         return Layout(
-            units=tuple(units), shared=tuple(SPLITS.values()), edition="PRW-v16.04.20", expected=FULL_SIZE
+            units=tuple(units),
+            shared=tuple(SPLITS.values()),
+            edition="PRW-v16.04.20",
+            expected=FULL_SIZE,
+            other=("ID_train.mat", "ID_test.mat", "query_box/*"),
         )
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:

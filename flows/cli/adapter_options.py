@@ -8,7 +8,6 @@ from pathlib import Path
 
 from data_catalog.adapters import adapter_names, load_adapter
 from data_catalog.errors import CatalogError
-from data_catalog.ingest import ImageUse
 from flows.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -23,13 +22,6 @@ def parse_options(texts: Iterable[str]) -> dict[str, str]:
             raise ConfigError(f"--option {text}: give key=value")
         options[key] = value
     return options
-
-
-def image_use(no_images: bool, check_images: bool) -> ImageUse:
-    """What --no-images and --check-images ask for; ConfigError for both."""
-    if no_images and check_images:
-        raise ConfigError("--no-images and --check-images exclude each other")
-    return ImageUse(read=not no_images, decode=check_images)
 
 
 def fitting_adapter(root: Path, options: dict[str, str]) -> str:

@@ -11,13 +11,14 @@ import pyarrow as pa
 import typer
 
 from data_catalog.adapters import load_adapter
+from data_catalog.decode_checks import DecodedImages, undecodable_images
 from data_catalog.duplicates import duplicate_images, near_duplicate_images
 from data_catalog.errors import CatalogError
 from data_catalog.findings import Finding, finding, present
-from data_catalog.ingest import ImageUse, counts_found, ingest_root
-from data_catalog.snapshot import Snapshot, table_path
+from data_catalog.ingest import ImageUse, ingest_root
+from data_catalog.snapshot import Snapshot, counts_found, image_digests, table_path
 from data_catalog.validation import check_snapshot
-from flows.cli.adapter_options import fitting_adapter, image_use, parse_options
+from flows.cli.adapter_options import fitting_adapter, parse_options
 from flows.cli.counts_table import print_counts
 from flows.errors import ConfigError
 
@@ -40,12 +41,12 @@ def check(
     ),
     option: list[str] = typer.Option([], help="key=value for the adapter of a single root; may be repeated."),
     no_images: bool = typer.Option(False, "--no-images", help="Leave the images out."),
-    check_images: bool = typer.Option(False, "--check-images", help="Decode every image."),
+    check_images: bool = typer.Option(True, "--check-images/--no-check-images", help="Decode every image."),
     near: bool = typer.Option(False, "--near-duplicates", help="Compare images by a perceptual hash, too."),
 ) -> None:
     """Read datasets without keeping anything, and say what is odd about each and about all together."""
     options = parse_options(option)
-    use = image_use(no_images, check_images)
+    use = ImageUse(read=not no_images)
     if options and len(roots) > 1:
         raise ConfigError("--option goes with a single root: ingest the datasets, and give their snapshots")
     if adapter and len(adapter) != len(roots):
@@ -65,7 +66,8 @@ def check(
                 typer.echo(f"{root}: cannot be read: {error}")
                 unread.append(root)
                 continue
-            _print_findings(check_snapshot(datasets[-1].snapshot))
+            found = check_snapshot(datasets[-1].snapshot)
+            _print_findings(present([*found, *_undecodable(datasets[-1])] if check_images else found))
         if len(datasets) > 1:
             typer.echo("all together:")
             _print_findings(present(duplicate_images({each.name: _images(each) for each in datasets})))
@@ -89,7 +91,7 @@ def _read(
         name, chosen = snapshot.name, "snapshot"
     else:
         chosen = adapter or fitting_adapter(root, dict(options))
-        ingest_root(root, load_adapter(chosen), work, options=options, use=use)
+        ingest_root(root, load_adapter(chosen), work, options=options, use=use, allow_empty=True)
         snapshot, base = Snapshot(work), root
         name = root.resolve().name
     name = name if name not in taken else f"{name}#{len(taken) + 1}"
@@ -101,6 +103,15 @@ def _read(
 
 def _images(dataset: _Dataset) -> pa.Table:
     return dataset.snapshot.table("images", ["image_id", "rel_path", "split", "sha256"])
+
+
+def _undecodable(dataset: _Dataset) -> list[Finding]:
+    if dataset.root is None:
+        return []
+    digests = image_digests(dataset.snapshot.table("images"))
+    faults = undecodable_images(dataset.root, digests, DecodedImages(None))
+    examples = [f"{path}: {fault}" for path, fault in sorted(faults.items())]
+    return [finding("warning", "image_undecodable", examples, "images cannot be decoded")]
 
 
 def _near_duplicates(datasets: Sequence[_Dataset]) -> list[Finding]:

@@ -13,12 +13,13 @@ import typer
 from data_catalog.adapters import adapter_names, load_adapter
 from data_catalog.catalog import Catalog
 from data_catalog.counts import nested
+from data_catalog.decode_checks import memory_of, undecodable_images
 from data_catalog.errors import CatalogError
-from data_catalog.ingest import counts_found, refuse_invalid
-from data_catalog.snapshot import Snapshot
-from data_catalog.validation import nobody_found
+from data_catalog.ingest import ImageUse, refuse_invalid
+from data_catalog.outcome import refuse_outcome
+from data_catalog.snapshot import Snapshot, counts_found, image_digests, ingest_findings
 from flows.catalog import StoreSnapshots, open_catalog
-from flows.cli.adapter_options import image_use, parse_options
+from flows.cli.adapter_options import parse_options
 from flows.cli.check import check
 from flows.cli.counts_table import print_counts, print_table
 from flows.cli.json_file import writable
@@ -33,6 +34,7 @@ from storage.opening import open_store
 app = typer.Typer(no_args_is_help=True, help="Datasets in their native formats, and the catalog of them.")
 
 Options = list[str]
+SHOWN = 3
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -63,7 +65,14 @@ def ingest(
         False, "--no-images", help="Read annotations alone; such a snapshot cannot train."
     ),
     check_images: bool = typer.Option(
-        False, "--check-images", help="Decode every image, not its header alone."
+        True,
+        "--check-images/--no-check-images",
+        help="Decode every image once; an image that was decoded before is not opened again.",
+    ),
+    allow_empty: bool = typer.Option(
+        False,
+        "--allow-empty",
+        help="Accept a root without images, a split without boxes, or one that is mostly damaged.",
     ),
     strict: bool = typer.Option(False, "--strict", help="Fail when any row is damaged."),
     rehash: bool = typer.Option(False, "--rehash", help="Read every file again, whatever its date says."),
@@ -82,13 +91,16 @@ def ingest(
         options=parse_options(option),
         store=artifacts.root,
         dask=dask,
-        use=image_use(no_images, check_images),
+        use=ImageUse(read=not no_images),
+        allow_empty=allow_empty,
         rehash=rehash,
     )
     identity = ingest_stage.identity(stage)
     found = artifacts.find(stage.kind, identity.key)
     artifact = found or _make(artifacts, identity, stage.options, strict=strict)
     snapshot = Snapshot(artifact.path)
+    if not allow_empty:
+        refuse_outcome(snapshot)
     if strict:
         refuse_invalid(snapshot)
     StoreSnapshots(artifacts).remember(str(identity.recipe["dataset"]), artifact.key)
@@ -102,9 +114,11 @@ def ingest(
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=2) + "\n")
     print_counts(counts_found(snapshot))
-    for finding in nobody_found(snapshot):
+    for finding in ingest_findings(snapshot):
         typer.echo(f"{finding.level}: {finding.message}")
     typer.echo(f"{'cached' if found else 'made'} in {result['wall_seconds']:.2f} s: {artifact.path}")
+    if check_images:
+        _refuse_undecodable(snapshot, root, artifacts)
 
 
 app.command()(check)
@@ -221,6 +235,17 @@ def _snapshot(catalog: Catalog, name: str) -> Snapshot:
     snapshot = catalog[name].snapshot
     typer.echo(f"{name}: snapshot {snapshot.path}")
     return snapshot
+
+
+def _refuse_undecodable(snapshot: Snapshot, root: Path, store: LocalStore) -> None:
+    faults = undecodable_images(root, image_digests(snapshot.table("images")), memory_of(store.root))
+    if faults:
+        shown = "; ".join(f"{path}: {fault}" for path, fault in sorted(faults.items())[:SHOWN])
+        more = "; ..." if len(faults) > SHOWN else ""
+        raise CatalogError(
+            f"{len(faults):,} images cannot be decoded: {shown}{more}. Replace them, or leave them out "
+            "(--option leave_out=PATTERN)"
+        )
 
 
 class _NoReporter:

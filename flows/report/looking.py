@@ -12,18 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from PIL import Image
 
+from data_catalog.images import ImageFile, ignores_exif
 from data_catalog.snapshot import Snapshot
 from data_catalog.views import View
 from flows.report.content import Corners, DrawnBox, ScenePicture, Strip, Tile
-from flows.report.pictures import as_data_uri, crop_people, read_scaled
+from flows.report.pictures import Crops, as_data_uri, crop_people, read_scaled
 from flows.report.results import Results
 from flows.stages.detections import DETECTION, ROWS
 from personsearch_core.evaluation.matching import iou, match_threshold
 
 _CORNERS = ("x1", "y1", "x2", "y2")
-_Crops = dict[tuple[Path, Corners], Image.Image]
 
 
 @dataclass(frozen=True)
@@ -34,13 +33,14 @@ class TestPixels:
     root: Path
     gallery: Path
 
-    def path_of(self, image_id: str) -> Path:
-        return self.root / self._rel_paths[image_id]
+    def image_of(self, image_id: str) -> ImageFile:
+        rel_path, decoding = self._files[image_id]
+        return ImageFile(self.root / rel_path, "ignore" if ignores_exif(decoding) else "apply")
 
     @cached_property
-    def _rel_paths(self) -> dict[str, str]:
-        images = self.view.images
-        return dict(zip(images["image_id"].to_pylist(), images["rel_path"].to_pylist(), strict=True))
+    def _files(self) -> dict[str, tuple[str, str | None]]:
+        columns = (self.view.images[name].to_pylist() for name in ("image_id", "rel_path", "decoding"))
+        return {image_id: (rel_path, decoding) for image_id, rel_path, decoding in zip(*columns, strict=True)}
 
     @cached_property
     def detections(self) -> pa.Table:
@@ -120,7 +120,7 @@ def _scene(test: TestPixels, image: dict[str, Any], detected: pa.Table, truth: p
     ]
     return ScenePicture(
         image_id=image["image_id"],
-        picture=as_data_uri(read_scaled(test.path_of(image["image_id"]))),
+        picture=as_data_uri(read_scaled(test.image_of(image["image_id"]))),
         width=image["width"],
         height=image["height"],
         boxes=boxes,
@@ -160,17 +160,17 @@ def _queries(snapshot: Snapshot, protocol: str, query_ids: pa.Array) -> dict[str
     return {row["query_id"]: row for row in snapshot.table("queries", filter=where).to_pylist()}
 
 
-def _crop(test: TestPixels, rows: Sequence[dict[str, Any]]) -> _Crops:
-    wanted: dict[Path, list[Corners]] = {}
+def _crop(test: TestPixels, rows: Sequence[dict[str, Any]]) -> Crops:
+    wanted: dict[ImageFile, list[Corners]] = {}
     for row in rows:
-        boxes = wanted.setdefault(test.path_of(row["image_id"]), [])
+        boxes = wanted.setdefault(test.image_of(row["image_id"]), [])
         if _corners(row) not in boxes:
             boxes.append(_corners(row))
     return crop_people(wanted)
 
 
-def _tile(test: TestPixels, row: dict[str, Any], crops: _Crops) -> Tile:
-    crop = crops[test.path_of(row["image_id"]), _corners(row)]
+def _tile(test: TestPixels, row: dict[str, Any], crops: Crops) -> Tile:
+    crop = crops[test.image_of(row["image_id"]), _corners(row)]
     return Tile(
         picture=as_data_uri(crop),
         width=crop.width,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from data_catalog.errors import CatalogError
+from data_catalog.images import ImageFile, Unreadable
 from flows.errors import StageError
 from flows.report.content import Corners
 
@@ -19,24 +18,26 @@ CROP_SIZE = (96, 192)
 SCENE_SIZE = (880, 660)
 _QUALITY = 78
 
-_T = TypeVar("_T")
+
+Crops = dict[tuple[ImageFile, Corners], Image.Image]
 
 
-def crop_people(wanted: Mapping[Path, Sequence[Corners]]) -> dict[tuple[Path, Corners], Image.Image]:
+def crop_people(wanted: Mapping[ImageFile, Sequence[Corners]]) -> Crops:
     """Crops of all wanted boxes, each image opened once. Boxes are clipped to the image.
 
     Raises StageError where an image cannot be read.
     """
     crops = {}
-    for path, boxes in wanted.items():
-        found = _with_image(path, partial(_crops, boxes=boxes))
-        crops.update({(path, box): crop for box, crop in zip(boxes, found, strict=True)})
+    for file, boxes in wanted.items():
+        whole = _read(file)
+        for box in boxes:
+            crops[file, box] = _fitted(whole.crop(_clipped(box, whole.size)), CROP_SIZE)
     return crops
 
 
-def read_scaled(path: Path, size: tuple[int, int] = SCENE_SIZE) -> Image.Image:
+def read_scaled(file: ImageFile, size: tuple[int, int] = SCENE_SIZE) -> Image.Image:
     """The whole image, shrunk to fit into `size`. Raises StageError where it cannot be read."""
-    return _with_image(path, lambda image: _fitted(image.convert("RGB"), size))
+    return _fitted(_read(file), size)
 
 
 def as_data_uri(image: Image.Image) -> str:
@@ -46,19 +47,15 @@ def as_data_uri(image: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _with_image(path: Path, use: Callable[[Image.Image], _T]) -> _T:
+def _read(file: ImageFile) -> Image.Image:
     try:
-        with Image.open(path) as image:
-            return use(image)
-    except FileNotFoundError as error:
-        raise StageError(f"report: the test image {path} is gone; put it back or ingest again") from error
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
-        raise StageError(f"report: the test image {path} cannot be read: {error}") from error
-
-
-def _crops(image: Image.Image, boxes: Sequence[Corners]) -> list[Image.Image]:
-    whole = image.convert("RGB")
-    return [_fitted(whole.crop(_clipped(box, whole.size)), CROP_SIZE) for box in boxes]
+        return file.rgb()
+    except CatalogError as error:
+        raise StageError(
+            f"report: the test image {file.path} is gone; put it back or ingest again"
+        ) from error
+    except Unreadable as error:
+        raise StageError(f"report: {file.path} cannot be read: {error}") from error
 
 
 def _clipped(box: Corners, size: tuple[int, int]) -> tuple[int, int, int, int]:

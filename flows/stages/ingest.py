@@ -11,8 +11,8 @@ from data_catalog.adapters import load_adapter
 from data_catalog.errors import CatalogError
 from data_catalog.hash_cache import HashCache
 from data_catalog.ingest import ALL_IMAGES, Fingerprint, ImageUse, fingerprint, ingest
-from data_catalog.snapshot import Snapshot
-from data_catalog.validation import damaged_rows, nobody_found
+from data_catalog.snapshot import Snapshot, ingest_findings
+from data_catalog.validation import damaged_rows
 from flows.catalog import KIND, StoreSnapshots
 from flows.errors import StageError
 from flows.stages.base import Made, Stage, StageContext
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 
 
 def stage(config: Config, dataset: str) -> Stage:
@@ -43,6 +43,7 @@ def stage(config: Config, dataset: str) -> Stage:
         options=_text(source.options),
         store=store.root,
         dask=config.run.dask,
+        allow_empty=source.allow_empty,
     )
     key = identity(made).key
     if store.peek(made.kind, key) is not None:  # it will not be made, and yet is the dataset's snapshot now
@@ -59,6 +60,7 @@ def root_stage(
     store: Path,
     dask: str | None = None,
     use: ImageUse = ALL_IMAGES,
+    allow_empty: bool = False,
     rehash: bool = False,
 ) -> Stage:
     """The stage of a root on its own; with the same arguments its key is that of a config's stage.
@@ -66,7 +68,13 @@ def root_stage(
     How image files are used is part of the root's fingerprint.
     """
     recipe: dict[str, Any] = {"adapter": adapter, "dataset": dataset, "options": dict(options)}
-    how = {"root": str(root), "store": str(store), "dask": dask, "read": use.read, "decode": use.decode}
+    how = {
+        "root": str(root),
+        "store": str(store),
+        "dask": dask,
+        "read": use.read,
+        "allow_empty": allow_empty,
+    }
     found = _fingerprint(recipe, how, rehash=rehash)
     recipe["adapter_version"] = load_adapter(adapter).version
     return Stage(
@@ -95,7 +103,7 @@ def make(context: StageContext) -> Made:
     made = read_root(context)
     dataset, store = context.recipe["dataset"], LocalStore(Path(context.options["store"]))
     snapshot = Snapshot(context.work)
-    for finding in (*nobody_found(snapshot), *damaged_rows(snapshot)):
+    for finding in (*ingest_findings(snapshot), *damaged_rows(snapshot)):
         log.warning("%s: %s", dataset, finding.message)
     StoreSnapshots(store).remember(dataset, planned_identity(context).key)
     return made
@@ -119,6 +127,7 @@ def read_root(context: StageContext) -> Made:
         name=recipe["dataset"],
         options=recipe["options"],
         use=_image_use(options),
+        allow_empty=options["allow_empty"],
         dask_address=options["dask"],
         previous=_previous(Path(options["store"]), recipe),
         progress=context.progress,
@@ -155,7 +164,7 @@ def _fingerprint(recipe: dict[str, Any], options: Mapping[str, Any], *, rehash: 
 
 
 def _image_use(options: Mapping[str, Any]) -> ImageUse:
-    return ImageUse(read=options["read"], decode=options["decode"])
+    return ImageUse(read=options["read"])
 
 
 def _previous(store: Path, recipe: dict[str, Any]) -> Snapshot | None:

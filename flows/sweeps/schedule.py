@@ -17,10 +17,10 @@ from pathlib import Path
 
 from flows.config import load_config
 from flows.errors import Interrupted, StageBroke, StageDied, explain
-from flows.leakage import check_test_images
 from flows.making import make_in_process
 from flows.plan import Planned, Selection, resolve, select
 from flows.reach import stays
+from flows.readiness import check_ready
 from flows.retries import RETRY_DELAYS, is_worth_retrying
 from flows.stages.building import build_stages
 from flows.sweeps.grid import Member
@@ -192,7 +192,7 @@ class _Walk:
         self._timeout = None if hours is None else 3600 * hours
         self._stages, _ = select(build_stages(config), Selection(until=until))
         self._config = config
-        self._compared = False
+        self._checked = False
 
     @property
     def outcome(self) -> MemberOutcome:
@@ -203,9 +203,9 @@ class _Walk:
         while self.failure is None and len(self.artifacts) < len(self._stages):
             stage = self._stages[len(self.artifacts)]
             try:
-                if stage.kind != "ingest" and not self._compared:
-                    check_test_images(self._config, self.artifacts, self.store)
-                    self._compared = True
+                if stage.kind != "ingest" and not self._checked:
+                    check_ready(self._config, self._stages, self.artifacts, self.store)
+                    self._checked = True
                 planned = resolve(stage, self.store, self.artifacts, _NO_FORCE)
             except Exception as error:
                 self.failure = Failure(f"{stage.name}: {_message(error)}")

@@ -23,16 +23,25 @@ SMALL_MOT = Mot17Spec(sequences=2, frames=3, width=96, height=72, people=(2, 3))
 
 @pytest.fixture
 def ingest_into(tmp_path: Path) -> Ingest:
-    """ingest_into(root, adapter, images=True, **options) -> Snapshot in a folder of its own."""
+    """ingest_into(root, adapter, images=True, allow_empty=True, **options): a snapshot in its own folder."""
     made = 0
 
-    def run(root: Path, adapter: str, *, images: bool = True, name: str = "", **options: str) -> Snapshot:
+    def run(
+        root: Path,
+        adapter: str,
+        *,
+        images: bool = True,
+        allow_empty: bool = True,
+        name: str = "",
+        **options: str,
+    ) -> Snapshot:
         nonlocal made
         made += 1
         work = tmp_path / f"snapshot-{made}"
         chosen, use = load_adapter(adapter), ImageUse(read=images)
         found = fingerprint(root, chosen, options, HashCache(None), use=use)
-        ingest(root, chosen, work, found, name=name or adapter, options=options, use=use)
+        how = {"options": options, "use": use, "allow_empty": allow_empty}
+        ingest(root, chosen, work, found, name=name or adapter, **how)
         return Snapshot(work)
 
     return run

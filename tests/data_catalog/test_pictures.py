@@ -12,11 +12,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from data_catalog.adapters import load_adapter
+from data_catalog.decode_checks import DecodedImages, undecodable_images
 from data_catalog.drawing import draw_image
 from data_catalog.errors import CatalogError
-from data_catalog.ingest import ImageUse, ingest_root
+from data_catalog.ingest import ingest_root
 from data_catalog.perceptual import difference_hashes
-from data_catalog.snapshot import Snapshot
+from data_catalog.snapshot import Snapshot, image_digests
 from flows.cli.datasets import app
 from flows.errors import ConfigError
 
@@ -63,21 +64,26 @@ def test_a_truncated_image_is_a_finding_among_others(root: Path) -> None:
     assert "image_undecodable: 1 images cannot be compared" in result.output and "a.jpg" in result.output
 
 
-def test_images_that_are_decoded_side_by_side_keep_their_places(root: Path, tmp_path: Path) -> None:
+def test_images_that_do_not_decode_are_named_and_the_others_decoded_once(root: Path, tmp_path: Path) -> None:
     sizes = {f"{number}.jpg": (20 + number, 30) for number in range(8)}
     for name, size in sizes.items():
         Image.new("RGB", size).save(root / name)
-    cut_off(root / "3.jpg")
+    cut = root / "3.jpg"
+    cut.write_bytes(cut.read_bytes()[:-8])  # the header is whole
     images = [{"id": number, "file_name": name} for number, name in enumerate(sizes)]
     value = {"images": images, "categories": [], "annotations": []}
     (root / "train.json").write_text(json.dumps(value))
     work = tmp_path / "decoded"
     work.mkdir()
-    ingest_root(root, load_adapter("coco"), work, use=ImageUse(decode=True))
-    found = Snapshot(work).table("images").to_pylist()
-    del sizes["3.jpg"]
-    assert {row["image_id"]: (row["width"], row["height"]) for row in found} == sizes
-    assert Snapshot(work).table("rejects")["code"].to_pylist() == ["image_unreadable"]
+    ingest_root(root, load_adapter("coco"), work, allow_empty=True)
+    found = Snapshot(work).table("images")
+    assert {row["image_id"]: (row["width"], row["height"]) for row in found.to_pylist()} == sizes
+    memory = DecodedImages(tmp_path / "memory")
+    decoded: list[int] = []
+    for _ in range(2):
+        faults = undecodable_images(root, image_digests(found), memory, lambda _, n: decoded.append(n))
+        assert list(faults) == ["3.jpg"] and "truncated" in faults["3.jpg"]
+    assert decoded == [len(sizes), 1]
 
 
 def test_a_picture_of_a_format_that_is_not_known_is_refused(root: Path, tmp_path: Path) -> None:

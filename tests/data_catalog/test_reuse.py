@@ -294,8 +294,8 @@ def test_a_change_alone_is_read_and_the_rows_are_those_of_a_fresh_ingest(
         change(root)
         found = fingerprint(root, adapter, {}, HashCache(None), use=use)
         again, anew = tmp_path / f"again-{number}", tmp_path / f"anew-{number}"
-        ingest(root, adapter, again, found, name="x", use=use, previous=made)
-        ingest(root, adapter, anew, found, name="x", use=use)
+        ingest(root, adapter, again, found, name="x", use=use, allow_empty=True, previous=made)
+        ingest(root, adapter, anew, found, name="x", use=use, allow_empty=True)
         made = Snapshot(again)
         for name in TABLES:
             assert made.table(name).to_pylist() == Snapshot(anew).table(name).to_pylist(), (number, name)

@@ -154,11 +154,13 @@ def test_categories_are_compared_in_any_case(tmp_path: Path, ingest_into: Any) -
 def test_a_file_without_people_says_what_it_holds(tmp_path: Path, ingest_into: Any) -> None:
     write(tmp_path, [annotation(1), annotation(2, 2), annotation(3, 2)], person="walker")
     found = {each.code: each.message for each in check_snapshot(ingest_into(tmp_path, "coco", images=False))}
-    assert "3 annotations of train and none of a person" in found["nobody_found"]
-    assert found["nobody_found"].endswith("category 2: car, category 1: walker")
+    assert "split 'train' has 1 images and no box of a person, but 3 annotations" in found["outcome"]
+    assert "(category 2: car, category 1: walker)" in found["outcome"]
+    with pytest.raises(CatalogError, match="name the categories of people"):
+        ingest_into(tmp_path, "coco", images=False, allow_empty=False)
     write(tmp_path, [annotation(1)])
     codes = {each.code for each in check_snapshot(ingest_into(tmp_path, "coco", images=False))}
-    assert "nobody_found" not in codes
+    assert "outcome" not in codes
 
 
 def test_coco_as_published(tmp_path: Path, ingest_into: Any) -> None:

@@ -1,0 +1,80 @@
+"""Whether images decode, asked once per content: a damaged file is named before anything trains on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from data_catalog.errors import CatalogError
+from data_catalog.images import Unreadable, read_header
+from data_catalog.parallel import cores
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+_BATCH = 1024
+"""Images; what was decoded is remembered after each, so that an interrupted check goes on from there."""
+
+
+class DecodedImages:
+    """Digests of the images that were decoded whole; a file of lines that only grows. None remembers nothing.
+
+    A line that was cut short or damaged is the digest of no image: that image is decoded again.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    def known(self) -> frozenset[str]:
+        if self._path is None or not self._path.is_file():
+            return frozenset()
+        return frozenset(self._path.read_bytes().decode("ascii", "replace").split("\n"))
+
+    def add(self, digests: list[str]) -> None:
+        if self._path is None or not digests:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("ab") as file:  # one write, so that two processes do not mix their lines
+                file.write(("\n" + "\n".join(digests) + "\n").encode())
+        except OSError as error:
+            log.info("%s: decoded images are not remembered: %s", self._path, error)
+
+
+def undecodable_images(
+    root: Path, images: Mapping[str, str], memory: DecodedImages, progress: Progress | None = None
+) -> dict[str, str]:
+    """What is wrong with each image that does not decode, by its path under the root.
+
+    `images` maps paths to SHA-256. Those whose digests `memory` knows are not opened. The file that a path
+    leads to is the one that has the digest: an ingest holds them to each other before this is called.
+    """
+    known = memory.known()
+    todo = {path: digest for path, digest in images.items() if digest not in known}
+    faults: dict[str, str] = {}
+    paths = list(todo)
+    with ThreadPoolExecutor(cores()) as pool:  # decoding leaves the interpreter to others
+        for start in range(0, len(paths), _BATCH):
+            batch = paths[start : start + _BATCH]
+            found = dict(zip(batch, pool.map(lambda path: _fault(root / path), batch), strict=True))
+            faults |= {path: fault for path, fault in found.items() if fault is not None}
+            memory.add([todo[path] for path in batch if found[path] is None])
+            if progress is not None:
+                progress(start + len(batch), len(paths))
+    return faults
+
+
+def _fault(path: Path) -> str | None:
+    try:
+        read_header(path, decode=True)
+    except (Unreadable, CatalogError) as error:
+        return str(error)
+    return None
+
+
+def memory_of(store: Path) -> DecodedImages:
+    """The memory beside a store's artifacts."""
+    return DecodedImages(Path(os.fspath(store)) / ".cache" / "decoded_images")
