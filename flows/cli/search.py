@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from data_catalog.files import image_files
 from flows.cli.finite import finite
 from flows.cli.json_file import writable
 from flows.cli.run import ConfigPath, Overrides, Store
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
-
 Model = Annotated[
     Path,
     typer.Argument(help="A config whose run is finished, or a folder written by `export`.", metavar="MODEL"),
@@ -34,15 +33,19 @@ Model = Annotated[
 @app.command()
 def search(
     model: Model,
-    gallery: Annotated[list[Path], typer.Argument(help="Scene images, or folders with such at any depth.")],
+    gallery: Annotated[
+        list[Path], typer.Argument(help="Scene images, or folders that are searched recursively for images.")
+    ],
     query: Annotated[Path, typer.Option(help="The image that shows the person.")],
     box: Annotated[
         str | None,
-        typer.Option(metavar="X1,Y1,X2,Y2", help="Around the person, in pixels; by default the image."),
+        typer.Option(
+            metavar="X1,Y1,X2,Y2", help="Box around the person, in pixels (default: the whole image)."
+        ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many matches to give.")] = 10,
     score_threshold: Annotated[
-        float, typer.Option(min=0, max=1, callback=finite, help="Least score of a detection.")
+        float, typer.Option(min=0, max=1, callback=finite, help="Minimum detection score.")
     ] = 0.5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
     overrides: Overrides = None,
@@ -54,14 +57,20 @@ def search(
 ) -> None:
     """Find the person in a box of one image in scene images, most similar first.
 
-    The query's own image is searched, too, when it is among them: the person's own box then comes first.
+    The query's own image is searched, too, when it is among them: the person's own box then comes first. An
+    image that cannot be read is named and left out.
     """
     device_name(device)
     around = _parse_box(box)
-    scenes = list(_images(gallery))
+    scenes = list(dict.fromkeys(_images(gallery)))
     net = _load(model, overrides or (), store, device)
     with whole_lines().status(f"searching {len(scenes)} images"):
-        matches = find_person(net, query, around, scenes, score_threshold)[:top]
+        found, left_out = find_person(net, query, around, scenes, score_threshold)
+    matches = found[:top]
+    for fault in left_out:
+        typer.echo(f"left out: {fault}", err=True)
+    if len(left_out) == len(scenes):
+        raise ConfigError("none of the images could be read")
     if json is not None:
         json.write_text(json_format.dumps(matches, indent=1) + "\n")
     table = Table("rank", "similarity", "score", "box", "image", box=None, pad_edge=False)
@@ -71,7 +80,7 @@ def search(
             str(rank), f"{match['similarity']:.3f}", f"{match['score']:.2f}", corners, match["image"]
         )
     console = whole_lines()
-    console.print(table if matches else f"nobody was detected in {len(scenes)} images")
+    console.print(table if matches else f"no person was detected in {len(scenes) - len(left_out)} images")
 
 
 @app.command()
@@ -102,15 +111,17 @@ def find_person(
     box: Sequence[float] | None,
     scenes: Sequence[Path],
     score_threshold: float,
-) -> list[dict[str, Any]]:
-    """Everybody detected in the scenes, most similar to the query first: image, box, score, similarity.
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The people detected in the scenes, most similar to the query first: image, box, score, similarity; and
+    what is wrong with scenes that cannot be read.
 
     `box` is (x1, y1, x2, y2) in pixels of the query image; None is the whole image. Images are opened one by
-    one. Raises PersonSearchError for an image that cannot be read, ConfigError for a box outside its image.
+    one. Raises PersonSearchError for a query image that cannot be read, ConfigError for a box outside it.
     """
     import numpy as np
 
     from personsearch_core.data.decoding import read_image
+    from personsearch_core.errors import PersonSearchError
 
     image = read_image(query)
     height, width = image.shape[-2:]
@@ -120,13 +131,18 @@ def find_person(
     ):
         raise ConfigError(f"--box {corners} has no area inside {query}, which is {width}x{height} pixels")
     wanted = net.search([image], [np.array([corners], np.float32)])[0].embeddings[0]
-    matches = []
+    matches, left_out = [], []
     for path in scenes:
-        people = net.search([read_image(path)], score_threshold=score_threshold)[0]
+        try:
+            scene = read_image(path)
+        except PersonSearchError as error:
+            left_out.append(str(error))
+            continue
+        people = net.search([scene], score_threshold=score_threshold)[0]
         similarity = (people.embeddings @ wanted).tolist()
         for own, score, value in zip(people.boxes.tolist(), people.scores.tolist(), similarity, strict=True):
             matches.append({"image": str(path), "box": own, "score": score, "similarity": value})
-    return sorted(matches, key=lambda match: -match["similarity"])
+    return sorted(matches, key=lambda match: -match["similarity"]), left_out
 
 
 def _load(model: Path, overrides: Sequence[str], store: str | None, device: str) -> PersonSearchNet:
@@ -139,12 +155,11 @@ def _load(model: Path, overrides: Sequence[str], store: str | None, device: str)
 
 def _images(places: Sequence[Path]) -> Iterator[Path]:
     for place in places:
-        found = (
-            sorted(p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-            if place.is_dir()
-            else [place]
-        )
-        if not found or not found[0].is_file():
+        if place.is_dir():
+            found = [place / name for name in image_files(place, "", recursive=True)]
+        else:
+            found = [place] if place.is_file() else []
+        if not found:
             raise ConfigError(f"{place} is neither an image nor a folder of images")
         yield from found
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.end_to_end.commands import personsearch
 from tests.end_to_end.conftest import TinyRun
@@ -39,6 +40,26 @@ def test_search_finds_the_query_itself_first(tiny_run: TinyRun, tmp_path: Path) 
     best = json.loads(out.read_text())[0]
     assert best["box"] == pytest.approx(box, abs=0.5)
     assert best["similarity"] == pytest.approx(1, abs=1e-3)
+
+
+def test_a_bad_image_is_named_and_the_others_are_searched(
+    exported: Path, tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    frame = sorted((tiny_run.folder / "prw" / "frames").iterdir())[0]
+    scenes = tmp_path / "scenes"
+    (scenes / "deep").mkdir(parents=True)
+    with Image.open(frame) as image:
+        image.save(scenes / "deep" / "a.tif")
+    (scenes / "._a.jpg").write_bytes(b"a file that a Mac leaves behind")
+    (scenes / "bad.jpg").write_bytes(frame.read_bytes()[:300])
+    out = tmp_path / "matches.json"
+    wanted = ["--query", frame, "--score-threshold", "0.0"]
+    outcome = personsearch("search", exported, scenes, *wanted, json_to=out)
+    assert outcome.status == 0, outcome.stderr
+    assert {Path(match["image"]).name for match in json.loads(out.read_text())} == {"a.tif"}
+    assert outcome.stderr.count("left out: ") == 1 and "bad.jpg cannot be decoded" in outcome.stderr
+    outcome = personsearch("search", exported, scenes / "bad.jpg", *wanted)
+    assert outcome.status == 2 and "none of the images could be read" in outcome.stderr
 
 
 def test_an_exported_model_says_how_it_was_trained(exported: Path) -> None:
