@@ -3,25 +3,31 @@
 - prw: 11,816 annotation files, 43,110 boxes, without images: ingested by the command line, and once more.
 - coco: so many boxes in COCO JSON into Parquet, and one dataset's training boxes read out of them.
 - protocols: CUHK-SYSU's six gallery files, 2,900 queries each, into Parquet and back as arrays.
+- decoding: the check that images decode, beside the same threads that decode and do nothing else.
 
-    python -m benchmarks.catalog WORK [--only prw coco protocols] [--boxes 10000000] [--json OUT]
+    python -m benchmarks.catalog WORK [--only prw coco protocols decoding] [--boxes 10000000] [--json OUT]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import pyarrow.compute as pc
+from PIL import Image
 
+from data_catalog.decode_checks import DecodedImages, undecodable_images
+from data_catalog.parallel import cores
 from data_catalog.snapshot import Snapshot
 from data_catalog.synthetic import write_protocol, write_prw_annotations
 
@@ -29,6 +35,7 @@ BOXES_A_DATASET = 43_110
 """The training boxes that are read out of many are as many as PRW has in all."""
 GALLERIES = (50, 100, 500, 1_000, 2_000, 4_000)
 POLL_SECONDS = 0.05
+IMAGES_TO_DECODE, PAIRS = 100, 5
 
 
 def measure_prw(work: Path, _: argparse.Namespace) -> dict[str, Any]:
@@ -86,6 +93,43 @@ def measure_protocols(work: Path, _: argparse.Namespace) -> dict[str, Any]:
         "read_rows": len(table),
         "read_seconds": time.perf_counter() - started,
     }
+
+
+def measure_decoding(work: Path, _: argparse.Namespace) -> dict[str, Any]:
+    """Images of 1920x1080 pixels, decoded by the check and by a bare pool of threads, in alternation."""
+    root = work / "images"
+    root.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(0).integers(0, 256, (270, 480, 3), np.uint8)
+    for number in range(IMAGES_TO_DECODE):
+        if not (path := root / f"{number}.jpg").exists():
+            Image.fromarray(np.roll(noise, number, axis=1)).resize((1920, 1080)).save(path)
+    images = {path.name: path.name for path in sorted(root.iterdir())}
+
+    def alone() -> None:
+        with ThreadPoolExecutor(cores()) as pool:
+            list(pool.map(_decode, (root / name for name in images)))
+
+    def checked() -> None:
+        assert not undecodable_images(root, images, DecodedImages(None))
+
+    seconds = [(_seconds(alone), _seconds(checked)) for _ in range(PAIRS)]
+    return {
+        "images": len(images),
+        "alone_a_second": len(images) / statistics.median(pair[0] for pair in seconds),
+        "checked_a_second": len(images) / statistics.median(pair[1] for pair in seconds),
+        "ratio": statistics.median(pair[0] / pair[1] for pair in seconds),
+    }
+
+
+def _decode(path: Path) -> None:
+    with Image.open(path) as image:
+        image.load()
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
 
 
 def write_coco(root: Path, boxes: int, *, seed: int = 0) -> None:
@@ -151,6 +195,7 @@ MEASUREMENTS: dict[str, Callable[[Path, argparse.Namespace], dict[str, Any]]] = 
     "prw": measure_prw,
     "coco": measure_coco,
     "protocols": measure_protocols,
+    "decoding": measure_decoding,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -22,6 +23,7 @@ LEFT_OUT, UNREADABLE = "left_out", "image_unreadable"
 _REASON = ": "
 """Between an image's path and why it is not taken."""
 OUTSIDE = "box_outside"
+_SIZES = pa.schema([IMAGES.field(name) for name in ("image_id", "width", "height")])
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,9 @@ class RowChecks:
         self._leave_out = [part.strip() for part in options.get("leave_out", "").split(",") if part.strip()]
         self._dropped: dict[str, str] = {}
         """Severity of the reject of each image that is not taken, by its id."""
-        self._sizes = pa.schema(
-            [IMAGES.field(name) for name in ("image_id", "width", "height")]
-        ).empty_table()
+        self._sizes = _SIZES.empty_table()
+        self._smallest = np.array([math.inf, math.inf])
+        """The smallest width and the smallest height of these."""
 
     def tables(self, parts: Sequence[Rows]) -> Tables:
         """The parts as tables, without images that cannot be used and boxes that are not inside their image;
@@ -60,11 +62,20 @@ class RowChecks:
             self._dropped |= {ids[row]: fault.severity for row, fault in faults.items()}
             rejects.append(_image_rejects(ids, faults, sources))
         if len(images):
-            self._sizes = pa.concat_tables([self._sizes, images.select(self._sizes.column_names)])
+            self._remember_sizes(images)
         boxes, lost = self._without_dropped(tables.boxes)
         boxes, outside = self._inside(boxes)
         together = _in_order(pa.concat_tables([*rejects, lost, outside]), parts)
         return Tables(images, boxes, tables.queries, tables.gallery, together)
+
+    def _remember_sizes(self, images: pa.Table) -> None:
+        known = images.select(_SIZES.names).filter(pc.is_valid(images["width"]))
+        if len(known):
+            self._sizes = pa.concat_tables([self._sizes, known])
+            sides = (pc.min(known[name]).as_py() for name in ("width", "height"))
+            self._smallest = np.minimum(
+                self._smallest, [math.inf if side is None else side for side in sides]
+            )
 
     def _usable(self, images: pa.Table) -> tuple[pa.Table, dict[int, _Fault]]:
         """Images with what their files say of them, and of those that cannot be used, by row, why."""
@@ -111,26 +122,30 @@ class RowChecks:
         )
 
     def _inside(self, boxes: pa.Table) -> tuple[pa.Table, pa.Table]:
-        """Boxes with an area inside their image, and rejects of the others; unknown sizes hold all boxes."""
-        if not len(boxes) or not len(self._sizes):
+        """Boxes with an area inside their image, and rejects of the others; an unknown size excludes no box
+        to the right or below."""
+        x1, y1, x2, y2 = (boxes[name].to_numpy() for name in COORDINATES)
+        # Nearly all boxes begin inside the smallest image, so that their own needs no look.
+        beyond = (x2 <= 0) | (y2 <= 0) | (x1 >= self._smallest[0]) | (y1 >= self._smallest[1])
+        asked = np.flatnonzero(beyond)
+        if not len(asked):
             return boxes, REJECTS.empty_table()
-        owner = boxes["image_id"].combine_chunks().dictionary_encode()
+        owner = boxes["image_id"].take(pa.array(asked)).combine_chunks().dictionary_encode()
         at = pc.index_in(owner.dictionary, value_set=self._sizes["image_id"]).take(owner.indices)
         width, height = (
             pc.fill_null(self._sizes[name].take(at), np.iinfo(np.int32).max).to_numpy()
             for name in ("width", "height")
         )
-        x1, y1, x2, y2 = (boxes[name].to_numpy() for name in COORDINATES)
-        outside = (x2 <= 0) | (y2 <= 0) | (x1 >= width) | (y1 >= height)
-        if not outside.any():
-            return boxes, REJECTS.empty_table()
-        bad = np.flatnonzero(outside)
+        outside = (x2[asked] <= 0) | (y2[asked] <= 0) | (x1[asked] >= width) | (y1[asked] >= height)
+        bad = asked[outside]
         details = [
-            f"x1 {x1[i]:g}, y1 {y1[i]:g}, x2 {x2[i]:g}, y2 {y2[i]:g} in an image of {width[i]}x{height[i]}"
-            for i in bad
+            f"x1 {x1[i]:g}, y1 {y1[i]:g}, x2 {x2[i]:g}, y2 {y2[i]:g} in an image of {w}x{h}"
+            for i, w, h in zip(bad, width[outside], height[outside], strict=True)
         ]
         rejects = _box_rejects(boxes.take(pa.array(bad)), INVALID, OUTSIDE, pa.array(details, pa.string()))
-        return boxes.filter(pa.array(~outside)), rejects
+        kept = np.ones(len(boxes), bool)
+        kept[bad] = False
+        return boxes.filter(pa.array(kept)), rejects
 
 
 def rejected_images(snapshot: Snapshot) -> set[str]:
