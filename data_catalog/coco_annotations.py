@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.json as pa_json
 
+from data_catalog.coco_columns import (
+    Ids,
+    as_text,
+    boxes_column,
+    flag,
+    flags,
+    has_key,
+    mapped,
+    read_columns,
+    value_at,
+    whole_column,
+)
+from data_catalog.ids import identity, number
 from data_catalog.jsonstream import Part
 
-LARGEST_ID = 1 << 62
 LARGEST_NUMBER = 1e30
-NEGATIVE = r"^-[0-9]"
+NEGATIVE = r"^-\s*[0-9]"
 WHOLE_NUMBER = r"^(0|-?[1-9][0-9]{0,17})$"
 
 
@@ -25,7 +35,8 @@ WHOLE_NUMBER = r"^(0|-?[1-9][0-9]{0,17})$"
 class Annotations:
     """Columns of equal length; `rows` counts from 1 in the file, `boxes` are x, y, w, h.
 
-    `names` are the annotations' ids: all whole numbers, or all as text.
+    `names` are the annotations' ids: all whole numbers, or all as text. `images` and `categories` are numbers
+    that `Ids` gave. `crowd` and `ignore` are what `iscrowd` and `ignore` say.
 
     `identity` holds the values of the key that was asked for, as text, null where nobody is named; None
     without such a key. `nobody` says where it stands for somebody unknown, `misnamed` where it cannot be an
@@ -38,171 +49,201 @@ class Annotations:
     categories: np.ndarray
     boxes: np.ndarray
     crowd: np.ndarray
+    ignore: np.ndarray
     identity: pa.Array | None
     nobody: np.ndarray
     misnamed: np.ndarray
 
+    @property
+    def ignored(self) -> np.ndarray:
+        """(n,) bool: which are ignore regions."""
+        return self.crowd | self.ignore
+
     def take(self, which: np.ndarray) -> Annotations:
         """The annotations at these positions."""
         at = pa.array(which)
-        return Annotations(
-            self.rows[which],
-            self.names.take(at),
-            self.images[which],
-            self.categories[which],
-            self.boxes[which],
-            self.crowd[which],
-            None if self.identity is None else self.identity.take(at),
-            self.nobody[which],
-            self.misnamed[which],
-        )
+        values: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
+        for name, value in values.items():
+            if value is not None:
+                values[name] = value.take(at) if isinstance(value, pa.Array) else value[which]
+        return Annotations(**values)
 
 
-def read_annotations(
-    part: Part, first_row: int, identity_key: str | None
-) -> tuple[Annotations, list[tuple[int, str]], int]:
-    """Annotations of a part, (row, why) of those that are unusable, and how many there were in all.
-
-    Raises:
-        CatalogError: when the part is no JSON.
+class AnnotationReader:
+    """Reads a file's annotations, part by part. `images` and `categories` are the ids that the file gave to
+    these; `identity_key` may be a path of keys.
     """
-    quick = _by_arrow(part, first_row, identity_key)
-    if quick is not None:
-        return quick, [], len(quick.rows)
-    entries = part.elements()
-    faults = [_fault(entry) for entry in entries]
-    unusable = [(first_row + i, fault) for i, fault in enumerate(faults) if fault is not None]
-    rows = np.array([first_row + i for i, fault in enumerate(faults) if fault is None], np.int64)
-    usable = [entry for entry, fault in zip(entries, faults, strict=True) if fault is None]
-    return _one_by_one(usable, rows, identity_key), unusable, len(entries)
+
+    def __init__(self, images: Ids, categories: Ids, identity_key: str | None) -> None:
+        self.images = images
+        self.categories = categories
+        self.key = identity_key
+        self.key_is_missing = identity_key is not None
+        """Whether no annotation had the key so far."""
+        self.count = 0
+        """Annotations read so far."""
+
+    def read(self, part: Part) -> tuple[Annotations, list[tuple[int, str]]]:
+        """Annotations of a part, and (row, why) of those that are unusable.
+
+        Raises:
+            CatalogError: when the part is not JSON.
+        """
+        first_row = self.count + 1
+        found, unusable = self._by_arrow(part, first_row), list[tuple[int, str]]()
+        if found is not None:
+            self.count += len(found.rows)
+        else:
+            entries = part.elements()
+            self.count += len(entries)
+            found, unusable = self._one_by_one(entries, first_row)
+        if self.key_is_missing:
+            self.key_is_missing = not self._has_key(part, found)
+        return found, unusable
+
+    def _has_key(self, part: Part, found: Annotations) -> bool:
+        if found.identity is not None and found.identity.null_count < len(found.identity):
+            return True
+        return any(has_key(entry, self.key or "") for entry in part.elements())
+
+    def _by_arrow(self, part: Part, first_row: int) -> Annotations | None:
+        """None when a value is missing, or not written as in the other annotations."""
+        asked = [] if self.key is None else [self.key]
+        keys = dict.fromkeys(["id", "image_id", "category_id", "iscrowd", "ignore", *asked])
+        table = read_columns(part, list(keys), ["bbox"])
+        if table is None:
+            return None
+        boxes = boxes_column(table["bbox"])
+        crowd, ignore = flags(table["iscrowd"]), flags(table["ignore"])
+        rows = np.arange(first_row, first_row + part.count)
+        names = _names(table["id"], rows)
+        images = self.images.numbers(table["image_id"])
+        categories = self.categories.numbers(table["category_id"])
+        named = (None, np.ones(len(rows), bool)) if self.key is None else _identities(table[self.key])
+        if boxes is None or crowd is None or ignore is None or names is None or images is None:
+            return None
+        if categories is None or named is None:
+            return None
+        people, nobody = named
+        misnamed = np.zeros(len(rows), bool)
+        return Annotations(rows, names, images, categories, boxes, crowd, ignore, people, nobody, misnamed)
+
+    def _one_by_one(self, entries: list[Any], first_row: int) -> tuple[Annotations, list[tuple[int, str]]]:
+        rows: list[int] = []
+        taken: list[tuple[Any, ...]] = []
+        unusable: list[tuple[int, str]] = []
+        for row, entry in enumerate(entries, start=first_row):
+            try:
+                taken.append(self._entry(entry, row))
+            except ValueError as error:
+                unusable.append((row, str(error)))
+            else:
+                rows.append(row)
+        names, images, categories, boxes, crowd, ignore, people, misnamed = (
+            zip(*taken, strict=True) if taken else ((),) * 8
+        )
+        named = None if self.key is None else pa.array(people, pa.string())
+        wrong = np.array(misnamed, bool)
+        found = Annotations(
+            rows=np.array(rows, np.int64),
+            names=pa.array(names, pa.string()),
+            images=np.array(images, np.int64),
+            categories=np.array(categories, np.int64),
+            boxes=np.array(boxes, np.float64).reshape(-1, 4),
+            crowd=np.array(crowd, bool),
+            ignore=np.array(ignore, bool),
+            identity=named,
+            nobody=_is_nobody(named, len(rows)) & ~wrong,
+            misnamed=wrong,
+        )
+        return found, unusable
+
+    def _entry(self, entry: Any, row: int) -> tuple[Any, ...]:
+        """One annotation's values, in the order of `Annotations` from `names` on.
+
+        Raises:
+            ValueError: when it is unusable.
+        """
+        if not isinstance(entry, dict):
+            raise ValueError("an annotation is not an object")
+        values: list[Any] = [_name(entry.get("id"), row)]
+        readers = (("image_id", self.images.number), ("category_id", self.categories.number))
+        for key, read in (*readers, ("bbox", _box), ("iscrowd", flag), ("ignore", flag)):
+            try:
+                values.append(read(entry.get(key)))
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from None
+        return (*values, *_identity(value_at(entry, self.key)))
 
 
-def read_objects(part: Part, fields: Mapping[str, pa.DataType]) -> pa.Table | None:
-    """The fields of a part's objects in columns, one chunk each; None when a value is of another type."""
-    text = part.lines()
-    try:
-        table = pa_json.read_json(
-            pa.BufferReader(text),
-            read_options=pa_json.ReadOptions(use_threads=False, block_size=len(text) + 1),
-            parse_options=pa_json.ParseOptions(
-                explicit_schema=pa.schema(fields.items()),
-                newlines_in_values=True,
-                unexpected_field_behavior="ignore",
-            ),
-        ).combine_chunks()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return None
-    return table if len(table) == part.count else None
+def _names(column: pa.Array, rows: np.ndarray) -> pa.Array | None:
+    """Annotations' ids as whole numbers or as texts; their rows where none has an id."""
+    if column.null_count:
+        return pa.array(rows) if column.null_count == len(column) else None
+    return column if pa.types.is_string(column.type) else whole_column(column)
 
 
-def _by_arrow(part: Part, first_row: int, identity_key: str | None) -> Annotations | None:
-    """None when a value is missing or of another type than is usual."""
-    fields = {
-        "id": pa.int64(),
-        "image_id": pa.int64(),
-        "category_id": pa.int64(),
-        "bbox": pa.list_(pa.float64()),
-        "iscrowd": pa.int64(),
-    }
-    if identity_key is not None:
-        fields[identity_key] = pa.string() if _is_text(part, identity_key) else pa.int64()
-    table = read_objects(part, fields)
-    required = ("id", "image_id", "category_id", "bbox")
-    if table is None or any(table[name].null_count for name in required):
-        return None
-    boxes, lengths = table["bbox"].combine_chunks(), pc.list_value_length(table["bbox"])
-    if boxes.values.null_count or not pc.all(pc.equal(lengths, 4)).as_py():
-        return None
-    crowd = pc.equal(pc.fill_null(table["iscrowd"], 0), 1)
-    identity = None if identity_key is None else _blank_is_null(table[identity_key].combine_chunks())
-    return Annotations(
-        rows=np.arange(first_row, first_row + len(table)),
-        names=table["id"].combine_chunks(),
-        images=table["image_id"].to_numpy(),
-        categories=table["category_id"].to_numpy(),
-        boxes=boxes.flatten().to_numpy().reshape(-1, 4),
-        crowd=crowd.to_numpy(),
-        identity=None if identity is None else identity.cast(pa.string()),
-        nobody=_is_nobody(identity, len(table)),
-        misnamed=np.zeros(len(table), bool),
-    )
+def _name(value: Any, row: int) -> str:
+    if value is None:
+        return str(row)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return as_text(value)
 
 
-def _blank_is_null(identity: pa.Array) -> pa.Array:
-    if not pa.types.is_string(identity.type):
-        return identity
-    return pc.if_else(pc.equal(pc.utf8_trim_whitespace(identity), ""), None, identity)
+def _box(value: Any) -> list[float]:
+    if isinstance(value, str):
+        value = re.split(r"[\s,;]+", value.strip(" \t\r\n[]()"))
+    if not isinstance(value, list) or len(value) != 4:
+        raise ValueError(f"not four numbers: {str(value)[:60]!r}")
+    box = [each if isinstance(each, float) else number(each) for each in value]
+    if any(abs(each) > LARGEST_NUMBER for each in box):
+        raise ValueError("out of range")
+    return box
 
 
-def _is_nobody(identity: pa.Array | None, count: int) -> np.ndarray:
-    """Where there is no identity, or a negative number, as which datasets mark the unknown."""
-    if identity is None:
-        return np.ones(count, bool)
-    if pa.types.is_string(identity.type):
-        negative = pc.match_substring_regex(identity, NEGATIVE)
+def _identities(column: pa.Array) -> tuple[pa.Array, np.ndarray] | None:
+    """Identities as text and where they are unknown; None when one needs a closer look."""
+    if pa.types.is_string(column.type):
+        try:
+            named = mapped(column, _named, pa.string())
+        except ValueError:
+            return None
     else:
-        negative = pc.less(identity, 0)
+        numbers = whole_column(column)
+        if numbers is None:
+            return None
+        named = numbers.cast(pa.string())
+    return named, _is_nobody(named, len(named))
+
+
+def _is_nobody(named: pa.Array | None, count: int) -> np.ndarray:
+    """Where there is no identity, or a negative number, as which datasets mark the unknown."""
+    if named is None:
+        return np.ones(count, bool)
+    negative = pc.match_substring_regex(named, NEGATIVE)
     return np.asarray(pc.fill_null(negative, True).to_numpy(zero_copy_only=False))
 
 
-def _is_text(part: Part, key: str) -> bool:
-    """Whether the first value of the key is a string."""
-    mark = json.dumps(key).encode()
-    at = part.text.find(mark)
-    return at >= 0 and part.text[at + len(mark) : at + len(mark) + 8].lstrip(b" \t\r\n:").startswith(b'"')
+def _named(value: Any) -> str | None:
+    """An identity as text, negative numbers too; None where nobody is named.
 
-
-def _one_by_one(entries: Sequence[Any], rows: np.ndarray, identity_key: str | None) -> Annotations:
-    identity, misnamed = None, np.zeros(len(entries), bool)
-    if identity_key is not None:
-        found = [_identity(entry.get(identity_key)) for entry in entries]
-        identity = pa.array([text for text, _ in found], pa.string())
-        misnamed = np.array([fault for _, fault in found], bool)
-    names = [as_text(entry.get("id", row)) for entry, row in zip(entries, rows.tolist(), strict=True)]
-    return Annotations(
-        rows=rows,
-        names=pa.array(names, pa.string()),
-        images=np.array([entry["image_id"] for entry in entries], np.int64),
-        categories=np.array([entry["category_id"] for entry in entries], np.int64),
-        boxes=np.array([entry["bbox"] for entry in entries], np.float64).reshape(-1, 4),
-        crowd=np.array([entry.get("iscrowd") in (1, True) for entry in entries], bool),
-        identity=identity,
-        nobody=_is_nobody(identity, len(entries)) & ~misnamed,
-        misnamed=misnamed,
-    )
+    Raises:
+        ValueError: when it cannot be an identity.
+    """
+    known = identity(value)
+    if known is not None or value is None or (isinstance(value, float) and math.isnan(value)):
+        return known
+    text = as_text(int(value) if isinstance(value, float) else value).strip()
+    return None if text.lower() in ("", "nan") else text
 
 
 def _identity(value: Any) -> tuple[str | None, bool]:
-    """An identity as text, and whether it cannot be one. Null, NaN and blank text name nobody."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None, False
-    if isinstance(value, str):
-        return (as_text(value) if value.strip() else None), False
-    if isinstance(value, float) and value.is_integer():  # as tables with gaps write whole numbers
-        return str(int(value)), False
-    return as_text(value), type(value) is not int
-
-
-def as_text(value: Any) -> str:
-    return str(value).encode("utf-8", "replace").decode()
-
-
-def _fault(entry: Any) -> str | None:
-    if not isinstance(entry, dict):
-        return "an annotation is no object"
-    for key in ("image_id", "category_id"):
-        value = entry.get(key)
-        if type(value) is not int or abs(value) > LARGEST_ID:
-            return f"{key} is no number of an entry: {str(value)[:40]!r}"
-    box = entry.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(type(v) in (int, float) for v in box):
-        return f"bbox is not four numbers: {str(box)[:60]!r}"
-    return "bbox is out of range" if any(abs(v) > LARGEST_NUMBER for v in box) else None
-
-
-def carries(part: Part, key: str) -> bool:
-    """Whether any annotation of the part has the key."""
-    return any(isinstance(entry, dict) and key in entry for entry in part.elements())
+    """An identity as text, and whether it cannot be one."""
+    try:
+        return _named(value), False
+    except ValueError:
+        return as_text(value), True
 
 
 class SeenIds:

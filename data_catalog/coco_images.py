@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_catalog.coco_annotations import LARGEST_ID, as_text, read_objects
-from data_catalog.files import path_fault, suspicious
+from data_catalog.coco_columns import Ids, as_text, has_key, mapped, read_columns, value_at, whole_column
+from data_catalog.files import path_fault, plain_name, suspicious
+from data_catalog.ids import whole
 from data_catalog.jsonstream import Part
 
 LARGEST_SIDE, LARGEST_CAMERA = 1 << 20, 1 << 15
@@ -31,77 +32,112 @@ class Images:
 
 
 def read_images(
-    part: Part, first_row: int, keys: Mapping[str, str | None]
+    part: Part, first_row: int, keys: Mapping[str, str | None], ids: Ids
 ) -> tuple[Images, list[tuple[int, str]], int]:
     """Images of a part, (row, why) of those that are unusable, and how many there were in all.
 
-    `keys` gives the keys of `sequence_id` and `camera_id`, None for none.
+    `keys` gives the keys of `sequence_id` and `camera_id`, None for none; they may be paths of keys.
 
     Raises:
-        CatalogError: when the part is no JSON.
+        CatalogError: when the part is not JSON.
     """
-    quick = None if any(keys.values()) else _by_arrow(part)
+    quick = _by_arrow(part, keys, ids)
     if quick is not None:
         return quick, [], len(quick.ids)
     entries = part.elements()
-    faults = [_fault(entry) for entry in entries]
-    unusable = [(first_row + i, fault) for i, fault in enumerate(faults) if fault is not None]
-    usable = [entry for entry, fault in zip(entries, faults, strict=True) if fault is None]
-    return _one_by_one(usable, keys), unusable, len(entries)
+    taken: list[tuple[Any, int, str]] = []
+    unusable: list[tuple[int, str]] = []
+    for row, entry in enumerate(entries, start=first_row):
+        try:
+            taken.append((entry, *_id_and_name(entry, ids)))
+        except ValueError as error:
+            unusable.append((row, str(error)))
+    return _one_by_one(taken, keys), unusable, len(entries)
 
 
-def _by_arrow(part: Part) -> Images | None:
+def spelled(name: str) -> str:
+    """An image's name without `./` and `\\`. Accents stay as they are written: the name is the image's id."""
+    return plain_name(name) if "\\" in name or "./" in name or "//" in name else name
+
+
+def _by_arrow(part: Part, keys: Mapping[str, str | None], ids: Ids) -> Images | None:
     """None when a value is missing, or not as it usually is."""
-    sides = {"width": pa.int64(), "height": pa.int64()}
-    table = read_objects(part, {"id": pa.int64(), "file_name": pa.string(), **sides})
-    if table is None or not len(table) or table["id"].null_count or table["file_name"].null_count:
-        return None
-    ids, names = table["id"].to_numpy(), table["file_name"].combine_chunks()
-    if (np.abs(ids) > LARGEST_ID).any() or suspicious(names).any():
-        return None
-    optional = {}
-    for name in sides:
-        side = table[name].combine_chunks()
-        sound = pc.and_(pc.greater_equal(side, 0), pc.less(side, LARGEST_SIDE))
-        optional[name] = pc.if_else(sound, side, None).cast(pa.int32())
-    return Images(ids, names, pa.nulls(len(ids), pa.string()), optional, set())
-
-
-def _one_by_one(entries: list[dict[str | None, Any]], keys: Mapping[str, str | None]) -> Images:
     sequence_key, camera_key = keys["sequence_id"], keys["camera_id"]
-    sequences = [_sequence(entry.get(sequence_key)) for entry in entries]
+    asked = [key for key in (sequence_key, camera_key) if key]
+    wanted = list(dict.fromkeys(["id", "file_name", "width", "height", *asked]))
+    table = read_columns(part, wanted) if part.count else None
+    if table is None or table["file_name"].null_count or not pa.types.is_string(table["file_name"].type):
+        return None
+    numbers, names = ids.numbers(table["id"]), table["file_name"]
+    if numbers is None or suspicious(names).any():
+        return None
+    optional = {name: _limited(table[name], LARGEST_SIDE) for name in ("width", "height")}
+    optional["camera_id"] = _limited(table[camera_key], LARGEST_CAMERA) if camera_key else None
+    sequences = pa.nulls(part.count, pa.string())
+    if sequence_key:
+        sequences = mapped(table[sequence_key], _sequence, pa.string())
+    if any(table[key].null_count == part.count for key in asked):  # whether it is there is to be seen
+        return None
+    optional["sequence_id"] = sequences
+    return Images(numbers, names, sequences, optional, set(asked))
+
+
+def _limited(column: pa.Array, limit: int) -> pa.Array:
+    """Whole numbers from 0 to below the limit, null for all others."""
+    numbers = whole_column(column)
+    if numbers is None:
+        numbers = pa.array([_whole(value, limit) for value in column.to_pylist()], pa.int64())
+    sound = pc.and_(pc.greater_equal(numbers, 0), pc.less(numbers, limit))
+    return pc.if_else(sound, numbers, None).cast(pa.int32())
+
+
+def _one_by_one(taken: list[tuple[Any, int, str]], keys: Mapping[str, str | None]) -> Images:
+    entries = [entry for entry, _, _ in taken]
+    sequences = [_sequence(value_at(entry, keys["sequence_id"])) for entry in entries]
     optional = {
         "width": [_whole(entry.get("width"), LARGEST_SIDE) for entry in entries],
         "height": [_whole(entry.get("height"), LARGEST_SIDE) for entry in entries],
-        "camera_id": [_whole(entry.get(camera_key), LARGEST_CAMERA) for entry in entries],
+        "camera_id": [_whole(value_at(entry, keys["camera_id"]), LARGEST_CAMERA) for entry in entries],
         "sequence_id": sequences,
     }
     return Images(
-        np.array([entry["id"] for entry in entries], np.int64),
-        pa.array([entry["file_name"] for entry in entries], pa.string()),
+        np.array([number for _, number, _ in taken], np.int64),
+        pa.array([name for _, _, name in taken], pa.string()),
         pa.array(sequences, pa.string()),
         optional,
-        {key for key in keys.values() if key and any(key in entry for entry in entries)},
+        {key for key in keys.values() if key and any(has_key(entry, key) for entry in entries)},
     )
 
 
 def _sequence(value: Any) -> str | None:
-    """Null, NaN and blank, as tables are exported, are no sequence."""
+    """Null, NaN and blank, as tables are exported, are not sequences; 7 and 7.0 are one."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     is_nothing = value is None or value != value or not str(value).strip()
     return None if is_nothing else as_text(value)
 
 
-def _fault(image: Any) -> str | None:
+def _id_and_name(image: Any, ids: Ids) -> tuple[int, str]:
+    """Raise ValueError for an image that is unusable."""
     if not isinstance(image, dict):
-        return "an image is no object"
-    if type(image.get("id")) is not int or abs(image["id"]) > LARGEST_ID:
-        return f"its id is no whole number: {str(image.get('id'))[:40]!r}"
+        raise ValueError("an image is not an object")
+    try:
+        number = ids.number(image.get("id"))
+    except ValueError as error:
+        raise ValueError(f"its id: {error}") from None
     name = image.get("file_name")
     if not isinstance(name, str):
-        return "it has no file_name"
+        raise ValueError("it has no file_name")
+    name = spelled(name)
     fault = path_fault(name)
-    return None if fault is None else f"{fault}: {name[:80]!r}"
+    if fault is not None:
+        raise ValueError(f"{fault}: {name[:80]!r}")
+    return number, name
 
 
 def _whole(value: Any, limit: int) -> int | None:
-    return value if type(value) is int and 0 <= value < limit else None
+    try:
+        found = whole(value)
+    except ValueError:
+        return None
+    return found if 0 <= found < limit else None

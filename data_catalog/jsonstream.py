@@ -66,6 +66,11 @@ class Part:
             after = after[np.isin(found, _WHITE_SPACE)] + 1
         return data.tobytes()
 
+    def first(self, count: int) -> list[Any]:
+        """The elements up to the `count`-th object or list, parsed; raises as `elements` does."""
+        end = int(self.ends[count - 1]) + 1 if len(self.ends) > count else len(self.text)
+        return Part(self.path, self.start, self.text[:end], self.ends[:count]).elements()
+
     def elements(self) -> list[Any]:
         """The elements, parsed.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +13,46 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
-from data_catalog.coco_annotations import Annotations, SeenIds, as_text, carries, read_annotations
+from data_catalog.coco_annotations import AnnotationReader, Annotations, SeenIds
+from data_catalog.coco_columns import Ids, as_text
 from data_catalog.coco_images import read_images
+from data_catalog.coco_layout import accents, find_coco, image_paths
 from data_catalog.errors import CatalogError
-from data_catalog.files import image_files, path_fault
+from data_catalog.files import image_files
+from data_catalog.image_lookup import ImageLookup
 from data_catalog.jsonstream import Part, top_level_arrays
 from data_catalog.rows import Rows, xywh_corners
 from data_catalog.schema import EXCLUDED, INVALID, SCOPE_DATASET, SCOPE_SEQUENCE
 
 PEOPLE = "person,pedestrian,people"
 SEQUENCE = "sequence_id"
-LESS = ("/person_keypoints_", "/captions_")
-"""How published files are named that annotate the images of an `instances_` again."""
+READMES = ("README*", "*/README*")
+EXAMPLES = 3
 
 
 class Coco:
-    """Boxes are x, y, w, h, 0-based; `iscrowd` makes an ignore region; other categories are `excluded`.
+    """Boxes are x, y, w, h, 0-based; `iscrowd` and `ignore` make ignore regions; other categories are
+    `excluded`. Numbers and ids may be written as texts or as floats.
 
     A box is named by its annotation's id; where an id is there already, by its row in the file, too. Null,
     NaN, blank text and negative numbers are nobody known; 7 and 7.0 are one identity; what cannot be one (a
-    list, true, 7.5) makes a reject. Of the published files of one image set, instances alone are read.
+    list, true, 7.5) makes a reject. Of the published files of one image set, instances alone are read. An
+    image is named as its file says, after its split's folder where two splits have images of one name.
     """
 
     name = "coco"
-    version = 3
+    version = 4
     options: Mapping[str, str] = {
-        "annotations": "JSON file, or a pattern such as annotations/instances_*.json; by default every .json "
-        "in the root or its folder annotations, but captions and keypoints of images that instances show",
-        "images": "folder of images; by default images, or else the root; in it, that of the end of the "
-        "file's name (val2017 for instances_val2017.json) where there is one",
-        "split": "name of the split; by default train, val or test as the file's name says, else train",
+        "annotations": "JSON file, a folder of them, or a pattern such as annotations/instances_*.json; by "
+        "default every .json in the root or its folder annotations, or else in a folder per split; but "
+        "captions and keypoints of images that instances show",
+        "images": "folder of images; by default that under which most of a file's images are found",
+        "split": "name of the split; by default what the file's name or its folder says (valid is val), or "
+        "else train",
         "categories": f"names of the categories that are people, in any case (default {PEOPLE})",
-        "person_id": "key of an annotation's identity in the dataset; negative numbers mean unknown",
-        "track_id": "key of an annotation's identity within its sequence",
+        "person_id": "key of an annotation's identity in the dataset, or a path of keys such as "
+        "attributes.person_id; negative numbers mean unknown",
+        "track_id": "key of an annotation's identity within its sequence, such as attributes.track_id",
         "sequence_id": f"key of an image's sequence (default {SEQUENCE}, with track_id)",
         "camera_id": "key of an image's camera number",
     }
@@ -53,104 +62,51 @@ class Coco:
             raise CatalogError(f"{root}: no such folder")
         if options.get("person_id") and options.get("track_id"):
             raise CatalogError("options person_id and track_id: give one of them")
-        sources, left = _sources(root, options)
-        units = [
-            Unit(
-                source,
-                options.get("split") or _split_of(source),
-                parameters=(_folder(root, source, options),),
-            )
-            for source in sources
-        ]
-        folders = sorted({unit.parameters[0] for unit in units})
-        images = {name for folder in folders for name in image_files(root, folder, recursive=True)}
-        edition = f"instances, without {', '.join(left)}, which are of the same images" if left else None
-        return Layout(tuple(units), images=tuple(sorted(images)), edition=edition)
+        found = find_coco(root, options.get("annotations"), options.get("images"), options.get("split"))
+        folders = sorted({source.folder for source in found.sources})
+        spelt = {folder: accents(found.images, folder) for folder in folders}
+        units = tuple(
+            Unit(each.name, each.split, parameters=(each.folder, each.prefix, spelt[each.folder]))
+            for each in found.sources
+        )
+        images = {path for folder in folders for path in found.images.within(folder).paths}
+        left = ", ".join(found.left)
+        return Layout(
+            units,
+            images=tuple(sorted(images)),
+            edition=f"instances, without {left}, which are of the same images" if left else None,
+            notes=found.notes,
+            other=(*(escape(name) for name in found.left), *READMES),
+        )
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
         reader = _CocoReader(root, unit, options)
         yield from reader.read()
 
 
-def _sources(root: Path, options: Options) -> tuple[list[str], list[str]]:
-    """Annotation files to read, and those that are left out, since others say more about their images."""
-    given = options.get("annotations")
-    try:
-        names = [given] if given and _is_inside(root, given) else _matching(root, given)
-    except ValueError as error:
-        raise CatalogError(f"option annotations={given!r}: no pattern of files: {error}") from error
-    if not names:
-        what = (
-            "no .json in it or in its folder annotations" if given is None else f"no annotation file {given}"
-        )
-        raise CatalogError(f"{root} is no COCO dataset: {what}")
-    if given is not None:
-        return names, []
-    paths = {f"/{name}": name for name in names}
-    shown = {path.replace("/instances_", "/") for path in paths if "/instances_" in path}
-    left = [
-        name
-        for path, name in paths.items()
-        for kind in LESS
-        if kind in path and path.replace(kind, "/") in shown
-    ]
-    return [name for name in names if name not in left], left
-
-
-def _is_inside(root: Path, name: str) -> bool:
-    return path_fault(name) is None and (root / name).is_file()
-
-
-def _matching(root: Path, pattern: str | None) -> list[str]:
-    patterns = ("*.json", "annotations/*.json") if pattern is None else (pattern,)
-    sound = [each for each in patterns if path_fault(each) is None]
-    found = {
-        path.relative_to(root).as_posix() for each in sound for path in root.glob(each) if path.is_file()
-    }
-    return sorted(found)
-
-
-def _folder(root: Path, source: str, options: Options) -> str:
-    """The folder of a file's images, relative to the root."""
-    folder = options.get("images", "images" if (root / "images").is_dir() else "")
-    if folder and path_fault(folder):
-        raise CatalogError(f"option images={folder!r}: {path_fault(folder)}")
-    inner = f"{folder}/{_image_set(source)}".removeprefix("/")
-    return inner if path_fault(inner) is None and (root / inner).is_dir() else folder
-
-
-def _image_set(source: str) -> str:
-    """`val2017` of `annotations/instances_val2017.json`."""
-    return Path(source).stem.rpartition("_")[2]
-
-
-def _split_of(source: str) -> str:
-    stem = Path(source).stem.lower()
-    return next((split for split in ("train", "val", "test") if split in stem), "train")
-
-
 class _CocoReader:
     """Reads one JSON file: images and categories first, whatever their order in the file."""
 
     def __init__(self, root: Path, unit: Unit, options: Options) -> None:
+        self.root = root
         self.path = root / unit.source
         self.unit = unit
         self.options = options
-        self.folder = unit.parameters[0]
+        self.folder, self.prefix, self.has_accents = unit.parameters
         self.people = {_plain(name) for name in options.get("categories", PEOPLE).split(",")}
         self.person_key = options.get("person_id") or options.get("track_id")
         self.image_keys = {name: options.get(name) for name in ("sequence_id", "camera_id")}
         if "track_id" in options:
             self.image_keys["sequence_id"] = options.get("sequence_id", SEQUENCE)
-        self.key_is_missing = self.person_key is not None
         self.missing_of_images = {key for key in self.image_keys.values() if key}
         """Keys that options name and that no image carried so far."""
         self.category_names: dict[int, str] = {}
+        self.image_ids, self.category_ids = Ids(), Ids()
+        self.annotations = AnnotationReader(self.image_ids, self.category_ids, self.person_key)
         self._ids: list[np.ndarray] = []
         self._names: list[pa.Array] = []
         self._sequences: list[pa.Array] = []
         self.images_read = 0
-        self.annotations_read = 0
         self._sorted: np.ndarray | None = None
         self._seen = SeenIds()
 
@@ -171,11 +127,11 @@ class _CocoReader:
             for _, part in top_level_arrays(self.path, frozenset({"annotations"})):
                 yield self._annotations(part)
         if "images" not in seen:
-            raise CatalogError(f"{self.path}: no COCO JSON: it has no 'images'")
+            raise CatalogError(f"{self.path}: not COCO JSON: it has no 'images'")
         self._check_image_keys()
-        if self.annotations_read and self.key_is_missing:
+        if self.annotations.count and self.annotations.key_is_missing:
             raise CatalogError(
-                f"{self.path}: none of its {self.annotations_read:,} annotations has a {self.person_key!r}, "
+                f"{self.path}: none of its {self.annotations.count:,} annotations has a {self.person_key!r}, "
                 "which the options name as the key of identities: correct it, or ingest this file by itself, "
                 "without it"
             )
@@ -197,46 +153,72 @@ class _CocoReader:
             self._sorted = None
             return rows
         for category in part.elements():
-            if not isinstance(category, dict) or type(category.get("id")) is not int:
-                raise CatalogError(f"{self.path}: a category has no id")
-            self.category_names[category["id"]] = as_text(category.get("name"))
+            try:
+                number = self.category_ids.number(category["id"])
+            except (TypeError, KeyError, ValueError):
+                raise CatalogError(f"{self.path}: a category has no id: {str(category)[:80]}") from None
+            name = as_text(category.get("name"))
+            before = self.category_names.setdefault(number, name)
+            if before != name:
+                raise CatalogError(
+                    f"{self.path}: categories {before!r} and {name!r} have one id, {category['id']}"
+                )
         return rows
 
     def _index(self) -> None:
         """Prepare the lookup of images by their number in the file."""
         self._check_image_keys()
         ids = np.concatenate([np.zeros(0, np.int64), *self._ids])
-        self._order = np.argsort(ids, kind="stable")
-        self._sorted = ids[self._order]
-        if len(ids) > 1 and (self._sorted[1:] == self._sorted[:-1]).any():
-            twice = self._sorted[1:][self._sorted[1:] == self._sorted[:-1]][0]
-            raise CatalogError(f"{self.path}: image id {twice} is there twice")
         self.names = pa.concat_arrays([pa.array([], pa.string()), *self._names])
         self.sequences = pa.concat_arrays([pa.array([], pa.string()), *self._sequences])
+        self._order = np.argsort(ids, kind="stable")
+        self._sorted = ids[self._order]
+        again = np.flatnonzero(self._sorted[1:] == self._sorted[:-1]) + 1
+        if len(again):
+            raise CatalogError(f"{self.path}: {self._ids_twice(again)}")
+
+    def _ids_twice(self, again: np.ndarray) -> str:
+        assert self._sorted is not None
+        first = again[:EXAMPLES]
+        names = [self.names[int(self._order[at + shift])].as_py() for at in first for shift in (-1, 0)]
+        shown = [
+            f"{number} ({names[2 * i]} and {names[2 * i + 1]})"
+            for i, number in enumerate(self.image_ids.written(self._sorted[first]))
+        ]
+        more = ", ..." if len(again) > EXAMPLES else ""
+        return f"{len(again):,} images have an id that an image before has, such as {', '.join(shown)}{more}"
 
     def _images(self, rows: Rows, part: Part) -> None:
-        found, unusable, count = read_images(part, self.images_read + 1, self.image_keys)
+        found, unusable, count = read_images(part, self.images_read + 1, self.image_keys, self.image_ids)
         self.images_read += count
         self.missing_of_images -= found.carried
         for number, fault in unusable:
             rows.reject(INVALID, "image_unreadable", fault, number)
+        names, sequences = found.names, found.sequences
+        if self.prefix:
+            names, sequences = (
+                pc.binary_join_element_wise(self.prefix, each, "") for each in (names, sequences)
+            )
         self._ids.append(found.ids)
-        self._names.append(found.names)
-        self._sequences.append(found.sequences)
-        last = f"{_image_set(self.unit.source)}/"
-        whole = f"{self.folder}/" if self.folder else ""
-        outer = whole[: -len(last)] if f"/{whole}".endswith(f"/{last}") else whole
-        says_last = pc.starts_with(found.names, last)  # a name may say the last folder itself
-        paths = pc.binary_join_element_wise(pc.if_else(says_last, outer, whole), found.names, "")
-        rows.images(found.names, paths, self.unit.split, **found.optional)
+        self._names.append(names)
+        self._sequences.append(sequences)
+        rows.images(
+            names, self._paths(found.names), self.unit.split, **{**found.optional, "sequence_id": sequences}
+        )
+
+    def _paths(self, names: pa.Array) -> pa.Array:
+        paths = image_paths(names, self.unit.source, self.folder)
+        if not self.has_accents or pc.all(pc.string_is_ascii(names)).as_py():
+            return paths
+        return pa.array([self._lookup.find(path) or path for path in paths.to_pylist()], pa.string())
+
+    @cached_property
+    def _lookup(self) -> ImageLookup:
+        return ImageLookup(image_files(self.root, self.folder, recursive=True))
 
     def _annotations(self, part: Part) -> Rows:
         rows = Rows(self.unit.source)
-        key = self.person_key
-        found, unusable, count = read_annotations(part, self.annotations_read + 1, key)
-        self.annotations_read += count
-        if self.key_is_missing and key is not None:
-            self.key_is_missing = not carries(part, key)
+        found, unusable = self.annotations.read(part)
         if unusable:
             numbers, reasons = zip(*unusable, strict=True)
             rows.rejects(INVALID, "row_unreadable", list(reasons), numbers)
@@ -252,7 +234,7 @@ class _CocoReader:
         people = [number for number, name in self.category_names.items() if _plain(name) in self.people]
         person = np.isin(found.categories, people, kind="sort")
         self._reject(rows, found, known, person)
-        misnamed = known & person & ~found.crowd & self._misnamed(found, place)
+        misnamed = known & person & ~found.ignored & self._misnamed(found, place)
         if misnamed.any():
             which = np.flatnonzero(misnamed)
             rows.rejects(
@@ -268,9 +250,9 @@ class _CocoReader:
             self.unit.split,
             taken.rows,
             box_id=pc.binary_join_element_wise(names, self._unique_names(taken), "#"),
-            category_raw=taken.categories.clip(-(1 << 31), (1 << 31) - 1),
-            ignore=taken.crowd,
-            ignore_reason=pc.if_else(pa.array(taken.crowd), "crowd", None) if taken.crowd.any() else None,
+            category_raw=self._category_raw(taken.categories),
+            ignore=taken.ignored,
+            ignore_reason=_ignore_reason(taken),
             **self._identities(taken, ordinal),
         )
 
@@ -299,7 +281,7 @@ class _CocoReader:
         raw = taken.identity
         if raw is None:
             return {}
-        unknown = pa.array(taken.nobody | taken.crowd)
+        unknown = pa.array(taken.nobody | taken.ignored)
         nobody = pa.scalar(None, pa.string())
         if "person_id" in self.options:
             ids = pc.if_else(unknown, nobody, raw)
@@ -311,7 +293,7 @@ class _CocoReader:
     def _reject(self, rows: Rows, found: Annotations, known: np.ndarray, person: np.ndarray) -> None:
         lost = np.flatnonzero(~known)
         if len(lost):
-            numbers = pa.array(found.images[lost]).cast(pa.string())
+            numbers = pa.array(self.image_ids.written(found.images[lost]), pa.string())
             detail = pc.binary_join_element_wise("image_id", numbers, "is not among the images", " ")
             rows.rejects(INVALID, "image_unknown", detail, found.rows[lost])
         others = known & ~person
@@ -320,10 +302,24 @@ class _CocoReader:
         for number in np.unique(found.categories[others]).tolist():
             of_category = found.rows[others & (found.categories == number)]
             name = self.category_names.get(number)
+            written = self.category_ids.written(np.array([number]))[0]
             if name is None:
-                rows.rejects(INVALID, "category_unknown", f"category {number}", of_category)
+                rows.rejects(INVALID, "category_unknown", f"category {written}", of_category)
             else:
-                rows.rejects(EXCLUDED, "not_a_person", f"category {number}: {name}", of_category)
+                rows.rejects(EXCLUDED, "not_a_person", f"category {written}: {name}", of_category)
+
+    def _category_raw(self, categories: np.ndarray) -> pa.Array:
+        texts = self.category_ids.is_text(categories)
+        return pa.array(
+            categories.clip(-(1 << 31), (1 << 31) - 1), pa.int64(), mask=texts if texts.any() else None
+        )
+
+
+def _ignore_reason(taken: Annotations) -> pa.Array | None:
+    if not taken.ignored.any():
+        return None
+    plain = pc.if_else(pa.array(taken.ignore), "ignore", pa.scalar(None, pa.string()))
+    return pc.if_else(pa.array(taken.crowd), "crowd", plain)
 
 
 def _plain(name: str) -> str:

@@ -1,0 +1,288 @@
+"""Which COCO files a root holds, how their splits are called, and where their images lie."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_catalog.coco_columns import read_columns
+from data_catalog.coco_images import spelled
+from data_catalog.errors import CatalogError
+from data_catalog.files import folders, is_image, path_fault, plain_name, walk
+from data_catalog.findings import EXAMPLES
+from data_catalog.image_lookup import ImageLookup
+from data_catalog.jsonstream import top_level_arrays
+from data_catalog.split_names import known_split, splits_of
+
+SAMPLE = 1000
+"""Names of images that are looked at to find their folder."""
+DEEPEST = 2
+"""Folders above an annotation file that is found without being named."""
+LESS = tuple(
+    f"/{kind}_" for kind in ("person_keypoints", "captions", "panoptic", "stuff", "labels", "image_info")
+)
+"""How files are named that annotate the images of an `instances_` again."""
+BESIDE = ("images", "data")
+"""Folders of images beside an annotation file."""
+LOOKED_FOR = (
+    "*.json or annotations/*.json, as COCO, CVAT, Datumaro, FiftyOne and Label Studio write them; a folder "
+    "per split with its .json, such as train/_annotations.coco.json, as Roboflow does; or what the option "
+    "annotations names"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """An annotation file. Names of images are relative to `folder`; their ids start with `prefix`, which is
+    blank unless other files have images of the same names.
+    """
+
+    name: str
+    split: str
+    folder: str
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A root's annotation files, those left out since `instances_` show the same images, its image files, and
+    what is to be said about them.
+    """
+
+    sources: tuple[Source, ...]
+    left: tuple[str, ...]
+    images: ImageLookup
+    notes: tuple[str, ...]
+
+
+def find_coco(root: Path, annotations: str | None, images: str | None, split: str | None) -> Found:
+    """The COCO files under a root; the arguments are what the user says about them.
+
+    Raises:
+        CatalogError: when there are none, or an option names nothing.
+    """
+    files = walk(root)
+    lookup = ImageLookup(path for path in files if is_image(path))
+    if annotations is not None:
+        names, left = _given(root, files, annotations), list[str]()
+        samples = {name: image_names(root / name, SAMPLE) for name in names}
+    else:
+        samples, left = _searched(root, files)
+    splits = [split] * len(samples) if split else splits_of(list(samples))
+    within = None if images is None else _folder_option(images)
+    sources, notes = [], []
+    for (name, sample), each in zip(samples.items(), splits, strict=True):
+        default = _default_folder(root, name, within, named=annotations is not None)
+        folder, note = _folder(name, each, default, sample or [], lookup.within(within or ""))
+        sources.append(Source(name, each, folder))
+        notes += [note] if note else []
+    return Found(_told_apart(root, sources), tuple(left), lookup, tuple(notes))
+
+
+def image_set(source: str) -> str:
+    """`val2017` of `annotations/instances_val2017.json`."""
+    return PurePosixPath(source).stem.rpartition("_")[2]
+
+
+def image_paths(names: pa.Array, source: str, folder: str) -> pa.Array:
+    """Paths of images by their names; a name may say the last folder itself (`val2017/1.jpg`)."""
+    last = f"{image_set(source)}/"
+    whole = f"{folder}/" if folder else ""
+    outer = whole[: -len(last)] if f"/{whole}".endswith(f"/{last}") else whole
+    says_last = pc.starts_with(names, last)
+    return pc.binary_join_element_wise(pc.if_else(says_last, outer, whole), names, "")
+
+
+def accents(images: ImageLookup, folder: str) -> str:
+    """A digest of the files in a folder whose spelling decides on the rows; blank when there are none."""
+    found = [path for path in images.within(folder).paths if not path.isascii()]
+    return hashlib.sha256("\n".join(found).encode("utf-8", "surrogatepass")).hexdigest() if found else ""
+
+
+def image_names(path: Path, most: int | None = None) -> list[str] | None:
+    """Names of a file's images, the first ones or all; None when it is not COCO: an object with `images`.
+
+    Raises:
+        CatalogError: when it cannot be read, or is damaged.
+    """
+    if not _starts_as_object(path):
+        return None
+    names: list[str] | None = None
+    for _, part in top_level_arrays(path, frozenset({"images"})):
+        names = names or []
+        table = read_columns(part, ["file_name"]) if most is None and part.count else None
+        if table is not None and pa.types.is_string(table["file_name"].type):
+            values = table["file_name"].drop_null().to_pylist()
+        else:
+            entries = part.elements() if most is None else part.first(most)
+            values = [entry.get("file_name") for entry in entries if isinstance(entry, dict)]
+        names += [spelled(value) for value in values if isinstance(value, str)]
+        if most is not None:
+            break
+    return names
+
+
+def _starts_as_object(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            start = file.read(4096)
+    except OSError as error:
+        raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error
+    return start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
+
+
+def _given(root: Path, files: Sequence[str], option: str) -> list[str]:
+    """The annotation files that the user names: a file, a folder or a pattern."""
+    name = plain_name(f"{option}/").rstrip("/")
+    if path_fault(name) is None and (root / name).is_file():
+        return [name]
+    pattern = f"{name}/*.json" if path_fault(name) is None and (root / name).is_dir() else name
+    found = [path for path in files if _matches(path.split("/"), pattern.split("/"))]
+    if not found:
+        raise CatalogError(
+            f"{root} is not a COCO dataset: no annotation file {option}{_nearest(root, files)}"
+        )
+    return found
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    if not pattern or not parts:
+        return not pattern and not parts
+    if pattern[0] == "**":
+        return _matches(parts, pattern[1:]) or _matches(parts[1:], pattern)
+    return fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+
+
+def _searched(root: Path, files: Sequence[str]) -> tuple[dict[str, list[str] | None], list[str]]:
+    """Annotation files that nobody named, with their first names of images, and those that are left out."""
+    names = [path for path in files if path.lower().endswith(".json") and path.count("/") <= DEEPEST]
+    usual = [path for path in names if PurePosixPath(path).parent.as_posix() in (".", "annotations")]
+    for candidates in (usual, [path for path in names if path not in usual]):
+        left = _shown_by_instances(candidates)
+        sampled = {name: image_names(root / name, SAMPLE) for name in candidates if name not in left}
+        if any(sample is not None for sample in sampled.values()):
+            return {name: sample for name, sample in sampled.items() if sample is not None}, left
+    raise CatalogError(f"{root} is not a COCO dataset: looked for {LOOKED_FOR}{_nearest(root, files)}")
+
+
+def _shown_by_instances(names: Sequence[str]) -> list[str]:
+    paths = {f"/{name}": name for name in names}
+    shown = {path.replace("/instances_", "/") for path in paths if "/instances_" in path}
+    return [
+        name
+        for path, name in paths.items()
+        for kind in LESS
+        if kind in path and path.replace(kind, "/") in shown
+    ]
+
+
+def _nearest(root: Path, files: Sequence[str]) -> str:
+    """What comes nearest to a COCO file."""
+    jsons = [path for path in files if path.lower().endswith(".json")]
+    if not jsons:
+        inside = [*(f"{name}/" for name in folders(root)), *(path for path in files if "/" not in path)]
+        return f"; it holds no .json file, but {_examples(inside)}" if inside else "; it holds no file"
+    shallow = [path for path in jsons if path.count("/") <= DEEPEST]
+    nearest = (shallow or jsons)[0]
+    if shallow and not _starts_as_object(root / nearest):
+        why = "is not a JSON object"
+    elif image_names(root / nearest, 1) is None:
+        why = "is not COCO JSON: it has no 'images'"
+    else:
+        why = f"can be named: --option annotations={nearest}"
+    return f"; the nearest of {len(jsons):,} .json files is {nearest}, which {why}"
+
+
+def _examples(names: Sequence[str]) -> str:
+    more = ", ..." if len(names) > EXAMPLES else ""
+    return ", ".join(names[:EXAMPLES]) + more
+
+
+def _folder_option(given: str) -> str:
+    folder = plain_name(f"{given}/").rstrip("/") if given else ""
+    if folder and (fault := path_fault(folder)):
+        raise CatalogError(f"option images={given!r}: {fault}")
+    return folder
+
+
+def _default_folder(root: Path, source: str, within: str | None, *, named: bool) -> str:
+    """Where a file's images lie when nothing is known about their names."""
+    beside = PurePosixPath(source).parent.as_posix()
+    if within is not None:
+        outer = within
+    elif named or beside in (".", "annotations"):
+        outer = "images" if (root / "images").is_dir() else ""
+    else:
+        inside = beside.removesuffix("/annotations")
+        return next((f"{inside}/{each}" for each in BESIDE if (root / inside / each).is_dir()), inside)
+    inner = f"{outer}/{image_set(source)}".removeprefix("/")
+    return inner if path_fault(inner) is None and (root / inner).is_dir() else outer
+
+
+def _folder(
+    source: str, split: str, default: str, sample: Sequence[str], images: ImageLookup
+) -> tuple[str, str | None]:
+    """The folder that a file's names are relative to, by the files that there are, and what is to be said."""
+    names = [name for name in sample if path_fault(name) is None]
+    if not names or not images.paths:
+        return default, None
+    usual = image_paths(pa.array(names, pa.string()), source, default).to_pylist()
+    found = sum(images.find(path) is not None for path in usual)
+    if found == len(names):
+        return default, None
+    wanted = {split.lower(), image_set(source).lower(), *PurePosixPath(source.lower()).parent.parts}
+    vote = images.vote(
+        names, lambda part: part.lower() in wanted or (part != "" and known_split(part) == split)
+    )
+    if vote is None:
+        return default, (
+            f"none of the first {len(names):,} names of images in {source} ({_examples(names)}) is that of "
+            f"one of the {len(images.paths):,} image files ({_examples(images.paths)})"
+        )
+    if vote.found <= found:
+        return default, None
+    if vote.rivals:
+        return default, (
+            f"the images of {source} ({_examples(names)}) may be those in {vote.folder or '.'} or in "
+            f"{_examples(vote.rivals)}: choose one by the option images"
+        )
+    return vote.folder, None
+
+
+def _told_apart(root: Path, sources: Sequence[Source]) -> tuple[Source, ...]:
+    """The sources; those that name an image as another does, but in another folder, with a prefix."""
+    if len({source.folder for source in sources}) < 2:
+        return tuple(sources)
+    owner: dict[str, Source] = {}
+    alike: set[str] = set()
+    for source in sources:
+        for name in set(image_names(root / source.name) or ()):
+            other = owner.setdefault(name, source)
+            if other.folder != source.folder:
+                alike |= {other.folder, source.folder}
+    prefixes = _distinct_parts(sorted(alike))
+    return tuple(
+        Source(each.name, each.split, each.folder, prefixes.get(each.folder, "")) for each in sources
+    )
+
+
+def _distinct_parts(paths: Iterable[str]) -> dict[str, str]:
+    """`train/` and `val/` for `images/train` and `images/val`: without what all paths begin and end with."""
+    parts = {path: path.split("/") if path else list[str]() for path in paths}
+    start = _alike(list(parts.values()))
+    rest = {path: each[start:] for path, each in parts.items()}
+    end = _alike([each[::-1] for each in rest.values()])
+    return {path: "".join(f"{part}/" for part in each[: len(each) - end]) for path, each in rest.items()}
+
+
+def _alike(lists: Sequence[Sequence[str]]) -> int:
+    """How many first elements all lists share."""
+    columns = zip(*lists, strict=False)
+    return sum(1 for _ in takewhile(lambda each: len(set(each)) == 1, columns))
