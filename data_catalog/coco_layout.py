@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -17,7 +16,7 @@ from data_catalog.coco_images import spelled
 from data_catalog.errors import CatalogError
 from data_catalog.files import folders, is_image, path_fault, plain_name, walk
 from data_catalog.findings import EXAMPLES
-from data_catalog.image_lookup import ImageLookup
+from data_catalog.image_lookup import ImageLookup, folder_option, names_digest
 from data_catalog.jsonstream import top_level_arrays
 from data_catalog.split_names import known_split, splits_of
 
@@ -76,7 +75,7 @@ def find_coco(root: Path, annotations: str | None, images: str | None, split: st
     else:
         samples, left = _searched(root, files)
     splits = [split] * len(samples) if split else splits_of(list(samples))
-    within = None if images is None else _folder_option(images)
+    within = None if images is None else folder_option("images", images)
     sources, notes = [], []
     for (name, sample), each in zip(samples.items(), splits, strict=True):
         default = _default_folder(root, name, within, named=annotations is not None)
@@ -102,8 +101,7 @@ def image_paths(names: pa.Array, source: str, folder: str) -> pa.Array:
 
 def accents(images: ImageLookup, folder: str) -> str:
     """A digest of the files in a folder whose spelling decides on the rows; blank when there are none."""
-    found = [path for path in images.within(folder).paths if not path.isascii()]
-    return hashlib.sha256("\n".join(found).encode("utf-8", "surrogatepass")).hexdigest() if found else ""
+    return names_digest(path for path in images.within(folder).paths if not path.isascii())
 
 
 def image_names(path: Path, most: int | None = None) -> list[str] | None:
@@ -203,13 +201,6 @@ def _nearest(root: Path, files: Sequence[str]) -> str:
 def _examples(names: Sequence[str]) -> str:
     more = ", ..." if len(names) > EXAMPLES else ""
     return ", ".join(names[:EXAMPLES]) + more
-
-
-def _folder_option(given: str) -> str:
-    folder = plain_name(f"{given}/").rstrip("/") if given else ""
-    if folder and (fault := path_fault(folder)):
-        raise CatalogError(f"option images={given!r}: {fault}")
-    return folder
 
 
 def _default_folder(root: Path, source: str, within: str | None, *, named: bool) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from data_catalog.files import NameLookup, plain_name
+from data_catalog.errors import CatalogError
+from data_catalog.files import NameLookup, path_fault, plain_name
+from data_catalog.split_names import known_split
 
 
 @dataclass(frozen=True)
@@ -65,3 +68,57 @@ class ImageLookup:
         best = max(score.values())
         first, *rivals = sorted(folder for folder, each in score.items() if each == best)
         return Vote(first, counted[first], tuple(rivals))
+
+
+class SplitImages:
+    """The image files of one split, which lie in its folder as a rule, and elsewhere at times."""
+
+    def __init__(self, images: ImageLookup, folder: str, split: str) -> None:
+        """`images` are all that may be meant; those in a folder that another split is named by are not."""
+        self.folder = folder
+        self._images = ImageLookup(path for path in images.paths if _may_be_of(path, split))
+        self.paths = self._images.paths
+
+    def find(self, name: str) -> str | None:
+        """The file of that name in the folder, or else the only one elsewhere; None when there is none."""
+        found = self._images.find(self.usual(name))
+        if found is not None:
+            return found
+        same = self._images.ending_with(name)
+        return same[0] if len(same) == 1 else None
+
+    def usual(self, name: str) -> str:
+        """The path of a name in the folder, whether there is a file or not."""
+        return f"{self.folder}/{plain_name(name)}".removeprefix("/")
+
+    def elsewhere(self) -> str:
+        """A digest of the files whose place or spelling decides on paths; blank when there are none."""
+        inside = f"{self.folder}/" if self.folder else ""
+        return names_digest(
+            path
+            for path in self.paths
+            if not path.isascii() or not path.startswith(inside) or "/" in path.removeprefix(inside)
+        )
+
+
+def folder_option(option: str, given: str) -> str:
+    """The folder that an option names, relative to the root, which is blank for `.`.
+
+    Raises:
+        CatalogError: when it is not a path under the root.
+    """
+    folder = plain_name(f"{given}/").rstrip("/") if given else ""
+    if folder and (fault := path_fault(folder)):
+        raise CatalogError(f"option {option}={given!r}: {fault}")
+    return folder
+
+
+def names_digest(paths: Iterable[str]) -> str:
+    """SHA-256 of some paths; blank when there are none."""
+    found = sorted(paths)
+    return hashlib.sha256("\n".join(found).encode("utf-8", "surrogatepass")).hexdigest() if found else ""
+
+
+def _may_be_of(path: str, split: str) -> bool:
+    said = {known_split(part) for part in path.split("/")[:-1]}
+    return said <= {None} or split in said

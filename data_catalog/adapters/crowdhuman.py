@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
+from data_catalog.coco_columns import flag
 from data_catalog.errors import CatalogError
-from data_catalog.files import image_files, path_fault
+from data_catalog.files import image_files, path_fault, plain_name, walk
+from data_catalog.findings import EXAMPLES
+from data_catalog.ids import number as as_number
+from data_catalog.image_lookup import ImageLookup, SplitImages, folder_option
 from data_catalog.jsonstream import parse_json
 from data_catalog.rows import Rows, xywh_corners
 from data_catalog.schema import INVALID
+from data_catalog.split_names import splits_of
 
-FILES = {"train": "annotation_train.odgt", "val": "annotation_val.odgt"}
+FILES = {"annotation_train.odgt": "train", "annotation_val.odgt": "val"}
+FOLDER = "Images"
+LARGEST_NUMBER = 1e30
 LONGEST_LINE = 1 << 26
 """Bytes."""
 
@@ -27,26 +35,32 @@ class CrowdHuman:
     """
 
     name = "crowdhuman"
-    version = 1
-    options: Mapping[str, str] = {"images": "folder of images (default Images)"}
+    version = 2
+    options: Mapping[str, str] = {
+        "images": f"folder of images (default {FOLDER}; images that are not in it are looked for by name)"
+    }
 
     def discover(self, root: Path, options: Options) -> Layout:
         if not root.is_dir():
             raise CatalogError(f"{root}: no such folder")
-        found = {split: name for split, name in FILES.items() if (root / name).is_file()}
-        if not found:
-            raise CatalogError(f"{root} is no CrowdHuman dataset: {' or '.join(FILES.values())} not found")
-        units = tuple(Unit(name, split) for split, name in found.items())
-        return Layout(units, images=image_files(root, _image_folder(options)))
+        found = _annotation_files(root)
+        folder = folder_option("images", options.get("images", FOLDER))
+        images = _images(root, options)
+        units = tuple(
+            Unit(name, split, parameters=(folder, SplitImages(images, folder, split).elsewhere()))
+            for name, split in found.items()
+        )
+        return Layout(units, images=images.paths, other=("*id_hw_*.json", "README*"))
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
-        folder = _image_folder(options)
+        images = SplitImages(_images(root, options), unit.parameters[0], unit.split)
+        reader = _OdgtReader(unit.split, images)
         rows = Rows(unit.source)
         try:
             with (root / unit.source).open("rb") as file:
                 for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
                     if line.strip(b"\xef\xbb\xbf \t\r\n"):
-                        _read_line(rows, line.removeprefix(b"\xef\xbb\xbf"), number, unit.split, folder)
+                        reader.read(rows, line.removeprefix(b"\xef\xbb\xbf"), number)
                     if rows.is_large():
                         yield rows
                         rows = Rows(unit.source)
@@ -55,68 +69,127 @@ class CrowdHuman:
         yield rows
 
 
-def _image_folder(options: Options) -> str:
-    folder = options.get("images", "Images")
-    if fault := path_fault(folder):
-        raise CatalogError(f"option images={folder!r}: {fault}")
-    return folder
+def _annotation_files(root: Path) -> dict[str, str]:
+    """Files and their splits: those of the published names, or else all .odgt in the root or its folders."""
+    files = walk(root)
+    published = {name: split for name, split in FILES.items() if (root / name).is_file()}
+    if published:
+        return published
+    named = [path for path in files if path.lower().endswith(".odgt") and path.count("/") <= 1]
+    if named:
+        return dict(zip(named, splits_of(named), strict=True))
+    deeper = [path for path in files if path.lower().endswith(".odgt")]
+    nearest = f"the nearest is {deeper[0]}: take its folder as the root" if deeper else "it has no .odgt file"
+    if not deeper and files:
+        nearest += f", but {', '.join(files[:EXAMPLES])}"
+    raise CatalogError(
+        f"{root} is not a CrowdHuman dataset: looked for {' and '.join(FILES)}, or other .odgt files, in it "
+        f"and in its folders; {nearest}"
+    )
 
 
-def _read_line(rows: Rows, line: bytes, number: int, split: str, folder: str) -> None:
-    try:
-        record = parse_json(line)
-    except ValueError as error:
-        rows.reject(INVALID, "row_unreadable", f"no JSON: {str(error)[:80]}", number)
-        return
-    name = record.get("ID") if isinstance(record, dict) else None
-    boxes = record.get("gtboxes") if isinstance(record, dict) else None
-    if not isinstance(name, str) or not isinstance(boxes, list) or path_fault(name) or "/" in name:
-        rows.reject(INVALID, "row_unreadable", "it has no usable ID or no gtboxes", number)
-        return
-    rows.images([name], f"{folder}/{name}.jpg", split)
-    taken: list[tuple[int, dict[str, Any]]] = []
-    for index, box in enumerate(boxes, start=1):
-        if isinstance(box, dict) and _four_numbers(box.get("fbox")):
-            taken.append((index, box))
-        else:
-            rows.reject(INVALID, "box_unreadable", f"box {index} has no fbox of four numbers", number, name)
-    if taken:
-        _add(rows, name, split, number, taken)
+def _images(root: Path, options: Options) -> ImageLookup:
+    """The images that may be meant: those of the folder, or else all."""
+    folder = folder_option("images", options.get("images", FOLDER))
+    found = image_files(root, folder, recursive=True)
+    return ImageLookup(found or image_files(root, "", recursive=True))
 
 
-def _add(rows: Rows, name: str, split: str, number: int, taken: list[tuple[int, dict[str, Any]]]) -> None:
-    tags = [str(box.get("tag")) for _, box in taken]
-    ignored = [tag != "person" or _is_ignored(box) for tag, (_, box) in zip(tags, taken, strict=True)]
-    visible = [box["vbox"] if _four_numbers(box.get("vbox")) else [np.nan] * 4 for _, box in taken]
-    corners = xywh_corners(np.array(visible, np.float64)).astype(np.float32)
+class _OdgtReader:
+    """Reads the lines of one file."""
+
+    def __init__(self, split: str, images: SplitImages) -> None:
+        self.split = split
+        self.images = images
+        self.stems: dict[str, list[str]] = {}
+        for path in images.paths:
+            name = plain_name(path).rpartition("/")[2]
+            self.stems.setdefault(name.rpartition(".")[0], []).append(path)
+        self.names: set[str] = set()
+
+    def read(self, rows: Rows, line: bytes, number: int) -> None:
+        """Add what a line says to the rows."""
+        try:
+            record = parse_json(line)
+        except ValueError as error:
+            rows.reject(INVALID, "row_unreadable", f"not JSON: {str(error)[:80]}", number)
+            return
+        name = record.get("ID") if isinstance(record, dict) else None
+        name = str(name) if type(name) is int else name
+        boxes = record.get("gtboxes") if isinstance(record, dict) else None
+        if not isinstance(name, str) or not isinstance(boxes, list) or path_fault(name) or "/" in name:
+            rows.reject(INVALID, "row_unreadable", "it has no usable ID or no gtboxes", number)
+            return
+        if name in self.names:
+            rows.reject(INVALID, "image_twice", f"{name} has a line already", number, name)
+            return
+        self.names.add(name)
+        rows.images([name], self._path(name), self.split)
+        taken: list[tuple[int, _Box]] = []
+        for index, box in enumerate(boxes, start=1):
+            try:
+                taken.append((index, _box(box)))
+            except ValueError as error:
+                rows.reject(INVALID, "box_unreadable", f"box {index}: {error}", number, name)
+        if taken:
+            _add(rows, name, self.split, number, taken)
+
+    def _path(self, name: str) -> str:
+        """The image's file: named by its ID, with whatever suffix, in the folder or else anywhere."""
+        found = self.images.find(f"{name}.jpg")
+        if found is not None:
+            return found
+        same = self.stems.get(plain_name(name), [])
+        return same[0] if len(same) == 1 else self.images.usual(f"{name}.jpg")
+
+
+@dataclass(frozen=True)
+class _Box:
+    tag: str
+    full: list[float]
+    visible: list[float]
+    ignored: bool
+
+
+def _box(box: Any) -> _Box:
+    """Raise ValueError for a box that is unusable."""
+    full = _four_numbers(box.get("fbox")) if isinstance(box, dict) else None
+    if full is None:
+        raise ValueError("it has no fbox of four numbers")
+    extra = box.get("extra")
+    tag = str(box.get("tag"))
+    ignored = tag != "person" or (isinstance(extra, dict) and flag(extra.get("ignore")))
+    return _Box(tag, full, _four_numbers(box.get("vbox")) or [np.nan] * 4, ignored)
+
+
+def _add(rows: Rows, name: str, split: str, number: int, taken: list[tuple[int, _Box]]) -> None:
+    boxes = [box for _, box in taken]
+    corners = xywh_corners(np.array([box.visible for box in boxes])).astype(np.float32)
     columns = {
         f"visible_{side}": [None if np.isnan(value) else float(value) for value in corners[:, i]]
         for i, side in enumerate(("x1", "y1", "x2", "y2"))
     }
     rows.boxes(
         [name] * len(taken),
-        xywh_corners(np.array([box["fbox"] for _, box in taken], np.float64)),
+        xywh_corners(np.array([box.full for box in boxes])),
         split,
         [number] * len(taken),
         box_id=[f"{name}#{index}" for index, _ in taken],
-        category=tags,
-        ignore=ignored,
+        category=[box.tag for box in boxes],
+        ignore=[box.ignored for box in boxes],
         ignore_reason=[
-            None if not flag else "mask" if tag == "mask" else "ignore"
-            for flag, tag in zip(ignored, tags, strict=True)
+            None if not box.ignored else "mask" if box.tag == "mask" else "ignore" for box in boxes
         ],
         **columns,
     )
 
 
-def _is_ignored(box: dict[str, Any]) -> bool:
-    extra = box.get("extra")
-    return isinstance(extra, dict) and extra.get("ignore") in (1, True)
-
-
-def _four_numbers(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 4
-        and all(type(number) in (int, float) and abs(number) < 1e30 for number in value)
-    )
+def _four_numbers(value: Any) -> list[float] | None:
+    """Four numbers, or their texts; None for anything else."""
+    if not isinstance(value, list) or len(value) != 4:
+        return None
+    try:
+        found = [as_number(each) for each in value]
+    except ValueError:
+        return None
+    return found if all(abs(each) < LARGEST_NUMBER for each in found) else None

@@ -1,10 +1,10 @@
-"""WIDER Pedestrian challenge, 2018 and 2019: one line of integers an image, ignore regions in files of their
+"""WIDER Pedestrian challenge, 2018 and 2019: one line of numbers per image, ignore regions in files of their
 own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,11 @@ import numpy as np
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.errors import CatalogError
-from data_catalog.files import image_files, path_fault, read_text
+from data_catalog.files import image_files, path_fault, plain_name, read_text, walk
+from data_catalog.findings import EXAMPLES
+from data_catalog.ids import number as as_number
+from data_catalog.ids import whole
+from data_catalog.image_lookup import ImageLookup, SplitImages, folder_option
 from data_catalog.published import LOESCH_2019, Published
 from data_catalog.rows import Rows, xywh_corners
 from data_catalog.schema import INVALID
@@ -32,7 +36,7 @@ ICIP_2019 = Published(
 class _Line:
     number: int
     name: str
-    values: tuple[int, ...]
+    values: tuple[float, ...]
 
 
 class WiderPedestrian:
@@ -43,7 +47,7 @@ class WiderPedestrian:
     """
 
     name = "wider-pedestrian"
-    version = 1
+    version = 2
     published = (ICIP_2019,)
     options: Mapping[str, str] = {
         "train": "annotation file of train (default train_annotations.txt)",
@@ -55,31 +59,35 @@ class WiderPedestrian:
     def discover(self, root: Path, options: Options) -> Layout:
         if not root.is_dir():
             raise CatalogError(f"{root}: no such folder")
+        files = walk(root)
         units = []
         images: set[str] = set()
         for split in SPLITS:
-            source = options.get(split, f"{split}_annotations.txt")
-            if path_fault(source) is None and (root / source).is_file():
-                ignored = f"pedestrian_ignore_part_{split}.txt"
-                also = (ignored,) if (root / ignored).is_file() else ()
-                folder = _image_folder(root, split, options)
-                images.update(image_files(root, folder))
-                units.append(Unit(source, split, also=also, parameters=(folder, _edition(root / source))))
-            elif split in options:
-                raise CatalogError(f"option {split}={source!r}: no such file under {root}")
+            source = _annotation_file(root, files, split, options)
+            if source is None:
+                continue
+            ignored = _named(files, f"pedestrian_ignore_part_{split}.txt")
+            found = _images(root, split, options)
+            images.update(found.paths)
+            places = (found.folder, _edition(root / source), found.elsewhere())
+            units.append(Unit(source, split, also=(ignored,) if ignored else (), parameters=places))
         if not units:
-            raise CatalogError(
-                f"{root} is no WIDER Pedestrian dataset: train_annotations.txt or val_annotations.txt not "
-                "found; other names can be given by the options train and val"
-            )
+            raise CatalogError(_refusal(root, files))
         editions = {unit.parameters[1] for unit in units}
         edition = " and ".join(sorted(editions))
         expected = FULL_SIZE if edition == "2018" else {}
-        return Layout(tuple(units), images=tuple(sorted(images)), edition=edition, expected=expected)
+        return Layout(
+            tuple(units),
+            images=tuple(sorted(images)),
+            edition=edition,
+            expected=expected,
+            other=("README*", "*/README*"),
+        )
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
         rows = Rows(unit.source)
-        folder, edition = unit.parameters
+        edition = unit.parameters[1]
+        images = _images(root, unit.split, options)
         width = 5 if edition == "2018" else 4
         names: set[str] = set()
         for line in _lines(root / unit.source, rows):
@@ -91,21 +99,54 @@ class WiderPedestrian:
                 rows.reject(INVALID, "image_twice", "its image has a line already", line.number, line.name)
                 continue
             names.add(line.name)
-            rows.images([line.name], f"{folder}/{line.name}", unit.split)
+            rows.images([line.name], images.find(line.name) or images.usual(line.name), unit.split)
             _add_people(rows, line, unit.split, width)
         yield rows
         for source in unit.also:
             yield _ignored(root, source, unit.split, names)
 
 
-def _image_folder(root: Path, split: str, options: Options) -> str:
-    given = options.get(f"images_{split}")
-    if given is not None:
-        if path_fault(given):
-            raise CatalogError(f"option images_{split}={given!r}: {path_fault(given)}")
-        return given
-    candidates = (split, f"{split}_new", f"images/{split}", f"Images/{split}", "images", "Images")
-    return next((folder for folder in candidates if (root / folder).is_dir()), split)
+def _annotation_file(root: Path, files: Sequence[str], split: str, options: Options) -> str | None:
+    given = options.get(split)
+    if given is None:
+        return _named(files, f"{split}_annotations.txt")
+    source = plain_name(given)
+    if path_fault(source) is not None or not (root / source).is_file():
+        raise CatalogError(f"option {split}={given!r}: no such file under {root}")
+    return source
+
+
+def _named(files: Sequence[str], name: str) -> str | None:
+    """The file of that name, in any case, in the root or else in a folder of it."""
+    same = [path for path in files if path.rpartition("/")[2].lower() == name and path.count("/") <= 1]
+    return min(same, key=lambda path: path.count("/"), default=None)
+
+
+def _refusal(root: Path, files: Sequence[str]) -> str:
+    looked = " and ".join(f"{split}_annotations.txt" for split in SPLITS)
+    texts = [path for path in files if path.lower().endswith(".txt")]
+    if texts:
+        nearest = f"the nearest is {texts[0]}; give files of other names by the options train and val"
+    elif files:
+        nearest = f"it has no .txt file, but {', '.join(files[:EXAMPLES])}"
+    else:
+        nearest = "it holds no file"
+    return (
+        f"{root} is not a WIDER Pedestrian dataset: looked for {looked}, in it and in its folders; {nearest}"
+    )
+
+
+def _images(root: Path, split: str, options: Options) -> SplitImages:
+    """A split's images: those of its folder, or else of the whole root."""
+    option = f"images_{split}"
+    candidates = [split, f"{split}_new", f"images/{split}", f"Images/{split}", "images", "Images"]
+    if option in options:
+        candidates = [folder_option(option, options[option])]
+    folder = next((each for each in candidates if (root / each).is_dir()), candidates[0])
+    found = image_files(root, folder, recursive=True)
+    if not found and option not in options:
+        found = image_files(root, "", recursive=True)
+    return SplitImages(ImageLookup(found), folder, split)
 
 
 def _edition(path: Path) -> str:
@@ -122,23 +163,33 @@ def _lines(path: Path, rows: Rows) -> Iterator[_Line]:
         name, *parts = text.split() or [""]
         if not name:
             continue
-        try:
-            values = tuple(int(part) for part in parts)
-        except ValueError:
-            rows.reject(INVALID, "row_unreadable", f"not whole numbers: {text[:80]!r}", number)
-            continue
+        name = plain_name(name)
         fault = path_fault(name)
         if fault is not None:
             rows.reject(INVALID, "row_unreadable", f"{fault}: {name[:80]!r}", number)
-        elif any(abs(value) > 1 << 40 for value in values):
+            continue
+        try:
+            values = tuple(as_number(part) for part in parts)
+        except ValueError:
+            rows.reject(INVALID, "row_unreadable", f"not numbers: {text[:80]!r}", number)
+            continue
+        if any(abs(value) > 1 << 40 for value in values):
             rows.reject(INVALID, "row_unreadable", f"a number out of range: {text[:80]!r}", number)
         else:
             yield _Line(number, name, values)
 
 
+def _class(value: float) -> int | float:
+    """A class as a whole number, where it is one."""
+    try:
+        return whole(value)
+    except ValueError:
+        return value
+
+
 def _add_people(rows: Rows, line: _Line, split: str, width: int) -> None:
-    values = np.array(line.values, np.int64).reshape(-1, width)
-    kinds = values[:, 0].tolist() if width == 5 else [1] * len(values)
+    values = np.array(line.values, np.float64).reshape(-1, width)
+    kinds = [_class(value) for value in values[:, 0].tolist()] if width == 5 else [1] * len(values)
     known = [kind in CATEGORIES for kind in kinds]
     for index, kind in enumerate(kinds, start=1):
         if kind not in CATEGORIES:
@@ -151,7 +202,7 @@ def _add_people(rows: Rows, line: _Line, split: str, width: int) -> None:
         split,
         [line.number] * len(taken),
         box_id=[f"{line.name}#{index + 1}" for index in taken.tolist()],
-        category=[CATEGORIES[kinds[index]] for index in taken.tolist()],
+        category=[CATEGORIES[int(kinds[index])] for index in taken.tolist()],
         category_raw=[kinds[index] for index in taken.tolist()],
     )
 
@@ -168,7 +219,7 @@ def _ignored(root: Path, source: str, split: str, names: set[str]) -> Rows:
             rows.reject(INVALID, "image_unknown", detail, line.number, line.name)
         else:
             seen.add(line.name)
-            values = np.array(line.values, np.int64).reshape(-1, 4)
+            values = np.array(line.values, np.float64).reshape(-1, 4)
             rows.boxes(
                 [line.name] * len(values),
                 xywh_corners(values),
