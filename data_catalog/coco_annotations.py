@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.coco_columns import (
+    LARGEST_NUMBER,
     Ids,
     as_text,
     boxes_column,
@@ -19,6 +20,7 @@ from data_catalog.coco_columns import (
     flags,
     has_key,
     mapped,
+    nan_is_null,
     read_columns,
     value_at,
     whole_column,
@@ -26,7 +28,6 @@ from data_catalog.coco_columns import (
 from data_catalog.ids import identity, number
 from data_catalog.jsonstream import Part
 
-LARGEST_NUMBER = 1e30
 NEGATIVE = r"^-\s*[0-9]"
 WHOLE_NUMBER = r"^(0|-?[1-9][0-9]{0,17})$"
 
@@ -210,7 +211,7 @@ def _identities(column: pa.Array) -> tuple[pa.Array, np.ndarray] | None:
         except ValueError:
             return None
     else:
-        numbers = whole_column(column)
+        numbers = whole_column(nan_is_null(column))
         if numbers is None:
             return None
         named = numbers.cast(pa.string())

@@ -18,6 +18,7 @@ from data_catalog.ids import LARGEST, number, whole
 from data_catalog.jsonstream import Part
 
 LARGEST_ID = 1 << 62
+LARGEST_NUMBER = 1e30
 SAMPLE = 32
 """Objects that are looked at for the types of their values."""
 
@@ -156,6 +157,13 @@ def mapped(column: pa.Array, function: Callable[[Any], Any], type_: pa.DataType)
     return found.take(coded.indices)
 
 
+def nan_is_null(column: pa.Array) -> pa.Array:
+    """The column with null for NaN, as tables with gaps are exported."""
+    if not pa.types.is_float64(column.type):
+        return column
+    return pc.if_else(pc.is_nan(column), pa.scalar(None, pa.float64()), column)
+
+
 def whole_column(column: pa.Array) -> pa.Array | None:
     """Whole numbers (int64) of a column of numbers or of their texts, nulls kept; None when one is not."""
     if pa.types.is_int64(column.type):
@@ -181,6 +189,9 @@ def flags(column: pa.Array) -> np.ndarray | None:
             column = mapped(column, flag, pa.bool_())
         except ValueError:
             return None
+    column = nan_is_null(column)
+    if pa.types.is_float64(column.type) and pc.any(pc.is_inf(column)).as_py():
+        return None
     if not pa.types.is_boolean(column.type):
         column = pc.not_equal(column, pa.scalar(0, column.type))
     return np.asarray(pc.fill_null(column, False).to_numpy(zero_copy_only=False))
@@ -200,7 +211,8 @@ def boxes_column(column: pa.Array) -> np.ndarray | None:
             return None
         if not np.isfinite(values.to_numpy()).all():
             return None
-    return np.asarray(values.to_numpy()).reshape(-1, 4)
+    boxes = np.asarray(values.to_numpy()).reshape(-1, 4)
+    return None if (np.abs(boxes) > LARGEST_NUMBER).any() else boxes
 
 
 class Ids:

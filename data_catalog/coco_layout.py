@@ -224,27 +224,32 @@ def _folder(
     names = [name for name in sample if path_fault(name) is None]
     if not names or not images.paths:
         return default, None
-    usual = image_paths(pa.array(names, pa.string()), source, default).to_pylist()
-    found = sum(images.find(path) is not None for path in usual)
-    if found == len(names):
+
+    def lost(folder: str) -> list[str]:
+        paths = image_paths(pa.array(names, pa.string()), source, folder).to_pylist()
+        return [name for name, path in zip(names, paths, strict=True) if images.find(path) is None]
+
+    without = lost(default)
+    if not without:
         return default, None
     wanted = {split.lower(), image_set(source).lower(), *PurePosixPath(source.lower()).parent.parts}
     vote = images.vote(
         names, lambda part: part.lower() in wanted or (part != "" and known_split(part) == split)
     )
-    if vote is None:
-        return default, (
-            f"none of the first {len(names):,} names of images in {source} ({_examples(names)}) is that of "
-            f"one of the {len(images.paths):,} image files ({_examples(images.paths)})"
-        )
-    if vote.found <= found:
-        return default, None
-    if vote.rivals:
+    if vote is not None and vote.rivals and len(without) == len(names):
         return default, (
             f"the images of {source} ({_examples(names)}) may be those in {vote.folder or '.'} or in "
             f"{_examples(vote.rivals)}: choose one by the option images"
         )
-    return vote.folder, None
+    folder = default
+    if vote is not None and vote.found > len(names) - len(without):
+        folder, without = vote.folder, lost(vote.folder)
+    if not without:
+        return folder, None
+    return folder, (
+        f"{len(without):,} of the first {len(names):,} names of images in {source} ({_examples(without)}) "
+        f"are those of none of the {len(images.paths):,} image files ({_examples(images.paths)})"
+    )
 
 
 def _told_apart(root: Path, sources: Sequence[Source]) -> tuple[Source, ...]:

@@ -12,6 +12,7 @@ from data_catalog.duplicates import duplicate_images
 from data_catalog.findings import EXAMPLES, Finding, finding, present
 from data_catalog.images import ignores_exif
 from data_catalog.published import Comparison, compare_published, counts_with_people
+from data_catalog.repeated_ids import repeated_ids
 from data_catalog.rows import COORDINATES
 from data_catalog.schema import SCOPE_DATASET
 from data_catalog.snapshot import Snapshot, ingest_findings, invalid_rejects
@@ -31,6 +32,7 @@ def check_snapshot(snapshot: Snapshot) -> list[Finding]:
         *_stated_sizes(images),
         _outside(boxes, images),
         _duplicate_boxes(boxes),
+        repeated_ids(snapshot),
         _identity_twice(boxes),
         _identity_in_splits(boxes),
         _queries_without_box(snapshot),

@@ -21,6 +21,7 @@ from data_catalog.errors import CatalogError
 from data_catalog.files import image_files
 from data_catalog.image_lookup import ImageLookup
 from data_catalog.jsonstream import Part, top_level_arrays
+from data_catalog.repeated_ids import with_row
 from data_catalog.rows import Rows, xywh_corners
 from data_catalog.schema import EXCLUDED, INVALID, SCOPE_DATASET, SCOPE_SEQUENCE
 
@@ -160,9 +161,8 @@ class _CocoReader:
             name = as_text(category.get("name"))
             before = self.category_names.setdefault(number, name)
             if before != name:
-                raise CatalogError(
-                    f"{self.path}: categories {before!r} and {name!r} have one id, {category['id']}"
-                )
+                both = f"categories {before!r} and {name!r}"
+                raise CatalogError(f"{self.path}: {both} have one id: {category['id']}")
         return rows
 
     def _index(self) -> None:
@@ -261,8 +261,7 @@ class _CocoReader:
         names = taken.names.cast(pa.string())
         if not repeated.any():
             return names
-        with_row = pc.binary_join_element_wise(names, pa.array(taken.rows).cast(pa.string()), "@")
-        return pc.if_else(pa.array(repeated), with_row, names)
+        return pc.if_else(pa.array(repeated), with_row(names, pa.array(taken.rows)), names)
 
     def _misnamed(self, found: Annotations, place: np.ndarray) -> np.ndarray:
         """(n,) bool: identities that are none, or that hold within a sequence that is not known."""
