@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.coco_columns import read_columns
 from data_catalog.coco_images import spelled
 from data_catalog.errors import CatalogError
-from data_catalog.files import folders, is_image, path_fault, plain_name, walk
+from data_catalog.files import folders, is_image, path_fault, plain_name, suspicious, walk
 from data_catalog.findings import EXAMPLES
 from data_catalog.image_lookup import ImageLookup, folder_option, names_digest
 from data_catalog.jsonstream import top_level_arrays
@@ -71,7 +72,7 @@ def find_coco(root: Path, annotations: str | None, images: str | None, split: st
     lookup = ImageLookup(path for path in files if is_image(path))
     if annotations is not None:
         names, left = _given(root, files, annotations), list[str]()
-        samples = {name: image_names(root / name, SAMPLE) for name in names}
+        samples = {name: first_names(root / name) for name in names}
     else:
         samples, left = _searched(root, files)
     splits = [split] * len(samples) if split else splits_of(list(samples))
@@ -82,7 +83,7 @@ def find_coco(root: Path, annotations: str | None, images: str | None, split: st
         folder, note = _folder(name, each, default, sample or [], lookup.within(within or ""))
         sources.append(Source(name, each, folder))
         notes += [note] if note else []
-    return Found(_told_apart(root, sources), tuple(left), lookup, tuple(notes))
+    return Found(_told_apart(root, sources, has_images=bool(lookup.paths)), tuple(left), lookup, tuple(notes))
 
 
 def image_set(source: str) -> str:
@@ -104,27 +105,41 @@ def accents(images: ImageLookup, folder: str) -> str:
     return names_digest(path for path in images.within(folder).paths if not path.isascii())
 
 
-def image_names(path: Path, most: int | None = None) -> list[str] | None:
-    """Names of a file's images, the first ones or all; None when it is not COCO: an object with `images`.
+def first_names(path: Path, most: int = SAMPLE) -> list[str] | None:
+    """The first names of a file's images; None when it is not COCO JSON, which is an object with `images`.
 
     Raises:
         CatalogError: when it cannot be read, or is damaged.
     """
     if not _starts_as_object(path):
         return None
-    names: list[str] | None = None
     for _, part in top_level_arrays(path, frozenset({"images"})):
-        names = names or []
-        table = read_columns(part, ["file_name"]) if most is None and part.count else None
-        if table is not None and pa.types.is_string(table["file_name"].type):
-            values = table["file_name"].drop_null().to_pylist()
+        return _names(part.first(most))
+    return None
+
+
+def _names(images: Sequence[object]) -> list[str]:
+    values = (each.get("file_name") for each in images if isinstance(each, dict))
+    return [spelled(value) for value in values if isinstance(value, str)]
+
+
+def _all_names(path: Path) -> Iterator[pa.Array]:
+    """The names of a file's images, in parts."""
+    if not _starts_as_object(path):
+        return
+    found = False
+    for key, part in top_level_arrays(path, frozenset({"images", "annotations"})):
+        if key != "images":
+            if found:
+                return  # annotations are long, and need not be gone through
+            continue
+        found = True
+        table = read_columns(part, ["file_name"]) if part.count else None
+        column = None if table is None else table["file_name"].drop_null()
+        if column is not None and pa.types.is_string(column.type) and not suspicious(column).any():
+            yield column
         else:
-            entries = part.elements() if most is None else part.first(most)
-            values = [entry.get("file_name") for entry in entries if isinstance(entry, dict)]
-        names += [spelled(value) for value in values if isinstance(value, str)]
-        if most is not None:
-            break
-    return names
+            yield pa.array(_names(part.elements()), pa.string())
 
 
 def _starts_as_object(path: Path) -> bool:
@@ -164,7 +179,7 @@ def _searched(root: Path, files: Sequence[str]) -> tuple[dict[str, list[str] | N
     usual = [path for path in names if PurePosixPath(path).parent.as_posix() in (".", "annotations")]
     for candidates in (usual, [path for path in names if path not in usual]):
         left = _shown_by_instances(candidates)
-        sampled = {name: image_names(root / name, SAMPLE) for name in candidates if name not in left}
+        sampled = {name: first_names(root / name) for name in candidates if name not in left}
         if any(sample is not None for sample in sampled.values()):
             return {name: sample for name, sample in sampled.items() if sample is not None}, left
     raise CatalogError(f"{root} is not a COCO dataset: looked for {LOOKED_FOR}{_nearest(root, files)}")
@@ -191,7 +206,7 @@ def _nearest(root: Path, files: Sequence[str]) -> str:
     nearest = (shallow or jsons)[0]
     if shallow and not _starts_as_object(root / nearest):
         why = "is not a JSON object"
-    elif image_names(root / nearest, 1) is None:
+    elif first_names(root / nearest) is None:
         why = "is not COCO JSON: it has no 'images'"
     else:
         why = f"can be named: --option annotations={nearest}"
@@ -252,21 +267,38 @@ def _folder(
     )
 
 
-def _told_apart(root: Path, sources: Sequence[Source]) -> tuple[Source, ...]:
-    """The sources; those that name an image as another does, but in another folder, with a prefix."""
-    if len({source.folder for source in sources}) < 2:
-        return tuple(sources)
-    owner: dict[str, Source] = {}
-    alike: set[str] = set()
-    for source in sources:
-        for name in set(image_names(root / source.name) or ()):
-            other = owner.setdefault(name, source)
-            if other.folder != source.folder:
-                alike |= {other.folder, source.folder}
-    prefixes = _distinct_parts(sorted(alike))
+def _told_apart(root: Path, sources: Sequence[Source], *, has_images: bool) -> tuple[Source, ...]:
+    """The sources; those that name an image as another does, but in another folder, with a prefix.
+
+    Without image files, splits are taken for folders of their own.
+    """
+    places = [each.folder if has_images else f"{each.folder}/{each.split}" for each in sources]
+    alike = _with_same_names(root, sources, places) if len(set(places)) > 1 else set()
+    folders = {each.folder for each, place in zip(sources, places, strict=True) if place in alike}
+    if len(folders) < 2:
+        prefixes = {place: f"{place.rpartition('/')[2]}/" for place in alike}
+    else:
+        parts = _distinct_parts(sorted(folders))
+        prefixes = {p: parts[s.folder] for p, s in zip(places, sources, strict=True) if p in alike}
     return tuple(
-        Source(each.name, each.split, each.folder, prefixes.get(each.folder, "")) for each in sources
+        replace(each, prefix=prefixes.get(place, "")) for each, place in zip(sources, places, strict=True)
     )
+
+
+def _with_same_names(root: Path, sources: Sequence[Source], places: Sequence[str]) -> set[str]:
+    """The places of which a name of an image is one of another place, too."""
+    names: list[pa.Array] = []
+    codes: list[np.ndarray] = []
+    for source, place in zip(sources, places, strict=True):
+        for part in _all_names(root / source.name):
+            names.append(part)
+            codes.append(np.full(len(part), places.index(place), np.int32))
+    if not names:
+        return set()
+    table = pa.table({"name": pa.chunked_array(names), "place": np.concatenate(codes)})
+    of_name = table.group_by("name").aggregate([("place", "distinct"), ("place", "count_distinct")])
+    shared = of_name.filter(pc.greater(of_name["place_count_distinct"], 1))["place_distinct"]
+    return {places[code] for code in pc.list_flatten(shared).unique().to_pylist()}
 
 
 def _distinct_parts(paths: Iterable[str]) -> dict[str, str]:

@@ -97,6 +97,39 @@ def test_case_ids_carry_their_splits_folder(shared: Path, ingest_into: Ingest) -
     assert column(snapshot, "boxes", "box_id") == ["train/000001.jpg#1", "val/000001.jpg#1"]
 
 
+def same_names(root: Path, folders: Iterable[str]) -> None:
+    for folder in folders:
+        write(root / "annotations" / f"instances_{folder}.json", ["1.jpg", f"{folder}.jpg"])
+
+
+def test_same_names_without_images(tmp_path: Path, ingest_into: Ingest) -> None:
+    same_names(tmp_path, ["train", "val"])
+    write(tmp_path / "annotations" / "instances_test.json", ["other.jpg"])
+    images = ingest_into(tmp_path, "coco", images=False).table("images")
+    expected = ["other.jpg", "train/1.jpg", "train/train.jpg", "val/1.jpg", "val/val.jpg"]
+    assert images["image_id"].to_pylist() == expected
+    write(tmp_path / "annotations" / "more_train.json", ["1.jpg"])
+    with pytest.raises(CatalogError, match=r"'train/1\.jpg' is there twice"):
+        ingest_into(tmp_path, "coco", images=False)
+
+
+def test_same_names_of_one_folder_are_one_image(tmp_path: Path, ingest_into: Ingest) -> None:
+    same_names(tmp_path, ["train", "val"])
+    for name in ("1", "train", "val"):
+        picture(tmp_path / "images" / f"{name}.jpg")
+    with pytest.raises(CatalogError, match=r"'1\.jpg' is there twice"):
+        ingest_into(tmp_path, "coco")
+
+
+def test_sequences_of_the_same_names_are_told_apart_too(tmp_path: Path, ingest_into: Ingest) -> None:
+    for split in ("train", "val"):
+        images = [{"id": 1, "file_name": "1.jpg", "video_id": 1}]
+        write(tmp_path / split / "_annotations.coco.json", [], [box(who=7)], images=images)
+        picture(tmp_path / split / "1.jpg")
+    snapshot = ingest_into(tmp_path, "coco", track_id="who", sequence_id="video_id")
+    assert column(snapshot, "boxes", "person_id") == ["train/1/7", "val/1/7"]
+
+
 LAYOUTS: dict[str, tuple[dict[str, list[str]], dict[str, str], list[tuple[str, str]]]] = {
     "coco": (
         {"annotations/instances_train2017.json": ["a.jpg"], "annotations/instances_val2017.json": ["b.jpg"]},
