@@ -121,6 +121,12 @@ def write_coco(root: Path) -> None:
     coco(root, "val.json", ["c.jpg"], 3)
 
 
+def write_coco_splits(root: Path) -> None:
+    for split in ("train", "val"):
+        (root / split).mkdir()
+        coco(root, f"{split}/labels.json", ["a.jpg", "é.jpg" if split == "val" else "b.jpg"], 4, split)
+
+
 def crowd_line(name: str, width: int) -> str:
     box = {"tag": "person", "fbox": [1, 2, width, 9], "vbox": [1, 2, 2, 2], "extra": {"ignore": 0}}
     return json.dumps({"ID": name, "gtboxes": [box, {**box, "tag": "mask"}, {"tag": "person"}]}) + "\n"
@@ -239,6 +245,20 @@ CASES: dict[str, tuple[str, Change, tuple[bool, ...], list[Change]]] = {
             add_image("images/b.jpg"),
             remove("train.json"),
             lambda root: coco(root, "more_train.json", ["e.jpg"], 4),
+        ],
+    ),
+    "coco with names of one kind": (
+        "coco",
+        write_coco_splits,
+        (True, False),
+        [
+            lambda root: coco(root, "val/labels.json", ["b.jpg", "é.jpg"], 4, "val"),
+            lambda root: (root / "val" / "é.jpg").rename(root / "val" / "e\u0301.jpg"),
+            both(
+                lambda root: (root / "test").mkdir(),
+                lambda root: coco(root, "test/labels.json", ["a.jpg"], 1, "test"),
+            ),
+            remove("val/labels.json"),
         ],
     ),
     "crowdhuman": (
