@@ -27,7 +27,6 @@ from data_catalog.schema import EXCLUDED, INVALID, SCOPE_DATASET, SCOPE_SEQUENCE
 
 PEOPLE = "person,pedestrian,people"
 SEQUENCE = "sequence_id"
-READMES = ("README*", "*/README*")
 EXAMPLES = 3
 
 
@@ -77,7 +76,7 @@ class Coco:
             images=tuple(sorted(images)),
             edition=f"instances, without {left}, which are of the same images" if left else None,
             notes=found.notes,
-            other=(*(escape(name) for name in found.left), *READMES),
+            other=tuple(escape(name) for name in found.left),
         )
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:

@@ -50,7 +50,7 @@ class CrowdHuman:
             Unit(name, split, parameters=(folder, SplitImages(images, folder, split).elsewhere()))
             for name, split in found.items()
         )
-        return Layout(units, images=images.paths, other=("*id_hw_*.json", "README*"))
+        return Layout(units, images=images.paths)
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
         images = SplitImages(_images(root, options), unit.parameters[0], unit.split)

@@ -81,7 +81,6 @@ class WiderPedestrian:
             images=tuple(sorted(images)),
             edition=edition,
             expected=expected,
-            other=("README*", "*/README*"),
         )
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
