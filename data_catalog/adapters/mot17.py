@@ -1,8 +1,11 @@
-"""MOT17 and MOT17Det (Milan et al. 2016): video sequences, identities within one sequence only."""
+"""MOT17, MOT17Det, MOT20 (Milan et al. 2016) and what is written like them: DanceTrack, SportsMOT, and the
+MOT of CVAT and datumaro. Video sequences, identities within one sequence only.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,32 +13,42 @@ import numpy as np
 from data_catalog.adapters import motchallenge as mot
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.errors import CatalogError
+from data_catalog.files import read_text
 from data_catalog.published import LOESCH_2019, Published
 from data_catalog.rows import Rows
 from data_catalog.schema import EXCLUDED, INVALID, SCOPE_SEQUENCE
 
 DETECTORS = ("DPM", "FRCNN", "SDP")
-PEDESTRIAN = 1
-IGNORED_CLASSES: dict[int, str] = {
+PERSON = "person"
+CLASSES: dict[int, str] = {
+    1: PERSON,
     2: "person_on_vehicle",
-    7: "static_person",
-    8: "distractor",
-    12: "reflection",
-    13: "crowd",
-}
-OTHER_CLASSES: dict[int, str] = {
     3: "car",
     4: "bicycle",
     5: "motorbike",
     6: "non_motorised_vehicle",
+    7: "static_person",
+    8: "distractor",
     9: "occluder",
     10: "occluder_on_ground",
     11: "occluder_full",
+    12: "reflection",
+    13: "crowd",
 }
+IGNORED = frozenset({"person_on_vehicle", "static_person", "distractor", "reflection", "crowd"})
+_PEOPLE = frozenset({"person", "pedestrian", "people"})
 COLUMNS = 9
+COLUMNS_WITH_LABELS = (COLUMNS, COLUMNS + 1)
+"""CVAT may write one more, which means nothing."""
 
 FULL_SIZE = {"train.images": 5_316, "train.people": 112_297}
 ICIP_2019 = Published(LOESCH_2019, FULL_SIZE, edition="MOT17Det")
+_EDITIONS = {
+    "MOT20": re.compile(r"MOT20-"),
+    "MOT16": re.compile(r"MOT16-"),
+    "DanceTrack": re.compile(r"dancetrack[0-9]"),
+    "SportsMOT": re.compile(r"v_.+_c[0-9]+$"),
+}
 
 
 class Mot17:
@@ -43,11 +56,13 @@ class Mot17:
 
     MOT17 holds each sequence three times, once for each public detector, with the same ground truth: one is
     read. Class 1 with flag 1 is a person to find; people who do not count and what looks like people are
-    ignore regions; other classes go to the rejects as `excluded`.
+    ignore regions; other classes go to the rejects as `excluded`. `gt/labels.txt` names the classes instead,
+    from 1, as CVAT and datumaro write it: person, pedestrian and people are people. Negative tracks are
+    unknown.
     """
 
     name = "mot17"
-    version = 2
+    version = 3
     published = (ICIP_2019,)
     options: Mapping[str, str] = {"detector": "of the three copies of a sequence, read DPM, FRCNN or SDP"}
 
@@ -55,76 +70,109 @@ class Mot17:
         wanted = options.get("detector")
         if wanted is not None and wanted not in DETECTORS:
             raise CatalogError(f"option detector={wanted!r}: choose one of {', '.join(DETECTORS)}")
-        units = [
-            mot.sequence_unit(root, split, folder)
-            for split, folders in mot.sequence_folders(root).items()
-            for folder in _one_copy_each(folders, wanted)
-        ]
-        mot.check_columns(root, units, COLUMNS, "MOT17")
-        edition = _edition([unit.source.split("/")[1] for unit in units])
-        return Layout(tuple(units), edition=edition, expected={} if edition == "MOT20" else FULL_SIZE)
+        places = mot.find_sequences(root)
+        read = _one_copy_each(places, wanted)
+        units = mot.sequence_units(root, read)
+        for unit in units:
+            mot.check_columns(root, [unit], _columns(unit), "MOT17")
+        edition = _edition(read)
+        return Layout(
+            tuple(units),
+            edition=edition,
+            expected=FULL_SIZE if edition in ("MOT17", "MOT17Det") else {},
+            notes=mot.numbering_notes(root, units),
+            other=mot.other_files(place for place in places if place not in read),
+        )
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
         rows = Rows(unit.source)
         taken: list[mot.Row] = []
-        if unit.source.endswith(mot.GROUND_TRUTH):
-            found = list(mot.read_rows(root / unit.source, rows, columns=(COLUMNS,)))
-            taken = [row for row in found if _is_taken(row, rows)]
-        ids = mot.add_images(rows, root, unit, {row.frame for row in taken})
-        _add_boxes(rows, unit, taken, ids)
+        classes = _classes(root, unit)
+        if mot.has_truth(unit):
+            found = mot.read_rows(root / unit.source, rows, columns=_columns(unit))
+            taken = [row for row in found if _is_taken(row, classes, rows)]
+        taken, ids = mot.add_images(rows, root, unit, taken)
+        _add_boxes(rows, unit, taken, ids, classes)
         yield rows
 
 
-def _edition(folders: list[str]) -> str:
-    if any(folder.startswith("MOT20") for folder in folders):
-        return "MOT20"
-    return "MOT17" if any(mot.sequence_name(folder) != folder for folder in folders) else "MOT17Det"
+def _columns(unit: Unit) -> tuple[int, ...]:
+    return COLUMNS_WITH_LABELS if _labels(unit) else (COLUMNS,)
 
 
-def _one_copy_each(folders: list[str], wanted: str | None) -> list[str]:
-    copies: dict[str, list[str]] = {}
-    for folder in folders:
-        copies.setdefault(mot.sequence_name(folder), []).append(folder)
+def _labels(unit: Unit) -> str | None:
+    """The file that names a sequence's classes, if it has one."""
+    return next((name for name in unit.also if name.endswith(mot.LABELS)), None)
+
+
+def _edition(places: Sequence[mot.Place]) -> str:
+    names = [place.name for place in places]
+    for edition, pattern in _EDITIONS.items():
+        if any(pattern.match(name) for name in names):
+            return edition
+    if not any(name.startswith("MOT17-") for name in names):
+        return "written like MOT17"
+    return "MOT17" if any(mot.sequence_name(name) != name for name in names) else "MOT17Det"
+
+
+def _one_copy_each(places: Sequence[mot.Place], wanted: str | None) -> list[mot.Place]:
+    copies: dict[tuple[str, str], list[mot.Place]] = {}
+    for place in places:
+        copies.setdefault((place.split, mot.sequence_name(place.name)), []).append(place)
     if wanted is None:
-        return [names[0] for names in copies.values()]
-    chosen = [name for names in copies.values() for name in names if name.endswith(f"-{wanted}")]
+        return [same[0] for same in copies.values()]
+    chosen = [place for same in copies.values() for place in same if place.name.endswith(f"-{wanted}")]
     if len(chosen) != len(copies):
         raise CatalogError(f"option detector={wanted!r}: not every sequence has a folder '-{wanted}'")
     return chosen
 
 
-def _is_taken(row: mot.Row, rows: Rows) -> bool:
+def _classes(root: Path, unit: Unit) -> dict[int, str]:
+    """What each class's number means, by MOT17's names where it has one."""
+    labels = _labels(unit)
+    if labels is None:
+        return CLASSES
+    names = read_text(root / labels).splitlines()
+    return {number: _plain(name) for number, name in enumerate(names, start=1) if name.strip()}
+
+
+def _plain(label: str) -> str:
+    name = re.sub(r"[\s_-]+", "_", label.strip().lower()).replace("motorized", "motorised")
+    return PERSON if name in _PEOPLE else name.replace("on_the_ground", "on_ground")
+
+
+def _is_taken(row: mot.Row, classes: Mapping[int, str], rows: Rows) -> bool:
     kind = row.tail[1]
-    if kind in OTHER_CLASSES:
-        rows.reject(EXCLUDED, "not_a_person", f"class {kind:g}: {OTHER_CLASSES[int(kind)]}", row.line)
-        return False
-    if kind != PEDESTRIAN and kind not in IGNORED_CLASSES:
+    meaning = classes.get(int(kind)) if kind.is_integer() else None
+    if meaning is None:
         rows.reject(INVALID, "class_unknown", f"class {kind:g}", row.line)
+        return False
+    if meaning != PERSON and meaning not in IGNORED:
+        rows.reject(EXCLUDED, "not_a_person", f"class {kind:g}: {meaning}", row.line)
         return False
     return True
 
 
-def _add_boxes(rows: Rows, unit: Unit, taken: list[mot.Row], ids: dict[int, str]) -> None:
+def _add_boxes(
+    rows: Rows, unit: Unit, taken: list[mot.Row], ids: dict[int, str], classes: Mapping[int, str]
+) -> None:
     kinds = [int(row.tail[1]) for row in taken]
-    flags = [row.tail[0] for row in taken]
-    ignored = [kind != PEDESTRIAN or flag == 0 for kind, flag in zip(kinds, flags, strict=True)]
+    categories = [classes[kind] for kind in kinds]
+    ignored = [name != PERSON or row.tail[0] == 0 for name, row in zip(categories, taken, strict=True)]
     reasons = [
-        None if not ignore else IGNORED_CLASSES.get(kind, "flag_0")
-        for ignore, kind in zip(ignored, kinds, strict=True)
+        None if not ignore else "flag_0" if name == PERSON else name
+        for ignore, name in zip(ignored, categories, strict=True)
     ]
-    sequence = mot.sequence_name(unit.source.split("/")[1])
     rows.boxes(
         [ids[row.frame] for row in taken],
         np.array([row.box for row in taken]).reshape(-1, 4),
         unit.split,
         [row.line for row in taken],
-        category=[IGNORED_CLASSES.get(kind, "person") for kind in kinds],
+        category=categories,
         category_raw=kinds,
         ignore=ignored,
         ignore_reason=reasons,
-        person_id=[
-            None if ignore else f"{sequence}/{row.track}" for ignore, row in zip(ignored, taken, strict=True)
-        ],
+        person_id=mot.identities(unit, taken, ignored),
         person_id_raw=[str(row.track) for row in taken],
         person_scope=SCOPE_SEQUENCE,
         visibility=[row.tail[2] for row in taken],
