@@ -4,7 +4,8 @@ Written against "MAT-File Format" (MathWorks, R2023b), chapter "Level 5 MAT-File
 files, but a damaged one can make it ask for any amount of memory, and it holds a Python object for every cell
 of a protocol file that has 35 million of them. Here every length is held against the bytes that are there.
 
-Values come back plain: numbers as arrays (Fortran order kept by shape), text as `str`, a cell array as the
+Values come back plain: numbers as arrays (Fortran order kept by shape), text as `str`, a matrix of text as
+the list of its lines without the blanks that pad them, a cell array as the
 list of its cells and a struct array as a list of dicts, both in column-major order.
 """
 
@@ -181,12 +182,12 @@ def _array(data: bytes | memoryview, position: int, order: str, shape: tuple[int
     return values.reshape(shape, order="F")
 
 
-def _text(data: bytes | memoryview, position: int, order: str, shape: tuple[int, ...]) -> str:
+def _text(data: bytes | memoryview, position: int, order: str, shape: tuple[int, ...]) -> str | list[str]:
     if _count(shape) == 0:
         return ""
     kind, start, end, _ = read_tag(data, position, order)
-    if shape[0] != 1 or len(shape) != 2:
-        raise Damaged(f"text of shape {shape}; only one line is supported")
+    if len(shape) != 2:
+        raise Damaged(f"text of shape {shape}; only lines are supported")
     raw = bytes(data[start:end])
     encoding = TEXT_ENCODINGS.get(kind)
     if kind == 4:  # miUINT16: one UTF-16 unit a character
@@ -196,9 +197,14 @@ def _text(data: bytes | memoryview, position: int, order: str, shape: tuple[int,
     if encoding in ("utf-16", "utf-32"):
         encoding += "-le" if order == "<" else "-be"
     try:
-        return raw.decode(encoding)
+        text = raw.decode(encoding)
     except UnicodeDecodeError as error:
         raise Damaged(f"text at byte {position} is no {encoding}") from error
+    if shape[0] == 1:
+        return text
+    if len(text) != _count(shape):
+        raise Damaged(f"text of shape {shape} holds {len(text)} characters")
+    return [text[line :: shape[0]].rstrip() for line in range(shape[0])]
 
 
 def _cells(

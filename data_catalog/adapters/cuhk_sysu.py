@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.errors import CatalogError
-from data_catalog.files import image_files, path_fault
+from data_catalog.files import NameLookup, files_with_suffix, image_files, path_fault, plain_name, walk
 from data_catalog.matfile import Damaged, only_variable, read_matrix
 from data_catalog.matstream import NamedBoxes, StructStream, box_of, named_boxes
 from data_catalog.published import LOESCH_2019, Published
@@ -23,6 +23,8 @@ IMAGES, PEOPLE, POOL = "annotation/Images.mat", "annotation/Person.mat", "annota
 PROTOCOLS = "annotation/test/train_test"
 TRAIN = f"{PROTOCOLS}/Train.mat"
 IMAGE_FOLDER = "Image/SSM"
+
+OTHER = ("*annotation/test/subset/*", "*README*", "*[Rr]eadme*", "LICENSE*", "*.m")
 
 FULL_SIZE = {
     "images": 18_184,
@@ -58,31 +60,32 @@ class CuhkSysu:
     """
 
     name = "cuhk-sysu"
-    version = 2
+    version = 3
     published = (ICIP_2019,)
     options: Mapping[str, str] = {}
 
     def discover(self, root: Path, options: Options) -> Layout:
         if not root.is_dir():
             raise CatalogError(f"{root}: no such folder")
-        protocols = [
-            f"{PROTOCOLS}/{path.name}"
-            for path in sorted((root / PROTOCOLS).glob("TestG*.mat"), key=_gallery_size)
-        ]
+        protocols = sorted(
+            (path for path in files_with_suffix(root, PROTOCOLS, ".mat") if "/TestG" in path),
+            key=_gallery_size,
+        )
         present = [name for name in (IMAGES, PEOPLE, POOL, TRAIN) if (root / name).exists()]
         images = image_files(root, IMAGE_FOLDER)
         if not present and protocols:
             also = tuple(protocols[1:])
             unit = Unit(protocols[0], "test", images, also, parameters=("protocols alone",))
-            return Layout((unit,), edition="protocol files alone: images and boxes that they name")
+            edition = "protocol files alone: images and boxes that they name"
+            return Layout((unit,), edition=edition, other=OTHER)
         missing = [name for name in (IMAGES, POOL) if name not in present]
         if missing:
-            raise CatalogError(f"{root} is no CUHK-SYSU dataset: {', '.join(missing)} not found")
+            raise _refusal(root, missing)
         also = tuple(name for name in present if name != IMAGES)
         units = (Unit(IMAGES, "train", images, also), *(Unit(name, "test") for name in protocols))
         has_people = PEOPLE in present or TRAIN in present
         edition = "with identities" if has_people else "without identities: neither Person.mat nor Train.mat"
-        return Layout(units, edition=edition, expected=FULL_SIZE)
+        return Layout(units, edition=edition, expected=FULL_SIZE, other=OTHER)
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
         if unit.source == IMAGES:
@@ -93,20 +96,37 @@ class CuhkSysu:
             yield from _read_protocol(root, unit.source, None)
 
 
-def _gallery_size(path: Path) -> tuple[int, str]:
-    digits = path.stem.removeprefix("TestG")
-    return (int(digits) if digits.isascii() and digits.isdigit() else 0, path.stem)
+def _refusal(root: Path, missing: list[str]) -> CatalogError:
+    looked = (
+        f"looked for {IMAGES} with {POOL}, or {PROTOCOLS}/TestG*.mat alone, with images in {IMAGE_FOLDER}"
+    )
+    ends = (f"/{IMAGES}", f"/{POOL}")
+    deeper = next((path for path in walk(root) if path.endswith(ends)), None)
+    nearest = f"{', '.join(missing)} not found"
+    if deeper:
+        nearest = f"The nearest is {deeper}: give {deeper.rpartition('/annotation/')[0]} as the root"
+    return CatalogError(f"{root} is not a CUHK-SYSU dataset: {looked}. {nearest}")
+
+
+def _gallery_size(path: str) -> tuple[int, str]:
+    stem = path.rpartition("/")[2].rpartition(".")[0]
+    digits = stem.removeprefix("TestG")
+    return (int(digits) if digits.isascii() and digits.isdigit() else 0, stem)
 
 
 def _read_images(root: Path, unit: Unit) -> Iterator[Rows]:
-    test = set(_names(root, POOL))
+    pool = dict.fromkeys(_names(root, POOL))
+    test = set(pool)
+    files = NameLookup(unit.images)
     people = _people(root, unit.also)
     rows = Rows(IMAGES)
     number = 0
     for image in _structs(root, IMAGES):
         name = _name(root / IMAGES, image.get("imname"))
         split = "test" if name in test else "train"
-        rows.images([name], f"{IMAGE_FOLDER}/{name}", split)
+        pool.pop(name, None)
+        path = f"{IMAGE_FOLDER}/{name}"
+        rows.images([name], files.find(path) or path, split)
         boxes = []
         for box in image.get("box", []):
             number += 1
@@ -128,6 +148,11 @@ def _read_images(root: Path, unit: Unit) -> Iterator[Rows]:
         if rows.is_large():
             yield rows
             rows = Rows(IMAGES)
+    if pool:
+        raise CatalogError(
+            f"{root / POOL}: of {len(test):,} images that it lists for test {len(pool):,} are not in {IMAGES}, "
+            f"such as {next(iter(pool))!r}; take both files from the same release"
+        )
     yield rows
     yield from people.lost()
 
@@ -319,7 +344,9 @@ def _text(path: Path, value: object) -> str:
 
 
 def _name(path: Path, value: object) -> str:
-    if not isinstance(value, str) or "/" in value or (fault := path_fault(value)):
-        reason = fault if isinstance(value, str) and "/" not in value else "it is no file name"
+    """An image's name; it may stand with the images' folder before it, and blanks around it."""
+    name = plain_name(value.strip()).removeprefix(f"{IMAGE_FOLDER}/") if isinstance(value, str) else ""
+    if not name or "/" in name or (fault := path_fault(name)):
+        reason = fault if name and "/" not in name else "it is no file name"
         raise CatalogError(f"{path}: imname {str(value)[:80]!r}: {reason}")
-    return value
+    return name

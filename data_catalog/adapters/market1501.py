@@ -1,89 +1,183 @@
-"""Crops named by identity and camera, as Market-1501 (Zheng et al., ICCV 2015): a crop is an image."""
+"""Crops named by identity and camera, as Market-1501 (Zheng et al., ICCV 2015), MARS (ECCV 2016) and
+DukeMTMC-reID (ICCV 2017) name them: a crop is an image.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.errors import CatalogError
-from data_catalog.files import image_files
+from data_catalog.files import folders, image_files, walk
+from data_catalog.ids import identity
 from data_catalog.images import Unreadable, image_size
 from data_catalog.rows import Rows
 from data_catalog.schema import INVALID
 
-FOLDERS = {"bounding_box_train": "train", "bounding_box_test": "test", "query": "query"}
+RELEASED = {
+    "bounding_box_train": "train",
+    "bounding_box_test": "test",
+    "bbox_train": "train",
+    "bbox_test": "test",
+    "query": "query",
+}
+"""Folders as Market-1501, DukeMTMC-reID and MARS call them, and their splits."""
+PLAIN = {"train": "train", "val": "val", "test": "test", "gallery": "test", "query": "query"}
+"""Folders of crops in a folder per person, where none of the others is there."""
+LAYOUTS = (
+    "bounding_box_train, bounding_box_test and query (Market-1501, DukeMTMC-reID)",
+    "bbox_train/PERSON and bbox_test/PERSON (MARS)",
+    "train, val, test, gallery or query with a folder per person",
+)
 PATTERN = r"(?P<person>-?\d+)_c(?P<camera>\d+)s(?P<sequence>\d+)_(?P<frame>\d+)_(?P<box>\d+)"
-JUNK, DISTRACTOR = -1, 0
+PATTERNS = (
+    PATTERN,
+    r"(?P<person>00-1|-?\d{4})C(?P<camera>\d+)T(?P<sequence>\d+)F(?P<frame>\d+)",  # MARS
+    r"(?P<person>-?\d+)_[cC](?P<camera>\d+)_[fF]?(?P<frame>\d+)",  # DukeMTMC-reID, CUHK03
+)
+OTHER = ("gt_bbox/*", "gt_query/*", "info/*", "*[Rr]eadme*", "*README*", "CITATION*", "LICENSE*")
 PROTOCOL = "market1501"
+_JUNK = frozenset({"-1", "00-1"})
+_NUMBER = re.compile(r"-?\d+|00-1", re.ASCII)
 
 
 class Market1501:
-    """Identity -1 is junk (an ignore region), 0 a distractor (somebody unknown).
+    """Identity -1 (`00-1` in MARS) is junk (an ignore region), 0 a distractor (somebody unknown).
 
-    Crops in `query` are queries too.
+    In a folder per person the folder is the identity: `0000` is a distractor, `0` may be somebody. Crops in
+    `query` are queries too.
     """
 
     name = "market1501"
-    version = 1
+    version = 2
     needs_images = True  # a box is as large as its crop
     options: Mapping[str, str] = {
         "pattern": "regular expression with a group 'person', and perhaps 'camera', 'sequence' and 'frame'"
     }
 
     def discover(self, root: Path, options: Options) -> Layout:
-        _pattern(options)
-        found = {folder: image_files(root, folder) for folder in FOLDERS}
+        if not root.is_dir():
+            raise CatalogError(f"{root}: no such folder")
         units = [
-            Unit(folder, FOLDERS[folder], images, has_file=False)
-            for folder, images in found.items()
-            if images
+            Unit(folder, split, images, has_file=False) for folder, split, images in _crops(root, options)
         ]
         if not units:
-            raise CatalogError(f"{root} is no dataset of crops: no images in {', '.join(FOLDERS)}")
-        return Layout(tuple(units))
+            raise _refusal(root)
+        return Layout(tuple(units), other=OTHER)
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
         rows = Rows(unit.source)
-        pattern = _pattern(options)
+        patterns = _patterns(options)
         for number, path in enumerate(unit.images, start=1):
-            named = pattern.match(Path(path).stem)
-            size = _size(root / path)
-            if named is None or size is None:
-                why = "its name does not fit the pattern" if named is None else "no readable image"
+            groups = _groups(patterns, unit, path)
+            size = _size(root / path, options)
+            if groups is None or size is None:
+                why = "its name does not fit the pattern" if groups is None else "no readable image"
                 rows.reject(INVALID, "image_unreadable", f"{path}: {why}", number)
+            elif _contradicts(unit, groups):
+                detail = f"{path}: the name says {groups['person']}, the folder another person"
+                rows.reject(INVALID, "identity_conflict", detail, number)
             else:
-                _add(rows, unit, path, number, named, size)
+                _add(rows, unit, path, number, groups, size)
+            if rows.is_large():
+                yield rows
+                rows = Rows(unit.source)
         yield rows
 
 
-def _pattern(options: Options) -> re.Pattern[str]:
-    text = options.get("pattern", PATTERN)
+def _crops(root: Path, options: Options) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """(folder, split, crops) of each folder of crops: those of a release, else plain ones."""
+    present = set(folders(root))
+    is_plain = not present & (RELEASED.keys() - {"query"}) and bool(present & (PLAIN.keys() - {"query"}))
+    patterns = _patterns(options)
+    for top, split in (PLAIN if is_plain else RELEASED).items():
+        if not is_plain or "pattern" in options:
+            if images := image_files(root, top):
+                yield top, split, images
+        for name in folders(root, top):
+            images = image_files(root, f"{top}/{name}")
+            if images and (not is_plain or _is_person(name, images[0], patterns)):
+                yield f"{top}/{name}", split, images
+
+
+def _is_person(folder: str, image: str, patterns: tuple[re.Pattern[str], ...]) -> bool:
+    """Whether a folder in one that any dataset may have holds a person's crops: by its name, or the crops'."""
+    stem = PurePosixPath(image).stem
+    return bool(_NUMBER.fullmatch(folder)) or any(pattern.match(stem) for pattern in patterns)
+
+
+def _refusal(root: Path) -> CatalogError:
+    """Which layouts were looked for, and what is nearest to one."""
+    known = {*RELEASED, *PLAIN}
+    found = next((path for path in walk(root) if known & set(path.split("/")[:-1])), None)
+    top = found.split("/")[0] if found else None
+    if top is None:
+        nearest = "None of these folders is there"
+    elif top in known:
+        nearest = f"The nearest is {found}, but no image lies where a crop would"
+    else:
+        nearest = f"The nearest is {found}: give {top} as the root"
+    return CatalogError(f"{root} is not a dataset of crops: looked for {'; or '.join(LAYOUTS)}. {nearest}")
+
+
+def _patterns(options: Options) -> tuple[re.Pattern[str], ...]:
+    if "pattern" not in options:
+        return tuple(map(re.compile, PATTERNS))
+    text = options["pattern"]
     try:
         pattern = re.compile(text)
     except re.error as error:
         raise CatalogError(f"option pattern={text!r}: {error}") from error
     if "person" not in pattern.groupindex:
         raise CatalogError(f"option pattern={text!r}: it needs a group (?P<person>...)")
-    return pattern
+    return (pattern,)
 
 
-def _size(path: Path) -> tuple[int, int] | None:
+def _folder_person(unit: Unit) -> str | None:
+    """The person whose folder a unit is; None where it holds everybody's crops."""
+    return unit.source.partition("/")[2] or None
+
+
+def _groups(patterns: tuple[re.Pattern[str], ...], unit: Unit, path: str) -> dict[str, str | None] | None:
+    """What a crop's name says, and its folder where the name says nothing."""
+    stem = PurePosixPath(path).stem
+    for pattern in patterns:
+        if named := pattern.match(stem):
+            return named.groupdict()
+    person = _folder_person(unit)
+    return None if person is None else {"person": person}
+
+
+def _contradicts(unit: Unit, groups: Mapping[str, str | None]) -> bool:
+    """Whether a crop lies in another person's folder than its name says."""
+    folder, name = _folder_person(unit), groups["person"] or ""
+    if folder is None or not (_NUMBER.fullmatch(folder) and _NUMBER.fullmatch(name)):
+        return False
+    return _value(folder) != _value(name)
+
+
+def _value(person: str) -> int:
+    return -1 if person in _JUNK else int(person)
+
+
+def _size(path: Path, options: Options) -> tuple[int, int] | None:
     try:
-        return image_size(path)
+        return image_size(path, options.get("exif", "apply"))
     except Unreadable:
         return None
 
 
-def _add(rows: Rows, unit: Unit, path: str, number: int, named: re.Match[str], size: tuple[int, int]) -> None:
-    groups = named.groupdict()
-    raw = groups["person"]
-    value = int(raw) if re.fullmatch(r"-?\d{1,9}", raw) else None
-    is_junk = value == JUNK
-    person = None if value in (JUNK, DISTRACTOR) else raw
+def _add(
+    rows: Rows, unit: Unit, path: str, number: int, groups: Mapping[str, str | None], size: tuple[int, int]
+) -> None:
+    raw = groups["person"] or ""
+    is_junk = raw in _JUNK
+    is_distractor = bool(re.fullmatch(r"0{4,}" if len(groups) == 1 and _folder_person(unit) else r"0+", raw))
+    person = None if is_junk or is_distractor else identity(raw)
     camera, frame = (_number(groups.get(name)) for name in ("camera", "frame"))
     sequence = groups.get("sequence")
     rows.images([path], path, unit.split, camera_id=camera, sequence_id=sequence, frame_index=frame)
@@ -98,7 +192,7 @@ def _add(rows: Rows, unit: Unit, path: str, number: int, named: re.Match[str], s
         person_id=person,
         person_id_raw=raw,
     )
-    if unit.source == "query" and person is not None:
+    if unit.split == "query" and person is not None:
         rows.queries(PROTOCOL, [path], [path], box, [person], [number])
 
 

@@ -101,7 +101,9 @@ def find_sequences(root: Path) -> list[Place]:
         else:
             found += _inside(root, top, top)
     if not found:
-        found = [place for split in folders(root, "dataset") for place in _inside(root, f"dataset/{split}", split)]
+        found = [
+            place for split in folders(root, "dataset") for place in _inside(root, f"dataset/{split}", split)
+        ]
     if not found:
         looked = "; or ".join(LAYOUTS)
         raise CatalogError(f"{root} is not a MOTChallenge dataset: looked for {looked}. {_nearest(root)}")
@@ -133,7 +135,8 @@ def sequence_units(root: Path, places: Sequence[Place]) -> list[Unit]:
     """The units of sequences; two of one name in different splits carry their split's name before theirs."""
     infos = [_info(root, place) for place in places]
     names = [
-        sequence_name(place.name) or info.name or "sequence" for place, info in zip(places, infos, strict=True)
+        sequence_name(place.name) or info.name or "sequence"
+        for place, info in zip(places, infos, strict=True)
     ]
     often = Counter(names)
     return [
@@ -191,9 +194,7 @@ def read_info(path: Path) -> SequenceInfo:
         parser.read_string(read_text(path))
         section = parser["Sequence"]
         length = whole(section.get("seqLength", "0"))
-        width, height = (
-            whole(section[key]) if section.get(key) else None for key in ("imWidth", "imHeight")
-        )
+        width, height = (whole(section[key]) if section.get(key) else None for key in ("imWidth", "imHeight"))
     except (configparser.Error, KeyError, ValueError) as error:
         raise CatalogError(f"{path}: not a seqinfo.ini: {str(error).splitlines()[0]}") from error
     folder, suffix = section.get("imDir", IMAGES).strip("/") or IMAGES, section.get("imExt", ".jpg")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,12 +11,15 @@ import numpy as np
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.errors import CatalogError
-from data_catalog.files import need_files, path_fault, read_text
+from data_catalog.files import is_image, path_fault, plain_name, read_text, walk
+from data_catalog.ids import identity, number
 from data_catalog.matfile import only_variable
 from data_catalog.published import LOESCH_2019, Published
 from data_catalog.rows import Rows, xywh_corners
 from data_catalog.schema import INVALID
 
+ANNOTATIONS, FRAMES = "annotations", "frames"
+OTHER = ("ID_*.mat", "query_box/*", "*README*", "*readme*", "LICENSE*", "*.m")
 QUERIES = "query_info.txt"
 SPLITS = {"train": "frame_train.mat", "test": "frame_test.mat"}
 FRAME_NAME = re.compile(r"c(\d{1,4})s(\d{1,4})_(\d{1,9})$")
@@ -53,20 +57,34 @@ ICIP_2019 = Published(
 
 
 class Prw:
-    """Boxes are rows [id, x, y, w, h], 0-based. Negative ids are people without a label."""
+    """Boxes are rows [id, x, y, w, h], 0-based. Negative ids, and those that are not numbers, are people
+    without a label.
+    """
 
     name = "prw"
-    version = 1
+    version = 2
     protocol_files: Mapping[str, str] = {PROTOCOL: QUERIES}
     published = (ICIP_2019,)
     options: Mapping[str, str] = {}
 
     def discover(self, root: Path, options: Options) -> Layout:
-        need_files(root, (*SPLITS.values(), "annotations"), "PRW dataset")
-        units: list[Unit] = []
-        for split, list_file in SPLITS.items():
-            units += [_frame(name, split) for name in _frame_names(root / list_file)]
-        _check_frames(root, units)
+        _refuse_other_layouts(root)
+        lists = {split: _frame_names(root / file) for split, file in SPLITS.items()}
+        _refuse_twice(root, [name for names in lists.values() for name in names])
+        annotations = {_frame_of(path): path for path in walk(root, ANNOTATIONS) if path.endswith(".mat")}
+        images = {_frame_of(path): path for path in walk(root, FRAMES) if is_image(path)}
+        missing = [name for names in lists.values() for name in names if name not in annotations]
+        if missing:
+            raise CatalogError(
+                f"{root}: {len(missing):,} listed frames have no annotation file, such as {missing[0]}: "
+                f"add {ANNOTATIONS}/{missing[0]}.jpg.mat, or take it out of {' and '.join(SPLITS.values())}"
+            )
+        units = [
+            Unit(annotations[name], split, images=(images.get(name, f"{FRAMES}/{name}.jpg"),))
+            for split, names in lists.items()
+            for name in names
+        ]
+        without = [unit.images[0] for unit in units if _frame_of(unit.images[0]) not in images]
         if (root / QUERIES).exists():
             units.append(Unit(QUERIES, split="test"))
         return Layout(
@@ -74,7 +92,8 @@ class Prw:
             shared=tuple(SPLITS.values()),
             edition="PRW-v16.04.20",
             expected=FULL_SIZE,
-            other=("ID_train.mat", "ID_test.mat", "query_box/*"),
+            notes=_notes(without, len(units)) if images else (),
+            other=OTHER,
         )
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
@@ -84,8 +103,40 @@ class Prw:
             yield _read_frame(root, unit)
 
 
-def _frame(name: str, split: str) -> Unit:
-    return Unit(f"annotations/{name}.jpg.mat", split, images=(f"frames/{name}.jpg",))
+def _refuse_other_layouts(root: Path) -> None:
+    if not root.is_dir():
+        raise CatalogError(f"{root}: no such folder")
+    needed = (*SPLITS.values(), ANNOTATIONS)
+    missing = [name for name in needed if not (root / name).exists()]
+    if not missing:
+        return
+    looked = f"looked for {', '.join(SPLITS.values())} and {ANNOTATIONS}/NAME.jpg.mat, with {FRAMES}/NAME.jpg"
+    present = [name for name in needed if name not in missing]
+    deeper = next((path for path in walk(root) if path.endswith(f"/{SPLITS['train']}")), None)
+    if deeper:
+        nearest = f"The nearest is {deeper}: give {deeper.rpartition('/')[0]} as the root"
+    else:
+        found = f"found {', '.join(present)}, but " if present else ""
+        nearest = f"{found}{', '.join(missing)} not found"
+    raise CatalogError(f"{root} is not a PRW dataset: {looked}. {nearest}")
+
+
+def _refuse_twice(root: Path, names: list[str]) -> None:
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise CatalogError(f"{root}: {twice} is listed twice in {' and '.join(SPLITS.values())}")
+
+
+def _notes(without: list[str], frames: int) -> tuple[str, ...]:
+    if not without:
+        return ()
+    return (f"{len(without):,} of {frames:,} listed frames have no image in {FRAMES}, such as {without[0]}",)
+
+
+def _frame_of(path: str) -> str:
+    """A frame's name from that of its image or annotation, with or without folders."""
+    name = plain_name(path).rpartition("/")[2].strip().removesuffix(".mat")
+    return name.rpartition(".")[0] if is_image(name) else name
 
 
 def _frame_names(path: Path) -> list[str]:
@@ -96,32 +147,11 @@ def _frame_names(path: Path) -> list[str]:
         entry = pending.pop()
         if isinstance(entry, list):
             pending += reversed(entry)
-        elif isinstance(entry, str) and path_fault(entry) is None and "/" not in entry:
-            names.append(entry.removesuffix(".jpg"))
-        else:
-            raise CatalogError(f"{path}: entry {len(names) + 1} is no name of a frame")
+        elif isinstance(entry, str) and (name := _frame_of(entry)) and path_fault(name) is None:
+            names.append(name)
+        elif not isinstance(entry, np.ndarray) or entry.size:
+            raise CatalogError(f"{path}: entry {len(names) + 1} is not a name of a frame")
     return names
-
-
-def _check_frames(root: Path, units: list[Unit]) -> None:
-    listed = [unit.source for unit in units]
-    if len(set(listed)) != len(listed):
-        twice = next(source for source in listed if listed.count(source) > 1)
-        raise CatalogError(f"{root}: {twice} is listed twice in {' and '.join(SPLITS.values())}")
-    present = {
-        f"annotations/{path.name}" for path in (root / "annotations").iterdir() if path.suffix == ".mat"
-    }
-    missing = [source for source in listed if source not in present]
-    if missing:
-        raise CatalogError(
-            f"{root}: {len(missing)} frames are listed without an annotation file, such as {missing[0]}"
-        )
-    unlisted = sorted(present - set(listed))
-    if unlisted:
-        raise CatalogError(
-            f"{root}: {len(unlisted)} annotation files are in neither {' nor '.join(SPLITS.values())}, "
-            f"such as {unlisted[0]}"
-        )
 
 
 def _read_frame(root: Path, unit: Unit) -> Rows:
@@ -132,8 +162,9 @@ def _read_frame(root: Path, unit: Unit) -> Rows:
         )
     values = found.astype(np.float64).reshape(-1, 5)
     rows = Rows(unit.source)
-    image_id = unit.images[0].rpartition("/")[2]
-    named = FRAME_NAME.match(Path(image_id).stem)
+    frame = _frame_of(unit.source)
+    image_id = f"{frame}.jpg"
+    named = FRAME_NAME.match(frame)
     rows.images(
         [image_id],
         unit.images[0],
@@ -144,19 +175,19 @@ def _read_frame(root: Path, unit: Unit) -> Rows:
     )
     row_numbers = np.arange(1, len(values) + 1)
     ids = values[:, 0]
-    valid = np.isfinite(ids) & (ids == np.trunc(ids)) & (np.abs(ids) < 1e9)
+    valid = np.isnan(ids) | ((ids == np.trunc(ids)) & (np.abs(ids) < 1e9))
     for row in row_numbers[~valid]:
-        detail = f"identity {ids[row - 1]:g} is no whole number"
+        detail = f"identity {ids[row - 1]:g} is not a whole number"
         rows.reject(INVALID, "identity_unreadable", detail, int(row), image_id)
     values, row_numbers = values[valid], row_numbers[valid]
-    raw = [str(int(value)) for value in values[:, 0]]
+    people = values[:, 0].tolist()
     rows.boxes(
         [image_id] * len(values),
         xywh_corners(values[:, 1:]),
         unit.split,
         row_numbers,
-        person_id=[None if value.startswith("-") else value for value in raw],
-        person_id_raw=raw,
+        person_id=[identity(person) for person in people],
+        person_id_raw=["nan" if np.isnan(person) else str(int(person)) for person in people],
     )
     return rows
 
@@ -176,15 +207,19 @@ def _read_queries(root: Path) -> Rows:
         index += 1
         try:
             person, x, y, w, h, frame = parts
-            box = [float(x), float(y), float(w), float(h)]
-            person_id = str(int(person))
+            box = [number(value) for value in (x, y, w, h)]
+            person_id = identity(number(person))
         except ValueError:
             rows.reject(INVALID, "row_unreadable", f"not 'id x y w h frame': {line[:80]!r}", line_number)
+            continue
+        if person_id is None:
+            detail = f"a query of somebody unknown: {line[:80]!r}"
+            rows.reject(INVALID, "query_without_identity", detail, line_number)
             continue
         numbers.append(str(index))
         lines.append(line_number)
         ids.append(person_id)
-        images.append(f"{frame.removesuffix('.jpg')}.jpg")
+        images.append(f"{_frame_of(frame)}.jpg")
         xywh.append(box)
     rows.queries(PROTOCOL, numbers, images, xywh_corners(np.array(xywh).reshape(-1, 4)), ids, lines)
     return rows

@@ -1,127 +1,338 @@
-"""YOLO text labels: one file an image, class and normalised centre, width and height a line."""
+"""YOLO text labels, one file per image, as Ultralytics, Roboflow, CVAT, Label Studio and LabelImg write."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
+from data_catalog.adapters.yolo_files import (
+    Config,
+    Folders,
+    Pairs,
+    Splits,
+    find_splits,
+    pair,
+    read_config,
+    split_of_folders,
+)
+from data_catalog.adapters.yolo_labels import (
+    Classes,
+    NotFractions,
+    classes_option,
+    people_of,
+    read_label,
+    say_nothing,
+)
 from data_catalog.errors import CatalogError
-from data_catalog.files import image_files, need_files, path_fault, read_text
+from data_catalog.files import path_fault, read_text, walk
 from data_catalog.images import Unreadable, image_size
 from data_catalog.rows import Rows
 from data_catalog.schema import EXCLUDED, INVALID
 
-_KNOWN_SPLITS = {
-    "train": re.compile(r"train(ing)?[-_]?[0-9]*"),
-    "val": re.compile(r"(val|valid|validation)[-_]?[0-9]*"),
-    "test": re.compile(r"test.*"),
-}
+LAYOUTS = (
+    "images/ with labels/, with or without folders of splits (Ultralytics, Label Studio)",
+    "<split>/images with <split>/labels (Roboflow)",
+    "images with .txt files of their names beside them (LabelImg, Darknet)",
+)
+OTHER = ("README*", "*.cache", "notes.json", "*.data", "LICENSE*", "*.yaml", "*.yml")
+SAMPLED = 16
+"""Label files that are looked at before all are read."""
+_LIST, _WHOLE = "list", "whole paths"
 
 
 class Yolo:
-    """`images/<split>/NAME.jpg` with `labels/<split>/NAME.txt`, or the same without splits.
+    """A row is a class and cx, cy, w, h as fractions of the image, or a polygon, whose box is taken.
 
-    Folders such as `valid` and `val2017` are val, `train2017` is train and `test-dev` test; any other folder
-    is a split of its own name, and images in none are train. An image without a label file has nobody in it.
+    `data.yaml`, `classes.txt` or `*.names` name the classes: person, pedestrian and people are people; where
+    nothing names them class 0 is. A sixth column of confidence is not kept. Splits are those of data.yaml,
+    of the folders (`valid` and `val2017` are val, `train2017` is train, `test-dev` test; any other folder is
+    a split of its name), or of lists such as train.txt; images in none are train. An image without a label
+    file has nobody in it; rows of label files without an image are rejects.
     """
 
     name = "yolo"
-    version = 3
+    version = 4
     needs_images = True  # labels are fractions of the images' sizes
     options: Mapping[str, str] = {
         "images": "folder of images (default images)",
         "labels": "folder of labels (default labels)",
-        "classes": "numbers of the classes that are people (default 0)",
+        "classes": "numbers or names of the classes that are people (default: those named person, pedestrian "
+        "or people; 0 where nothing names them)",
     }
 
     def discover(self, root: Path, options: Options) -> Layout:
-        images, labels = _folders(options)
-        need_files(root, (images, labels), "YOLO dataset")
-        _classes(options)
-        units: list[Unit] = []
-        bare: dict[tuple[str, str], list[str]] = {}
-        for path in image_files(root, images, recursive=True):
-            inside = PurePosixPath(path).relative_to(images)
-            split = _split_of(inside.parts[0]) if len(inside.parts) > 1 else "train"
-            source = str(PurePosixPath(labels) / inside.with_suffix(".txt"))
-            if (root / source).is_file():
-                units.append(Unit(source, split, images=(path,)))
-            else:
-                bare.setdefault((path.rpartition("/")[0], split), []).append(path)
-        units += [
-            Unit(folder, split, tuple(paths), has_file=False) for (folder, split), paths in bare.items()
-        ]
-        _check_labels(root, labels, {unit.source for unit in units})
-        return Layout(tuple(units))
+        if not root.is_dir():
+            raise CatalogError(f"{root}: no such folder")
+        folders = _folders(options)
+        files = walk(root)
+        pairs = pair(files, folders)
+        if not pairs.labelled and (pairs.beside or not pairs.bare):
+            raise _refusal(root, files, folders)
+        config = read_config(root, files, pairs.labelled)
+        classes, notes = _classes(config, options)
+        images = list(pairs.images())
+        splits = find_splits(root, files, images, config)
+        sample = _sample(root, pairs, classes)
+        often = Counter(map(folders.image_id, images))
+        parameters = [] if classes == Classes() else [classes.to_text()]
+        if len(often) < len(images):
+            parameters.insert(0, _WHOLE)
+        orphans = _orphans(root, pairs, splits, classes)
+        units = _units(pairs, orphans, splits, folders, tuple(parameters))
+        read = {image for unit in units for image in unit.images}
+        bare = sum(image in read for image in pairs.bare)
+        if bare:
+            notes.append(
+                f"{bare:,} of {len(read):,} images have no label file: they count as images without people"
+            )
+        if sample.confidence:
+            notes.append(f"{sample.confidence} has a sixth column, a detector's confidence: it is not kept")
+        return Layout(
+            tuple(units),
+            shared=tuple(sorted({*config.files, *splits.lists})),
+            notes=(*notes, *splits.notes),
+            other=OTHER,
+        )
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
         rows = Rows(unit.source)
-        folder = _folders(options)[0]
-        ids = [str(PurePosixPath(path).relative_to(folder)) for path in unit.images]
-        rows.images(ids, list(unit.images), unit.split)
+        parameters = unit.parameters
+        if parameters[:1] == (_LIST,):
+            for entry in parameters[1:]:
+                line, _, name = entry.partition(":")
+                rows.reject(INVALID, "entry_unknown", f"no image is called {name[:80]!r}", int(line))
+            yield rows
+            return
+        folders = _folders(options)
+        is_whole = parameters[:1] == (_WHOLE,)
+        classes = Classes.from_text(parameters[-1]) if len(parameters) > is_whole else Classes()
+        ids = [path if is_whole else folders.image_id(path) for path in unit.images]
+        if ids:
+            rows.images(ids, list(unit.images), unit.split)
         if unit.has_file:
-            _read_labels(rows, root, unit, ids[0], _classes(options))
+            labels = _read_rows(rows, root, unit, ids[0] if ids else None, classes)
+            for image_id, path in zip(ids, unit.images, strict=True):
+                _add_boxes(rows, unit, labels, image_id, root / path, options)
+            if not ids:
+                _reject_orphan(rows, labels)
         yield rows
 
 
-def _split_of(folder: str) -> str:
-    """The split that a folder's name means, or the name itself: what may be a test is not taken for train."""
-    plain = folder.lower()
-    return next((split for split, names in _KNOWN_SPLITS.items() if names.fullmatch(plain)), folder)
+def _folders(options: Options) -> Folders:
+    names = []
+    for option in ("images", "labels"):
+        name = options.get(option, option).strip("/")
+        if name != "." and (fault := path_fault(name)):
+            raise CatalogError(f"option {option}: {fault}: {name!r}")
+        names.append(PurePosixPath(name).parts)
+    return Folders(names[0], names[1])
 
 
-def _folders(options: Options) -> tuple[str, str]:
-    names = [options.get(name, name) for name in ("images", "labels")]
-    for name in names:
-        if path_fault(name):
-            raise CatalogError(f"option images or labels: {path_fault(name)}: {name!r}")
-    return names[0], names[1]
+def _classes(config: Config, options: Options) -> tuple[Classes, list[str]]:
+    """Which classes are people, and a sentence where nothing says so by name."""
+    names, notes = config.names, []
+    if "classes" in options:
+        people = classes_option(options["classes"], names)
+    elif not names:
+        people = Classes().people
+    elif say_nothing(names.values()):
+        people = Classes().people
+        notes.append(
+            f"{config.named_by} gives classes no names but numbers: class 0 is taken for people "
+            "(--option classes=... says otherwise)"
+        )
+    else:
+        people = people_of(names)
+        if not people:
+            notes.append(
+                f"{config.named_by} names no class person, pedestrian or people: say which are people "
+                f"(--option classes=...) among {', '.join(list(names.values())[:10])}"
+            )
+    return Classes(people, names, config.keypoints), notes
 
 
-def _classes(options: Options) -> frozenset[int]:
+def _orphans(root: Path, pairs: Pairs, splits: Splits, classes: Classes) -> list[str]:
+    """Label files without an image. Beside images other texts may lie: there the first row must be one."""
+    orphans = [path for path in pairs.orphans if path not in splits.lists]
+    return [path for path in orphans if _is_label(root / path, classes)] if pairs.beside else orphans
+
+
+def _is_label(path: Path, classes: Classes) -> bool:
+    first = next((parts for line in read_text(path).splitlines() if (parts := line.split())), [])
     try:
-        return frozenset(int(part) for part in options.get("classes", "0").split(","))
-    except ValueError as error:
-        raise CatalogError(f"option classes={options['classes']!r}: give numbers such as 0,1") from error
+        return not first or bool(read_label(first, keypoints=classes.keypoints))
+    except NotFractions:
+        return True
+    except ValueError:
+        return False
 
 
-def _check_labels(root: Path, labels: str, known: set[str]) -> None:
-    found = {path.relative_to(root).as_posix() for path in (root / labels).rglob("*.txt")}
-    lost = sorted(found - known - {f"{labels}/classes.txt"})
-    if lost:
-        raise CatalogError(f"{root}: {len(lost)} label files have no image, such as {lost[0]}")
+def _units(
+    pairs: Pairs, orphans: Sequence[str], splits: Splits, folders: Folders, parameters: tuple[str, ...]
+) -> list[Unit]:
+    """Units of labels and images in the order of the images, then of what belongs to no image."""
+    found: list[tuple[str, Unit]] = []
+    for source, images in pairs.labelled.items():
+        split = _split(images[0], splits, folders)
+        if split is not None:
+            found.append((images[0], Unit(source, split, images, parameters=parameters)))
+    found.sort(key=lambda each: each[0])
+    bare: dict[tuple[str, str], list[str]] = {}
+    for path in pairs.bare:
+        split = _split(path, splits, folders)
+        if split is not None:
+            bare.setdefault((path.rpartition("/")[0], split), []).append(path)
+    whole_paths = parameters[:1] if parameters[:1] == (_WHOLE,) else ()
+    several = Counter(folder for folder, _ in bare)
+    return [
+        *(unit for _, unit in found),
+        *(
+            Unit(
+                f"{folder}#{split}" if several[folder] > 1 else folder or ".",
+                split,
+                tuple(paths),
+                parameters=whole_paths,
+                has_file=False,
+            )
+            for (folder, split), paths in bare.items()
+        ),
+        *(
+            Unit(path, split_of_folders(path, Folders(folders.labels, ())) or "train", parameters=parameters)
+            for path in orphans
+        ),
+        *(
+            Unit(source, splits.lists[source], parameters=(_LIST, *entries))
+            for source, entries in splits.lost.items()
+            if entries
+        ),
+    ]
 
 
-def _read_labels(rows: Rows, root: Path, unit: Unit, image_id: str, people: frozenset[int]) -> None:
-    lines = [(n, line.split()) for n, line in enumerate(read_text(root / unit.source).splitlines(), start=1)]
-    taken: list[tuple[int, list[float]]] = []
-    for number, parts in lines:
+def _split(path: str, splits: Splits, folders: Folders) -> str | None:
+    """An image's split; None where a list of its split leaves it out."""
+    listed = splits.listed.get(path)
+    by_yaml = next((split for folder, split in splits.folders if path.startswith(f"{folder}/")), None)
+    by_folder = split_of_folders(path, folders)
+    first, last = (listed, None) if splits.authoritative else (None, listed)
+    split = first or by_yaml or by_folder or last or "train"
+    asked = splits.authoritative or not (by_yaml or by_folder)
+    return None if asked and listed is None and split in splits.lists.values() else split
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What some label files look like; `confidence` is one whose rows have six columns."""
+
+    confidence: str | None
+
+
+def _sample(root: Path, pairs: Pairs, classes: Classes) -> _Sample:
+    """Look at some label files.
+
+    Raises:
+        CatalogError: when most of their rows are in pixels, or beside images are no labels at all.
+    """
+    sources = list(pairs.labelled)
+    pixels, good, bad = 0, 0, 0
+    example = confidence = None
+    for source in sources[:: max(1, len(sources) // SAMPLED)][:SAMPLED]:
+        for line in read_text(root / source).splitlines():
+            try:
+                if parts := line.split():
+                    label = read_label(parts, keypoints=classes.keypoints)
+                    confidence = confidence or (source if label.has_confidence else None)
+                    good += 1
+            except NotFractions:
+                pixels += 1
+                example = example or f"{source}: {line.strip()[:80]!r}"
+            except ValueError:
+                bad += 1
+    if pixels > good:
+        raise CatalogError(
+            f"{root}: labels are in pixels, where YOLO has fractions of the image's width and height: "
+            f"{example}; divide them by the image's size"
+        )
+    if pairs.beside and bad and not good:
+        raise CatalogError(
+            f"{root} is not a YOLO dataset: the text files beside images, such as {sources[0]}, hold no "
+            "rows of 'class cx cy w h'"
+        )
+    return _Sample(confidence)
+
+
+def _read_rows(
+    rows: Rows, root: Path, unit: Unit, image_id: str | None, classes: Classes
+) -> list[tuple[int, tuple[float, float, float, float]]]:
+    """(row, box in fractions) of each person of a label file; the other rows go to the rejects."""
+    taken = []
+    for number, line in enumerate(read_text(root / unit.source).splitlines(), start=1):
+        parts = line.split()
         if not parts:
             continue
         try:
-            kind, values = int(parts[0]), [float(part) for part in parts[1:]]
-        except ValueError:
-            kind, values = -1, []
-        if len(values) != 4 or not all(map(math.isfinite, values)):
-            detail = f"not 'class cx cy w h': {' '.join(parts)[:80]!r}"
-            rows.reject(INVALID, "row_unreadable", detail, number, image_id)
-        elif kind not in people:
-            rows.reject(EXCLUDED, "not_a_person", f"class {kind}", number, image_id)
+            label = read_label(parts, keypoints=classes.keypoints)
+        except ValueError as error:
+            code = "not_fractions" if isinstance(error, NotFractions) else "row_unreadable"
+            rows.reject(INVALID, code, f"{error}: {' '.join(parts)[:80]!r}", number, image_id)
+            continue
+        if label.kind not in classes.people:
+            rows.reject(EXCLUDED, "not_a_person", classes.describe(label.kind), number, image_id)
         else:
-            taken.append((number, values))
-    if not taken:
+            taken.append((number, label.box))
+    return taken
+
+
+def _add_boxes(
+    rows: Rows,
+    unit: Unit,
+    labels: Sequence[tuple[int, tuple[float, float, float, float]]],
+    image_id: str,
+    path: Path,
+    options: Options,
+) -> None:
+    if not labels:
         return
-    numbers = [number for number, _ in taken]
+    numbers = [number for number, _ in labels]
     try:
-        scale = np.array(image_size(root / unit.images[0]), np.float64)
+        width, height = image_size(path, options.get("exif", "apply"))
     except Unreadable as error:  # the ingest moves the image itself to the rejects
         rows.rejects(INVALID, "image_rejected", f"its size is not known: {error}", numbers, image_id)
         return
-    centre = np.array([values for _, values in taken])
-    low, high = (centre[:, :2] - centre[:, 2:] / 2) * scale, (centre[:, :2] + centre[:, 2:] / 2) * scale
-    rows.boxes([image_id] * len(taken), np.hstack([low, high]), unit.split, numbers)
+    boxes = np.array([box for _, box in labels]) * np.array([width, height, width, height], np.float64)
+    rows.boxes([image_id] * len(labels), boxes, unit.split, numbers)
+
+
+def _reject_orphan(rows: Rows, labels: Sequence[tuple[int, tuple[float, float, float, float]]]) -> None:
+    """Rows of a label file that no image belongs to; one for the file where it holds none."""
+    detail = "no image has this label file's name"
+    numbers = [number for number, _ in labels]
+    if numbers:
+        rows.rejects(INVALID, "label_without_image", detail, numbers)
+    elif not rows.count():
+        rows.reject(INVALID, "label_without_image", detail, 0)
+
+
+def _refusal(root: Path, files: Sequence[str], folders: Folders) -> CatalogError:
+    """Which layouts were looked for, and what is nearest to one."""
+    images = [path for path in files if folders.places(path)]
+    deeper = [path for path in files if "images" in PurePosixPath(path).parts[:-1] and path not in images]
+    labels = [path for path in files if path.lower().endswith(".txt")]
+    other = next((path for path in files if "labels_with_ids" in PurePosixPath(path).parts[:-1]), None)
+    if other:
+        nearest = f"The nearest is {other}, as JDE and FairMOT write it: use the adapter jde"
+    elif images:
+        nearest = (
+            f"The nearest is {images[0]}, but there is no folder {'/'.join(folders.labels)} with its label"
+        )
+    elif deeper:
+        nearest = f"The nearest is {deeper[0]}: give a folder further down as the root"
+    elif labels:
+        nearest = f"The nearest is {labels[0]}, but no image has its name"
+    else:
+        nearest = "It holds no .txt file at all"
+    return CatalogError(f"{root} is not a YOLO dataset: looked for {'; or '.join(LAYOUTS)}. {nearest}")

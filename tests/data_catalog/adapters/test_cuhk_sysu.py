@@ -29,7 +29,7 @@ def write(root: Path, person: Mapping[str, Any], train: Mapping[str, Any]) -> No
     boxes = structs(("idlocate",), [{"idlocate": np.array(box, np.uint8)} for box in (FIRST, SECOND)])
     image = {"imname": "s1.jpg", "nAppear": 2, "box": boxes}
     write_mat(root / "annotation" / "Images.mat", "Img", structs(("imname", "nAppear", "box"), [image]))
-    write_mat(root / "annotation" / "pool.mat", "pool", cells(["s9.jpg"]))
+    write_mat(root / "annotation" / "pool.mat", "pool", cells([]))
     fields = ("idname", "nAppear", "scene")
     if person:
         write_mat(root / "annotation" / "Person.mat", "Person", structs(fields, people(person)))
