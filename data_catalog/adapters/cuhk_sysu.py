@@ -150,8 +150,8 @@ def _read_images(root: Path, unit: Unit) -> Iterator[Rows]:
             rows = Rows(IMAGES)
     if pool:
         raise CatalogError(
-            f"{root / POOL}: of {len(test):,} images that it lists for test {len(pool):,} are not in {IMAGES}, "
-            f"such as {next(iter(pool))!r}; take both files from the same release"
+            f"{root / POOL}: of {len(test):,} images that it lists for test {len(pool):,} are not in "
+            f"{IMAGES}, such as {next(iter(pool))!r}; take both files from the same release"
         )
     yield rows
     yield from people.lost()

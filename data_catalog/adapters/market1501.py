@@ -95,9 +95,8 @@ def _crops(root: Path, options: Options) -> Iterator[tuple[str, str, tuple[str, 
     is_plain = not present & (RELEASED.keys() - {"query"}) and bool(present & (PLAIN.keys() - {"query"}))
     patterns = _patterns(options)
     for top, split in (PLAIN if is_plain else RELEASED).items():
-        if not is_plain or "pattern" in options:
-            if images := image_files(root, top):
-                yield top, split, images
+        if (not is_plain or "pattern" in options) and (images := image_files(root, top)):
+            yield top, split, images
         for name in folders(root, top):
             images = image_files(root, f"{top}/{name}")
             if images and (not is_plain or _is_person(name, images[0], patterns)):
@@ -105,7 +104,7 @@ def _crops(root: Path, options: Options) -> Iterator[tuple[str, str, tuple[str, 
 
 
 def _is_person(folder: str, image: str, patterns: tuple[re.Pattern[str], ...]) -> bool:
-    """Whether a folder in one that any dataset may have holds a person's crops: by its name, or the crops'."""
+    """Whether a folder in one of a common name holds a person's crops: by its own name, or the crops'."""
     stem = PurePosixPath(image).stem
     return bool(_NUMBER.fullmatch(folder)) or any(pattern.match(stem) for pattern in patterns)
 
@@ -114,13 +113,14 @@ def _refusal(root: Path) -> CatalogError:
     """Which layouts were looked for, and what is nearest to one."""
     known = {*RELEASED, *PLAIN}
     found = next((path for path in walk(root) if known & set(path.split("/")[:-1])), None)
-    top = found.split("/")[0] if found else None
-    if top is None:
+    parts = found.split("/") if found else []
+    above = parts[: next((at for at, part in enumerate(parts) if part in known), 0)]
+    if found is None:
         nearest = "None of these folders is there"
-    elif top in known:
-        nearest = f"The nearest is {found}, but no image lies where a crop would"
+    elif above:
+        nearest = f"The nearest is {found}: give {'/'.join(above)} as the root"
     else:
-        nearest = f"The nearest is {found}: give {top} as the root"
+        nearest = f"The nearest is {found}, but no crop lies where one would"
     return CatalogError(f"{root} is not a dataset of crops: looked for {'; or '.join(LAYOUTS)}. {nearest}")
 
 

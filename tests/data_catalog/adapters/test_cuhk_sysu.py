@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from data_catalog.adapters import load_adapter
+from data_catalog.errors import CatalogError
 from data_catalog.synthetic.matlab import cells, structs, write_mat
 
 Box = tuple[int, int, int, int]
@@ -61,3 +64,24 @@ def test_identities_that_are_lost_are_named_where_they_stand(tmp_path: Path, ing
         ("identity_without_box", source, 2),
         ("identity_without_box", source, 3),
     ]
+
+
+def test_names_with_blanks_and_folders_are_the_same(tmp_path: Path, ingest_into: Any) -> None:
+    write(tmp_path, {"p1": [FIRST]}, {})
+    for written in ("s1.jpg ", "./s1.jpg", "Image/SSM/s1.jpg", "Image\\SSM\\s1.jpg"):
+        write_mat(tmp_path / "annotation" / "pool.mat", "pool", cells([written]))
+        images = ingest_into(tmp_path, "cuhk-sysu", images=False).table("images")
+        assert images["split"].to_pylist() == ["test"], written
+
+
+def test_a_pool_that_names_other_images_is_an_error(tmp_path: Path, ingest_into: Any) -> None:
+    write(tmp_path, {}, {})
+    write_mat(tmp_path / "annotation" / "pool.mat", "pool", cells(["s1.jpg", "s8.jpg", "s9.jpg"]))
+    with pytest.raises(CatalogError, match=r"of 3 images that it lists for test 2 are not in .*'s8\.jpg'"):
+        ingest_into(tmp_path, "cuhk-sysu", images=False)
+
+
+def test_refusals_name_what_was_looked_for(tmp_path: Path) -> None:
+    write(tmp_path / "data", {}, {})
+    with pytest.raises(CatalogError, match=r"looked for annotation/Images\.mat.*give data as the root"):
+        load_adapter("cuhk-sysu").discover(tmp_path, {})
