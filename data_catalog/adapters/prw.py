@@ -11,7 +11,7 @@ import numpy as np
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.errors import CatalogError
-from data_catalog.files import is_image, path_fault, plain_name, read_text, walk
+from data_catalog.files import IMAGE_SUFFIXES, is_image, path_fault, plain_name, read_text, walk
 from data_catalog.ids import identity, number
 from data_catalog.matfile import only_variable
 from data_catalog.published import LOESCH_2019, Published
@@ -136,7 +136,8 @@ def _notes(without: list[str], frames: int) -> tuple[str, ...]:
 def _frame_of(path: str) -> str:
     """A frame's name from that of its image or annotation, with or without folders."""
     name = plain_name(path).rpartition("/")[2].strip().removesuffix(".mat")
-    return name.rpartition(".")[0] if is_image(name) else name
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name
 
 
 def _frame_names(path: Path) -> list[str]:

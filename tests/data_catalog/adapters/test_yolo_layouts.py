@@ -193,7 +193,7 @@ def test_kinds_of_rows(tmp_path: Path, ingest_into: Any, row: str, corners: tupl
      "0 0.1 0.2 0.3 0.4 0.5 0.6 0.7", "0"],
 )  # fmt: skip
 def test_rows_that_are_none(row: str) -> None:
-    with pytest.raises(ValueError, match="not|column"):
+    with pytest.raises(ValueError, match=r"not|column"):
         read_label(row.split())
 
 
