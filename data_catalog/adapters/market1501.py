@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
+from data_catalog.adapters.unnameable import has_utf8_name, read_unnameable, unnameable_units
 from data_catalog.errors import CatalogError
 from data_catalog.files import folders, image_files, walk
 from data_catalog.ids import identity
@@ -62,14 +63,21 @@ class Market1501:
     def discover(self, root: Path, options: Options) -> Layout:
         if not root.is_dir():
             raise CatalogError(f"{root}: no such folder")
+        crops = list(_crops(root, options))
         units = [
-            Unit(folder, split, images, has_file=False) for folder, split, images in _crops(root, options)
+            Unit(folder, split, tuple(filter(has_utf8_name, images)), has_file=False)
+            for folder, split, images in crops
+            if has_utf8_name(folder)
         ]
         if not units:
             raise _refusal(root)
-        return Layout(tuple(units), other=OTHER)
+        unnameable = unnameable_units(path for _, _, images in crops for path in images)
+        return Layout((*units, *unnameable), other=OTHER)
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
+        if (unnameable := read_unnameable(unit)) is not None:
+            yield from unnameable
+            return
         rows = Rows(unit.source)
         patterns = _patterns(options)
         for number, path in enumerate(unit.images, start=1):

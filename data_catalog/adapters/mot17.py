@@ -64,12 +64,17 @@ class Mot17:
     name = "mot17"
     version = 3
     published = (ICIP_2019,)
-    options: Mapping[str, str] = {"detector": "of the three copies of a sequence, read DPM, FRCNN or SDP"}
+    options: Mapping[str, str] = {
+        "detector": "of the three copies of a sequence, read DPM, FRCNN or SDP",
+        "first_pixel": "1 (default): x and y count from 1, as MOTChallenge's do; 0: from 0, as those of boxes "
+        "that were drawn in CVAT",
+    }
 
     def discover(self, root: Path, options: Options) -> Layout:
         wanted = options.get("detector")
         if wanted is not None and wanted not in DETECTORS:
             raise CatalogError(f"option detector={wanted!r}: choose one of {', '.join(DETECTORS)}")
+        _first_pixel(options)
         places = mot.find_sequences(root)
         read = _one_copy_each(places, wanted)
         units = mot.sequence_units(root, read)
@@ -89,11 +94,20 @@ class Mot17:
         taken: list[mot.Row] = []
         classes = _classes(root, unit)
         if mot.has_truth(unit):
-            found = mot.read_rows(root / unit.source, rows, columns=_columns(unit))
+            found = mot.read_rows(
+                root / unit.source, rows, columns=_columns(unit), first_pixel=_first_pixel(options)
+            )
             taken = [row for row in found if _is_taken(row, classes, rows)]
         taken, ids = mot.add_images(rows, root, unit, taken)
         _add_boxes(rows, unit, taken, ids, classes)
         yield rows
+
+
+def _first_pixel(options: Options) -> int:
+    text = options.get("first_pixel", "1")
+    if text not in ("0", "1"):
+        raise CatalogError(f"option first_pixel={text!r}: choose 1 or 0")
+    return int(text)
 
 
 def _columns(unit: Unit) -> tuple[int, ...]:

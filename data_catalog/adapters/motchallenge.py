@@ -213,7 +213,7 @@ def sequence_name(folder: str) -> str:
     return stem if last in ("DPM", "FRCNN", "SDP") and stem else folder
 
 
-def read_rows(path: Path, rows: Rows, *, columns: tuple[int, ...]) -> Iterator[Row]:
+def read_rows(path: Path, rows: Rows, *, columns: tuple[int, ...], first_pixel: int = 1) -> Iterator[Row]:
     """The lines of a gt.txt, coordinates made 0-based; unreadable ones become rejects of `rows`.
 
     Columns are separated by commas, or by blanks or semicolons; commas at the end mean nothing.
@@ -232,7 +232,8 @@ def read_rows(path: Path, rows: Rows, *, columns: tuple[int, ...]) -> Iterator[R
         except (ValueError, OverflowError) as error:
             rows.reject(INVALID, "row_unreadable", f"{str(error)[:80]}: {line[:80]!r}", line_number)
             continue
-        yield Row(line_number, frame, track, (x - 1, y - 1, x - 1 + w, y - 1 + h), tuple(tail))
+        left, top = x - first_pixel, y - first_pixel
+        yield Row(line_number, frame, track, (left, top, left + w, top + h), tuple(tail))
 
 
 def _columns(line: str) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
+from data_catalog.adapters.unnameable import has_utf8_name, read_unnameable, unnameable_units
 from data_catalog.adapters.yolo_files import (
     Config,
     Folders,
@@ -29,7 +30,7 @@ from data_catalog.adapters.yolo_labels import (
     say_nothing,
 )
 from data_catalog.errors import CatalogError
-from data_catalog.files import path_fault, read_text, walk
+from data_catalog.files import is_image, path_fault, read_text, walk
 from data_catalog.images import Unreadable, image_size
 from data_catalog.rows import Rows
 from data_catalog.schema import EXCLUDED, INVALID
@@ -69,7 +70,8 @@ class Yolo:
         if not root.is_dir():
             raise CatalogError(f"{root}: no such folder")
         folders = _folders(options)
-        files = walk(root)
+        everything = walk(root)
+        files = [path for path in everything if has_utf8_name(path)]
         pairs = pair(files, folders)
         if not pairs.labelled and (pairs.beside or not pairs.bare):
             raise _refusal(root, files, folders)
@@ -93,13 +95,16 @@ class Yolo:
         if sample.confidence:
             notes.append(f"{sample.confidence} has a sixth column, a detector's confidence: it is not kept")
         return Layout(
-            tuple(units),
+            (*units, *unnameable_units(path for path in everything if is_image(path))),
             shared=tuple(sorted({*config.files, *splits.lists})),
             notes=(*notes, *splits.notes),
             other=OTHER,
         )
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
+        if (unnameable := read_unnameable(unit)) is not None:
+            yield from unnameable
+            return
         rows = Rows(unit.source)
         parameters = unit.parameters
         if parameters[:1] == (_LIST,):
@@ -126,7 +131,7 @@ class Yolo:
 def _folders(options: Options) -> Folders:
     names = []
     for option in ("images", "labels"):
-        name = options.get(option, option).strip("/")
+        name = options.get(option, option).removeprefix("./").rstrip("/") or "/"
         if name != "." and (fault := path_fault(name)):
             raise CatalogError(f"option {option}: {fault}: {name!r}")
         names.append(PurePosixPath(name).parts)
@@ -317,6 +322,16 @@ def _reject_orphan(rows: Rows, labels: Sequence[tuple[int, tuple[float, float, f
         rows.reject(INVALID, "label_without_image", detail, 0)
 
 
+def _twins(files: Sequence[str], labels: Sequence[str]) -> tuple[str, str, str, str] | None:
+    """An image and a text file of its name in other folders, and these folders' names."""
+    stems = {PurePosixPath(path).stem: path for path in files if is_image(path) and "/" in path}
+    for label in labels:
+        image = stems.get(PurePosixPath(label).stem)
+        if image is not None and "/" in label and image.split("/")[0] != label.split("/")[0]:
+            return image, label, image.split("/")[0], label.split("/")[0]
+    return None
+
+
 def _refusal(root: Path, files: Sequence[str], folders: Folders) -> CatalogError:
     """Which layouts were looked for, and what is nearest to one."""
     images = [path for path in files if folders.places(path)]
@@ -325,6 +340,8 @@ def _refusal(root: Path, files: Sequence[str], folders: Folders) -> CatalogError
     other = next((path for path in files if "labels_with_ids" in PurePosixPath(path).parts[:-1]), None)
     if other:
         nearest = f"The nearest is {other}, as JDE and FairMOT write it: use the adapter jde"
+    elif twins := _twins(files, labels):
+        nearest = "The nearest is {} with {}: --option images={} --option labels={}".format(*twins)
     elif images:
         nearest = (
             f"The nearest is {images[0]}, but there is no folder {'/'.join(folders.labels)} with its label"

@@ -165,7 +165,7 @@ class Config:
 
 
 def read_config(root: Path, files: Sequence[str], labels: Iterable[str]) -> Config:
-    """Read data.yaml (any YAML with `names` at the root), classes.txt and Darknet's *.names.
+    """Read data.yaml (any YAML with `names` at the root or one folder down), classes.txt, Darknet's *.names.
 
     Raises:
         CatalogError: when one is damaged, or two contradict each other.
@@ -173,7 +173,7 @@ def read_config(root: Path, files: Sequence[str], labels: Iterable[str]) -> Conf
     config = Config()
     known = frozenset(labels)
     for path in files:
-        if "/" not in path and path.lower().endswith((".yaml", ".yml")):
+        if path.count("/") <= 1 and path.lower().endswith((".yaml", ".yml")):
             _read_yaml(config, root, path)
     for path in files:
         name = PurePosixPath(path).name.lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,16 @@ def test_a_crop_in_another_persons_folder_is_a_reject(tmp_path: Path, ingest_int
     snapshot = ingest_into(write(tmp_path / "root", *names), "market1501")
     assert snapshot.table("rejects")["code"].to_pylist() == ["identity_conflict"]
     assert list(found(snapshot)) == [names[0]]
+
+
+def test_a_name_that_is_not_utf8_is_a_reject(tmp_path: Path, ingest_into: Any) -> None:
+    root = write(tmp_path / "root", "query/0003_c1s6_015971_00.jpg")
+    crop = next(root.rglob("*.jpg"))
+    bad = os.fsdecode(os.fsencode(crop.parent) + b"/0003_c1s6_01597\xff_00.jpg")
+    Path(bad).write_bytes(crop.read_bytes())
+    snapshot = ingest_into(root, "market1501")
+    assert snapshot.table("rejects")["code"].to_pylist() == ["image_path"]
+    assert len(snapshot.table("boxes")) == 1
 
 
 def test_another_pattern_reads_plain_folders(tmp_path: Path, ingest_into: Any) -> None:

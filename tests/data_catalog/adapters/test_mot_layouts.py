@@ -168,6 +168,14 @@ def test_a_row_is_the_same_however_it_is_written(
     assert (row.frame, row.track, row.box) == (frame, track, (x - 1, y - 1, x - 1 + w, y - 1 + h))
 
 
+def test_pixels_that_count_from_zero(tmp_path: Path, ingest_into: Any) -> None:
+    sequence(tmp_path / "root", labels="person\n")
+    first = ingest_into(tmp_path / "root", "mot17", first_pixel="0").table("boxes").slice(0, 1).to_pylist()[0]
+    assert [first[name] for name in ("x1", "y1", "x2", "y2")] == [5, 5, 14, 25]
+    with pytest.raises(CatalogError, match="choose 1 or 0"):
+        load_adapter("mot17").discover(tmp_path / "root", {"first_pixel": "2"})
+
+
 def test_labels_name_the_classes(tmp_path: Path, ingest_into: Any) -> None:
     truth = "".join(f"1,{n},{5 + 9 * n},5,9,20,1,{n},1.0,\n" for n in range(1, 6))
     labels = "car\r\npedestrian\r\nStatic person\nnon motorized vehicle\n"

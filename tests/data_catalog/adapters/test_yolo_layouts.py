@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,23 @@ def test_two_images_of_one_name_share_their_label(tmp_path: Path, ingest_into: A
     assert snapshot.table("boxes")["image_id"].to_pylist() == ["a.jpg", "a.png"]
 
 
+def test_a_name_that_is_not_utf8_is_a_reject(tmp_path: Path, ingest_into: Any) -> None:
+    root = tree(tmp_path / "root", ["images/a.jpg"], {"labels/a.txt": ROW})
+    jpeg = (root / "images" / "a.jpg").read_bytes()
+    for name, content in ((b"images/b\xff.jpg", jpeg), (b"labels/b\xff.txt", ROW.encode())):
+        Path(os.fsdecode(os.fsencode(root) + b"/" + name)).write_bytes(content)
+    snapshot = ingest_into(root, "yolo")
+    (reject,) = snapshot.table("rejects").to_pylist()
+    assert reject["code"] == "image_path" and "udcff.jpg" in reject["detail"]
+    assert len(snapshot.table("boxes")) == 1
+
+
+def test_data_yaml_in_the_folder_below(tmp_path: Path, ingest_into: Any) -> None:
+    texts = {"coco8/labels/val/a.txt": "1 0.5 0.5 0.5 0.5\n", "coco8/data.yaml": "names: [car, person]\n"}
+    snapshot = ingest_into(tree(tmp_path / "root", ["coco8/images/val/a.jpg"], texts), "yolo")
+    assert snapshot.table("boxes")["split"].to_pylist() == ["val"]
+
+
 def test_ids_that_would_collide_carry_their_folders(tmp_path: Path, ingest_into: Any) -> None:
     root = tree(
         tmp_path / "root",
@@ -236,6 +254,7 @@ def test_a_confidence_is_said_and_not_kept(tmp_path: Path) -> None:
             "data/mine/images/a.jpg: give a folder",
         ),
         (["images/a.jpg"], {"labels_with_ids/a.txt": ROW}, "use the adapter jde"),
+        (["Images/a.jpg"], {"Labels/a.txt": ROW}, "--option images=Images --option labels=Labels"),
         (["a.jpg"], {"b.txt": ROW}, "b.txt, but no image has its name"),
         (["a.jpg"], {"a.txt": "a man in the street\n"}, "hold no rows"),
         ([], {}, "no .txt file"),
