@@ -66,8 +66,8 @@ class Mot17:
     published = (ICIP_2019,)
     options: Mapping[str, str] = {
         "detector": "of the three copies of a sequence, read DPM, FRCNN or SDP",
-        "first_pixel": "1 (default): x and y count from 1, as MOTChallenge's do; 0: from 0, as those of boxes "
-        "that were drawn in CVAT",
+        "first_pixel": "1 (default): x and y count from 1, as MOTChallenge's do; 0: from 0, as those of "
+        "boxes that were drawn in CVAT",
     }
 
     def discover(self, root: Path, options: Options) -> Layout:
