@@ -24,7 +24,7 @@ PROTOCOLS = "annotation/test/train_test"
 TRAIN = f"{PROTOCOLS}/Train.mat"
 IMAGE_FOLDER = "Image/SSM"
 
-OTHER = ("*annotation/test/subset/*", "*README*", "*[Rr]eadme*", "LICENSE*", "*.m")
+OTHER = ("annotation/test/subset/*",)
 
 FULL_SIZE = {
     "images": 18_184,

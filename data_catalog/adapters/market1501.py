@@ -11,9 +11,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
-from data_catalog.adapters.unnameable import has_utf8_name, read_unnameable, unnameable_units
 from data_catalog.errors import CatalogError
-from data_catalog.files import folders, image_files, walk
+from data_catalog.files import folders, image_files, path_fault, walk
 from data_catalog.ids import identity
 from data_catalog.images import Unreadable, image_size
 from data_catalog.rows import Rows
@@ -40,7 +39,7 @@ PATTERNS = (
     r"(?P<person>00-1|-?\d{4})C(?P<camera>\d+)T(?P<sequence>\d+)F(?P<frame>\d+)",  # MARS
     r"(?P<person>-?\d+)_[cC](?P<camera>\d+)_[fF]?(?P<frame>\d+)",  # DukeMTMC-reID, CUHK03
 )
-OTHER = ("gt_bbox/*", "gt_query/*", "info/*", "*[Rr]eadme*", "*README*", "CITATION*", "LICENSE*")
+OTHER = ("gt_bbox/*", "gt_query/*", "info/*")
 PROTOCOL = "market1501"
 _JUNK = frozenset({"-1", "00-1"})
 _NUMBER = re.compile(r"-?\d+|00-1", re.ASCII)
@@ -63,21 +62,16 @@ class Market1501:
     def discover(self, root: Path, options: Options) -> Layout:
         if not root.is_dir():
             raise CatalogError(f"{root}: no such folder")
-        crops = list(_crops(root, options))
         units = [
-            Unit(folder, split, tuple(filter(has_utf8_name, images)), has_file=False)
-            for folder, split, images in crops
-            if has_utf8_name(folder)
+            Unit(folder, split, tuple(named), has_file=False)
+            for folder, split, images in _crops(root, options)
+            if (named := [image for image in images if path_fault(image) is None])
         ]
         if not units:
             raise _refusal(root)
-        unnameable = unnameable_units(path for _, _, images in crops for path in images)
-        return Layout((*units, *unnameable), other=OTHER)
+        return Layout(tuple(units), other=OTHER)
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
-        if (unnameable := read_unnameable(unit)) is not None:
-            yield from unnameable
-            return
         rows = Rows(unit.source)
         patterns = _patterns(options)
         for number, path in enumerate(unit.images, start=1):

@@ -27,7 +27,7 @@ LAYOUTS = (
     "<sequence>/ or the root itself with gt/gt.txt (CVAT, datumaro)",
 )
 OTHER = (
-    *(f"*{name}" for name in ("det/det.txt", "gt/gt_*.txt", "seqmap*.txt", "README*", "readme*", "LICENSE*")),
+    *(f"*{name}" for name in ("det/det.txt", "gt/gt_*.txt", "seqmap*.txt")),
     *(f"{folder}splits_txt/*" for folder in ("", "*/")),
 )
 """Files of the format that nothing is read from: detections, other cuts of the ground truth, lists."""

@@ -19,7 +19,7 @@ from data_catalog.rows import Rows, xywh_corners
 from data_catalog.schema import INVALID
 
 ANNOTATIONS, FRAMES = "annotations", "frames"
-OTHER = ("ID_*.mat", "query_box/*", "*README*", "*readme*", "LICENSE*", "*.m")
+OTHER = ("ID_train.mat", "ID_test.mat", "query_box/*")
 QUERIES = "query_info.txt"
 SPLITS = {"train": "frame_train.mat", "test": "frame_test.mat"}
 FRAME_NAME = re.compile(r"c(\d{1,4})s(\d{1,4})_(\d{1,9})$")

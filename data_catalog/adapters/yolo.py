@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
-from data_catalog.adapters.unnameable import has_utf8_name, read_unnameable, unnameable_units
 from data_catalog.adapters.yolo_files import (
     Config,
     Folders,
@@ -40,7 +39,7 @@ LAYOUTS = (
     "<split>/images with <split>/labels (Roboflow)",
     "images with .txt files of their names beside them (LabelImg, Darknet)",
 )
-OTHER = ("README*", "*.cache", "notes.json", "*.data", "LICENSE*", "*.yaml", "*.yml")
+OTHER = ("*.cache", "*notes.json", "*.data", "*.yaml", "*.yml")
 SAMPLED = 16
 """Label files that are looked at before all are read."""
 _LIST, _WHOLE = "list", "whole paths"
@@ -70,8 +69,7 @@ class Yolo:
         if not root.is_dir():
             raise CatalogError(f"{root}: no such folder")
         folders = _folders(options)
-        everything = walk(root)
-        files = [path for path in everything if has_utf8_name(path)]
+        files = [path for path in walk(root) if path_fault(path) is None]
         pairs = pair(files, folders)
         if not pairs.labelled and (pairs.beside or not pairs.bare):
             raise _refusal(root, files, folders)
@@ -95,16 +93,13 @@ class Yolo:
         if sample.confidence:
             notes.append(f"{sample.confidence} has a sixth column, a detector's confidence: it is not kept")
         return Layout(
-            (*units, *unnameable_units(path for path in everything if is_image(path))),
+            tuple(units),
             shared=tuple(sorted({*config.files, *splits.lists})),
             notes=(*notes, *splits.notes),
             other=OTHER,
         )
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
-        if (unnameable := read_unnameable(unit)) is not None:
-            yield from unnameable
-            return
         rows = Rows(unit.source)
         parameters = unit.parameters
         if parameters[:1] == (_LIST,):
@@ -187,6 +182,7 @@ def _units(
         if split is not None:
             found.append((images[0], Unit(source, split, images, parameters=parameters)))
     found.sort(key=lambda each: each[0])
+    labelled = {unit.split for _, unit in found}
     bare: dict[tuple[str, str], list[str]] = {}
     for path in pairs.bare:
         split = _split(path, splits, folders)
@@ -203,6 +199,7 @@ def _units(
                 tuple(paths),
                 parameters=whole_paths,
                 has_file=False,
+                annotated=split != "test" or split in labelled,
             )
             for (folder, split), paths in bare.items()
         ),

@@ -17,6 +17,8 @@ from data_catalog.adapters import load_adapter
 from data_catalog.adapters.yolo_labels import NotFractions, read_label
 from data_catalog.errors import CatalogError
 from data_catalog.ingest import counts_found
+from data_catalog.outcome import refuse_outcome
+from data_catalog.snapshot import ingest_findings
 
 ROW = "0 0.5 0.5 0.5 0.5\n"
 
@@ -155,20 +157,33 @@ def test_an_image_without_a_label_has_nobody_in_it(tmp_path: Path, ingest_into: 
     assert notes == ("1 of 2 images have no label file: they count as images without people",)
 
 
+@pytest.mark.parametrize(("split", "is_refused"), [("test", False), ("val", True)])
+def test_only_a_test_split_may_have_no_labels(
+    tmp_path: Path, ingest_into: Any, split: str, is_refused: bool
+) -> None:
+    images = ["images/train/a.jpg", f"images/{split}/b.jpg"]
+    root = tree(tmp_path / "root", images, {"labels/train/a.txt": ROW})
+    if is_refused:
+        with pytest.raises(CatalogError, match="split 'val' has 1 images and no box"):
+            refuse_outcome(ingest_into(root, "yolo", allow_empty=False))
+    else:
+        refuse_outcome(ingest_into(root, "yolo", allow_empty=False))
+
+
 def test_two_images_of_one_name_share_their_label(tmp_path: Path, ingest_into: Any) -> None:
     root = tree(tmp_path / "root", ["images/a.jpg", "images/a.png"], {"labels/a.txt": ROW})
     snapshot = ingest_into(root, "yolo")
     assert snapshot.table("boxes")["image_id"].to_pylist() == ["a.jpg", "a.png"]
 
 
-def test_a_name_that_is_not_utf8_is_a_reject(tmp_path: Path, ingest_into: Any) -> None:
+def test_a_name_that_is_not_utf8_is_told(tmp_path: Path, ingest_into: Any) -> None:
     root = tree(tmp_path / "root", ["images/a.jpg"], {"labels/a.txt": ROW})
     jpeg = (root / "images" / "a.jpg").read_bytes()
     for name, content in ((b"images/b\xff.jpg", jpeg), (b"labels/b\xff.txt", ROW.encode())):
         Path(os.fsdecode(os.fsencode(root) + b"/" + name)).write_bytes(content)
     snapshot = ingest_into(root, "yolo")
-    (reject,) = snapshot.table("rejects").to_pylist()
-    assert reject["code"] == "image_path" and "udcff.jpg" in reject["detail"]
+    (told,) = [each for each in ingest_findings(snapshot) if each.code == "name_left_over"]
+    assert told.count == 2 and "udcff.jpg" in told.message
     assert len(snapshot.table("boxes")) == 1
 
 
