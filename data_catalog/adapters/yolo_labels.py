@@ -72,6 +72,8 @@ def read_label(parts: list[str], *, keypoints: bool = False) -> Label:
     centred = count in (4, 5) or (count > 5 and (keypoints or _are_keypoints(values[4:])))
     if not centred and (count < 6 or count % 2):
         raise ValueError("not 'class cx cy w h', nor a polygon")
+    if count == 5 and _is_identity(values[0]) and all(0 <= value <= 1 for value in values[1:]):
+        raise ValueError("its second column is an identity, as JDE and FairMOT write it: use the adapter jde")
     if count == 5 and not 0 <= values[4] <= 1:
         raise ValueError(f"its sixth column, {values[4]:g}, is not a confidence between 0 and 1")
     outline = values[:4] if centred else values
@@ -82,6 +84,11 @@ def read_label(parts: list[str], *, keypoints: bool = False) -> Label:
         return Label(kind, (x - w / 2, y - h / 2, x + w / 2, y + h / 2), has_confidence=count == 5)
     xs, ys = outline[0::2], outline[1::2]
     return Label(kind, (min(xs), min(ys), max(xs), max(ys)))
+
+
+def _is_identity(value: float) -> bool:
+    """Whether a column that should be a box's centre can only be a number of a person."""
+    return value.is_integer() and value not in (0, 1)
 
 
 def _are_keypoints(values: list[float]) -> bool:

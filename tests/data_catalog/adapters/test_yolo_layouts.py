@@ -230,6 +230,12 @@ def test_rows_that_are_none(row: str) -> None:
         read_label(row.split())
 
 
+@pytest.mark.parametrize("identity", ["-1", "2", "417", "417.0"])
+def test_identities_of_jde_are_no_pixels(identity: str) -> None:
+    with pytest.raises(ValueError, match="use the adapter jde"):
+        read_label(["0", identity, "0.5", "0.5", "0.1", "0.3"])
+
+
 coordinate = st.floats(0, 1, width=32)
 
 
