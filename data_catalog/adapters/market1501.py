@@ -97,18 +97,18 @@ def _crops(root: Path, options: Options) -> Iterator[tuple[str, str, tuple[str, 
     is_plain = not present & (RELEASED.keys() - {"query"}) and bool(present & (PLAIN.keys() - {"query"}))
     patterns = _patterns(options)
     for top, split in (PLAIN if is_plain else RELEASED).items():
-        if (not is_plain or "pattern" in options) and (images := image_files(root, top)):
+        images = image_files(root, top)
+        if images and (not is_plain or _fits(images[0], patterns)):
             yield top, split, images
         for name in folders(root, top):
             images = image_files(root, f"{top}/{name}")
-            if images and (not is_plain or _is_person(name, images[0], patterns)):
+            if images and (not is_plain or _NUMBER.fullmatch(name) or _fits(images[0], patterns)):
                 yield f"{top}/{name}", split, images
 
 
-def _is_person(folder: str, image: str, patterns: tuple[re.Pattern[str], ...]) -> bool:
-    """Whether a folder in one of a common name holds a person's crops: by its own name, or the crops'."""
-    stem = PurePosixPath(image).stem
-    return bool(_NUMBER.fullmatch(folder)) or any(pattern.match(stem) for pattern in patterns)
+def _fits(image: str, patterns: tuple[re.Pattern[str], ...]) -> bool:
+    """Whether an image is called like a crop: folders of common names may hold anything."""
+    return any(pattern.match(PurePosixPath(image).stem) for pattern in patterns)
 
 
 def _refusal(root: Path) -> CatalogError:

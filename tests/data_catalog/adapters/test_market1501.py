@@ -52,6 +52,10 @@ CROPS: dict[str, dict[str, Found]] = {
         "bounding_box_train/0002/0002_c1s1_000451_03.jpg": ("train", "0002", False),
         "query/0003/0003_c1s6_015971_00.jpg": ("query", "0003", False),
     },
+    "market in folders of other names": {
+        "train/0002_c1s1_000451_03.jpg": ("train", "0002", False),
+        "gallery/-1_c1s1_000401_03.jpg": ("test", None, True),
+    },
     "a folder per person": {
         "train/17/a.jpg": ("train", "17", False),
         "train/0/b.jpg": ("train", "0", False),
