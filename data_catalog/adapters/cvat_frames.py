@@ -1,0 +1,118 @@
+"""What CVAT's XML says of its tasks, and which image file is which frame of a video."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from data_catalog.errors import CatalogError
+from data_catalog.ids import whole
+
+LONGEST_VIDEO = 10_000_000
+"""Frames; a task that claims more is damaged."""
+_OWN_NAME = re.compile(r"frame_(\d{1,9})$")
+_NUMBER = re.compile(r"(\d{1,9})$")
+
+
+@dataclass
+class Task:
+    """What <meta> says of a task or job, as text; all of it may be missing."""
+
+    values: dict[str, str] = field(default_factory=dict)
+
+    def number(self, name: str) -> int | None:
+        """A whole number that is not negative; None where there is none."""
+        try:
+            value = whole(self.values.get(name, ""))
+        except ValueError:
+            return None
+        return value if 0 <= value <= LONGEST_VIDEO else None
+
+    @property
+    def subset(self) -> str:
+        """The subset, which is its split; empty where it has none."""
+        return self.values.get("subset", "")
+
+    @property
+    def step(self) -> int:
+        """Every which frame of the video is in the task."""
+        found = re.search(r"step\s*=\s*(\d{1,6})", self.values.get("frame_filter", ""))
+        return max(int(found[1]), 1) if found else 1
+
+    def frames(self) -> range | None:
+        """Numbers of its frames; None where the file does not say."""
+        start, stop = self.number("start_frame"), self.number("stop_frame")
+        size = self.number("size")
+        if start is not None and stop is not None and stop >= start:
+            return range(start, stop + 1, self.step)
+        return range(size) if size else None
+
+
+@dataclass
+class Meta:
+    """Collects <meta>: feed it the tags that are open and the text of each element that ends."""
+
+    tasks: list[Task] = field(default_factory=list)
+    is_project: bool = False
+    _task: Task | None = None
+
+    def start(self, tag: str) -> None:
+        """An element of <meta> begins."""
+        if tag in ("task", "job"):
+            self._task = Task()
+            self.tasks.append(self._task)
+        elif tag == "project":
+            self.is_project = True
+
+    def end(self, parent: str, tag: str, text: str) -> None:
+        """An element of <meta> ends."""
+        if self._task is not None and parent in ("task", "job", "original_size"):
+            self._task.values.setdefault(tag, text)
+
+    def of(self, task_id: str | None) -> Task:
+        """The task of that id, the only one, or one that says nothing."""
+        if len(self.tasks) == 1 and not self.is_project:
+            return self.tasks[0]
+        return next((task for task in self.tasks if task.values.get("id") == task_id), Task())
+
+
+def frames_of(paths: Sequence[str], task: Task, source: str) -> dict[int, str]:
+    """The image file of each frame.
+
+    CVAT's own names hold the frame's number (`frame_000012.PNG`); other names are taken in order where there
+    are as many images as frames, since other tools count from 1, and by their number otherwise.
+
+    Raises:
+        CatalogError: when names do not tell which frame is which.
+    """
+    stems = [PurePosixPath(path).stem for path in paths]
+    own = [_OWN_NAME.search(stem) for stem in stems]
+    if all(own):
+        return _unique({path: int(found[1]) for path, found in zip(paths, own, strict=True) if found}, source)
+    found = [_NUMBER.search(stem) for stem in stems]
+    numbers = {path: int(each[1]) for path, each in zip(paths, found, strict=True) if each}
+    numbered = len(set(numbers.values())) == len(paths)
+    frames = task.frames()
+    if frames is not None and len(frames) == len(paths):
+        ordered = sorted(paths, key=numbers.__getitem__) if numbered else sorted(paths)
+        return dict(zip(frames, ordered, strict=True))
+    if numbered:
+        return {frame: path for path, frame in numbers.items()}
+    said = f"{len(frames):,} frames" if frames is not None else "no number of frames"
+    raise CatalogError(
+        f"{source}: which of {len(paths):,} images is which frame cannot be told: the file says {said}, and "
+        f"names such as {paths[0]} do not number them; export the images with the annotations"
+    )
+
+
+def _unique(numbers: dict[str, int], source: str) -> dict[int, str]:
+    frames: dict[int, str] = {}
+    for path, frame in numbers.items():
+        if frames.setdefault(frame, path) != path:
+            raise CatalogError(
+                f"{source}: {frames[frame]} and {path} are both frame {frame}: keep each task's images in a "
+                "folder of their own, beside its XML file"
+            )
+    return frames

@@ -1,0 +1,368 @@
+"""Pascal VOC (Everingham et al. 2010) XML, one file per image: PASCAL, LabelImg, Roboflow, CVAT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from data_catalog.adapters.folders import (
+    PEOPLE,
+    common_folder,
+    folder_option,
+    names_option,
+    plain,
+    refusal,
+    split_of,
+    split_of_path,
+    splits_by_lists,
+    unlisted_entries,
+    what_is_there,
+)
+from data_catalog.adapters.protocol import Layout, Options, Unit
+from data_catalog.errors import CatalogError
+from data_catalog.files import NameLookup, is_image, path_fault, plain_name, walk
+from data_catalog.ids import identity, number, whole
+from data_catalog.rows import Rows
+from data_catalog.schema import EXCLUDED, INVALID, SCOPE_DATASET, SCOPE_SEQUENCE
+from data_catalog.xmlstream import Damaged, Element, read_tree, root_tag
+
+ANNOTATIONS = ("annotations", "annotation", "xmls", "xml")
+IMAGES = ("JPEGImages", "images", "Images")
+"""Folders beside that of the annotations, in the order in which images are looked for."""
+LISTS = "ImageSets/Main/"
+LAYOUTS = (
+    "Annotations/*.xml with JPEGImages/ (or images/) and, for splits, ImageSets/Main/*.txt",
+    "XML files beside their images, in the root or in folders such as train, valid and test",
+)
+OTHER = (
+    "*SegmentationClass/*", "*SegmentationObject/*", "*ImageSets/*", "*labelmap.txt", "*README*", "*.md",
+    "*classes.txt", "*predefined_classes.txt",
+)  # fmt: skip
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+class Voc:
+    """Boxes are xmin, ymin, xmax, ymax; the first pixel is 1 and the last one is included, as in PASCAL's own
+    files, unless `first_pixel` says 0.
+
+    `difficult` makes an ignore region; other classes are `excluded`. An XML file without an image is a
+    reject; an image without an XML file is not read, since nothing says that it is empty.
+    """
+
+    name = "voc"
+    version = 1
+    options: Mapping[str, str] = {
+        "annotations": "folder of XML files; by default all in the root",
+        "images": "folder of images; by default JPEGImages or images beside the folder of annotations, or "
+        "else that of the XML file",
+        "categories": f"names of the classes that are people, in any case (default {PEOPLE})",
+        "first_pixel": "1 (default): PASCAL's corners are pixels, counted from 1, the last included; 0: "
+        "corners are points, counted from 0, as CVAT and datumaro write them",
+        "person_id": "element of an object that holds its identity in the dataset, as attributes.person_id",
+        "track_id": "element of an object that holds its identity within its sequence, the image's folder",
+    }
+
+    def discover(self, root: Path, options: Options) -> Layout:
+        if not root.is_dir():
+            raise CatalogError(f"{root}: no such folder")
+        _check_options(options)
+        files = walk(root)
+        folder = folder_option(options, "annotations", "")
+        sources = [
+            path
+            for path in files
+            if path.lower().endswith(".xml") and path.startswith(f"{folder}/" if folder else "")
+        ]
+        _check_format(root, files, sources)
+        images = _Images(files, folder_option(options, "images", "") if "images" in options else None)
+        lists = _lists(files)
+        splits, units = splits_by_lists(root, lists, _Entries(sources).find)
+        prefix = len(common_folder(sources))
+        for source in sources:
+            split = splits.get(source) if lists else split_of_path(source[prefix:])
+            if split is not None:
+                units.append(_unit(root, source, split, images))
+        _check_pairs(root, units, images)
+        return Layout(tuple(units), shared=tuple(name for name, _ in lists), other=OTHER)
+
+    def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
+        if unit.source.lower().endswith(".txt"):
+            yield unlisted_entries(unit)
+            return
+        rows = Rows(unit.source)
+        try:
+            tree = read_tree(root / unit.source)
+            if tree.tag != "annotation":
+                raise Damaged(f"its root is <{tree.tag[:40]}>, not <annotation>")
+            path = unit.images[0] if unit.images else _guess(unit, tree)
+        except Damaged as error:
+            rows.reject(INVALID, "file_unreadable", f"not a readable VOC file: {error}", 0)
+        else:
+            if path is None:
+                detail = f"its image {tree.text_of('filename')[:80]!r} is not there"
+                rows.reject(INVALID, "image_missing", detail, 0)
+            else:
+                _read_file(rows, unit, tree, path, options)
+        yield rows
+
+
+def _check_options(options: Options) -> None:
+    if options.get("first_pixel", "1") not in ("0", "1"):
+        raise CatalogError(f"option first_pixel={options['first_pixel']!r}: choose 1 or 0")
+    if options.get("person_id") and options.get("track_id"):
+        raise CatalogError("options person_id and track_id: give one of them")
+
+
+def _check_format(root: Path, files: Sequence[str], sources: Sequence[str]) -> None:
+    if not sources:
+        raise refusal(root, "VOC dataset", LAYOUTS, what_is_there(files))
+    for source in sources[:8]:  # a damaged one says nothing about the others
+        tag = root_tag(root / source)
+        if tag == "annotation":
+            return
+        if tag == "annotations":
+            raise refusal(
+                root, "VOC dataset", LAYOUTS, f"{source}, which looks like CVAT's XML (adapter cvat)"
+            )
+        if tag is not None:
+            raise refusal(
+                root, "VOC dataset", LAYOUTS, f"{source}, whose root is <{tag[:40]}>, not <annotation>"
+            )
+
+
+def _lists(files: Sequence[str]) -> list[tuple[str, str]]:
+    """PASCAL's lists of images and their splits; lists of single classes (`person_train`) are left out, and
+    trainval is not needed where train and val are there.
+    """
+    found = {
+        PurePosixPath(path).stem: path for path in files if LISTS in f"/{path}" and path.endswith(".txt")
+    }
+    folders = {path.rpartition("/")[0] for path in found.values()}
+    if len(folders) > 1:
+        raise CatalogError(
+            f"several VOC datasets in one root: {', '.join(sorted(folders))}; ingest each by itself"
+        )
+    whole_sets = [
+        name
+        for name in found
+        if not any(name.endswith(f"_{end}") for end in ("train", "val", "trainval", "test"))
+    ]
+    if "trainval" in whole_sets and {"train", "val"} <= set(whole_sets):
+        whole_sets.remove("trainval")
+    return [(found[name], split_of(name)) for name in sorted(whole_sets)]
+
+
+class _Entries:
+    """XML files by what a list calls them: the path in the folder of annotations or the name alone, both
+    without a suffix or with an image's.
+    """
+
+    def __init__(self, sources: Sequence[str]) -> None:
+        self._inner = {path[:-4]: path for path in sources}
+        self._names: dict[str, str | None] = {}
+        for path in sources:
+            name = PurePosixPath(path).stem
+            self._names[name] = None if name in self._names else path  # the name alone may mean several
+            parts = PurePosixPath(path[:-4]).parts
+            at = next((i for i, part in enumerate(parts) if part.lower() in ANNOTATIONS), None)
+            if at is not None:
+                self._inner["/".join(parts[at + 1 :])] = path
+
+    def find(self, entry: str) -> str | None:
+        plain_entry = entry.rpartition(".")[0] if is_image(entry) else entry
+        return self._inner.get(plain_entry) or self._names.get(PurePosixPath(plain_entry).name)
+
+
+@dataclass
+class _Images:
+    """The image files under the root, by folder and name without suffix."""
+
+    files: Sequence[str]
+    folder: str | None
+
+    def __post_init__(self) -> None:
+        self.paths = [path for path in self.files if is_image(path)]
+        self.by_stem = {path.rpartition(".")[0]: path for path in self.paths}
+        self.lookup = NameLookup(self.paths)
+
+    def folders_for(self, source: str) -> list[str]:
+        """Where the image of an XML file is looked for."""
+        parts = list(PurePosixPath(source).parts[:-1])
+        at = next((i for i, part in enumerate(parts) if part.lower() in ANNOTATIONS), None)
+        inner = "/".join(parts if at is None else parts[at + 1 :])
+        if self.folder is not None:
+            return list(dict.fromkeys([_joined(self.folder, inner), self.folder]))
+        own = "/".join(parts)
+        if at is None:
+            return [own, *(_joined(own, name) for name in IMAGES)]
+        above = "/".join(parts[:at])
+        beside = [_joined(above, name) for name in IMAGES]
+        return [*(_joined(name, inner) for name in beside), *beside, own, above]
+
+    def find(self, source: str) -> str | None:
+        """The image of the XML file's name."""
+        stem = PurePosixPath(source).stem
+        stems = (_joined(folder, stem) for folder in self.folders_for(source))
+        return next((self.by_stem[each] for each in stems if each in self.by_stem), None)
+
+    def find_named(self, source: str, name: str) -> str | None:
+        """The image that the XML file names, which may be called otherwise than the file itself."""
+        for folder in self.folders_for(source):
+            for each in (plain_name(name), PurePosixPath(plain_name(name)).name):
+                found = self.lookup.find(_joined(folder, each))
+                if found is not None:
+                    return found
+        return None
+
+
+def _joined(folder: str, name: str) -> str:
+    return f"{folder}/{name}".strip("/")
+
+
+def _unit(root: Path, source: str, split: str, images: _Images) -> Unit:
+    """The unit of an XML file. Where the root has no image at all, its parameter is where they would be."""
+    found = images.find(source)
+    if found is None and images.paths:
+        found = images.find_named(source, _named_image(root / source))
+    if found is not None:
+        return Unit(source, split, images=(found,))
+    return Unit(source, split, parameters=() if images.paths else (images.folders_for(source)[0],))
+
+
+def _named_image(path: Path) -> str:
+    try:
+        return read_tree(path).text_of("filename") or "?"
+    except Damaged:
+        return "?"  # its reading says what is wrong
+
+
+def _check_pairs(root: Path, units: Sequence[Unit], images: _Images) -> None:
+    """Raise CatalogError where no XML file has an image, though images are there, or two have one."""
+    image_of: dict[str, str] = {}
+    for unit in units:
+        for path in unit.images:
+            if image_of.setdefault(path, unit.source) != unit.source:
+                raise CatalogError(
+                    f"{root}: {image_of[path]} and {unit.source} are both of the image {path}; keep one"
+                )
+    if images.paths and not image_of:
+        example = next(unit.source for unit in units if not unit.source.lower().endswith(".txt"))
+        looked = ", ".join(folder or "the root" for folder in images.folders_for(example))
+        raise CatalogError(
+            f"{root}: no XML file has an image of its name: for {example} it was looked for in {looked}; "
+            f"there are images such as {images.paths[0]}. Name their folder: --option images=FOLDER"
+        )
+
+
+def _guess(unit: Unit, tree: Element) -> str | None:
+    """Where the image would be, in a root without any."""
+    if not unit.parameters:
+        return None
+    name = PurePosixPath(plain_name(tree.text_of("filename"))).name
+    if not PurePosixPath(name).suffix:
+        name = f"{PurePosixPath(unit.source).stem}.jpg"
+    return _joined(unit.parameters[0], name)
+
+
+def _read_file(rows: Rows, unit: Unit, tree: Element, path: str, options: Options) -> None:
+    if fault := path_fault(path):
+        rows.reject(INVALID, "image_path", f"{fault}: {path[:80]!r}", 0)
+        return
+    size = tree.child("size")
+    sides = [_side(size, name) for name in ("width", "height")]
+    width, height = sides if all(sides) else (None, None)
+    sequence = (path.rpartition("/")[0] or ".") if options.get("track_id") else None
+    rows.images([path], [path], unit.split, width=width, height=height, sequence_id=sequence)
+    people = names_option(options, "categories", PEOPLE)
+    key = options.get("person_id") or options.get("track_id")
+    taken: list[_Object] = []
+    for row, found in enumerate((each for each in tree.children if each.tag == "object"), start=1):
+        name = found.text_of("name")
+        if plain(name) not in people:
+            rows.reject(EXCLUDED, "not_a_person", f"class {name[:40]!r}", row, path)
+            continue
+        try:
+            taken.append(_object(found, row, key, first_pixel=int(options.get("first_pixel", "1"))))
+        except ValueError as error:
+            rows.reject(INVALID, "row_unreadable", f"line {found.line}: {error}", row, path)
+    _add(rows, unit, path, taken, f"{sequence}/" if sequence is not None else None)
+
+
+def _side(size: Element | None, name: str) -> int | None:
+    """A stated width or height; None where it is not stated, or is 0 as some exporters write it."""
+    if size is None:
+        return None
+    try:
+        side = whole(size.text_of(name))
+    except ValueError:
+        return None
+    return side if 0 < side < 1 << 24 else None
+
+
+@dataclass(frozen=True)
+class _Object:
+    row: int
+    name: str
+    corners: list[float]
+    difficult: bool
+    raw: str | None
+    person: str | None
+
+
+def _object(found: Element, row: int, key: str | None, *, first_pixel: int) -> _Object:
+    """Raises ValueError, with the reason, for an object that is damaged."""
+    box = found.child("bndbox")
+    if box is None:
+        raise ValueError("an object without <bndbox>")
+    corners = []
+    for name in CORNERS:
+        text = box.text_of(name)
+        if not text:
+            raise ValueError(f"<bndbox> without <{name}>")
+        corners.append(number(text))
+    corners = [corners[0] - first_pixel, corners[1] - first_pixel, corners[2], corners[3]]
+    raw = _value(found, key) if key else None
+    return _Object(
+        row, plain(found.text_of("name")), corners, _is_true(found.text_of("difficult")), raw, identity(raw)
+    )
+
+
+def _is_true(text: str) -> bool:
+    return text.strip().lower() in ("1", "true", "yes")
+
+
+def _value(found: Element, key: str) -> str | None:
+    """The text of an element inside an object by its path, as `attributes.track_id`: either elements of
+    those names, or <attribute> with <name> and <value>, as CVAT writes them.
+    """
+    first, *rest = key.split(".")
+    inner = found.child(first)
+    for name in rest:
+        if inner is None:
+            return None
+        named = next((each for each in inner.children if each.text_of("name") == name), None)
+        inner = named.child("value") if named is not None else inner.child(name)
+    return inner.text if inner is not None else None
+
+
+def _add(rows: Rows, unit: Unit, path: str, taken: Sequence[_Object], sequence: str | None) -> None:
+    if not taken:
+        return
+    known = [each.person is not None and not each.difficult for each in taken]
+    rows.boxes(
+        [path] * len(taken),
+        np.array([each.corners for each in taken]),
+        unit.split,
+        [each.row for each in taken],
+        category=[each.name for each in taken],
+        ignore=[each.difficult for each in taken],
+        ignore_reason=["difficult" if each.difficult else None for each in taken],
+        person_id=[
+            f"{sequence or ''}{each.person}" if k else None for k, each in zip(known, taken, strict=True)
+        ],
+        person_id_raw=[each.raw for each in taken],
+        person_scope=SCOPE_SEQUENCE if sequence is not None else SCOPE_DATASET,
+    )
