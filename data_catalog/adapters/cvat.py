@@ -12,13 +12,12 @@ from data_catalog.adapters.cvat_frames import Meta, Task, frames_of
 from data_catalog.adapters.cvat_shapes import SHAPES, WITH_AREA, extent
 from data_catalog.adapters.folders import (
     PEOPLE,
-    common_folder,
     folder_option,
+    known_split_of_path,
     names_option,
     plain,
     refusal,
     split_of,
-    split_of_path,
     what_is_there,
 )
 from data_catalog.adapters.protocol import Layout, Options, Unit
@@ -40,19 +39,20 @@ FLUSH = 8_192
 
 
 class Cvat:
-    """Boxes are xtl, ytl, xbr, ybr, 0-based; of polygons, masks, ellipses, cuboids and turned boxes the upright
-    box around them is taken. Lines and points have no area and are `excluded`, as labels of other things are.
+    """Boxes are xtl, ytl, xbr, ybr, 0-based; of polygons, masks, ellipses, cuboids and turned boxes the
+    upright box around them is taken. Lines and points have no area and are `excluded`, as labels of other
+    things are.
 
     A track of a video is an identity within its sequence (the folder of the XML file, or its name, and the
-    task); a box that is `outside` is not there. Subsets are splits, `default` is train. Rows are the shapes of
-    the file, counted from 1.
+    task); a box that is `outside` is not there. Subsets are splits, `default` is train; without subsets they
+    are folders called train, val or test. Rows are the shapes of the file, counted from 1.
     """
 
     name = "cvat"
     version = 1
     options: Mapping[str, str] = {
         "annotations": "XML file, or folder of such; by default all in the root",
-        "images": "folder of images; by default images, NAME or images/NAME beside NAME.xml, or else its folder",
+        "images": "folder of images; by default images, NAME or images/NAME beside NAME.xml, or its folder",
         "categories": f"names of the labels that are people, in any case (default {PEOPLE})",
         "ignore": "names of the labels that mark ignore regions (default: none)",
         "person_id": "attribute of a shape that holds the identity in the dataset, as person_id or "
@@ -71,12 +71,11 @@ class Cvat:
         sources = _sources(root, [path for path in inside if path.lower().endswith(".xml")])
         if not sources:
             raise refusal(root, "CVAT dataset", LAYOUTS, _nearest(root, files))
-        prefix = len(common_folder(sources))
         units = []
         for source in sources:
             folder = _image_folder(root, source, options)
             images = image_files(root, folder, recursive=True)
-            units.append(Unit(source, split_of_path(source[prefix:]), images, parameters=(folder,)))
+            units.append(Unit(source, known_split_of_path(source), images, parameters=(folder,)))
         return Layout(tuple(units), other=("*README*", "*.md"))
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
@@ -146,6 +145,7 @@ class _Video:
 
     sequence: str
     split: str
+    folder: str
     files: dict[int, str]
     task: Task
     seen: dict[int, _Image] = field(default_factory=dict)
@@ -158,6 +158,7 @@ class _Reader:
         self.path = root / unit.source
         self.unit = unit
         self.folder = unit.parameters[0]
+        self.where = self.folder or "the root"
         self.people = names_option(options, "categories", PEOPLE)
         self.ignored = names_option(options, "ignore", "")
         self.key = (options.get("person_id") or options.get("track_id") or "").removeprefix("attributes.")
@@ -239,9 +240,7 @@ class _Reader:
             return None
         path = self._file_of(name, inner)
         if path is None:
-            detail = (
-                f"line {found.line}: {name[:80]!r} is not among the images in {self.folder or 'the root'}"
-            )
+            detail = f"line {found.line}: {name[:80]!r} is not among the images in {self.where}"
             self.rows.reject(INVALID, "image_missing", detail, self.row)
             return None
         sequence = f"{self.sequence}/{name.rpartition('/')[0]}".rstrip("/")
@@ -275,19 +274,18 @@ class _Reader:
         task = self.meta.of(task_id)
         subset = track.attributes.get("subset", task.subset)
         split = split_of(subset) if subset else self.unit.split
-        files = [
-            path
-            for path in self.unit.images
-            if not self.meta.is_project or path.startswith(f"{self.folder}/{subset}/".lstrip("/"))
-        ]
-        if files and any(video.split == split for video in self.videos.values()):
+        folder = self.folder
+        if self.meta.is_project and subset and path_fault(subset) is None:
+            folder = f"{folder}/{subset}".lstrip("/")
+        files = [path for path in self.unit.images if path.startswith(f"{folder}/")] or self.unit.images
+        if files and any(video.folder == folder for video in self.videos.values()):
             raise CatalogError(
                 f"{self.path}: several tasks of subset {subset!r} have frames of the same names; export each "
                 "task by itself, into a folder of its own"
             )
         sequence = f"{self.sequence}/task_{task_id}" if task_id else self.sequence
         frames = frames_of(files, task, str(self.path)) if files else {}
-        video = _Video(sequence, split, frames, task)
+        video = _Video(sequence, split, folder, frames, task)
         self.videos[task_id] = video
         for frame in sorted(frames) if files else task.frames() or ():
             self._frame(video, frame)
@@ -299,7 +297,7 @@ class _Reader:
             return video.seen[frame]
         if video.files and frame not in video.files:
             return None
-        path = video.files.get(frame, f"{self.folder}/{FRAME_NAME.format(frame)}".lstrip("/"))
+        path = video.files.get(frame, f"{video.folder}/{FRAME_NAME.format(frame)}".lstrip("/"))
         sides = (video.task.number("width") or None, video.task.number("height") or None)
         image = _Image(path, video.split, video.sequence, *sides, frame)
         video.seen[frame] = image
@@ -318,7 +316,7 @@ class _Reader:
                 return
             image = self._frame(self._video(self.track), frame)
             if image is None:
-                detail = f"{where}: frame {frame} is not among the images in {self.folder or 'the root'}"
+                detail = f"{where}: frame {frame} is not among the images in {self.where}"
                 self.rows.reject(INVALID, "image_missing", detail, self.row)
                 return
         if image is None:
@@ -371,7 +369,7 @@ class _Reader:
     def _flush(self) -> None:
         """Make rows of the images and boxes that were collected, images first."""
         images, boxes = self.images, self.boxes
-        with_sequence = bool(self.videos) or self.scope == SCOPE_SEQUENCE and bool(self.key)
+        with_sequence = bool(self.videos) or (self.scope == SCOPE_SEQUENCE and bool(self.key))
         if images:
             ids = [image.image_id for image in images]
             self.rows.images(

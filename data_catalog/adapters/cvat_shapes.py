@@ -20,7 +20,8 @@ def extent(tag: str, attributes: Mapping[str, str]) -> tuple[float, float, float
         ValueError: when a coordinate is missing or not a number.
     """
     if tag == "box":
-        return _rotated(*(_of(attributes, name) for name in ("xtl", "ytl", "xbr", "ybr")), attributes)
+        x1, y1, x2, y2 = (_of(attributes, name) for name in ("xtl", "ytl", "xbr", "ybr"))
+        return _rotated(x1, y1, x2, y2, attributes)
     if tag == "mask":
         left, top, width, height = (_of(attributes, name) for name in ("left", "top", "width", "height"))
         return left, top, left + width, top + height

@@ -38,6 +38,12 @@ def split_of_path(path: str) -> str:
     return next((split_of(part) for part in parts if part.lower() not in _CONTAINERS), "train")
 
 
+def known_split_of_path(path: str) -> str:
+    """The split of a file by the first of its folders that is called as splits are; train where none is."""
+    named = (split_of(part) for part in PurePosixPath(path).parts[:-1])
+    return next((split for split in named if split in _SPLITS), "train")
+
+
 def common_folder(paths: Sequence[str]) -> str:
     """The folders, with '/' at the end, that hold all of the paths and say nothing of a split."""
     folders = [PurePosixPath(path).parts[:-1] for path in paths]
