@@ -198,8 +198,8 @@ class _Reader:
         self._flush()
         if self.key and self.people_seen and not self.with_key:
             raise CatalogError(
-                f"{self.path}: none of its {self.people_seen:,} people has the attribute {self.key!r} that an "
-                "option names; check its spelling"
+                f"{self.path}: none of its {self.people_seen:,} people has the attribute {self.key!r} "
+                "that an option names; check its spelling"
             )
         yield self.rows
 

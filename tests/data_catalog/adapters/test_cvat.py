@@ -15,7 +15,7 @@ from data_catalog.adapters import load_adapter
 from data_catalog.errors import CatalogError
 
 WIDTH, HEIGHT = 64, 48
-BOX = '<box label="person" source="manual" occluded="0" xtl="{}" ytl="5.00" xbr="30.00" ybr="40.00" z_order="0">{}</box>'
+BOX = '<box label="person" occluded="0" xtl="{}" ytl="5.00" xbr="30.00" ybr="40.00" z_order="0">{}</box>'
 
 
 def document(body: str, *, meta: str = "", subset: str = "") -> str:
@@ -39,7 +39,7 @@ def image(name: str, *shapes: str, more: str = "") -> str:
 
 def track(number: int, frames: dict[int, str], label: str = "person", more: str = "") -> str:
     boxes = "".join(
-        f'<box frame="{frame}" keyframe="1" outside="{state}" occluded="0" xtl="{10 + frame}" ytl="5" xbr="30" '
+        f'<box frame="{frame}" keyframe="1" outside="{state}" xtl="{10 + frame}" ytl="5" xbr="30" '
         'ybr="40" z_order="0"></box>'
         for frame, state in frames.items()
     )
@@ -88,14 +88,15 @@ def test_shapes_of_images(tmp_path: Path, ingest_into: Any) -> None:
         [[10.5, 5, 30, 40], [1, 2, 9, 8], [3, 4, 8, 10], [16, 14, 24, 26], [15, 5, 25, 25], [1, 1, 2, 2]],
     )
     assert [(b["source_row"], b["ignore"], b["person_id"]) for b in boxes] == [
-        (1, False, "7"), (2, False, None), (3, False, None), (4, False, None), (5, False, None), (11, True, None)
+        (1, False, "7"), (2, False, None), (3, False, None), (4, False, None), (5, False, None),
+        (11, True, None),
     ]  # fmt: skip
     assert rejects(snapshot) == {
         (6, "no_area"), (7, "not_a_person"), (8, "row_unreadable"), (9, "row_unreadable"), (10, "box_empty"),
         (11, "image_missing"), (12, "image_rejected"),
     }  # fmt: skip
     assert len(snapshot.table("images")) == 2
-    with pytest.raises(CatalogError, match="none of its 5 people has the attribute 'pid'"):
+    with pytest.raises(CatalogError, match="none of its 6 people has the attribute 'pid'"):
         ingest_into(tmp_path, "cvat", person_id="pid")
 
 
