@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from data_catalog.adapters.folders import folder_option, names_option, plain, refusal, split_of, what_is_there
+from data_catalog.adapters.folders import (
+    check_names,
+    folder_option,
+    names_option,
+    plain,
+    refusal,
+    split_of,
+    what_is_there,
+)
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.errors import CatalogError
 from data_catalog.files import image_files, path_fault, walk
@@ -64,6 +72,7 @@ class CityPersons:
         by_stem = {_scene(path): path for path in pictures}
         mats = [path for path in files if PurePosixPath(path).name.lower() in MAT_FILES]
         jsons = [path for path in files if path.endswith(JSON_END)]
+        check_names(root, (*mats, *jsons))
         if mats:
             units = _mat_units(root, mats, pictures)
         elif jsons:

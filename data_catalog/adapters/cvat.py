@@ -12,6 +12,7 @@ from data_catalog.adapters.cvat_frames import Meta, Task, frames_of
 from data_catalog.adapters.cvat_shapes import SHAPES, WITH_AREA, extent
 from data_catalog.adapters.folders import (
     PEOPLE,
+    check_names,
     folder_option,
     known_split_of_path,
     names_option,
@@ -71,6 +72,7 @@ class Cvat:
         sources = _sources(root, [path for path in inside if path.lower().endswith(".xml")])
         if not sources:
             raise refusal(root, "CVAT dataset", LAYOUTS, _nearest(root, files))
+        check_names(root, sources)
         units = []
         for source in sources:
             folder = _image_folder(root, source, options)
@@ -166,7 +168,7 @@ class _Reader:
         own, stem = unit.source.rpartition("/")[0], PurePosixPath(unit.source).stem
         self.sequence = own if own and stem == "annotations" else f"{own}/{stem}".lstrip("/")
         self.lookup = NameLookup(unit.images)
-        self.by_stem = {path.rpartition(".")[0]: path for path in unit.images}
+        self.by_stem = {plain_name(path.rpartition(".")[0]): path for path in unit.images}
         self.meta = Meta()
         self.videos: dict[str, _Video] = {}
         self.rows = Rows(unit.source)
@@ -261,7 +263,7 @@ class _Reader:
         if not self.unit.images:
             return names[0] if is_image(name) else f"{names[0]}.PNG"
         for each in names:
-            found = self.lookup.find(each) or self.by_stem.get(each)
+            found = self.lookup.find(each) or self.by_stem.get(plain_name(each))
             if found is not None:
                 return found
         return None

@@ -56,9 +56,9 @@ def _rotated(
     x1: float, y1: float, x2: float, y2: float, attributes: Mapping[str, str]
 ) -> tuple[float, float, float, float]:
     """The box around one that is turned about its centre by `rotation` degrees."""
-    angle = math.radians(number(attributes.get("rotation", "0")))
-    if angle == 0:
+    if "rotation" not in attributes:
         return x1, y1, x2, y2
+    angle = math.radians(number(attributes["rotation"]))
     cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
     half_x, half_y = (x2 - x1) / 2, (y2 - y1) / 2
     across, down = half_x * cos + half_y * sin, half_x * sin + half_y * cos

@@ -101,6 +101,13 @@ def what_is_there(files: Iterable[str]) -> str:
     return "files of " + ", ".join(f"{suffix} ({number:,})" for suffix, number in often)
 
 
+def check_names(root: Path, paths: Iterable[str]) -> None:
+    """Raise CatalogError for a file whose name cannot be stored; it names the file."""
+    for path in paths:
+        if fault := path_fault(path):
+            raise CatalogError(f"{root}: {path!a}: {fault}; rename the file")
+
+
 def list_entries(path: Path) -> list[tuple[int, str]]:
     """(line, name) of a list of names, one per line; blank lines and comments are left out."""
     lines = enumerate(read_text(path).splitlines(), start=1)

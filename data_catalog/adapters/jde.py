@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from glob import escape
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from data_catalog.adapters.folders import (
+    check_names,
     folder_option,
     refusal,
     split_of_path,
@@ -18,7 +20,7 @@ from data_catalog.adapters.folders import (
 )
 from data_catalog.adapters.protocol import APPLY, Layout, Options, Unit
 from data_catalog.errors import CatalogError
-from data_catalog.files import files_with_suffix, image_files, read_text, walk
+from data_catalog.files import NameLookup, files_with_suffix, image_files, plain_name, read_text, walk
 from data_catalog.ids import identity, number, whole
 from data_catalog.images import Unreadable, image_size
 from data_catalog.rows import Rows
@@ -42,7 +44,7 @@ class Jde:
 
     Identities are the dataset's, as JDE numbers them over all of its sequences. Splits are the first folder
     in `images`, or what FairMOT's lists in the root say; then images in no list are not read. An image
-    without a label file has nobody in it, as in YOLO.
+    without a label file has nobody in it, as in YOLO, where its folder has label files at all.
     """
 
     name = "jde"
@@ -64,23 +66,29 @@ class Jde:
         sources = _label_files(root, labels)
         if not pictures or not sources:
             raise refusal(root, "JDE dataset", LAYOUTS, _nearest(root, images, labels, len(pictures)))
+        check_names(root, (*pictures, *sources.values()))
         labels_of = _pairs(root, images, labels, pictures, sources)
         lists = [
             (name, LIST_SUFFIXES[PurePosixPath(name).suffix.lower()])
             for name in walk(root, recursive=False)
             if PurePosixPath(name).suffix.lower() in LIST_SUFFIXES
         ]
-        found = frozenset(pictures)
+        found = NameLookup(pictures)
         splits, units = splits_by_lists(root, lists, lambda entry: _in_root(entry, found))
         if not lists:
             splits = {path: split_of_path(_inside(path, images)) for path in pictures}
+        folders = {path.rpartition("/")[0] for path in labels_of}
+        bare = {path: split for path, split in splits.items() if path not in labels_of}
+        unread = sorted({folder for path in bare if (folder := path.rpartition("/")[0]) not in folders})
         units += [Unit(labels_of[path], splits[path], (path,)) for path in splits if path in labels_of]
-        units += _without_labels({path: split for path, split in splits.items() if path not in labels_of})
+        units += _without_labels({p: split for p, split in bare.items() if p.rpartition("/")[0] in folders})
         units += [
             Unit(path, split_of_path(_inside(path, labels)))
             for path in sorted(set(sources.values()) - set(labels_of.values()))
         ]
-        return Layout(tuple(units), shared=tuple(name for name, _ in lists), other=OTHER)
+        notes = tuple(f"{folder} has no label file: its images are not read" for folder in unread)
+        other = (*OTHER, *(f"{escape(folder)}/*" for folder in unread))
+        return Layout(tuple(units), shared=tuple(name for name, _ in lists), notes=notes, other=other)
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
         if unit.parameters:
@@ -135,10 +143,11 @@ def _nearest(root: Path, images: str, labels: str, pictures: int) -> str:
     return what_is_there(files)
 
 
-def _in_root(entry: str, found: frozenset[str]) -> str | None:
+def _in_root(entry: str, found: NameLookup) -> str | None:
     """The image that a list's entry names, from the root, a folder above it, or the file system's root."""
     parts = entry.split("/")
-    return next((path for at in range(len(parts)) if (path := "/".join(parts[at:])) in found), None)
+    candidates = (found.find("/".join(parts[at:])) for at in range(len(parts)))
+    return next((path for path in candidates if path is not None), None)
 
 
 def _inside(path: str, folder: str) -> str:
@@ -148,7 +157,7 @@ def _inside(path: str, folder: str) -> str:
 def _label_files(root: Path, labels: str) -> dict[str, str]:
     """Label files by their path without the suffix; a list of classes is not one."""
     found = files_with_suffix(root, labels, ".txt", recursive=True)
-    return {path[:-4]: path for path in found if path.rpartition("/")[2].lower() != "classes.txt"}
+    return {plain_name(path[:-4]): path for path in found if path.rpartition("/")[2].lower() != "classes.txt"}
 
 
 def _pairs(
@@ -158,7 +167,7 @@ def _pairs(
     pairs: dict[str, str] = {}
     image_of: dict[str, str] = {}
     for path in pictures:
-        stem = f"{labels}/{_inside(path, images)}".removeprefix("/").rpartition(".")[0]
+        stem = plain_name(f"{labels}/{_inside(path, images)}".removeprefix("/").rpartition(".")[0])
         if stem in sources:
             pairs[path] = sources[stem]
             if image_of.setdefault(stem, path) != path:

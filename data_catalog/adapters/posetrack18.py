@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from data_catalog.adapters.folders import (
     PEOPLE,
+    check_names,
     folder_option,
     names_option,
     plain,
@@ -21,7 +23,14 @@ from data_catalog.adapters.folders import (
 )
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.errors import CatalogError
-from data_catalog.files import files_with_suffix, image_files, path_fault, plain_name, walk
+from data_catalog.files import (
+    NameLookup,
+    files_with_suffix,
+    image_files,
+    path_fault,
+    plain_name,
+    walk,
+)
 from data_catalog.ids import identity, number, whole
 from data_catalog.jsonstream import parse_json
 from data_catalog.rows import Rows, xywh_corners
@@ -65,6 +74,7 @@ class PoseTrack18:
                 break
         else:
             raise refusal(root, "PoseTrack18 dataset", LAYOUTS, _nearest(root))
+        check_names(root, sources)
         _check_first(root, sources)
         units = [
             _unit(root, images, path, split_of_path(path.removeprefix(f"{folder}/"))) for path in sources
@@ -72,7 +82,8 @@ class PoseTrack18:
         loose = {
             path for unit in units if not unit.images for path in image_files(root, images, recursive=True)
         }
-        frames = [f"{PurePosixPath(unit.images[0]).parent}/*" for unit in units if unit.images]
+        folders = [str(PurePosixPath(unit.images[0]).parent) for unit in units if unit.images]
+        frames = [f"{escape(each)}/*" for each in folders]  # those that nobody labelled
         others = ("posetrack_mot/*", "posetrack_person_search/*", "*README*", "*.md")
         notes = _notes(root)
         return Layout(tuple(units), images=tuple(sorted(loose)), other=(*others, *frames), notes=notes)
@@ -173,6 +184,7 @@ class _Sequence:
         self.prefix = folder_option(options, "images", "")
         self.key = options.get("person_id") or "track_id"
         self.scope = SCOPE_DATASET if options.get("person_id") else SCOPE_SEQUENCE
+        self.lookup = NameLookup(unit.images) if unit.images else None
         self.images: dict[str, _Image] = {}
         self.found = _Found()
 
@@ -206,12 +218,18 @@ class _Sequence:
             return
         path = plain_name(name)
         image_id = path.removeprefix("images/")
+        stated = f"{self.prefix}/{path}".lstrip("/")
+        file = stated if self.lookup is None else self.lookup.find(stated)
+        if file is None:
+            detail = f"image {row}: {path[:80]!r} is not there"
+            self.rows.reject(INVALID, "image_missing", detail, row, image_id)
+            return
         sequence = PurePosixPath(image_id).parent.name or str(value.get("vid_id", "."))
         self.images[key] = _Image(image_id, sequence)
         number_in_name = re.search(r"(\d{1,9})$", PurePosixPath(path).stem)
         self.rows.images(
             [image_id],
-            f"{self.prefix}/{path}".lstrip("/"),
+            [file],
             self.unit.split,
             width=_side(value.get("width")),
             height=_side(value.get("height")),

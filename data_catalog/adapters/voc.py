@@ -10,29 +10,26 @@ import numpy as np
 
 from data_catalog.adapters.folders import (
     PEOPLE,
+    check_names,
     common_folder,
     folder_option,
     names_option,
     plain,
     refusal,
-    split_of,
     split_of_path,
     splits_by_lists,
     unlisted_entries,
     what_is_there,
 )
 from data_catalog.adapters.protocol import Layout, Options, Unit
+from data_catalog.adapters.voc_files import Entries, Images, joined, lists_of_splits
 from data_catalog.errors import CatalogError
-from data_catalog.files import NameLookup, is_image, path_fault, plain_name, walk
+from data_catalog.files import path_fault, plain_name, walk
 from data_catalog.ids import identity, number, whole
 from data_catalog.rows import Rows
 from data_catalog.schema import EXCLUDED, INVALID, SCOPE_DATASET, SCOPE_SEQUENCE
 from data_catalog.xmlstream import Damaged, Element, read_tree, root_tag
 
-ANNOTATIONS = ("annotations", "annotation", "xmls", "xml")
-IMAGES = ("JPEGImages", "images", "Images")
-"""Folders beside that of the annotations, in the order in which images are looked for."""
-LISTS = "ImageSets/Main/"
 LAYOUTS = (
     "Annotations/*.xml with JPEGImages/ (or images/) and, for splits, ImageSets/Main/*.txt",
     "XML files beside their images, in the root or in folders such as train, valid and test",
@@ -41,6 +38,8 @@ OTHER = (
     "*SegmentationClass/*", "*SegmentationObject/*", "*ImageSets/*", "*labelmap.txt", "*README*", "*.md",
     "*classes.txt", "*predefined_classes.txt",
 )  # fmt: skip
+LOOKED_AT = 64
+"""Files."""
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -77,16 +76,18 @@ class Voc:
             if path.lower().endswith(".xml") and path.startswith(f"{folder}/" if folder else "")
         ]
         _check_format(root, files, sources)
-        images = _Images(files, folder_option(options, "images", "") if "images" in options else None)
-        lists = _lists(files)
-        splits, units = splits_by_lists(root, lists, _Entries(sources).find)
+        check_names(root, sources)
+        images = Images(files, folder_option(options, "images", "") if "images" in options else None)
+        lists = lists_of_splits(files)
+        splits, units = splits_by_lists(root, lists, Entries(sources).find)
         prefix = len(common_folder(sources))
         for source in sources:
             split = splits.get(source) if lists else split_of_path(source[prefix:])
             if split is not None:
                 units.append(_unit(root, source, split, images))
         _check_pairs(root, units, images)
-        return Layout(tuple(units), shared=tuple(name for name, _ in lists), other=OTHER)
+        notes = () if "first_pixel" in options else _first_pixel_notes(root, sources)
+        return Layout(tuple(units), shared=tuple(name for name, _ in lists), notes=notes, other=OTHER)
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
         if unit.source.lower().endswith(".txt"):
@@ -133,96 +134,32 @@ def _check_format(root: Path, files: Sequence[str], sources: Sequence[str]) -> N
             )
 
 
-def _lists(files: Sequence[str]) -> list[tuple[str, str]]:
-    """PASCAL's lists of images and their splits; lists of single classes (`person_train`) are left out, and
-    trainval is not needed where train and val are there.
-    """
-    found = {
-        PurePosixPath(path).stem: path for path in files if LISTS in f"/{path}" and path.endswith(".txt")
-    }
-    folders = {path.rpartition("/")[0] for path in found.values()}
-    if len(folders) > 1:
-        raise CatalogError(
-            f"several VOC datasets in one root: {', '.join(sorted(folders))}; ingest each by itself"
-        )
-    whole_sets = [
-        name
-        for name in found
-        if not any(name.endswith(f"_{end}") for end in ("train", "val", "trainval", "test"))
-    ]
-    if "trainval" in whole_sets and {"train", "val"} <= set(whole_sets):
-        whole_sets.remove("trainval")
-    return [(found[name], split_of(name)) for name in sorted(whole_sets)]
+def _first_pixel_notes(root: Path, sources: Sequence[str]) -> tuple[str, ...]:
+    """A note where one of the first files has a corner of 0, which PASCAL's own counting does not have."""
+    for source in sources[:LOOKED_AT]:
+        try:
+            tree = read_tree(root / source)
+        except Damaged:
+            continue
+        boxes = (found.child("bndbox") for found in tree.children if found.tag == "object")
+        texts = [box.text_of(name) for box in boxes if box is not None for name in CORNERS[:2]]
+        if any(_is_below_1(text) for text in texts):
+            note = (
+                f"{source} has a corner before pixel 1: files that count from 0, as CVAT and datumaro write "
+                "them, are read right to the pixel with --option first_pixel=0"
+            )
+            return (note,)
+    return ()
 
 
-class _Entries:
-    """XML files by what a list calls them: the path in the folder of annotations or the name alone, both
-    without a suffix or with an image's.
-    """
-
-    def __init__(self, sources: Sequence[str]) -> None:
-        self._inner = {path[:-4]: path for path in sources}
-        self._names: dict[str, str | None] = {}
-        for path in sources:
-            name = PurePosixPath(path).stem
-            self._names[name] = None if name in self._names else path  # the name alone may mean several
-            parts = PurePosixPath(path[:-4]).parts
-            at = next((i for i, part in enumerate(parts) if part.lower() in ANNOTATIONS), None)
-            if at is not None:
-                self._inner["/".join(parts[at + 1 :])] = path
-
-    def find(self, entry: str) -> str | None:
-        plain_entry = entry.rpartition(".")[0] if is_image(entry) else entry
-        return self._inner.get(plain_entry) or self._names.get(PurePosixPath(plain_entry).name)
+def _is_below_1(text: str) -> bool:
+    try:
+        return number(text) < 1
+    except ValueError:
+        return False
 
 
-@dataclass
-class _Images:
-    """The image files under the root, by folder and name without suffix."""
-
-    files: Sequence[str]
-    folder: str | None
-
-    def __post_init__(self) -> None:
-        self.paths = [path for path in self.files if is_image(path)]
-        self.by_stem = {path.rpartition(".")[0]: path for path in self.paths}
-        self.lookup = NameLookup(self.paths)
-
-    def folders_for(self, source: str) -> list[str]:
-        """Where the image of an XML file is looked for."""
-        parts = list(PurePosixPath(source).parts[:-1])
-        at = next((i for i, part in enumerate(parts) if part.lower() in ANNOTATIONS), None)
-        inner = "/".join(parts if at is None else parts[at + 1 :])
-        if self.folder is not None:
-            return list(dict.fromkeys([_joined(self.folder, inner), self.folder]))
-        own = "/".join(parts)
-        if at is None:
-            return [own, *(_joined(own, name) for name in IMAGES)]
-        above = "/".join(parts[:at])
-        beside = [_joined(above, name) for name in IMAGES]
-        return [*(_joined(name, inner) for name in beside), *beside, own, above]
-
-    def find(self, source: str) -> str | None:
-        """The image of the XML file's name."""
-        stem = PurePosixPath(source).stem
-        stems = (_joined(folder, stem) for folder in self.folders_for(source))
-        return next((self.by_stem[each] for each in stems if each in self.by_stem), None)
-
-    def find_named(self, source: str, name: str) -> str | None:
-        """The image that the XML file names, which may be called otherwise than the file itself."""
-        for folder in self.folders_for(source):
-            for each in (plain_name(name), PurePosixPath(plain_name(name)).name):
-                found = self.lookup.find(_joined(folder, each))
-                if found is not None:
-                    return found
-        return None
-
-
-def _joined(folder: str, name: str) -> str:
-    return f"{folder}/{name}".strip("/")
-
-
-def _unit(root: Path, source: str, split: str, images: _Images) -> Unit:
+def _unit(root: Path, source: str, split: str, images: Images) -> Unit:
     """The unit of an XML file. Where the root has no image at all, its parameter is where they would be."""
     found = images.find(source)
     if found is None and images.paths:
@@ -239,7 +176,7 @@ def _named_image(path: Path) -> str:
         return "?"  # its reading says what is wrong
 
 
-def _check_pairs(root: Path, units: Sequence[Unit], images: _Images) -> None:
+def _check_pairs(root: Path, units: Sequence[Unit], images: Images) -> None:
     """Raise CatalogError where no XML file has an image, though images are there, or two have one."""
     image_of: dict[str, str] = {}
     for unit in units:
@@ -264,7 +201,7 @@ def _guess(unit: Unit, tree: Element) -> str | None:
     name = PurePosixPath(plain_name(tree.text_of("filename"))).name
     if not PurePosixPath(name).suffix:
         name = f"{PurePosixPath(unit.source).stem}.jpg"
-    return _joined(unit.parameters[0], name)
+    return joined(unit.parameters[0], name)
 
 
 def _read_file(rows: Rows, unit: Unit, tree: Element, path: str, options: Options) -> None:

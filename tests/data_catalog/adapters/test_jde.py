@@ -66,20 +66,31 @@ def test_unknown_people_other_classes_and_damaged_rows(tmp_path: Path, ingest_in
 def test_sequences_splits_and_their_identities(tmp_path: Path, ingest_into: Any) -> None:
     for sequence in ("MOT17-02-SDP", "MOT17-04-SDP"):
         write(tmp_path, f"train/{sequence}/img1/000012.jpg")
+    write(tmp_path, "val/a.png")
     write(tmp_path, "val/b.png", None)
     snapshot = ingest_into(tmp_path, "jde")
     images = {row["image_id"]: row for row in snapshot.table("images").to_pylist()}
     assert {name: row["split"] for name, row in images.items()} == {
         "train/MOT17-02-SDP/img1/000012.jpg": "train",
         "train/MOT17-04-SDP/img1/000012.jpg": "train",
+        "val/a.png": "val",
         "val/b.png": "val",
     }
     frame = images["train/MOT17-02-SDP/img1/000012.jpg"]
     assert (frame["sequence_id"], frame["frame_index"]) == ("train/MOT17-02-SDP", 12)
     assert set(snapshot.table("boxes")["person_id"].to_pylist()) == {"7"}
     own = ingest_into(tmp_path, "jde", identities="sequence").table("boxes")
-    assert set(own["person_id"].to_pylist()) == {"train/MOT17-02-SDP/7", "train/MOT17-04-SDP/7"}
+    assert set(own["person_id"].to_pylist()) == {"train/MOT17-02-SDP/7", "train/MOT17-04-SDP/7", "val/7"}
     assert set(own["person_scope"].to_pylist()) == {"sequence"}
+
+
+def test_a_folder_without_any_label_is_not_empty_but_unlabelled(tmp_path: Path, ingest_into: Any) -> None:
+    write(tmp_path, "train/s1/img1/000001.jpg")
+    write(tmp_path, "train/s1/img1/000002.jpg", None)
+    write(tmp_path, "test/s2/img1/000001.jpg", None)
+    assert set(ingest_into(tmp_path, "jde").table("images")["split"].to_pylist()) == {"train"}
+    layout = load_adapter("jde").discover(tmp_path, {})
+    assert layout.notes == ("images/test/s2/img1 has no label file: its images are not read",)
 
 
 def test_lists_of_fairmot_are_the_splits(tmp_path: Path, ingest_into: Any) -> None:

@@ -178,3 +178,11 @@ def test_what_is_written_is_read(tmp_path: Path, people: list[tuple[int, int, in
     boxes = rows.tables().boxes
     assert corners(boxes) == [[x, x + 1, x + w, x + w + 2] for _, x, w in people]
     assert boxes["person_id"].to_pylist() == [None if t < 0 else f"{SEQUENCE}/{t}" for t, *_ in people]
+
+
+def test_a_frame_that_is_not_there(tmp_path: Path, ingest_into: Any) -> None:
+    put_images(tmp_path, 1)
+    put(tmp_path, [frame(0), frame(1)], [person(0, 0, [1, 2, 3, 4]), person(1, 0, [1, 2, 3, 4])])
+    snapshot = ingest_into(tmp_path, "posetrack18")
+    assert len(snapshot.table("images")) == len(snapshot.table("boxes")) == 1
+    assert snapshot.table("rejects")["code"].to_pylist() == ["image_missing", "image_unknown"]

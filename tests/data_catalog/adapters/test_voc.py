@@ -143,6 +143,11 @@ def test_corners_counted_from_0(tmp_path: Path, ingest_into: Any) -> None:
     put(tmp_path, "a.jpg")
     put(tmp_path, "a.xml", xml(PERSON))
     assert corners(ingest_into(tmp_path, "voc", first_pixel="0").table("boxes")) == [[11, 6, 30, 40]]
+    adapter = load_adapter("voc")
+    assert adapter.discover(tmp_path, {}).notes == ()
+    put(tmp_path, "a.xml", xml(PERSON.replace("11", "0.0")))
+    assert "first_pixel=0" in adapter.discover(tmp_path, {}).notes[0]
+    assert adapter.discover(tmp_path, {"first_pixel": "1"}).notes == ()
 
 
 @pytest.mark.parametrize(
