@@ -12,6 +12,7 @@ import numpy as np
 from data_catalog.adapters.folders import (
     check_names,
     folder_option,
+    known_split_of_path,
     names_option,
     plain,
     refusal,
@@ -20,7 +21,7 @@ from data_catalog.adapters.folders import (
 )
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.errors import CatalogError
-from data_catalog.files import image_files, path_fault, walk
+from data_catalog.files import image_files, is_image, path_fault, walk
 from data_catalog.ids import number, whole
 from data_catalog.jsonstream import parse_json
 from data_catalog.matfile import only_variable
@@ -28,7 +29,7 @@ from data_catalog.rows import Rows, xywh_corners
 from data_catalog.schema import INVALID
 
 MAT_FILES = {"anno_train.mat": "train", "anno_val.mat": "val"}
-JSON_FOLDER, JSON_END = "gtBboxCityPersons", "_gtBboxCityPersons.json"
+JSON_END = "_gtBboxCityPersons.json"
 IMAGES, IMAGE_END = "leftImg8bit", "_leftImg8bit.png"
 CATEGORIES = {
     0: "ignore",
@@ -58,7 +59,7 @@ class CityPersons:
     name = "citypersons"
     version = 1
     options: Mapping[str, str] = {
-        "images": f"folder of images (default {IMAGES})",
+        "images": f"folder of images (default: {IMAGES}, wherever it lies)",
         "categories": "names of the classes that are people to find, others are ignore regions (default "
         f"{DEFAULT}; there are {', '.join(list(CATEGORIES.values())[1:])})",
     }
@@ -68,7 +69,7 @@ class CityPersons:
             raise CatalogError(f"{root}: no such folder")
         _categories(options)
         files = walk(root)
-        pictures = image_files(root, folder_option(options, "images", IMAGES), recursive=True)
+        pictures = _pictures(root, files, options)
         by_stem = {_scene(path): path for path in pictures}
         mats = [path for path in files if PurePosixPath(path).name.lower() in MAT_FILES]
         jsons = [path for path in files if path.endswith(JSON_END)]
@@ -110,6 +111,13 @@ def _nearest(files: Sequence[str]) -> str:
     return what_is_there(files)
 
 
+def _pictures(root: Path, files: Sequence[str], options: Options) -> tuple[str, ...]:
+    """Image files: Cityscapes' folder may lie in that of its archive, leftImg8bit_trainvaltest."""
+    if "images" in options:
+        return image_files(root, folder_option(options, "images", ""), recursive=True)
+    return tuple(path for path in files if is_image(path) and IMAGES in path)
+
+
 def _scene(path: str) -> str:
     """`aachen_000000_000019` of an image's or annotation's name."""
     stem = PurePosixPath(path).name.rpartition(".")[0]
@@ -129,11 +137,9 @@ def _mat_units(root: Path, mats: Sequence[str], pictures: Sequence[str]) -> list
 
 
 def _json_unit(path: str, by_stem: Mapping[str, str]) -> Unit:
-    inner = path.partition(f"{JSON_FOLDER}/")[2] or path
-    folder = inner.partition("/")[0] if "/" in inner else "train"
     image = by_stem.get(_scene(path))
     missing = ("its image is not there",) if by_stem and image is None else ()
-    return Unit(path, split_of(folder), images=(image,) if image else (), parameters=missing)
+    return Unit(path, known_split_of_path(path), images=(image,) if image else (), parameters=missing)
 
 
 @dataclass

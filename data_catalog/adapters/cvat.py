@@ -57,7 +57,7 @@ class Cvat:
         "categories": f"names of the labels that are people, in any case (default {PEOPLE})",
         "ignore": "names of the labels that mark ignore regions (default: none)",
         "person_id": "attribute of a shape that holds the identity in the dataset, as person_id or "
-        "attributes.person_id; then tracks are none",
+        "attributes.person_id; then tracks are not identities",
         "track_id": "the same for an identity within its sequence (default in videos: the track)",
     }
 

@@ -86,7 +86,7 @@ def plain(name: str) -> str:
 def refusal(root: Path, what: str, layouts: Sequence[str], nearest: str) -> CatalogError:
     """That a root is not of a format: the layouts looked for, and the nearest thing found."""
     looked = "; or ".join(layouts)
-    return CatalogError(f"{root} is not a {what}: looked for {looked}. Found {nearest}")
+    return CatalogError(f"{root} is not a {what}: looked for {looked}. Nearest found: {nearest}")
 
 
 def what_is_there(files: Iterable[str]) -> str:

@@ -160,6 +160,15 @@ def test_cityscapes_own_json(tmp_path: Path, ingest_into: Any) -> None:
     assert sorted(codes) == ["file_unreadable", "image_missing"] + ["row_unreadable"] * 3
 
 
+def test_the_archives_own_folders(tmp_path: Path, ingest_into: Any) -> None:
+    outer = tmp_path / "gtBbox_cityPersons_trainval"
+    put_json(outer, [], split="train")
+    put_image(tmp_path / "leftImg8bit_trainvaltest", NAME.format(0))
+    (image,) = ingest_into(tmp_path, "citypersons").table("images").to_pylist()
+    assert image["rel_path"] == f"leftImg8bit_trainvaltest/leftImg8bit/train/aachen/{NAME.format(0)}"
+    assert image["split"] == "train"
+
+
 def test_refusals_name_the_layouts_and_what_is_near(tmp_path: Path) -> None:
     adapter = load_adapter("citypersons")
     (tmp_path / "citypersons_train.json").write_text("{}")

@@ -31,19 +31,6 @@ def corners(table: Any) -> np.ndarray:
     return np.stack([table[name].to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)
 
 
-def test_the_case(shared: Path, ingest_into: Any) -> None:
-    snapshot = ingest_into(shared / "cases" / "jde", "jde")
-    boxes = snapshot.table("boxes").sort_by([("image_id", "ascending"), ("source_row", "ascending")])
-    assert boxes["person_id"].to_pylist() == ["9", "15", "19"] * 3
-    assert set(boxes["person_scope"].to_pylist()) == {"dataset"}
-    image = snapshot.table("images").to_pylist()[0]
-    first = np.array(
-        [0.669941 - 0.040404 / 2, 0.339557 - 0.130503 / 2, 0.669941 + 0.040404 / 2, 0.339557 + 0.130503 / 2]
-    )
-    scale = np.array([image["width"], image["height"]] * 2)
-    np.testing.assert_allclose(corners(boxes)[0], first * scale, rtol=1e-5)
-
-
 def test_unknown_people_other_classes_and_damaged_rows(tmp_path: Path, ingest_into: Any) -> None:
     write(
         tmp_path,

@@ -175,7 +175,7 @@ def test_refusals_name_the_layouts_and_what_is_near(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match=r"JPEGImages/.*adapter cvat"):
         adapter.discover(tmp_path / "cvat", {})
     put(tmp_path, "none/a.json", "{}")
-    with pytest.raises(CatalogError, match=r"looked for .* Found files of \.json \(1\)"):
+    with pytest.raises(CatalogError, match=r"looked for .* Nearest found: files of \.json \(1\)"):
         adapter.discover(tmp_path / "none", {})
     put(tmp_path, "apart/xml/a.xml", xml(PERSON))
     put(tmp_path, "apart/photos/a.jpg")
