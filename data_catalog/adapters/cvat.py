@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 from data_catalog.adapters.cvat_frames import Meta, Task, frames_of
+from data_catalog.adapters.cvat_rows import Collected, Image
 from data_catalog.adapters.cvat_shapes import SHAPES, WITH_AREA, extent
 from data_catalog.adapters.folders import (
     PEOPLE,
@@ -35,8 +34,6 @@ LAYOUTS = (
 )
 FRAME_NAME = "frame_{:06d}.PNG"
 """How CVAT names the frames of a video."""
-FLUSH = 8_192
-"""Boxes or images that are kept before they become a block of rows."""
 
 
 class Cvat:
@@ -118,30 +115,6 @@ def _image_folder(root: Path, source: str, options: Options) -> str:
 
 
 @dataclass
-class _Boxes:
-    """Columns of boxes that are not yet rows."""
-
-    images: list[str] = field(default_factory=list)
-    splits: list[str] = field(default_factory=list)
-    corners: list[tuple[float, float, float, float]] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
-    reasons: list[str | None] = field(default_factory=list)
-    categories: list[str] = field(default_factory=list)
-    raw: list[str | None] = field(default_factory=list)
-    persons: list[str | None] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Image:
-    image_id: str
-    split: str
-    sequence: str
-    width: int | None
-    height: int | None
-    frame: int | None
-
-
-@dataclass
 class _Video:
     """The frames of one task."""
 
@@ -150,7 +123,7 @@ class _Video:
     folder: str
     files: dict[int, str]
     task: Task
-    seen: dict[int, _Image] = field(default_factory=dict)
+    seen: dict[int, Image] = field(default_factory=dict)
 
 
 class _Reader:
@@ -172,11 +145,10 @@ class _Reader:
         self.meta = Meta()
         self.videos: dict[str, _Video] = {}
         self.rows = Rows(unit.source)
-        self.images: list[_Image] = []
-        self.boxes = _Boxes()
+        self.collected = Collected(self.scope)
         self.row = 0
         self.people_seen = self.with_key = 0
-        self.image: _Image | None = None
+        self.image: Image | None = None
         self.track: Start | None = None
         self.shape: Start | None = None
         self.attributes: dict[str, str] = {}
@@ -192,7 +164,7 @@ class _Reader:
             else:
                 open_tags.pop()
                 self._end(starts.pop(), each.text, open_tags)
-                if len(self.boxes.rows) >= FLUSH or len(self.images) >= FLUSH:
+                if self.collected.is_full:
                     self._flush()
                 if self.rows.is_large():
                     yield self.rows
@@ -230,7 +202,7 @@ class _Reader:
         elif found.tag == "image" and len(parents) == 1:
             self.image = None
 
-    def _named_image(self, found: Start) -> _Image | None:
+    def _named_image(self, found: Start) -> Image | None:
         """The image of an <image>; None, and a reject, where it cannot be used."""
         name = plain_name(found.attributes.get("name", ""))
         task = self.meta.of(found.attributes.get("task_id"))
@@ -246,7 +218,7 @@ class _Reader:
             self.rows.reject(INVALID, "image_missing", detail, self.row)
             return None
         sequence = f"{self.sequence}/{name.rpartition('/')[0]}".rstrip("/")
-        image = _Image(
+        image = Image(
             path,
             split_of(subset) if subset else self.unit.split,
             sequence,
@@ -254,7 +226,7 @@ class _Reader:
             _side(found.attributes.get("height")),
             _whole(found.attributes.get("id")),
         )
-        self.images.append(image)
+        self.collected.images.append(image)
         return image
 
     def _file_of(self, name: str, inner: str) -> str | None:
@@ -293,7 +265,7 @@ class _Reader:
             self._frame(video, frame)
         return video
 
-    def _frame(self, video: _Video, frame: int) -> _Image | None:
+    def _frame(self, video: _Video, frame: int) -> Image | None:
         """The image of a frame; None where the others have files and it has none."""
         if frame in video.seen:
             return video.seen[frame]
@@ -301,9 +273,9 @@ class _Reader:
             return None
         path = video.files.get(frame, f"{video.folder}/{FRAME_NAME.format(frame)}".lstrip("/"))
         sides = (video.task.number("width") or None, video.task.number("height") or None)
-        image = _Image(path, video.split, video.sequence, *sides, frame)
+        image = Image(path, video.split, video.sequence, *sides, frame)
         video.seen[frame] = image
-        self.images.append(image)
+        self.collected.images.append(image)
         return image
 
     def _shape(self, shape: Start) -> None:
@@ -336,7 +308,7 @@ class _Reader:
         else:
             self._box(shape, image, plain(label), ignored=ignored)
 
-    def _box(self, shape: Start, image: _Image, label: str, *, ignored: bool) -> None:
+    def _box(self, shape: Start, image: Image, label: str, *, ignored: bool) -> None:
         try:
             corners = extent(shape.tag, shape.attributes)
             raw = self._raw_identity(shape)
@@ -348,15 +320,7 @@ class _Reader:
         self.people_seen += not ignored
         if person is not None and self.scope == SCOPE_SEQUENCE:
             person = f"{image.sequence}/{person}"
-        boxes = self.boxes
-        boxes.images.append(image.image_id)
-        boxes.splits.append(image.split)
-        boxes.corners.append(corners)
-        boxes.rows.append(self.row)
-        boxes.reasons.append(label if ignored else None)
-        boxes.categories.append(label)
-        boxes.raw.append(raw)
-        boxes.persons.append(None if ignored else person)
+        self.collected.add(image, corners, self.row, label, raw, person, ignored=ignored)
 
     def _raw_identity(self, shape: Start) -> str | None:
         """What names the person: the attribute that an option names, or else the track."""
@@ -369,34 +333,10 @@ class _Reader:
         return found
 
     def _flush(self) -> None:
-        """Make rows of the images and boxes that were collected, images first."""
-        images, boxes = self.images, self.boxes
-        with_sequence = bool(self.videos) or (self.scope == SCOPE_SEQUENCE and bool(self.key))
-        if images:
-            ids = [image.image_id for image in images]
-            self.rows.images(
-                ids,
-                ids,
-                [image.split for image in images],
-                width=[image.width for image in images],
-                height=[image.height for image in images],
-                sequence_id=[image.sequence if with_sequence else None for image in images],
-                frame_index=[image.frame if with_sequence else None for image in images],
-            )
-        if boxes.rows:
-            self.rows.boxes(
-                boxes.images,
-                np.array(boxes.corners),
-                boxes.splits,
-                boxes.rows,
-                category=boxes.categories,
-                ignore=[reason is not None for reason in boxes.reasons],
-                ignore_reason=boxes.reasons,
-                person_id=boxes.persons,
-                person_id_raw=boxes.raw,
-                person_scope=self.scope,
-            )
-        self.images, self.boxes = [], _Boxes()
+        """Make rows of the images and boxes that were collected."""
+        tracks_count = bool(self.videos) or (self.scope == SCOPE_SEQUENCE and bool(self.key))
+        self.collected.move_to(self.rows, with_sequences=tracks_count)
+        self.collected = Collected(self.scope)
 
 
 def _side(text: str | None) -> int | None:
