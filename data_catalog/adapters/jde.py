@@ -40,7 +40,7 @@ LAYOUTS = (
 
 class Jde:
     """Lines are class, identity, cx, cy, w, h, the last four as fractions of the image's size; identity -1 is
-    unknown.
+    unknown. They are read as they stand; JDE's own scripts leave MOT's counting of pixels from 1 in them.
 
     Identities are the dataset's, as JDE numbers them over all of its sequences. Splits are the first folder
     in `images`, or what FairMOT's lists in the root say; then images in no list are not read. An image
