@@ -37,7 +37,7 @@ def put_mat(root: Path, cells: list[np.ndarray], split: str = "train") -> None:
 def put_image(root: Path, name: str, split: str = "train") -> None:
     file = root / "leftImg8bit" / split / name.partition("_")[0] / name
     file.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (64, 32)).save(file)
+    Image.new("RGB", (512, 256)).save(file)
 
 
 def corners(table: Any, prefix: str = "") -> list[list[float]]:
@@ -134,7 +134,7 @@ def put_json(root: Path, objects: Any, *, number: int = 0, split: str = "val") -
         root / "gtBboxCityPersons" / split / "aachen" / f"aachen_00000{number}_000019_gtBboxCityPersons.json"
     )
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"imgHeight": 32, "imgWidth": 64, "objects": objects}))
+    file.write_text(json.dumps({"imgHeight": 256, "imgWidth": 512, "objects": objects}))
     return file
 
 
@@ -152,7 +152,7 @@ def test_cityscapes_own_json(tmp_path: Path, ingest_into: Any) -> None:
     put_json(tmp_path, objects, number=2).write_text("{")
     snapshot = ingest_into(tmp_path, "citypersons")
     (image,) = snapshot.table("images").to_pylist()
-    assert (image["image_id"], image["split"], image["width"]) == (NAME.format(0), "val", 64)
+    assert (image["image_id"], image["split"], image["width"]) == (NAME.format(0), "val", 512)
     boxes = snapshot.table("boxes")
     assert corners(boxes) == [[10, 5, 30, 25], [1, 1, 5, 5]]
     assert boxes["ignore"].to_pylist() == [False, True]
