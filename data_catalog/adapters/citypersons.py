@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from data_catalog.adapters.folders import (
-    check_names,
     folder_option,
     known_split_of_path,
     names_option,
     plain,
     refusal,
     split_of,
+    usable,
     what_is_there,
 )
 from data_catalog.adapters.protocol import Layout, Options, Unit
@@ -45,7 +45,7 @@ LAYOUTS = (
     "anno_train.mat or anno_val.mat, in the root or a folder, with leftImg8bit/<split>/<city>/*.png",
     "gtBboxCityPersons/<split>/<city>/*_gtBboxCityPersons.json with the same images",
 )
-OTHER = ("*gtFine*", "*gtCoarse*", "*README*", "*.md", "*license*", "*leftImg8bit/test/*")
+OTHER = ("*gtFine*", "*gtCoarse*", "*leftImg8bit/test/*")
 FULL_SIZE = {"train.images": 2_975, "val.images": 500}
 
 
@@ -68,12 +68,11 @@ class CityPersons:
         if not root.is_dir():
             raise CatalogError(f"{root}: no such folder")
         _categories(options)
-        files = walk(root)
+        files = usable(walk(root))
         pictures = _pictures(root, files, options)
         by_stem = {_scene(path): path for path in pictures}
         mats = [path for path in files if PurePosixPath(path).name.lower() in MAT_FILES]
         jsons = [path for path in files if path.endswith(JSON_END)]
-        check_names(root, (*mats, *jsons))
         if mats:
             units = _mat_units(root, mats, pictures)
         elif jsons:

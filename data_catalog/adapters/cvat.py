@@ -11,13 +11,13 @@ from data_catalog.adapters.cvat_rows import Collected, Image
 from data_catalog.adapters.cvat_shapes import SHAPES, WITH_AREA, extent
 from data_catalog.adapters.folders import (
     PEOPLE,
-    check_names,
     folder_option,
     known_split_of_path,
     names_option,
     plain,
     refusal,
     split_of,
+    usable,
     what_is_there,
 )
 from data_catalog.adapters.protocol import Layout, Options, Unit
@@ -63,19 +63,20 @@ class Cvat:
             raise CatalogError(f"{root}: no such folder")
         if options.get("person_id") and options.get("track_id"):
             raise CatalogError("options person_id and track_id: give one of them")
-        files = walk(root)
+        files = usable(walk(root))
         given = folder_option(options, "annotations", "")
         inside = [path for path in files if not given or path == given or path.startswith(f"{given}/")]
         sources = _sources(root, [path for path in inside if path.lower().endswith(".xml")])
         if not sources:
             raise refusal(root, "CVAT dataset", LAYOUTS, _nearest(root, files))
-        check_names(root, sources)
         units = []
         for source in sources:
             folder = _image_folder(root, source, options)
             images = image_files(root, folder, recursive=True)
             units.append(Unit(source, known_split_of_path(source), images, parameters=(folder,)))
-        return Layout(tuple(units), other=("*README*", "*.md"))
+        return Layout(
+            tuple(units),
+        )
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
         try:

@@ -101,11 +101,9 @@ def what_is_there(files: Iterable[str]) -> str:
     return "files of " + ", ".join(f"{suffix} ({number:,})" for suffix, number in often)
 
 
-def check_names(root: Path, paths: Iterable[str]) -> None:
-    """Raise CatalogError for a file whose name cannot be stored; it names the file."""
-    for path in paths:
-        if fault := path_fault(path):
-            raise CatalogError(f"{root}: {path!a}: {fault}; rename the file")
+def usable(paths: Iterable[str]) -> tuple[str, ...]:
+    """The paths that can be stored; the ingest reports the others among the files that are left over."""
+    return tuple(path for path in paths if path_fault(path) is None)
 
 
 def list_entries(path: Path) -> list[tuple[int, str]]:

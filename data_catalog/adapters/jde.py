@@ -10,12 +10,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from data_catalog.adapters.folders import (
-    check_names,
     folder_option,
     refusal,
     split_of_path,
     splits_by_lists,
     unlisted_entries,
+    usable,
     what_is_there,
 )
 from data_catalog.adapters.protocol import APPLY, Layout, Options, Unit
@@ -31,7 +31,7 @@ LIST_SUFFIXES = {".train": "train", ".val": "val", ".test": "test"}
 FRAME_FOLDER = "img1"
 LARGEST_FRACTION = 10.0
 """Boxes may leave their image; a coordinate beyond this many image widths is no fraction."""
-OTHER = ("*.md", "*seqinfo.ini", "*/gt/*.txt", "*/det/*.txt", "*classes.txt")
+OTHER = ("*seqinfo.ini", "*/gt/*.txt", "*/det/*.txt", "*classes.txt")
 LAYOUTS = (
     "images/[<split>/][<sequence>/img1/]NAME.jpg with labels_with_ids/.../NAME.txt",
     "the same with FairMOT's lists of images (*.train, *.val, *.test) in the root",
@@ -62,11 +62,10 @@ class Jde:
         images, labels = _folders(root, options)
         _classes(options)
         _scope(options)
-        pictures = image_files(root, images, recursive=True)
+        pictures = usable(image_files(root, images, recursive=True))
         sources = _label_files(root, labels)
         if not pictures or not sources:
             raise refusal(root, "JDE dataset", LAYOUTS, _nearest(root, images, labels, len(pictures)))
-        check_names(root, (*pictures, *sources.values()))
         labels_of = _pairs(root, images, labels, pictures, sources)
         lists = [
             (name, LIST_SUFFIXES[PurePosixPath(name).suffix.lower()])
@@ -156,7 +155,7 @@ def _inside(path: str, folder: str) -> str:
 
 def _label_files(root: Path, labels: str) -> dict[str, str]:
     """Label files by their path without the suffix; a list of classes is not one."""
-    found = files_with_suffix(root, labels, ".txt", recursive=True)
+    found = usable(files_with_suffix(root, labels, ".txt", recursive=True))
     return {plain_name(path[:-4]): path for path in found if path.rpartition("/")[2].lower() != "classes.txt"}
 
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from data_catalog.adapters.folders import (
     PEOPLE,
-    check_names,
     folder_option,
     names_option,
     plain,
     refusal,
     split_of_path,
+    usable,
     what_is_there,
 )
 from data_catalog.adapters.protocol import Layout, Options, Unit
@@ -26,6 +26,7 @@ from data_catalog.errors import CatalogError
 from data_catalog.files import (
     NameLookup,
     files_with_suffix,
+    folders,
     image_files,
     path_fault,
     plain_name,
@@ -69,12 +70,11 @@ class PoseTrack18:
         given = [folder_option(options, "annotations", "")] if "annotations" in options else FOLDERS
         images = folder_option(options, "images", "")
         for folder in given:
-            sources = files_with_suffix(root, folder, ".json", recursive=True)
+            sources = usable(files_with_suffix(root, folder, ".json", recursive=True))
             if sources:
                 break
         else:
             raise refusal(root, "PoseTrack18 dataset", LAYOUTS, _nearest(root))
-        check_names(root, sources)
         _check_first(root, sources)
         units = [
             _unit(root, images, path, split_of_path(path.removeprefix(f"{folder}/"))) for path in sources
@@ -82,11 +82,8 @@ class PoseTrack18:
         loose = {
             path for unit in units if not unit.images for path in image_files(root, images, recursive=True)
         }
-        folders = [str(PurePosixPath(unit.images[0]).parent) for unit in units if unit.images]
-        frames = [f"{escape(each)}/*" for each in folders]  # those that nobody labelled
-        others = ("posetrack_mot/*", "posetrack_person_search/*", "*README*", "*.md")
-        notes = _notes(root)
-        return Layout(tuple(units), images=tuple(sorted(loose)), other=(*others, *frames), notes=notes)
+        other = ("posetrack_mot/*", "posetrack_person_search/*", *_unlabelled(root, units))
+        return Layout(tuple(units), images=tuple(sorted(loose)), other=other, notes=_notes(root))
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
         rows = Rows(unit.source)
@@ -116,6 +113,22 @@ def _check_first(root: Path, sources: Sequence[str]) -> None:
             root, "PoseTrack18 dataset", LAYOUTS, f"{sources[0]}, whose images have no vid_id or frame_id: "
             "it looks like plain COCO (adapter coco)"
         )  # fmt: skip
+
+
+def _unlabelled(root: Path, units: Sequence[Unit]) -> Iterator[str]:
+    """Patterns of the frames of the units' sequences, few where all sequences of a split have annotations:
+    frames that nobody labelled belong to the format.
+    """
+    sequences: dict[str, set[str]] = {}
+    for unit in units:
+        if unit.images:
+            folder = PurePosixPath(unit.images[0]).parent
+            sequences.setdefault(str(folder.parent), set()).add(folder.name)
+    for split, names in sequences.items():
+        if names >= set(folders(root, split)):
+            yield f"{escape(split)}/*"
+        else:
+            yield from (f"{escape(f'{split}/{name}')}/*" for name in sorted(names))
 
 
 def _notes(root: Path) -> tuple[str, ...]:

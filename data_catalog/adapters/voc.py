@@ -10,7 +10,6 @@ import numpy as np
 
 from data_catalog.adapters.folders import (
     PEOPLE,
-    check_names,
     common_folder,
     folder_option,
     names_option,
@@ -19,6 +18,7 @@ from data_catalog.adapters.folders import (
     split_of_path,
     splits_by_lists,
     unlisted_entries,
+    usable,
     what_is_there,
 )
 from data_catalog.adapters.protocol import Layout, Options, Unit
@@ -35,7 +35,7 @@ LAYOUTS = (
     "XML files beside their images, in the root or in folders such as train, valid and test",
 )
 OTHER = (
-    "*SegmentationClass/*", "*SegmentationObject/*", "*ImageSets/*", "*labelmap.txt", "*README*", "*.md",
+    "*SegmentationClass/*", "*SegmentationObject/*", "*ImageSets/*", "*labelmap.txt",
     "*classes.txt", "*predefined_classes.txt",
 )  # fmt: skip
 LOOKED_AT = 64
@@ -68,7 +68,7 @@ class Voc:
         if not root.is_dir():
             raise CatalogError(f"{root}: no such folder")
         _check_options(options)
-        files = walk(root)
+        files = usable(walk(root))
         folder = folder_option(options, "annotations", "")
         sources = [
             path
@@ -76,7 +76,6 @@ class Voc:
             if path.lower().endswith(".xml") and path.startswith(f"{folder}/" if folder else "")
         ]
         _check_format(root, files, sources)
-        check_names(root, sources)
         images = Images(files, folder_option(options, "images", "") if "images" in options else None)
         lists = lists_of_splits(files)
         splits, units = splits_by_lists(root, lists, Entries(sources).find)

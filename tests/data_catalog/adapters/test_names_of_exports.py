@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from data_catalog.adapters import load_adapter
-from data_catalog.errors import CatalogError
+from data_catalog.snapshot import ingest_findings
 from tests.data_catalog.adapters.test_cvat import BOX, document, image
 from tests.data_catalog.adapters.test_voc import PERSON, xml
 
@@ -55,18 +53,16 @@ def test_accents_in_either_form(
     assert len(snapshot.table("rejects")) == 0
 
 
-@pytest.mark.parametrize(
-    ("adapter", "write"),
-    [
-        ("jde", lambda root: _jde(root, "a")),
-        ("voc", lambda root: _voc(root, "a")),
-    ],
-)
-def test_a_name_that_is_not_utf8_is_told(tmp_path: Path, adapter: str, write: Callable[[Path], None]) -> None:
-    (tmp_path / "images").mkdir()
-    Image.new("RGB", (64, 48)).save(tmp_path / "images" / "a.png")
-    write(tmp_path)
-    where, suffix = ("images", b".png") if adapter == "jde" else ("Annotations", b".xml")
-    Path(os.fsdecode(os.fsencode(tmp_path / where) + b"/\xff" + suffix)).write_bytes(b"x")
-    with pytest.raises(CatalogError, match=r"udcff.*not UTF-8; rename the file"):
-        load_adapter(adapter).discover(tmp_path, {})
+@pytest.mark.parametrize("adapter", WRITERS)
+def test_a_name_that_is_not_utf8_is_left_over(tmp_path: Path, ingest_into: Any, adapter: str) -> None:
+    root = tmp_path / "root"
+    (root / "images").mkdir(parents=True)
+    Image.new("RGB", (64, 48)).save(root / "images" / "a.png")
+    WRITERS[adapter](root, "a")
+    for folder in [path for path in root.rglob("*") if path.is_dir()]:
+        for suffix in (b".png", b".xml", b".txt"):
+            Path(os.fsdecode(os.fsencode(folder) + b"/\xff" + suffix)).write_bytes(b"x")
+    snapshot = ingest_into(root, adapter)
+    assert snapshot.table("images")["rel_path"].to_pylist() == ["images/a.png"]
+    assert len(snapshot.table("rejects")) == 0
+    assert any(r"/\udcff." in finding.message for finding in ingest_findings(snapshot))

@@ -14,6 +14,7 @@ from PIL import Image
 
 from data_catalog.adapters import load_adapter
 from data_catalog.errors import CatalogError
+from data_catalog.snapshot import ingest_findings
 
 SEQUENCE = "000342_mpii_test"
 CATEGORIES = [{"supercategory": "person", "id": 1, "name": "person", "keypoints": ["nose"], "skeleton": []}]
@@ -186,3 +187,13 @@ def test_a_frame_that_is_not_there(tmp_path: Path, ingest_into: Any) -> None:
     snapshot = ingest_into(tmp_path, "posetrack18")
     assert len(snapshot.table("images")) == len(snapshot.table("boxes")) == 1
     assert snapshot.table("rejects")["code"].to_pylist() == ["image_missing", "image_unknown"]
+
+
+def test_unlabelled_frames_are_not_left_over(tmp_path: Path, ingest_into: Any) -> None:
+    put_images(tmp_path, 3)
+    put(tmp_path, [frame(0), frame(1, labelled=False)], [person(0, 0, [1, 2, 3, 4])])
+    assert ingest_findings(ingest_into(tmp_path, "posetrack18")) == []
+    (tmp_path / "images" / "val" / SEQUENCE).rename(tmp_path / "images" / "val" / "000343_mpii_test")
+    put_images(tmp_path, 1)
+    (found,) = ingest_findings(ingest_into(tmp_path, "posetrack18"))
+    assert "000343_mpii_test" in found.message
