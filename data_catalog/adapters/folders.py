@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -11,13 +10,9 @@ from data_catalog.errors import CatalogError
 from data_catalog.files import path_fault, plain_name, read_text
 from data_catalog.rows import Rows
 from data_catalog.schema import INVALID
+from data_catalog.split_names import DEFAULT, known_split
 
 PEOPLE = "person,pedestrian,people"
-_SPLITS = {
-    "train": re.compile(r"(train(ing)?|trainval|default)[-_]?[0-9]*"),
-    "val": re.compile(r"(val|valid|validation)[-_]?[0-9]*"),
-    "test": re.compile(r"test.*"),
-}
 _CONTAINERS = frozenset(
     {"annotations", "annotation", "images", "image", "jpegimages", "labels", "xml", "xmls", "labels_with_ids"}
 )
@@ -28,20 +23,19 @@ def split_of(name: str) -> str:
     """The split that a folder's or list's name means, or the name itself: what may be a test is not taken
     for train.
     """
-    plain = name.lower()
-    return next((split for split, names in _SPLITS.items() if names.fullmatch(plain)), name)
+    return known_split(name) or (DEFAULT if name.lower() == "default" else name)
 
 
 def split_of_path(path: str) -> str:
     """The split of a file by the first of its folders that is not called `images` or the like, else train."""
     parts = PurePosixPath(path).parts[:-1]
-    return next((split_of(part) for part in parts if part.lower() not in _CONTAINERS), "train")
+    return next((split_of(part) for part in parts if part.lower() not in _CONTAINERS), DEFAULT)
 
 
 def known_split_of_path(path: str) -> str:
     """The split of a file by the first of its folders that is called as splits are; train where none is."""
-    named = (split_of(part) for part in PurePosixPath(path).parts[:-1])
-    return next((split for split in named if split in _SPLITS), "train")
+    named = (known_split(part) for part in PurePosixPath(path).parts[:-1])
+    return next((split for split in named if split is not None), DEFAULT)
 
 
 def common_folder(paths: Sequence[str]) -> str:
@@ -49,8 +43,7 @@ def common_folder(paths: Sequence[str]) -> str:
     folders = [PurePosixPath(path).parts[:-1] for path in paths]
     shared: list[str] = []
     for parts in zip(*folders, strict=False):
-        known = any(names.fullmatch(parts[0].lower()) for names in _SPLITS.values())
-        if known or len(set(parts)) > 1:
+        if known_split(parts[0]) or len(set(parts)) > 1:
             break
         shared.append(f"{parts[0]}/")
     return "".join(shared)

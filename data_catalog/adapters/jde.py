@@ -75,14 +75,14 @@ class Jde:
         found = NameLookup(pictures)
         splits, units = splits_by_lists(root, lists, lambda entry: _in_root(entry, found))
         if not lists:
-            splits = {path: split_of_path(_inside(path, images)) for path in pictures}
+            splits = {path: _split_of(_inside(path, images)) for path in pictures}
         folders = {path.rpartition("/")[0] for path in labels_of}
         bare = {path: split for path, split in splits.items() if path not in labels_of}
         unread = sorted({folder for path in bare if (folder := path.rpartition("/")[0]) not in folders})
         units += [Unit(labels_of[path], splits[path], (path,)) for path in splits if path in labels_of]
         units += _without_labels({p: split for p, split in bare.items() if p.rpartition("/")[0] in folders})
         units += [
-            Unit(path, split_of_path(_inside(path, labels)))
+            Unit(path, _split_of(_inside(path, labels)))
             for path in sorted(set(sources.values()) - set(labels_of.values()))
         ]
         notes = tuple(f"{folder} has no label file: its images are not read" for folder in unread)
@@ -151,6 +151,13 @@ def _in_root(entry: str, found: NameLookup) -> str | None:
 
 def _inside(path: str, folder: str) -> str:
     return path.removeprefix(f"{folder}/") if folder else path
+
+
+def _split_of(inside: str) -> str:
+    """The split of a file by its first folder, unless that is a sequence's: `[SPLIT/]SEQUENCE/img1/NAME`."""
+    parts = PurePosixPath(inside).parts
+    own = parts[:-3] if parts[-2:-1] == (FRAME_FOLDER,) else parts[:-1]
+    return split_of_path("/".join((*own, parts[-1])))
 
 
 def _label_files(root: Path, labels: str) -> dict[str, str]:

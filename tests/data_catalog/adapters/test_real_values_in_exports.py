@@ -125,7 +125,9 @@ def test_mot17_as_jde(
         fractions = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
         with file.open("a") as text:  # as JDE's own script: MOT's corners from 1 are taken as they are
             text.write(" ".join(["0", track, *(f"{value:.6f}" for value in fractions)]) + "\n")
-    found = by_frame_and_track(ingest_into(root, "jde"))
+    snapshot = ingest_into(root, "jde")
+    assert set(snapshot.table("images")["split"].to_pylist()) == {"train"}  # s1 is a sequence
+    found = by_frame_and_track(snapshot)
     assert found.keys() == expected.keys()
     for key, box in expected.items():
         np.testing.assert_allclose(np.array(found[key]) - 1, box, atol=0.005)
