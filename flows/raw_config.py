@@ -1,8 +1,8 @@
 """A config as its files and `--set` say, before it is checked: mappings, lists and values.
 
 Values may hold `${VAR}` and `${VAR:-default}` from the environment, paths also `$VAR`, and `$$` for a dollar
-sign. `extends: other.yaml` takes another file's fields as defaults; a path in them is relative to the file that
-it is written in.
+sign. `extends: other.yaml` takes another file's fields as defaults; a path in them is relative to the file
+that it is written in.
 """
 
 from __future__ import annotations
