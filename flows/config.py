@@ -24,7 +24,7 @@ from pydantic import (
 from flows.config_errors import explain_problems
 from flows.devices import device_name
 from flows.errors import ConfigError
-from flows.raw_config import PUBLISHED_WEIGHTS, ExpandedPath, absolute, read_raw
+from flows.raw_config import PUBLISHED_WEIGHTS, STORE_VARIABLE, ExpandedPath, absolute, read_raw
 from personsearch_core.recipes import (
     DetectionOptions,
     DetectionsRecipe,
@@ -265,6 +265,9 @@ class Config(Recipe):
         return self.features.dtype or ("uint8" if self.reid_section.variant == "disj" else "float16")
 
 
+MISSING = {"store": f"this field is missing; write it, give --store, or set ${STORE_VARIABLE}"}
+
+
 def load_config(path: Path, overrides: Iterable[str] = (), *, store: str | None = None) -> Config:
     """Read a YAML config, apply `a.b=value` overrides, and resolve its paths.
 
@@ -289,10 +292,10 @@ def _explained(error: ValidationError, path: Path, overrides: tuple[str, ...]) -
         try:
             Config.model_validate(read_raw(path, (), None))
         except ValidationError as of_file:
-            own = {str(problem) for problem in explain_problems(of_file, Config)}
+            own = {str(problem) for problem in explain_problems(of_file, Config, MISSING)}
     return "; ".join(
         problem.blamed_on(str(path), () if str(problem) in own else overrides)
-        for problem in explain_problems(error, Config)
+        for problem in explain_problems(error, Config, MISSING)
     )
 
 
@@ -300,7 +303,7 @@ def store_of(path: Path, overrides: Iterable[str] = (), *, store: str | None = N
     """The store of a config whose other fields may be wrong. Raises ConfigError when it cannot be told."""
     found = read_raw(path, overrides, store).get("store")
     if not isinstance(found, str):
-        raise ConfigError(f"{path}: store: this field is missing")
+        raise ConfigError(f"{path}: store: {MISSING['store']}")
     return _resolved_store(found, path.parent.absolute())
 
 

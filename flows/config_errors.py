@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from flows.suggestions import did_you_mean, near_names
+from data_catalog.suggestions import did_you_mean, near_names
 
 _WRITE = {
     "tuple_type": "write a list, as [1, 2]",
@@ -67,8 +67,13 @@ def _within(one: str, other: str) -> bool:
     return f"{one}.".startswith(f"{other}.")
 
 
-def explain_problems(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
-    """All problems of a config of that model, with the nearest known name for a typo."""
+def explain_problems(
+    error: ValidationError, model: type[BaseModel], missing: Mapping[str, str]
+) -> list[Problem]:
+    """All problems of a config of that model, with the nearest known name for a typo.
+
+    `missing` says what to do about a missing field where that is more than to write it.
+    """
     found: dict[str, Problem] = {}
     for problem in error.errors():
         place: _Place = problem["loc"]
@@ -79,7 +84,7 @@ def explain_problems(error: ValidationError, model: type[BaseModel]) -> list[Pro
         if problem["type"] == "extra_forbidden":
             text = f"there is no such field{_suggestion(place, model)}"
         elif problem["type"] == "missing":
-            text = "this field is missing"
+            text = missing.get(field, "this field is missing")
         elif is_one_of_several:
             text = f"write text, a number, true or false{_given(problem.get('input'))}"
         else:

@@ -19,6 +19,9 @@ from flows.yaml_text import parse_yaml, read_yaml
 PUBLISHED_WEIGHTS = ("coco", "imagenet")
 """What a config may say in the place of a file of weights."""
 
+STORE_VARIABLE = "PERSONSEARCH_STORE"
+"""The environment's store, for commands and configs that are given no other."""
+
 _NAME = "[A-Za-z_][A-Za-z0-9_]*"
 _VARIABLE = re.compile(rf"\$\{{(?P<name>{_NAME})(?::-(?P<default>[^}}]*))?\}}")
 _PATH_VARIABLE = re.compile(rf"{_VARIABLE.pattern}|\$(?P<bare>{_NAME})|(?P<dollar>\$\$)|(?P<broken>\$\{{)")
@@ -36,6 +39,8 @@ def read_raw(path: Path, overrides: Iterable[str], store: str | None) -> dict[st
     raw = _mapped_paths(raw, lambda text: expanded_path(text, "--set"))
     if store is not None:
         raw["store"] = given_store(store, "--store")
+    elif raw.get("store") is None and os.environ.get(STORE_VARIABLE):
+        raw["store"] = given_store(os.environ[STORE_VARIABLE], f"${STORE_VARIABLE}")
     return raw
 
 

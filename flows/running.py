@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,7 +80,7 @@ def run_config(request: RunRequest) -> Outcome:
     return outcome
 
 
-def write_json(path: Path, outcome: Outcome) -> None:
+def as_data(outcome: Outcome) -> dict[str, Any]:
     """The outcome as data, for other programs."""
     shown = ("stage", "state", "reason", "key", "path", "seconds", "bytes_needed")
     body = {
@@ -92,7 +91,7 @@ def write_json(path: Path, outcome: Outcome) -> None:
     }
     if outcome.error is not None:
         body["error"] = outcome.error
-    path.write_text(json.dumps(body, indent=1) + "\n")
+    return body
 
 
 def _planned(request: RunRequest) -> tuple[Config, LocalStore, list[Planned]]:

@@ -39,9 +39,7 @@ def read_yaml(path: Path) -> Any:
             f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#x}"
         ) from error
     if path.suffix.lower() == ".json":
-        text = text.replace(
-            "\t", " "
-        )  # YAML takes no tab between values, and a JSON string holds none
+        text = text.replace("\t", " ")  # YAML takes no tab between values, and a JSON string holds none
     return parse_yaml(text, str(path))
 
 

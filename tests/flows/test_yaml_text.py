@@ -95,9 +95,7 @@ def test_what_is_not_a_regular_file_is_not_read(tmp_path: Path) -> None:
 def test_a_name_twice_in_an_extended_file(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("store: a\nstore: b\n")
     (tmp_path / "own.yaml").write_text("extends: base.yaml\n")
-    with pytest.raises(
-        ConfigError, match=r"own\.yaml: extends: .*base\.yaml: store stands twice"
-    ):
+    with pytest.raises(ConfigError, match=r"own\.yaml: extends: .*base\.yaml: store stands twice"):
         load_config(tmp_path / "own.yaml")
 
 
