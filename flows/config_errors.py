@@ -68,7 +68,7 @@ def _within(one: str, other: str) -> bool:
 
 
 def explain_problems(
-    error: ValidationError, model: type[BaseModel], missing: Mapping[str, str]
+    error: ValidationError, model: type[BaseModel], missing: Mapping[str, str] | None = None
 ) -> list[Problem]:
     """All problems of a config of that model, with the nearest known name for a typo.
 
@@ -84,7 +84,7 @@ def explain_problems(
         if problem["type"] == "extra_forbidden":
             text = f"there is no such field{_suggestion(place, model)}"
         elif problem["type"] == "missing":
-            text = missing.get(field, "this field is missing")
+            text = (missing or {}).get(field, "this field is missing")
         elif is_one_of_several:
             text = f"write text, a number, true or false{_given(problem.get('input'))}"
         else:

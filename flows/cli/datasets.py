@@ -15,6 +15,7 @@ from data_catalog.counts import nested
 from data_catalog.decode_checks import memory_of, undecodable_images
 from data_catalog.errors import CatalogError
 from data_catalog.ingest import ImageUse, refuse_invalid
+from data_catalog.layouts import fitting_adapter
 from data_catalog.outcome import refuse_outcome
 from data_catalog.snapshot import Snapshot, counts_found, image_digests, ingest_findings
 from flows.catalog import StoreSnapshots, open_catalog
@@ -54,7 +55,9 @@ def list_adapters() -> None:
 
 @app.command()
 def ingest(
-    adapter: str = typer.Option(..., help="Name of the format, as `datasets list` gives it."),
+    adapter: str | None = typer.Option(
+        None, help="Name of the format, as `datasets list` gives it; by default the one that fits."
+    ),
     root: Path = typer.Option(..., help="The dataset as its authors publish it."),
     store: Store = None,
     name: str | None = typer.Option(
@@ -82,11 +85,15 @@ def ingest(
     """Read a dataset into a snapshot: validated Parquet tables, made once for one content of the root."""
     started = time.monotonic()
     artifacts = open_store(chosen_store(store))
+    options = parse_options(option)
+    if adapter is None:
+        adapter = fitting_adapter(root, options)
+        typer.echo(f"format: {adapter}")
     stage = ingest_stage.root_stage(
         name or adapter,
         adapter,
         root,
-        options=parse_options(option),
+        options=options,
         store=artifacts.root,
         dask=dask,
         use=ImageUse(read=not no_images),

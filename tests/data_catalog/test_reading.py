@@ -18,13 +18,16 @@ from data_catalog.schema import BOXES, IMAGES
 Read = Callable[[str], Any]
 
 
+UNITS = (Unit("a.txt"), Unit("b.txt"))
+
+
 class Own:
     """An adapter of two files, whose reading is given."""
 
     name, version = "own", 1
     options: dict[str, str] = {}  # noqa: RUF012
 
-    def __init__(self, read: Read, units: Any = (Unit("a.txt"), Unit("b.txt"))) -> None:
+    def __init__(self, read: Read, units: Any = UNITS) -> None:
         self._read, self._units = read, units
 
     def discover(self, root: Path, options: Any) -> Any:
@@ -90,7 +93,7 @@ READS: dict[str, tuple[Read, str]] = {
         r"a\.txt: column 'visibility': a value cannot be stored as float",
     ),
     "an error": (
-        lambda source: iter([1 / 0]),
+        lambda source: (1 / 0 for _ in source),
         r"fails at a\.txt: ZeroDivisionError.*test_reading\.py, line \d+",
     ),
 }
