@@ -79,7 +79,9 @@ def fitting_adapter(root: Path, options: Options) -> str:
         )
     held = inventory(root)
     near = nearest(held, refused)
-    nearest_one = f"; the nearest is {near!r}, which says: {refused[near][1]}" if near is not None else ""
+    nearest_one = "; none is near"
+    if near is not None:
+        nearest_one = f"; the nearest is {near!r}, which says: {refused[near][1]}"
     raise CatalogError(
         f"{root}: no adapter knows its layout (it holds {held}). Looked for: {', '.join(refused)}"
         f"{nearest_one}. Name the format with --adapter, which tells what it misses; `personsearch datasets "
@@ -144,9 +146,8 @@ def _named(adapter: Adapter) -> list[str]:
     if module is None:
         return []
     package = module.__name__.rpartition(".")[0]
-    shared = [
-        each for each in vars(module).values() if inspect.ismodule(each) and each.__package__ == package
-    ]
+    modules = [each for each in vars(module).values() if inspect.ismodule(each)]
+    shared = [each for each in modules if each.__package__ == package]
     found = []
     for source in (module, *(shared if package else ())):
         try:
