@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 from flows.errors import ConfigError
-from flows.running import Outcome, as_data
+
+if TYPE_CHECKING:
+    from flows.running import Outcome
 
 STANDARD_OUTPUT = Path("-")
 _OUTPUT: ContextVar[TextIO] = ContextVar("the standard output that is the data's alone")
@@ -91,6 +93,6 @@ def _write(path: Path | None, texts: Iterable[str]) -> None:
 
 def give(outcome: Outcome, json: Path | None, show: Callable[[Outcome], None]) -> None:
     """Write the outcome as data, show it, and raise its error."""
-    write_json(json, as_data(outcome))
+    write_json(json, outcome.as_data())
     show(outcome)
     outcome.raise_error()

@@ -62,7 +62,7 @@ def commands(group: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
     group = group or typer.main.get_command(app)
     context = typer.Context(group)
     for name in group.list_commands(context):
-        command = group.get_command(context, name)
+        _, command, _ = group.resolve_command(context, [name])
         if hasattr(command, "list_commands"):
             if (prefix, name) != ("store ", "features"):
                 yield from commands(command, f"{prefix}{name} ")
