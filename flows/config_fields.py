@@ -42,19 +42,20 @@ def config_fields(below: str = "") -> list[ConfigField]:
     fields = list(_fields(schema, schema["$defs"], ""))
     wanted = [field for field in fields if not below or _is_below(field.path, below)]
     if not wanted:
-        raise ConfigError(f"a config has no field {below!r}; {_near(below, fields, schema)}")
+        raise ConfigError(
+            f"a config has no field {below!r}{_near(below, fields)}; its sections and fields are "
+            f"{', '.join(schema['properties'])}"
+        )
     return wanted
 
 
-def _near(below: str, fields: list[ConfigField], schema: _Schema) -> str:
-    """Fields elsewhere that end in the same name, or in one near it; else what a config consists of."""
+def _near(below: str, fields: list[ConfigField]) -> str:
+    """Fields elsewhere that end in the same name, or in one near it, as a question."""
     last = below.rpartition(".")[2]
     ends = {field.path.rpartition(".")[2] for field in fields}
     wanted = {last} if last in ends else set(near_names(last, ends))
     found = [field.path for field in fields if field.path.rpartition(".")[2] in wanted]
-    if found:
-        return f"did you mean {' or '.join(found[:_MOST_SUGGESTED])}?"
-    return f"its sections and fields are {', '.join(schema['properties'])}"
+    return f" (did you mean {' or '.join(found[:_MOST_SUGGESTED])}?)" if found else ""
 
 
 def _is_below(path: str, prefix: str) -> bool:

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from flows.config import store_of
 from flows.errors import ConfigError
 from flows.raw_config import STORE_VARIABLE, given_store
 
@@ -38,6 +37,8 @@ def chosen_store(given: str | None, *configs: Path | None) -> str:
     """
     if given is not None:
         return given_store(given, "--store")
+    from flows.config import store_of  # loads pydantic, which few commands on a store need
+
     of_configs = {store_of(config): config for config in configs if config is not None}
     if len(of_configs) > 1:
         said = ", ".join(f"{config}: {store}" for store, config in of_configs.items())
