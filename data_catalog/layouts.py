@@ -117,14 +117,14 @@ def inventory(root: Path) -> Inventory:
 
 
 def nearest(held: Inventory, refused: Mapping[str, tuple[Adapter, str]]) -> str | None:
-    """The adapter whose code, description and refusal name most of what lies there; None where none does.
+    """The adapter whose code and description name most of what lies there; None where none does.
 
-    A file's name counts three times, a folder's twice, a kind of annotation file once. Words that half of the
-    adapters use tell them apart from none.
+    Refusals do not count: many say what they found. A file's name counts three times, a folder's twice, a
+    kind of annotation file once; a word counts less, the more adapters use it.
     """
     words = {
-        name: _words(" ".join([inspect.getdoc(type(adapter)) or "", *_named(adapter), said]))
-        for name, (adapter, said) in refused.items()
+        name: _words(" ".join([inspect.getdoc(type(adapter)) or "", *_named(adapter)]))
+        for name, (adapter, _) in refused.items()
     }
     used = Counter(word for of_one in words.values() for word in of_one)
     weights = {
