@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from data_catalog.errors import CatalogError
 from data_catalog.files import path_fault
+from data_catalog.image_ids import near_ids
 from data_catalog.images import ImageFile, Unreadable, ignores_exif
 from data_catalog.snapshot import Snapshot
 
@@ -25,7 +26,12 @@ def draw_image(snapshot: Snapshot, image_id: str, root: Path) -> Image.Image:
     """
     found = snapshot.table("images", ["rel_path", "decoding"], pc.field("image_id") == image_id)
     if not len(found):
-        raise CatalogError(f"{snapshot.name}: no image {image_id!r}")
+        near = near_ids(snapshot, image_id)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "none is named nearly so"
+        raise CatalogError(
+            f"{snapshot.name}: no image {image_id!r}; {hint} (all: personsearch datasets images "
+            f"{snapshot.name})"
+        )
     rel_path, decoding = found["rel_path"][0].as_py(), found["decoding"][0].as_py()
     fault = path_fault(rel_path)
     if fault is not None:

@@ -20,6 +20,7 @@ from data_catalog.leftovers import leftovers
 from data_catalog.outcome import outcome_findings, refuse_outcome
 from data_catalog.parallel import map_chunks, read_ahead
 from data_catalog.query_boxes import join_queries
+from data_catalog.reading import layout_of, rows_of
 from data_catalog.reuse import keep_unchanged, merged, unit_digest, write_units
 from data_catalog.row_checks import RowChecks, rejected_images
 from data_catalog.rows import LARGE, Rows, Tables
@@ -93,8 +94,7 @@ def fingerprint(
         raise CatalogError(
             f"adapter {adapter.name!r} takes sizes from the images: they cannot be left out (--no-images)"
         )
-    layout = adapter.discover(root, options)
-    _refuse_same_source(adapter, layout)
+    layout = layout_of(adapter, root, options)
     names = {unit.source for unit in layout.units if unit.has_file} | {
         name for unit in layout.units for name in unit.also
     }
@@ -105,17 +105,6 @@ def fingerprint(
     for part in (annotations, images or dict.fromkeys(pictures, "")):
         total.update(json.dumps(sorted(part.items())).encode("utf-8", "surrogatepass"))
     return Fingerprint(total.hexdigest(), layout, annotations, images)
-
-
-def _refuse_same_source(adapter: Adapter, layout: Layout) -> None:
-    """Units are told apart by their source, so that two of one name would lose rows."""
-    seen: set[str] = set()
-    for unit in layout.units:
-        if unit.source in seen:
-            raise CatalogError(
-                f"adapter {adapter.name!r}: two units have the source {unit.source}; give each its own"
-            )
-        seen.add(unit.source)
 
 
 def ingest(
@@ -267,8 +256,7 @@ def read_units(
     waiting = 0
     for unit in units:
         of_unit = 0
-        for rows in adapter.read(root, unit, options):
-            rows.source_unit = unit.source
+        for rows in rows_of(adapter, root, unit, options, units):
             pending.append(rows)
             of_unit += rows.count()
             if of_unit >= LARGE:

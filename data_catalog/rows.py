@@ -6,7 +6,7 @@ all of its rows. Damaged boxes become rejects here, so every adapter has the sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from data_catalog.errors import CatalogError
 from data_catalog.schema import BOXES, GALLERY, IMAGES, INVALID, QUERIES, REJECTS, SCOPE_DATASET
+from data_catalog.suggestions import did_you_mean
 
 LARGEST_COORDINATE = 1e6
 """Pixels; beyond it a coordinate is damage (float32 would no longer hold a tenth of a pixel)."""
@@ -44,6 +45,43 @@ ADAPTER_IMAGES = pa.schema([f for f in IMAGES if f.name not in ("dataset", "n_bo
 """`decoding` and the stated sizes are filled by the ingest, once it has looked at the files."""
 
 
+_NAMED = {
+    "images": ("image_id", "rel_path", "split"),
+    "boxes": ("image_id", "xyxy", "split", "source_row"),
+    "queries": ("protocol", "query_id", "image_id", "xyxy", "person_id", "source_row"),
+    "gallery": ("protocol", "query_id", "image_id", "is_positive"),
+}
+"""What each kind of row always has."""
+_BY_INGEST = {"source_unit", "source_file"}
+_MORE = {
+    "images": [name for name in ADAPTER_IMAGES.names if name not in {*_NAMED["images"], *_BY_INGEST}],
+    "boxes": [name for name in BOXES.names if name not in {*_NAMED["boxes"], *_BY_INGEST, *COORDINATES}],
+    "queries": [],
+    "gallery": list(COORDINATES),
+}
+"""What it may have."""
+_MEANT = {
+    **dict.fromkeys(
+        ("identity", "identity_id", "id", "ids", "pid", "person", "people", "track", "track_id"), "person_id"
+    ),
+    **dict.fromkeys(("label", "labels", "class", "class_name", "cls", "type", "category_name"), "category"),
+    **dict.fromkeys(("category_id", "class_id", "label_id"), "category_raw"),
+    **dict.fromkeys(("crowd", "iscrowd", "is_crowd", "ignored", "is_ignored", "difficult"), "ignore"),
+    **dict.fromkeys(("reason",), "ignore_reason"),
+    **dict.fromkeys(("scope",), "person_scope"),
+    **dict.fromkeys(("occlusion", "occluded", "vis"), "visibility"),
+    **dict.fromkeys(("camera", "cam", "cam_id", "camid"), "camera_id"),
+    **dict.fromkeys(("sequence", "seq", "video", "video_id", "clip", "scene", "scene_id"), "sequence_id"),
+    **dict.fromkeys(("frame", "frame_id", "frame_number", "frame_no"), "frame_index"),
+    **dict.fromkeys(("w", "image_width"), "width"),
+    **dict.fromkeys(("h", "image_height"), "height"),
+    **dict.fromkeys(("box", "boxes", "bbox", "x1", "y1", "x2", "y2"), "xyxy"),
+    **dict.fromkeys(("path", "file", "file_name", "filename"), "rel_path"),
+    **dict.fromkeys(("row", "line", "line_number"), "source_row"),
+}
+"""The schema's word for what people call a column."""
+
+
 @dataclass
 class Rows:
     """Rows of one source file (or of a part of a long one).
@@ -63,6 +101,7 @@ class Rows:
         self, image_id: Sequence[str] | pa.Array, rel_path: Column, split: Column, **more: Column
     ) -> None:
         """Scenes. `more`: width, height, camera_id, sequence_id, frame_index."""
+        self._check_columns("images", more)
         self._images.append(
             _Block(len(image_id), {"image_id": image_id, "rel_path": rel_path, "split": split, **more})
         )
@@ -78,8 +117,11 @@ class Rows:
         """Boxes of `xyxy` (n, 4), in pixels, 0-based, x2/y2 exclusive, unclipped.
 
         `source_row` counts from 1 within the source file. `box_id` is `<image_id>#<source_row>` unless given.
-        Rows with `person_id` are of scope `dataset` unless `person_scope` says otherwise.
+        Rows with `person_id` are of scope `dataset` unless `person_scope` says otherwise. `more`: category,
+        category_raw, ignore, ignore_reason, person_id, person_id_raw, person_scope, visibility, visible_x1
+        to visible_y2, hard, box_id.
         """
+        self._check_columns("boxes", more)
         xyxy = np.asarray(xyxy, dtype=np.float64).reshape(-1, 4)
         with np.errstate(over="ignore"):
             corners = _corners(xyxy.astype(np.float32))
@@ -95,8 +137,10 @@ class Rows:
         xyxy: np.ndarray,
         person_id: Sequence[str],
         source_row: Sequence[int],
+        **more: Column,
     ) -> None:
-        """Queries of a protocol, boxes as in `boxes`; the ingest joins each to its box."""
+        """Queries of a protocol, boxes as in `boxes`; the ingest joins each to its box. `more` is refused."""
+        self._check_columns("queries", more)
         xyxy = np.asarray(xyxy, dtype=np.float64).reshape(-1, 4)
         faults = box_faults(xyxy)
         for i in np.flatnonzero(faults != "").tolist():
@@ -114,6 +158,7 @@ class Rows:
         self, protocol: str, query_id: Column, image_id: Column, is_positive: Column, **corners: Column
     ) -> None:
         """Gallery images of queries; x1, y1, x2, y2 where the protocol gives a box."""
+        self._check_columns("gallery", corners)
         columns = {
             "protocol": protocol,
             "query_id": query_id,
@@ -144,6 +189,18 @@ class Rows:
         columns = {"severity": severity, "code": code, "detail": detail, "image_id": image_id}
         place = {"source_file": self.source_file, "source_row": source_row}
         self._rejects.append(_Block(len(source_row), {**columns, **place}))
+
+    def _check_columns(self, kind: str, given: Mapping[str, Column]) -> None:
+        """Raise CatalogError for a column that the table does not have: it would be lost."""
+        for name in given:
+            if name in _MORE[kind]:
+                continue
+            known = (*_NAMED[kind], *_MORE[kind])
+            meant = _MEANT.get(name.lower())
+            hint = f"; did you mean {meant!r}?" if meant in known else did_you_mean(name, known)
+            raise CatalogError(
+                f"{self.source_file}: rows.{kind} has no column {name!r} but {', '.join(known)}{hint}"
+            )
 
     def count(self) -> int:
         """Rows of any kind but queries added so far."""
@@ -302,11 +359,12 @@ def _column(target: pa.Field, blocks: Sequence[_Block]) -> pa.ChunkedArray:
     if pa.types.is_dictionary(target.type) and all(_is_same_text(value, values[0]) for value in values):
         codes = pa.array(np.zeros(sum(block.length for block in blocks), np.int32))
         return pa.chunked_array([pa.DictionaryArray.from_arrays(codes, pa.array(values[:1], plain))])
-    chunks = [_chunk(value, block.length, plain, name) for value, block in zip(values, blocks, strict=True)]
+    chunks = [_chunk(block, plain, name) for block in blocks]
     return _encode(pa.chunked_array(chunks, type=plain), target.type)
 
 
-def _chunk(value: Column, length: int, type_: pa.DataType, name: str) -> pa.Array:
+def _chunk(block: _Block, type_: pa.DataType, name: str) -> pa.Array:
+    value, length = block.columns.get(name), block.length
     try:
         if _is_scalar(value):
             return pa.nulls(length, type_) if value is None else pa.repeat(pa.scalar(value, type_), length)
@@ -314,9 +372,13 @@ def _chunk(value: Column, length: int, type_: pa.DataType, name: str) -> pa.Arra
             value = value.combine_chunks()
         array = value.cast(type_) if isinstance(value, pa.Array) else pa.array(value, type_)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
-        raise CatalogError(f"column {name!r}: a value cannot be stored as {type_}: {error}") from error
+        where = block.columns.get("source_unit")
+        raise CatalogError(
+            f"{where}: column {name!r}: a value cannot be stored as {type_}: {error}"
+        ) from error
     if len(array) != length:
-        raise CatalogError(f"column {name!r} has {len(array)} values for {length} rows")
+        where = block.columns.get("source_unit")
+        raise CatalogError(f"{where}: column {name!r} has {len(array)} values for {length} rows")
     return array
 
 

@@ -1,4 +1,4 @@
-"""A package with a working adapter and its test, as a start for a dataset of one's own."""
+"""A package with a working adapter, a sample and a test of it, as a start for a dataset of one's own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from keyword import iskeyword
 from pathlib import Path
 from string import Template
+
+from PIL import Image
 
 from data_catalog.adapters import adapter_names
 from data_catalog.errors import CatalogError
@@ -32,7 +34,8 @@ _ADAPTER = Template('''\
 """$name: images/*.jpg and boxes.csv with lines `image,x1,y1,x2,y2,person` (person may be empty)."""
 
 from data_catalog.adapters import Layout, Unit
-from data_catalog.files import image_files, need_files, read_text
+from data_catalog.files import NameLookup, image_files, need_files, read_text
+from data_catalog.ids import identity, number
 from data_catalog.rows import Rows
 from data_catalog.schema import INVALID
 
@@ -47,41 +50,47 @@ class $cls:
         return Layout((Unit("boxes.csv", "train", image_files(root, "images")),))
 
     def read(self, root, unit, options):
-        rows = Rows(unit.source)
-        names = {path.removeprefix("images/"): path for path in unit.images}
-        rows.images(list(names), list(names.values()), unit.split)
-        taken = []
-        for number, line in enumerate(read_text(root / unit.source).splitlines(), start=1):
-            if number == 1 and line.startswith("image,"):
+        rows, files, taken = Rows(unit.source), NameLookup(unit.images), []
+        rows.images(unit.images, unit.images, unit.split)
+        for at, line in enumerate(read_text(root / unit.source).splitlines(), start=1):
+            if at == 1 and line.startswith("image,"):
                 continue  # the header
             try:
                 image, x1, y1, x2, y2, person = line.split(",")
-                if image not in names:
+                path = files.find(f"images/{image}")
+                if path is None:
                     raise ValueError("no such image")
-                taken.append((image, [float(value) for value in (x1, y1, x2, y2)], number, person or None))
+                taken.append((path, [number(value) for value in (x1, y1, x2, y2)], at, identity(person)))
             except ValueError as error:
-                rows.reject(INVALID, "row_unreadable", f"{error}: {line[:80]!r}", number)
+                rows.reject(INVALID, "row_unreadable", f"{error}: {line[:80]!r}", at)
         images, boxes, numbers, people = zip(*taken) if taken else ([], [], [], [])
         rows.boxes(images, boxes, unit.split, numbers, person_id=people)
         yield rows
 ''')
 
 _TEST = Template("""\
-from PIL import Image
+from pathlib import Path
 
 from data_catalog.ingest import ingest_root
 from $package import $cls
 
+SAMPLE = Path(__file__).parent / "sample"
+EXPECTED = {"images": 1, "boxes": 3, "ids": 2, "rejects": 2}
 
-def test_every_line_is_a_box_or_a_reject(tmp_path):
-    (tmp_path / "images").mkdir()
-    Image.new("RGB", (64, 48)).save(tmp_path / "images" / "a.jpg")
-    header, boxes = ["image,x1,y1,x2,y2,person"], ["a.jpg,1,2,11,32,anna", "a.jpg,20,2,30,32,"]
-    damaged = ["a.jpg,1", "b.jpg,1,2,3,4,"]
-    (tmp_path / "boxes.csv").write_text("\\n".join(header + boxes + damaged))
-    counts = ingest_root(tmp_path, $cls(), tmp_path / "snapshot")
-    assert (counts["images"], counts["boxes"], counts["ids"], counts["rejects"]) == (1, 2, 1, 2)
+
+def test_every_row_of_the_sample_is_a_box_or_a_reject(tmp_path):
+    counts = ingest_root(SAMPLE, $cls(), tmp_path)
+    assert {name: counts[name] for name in EXPECTED} == EXPECTED
 """)
+
+_SAMPLE = """\
+image,x1,y1,x2,y2,person
+a.jpg,1,2,11,32,anna
+a.jpg,20,2,30,32,
+a.jpg,40,2,50,32,ben
+a.jpg,1
+b.jpg,1,2,3,4,
+"""
 
 
 def write_skeleton(folder: Path, name: str) -> list[Path]:
@@ -98,11 +107,17 @@ def write_skeleton(folder: Path, name: str) -> list[Path]:
     if (found := find_spec(package)) is not None:
         raise CatalogError(f"{name!r} is the name of a module already ({found.origin}): choose another name")
     cls = "".join(part.capitalize() for part in name.split("-"))
-    texts = {"pyproject.toml": _PROJECT, f"{package}.py": _ADAPTER, f"test_{package}.py": _TEST}
-    for file in texts:
-        if (folder / file).exists():
-            raise CatalogError(f"{folder / file} is there already; choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    templates = {"pyproject.toml": _PROJECT, f"{package}.py": _ADAPTER, f"test_{package}.py": _TEST}
+    texts = {
+        file: template.substitute(name=name, package=package, cls=cls) for file, template in templates.items()
+    } | {"sample/boxes.csv": _SAMPLE}
+    image = folder / "sample" / "images" / "a.jpg"
+    written = [*(folder / file for file in texts), image]
+    for path in written:
+        if path.exists():
+            raise CatalogError(f"{path} is there already; choose another folder")
+    image.parent.mkdir(parents=True, exist_ok=True)
     for file, text in texts.items():
-        (folder / file).write_text(text.substitute(name=name, package=package, cls=cls))
-    return [folder / file for file in texts]
+        (folder / file).write_text(text)
+    Image.new("RGB", (64, 48), (90, 120, 150)).save(image)
+    return written

@@ -6,8 +6,6 @@ refused. Imports neither torch nor Prefect.
 
 from __future__ import annotations
 
-import difflib
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -18,13 +16,15 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    PrivateAttr,
     ValidationError,
     model_validator,
 )
 
+from flows.config_errors import explain_problems
 from flows.devices import device_name
 from flows.errors import ConfigError
-from flows.raw_config import PUBLISHED_WEIGHTS, read_raw
+from flows.raw_config import PUBLISHED_WEIGHTS, STORE_VARIABLE, ExpandedPath, absolute, read_raw
 from personsearch_core.recipes import (
     DetectionOptions,
     DetectionsRecipe,
@@ -53,6 +53,17 @@ class DatasetSource(Recipe):
     """What the adapter alone understands."""
     allow_empty: bool = False
     """Take a root without images, a split with images and no box, or one that is mostly damaged, as it is."""
+    _unset: tuple[str, ...] = PrivateAttr(())
+
+    def require_root(self, field: str) -> None:
+        """Raise ConfigError, which names the field and what decides on it, when there is no such folder."""
+        if self.root.is_dir():
+            return
+        hint = "".join(
+            f"; ${name} is not set, so that its default was taken: set it to where the datasets lie"
+            for name in self._unset
+        )
+        raise ConfigError(f"{field}: there is no folder {self.root}{hint}")
 
 
 class ViewRef(Recipe):
@@ -254,36 +265,57 @@ class Config(Recipe):
         return self.features.dtype or ("uint8" if self.reid_section.variant == "disj" else "float16")
 
 
+MISSING = {"store": f"this field is missing; write it, give --store, or set ${STORE_VARIABLE}"}
+
+
 def load_config(path: Path, overrides: Iterable[str] = (), *, store: str | None = None) -> Config:
     """Read a YAML config, apply `a.b=value` overrides, and resolve its paths.
 
     Raises ConfigError with one message: which file, which field, what to do.
     """
+    overrides = tuple(overrides)
     raw = read_raw(path, overrides, store)
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error)}") from error
+        raise ConfigError(_explained(error, path, overrides)) from error
+    for name, source in config.datasets.items():
+        root = raw["datasets"][name]["root"]
+        source._unset = root.unset if isinstance(root, ExpandedPath) else ()
     return _resolve_paths(config, path.parent.absolute())
+
+
+def _explained(error: ValidationError, path: Path, overrides: tuple[str, ...]) -> str:
+    """Every problem, blamed on the file or, where the file alone does not have it, on `--set`."""
+    own = set()
+    if overrides:
+        try:
+            Config.model_validate(read_raw(path, (), None))
+        except ValidationError as of_file:
+            own = {str(problem) for problem in explain_problems(of_file, Config, MISSING)}
+    return "; ".join(
+        problem.blamed_on(str(path), () if str(problem) in own else overrides)
+        for problem in explain_problems(error, Config, MISSING)
+    )
 
 
 def store_of(path: Path, overrides: Iterable[str] = (), *, store: str | None = None) -> str:
     """The store of a config whose other fields may be wrong. Raises ConfigError when it cannot be told."""
     found = read_raw(path, overrides, store).get("store")
     if not isinstance(found, str):
-        raise ConfigError(f"{path}: store: this field is missing")
+        raise ConfigError(f"{path}: store: {MISSING['store']}")
     return _resolved_store(found, path.parent.absolute())
 
 
 def _resolve_paths(config: Config, folder: Path) -> Config:
     sources = {
-        name: source.model_copy(update={"root": Path(_absolute(source.root, folder))})
+        name: source.model_copy(update={"root": Path(absolute(source.root, folder))})
         for name, source in config.datasets.items()
     }
     resolved: dict[str, Any] = {"datasets": sources, "store": _resolved_store(config.store, folder)}
     weights = config.detector.model.initial_weights
     if weights is not None and weights not in PUBLISHED_WEIGHTS:
-        file = _absolute(weights, folder)
+        file = absolute(weights, folder)
         if not Path(file).is_file():
             known = ", ".join(PUBLISHED_WEIGHTS)
             raise ConfigError(
@@ -296,47 +328,11 @@ def _resolve_paths(config: Config, folder: Path) -> Config:
 
 def _resolved_store(store: str, folder: Path) -> str:
     if "://" not in store:
-        return _absolute(store, folder)
+        return absolute(store, folder)
     if not names_a_place(store):
         raise ConfigError(f"store: {store!r} names no place: give the whole URL, as s3://bucket/prefix")
     return store
 
 
-def _absolute(path: str | Path, folder: Path) -> str:
-    # Without resolving links: the user's own name for a place is what messages should show.
-    try:
-        return os.path.normpath(folder / Path(path).expanduser())
-    except RuntimeError as error:
-        raise ConfigError(f"{path}: there is no such user's home; give the whole path") from error
-
-
 def _narrow(section: Recipe, recipe: type[_R]) -> _R:
     return recipe.model_validate({name: getattr(section, name) for name in recipe.model_fields})
-
-
-def _explain(error: ValidationError) -> str:
-    """All problems of a config, one a line, with the nearest known name for a typo."""
-    lines = []
-    for problem in error.errors():
-        field = ".".join(str(part) for part in problem["loc"]) or "the config"
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"{field}: there is no such field{_suggestion(problem['loc'])}")
-        elif problem["type"] == "missing":
-            lines.append(f"{field}: this field is missing")
-        else:
-            given = problem.get("input")
-            shown = f" (given: {given!r})" if isinstance(given, str | int | float) else ""
-            lines.append(f"{field}: {problem['msg'].removeprefix('Value error, ')}{shown}")
-    return "; ".join(lines)
-
-
-def _suggestion(location: tuple[int | str, ...]) -> str:
-    model: Any = Config
-    for part in location[:-1]:
-        if isinstance(part, int) or not hasattr(model, "model_fields"):
-            continue
-        field = model.model_fields.get(part)
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
-        model = next((each for each in candidates if hasattr(each, "model_fields")), model)
-    near = difflib.get_close_matches(str(location[-1]), list(getattr(model, "model_fields", {})), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from data_catalog.suggestions import near_names
 from flows.config import Config
 from flows.errors import ConfigError
 
 _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 _ANY_NAME = "NAME"
+_MOST_SUGGESTED = 5
 _TO_BE_GIVEN = "(to be given)"
 
 _Schema = dict[str, Any]
@@ -41,9 +43,19 @@ def config_fields(below: str = "") -> list[ConfigField]:
     wanted = [field for field in fields if not below or _is_below(field.path, below)]
     if not wanted:
         raise ConfigError(
-            f"a config has no field {below!r}; its sections and fields are {', '.join(schema['properties'])}"
+            f"a config has no field {below!r}{_near(below, fields)}; its sections and fields are "
+            f"{', '.join(schema['properties'])}"
         )
     return wanted
+
+
+def _near(below: str, fields: list[ConfigField]) -> str:
+    """Fields elsewhere that end in the same name, or in one near it, as a question."""
+    last = below.rpartition(".")[2]
+    ends = {field.path.rpartition(".")[2] for field in fields}
+    wanted = {last} if last in ends else set(near_names(last, ends))
+    found = [field.path for field in fields if field.path.rpartition(".")[2] in wanted]
+    return f" (did you mean {' or '.join(found[:_MOST_SUGGESTED])}?)" if found else ""
 
 
 def _is_below(path: str, prefix: str) -> bool:

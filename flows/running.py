@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +41,19 @@ class Outcome:
     failure: str | None = None
     """The class of what a stage failed by; None for wrong input."""
 
+    def as_data(self) -> dict[str, Any]:
+        """For other programs."""
+        shown = ("stage", "state", "reason", "key", "path", "seconds", "bytes_needed")
+        body: dict[str, Any] = {
+            "stages": [{name: stage.get(name) for name in shown} for stage in self.stages],
+            "wall_seconds": self.wall_seconds,
+            "results": self.results,
+            "report": self.report,
+        }
+        if self.error is not None:
+            body["error"] = self.error
+        return body
+
     def raise_error(self) -> None:
         """Raise when a stage failed: StageBroke, StageDied, Interrupted, or StageError for wrong input."""
         if self.error is not None:
@@ -79,20 +91,6 @@ def run_config(request: RunRequest) -> Outcome:
         outcome.error = record.error or state.message
         outcome.failure = record.failure
     return outcome
-
-
-def write_json(path: Path, outcome: Outcome) -> None:
-    """The outcome as data, for other programs."""
-    shown = ("stage", "state", "reason", "key", "path", "seconds", "bytes_needed")
-    body = {
-        "stages": [{name: stage.get(name) for name in shown} for stage in outcome.stages],
-        "wall_seconds": outcome.wall_seconds,
-        "results": outcome.results,
-        "report": outcome.report,
-    }
-    if outcome.error is not None:
-        body["error"] = outcome.error
-    path.write_text(json.dumps(body, indent=1) + "\n")
 
 
 def _planned(request: RunRequest) -> tuple[Config, LocalStore, list[Planned]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from flows.cli.json_file import writable
+from flows.cli.json_file import Json
 from flows.cli.measurements import report
 from flows.devices import torch_device
 
@@ -17,9 +17,7 @@ def extraction(
     rounds: int = typer.Option(5, min=1, help="Rounds that a median is taken over."),
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:1 ..."),
     folder: Path = typer.Option(Path("var"), help="Where a temporary folder is made: the disk to write to."),
-    json_file: Path | None = typer.Option(
-        None, "--json", callback=writable, help="Also write the figures to this file."
-    ),
+    json_file: Json = None,
 ) -> None:
     """Measure the extraction of features against decoding and the shared blocks' forward alone."""
     from flows.benchmarks.extraction import ExtractionBenchmark, measure_extraction

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from flows.cli.json_file import writable
+from flows.cli.json_file import Json
 from flows.cli.measurements import report
 from flows.devices import torch_device
 
@@ -18,9 +18,7 @@ def reid(
     rounds: int = typer.Option(5, min=1, help="Rounds that a median is taken over."),
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:1 ..."),
     folder: Path = typer.Option(Path("var"), help="Where a temporary folder is made: the disk to read from."),
-    json_file: Path | None = typer.Option(
-        None, "--json", callback=writable, help="Also write the figures to this file."
-    ),
+    json_file: Json = None,
 ) -> None:
     """Measure a re-ID step from the store against memory, a plain loop, and recomputed features."""
     from flows.benchmarks.reid import ReidBenchmark, measure_reid

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 import typer
 from rich.table import Table
 
-from flows.cli.json_file import writable
+from flows.cli.json_file import Json, write_json
 from flows.cli.tables import whole_lines
 from flows.devices import torch_device
 from personsearch_core.errors import PersonSearchError
@@ -33,9 +31,7 @@ def speed(
     channels_last: bool = typer.Option(False, help="Channels-last memory format."),
     compile_blocks: bool = typer.Option(False, "--compile", help="torch.compile each block."),
     rounds: int = typer.Option(5, min=1, help="Rounds that medians are taken over."),
-    json_file: Path | None = typer.Option(
-        None, "--json", callback=writable, help="Also write the figures to this file."
-    ),
+    json_file: Json = None,
 ) -> None:
     """Time detection and description per person, and the ratio to Disj beside its bound and the paper's."""
     from personsearch_core.speed import measure_speed
@@ -66,8 +62,7 @@ def speed(
             rounds=rounds,
         )
     console.print(_table(rows, f"{backbone}, {size}x{size}, {precision}, {on}"))
-    if json_file is not None:
-        json_file.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    write_json(json_file, [asdict(row) for row in rows])
 
 
 def _table(rows: list[SpeedRow], title: str) -> Table:

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from flows.benchmarks.store import measure_store
-from flows.cli.json_file import writable
+from flows.cli.json_file import Json
 from flows.cli.measurements import report
 
 
@@ -17,9 +17,7 @@ def store(
     record_shape: str = typer.Option("512,24,8", help="Shape of a record, float16: numbers with commas."),
     rounds: int = typer.Option(30, min=1, help="Rounds that a median is taken over."),
     folder: Path = typer.Option(Path("var"), help="Where a temporary folder is made: the disk to measure."),
-    json_file: Path | None = typer.Option(
-        None, "--json", callback=writable, help="Also write the figures to this file."
-    ),
+    json_file: Json = None,
 ) -> None:
     """Measure the feature store against memmap, bare reads and other stores, all in one run."""
     shape = _parse_shape(record_shape)

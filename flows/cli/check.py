@@ -16,9 +16,10 @@ from data_catalog.duplicates import duplicate_images, near_duplicate_images
 from data_catalog.errors import CatalogError
 from data_catalog.findings import Finding, finding, present
 from data_catalog.ingest import ImageUse, ingest_root
+from data_catalog.layouts import fitting_adapter
 from data_catalog.snapshot import Snapshot, counts_found, image_digests, table_path
 from data_catalog.validation import check_snapshot
-from flows.cli.adapter_options import fitting_adapter, parse_options
+from flows.cli.adapter_options import parse_options
 from flows.cli.counts_table import print_counts
 from flows.errors import ConfigError
 

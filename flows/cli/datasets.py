@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,15 @@ from data_catalog.counts import nested
 from data_catalog.decode_checks import memory_of, undecodable_images
 from data_catalog.errors import CatalogError
 from data_catalog.ingest import ImageUse, refuse_invalid
+from data_catalog.layouts import fitting_adapter
 from data_catalog.outcome import refuse_outcome
 from data_catalog.snapshot import Snapshot, counts_found, image_digests, ingest_findings
 from flows.catalog import StoreSnapshots, open_catalog
 from flows.cli.adapter_options import parse_options
 from flows.cli.check import check
 from flows.cli.counts_table import print_counts, print_table
-from flows.cli.json_file import writable
+from flows.cli.json_file import Json, write_json
+from flows.cli.store_option import Store, chosen_store
 from flows.errors import ConfigError
 from flows.provenance import made_by
 from flows.stages import ingest as ingest_stage
@@ -54,9 +55,11 @@ def list_adapters() -> None:
 
 @app.command()
 def ingest(
-    adapter: str = typer.Option(..., help="Name of the format, as `datasets list` gives it."),
+    adapter: str | None = typer.Option(
+        None, help="Name of the format, as `datasets list` gives it; by default the one that fits."
+    ),
     root: Path = typer.Option(..., help="The dataset as its authors publish it."),
-    store: str = typer.Option(..., help="Where artifacts go: a folder, or an object store's URL."),
+    store: Store = None,
     name: str | None = typer.Option(
         None, help="The dataset's name in the catalog; the adapter's by default."
     ),
@@ -77,18 +80,20 @@ def ingest(
     strict: bool = typer.Option(False, "--strict", help="Fail when any row is damaged."),
     rehash: bool = typer.Option(False, "--rehash", help="Read every file again, whatever its date says."),
     dask: str | None = typer.Option(None, help="Address of a Dask scheduler, such as tcp://host:8786."),
-    json_file: Path | None = typer.Option(
-        None, "--json", callback=writable, help="Write the counts to this file."
-    ),
+    json: Json = None,
 ) -> None:
     """Read a dataset into a snapshot: validated Parquet tables, made once for one content of the root."""
     started = time.monotonic()
-    artifacts = open_store(store)
+    artifacts = open_store(chosen_store(store))
+    options = parse_options(option)
+    if adapter is None:
+        adapter = fitting_adapter(root, options)
+        typer.echo(f"format: {adapter}")
     stage = ingest_stage.root_stage(
         name or adapter,
         adapter,
         root,
-        options=parse_options(option),
+        options=options,
         store=artifacts.root,
         dask=dask,
         use=ImageUse(read=not no_images),
@@ -111,8 +116,7 @@ def ingest(
         "seconds": artifact.manifest.seconds,
         "wall_seconds": time.monotonic() - started,
     }
-    if json_file is not None:
-        json_file.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(json, result)
     print_counts(counts_found(snapshot))
     for finding in ingest_findings(snapshot):
         typer.echo(f"{finding.level}: {finding.message}")
@@ -126,7 +130,7 @@ app.command()(check)
 
 @app.command()
 def stats(
-    store: str = typer.Option(..., help="The store that holds the snapshot: a folder or a URL."),
+    store: Store = None,
     name: str = typer.Option(..., help="The dataset's name in the catalog."),
     html: Path | None = typer.Option(
         None, help="Write figures to this file, one page that needs nothing else."
@@ -135,7 +139,7 @@ def stats(
     """Statistics of an ingested dataset, as a table and as figures."""
     from data_catalog.statistics import statistics, statistics_page
 
-    found = statistics(_snapshot(open_catalog(store), name))
+    found = statistics(_snapshot(open_catalog(chosen_store(store)), name))
     print_table(found.counts)
     for each in found.published:
         typer.echo(f"{each.source}: {each}")
@@ -149,12 +153,12 @@ def stats(
 
 @app.command()
 def rejects(
-    store: str = typer.Option(..., help="The store that holds the snapshot: a folder or a URL."),
+    store: Store = None,
     name: str = typer.Option(..., help="The dataset's name in the catalog."),
     out: Path | None = typer.Option(None, help="A CSV file to write; by default the rows are printed."),
 ) -> None:
     """Every row of the sources that was not taken: its file, its row, and why. As CSV."""
-    found = open_catalog(store)[name].table("rejects")
+    found = open_catalog(chosen_store(store))[name].table("rejects")
     text = found.to_pandas().to_csv(index=False)
     if out is None:
         typer.echo(text, nl=False)
@@ -164,9 +168,30 @@ def rejects(
 
 
 @app.command()
+def images(
+    name: str = typer.Argument(..., help="The dataset's name in the catalog."),
+    store: Store = None,
+    split: str | None = typer.Option(None, help="Only images of this split."),
+    like: str | None = typer.Option(
+        None, metavar="TEXT", help="Only ids with this in them; with * or ? a pattern of the whole id."
+    ),
+    json_file: Json = None,
+) -> None:
+    """The ids of a dataset's images, one per line, as `datasets show` takes them."""
+    from data_catalog.image_ids import find_images
+
+    found = find_images(open_catalog(chosen_store(store))[name].snapshot, split, like)
+    write_json(json_file, found.to_pylist())
+    for image_id in found["image_id"].to_pylist():
+        typer.echo(image_id)
+    if json_file is None and not len(found):
+        typer.echo(f"{name}: no image is like that", err=True)
+
+
+@app.command()
 def show(
     image_id: str = typer.Argument(..., help="An image's name in the catalog."),
-    store: str = typer.Option(..., help="The store that holds the snapshot: a folder or a URL."),
+    store: Store = None,
     name: str = typer.Option(..., help="The dataset's name in the catalog."),
     root: Path = typer.Option(..., help="The dataset's root, where the image lies."),
     out: Path = typer.Option(Path("shown.png"), help="The picture to write."),
@@ -176,7 +201,7 @@ def show(
 
     if out.suffix.lower() not in PICTURES:
         raise ConfigError(f"--out {out}: a picture's name ends with one of {', '.join(PICTURES)}")
-    draw_image(_snapshot(open_catalog(store), name), image_id, root).save(out)
+    draw_image(_snapshot(open_catalog(chosen_store(store)), name), image_id, root).save(out)
     typer.echo(f"written: {out}")
 
 
@@ -184,7 +209,7 @@ def show(
 def export(
     out: Path = typer.Argument(..., help="The JSON file to write."),
     view: list[str] = typer.Option(..., help="NAME/SPLIT of an ingested dataset; may be repeated."),
-    store: str = typer.Option(..., help="The store that holds the snapshots: a folder or a URL."),
+    store: Store = None,
     root: list[str] = typer.Option(
         [], help="Folder put before the paths of each view's images, in their order."
     ),
@@ -197,7 +222,7 @@ def export(
         raise ConfigError(
             f"{len(root)} times --root for {len(view)} times --view: give one for each, or none"
         )
-    catalog = open_catalog(store)
+    catalog = open_catalog(chosen_store(store))
     views = []
     for text in view:
         dataset, slash, split = text.rpartition("/")

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from data_catalog.synthetic import Mot17Spec, PrwSpec, write_mot17, write_prw
-from flows.cli.json_file import give
-from flows.cli.run import Force, From, Json, Overrides, Until
+from flows.cli.json_file import Json, give
+from flows.cli.run import Force, From, Overrides, Until
 from flows.cli.tables import print_run
 from flows.errors import ConfigError
 from flows.request import RunRequest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import json as json_format
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from flows.cli.json_file import Json, write_json
+from flows.cli.store_option import ConfigsStore, Store, chosen_store, default_store
 from flows.errors import ConfigError
 from flows.request import RunRequest
 from flows.running import plan_config, run_config
@@ -27,6 +29,7 @@ from storage.feature_store import (
 from storage.listing import Entry, list_entries, resolve_name
 from storage.opening import open_store
 from storage.space import in_units
+from storage.urls import is_remote
 
 app = typer.Typer(no_args_is_help=True, help="Stores of pooled features: show, verify, export, statistics.")
 
@@ -36,15 +39,12 @@ Where = Annotated[
     str,
     typer.Argument(metavar="FEATURES", help="A folder, or with --store an artifact: features/KEY or KEY."),
 ]
-Store = Annotated[
-    str | None, typer.Option("--store", envvar="PERSONSEARCH_STORE", help="Folder or URL of the store.")
-]
 
 
 @app.command()
 def show(where: Where, store: Store = None) -> None:
     """Rows, shape, bytes, shards, what made it, and how many rows each identity has."""
-    summary = summarise_features(_folder(where, store))
+    summary = summarise_features(_folder(where, _store_of(where, store)))
     shape = " x ".join(map(str, summary.shape))
     missing = f", {len(summary.missing_shards)} missing" if summary.missing_shards else ""
     typer.echo(f"{summary.path}")
@@ -56,7 +56,7 @@ def show(where: Where, store: Store = None) -> None:
     )
     typer.echo(f"content digest {summary.content_digest or 'none: unfinished'}")
     for name, value in summary.made_by.items():
-        typer.echo(f"{name}: {json.dumps(value, default=str)}")
+        typer.echo(f"{name}: {json_format.dumps(value, default=str)}")
     typer.echo(
         f"{len(summary.identities)} identities, {summary.rows_without_identity} rows without identity"
         + _most_rows(summary.identities)
@@ -66,12 +66,13 @@ def show(where: Where, store: Store = None) -> None:
 @app.command()
 def verify(
     where: Where,
-    store: Store = None,
+    store: ConfigsStore = None,
     mend: Annotated[
         Path | None, typer.Option(metavar="CONFIG", help="Make damaged shards, and only these, anew by it.")
     ] = None,
 ) -> None:
     """Digest every row again and name the damaged shards. Exits with 2 when there are any."""
+    store = _store_of(where, store, mend)
     folder = _folder(where, store)
     damaged = verify_features(folder)
     for each in damaged:
@@ -80,7 +81,7 @@ def verify(
     if damaged and store is not None:
         opened, entry = _artifact(where, store)
         opened.distrust(entry.kind, entry.key)
-    if damaged and mend is not None:
+    if damaged and mend is not None and store is not None:
         _mend(where, store, mend, damaged)
         damaged = verify_features(folder)
     if damaged:
@@ -96,7 +97,7 @@ def export(
     store: Store = None,
 ) -> None:
     """Write chosen rows, with what the index says of them, to one file for other programs."""
-    with open_features(_folder(where, store), memory_budget=0) as reader:
+    with open_features(_folder(where, _store_of(where, store)), memory_budget=0) as reader:
         chosen = parse_rows(rows, reader.shape[0])
         try:
             export_rows(reader, chosen, out)
@@ -109,16 +110,14 @@ def export(
 def stats(
     where: Where,
     store: Store = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = None,
 ) -> None:
     """Channel means, sparsity, dead channels, and how far apart identities are; computed out of core."""
     from storage.feature_store.statistics import feature_statistics
 
-    found = feature_statistics(_folder(where, store))
+    found = feature_statistics(_folder(where, _store_of(where, store)))
     figures = asdict(found) | {"sparsity": found.sparsity, "distance_ratio": found.distance_ratio}
-    if as_json:
-        typer.echo(json.dumps(figures, default=_plain))
-        return
+    write_json(json, figures, default=_plain)
     for name, value in figures.items():
         typer.echo(f"{name}: {_summary(value)}")
 
@@ -133,9 +132,7 @@ def parse_rows(text: str, n_rows: int) -> np.ndarray:
         raise ConfigError(f"--rows wants 0:100 or 3,17,99, not {text!r}") from error
 
 
-def _mend(where: str, store: str | None, config: Path, damaged: list[DamagedShard]) -> None:
-    if store is None:
-        raise ConfigError("--mend works on an artifact: give --store, too")
+def _mend(where: str, store: str, config: Path, damaged: list[DamagedShard]) -> None:
     opened, entry = _artifact(where, store)
     if entry.kind != MADE_BY_FEATURES_STAGE:
         raise ConfigError(f"{entry.name} is not made by shards: `store invalidate` it and run again")
@@ -146,6 +143,14 @@ def _mend(where: str, store: str | None, config: Path, damaged: list[DamagedShar
     work = opened.reopen(entry.kind, entry.key)
     remove_shards(work, [each.shard for each in damaged])
     run_config(request).raise_error()
+
+
+def _store_of(where: str, store: str | None, config: Path | None = None) -> str | None:
+    """The store that `where` is an artifact of; None where it is a folder, or the URL of one."""
+    if store is None and config is None:
+        is_place = is_remote(where) or Path(where).is_dir()
+        return None if is_place else default_store()
+    return chosen_store(store, config)
 
 
 def _folder(where: str, store: str | None) -> str | Path:

@@ -24,7 +24,8 @@ def fields(
     """Every field that a config may have: what it takes, its default and what it means.
 
     A config may also say `extends: OTHER.yaml`, whose fields it then has but for those it gives itself.
-    Anywhere in it, ${NAME} or ${NAME:-DEFAULT} stands for a variable of the environment.
+    Anywhere in it, ${NAME} or ${NAME:-DEFAULT} stands for a variable of the environment; in paths, $NAME
+    does, too, and $$ is a dollar sign.
     """
     for field in config_fields(below):
         default = f" = {field.default}" if field.default else ""

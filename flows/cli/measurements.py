@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from flows.benchmarks.timing import Measurement
+from flows.cli.json_file import write_json
 from flows.cli.tables import whole_lines
 
 
@@ -26,6 +26,4 @@ def report(measurements: Iterable[Measurement], settings: Mapping[str, Any], jso
             kept = "" if one.holds is None else "[green]holds[/]" if one.holds else "[red]missed[/]"
             table.add_row(one.group, one.name, f"{1000 * one.seconds:.1f} ms", figure, one.bound, kept)
     console.print(table)
-    if json_file is not None:
-        body = {**settings, "figures": [one.as_json() for one in found]}
-        json_file.write_text(json.dumps(body, indent=1) + "\n")
+    write_json(json_file, {**settings, "figures": [one.as_json() for one in found]})

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.json_file import give, writable
+from flows.cli.json_file import Json, give
+from flows.cli.store_option import ConfigsStore
 from flows.cli.tables import print_plan, print_run
 from flows.request import RunRequest
 from flows.running import plan_config, run_config
@@ -18,16 +19,11 @@ ConfigPath = Annotated[Path, typer.Argument(help="The YAML config of the run.", 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a field: reid.lr=3e-4.")
 ]
-Store = Annotated[str | None, typer.Option(help="Where artifacts are kept, in place of the config's store.")]
 From = Annotated[
     str | None, typer.Option("--from", metavar="STAGE", help="Make this stage and all after it anew.")
 ]
 Force = Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Make this stage anew.")]
 Until = Annotated[str | None, typer.Option(metavar="STAGE", help="End with this stage.")]
-Json = Annotated[
-    Path | None,
-    typer.Option("--json", metavar="FILE", callback=writable, help="Write the outcome as data, too."),
-]
 Dask = Annotated[
     str | None,
     typer.Option(metavar="ADDRESS", help="A Dask scheduler, tcp://host:8786; short for --set run.dask=."),
@@ -38,7 +34,7 @@ Dask = Annotated[
 def run(
     config: ConfigPath,
     overrides: Overrides = None,
-    store: Store = None,
+    store: ConfigsStore = None,
     start_from: From = None,
     force: Force = None,
     until: Until = None,
@@ -54,7 +50,7 @@ def run(
 def plan(
     config: ConfigPath,
     overrides: Overrides = None,
-    store: Store = None,
+    store: ConfigsStore = None,
     start_from: From = None,
     force: Force = None,
     until: Until = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,8 +11,9 @@ from rich.table import Table
 
 from data_catalog.files import image_files
 from flows.cli.finite import finite
-from flows.cli.json_file import writable
-from flows.cli.run import ConfigPath, Overrides, Store
+from flows.cli.json_file import Json, write_json
+from flows.cli.run import ConfigPath, Overrides
+from flows.cli.store_option import ConfigsStore
 from flows.cli.tables import whole_lines
 from flows.devices import device_name, torch_device
 from flows.errors import ConfigError
@@ -49,11 +49,8 @@ def search(
     ] = 0.5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
     overrides: Overrides = None,
-    store: Store = None,
-    json: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="FILE", callback=writable, help="Write the matches as data."),
-    ] = None,
+    store: ConfigsStore = None,
+    json: Json = None,
 ) -> None:
     """Find the person in a box of one image in scene images, most similar first.
 
@@ -71,8 +68,7 @@ def search(
         typer.echo(f"left out: {fault}", err=True)
     if len(left_out) == len(scenes):
         raise ConfigError("none of the images could be read")
-    if json is not None:
-        json.write_text(json_format.dumps(matches, indent=1) + "\n")
+    write_json(json, matches)
     table = Table("rank", "similarity", "score", "box", "image", box=None, pad_edge=False)
     for rank, match in enumerate(matches, 1):
         corners = ", ".join(f"{value:.0f}" for value in match["box"])
@@ -92,7 +88,7 @@ def export(
         typer.Option("--programs", help="Also torch.export programs and ONNX files of detector and branch."),
     ] = False,
     overrides: Overrides = None,
-    store: Store = None,
+    store: ConfigsStore = None,
 ) -> None:
     """Write a config's finished model as one folder of safetensors and JSON."""
     from personsearch_core.export import export_programs, require_place_for_model, save_model

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,9 +9,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from flows.cli.json_file import Json, write_json
+from flows.cli.store_option import ConfigsStore, chosen_store
 from flows.cli.tables import whole_lines
-from flows.config import load_config
-from flows.errors import ConfigError
 from flows.records import RunRecord, is_running, read_records
 from storage.artifacts import LocalStore
 from storage.listing import list_entries
@@ -28,23 +26,14 @@ def status(
     config: Annotated[
         Path | None, typer.Argument(help="A config, for its store.", metavar="[CONFIG]")
     ] = None,
-    store: Annotated[
-        str | None,
-        typer.Option("--store", help="Folder or URL of the store; else CONFIG's, else $PERSONSEARCH_STORE."),
-    ] = None,
+    store: ConfigsStore = None,
     runs: Annotated[int, typer.Option(min=0, help="How many of the last runs are shown.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = None,
 ) -> None:
     """What exists, what runs now, what waits unfinished, and how the last runs ended."""
-    if store is None:
-        store = os.environ.get("PERSONSEARCH_STORE") if config is None else load_config(config).store
-    if store is None:
-        raise ConfigError("say which store: a CONFIG, --store or $PERSONSEARCH_STORE")
-    found = describe(open_existing(store), runs)
-    if as_json:
-        typer.echo(json.dumps(found, indent=1))
-    else:
-        _print(found)
+    found = describe(open_existing(chosen_store(store, config)), runs)
+    write_json(json, found)
+    _print(found)
 
 
 def describe(store: LocalStore, runs: int) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
+import json as json_format
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
@@ -12,10 +11,13 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli import features
+from flows.cli.json_file import Json, write_json_lines
+from flows.cli.store_option import ConfigsStore, Store, chosen_store
 from flows.cli.tables import padded
 from flows.config import Config, load_config
 from flows.errors import ConfigError
 from flows.plan import make_plan
+from flows.raw_config import given_store
 from flows.reach import InUse, Reach, in_use, reached_by
 from flows.stages.building import build_stages
 from storage.artifacts import LocalStore
@@ -33,9 +35,6 @@ app.add_typer(features.app, name="features")
 
 YOUNG_HOURS = 24.0
 
-Store = Annotated[
-    str, typer.Option("--store", envvar="PERSONSEARCH_STORE", help="Folder or URL of the store.")
-]
 Name = Annotated[
     str, typer.Argument(metavar="ARTIFACT", help="kind/key or key; its first characters suffice.")
 ]
@@ -46,18 +45,15 @@ Names = Annotated[
 
 @app.command("ls")
 def list_artifacts(
-    store: Store,
+    store: Store = None,
     kind: Annotated[str | None, typer.Option(help="Only this kind: ingest, detector, ...")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object an artifact.")] = False,
+    json: Json = None,
 ) -> None:
     """Every artifact with its age, size, and how long it took to make."""
-    opened = open_existing(store)
+    opened = open_existing(chosen_store(store))
     entries = list_entries(opened, kind)
     tagged = _tags_by_artifact(opened)
-    if as_json:
-        for entry in entries:
-            typer.echo(json.dumps({**entry.__dict__, "tags": tagged.get(entry.name, [])}))
-        return
+    write_json_lines(json, ({**entry.__dict__, "tags": tagged.get(entry.name, [])} for entry in entries))
     rows = [
         (
             _short(entry.name),
@@ -73,9 +69,9 @@ def list_artifacts(
 
 
 @app.command()
-def show(name: Name, store: Store) -> None:
+def show(name: Name, store: Store = None) -> None:
     """One artifact: its recipe, figures, files, what it was made from and what was made from it."""
-    opened = open_existing(store)
+    opened = open_existing(chosen_store(store))
     entries = list_entries(opened)
     entry = resolve_name(entries, name)
     found = opened.peek(entry.kind, entry.key)
@@ -98,13 +94,13 @@ def show(name: Name, store: Store) -> None:
         "made_by": manifest.made_by,
         "files": {file: in_units(of.size) for file, of in manifest.files.items()},
     }
-    typer.echo(json.dumps(shown, indent=1))
+    typer.echo(json_format.dumps(shown, indent=1))
 
 
 @app.command()
-def verify(store: Store, names: Names = None) -> None:
+def verify(store: Store = None, names: Names = None) -> None:
     """Digest every file again. Exits with 2 when anything is damaged; the next run makes it anew."""
-    opened = open_existing(store)
+    opened = open_existing(chosen_store(store))
     entries = list_entries(opened)
     chosen = [resolve_name(entries, name) for name in names] if names else None
     checked = [(entry.kind, entry.key) for entry in chosen] if chosen else list(opened.keys())
@@ -122,12 +118,7 @@ def verify(store: Store, names: Names = None) -> None:
 @app.command()
 def invalidate(
     name: Annotated[str, typer.Argument(metavar="ARTIFACT|STAGE", help="Or a stage's name, with --config.")],
-    store: Annotated[
-        str | None,
-        typer.Option(
-            "--store", help="Folder or URL of the store; else --config's, else $PERSONSEARCH_STORE."
-        ),
-    ] = None,
+    store: ConfigsStore = None,
     config: Annotated[Path | None, typer.Option(help="Find the artifact of a stage of this config.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
 ) -> None:
@@ -141,10 +132,7 @@ def invalidate(
         opened = open_store(settings.store)
         name = _artifact_of_stage(opened, settings, config, name)
     else:
-        store = store or os.environ.get("PERSONSEARCH_STORE")
-        if store is None:
-            raise ConfigError("say which store: --store, --config or $PERSONSEARCH_STORE")
-        opened = open_existing(store)
+        opened = open_existing(chosen_store(store))
     entries = list_entries(opened)
     entry = resolve_name(entries, name)
     followers = sorted(with_followers(entries, [entry.name]) - {entry.name})
@@ -160,10 +148,10 @@ def invalidate(
 def tag(
     name: Name,
     tag: Annotated[str, typer.Argument(metavar="TAG", help="The name to give: release-7.")],
-    store: Store,
+    store: Store = None,
 ) -> None:
     """Give an artifact a name; `gc` then keeps it and everything that it was made from."""
-    opened = open_existing(store)
+    opened = open_existing(chosen_store(store))
     entry = resolve_name(list_entries(opened), name)
     set_tag(opened, tag, entry.name)
     typer.echo(f"{tag} is {entry.name}")
@@ -171,15 +159,15 @@ def tag(
 
 @app.command()
 def untag(
-    tag: Annotated[str, typer.Argument(metavar="TAG", help="The name to forget.")], store: Store
+    tag: Annotated[str, typer.Argument(metavar="TAG", help="The name to forget.")], store: Store = None
 ) -> None:
     """Forget a tag; its artifact stays until the next `gc`."""
-    remove_tag(open_existing(store), tag)
+    remove_tag(open_existing(chosen_store(store)), tag)
 
 
 @app.command()
 def gc(
-    store: Store,
+    store: ConfigsStore = None,
     keep: Annotated[
         list[Path] | None, typer.Option(metavar="CONFIG", help="Keep what this config reaches; repeatable.")
     ] = None,
@@ -198,8 +186,9 @@ def gc(
 
     Pipelines on other machines cannot be seen: on object storage, what is young stays.
     """
-    opened = open_existing(store)
-    hours = min_age if min_age is not None else YOUNG_HOURS if is_remote(store) else 0.0
+    place = chosen_store(store, *(keep or ()))
+    opened = open_existing(place)
+    hours = min_age if min_age is not None else YOUNG_HOURS if is_remote(place) else 0.0
     reach = _reach_of(keep or (), opened, everything=everything)
     if not reach.names and not tags(opened) and not everything:
         raise ConfigError("nothing would be kept: give --keep CONFIG, tag an artifact, or say --all")
@@ -217,7 +206,7 @@ def gc(
         what = "deleted" + (
             f", but for {len(stayed)} that runs have begun to make or to use" if stayed else ""
         )
-    if is_remote(store):
+    if is_remote(place):
         typer.echo(
             f"runs on other machines cannot be seen: what is younger than {hours:g} h stays, with what it "
             "was made from; that something older is used elsewhere, only --keep and tags can say"
@@ -228,23 +217,24 @@ def gc(
 @app.command("export")
 def export_artifacts(
     to: Annotated[str, typer.Option("--to", help="Folder or URL of the other store.")],
-    store: Store,
+    store: Store = None,
     names: Names = None,
     alone: Annotated[bool, typer.Option("--alone", help="Without what they were made from.")] = False,
 ) -> None:
     """Copy artifacts, and what they were made from, to another store; every byte is verified."""
-    _copy(open_existing(store), open_store(to), names, alone=alone)
+    _copy(open_existing(chosen_store(store)), open_store(given_store(to, "--to")), names, alone=alone)
 
 
 @app.command("import")
 def import_artifacts(
     source: Annotated[str, typer.Option("--from", help="Folder or URL of the other store.")],
-    store: Store,
+    store: Store = None,
     names: Names = None,
     alone: Annotated[bool, typer.Option("--alone", help="Without what they were made from.")] = False,
 ) -> None:
     """Copy artifacts, and what they were made from, out of another store; every byte is verified."""
-    _copy(open_existing(source), open_store(store), names, alone=alone)
+    target = chosen_store(store)
+    _copy(open_existing(given_store(source, "--from")), open_store(target), names, alone=alone)
 
 
 def _copy(source: LocalStore, target: LocalStore, names: list[str] | None, *, alone: bool) -> None:

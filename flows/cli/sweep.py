@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.cli.store_option import ConfigsStore
 from flows.cli.tables import whole_lines
 from flows.config import load_config
 from flows.errors import ConfigError, Interrupted, StageError
@@ -41,9 +42,7 @@ def sweep(
         bool,
         typer.Option("--objectives", help="Also vary the re-ID objective: all that the literature compares."),
     ] = False,
-    store: Annotated[
-        str | None, typer.Option(help="Where artifacts are kept, in place of the config's.")
-    ] = None,
+    store: ConfigsStore = None,
     parallel: Annotated[
         int | None, typer.Option(min=1, help="Stages made at once; by default one a GPU, or one a two cores.")
     ] = None,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_catalog.adapters import load_adapter
-from data_catalog.errors import CatalogError
 from data_catalog.hash_cache import HashCache
 from data_catalog.ingest import ALL_IMAGES, Fingerprint, ImageUse, fingerprint, ingest
 from data_catalog.snapshot import Snapshot, ingest_findings
@@ -33,8 +32,7 @@ VERSION = 3
 def stage(config: Config, dataset: str) -> Stage:
     """The stage of one dataset. Its root is fingerprinted here: a few stats when nothing changed."""
     source = config.datasets[dataset]
-    if not source.root.is_dir():
-        raise CatalogError(f"datasets.{dataset}.root: there is no folder {source.root}")
+    source.require_root(f"datasets.{dataset}.root")
     store = open_store(config.store)
     made = root_stage(
         dataset,

@@ -10,6 +10,7 @@ import yaml
 
 from flows.config import Config, load_config, store_of
 from flows.errors import ConfigError
+from flows.stages.building import build_stages
 from flows.stages.detector import stage as detector_stage
 from personsearch_core.recipes import OBJECTIVE_FIELDS, Objective
 
@@ -94,6 +95,59 @@ def test_variables_with_and_without_default(tmp_path: Path, monkeypatch: pytest.
         load_config(write(tmp_path, body))
 
 
+def test_paths_have_variables_as_a_shell_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("EMPTY", "")
+    monkeypatch.delenv("NOT_SET", raising=False)
+    body = minimal() | {"store": "$HOME/store"}
+    body["datasets"]["prw"] |= {"root": "${EMPTY:-$HOME}/data", "options": {"pattern": "x$HOME$"}}
+    path = write(tmp_path, body)
+    (tmp_path / "own").mkdir()
+    own = tmp_path / "own" / "own.yaml"
+    own.write_text("extends: ../config.yaml\n")
+    for file in (path, own):
+        config = load_config(file)
+        assert config.store == "/home/me/store"
+        assert config.datasets["prw"].options["pattern"] == "x$HOME$"
+    assert load_config(path, ["store=$HOME/other"]).store == "/home/me/other"
+    assert load_config(path, ["store=a$$b"]).store == str(tmp_path / "a$b")
+    assert load_config(path, store="~/x").store == "/home/me/x"
+    for store, message in (
+        ("$NOT_SET/x", r"'\$NOT_SET/x': the environment variable NOT_SET is not set; .*or write \$\$"),
+        ("${NOT_SET-x}", "write a variable as"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^--set: .*{message}"):
+            load_config(write(tmp_path, minimal()), [f"store={store}"])
+        with pytest.raises(ConfigError, match=rf"config\.yaml: .*{message}"):
+            load_config(write(tmp_path, minimal() | {"store": store}))
+
+
+def test_a_root_that_is_not_there_names_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PLACE_OF_DATA", raising=False)
+    body = minimal()
+    body["datasets"]["prw"]["root"] = "${PLACE_OF_DATA:-data}/prw"
+    path = write(tmp_path, body)
+    (tmp_path / "own.yaml").write_text("extends: config.yaml\n")
+    for file in (path, tmp_path / "own.yaml"):
+        with pytest.raises(
+            ConfigError, match=r"datasets\.prw\.root: there is no folder .*; \$PLACE_OF_DATA is not set"
+        ):
+            build_stages(load_config(file, ["report.title=x"]))
+    monkeypatch.setenv("PLACE_OF_DATA", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"there is no folder [^;]*$"):
+        build_stages(load_config(path))
+
+
+def test_problems_of_the_file_and_of_overrides_are_blamed_apart(tmp_path: Path) -> None:
+    path = write(tmp_path, minimal() | {"reeport": {}})
+    with pytest.raises(ConfigError) as raised:
+        load_config(path, ["reid.lr=-1", "reid.shots=two"])
+    found = str(raised.value).split("; ")
+    assert f"{path}: reeport: there is no such field" in found
+    assert "--set reid.lr: must be greater than 0 (given: -1)" in found
+    assert "--set reid.shots: write a whole number (given: 'two')" in found
+
+
 def test_overrides_reach_any_depth_and_are_typed(tmp_path: Path) -> None:
     path = write(tmp_path, minimal())
     config = load_config(
@@ -107,8 +161,19 @@ def test_overrides_reach_any_depth_and_are_typed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("reid.lrr=1", r"reid\.lrr: there is no such field; did you mean 'lr'\?"),
-        ("reid.lr=fast", r"reid\.lr: .*valid number"),
+        ("reid.lrr=1", r"^--set reid\.lrr: there is no such field; did you mean 'lr'\?$"),
+        ("reid.learning_rate=1", r"^--set reid\.learning_rate: there is no such field; did you mean 'lr'\?$"),
+        ("reid.bakbone=1", r"did you mean 'detector\.model\.backbone'\?$"),
+        ("reid.phases=[{epochs: 1, objektives: []}]", r"phases\.0\.objektives: .*did you mean 'objectives'"),
+        ("detector.train=3", r"^--set detector\.train: write a list, as \[1, 2\] \(given: 3\)$"),
+        ("features=3", r"^--set features: write its fields below it, each as NAME: VALUE \(given: 3\)$"),
+        (
+            "datasets.prw.options={a: [1]}",
+            r"options\.a: write text, a number, true or false \(given: a list\)$",
+        ),
+        ("reid.variant=j9", r"^--set reid\.variant: choose 'j2', 'j3', 'j4' or 'disj' \(given: 'j9'\)$"),
+        ("report={scenes: 1, scenes: 2}", "scenes stands twice, in line 1, columns 2 and 13; keep one"),
+        ("reid.lr=fast", r"^--set reid\.lr: write a number \(given: 'fast'\)$"),
         ("reid.lr=-1", r"reid\.lr: .*greater than 0"),
         ("detector.train.3.choose=7", "none of the positions 0 to 0"),
         ("nonsense", "NAME=VALUE"),
@@ -132,7 +197,7 @@ def test_overrides_reach_any_depth_and_are_typed(tmp_path: Path) -> None:
             r"reid\.branch: norm 'batch' cannot start from.*whose norms are 'group': use norm 'group'",
         ),
         ("detector.model.norm=group", r"detector\.model: norm 'group' cannot start from.*'coco'"),
-        ("reid.lr=[", r"--set reid\.lr: '\[' is not valid YAML: while parsing"),
+        ("reid.lr=[", r"--set reid\.lr=\[: this is not valid YAML: while parsing"),
         ("report.title=2024-13-01", "is not valid YAML: month must be in 1..12"),
         ("run.device=foo", r"run\.device: 'foo' is no device: use auto, cpu, cuda"),
         ("run.memory_budget_gib=.inf", r"run\.memory_budget_gib: .*less than or equal to 1048576"),

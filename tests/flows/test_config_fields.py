@@ -105,3 +105,16 @@ def test_the_command_shows_descriptions() -> None:
 def test_an_unknown_field_is_refused(path: str) -> None:
     with pytest.raises(ConfigError, match=r"no field .*; its sections and fields are store, datasets"):
         config_fields(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "near"),
+    [
+        ("lr", r"detector\.training\.lr or reid\.lr"),
+        ("reid.learning_rate", r"detector\.training\.lr or reid\.lr"),
+        ("detector.bakbone", r"detector\.model\.backbone"),
+    ],
+)
+def test_a_field_of_another_place_is_suggested(path: str, near: str) -> None:
+    with pytest.raises(ConfigError, match=rf"no field '{path}' \(did you mean {near}\?\)"):
+        config_fields(path)

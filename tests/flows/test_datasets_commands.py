@@ -9,6 +9,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner
 
+from data_catalog.errors import CatalogError
 from data_catalog.synthetic import Mot17Spec, write_mot17
 from flows.catalog import open_catalog
 from flows.cli.datasets import app
@@ -51,6 +52,26 @@ def test_a_root_that_was_put_back_shows_its_own_snapshot(root: Path, tmp_path: P
     assert "cached in" in ingest(root, store)
     assert second != first == folder_of(store)
     assert str(first) in call("stats", "--store", store, "--name", "mot17")
+
+
+def test_images_are_listed_and_a_wrong_id_names_near_ones(root: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    ingest(root, store)
+    table = open_catalog(str(store))["mot17"].images(columns=["image_id", "split"])
+    ids = table["image_id"].to_pylist()
+    assert call("images", "mot17", "--store", store).split() == ids
+    first, last = ids[0], ids[-1]
+    assert call("images", "mot17", "--store", store, "--like", first[2:].upper()).split() == [first]
+    assert call("images", "mot17", "--store", store, "--like", f"*{first[-4:]}").split() == [
+        each for each in ids if each.endswith(first[-4:])
+    ]
+    assert not call("images", "mot17", "--store", store, "--like", "absent", "--json", "-").strip("[]\n")
+    with pytest.raises(CatalogError, match="no images in split 'vall'; there is: train"):
+        call("images", "mot17", "--store", store, "--split", "vall")
+    for wrong in (f"img1/{first}.jpg", f"{last[:-1]}x", first.swapcase()):
+        near = last if wrong.startswith(last[:-1]) and wrong.endswith("x") else first
+        with pytest.raises(CatalogError, match=rf"no image '{wrong}'; did you mean .*'{near}'"):
+            call("show", wrong, "--store", store, "--name", "mot17", "--root", root)
 
 
 def test_a_plan_that_finds_a_snapshot_makes_it_the_datasets_own(root: Path, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_ls_and_show(store: LocalStore, chain: list[Artifact]) -> None:
     call("store", "tag", "reid/", "good", "--store", store)
     listed = call("store", "ls", "--store", store)
     assert "2 artifacts" in listed and "good" in listed
-    as_data = [json.loads(line) for line in call("store", "ls", "--json", "--store", store).splitlines()]
+    as_data = [json.loads(line) for line in call("store", "ls", "--json", "-", "--store", store).splitlines()]
     assert [(each["kind"], each["tags"]) for each in as_data] == [("features", []), ("reid", ["good"])]
     shown = json.loads(call("store", "show", "features/", "--store", store))
     assert shown["used_by"] == [name_of(chain[1])]
@@ -218,7 +218,7 @@ def test_status_says_what_exists_runs_and_failed(store: LocalStore, chain: list[
     mine = record(store, pid=os.getpid())
     identity = Identity(kind="gallery", version=1, recipe={}, inputs={})
     with store.making(identity):
-        found: dict[str, Any] = json.loads(call("status", "--json", "--store", store))
+        found: dict[str, Any] = json.loads(call("status", "--json", "-", "--store", store))
         text = call("status", "--store", store)
     assert found["kinds"]["reid"]["artifacts"] == 1
     assert [(each["artifact"], each["pid"]) for each in found["making"]] == [
@@ -227,7 +227,9 @@ def test_status_says_what_exists_runs_and_failed(store: LocalStore, chain: list[
     states = {run["record"]: run["state"] for run in found["runs"]}
     assert states == {str(failed.path): "failed", str(dead.path): "was killed", str(mine.path): "runs"}
     assert "reid: row 3 is damaged" in text and f"its log: {store.root / 'a.log'}" in text
-    assert [area["artifact"] for area in json.loads(call("status", "--json", "--store", store))["unfinished"]]
+    assert [
+        area["artifact"] for area in json.loads(call("status", "--json", "-", "--store", store))["unfinished"]
+    ]
 
 
 def test_a_run_of_another_host_or_of_a_reused_process_number(store: LocalStore) -> None:

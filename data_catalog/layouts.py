@@ -1,0 +1,168 @@
+"""Which adapter knows a root's layout; and where none does, which is nearest to it."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from data_catalog.adapters.protocol import Adapter, Options, adapter_names, load_adapter
+from data_catalog.errors import CatalogError
+from data_catalog.files import is_image, is_left_behind
+
+MOST_ENTRIES = 200
+"""Entries of a folder that are looked at: folders of images and labels are alike from one to the next."""
+MOST_LEVELS = 4
+LEAST_NEARNESS = 0.5
+"""Of a weight: less is what most formats have in common, such as a folder of images."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What lies in a root, as far as its formats go: names of folders, and suffixes with their counts.
+
+    `files` are names of files that are no images. Of large folders a part is counted.
+    """
+
+    folders: frozenset[str] = frozenset()
+    files: frozenset[str] = frozenset()
+    suffixes: Mapping[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """`512 .jpg, 2 .csv`, the most first."""
+        most = sorted(self.suffixes.items(), key=lambda item: (-item[1], item[0]))[:4]
+        return ", ".join(f"{count} {suffix}" for suffix, count in most) or "no files"
+
+
+def fitting_adapter(root: Path, options: Options) -> str:
+    """The adapter whose layout the root has.
+
+    An adapter that is broken is left out, with a warning: it may be of a package that has nothing to do with
+    this root.
+
+    Raises:
+        CatalogError: when none fits, naming those that were tried and the nearest one, or several do.
+    """
+    if not root.is_dir():
+        raise CatalogError(f"{root}: no such folder")
+    fitting: list[str] = []
+    refused: dict[str, tuple[Adapter, str]] = {}
+    for name in adapter_names():
+        try:
+            adapter = load_adapter(name)
+        except CatalogError as error:
+            log.warning("left out: %s", error)
+            continue
+        try:
+            adapter.discover(root, options)
+        except CatalogError as error:
+            refused[name] = adapter, str(error)
+            continue
+        except Exception as error:  # whatever a package of somebody else does
+            log.warning("left out: adapter %r: %s: %s", name, type(error).__name__, error)
+            continue
+        fitting.append(name)
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise CatalogError(
+            f"{root}: it could be {' or '.join(fitting)}; name the format with --adapter "
+            f"({', '.join(adapter_names())})"
+        )
+    held = inventory(root)
+    near = nearest(held, refused)
+    nearest_one = "; none is near"
+    if near is not None:
+        nearest_one = f"; the nearest is {near!r}, which says: {refused[near][1]}"
+    raise CatalogError(
+        f"{root}: no adapter knows its layout (it holds {held}). Looked for: {', '.join(refused)}"
+        f"{nearest_one}. Name the format with --adapter, which tells what it misses; `personsearch datasets "
+        "list` describes each, and `personsearch datasets new NAME` begins an adapter of your own"
+    )
+
+
+def inventory(root: Path) -> Inventory:
+    """What lies in the root, down to `MOST_LEVELS` folders."""
+    folders: set[str] = set()
+    files: set[str] = set()
+    suffixes: Counter[str] = Counter()
+    pending = [(root, 0)]
+    while pending:
+        folder, level = pending.pop()
+        try:
+            with os.scandir(folder) as entries:
+                listed = [entry for entry, _ in zip(entries, range(MOST_ENTRIES), strict=False)]
+        except OSError:  # what cannot be listed tells nothing of the format; reading it will say why
+            continue
+        for entry in listed:
+            if is_left_behind(entry.name):
+                continue
+            if entry.is_dir():
+                folders.add(entry.name.lower())
+                if level < MOST_LEVELS:
+                    pending.append((folder / entry.name, level + 1))
+            else:
+                suffixes[PurePosixPath(entry.name).suffix.lower() or entry.name] += 1
+                if not is_image(entry.name):
+                    files.add(entry.name.lower())
+    return Inventory(frozenset(folders), frozenset(files), dict(suffixes))
+
+
+def nearest(held: Inventory, refused: Mapping[str, tuple[Adapter, str]]) -> str | None:
+    """The adapter whose code and description name most of what lies there; None where none does.
+
+    Refusals do not count: many say what they found. A file's name counts three times, a folder's twice, a
+    kind of annotation file once; a word counts less, the more adapters use it.
+    """
+    words = {
+        name: _words(" ".join([inspect.getdoc(type(adapter)) or "", *_named(adapter)]))
+        for name, (adapter, _) in refused.items()
+    }
+    used = Counter(word for of_one in words.values() for word in of_one)
+    weights = {
+        **{suffix.lstrip("."): 1 for suffix in held.suffixes if not is_image(f"x{suffix}")},
+        **dict.fromkeys(held.folders, 2),
+        **dict.fromkeys(held.files, 3),
+    }
+    scores = {
+        name: sum(weight / used[word] for word, weight in weights.items() if word in of_one)
+        for name, of_one in words.items()
+    }
+    best = max(sorted(scores), key=lambda name: scores[name], default=None)
+    return best if best is not None and scores[best] >= LEAST_NEARNESS else None
+
+
+def _named(adapter: Adapter) -> list[str]:
+    """The names of files and folders that an adapter's code holds: it looks for them."""
+    module = inspect.getmodule(type(adapter))
+    if module is None:
+        return []
+    package = module.__name__.rpartition(".")[0]
+    modules = [each for each in vars(module).values() if inspect.ismodule(each)]
+    shared = [each for each in modules if each.__package__ == package]
+    found = []
+    for source in (module, *(shared if package else ())):
+        try:
+            parsed = ast.parse(inspect.getsource(source))
+        except (OSError, TypeError, SyntaxError):  # without its source only its description speaks for it
+            continue
+        texts = (node.value for node in ast.walk(parsed) if isinstance(node, ast.Constant))
+        found += [text for text in texts if isinstance(text, str) and not set(text) & set(" \n")]
+    return found
+
+
+def _words(text: str) -> set[str]:
+    """Lower-case words of a text, and the parts and endings of those that are paths: `gt/gt.txt` has `gt`."""
+    found: set[str] = set()
+    for word in re.findall(r"[\w.*/-]+", text.lower()):
+        for part in word.strip("./").split("/"):
+            found |= {part, part.strip("."), part.rpartition(".")[2]}
+    return {word for word in found if len(word) > 1}

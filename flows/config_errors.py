@@ -1,0 +1,149 @@
+"""What is wrong with a config, in words that say what to write: pydantic's problems, one line each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from data_catalog.suggestions import did_you_mean, near_names
+
+_WRITE = {
+    "tuple_type": "write a list, as [1, 2]",
+    "list_type": "write a list, as [1, 2]",
+    "int_type": "write a whole number",
+    "int_parsing": "write a whole number",
+    "int_from_float": "write a whole number",
+    "float_type": "write a number",
+    "float_parsing": "write a number",
+    "finite_number": "write a finite number",
+    "bool_type": "write true or false",
+    "bool_parsing": "write true or false",
+    "string_type": "write text, in quotes where it looks like something else",
+    "path_type": "write a path",
+    "model_type": "write its fields below it, each as NAME: VALUE",
+    "model_attributes_type": "write its fields below it, each as NAME: VALUE",
+    "dict_type": "write names and values below it, each as NAME: VALUE",
+}
+"""What to do about a problem, by pydantic's name for it."""
+
+_SCALARS = ("str", "int", "float", "bool")
+"""Ends of the places of a value that might be any of these: one problem, told once."""
+
+_Place = tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A field, as it is written after `--set`, and what is wrong with it."""
+
+    field: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.text}" if self.field else self.text
+
+    def blamed_on(self, file: str, overrides: Iterable[str]) -> str:
+        """The problem with where it was made: the overrides of that field, else all, else the file."""
+        overrides = tuple(overrides)
+        names = {override: override.partition("=")[0] for override in overrides}
+        exact = [override for override, name in names.items() if name == self.field]
+        if exact:
+            return f"--set {self}"
+        near = [
+            override
+            for override, name in names.items()
+            if _within(self.field, name) or _within(name, self.field)
+        ]
+        if overrides:
+            return f"--set {', '.join(near or overrides)}: {self}"
+        return f"{file}: {self}"
+
+
+def _within(one: str, other: str) -> bool:
+    return f"{one}.".startswith(f"{other}.")
+
+
+def explain_problems(
+    error: ValidationError, model: type[BaseModel], missing: Mapping[str, str] | None = None
+) -> list[Problem]:
+    """All problems of a config of that model, with the nearest known name for a typo.
+
+    `missing` says what to do about a missing field where that is more than to write it.
+    """
+    found: dict[str, Problem] = {}
+    for problem in error.errors():
+        place: _Place = problem["loc"]
+        is_one_of_several = len(place) > 1 and place[-1] in _SCALARS
+        if is_one_of_several:
+            place = place[:-1]
+        field = ".".join(map(str, place))
+        if problem["type"] == "extra_forbidden":
+            text = f"there is no such field{_suggestion(place, model)}"
+        elif problem["type"] == "missing":
+            text = (missing or {}).get(field, "this field is missing")
+        elif is_one_of_several:
+            text = f"write text, a number, true or false{_given(problem.get('input'))}"
+        else:
+            text = _said(problem)
+        found.setdefault(f"{field}: {text}", Problem(field, text))
+    return list(found.values())
+
+
+def _said(problem: Any) -> str:
+    """What is wrong with a value, and what was given."""
+    said = _WRITE.get(problem["type"])
+    if problem["type"] == "literal_error":
+        said = f"choose {problem['ctx']['expected']}"
+    if said is None:
+        said = re.sub(r"^Input should be ", "must be ", problem["msg"].removeprefix("Value error, "))
+        said = re.sub(
+            r"^(Tuple|List|Dictionary) should have at least (\d+) items? after validation, not \d+",
+            r"give at least \2",
+            said,
+        )
+    return said + _given(problem.get("input"))
+
+
+def _given(value: Any) -> str:
+    if isinstance(value, str | int | float):
+        return f" (given: {value!r})"
+    if isinstance(value, Mapping):
+        return " (given: names with values)"
+    if isinstance(value, list | tuple):
+        return " (given: a list)"
+    return " (given: nothing)" if value is None else ""
+
+
+def _suggestion(place: _Place, model: type[BaseModel]) -> str:
+    """A near name in the same section, else where else in the config a field has that name or one near it."""
+    inside: type[BaseModel] = model
+    for part in place[:-1]:
+        field = inside.model_fields.get(part) if isinstance(part, str) else None
+        inside = next(_models(field.annotation), inside) if field is not None else inside
+    word = str(place[-1])
+    here = did_you_mean(word, inside.model_fields)
+    if here:
+        return here
+    paths = {path.rpartition(".")[2]: path for path in reversed(list(_paths(model)))}
+    elsewhere = [paths[name] for name in near_names(word, paths)]
+    return f"; did you mean {elsewhere[0]!r}?" if elsewhere else ""
+
+
+def _paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted paths of all fields that are not in a list or below a name."""
+    for name, field in model.model_fields.items():
+        yield f"{prefix}{name}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _paths(field.annotation, f"{prefix}{name}.")
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in a field's type, however deep: X | None, tuple[X, ...], dict[str, X]."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in getattr(annotation, "__args__", ()):
+        yield from _models(part)
