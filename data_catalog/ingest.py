@@ -13,6 +13,8 @@ from typing import Any
 
 from data_catalog.adapters.protocol import Adapter, Layout, Options, Unit, check_options
 from data_catalog.counts import count_rows
+from data_catalog.drawn_queries import draw_queries
+from data_catalog.drawn_splits import split_again
 from data_catalog.errors import CatalogError
 from data_catalog.findings import Finding
 from data_catalog.hash_cache import HashCache
@@ -24,9 +26,11 @@ from data_catalog.reading import layout_of, rows_of
 from data_catalog.reuse import keep_unchanged, merged, unit_digest, write_units
 from data_catalog.row_checks import RowChecks, rejected_images
 from data_catalog.rows import LARGE, Rows, Tables
+from data_catalog.rules import NO_RULES, Rules, rule_notes
 from data_catalog.snapshot import Snapshot, SnapshotWriter, counts_found, invalid_rejects
 
 UNITS_A_CHUNK = 256
+WHOLE = "the whole root"
 LONG = 1 << 25
 """Bytes of annotation files in a chunk; a unit that has more is a chunk by itself, and read as a stream."""
 
@@ -115,6 +119,7 @@ def ingest(
     *,
     name: str,
     options: Options | None = None,
+    rules: Rules = NO_RULES,
     use: ImageUse = ALL_IMAGES,
     strict: bool = False,
     allow_empty: bool = False,
@@ -124,13 +129,15 @@ def ingest(
 ) -> Ingested:
     """Write the snapshot of `root` into `work`.
 
-    `previous` is an earlier snapshot of this root by the same adapter, version and options: what has not
-    changed since is taken from it. `dask_address` is the address of an existing Dask scheduler; otherwise
-    many files are read by local processes. A long file is read by this process in any case.
+    `previous` is an earlier snapshot of this root by the same adapter, version and options, and without
+    rules: what has not changed since is taken from it. `dask_address` is the address of an existing
+    Dask scheduler; otherwise many files are read by local processes. A long file is read by this process in
+    any case.
 
     Raises:
-        CatalogError: when an annotation file cannot be read at all, an image is missing, the outcome is empty
-            or nearly so (see `outcome`) unless `allow_empty`, or, with `strict`, when any row is damaged.
+        CatalogError: when an annotation file cannot be read at all, an image is missing, the rules do not fit
+            the dataset, the outcome is empty or nearly so (see `outcome`) unless `allow_empty`, or, with
+            `strict`, when any row is damaged.
     """
     options = dict(options or {})
     units = found.layout.units
@@ -143,12 +150,21 @@ def ingest(
     parts = _followed(read_ahead(found_parts), [len(chunk) for chunk in chunks], progress)
     if kept is not None:
         parts = merged(kept, parts, units)
+    if rules.splits is not None:
+        parts = split_again(parts, rules.splits, work)
     with SnapshotWriter(work, name) as writer:
         for tables in parts:
             writer.write(tables, _image_digests(tables, found, use))
         images, queries = writer.images_and_queries()
-        joined = join_queries(writer.close_boxes(), images, queries)
+        boxes = writer.close_boxes()
+        joined = join_queries(boxes, images, queries)
         writer.write_rejects(joined.rejects)
+        asked = joined.queries
+        if rules.queries is not None:
+            drawn = draw_queries(boxes, images, asked, rules.queries)
+            asked = drawn.queries
+            for rows in drawn.gallery:
+                writer.write_gallery(rows)
         description = {
             "adapter": adapter.name,
             "adapter_version": adapter.version,
@@ -157,7 +173,8 @@ def ingest(
             "licence": found.layout.licence,
             "counts_expected": list(found.layout.expected.items()),
         }
-        writer.finish(joined.queries, lambda: {**description, **_what_was_found(work, root, found.layout)})
+        rules.write(work)
+        writer.finish(asked, lambda: {**description, **_what_was_found(work, root, found.layout, rules)})
     write_units(work, digests)
     if not allow_empty:
         refuse_outcome(Snapshot(work))
@@ -166,17 +183,22 @@ def ingest(
     return Ingested(counts_found(Snapshot(work)), writer.row_digests())
 
 
-def _what_was_found(work: Path, root: Path, layout: Layout) -> dict[str, Any]:
+def _what_was_found(work: Path, root: Path, layout: Layout, rules: Rules) -> dict[str, Any]:
     """The counts of the tables that are written, and what is odd about the root."""
     snapshot = Snapshot(work)
     splits = {unit.source: unit.split for unit in layout.units}
-    counts = count_rows(work, splits)
+    counts = judged = count_rows(work, splits if rules.splits is None else {})
     annotated = {unit.split for unit in layout.units if unit.annotated}
+    if rules.splits is not None:  # a row that was refused is in no part, so the root is judged as a whole
+        judged = {name: number for name, number in counts.items() if "." not in name}
+        judged |= {f"{WHOLE}.{name}": number for name, number in judged.items()}
+        splits, annotated = dict.fromkeys(splits, WHOLE), {WHOLE} if annotated else set()
     named = set(snapshot.table("images", ["rel_path"])["rel_path"].to_pylist()) | rejected_images(snapshot)
     findings = [
-        *outcome_findings(snapshot, counts, splits, annotated),
+        *outcome_findings(snapshot, judged, splits, annotated),
         *leftovers(root, layout, named),
         *(Finding("note", "format", 1, note) for note in layout.notes),
+        *rule_notes(snapshot),
     ]
     return {"counts_found": list(counts.items()), "findings": [asdict(each) for each in findings]}
 
@@ -222,13 +244,22 @@ def ingest_root(
     work: Path,
     *,
     options: Options | None = None,
+    rules: Rules = NO_RULES,
     use: ImageUse = ALL_IMAGES,
     allow_empty: bool = False,
 ) -> dict[str, int]:
     """Fingerprint and ingest `root` at once, without caches: for tests and looks at a dataset."""
     found = fingerprint(root, adapter, options or {}, HashCache(None), use=use)
     made = ingest(
-        root, adapter, work, found, name=adapter.name, options=options, use=use, allow_empty=allow_empty
+        root,
+        adapter,
+        work,
+        found,
+        name=adapter.name,
+        options=options,
+        rules=rules,
+        use=use,
+        allow_empty=allow_empty,
     )
     return made.counts
 

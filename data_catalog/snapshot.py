@@ -166,7 +166,7 @@ class SnapshotWriter:
         self._rejects.write(tables.rejects)
         if len(tables.queries):
             self._queries.append(tables.queries)
-        self._write_gallery(tables.gallery)
+        self.write_gallery(tables.gallery)
 
     def images_and_queries(self) -> tuple[pa.Table, pa.Table]:
         """All images and all queries written so far."""
@@ -182,6 +182,16 @@ class SnapshotWriter:
     def write_rejects(self, rejects: pa.Table) -> None:
         """Add rejects that only the whole of the rows shows."""
         self._rejects.write(rejects)
+
+    def write_gallery(self, gallery: pa.Table) -> None:
+        """Add gallery rows, of one protocol or several."""
+        if not len(gallery):
+            return
+        for protocol in gallery["protocol"].unique().to_pylist():
+            if protocol not in self._galleries:
+                path = table_path(self.directory, "gallery") / f"{protocol}.parquet"
+                self._galleries[protocol] = TableStream(path, GALLERY)
+            self._galleries[protocol].write(gallery.filter(pc.equal(gallery["protocol"], protocol)))
 
     def finish(self, queries: pa.Table, describe: Callable[[], Mapping[str, Any]]) -> None:
         """Write the tables that need all rows: images with their number of boxes, queries, and the dataset.
@@ -223,15 +233,6 @@ class SnapshotWriter:
     def _close_streams(self) -> None:
         for stream in (self._boxes, self._rejects, *self._galleries.values()):
             stream.close()
-
-    def _write_gallery(self, gallery: pa.Table) -> None:
-        if not len(gallery):
-            return
-        for protocol in gallery["protocol"].unique().to_pylist():
-            if protocol not in self._galleries:
-                path = table_path(self.directory, "gallery") / f"{protocol}.parquet"
-                self._galleries[protocol] = TableStream(path, GALLERY)
-            self._galleries[protocol].write(gallery.filter(pc.equal(gallery["protocol"], protocol)))
 
 
 def _digests(table: pa.Table) -> list[str]:

@@ -14,6 +14,7 @@ from data_catalog.images import ignores_exif
 from data_catalog.published import Comparison, compare_published, counts_with_people
 from data_catalog.repeated_ids import repeated_ids
 from data_catalog.rows import COORDINATES
+from data_catalog.rules import Rules
 from data_catalog.schema import SCOPE_DATASET
 from data_catalog.snapshot import Snapshot, ingest_findings, invalid_rejects
 
@@ -24,9 +25,9 @@ def check_snapshot(snapshot: Snapshot) -> list[Finding]:
     boxes = snapshot.table(
         "boxes", ["image_id", "split", "ignore", "person_id", "person_scope", *COORDINATES]
     )
+    rules = Rules.of_snapshot(snapshot)
     found = [
-        *_counts(snapshot),
-        *_published(snapshot),
+        *([] if rules.splits else [*_counts(snapshot), *_published(snapshot)]),  # of the files' own splits
         *ingest_findings(snapshot),
         *damaged_rows(snapshot),
         *_stated_sizes(images),
@@ -34,7 +35,7 @@ def check_snapshot(snapshot: Snapshot) -> list[Finding]:
         _duplicate_boxes(boxes),
         repeated_ids(snapshot),
         _identity_twice(boxes),
-        _identity_in_splits(boxes),
+        _identity_in_splits(boxes, by_design=rules.splits is not None and rules.splits.by == "time"),
         _queries_without_box(snapshot),
         _gallery_unknown(snapshot, images["image_id"]),
         *duplicate_images({snapshot.name: images}),
@@ -135,7 +136,7 @@ def _identity_twice(boxes: pa.Table) -> Finding:
     )
 
 
-def _identity_in_splits(boxes: pa.Table) -> Finding:
+def _identity_in_splits(boxes: pa.Table, *, by_design: bool) -> Finding:
     dataset_wide = boxes.filter(
         pc.and_(
             pc.is_valid(boxes["person_id"]),
@@ -145,7 +146,8 @@ def _identity_in_splits(boxes: pa.Table) -> Finding:
     plain = pa.table({"id": dataset_wide["person_id"], "split": dataset_wide["split"].cast(pa.string())})
     splits = plain.group_by("id").aggregate([("split", "count_distinct")])
     shared = splits.filter(pc.greater(splits["split_count_distinct"], 1))["id"]
-    return finding("warning", "identity_in_two_splits", shared, "identities are in more than one split")
+    what = "identities are in more than one split" + (", since these were made by time" if by_design else "")
+    return finding("note" if by_design else "warning", "identity_in_two_splits", shared, what)
 
 
 def _queries_without_box(snapshot: Snapshot) -> Finding:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from data_catalog.errors import CatalogError
 from data_catalog.row_digests import digest_rows
+from data_catalog.rules import DRAWN
 from data_catalog.schema import BOXES
 from data_catalog.snapshot import Snapshot
 
@@ -133,7 +134,8 @@ def protocol_view(snapshot: Snapshot, protocol: str) -> ProtocolView:
     queries = snapshot.table("queries", filter=pc.field("protocol") == protocol)
     if not len(queries):
         known = ", ".join(snapshot.protocols()) or "none"
-        raise CatalogError(f"{snapshot.name}: no protocol {protocol!r}; there is: {known}")
+        how = "; the dataset's `queries` rule makes it" if protocol == DRAWN else ""
+        raise CatalogError(f"{snapshot.name}: no protocol {protocol!r}{how}; there is: {known}")
     return ProtocolView(protocol, queries, snapshot.gallery(protocol))
 
 

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from data_catalog.rules import QueryRule, SplitRule
 from flows.config_errors import explain_problems
 from flows.devices import device_name
 from flows.errors import ConfigError
@@ -51,6 +52,10 @@ class DatasetSource(Recipe):
     """The dataset's folder, from the folder of the config file on."""
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
     """What the adapter alone understands."""
+    queries: QueryRule | None = None
+    """For a dataset with identities and no queries of its own: the protocol `drawn`, by this rule."""
+    splits: SplitRule | None = None
+    """For a dataset without splits of its own: how its images are shared out among some."""
     allow_empty: bool = False
     """Take a root without images, a split with images and no box, or one that is mostly damaged, as it is."""
     _unset: tuple[str, ...] = PrivateAttr(())

@@ -17,9 +17,10 @@ from data_catalog.errors import CatalogError
 from data_catalog.findings import Finding, finding, present
 from data_catalog.ingest import ImageUse, ingest_root
 from data_catalog.layouts import fitting_adapter
+from data_catalog.rules import NO_RULES, Rules
 from data_catalog.snapshot import Snapshot, counts_found, image_digests, table_path
 from data_catalog.validation import check_snapshot
-from flows.cli.adapter_options import parse_options
+from flows.cli.adapter_options import parse_options, parse_rules
 from flows.cli.counts_table import print_counts
 from flows.errors import ConfigError
 
@@ -41,15 +42,24 @@ def check(
         [], help="Name of the format, for each root in turn; by default the one that fits."
     ),
     option: list[str] = typer.Option([], help="key=value for the adapter of a single root; may be repeated."),
+    queries: str | None = typer.Option(
+        None, help="Draw queries, as `datasets ingest` does; for a single root."
+    ),
+    splits: str | None = typer.Option(
+        None, help="Split images, as `datasets ingest` does; for a single root."
+    ),
     no_images: bool = typer.Option(False, "--no-images", help="Leave the images out."),
     check_images: bool = typer.Option(True, "--check-images/--no-check-images", help="Decode every image."),
     near: bool = typer.Option(False, "--near-duplicates", help="Compare images by a perceptual hash, too."),
 ) -> None:
     """Read datasets without keeping anything, and say what is odd about each and about all together."""
-    options = parse_options(option)
+    options, rules = parse_options(option), parse_rules(queries, splits)
     use = ImageUse(read=not no_images)
-    if options and len(roots) > 1:
-        raise ConfigError("--option goes with a single root: ingest the datasets, and give their snapshots")
+    if (options or queries or splits) and len(roots) > 1:
+        raise ConfigError(
+            "--option, --queries and --splits go with a single root: ingest the datasets, and give their "
+            "snapshots"
+        )
     if adapter and len(adapter) != len(roots):
         raise ConfigError(f"--adapter is given {len(adapter)} times for {len(roots)} roots: each or none")
     with tempfile.TemporaryDirectory(prefix="personsearch-check-") as folder:
@@ -60,7 +70,9 @@ def check(
             work.mkdir()
             named = adapter[number] if adapter else None
             try:
-                datasets.append(_read(root, named, options, use, work, [each.name for each in datasets]))
+                datasets.append(
+                    _read(root, named, options, rules, use, work, [each.name for each in datasets])
+                )
             except CatalogError as error:
                 if len(roots) == 1:
                     raise
@@ -82,17 +94,20 @@ def _read(
     root: Path,
     adapter: str | None,
     options: Mapping[str, str],
+    rules: Rules,
     use: ImageUse,
     work: Path,
     taken: Sequence[str],
 ) -> _Dataset:
     """A root's snapshot, made in `work` unless it is one; says what it is and what it holds."""
     if table_path(root, "datasets").is_file():
+        if rules != NO_RULES:
+            raise ConfigError(f"{root} is a snapshot: --queries and --splits are for the dataset's root")
         snapshot, base = Snapshot(root), None
         name, chosen = snapshot.name, "snapshot"
     else:
         chosen = adapter or fitting_adapter(root, dict(options))
-        ingest_root(root, load_adapter(chosen), work, options=options, use=use, allow_empty=True)
+        ingest_root(root, load_adapter(chosen), work, options=options, rules=rules, use=use, allow_empty=True)
         snapshot, base = Snapshot(work), root
         name = root.resolve().name
     name = name if name not in taken else f"{name}#{len(taken) + 1}"

@@ -17,9 +17,10 @@ from data_catalog.errors import CatalogError
 from data_catalog.ingest import ImageUse, refuse_invalid
 from data_catalog.layouts import fitting_adapter
 from data_catalog.outcome import refuse_outcome
+from data_catalog.rules import rule_notes
 from data_catalog.snapshot import Snapshot, counts_found, image_digests, ingest_findings
 from flows.catalog import StoreSnapshots, open_catalog
-from flows.cli.adapter_options import parse_options
+from flows.cli.adapter_options import EXAMPLES, parse_options, parse_rules
 from flows.cli.check import check
 from flows.cli.counts_table import print_counts, print_table
 from flows.cli.json_file import Json, write_json
@@ -64,6 +65,12 @@ def ingest(
         None, help="The dataset's name in the catalog; the adapter's by default."
     ),
     option: Options = typer.Option([], help="key=value for the adapter; may be repeated."),
+    queries: str | None = typer.Option(
+        None, help=f"Draw queries from the identities, by a rule as in a config: {EXAMPLES['queries']}."
+    ),
+    splits: str | None = typer.Option(
+        None, help=f"Split the images by a rule as in a config: {EXAMPLES['splits']}."
+    ),
     no_images: bool = typer.Option(
         False, "--no-images", help="Read annotations alone; such a snapshot cannot train."
     ),
@@ -94,6 +101,7 @@ def ingest(
         adapter,
         root,
         options=options,
+        rules=parse_rules(queries, splits),
         store=artifacts.root,
         dask=dask,
         use=ImageUse(read=not no_images),
@@ -259,6 +267,8 @@ def _snapshot(catalog: Catalog, name: str) -> Snapshot:
     """The snapshot that the dataset's last ingest made or found; says which it is."""
     snapshot = catalog[name].snapshot
     typer.echo(f"{name}: snapshot {snapshot.path}")
+    for note in rule_notes(snapshot):
+        typer.echo(f"{note.level}: {note.message}")
     return snapshot
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_catalog.rules import DRAWN
 from flows.report.content import Figure
 from flows.report.plots import Series, histogram, line_plot
 from flows.stages.evaluation import CURVES, MATCHES, METRICS, PER_QUERY
@@ -75,6 +76,11 @@ def warnings(results: Results) -> list[str]:
             f"These figures mean little: the test has {_count(queries, 'query', 'queries')} and "
             f"{_count(images, 'image', 'images')}. With fewer than {FEW} of either, single people and scenes "
             "decide the result."
+        )
+    if results.settings[0]["protocol"] == DRAWN:
+        found.append(
+            "The queries are drawn by a rule of the config, not published with the dataset: compare these "
+            "figures only with those of the same queries."
         )
     without = pc.sum(pc.equal(results.per_query["n_truths"], 0)).as_py() or 0
     if without:

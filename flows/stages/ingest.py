@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from data_catalog.adapters import load_adapter
 from data_catalog.hash_cache import HashCache
 from data_catalog.ingest import ALL_IMAGES, Fingerprint, ImageUse, fingerprint, ingest
+from data_catalog.rules import NO_RULES, Rules
 from data_catalog.snapshot import Snapshot, ingest_findings
 from data_catalog.validation import damaged_rows
 from flows.catalog import KIND, StoreSnapshots
@@ -39,6 +40,7 @@ def stage(config: Config, dataset: str) -> Stage:
         source.adapter,
         source.root,
         options=_text(source.options),
+        rules=Rules(queries=source.queries, splits=source.splits),
         store=store.root,
         dask=config.run.dask,
         allow_empty=source.allow_empty,
@@ -55,6 +57,7 @@ def root_stage(
     root: Path,
     *,
     options: Mapping[str, str],
+    rules: Rules = NO_RULES,
     store: Path,
     dask: str | None = None,
     use: ImageUse = ALL_IMAGES,
@@ -66,6 +69,7 @@ def root_stage(
     How image files are used is part of the root's fingerprint.
     """
     recipe: dict[str, Any] = {"adapter": adapter, "dataset": dataset, "options": dict(options)}
+    recipe |= rules.recipe()
     how = {
         "root": str(root),
         "store": str(store),
@@ -124,6 +128,7 @@ def read_root(context: StageContext) -> Made:
         found,
         name=recipe["dataset"],
         options=recipe["options"],
+        rules=Rules.of_recipe(recipe),
         use=_image_use(options),
         allow_empty=options["allow_empty"],
         dask_address=options["dask"],
@@ -166,15 +171,19 @@ def _image_use(options: Mapping[str, Any]) -> ImageUse:
 
 
 def _previous(store: Path, recipe: dict[str, Any]) -> Snapshot | None:
-    """The newest snapshot by the same recipe, of whatever content its root had then."""
+    """The newest snapshot by the same recipe without rules, of whatever content its root had then.
+
+    Rows to which rules were applied no longer say what the files do.
+    """
     local = LocalStore(store)
+    as_read = {name: value for name, value in recipe.items() if name not in Rules.model_fields}
     found = (local.peek(kind, key) for kind, key in local.keys(KIND))
     same = [
         artifact
         for artifact in found
         if artifact
         and artifact.manifest.identity.version == VERSION
-        and artifact.manifest.identity.recipe == recipe
+        and artifact.manifest.identity.recipe == as_read
     ]
     newest = max(same, key=lambda artifact: artifact.manifest.created, default=None)
     usable = newest is not None and local.find(newest.kind, newest.key) is not None

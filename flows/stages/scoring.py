@@ -19,6 +19,7 @@ from personsearch_core.evaluation.boxes_per_image import (
 from personsearch_core.evaluation.cbgm import with_context_matching
 from personsearch_core.evaluation.comparison import Interval, bootstrap_interval
 from personsearch_core.evaluation.cuhk_sysu import cuhk_sysu_task
+from personsearch_core.evaluation.listed_prw import listed_prw_task
 from personsearch_core.evaluation.matching import iou, match_threshold
 from personsearch_core.evaluation.prw import prw_task
 from personsearch_core.evaluation.ranking import SearchResult
@@ -152,6 +153,16 @@ def search_task(test: TestSet, setting: Setting, recipe: EvaluationRecipe) -> Se
             test.lists(protocol),
             score_threshold=threshold,
             full_gallery=setting.full_gallery,
+        )
+    elif recipe.protocol == "drawn" and len(protocol.gallery):
+        task = listed_prw_task(
+            detections,
+            queries,
+            test.truth,
+            test.cameras,
+            test.lists(protocol),
+            cross_camera=recipe.cross_camera,
+            score_threshold=threshold,
         )
     else:
         task = prw_task(

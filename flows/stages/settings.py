@@ -29,7 +29,8 @@ def settings_of(recipe: EvaluationRecipe) -> list[Setting]:
             for size in recipe.gallery_sizes
         ]
     else:
-        base = [Setting(recipe.protocol, "prw")]
+        drawn = recipe.protocol == "drawn"
+        base = [Setting("drawn queries", "drawn") if drawn else Setting(recipe.protocol, "prw")]
     first = base[0]
     more = [
         replace(first, name=f"{first.name}, {count:g} boxes an image", boxes_per_image=count)

@@ -35,12 +35,13 @@ GallerySize = Literal["50", "100", "500", "1000", "2000", "4000", "full"]
 class EvaluationRecipe(Recipe):
     """How embeddings of a test view are scored. The first protocol's numbers are the run's headline."""
 
-    protocol: Literal["cuhk_sysu", "prw", "zheng2017"] = "prw"
+    protocol: Literal["cuhk_sysu", "prw", "zheng2017", "drawn"] = "prw"
+    """`drawn`: queries that the dataset's rule draws (`datasets.NAME.queries`), scored as PRW's."""
     gallery_sizes: Annotated[tuple[GallerySize, ...], Field(min_length=1)] = ("100",)
     """CUHK-SYSU only: which of its gallery files are scored."""
     score_threshold: Probability = 0.5
     cross_camera: bool = False
-    """PRW only: leave out every frame of the query's camera."""
+    """PRW and `drawn` only: leave out every frame of the query's camera."""
     boxes_per_image: tuple[PositiveFloat, ...] = ()
     """Further settings: a global score threshold that leaves so many boxes an image on average."""
     per_image_top_k: tuple[PositiveInt, ...] = ()
@@ -67,8 +68,8 @@ class EvaluationRecipe(Recipe):
 
 EVALUATION_FIELDS: dict[str, tuple[str, ...]] = {
     "gallery_sizes": ("cuhk_sysu",),
-    "cross_camera": ("prw",),
-    "re_ranking": ("cuhk_sysu", "prw"),
-    "context_matching": ("cuhk_sysu", "prw"),
+    "cross_camera": ("prw", "drawn"),
+    "re_ranking": ("cuhk_sysu", "prw", "drawn"),
+    "context_matching": ("cuhk_sysu", "prw", "drawn"),
 }
 """The fields of an `EvaluationRecipe` that have an effect with some protocols alone."""

@@ -15,10 +15,17 @@ from flows.report.results import FEW, Results, result_figures, warnings
 NAMES = ("gallery 50", "gallery 1000", "gallery full", "gallery 50, best 3 boxes of each image")
 
 
-def _results(folder: Path, names: Sequence[str], queries: int = FEW, **headline: Any) -> Results:
+def _results(
+    folder: Path, names: Sequence[str], queries: int = FEW, protocol: str = "TestG50", **headline: Any
+) -> Results:
     """Evaluation files of so many queries; every setting is a little worse than the one before."""
     settings = [
-        {"name": name, "mAP": 0.9 - 0.1 * number, "per_image_top_k": 3 + number if "best" in name else None}
+        {
+            "name": name,
+            "protocol": protocol,
+            "mAP": 0.9 - 0.1 * number,
+            "per_image_top_k": 3 + number if "best" in name else None,
+        }
         for number, name in enumerate(names)
     ]
     whole = {"mAP": 0.9, "mAP_untrained": 0.2, "queries": queries, "images": 6978} | headline
@@ -60,3 +67,8 @@ def test_few_queries_and_a_branch_that_learnt_nothing_are_said(tmp_path: Path) -
     found = " ".join(warnings(_results(tmp_path, NAMES, queries=FEW - 1, mAP_untrained=0.95)))
     assert f"the test has {FEW - 1} queries and 6,978 images" in found
     assert "no better than the same branch before its training" in found
+
+
+def test_drawn_queries_are_said(tmp_path: Path) -> None:
+    found = warnings(_results(tmp_path, ["drawn queries"], protocol="drawn"))
+    assert "drawn by a rule of the config, not published" in found[0]
