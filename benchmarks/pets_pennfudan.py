@@ -1,8 +1,8 @@
 """Whether boxes of other street scenes help a detector: PETS09-S2L1 with and without PennFudanPed.
 
 Six runs: configs/pets_pennfudan.yaml and docs/examples/pennfudan/with_pennfudan.yaml, three seeds each. Both
-see as many images of PETS; PennFudan's come on top. Detection is resampled over blocks of 10 frames, search over
-identities, both over the seeds; intervals are 95 %.
+see as many images of PETS; PennFudan's come on top. Detection is resampled over blocks of 10 frames, search
+over identities, both over the seeds; intervals are 95 %.
 
     python -m benchmarks.pets_pennfudan WORK [--seeds 0 1 2] [--json OUT]
 """
