@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from personsearch_core.errors import PersonSearchError
-from personsearch_core.evaluation.matching import GroupedDetections, group_by_image, keep_by_score
+from personsearch_core.evaluation.matching import group_by_image, keep_by_score
+from personsearch_core.evaluation.parallel import MapBlocks, serially
 from personsearch_core.evaluation.ranking import SearchResult
 from personsearch_core.evaluation.records import Detections, GalleryLists, IntArray, Queries
-from personsearch_core.evaluation.search import MapBlocks, run_search, serially
+from personsearch_core.evaluation.search import run_search
 from personsearch_core.evaluation.task import ListedGallery, QueryTruths, SearchTask, WholeGallery
 
 
@@ -42,13 +43,20 @@ def cuhk_sysu_task(
     full_gallery: bool = False,
 ) -> SearchTask:
     """The protocol as data; what `evaluate_cuhk_sysu` runs, for options that change the ranking."""
-    if len(lists) != len(queries):
-        raise PersonSearchError(f"the protocol has {len(lists)} queries, the table has {len(queries)}")
     n_images = 1 + max(int(x.max(initial=-1)) for x in (detections.image, queries.image, lists.image))
     gallery = group_by_image(detections, keep_by_score(detections, score_threshold), n_images)
-    truths, own_image_listed = _truths(queries, lists)
-    scope = _whole(queries, own_image_listed) if full_gallery else _listed(gallery, lists, n_images)
+    scope, truths = listed_search(queries, lists, full_gallery=full_gallery)
     return SearchTask(queries.embeddings, gallery, scope, truths)
+
+
+def listed_search(
+    queries: Queries, lists: GalleryLists, *, full_gallery: bool = False
+) -> tuple[ListedGallery | WholeGallery, QueryTruths]:
+    """What each query ranks, and what it should find; see `evaluate_cuhk_sysu`."""
+    if len(lists) != len(queries):
+        raise PersonSearchError(f"the protocol has {len(lists)} queries, the table has {len(queries)}")
+    truths, own_image_listed = _truths(queries, lists)
+    return _whole(queries, own_image_listed) if full_gallery else _listed(lists), truths
 
 
 def _query_of_rows(lists: GalleryLists) -> IntArray:
@@ -67,7 +75,7 @@ def _truths(queries: Queries, lists: GalleryLists) -> tuple[QueryTruths, IntArra
     return QueryTruths(offsets, lists.image[rows], lists.boxes[rows].astype(np.float64), count), own
 
 
-def _listed(gallery: GroupedDetections, lists: GalleryLists, n_images: int) -> ListedGallery:
+def _listed(lists: GalleryLists) -> ListedGallery:
     rows = _first_of_each(_query_of_rows(lists), lists.image)
     kept_before = np.searchsorted(rows, lists.offsets)
     return ListedGallery(kept_before, lists.image[rows])

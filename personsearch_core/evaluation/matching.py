@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -15,20 +16,43 @@ class GroupedDetections:
     """Detections ordered by (group of the image, image).
 
     `row` (n,) gives their places in the input. Image i's detections are `image_starts[i]:image_stops[i]`,
-    those of a whole group of images `group_starts[g]:group_starts[g + 1]`.
+    those of a whole group of images `group_starts[g]:group_starts[g + 1]`. Detection i's embedding is
+    `pool[column[i]]`, or `pool[i]` where `column` is None: the galleries of several settings share one pool.
     """
 
     row: IntArray
     boxes: FloatArray
     scores: FloatArray
-    embeddings: FloatArray
     image: IntArray
     image_starts: IntArray
     image_stops: IntArray
     group_starts: IntArray
+    pool: FloatArray
+    column: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.row)
+
+    @cached_property
+    def embeddings(self) -> FloatArray:
+        """(n, d), in the order of the detections."""
+        return self.pool if self.column is None else self.pool[self.column]
+
+    def select(self, places: IntArray) -> GroupedDetections:
+        """The detections at `places`, ascending, over the same pool."""
+        if len(places) == len(self):
+            return self
+        return GroupedDetections(
+            row=self.row[places],
+            boxes=self.boxes[places],
+            scores=self.scores[places],
+            image=self.image[places],
+            image_starts=np.searchsorted(places, self.image_starts),
+            image_stops=np.searchsorted(places, self.image_stops),
+            group_starts=np.searchsorted(places, self.group_starts),
+            pool=self.pool,
+            column=places if self.column is None else self.column[places],
+        )
 
 
 def keep_by_score(detections: Detections, score_threshold: float | None) -> IntArray:
@@ -62,11 +86,11 @@ def group_by_image(
         row=rows,
         boxes=boxes[order].astype(np.float64),
         scores=scores[order],
-        embeddings=detections.embeddings if in_order else detections.embeddings[rows],
         image=image,
         image_starts=starts,
         image_stops=starts + counts,
         group_starts=np.searchsorted(group, np.arange(n_groups + 1)),
+        pool=detections.embeddings if in_order else detections.embeddings[rows],
     )
 
 

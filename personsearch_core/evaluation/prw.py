@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from personsearch_core.evaluation.matching import expand_ranges, group_by_image, keep_by_score
+from personsearch_core.evaluation.parallel import MapBlocks, serially
 from personsearch_core.evaluation.ranking import SearchResult
 from personsearch_core.evaluation.records import (
     UNLABELLED,
@@ -14,7 +15,7 @@ from personsearch_core.evaluation.records import (
     IntArray,
     Queries,
 )
-from personsearch_core.evaluation.search import MapBlocks, run_search, serially
+from personsearch_core.evaluation.search import run_search
 from personsearch_core.evaluation.task import HiddenImages, QueryTruths, SearchTask, WholeGallery
 
 
@@ -58,18 +59,36 @@ def prw_task(
     also_hidden: HiddenImages | None = None,
 ) -> SearchTask:
     """The protocol as data; what `evaluate_prw` runs, for options that change the ranking."""
-    n_images = len(cameras)
-    image_group = _dense(cameras) if cross_camera else np.arange(n_images)
     gallery = group_by_image(
         detections,
         keep_by_score(detections, score_threshold),
-        n_images,
-        image_group if cross_camera else None,
+        len(cameras),
+        camera_groups(cameras) if cross_camera else None,
     )
-    hidden_group = image_group[queries.image]
-    scope = WholeGallery(hidden_group, also_hidden)
-    truths = _truths(queries, truth, image_group, scope)
+    scope, truths = whole_search(queries, truth, cameras, cross_camera=cross_camera, also_hidden=also_hidden)
     return SearchTask(queries.embeddings, gallery, scope, truths)
+
+
+def camera_groups(cameras: IntArray) -> IntArray:
+    """Cameras numbered from 0: the groups of images that a search across cameras leaves out."""
+    return np.unique(cameras, return_inverse=True)[1]
+
+
+def whole_search(
+    queries: Queries,
+    truth: GroundTruth,
+    cameras: IntArray,
+    *,
+    cross_camera: bool = False,
+    also_hidden: HiddenImages | None = None,
+) -> tuple[WholeGallery, QueryTruths]:
+    """What each query ranks, and what it should find; see `evaluate_prw`.
+
+    The gallery has to be grouped by `camera_groups` with `cross_camera`, and by image without.
+    """
+    image_group = camera_groups(cameras) if cross_camera else np.arange(len(cameras))
+    scope = WholeGallery(image_group[queries.image], also_hidden)
+    return scope, _truths(queries, truth, image_group, scope)
 
 
 def _truths(queries: Queries, truth: GroundTruth, image_group: IntArray, scope: WholeGallery) -> QueryTruths:
@@ -105,7 +124,3 @@ def search_boxes(boxes: FloatArray) -> FloatArray:
     size = boxes[:, 2:] - boxes[:, :2]
     corner = np.maximum(boxes[:, :2], 0)
     return np.trunc(np.concatenate([corner, corner + size], axis=1))
-
-
-def _dense(labels: IntArray) -> IntArray:
-    return np.unique(labels, return_inverse=True)[1]

@@ -8,10 +8,14 @@ is tied with others ranks last among them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from personsearch_core.evaluation.records import BoolArray, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from personsearch_core.evaluation.zheng2017 import Zheng2017Result
 
 REPORTED_RANKS = (1, 5, 10)
 _FEW_POSITIVES = 8
@@ -114,7 +118,7 @@ class SearchResult:
 
     def metrics(self) -> dict[str, float]:
         """The numbers that papers report, as fractions."""
-        return {"mAP": self.mean_ap} | {f"top{k}": self.top(k) for k in REPORTED_RANKS}
+        return headline(self) | {"mINP": self.mean_inp}
 
     def per_query(self, query: IntArray | None = None) -> dict[str, FloatArray | IntArray | BoolArray]:
         """Columns of a per-query table; `query` (q,) numbers the queries, by default from 0."""
@@ -146,6 +150,11 @@ class SearchResult:
         np.maximum.at(best, (self.found.query, level), precision)
         best = np.maximum.accumulate(best[:, ::-1], axis=1)[:, ::-1]
         return recalls, best.mean(axis=0)
+
+
+def headline(result: SearchResult | Zheng2017Result) -> dict[str, float]:
+    """mAP and rank-1, -5 and -10 of any protocol, as fractions."""
+    return {"mAP": result.mean_ap} | {f"rank{k}": float(result.hits(k).mean()) for k in REPORTED_RANKS}
 
 
 def count_positives_at_least(query: IntArray, similarity: FloatArray) -> IntArray:

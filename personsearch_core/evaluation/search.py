@@ -5,13 +5,14 @@ The blocks depend on the sizes of the task alone, so that workers, however many,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation.matching import matching_detections
+from personsearch_core.evaluation.parallel import Job, MapBlocks, run_jobs, serially
 from personsearch_core.evaluation.ranking import (
     FoundTruths,
     SearchResult,
@@ -20,45 +21,53 @@ from personsearch_core.evaluation.ranking import (
     rank_result,
 )
 from personsearch_core.evaluation.records import FloatArray, IntArray
-from personsearch_core.evaluation.similarities import query_blocks, rank_queries
+from personsearch_core.evaluation.similarities import Ranked, listed_bytes, rank_queries
 from personsearch_core.evaluation.task import SearchTask
 
-_NOBODY = -1
+_NO_TRUTH = -1
+
+
+@dataclass(frozen=True, eq=False)
+class BestDetections:
+    """The most similar detections of each query, the best first.
+
+    Query i's are `offsets[i]:offsets[i + 1]` of `detection` (index into the grouped detections) and
+    `similarity`.
+    """
+
+    offsets: IntArray
+    detection: IntArray
+    similarity: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
 class BlockCounts:
-    """What ranking a block of queries gives: its found truths, and two counts (b,) for each query."""
+    """What ranking a block of queries gives: found truths, two counts (b,), and what `keep_best` keeps."""
 
     found: FoundTruths
     n_gallery: IntArray
     n_above_best: IntArray
+    best: BestDetections
 
 
-MapBlocks = Callable[
-    [Callable[[SearchTask, range], BlockCounts], SearchTask, Sequence[range]], Iterable[BlockCounts]
-]
-"""Applies a function to (task, block) for every block, in order; see `in_threads` and `on_dask`."""
-
-
-def serially(
-    rank: Callable[[SearchTask, range], BlockCounts], task: SearchTask, blocks: Sequence[range]
-) -> Iterator[BlockCounts]:
-    """One block after the other, in this thread."""
-    return (rank(task, block) for block in blocks)
+def search_job(task: SearchTask) -> Job:
+    """The task's blocks as work to share."""
+    gallery = task.gallery
+    return Job(task.embeddings, gallery.pool, gallery.column, partial(rank_block, task), listed_bytes(task))
 
 
 def run_search(
     task: SearchTask, score_threshold: float | None, map_blocks: MapBlocks = serially
 ) -> SearchResult:
     """Ranks all queries and scores them. Raises PersonSearchError where dimensions do not agree."""
-    dimensions = task.embeddings.shape[1], task.gallery.embeddings.shape[1]
-    if dimensions[0] != dimensions[1] or not dimensions[0]:
-        raise PersonSearchError(
-            f"queries have embeddings of {dimensions[0]} numbers, detections of {dimensions[1]}: "
-            "both must come from the same model"
-        )
-    blocks = list(map_blocks(rank_block, task, query_blocks(task)))
+    (blocks,) = run_jobs([search_job(task)], map_blocks)
+    return search_result(task, blocks, score_threshold)
+
+
+def search_result(
+    task: SearchTask, blocks: Sequence[BlockCounts], score_threshold: float | None
+) -> SearchResult:
+    """Puts the blocks of a task together."""
     found = FoundTruths(
         *(
             np.concatenate([getattr(block.found, name) for block in blocks])
@@ -74,14 +83,24 @@ def run_search(
     )
 
 
-def rank_block(task: SearchTask, block: range) -> BlockCounts:
-    """Ranks the queries of one block."""
+def best_detections(blocks: Sequence[BlockCounts]) -> BestDetections:
+    """What `keep_best` keeps of all blocks."""
+    counts = np.concatenate([np.diff(block.best.offsets) for block in blocks])
+    return BestDetections(
+        np.append(0, np.cumsum(counts)),
+        np.concatenate([block.best.detection for block in blocks]),
+        np.concatenate([block.best.similarity for block in blocks]),
+    )
+
+
+def rank_block(task: SearchTask, block: range, products: FloatArray | None) -> BlockCounts:
+    """Ranks the queries of one block; `products` as `rank_queries` takes them."""
     truths, gallery = task.truths, task.gallery
     first_truth, last_truth = truths.offsets[block.start], truths.offsets[block.stop]
     pair_truth, candidate = matching_detections(
         gallery, truths.image[first_truth:last_truth], truths.boxes[first_truth:last_truth]
     )
-    pair_starts = np.flatnonzero(np.diff(pair_truth, prepend=_NOBODY))
+    pair_starts = np.flatnonzero(np.diff(pair_truth, prepend=_NO_TRUTH))
     truth = pair_truth[pair_starts] + first_truth
     truth_stops = np.searchsorted(truth, truths.offsets[block.start : block.stop + 1])
     pair_stops = np.append(pair_starts, len(candidate))
@@ -91,8 +110,11 @@ def rank_block(task: SearchTask, block: range) -> BlockCounts:
     at_least = np.empty(len(truth), np.int64)
     n_above_best = np.zeros(len(block), np.int64)
     n_gallery = np.empty(len(block), np.int64)
-    for i, ranked in enumerate(rank_queries(task, block)):
+    best: list[tuple[IntArray, FloatArray]] = []
+    for i, ranked in enumerate(rank_queries(task, block, products)):
         n_gallery[i] = ranked.n_ranked
+        if task.keep_best:
+            best.append(_best(ranked, task.keep_best))
         first, last = truth_stops[i], truth_stops[i + 1]
         if first == last:
             continue
@@ -113,7 +135,26 @@ def rank_block(task: SearchTask, block: range) -> BlockCounts:
         at_least=at_least,
         positives=count_positives_at_least(query, similarity),
     )
-    return BlockCounts(found, n_gallery, n_above_best)
+    return BlockCounts(found, n_gallery, n_above_best, _joined(best))
+
+
+def _best(ranked: Ranked, count: int) -> tuple[IntArray, FloatArray]:
+    """The `count` most similar detections, of equal ones the first, and their similarities."""
+    count = min(count, ranked.n_ranked)
+    if not count:
+        return np.empty(0, np.int64), np.empty(0, np.float32)
+    level = np.partition(ranked.values, len(ranked.values) - count)[len(ranked.values) - count]
+    head = np.flatnonzero(ranked.values >= level)
+    head = head[np.argsort(-ranked.values[head], kind="stable")[:count]]
+    return head if ranked.detections is None else ranked.detections[head], ranked.values[head]
+
+
+def _joined(best: Sequence[tuple[IntArray, FloatArray]]) -> BestDetections:
+    offsets = np.append(0, np.cumsum([len(detection) for detection, _ in best], dtype=np.int64))
+    if not best:
+        return BestDetections(offsets, np.empty(0, np.int64), np.empty(0, np.float32))
+    detection, similarity = zip(*best, strict=True)
+    return BestDetections(offsets, np.concatenate(detection), np.concatenate(similarity))
 
 
 def _first_maximum(values: FloatArray, maxima: FloatArray, starts: IntArray) -> IntArray:

@@ -61,10 +61,14 @@ class WholeGallery:
 
 @dataclass(frozen=True, eq=False)
 class SearchTask:
-    """Everything that ranking needs; can be pickled to a worker when `rescore` can."""
+    """Everything that ranking needs; can be pickled to a worker when `rescore` can.
+
+    Of each query's ranking the `keep_best` most similar detections are kept, before any rescoring.
+    """
 
     embeddings: FloatArray
     gallery: GroupedDetections
     scope: ListedGallery | WholeGallery
     truths: QueryTruths
     rescore: Rescore | None = None
+    keep_best: int = 0

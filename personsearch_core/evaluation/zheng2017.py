@@ -6,13 +6,14 @@ are broken by the order of the input, so permuting detections may change the res
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation.matching import expand_ranges, iou, keep_by_score
+from personsearch_core.evaluation.parallel import Job, MapBlocks, run_jobs, serially
 from personsearch_core.evaluation.records import (
     UNLABELLED,
     BoolArray,
@@ -28,7 +29,6 @@ JUNK_IOU = 0.3
 LAST_RANK = 1000
 BACKGROUND = -2
 JUNK = -3
-_BLOCK_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,31 +88,85 @@ def evaluate_zheng2017(
     *,
     score_threshold: float | None = 0.5,
     keep: IntArray | None = None,
-    labels: DetectionLabels | None = None,
+    map_blocks: MapBlocks = serially,
 ) -> Zheng2017Result:
     """Scores PRW as its authors do, always across cameras. `cameras` (n_images,), any integers.
 
     Images of unknown camera that share a number, such as -1, count as of one camera. Ranked are detections
-    with `score >= score_threshold`, or the rows `keep` where given. `labels` spares labelling again when
-    thresholds are swept: it depends on all detections, not on which are ranked.
+    with `score >= score_threshold`, or the rows `keep` where given.
     """
-    labels = labels if labels is not None else label_detections(detections, truth)
+    search = Zheng2017Search(detections, queries, truth, cameras)
     keep = keep if keep is not None else keep_by_score(detections, score_threshold)
-    ranked = np.sort(keep[np.isin(labels.person[keep], (JUNK, UNLABELLED), invert=True)])
-    ranked_person, ranked_camera = labels.person[ranked], cameras[detections.image[ranked]]
-    n_truths = _denominators(detections, queries, truth, cameras, labels)
-    ap, rank = np.zeros(len(queries)), np.zeros(len(queries), np.int64)
-    query_person, query_camera = queries.people(), cameras[queries.image]
-    for i, similarities in _similarities(queries, detections.embeddings[ranked]):
-        own = np.flatnonzero(ranked_person == query_person[i])
-        other_camera = ranked_camera[own] != query_camera[i]
+    ranked = ranked_rows(search.labels, keep)
+    job = search.job(ranked, detections.embeddings[ranked], None)
+    (blocks,) = run_jobs([job], map_blocks)
+    return search.result(blocks, score_threshold)
+
+
+def ranked_rows(labels: DetectionLabels, keep: IntArray) -> IntArray:
+    """Rows of `keep` that are neither junk nor unlabelled people, in the order of the input."""
+    return np.sort(keep[np.isin(labels.person[keep], (JUNK, UNLABELLED), invert=True)])
+
+
+class Zheng2017Search:
+    """One set of detections and queries, of which any number of rankings is made.
+
+    `labels` say what every detection shows, which does not depend on which are ranked.
+    """
+
+    def __init__(
+        self, detections: Detections, queries: Queries, truth: GroundTruth, cameras: IntArray
+    ) -> None:
+        self.labels = label_detections(detections, truth)
+        self._queries = queries
+        self._camera = cameras[detections.image]
+        self._query_camera = cameras[queries.image]
+        self._n_truths = _denominators(detections, queries, truth, cameras, self.labels)
+
+    def job(self, ranked: IntArray, pool: FloatArray, column: IntArray | None) -> Job:
+        """The ranking of the rows `ranked`, ascending, whose embeddings are `pool[column]`, None = all."""
+        ranking = _Ranking(
+            self.labels.person[ranked],
+            self._camera[ranked],
+            self._queries.people(),
+            self._query_camera,
+            self._n_truths,
+        )
+        return Job(self._queries.embeddings, pool, column, partial(_rank_block, ranking))
+
+    def result(
+        self, blocks: Sequence[tuple[FloatArray, IntArray]], score_threshold: float | None
+    ) -> Zheng2017Result:
+        """Puts the blocks of a job together."""
+        ap, rank = (np.concatenate(part) for part in zip(*blocks, strict=True))
+        return Zheng2017Result(score_threshold, ap, rank, self._n_truths)
+
+
+@dataclass(frozen=True, eq=False)
+class _Ranking:
+    """Person and camera of each ranked detection (n,) and of each query (q,); `n_truths` (q,)."""
+
+    person: IntArray
+    camera: IntArray
+    query_person: IntArray
+    query_camera: IntArray
+    n_truths: IntArray
+
+
+def _rank_block(ranking: _Ranking, block: range, products: FloatArray | None) -> tuple[FloatArray, IntArray]:
+    """AP (b,) and rank of the first positive (b,) of a block's queries."""
+    assert products is not None
+    ap, rank = np.zeros(len(block)), np.zeros(len(block), np.int64)
+    for i, (query, similarities) in enumerate(zip(block, products, strict=True)):
+        own = np.flatnonzero(ranking.person == ranking.query_person[query])
+        other_camera = ranking.camera[own] != ranking.query_camera[query]
         similarities[own[~other_camera]] = -np.inf
         ranks = _ranks_of(similarities, own[other_camera])
         ranks = ranks[ranks <= LAST_RANK]
         if len(ranks):
-            ap[i] = trapezoid_average_precision(ranks, n_truths[i])
+            ap[i] = trapezoid_average_precision(ranks, ranking.n_truths[query])
             rank[i] = ranks[0]
-    return Zheng2017Result(score_threshold, ap, rank, n_truths)
+    return ap, rank
 
 
 def label_detections(detections: Detections, truth: GroundTruth) -> DetectionLabels:
@@ -172,18 +226,6 @@ def _denominators(
     key, query_key = person * len(known) + camera, wanted * len(known) + cameras[queries.image]
     own_camera = np.searchsorted(key, query_key, "right") - np.searchsorted(key, query_key, "left")
     return everywhere - own_camera
-
-
-def _similarities(queries: Queries, embeddings: FloatArray) -> Iterator[tuple[int, FloatArray]]:
-    if queries.embeddings.shape[1] != embeddings.shape[1]:
-        raise PersonSearchError(
-            f"queries have embeddings of {queries.embeddings.shape[1]} numbers, detections of "
-            f"{embeddings.shape[1]}: both must come from the same model"
-        )
-    size = max(1, _BLOCK_BYTES // (4 * max(1, len(embeddings))))
-    for start in range(0, len(queries), size):
-        products = queries.embeddings[start : start + size] @ embeddings.T
-        yield from enumerate(products, start)
 
 
 def _ranks_of(similarities: FloatArray, positives: IntArray) -> IntArray:

@@ -94,7 +94,8 @@ def test_context_matching_lifts_the_querys_match(
     matching = with_context_matching(task, queries, k1, k2, lift=lift).rescore
     assert matching is not None
     everyone = range(len(queries))
-    for query, (index, values) in zip(everyone, similarities(task, range(len(queries))), strict=True):
+    products = queries.embeddings @ task.gallery.embeddings.T
+    for query, (index, values) in zip(everyone, similarities(task, everyone, products), strict=True):
         lifted = matching(query, index, values)
         context = matching.contexts[query]  # type: ignore[attr-defined]
         assert len(context) <= k2

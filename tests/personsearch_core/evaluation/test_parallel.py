@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from benchmarks.drawn_galleries import prw_like
-from personsearch_core.evaluation.parallel import in_threads, on_dask
 from personsearch_core.evaluation.prw import evaluate_prw, prw_task
 from personsearch_core.evaluation.ranking import SearchResult
-from personsearch_core.evaluation.similarities import query_blocks
+from personsearch_core.evaluation.search import search_job
+from personsearch_core.evaluation.parallel import in_threads, on_dask, query_blocks
 
 MANY_IMAGES = 100_000
 
@@ -29,7 +29,7 @@ def test_workers_compute_the_same_numbers_in_a_gallery_of_100_000_images(client:
     """In bounded memory: the similarities of all queries at once would take 343 MiB."""
     rng = np.random.default_rng(0)
     problem = prw_like(rng, MANY_IMAGES, n_detections=3 * MANY_IMAGES, n_queries=300, dimensions=16)
-    assert len(query_blocks(prw_task(*problem))) > 2
+    assert len(query_blocks(search_job(prw_task(*problem)))) > 2
     alone = evaluate_prw(*problem)
     for workers in (in_threads(2), on_dask(client)):
         tracemalloc.start()
