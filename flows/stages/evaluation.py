@@ -102,13 +102,13 @@ def make(context: StageContext) -> Made:
 @contextmanager
 def ranking(address: str | None, workers: int | None) -> Iterator[MapBlocks]:
     """Where blocks of queries are ranked: on a Dask scheduler's workers, on threads, or here in turn."""
-    from personsearch_core.evaluation.parallel import in_threads, on_dask, serially
+    from personsearch_core.evaluation.parallel import in_threads, on_dask
 
     if address is not None:
         with dask_client(address, workers) as client:
             yield on_dask(client)
     else:
-        yield serially if workers in (None, 1) else in_threads(workers)
+        yield in_threads(workers or 1)
 
 
 def _headline(results: EvaluationResults, mean_ap_untrained: float | None, n_images: int) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from flows.stages.detections import DETECTION, QUERY, ROWS, TRUTH
 from flows.stages.gallery import EMBEDDINGS
 from flows.views import ViewSpec
 from personsearch_core.evaluation.inputs import EvaluationInputs, SearchProtocol
-from personsearch_core.evaluation.records import UNLABELLED, Detections, GalleryLists, GroundTruth, Queries
+from personsearch_core.evaluation.records import Detections, GalleryLists, GroundTruth, Queries
+from personsearch_core.identities import UNLABELLED
 from personsearch_core.recipes import EVALUATION_FIELDS, EvaluationRecipe
 
 _CORNERS = ("x1", "y1", "x2", "y2")

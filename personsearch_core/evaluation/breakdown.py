@@ -18,31 +18,33 @@ CROWD_EDGES = (0.0, 2.0, 4.0, 8.0, 16.0)
 
 
 @dataclass(frozen=True)
-class Part:
+class QueryClass:
     """The queries of one class and their means, as fractions."""
 
     name: str
     queries: int
     mean_ap: float
-    top1: float
+    rank1: float
 
 
-def by_query_height(result: SearchResult, queries: Queries) -> list[Part]:
+def by_query_height(result: SearchResult, queries: Queries) -> list[QueryClass]:
     """Means by the height of the query's box, in pixels."""
     return by_class(result, queries.boxes[:, 3] - queries.boxes[:, 1], HEIGHT_EDGES)
 
 
-def by_crowdedness(result: SearchResult, queries: Queries, people_in_image: IntArray) -> list[Part]:
+def by_crowdedness(result: SearchResult, queries: Queries, people_in_image: IntArray) -> list[QueryClass]:
     """Means by the number of people (n_images,) in the query's image, annotated or detected."""
     return by_class(result, people_in_image[queries.image], CROWD_EDGES)
 
 
-def by_class(result: SearchResult, values: FloatArray | IntArray, edges: tuple[float, ...]) -> list[Part]:
+def by_class(
+    result: SearchResult, values: FloatArray | IntArray, edges: tuple[float, ...]
+) -> list[QueryClass]:
     """Means of queries by `values` (q,) in half-open classes from `edges` on; empty ones are left out."""
     place = np.searchsorted(edges, values, side="right") - 1
     names = [f"{low:g}-{high:g}" for low, high in pairwise(edges)] + [f">={edges[-1]:g}"]
     return [
-        _part(name, result, np.flatnonzero(place == i)) for i, name in enumerate(names) if (place == i).any()
+        _class(name, result, np.flatnonzero(place == i)) for i, name in enumerate(names) if (place == i).any()
     ]
 
 
@@ -53,7 +55,7 @@ def by_camera_pair(
     cameras: IntArray,
     *,
     score_threshold: float | None = 0.5,
-) -> list[Part]:
+) -> list[QueryClass]:
     """PRW's protocol with the gallery cut to one camera's frames, for each camera of query and gallery.
 
     Only queries with ground truth in that camera count, so the numbers say how well a person is found there.
@@ -71,9 +73,11 @@ def by_camera_pair(
         for query_camera in np.unique(cameras[queries.image]):
             members = np.flatnonzero((cameras[queries.image] == query_camera) & (result.n_truths > 0))
             if len(members):
-                parts.append(_part(f"{query_camera} -> {gallery_camera}", result, members))
+                parts.append(_class(f"{query_camera} -> {gallery_camera}", result, members))
     return parts
 
 
-def _part(name: str, result: SearchResult, members: IntArray) -> Part:
-    return Part(name, len(members), float(result.ap[members].mean()), float(result.hits(1)[members].mean()))
+def _class(name: str, result: SearchResult, members: IntArray) -> QueryClass:
+    return QueryClass(
+        name, len(members), float(result.ap[members].mean()), float(result.hits(1)[members].mean())
+    )

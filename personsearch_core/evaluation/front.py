@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,17 +27,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """A setting with its result, and 95 % intervals of `mAP` and `rank1` if the recipe asks for them."""
+    """A setting with its result; `draws` and `seed` are the recipe's, for intervals."""
 
     setting: Setting
     score_threshold: float | None
     """The lowest score that was ranked; None = any."""
     result: SearchResult | Zheng2017Result
-    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    draws: int = 0
+    seed: int = 0
 
     def metrics(self) -> dict[str, float]:
         """`mAP`, `rank1`, `rank5`, `rank10`, and `mINP` where the protocol has it, as fractions."""
         return self.result.metrics() if isinstance(self.result, SearchResult) else headline(self.result)
+
+    @cached_property
+    def intervals(self) -> dict[str, Interval]:
+        """95 % intervals of `mAP` and `rank1` over resampled queries; none without draws."""
+        if not self.draws:
+            return {}
+        rng = np.random.default_rng(self.seed)
+        return {
+            "mAP": bootstrap_interval(self.result.ap, rng, draws=self.draws),
+            "rank1": bootstrap_interval(self.result.hits(1), rng, draws=self.draws),
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,21 +177,10 @@ def _search(
     for setting, each, of_setting in zip(settings, work, blocks, strict=False):
         result = each.finish(of_setting)
         threshold = prepared.chosen(setting).score_threshold
-        searches.append(Scored(setting, threshold, result, _intervals(result, recipe)))
+        searches.append(Scored(setting, threshold, result, recipe.bootstrap_samples, recipe.seed))
     if not keep_best:
         return tuple(searches), None
     best = best_detections(blocks[len(settings) if recipe.protocol == "zheng2017" else 0])
     truth = prepared.inputs.annotated("the best matches")
     queries = prepared.asked(settings[0]).queries
     return tuple(searches), top_matches(first.gallery, best, queries, truth)
-
-
-def _intervals(result: SearchResult | Zheng2017Result, recipe: EvaluationRecipe) -> dict[str, Interval]:
-    draws = recipe.bootstrap_samples
-    if not draws:
-        return {}
-    rng = np.random.default_rng(recipe.seed)
-    return {
-        "mAP": bootstrap_interval(result.ap, rng, draws=draws),
-        "rank1": bootstrap_interval(result.hits(1), rng, draws=draws),
-    }

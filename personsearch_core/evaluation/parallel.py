@@ -102,6 +102,8 @@ def serially(rank: Callable[[Jobs, range], list[Any]], jobs: Jobs, blocks: Seque
 
 def in_threads(workers: int) -> MapBlocks:
     """Blocks on `workers` threads of this process, which share the gallery; BLAS releases the interpreter."""
+    if workers == 1:
+        return serially
 
     def map_blocks(
         rank: Callable[[Jobs, range], list[Any]], jobs: Jobs, blocks: Sequence[range]

@@ -7,16 +7,10 @@ import numpy as np
 from personsearch_core.evaluation.matching import expand_ranges, group_by_image, keep_by_score
 from personsearch_core.evaluation.parallel import MapBlocks, serially
 from personsearch_core.evaluation.ranking import SearchResult
-from personsearch_core.evaluation.records import (
-    UNLABELLED,
-    Detections,
-    FloatArray,
-    GroundTruth,
-    IntArray,
-    Queries,
-)
+from personsearch_core.evaluation.records import Detections, FloatArray, GroundTruth, IntArray, Queries
 from personsearch_core.evaluation.search import run_search
 from personsearch_core.evaluation.task import HiddenImages, QueryTruths, SearchTask, WholeGallery
+from personsearch_core.identities import UNLABELLED
 
 
 def evaluate_prw(

@@ -15,7 +15,6 @@ import numpy as np
 from personsearch_core.evaluation.matching import expand_ranges, iou, keep_by_score
 from personsearch_core.evaluation.parallel import Job, MapBlocks, run_jobs, serially
 from personsearch_core.evaluation.records import (
-    UNLABELLED,
     BoolArray,
     Detections,
     FloatArray,
@@ -23,6 +22,7 @@ from personsearch_core.evaluation.records import (
     IntArray,
     Queries,
 )
+from personsearch_core.identities import UNLABELLED
 
 PERSON_IOU = 0.5
 JUNK_IOU = 0.3

@@ -13,7 +13,8 @@ from personsearch_core.boxes import Boxes, Placement
 from personsearch_core.data.prefetch import decode_threads, prefetch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.evaluation.detection import evaluate_detection
-from personsearch_core.evaluation.records import UNLABELLED, Detections, GroundTruth
+from personsearch_core.evaluation.records import Detections, GroundTruth
+from personsearch_core.identities import UNLABELLED
 from personsearch_core.models.compute import batch_on, model_device
 from personsearch_core.models.detector import Detector
 from personsearch_core.pooling.extraction import place_scene

@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from flows.stages.scoring import Scored, _shows, best_boxes
 from flows.stages.settings import settings_of
-from personsearch_core.evaluation.records import UNLABELLED, GroundTruth
+from personsearch_core.evaluation.records import GroundTruth
 from personsearch_core.evaluation.zheng2017 import Zheng2017Result
+from personsearch_core.identities import UNLABELLED
 from personsearch_core.recipes import EvaluationRecipe
 
 BOXES = np.array([[0, 0, 40, 100], [50, 0, 90, 100]], np.float32)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from benchmarks.drawn_galleries import prw_like
+from personsearch_core.evaluation.parallel import in_threads, on_dask, query_blocks
 from personsearch_core.evaluation.prw import evaluate_prw, prw_task
 from personsearch_core.evaluation.ranking import SearchResult
 from personsearch_core.evaluation.search import search_job
-from personsearch_core.evaluation.parallel import in_threads, on_dask, query_blocks
 
 MANY_IMAGES = 100_000
 

@@ -16,15 +16,9 @@ from personsearch_core.evaluation.detection import person_search_detection
 from personsearch_core.evaluation.injection import inject_ground_truth
 from personsearch_core.evaluation.prw import evaluate_prw, search_boxes
 from personsearch_core.evaluation.ranking import SearchResult
-from personsearch_core.evaluation.records import (
-    UNLABELLED,
-    Detections,
-    GalleryLists,
-    GroundTruth,
-    IntArray,
-    Queries,
-)
+from personsearch_core.evaluation.records import Detections, GalleryLists, GroundTruth, IntArray, Queries
 from personsearch_core.evaluation.zheng2017 import evaluate_zheng2017
+from personsearch_core.identities import UNLABELLED
 
 SEEDS = st.integers(0, 2**32 - 1)
 UNHURRIED = settings(deadline=None, max_examples=60)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personsearch_core.evaluation.records import UNLABELLED, Detections, GroundTruth, Queries
+from personsearch_core.evaluation.records import Detections, GroundTruth, Queries
 from personsearch_core.evaluation.zheng2017 import (
     BACKGROUND,
     JUNK,
@@ -13,6 +13,7 @@ from personsearch_core.evaluation.zheng2017 import (
     label_detections,
     trapezoid_average_precision,
 )
+from personsearch_core.identities import UNLABELLED
 from tests.personsearch_core.evaluation.test_properties import Problem, problem
 
 CAMERAS = np.array([1, 2, 2, 2])
