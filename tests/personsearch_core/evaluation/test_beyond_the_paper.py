@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation.boxes_per_image import (
-    best_of_sweep,
+    best_budget,
     score_threshold_for,
     top_k_of_each_image,
 )
@@ -206,9 +206,8 @@ def test_budgets_of_boxes() -> None:
         top_k_of_each_image(detections, 0)
 
 
-def test_a_sweep_reports_the_best_budget() -> None:
-    best, results = best_of_sweep(lambda k: -((k - 3) ** 2), (5, 1, 3, 2), key=float)
-    assert best == 3 and list(results) == [1, 2, 3, 5]
+def test_of_equally_good_budgets_the_smallest_is_the_best() -> None:
+    assert best_budget({5: 0.2, 1: 0.1, 3: 0.4, 2: 0.4}) == 2
 
 
 def test_bootstrap_covers_the_mean_and_narrows_with_queries() -> None:

@@ -90,6 +90,8 @@ def test_detection(dataset: str, threshold: str, request: pytest.FixtureRequest)
     result = evaluate_detection(oracle.detections, oracle.truth, n_images, score_threshold=float(threshold))
     expected = oracle.expected["detection"][threshold]
     assert {"recall": result.recall, "ap": result.ap} == pytest.approx(expected, abs=1e-9)
+    whole = evaluate_detection(oracle.detections, oracle.truth, n_images, score_threshold=None)
+    assert (result.coco_ap50, result.coco_ap) == (whole.coco_ap50, whole.coco_ap)
     # COCO's rule assigns by score and samples recall at 101 points, so it lies near, not on, the other one.
-    assert result.coco_ap50 == pytest.approx(result.ap, abs=0.01)
+    assert result.coco_ap50 == pytest.approx(whole.ap, abs=0.01)
     assert 0.4 < result.coco_ap < result.coco_ap50

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.plain_evaluation import plain_cuhk_sysu, plain_prw
-from personsearch_core.evaluation import similarities
+from personsearch_core.evaluation import parallel, similarities
 from personsearch_core.evaluation.cuhk_sysu import evaluate_cuhk_sysu
 from personsearch_core.evaluation.detection import person_search_detection
 from personsearch_core.evaluation.injection import inject_ground_truth
@@ -192,7 +192,7 @@ def test_blocks_of_queries_change_nothing(seed: int, cross_camera: bool) -> None
     p = problem(seed)
     whole, listed = search_prw(p, cross_camera), evaluate_cuhk_sysu(p.detections, p.queries, p.lists)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(similarities, "_BLOCK_BYTES", 1)
+        patch.setattr(parallel, "_BLOCK_BYTES", 1)
         same(whole, search_prw(p, cross_camera))
         same(listed, evaluate_cuhk_sysu(p.detections, p.queries, p.lists))
 
