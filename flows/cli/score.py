@@ -15,7 +15,7 @@ from flows.cli.finite import finite
 from flows.cli.json_file import writable
 from flows.cli.score_compare import compare
 from flows.cli.score_inputs import read_boxes, read_listed, read_prw
-from flows.cli.score_options import MULTI_SHOT, Beyond, standard_setting, sweep_settings
+from flows.cli.score_options import MULTI_SHOT, rescored, standard_setting, sweep_settings
 from flows.cli.score_output import (
     Clock,
     breakdown_figures,
@@ -81,7 +81,7 @@ def cuhk_sysu(
 ) -> None:
     """CUHK-SYSU's search protocol; `query` counts the protocol file's queries from 0."""
     standard = replace(standard_setting(score_threshold), full_gallery=full_gallery)
-    further = Beyond(cbgm, cbgm_lift, rerank, rerank_with).settings(standard)
+    further = rescored(standard, cbgm, cbgm_lift, rerank, rerank_with)
     clock = Clock()
     with spoken_warnings():
         with clock.step("read"):
@@ -147,7 +147,7 @@ def prw(
 ) -> None:
     """PRW's search protocols. What --sweep, --cbgm and the like give stands beside the standard numbers."""
     standard = standard_setting(score_threshold, boxes_per_image, per_image_top_k=per_image_top_k)
-    further = Beyond(cbgm, cbgm_lift, rerank, rerank_with).settings(standard)
+    further = rescored(standard, cbgm, cbgm_lift, rerank, rerank_with)
     if multi_shot:
         further.append(replace(standard, name=MULTI_SHOT, multi_shot=True))
     if protocol == "zheng2017" and (further or breakdown):

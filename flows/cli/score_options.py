@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
-
-from pydantic import ValidationError
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
 
 from flows.cli.score_inputs import PROTOCOL
 from personsearch_core.errors import PersonSearchError
@@ -16,35 +13,7 @@ from personsearch_core.recipes import ContextMatching, ReRanking
 STANDARD, CBGM, RERANK, MULTI_SHOT = "standard", "cbgm", "rerank", "multi_shot"
 """Names of settings; all but the first are keys of their figures."""
 
-Options = TypeVar("Options")
-
-
-@dataclass(frozen=True)
-class Beyond:
-    """What is ranked beside the standard; options as they were given, see `personsearch score prw --help`."""
-
-    cbgm: str | None = None
-    cbgm_lift: Literal["max", "sum"] = "max"
-    rerank: bool = False
-    rerank_with: str | None = None
-
-    def settings(self, standard: Setting) -> list[Setting]:
-        """The standard setting ranked in further ways."""
-        ways: dict[str, ReRanking | ContextMatching] = {}
-        if self.cbgm is not None:
-            ways[CBGM] = self._context_matching(self.cbgm)
-        if self.rerank_with is not None:
-            ways[RERANK] = _re_ranking(self.rerank_with)
-        elif self.rerank:
-            ways[RERANK] = ReRanking()
-        return [replace(standard, name=name, rescore=rescore) for name, rescore in ways.items()]
-
-    def _context_matching(self, text: str) -> ContextMatching:
-        def parse() -> ContextMatching:
-            k1, k2 = text.split(",")
-            return ContextMatching(k1=int(k1), k2=int(k2), lift=self.cbgm_lift)
-
-        return _parsed(parse, f"--cbgm takes two whole numbers of at least 1, such as 10,3; not {text!r}")
+Options = TypeVar("Options", ContextMatching, ReRanking)
 
 
 def standard_setting(
@@ -61,6 +30,29 @@ def standard_setting(
     return replace(standard, per_image_top_k=int(boxes_per_image))
 
 
+def rescored(
+    standard: Setting,
+    cbgm: str | None,
+    cbgm_lift: Literal["max", "sum"],
+    rerank: bool,
+    rerank_with: str | None,
+) -> list[Setting]:
+    """The standard setting ranked in further ways; options as they were given."""
+    ways: dict[str, ContextMatching | ReRanking] = {}
+    if cbgm is not None:
+        what = "--cbgm takes two whole numbers of at least 1, such as 10,3"
+        ways[CBGM] = _parsed(ContextMatching, ("k1", "k2"), cbgm, what, lift=cbgm_lift)
+    if rerank_with is not None:
+        what = (
+            "--rerank-with takes K1,K2,LAMBDA,DEPTH such as 20,6,0.3,200: whole numbers of at least 1 and a "
+            "weight within 0..1"
+        )
+        ways[RERANK] = _parsed(ReRanking, ("k1", "k2", "weight", "depth"), rerank_with, what)
+    elif rerank:
+        ways[RERANK] = ReRanking()
+    return [replace(standard, name=name, rescore=rescore) for name, rescore in ways.items()]
+
+
 def sweep_settings(text: str, standard: Setting) -> dict[int, Setting]:
     """By number of boxes per image: on average, or of each image where the standard has a number of these."""
     parts = text.split(",")
@@ -72,20 +64,9 @@ def sweep_settings(text: str, standard: Setting) -> dict[int, Setting]:
     return {k: replace(standard, name=f"sweep {k}", boxes_per_image=k) for k in budgets}
 
 
-def _re_ranking(text: str) -> ReRanking:
-    def parse() -> ReRanking:
-        k1, k2, weight, depth = text.split(",")
-        return ReRanking(k1=int(k1), k2=int(k2), weight=float(weight), depth=int(depth))
-
-    return _parsed(
-        parse,
-        "--rerank-with takes K1,K2,LAMBDA,DEPTH such as 20,6,0.3,200: whole numbers of at least 1 and a "
-        f"weight within 0..1; not {text!r}",
-    )
-
-
-def _parsed(parse: Callable[[], Options], message: str) -> Options:
+def _parsed(model: type[Options], fields: tuple[str, ...], text: str, what: str, **more: Any) -> Options:
     try:
-        return parse()
-    except (ValueError, ValidationError) as error:
-        raise PersonSearchError(message) from error
+        values: dict[str, Any] = dict(zip(fields, text.split(","), strict=True))
+        return model(**values, **more)
+    except ValueError as error:
+        raise PersonSearchError(f"{what}; not {text!r}") from error

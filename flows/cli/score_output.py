@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from personsearch_core.evaluation.boxes_per_image import best_budget, top_k_of_each_image
+from personsearch_core.evaluation.boxes_per_image import best_budget
 from personsearch_core.evaluation.breakdown import (
     QueryClass,
     by_camera_pair,
@@ -29,6 +29,7 @@ from personsearch_core.evaluation.matching import keep_by_score
 from personsearch_core.evaluation.ranking import REPORTED_RANKS, SearchResult
 from personsearch_core.evaluation.records import IntArray
 from personsearch_core.evaluation.tables import TableWarning
+from personsearch_core.evaluation.zheng2017 import Zheng2017Result
 
 
 class Clock:
@@ -46,13 +47,15 @@ class Clock:
 
 def figures(found: Scored) -> dict[str, Any]:
     """All metrics of a setting; `top1` and the like, by which others know them, beside `rank1`."""
-    return _with_top(found.metrics() | found.result.metrics())
+    result = found.result
+    of_paper = {"rank20": result.top(20)} if isinstance(result, Zheng2017Result) else {}
+    return _with_top(result.metrics() | of_paper)
 
 
 def standard_figures(found: Scored) -> dict[str, Any]:
     """A setting's metrics with what they rest on."""
     result = found.result
-    numbers = figures(found) | {"queries": len(result.ap), "score_threshold": found.score_threshold}
+    numbers = figures(found) | {"queries": len(result), "score_threshold": result.score_threshold}
     if isinstance(result, SearchResult):
         numbers |= {"ambiguous": result.ambiguous, "queries_without_truth": result.without_truth}
     if found.intervals:
@@ -65,7 +68,8 @@ def sweep_figures(found: Mapping[int, Scored]) -> dict[str, Any]:
     return {
         "best_boxes_per_image": best_budget({k: each.result.mean_ap for k, each in found.items()}),
         "boxes_per_image": {
-            f"{k}": {"score_threshold": each.score_threshold} | figures(each) for k, each in found.items()
+            f"{k}": figures(each) | {"score_threshold": each.result.score_threshold}
+            for k, each in found.items()
         },
     }
 
@@ -75,27 +79,17 @@ def breakdown_figures(found: Scored, inputs: EvaluationInputs) -> dict[str, Any]
 
     A crowd is counted by annotated people or, without ground truth, by detections that are ranked.
     """
-    result, setting, detections = found.result, found.setting, inputs.detections
-    queries = inputs.protocols[setting.protocol].queries
-    assert isinstance(result, SearchResult)
-    if setting.per_image_top_k is not None:
-        detections = detections.select(top_k_of_each_image(detections, setting.per_image_top_k))
-    if inputs.truth is None or inputs.cameras is None:
-        shown = detections.image[keep_by_score(detections, found.score_threshold)]
-        pairs = {}
+    result, queries = found.result, inputs.protocol(found.setting.protocol).queries
+    numbers = {"by_height": by_query_height(result, queries)}
+    if inputs.truth is None:
+        shown = inputs.detections.image[keep_by_score(inputs.detections, result.score_threshold)]
     else:
         shown = inputs.truth.image[~inputs.truth.ignore]
-        threshold = found.score_threshold
-        of_pairs = by_camera_pair(
-            detections, queries, inputs.truth, inputs.cameras, score_threshold=threshold
-        )
-        pairs = {"by_camera_pair": _records(of_pairs)}
+        ranked = replace(found.setting, boxes_per_image=None, score_threshold=result.score_threshold)
+        numbers["by_camera_pair"] = by_camera_pair(inputs, ranked)
     in_image = np.bincount(shown, minlength=inputs.n_images)
-    return {
-        "by_height": _records(by_query_height(result, queries)),
-        "by_crowdedness": _records(by_crowdedness(result, queries, in_image)),
-        **pairs,
-    }
+    numbers["by_crowdedness"] = by_crowdedness(result, queries, in_image)
+    return {name: [_of_class(each) for each in classes] for name, classes in numbers.items()}
 
 
 @contextmanager
@@ -123,11 +117,8 @@ def write_per_query(path: Path | None, found: Scored, query: IntArray) -> None:
         pq.write_table(pa.table(found.result.per_query(query)), path)
 
 
-def _records(classes: Sequence[QueryClass]) -> list[dict[str, Any]]:
-    return [
-        _with_top({"name": each.name, "queries": each.queries, "mAP": each.mean_ap, "rank1": each.rank1})
-        for each in classes
-    ]
+def _of_class(each: QueryClass) -> dict[str, Any]:
+    return _with_top({"name": each.name, "queries": each.queries, "mAP": each.mean_ap, "rank1": each.rank1})
 
 
 def _with_top(numbers: Mapping[str, Any]) -> dict[str, Any]:

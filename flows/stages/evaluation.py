@@ -116,7 +116,7 @@ def _headline(results: EvaluationResults, mean_ap_untrained: float | None, n_ima
     first, detection = results.searches[0], results.detection
     assert detection is not None
     metrics: dict[str, Any] = {
-        **first.metrics(),
+        **first.result.metrics(),
         "detection_ap50": detection.coco_ap50,
         "detection_ap": detection.coco_ap,
         "detection_recall_at_0.5": detection.recall,
@@ -127,7 +127,7 @@ def _headline(results: EvaluationResults, mean_ap_untrained: float | None, n_ima
     }
     if (best := results.best_boxes_per_image()) is not None:
         budget, found = best
-        figures = found.metrics()
+        figures = found.result.metrics()
         metrics |= {
             "best_boxes_per_image": budget,
             "best_boxes_mAP": figures["mAP"],
@@ -144,9 +144,9 @@ def _record(found: Scored) -> dict[str, Any]:
         "boxes_per_image": setting.boxes_per_image,
         "per_image_top_k": setting.per_image_top_k,
         "ground_truth_boxes": setting.ground_truth_boxes,
-        "score_threshold": found.score_threshold,
+        "score_threshold": found.result.score_threshold,
         "mAP_interval": [interval.low, interval.high] if interval else None,
-        **found.metrics(),
+        **found.result.metrics(),
     }
 
 

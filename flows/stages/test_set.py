@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -77,10 +77,11 @@ class TestSet:
 
     def inputs(self, recipe: EvaluationRecipe) -> EvaluationInputs:
         """What `evaluate` takes for a recipe."""
+        listed = recipe.protocol in EVALUATION_FIELDS["gallery_sizes"]
         return EvaluationInputs(
             self.detections,
             len(self.image_ids),
-            _Protocols(self, lists=recipe.protocol in EVALUATION_FIELDS["gallery_sizes"]),
+            _Protocols(partial(self.search_protocol, lists=listed)),
             self.truth,
             self.truth_embeddings if recipe.ground_truth_boxes else None,
             self.cameras,
@@ -197,17 +198,11 @@ def corners(table: pa.Table) -> np.ndarray:
     return np.stack([table[name].to_numpy() for name in _CORNERS], axis=1)
 
 
-class _Protocols(Mapping[str, SearchProtocol]):
-    """The protocols of a test set, each read when it is asked for: the lists of a large one take memory."""
+class _Protocols(dict[str, SearchProtocol]):
+    """Read when they are asked for, and not kept: the lists of a large protocol take memory."""
 
-    def __init__(self, test: TestSet, *, lists: bool) -> None:
-        self._test, self._lists = test, lists
+    def __init__(self, read: Callable[[str], SearchProtocol]) -> None:
+        self._read = read
 
-    def __getitem__(self, name: str) -> SearchProtocol:
-        return self._test.search_protocol(name, lists=self._lists)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._test.spec.protocols)
-
-    def __len__(self) -> int:
-        return len(self._test.spec.protocols)
+    def __missing__(self, name: str) -> SearchProtocol:
+        return self._read(name)

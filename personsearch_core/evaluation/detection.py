@@ -66,7 +66,7 @@ def person_search_detection(detections: Detections, truth: GroundTruth, n_images
     """
     people = truth.select(~truth.ignore)
     people = people.select(np.argsort(people.image, kind="stable"))
-    grouped = group_by_image(detections, np.arange(len(detections)), n_images)
+    grouped = group_by_image(detections, np.arange(len(detections)), np.arange(n_images))
     true_positive = mutual_matches(grouped.image, grouped.boxes, people)
     counted = true_positive | ~_in_ignore_region(grouped.image, grouped.boxes, truth.select(truth.ignore))
     n_found = int(true_positive.sum())

@@ -13,12 +13,12 @@ from personsearch_core.evaluation.boxes_per_image import best_budget
 from personsearch_core.evaluation.comparison import Interval, bootstrap_interval
 from personsearch_core.evaluation.inputs import EvaluationInputs
 from personsearch_core.evaluation.parallel import MapBlocks, run_jobs, serially
-from personsearch_core.evaluation.prepared import Prepared, Work
-from personsearch_core.evaluation.ranking import SearchResult, headline
-from personsearch_core.evaluation.search import best_detections
+from personsearch_core.evaluation.ranking import SearchResult
+from personsearch_core.evaluation.rankings import chosen_detections, search_tasks, zheng2017_tasks
+from personsearch_core.evaluation.search import SearchTask
 from personsearch_core.evaluation.settings import Setting, settings_of
 from personsearch_core.evaluation.top_matches import TopMatches, top_matches
-from personsearch_core.evaluation.zheng2017 import Zheng2017Result
+from personsearch_core.evaluation.zheng2017 import Zheng2017Result, Zheng2017Task
 from personsearch_core.recipes import EvaluationRecipe
 
 if TYPE_CHECKING:
@@ -30,15 +30,9 @@ class Scored:
     """A setting with its result; `draws` and `seed` are the recipe's, for intervals."""
 
     setting: Setting
-    score_threshold: float | None
-    """The lowest score that was ranked; None = any."""
     result: SearchResult | Zheng2017Result
     draws: int = 0
     seed: int = 0
-
-    def metrics(self) -> dict[str, float]:
-        """`mAP`, `rank1`, `rank5`, `rank10`, and `mINP` where the protocol has it, as fractions."""
-        return self.result.metrics() if isinstance(self.result, SearchResult) else headline(self.result)
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
@@ -138,7 +132,7 @@ def evaluate(
     ...     truth=GroundTruth(image, boxes, person=np.array([7, 8, 7])),
     ... )
     >>> results = evaluate(EvaluationRecipe(protocol="prw"), inputs)
-    >>> {name: round(value, 3) for name, value in results.searches[0].metrics().items()}
+    >>> {name: round(value, 3) for name, value in results.searches[0].result.metrics().items()}
     {'mAP': 0.583, 'rank1': 0.0, 'rank5': 1.0, 'rank10': 1.0, 'mINP': 0.667}
     >>> results.detection.recall
     1.0
@@ -147,7 +141,22 @@ def evaluate(
     searches: tuple[Scored, ...] = ()
     matches = None
     if settings:
-        searches, matches = _search(Prepared(recipe, inputs, settings), keep_best, map_blocks, progress)
+        chosen = chosen_detections(inputs, settings)
+        tasks = search_tasks(recipe, inputs, settings, chosen)
+        best, work = replace(tasks[0], keep_best=keep_best), list[SearchTask | Zheng2017Task](tasks)
+        if recipe.protocol == "zheng2017":
+            # It ranks no junk, which matches may be: these take a ranking of their own.
+            work = [*zheng2017_tasks(inputs, tasks, chosen), *([best] if keep_best else [])]
+        else:
+            work[0] = best
+        blocks = run_jobs([task.job() for task in work], map_blocks, progress)
+        searches = tuple(
+            Scored(setting, task.result(part, each.score_threshold), recipe.bootstrap_samples, recipe.seed)
+            for setting, task, part, each in zip(settings, work, blocks, chosen, strict=False)
+        )
+        if keep_best:
+            truth = inputs.required("truth", "a match")
+            matches = top_matches(best, blocks[work.index(best)], truth)
     detection = None
     if detection_at is not None and inputs.truth is not None:
         # pycocotools imports matplotlib, which a search need not wait for.
@@ -157,30 +166,3 @@ def evaluate(
             inputs.detections, inputs.truth, inputs.n_images, score_threshold=detection_at
         )
     return EvaluationResults(searches, detection, matches)
-
-
-def _search(
-    prepared: Prepared, keep_best: int, map_blocks: MapBlocks, progress: Callable[[int, int], None] | None
-) -> tuple[tuple[Scored, ...], TopMatches | None]:
-    """Every setting's result, and the headline's matches."""
-    recipe, settings = prepared.recipe, prepared.settings
-    first = replace(prepared.task(settings[0]), keep_best=keep_best)
-    work: list[Work]
-    if recipe.protocol == "zheng2017":
-        work = [prepared.zheng2017_work(setting) for setting in settings]
-        work += [prepared.search_work(first, settings[0])] if keep_best else []
-    else:
-        tasks = [first, *(prepared.task(setting) for setting in settings[1:])]
-        work = [prepared.search_work(task, setting) for task, setting in zip(tasks, settings, strict=True)]
-    blocks = run_jobs([each.job for each in work], map_blocks, progress)
-    searches = []
-    for setting, each, of_setting in zip(settings, work, blocks, strict=False):
-        result = each.finish(of_setting)
-        threshold = prepared.chosen(setting).score_threshold
-        searches.append(Scored(setting, threshold, result, recipe.bootstrap_samples, recipe.seed))
-    if not keep_best:
-        return tuple(searches), None
-    best = best_detections(blocks[len(settings) if recipe.protocol == "zheng2017" else 0])
-    truth = prepared.inputs.annotated("the best matches")
-    queries = prepared.asked(settings[0]).queries
-    return tuple(searches), top_matches(first.gallery, best, queries, truth)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation.records import (
@@ -50,18 +51,23 @@ class EvaluationInputs:
     cameras: IntArray | None = None
 
     def __post_init__(self) -> None:
-        if self.cameras is not None and len(self.cameras) != self.n_images:
-            raise PersonSearchError(
-                f"{len(self.cameras)} cameras for {self.n_images} images: give one per image"
-            )
-        described = self.truth_embeddings
-        if described is not None and len(described) != (n := len(self.annotated("truth_embeddings"))):
-            raise PersonSearchError(
-                f"{len(described)} embeddings of {n} ground-truth boxes: give one per box"
-            )
+        boxes = len(self.truth) if self.truth is not None else 0
+        for name, wanted in (("cameras", self.n_images), ("truth_embeddings", boxes)):
+            value = getattr(self, name)
+            if value is not None and len(value) != wanted:
+                raise PersonSearchError(f"{name} has {len(value)} rows, but should have {wanted}")
 
-    def annotated(self, purpose: str) -> GroundTruth:
-        """`truth`, for a purpose that needs it; raises PersonSearchError where it is missing."""
-        if self.truth is None:
-            raise PersonSearchError(f"{purpose} needs ground truth; give `truth`")
-        return self.truth
+    def required(self, name: str, purpose: str) -> Any:
+        """An input that a purpose cannot do without; raises PersonSearchError where it is missing."""
+        value = getattr(self, name)
+        if value is None:
+            raise PersonSearchError(f"{purpose} needs {name}, which the inputs do not have")
+        return value
+
+    def protocol(self, name: str) -> SearchProtocol:
+        """A protocol by its name; raises PersonSearchError where it is missing."""
+        try:
+            return self.protocols[name]
+        except KeyError:
+            known = ", ".join(self.protocols) or "none"
+            raise PersonSearchError(f"the inputs have no protocol {name!r}; they have: {known}") from None

@@ -62,17 +62,15 @@ def keep_by_score(detections: Detections, score_threshold: float | None) -> IntA
     return np.flatnonzero(detections.scores >= score_threshold)
 
 
-def group_by_image(
-    detections: Detections, rows: IntArray, n_images: int, image_group: IntArray | None = None
-) -> GroupedDetections:
-    """The given rows of `detections`, grouped by image, and images by `image_group` (n_images,) where given.
+def group_by_image(detections: Detections, rows: IntArray, image_group: IntArray) -> GroupedDetections:
+    """The given rows of `detections`, grouped by image, and images by `image_group` (n_images,).
 
     Equal inputs in another order give the same arrays but for `row`, as far as box and score tell rows apart.
     """
-    image = detections.image[rows]
+    image, n_images = detections.image[rows], len(image_group)
     if len(image) and image.max() >= n_images:
         raise PersonSearchError(f"detections: image {image.max()} is outside the {n_images} images")
-    group = image if image_group is None else image_group[image]
+    group = image_group[image]
     boxes, scores = detections.boxes[rows], detections.scores[rows]
     order = np.lexsort((*boxes.T[::-1], -scores, image, group))
     rows, image, group = rows[order], image[order], group[order]
@@ -81,7 +79,6 @@ def group_by_image(
     starts = np.zeros(n_images, np.int64)
     first = np.flatnonzero(np.diff(image, prepend=-1))
     starts[image[first]] = first
-    n_groups = n_images if image_group is None else int(image_group.max(initial=-1)) + 1
     return GroupedDetections(
         row=rows,
         boxes=boxes[order].astype(np.float64),
@@ -89,7 +86,7 @@ def group_by_image(
         image=image,
         image_starts=starts,
         image_stops=starts + counts,
-        group_starts=np.searchsorted(group, np.arange(n_groups + 1)),
+        group_starts=np.searchsorted(group, np.arange(image_group.max(initial=-1) + 2)),
         pool=detections.embeddings if in_order else detections.embeddings[rows],
     )
 

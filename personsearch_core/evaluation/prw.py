@@ -4,83 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from personsearch_core.evaluation.matching import expand_ranges, group_by_image, keep_by_score
-from personsearch_core.evaluation.parallel import MapBlocks, serially
-from personsearch_core.evaluation.ranking import SearchResult
-from personsearch_core.evaluation.records import Detections, FloatArray, GroundTruth, IntArray, Queries
-from personsearch_core.evaluation.search import run_search
-from personsearch_core.evaluation.task import HiddenImages, QueryTruths, SearchTask, WholeGallery
+from personsearch_core.evaluation.matching import expand_ranges
+from personsearch_core.evaluation.records import FloatArray, GroundTruth, IntArray, Queries
+from personsearch_core.evaluation.task import HiddenImages, QueryTruths, WholeGallery
 from personsearch_core.identities import UNLABELLED
 
 
-def evaluate_prw(
-    detections: Detections,
-    queries: Queries,
-    truth: GroundTruth,
-    cameras: IntArray,
-    *,
-    cross_camera: bool = False,
-    score_threshold: float | None = 0.5,
-    also_hidden: HiddenImages | None = None,
-    map_blocks: MapBlocks = serially,
-) -> SearchResult:
-    """Scores PRW search. `cameras` (n_images,) is the camera of every test frame.
-
-    With `cross_camera` every frame of the query's camera is left out, of the ground truth too; queries with
-    no ground truth left count as AP 0 and a miss (`SearchResult.without_truth`). `also_hidden` takes further
-    frames out of a query's gallery and ground truth: those of its other shots.
-    """
-    task = prw_task(
-        detections,
-        queries,
-        truth,
-        cameras,
-        cross_camera=cross_camera,
-        score_threshold=score_threshold,
-        also_hidden=also_hidden,
-    )
-    return run_search(task, score_threshold, map_blocks)
-
-
-def prw_task(
-    detections: Detections,
-    queries: Queries,
-    truth: GroundTruth,
-    cameras: IntArray,
-    *,
-    cross_camera: bool = False,
-    score_threshold: float | None = 0.5,
-    also_hidden: HiddenImages | None = None,
-) -> SearchTask:
-    """The protocol as data; what `evaluate_prw` runs, for options that change the ranking."""
-    gallery = group_by_image(
-        detections,
-        keep_by_score(detections, score_threshold),
-        len(cameras),
-        camera_groups(cameras) if cross_camera else None,
-    )
-    scope, truths = whole_search(queries, truth, cameras, cross_camera=cross_camera, also_hidden=also_hidden)
-    return SearchTask(queries.embeddings, gallery, scope, truths)
-
-
-def camera_groups(cameras: IntArray) -> IntArray:
-    """Cameras numbered from 0: the groups of images that a search across cameras leaves out."""
-    return np.unique(cameras, return_inverse=True)[1]
-
-
 def whole_search(
-    queries: Queries,
-    truth: GroundTruth,
-    cameras: IntArray,
-    *,
-    cross_camera: bool = False,
-    also_hidden: HiddenImages | None = None,
+    queries: Queries, truth: GroundTruth, image_group: IntArray, also_hidden: HiddenImages | None = None
 ) -> tuple[WholeGallery, QueryTruths]:
-    """What each query ranks, and what it should find; see `evaluate_prw`.
+    """What each query ranks, and what it should find.
 
-    The gallery has to be grouped by `camera_groups` with `cross_camera`, and by image without.
+    Every frame of the query's `image_group` (n_images,) is left out, of the ground truth too: each frame is a
+    group, or each camera in a search across cameras. Queries with no ground truth left count as AP 0 and a
+    miss (`SearchResult.without_truth`). `also_hidden` takes further frames out of a query's gallery and
+    ground truth: those of its other shots. The gallery has to be grouped by `image_group`.
     """
-    image_group = camera_groups(cameras) if cross_camera else np.arange(len(cameras))
     scope = WholeGallery(image_group[queries.image], also_hidden)
     return scope, _truths(queries, truth, image_group, scope)
 

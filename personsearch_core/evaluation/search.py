@@ -11,8 +11,8 @@ from functools import partial
 
 import numpy as np
 
-from personsearch_core.evaluation.matching import matching_detections
-from personsearch_core.evaluation.parallel import Job, MapBlocks, run_jobs, serially
+from personsearch_core.evaluation.matching import GroupedDetections, matching_detections
+from personsearch_core.evaluation.parallel import Job
 from personsearch_core.evaluation.ranking import (
     FoundTruths,
     SearchResult,
@@ -20,24 +20,15 @@ from personsearch_core.evaluation.ranking import (
     count_positives_at_least,
     rank_result,
 )
-from personsearch_core.evaluation.records import FloatArray, IntArray
+from personsearch_core.evaluation.records import FloatArray, IntArray, Queries
 from personsearch_core.evaluation.similarities import Ranked, listed_bytes, rank_queries
-from personsearch_core.evaluation.task import SearchTask
+from personsearch_core.evaluation.task import ListedGallery, QueryTruths, Rescore, WholeGallery
 
 _NO_TRUTH = -1
 
 
-@dataclass(frozen=True, eq=False)
-class BestDetections:
-    """The most similar detections of each query, the best first.
-
-    Query i's are `offsets[i]:offsets[i + 1]` of `detection` (index into the grouped detections) and
-    `similarity`.
-    """
-
-    offsets: IntArray
-    detection: IntArray
-    similarity: FloatArray
+Best = tuple[IntArray, FloatArray]
+"""A query's most similar detections, as indices into the grouped ones, and their similarities, best first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,50 +38,43 @@ class BlockCounts:
     found: FoundTruths
     n_gallery: IntArray
     n_above_best: IntArray
-    best: BestDetections
+    best: list[Best]
 
 
-def search_job(task: SearchTask) -> Job:
-    """The task's blocks as work to share."""
-    gallery = task.gallery
-    return Job(task.embeddings, gallery.pool, gallery.column, partial(rank_block, task), listed_bytes(task))
+@dataclass(frozen=True, eq=False)
+class SearchTask:
+    """Everything that ranking needs; can be pickled to a worker when `rescore` can.
 
+    Of each query's ranking the `keep_best` most similar detections are kept.
+    """
 
-def run_search(
-    task: SearchTask, score_threshold: float | None, map_blocks: MapBlocks = serially
-) -> SearchResult:
-    """Ranks all queries and scores them. Raises PersonSearchError where dimensions do not agree."""
-    (blocks,) = run_jobs([search_job(task)], map_blocks)
-    return search_result(task, blocks, score_threshold)
+    queries: Queries
+    gallery: GroupedDetections
+    scope: ListedGallery | WholeGallery
+    truths: QueryTruths
+    rescore: Rescore | None = None
+    keep_best: int = 0
 
+    def job(self) -> Job:
+        """The ranking as work to share."""
+        gallery, rank = self.gallery, partial(rank_block, self)
+        return Job(self.queries.embeddings, gallery.pool, gallery.column, rank, listed_bytes(self))
 
-def search_result(
-    task: SearchTask, blocks: Sequence[BlockCounts], score_threshold: float | None
-) -> SearchResult:
-    """Puts the blocks of a task together."""
-    found = FoundTruths(
-        *(
-            np.concatenate([getattr(block.found, name) for block in blocks])
-            for name in FoundTruths.__dataclass_fields__
+    def result(self, blocks: Sequence[BlockCounts], score_threshold: float | None) -> SearchResult:
+        """Puts the blocks together."""
+        found = FoundTruths(
+            *(
+                np.concatenate([getattr(block.found, name) for block in blocks])
+                for name in FoundTruths.__dataclass_fields__
+            )
         )
-    )
-    return rank_result(
-        found,
-        task.truths.count,
-        np.concatenate([block.n_gallery for block in blocks]),
-        np.concatenate([block.n_above_best for block in blocks]),
-        score_threshold,
-    )
-
-
-def best_detections(blocks: Sequence[BlockCounts]) -> BestDetections:
-    """What `keep_best` keeps of all blocks."""
-    counts = np.concatenate([np.diff(block.best.offsets) for block in blocks])
-    return BestDetections(
-        np.append(0, np.cumsum(counts)),
-        np.concatenate([block.best.detection for block in blocks]),
-        np.concatenate([block.best.similarity for block in blocks]),
-    )
+        return rank_result(
+            found,
+            self.truths.count,
+            np.concatenate([block.n_gallery for block in blocks]),
+            np.concatenate([block.n_above_best for block in blocks]),
+            score_threshold,
+        )
 
 
 def rank_block(task: SearchTask, block: range, products: FloatArray | None) -> BlockCounts:
@@ -110,7 +94,7 @@ def rank_block(task: SearchTask, block: range, products: FloatArray | None) -> B
     at_least = np.empty(len(truth), np.int64)
     n_above_best = np.zeros(len(block), np.int64)
     n_gallery = np.empty(len(block), np.int64)
-    best: list[tuple[IntArray, FloatArray]] = []
+    best: list[Best] = []
     for i, ranked in enumerate(rank_queries(task, block, products)):
         n_gallery[i] = ranked.n_ranked
         if task.keep_best:
@@ -135,10 +119,10 @@ def rank_block(task: SearchTask, block: range, products: FloatArray | None) -> B
         at_least=at_least,
         positives=count_positives_at_least(query, similarity),
     )
-    return BlockCounts(found, n_gallery, n_above_best, _joined(best))
+    return BlockCounts(found, n_gallery, n_above_best, best)
 
 
-def _best(ranked: Ranked, count: int) -> tuple[IntArray, FloatArray]:
+def _best(ranked: Ranked, count: int) -> Best:
     """The `count` most similar detections, of equal ones the first, and their similarities."""
     count = min(count, ranked.n_ranked)
     if not count:
@@ -147,14 +131,6 @@ def _best(ranked: Ranked, count: int) -> tuple[IntArray, FloatArray]:
     head = np.flatnonzero(ranked.values >= level)
     head = head[np.argsort(-ranked.values[head], kind="stable")[:count]]
     return head if ranked.detections is None else ranked.detections[head], ranked.values[head]
-
-
-def _joined(best: Sequence[tuple[IntArray, FloatArray]]) -> BestDetections:
-    offsets = np.append(0, np.cumsum([len(detection) for detection, _ in best], dtype=np.int64))
-    if not best:
-        return BestDetections(offsets, np.empty(0, np.int64), np.empty(0, np.float32))
-    detection, similarity = zip(*best, strict=True)
-    return BestDetections(offsets, np.concatenate(detection), np.concatenate(similarity))
 
 
 def _first_maximum(values: FloatArray, maxima: FloatArray, starts: IntArray) -> IntArray:

@@ -27,6 +27,11 @@ class Setting:
     rescore: ReRanking | ContextMatching | None = None
     multi_shot: bool = False
 
+    @property
+    def question(self) -> tuple[str, bool, bool]:
+        """What the setting asks for, whichever detections it ranks."""
+        return self.protocol, self.full_gallery, self.multi_shot
+
 
 def settings_of(recipe: EvaluationRecipe) -> list[Setting]:
     """All settings of a recipe, the headline first."""

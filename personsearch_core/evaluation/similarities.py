@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from personsearch_core.evaluation.matching import GroupedDetections, expand_ranges
 from personsearch_core.evaluation.records import FloatArray, IntArray
-from personsearch_core.evaluation.task import ListedGallery, SearchTask, WholeGallery
+from personsearch_core.evaluation.task import ListedGallery, WholeGallery
+
+if TYPE_CHECKING:
+    from personsearch_core.evaluation.search import SearchTask
 
 _BYTES_OF_A_LISTED_PAIR = 24
 _LONG_LIST = 0.05
@@ -39,7 +42,7 @@ def listed_bytes(task: SearchTask) -> float | None:
     if isinstance(task.scope, WholeGallery) or _has_long_lists(task, task.scope):
         return None
     mean_in_image = len(task.gallery) / len(task.gallery.image_starts)
-    return len(task.scope.image) / len(task.embeddings) * mean_in_image * _BYTES_OF_A_LISTED_PAIR
+    return len(task.scope.image) / len(task.queries) * mean_in_image * _BYTES_OF_A_LISTED_PAIR
 
 
 def rank_queries(task: SearchTask, block: range, products: FloatArray | None) -> Iterator[Ranked]:
@@ -103,7 +106,7 @@ def _hidden_detections(gallery: GroupedDetections, scope: WholeGallery, query: i
 
 
 def _has_long_lists(task: SearchTask, scope: ListedGallery) -> bool:
-    return len(scope.image) > _LONG_LIST * len(task.embeddings) * len(task.gallery.image_starts)
+    return len(scope.image) > _LONG_LIST * len(task.queries) * len(task.gallery.image_starts)
 
 
 def _long_lists(
@@ -151,7 +154,7 @@ def _products_by_image(task: SearchTask, image: IntArray, query: IntArray, stops
         shown = slice(gallery.image_starts[image[first]], gallery.image_stops[image[first]])
         stop = int(stops[last - 1])
         if stop > start:
-            members = task.embeddings.take(query[first:last], axis=0)
+            members = task.queries.embeddings.take(query[first:last], axis=0)
             block = products[start:stop].reshape(last - first, -1)
             np.matmul(members, gallery.embeddings[shown].T, out=block)
         start = stop

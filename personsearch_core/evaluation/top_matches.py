@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from personsearch_core.evaluation.matching import GroupedDetections, iou, match_threshold
-from personsearch_core.evaluation.records import BoolArray, FloatArray, GroundTruth, IntArray, Queries
-from personsearch_core.evaluation.search import BestDetections
+from personsearch_core.evaluation.matching import iou, match_threshold
+from personsearch_core.evaluation.records import BoolArray, FloatArray, GroundTruth, IntArray
+from personsearch_core.evaluation.search import BlockCounts, SearchTask
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,21 +27,16 @@ class TopMatches:
     is_right: BoolArray
 
 
-def top_matches(
-    gallery: GroupedDetections, best: BestDetections, queries: Queries, truth: GroundTruth
-) -> TopMatches:
-    """What `best` keeps of a ranking of `gallery`. Raises PersonSearchError if queries have no ids."""
-    counts = np.diff(best.offsets)
-    query = np.repeat(np.arange(len(queries)), counts)
-    image, boxes = gallery.image[best.detection], gallery.boxes[best.detection]
-    return TopMatches(
-        query,
-        np.arange(len(query)) - np.repeat(best.offsets[:-1], counts) + 1,
-        image,
-        boxes,
-        best.similarity,
-        shows_person(truth, image, boxes, queries.people()[query]),
-    )
+def top_matches(task: SearchTask, blocks: Sequence[BlockCounts], truth: GroundTruth) -> TopMatches:
+    """What a task keeps of each query's ranking. Raises PersonSearchError if queries have no ids."""
+    best = [of_query for block in blocks for of_query in block.best]
+    counts = [len(detections) for detections, _ in best]
+    query = np.repeat(np.arange(len(best)), counts)
+    detection, similarity = (np.concatenate(part) for part in zip(*best, strict=True))
+    rank = np.concatenate([np.arange(1, count + 1) for count in counts])
+    image, boxes = task.gallery.image[detection], task.gallery.boxes[detection]
+    is_right = shows_person(truth, image, boxes, task.queries.people()[query])
+    return TopMatches(query, rank, image, boxes, similarity, is_right)
 
 
 def shows_person(truth: GroundTruth, image: IntArray, boxes: FloatArray, person: IntArray) -> BoolArray:

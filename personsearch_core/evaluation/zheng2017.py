@@ -12,8 +12,9 @@ from functools import partial
 
 import numpy as np
 
-from personsearch_core.evaluation.matching import expand_ranges, iou, keep_by_score
-from personsearch_core.evaluation.parallel import Job, MapBlocks, run_jobs, serially
+from personsearch_core.evaluation.matching import GroupedDetections, expand_ranges, iou
+from personsearch_core.evaluation.parallel import Job
+from personsearch_core.evaluation.ranking import QueryResults
 from personsearch_core.evaluation.records import (
     BoolArray,
     Detections,
@@ -43,30 +44,8 @@ class DetectionLabels:
 
 
 @dataclass(frozen=True, eq=False)
-class Zheng2017Result:
-    """`ap` (q,), `rank` (q,) of the first positive among the first 1,000, 0 = none, `n_truths` (q,)."""
-
-    score_threshold: float | None
-    ap: FloatArray
-    rank: IntArray
-    n_truths: IntArray
-
-    @property
-    def mean_ap(self) -> float:
-        return float(self.ap.mean())
-
-    def hits(self, k: int) -> BoolArray:
-        """Whether each query has a positive within the first k -> (q,)."""
-        return (self.rank > 0) & (self.rank <= k)
-
-    def cmc(self, max_rank: int) -> FloatArray:
-        """Cumulative matching characteristic: rank-1 to rank-`max_rank` -> (max_rank,)."""
-        first = np.bincount(self.rank[self.hits(max_rank)], minlength=max_rank + 1)
-        return np.cumsum(first[1:]) / len(self.ap)
-
-    def metrics(self) -> dict[str, float]:
-        """The numbers that the paper reports, as fractions."""
-        return {"mAP": self.mean_ap} | {f"rank{k}": float(self.hits(k).mean()) for k in (1, 20)}
+class Zheng2017Result(QueryResults):
+    """`rank` is that of the first positive among the first 1,000."""
 
     def per_query(self, query: IntArray | None = None) -> dict[str, FloatArray | IntArray | BoolArray]:
         """Columns of a per-query table; `query` (q,) numbers the queries, by default from 0."""
@@ -80,91 +59,74 @@ class Zheng2017Result:
         }
 
 
-def evaluate_zheng2017(
-    detections: Detections,
-    queries: Queries,
-    truth: GroundTruth,
-    cameras: IntArray,
-    *,
-    score_threshold: float | None = 0.5,
-    keep: IntArray | None = None,
-    map_blocks: MapBlocks = serially,
-) -> Zheng2017Result:
-    """Scores PRW as its authors do, always across cameras. `cameras` (n_images,), any integers.
+@dataclass(frozen=True, eq=False)
+class Zheng2017Task:
+    """PRW as its authors score it, always across cameras.
 
-    Images of unknown camera that share a number, such as -1, count as of one camera. Ranked are detections
-    with `score >= score_threshold`, or the rows `keep` where given.
-    """
-    search = Zheng2017Search(detections, queries, truth, cameras)
-    keep = keep if keep is not None else keep_by_score(detections, score_threshold)
-    ranked = ranked_rows(search.labels, keep)
-    job = search.job(ranked, detections.embeddings[ranked], None)
-    (blocks,) = run_jobs([job], map_blocks)
-    return search.result(blocks, score_threshold)
-
-
-def ranked_rows(labels: DetectionLabels, keep: IntArray) -> IntArray:
-    """Rows of `keep` that are neither junk nor unlabelled people, in the order of the input."""
-    return np.sort(keep[np.isin(labels.person[keep], (JUNK, UNLABELLED), invert=True)])
-
-
-class Zheng2017Search:
-    """One set of detections and queries, of which any number of rankings is made.
-
-    `labels` say what every detection shows, which does not depend on which are ranked.
+    `column` (n,) says where the ranked detections' embeddings lie in `gallery.pool`, `person` and `camera`
+    (n,) what they show and where, in the order of the input; `query_camera` and `n_truths` (q,).
     """
 
-    def __init__(
-        self, detections: Detections, queries: Queries, truth: GroundTruth, cameras: IntArray
-    ) -> None:
-        self.labels = label_detections(detections, truth)
-        self._queries = queries
-        self._camera = cameras[detections.image]
-        self._query_camera = cameras[queries.image]
-        self._n_truths = _denominators(detections, queries, truth, cameras, self.labels)
+    queries: Queries
+    gallery: GroupedDetections
+    column: IntArray
+    person: IntArray
+    camera: IntArray
+    query_camera: IntArray
+    n_truths: IntArray
 
-    def job(self, ranked: IntArray, pool: FloatArray, column: IntArray | None) -> Job:
-        """The ranking of the rows `ranked`, ascending, whose embeddings are `pool[column]`, None = all."""
-        ranking = _Ranking(
-            self.labels.person[ranked],
-            self._camera[ranked],
-            self._queries.people(),
-            self._query_camera,
-            self._n_truths,
-        )
-        return Job(self._queries.embeddings, pool, column, partial(_rank_block, ranking))
+    def job(self) -> Job:
+        """The ranking as work to share."""
+        return Job(self.queries.embeddings, self.gallery.pool, self.column, partial(_rank_block, self))
 
     def result(
         self, blocks: Sequence[tuple[FloatArray, IntArray]], score_threshold: float | None
     ) -> Zheng2017Result:
-        """Puts the blocks of a job together."""
+        """Puts the blocks together."""
         ap, rank = (np.concatenate(part) for part in zip(*blocks, strict=True))
-        return Zheng2017Result(score_threshold, ap, rank, self._n_truths)
+        return Zheng2017Result(score_threshold, ap, rank, self.n_truths)
 
 
-@dataclass(frozen=True, eq=False)
-class _Ranking:
-    """Person and camera of each ranked detection (n,) and of each query (q,); `n_truths` (q,)."""
+def zheng2017_task(
+    gallery: GroupedDetections,
+    detections: Detections,
+    queries: Queries,
+    truth: GroundTruth,
+    cameras: IntArray,
+    labels: DetectionLabels,
+) -> Zheng2017Task:
+    """Ranks those of `gallery` that are neither junk nor unlabelled people.
 
-    person: IntArray
-    camera: IntArray
-    query_person: IntArray
-    query_camera: IntArray
-    n_truths: IntArray
+    `gallery` is part of `detections`, of all of which `labels` are. Images of unknown camera that share a
+    number in `cameras` (n_images,), such as -1, count as of one camera.
+    """
+    order = np.argsort(gallery.row)
+    order = order[np.isin(labels.person[gallery.row[order]], (JUNK, UNLABELLED), invert=True)]
+    return Zheng2017Task(
+        queries,
+        gallery,
+        column=order if gallery.column is None else gallery.column[order],
+        person=labels.person[gallery.row[order]],
+        camera=cameras[gallery.image[order]],
+        query_camera=cameras[queries.image],
+        n_truths=_denominators(detections, queries, truth, cameras, labels),
+    )
 
 
-def _rank_block(ranking: _Ranking, block: range, products: FloatArray | None) -> tuple[FloatArray, IntArray]:
+def _rank_block(
+    task: Zheng2017Task, block: range, products: FloatArray | None
+) -> tuple[FloatArray, IntArray]:
     """AP (b,) and rank of the first positive (b,) of a block's queries."""
     assert products is not None
-    ap, rank = np.zeros(len(block)), np.zeros(len(block), np.int64)
+    ap, rank, query_person = np.zeros(len(block)), np.zeros(len(block), np.int64), task.queries.people()
     for i, (query, similarities) in enumerate(zip(block, products, strict=True)):
-        own = np.flatnonzero(ranking.person == ranking.query_person[query])
-        other_camera = ranking.camera[own] != ranking.query_camera[query]
+        own = np.flatnonzero(task.person == query_person[query])
+        other_camera = task.camera[own] != task.query_camera[query]
         similarities[own[~other_camera]] = -np.inf
         ranks = _ranks_of(similarities, own[other_camera])
         ranks = ranks[ranks <= LAST_RANK]
         if len(ranks):
-            ap[i] = trapezoid_average_precision(ranks, ranking.n_truths[query])
+            ap[i] = trapezoid_average_precision(ranks, task.n_truths[query])
             rank[i] = ranks[0]
     return ap, rank
 

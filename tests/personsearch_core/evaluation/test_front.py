@@ -15,19 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import personsearch_core
+from benchmarks.searches import search_lists, search_prw, search_zheng2017
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation import front
 from personsearch_core.evaluation.boxes_per_image import score_threshold_for, top_k_of_each_image
-from personsearch_core.evaluation.cuhk_sysu import evaluate_cuhk_sysu
 from personsearch_core.evaluation.detection import evaluate_detection
 from personsearch_core.evaluation.front import EvaluationResults, evaluate
 from personsearch_core.evaluation.inputs import EvaluationInputs, SearchProtocol
 from personsearch_core.evaluation.parallel import serially
-from personsearch_core.evaluation.prw import evaluate_prw
 from personsearch_core.evaluation.records import GroundTruth
 from personsearch_core.evaluation.settings import Setting, settings_of
 from personsearch_core.evaluation.top_matches import shows_person
-from personsearch_core.evaluation.zheng2017 import evaluate_zheng2017
 from personsearch_core.identities import UNLABELLED
 from personsearch_core.recipes import ContextMatching, EvaluationRecipe, ReRanking
 from tests.personsearch_core.evaluation.oracles import CuhkSysuOracle, PrwOracle
@@ -63,10 +61,10 @@ def assert_each_as_alone(recipe: EvaluationRecipe, inputs: EvaluationInputs) -> 
     together = evaluate(recipe, inputs, keep_best=3)
     for setting, found in zip(settings_of(recipe), together.searches, strict=True):
         (alone,) = evaluate(recipe, inputs, settings=[setting], detection_at=None).searches
-        assert (found.setting, found.score_threshold) == (setting, alone.score_threshold)
+        assert found.setting == setting and found.result.score_threshold == alone.result.score_threshold
         np.testing.assert_array_equal(found.result.ap, alone.result.ap)
         np.testing.assert_array_equal(found.result.rank, alone.result.rank)
-        assert found.metrics() == alone.metrics()
+        assert found.result.metrics() == alone.result.metrics()
     return together
 
 
@@ -77,7 +75,7 @@ def test_settings_have_the_numbers_that_they_have_alone(seed: int, protocol: str
     together = assert_each_as_alone(recipe_of(protocol, len(p.detections)), inputs_of(p))
     by_name = {found.setting.name: found.result for found in together.searches}
     arguments = p.detections, p.queries, p.truth, p.cameras
-    single = evaluate_prw if protocol == "prw" else evaluate_zheng2017
+    single = search_prw if protocol == "prw" else search_zheng2017
     np.testing.assert_array_equal(by_name[protocol].ap, single(*arguments).ap)  # type: ignore[operator]
     if len(p.detections):
         threshold = score_threshold_for(p.detections.scores, len(p.cameras), 2)
@@ -93,15 +91,17 @@ def test_search_across_cameras_and_in_lists_too(seed: int) -> None:
     sizes = recipe_of("cuhk_sysu", len(p.detections), gallery_sizes=("50", "100", "full"))
     together = assert_each_as_alone(sizes, inputs_of(p))
     for found, full in zip(together.searches, (False, False, True), strict=False):
-        expected = evaluate_cuhk_sysu(p.detections, p.queries, p.lists, full_gallery=full)
+        expected = search_lists(p.detections, p.queries, p.lists, full_gallery=full)
         np.testing.assert_array_equal(found.result.ap, expected.ap)
 
 
 def test_the_best_boxes_of_each_image_are_chosen_after_all_are_labelled(prw: PrwOracle) -> None:
     recipe = EvaluationRecipe(protocol="zheng2017", per_image_top_k=(1,))
     found = evaluate(recipe, prw_inputs(prw), detection_at=None).searches[1]
-    keep = top_k_of_each_image(prw.detections, 1)
-    expected = evaluate_zheng2017(prw.detections, prw.queries, prw.truth, prw.cameras, keep=keep)
+    is_best = np.zeros(len(prw.detections), np.float32)
+    is_best[top_k_of_each_image(prw.detections, 1)] = 1
+    marked = replace(prw.detections, scores=is_best)
+    expected = search_zheng2017(marked, prw.queries, prw.truth, prw.cameras, score_threshold=0.5)
     np.testing.assert_array_equal(found.result.ap, expected.ap)
 
 
@@ -173,7 +173,7 @@ def test_the_best_number_of_boxes_is_named(prw: PrwOracle) -> None:
 def test_intervals_are_those_of_the_recipe(prw: PrwOracle) -> None:
     (found,) = evaluate(EvaluationRecipe(bootstrap_samples=200, seed=3), prw_inputs(prw)).searches
     for name, interval in found.intervals.items():
-        assert interval.low < found.metrics()[name] < interval.high
+        assert interval.low < found.result.metrics()[name] < interval.high
     assert set(found.intervals) == {"mAP", "rank1"}
     assert evaluate(EvaluationRecipe(), prw_inputs(prw)).searches[0].intervals == {}
 
@@ -184,24 +184,24 @@ def test_what_a_protocol_lacks_is_named(prw: PrwOracle, cuhk_sysu: CuhkSysuOracl
     listed = EvaluationRecipe(protocol="cuhk_sysu")
     unlisted = {"TestG100": SearchProtocol(cuhk_sysu.queries)}
     for recipe, given_, message in (
-        (EvaluationRecipe(), replace(inputs, truth=None), r"protocol prw needs ground truth"),
-        (across, replace(inputs, cameras=None), r"needs the camera of each image; give `cameras`"),
-        (EvaluationRecipe(ground_truth_boxes=True), inputs, r"give `truth_embeddings`"),
+        (EvaluationRecipe(), replace(inputs, truth=None), r"protocol prw needs truth, which"),
+        (across, replace(inputs, cameras=None), r"across cameras needs cameras"),
+        (EvaluationRecipe(ground_truth_boxes=True), inputs, r"injection needs truth_embeddings"),
         (listed, inputs, r"no protocol 'TestG100'; they have: prw"),
         (listed, replace(inputs, protocols=unlisted), r"TestG100 lists no gallery images"),
     ):
         with pytest.raises(PersonSearchError, match=message):
             evaluate(recipe, given_)
-    with pytest.raises(PersonSearchError, match=r"612 images: give one per image"):
+    with pytest.raises(PersonSearchError, match=r"cameras has 611 rows, but should have 612"):
         replace(inputs, cameras=prw.cameras[1:])
-    with pytest.raises(PersonSearchError, match=r"1 embeddings of \d+ ground-truth boxes"):
+    with pytest.raises(PersonSearchError, match=r"truth_embeddings has 1 rows"):
         replace(inputs, truth_embeddings=np.zeros((1, 4), np.float32))
 
 
 def test_a_search_that_needs_no_cameras_goes_without(prw: PrwOracle) -> None:
     without = evaluate(EvaluationRecipe(), replace(prw_inputs(prw), cameras=None), detection_at=None)
     with_them = evaluate(EvaluationRecipe(), prw_inputs(prw), detection_at=None)
-    assert without.searches[0].metrics() == with_them.searches[0].metrics()
+    assert without.searches[0].result.metrics() == with_them.searches[0].result.metrics()
 
 
 def test_settings_of_a_recipe_are_named_by_what_they_vary() -> None:
