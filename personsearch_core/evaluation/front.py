@@ -142,13 +142,17 @@ def evaluate(
     matches = None
     if settings:
         chosen = chosen_detections(inputs, settings)
-        tasks = search_tasks(recipe, inputs, settings, chosen)
-        best, work = replace(tasks[0], keep_best=keep_best), list[SearchTask | Zheng2017Task](tasks)
+        work: list[SearchTask | Zheng2017Task] = []
         if recipe.protocol == "zheng2017":
-            # It ranks no junk, which matches may be: these take a ranking of their own.
-            work = [*zheng2017_tasks(inputs, tasks, chosen), *([best] if keep_best else [])]
+            work += zheng2017_tasks(inputs, settings, chosen)
+            # It ranks no junk, which matches may be: these take a search of their own.
+            searched = list(settings[:1]) if keep_best else []
         else:
-            work[0] = best
+            searched = list(settings)
+        tasks = search_tasks(recipe, inputs, searched, chosen[: len(searched)])
+        if keep_best:
+            tasks[0] = replace(tasks[0], keep_best=keep_best)
+        work += tasks
         blocks = run_jobs([task.job() for task in work], map_blocks, progress)
         searches = tuple(
             Scored(setting, task.result(part, each.score_threshold), recipe.bootstrap_samples, recipe.seed)
@@ -156,7 +160,7 @@ def evaluate(
         )
         if keep_best:
             truth = inputs.required("truth", "a match")
-            matches = top_matches(best, blocks[work.index(best)], truth)
+            matches = top_matches(tasks[0], blocks[len(work) - len(tasks)], truth)
     detection = None
     if detection_at is not None and inputs.truth is not None:
         # pycocotools imports matplotlib, which a search need not wait for.

@@ -56,6 +56,9 @@ class EvaluationInputs:
             value = getattr(self, name)
             if value is not None and len(value) != wanted:
                 raise PersonSearchError(f"{name} has {len(value)} rows, but should have {wanted}")
+        self._check_images("detections", self.detections.image)
+        if self.truth is not None:
+            self._check_images("ground truth", self.truth.image)
 
     def required(self, name: str, purpose: str) -> Any:
         """An input that a purpose cannot do without; raises PersonSearchError where it is missing."""
@@ -67,7 +70,15 @@ class EvaluationInputs:
     def protocol(self, name: str) -> SearchProtocol:
         """A protocol by its name; raises PersonSearchError where it is missing."""
         try:
-            return self.protocols[name]
+            protocol = self.protocols[name]
         except KeyError:
             known = ", ".join(self.protocols) or "none"
             raise PersonSearchError(f"the inputs have no protocol {name!r}; they have: {known}") from None
+        self._check_images(f"queries of {name}", protocol.queries.image)
+        if protocol.lists is not None:
+            self._check_images(f"gallery lists of {name}", protocol.lists.image)
+        return protocol
+
+    def _check_images(self, what: str, image: IntArray) -> None:
+        if image.max(initial=-1) >= self.n_images:
+            raise PersonSearchError(f"{what}: image {image.max()} is outside the {self.n_images} images")

@@ -17,20 +17,24 @@ from personsearch_core.evaluation.records import FloatArray, IntArray
 _BLOCK_BYTES = 64 << 20
 
 
+Products = Iterator[FloatArray]
+"""The similarities of each query of a block, (n,), in order."""
+
+
 @dataclass(frozen=True, eq=False)
 class Job:
     """One ranking of all queries; can be pickled to a worker when `rank` can.
 
     `embeddings` (q, d) of the queries; `pool` (m, d) of detections, of which the ranking takes the n at
-    `column`, None = all. `rank(block, products)` gives the outcome of one block from its similarities with
-    these, (b, n), which it may write over. A job that compares few of all pairs does so itself: it gets None
-    and says what a query takes, `own_bytes`.
+    `column`, None = all. `rank(block, products)` gives the outcome of one block from the similarities with
+    these, an (n,) for each query, which it may write over. A job that compares few of all pairs does so
+    itself: it gets None and says what a query takes, `own_bytes`.
     """
 
     embeddings: FloatArray
     pool: FloatArray
     column: IntArray | None
-    rank: Callable[[range, FloatArray | None], Any]
+    rank: Callable[[range, Products | None], Any]
     own_bytes: float | None = None
 
 
@@ -86,13 +90,15 @@ def _rank_together(jobs: Jobs, block: range) -> list[Any]:
     if jobs[0].own_bytes is not None:
         return [job.rank(block, None) for job in jobs]
     products = jobs[0].embeddings[block.start : block.stop] @ jobs[0].pool.T
-    return [job.rank(block, _part(products, job, last=job is jobs[-1])) for job in jobs]
+    return [job.rank(block, _rows(products, job, last=job is jobs[-1])) for job in jobs]
 
 
-def _part(products: FloatArray, job: Job, *, last: bool) -> FloatArray:
-    if job.column is not None:
-        return products.take(job.column, axis=1)
-    return products if last else products.copy()
+def _rows(products: FloatArray, job: Job, *, last: bool) -> Products:
+    for row in products:
+        if job.column is not None:
+            yield row.take(job.column)
+        else:
+            yield row if last else row.copy()
 
 
 def serially(rank: Callable[[Jobs, range], list[Any]], jobs: Jobs, blocks: Sequence[range]) -> Iterator[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,7 +21,8 @@ from personsearch_core.evaluation.rerank import with_k_reciprocal
 from personsearch_core.evaluation.search import SearchTask
 from personsearch_core.evaluation.settings import Setting
 from personsearch_core.evaluation.task import ListedGallery, QueryTruths, WholeGallery
-from personsearch_core.evaluation.zheng2017 import Zheng2017Task, label_detections, zheng2017_task
+from personsearch_core.evaluation.zheng2017 import JUNK, Zheng2017Task, label_detections, zheng2017_task
+from personsearch_core.identities import UNLABELLED
 from personsearch_core.recipes import EVALUATION_FIELDS, EvaluationRecipe, ReRanking
 
 
@@ -76,17 +77,28 @@ def search_tasks(
 
 
 def zheng2017_tasks(
-    inputs: EvaluationInputs, tasks: Sequence[SearchTask], chosen: Sequence[Chosen]
+    inputs: EvaluationInputs, settings: Sequence[Setting], chosen: Sequence[Chosen]
 ) -> list[Zheng2017Task]:
-    """The same queries and detections by PRW's original protocol; what detections show is decided once."""
+    """One for each setting, by PRW's original protocol. What detections show is decided before any choice.
+
+    Those of the same detections take them from one pool, of which junk and unlabelled people are no part.
+    """
     truth, cameras = (inputs.required(name, "protocol zheng2017") for name in ("truth", "cameras"))
     different = {id(each.detections): each.detections for each in chosen}
     labels = {key: label_detections(detections, truth) for key, detections in different.items()}
-    made = []
-    for task, detections in zip(tasks, (each.detections for each in chosen), strict=True):
-        known = labels[id(detections)]
-        made.append(zheng2017_task(task.gallery, detections, task.queries, truth, cameras, known))
-    return made
+    queries = {name: inputs.protocol(name).queries for name in {setting.protocol for setting in settings}}
+    ranked = []
+    for each in chosen:
+        person = labels[id(each.detections)].person[each.rows]
+        rows = each.rows[np.isin(person, (JUNK, UNLABELLED), invert=True)]
+        ranked.append(replace(each, rows=rows))
+    tasks = []
+    for setting, each, gallery in zip(
+        settings, ranked, _galleries(ranked, np.arange(inputs.n_images)), strict=True
+    ):
+        asked, known = queries[setting.protocol], labels[id(each.detections)]
+        tasks.append(zheng2017_task(gallery, each.detections, asked, truth, cameras, known))
+    return tasks
 
 
 _Question = tuple[Queries, ListedGallery | WholeGallery, QueryTruths]

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from personsearch_core.evaluation.matching import GroupedDetections, matching_detections
-from personsearch_core.evaluation.parallel import Job
+from personsearch_core.evaluation.parallel import Job, Products
 from personsearch_core.evaluation.ranking import (
     FoundTruths,
     SearchResult,
@@ -77,7 +77,7 @@ class SearchTask:
         )
 
 
-def rank_block(task: SearchTask, block: range, products: FloatArray | None) -> BlockCounts:
+def rank_block(task: SearchTask, block: range, products: Products | None) -> BlockCounts:
     """Ranks the queries of one block; `products` as `rank_queries` takes them."""
     truths, gallery = task.truths, task.gallery
     first_truth, last_truth = truths.offsets[block.start], truths.offsets[block.stop]

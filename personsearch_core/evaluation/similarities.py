@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from personsearch_core.evaluation.matching import GroupedDetections, expand_ranges
+from personsearch_core.evaluation.parallel import Products
 from personsearch_core.evaluation.records import FloatArray, IntArray
 from personsearch_core.evaluation.task import ListedGallery, WholeGallery
 
@@ -45,11 +46,11 @@ def listed_bytes(task: SearchTask) -> float | None:
     return len(task.scope.image) / len(task.queries) * mean_in_image * _BYTES_OF_A_LISTED_PAIR
 
 
-def rank_queries(task: SearchTask, block: range, products: FloatArray | None) -> Iterator[Ranked]:
+def rank_queries(task: SearchTask, block: range, products: Products | None) -> Iterator[Ranked]:
     """What each query of the block ranks, after rescoring where the task asks for it.
 
-    `products` (b, n) are the similarities with the task's gallery, which are written over; None where
-    `listed_bytes` is not.
+    `products` are the similarities with the task's gallery, which are written over; None where `listed_bytes`
+    is not.
     """
     if task.rescore is None and isinstance(task.scope, WholeGallery):
         assert products is not None
@@ -64,7 +65,7 @@ def rank_queries(task: SearchTask, block: range, products: FloatArray | None) ->
 
 
 def similarities(
-    task: SearchTask, block: range, products: FloatArray | None
+    task: SearchTask, block: range, products: Products | None
 ) -> Iterator[tuple[IntArray, FloatArray]]:
     """For each query of the block: its gallery's detections and their similarities, before any rescoring."""
     if products is None:
@@ -75,7 +76,7 @@ def similarities(
     return _long_lists(task, task.scope, block, products)
 
 
-def _whole(task: SearchTask, scope: WholeGallery, block: range, products: FloatArray) -> Iterator[Ranked]:
+def _whole(task: SearchTask, scope: WholeGallery, block: range, products: Products) -> Iterator[Ranked]:
     for query, row in zip(block, products, strict=True):
         hidden = _hidden_detections(task.gallery, scope, query)
         row[hidden] = -np.inf
@@ -83,7 +84,7 @@ def _whole(task: SearchTask, scope: WholeGallery, block: range, products: FloatA
 
 
 def _shown(
-    task: SearchTask, scope: WholeGallery, block: range, products: FloatArray
+    task: SearchTask, scope: WholeGallery, block: range, products: Products
 ) -> Iterator[tuple[IntArray, FloatArray]]:
     for query, row in zip(block, products, strict=True):
         shown = np.ones(len(row), bool)
@@ -110,7 +111,7 @@ def _has_long_lists(task: SearchTask, scope: ListedGallery) -> bool:
 
 
 def _long_lists(
-    task: SearchTask, scope: ListedGallery, block: range, products: FloatArray
+    task: SearchTask, scope: ListedGallery, block: range, products: Products
 ) -> Iterator[tuple[IntArray, FloatArray]]:
     gallery = task.gallery
     for query, row in zip(block, products, strict=True):

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from personsearch_core.evaluation.matching import GroupedDetections, expand_ranges, iou
-from personsearch_core.evaluation.parallel import Job
+from personsearch_core.evaluation.parallel import Job, Products
 from personsearch_core.evaluation.ranking import QueryResults
 from personsearch_core.evaluation.records import (
     BoolArray,
@@ -63,13 +63,11 @@ class Zheng2017Result(QueryResults):
 class Zheng2017Task:
     """PRW as its authors score it, always across cameras.
 
-    `column` (n,) says where the ranked detections' embeddings lie in `gallery.pool`, `person` and `camera`
-    (n,) what they show and where, in the order of the input; `query_camera` and `n_truths` (q,).
+    `person` and `camera` (n,) of the gallery's detections; `query_camera` and `n_truths` (q,).
     """
 
     queries: Queries
     gallery: GroupedDetections
-    column: IntArray
     person: IntArray
     camera: IntArray
     query_camera: IntArray
@@ -77,7 +75,9 @@ class Zheng2017Task:
 
     def job(self) -> Job:
         """The ranking as work to share."""
-        return Job(self.queries.embeddings, self.gallery.pool, self.column, partial(_rank_block, self))
+        return Job(
+            self.queries.embeddings, self.gallery.pool, self.gallery.column, partial(_rank_block, self)
+        )
 
     def result(
         self, blocks: Sequence[tuple[FloatArray, IntArray]], score_threshold: float | None
@@ -95,27 +95,22 @@ def zheng2017_task(
     cameras: IntArray,
     labels: DetectionLabels,
 ) -> Zheng2017Task:
-    """Ranks those of `gallery` that are neither junk nor unlabelled people.
+    """Ranks `gallery`: those of `detections` that are chosen and neither junk nor unlabelled people.
 
-    `gallery` is part of `detections`, of all of which `labels` are. Images of unknown camera that share a
-    number in `cameras` (n_images,), such as -1, count as of one camera.
+    `labels` are of all detections. Images of unknown camera that share a number in `cameras` (n_images,),
+    such as -1, count as of one camera.
     """
-    order = np.argsort(gallery.row)
-    order = order[np.isin(labels.person[gallery.row[order]], (JUNK, UNLABELLED), invert=True)]
     return Zheng2017Task(
         queries,
         gallery,
-        column=order if gallery.column is None else gallery.column[order],
-        person=labels.person[gallery.row[order]],
-        camera=cameras[gallery.image[order]],
+        person=labels.person[gallery.row],
+        camera=cameras[gallery.image],
         query_camera=cameras[queries.image],
         n_truths=_denominators(detections, queries, truth, cameras, labels),
     )
 
 
-def _rank_block(
-    task: Zheng2017Task, block: range, products: FloatArray | None
-) -> tuple[FloatArray, IntArray]:
+def _rank_block(task: Zheng2017Task, block: range, products: Products | None) -> tuple[FloatArray, IntArray]:
     """AP (b,) and rank of the first positive (b,) of a block's queries."""
     assert products is not None
     ap, rank, query_person = np.zeros(len(block)), np.zeros(len(block), np.int64), task.queries.people()
@@ -123,7 +118,7 @@ def _rank_block(
         own = np.flatnonzero(task.person == query_person[query])
         other_camera = task.camera[own] != task.query_camera[query]
         similarities[own[~other_camera]] = -np.inf
-        ranks = _ranks_of(similarities, own[other_camera])
+        ranks = _ranks_of(similarities, own[other_camera], task.gallery.row)
         ranks = ranks[ranks <= LAST_RANK]
         if len(ranks):
             ap[i] = trapezoid_average_precision(ranks, task.n_truths[query])
@@ -190,15 +185,15 @@ def _denominators(
     return everywhere - own_camera
 
 
-def _ranks_of(similarities: FloatArray, positives: IntArray) -> IntArray:
-    """1-based ranks, ascending, that `positives` have in a stable sort by falling similarity."""
-    levels = similarities[positives]
-    earlier_equals = [
-        np.count_nonzero(similarities[:place] == level)
-        for place, level in zip(positives, levels, strict=True)
-    ]
-    more_similar = [np.count_nonzero(similarities > level) for level in levels]
-    return np.sort(np.array(earlier_equals, np.int64) + np.array(more_similar, np.int64) + 1)
+def _ranks_of(similarities: FloatArray, positives: IntArray, row: IntArray) -> IntArray:
+    """1-based ranks, ascending, of `positives` by falling similarity; among equals by `row` (n,)."""
+    levels, rising = similarities[positives], np.sort(similarities)
+    ranks = len(rising) - np.searchsorted(rising, levels, side="left")
+    more_similar = len(rising) - np.searchsorted(rising, levels, side="right")
+    for i in np.flatnonzero(ranks - more_similar > 1):
+        later = row[similarities == levels[i]] > row[positives[i]]
+        ranks[i] -= np.count_nonzero(later)
+    return np.sort(ranks)
 
 
 def trapezoid_average_precision(ranks: IntArray, n_truths: int) -> float:

@@ -97,7 +97,7 @@ def test_context_matching_lifts_the_querys_match(
     assert matching is not None
     everyone = range(len(queries))
     products = queries.embeddings @ task.gallery.embeddings.T
-    for query, (index, values) in zip(everyone, similarities(task, everyone, products), strict=True):
+    for query, (index, values) in zip(everyone, similarities(task, everyone, iter(products)), strict=True):
         lifted = matching(query, index, values)
         context = matching.contexts[query]  # type: ignore[attr-defined]
         assert len(context) <= k2
