@@ -28,7 +28,7 @@ from personsearch_core.evaluation.settings import Setting, settings_of
 from personsearch_core.evaluation.top_matches import shows_person
 from personsearch_core.identities import UNLABELLED
 from personsearch_core.recipes import ContextMatching, EvaluationRecipe, ReRanking
-from tests.personsearch_core.evaluation.oracles import CuhkSysuOracle, PrwOracle
+from tests.personsearch_core.evaluation.oracles import PrwOracle
 from tests.personsearch_core.evaluation.test_properties import SEEDS, UNHURRIED, Problem, problem
 
 VARIED: dict[str, Any] = {"boxes_per_image": (1.0, 2.0), "per_image_top_k": (1,)}
@@ -178,20 +178,28 @@ def test_intervals_are_those_of_the_recipe(prw: PrwOracle) -> None:
     assert evaluate(EvaluationRecipe(), prw_inputs(prw)).searches[0].intervals == {}
 
 
-def test_what_a_protocol_lacks_is_named(prw: PrwOracle, cuhk_sysu: CuhkSysuOracle) -> None:
+def test_what_a_protocol_lacks_is_named(prw: PrwOracle) -> None:
     inputs = prw_inputs(prw)
     across = EvaluationRecipe(cross_camera=True)
     listed = EvaluationRecipe(protocol="cuhk_sysu")
-    unlisted = {"TestG100": SearchProtocol(cuhk_sysu.queries)}
+    beyond = SearchProtocol(replace(prw.queries, image=prw.queries.image + 612 - prw.queries.image.max()))
+    unlisted = {"TestG100": SearchProtocol(prw.queries)}
     for recipe, given_, message in (
         (EvaluationRecipe(), replace(inputs, truth=None), r"protocol prw needs truth, which"),
         (across, replace(inputs, cameras=None), r"across cameras needs cameras"),
         (EvaluationRecipe(ground_truth_boxes=True), inputs, r"injection needs truth_embeddings"),
         (listed, inputs, r"no protocol 'TestG100'; they have: prw"),
         (listed, replace(inputs, protocols=unlisted), r"TestG100 lists no gallery images"),
+        (
+            EvaluationRecipe(),
+            replace(inputs, protocols={"prw": beyond}),
+            r"queries of prw: image 612 is outside",
+        ),
     ):
         with pytest.raises(PersonSearchError, match=message):
             evaluate(recipe, given_)
+    with pytest.raises(PersonSearchError, match=r"ground truth: image \d+ is outside the 9 images"):
+        EvaluationInputs(prw.detections.select(slice(0, 3)), 9, truth=prw.truth)  # type: ignore[arg-type]
     with pytest.raises(PersonSearchError, match=r"cameras has 611 rows, but should have 612"):
         replace(inputs, cameras=prw.cameras[1:])
     with pytest.raises(PersonSearchError, match=r"truth_embeddings has 1 rows"):
