@@ -19,17 +19,18 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.drawn_galleries import cuhk_sysu_like, prw_like
 from benchmarks.plain_evaluation import plain_cuhk_sysu, plain_prw
-from personsearch_core.evaluation.cuhk_sysu import evaluate_cuhk_sysu
-from personsearch_core.evaluation.prw import evaluate_prw
+from benchmarks.searches import NAME, prw_inputs, search_lists, search_prw, search_zheng2017
+from personsearch_core.evaluation.front import evaluate
 from personsearch_core.evaluation.records import FloatArray, GalleryLists, Queries
-from personsearch_core.evaluation.zheng2017 import evaluate_zheng2017
+from personsearch_core.evaluation.settings import Setting
+from personsearch_core.recipes import EvaluationRecipe
 
 REPEATS = 5
 
@@ -43,7 +44,7 @@ class Case:
     evaluate: Callable[[], FloatArray]
     plain: Callable[[int], list[tuple[float, int]]] | None = None
     plain_share: int = 1
-    """Of the queries that the command line asks for, the plain implementation takes so many times more."""
+    """The plain implementation takes this many times the queries that the command line asks for."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def g100() -> Case:
         return plain_cuhk_sysu(found, _first_queries(queries, n), _first_lists(lists, n))
 
     title = "CUHK-SYSU G100, 2,900 queries"
-    return Case(title, len(queries), lambda: evaluate_cuhk_sysu(found, queries, lists).ap, plain, 10)
+    return Case(title, len(queries), lambda: search_lists(found, queries, lists).ap, plain, 10)
 
 
 def prw(title: str = "PRW test set, 6,112 images, 2,057 queries", **size: int) -> Case:
@@ -74,7 +75,7 @@ def prw(title: str = "PRW test set, 6,112 images, 2,057 queries", **size: int) -
     def plain(n: int) -> list[tuple[float, int]]:
         return plain_prw(found, _first_queries(queries, n), truth, cameras)
 
-    return Case(title, len(queries), lambda: evaluate_prw(found, queries, truth, cameras).ap, plain)
+    return Case(title, len(queries), lambda: search_prw(found, queries, truth, cameras).ap, plain)
 
 
 def prw_mini() -> Case:
@@ -84,14 +85,25 @@ def prw_mini() -> Case:
 def zheng2017() -> Case:
     found, queries, truth, cameras = prw_like(np.random.default_rng(0))
     title = "PRW test set by Zheng et al. 2017"
-    return Case(title, len(queries), lambda: evaluate_zheng2017(found, queries, truth, cameras).ap)
+    return Case(title, len(queries), lambda: search_zheng2017(found, queries, truth, cameras).ap)
+
+
+def sweep() -> Case:
+    inputs = prw_inputs(*prw_like(np.random.default_rng(0)))
+    recipe, plain = EvaluationRecipe(), Setting(NAME, NAME)
+    settings = [plain, *(replace(plain, boxes_per_image=k) for k in (1, 1.5, 2, 2.5, 3))]
+
+    def searched() -> FloatArray:
+        return evaluate(recipe, inputs, settings=settings, detection_at=None).searches[0].result.ap
+
+    return Case("PRW test set, six numbers of boxes per image", 2_057, searched)
 
 
 def large() -> Case:
     size = {"n_images": 100_000, "n_detections": 300_000, "n_queries": 400}
     found, queries, truth, cameras = prw_like(np.random.default_rng(0), **size)
     title = "100,000 images, 300,000 detections, 400 queries"
-    return Case(title, len(queries), lambda: evaluate_prw(found, queries, truth, cameras).ap)
+    return Case(title, len(queries), lambda: search_prw(found, queries, truth, cameras).ap)
 
 
 CASES: dict[str, Callable[[], Case]] = {
@@ -99,6 +111,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "prw_mini": prw_mini,
     "prw": prw,
     "zheng2017": zheng2017,
+    "sweep": sweep,
     "large": large,
 }
 

@@ -25,6 +25,8 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_catalog.snapshot import Snapshot
+from data_catalog.views import protocol_view
 from flows.stages.evaluation import PER_QUERY
 from flows.stages.test_set import TestSet
 from flows.views import ViewSpec
@@ -131,7 +133,7 @@ class Run:
         test = TestSet(paths["gallery"], paths["ingest:pets"], ViewSpec("pets", "test", "truth"))
         table = pq.read_table(paths["evaluation"] / PER_QUERY)
         table = table.filter(pc.equal(table["setting"], table["setting"][0]))
-        queries = test.protocol("drawn").queries
+        queries = protocol_view(Snapshot(paths["ingest:pets"]), "drawn").queries
         assert table["query_id"].to_pylist() == queries["query_id"].to_pylist()
         person = queries["person_id"].combine_chunks().dictionary_encode().indices.to_numpy()
         return cls(

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from personsearch_core.errors import PersonSearchError
 
@@ -17,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 IntArray = npt.NDArray[np.int64]
 UNLABELLED = -1
-"""Number of a row without identity, in arrays inside training; the catalog has null."""
+"""The person of a row or box whose identity is unknown, in arrays; the catalog has null."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +122,10 @@ def _fill(order: IntArray, sizes: IntArray, wanted: int) -> IntArray:
 
 def _groups(identity: IntArray, image: IntArray, n_identities: int) -> IntArray:
     """Group number of every identity: connected components of the graph of identities and images."""
+    # Not at the top: whoever only wants labels need not wait for SciPy.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     n_images = int(image.max(initial=-1)) + 1
     size = n_identities + n_images
     links = coo_array((np.ones(len(identity), bool), (identity, n_identities + image)), shape=(size, size))

@@ -9,43 +9,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
-import pyarrow as pa
 import typer
 
 from flows.cli.finite import finite
 from flows.cli.json_file import writable
-from flows.cli.score_beyond import Beyond, numbers_of, workers
 from flows.cli.score_compare import compare
+from flows.cli.score_inputs import read_boxes, read_listed, read_prw
+from flows.cli.score_options import MULTI_SHOT, rescored, standard_setting, sweep_settings
 from flows.cli.score_output import (
     Clock,
-    search_numbers,
+    breakdown_figures,
+    figures,
     spoken_warnings,
+    standard_figures,
+    sweep_figures,
     write,
     write_per_query,
-    zheng_numbers,
-)
-from flows.cli.score_prw import (
-    multi_shot_result,
-    original_result,
-    parts_of,
-    person_search_task,
-    prw_parts,
-    read_prw,
-    swept,
 )
 from flows.protocol_files import default_cache, read_protocol
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation import tables
-from personsearch_core.evaluation.boxes_per_image import (
-    score_threshold_for,
-    top_k_of_each_image,
-)
-from personsearch_core.evaluation.cuhk_sysu import cuhk_sysu_task
-from personsearch_core.evaluation.ranking import SearchResult
-from personsearch_core.evaluation.records import Detections, IntArray
-from personsearch_core.evaluation.search import run_search
-from personsearch_core.evaluation.zheng2017 import Zheng2017Result
+from personsearch_core.evaluation.front import evaluate
+from personsearch_core.evaluation.parallel import in_threads
+from personsearch_core.recipes import EvaluationRecipe
 
 app = typer.Typer(no_args_is_help=True, help="Score detections made by any software.")
 app.command("compare")(compare)
@@ -56,7 +42,7 @@ ImagesFile = Annotated[Path, typer.Option(help="Parquet: all test images; PRW al
 BoxesFile = Annotated[Path, typer.Option(help="Parquet: ground truth image, x1, y1, x2, y2, person_id.")]
 Threshold = Annotated[float, typer.Option(callback=finite, help="Keep detections with at least this score.")]
 Json = Annotated[Path | None, typer.Option("--json", callback=writable, help="Write the numbers here.")]
-PerQuery = Annotated[Path | None, typer.Option(help="Write a Parquet table with one row a query here.")]
+PerQuery = Annotated[Path | None, typer.Option(help="Write a Parquet table with one row per query here.")]
 Cbgm = Annotated[
     str | None, typer.Option(metavar="K1,K2", help="Also rank with context matching: 10,3 or 30,4.")
 ]
@@ -94,6 +80,8 @@ def cuhk_sysu(
     threads: Threads = 1,
 ) -> None:
     """CUHK-SYSU's search protocol; `query` counts the protocol file's queries from 0."""
+    standard = replace(standard_setting(score_threshold), full_gallery=full_gallery)
+    further = rescored(standard, cbgm, cbgm_lift, rerank, rerank_with)
     clock = Clock()
     with spoken_warnings():
         with clock.step("read"):
@@ -101,25 +89,19 @@ def cuhk_sysu(
             query_table = tables.open_queries(queries, person_id=False)
         with clock.step("protocol"):
             protocol = read_protocol(protocol_file, cache or default_cache())
-            names = [protocol.gallery["image_id"], protocol.queries["image_id"]]
-            images = tables.Names.of("image", *names, *([found_table.column("image")] * full_gallery))
-            lists = tables.gallery_lists_from(protocol.gallery, protocol.queries["query_id"], images)
         with clock.step("read"):
-            _same_queries(query_table, protocol.queries, protocol_file)
-            found = tables.detections_from(found_table, images)
-            people = tables.queries_from(query_table, images)
+            files = read_listed(found_table, query_table, protocol, protocol_file, whole=full_gallery)
     with clock.step("evaluate"):
-        task = cuhk_sysu_task(
-            found, people, lists, score_threshold=score_threshold, full_gallery=full_gallery
+        recipe = EvaluationRecipe(protocol="cuhk_sysu", bootstrap_samples=bootstrap)
+        results = evaluate(
+            recipe, files.inputs, settings=[standard, *further], map_blocks=in_threads(threads)
         )
-        result = run_search(task, score_threshold, workers(threads))
-    wanted = Beyond(cbgm, cbgm_lift, rerank, rerank_with, bootstrap, threads)
-    extra = wanted.numbers(task, people, result)
+    first, *others = results.searches
+    numbers = standard_figures(first) | {found.setting.name: figures(found) for found in others}
     if breakdown:
-        in_image = np.bincount(task.gallery.image, minlength=len(images))
-        extra |= parts_of(result, people, in_image)
-    write(json_file, search_numbers(result) | extra, clock)
-    write_per_query(per_query, result, query_table.integers("query"))
+        numbers |= breakdown_figures(first, files.inputs)
+    write(json_file, numbers, clock)
+    write_per_query(per_query, first, files.query)
 
 
 @app.command("prw")
@@ -136,7 +118,10 @@ def prw(
     ] = "person-search",
     boxes_per_image: Annotated[
         float | None,
-        typer.Option(callback=finite, help="Choose the threshold that leaves so many boxes an image."),
+        typer.Option(
+            callback=finite,
+            help="Choose the score threshold that leaves this many boxes per image on average.",
+        ),
     ] = None,
     per_image_top_k: Annotated[
         bool, typer.Option("--per-image-top-k", help="Instead keep each image's K best.")
@@ -146,7 +131,7 @@ def prw(
         str | None,
         typer.Option(
             metavar="K,K,...",
-            help="Also with so many boxes an image (--per-image-top-k holds); names the best.",
+            help="Also with these numbers of boxes per image (as --per-image-top-k has it); names the best.",
         ),
     ] = None,
     multi_shot: Annotated[bool, typer.Option("--multi-shot", help="Also pool a person's queries.")] = False,
@@ -161,36 +146,38 @@ def prw(
     threads: Threads = 1,
 ) -> None:
     """PRW's search protocols. What --sweep, --cbgm and the like give stands beside the standard numbers."""
-    wanted = Beyond(cbgm, cbgm_lift, rerank, rerank_with, bootstrap, threads)
-    if protocol == "zheng2017" and (wanted.rescores or multi_shot or breakdown):
+    standard = standard_setting(score_threshold, boxes_per_image, per_image_top_k=per_image_top_k)
+    further = rescored(standard, cbgm, cbgm_lift, rerank, rerank_with)
+    if multi_shot:
+        further.append(replace(standard, name=MULTI_SHOT, multi_shot=True))
+    if protocol == "zheng2017" and (further or breakdown):
         raise PersonSearchError("zheng2017 goes without --cbgm, --rerank, --multi-shot and --breakdown")
+    budgets = sweep_settings(sweep, standard) if sweep is not None else {}
     clock = Clock()
     with spoken_warnings(), clock.step("read"):
         files = read_prw(detections, queries, images, boxes)
-    with clock.step("protocol"):
-        n_images = len(files.cameras)
-        kept, threshold = _budget(files.found, n_images, boxes_per_image, per_image_top_k, score_threshold)
-    shown = files if kept is None else replace(files, found=files.found.select(kept))
-    result: SearchResult | Zheng2017Result
     with clock.step("evaluate"):
         if protocol == "zheng2017":
-            result = original_result(files, threshold, kept)
+            recipe = EvaluationRecipe(protocol="zheng2017", bootstrap_samples=bootstrap)
         else:
-            task = person_search_task(shown, threshold, cross_camera)
-            result = run_search(task, threshold, workers(threads))
-    if isinstance(result, Zheng2017Result):
-        numbers = zheng_numbers(result, bootstrap)
-    else:
-        numbers = search_numbers(result)
-        numbers |= wanted.numbers(task, files.people, result)
-    if sweep is not None:
-        numbers["sweep"] = swept(files, numbers_of(sweep), protocol, cross_camera, per_image_top_k)
-    if multi_shot:
-        numbers["multi_shot"] = multi_shot_result(shown, threshold, cross_camera).metrics()
-    if breakdown and isinstance(result, SearchResult):
-        numbers |= prw_parts(shown, result, threshold)
+            recipe = EvaluationRecipe(cross_camera=cross_camera, bootstrap_samples=bootstrap)
+        results = evaluate(
+            recipe,
+            files.inputs,
+            settings=[standard, *further, *budgets.values()],
+            detection_at=None,
+            map_blocks=in_threads(threads),
+        )
+    by_name = {found.setting.name: found for found in results.searches}
+    first = results.searches[0]
+    numbers = standard_figures(first) | {each.name: figures(by_name[each.name]) for each in further}
+    if budgets:
+        numbers["sweep"] = sweep_figures({k: by_name[each.name] for k, each in budgets.items()})
+    if breakdown:
+        numbers |= breakdown_figures(first, files.inputs)
+    clock.seconds.setdefault("protocol", 0.0)
     write(json_file, numbers, clock)
-    write_per_query(per_query, result, files.query)
+    write_per_query(per_query, first, files.query)
 
 
 @app.command("detection")
@@ -201,60 +188,12 @@ def detection(
     score_threshold: Threshold = 0.5,
     json_file: Json = None,
 ) -> None:
-    """Detection by the person-search rule and by pycocotools; no embeddings are needed."""
-    # pycocotools imports matplotlib, which the other commands need not wait for.
-    from personsearch_core.evaluation.detection import evaluate_detection
-
+    """Detection by the person-search rule from a score on, and by pycocotools; no embeddings are needed."""
     clock = Clock()
     with spoken_warnings(), clock.step("read"):
-        image_table = tables.open_images(images, camera_id=False)
-        found_table = tables.open_detections(detections, embeddings=False)
-        box_table = tables.open_boxes(boxes)
-        names = tables.Names.of("image", image_table.column("image"))
-        people = tables.Names.of("person", box_table.column("person_id"))
-        found = tables.detections_from(found_table, names)
-        truth = tables.ground_truth_from(box_table, names, people)
+        inputs = read_boxes(detections, images, boxes)
     with clock.step("evaluate"):
-        result = evaluate_detection(found, truth, len(names), score_threshold=score_threshold)
+        result = evaluate(EvaluationRecipe(), inputs, settings=(), detection_at=score_threshold).detection
+    assert result is not None
     clock.seconds.setdefault("protocol", 0.0)
     write(json_file, result.metrics() | {"queries": 0, "score_threshold": score_threshold}, clock)
-
-
-def _budget(
-    found: Detections,
-    n_images: int,
-    boxes_per_image: float | None,
-    per_image_top_k: bool,
-    score_threshold: float,
-) -> tuple[IntArray | None, float | None]:
-    """The rows to keep, None = all, and the score threshold, None = none."""
-    if boxes_per_image is None:
-        if per_image_top_k:
-            raise PersonSearchError("--per-image-top-k needs --boxes-per-image K")
-        return None, score_threshold
-    if not per_image_top_k:
-        return None, score_threshold_for(found.scores, n_images, boxes_per_image)
-    if boxes_per_image != int(boxes_per_image):
-        raise PersonSearchError(f"--per-image-top-k needs a whole number of boxes, not {boxes_per_image}")
-    return top_k_of_each_image(found, int(boxes_per_image)), None
-
-
-def _same_queries(table: tables.Table, protocol: pa.Table, path: Path) -> None:
-    """Raises unless the table has the protocol's queries, counted from 0, in the protocol's images."""
-    numbers = table.integers("query")
-    expected = np.arange(protocol.num_rows)
-    if not np.array_equal(numbers, expected):
-        missing, unknown = np.setdiff1d(expected, numbers), np.setdiff1d(numbers, expected)
-        fault = f"lacks query {missing[0]}" if len(missing) else f"has a query {unknown[0]}"
-        raise PersonSearchError(
-            f"{table.path}: {fault}; {path.name} has queries 0 to {len(expected) - 1}, "
-            f"of which {len(missing)} are missing, and {len(unknown)} others are here"
-        )
-    ours = np.array(table.column("image").to_pylist(), object)
-    theirs = np.array(protocol["image_id"].to_pylist(), object)
-    if (ours != theirs).any():
-        query = int((ours != theirs).argmax())
-        raise PersonSearchError(
-            f"{table.path}: query {query} is in image {ours[query]!r}, "
-            f"but {path.name} has it in {theirs[query]!r}"
-        )

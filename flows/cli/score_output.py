@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from personsearch_core.evaluation.comparison import bootstrap_interval
-from personsearch_core.evaluation.ranking import SearchResult
+from personsearch_core.evaluation.boxes_per_image import best_budget
+from personsearch_core.evaluation.breakdown import (
+    QueryClass,
+    by_camera_pair,
+    by_crowdedness,
+    by_query_height,
+)
+from personsearch_core.evaluation.front import Scored
+from personsearch_core.evaluation.inputs import EvaluationInputs
+from personsearch_core.evaluation.matching import keep_by_score
+from personsearch_core.evaluation.ranking import REPORTED_RANKS, SearchResult
 from personsearch_core.evaluation.records import IntArray
 from personsearch_core.evaluation.tables import TableWarning
 from personsearch_core.evaluation.zheng2017 import Zheng2017Result
@@ -36,25 +45,51 @@ class Clock:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
-def search_numbers(result: SearchResult) -> dict[str, Any]:
-    return result.metrics() | {
-        "mINP": result.mean_inp,
-        "queries": len(result),
-        "score_threshold": result.score_threshold,
-        "ambiguous": result.ambiguous,
-        "queries_without_truth": result.without_truth,
-    }
+def figures(found: Scored) -> dict[str, Any]:
+    """All metrics of a setting; `top1` and the like, by which others know them, beside `rank1`."""
+    result = found.result
+    of_paper = {"rank20": result.top(20)} if isinstance(result, Zheng2017Result) else {}
+    return _with_top(result.metrics() | of_paper)
 
 
-def zheng_numbers(result: Zheng2017Result, bootstrap: int) -> dict[str, Any]:
-    numbers: dict[str, Any] = result.metrics() | {
-        "queries": len(result.ap),
-        "score_threshold": result.score_threshold,
-    }
-    if bootstrap:
-        interval = bootstrap_interval(result.ap, np.random.default_rng(0), draws=bootstrap)
-        numbers["bootstrap"] = {"mAP": asdict(interval)}
+def standard_figures(found: Scored) -> dict[str, Any]:
+    """A setting's metrics with what they rest on."""
+    result = found.result
+    numbers = figures(found) | {"queries": len(result), "score_threshold": result.score_threshold}
+    if isinstance(result, SearchResult):
+        numbers |= {"ambiguous": result.ambiguous, "queries_without_truth": result.without_truth}
+    if found.intervals:
+        numbers["bootstrap"] = _with_top({name: asdict(each) for name, each in found.intervals.items()})
     return numbers
+
+
+def sweep_figures(found: Mapping[int, Scored]) -> dict[str, Any]:
+    """Results by number of boxes per image, and which number has the best mAP."""
+    return {
+        "best_boxes_per_image": best_budget({k: each.result.mean_ap for k, each in found.items()}),
+        "boxes_per_image": {
+            f"{k}": figures(each) | {"score_threshold": each.result.score_threshold}
+            for k, each in found.items()
+        },
+    }
+
+
+def breakdown_figures(found: Scored, inputs: EvaluationInputs) -> dict[str, Any]:
+    """Means by box height and crowdedness and, where there are cameras, by camera pair.
+
+    A crowd is counted by annotated people or, without ground truth, by detections that are ranked.
+    """
+    result, queries = found.result, inputs.protocol(found.setting.protocol).queries
+    numbers = {"by_height": by_query_height(result, queries)}
+    if inputs.truth is None:
+        shown = inputs.detections.image[keep_by_score(inputs.detections, result.score_threshold)]
+    else:
+        shown = inputs.truth.image[~inputs.truth.ignore]
+        ranked = replace(found.setting, boxes_per_image=None, score_threshold=result.score_threshold)
+        numbers["by_camera_pair"] = by_camera_pair(inputs, ranked)
+    in_image = np.bincount(shown, minlength=inputs.n_images)
+    numbers["by_crowdedness"] = by_crowdedness(result, queries, in_image)
+    return {name: [_of_class(each) for each in classes] for name, classes in numbers.items()}
 
 
 @contextmanager
@@ -76,7 +111,16 @@ def write(path: Path | None, numbers: dict[str, Any], clock: Clock) -> None:
         path.write_text(text + "\n")
 
 
-def write_per_query(path: Path | None, result: SearchResult | Zheng2017Result, query: IntArray) -> None:
-    """Writes a row a query under its number in the user's own file."""
+def write_per_query(path: Path | None, found: Scored, query: IntArray) -> None:
+    """Writes a row per query under its number in the user's own file."""
     if path is not None:
-        pq.write_table(pa.table(result.per_query(query)), path)
+        pq.write_table(pa.table(found.result.per_query(query)), path)
+
+
+def _of_class(each: QueryClass) -> dict[str, Any]:
+    return _with_top({"name": each.name, "queries": each.queries, "mAP": each.mean_ap, "rank1": each.rank1})
+
+
+def _with_top(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    top = {f"top{k}": numbers[f"rank{k}"] for k in REPORTED_RANKS if f"rank{k}" in numbers}
+    return {**numbers, **top}

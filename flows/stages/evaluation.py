@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,14 +17,15 @@ from flows.stages.base import InputRef, Made, Stage, StageContext
 from flows.stages.dask_clients import dask_client
 from flows.stages.gallery import UNTRAINED_EMBEDDINGS
 from flows.stages.names import ingest_name
-from flows.stages.settings import Setting, settings_of
 from flows.views import ViewSpec
+from personsearch_core.evaluation.ranking import REPORTED_RANKS, SearchResult
+from personsearch_core.evaluation.settings import settings_of
 from personsearch_core.recipes import EvaluationRecipe
 from storage.digests import digest_json, digest_parts
 
 if TYPE_CHECKING:
-    from flows.stages.test_set import TestSet
-    from personsearch_core.evaluation.search import MapBlocks
+    from personsearch_core.evaluation.front import EvaluationResults, Scored
+    from personsearch_core.evaluation.parallel import MapBlocks
 
 VERSION = 2
 METRICS = "metrics.json"
@@ -31,7 +33,7 @@ PER_QUERY = "per_query.parquet"
 MATCHES = "matches.parquet"
 CURVES = "curves.json"
 MAX_RANK = 50
-REPORTED = (1, 5, 10)
+TOP_MATCHES = 10
 
 
 def stage(config: Config, suffix: str, entry: EvaluationSection) -> Stage:
@@ -52,37 +54,39 @@ def stage(config: Config, suffix: str, entry: EvaluationSection) -> Stage:
 
 def make(context: StageContext) -> Made:
     """Score every setting of the recipe; the first is the headline."""
-    from flows.stages.scoring import best_boxes, headline, score, top_matches
     from flows.stages.test_set import TestSet
-    from personsearch_core.evaluation.detection import evaluate_detection
+    from personsearch_core.evaluation.front import evaluate
 
     recipe = EvaluationRecipe.model_validate(context.recipe)
-    gallery, spec = context.artifacts["gallery"].path, context.views["truth"]
-    test = TestSet(gallery, context.artifacts["truth"].path, spec)
-    settings = settings_of(recipe)
-    results = []
+    gallery, snapshot = context.artifacts["gallery"].path, context.artifacts["truth"].path
+    test = TestSet(gallery, snapshot, context.views["truth"])
+    mean_ap_untrained = None
     with ranking(context.options["dask"], context.options["workers"]) as map_blocks:
-        for number, setting in enumerate(settings):
-            results.append(score(test, setting, recipe, map_blocks))
-            context.reached(number + 1, len(settings) + 1)
-    first = results[0]
-    per_query = pa.concat_tables(result.per_query_table() for result in results)
-    matches = top_matches(test, settings[0], recipe)
-    detection = evaluate_detection(test.detections, test.truth, len(test.image_ids), score_threshold=None)
-    at_half = evaluate_detection(test.detections, test.truth, len(test.image_ids), score_threshold=0.5)
-    metrics = headline(first) | {
-        "detection_ap50": detection.coco_ap50,
-        "detection_ap": detection.coco_ap,
-        "detection_recall_at_0.5": at_half.recall,
-        "detection_ap_at_0.5": at_half.ap,
-        "mAP_untrained": _untrained(test, settings[0], recipe),
-        "queries": len(first.ap),
-        "images": len(test.image_ids),
-        **best_boxes(results),
-    }
-    body = {"headline": metrics, "settings": [result.as_record() for result in results]}
+        results = evaluate(
+            recipe,
+            test.inputs(recipe),
+            keep_best=TOP_MATCHES,
+            map_blocks=map_blocks,
+            progress=lambda done, total: context.reached(done, total + 1),
+        )
+        if (gallery / UNTRAINED_EMBEDDINGS).is_file():
+            before = replace(test, embeddings_file=UNTRAINED_EMBEDDINGS)
+            untrained = evaluate(
+                recipe,
+                before.inputs(recipe),
+                settings=settings_of(recipe)[:1],
+                detection_at=None,
+                map_blocks=map_blocks,
+            )
+            mean_ap_untrained = untrained.searches[0].result.mean_ap
+    ids = {name: test.query_ids(name) for name in {found.setting.protocol for found in results.searches}}
+    per_query = pa.concat_tables(_per_query(found, ids) for found in results.searches)
+    matches = _matches(results, ids, test.image_ids)
+    metrics = _headline(results, mean_ap_untrained, len(test.image_ids))
+    body = {"headline": metrics, "settings": [_record(found) for found in results.searches]}
     (context.work / METRICS).write_text(json.dumps(body, indent=1) + "\n")
-    (context.work / CURVES).write_text(json.dumps([result.curves(MAX_RANK) for result in results]) + "\n")
+    curves = [_curves(found) for found in results.searches]
+    (context.work / CURVES).write_text(json.dumps(curves) + "\n")
     pq.write_table(per_query, context.work / PER_QUERY)
     pq.write_table(matches, context.work / MATCHES)
     digest = digest_parts(
@@ -99,20 +103,90 @@ def make(context: StageContext) -> Made:
 def ranking(address: str | None, workers: int | None) -> Iterator[MapBlocks]:
     """Where blocks of queries are ranked: on a Dask scheduler's workers, on threads, or here in turn."""
     from personsearch_core.evaluation.parallel import in_threads, on_dask
-    from personsearch_core.evaluation.search import serially
 
     if address is not None:
         with dask_client(address, workers) as client:
             yield on_dask(client)
     else:
-        yield serially if workers in (None, 1) else in_threads(workers)
+        yield in_threads(workers or 1)
 
 
-def _untrained(test: TestSet, setting: Setting, recipe: EvaluationRecipe) -> float | None:
-    from flows.stages.scoring import score
-    from flows.stages.test_set import TestSet
+def _headline(results: EvaluationResults, mean_ap_untrained: float | None, n_images: int) -> dict[str, Any]:
+    """The first setting's figures, those of detection, and the best number of boxes per image."""
+    first, detection = results.searches[0], results.detection
+    assert detection is not None
+    metrics: dict[str, Any] = {
+        **first.result.metrics(),
+        "detection_ap50": detection.coco_ap50,
+        "detection_ap": detection.coco_ap,
+        "detection_recall_at_0.5": detection.recall,
+        "detection_ap_at_0.5": detection.ap,
+        "mAP_untrained": mean_ap_untrained,
+        "queries": len(first.result.ap),
+        "images": n_images,
+    }
+    if (best := results.best_boxes_per_image()) is not None:
+        budget, found = best
+        figures = found.result.metrics()
+        metrics |= {
+            "best_boxes_per_image": budget,
+            "best_boxes_mAP": figures["mAP"],
+            "best_boxes_rank1": figures["rank1"],
+        }
+    return metrics
 
-    if not (test.gallery / UNTRAINED_EMBEDDINGS).is_file():
-        return None
-    before = TestSet(test.gallery, test.snapshot, test.spec, UNTRAINED_EMBEDDINGS)
-    return score(before, setting, recipe).mean_ap
+
+def _record(found: Scored) -> dict[str, Any]:
+    setting, interval = found.setting, found.intervals.get("mAP")
+    return {
+        "name": setting.name,
+        "protocol": setting.protocol,
+        "boxes_per_image": setting.boxes_per_image,
+        "per_image_top_k": setting.per_image_top_k,
+        "ground_truth_boxes": setting.ground_truth_boxes,
+        "score_threshold": found.result.score_threshold,
+        "mAP_interval": [interval.low, interval.high] if interval else None,
+        **found.result.metrics(),
+    }
+
+
+def _curves(found: Scored) -> dict[str, Any]:
+    """CMC and, where the protocol has one, the mean precision-recall curve, for the report."""
+    curves: dict[str, Any] = {"name": found.setting.name, "cmc": found.result.cmc(MAX_RANK).tolist()}
+    if isinstance(found.result, SearchResult):
+        recall, precision = found.result.precision_recall()
+        curves |= {"recall": recall.tolist(), "precision": precision.tolist()}
+    return curves
+
+
+def _per_query(found: Scored, ids: Mapping[str, pa.ChunkedArray]) -> pa.Table:
+    result = found.result
+    return pa.table(
+        {
+            "setting": pa.array([found.setting.name] * len(result.ap)),
+            "query_id": ids[found.setting.protocol],
+            "ap": pa.array(result.ap, pa.float64()),
+            "rank": pa.array(result.rank, pa.int32()),
+            "n_truths": pa.array(result.n_truths, pa.int32()),
+            **{f"hit{k}": pa.array(result.hits(k)) for k in REPORTED_RANKS},
+        }
+    )
+
+
+def _matches(results: EvaluationResults, ids: Mapping[str, pa.ChunkedArray], image_ids: pa.Array) -> pa.Table:
+    """The most similar people of each query: query_id, rank, image_id, box, similarity, is_right."""
+    matches = results.matches
+    assert matches is not None
+    corners = {
+        name: pa.array(matches.boxes[:, i], pa.float32()) for i, name in enumerate(("x1", "y1", "x2", "y2"))
+    }
+    return pa.table(
+        {
+            "query_id": ids[results.searches[0].setting.protocol].take(pa.array(matches.query)),
+            "rank": pa.array(matches.rank, pa.int32()),
+            "image_id": image_ids.take(pa.array(matches.image)),
+            **corners,
+            "similarity": pa.array(matches.similarity, pa.float32()),
+            "is_right": pa.array(matches.is_right),
+        }
+    )

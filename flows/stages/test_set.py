@@ -1,7 +1,8 @@
-"""A test view's tables as the arrays that evaluators take: images, people and queries become numbers."""
+"""A test view's tables as the arrays that `evaluate` takes: images, people and queries become numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,15 +13,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.errors import CatalogError
-from data_catalog.snapshot import Snapshot
 from data_catalog.views import ProtocolView, View, protocol_view
 from flows.stages.detections import DETECTION, QUERY, ROWS, TRUTH
 from flows.stages.gallery import EMBEDDINGS
 from flows.views import ViewSpec
-from personsearch_core.evaluation.injection import inject_ground_truth
-from personsearch_core.evaluation.records import UNLABELLED, Detections, GalleryLists, GroundTruth, Queries
+from personsearch_core.evaluation.inputs import EvaluationInputs, SearchProtocol
+from personsearch_core.evaluation.records import Detections, GalleryLists, GroundTruth, Queries
+from personsearch_core.identities import UNLABELLED
+from personsearch_core.recipes import EvaluationRecipe
 
 _CORNERS = ("x1", "y1", "x2", "y2")
+_BOX = ["image_id", *_CORNERS]
 
 
 @dataclass(frozen=True)
@@ -72,31 +75,45 @@ class TestSet:
             boxes["ignore"].to_numpy(),
         )
 
-    def truth_as_detections(self) -> Detections:
-        """Ground-truth boxes in the place of detections, each with score 1 (ground-truth injection)."""
-        return inject_ground_truth(self.truth, self.truth_embeddings)
-
-    def protocol(self, name: str) -> ProtocolView:
-        return protocol_view(Snapshot(self.snapshot), name)
-
-    def queries(self, protocol: ProtocolView) -> Queries:
-        """The protocol's queries with their embeddings."""
-        table = protocol.queries
-        rows = self._rows(QUERY)
-        place = {key: number for number, key in enumerate(_box_keys(rows))}
-        wanted = [place[key] for key in _box_keys(table)]
-        return Queries(
-            self._image_numbers(table["image_id"]),
-            corners(table),
-            self._described(rows)[wanted],
-            self._person_numbers(table["person_id"]),
+    def inputs(self, recipe: EvaluationRecipe) -> EvaluationInputs:
+        """What `evaluate` takes for a recipe."""
+        return EvaluationInputs(
+            self.detections,
+            len(self.image_ids),
+            _Protocols(self.search_protocol),
+            self.truth,
+            self.truth_embeddings if recipe.ground_truth_boxes else None,
+            self.cameras,
         )
 
-    def lists(self, protocol: ProtocolView) -> GalleryLists:
-        """The protocol's galleries; CatalogError where a rule gives them, not a file."""
+    def query_ids(self, protocol: str) -> pa.ChunkedArray:
+        """(q,) what the protocol calls its queries, in their order."""
+        of_protocol = pc.field("protocol") == protocol
+        return self._view.snapshot.table("queries", ["query_id"], filter=of_protocol)["query_id"]
+
+    def search_protocol(self, name: str) -> SearchProtocol:
+        """A protocol's queries with their embeddings, and its galleries where no rule gives them."""
+        protocol = protocol_view(self._view.snapshot, name)
+        return SearchProtocol(self._queries(protocol), self._lists(protocol))
+
+    def _queries(self, protocol: ProtocolView) -> Queries:
+        """One object for all protocols that ask for the same people: what it is compared with is shared."""
+        asked = protocol.queries.select([*_BOX, "person_id"])
+        for known, queries in self._known_queries:
+            if asked.equals(known):
+                return queries
+        image = self._image_numbers(asked["image_id"])
+        rows = self._query_rows.filter(pc.equal(self._query_rows["protocol"], protocol.protocol))
+        place = pc.index_in(protocol.queries["query_id"], value_set=rows["query_id"].combine_chunks())
+        described = np.asarray(self._embeddings[rows["row"].to_numpy()[place.to_numpy()]])
+        queries = Queries(image, corners(asked), described, self._person_numbers(asked["person_id"]))
+        self._known_queries.append((asked, queries))
+        return queries
+
+    def _lists(self, protocol: ProtocolView) -> GalleryLists | None:
         table = protocol.gallery
         if not len(table):
-            raise CatalogError(f"protocol {protocol.protocol} of {self.spec.dataset} lists no gallery images")
+            return None
         query = pc.index_in(table["query_id"].cast(pa.string()), value_set=protocol.queries["query_id"])
         boxes = np.stack([pc.fill_null(table[name], 0.0).to_numpy() for name in _CORNERS], axis=1)
         return GalleryLists.from_rows(
@@ -105,6 +122,35 @@ class TestSet:
             table["is_positive"].to_numpy(),
             boxes,
             len(protocol.queries),
+        )
+
+    @cached_property
+    def _known_queries(self) -> list[tuple[pa.Table, Queries]]:
+        return []
+
+    @cached_property
+    def _query_rows(self) -> pa.Table:
+        """protocol, query_id and row of every query in the view's images: the gallery has a row for each
+        distinct box among them, in the order of `View.query_boxes`.
+        """
+        queries = self._view.snapshot.table("queries", [*_BOX, "protocol", "query_id"])
+        queries = queries.set_column(5, "protocol", queries["protocol"].cast(pa.string()))
+        queries = queries.filter(pc.is_in(queries["image_id"], value_set=self.image_ids))
+        distinct = queries.group_by(_BOX).aggregate([("protocol", "list"), ("query_id", "list")])
+        distinct = distinct.sort_by([(name, "ascending") for name in _BOX])
+        rows = self._rows(QUERY)
+        if rows.select(_BOX) != distinct.select(_BOX).cast(rows.select(_BOX).schema):
+            raise CatalogError(
+                f"{self.spec.dataset}: the gallery describes other query boxes than the snapshot has; "
+                "rebuild it with --from detections"
+            )
+        owner = pc.list_parent_indices(distinct["query_id_list"])
+        return pa.table(
+            {
+                "protocol": pc.list_flatten(distinct["protocol_list"]),
+                "query_id": pc.list_flatten(distinct["query_id_list"]),
+                "row": rows["row"].take(owner),
+            }
         )
 
     @cached_property
@@ -140,7 +186,7 @@ class TestSet:
 
     def _person_numbers(self, person_ids: pa.ChunkedArray) -> np.ndarray:
         known = pc.index_in(person_ids, value_set=self._people)
-        strangers = UNLABELLED - 1  # A query's person without any box in the split: equal to nobody.
+        strangers = UNLABELLED - 1  # A query's person without any box in the split: equal to no other.
         numbers = pc.if_else(pc.is_valid(person_ids), pc.fill_null(known, strangers), UNLABELLED)
         return numbers.to_numpy().astype(np.int64)
 
@@ -150,5 +196,11 @@ def corners(table: pa.Table) -> np.ndarray:
     return np.stack([table[name].to_numpy() for name in _CORNERS], axis=1)
 
 
-def _box_keys(table: pa.Table) -> list[tuple[object, ...]]:
-    return list(zip(*(table[name].to_pylist() for name in ("image_id", *_CORNERS)), strict=True))
+class _Protocols(dict[str, SearchProtocol]):
+    """Read when they are asked for, and not kept: the lists of a large protocol take memory."""
+
+    def __init__(self, read: Callable[[str], SearchProtocol]) -> None:
+        self._read = read
+
+    def __missing__(self, name: str) -> SearchProtocol:
+        return self._read(name)

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Mapping
 
 import numpy as np
 
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation.records import Detections, FloatArray, IntArray
 
-Result = TypeVar("Result")
-
 
 def score_threshold_for(scores: FloatArray, n_images: int, boxes_per_image: float) -> float:
-    """The threshold that leaves `boxes_per_image` boxes an image on average: the (k * N)-th highest score.
+    """The threshold that leaves `boxes_per_image` boxes per image on average: the (k * N)-th highest score.
 
     `n_images` is N, all test images, those without detections too; keep by `score >= threshold`. Where there
     are fewer boxes than that, the lowest score.
     """
     if not math.isfinite(boxes_per_image * n_images):
-        raise PersonSearchError(f"{boxes_per_image} boxes an image are more than can be counted")
+        raise PersonSearchError(f"{boxes_per_image} boxes per image are more than can be counted")
     wanted = round(boxes_per_image * n_images)
     if wanted < 1:
-        raise PersonSearchError(f"{boxes_per_image} boxes an image of {n_images} images is less than one box")
+        raise PersonSearchError(
+            f"{boxes_per_image} boxes per image for {n_images} images is less than one box"
+        )
     if not len(scores):
         raise PersonSearchError("there are no detections to choose a score threshold from")
     place = max(len(scores) - wanted, 0)
@@ -41,11 +40,6 @@ def top_k_of_each_image(detections: Detections, k: int) -> IntArray:
     return np.sort(order[place < k])
 
 
-def best_of_sweep(
-    evaluate: Callable[[float], Result], budgets: tuple[float, ...], key: Callable[[Result], float]
-) -> tuple[float, Mapping[float, Result]]:
-    """Evaluates every number of boxes per image -> (the best one by `key`, the smallest of equals; all)."""
-    if not budgets:
-        raise PersonSearchError("a sweep over boxes per image needs at least one number of boxes")
-    results = {budget: evaluate(budget) for budget in sorted(budgets)}
-    return max(results, key=lambda budget: key(results[budget])), results
+def best_budget(mean_aps: Mapping[float, float]) -> float:
+    """The number of boxes per image with the best mAP, the smallest of equals."""
+    return max(sorted(mean_aps), key=mean_aps.__getitem__)

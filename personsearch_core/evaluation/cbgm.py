@@ -14,58 +14,50 @@ The paper's settings are k1, k2 = 10, 3 for CUHK-SYSU and 30, 4 for PRW.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation.matching import GroupedDetections, iou
 from personsearch_core.evaluation.records import FloatArray, IntArray, Queries
-from personsearch_core.evaluation.task import SearchTask
-
-Lift = Literal["max", "sum"]
+from personsearch_core.evaluation.search import SearchTask
+from personsearch_core.recipes import ContextMatching
 
 SAME_PERSON_IOU = 0.4
-"""A detection that overlaps the query's box so much is the query: the NMS threshold of SeqNet's last head."""
+"""From this overlap on a detection is the query itself: the NMS threshold of SeqNet's last head."""
 
 
 @dataclass(frozen=True, eq=False)
-class ContextMatching:
+class ContextRescore:
     """A `Rescore`. `contexts[i]` (c, d): query i's embedding, then those of the people around it."""
 
     gallery: GroupedDetections
     contexts: tuple[FloatArray, ...]
-    k1: int
-    lift: Lift = "max"
+    recipe: ContextMatching
 
     def __call__(self, query: int, detections: IntArray, similarities: FloatArray) -> FloatArray:
         """Similarities with the query's match in each image of its k1 nearest detections lifted."""
         lifted = similarities.copy()
         image = self.gallery.image[detections]
-        nearest = np.argsort(-similarities, kind="stable")[: self.k1]
+        nearest = np.argsort(-similarities, kind="stable")[: self.recipe.k1]
         for candidate in np.unique(image[nearest]):
             place = np.flatnonzero(image == candidate)
             weights = self.contexts[query] @ self.gallery.embeddings[detections[place]].T
             person, match = linear_sum_assignment(weights, maximize=True)
             if person[0] == 0:
                 matched = weights[person, match]
-                lifted[place[match[0]]] = matched.max() if self.lift == "max" else matched.sum()
+                lifted[place[match[0]]] = matched.max() if self.recipe.lift == "max" else matched.sum()
         return lifted
 
 
-def with_context_matching(
-    task: SearchTask, queries: Queries, k1: int, k2: int, *, lift: Lift = "max"
-) -> SearchTask:
+def with_context_matching(task: SearchTask, recipe: ContextMatching) -> SearchTask:
     """The task, ranked with CBGM: k1 nearest detections choose images, k2 people (the query too) are matched.
 
     The people around a query are the detections of its image, the most confident first, so the gallery's
-    threshold is theirs too. `lift` is described above.
+    threshold is theirs too.
     """
-    if k1 < 1 or k2 < 1:
-        raise PersonSearchError(f"CBGM needs k1 and k2 of at least 1, not {k1} and {k2}")
-    contexts = tuple(_context(task.gallery, queries, i, k2) for i in range(len(queries)))
-    return replace(task, rescore=ContextMatching(task.gallery, contexts, k1, lift))
+    contexts = tuple(_context(task.gallery, task.queries, i, recipe.k2) for i in range(len(task.queries)))
+    return replace(task, rescore=ContextRescore(task.gallery, contexts, recipe))
 
 
 def _context(gallery: GroupedDetections, queries: Queries, query: int, k2: int) -> FloatArray:

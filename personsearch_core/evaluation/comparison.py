@@ -22,7 +22,7 @@ class Interval:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class RunComparison:
     """Run B against run A, query by query. `order` lists queries from the greatest gain to the greatest loss.
 
     `p_value` is two-sided, from a paired randomisation test: under the null hypothesis the sign of each
@@ -60,7 +60,7 @@ def bootstrap_interval(
 
 def compare_runs(
     first: FloatArray, second: FloatArray, rng: np.random.Generator, *, draws: int = 2000, level: float = 0.95
-) -> Comparison:
+) -> RunComparison:
     """Compares per-query values, usually AP, of two runs over the same queries, (q,) and (q,)."""
     if len(first) != len(second):
         raise PersonSearchError(
@@ -73,7 +73,7 @@ def compare_runs(
         signs = rng.choice([-1.0, 1.0], (min(_BLOCK_DRAWS, draws - start), len(difference)))
         # A sum in another order may fall short of the observed one by rounding alone.
         as_extreme += int((np.abs((signs * difference).mean(axis=1)) >= abs(interval.mean) - 1e-15).sum())
-    return Comparison(
+    return RunComparison(
         difference=interval,
         p_value=(as_extreme + 1) / (draws + 1),
         n_better=int((difference > 0).sum()),

@@ -5,50 +5,23 @@ from __future__ import annotations
 import numpy as np
 
 from personsearch_core.errors import PersonSearchError
-from personsearch_core.evaluation.matching import GroupedDetections, group_by_image, keep_by_score
-from personsearch_core.evaluation.ranking import SearchResult
-from personsearch_core.evaluation.records import Detections, GalleryLists, IntArray, Queries
-from personsearch_core.evaluation.search import MapBlocks, run_search, serially
-from personsearch_core.evaluation.task import ListedGallery, QueryTruths, SearchTask, WholeGallery
+from personsearch_core.evaluation.records import GalleryLists, IntArray, Queries
+from personsearch_core.evaluation.task import ListedGallery, QueryTruths, WholeGallery
 
 
-def evaluate_cuhk_sysu(
-    detections: Detections,
-    queries: Queries,
-    lists: GalleryLists,
-    *,
-    score_threshold: float | None = 0.5,
-    full_gallery: bool = False,
-    map_blocks: MapBlocks = serially,
-) -> SearchResult:
-    """Scores CUHK-SYSU search; query i ranks the images of `lists`' entry i.
+def listed_search(
+    queries: Queries, lists: GalleryLists, *, full_gallery: bool = False
+) -> tuple[ListedGallery | WholeGallery, QueryTruths]:
+    """What each query ranks, and what it should find; query i ranks the images of `lists`' entry i.
 
     With `full_gallery` a query ranks its positive images and every other image once, its own image out (give
     the lists of TestG50). A query's own image stays where a list has it as a positive. An image that a list
     repeats is ranked once, but its ground truth counts as often as it is listed.
     """
-    task = cuhk_sysu_task(
-        detections, queries, lists, score_threshold=score_threshold, full_gallery=full_gallery
-    )
-    return run_search(task, score_threshold, map_blocks)
-
-
-def cuhk_sysu_task(
-    detections: Detections,
-    queries: Queries,
-    lists: GalleryLists,
-    *,
-    score_threshold: float | None = 0.5,
-    full_gallery: bool = False,
-) -> SearchTask:
-    """The protocol as data; what `evaluate_cuhk_sysu` runs, for options that change the ranking."""
     if len(lists) != len(queries):
         raise PersonSearchError(f"the protocol has {len(lists)} queries, the table has {len(queries)}")
-    n_images = 1 + max(int(x.max(initial=-1)) for x in (detections.image, queries.image, lists.image))
-    gallery = group_by_image(detections, keep_by_score(detections, score_threshold), n_images)
     truths, own_image_listed = _truths(queries, lists)
-    scope = _whole(queries, own_image_listed) if full_gallery else _listed(gallery, lists, n_images)
-    return SearchTask(queries.embeddings, gallery, scope, truths)
+    return _whole(queries, own_image_listed) if full_gallery else _listed(lists), truths
 
 
 def _query_of_rows(lists: GalleryLists) -> IntArray:
@@ -67,7 +40,7 @@ def _truths(queries: Queries, lists: GalleryLists) -> tuple[QueryTruths, IntArra
     return QueryTruths(offsets, lists.image[rows], lists.boxes[rows].astype(np.float64), count), own
 
 
-def _listed(gallery: GroupedDetections, lists: GalleryLists, n_images: int) -> ListedGallery:
+def _listed(lists: GalleryLists) -> ListedGallery:
     rows = _first_of_each(_query_of_rows(lists), lists.image)
     kept_before = np.searchsorted(rows, lists.offsets)
     return ListedGallery(kept_before, lists.image[rows])

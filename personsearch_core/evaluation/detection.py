@@ -19,7 +19,10 @@ _COCO_AREA_RANGE = [[0.0, 1e10]]
 
 @dataclass(frozen=True)
 class DetectionResult:
-    """`recall` and `ap` by the person-search rule; `coco_ap50` and `coco_ap` by pycocotools; fractions."""
+    """`recall` and `ap` by the person-search rule; `coco_ap50` and `coco_ap` by pycocotools; fractions.
+
+    `score_threshold` is that of the person-search rule.
+    """
 
     score_threshold: float | None
     recall: float
@@ -44,14 +47,14 @@ def evaluate_detection(
     *,
     score_threshold: float | None = 0.5,
 ) -> DetectionResult:
-    """Scores boxes alone, by both rules, over detections with `score >= score_threshold`.
+    """Scores boxes alone: by the person-search rule with `score >= score_threshold`, by COCO's all of them.
 
-    Ignore regions of the ground truth are neither people to find nor mistakes to make.
+    COCO's figures integrate over scores, so a threshold has no part in them. Ignore regions of the ground
+    truth are neither people to find nor mistakes to make.
     """
-    rows = keep_by_score(detections, score_threshold)
-    kept = detections.select(rows)
+    kept = detections.select(keep_by_score(detections, score_threshold))
     recall, ap = person_search_detection(kept, truth, n_images)
-    coco_ap50, coco_ap = coco_detection(kept, truth, n_images)
+    coco_ap50, coco_ap = coco_detection(detections, truth, n_images)
     return DetectionResult(score_threshold, recall, ap, coco_ap50, coco_ap)
 
 
@@ -63,7 +66,7 @@ def person_search_detection(detections: Detections, truth: GroundTruth, n_images
     """
     people = truth.select(~truth.ignore)
     people = people.select(np.argsort(people.image, kind="stable"))
-    grouped = group_by_image(detections, np.arange(len(detections)), n_images)
+    grouped = group_by_image(detections, np.arange(len(detections)), np.arange(n_images))
     true_positive = mutual_matches(grouped.image, grouped.boxes, people)
     counted = true_positive | ~_in_ignore_region(grouped.image, grouped.boxes, truth.select(truth.ignore))
     n_found = int(true_positive.sum())

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from personsearch_core.evaluation.matching import group_by_image, keep_by_score
+from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation.prw import first_box_of_each_person, search_boxes
-from personsearch_core.evaluation.records import Detections, GalleryLists, GroundTruth, IntArray, Queries
-from personsearch_core.evaluation.task import ListedGallery, QueryTruths, SearchTask
+from personsearch_core.evaluation.records import GalleryLists, GroundTruth, IntArray, Queries
+from personsearch_core.evaluation.task import ListedGallery, QueryTruths
 
 
-def listed_prw_task(
-    detections: Detections,
-    queries: Queries,
-    truth: GroundTruth,
-    cameras: IntArray,
-    lists: GalleryLists,
-    *,
-    cross_camera: bool = False,
-    score_threshold: float | None = 0.5,
-) -> SearchTask:
-    """The same as `prw_task`, but query i is searched in the images of `lists` alone, never in its own.
+def search_in_lists(
+    queries: Queries, truth: GroundTruth, image_group: IntArray, lists: GalleryLists
+) -> tuple[ListedGallery, QueryTruths]:
+    """As `whole_search`, but query i ranks the images of `lists`' entry i alone, without its own group.
 
     Ground truth is that of the annotations, not that of the lists.
     """
-    n_images = len(cameras)
+    if len(lists) != len(queries):
+        raise PersonSearchError(f"the protocol has {len(lists)} queries, the table has {len(queries)}")
+    n_images = len(image_group)
     query = np.repeat(np.arange(len(queries)), np.diff(lists.offsets))
-    own = queries.image[query]
-    shown = cameras[lists.image] != cameras[own] if cross_camera else lists.image != own
+    shown = image_group[lists.image] != image_group[queries.image[query]]
     query, image = query[shown], lists.image[shown]
     scope = ListedGallery(np.searchsorted(query, np.arange(len(queries) + 1)), image)
 
@@ -40,6 +34,4 @@ def listed_prw_task(
     found &= queries.people()[query] >= 0
     row = rows[place[found]]
     offsets = np.searchsorted(query[found], np.arange(len(queries) + 1))
-    truths = QueryTruths(offsets, truth.image[row], search_boxes(truth.boxes[row]), np.diff(offsets))
-    gallery = group_by_image(detections, keep_by_score(detections, score_threshold), n_images)
-    return SearchTask(queries.embeddings, gallery, scope, truths)
+    return scope, QueryTruths(offsets, truth.image[row], search_boxes(truth.boxes[row]), np.diff(offsets))

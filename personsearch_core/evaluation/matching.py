@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -15,20 +16,43 @@ class GroupedDetections:
     """Detections ordered by (group of the image, image).
 
     `row` (n,) gives their places in the input. Image i's detections are `image_starts[i]:image_stops[i]`,
-    those of a whole group of images `group_starts[g]:group_starts[g + 1]`.
+    those of a whole group of images `group_starts[g]:group_starts[g + 1]`. Detection i's embedding is
+    `pool[column[i]]`, or `pool[i]` where `column` is None: the galleries of several settings share one pool.
     """
 
     row: IntArray
     boxes: FloatArray
     scores: FloatArray
-    embeddings: FloatArray
     image: IntArray
     image_starts: IntArray
     image_stops: IntArray
     group_starts: IntArray
+    pool: FloatArray
+    column: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.row)
+
+    @cached_property
+    def embeddings(self) -> FloatArray:
+        """(n, d), in the order of the detections."""
+        return self.pool if self.column is None else self.pool[self.column]
+
+    def select(self, places: IntArray) -> GroupedDetections:
+        """The detections at `places`, ascending, over the same pool."""
+        if len(places) == len(self):
+            return self
+        return GroupedDetections(
+            row=self.row[places],
+            boxes=self.boxes[places],
+            scores=self.scores[places],
+            image=self.image[places],
+            image_starts=np.searchsorted(places, self.image_starts),
+            image_stops=np.searchsorted(places, self.image_stops),
+            group_starts=np.searchsorted(places, self.group_starts),
+            pool=self.pool,
+            column=places if self.column is None else self.column[places],
+        )
 
 
 def keep_by_score(detections: Detections, score_threshold: float | None) -> IntArray:
@@ -38,17 +62,15 @@ def keep_by_score(detections: Detections, score_threshold: float | None) -> IntA
     return np.flatnonzero(detections.scores >= score_threshold)
 
 
-def group_by_image(
-    detections: Detections, rows: IntArray, n_images: int, image_group: IntArray | None = None
-) -> GroupedDetections:
-    """The given rows of `detections`, grouped by image, and images by `image_group` (n_images,) where given.
+def group_by_image(detections: Detections, rows: IntArray, image_group: IntArray) -> GroupedDetections:
+    """The given rows of `detections`, grouped by image, and images by `image_group` (n_images,).
 
     Equal inputs in another order give the same arrays but for `row`, as far as box and score tell rows apart.
     """
-    image = detections.image[rows]
+    image, n_images = detections.image[rows], len(image_group)
     if len(image) and image.max() >= n_images:
         raise PersonSearchError(f"detections: image {image.max()} is outside the {n_images} images")
-    group = image if image_group is None else image_group[image]
+    group = image_group[image]
     boxes, scores = detections.boxes[rows], detections.scores[rows]
     order = np.lexsort((*boxes.T[::-1], -scores, image, group))
     rows, image, group = rows[order], image[order], group[order]
@@ -57,16 +79,15 @@ def group_by_image(
     starts = np.zeros(n_images, np.int64)
     first = np.flatnonzero(np.diff(image, prepend=-1))
     starts[image[first]] = first
-    n_groups = n_images if image_group is None else int(image_group.max(initial=-1)) + 1
     return GroupedDetections(
         row=rows,
         boxes=boxes[order].astype(np.float64),
         scores=scores[order],
-        embeddings=detections.embeddings if in_order else detections.embeddings[rows],
         image=image,
         image_starts=starts,
         image_stops=starts + counts,
-        group_starts=np.searchsorted(group, np.arange(n_groups + 1)),
+        group_starts=np.searchsorted(group, np.arange(image_group.max(initial=-1) + 2)),
+        pool=detections.embeddings if in_order else detections.embeddings[rows],
     )
 
 

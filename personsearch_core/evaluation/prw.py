@@ -4,72 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from personsearch_core.evaluation.matching import expand_ranges, group_by_image, keep_by_score
-from personsearch_core.evaluation.ranking import SearchResult
-from personsearch_core.evaluation.records import (
-    UNLABELLED,
-    Detections,
-    FloatArray,
-    GroundTruth,
-    IntArray,
-    Queries,
-)
-from personsearch_core.evaluation.search import MapBlocks, run_search, serially
-from personsearch_core.evaluation.task import HiddenImages, QueryTruths, SearchTask, WholeGallery
+from personsearch_core.evaluation.matching import expand_ranges
+from personsearch_core.evaluation.records import FloatArray, GroundTruth, IntArray, Queries
+from personsearch_core.evaluation.task import HiddenImages, QueryTruths, WholeGallery
+from personsearch_core.identities import UNLABELLED
 
 
-def evaluate_prw(
-    detections: Detections,
-    queries: Queries,
-    truth: GroundTruth,
-    cameras: IntArray,
-    *,
-    cross_camera: bool = False,
-    score_threshold: float | None = 0.5,
-    also_hidden: HiddenImages | None = None,
-    map_blocks: MapBlocks = serially,
-) -> SearchResult:
-    """Scores PRW search. `cameras` (n_images,) is the camera of every test frame.
+def whole_search(
+    queries: Queries, truth: GroundTruth, image_group: IntArray, also_hidden: HiddenImages | None = None
+) -> tuple[WholeGallery, QueryTruths]:
+    """What each query ranks, and what it should find.
 
-    With `cross_camera` every frame of the query's camera is left out, of the ground truth too; queries with
-    no ground truth left count as AP 0 and a miss (`SearchResult.without_truth`). `also_hidden` takes further
-    frames out of a query's gallery and ground truth: those of its other shots.
+    Every frame of the query's `image_group` (n_images,) is left out, of the ground truth too: each frame is a
+    group, or each camera in a search across cameras. Queries with no ground truth left count as AP 0 and a
+    miss (`SearchResult.without_truth`). `also_hidden` takes further frames out of a query's gallery and
+    ground truth: those of its other shots. The gallery has to be grouped by `image_group`.
     """
-    task = prw_task(
-        detections,
-        queries,
-        truth,
-        cameras,
-        cross_camera=cross_camera,
-        score_threshold=score_threshold,
-        also_hidden=also_hidden,
-    )
-    return run_search(task, score_threshold, map_blocks)
-
-
-def prw_task(
-    detections: Detections,
-    queries: Queries,
-    truth: GroundTruth,
-    cameras: IntArray,
-    *,
-    cross_camera: bool = False,
-    score_threshold: float | None = 0.5,
-    also_hidden: HiddenImages | None = None,
-) -> SearchTask:
-    """The protocol as data; what `evaluate_prw` runs, for options that change the ranking."""
-    n_images = len(cameras)
-    image_group = _dense(cameras) if cross_camera else np.arange(n_images)
-    gallery = group_by_image(
-        detections,
-        keep_by_score(detections, score_threshold),
-        n_images,
-        image_group if cross_camera else None,
-    )
-    hidden_group = image_group[queries.image]
-    scope = WholeGallery(hidden_group, also_hidden)
-    truths = _truths(queries, truth, image_group, scope)
-    return SearchTask(queries.embeddings, gallery, scope, truths)
+    scope = WholeGallery(image_group[queries.image], also_hidden)
+    return scope, _truths(queries, truth, image_group, scope)
 
 
 def _truths(queries: Queries, truth: GroundTruth, image_group: IntArray, scope: WholeGallery) -> QueryTruths:
@@ -105,7 +57,3 @@ def search_boxes(boxes: FloatArray) -> FloatArray:
     size = boxes[:, 2:] - boxes[:, :2]
     corner = np.maximum(boxes[:, :2], 0)
     return np.trunc(np.concatenate([corner, corner + size], axis=1))
-
-
-def _dense(labels: IntArray) -> IntArray:
-    return np.unique(labels, return_inverse=True)[1]

@@ -53,24 +53,17 @@ class FoundTruths:
 
 
 @dataclass(frozen=True, eq=False)
-class SearchResult:
+class QueryResults:
     """One protocol's outcome for each of q queries; the standard numbers are means over all queries.
 
-    `ap`, `recall`, `inp` (q,) fractions; `n_truths`, `n_found`, `n_gallery` (q,) counts of ground truths in
-    the gallery, of those found, and of ranked detections; `rank` (q,) the 1-based rank of the first positive,
-    last among its ties, 0 where none was found; `lucky_rank` (q,) the same, first among its ties.
+    `ap` (q,) fractions; `rank` (q,) the 1-based rank of the first positive, 0 where none was found;
+    `n_truths` (q,) how many ground truths the gallery has.
     """
 
     score_threshold: float | None
     ap: FloatArray
-    recall: FloatArray
-    inp: FloatArray
-    n_truths: IntArray
-    n_found: IntArray
-    n_gallery: IntArray
     rank: IntArray
-    lucky_rank: IntArray
-    found: FoundTruths
+    n_truths: IntArray
 
     def __len__(self) -> int:
         return len(self.ap)
@@ -78,11 +71,6 @@ class SearchResult:
     @property
     def mean_ap(self) -> float:
         return float(self.ap.mean())
-
-    @property
-    def mean_inp(self) -> float:
-        """mINP (Ye et al., TPAMI 2021, section 4), times recall where a ground truth was not detected."""
-        return float(self.inp.mean())
 
     def hits(self, k: int) -> BoolArray:
         """Whether each query has a positive within the first k -> (q,)."""
@@ -93,9 +81,34 @@ class SearchResult:
         return float(self.hits(k).mean())
 
     def cmc(self, max_rank: int) -> FloatArray:
-        """Cumulative matching characteristic: top-1 to top-`max_rank` -> (max_rank,)."""
+        """Cumulative matching characteristic: rank-1 to rank-`max_rank` -> (max_rank,)."""
         first = np.bincount(self.rank[self.hits(max_rank)], minlength=max_rank + 1)
         return np.cumsum(first[1:]) / len(self)
+
+    def metrics(self) -> dict[str, float]:
+        """`mAP`, `rank1`, `rank5` and `rank10`, as fractions."""
+        return {"mAP": self.mean_ap} | {f"rank{k}": self.top(k) for k in REPORTED_RANKS}
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult(QueryResults):
+    """The outcome where every detection is ranked.
+
+    `recall`, `inp` (q,) fractions; `n_found`, `n_gallery` (q,) counts of ground truths found and of ranked
+    detections. `rank` counts a positive last among its ties, `lucky_rank` (q,) first.
+    """
+
+    recall: FloatArray
+    inp: FloatArray
+    n_found: IntArray
+    n_gallery: IntArray
+    lucky_rank: IntArray
+    found: FoundTruths
+
+    @property
+    def mean_inp(self) -> float:
+        """mINP (Ye et al., TPAMI 2021, section 4), times recall where a ground truth was not detected."""
+        return float(self.inp.mean())
 
     def is_ambiguous(self, ranks: tuple[int, ...] = REPORTED_RANKS) -> BoolArray:
         """Whether the order of ties would decide one of the given top-k -> (q,)."""
@@ -113,8 +126,8 @@ class SearchResult:
         return int((self.n_truths == 0).sum())
 
     def metrics(self) -> dict[str, float]:
-        """The numbers that papers report, as fractions."""
-        return {"mAP": self.mean_ap} | {f"top{k}": self.top(k) for k in REPORTED_RANKS}
+        """`mAP`, `rank1`, `rank5`, `rank10` and `mINP`, as fractions."""
+        return super().metrics() | {"mINP": self.mean_inp}
 
     def per_query(self, query: IntArray | None = None) -> dict[str, FloatArray | IntArray | BoolArray]:
         """Columns of a per-query table; `query` (q,) numbers the queries, by default from 0."""

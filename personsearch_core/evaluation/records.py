@@ -18,9 +18,6 @@ IntArray = NDArray[np.integer[Any]]
 FloatArray = NDArray[np.floating[Any]]
 BoolArray = NDArray[np.bool_]
 
-UNLABELLED = -1
-"""The person of a ground-truth box whose identity is unknown."""
-
 
 @dataclass(frozen=True, eq=False)
 class Detections:

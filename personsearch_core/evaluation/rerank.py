@@ -11,49 +11,35 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation.records import BoolArray, FloatArray, IntArray
-from personsearch_core.evaluation.task import SearchTask
+from personsearch_core.evaluation.search import SearchTask
+from personsearch_core.recipes import ReRanking
 
 
 @dataclass(frozen=True, eq=False)
 class KReciprocal:
-    """A `Rescore`. k1, k2 as in the paper's section 3; `original_weight` is its lambda.
-
-    Of each query's ranking the first `depth` detections are re-ranked.
-    """
+    """A `Rescore`: of each query's ranking the first `recipe.depth` detections are re-ranked."""
 
     queries: FloatArray
     gallery: FloatArray
-    k1: int = 20
-    k2: int = 6
-    original_weight: float = 0.3
-    depth: int = 200
+    recipe: ReRanking
 
     def __call__(self, query: int, detections: IntArray, similarities: FloatArray) -> FloatArray:
         """Similarities (n,) of which the `depth` largest are replaced, all above the rest."""
-        head = np.argsort(-similarities, kind="stable")[: self.depth]
+        head = np.argsort(-similarities, kind="stable")[: self.recipe.depth]
         if not len(head):
             return similarities
         members = np.concatenate([self.queries[query : query + 1], self.gallery[detections[head]]])
-        distances = k_reciprocal_distances(members, self.k1, self.k2, self.original_weight)
+        distances = k_reciprocal_distances(members, self.recipe.k1, self.recipe.k2, self.recipe.weight)
         rest = np.delete(similarities, head)
         renewed = similarities.copy()
         renewed[head] = rest.max(initial=0.0) + 2.0 - distances
         return renewed
 
 
-def with_k_reciprocal(
-    task: SearchTask, k1: int = 20, k2: int = 6, original_weight: float = 0.3, depth: int = 200
-) -> SearchTask:
-    """The task, ranked with k-reciprocal re-ranking of the `depth` most similar detections of each query."""
-    if min(k1, k2, depth) < 1 or not 0 <= original_weight <= 1:
-        raise PersonSearchError(
-            "re-ranking needs k1, k2, depth of at least 1 and a weight within 0..1, "
-            f"not {k1}, {k2}, {depth}, {original_weight}"
-        )
-    rescore = KReciprocal(task.embeddings, task.gallery.embeddings, k1, k2, original_weight, depth)
-    return replace(task, rescore=rescore)
+def with_k_reciprocal(task: SearchTask, recipe: ReRanking) -> SearchTask:
+    """The task, ranked with k-reciprocal re-ranking of the most similar detections of each query."""
+    return replace(task, rescore=KReciprocal(task.queries.embeddings, task.gallery.embeddings, recipe))
 
 
 def k_reciprocal_distances(members: FloatArray, k1: int, k2: int, original_weight: float) -> FloatArray:

@@ -5,13 +5,14 @@ The blocks depend on the sizes of the task alone, so that workers, however many,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from personsearch_core.errors import PersonSearchError
-from personsearch_core.evaluation.matching import matching_detections
+from personsearch_core.evaluation.matching import GroupedDetections, matching_detections
+from personsearch_core.evaluation.parallel import Job, Products
 from personsearch_core.evaluation.ranking import (
     FoundTruths,
     SearchResult,
@@ -19,69 +20,71 @@ from personsearch_core.evaluation.ranking import (
     count_positives_at_least,
     rank_result,
 )
-from personsearch_core.evaluation.records import FloatArray, IntArray
-from personsearch_core.evaluation.similarities import query_blocks, rank_queries
-from personsearch_core.evaluation.task import SearchTask
+from personsearch_core.evaluation.records import FloatArray, IntArray, Queries
+from personsearch_core.evaluation.similarities import Ranked, listed_bytes, rank_queries
+from personsearch_core.evaluation.task import ListedGallery, QueryTruths, Rescore, WholeGallery
 
-_NOBODY = -1
+_NO_TRUTH = -1
+
+
+Best = tuple[IntArray, FloatArray]
+"""A query's most similar detections, as indices into the grouped ones, and their similarities, best first."""
 
 
 @dataclass(frozen=True, eq=False)
 class BlockCounts:
-    """What ranking a block of queries gives: its found truths, and two counts (b,) for each query."""
+    """What ranking a block of queries gives: found truths, two counts (b,), and what `keep_best` keeps."""
 
     found: FoundTruths
     n_gallery: IntArray
     n_above_best: IntArray
+    best: list[Best]
 
 
-MapBlocks = Callable[
-    [Callable[[SearchTask, range], BlockCounts], SearchTask, Sequence[range]], Iterable[BlockCounts]
-]
-"""Applies a function to (task, block) for every block, in order; see `in_threads` and `on_dask`."""
+@dataclass(frozen=True, eq=False)
+class SearchTask:
+    """Everything that ranking needs; can be pickled to a worker when `rescore` can.
 
+    Of each query's ranking the `keep_best` most similar detections are kept.
+    """
 
-def serially(
-    rank: Callable[[SearchTask, range], BlockCounts], task: SearchTask, blocks: Sequence[range]
-) -> Iterator[BlockCounts]:
-    """One block after the other, in this thread."""
-    return (rank(task, block) for block in blocks)
+    queries: Queries
+    gallery: GroupedDetections
+    scope: ListedGallery | WholeGallery
+    truths: QueryTruths
+    rescore: Rescore | None = None
+    keep_best: int = 0
 
+    def job(self) -> Job:
+        """The ranking as work to share."""
+        gallery, rank = self.gallery, partial(rank_block, self)
+        return Job(self.queries.embeddings, gallery.pool, gallery.column, rank, listed_bytes(self))
 
-def run_search(
-    task: SearchTask, score_threshold: float | None, map_blocks: MapBlocks = serially
-) -> SearchResult:
-    """Ranks all queries and scores them. Raises PersonSearchError where dimensions do not agree."""
-    dimensions = task.embeddings.shape[1], task.gallery.embeddings.shape[1]
-    if dimensions[0] != dimensions[1] or not dimensions[0]:
-        raise PersonSearchError(
-            f"queries have embeddings of {dimensions[0]} numbers, detections of {dimensions[1]}: "
-            "both must come from the same model"
+    def result(self, blocks: Sequence[BlockCounts], score_threshold: float | None) -> SearchResult:
+        """Puts the blocks together."""
+        found = FoundTruths(
+            *(
+                np.concatenate([getattr(block.found, name) for block in blocks])
+                for name in FoundTruths.__dataclass_fields__
+            )
         )
-    blocks = list(map_blocks(rank_block, task, query_blocks(task)))
-    found = FoundTruths(
-        *(
-            np.concatenate([getattr(block.found, name) for block in blocks])
-            for name in FoundTruths.__dataclass_fields__
+        return rank_result(
+            found,
+            self.truths.count,
+            np.concatenate([block.n_gallery for block in blocks]),
+            np.concatenate([block.n_above_best for block in blocks]),
+            score_threshold,
         )
-    )
-    return rank_result(
-        found,
-        task.truths.count,
-        np.concatenate([block.n_gallery for block in blocks]),
-        np.concatenate([block.n_above_best for block in blocks]),
-        score_threshold,
-    )
 
 
-def rank_block(task: SearchTask, block: range) -> BlockCounts:
-    """Ranks the queries of one block."""
+def rank_block(task: SearchTask, block: range, products: Products | None) -> BlockCounts:
+    """Ranks the queries of one block; `products` as `rank_queries` takes them."""
     truths, gallery = task.truths, task.gallery
     first_truth, last_truth = truths.offsets[block.start], truths.offsets[block.stop]
     pair_truth, candidate = matching_detections(
         gallery, truths.image[first_truth:last_truth], truths.boxes[first_truth:last_truth]
     )
-    pair_starts = np.flatnonzero(np.diff(pair_truth, prepend=_NOBODY))
+    pair_starts = np.flatnonzero(np.diff(pair_truth, prepend=_NO_TRUTH))
     truth = pair_truth[pair_starts] + first_truth
     truth_stops = np.searchsorted(truth, truths.offsets[block.start : block.stop + 1])
     pair_stops = np.append(pair_starts, len(candidate))
@@ -91,8 +94,11 @@ def rank_block(task: SearchTask, block: range) -> BlockCounts:
     at_least = np.empty(len(truth), np.int64)
     n_above_best = np.zeros(len(block), np.int64)
     n_gallery = np.empty(len(block), np.int64)
-    for i, ranked in enumerate(rank_queries(task, block)):
+    best: list[Best] = []
+    for i, ranked in enumerate(rank_queries(task, block, products)):
         n_gallery[i] = ranked.n_ranked
+        if task.keep_best:
+            best.append(_best(ranked, task.keep_best))
         first, last = truth_stops[i], truth_stops[i + 1]
         if first == last:
             continue
@@ -113,7 +119,18 @@ def rank_block(task: SearchTask, block: range) -> BlockCounts:
         at_least=at_least,
         positives=count_positives_at_least(query, similarity),
     )
-    return BlockCounts(found, n_gallery, n_above_best)
+    return BlockCounts(found, n_gallery, n_above_best, best)
+
+
+def _best(ranked: Ranked, count: int) -> Best:
+    """The `count` most similar detections, of equal ones the first, and their similarities."""
+    count = min(count, ranked.n_ranked)
+    if not count:
+        return np.empty(0, np.int64), np.empty(0, np.float32)
+    level = np.partition(ranked.values, len(ranked.values) - count)[len(ranked.values) - count]
+    head = np.flatnonzero(ranked.values >= level)
+    head = head[np.argsort(-ranked.values[head], kind="stable")[:count]]
+    return head if ranked.detections is None else ranked.detections[head], ranked.values[head]
 
 
 def _first_maximum(values: FloatArray, maxima: FloatArray, starts: IntArray) -> IntArray:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from personsearch_core.evaluation.matching import GroupedDetections, expand_ranges
+from personsearch_core.evaluation.parallel import Products
 from personsearch_core.evaluation.records import FloatArray, IntArray
-from personsearch_core.evaluation.task import ListedGallery, SearchTask, WholeGallery
+from personsearch_core.evaluation.task import ListedGallery, WholeGallery
 
-_BLOCK_BYTES = 64 << 20
+if TYPE_CHECKING:
+    from personsearch_core.evaluation.search import SearchTask
+
 _BYTES_OF_A_LISTED_PAIR = 24
 _LONG_LIST = 0.05
 """Where lists name a larger part of all images, one product with the whole gallery is quicker."""
@@ -21,61 +24,69 @@ _LONG_LIST = 0.05
 class Ranked(NamedTuple):
     """One query's gallery.
 
-    `values` holds the similarities that are ranked, hidden ones as -inf; `by_detection` those of all grouped
-    detections, meaningful where ranked; `n_ranked` counts them.
+    `values` holds the similarities that are ranked, hidden ones as -inf, of `detections`, None = all that are
+    grouped, in their order; `by_detection` those of all grouped detections, meaningful where ranked;
+    `n_ranked` counts them.
     """
 
     values: FloatArray
+    detections: IntArray | None
     by_detection: FloatArray
     n_ranked: int
 
 
-def query_blocks(task: SearchTask) -> list[range]:
-    """Consecutive queries whose similarities fit a fixed number of bytes."""
-    n_queries, n_detections = len(task.embeddings), len(task.gallery)
-    bytes_of_a_query = 4.0 * n_detections
-    if isinstance(task.scope, ListedGallery) and not _has_long_lists(task, task.scope):
-        mean_in_image = n_detections / len(task.gallery.image_starts)
-        bytes_of_a_query = len(task.scope.image) / n_queries * mean_in_image * _BYTES_OF_A_LISTED_PAIR
-    size = max(1, int(_BLOCK_BYTES / max(bytes_of_a_query, 1)))
-    return [range(start, min(start + size, n_queries)) for start in range(0, n_queries, size)]
+def listed_bytes(task: SearchTask) -> float | None:
+    """What the similarities of one query take where the task ranks a few listed images.
+
+    None where it ranks by products with its whole gallery.
+    """
+    if isinstance(task.scope, WholeGallery) or _has_long_lists(task, task.scope):
+        return None
+    mean_in_image = len(task.gallery) / len(task.gallery.image_starts)
+    return len(task.scope.image) / len(task.queries) * mean_in_image * _BYTES_OF_A_LISTED_PAIR
 
 
-def rank_queries(task: SearchTask, block: range) -> Iterator[Ranked]:
-    """What each query of the block ranks, after rescoring where the task asks for it."""
+def rank_queries(task: SearchTask, block: range, products: Products | None) -> Iterator[Ranked]:
+    """What each query of the block ranks, after rescoring where the task asks for it.
+
+    `products` are the similarities with the task's gallery, which are written over; None where `listed_bytes`
+    is not.
+    """
     if task.rescore is None and isinstance(task.scope, WholeGallery):
-        yield from _whole(task, task.scope, block)
+        assert products is not None
+        yield from _whole(task, task.scope, block, products)
         return
     by_detection = np.empty(len(task.gallery), np.float32)
-    for query, (detections, values) in zip(block, similarities(task, block), strict=True):
+    for query, (detections, values) in zip(block, similarities(task, block, products), strict=True):
         if task.rescore is not None:
             values = task.rescore(query, detections, values).astype(np.float32)
         by_detection[detections] = values
-        yield Ranked(values, by_detection, len(values))
+        yield Ranked(values, detections, by_detection, len(values))
 
 
-def similarities(task: SearchTask, block: range) -> Iterator[tuple[IntArray, FloatArray]]:
+def similarities(
+    task: SearchTask, block: range, products: Products | None
+) -> Iterator[tuple[IntArray, FloatArray]]:
     """For each query of the block: its gallery's detections and their similarities, before any rescoring."""
+    if products is None:
+        assert isinstance(task.scope, ListedGallery)
+        return _short_lists(task, task.scope, block)
     if isinstance(task.scope, WholeGallery):
-        return _shown(task, task.scope, block)
-    if _has_long_lists(task, task.scope):
-        return _long_lists(task, task.scope, block)
-    return _short_lists(task, task.scope, block)
+        return _shown(task, task.scope, block, products)
+    return _long_lists(task, task.scope, block, products)
 
 
-def _products(task: SearchTask, block: range) -> FloatArray:
-    return task.embeddings[block.start : block.stop] @ task.gallery.embeddings.T
-
-
-def _whole(task: SearchTask, scope: WholeGallery, block: range) -> Iterator[Ranked]:
-    for query, row in zip(block, _products(task, block), strict=True):
+def _whole(task: SearchTask, scope: WholeGallery, block: range, products: Products) -> Iterator[Ranked]:
+    for query, row in zip(block, products, strict=True):
         hidden = _hidden_detections(task.gallery, scope, query)
         row[hidden] = -np.inf
-        yield Ranked(row, row, len(row) - len(hidden))
+        yield Ranked(row, None, row, len(row) - len(hidden))
 
 
-def _shown(task: SearchTask, scope: WholeGallery, block: range) -> Iterator[tuple[IntArray, FloatArray]]:
-    for query, row in zip(block, _products(task, block), strict=True):
+def _shown(
+    task: SearchTask, scope: WholeGallery, block: range, products: Products
+) -> Iterator[tuple[IntArray, FloatArray]]:
+    for query, row in zip(block, products, strict=True):
         shown = np.ones(len(row), bool)
         shown[_hidden_detections(task.gallery, scope, query)] = False
         detections = np.flatnonzero(shown)
@@ -96,14 +107,14 @@ def _hidden_detections(gallery: GroupedDetections, scope: WholeGallery, query: i
 
 
 def _has_long_lists(task: SearchTask, scope: ListedGallery) -> bool:
-    return len(scope.image) > _LONG_LIST * len(task.embeddings) * len(task.gallery.image_starts)
+    return len(scope.image) > _LONG_LIST * len(task.queries) * len(task.gallery.image_starts)
 
 
 def _long_lists(
-    task: SearchTask, scope: ListedGallery, block: range
+    task: SearchTask, scope: ListedGallery, block: range, products: Products
 ) -> Iterator[tuple[IntArray, FloatArray]]:
     gallery = task.gallery
-    for query, row in zip(block, _products(task, block), strict=True):
+    for query, row in zip(block, products, strict=True):
         images = scope.image[scope.offsets[query] : scope.offsets[query + 1]]
         starts = gallery.image_starts[images]
         _, detections = expand_ranges(starts, gallery.image_stops[images] - starts)
@@ -144,7 +155,7 @@ def _products_by_image(task: SearchTask, image: IntArray, query: IntArray, stops
         shown = slice(gallery.image_starts[image[first]], gallery.image_stops[image[first]])
         stop = int(stops[last - 1])
         if stop > start:
-            members = task.embeddings.take(query[first:last], axis=0)
+            members = task.queries.embeddings.take(query[first:last], axis=0)
             block = products[start:stop].reshape(last - first, -1)
             np.matmul(members, gallery.embeddings[shown].T, out=block)
         start = stop

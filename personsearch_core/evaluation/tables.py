@@ -25,7 +25,6 @@ import pyarrow.parquet as pq
 
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation.records import (
-    UNLABELLED,
     BoolArray,
     Detections,
     FloatArray,
@@ -34,6 +33,7 @@ from personsearch_core.evaluation.records import (
     IntArray,
     Queries,
 )
+from personsearch_core.identities import UNLABELLED
 
 BOX = ("x1", "y1", "x2", "y2")
 NAMES = ("image", "person_id", "query_id", "setting")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from personsearch_core.evaluation.matching import GroupedDetections
 from personsearch_core.evaluation.records import FloatArray, IntArray
 
 
@@ -57,14 +56,3 @@ class WholeGallery:
 
     hidden_group: IntArray
     also_hidden: HiddenImages | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class SearchTask:
-    """Everything that ranking needs; can be pickled to a worker when `rescore` can."""
-
-    embeddings: FloatArray
-    gallery: GroupedDetections
-    scope: ListedGallery | WholeGallery
-    truths: QueryTruths
-    rescore: Rescore | None = None

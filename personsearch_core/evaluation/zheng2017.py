@@ -6,15 +6,16 @@ are broken by the order of the input, so permuting detections may change the res
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from personsearch_core.errors import PersonSearchError
-from personsearch_core.evaluation.matching import expand_ranges, iou, keep_by_score
+from personsearch_core.evaluation.matching import GroupedDetections, expand_ranges, iou
+from personsearch_core.evaluation.parallel import Job, Products
+from personsearch_core.evaluation.ranking import QueryResults
 from personsearch_core.evaluation.records import (
-    UNLABELLED,
     BoolArray,
     Detections,
     FloatArray,
@@ -22,13 +23,13 @@ from personsearch_core.evaluation.records import (
     IntArray,
     Queries,
 )
+from personsearch_core.identities import UNLABELLED
 
 PERSON_IOU = 0.5
 JUNK_IOU = 0.3
 LAST_RANK = 1000
 BACKGROUND = -2
 JUNK = -3
-_BLOCK_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,30 +44,8 @@ class DetectionLabels:
 
 
 @dataclass(frozen=True, eq=False)
-class Zheng2017Result:
-    """`ap` (q,), `rank` (q,) of the first positive among the first 1,000, 0 = none, `n_truths` (q,)."""
-
-    score_threshold: float | None
-    ap: FloatArray
-    rank: IntArray
-    n_truths: IntArray
-
-    @property
-    def mean_ap(self) -> float:
-        return float(self.ap.mean())
-
-    def hits(self, k: int) -> BoolArray:
-        """Whether each query has a positive within the first k -> (q,)."""
-        return (self.rank > 0) & (self.rank <= k)
-
-    def cmc(self, max_rank: int) -> FloatArray:
-        """Cumulative matching characteristic: rank-1 to rank-`max_rank` -> (max_rank,)."""
-        first = np.bincount(self.rank[self.hits(max_rank)], minlength=max_rank + 1)
-        return np.cumsum(first[1:]) / len(self.ap)
-
-    def metrics(self) -> dict[str, float]:
-        """The numbers that the paper reports, as fractions."""
-        return {"mAP": self.mean_ap} | {f"rank{k}": float(self.hits(k).mean()) for k in (1, 20)}
+class Zheng2017Result(QueryResults):
+    """`rank` is that of the first positive among the first 1,000."""
 
     def per_query(self, query: IntArray | None = None) -> dict[str, FloatArray | IntArray | BoolArray]:
         """Columns of a per-query table; `query` (q,) numbers the queries, by default from 0."""
@@ -80,39 +59,71 @@ class Zheng2017Result:
         }
 
 
-def evaluate_zheng2017(
+@dataclass(frozen=True, eq=False)
+class Zheng2017Task:
+    """PRW as its authors score it, always across cameras.
+
+    `person` and `camera` (n,) of the gallery's detections; `query_camera` and `n_truths` (q,).
+    """
+
+    queries: Queries
+    gallery: GroupedDetections
+    person: IntArray
+    camera: IntArray
+    query_camera: IntArray
+    n_truths: IntArray
+
+    def job(self) -> Job:
+        """The ranking as work to share."""
+        return Job(
+            self.queries.embeddings, self.gallery.pool, self.gallery.column, partial(_rank_block, self)
+        )
+
+    def result(
+        self, blocks: Sequence[tuple[FloatArray, IntArray]], score_threshold: float | None
+    ) -> Zheng2017Result:
+        """Puts the blocks together."""
+        ap, rank = (np.concatenate(part) for part in zip(*blocks, strict=True))
+        return Zheng2017Result(score_threshold, ap, rank, self.n_truths)
+
+
+def zheng2017_task(
+    gallery: GroupedDetections,
     detections: Detections,
     queries: Queries,
     truth: GroundTruth,
     cameras: IntArray,
-    *,
-    score_threshold: float | None = 0.5,
-    keep: IntArray | None = None,
-    labels: DetectionLabels | None = None,
-) -> Zheng2017Result:
-    """Scores PRW as its authors do, always across cameras. `cameras` (n_images,), any integers.
+    labels: DetectionLabels,
+) -> Zheng2017Task:
+    """Ranks `gallery`: those of `detections` that are chosen and neither junk nor unlabelled people.
 
-    Images of unknown camera that share a number, such as -1, count as of one camera. Ranked are detections
-    with `score >= score_threshold`, or the rows `keep` where given. `labels` spares labelling again when
-    thresholds are swept: it depends on all detections, not on which are ranked.
+    `labels` are of all detections. Images of unknown camera that share a number in `cameras` (n_images,),
+    such as -1, count as of one camera.
     """
-    labels = labels if labels is not None else label_detections(detections, truth)
-    keep = keep if keep is not None else keep_by_score(detections, score_threshold)
-    ranked = np.sort(keep[np.isin(labels.person[keep], (JUNK, UNLABELLED), invert=True)])
-    ranked_person, ranked_camera = labels.person[ranked], cameras[detections.image[ranked]]
-    n_truths = _denominators(detections, queries, truth, cameras, labels)
-    ap, rank = np.zeros(len(queries)), np.zeros(len(queries), np.int64)
-    query_person, query_camera = queries.people(), cameras[queries.image]
-    for i, similarities in _similarities(queries, detections.embeddings[ranked]):
-        own = np.flatnonzero(ranked_person == query_person[i])
-        other_camera = ranked_camera[own] != query_camera[i]
+    return Zheng2017Task(
+        queries,
+        gallery,
+        person=labels.person[gallery.row],
+        camera=cameras[gallery.image],
+        query_camera=cameras[queries.image],
+        n_truths=_denominators(detections, queries, truth, cameras, labels),
+    )
+
+
+def _rank_block(task: Zheng2017Task, block: range, products: Products | None) -> tuple[FloatArray, IntArray]:
+    """AP (b,) and rank of the first positive (b,) of a block's queries."""
+    assert products is not None
+    ap, rank, query_person = np.zeros(len(block)), np.zeros(len(block), np.int64), task.queries.people()
+    for i, (query, similarities) in enumerate(zip(block, products, strict=True)):
+        own = np.flatnonzero(task.person == query_person[query])
+        other_camera = task.camera[own] != task.query_camera[query]
         similarities[own[~other_camera]] = -np.inf
-        ranks = _ranks_of(similarities, own[other_camera])
+        ranks = _ranks_of(similarities, own[other_camera], task.gallery.row)
         ranks = ranks[ranks <= LAST_RANK]
         if len(ranks):
-            ap[i] = trapezoid_average_precision(ranks, n_truths[i])
+            ap[i] = trapezoid_average_precision(ranks, task.n_truths[query])
             rank[i] = ranks[0]
-    return Zheng2017Result(score_threshold, ap, rank, n_truths)
+    return ap, rank
 
 
 def label_detections(detections: Detections, truth: GroundTruth) -> DetectionLabels:
@@ -174,27 +185,15 @@ def _denominators(
     return everywhere - own_camera
 
 
-def _similarities(queries: Queries, embeddings: FloatArray) -> Iterator[tuple[int, FloatArray]]:
-    if queries.embeddings.shape[1] != embeddings.shape[1]:
-        raise PersonSearchError(
-            f"queries have embeddings of {queries.embeddings.shape[1]} numbers, detections of "
-            f"{embeddings.shape[1]}: both must come from the same model"
-        )
-    size = max(1, _BLOCK_BYTES // (4 * max(1, len(embeddings))))
-    for start in range(0, len(queries), size):
-        products = queries.embeddings[start : start + size] @ embeddings.T
-        yield from enumerate(products, start)
-
-
-def _ranks_of(similarities: FloatArray, positives: IntArray) -> IntArray:
-    """1-based ranks, ascending, that `positives` have in a stable sort by falling similarity."""
-    levels = similarities[positives]
-    earlier_equals = [
-        np.count_nonzero(similarities[:place] == level)
-        for place, level in zip(positives, levels, strict=True)
-    ]
-    more_similar = [np.count_nonzero(similarities > level) for level in levels]
-    return np.sort(np.array(earlier_equals, np.int64) + np.array(more_similar, np.int64) + 1)
+def _ranks_of(similarities: FloatArray, positives: IntArray, row: IntArray) -> IntArray:
+    """1-based ranks, ascending, of `positives` by falling similarity; among equals by `row` (n,)."""
+    levels, rising = similarities[positives], np.sort(similarities)
+    ranks = len(rising) - np.searchsorted(rising, levels, side="left")
+    more_similar = len(rising) - np.searchsorted(rising, levels, side="right")
+    for i in np.flatnonzero(ranks - more_similar > 1):
+        later = row[similarities == levels[i]] > row[positives[i]]
+        ranks[i] -= np.count_nonzero(later)
+    return np.sort(ranks)
 
 
 def trapezoid_average_precision(ranks: IntArray, n_truths: int) -> float:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+from personsearch_core.identities import UNLABELLED
 from personsearch_core.losses.distances import full_precision
 from personsearch_core.losses.memory import CircularQueue
 from personsearch_core.losses.mining import relations
-from personsearch_core.losses.objective import UNLABELLED, Batch, ReidObjective, Term
+from personsearch_core.losses.objective import Batch, ReidObjective, Term
 
 
 class OnLinePairing(ReidObjective):

@@ -36,7 +36,7 @@ class HeadOutput(NamedTuple):
     levels: tuple[int, ...]
 
 
-class Detections(NamedTuple):
+class ImageDetections(NamedTuple):
     """People found in one image, best first: boxes (n, 4) in input pixels, scores (n,)."""
 
     boxes: Tensor
@@ -135,7 +135,7 @@ class Detector(nn.Module):
         score_threshold: float = 0.05,
         nms_threshold: float = 0.5,
         max_per_image: int = 100,
-    ) -> list[Detections]:
+    ) -> list[ImageDetections]:
         """People in each image, best first; boxes are clipped to the network's input."""
         return select_detections(
             self.heads(images),
@@ -159,7 +159,7 @@ def select_detections(
     score_threshold: float,
     nms_threshold: float,
     max_per_image: int,
-) -> list[Detections]:
+) -> list[ImageDetections]:
     """Decode the best anchors of each level above the threshold, and suppress what overlaps a better one."""
     boxes, scores = [], []
     first = 0
@@ -181,11 +181,11 @@ def select_detections(
 
 def _suppress(
     boxes: Tensor, scores: Tensor, score_threshold: float, nms_threshold: float, max_per_image: int
-) -> Detections:
+) -> ImageDetections:
     keep = scores > score_threshold
     boxes, scores = boxes[keep], scores[keep]
     best = nms(boxes, scores, nms_threshold)[:max_per_image]
-    return Detections(boxes[best], scores[best])
+    return ImageDetections(boxes[best], scores[best])
 
 
 def _tower(channels: int, convolutions: int) -> nn.Sequential:

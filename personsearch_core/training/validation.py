@@ -13,7 +13,8 @@ from personsearch_core.boxes import Boxes, Placement
 from personsearch_core.data.prefetch import decode_threads, prefetch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.evaluation.detection import evaluate_detection
-from personsearch_core.evaluation.records import UNLABELLED, Detections, GroundTruth
+from personsearch_core.evaluation.records import Detections, GroundTruth
+from personsearch_core.identities import UNLABELLED
 from personsearch_core.models.compute import batch_on, model_device
 from personsearch_core.models.detector import Detector
 from personsearch_core.pooling.extraction import place_scene
@@ -87,14 +88,8 @@ def _scores(found: Sequence[Found], scenes: Sequence[Scene], prefix: str) -> dic
         person=np.full(sum(len(scene.boxes) for scene in scenes), UNLABELLED),
         ignore=np.concatenate([scene.ignore for scene in scenes]),
     )
-    coco = evaluate_detection(detections, truth, len(scenes), score_threshold=None)
-    search = evaluate_detection(detections, truth, len(scenes), score_threshold=0.5)
-    return {
-        f"{prefix}coco_ap50": coco.coco_ap50,
-        f"{prefix}coco_ap": coco.coco_ap,
-        f"{prefix}ap": search.ap,
-        f"{prefix}recall": search.recall,
-    }
+    result = evaluate_detection(detections, truth, len(scenes), score_threshold=0.5)
+    return {f"{prefix}{name}": value for name, value in result.metrics().items()}
 
 
 def _owners(counts: Sequence[int]) -> NDArray[np.int64]:

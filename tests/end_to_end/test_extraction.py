@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +24,10 @@ from flows.stages.extraction import (
     open_writer,
     prepare,
 )
-from flows.stages.scoring import score
-from flows.stages.settings import settings_of
 from flows.stages.test_set import TestSet
 from flows.views import ViewSpec
-from personsearch_core.evaluation.boxes_per_image import top_k_of_each_image
-from personsearch_core.evaluation.zheng2017 import evaluate_zheng2017
+from personsearch_core.evaluation.front import evaluate
+from personsearch_core.evaluation.settings import settings_of
 from personsearch_core.recipes import EvaluationRecipe
 from storage.feature_store import finish_features, open_features
 from tests.end_to_end.conftest import TinyRun
@@ -134,33 +131,15 @@ def test_no_scheduler_is_one_message(tiny_run: TinyRun, tmp_path: Path) -> None:
 
 
 def test_queries_ranked_by_dask_workers_get_the_same_numbers(tiny_run: TinyRun) -> None:
-    test, recipe = scored_of(tiny_run), EvaluationRecipe(protocol="prw")
-    on_truth = replace(settings_of(recipe)[0], ground_truth_boxes=True)
-    here = score(test, on_truth, recipe)
+    spec = ViewSpec("scenes", "test", "truth", protocols=("prw",))
+    test = TestSet(tiny_run.outcome.path("gallery"), tiny_run.outcome.path("ingest:scenes"), spec)
+    recipe = EvaluationRecipe(ground_truth_boxes=True)
+    on_truth, inputs = settings_of(recipe)[1:], test.inputs(recipe)
+    (here,) = evaluate(recipe, inputs, settings=on_truth).searches
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         ranking(cluster.scheduler_address, None) as map_blocks,
     ):
-        there = score(test, on_truth, recipe, map_blocks)
-    np.testing.assert_array_equal(there.ap, here.ap)
-    assert there.mean_ap > 0
-
-
-def test_the_best_boxes_of_each_image_are_chosen_after_all_are_labelled(tiny_run: TinyRun) -> None:
-    test, recipe = scored_of(tiny_run), EvaluationRecipe(protocol="zheng2017", per_image_top_k=(1,))
-    setting = settings_of(recipe)[-1]
-    assert setting.per_image_top_k == 1
-    found = test.detections
-    expected = evaluate_zheng2017(
-        found,
-        test.queries(test.protocol(setting.protocol)),
-        test.truth,
-        test.cameras,
-        keep=top_k_of_each_image(found, 1),
-    )
-    np.testing.assert_array_equal(score(test, setting, recipe).ap, expected.ap)
-
-
-def scored_of(tiny_run: TinyRun) -> TestSet:
-    spec = ViewSpec("scenes", "test", "truth", protocols=("prw",))
-    return TestSet(tiny_run.outcome.path("gallery"), tiny_run.outcome.path("ingest:scenes"), spec)
+        (there,) = evaluate(recipe, inputs, settings=on_truth, map_blocks=map_blocks).searches
+    np.testing.assert_array_equal(there.result.ap, here.result.ap)
+    assert there.result.mean_ap > 0

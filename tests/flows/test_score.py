@@ -10,6 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from typer.testing import CliRunner
 
 from data_catalog import schema
@@ -141,6 +143,66 @@ def test_detection(shared: Path, tmp_path: Path) -> None:
     assert 0 < numbers["coco_ap"] < numbers["coco_ap50"]
 
 
+def test_cocos_figures_are_pycocotools_for_the_whole_file(shared: Path, tmp_path: Path) -> None:
+    folder = shared / "cases/score_detection_ap"
+    arguments = ["detection", "--detections", folder / "det.parquet", "--images", folder / "img.parquet"]
+    arguments += ["--boxes", folder / "box.parquet"]
+    by_threshold = [score(tmp_path, *arguments, "--score-threshold", at) for at in (0, 0.5, 0.9)]
+    expected = pycocotools_ap50(folder)
+    assert expected == pytest.approx(0.505, abs=5e-4)
+    assert [numbers["coco_ap50"] for numbers in by_threshold] == pytest.approx([expected] * 3, abs=1e-12)
+    assert len({numbers["coco_ap"] for numbers in by_threshold}) == 1
+    recall = [numbers["recall"] for numbers in by_threshold]
+    assert recall == sorted(recall, reverse=True) and recall[0] > recall[-1]
+
+
+def pycocotools_ap50(folder: Path) -> float:
+    """AP50 as anyone gets it from these files with pycocotools and its own settings."""
+    images = pq.read_table(folder / "img.parquet")["image"].to_pylist()
+
+    def boxes(name: str) -> list[dict[str, Any]]:
+        rows = pq.read_table(folder / f"{name}.parquet").to_pylist()
+        return [
+            {
+                "id": number,
+                "image_id": images.index(row["image"]),
+                "category_id": 1,
+                "bbox": [row["x1"], row["y1"], row["x2"] - row["x1"], row["y2"] - row["y1"]],
+                "area": (row["x2"] - row["x1"]) * (row["y2"] - row["y1"]),
+                "iscrowd": 0,
+                "score": row.get("score"),
+            }
+            for number, row in enumerate(rows, start=1)
+        ]
+
+    truth = COCO()
+    truth.dataset = {
+        "images": [{"id": number} for number in range(len(images))],
+        "categories": [{"id": 1}],
+        "annotations": boxes("box"),
+    }
+    truth.createIndex()
+    evaluation = COCOeval(truth, truth.loadRes(boxes("det")), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return float(evaluation.stats[1])
+
+
+def test_one_number_has_one_name_and_the_name_by_which_others_know_it(shared: Path, tmp_path: Path) -> None:
+    more = ["--cbgm", "30,4", "--multi-shot", "--sweep", "3", "--bootstrap", 50, "--breakdown"]
+    search = score(tmp_path, *prw_options(shared), *more)
+    original = score(tmp_path, *prw_options(shared), "--protocol", "zheng2017", "--sweep", "3")
+    named = [search, search["cbgm"], search["multi_shot"], search["sweep"]["boxes_per_image"]["3"]]
+    for numbers in (*named, original, original["sweep"]["boxes_per_image"]["3"]):
+        assert [numbers[f"top{k}"] for k in (1, 5, 10)] == [numbers[f"rank{k}"] for k in (1, 5, 10)]
+        assert 0 < numbers["rank1"] <= numbers["rank5"] <= numbers["rank10"]
+    assert search["bootstrap"]["rank1"] == search["bootstrap"]["top1"]
+    assert search["bootstrap"]["rank1"]["mean"] == pytest.approx(search["rank1"])
+    for key in ("by_height", "by_crowdedness", "by_camera_pair"):
+        assert all(part["rank1"] == part["top1"] and "mAP" in part for part in search[key])
+
+
 def test_two_runs_are_compared_query_by_query(shared: Path, tmp_path: Path) -> None:
     a, b = tmp_path / "a.parquet", tmp_path / "b.parquet"
     low = score(tmp_path, *prw_options(shared), "--boxes-per-image", 3, "--per-query", a)
@@ -245,7 +307,8 @@ def test_unusable_options_are_named(shared: Path, tmp_path: Path) -> None:
         (["--rerank-with", "20,6,2,200"], "weight within 0..1"),
         (["--boxes-per-image", 1e308], "more than can be counted"),
         (["--protocol", "zheng2017", "--rerank-with", "20,6,0.3,200"], "goes without"),
-        (["--sweep", "1,x"], "no list of whole numbers"),
+        (["--sweep", "1,x"], "--sweep takes whole numbers such as 1,2,3"),
+        (["--cbgm", "0,3"], "whole numbers of at least 1"),
         (["--protocol", "zheng2017", "--rerank"], "goes without"),
     ):
         with pytest.raises(PersonSearchError, match=message):

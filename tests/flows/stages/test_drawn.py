@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.searches import search_prw
 from data_catalog.adapters import Layout, Unit
 from data_catalog.errors import CatalogError
 from data_catalog.ingest import ImageUse, ingest_root
@@ -26,11 +27,9 @@ from flows.errors import ConfigError
 from flows.stages import ingest as ingest_stage
 from flows.stages.detections import DETECTION, QUERY, ROWS
 from flows.stages.gallery import EMBEDDINGS
-from flows.stages.scoring import score, top_matches
-from flows.stages.settings import settings_of
 from flows.stages.test_set import TestSet
 from flows.views import ViewSpec
-from personsearch_core.evaluation.prw import evaluate_prw
+from personsearch_core.evaluation.front import evaluate
 from personsearch_core.evaluation.records import Detections, GroundTruth, Queries
 from personsearch_core.recipes import EvaluationRecipe
 
@@ -167,7 +166,8 @@ def _test_set(tmp_path: Path, scope: str) -> TestSet:
     gallery.mkdir()
     ingest_root(tmp_path, adapter, snapshot, rules=RULES, use=ImageUse(read=False))
     columns = ["image_id", "x1", "y1", "x2", "y2"]
-    boxes, queries = (Snapshot(snapshot).table(name, columns) for name in ("boxes", "queries"))
+    spec = ViewSpec("tracks", "test", "truth", protocols=("drawn",))
+    boxes, queries = Snapshot(snapshot).table("boxes", columns), spec.of(snapshot).query_boxes
     rows = pa.concat_tables([boxes, queries])
     roles = [DETECTION] * len(boxes) + [QUERY] * len(queries)
     rows = rows.append_column("role", pa.array(roles)).append_column(
@@ -177,22 +177,19 @@ def _test_set(tmp_path: Path, scope: str) -> TestSet:
     pq.write_table(rows, gallery / ROWS)
     described = np.random.default_rng(5).normal(size=(len(rows), 4)).astype(np.float32)
     np.save(gallery / EMBEDDINGS, described / np.linalg.norm(described, axis=1, keepdims=True))
-    return TestSet(gallery, snapshot, ViewSpec("tracks", "test", "truth", protocols=("drawn",)))
+    return TestSet(gallery, snapshot, spec)
 
 
 def test_people_of_a_sequence_are_searched_in_it_alone(tmp_path: Path) -> None:
     """The same as PRW's protocol on each sequence by itself."""
-    test, recipe = (
-        _test_set(tmp_path, "sequence"),
-        EvaluationRecipe(protocol="drawn", ground_truth_boxes=False),
-    )
-    (setting,) = settings_of(recipe)
-    scored = score(test, setting, recipe)
-    queries, found, truth = test.queries(test.protocol("drawn")), test.detections, test.truth
+    test, recipe = _test_set(tmp_path, "sequence"), EvaluationRecipe(protocol="drawn")
+    results = evaluate(recipe, test.inputs(recipe), keep_best=10)
+    (scored,) = results.searches
+    queries, found, truth = test.search_protocol("drawn").queries, test.detections, test.truth
     expected = np.empty(len(queries))
     for images in (np.arange(5), np.arange(5, 10)):
         rows, asked, people = (np.isin(each.image, images) for each in (found, queries, truth))
-        alone = evaluate_prw(
+        alone = search_prw(
             Detections(
                 found.image[rows] - images[0],
                 *(getattr(found, c)[rows] for c in ("boxes", "scores", "embeddings")),
@@ -208,21 +205,20 @@ def test_people_of_a_sequence_are_searched_in_it_alone(tmp_path: Path) -> None:
         )
         expected[asked] = alone.ap
         assert (alone.n_gallery == 12).all()
-    assert scored.ap == pytest.approx(expected)
-    assert scored.as_record()["protocol"] == "drawn" and scored.setting.name == "drawn queries"
-    matches = top_matches(test, setting, recipe)
-    own = dict(
-        zip(*(test.protocol("drawn").queries[c].to_pylist() for c in ("query_id", "image_id")), strict=True)
-    )
-    for row in matches.to_pylist():
-        assert row["image_id"][0] == own[row["query_id"]][0] and row["image_id"] != own[row["query_id"]]
+    assert scored.result.ap == pytest.approx(expected)
+    assert (scored.setting.protocol, scored.setting.name) == ("drawn", "drawn queries")
+    assert results.matches is not None and len(results.matches.query)
+    own = queries.image[results.matches.query]
+    assert (results.matches.image // 5 == own // 5).all() and (results.matches.image != own).all()
 
 
 def test_people_of_the_dataset_are_searched_in_all_of_it(tmp_path: Path) -> None:
     test, recipe = _test_set(tmp_path, "dataset"), EvaluationRecipe(protocol="drawn")
-    scored = score(test, settings_of(recipe)[0], recipe)
-    expected = evaluate_prw(test.detections, test.queries(test.protocol("drawn")), test.truth, test.cameras)
-    assert scored.ap == pytest.approx(expected.ap)
+    (scored,) = evaluate(recipe, test.inputs(recipe)).searches
+    asked = test.search_protocol("drawn")
+    assert asked.lists is None
+    expected = search_prw(test.detections, asked.queries, test.truth, test.cameras)
+    assert scored.result.ap == pytest.approx(expected.ap)
     assert (expected.n_gallery == 27).all()
 
 

@@ -10,22 +10,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.searches import NAME, prw_inputs, search_prw
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation.boxes_per_image import (
-    best_of_sweep,
+    best_budget,
     score_threshold_for,
     top_k_of_each_image,
 )
 from personsearch_core.evaluation.breakdown import by_camera_pair, by_class, by_crowdedness, by_query_height
-from personsearch_core.evaluation.cbgm import with_context_matching
 from personsearch_core.evaluation.comparison import bootstrap_interval, compare_runs
 from personsearch_core.evaluation.injection import inject_ground_truth
 from personsearch_core.evaluation.multi_shot import pool_shots
-from personsearch_core.evaluation.prw import evaluate_prw, prw_task
+from personsearch_core.evaluation.rankings import chosen_detections, search_tasks
 from personsearch_core.evaluation.records import Detections, Queries
-from personsearch_core.evaluation.rerank import k_reciprocal_distances, with_k_reciprocal
-from personsearch_core.evaluation.search import run_search
+from personsearch_core.evaluation.rerank import k_reciprocal_distances
+from personsearch_core.evaluation.settings import Setting
 from personsearch_core.evaluation.similarities import similarities
+from personsearch_core.recipes import ContextMatching, EvaluationRecipe, ReRanking
 from tests.personsearch_core.evaluation.oracles import PrwOracle
 from tests.personsearch_core.evaluation.test_properties import problem
 
@@ -63,13 +64,12 @@ def test_k_reciprocal_distances_follow_their_definition(k1: int, k2: int) -> Non
 
 
 def test_re_ranking_by_the_original_distance_alone_changes_nothing(prw: PrwOracle) -> None:
-    task = prw_task(prw.detections, prw.queries, prw.truth, prw.cameras)
-    standard = run_search(task, 0.5)
-    same = run_search(with_k_reciprocal(task, original_weight=1.0, depth=50), 0.5)
+    standard, same = (
+        search_prw(prw.detections, prw.queries, prw.truth, prw.cameras, rescore=rescore)
+        for rescore in (None, ReRanking(weight=1.0, depth=50))
+    )
     assert same.top(1) == standard.top(1)
     assert same.mean_ap == pytest.approx(standard.mean_ap, abs=0.02)  # rounding parts some ties
-    with pytest.raises(PersonSearchError, match="depth"):
-        with_k_reciprocal(task, depth=0)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 4), st.sampled_from(["max", "sum"]))
@@ -90,11 +90,14 @@ def test_context_matching_lifts_the_querys_match(
         rng.standard_normal((len(p.queries), 4), np.float32),
         p.queries.person,
     )
-    task = prw_task(detections, queries, p.truth, p.cameras)
-    matching = with_context_matching(task, queries, k1, k2, lift=lift).rescore
+    inputs = prw_inputs(detections, queries, p.truth, p.cameras)
+    settings_ = [Setting(NAME, NAME, rescore=ContextMatching(k1=k1, k2=k2, lift=lift))]
+    (task,) = search_tasks(EvaluationRecipe(), inputs, settings_, chosen_detections(inputs, settings_))
+    matching = task.rescore
     assert matching is not None
     everyone = range(len(queries))
-    for query, (index, values) in zip(everyone, similarities(task, range(len(queries))), strict=True):
+    products = queries.embeddings @ task.gallery.embeddings.T
+    for query, (index, values) in zip(everyone, similarities(task, everyone, iter(products)), strict=True):
         lifted = matching(query, index, values)
         context = matching.contexts[query]  # type: ignore[attr-defined]
         assert len(context) <= k2
@@ -121,18 +124,19 @@ def best_matching(weights: np.ndarray) -> tuple[np.ndarray, int | None]:
 
 
 def test_context_matching_by_default_lifts_as_seqnets_code_does(prw: PrwOracle) -> None:
-    task = prw_task(prw.detections, prw.queries, prw.truth, prw.cameras)
     default, code, paper = (
-        run_search(with_context_matching(task, prw.queries, 30, 4, **lift), 0.5).mean_ap  # type: ignore[arg-type]
-        for lift in ({}, {"lift": "max"}, {"lift": "sum"})
+        search_prw(prw.detections, prw.queries, prw.truth, prw.cameras, rescore=rescore).mean_ap
+        for rescore in (ContextMatching(), ContextMatching(lift="max"), ContextMatching(lift="sum"))
     )
     assert default == code != paper
 
 
 def test_context_matching_alone_with_the_query_changes_nothing(prw: PrwOracle) -> None:
-    task = prw_task(prw.detections, prw.queries, prw.truth, prw.cameras)
-    best_of_each_image = run_search(with_context_matching(task, prw.queries, k1=30, k2=1), 0.5)
-    np.testing.assert_array_equal(best_of_each_image.ap, run_search(task, 0.5).ap)
+    best_of_each_image, standard = (
+        search_prw(prw.detections, prw.queries, prw.truth, prw.cameras, rescore=rescore)
+        for rescore in (ContextMatching(k1=30, k2=1), None)
+    )
+    np.testing.assert_array_equal(best_of_each_image.ap, standard.ap)
 
 
 def test_shots_are_averaged_and_their_frames_hidden(prw: PrwOracle) -> None:
@@ -144,15 +148,15 @@ def test_shots_are_averaged_and_their_frames_hidden(prw: PrwOracle) -> None:
     assert sorted(hidden.of(query).tolist()) == sorted(prw.queries.image[shots].tolist())
     mean = prw.queries.embeddings[shots].mean(axis=0)
     np.testing.assert_allclose(pooled.embeddings[query], mean / np.linalg.norm(mean), atol=1e-6)
-    result = evaluate_prw(prw.detections, pooled, prw.truth, prw.cameras, also_hidden=hidden)
-    single = evaluate_prw(prw.detections, prw.queries, prw.truth, prw.cameras)
+    result = search_prw(prw.detections, prw.queries, prw.truth, prw.cameras, multi_shot=True)
+    single = search_prw(prw.detections, prw.queries, prw.truth, prw.cameras)
     assert result.n_truths[query] == single.n_truths[query] - (len(set(prw.queries.image[shots])) - 1)
     _, own_camera = pool_shots(prw.queries, prw.cameras)
     assert len(own_camera.image) < len(hidden.image)
 
 
 def test_parts_cover_all_queries(prw: PrwOracle) -> None:
-    result = evaluate_prw(prw.detections, prw.queries, prw.truth, prw.cameras)
+    result = search_prw(prw.detections, prw.queries, prw.truth, prw.cameras)
     in_image = np.bincount(prw.truth.image, minlength=len(prw.cameras))
     for parts in (by_query_height(result, prw.queries), by_crowdedness(result, prw.queries, in_image)):
         assert sum(part.queries for part in parts) == len(result)
@@ -163,10 +167,11 @@ def test_parts_cover_all_queries(prw: PrwOracle) -> None:
 
 
 def test_camera_pairs_search_one_cameras_frames(prw: PrwOracle) -> None:
-    parts = {p.name: p for p in by_camera_pair(prw.detections, prw.queries, prw.truth, prw.cameras)}
+    inputs = prw_inputs(prw.detections, prw.queries, prw.truth, prw.cameras)
+    parts = {part.name: part for part in by_camera_pair(inputs, Setting(NAME, NAME))}
     assert len(parts) == 36
     shown = prw.cameras == 2
-    result = evaluate_prw(
+    result = search_prw(
         prw.detections.select(shown[prw.detections.image]),
         prw.queries,
         prw.truth.select(shown[prw.truth.image]),
@@ -183,7 +188,7 @@ def test_injected_ground_truth_is_found_but_for_its_features(prw: PrwOracle) -> 
     assert set(injected.scores.tolist()) == {1.0}
     known = one_hot[np.searchsorted(people, prw.queries.people())]
     queries = Queries(prw.queries.image, prw.queries.boxes, known, prw.queries.person)
-    result = evaluate_prw(injected, queries, prw.truth, prw.cameras)
+    result = search_prw(injected, queries, prw.truth, prw.cameras)
     assert (result.recall == 1).all() and result.top(1) == 1.0
 
 
@@ -205,9 +210,8 @@ def test_budgets_of_boxes() -> None:
         top_k_of_each_image(detections, 0)
 
 
-def test_a_sweep_reports_the_best_budget() -> None:
-    best, results = best_of_sweep(lambda k: -((k - 3) ** 2), (5, 1, 3, 2), key=float)
-    assert best == 3 and list(results) == [1, 2, 3, 5]
+def test_of_equally_good_budgets_the_smallest_is_the_best() -> None:
+    assert best_budget({5: 0.2, 1: 0.1, 3: 0.4, 2: 0.4}) == 2
 
 
 def test_bootstrap_covers_the_mean_and_narrows_with_queries() -> None:

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from benchmarks.drawn_galleries import prw_like
-from personsearch_core.evaluation.listed_prw import listed_prw_task
-from personsearch_core.evaluation.prw import evaluate_prw
+from personsearch_core.evaluation.listed_prw import search_in_lists
+from personsearch_core.evaluation.matching import group_by_image, keep_by_score
+from personsearch_core.evaluation.parallel import run_jobs, serially
+from personsearch_core.evaluation.prw import whole_search
 from personsearch_core.evaluation.records import GalleryLists
-from personsearch_core.evaluation.search import run_search
+from personsearch_core.evaluation.search import SearchTask
 from personsearch_core.evaluation.task import HiddenImages
 
 IMAGES = 120
@@ -26,21 +28,14 @@ def test_it_is_prw_without_what_is_not_listed(cross_camera: bool, threshold: flo
     offsets = np.cumsum([0, *map(len, listed)])
     rows = offsets[-1]
     lists = GalleryLists(offsets, np.concatenate(listed), np.zeros(rows, bool), np.zeros((rows, 4)))
-    task = listed_prw_task(
-        found, queries, truth, cameras, lists, cross_camera=cross_camera, score_threshold=threshold
-    )
-    result = run_search(task, threshold)
+    groups = cameras if cross_camera else np.arange(IMAGES)
+    gallery = group_by_image(found, keep_by_score(found, threshold), groups)
     others = [np.setdiff1d(np.arange(IMAGES), images) for images in listed]
     hidden = HiddenImages(np.cumsum([0, *map(len, others)]), np.concatenate(others))
-    expected = evaluate_prw(
-        found,
-        queries,
-        truth,
-        cameras,
-        cross_camera=cross_camera,
-        score_threshold=threshold,
-        also_hidden=hidden,
-    )
+    asked = (search_in_lists(queries, truth, groups, lists), whole_search(queries, truth, groups, hidden))
+    tasks = [SearchTask(queries, gallery, *each) for each in asked]
+    blocks = run_jobs([task.job() for task in tasks], serially)
+    result, expected = (t.result(part, threshold) for t, part in zip(tasks, blocks, strict=True))
     for name in ("ap", "recall", "n_truths", "n_found", "n_gallery", "rank"):
         assert getattr(result, name) == pytest.approx(getattr(expected, name)), name
     assert 0 < result.mean_ap < 1

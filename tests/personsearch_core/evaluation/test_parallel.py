@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from benchmarks.drawn_galleries import prw_like
-from personsearch_core.evaluation.parallel import in_threads, on_dask
-from personsearch_core.evaluation.prw import evaluate_prw, prw_task
+from benchmarks.searches import NAME, prw_inputs, search_prw
+from personsearch_core.evaluation.parallel import in_threads, on_dask, query_blocks
 from personsearch_core.evaluation.ranking import SearchResult
-from personsearch_core.evaluation.similarities import query_blocks
+from personsearch_core.evaluation.rankings import chosen_detections, search_tasks
+from personsearch_core.evaluation.settings import Setting
+from personsearch_core.recipes import EvaluationRecipe
 
 MANY_IMAGES = 100_000
 
@@ -29,11 +31,13 @@ def test_workers_compute_the_same_numbers_in_a_gallery_of_100_000_images(client:
     """In bounded memory: the similarities of all queries at once would take 343 MiB."""
     rng = np.random.default_rng(0)
     problem = prw_like(rng, MANY_IMAGES, n_detections=3 * MANY_IMAGES, n_queries=300, dimensions=16)
-    assert len(query_blocks(prw_task(*problem))) > 2
-    alone = evaluate_prw(*problem)
+    inputs, settings = prw_inputs(*problem), [Setting(NAME, NAME)]
+    (task,) = search_tasks(EvaluationRecipe(), inputs, settings, chosen_detections(inputs, settings))
+    assert len(query_blocks(task.job())) > 2
+    alone = search_prw(*problem)
     for workers in (in_threads(2), on_dask(client)):
         tracemalloc.start()
-        shared_out = evaluate_prw(*problem, map_blocks=workers)
+        shared_out = search_prw(*problem, map_blocks=workers)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert same(alone, shared_out)

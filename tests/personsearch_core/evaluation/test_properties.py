@@ -10,21 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.plain_evaluation import plain_cuhk_sysu, plain_prw
-from personsearch_core.evaluation import similarities
-from personsearch_core.evaluation.cuhk_sysu import evaluate_cuhk_sysu
+from benchmarks.searches import search_lists, search_prw, search_zheng2017
+from personsearch_core.evaluation import parallel, similarities
 from personsearch_core.evaluation.detection import person_search_detection
 from personsearch_core.evaluation.injection import inject_ground_truth
-from personsearch_core.evaluation.prw import evaluate_prw, search_boxes
+from personsearch_core.evaluation.prw import search_boxes
 from personsearch_core.evaluation.ranking import SearchResult
-from personsearch_core.evaluation.records import (
-    UNLABELLED,
-    Detections,
-    GalleryLists,
-    GroundTruth,
-    IntArray,
-    Queries,
-)
-from personsearch_core.evaluation.zheng2017 import evaluate_zheng2017
+from personsearch_core.evaluation.records import Detections, GalleryLists, GroundTruth, IntArray, Queries
+from personsearch_core.identities import UNLABELLED
 
 SEEDS = st.integers(0, 2**32 - 1)
 UNHURRIED = settings(deadline=None, max_examples=60)
@@ -78,8 +71,8 @@ def lists_of(rng: np.random.Generator, queries: Queries, n_images: int) -> Galle
     return GalleryLists(np.append(0, np.cumsum(lengths)), image[order], is_positive[order], boxes[order])
 
 
-def search_prw(p: Problem, cross_camera: bool) -> SearchResult:
-    return evaluate_prw(p.detections, p.queries, p.truth, p.cameras, cross_camera=cross_camera)
+def prw_search(p: Problem, cross_camera: bool) -> SearchResult:
+    return search_prw(p.detections, p.queries, p.truth, p.cameras, cross_camera=cross_camera)
 
 
 def same(a: SearchResult, b: SearchResult, order: IntArray | None = None) -> None:
@@ -93,7 +86,7 @@ def same(a: SearchResult, b: SearchResult, order: IntArray | None = None) -> Non
 @UNHURRIED
 def test_prw_equals_the_plain_implementation(seed: int, cross_camera: bool) -> None:
     p = problem(seed)
-    result = search_prw(p, cross_camera)
+    result = prw_search(p, cross_camera)
     plain = plain_prw(p.detections, p.queries, p.truth, p.cameras, cross_camera=cross_camera)
     np.testing.assert_allclose(result.ap, [ap for ap, _ in plain], atol=1e-12)
     assert result.rank.tolist() == [rank for _, rank in plain]
@@ -105,7 +98,7 @@ def test_cuhk_sysu_equals_the_plain_implementation(seed: int, long_lists: bool) 
     p = problem(seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(similarities, "_LONG_LIST", 0.0 if long_lists else 100.0)
-        result = evaluate_cuhk_sysu(p.detections, p.queries, p.lists)
+        result = search_lists(p.detections, p.queries, p.lists)
     plain = plain_cuhk_sysu(p.detections, p.queries, p.lists)
     np.testing.assert_allclose(result.ap, [ap for ap, _ in plain], atol=1e-12)
     assert result.rank.tolist() == [rank for _, rank in plain]
@@ -120,11 +113,11 @@ def test_order_of_detections_and_queries_changes_nothing(seed: int, cross_camera
     shuffled = replace(
         p, detections=p.detections.select(detections), queries=select_queries(p.queries, queries)
     )
-    same(search_prw(p, cross_camera), search_prw(shuffled, cross_camera), queries)
+    same(prw_search(p, cross_camera), prw_search(shuffled, cross_camera), queries)
     lists = lists_in_order(p.lists, queries)
     same(
-        evaluate_cuhk_sysu(p.detections, p.queries, p.lists),
-        evaluate_cuhk_sysu(shuffled.detections, shuffled.queries, lists),
+        search_lists(p.detections, p.queries, p.lists),
+        search_lists(shuffled.detections, shuffled.queries, lists),
         queries,
     )
 
@@ -143,10 +136,10 @@ def test_numbering_of_images_changes_nothing(seed: int, cross_camera: bool) -> N
         cameras,
         replace(p.lists, image=new[p.lists.image]),
     )
-    same(search_prw(p, cross_camera), search_prw(renamed, cross_camera))
+    same(prw_search(p, cross_camera), prw_search(renamed, cross_camera))
     same(
-        evaluate_cuhk_sysu(p.detections, p.queries, p.lists),
-        evaluate_cuhk_sysu(renamed.detections, renamed.queries, renamed.lists),
+        search_lists(p.detections, p.queries, p.lists),
+        search_lists(renamed.detections, renamed.queries, renamed.lists),
     )
     assert person_search_detection(p.detections, p.truth, len(new)) == pytest.approx(
         person_search_detection(renamed.detections, renamed.truth, len(new)), abs=1e-12
@@ -164,10 +157,10 @@ def test_detections_below_the_threshold_change_nothing(seed: int) -> None:
         np.append(p.detections.scores, np.full(extra, 0.4999, np.float32)),
         np.concatenate([p.detections.embeddings, np.tile(p.queries.embeddings[:1], (extra, 1))]),
     )
-    same(search_prw(p, False), search_prw(replace(p, detections=more), False))
+    same(prw_search(p, False), prw_search(replace(p, detections=more), False))
     same(
-        evaluate_cuhk_sysu(p.detections, p.queries, p.lists),
-        evaluate_cuhk_sysu(more, p.queries, p.lists),
+        search_lists(p.detections, p.queries, p.lists),
+        search_lists(more, p.queries, p.lists),
     )
 
 
@@ -188,7 +181,7 @@ def test_perfect_features_and_one_detection_a_person_give_recall(seed: int) -> N
     found = inject_ground_truth(people, one_hot[people.person])
     found = found.select(rng.random(len(found)) < 0.7)
     queries = replace(p.queries, embeddings=one_hot[p.queries.people()])
-    result = evaluate_prw(found, queries, people, p.cameras)
+    result = search_prw(found, queries, people, p.cameras)
     np.testing.assert_allclose(result.ap, result.recall, atol=1e-12)
 
 
@@ -196,18 +189,18 @@ def test_perfect_features_and_one_detection_a_person_give_recall(seed: int) -> N
 @UNHURRIED
 def test_blocks_of_queries_change_nothing(seed: int, cross_camera: bool) -> None:
     p = problem(seed)
-    whole, listed = search_prw(p, cross_camera), evaluate_cuhk_sysu(p.detections, p.queries, p.lists)
+    whole, listed = prw_search(p, cross_camera), search_lists(p.detections, p.queries, p.lists)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(similarities, "_BLOCK_BYTES", 1)
-        same(whole, search_prw(p, cross_camera))
-        same(listed, evaluate_cuhk_sysu(p.detections, p.queries, p.lists))
+        patch.setattr(parallel, "_BLOCK_BYTES", 1)
+        same(whole, prw_search(p, cross_camera))
+        same(listed, search_lists(p.detections, p.queries, p.lists))
 
 
 @given(SEEDS)
 @UNHURRIED
 def test_full_gallery_ranks_every_other_image_once(seed: int) -> None:
     p = problem(seed)
-    result = evaluate_cuhk_sysu(p.detections, p.queries, p.lists, full_gallery=True)
+    result = search_lists(p.detections, p.queries, p.lists, full_gallery=True)
     kept = p.detections.image[p.detections.scores >= 0.5]
     for i, image in enumerate(p.queries.image):
         rows = slice(p.lists.offsets[i], p.lists.offsets[i + 1])
@@ -221,10 +214,10 @@ def test_full_gallery_ranks_every_other_image_once(seed: int) -> None:
 @UNHURRIED
 def test_zheng2017_is_bounded_and_ignores_the_order_of_queries(seed: int) -> None:
     p = problem(seed)
-    result = evaluate_zheng2017(p.detections, p.queries, p.truth, p.cameras)
+    result = search_zheng2017(p.detections, p.queries, p.truth, p.cameras)
     assert ((result.ap >= 0) & (result.ap <= 1)).all()
     order = np.random.default_rng(seed).permutation(len(p.queries))
-    shuffled = evaluate_zheng2017(p.detections, select_queries(p.queries, order), p.truth, p.cameras)
+    shuffled = search_zheng2017(p.detections, select_queries(p.queries, order), p.truth, p.cameras)
     np.testing.assert_array_equal(result.ap[order], shuffled.ap)
 
 

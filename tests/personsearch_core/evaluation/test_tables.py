@@ -10,11 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.searches import search_prw
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation import tables
-from personsearch_core.evaluation.prw import prw_task
 from personsearch_core.evaluation.records import Detections, GalleryLists, GroundTruth, Queries
-from personsearch_core.evaluation.search import run_search
 
 IMAGES = tables.Names.of("image", ["a.jpg", "b.jpg"])
 
@@ -205,6 +204,6 @@ def test_records_check_what_they_are_given() -> None:
     with pytest.raises(PersonSearchError, match=r"offsets"):
         GalleryLists(np.array([0, 2]), one, one.astype(bool), box)
     detections = Detections(one, box, np.ones(1, np.float32), np.ones((1, 3), np.float32))
-    task = prw_task(detections, Queries(one, box, person, one), GroundTruth(one, box, one), np.array([1]))
+    queries, truth = Queries(one, box, person, one), GroundTruth(one, box, one)
     with pytest.raises(PersonSearchError, match=r"embeddings of 2 numbers, detections of 3"):
-        run_search(task, 0.5)
+        search_prw(detections, queries, truth, np.array([1]))

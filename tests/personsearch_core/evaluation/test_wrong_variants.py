@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from personsearch_core.evaluation import cuhk_sysu as protocol
-from personsearch_core.evaluation import matching, ranking
-from personsearch_core.evaluation.cuhk_sysu import evaluate_cuhk_sysu
+from benchmarks.searches import search_lists
+from personsearch_core.evaluation import matching, ranking, rankings
 from personsearch_core.evaluation.ranking import FoundTruths
 from personsearch_core.evaluation.records import Detections, FloatArray, GalleryLists, IntArray
 from personsearch_core.evaluation.zheng2017 import trapezoid_average_precision
@@ -16,7 +15,7 @@ from tests.personsearch_core.evaluation.oracles import CuhkSysuOracle
 
 def mean_ap(oracle: CuhkSysuOracle, lists: GalleryLists | None = None) -> float:
     lists = lists if lists is not None else oracle.lists
-    return evaluate_cuhk_sysu(oracle.detections, oracle.queries, lists).mean_ap
+    return search_lists(oracle.detections, oracle.queries, lists).mean_ap
 
 
 def check(oracle: CuhkSysuOracle, mistake: str, wrong: float, tolerance: float = 1e-6) -> None:
@@ -48,10 +47,10 @@ def test_fixed_overlap(cuhk_sysu: CuhkSysuOracle, monkeypatch: pytest.MonkeyPatc
 
 
 def test_score_above_threshold(cuhk_sysu: CuhkSysuOracle, monkeypatch: pytest.MonkeyPatch) -> None:
-    def strictly(detections: Detections, score_threshold: float) -> IntArray:
+    def strictly(detections: Detections, score_threshold: float | None) -> IntArray:
         return np.flatnonzero(detections.scores > score_threshold)
 
-    monkeypatch.setattr(protocol, "keep_by_score", strictly)
+    monkeypatch.setattr(rankings, "keep_by_score", strictly)
     check(cuhk_sysu, "score > 0.5 instead of >=", mean_ap(cuhk_sysu))
 
 

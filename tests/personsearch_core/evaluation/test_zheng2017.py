@@ -5,14 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personsearch_core.evaluation.records import UNLABELLED, Detections, GroundTruth, Queries
+from benchmarks.searches import search_zheng2017
+from personsearch_core.evaluation.records import Detections, GroundTruth, Queries
 from personsearch_core.evaluation.zheng2017 import (
     BACKGROUND,
     JUNK,
-    evaluate_zheng2017,
     label_detections,
     trapezoid_average_precision,
 )
+from personsearch_core.identities import UNLABELLED
 from tests.personsearch_core.evaluation.test_properties import Problem, problem
 
 CAMERAS = np.array([1, 2, 2, 2])
@@ -58,7 +59,7 @@ def test_frames_without_detections_add_no_misses() -> None:
 def test_same_camera_junk_and_unlabelled_leave_the_ranking() -> None:
     truth = truth_of((0, 0, 7), (1, 0, 7), (1, 200, UNLABELLED))
     detections = found((0, 0, 9.0), (1, 18, 8.0), (1, 201, 7.0), (0, 600, 6.0), (1, 0, 5.0))
-    result = evaluate_zheng2017(detections, QUERY, truth, CAMERAS)
+    result = search_zheng2017(detections, QUERY, truth, CAMERAS)
     # What remains: the background box in the query's own frame, then the person.
     assert (result.rank[0], result.n_truths[0]) == (2, 1)
     assert result.mean_ap == pytest.approx((0 + 1 / 2) / 2)
@@ -66,7 +67,7 @@ def test_same_camera_junk_and_unlabelled_leave_the_ranking() -> None:
 
 def test_missed_people_count_in_the_denominator() -> None:
     truth = truth_of((1, 0, 7), (2, 0, 7), (3, 0, 7))
-    result = evaluate_zheng2017(found((1, 0, 2.0), (2, 600, 1.0)), QUERY, truth, CAMERAS)
+    result = search_zheng2017(found((1, 0, 2.0), (2, 600, 1.0)), QUERY, truth, CAMERAS)
     assert (result.n_truths[0], result.mean_ap) == (2, 0.5)
 
 
@@ -78,7 +79,7 @@ def test_an_unknown_camera_is_a_camera_of_its_own(cameras: list[int]) -> None:
     for image in range(4):
         for person in (6, 7, 8):
             query = Queries(np.array([image]), QUERY.boxes, QUERY.embeddings, np.array([person]))
-            result = evaluate_zheng2017(everyone, query, truth, np.array(cameras))
+            result = search_zheng2017(everyone, query, truth, np.array(cameras))
             of_person = truth.image[truth.person == person]
             assert result.n_truths[0] == sum(cameras[other] != cameras[image] for other in of_person)
 
@@ -88,21 +89,21 @@ def test_labels_are_decided_before_thresholding() -> None:
     detections = found((1, 0, 2.0), (1, 3, 1.0))
     scores = np.array([0.1, 0.9], np.float32)
     detections = Detections(detections.image, detections.boxes, scores, detections.embeddings)
-    result = evaluate_zheng2017(detections, QUERY, truth, CAMERAS, score_threshold=0.5)
+    result = search_zheng2017(detections, QUERY, truth, CAMERAS, score_threshold=0.5)
     # The better box is cut by its score; the other one stays junk, the person stays in the denominator.
     assert (result.n_truths[0], result.rank[0], result.mean_ap) == (1, 0, 0.0)
 
 
 def test_ranks_past_the_last_are_ignored() -> None:
     rows = [(1, 600, 2.0)] * 1000 + [(2, 0, 1.0)]
-    assert evaluate_zheng2017(found(*rows), QUERY, truth_of((2, 0, 7)), CAMERAS).mean_ap == 0.0
-    assert evaluate_zheng2017(found(*rows[1:]), QUERY, truth_of((2, 0, 7)), CAMERAS).rank[0] == 1000
+    assert search_zheng2017(found(*rows), QUERY, truth_of((2, 0, 7)), CAMERAS).mean_ap == 0.0
+    assert search_zheng2017(found(*rows[1:]), QUERY, truth_of((2, 0, 7)), CAMERAS).rank[0] == 1000
 
 
 def test_ties_keep_the_order_of_the_input() -> None:
     tied = [(1, 600, 1.0), (2, 0, 1.0)]
-    assert evaluate_zheng2017(found(*tied), QUERY, truth_of((2, 0, 7)), CAMERAS).rank[0] == 2
-    assert evaluate_zheng2017(found(*tied[::-1]), QUERY, truth_of((2, 0, 7)), CAMERAS).rank[0] == 1
+    assert search_zheng2017(found(*tied), QUERY, truth_of((2, 0, 7)), CAMERAS).rank[0] == 2
+    assert search_zheng2017(found(*tied[::-1]), QUERY, truth_of((2, 0, 7)), CAMERAS).rank[0] == 1
 
 
 def test_trapezoid_starts_at_precision_one() -> None:
@@ -171,5 +172,5 @@ def overlap_with_plus_one(a: np.ndarray, b: np.ndarray) -> float:
 @settings(deadline=None, max_examples=80)
 def test_equals_the_literal_protocol(seed: int, threshold: float) -> None:
     p = problem(seed)
-    result = evaluate_zheng2017(p.detections, p.queries, p.truth, p.cameras, score_threshold=threshold)
+    result = search_zheng2017(p.detections, p.queries, p.truth, p.cameras, score_threshold=threshold)
     np.testing.assert_allclose(result.ap, literal(p, threshold), atol=1e-12)

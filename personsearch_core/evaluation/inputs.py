@@ -1,0 +1,84 @@
+"""What `evaluate` takes: detections, queries, ground truth and galleries as plain arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.evaluation.records import (
+    Detections,
+    FloatArray,
+    GalleryLists,
+    GroundTruth,
+    IntArray,
+    Queries,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class SearchProtocol:
+    """Whom a protocol searches for and, where it lists them, the gallery of each query.
+
+    Without `lists` a query ranks all test images but its own.
+    """
+
+    queries: Queries
+    lists: GalleryLists | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationInputs:
+    """One test set with what was detected in it. Images are numbered from 0 to `n_images` - 1.
+
+    Attributes:
+        detections: people that were detected, with their embeddings.
+        n_images: all test images, those without detections too.
+        protocols: by name, as `Setting.protocol` has it; each is asked for once, and may be read only then.
+        truth: annotated people, for protocols without lists, for detection's figures and for right matches.
+        truth_embeddings: (n, d) of the boxes of `truth`, for settings with ground-truth boxes.
+        cameras: (n_images,) the camera of each image, for searches across cameras.
+
+    Raises PersonSearchError where arrays do not have the lengths that they should.
+    """
+
+    detections: Detections
+    n_images: int
+    protocols: Mapping[str, SearchProtocol] = field(default_factory=dict)
+    truth: GroundTruth | None = None
+    truth_embeddings: FloatArray | None = None
+    cameras: IntArray | None = None
+
+    def __post_init__(self) -> None:
+        boxes = len(self.truth) if self.truth is not None else 0
+        for name, wanted in (("cameras", self.n_images), ("truth_embeddings", boxes)):
+            value = getattr(self, name)
+            if value is not None and len(value) != wanted:
+                raise PersonSearchError(f"{name} has {len(value)} rows, but should have {wanted}")
+        self._check_images("detections", self.detections.image)
+        if self.truth is not None:
+            self._check_images("ground truth", self.truth.image)
+
+    def required(self, name: str, purpose: str) -> Any:
+        """An input that a purpose cannot do without; raises PersonSearchError where it is missing."""
+        value = getattr(self, name)
+        if value is None:
+            raise PersonSearchError(f"{purpose} needs {name}, which the inputs do not have")
+        return value
+
+    def protocol(self, name: str) -> SearchProtocol:
+        """A protocol by its name; raises PersonSearchError where it is missing."""
+        try:
+            protocol = self.protocols[name]
+        except KeyError:
+            known = ", ".join(self.protocols) or "none"
+            raise PersonSearchError(f"the inputs have no protocol {name!r}; they have: {known}") from None
+        self._check_images(f"queries of {name}", protocol.queries.image)
+        if protocol.lists is not None:
+            self._check_images(f"gallery lists of {name}", protocol.lists.image)
+        return protocol
+
+    def _check_images(self, what: str, image: IntArray) -> None:
+        if image.max(initial=-1) >= self.n_images:
+            raise PersonSearchError(f"{what}: image {image.max()} is outside the {self.n_images} images")

@@ -1,0 +1,63 @@
+"""The settings that an evaluation scores: a protocol of its inputs, and what is varied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from personsearch_core.recipes import EVALUATION_FIELDS, ContextMatching, EvaluationRecipe, ReRanking
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to score. `protocol` names one of the inputs' protocols.
+
+    Ranked are detections with `score >= score_threshold`, None = all. With `boxes_per_image` the threshold is
+    the one that leaves this many per image on average; `per_image_top_k` keeps the best-scored k of each
+    image instead. `full_gallery` is for protocols with lists: see `evaluate_cuhk_sysu`. With `multi_shot` a
+    query has the mean embedding of all queries of its person.
+    """
+
+    name: str
+    protocol: str
+    score_threshold: float | None = 0.5
+    full_gallery: bool = False
+    ground_truth_boxes: bool = False
+    boxes_per_image: float | None = None
+    per_image_top_k: int | None = None
+    rescore: ReRanking | ContextMatching | None = None
+    multi_shot: bool = False
+
+    @property
+    def question(self) -> tuple[str, bool, bool]:
+        """What the setting asks for, whichever detections it ranks."""
+        return self.protocol, self.full_gallery, self.multi_shot
+
+
+def settings_of(recipe: EvaluationRecipe) -> list[Setting]:
+    """All settings of a recipe, the headline first."""
+    at = recipe.score_threshold
+    if recipe.protocol in EVALUATION_FIELDS["gallery_sizes"]:
+        base = [
+            Setting(f"gallery {size}", "TestG50" if size == "full" else f"TestG{size}", at, size == "full")
+            for size in recipe.gallery_sizes
+        ]
+    else:
+        drawn = recipe.protocol == "drawn"
+        base = [Setting("drawn queries" if drawn else recipe.protocol, "drawn" if drawn else "prw", at)]
+    first = base[0]
+    more = [
+        replace(first, name=f"{first.name}, {count:g} boxes an image", boxes_per_image=count)
+        for count in recipe.boxes_per_image
+    ]
+    more += [
+        replace(first, name=f"{first.name}, best {k} boxes of each image", per_image_top_k=k)
+        for k in recipe.per_image_top_k
+    ]
+    if recipe.ground_truth_boxes:
+        more += [
+            replace(each, name=f"{each.name}, ground-truth boxes", ground_truth_boxes=True) for each in base
+        ]
+    for title, rescore in (("re-ranked", recipe.re_ranking), ("CBGM", recipe.context_matching)):
+        if rescore is not None:
+            more += [replace(each, name=f"{each.name}, {title}", rescore=rescore) for each in base]
+    return [*base, *more]

@@ -1,0 +1,146 @@
+"""The evaluation stage on a drawn test set: the numbers of `score`, and queries joined to rows by id."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from data_catalog.errors import CatalogError
+from flows.cli.score import app
+from flows.stages import evaluation
+from flows.stages.detections import DETECTION, QUERY, ROWS
+from flows.stages.gallery import EMBEDDINGS
+from flows.stages.test_set import TestSet
+from personsearch_core.recipes import EvaluationRecipe
+from tests.flows.report.invented import HOSTILE, ReportStore, make_store
+
+BOX = ["x1", "y1", "x2", "y2"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ReportStore:
+    return make_store(tmp_path_factory.mktemp("evaluation"))
+
+
+@pytest.fixture
+def test_set(store: ReportStore, tmp_path: Path) -> TestSet:
+    context = store.context("evaluation", tmp_path / "work")
+    gallery, snapshot = context.artifacts["gallery"].path, context.artifacts["truth"].path
+    return TestSet(gallery, snapshot, context.views["truth"])
+
+
+def exported(test: TestSet, folder: Path) -> list[str]:
+    """The test set in `score`'s format; its options."""
+    view = test.spec.of(test.snapshot)
+    rows, embeddings = pq.read_table(test.gallery / ROWS), np.load(test.gallery / EMBEDDINGS)
+    described = rows.append_column("embedding", pa.array(embeddings.tolist(), pa.list_(pa.float32())))
+    described = described.rename_columns({"image_id": "image"})
+    role = described["role"].cast(pa.string())
+    found = described.filter(pc.equal(role, DETECTION)).select(["image", *BOX, "score", "embedding"])
+    asked = pq.read_table(test.snapshot / "queries.parquet").select(
+        ["query_id", "image_id", *BOX, "person_id"]
+    )
+    of_box = {
+        (row["image"], *(row[name] for name in BOX)): row["embedding"]
+        for row in described.filter(pc.equal(role, QUERY)).to_pylist()
+    }
+    vectors = [of_box[(row["image_id"], *(row[name] for name in BOX))] for row in asked.to_pylist()]
+    queries = asked.rename_columns({"image_id": "image"}).append_column("embedding", pa.array(vectors))
+    queries = queries.append_column("query", pa.array(np.arange(len(queries))))
+    boxes = view.boxes.select(["image_id", *BOX, "person_id", "ignore"]).rename_columns({"image_id": "image"})
+    images = view.images.select(["image_id", "camera_id"]).rename_columns({"image_id": "image"})
+    options = []
+    for name, table in (("detections", found), ("queries", queries), ("images", images), ("boxes", boxes)):
+        pq.write_table(table, folder / f"{name}.parquet")
+        options += [f"--{name}", str(folder / f"{name}.parquet")]
+    return options
+
+
+def scored(*arguments: str) -> dict[str, Any]:
+    outcome = CliRunner().invoke(app, list(arguments))
+    assert outcome.exit_code == 0, outcome.output
+    numbers: dict[str, Any] = json.loads(outcome.stdout)
+    return numbers
+
+
+def test_run_and_score_give_one_number_one_name(
+    store: ReportStore, test_set: TestSet, tmp_path: Path
+) -> None:
+    context = store.context("evaluation", tmp_path / "work")
+    made = evaluation.make(context)
+    options = exported(test_set, tmp_path)
+    by_score = scored("prw", *options, "--sweep", "2,4")
+    for name in ("mAP", "rank1", "rank5", "rank10", "mINP"):
+        assert made.metrics[name] == by_score[name]
+    settings = json.loads((context.work / evaluation.METRICS).read_text())["settings"]
+    for k in (2, 4):
+        (setting,) = [each for each in settings if each["boxes_per_image"] == k]
+        swept = by_score["sweep"]["boxes_per_image"][str(k)]
+        assert {name: setting[name] for name in ("mAP", "rank1", "score_threshold")} == {
+            name: swept[name] for name in ("mAP", "rank1", "score_threshold")
+        }
+    files = [*options[:2], *options[4:]]
+    detection = scored("detection", *files)
+    assert made.metrics["detection_ap50"] == detection["coco_ap50"] > 0
+    assert made.metrics["detection_ap"] == detection["coco_ap"]
+    assert made.metrics["detection_recall_at_0.5"] == detection["recall"]
+
+
+def test_the_artifact_has_every_query_and_its_best_matches(store: ReportStore, tmp_path: Path) -> None:
+    context = store.context("evaluation", tmp_path / "work")
+    made = evaluation.make(context)
+    assert made == evaluation.make(context)
+    per_query = pq.read_table(context.work / evaluation.PER_QUERY)
+    headline = per_query.filter(pc.equal(per_query["setting"], "prw"))
+    assert pc.mean(headline["ap"]).as_py() == pytest.approx(made.metrics["mAP"])
+    assert len(headline) == made.metrics["queries"]
+    matches = pq.read_table(context.work / evaluation.MATCHES)
+    first = matches.filter(pc.equal(matches["rank"], 1))
+    assert first["query_id"].to_pylist() == headline["query_id"].to_pylist()
+    assert first["is_right"].to_pylist() == headline["hit1"].to_pylist()
+
+
+def test_queries_have_the_embeddings_of_their_boxes(test_set: TestSet) -> None:
+    """Whatever the order in which a protocol asks for them."""
+    protocol = test_set.search_protocol("prw", lists=False)
+    rows, embeddings = pq.read_table(test_set.gallery / ROWS), np.load(test_set.gallery / EMBEDDINGS)
+    asked = pq.read_table(test_set.snapshot / "queries.parquet")
+    role = rows["role"].cast(pa.string())
+    for number, query in enumerate(asked.to_pylist()):
+        mask = pc.and_(pc.equal(role, QUERY), pc.equal(rows["image_id"], query["image_id"]))
+        for name in BOX:
+            mask = pc.and_(mask, pc.equal(rows[name], pa.scalar(query[name], pa.float32())))
+        (row,) = rows.filter(mask)["row"].to_pylist()
+        np.testing.assert_array_equal(protocol.queries.embeddings[number], embeddings[row])
+
+
+def test_protocols_that_ask_for_the_same_people_share_their_queries(test_set: TestSet) -> None:
+    first, again = (test_set.search_protocol("prw", lists=False) for _ in range(2))
+    assert first.queries is again.queries
+
+
+def test_a_gallery_of_other_queries_is_refused(test_set: TestSet, tmp_path: Path) -> None:
+    rows = pq.read_table(test_set.gallery / ROWS)
+    is_query = pc.equal(rows["role"].cast(pa.string()), QUERY)
+    shifted = pc.if_else(is_query, pc.add(rows["x1"], pa.scalar(1, pa.float32())), rows["x1"])
+    place = rows.column_names.index("x1")
+    gallery = tmp_path / "gallery"
+    gallery.mkdir()
+    pq.write_table(rows.set_column(place, rows.schema.field(place), shifted), gallery / ROWS)
+    np.save(gallery / EMBEDDINGS, np.load(test_set.gallery / EMBEDDINGS))
+    other = TestSet(gallery, test_set.snapshot, test_set.spec)
+    with pytest.raises(CatalogError, match=r"describes other query boxes .* --from detections"):
+        other.search_protocol("prw", lists=False)
+
+
+def test_galleries_of_a_rule_are_no_lists(test_set: TestSet) -> None:
+    with pytest.raises(CatalogError, match=f"protocol prw of {HOSTILE[:5]}.* lists no gallery images"):
+        test_set.inputs(EvaluationRecipe(protocol="cuhk_sysu")).protocols["prw"]
