@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -117,52 +114,24 @@ def inventory(root: Path) -> Inventory:
 
 
 def nearest(held: Inventory, refused: Mapping[str, tuple[Adapter, str]]) -> str | None:
-    """The adapter whose code and description name most of what lies there; None where none does.
+    """The adapter most of whose `marks` lie there; None where no adapter has enough of them.
 
-    Refusals do not count: many say what they found. A file's name counts three times, a folder's twice, a
-    kind of annotation file once; a word counts less, the more adapters use it.
+    A file's name counts three times, a folder's twice, a kind of annotation file once; a mark counts less,
+    the more adapters have it.
     """
-    words = {
-        name: _words(" ".join([inspect.getdoc(type(adapter)) or "", *_named(adapter)]))
+    marks = {
+        name: {mark.lower() for mark in getattr(adapter, "marks", ())}
         for name, (adapter, _) in refused.items()
     }
-    used = Counter(word for of_one in words.values() for word in of_one)
+    used = Counter(mark for of_one in marks.values() for mark in of_one)
     weights = {
         **{suffix.lstrip("."): 1 for suffix in held.suffixes if not is_image(f"x{suffix}")},
         **dict.fromkeys(held.folders, 2),
         **dict.fromkeys(held.files, 3),
     }
     scores = {
-        name: sum(weight / used[word] for word, weight in weights.items() if word in of_one)
-        for name, of_one in words.items()
+        name: sum(weight / used[mark] for mark, weight in weights.items() if mark in of_one)
+        for name, of_one in marks.items()
     }
     best = max(sorted(scores), key=lambda name: scores[name], default=None)
     return best if best is not None and scores[best] >= LEAST_NEARNESS else None
-
-
-def _named(adapter: Adapter) -> list[str]:
-    """The names of files and folders that an adapter's code holds: it looks for them."""
-    module = inspect.getmodule(type(adapter))
-    if module is None:
-        return []
-    package = module.__name__.rpartition(".")[0]
-    modules = [each for each in vars(module).values() if inspect.ismodule(each)]
-    shared = [each for each in modules if each.__package__ == package]
-    found = []
-    for source in (module, *(shared if package else ())):
-        try:
-            parsed = ast.parse(inspect.getsource(source))
-        except (OSError, TypeError, SyntaxError):  # without its source only its description speaks for it
-            continue
-        texts = (node.value for node in ast.walk(parsed) if isinstance(node, ast.Constant))
-        found += [text for text in texts if isinstance(text, str) and not set(text) & set(" \n")]
-    return found
-
-
-def _words(text: str) -> set[str]:
-    """Lower-case words of a text, and the parts and endings of those that are paths: `gt/gt.txt` has `gt`."""
-    found: set[str] = set()
-    for word in re.findall(r"[\w.*/-]+", text.lower()):
-        for part in word.strip("./").split("/"):
-            found |= {part, part.strip("."), part.rpartition(".")[2]}
-    return {word for word in found if len(word) > 1}

@@ -58,6 +58,7 @@ class CityPersons:
 
     name = "citypersons"
     version = 1
+    marks = ("anno_train.mat", "anno_val.mat", "leftImg8bit", "gtBboxCityPersons")
     options: Mapping[str, str] = {
         "images": f"folder of images (default: {IMAGES}, wherever it lies)",
         "categories": "names of the classes that are people to find, others are ignore regions (default "

@@ -42,6 +42,7 @@ class Coco:
 
     name = "coco"
     version = 4
+    marks = ("annotations", "_annotations.coco.json", "json")
     options: Mapping[str, str] = {
         "annotations": "JSON file, a folder of them, or a pattern such as annotations/instances_*.json; by "
         "default every .json in the root or its folder annotations, or else in a folder per split; but "

@@ -36,6 +36,7 @@ class CrowdHuman:
 
     name = "crowdhuman"
     version = 2
+    marks = ("annotation_train.odgt", "annotation_val.odgt", "odgt")
     options: Mapping[str, str] = {
         "images": f"folder of images (default {FOLDER}; images that are not in it are looked for by name)"
     }

@@ -61,6 +61,7 @@ class CuhkSysu:
 
     name = "cuhk-sysu"
     version = 3
+    marks = ("SSM", "annotation", "Images.mat", "Person.mat", "pool.mat", "train_test")
     published = (ICIP_2019,)
     options: Mapping[str, str] = {}
 

@@ -48,6 +48,7 @@ class Cvat:
 
     name = "cvat"
     version = 1
+    marks = ("annotations.xml", "xml")
     options: Mapping[str, str] = {
         "annotations": "XML file, or folder of such; by default all in the root",
         "images": "folder of images; by default images, NAME or images/NAME beside NAME.xml, or its folder",

@@ -49,6 +49,7 @@ class Jde:
 
     name = "jde"
     version = 1
+    marks = ("labels_with_ids", "images")
     needs_images = True  # labels are fractions of the images' sizes
     options: Mapping[str, str] = {
         "images": "folder of images (default images)",

@@ -54,6 +54,7 @@ class Market1501:
 
     name = "market1501"
     version = 2
+    marks = ("bounding_box_train", "bounding_box_test", "query", "bbox_train", "bbox_test")
     needs_images = True  # a box is as large as its crop
     options: Mapping[str, str] = {
         "pattern": "regular expression with a group 'person', and perhaps 'camera', 'sequence' and 'frame'"

@@ -23,6 +23,7 @@ class Mot15:
 
     name = "mot15"
     version = 3
+    marks = ("img1", "gt", "gt.txt", "seqinfo.ini")
     options: Mapping[str, str] = {}
 
     def discover(self, root: Path, options: Options) -> Layout:

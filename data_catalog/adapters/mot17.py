@@ -63,6 +63,7 @@ class Mot17:
 
     name = "mot17"
     version = 3
+    marks = ("img1", "gt", "gt.txt", "seqinfo.ini")
     published = (ICIP_2019,)
     options: Mapping[str, str] = {
         "detector": "of the three copies of a sequence, read DPM, FRCNN or SDP",

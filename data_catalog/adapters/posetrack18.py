@@ -57,6 +57,7 @@ class PoseTrack18:
 
     name = "posetrack18"
     version = 1
+    marks = ("posetrack_data", "annotations", "json")
     options: Mapping[str, str] = {
         "annotations": "folder of the JSON files (default annotations, or else posetrack_data)",
         "images": "folder that the names of images start from (default: the root)",

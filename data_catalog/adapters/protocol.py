@@ -72,7 +72,8 @@ class Adapter(Protocol):
     """A dataset's native format. `version` is raised when the same files give other rows.
 
     It may have an attribute `published`, a tuple of `published.Published`: totals to compare the counts with;
-    `needs_images`, True where boxes depend on the images' sizes, so that images cannot be left out; and
+    `needs_images`, True where boxes depend on the images' sizes, so that images cannot be left out; `marks`,
+    names of files and folders, or kinds of annotation files, that tell the format (`gt.txt`, `json`); and
     `protocol_files`, the file that holds the queries of each protocol, to name it where it is missing.
     """
 

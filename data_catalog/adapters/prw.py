@@ -63,6 +63,7 @@ class Prw:
 
     name = "prw"
     version = 2
+    marks = ("frames", "annotations", "frame_train.mat", "frame_test.mat", "query_info.txt")
     protocol_files: Mapping[str, str] = {PROTOCOL: QUERIES}
     published = (ICIP_2019,)
     options: Mapping[str, str] = {}

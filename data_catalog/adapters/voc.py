@@ -53,6 +53,7 @@ class Voc:
 
     name = "voc"
     version = 1
+    marks = ("Annotations", "JPEGImages", "ImageSets", "xml")
     options: Mapping[str, str] = {
         "annotations": "folder of XML files; by default all in the root",
         "images": "folder of images; by default JPEGImages or images beside the folder of annotations, or "

@@ -48,6 +48,7 @@ class WiderPedestrian:
 
     name = "wider-pedestrian"
     version = 2
+    marks = ("train_annotations.txt", "val_annotations.txt", "pedestrian_ignore_part_train.txt")
     published = (ICIP_2019,)
     options: Mapping[str, str] = {
         "train": "annotation file of train (default train_annotations.txt)",

@@ -57,6 +57,7 @@ class Yolo:
 
     name = "yolo"
     version = 4
+    marks = ("images", "labels", "data.yaml", "classes.txt", "txt")
     needs_images = True  # labels are fractions of the images' sizes
     options: Mapping[str, str] = {
         "images": "folder of images (default images)",

@@ -174,6 +174,85 @@ def write_short_mot17(root: Path) -> None:
 
 
 MOT_TRUTH = "train/*/gt/gt.txt"
+
+
+def text(name: str, content: str) -> Change:
+    def change(root: Path) -> None:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+
+    return change
+
+
+def write_jde(root: Path) -> None:
+    for name, label in (("train/a", "0 7 .5 .5 .5 .5\n1 -1 .5 .5 .2 .2\n"), ("val/b", "0 8 .4 .4 .2 .3\n")):
+        both(add_image(f"images/{name}.jpg"), text(f"labels_with_ids/{name}.txt", label))(root)
+
+
+def posetrack(root: Path, sequence: str, people: int) -> None:
+    frames = [
+        {"id": n, "frame_id": n, "vid_id": sequence, "is_labeled": True, "nframes": 2}
+        | {"file_name": f"images/train/{sequence}/{n:06d}.jpg"}
+        for n in range(2)
+    ]
+    boxes = [
+        {"id": n, "image_id": n % 2, "category_id": 1, "track_id": n // 2, "bbox": [1 + n, 2, 20, 60]}
+        for n in range(people)
+    ]
+    person = [{"id": 1, "name": "person"}]
+    value = {"images": frames, "categories": person, "annotations": boxes}
+    text(f"annotations/train/{sequence}.json", json.dumps(value))(root)
+
+
+def write_posetrack(root: Path) -> None:
+    for sequence in ("s1", "s2"):
+        posetrack(root, sequence, 2)
+        for number in range(2):
+            image(root, f"images/train/{sequence}/{number:06d}.jpg")
+
+
+def voc(name: str, left: int) -> str:
+    corners = f"<xmin>{left}</xmin><ymin>3</ymin><xmax>60</xmax><ymax>90</ymax>"
+    person = f"<object><name>person</name><bndbox>{corners}</bndbox></object>"
+    return f"<annotation><filename>{name}</filename>{person}</annotation>"
+
+
+def write_voc(root: Path) -> None:
+    for name in ("a", "b"):
+        both(add_image(f"JPEGImages/{name}.jpg"), text(f"Annotations/{name}.xml", voc(f"{name}.jpg", 5)))(
+            root
+        )
+
+
+def cvat(name: str, left: int) -> str:
+    box = f'<box label="person" xtl="{left}" ytl="3" xbr="60" ybr="90"></box>'
+    entry = f'<image id="0" name="{name}" width="64" height="128">{box}</image>'
+    return f"<annotations><version>1.1</version>{entry}</annotations>"
+
+
+def write_cvat(root: Path) -> None:
+    for task, name in (("one", "a.jpg"), ("two", "b.jpg")):
+        both(add_image(f"{task}/images/{name}"), text(f"{task}/annotations.xml", cvat(name, 5)))(root)
+
+
+CITY_IMAGES = {"train": "ulm_000000_000019_leftImg8bit.png", "val": "ulm_000001_000019_leftImg8bit.png"}
+
+
+def citypersons(root: Path, split: str, people: int) -> None:
+    entry = np.empty((1, 1), dtype=[("cityname", object), ("im_name", object), ("bbs", object)])
+    rows = [[1, 2 + n, 3, 20, 60, 24000 + n, 2 + n, 3, 20, 50] for n in range(people)]
+    entry[0, 0] = ("ulm", CITY_IMAGES[split], np.array(rows, float))
+    value = np.empty((1, 1), object)
+    value[0, 0] = entry
+    savemat(root / f"anno_{split}.mat", {f"anno_{split}_aligned": value})
+
+
+def write_citypersons(root: Path) -> None:
+    for split in ("train", "val"):
+        image(root, f"leftImg8bit/{split}/ulm/{CITY_IMAGES[split]}")
+        citypersons(root, split, 2)
+
+
 CASES: dict[str, tuple[str, Change, tuple[bool, ...], list[Change]]] = {
     "prw": (
         "prw",
@@ -281,6 +360,58 @@ CASES: dict[str, tuple[str, Change, tuple[bool, ...], list[Change]]] = {
             append("labels/val/val_labelled.txt", "0 .2 .2 .1 .1\n"),
             remove("labels/train/train_labelled.txt"),
             remove("images/val/val_bare.jpg"),
+        ],
+    ),
+    "jde": (
+        "jde",
+        write_jde,
+        (True,),
+        [
+            append("labels_with_ids/val/b.txt", "0 9 .2 .2 .1 .1\n"),
+            both(add_image("images/train/c.jpg"), text("labels_with_ids/train/c.txt", "0 -1 .5 .5 .5 .5\n")),
+            add_image("images/train/a.jpg"),
+            both(remove("images/val/b.jpg"), remove("labels_with_ids/val/b.txt")),
+        ],
+    ),
+    "posetrack18": (
+        "posetrack18",
+        write_posetrack,
+        (True, False),
+        [
+            lambda root: posetrack(root, "s1", 3),
+            add_image("images/train/s2/000000.jpg"),
+            remove("annotations/train/s2.json"),
+        ],
+    ),
+    "voc": (
+        "voc",
+        write_voc,
+        (True, False),
+        [
+            text("Annotations/a.xml", voc("a.jpg", 20)),
+            both(add_image("JPEGImages/c.jpg"), text("Annotations/c.xml", voc("c.jpg", 9))),
+            add_image("JPEGImages/b.jpg"),
+            both(remove("JPEGImages/a.jpg"), remove("Annotations/a.xml")),
+        ],
+    ),
+    "cvat": (
+        "cvat",
+        write_cvat,
+        (True, False),
+        [
+            text("one/annotations.xml", cvat("a.jpg", 20)),
+            add_image("two/images/b.jpg"),
+            remove("one/annotations.xml"),
+        ],
+    ),
+    "citypersons": (
+        "citypersons",
+        write_citypersons,
+        (True, False),
+        [
+            lambda root: citypersons(root, "val", 3),
+            add_image("leftImg8bit/train/ulm/ulm_000000_000019_leftImg8bit.png"),
+            remove("anno_val.mat"),
         ],
     ),
     "market1501": (
