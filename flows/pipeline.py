@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -23,6 +24,7 @@ from flows.errors import Interrupted, StageBroke, StageDied, explain
 from flows.making import make_in_process
 from flows.observing import progress_of, show_run
 from flows.plan import Planned, resolve, select
+from flows.prefect_api import Api
 from flows.reach import stays
 from flows.readiness import check_ready
 from flows.records import RunRecord, heartbeat, new_record_path, where_time_went
@@ -49,11 +51,12 @@ def person_search(request: RunRequest) -> State[Any]:
     return _guarded(request, record)
 
 
-def run_recorded(request: RunRequest, record: RunRecord) -> State[Any]:
+def run_recorded(request: RunRequest, record: RunRecord, api: Api) -> State[Any]:
     """The same flow, run here and now, for a caller that keeps the record, also when no disk takes it."""
 
     @flow(name="person-search", flow_run_name=request.config.stem)
     def recorded() -> State[Any]:
+        api.watch_over(UUID(flow_run.id))
         return _guarded(request, record)
 
     return recorded(return_state=True)

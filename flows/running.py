@@ -81,11 +81,11 @@ def run_config(request: RunRequest) -> Outcome:
     if all(planned.state == "cached" for planned in plan):
         _check_ready(config, plan, store, decode=True)
         return _with_report(_outcome([planned.as_record() for planned in plan], store, started), store)
-    with api():
+    with api() as prefect_api:
         from flows.pipeline import new_record, run_recorded
 
         record = new_record(request)
-        state = run_recorded(request, record)
+        state = run_recorded(request, record, prefect_api)
     outcome = _with_report(_outcome(record.stages, store, started), store)
     if not state.is_completed():
         outcome.error = record.error or state.message

@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from flows.errors import Interrupted, StageBroke, StageDied, explain
-from flows.prefect_api import be_quiet
+from flows.prefect_defaults import be_quiet
 from flows.processes import KEEP_FREED_MEMORY
 
 _GROUPS = {
