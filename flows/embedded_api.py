@@ -125,7 +125,7 @@ class Embedded:
 def embedded_api(place: Place) -> Iterator[Embedded]:
     """The API of a home folder, which is started where none runs, and kept while the block lasts.
 
-    Raises ConnectionError when it ends at its start or does not answer, TimeoutError when it does not come up.
+    Raises ConnectionError when it fails to start or does not answer, TimeoutError when it does not come up.
     """
     idle = idle_seconds()
     lease = place.new_lease()
@@ -167,8 +167,8 @@ def _running_url(place: Place, idle: float) -> str:
                 started = _start(place, idle)
             elif started.returncode is not None:
                 raise ConnectionError(
-                    f"the embedded Prefect API failed to start (exit status {started.returncode}). Last output: "
-                    f"{_last_words(place.log)} (its database is in $PREFECT_HOME, by default ~/.prefect)"
+                    f"the embedded Prefect API failed to start (exit status {started.returncode}). "
+                    f"Last output: {_last_words(place.log)} (its database is in $PREFECT_HOME, by default ~/.prefect)"
                 )
         elif (url := place.url_of(holder)) is not None:
             _require_answer(url, holder)
@@ -200,8 +200,8 @@ def _require_answer(url: str, process: int) -> None:
             return
     except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
         raise ConnectionError(
-            f"the embedded Prefect API at {url} does not answer ({error}): end its process, `kill {process}`, "
-            "and run the same command again"
+            f"the embedded Prefect API at {url} does not answer ({error}): end its process, "
+            f"`kill {process}`, and run the same command again"
         ) from error
 
 

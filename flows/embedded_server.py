@@ -87,7 +87,7 @@ async def _until_idle(place: Place, url: str, idle_seconds: float) -> None:
         if place.is_in_use():
             used = time.monotonic()
         elif time.monotonic() - used >= idle_seconds:
-            # A run that took its lease before the address went is seen now; one that came later starts an API.
+            # A run that took its lease before the address went is seen now; a later one starts an API.
             place.address.unlink(missing_ok=True)
             if not place.is_in_use():
                 return

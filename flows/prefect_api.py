@@ -29,7 +29,7 @@ class Api:
     embedded: Embedded | None = None
 
     def watch_over(self, flow_run: UUID) -> None:
-        """Have the flow run marked as crashed when this process is killed; a server's worker does so itself."""
+        """Have the flow run marked as crashed when this process is killed; a worker does so itself."""
         if self.embedded is not None:
             self.embedded.watch_over(flow_run)
 
@@ -65,7 +65,7 @@ def _embedded() -> Iterator[Api]:
     runs.addFilter(_is_no_link)
     try:
         with embedded_api(place) as embedded:
-            # The API sees by the run's lease whether it lives; the thread of heartbeats would cost its end 1 s.
+            # The API sees by its lease whether a run lives; ending a thread of heartbeats costs up to 1 s.
             mine = {PREFECT_API_URL: embedded.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
             with temporary_settings(mine):
                 try:
@@ -77,7 +77,7 @@ def _embedded() -> Iterator[Api]:
 
 
 def _place_of(settings: Settings) -> Place:
-    """Runs share an API when they mean the same server: its settings, Prefect's version and the installation."""
+    """Runs share an API where server settings, Prefect's version and the installation are the same."""
     import prefect
 
     server = settings.server.to_environment_variables(exclude_unset=True)

@@ -1,4 +1,4 @@
-"""Prefect's defaults for unattended, offline use: set before Prefect is imported, so this module imports little."""
+"""Prefect's defaults for unattended, offline use. They are set before Prefect is imported."""
 
 from __future__ import annotations
 

@@ -81,17 +81,17 @@ def test_an_api_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytes
     # As of a process that is stopped: it holds its lock, and nothing listens to it.
     with exclusive(place.lock, what="the API"):
         place.write_address("http://127.0.0.1:9/api")
-        with pytest.raises(ConnectionError, match=rf"does not answer .* `kill {os.getpid()}`"):
-            with embedded_api(place):
-                pass
+        message = rf"does not answer .* `kill {os.getpid()}`"
+        with pytest.raises(ConnectionError, match=message), embedded_api(place):
+            pass
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "inf", "nan"])
 def test_a_wrong_idle_time_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv(IDLE_MINUTES, text)
-    with pytest.raises(ConfigError, match=rf"{IDLE_MINUTES}: '{text}' is not a number of minutes"):
-        with embedded_api(Place.of(tmp_path, "some")):
-            pass
+    message = rf"{IDLE_MINUTES}: '{text}' is not a number of minutes"
+    with pytest.raises(ConfigError, match=message), embedded_api(Place.of(tmp_path, "some")):
+        pass
 
 
 @pytest.mark.slow
