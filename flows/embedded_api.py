@@ -168,7 +168,8 @@ def _running_url(place: Place, idle: float) -> str:
             elif started.returncode is not None:
                 raise ConnectionError(
                     f"the embedded Prefect API failed to start (exit status {started.returncode}). "
-                    f"Last output: {_last_words(place.log)} (its database is in $PREFECT_HOME, by default ~/.prefect)"
+                    f"Last output: {_last_words(place.log)} (its database is in $PREFECT_HOME, "
+                    "by default ~/.prefect)"
                 )
         elif (url := place.url_of(holder)) is not None:
             _require_answer(url, holder)

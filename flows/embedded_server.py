@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from flows.embedded_api import Place
@@ -102,9 +102,9 @@ async def _mark_as_crashed(flow_run: UUID, url: str) -> None:
     from prefect.client.schemas.filters import FlowRunFilter
     from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
     from prefect.settings import PREFECT_API_URL, temporary_settings
-    from prefect.states import Crashed
+    from prefect.states import Crashed, State
 
-    crashed = Crashed(message="the process of the run was killed")
+    crashed: State[Any] = Crashed(message="the process of the run was killed")
     of_run = FlowRunFilter.model_validate({"id": {"any_": [flow_run]}})
     try:
         with temporary_settings({PREFECT_API_URL: url}):

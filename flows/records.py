@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from flows.plan import Planned
-from storage.artifacts import Artifact
+if TYPE_CHECKING:
+    from flows.plan import Planned
+    from storage.artifacts import Artifact
 
 log = logging.getLogger(__name__)
 
