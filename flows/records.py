@@ -47,6 +47,11 @@ class RunRecord:
     """The class of `error`, which decides the exit status of the command."""
     finished: str | None = None
 
+    @property
+    def name(self) -> str:
+        """What tells runs of a store apart; each line of a stage's log has it as `run`."""
+        return self.path.stem
+
     def begin(self, planned: Planned, log_path: Path | None) -> None:
         log_file = None if log_path is None else str(log_path)
         self.stages.append({**planned.as_record(), "state": "running", "log": log_file})
