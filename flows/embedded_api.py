@@ -26,7 +26,9 @@ IDLE_MINUTES = "PERSONSEARCH_API_IDLE_MINUTES"
 """The environment variable that says how long an API stays after its last run."""
 
 _IDLE_MINUTES = 15.0
-_FOLDER = "personsearch-api"
+FOLDER = "personsearch-api"
+"""Where, in a home folder, the files of embedded APIs lie."""
+
 _START_SECONDS = 180.0
 _ANSWER_SECONDS = 20.0
 _END_SECONDS = 15.0
@@ -43,7 +45,7 @@ class Place:
 
     @classmethod
     def of(cls, home: Path, name: str) -> Place:
-        return cls(home.absolute() / _FOLDER, name)
+        return cls(home.absolute() / FOLDER, name)
 
     @property
     def lock(self) -> Path:

@@ -7,6 +7,10 @@ import typer
 from flows.cli.lazy import Lazy, lazy_group
 
 COMMANDS = {
+    "start": Lazy(
+        "flows.cli.benchmark_start:start",
+        "Measure what commands and small runs cost beside their work, in whole processes.",
+    ),
     "store": Lazy(
         "flows.cli.benchmark_store:store",
         "Measure the feature store against memmap, bare reads and other stores, all in one run.",
