@@ -121,13 +121,19 @@ def measure_start(folder: Path, config: Path, rounds: int) -> Iterator[Measureme
 
 
 def _quick_commands(size: StartBenchmark) -> Iterator[Measurement]:
-    typed = {"COMP_WORDS": "personsearch st", "COMP_CWORD": "1"}
+    completion = partial(
+        size.run,
+        PERSONSEARCH,
+        _PERSONSEARCH_COMPLETE="complete_bash",
+        COMP_WORDS="personsearch st",
+        COMP_CWORD="1",
+    )
     contenders = {
         "python": partial(size.run, ["-c", "pass"]),
         "python that imports a flow of Prefect": partial(size.run, ["-c", "from prefect import flow, task"]),
         "--help": partial(size.personsearch, "--help"),
         "--version": partial(size.personsearch, "--version"),
-        "completion": partial(size.run, PERSONSEARCH, _PERSONSEARCH_COMPLETE="complete_bash", **typed),
+        "completion": completion,
         "fields": partial(size.personsearch, "fields"),
         "status": partial(size.personsearch, "status", "--store", str(size.store)),
         "store ls": partial(size.personsearch, "store", "ls", "--store", str(size.store)),
