@@ -78,7 +78,7 @@ async def _run(server: Server, listening: socket.socket, place: Place, idle_seco
 
 
 async def _until_idle(place: Place, url: str, idle_seconds: float) -> None:
-    """Show the address, and return when nobody has used it for so long, or when the home folder is gone."""
+    """Show the address; return when no run has used the API for so long, or when its folder is gone."""
     place.write_address(url)
     used = time.monotonic()
     while is_held(place.lock) == os.getpid():

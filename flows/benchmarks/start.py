@@ -63,11 +63,12 @@ _WAIT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class StartBenchmark:
-    """The demo's config, made small, on drawn data under `folder`."""
+    """A config with its store under `folder`; `changes` are `--set` of each run and plan."""
 
     folder: Path
     config: Path
     rounds: int
+    changes: tuple[str, ...] = SMALL
 
     @property
     def store(self) -> Path:
@@ -92,8 +93,8 @@ class StartBenchmark:
         self.run([*PERSONSEARCH, *words], home)
 
     def pipeline(self, command: str, *words: str, home: Path | None = None) -> None:
-        """`run` or `plan` of the small config."""
-        changes = [word for change in SMALL for word in ("--set", change)]
+        """`run` or `plan` of the config."""
+        changes = [word for change in self.changes for word in ("--set", change)]
         self.personsearch(command, str(self.config), *changes, *words, home=home)
 
     def beside_the_report(self, home: Path) -> float:
@@ -107,20 +108,24 @@ class StartBenchmark:
 
 
 def measure_start(folder: Path, config: Path, rounds: int) -> Iterator[Measurement]:
-    """Quick commands, then runs that make only the report: as Prefect's API runs, is to start, or is new."""
+    """Quick commands, then runs that make only the report: with an API that runs, is to start, or is new.
+
+    `config` is the demo's; its data are drawn, and its store is made, under `folder`.
+    """
     size = StartBenchmark(folder, config, rounds)
     write_prw(folder / "data" / "prw", SCENES, seed=5)
     write_mot17(folder / "data" / "mot17", TRACKS, seed=5)
     try:
         size.pipeline("run")
-        yield from _quick_commands(size)
+        yield from measure_commands(size)
         yield from _runs(size)
     finally:
         for home in folder.glob("home*"):
             end_apis(home)
 
 
-def _quick_commands(size: StartBenchmark) -> Iterator[Measurement]:
+def measure_commands(size: StartBenchmark) -> Iterator[Measurement]:
+    """Commands that make nothing, as whole processes. The config's run must be finished."""
     completion = partial(
         size.run,
         PERSONSEARCH,
