@@ -23,5 +23,5 @@ def test_commands_and_a_run_of_the_report_are_measured(tiny_run: TinyRun, tmp_pa
     pages = folder / "store" / "report"
     before = {path: path.stat().st_mtime_ns for path in pages.rglob("report.html")}
     assert size.beside_the_report(Path(os.environ["PREFECT_HOME"])) > 0
-    assert before.keys() == {path for path in pages.rglob("report.html")}
+    assert before.keys() == set(pages.rglob("report.html"))
     assert all(path.stat().st_mtime_ns > time for path, time in before.items()), "only the report was made"
