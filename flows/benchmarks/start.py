@@ -41,11 +41,17 @@ SMALL = (
     "reid.phases.0.epochs=1",
     "reid.phases.1.epochs=1",
     "evaluation.score_threshold=0.0",
+    "evaluation.boxes_per_image=[]",
     "run.device=cpu",
+    "run.threads=1",
 )
 """Changes to the demo's config: every stage takes a second or two."""
 
-PERSONSEARCH = ("-m", "flows.cli.main")
+PERSONSEARCH = (
+    "-c",
+    "import sys; sys.argv[0] = 'personsearch'; from flows.cli.main import main; main()",
+)
+"""As the installed script does it; completion goes by the program's name."""
 
 _AT_MOST = {
     "--help": 0.3,
