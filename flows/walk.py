@@ -51,7 +51,7 @@ class Walk:
     def next(self) -> Planned | None:
         """The next stage that is to be made, which the record then names as running; None at the end.
 
-        Raises StageError for test images among the training images, before the first stage that uses them.
+        Raises what `check_ready` raises, before the first stage that uses a dataset.
         """
         if self._ahead is None:
             return self._next()

@@ -84,7 +84,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["store", "--help"], HEAVY | ARRAYS),
         (["benchmark", "--help"], HEAVY | ARRAYS | {"yaml", "fsspec"}),
         (["fields"], HEAVY | ARRAYS | {"fsspec"}),
-        (["run", "--help"], HEAVY | ARRAYS | {"yaml", "fsspec"}),
+        (["run", "--help"], HEAVY | ARRAYS | {"fsspec"}),
         (["plan", "CONFIG"], HEAVY),
         (["status", "CONFIG"], HEAVY | ARRAYS),
         (["store", "ls", "--store", "STORE"], HEAVY | ARRAYS),
@@ -118,7 +118,7 @@ def test_completion_knows_commands_and_options_and_loads_little(typed: str, want
     )
     *offered, loaded = done.stdout.splitlines()
     assert offered == wanted, done.stderr
-    assert not set(loaded.split()) & (HEAVY | ARRAYS | {"yaml", "fsspec"})
+    assert not set(loaded.split()) & (HEAVY | ARRAYS | {"fsspec"})
 
 
 @pytest.mark.parametrize(

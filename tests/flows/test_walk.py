@@ -20,7 +20,7 @@ def request_(tmp_path: Path) -> RunRequest:
     (tmp_path / "root" / "train.json").write_text('{"images": [], "annotations": [], "categories": []}')
     config = tmp_path / "config.yaml"
     config.write_text(
-        "store: store\ndatasets: {d: {adapter: coco, root: root}}\n"
+        "store: store\ndatasets: {d: {adapter: coco, root: root, allow_empty: true}}\n"
         "detector: {train: [{dataset: d, split: train}]}\n"
     )
     return RunRequest(config=config)
