@@ -30,6 +30,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)
+	$(BIN)/personsearch benchmark start
 	$(BIN)/personsearch benchmark store
 	$(BIN)/personsearch benchmark extraction
 	$(BIN)/personsearch benchmark reid

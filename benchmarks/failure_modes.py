@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.kill_campaign import Digests, digests, undisturbed
+from flows.embedded_api import IDLE_MINUTES
 from flows.prefect_api import api
 from storage.artifacts import LocalStore
 from tests.end_to_end.commands import PROJECT, Outcome, command, personsearch
@@ -274,8 +275,8 @@ def main() -> int:
     rows, failed = [], False
     with tempfile.TemporaryDirectory(prefix="failure-modes-") as folder:
         os.environ["PREFECT_HOME"] = str(Path(folder) / "prefect")
-        with api() as url:
-            os.environ["PREFECT_API_URL"] = url
+        os.environ[IDLE_MINUTES] = "0"
+        with api():
             place = prepare(Path(folder))
             mounting = may_mount()
             for name, trial in TRIALS.items():

@@ -29,6 +29,7 @@ import numpy as np
 import psutil
 from distributed import LocalCluster
 
+from flows.embedded_api import IDLE_MINUTES
 from flows.prefect_api import api
 from storage.artifacts import LocalStore
 from tests.end_to_end.commands import PROJECT, command
@@ -117,7 +118,7 @@ def run_campaign(
     `alone` is the folder of the data of a run that was left alone, and its digests. Without it there is such
     a run first, a third of whose time is `longest` by default: enough for a life to get somewhere, so that
     every stage is hit.
-    Expects PREFECT_API_URL in the environment, so that a life does not begin with the start of an API.
+    Expects a Prefect API that runs, so that a life does not begin with the start of one.
     """
     rng = np.random.default_rng(seed)
     campaign = Campaign()
@@ -291,8 +292,8 @@ def main() -> int:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kill-campaign-") as folder:
         os.environ["PREFECT_HOME"] = str(Path(folder) / "prefect")
-        with api() as url:
-            os.environ["PREFECT_API_URL"] = url
+        os.environ[IDLE_MINUTES] = "0"
+        with api():
             if arguments.stage == "features":
                 campaign = run_extraction_campaign(Path(folder), kills=arguments.kills, seed=arguments.seed)
             else:

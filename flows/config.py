@@ -38,7 +38,6 @@ from personsearch_core.recipes import (
     ReidRecipe,
     RoiRecipe,
 )
-from storage.urls import names_a_place
 
 _R = TypeVar("_R", bound=Recipe)
 
@@ -334,6 +333,8 @@ def _resolve_paths(config: Config, folder: Path) -> Config:
 def _resolved_store(store: str, folder: Path) -> str:
     if "://" not in store:
         return absolute(store, folder)
+    from storage.urls import names_a_place  # loads fsspec
+
     if not names_a_place(store):
         raise ConfigError(f"store: {store!r} names no place: give the whole URL, as s3://bucket/prefix")
     return store

@@ -6,12 +6,12 @@ import importlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from flows.child import Reporter
 from flows.plan import Planned
-from flows.processes import Progress, run_in_process
+from flows.processes import Progress, Started, start_process
 from flows.provenance import made_by
 from flows.stages.base import Made, StageContext
 from flows.views import ViewSpec
@@ -38,8 +38,51 @@ def make_in_process(
     """Make a planned stage in a child process and return its artifact.
 
     `run` names the run in the stage's log; `stop` asks the stage to stop at a checkpoint.
-    Raises what `run_in_process` raises; a stage that another process made meanwhile is simply returned.
+    Raises what `Started.result` raises; a stage that another process made meanwhile is simply returned.
     """
+    begun = begin_in_process(planned, store, artifacts, again=again, run=run)
+    return begun.artifact(on_progress=on_progress, timeout_seconds=timeout_seconds, stop=stop)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A stage that is being made in a child process."""
+
+    planned: Planned
+    store: LocalStore
+    process: Started
+
+    def artifact(
+        self,
+        *,
+        on_progress: Progress,
+        timeout_seconds: float | None = None,
+        stop: threading.Event | None = None,
+    ) -> Artifact:
+        """Follow it to its end; as `make_in_process`."""
+        self.process.result(on_progress=on_progress, timeout_seconds=timeout_seconds, stop=stop)
+        stage, identity = self.planned.stage, self.planned.identity
+        made = None if identity is None else self.store.find(stage.kind, identity.key)
+        if made is None:
+            raise StorageError(
+                f"{stage.name} was made but is not in {self.store}: was the store changed meanwhile?"
+            )
+        return made
+
+    def stop(self) -> None:
+        """Have it stop at a checkpoint."""
+        self.process.stop()
+
+
+def begin_in_process(
+    planned: Planned,
+    store: LocalStore,
+    artifacts: Mapping[str, Artifact],
+    *,
+    again: bool = False,
+    run: str | None = None,
+) -> Begun:
+    """Begin to make a planned stage in a child process."""
     stage, identity = planned.stage, planned.identity
     if identity is None:
         raise ValueError(f"stage {stage.name} has inputs that are not made yet")
@@ -56,18 +99,7 @@ def make_in_process(
         "labels": {"run": run or "-", "artifact": f"{stage.kind}/{identity.key}"},
     }
     log_path = store.log_path_of(stage.kind, identity.key)
-    run_in_process(
-        "flows.making:make",
-        task,
-        log_path=log_path,
-        on_progress=on_progress,
-        timeout_seconds=timeout_seconds,
-        stop=stop,
-    )
-    made = store.find(stage.kind, identity.key)
-    if made is None:
-        raise StorageError(f"{stage.name} was made but is not in {store}: was the store changed meanwhile?")
-    return made
+    return Begun(planned, store, start_process("flows.making:make", task, log_path=log_path))
 
 
 def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:

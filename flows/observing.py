@@ -41,7 +41,8 @@ def show_run(record: RunRecord, artifacts: Mapping[str, Artifact]) -> None:
     """Tables of the stages and of the results so far, and the curves of what this run has trained."""
     run = _slug(record.config.rpartition("/")[2].rpartition(".")[0])
     with _never_in_the_way():
-        create_table_artifact(_stage_rows(record), key=f"{run}-stages", description="The stages of the run")
+        stages = _stage_rows(record)
+        create_table_artifact(stages, key=f"{run}-stages", description=f"The stages of run {record.name}")
         if results := _result_rows(artifacts):
             create_table_artifact(results, key=f"{run}-results", description="Results of every test")
         for stage in record.stages:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -18,20 +20,14 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
-from flows.config import Config, load_config, store_of
 from flows.errors import Interrupted, StageBroke, StageDied, explain
-from flows.making import make_in_process
 from flows.observing import progress_of, show_run
-from flows.plan import Planned, resolve, select
-from flows.reach import stays
-from flows.readiness import check_ready
-from flows.records import RunRecord, heartbeat, new_record_path, where_time_went
+from flows.plan import Planned
+from flows.prefect_api import Api
+from flows.records import RunRecord, where_time_went
 from flows.request import RunRequest
 from flows.retries import RETRY_DELAYS, is_worth_retrying
-from flows.stages.base import Stage
-from flows.stages.building import build_stages
-from storage.artifacts import Artifact, LocalStore
-from storage.opening import open_store
+from flows.walk import Walk, kept, new_record
 
 log = logging.getLogger(__name__)
 
@@ -46,107 +42,55 @@ def person_search(request: RunRequest) -> State[Any]:
         if refusal is None:
             raise
         return Failed(message=refusal)
-    return _guarded(request, record)
+    with kept(record):
+        return _guarded(record, lambda: Walk.of(request, record))
 
 
-def run_recorded(request: RunRequest, record: RunRecord) -> State[Any]:
+def run_recorded(walk: Walk, api: Api) -> State[Any]:
     """The same flow, run here and now, for a caller that keeps the record, also when no disk takes it."""
 
-    @flow(name="person-search", flow_run_name=request.config.stem)
+    @flow(name="person-search", flow_run_name=Path(walk.record.config).stem)
     def recorded() -> State[Any]:
-        return _guarded(request, record)
+        api.watch_over(UUID(flow_run.id))
+        return _guarded(walk.record, lambda: walk)
 
     return recorded(return_state=True)
 
 
-def new_record(request: RunRequest) -> RunRecord:
-    """An empty record of a run, with a free name in the config's store.
-
-    The rest of the config may be wrong, which the record then says. Raises ConfigError where not even the
-    store can be told.
-    """
-    store = open_store(store_of(request.config, request.overrides, store=request.store))
-    return RunRecord(new_record_path(store.root), str(request.config))
-
-
-def _guarded(request: RunRequest, record: RunRecord) -> State[Any]:
+def _guarded(record: RunRecord, begin: Callable[[], Walk]) -> State[Any]:
     """Execute; what is wrong with the input ends the run with one line, without a traceback."""
-    with heartbeat(record):
-        try:
-            return execute(request, record)
-        except Exception as error:
-            record.error = explain(error)
-            if record.error is None:
-                raise
-            return Failed(message=record.error)
-        finally:
-            record.end()
-
-
-def execute(request: RunRequest, record: RunRecord) -> State[Any]:
-    """Go through the stages in order; what is made and what fails is in the record."""
-    config = load_config(request.config, request.overrides, store=request.store)
-    store = open_store(config.store)
-    stages, again = select(build_stages(config), request.selection)
-    artifacts: dict[str, Artifact] = {}
-    started = time.monotonic()
     try:
-        return _make_all(stages, store, config, request, record, artifacts, again)
+        return execute(begin())
+    except Exception as error:
+        record.error = explain(error)
+        if record.error is None:
+            raise
+        return Failed(message=record.error)
+
+
+def execute(walk: Walk) -> State[Any]:
+    """Go through the stages in order; what is made and what fails is in the record."""
+    try:
+        return _make_all(walk)
     finally:
-        log.info(where_time_went(record.stages, time.monotonic() - started))
-        show_run(record, artifacts)
+        log.info(where_time_went(walk.record.stages, time.monotonic() - walk.started))
+        show_run(walk.record, walk.artifacts)
 
 
-def _make_all(
-    stages: Sequence[Stage],
-    store: LocalStore,
-    config: Config,
-    request: RunRequest,
-    record: RunRecord,
-    artifacts: dict[str, Artifact],
-    again: frozenset[str],
-) -> State[Any]:
-    """Each stage in turn; `artifacts` is filled by the names of stages."""
-    hours = config.run.stage_timeout_hours
-    checked = False
-    for stage in stages:
-        if stage.kind != "ingest" and not checked:
-            check_ready(config, stages, artifacts, store)
-            checked = True
-        planned = _resolve_and_record(stage, store, artifacts, again, record)
-        if planned.artifact is not None:
-            artifacts[stage.name] = planned.artifact
-            continue
+def _make_all(walk: Walk) -> State[Any]:
+    record = walk.record
+    while (planned := walk.next()) is not None:
+        if (refusal := walk.refusal(planned)) is not None:
+            return _fail(record, planned, refusal)
         identity = planned.identity
-        record.begin(planned, None if identity is None else store.log_path_of(stage.kind, identity.key))
-        if request.only and stage.kind not in request.only:
-            return _fail(record, planned, f"{planned.reason}; this run makes only {', '.join(request.only)}")
         assert identity is not None
-        make_stage = _task(planned, store, artifacts, record, again=stage.name in again, hours=hours)
-        state = make_stage(stage.kind, identity.key, return_state=True)
-        found = store.find(stage.kind, identity.key) if state.is_completed() else None
+        state = _task(planned, walk)(identity.kind, identity.key, return_state=True)
+        found = walk.store.find(identity.kind, identity.key) if state.is_completed() else None
         if found is None:
             return _fail(record, planned, state.message)
-        artifacts[stage.name] = found
-        record.made(found)
+        walk.made(planned, found)
     made = sum(stage["state"] == "made" for stage in record.stages)
     return Completed(message=f"{made} stages made, {len(record.stages) - made} cached")
-
-
-def _resolve_and_record(
-    stage: Stage,
-    store: LocalStore,
-    artifacts: Mapping[str, Artifact],
-    again: frozenset[str],
-    record: RunRecord,
-) -> Planned:
-    """As `resolve`; what is cached is in the record by then, and no collection can take it any more."""
-    while (planned := resolve(stage, store, artifacts, again)).artifact is not None:
-        record.cached(planned)
-        if stays(planned.artifact, store):
-            break
-        record.stages.pop()
-    return planned
 
 
 def _fail(record: RunRecord, planned: Planned, why: str | None) -> State[Any]:
@@ -155,15 +99,9 @@ def _fail(record: RunRecord, planned: Planned, why: str | None) -> State[Any]:
     return Failed(message=message)
 
 
-def _task(
-    planned: Planned,
-    store: LocalStore,
-    artifacts: Mapping[str, Artifact],
-    record: RunRecord,
-    *,
-    again: bool,
-    hours: float | None,
-) -> Task[[str, str], Any]:
+def _task(planned: Planned, walk: Walk) -> Task[[str, str], Any]:
+    record, hours = walk.record, walk.config.run.stage_timeout_hours
+
     @task(
         name=planned.stage.name,
         task_run_name=planned.stage.name,
@@ -178,14 +116,8 @@ def _task(
         record.failure = None
         with progress_of(planned.stage.name) as line:
             try:
-                make_in_process(
-                    planned,
-                    store,
-                    artifacts,
-                    on_progress=line.update,
-                    again=again,
-                    timeout_seconds=None if hours is None else hours * 3600,
-                    run=str(flow_run.id),
+                walk.begin(planned).artifact(
+                    on_progress=line.update, timeout_seconds=None if hours is None else hours * 3600
                 )
             except StageDied as error:
                 record.failure = type(error).__name__

@@ -1,117 +1,93 @@
-"""The Prefect API that a run talks to: a configured server, or one of its own that ends with the process.
-
-Prefect's own ephemeral API is started detached, and a kill -9 of the flow orphans it. Ours is a child that
-watches a pipe from its parent, as stages are.
-"""
+"""The Prefect API that a run talks to: a configured server, or the embedded one of the home folder."""
 
 from __future__ import annotations
 
 import logging
 import os
-import socket
-import subprocess
 import sys
-import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
 
-from flows.child import die_with_parent
-from storage.locks import exclusive
+from flows.embedded_api import Embedded, Place, embedded_api
+from flows.prefect_defaults import be_quiet
+from storage.digests import digest_json
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from prefect.settings import Settings
 
-_QUIET = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-    "PREFECT_CLI_PROMPT": "false",
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "flows,storage,data_catalog,personsearch_core",
-}
-_START_SECONDS = 180.0
 _LOOPBACK = "127.0.0.1"
-_LAST_LINES = 3
 
 
-def be_quiet() -> None:
-    """Set Prefect's defaults for unattended, offline use, where the user has not chosen otherwise.
+@dataclass(frozen=True)
+class Api:
+    """The API of a run; `embedded` is None where a server is configured."""
 
-    To be called before Prefect is imported.
-    """
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    url: str
+    embedded: Embedded | None = None
+
+    def watch_over(self, flow_run: UUID) -> None:
+        """Have the flow run marked as crashed when this process is killed; a worker does so itself."""
+        if self.embedded is not None:
+            self.embedded.watch_over(flow_run)
 
 
 @contextmanager
-def api() -> Iterator[str]:
-    """The URL of the API for this run: as PREFECT_API_URL or the profile says, else one that is started here.
+def api() -> Iterator[Api]:
+    """The API for this run: as PREFECT_API_URL or the profile says, else the embedded one of PREFECT_HOME.
 
-    Raises ConnectionError when a configured API does not answer, or when one's own ends at its start, and
+    Raises ConnectionError when a configured API does not answer, or when the embedded one fails to start, and
     TimeoutError when that does not come up.
     """
     be_quiet()
     configured = _configured_url()
     if configured:
         _require_answer(configured)
-        yield configured
+        yield Api(configured)
         return
-    with _loopback_without_proxy(), _own_api() as url:
-        yield url
+    with _loopback_without_proxy(), _embedded() as found:
+        yield found
 
 
 @contextmanager
-def _own_api() -> Iterator[str]:
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+def _embedded() -> Iterator[Api]:
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        get_current_settings,
+        temporary_settings,
+    )
 
-    # One at a time: a fresh database is migrated by the first API that finds it.
-    with exclusive(PREFECT_HOME.value() / "personsearch-api.lock", what="the embedded Prefect API"):
-        server, url = _start()
+    place = _place_of(get_current_settings())
     runs = logging.getLogger("prefect.flow_runs")
     runs.addFilter(_is_no_link)
     try:
-        with temporary_settings({PREFECT_API_URL: url}):
-            try:
-                yield url
-            finally:
-                _deliver_logs()
+        with embedded_api(place) as embedded:
+            # The API sees by its lease whether a run lives; ending a thread of heartbeats costs up to 1 s.
+            mine = {PREFECT_API_URL: embedded.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+            with temporary_settings(mine):
+                try:
+                    yield Api(embedded.url, embedded)
+                finally:
+                    _deliver_logs()
     finally:
         runs.removeFilter(_is_no_link)
-        server.terminate()
-        try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-        if server.stdin is not None:
-            server.stdin.close()
+
+
+def _place_of(settings: Settings) -> Place:
+    """Runs share an API where server settings, Prefect's version and the installation are the same."""
+    import prefect
+
+    server = settings.server.to_environment_variables(exclude_unset=True)
+    meant = {"server": server, "prefect": prefect.__version__, "python": sys.executable}
+    return Place.of(settings.home, digest_json(meant)[:12])
 
 
 def _is_no_link(record: logging.LogRecord) -> bool:
-    """The run's page goes with its API, before anybody can follow a link to it."""
+    """An embedded API serves no pages, so a link would lead nowhere."""
     return not record.getMessage().startswith("View at ")
-
-
-def _start() -> tuple[subprocess.Popen[bytes], str]:
-    port = free_port()
-    url = f"http://{_LOOPBACK}:{port}/api"
-    with tempfile.TemporaryFile() as said:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "flows.prefect_api", str(port)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-            start_new_session=True,
-        )
-        try:
-            _wait_until_healthy(url, server, said)
-        except BaseException:
-            server.kill()
-            server.wait()
-            raise
-    return server, url
 
 
 def _configured_url() -> str | None:
@@ -135,7 +111,7 @@ def _require_answer(url: str) -> None:
     if error is not None and not isinstance(error, httpx.HTTPStatusError):
         raise ConnectionError(
             f"the Prefect API at {url} does not answer ({error or type(error).__name__}): start it, or unset "
-            "PREFECT_API_URL (also in the profile) for one that lasts as long as the run"
+            "PREFECT_API_URL (also in the profile) for the embedded one"
         ) from error
 
 
@@ -162,50 +138,3 @@ def _deliver_logs() -> None:
 
     for worker in (APILogWorker, EventsWorker):
         worker.drain_all(timeout=5)
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((_LOOPBACK, 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_until_healthy(url: str, server: subprocess.Popen[bytes], said: IO[bytes]) -> None:
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            raise ConnectionError(
-                f"the embedded Prefect API ended at its start with status {server.returncode}, and said: "
-                f"{_last_words(said)} (its database is in $PREFECT_HOME, by default ~/.prefect)"
-            )
-        try:
-            with direct.open(f"{url}/health", timeout=5):
-                return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.2)
-    raise TimeoutError(
-        f"the embedded Prefect API did not come up within {_START_SECONDS:.0f} s, and said: "
-        f"{_last_words(said)}"
-    )
-
-
-def _last_words(said: IO[bytes]) -> str:
-    said.seek(0)
-    # Without the marks by which a traceback points into its lines.
-    lines = [line for line in said.read().decode(errors="replace").splitlines() if line.strip(" ^~")]
-    return " | ".join(lines[-_LAST_LINES:]) or "nothing"
-
-
-def _serve(port: int) -> None:
-    die_with_parent(0)
-    be_quiet()
-    import uvicorn
-    from prefect.server.api.server import create_app
-
-    uvicorn.run(create_app(ephemeral=True), host=_LOOPBACK, port=port, log_level="error")
-
-
-if __name__ == "__main__":
-    _serve(int(sys.argv[1]))

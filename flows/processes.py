@@ -6,6 +6,7 @@ pipe, whose end tells it that the parent is gone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -41,22 +42,57 @@ _IN_PREFECTS_RUNNER = "PREFECT__FLOW_RUN_ID"
 """What Prefect's runner sets in the environment of a flow that it has started."""
 
 
-def run_in_process(
-    target: str,
-    task: dict[str, Any],
-    *,
-    log_path: Path,
-    on_progress: Progress,
-    timeout_seconds: float | None = None,
-    stop: threading.Event | None = None,
-) -> Any:
-    """Call `target` ("module:function") with (task, reporter) in a child process and return its JSON result.
+@dataclass(frozen=True)
+class Started:
+    """A child process at work."""
 
-    The child's output goes to `log_path`; its log records also to this process's loggers. `stop`, set by
-    another thread, asks the child to stop at a checkpoint.
-    Raises StageError for bad input or a full disk, StageBroke for an error of the program, StageDied when the
-    process was killed, ConnectionError when what it needs did not answer, Interrupted when it stopped at a
-    checkpoint or was asked to by `stop`, TimeoutError after `timeout_seconds`.
+    child: subprocess.Popen[bytes]
+    reading: int
+    target: str
+    log_path: Path
+
+    def result(
+        self,
+        *,
+        on_progress: Progress,
+        timeout_seconds: float | None = None,
+        stop: threading.Event | None = None,
+    ) -> Any:
+        """Follow the process to its end and return its JSON result.
+
+        Its log records go to this process's loggers, too. `stop`, set by another thread, asks it to stop at a
+        checkpoint.
+        Raises StageError for bad input or a full disk, StageBroke for an error of the program, StageDied when
+        the process was killed, ConnectionError when what it needs did not answer, Interrupted when it stopped
+        at a checkpoint or was asked to by `stop`, TimeoutError after `timeout_seconds`.
+        """
+        grace = STOP_GRACE_SECONDS
+        try:
+            outcome = _follow(self.reading, on_progress, _deadline(timeout_seconds), stop)
+            self.child.wait(STOP_GRACE_SECONDS)
+        except (TimeoutError, Interrupted):
+            raise
+        except BaseException:
+            if _IN_PREFECTS_RUNNER in os.environ:
+                grace = CANCEL_GRACE_SECONDS
+            raise
+        finally:
+            self._end(grace)
+        return _result(outcome, self.child.returncode, self.target, self.log_path)
+
+    def stop(self) -> None:
+        """Have it stop at a checkpoint, and leave nothing of its group."""
+        self._end(STOP_GRACE_SECONDS)
+
+    def _end(self, grace_seconds: float) -> None:
+        _end(self.child, grace_seconds)
+        os.close(self.reading)
+
+
+def start_process(target: str, task: dict[str, Any], *, log_path: Path) -> Started:
+    """Call `target` ("module:function") with (task, reporter) in a child process.
+
+    Its output goes to `log_path`. Ask for its result once, or stop it.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     reading, writing = os.pipe()
@@ -71,26 +107,12 @@ def run_in_process(
             start_new_session=True,
         )
     os.close(writing)
-    grace = STOP_GRACE_SECONDS
-    try:
-        assert child.stdin is not None
+    assert child.stdin is not None
+    # One that has died already is known by the end of what it says.
+    with contextlib.suppress(BrokenPipeError):
         child.stdin.write(json.dumps(task).encode() + b"\n")
         child.stdin.flush()
-        outcome = _follow(reading, on_progress, _deadline(timeout_seconds), stop)
-        child.wait(STOP_GRACE_SECONDS)
-    except BrokenPipeError:
-        outcome = _Outcome()
-        child.wait()
-    except (TimeoutError, Interrupted):
-        raise
-    except BaseException:
-        if _IN_PREFECTS_RUNNER in os.environ:
-            grace = CANCEL_GRACE_SECONDS
-        raise
-    finally:
-        _end(child, grace)
-        os.close(reading)
-    return _result(outcome, child.returncode, target, log_path)
+    return Started(child, reading, target, log_path)
 
 
 @dataclass

@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from flows.plan import Planned
-from storage.artifacts import Artifact
+if TYPE_CHECKING:
+    from flows.plan import Planned
+    from storage.artifacts import Artifact
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,11 @@ class RunRecord:
     failure: str | None = None
     """The class of `error`, which decides the exit status of the command."""
     finished: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What tells runs of a store apart; each line of a stage's log has it as `run`."""
+        return self.path.stem
 
     def begin(self, planned: Planned, log_path: Path | None) -> None:
         log_file = None if log_path is None else str(log_path)

@@ -15,6 +15,7 @@ from flows.prefect_api import api
 from flows.readiness import check_ready
 from flows.request import RunRequest
 from flows.stages.building import build_stages
+from flows.walk import Walk, kept, new_record
 from storage.artifacts import LocalStore
 from storage.errors import StorageError
 from storage.opening import open_store
@@ -81,11 +82,14 @@ def run_config(request: RunRequest) -> Outcome:
     if all(planned.state == "cached" for planned in plan):
         _check_ready(config, plan, store, decode=True)
         return _with_report(_outcome([planned.as_record() for planned in plan], store, started), store)
-    with api():
-        from flows.pipeline import new_record, run_recorded
+    record = new_record(request)
+    with kept(record):
+        walk = Walk.of(request, record)
+        # Prefect takes longer to load, and a fresh API to start, than many a stage takes.
+        with walk.head_start(), api() as prefect_api:
+            from flows.pipeline import run_recorded
 
-        record = new_record(request)
-        state = run_recorded(request, record)
+            state = run_recorded(walk, prefect_api)
     outcome = _with_report(_outcome(record.stages, store, started), store)
     if not state.is_completed():
         outcome.error = record.error or state.message

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from flows.embedded_api import IDLE_MINUTES
 from flows.prefect_api import api
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -23,10 +25,12 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One Prefect API for the whole session, on a database of its own; child processes find it, too."""
+    """One embedded Prefect API for the whole session and all its workers; child processes use it, too."""
+    folder = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        home = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+        environment.setenv("PREFECT_HOME", str(home / "prefect"))
         environment.delenv("PREFECT_API_URL", raising=False)
-        with api() as url:
-            environment.setenv("PREFECT_API_URL", url)
-            yield url
+        environment.setenv(IDLE_MINUTES, "0")
+        with api() as found:
+            yield found.url

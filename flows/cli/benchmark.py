@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 import typer
 
-_COMMANDS = {
-    "store": "flows.cli.benchmark_store:store",
-    "extraction": "flows.cli.benchmark_extraction:extraction",
-    "speed": "flows.cli.benchmark_speed:speed",
-    "reid": "flows.cli.benchmark_reid:reid",
+from flows.cli.lazy import Lazy, lazy_group
+
+COMMANDS = {
+    "start": Lazy(
+        "flows.cli.benchmark_start:start",
+        "Measure what commands and small runs cost beside their work, in whole processes.",
+    ),
+    "store": Lazy(
+        "flows.cli.benchmark_store:store",
+        "Measure the feature store against memmap, bare reads and other stores, all in one run.",
+    ),
+    "extraction": Lazy(
+        "flows.cli.benchmark_extraction:extraction",
+        "Measure the extraction of features against decoding and the shared blocks' forward alone.",
+    ),
+    "speed": Lazy(
+        "flows.cli.benchmark_speed:speed",
+        "Time detection and description per person, and the ratio to Disj beside its bound and the paper's.",
+    ),
+    "reid": Lazy(
+        "flows.cli.benchmark_reid:reid",
+        "Measure a re-ID step from the store against memory, a plain loop, and recomputed features.",
+    ),
 }
 
-
-class _LazyCommands(typer.core.TyperGroup):
-    """Loads a benchmark when it is called: each needs other heavy libraries."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in _COMMANDS:
-            return None
-        module, _, function = _COMMANDS[cmd_name].partition(":")
-        one = typer.Typer()
-        one.command(cmd_name)(getattr(importlib.import_module(module), function))
-        return typer.main.get_command(one)
-
-
-app = typer.Typer(cls=_LazyCommands, no_args_is_help=True)
+app = typer.Typer(cls=lazy_group(COMMANDS), no_args_is_help=True)
 
 
 @app.callback()

@@ -16,14 +16,11 @@ from flows.errors import ConfigError
 from flows.request import RunRequest
 from flows.running import run_config
 
-app = typer.Typer()
-
 SEED = 7
 SCENES = PrwSpec(train_images=140, test_images=60, train_identities=80, test_identities=20)
 TRACKS = Mot17Spec(sequences=2, frames=10)
 
 
-@app.command()
 def demo(
     folder: Annotated[
         Path, typer.Option(help="Where scenes and store go; other commands find it by $PERSONSEARCH_DEMO.")

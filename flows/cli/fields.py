@@ -9,13 +9,10 @@ import typer
 
 from flows.config_fields import config_fields
 
-app = typer.Typer()
-
 _INDENT = "    "
 _WIDTH = 110
 
 
-@app.command()
 def fields(
     below: Annotated[
         str, typer.Argument(help="Only this section or field, as reid.branch.", metavar="[FIELD]")

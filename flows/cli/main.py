@@ -2,35 +2,55 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import sys
-from importlib.metadata import version
-from typing import Any
 
 import typer
 
+from flows.cli.lazy import Lazy, lazy_group
 from flows.errors import Interrupted, StageBroke, StageDied, explain
-from flows.prefect_api import be_quiet
+from flows.prefect_defaults import be_quiet
 from flows.processes import KEEP_FREED_MEMORY
 
-_GROUPS = {
-    "datasets": "flows.cli.datasets",
-    "store": "flows.cli.store",
-    "features": "flows.cli.features",
-    "score": "flows.cli.score",
-    "benchmark": "flows.cli.benchmark",
-}
-_COMMANDS = {
-    "run": "flows.cli.run",
-    "plan": "flows.cli.run",
-    "demo": "flows.cli.demo",
-    "search": "flows.cli.search",
-    "export": "flows.cli.search",
-    "sweep": "flows.cli.sweep",
-    "status": "flows.cli.status",
-    "fields": "flows.cli.fields",
+COMMANDS = {
+    "run": Lazy("flows.cli.run:run", "Make what the config asks for and the store does not have yet."),
+    "plan": Lazy(
+        "flows.cli.run:plan",
+        "Say for each stage whether it is cached, resumes or runs, and why. Makes nothing.",
+    ),
+    "demo": Lazy(
+        "flows.cli.demo:demo",
+        "Run the main job on drawn scenes: a few minutes on two CPU cores, no GPU, nothing to download.",
+    ),
+    "search": Lazy(
+        "flows.cli.search:search",
+        "Find the person in a box of one image in scene images, most similar first.",
+    ),
+    "export": Lazy(
+        "flows.cli.search:export", "Write a config's finished model as one folder of safetensors and JSON."
+    ),
+    "sweep": Lazy(
+        "flows.cli.sweep:sweep",
+        "Run a grid of settings over one store, sharing every artifact, and rank the members by mAP.",
+    ),
+    "status": Lazy(
+        "flows.cli.status:status",
+        "What exists, what runs now, what waits unfinished, and how the last runs ended.",
+    ),
+    "fields": Lazy(
+        "flows.cli.fields:fields",
+        "Every field that a config may have: what it takes, its default and what it means.",
+    ),
+    "datasets": Lazy("flows.cli.datasets:app", "Datasets in their native formats, and the catalog of them."),
+    "store": Lazy("flows.cli.store:app", "Artifacts: list, show, verify, make anew, clean up, move."),
+    "features": Lazy(
+        "flows.cli.features:app", "Stores of pooled features: show, verify, export, statistics."
+    ),
+    "score": Lazy("flows.cli.score:app", "Score detections made by any software."),
+    "benchmark": Lazy(
+        "flows.cli.benchmark:app", "Measure speed and memory against baselines that run beside."
+    ),
 }
 _OURS = {"flows", "data_catalog", "storage", "personsearch_core"}
 
@@ -39,28 +59,13 @@ BROKEN = 1
 TRY_AGAIN = 75
 
 
-class _LazyGroup(typer.core.TyperGroup):
-    """Loads a command's module when the command is called, so that `plan` does not pay for torch."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return [*_COMMANDS, *_GROUPS]
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        module = _COMMANDS.get(cmd_name) or _GROUPS.get(cmd_name)
-        if module is None:
-            return None
-        command: Any = typer.main.get_command(importlib.import_module(module).app)
-        if cmd_name in _COMMANDS and isinstance(command, typer.core.TyperGroup):
-            return command.get_command(ctx, cmd_name)
-        command.name = cmd_name
-        return command
-
-
-app = typer.Typer(cls=_LazyGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(cls=lazy_group(COMMANDS), no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         typer.echo(version("personsearch"))
         raise typer.Exit()
 

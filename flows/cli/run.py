@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli.json_file import Json, give
 from flows.cli.store_option import ConfigsStore
 from flows.cli.tables import print_plan, print_run
-from flows.request import RunRequest
-from flows.running import plan_config, run_config
 
-app = typer.Typer()
+if TYPE_CHECKING:
+    from flows.request import RunRequest
 
 ConfigPath = Annotated[Path, typer.Argument(help="The YAML config of the run.", metavar="CONFIG")]
 Overrides = Annotated[
@@ -30,7 +29,6 @@ Dask = Annotated[
 ]
 
 
-@app.command()
 def run(
     config: ConfigPath,
     overrides: Overrides = None,
@@ -42,11 +40,12 @@ def run(
     json: Json = None,
 ) -> None:
     """Make what the config asks for and the store does not have yet."""
+    from flows.running import run_config
+
     request = _request(config, overrides, store, start_from, force, until, dask)
     give(run_config(request), json, print_run)
 
 
-@app.command()
 def plan(
     config: ConfigPath,
     overrides: Overrides = None,
@@ -58,6 +57,8 @@ def plan(
     json: Json = None,
 ) -> None:
     """Say for each stage whether it is cached, resumes or runs, and why. Makes nothing."""
+    from flows.running import plan_config
+
     request = _request(config, overrides, store, start_from, force, until, dask)
     give(plan_config(request), json, print_plan)
 
@@ -71,6 +72,8 @@ def _request(
     until: str | None,
     dask: str | None,
 ) -> RunRequest:
+    from flows.request import RunRequest
+
     return RunRequest(
         config=config,
         overrides=(*(overrides or ()), *([f"run.dask={dask}"] if dask else ())),

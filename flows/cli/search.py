@@ -22,7 +22,6 @@ from flows.finished import finished_model
 if TYPE_CHECKING:
     from personsearch_core.models.search import PersonSearchNet
 
-app = typer.Typer()
 
 Model = Annotated[
     Path,
@@ -30,7 +29,6 @@ Model = Annotated[
 ]
 
 
-@app.command()
 def search(
     model: Model,
     gallery: Annotated[
@@ -79,7 +77,6 @@ def search(
     console.print(table if matches else f"no person was detected in {len(scenes) - len(left_out)} images")
 
 
-@app.command()
 def export(
     config: ConfigPath,
     folder: Annotated[Path, typer.Argument(help="Where the model goes.", metavar="FOLDER")],

@@ -18,10 +18,7 @@ from storage.listing import list_entries
 from storage.opening import open_existing
 from storage.space import in_units
 
-app = typer.Typer()
 
-
-@app.command()
 def status(
     config: Annotated[
         Path | None, typer.Argument(help="A config, for its store.", metavar="[CONFIG]")

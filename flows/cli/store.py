@@ -6,20 +6,16 @@ import json as json_format
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli import features
 from flows.cli.json_file import Json, write_json_lines
+from flows.cli.lazy import Lazy, lazy_group
 from flows.cli.store_option import ConfigsStore, Store, chosen_store
 from flows.cli.tables import padded
-from flows.config import Config, load_config
 from flows.errors import ConfigError
-from flows.plan import make_plan
 from flows.raw_config import given_store
-from flows.reach import InUse, Reach, in_use, reached_by
-from flows.stages.building import build_stages
 from storage.artifacts import LocalStore
 from storage.errors import StorageError
 from storage.gc import Garbage, collect, find_garbage
@@ -30,8 +26,19 @@ from storage.tags import remove_tag, set_tag, tags
 from storage.transfer import copy_artifact, lineage
 from storage.urls import is_remote
 
-app = typer.Typer(no_args_is_help=True, help="Artifacts: list, show, verify, make anew, clean up, move.")
-app.add_typer(features.app, name="features")
+if TYPE_CHECKING:
+    from flows.config import Config
+    from flows.reach import Reach
+
+COMMANDS = {
+    "features": Lazy("flows.cli.features:app", "Stores of pooled features: show, verify, export, statistics.")
+}
+
+app = typer.Typer(
+    cls=lazy_group(COMMANDS),
+    no_args_is_help=True,
+    help="Artifacts: list, show, verify, make anew, clean up, move.",
+)
 
 YOUNG_HOURS = 24.0
 
@@ -128,6 +135,8 @@ def invalidate(
     What a run of this machine makes or uses now is not deleted.
     """
     if config is not None:
+        from flows.config import load_config
+
         settings = load_config(config, store=store)
         opened = open_store(settings.store)
         name = _artifact_of_stage(opened, settings, config, name)
@@ -186,6 +195,8 @@ def gc(
 
     Pipelines on other machines cannot be seen: on object storage, what is young stays.
     """
+    from flows.reach import InUse
+
     place = chosen_store(store, *(keep or ()))
     opened = open_existing(place)
     hours = min_age if min_age is not None else YOUNG_HOURS if is_remote(place) else 0.0
@@ -252,6 +263,8 @@ def _copy(source: LocalStore, target: LocalStore, names: list[str] | None, *, al
 
 def _reach_of(configs: Iterable[Path], store: LocalStore, *, everything: bool) -> Reach:
     """What all configs keep, said for each; a config that keeps nothing is refused but for `everything`."""
+    from flows.reach import Reach, reached_by
+
     reach = Reach()
     for config in configs:
         of_config = reached_by([config], store)
@@ -278,6 +291,8 @@ def _print_garbage(garbage: Garbage) -> None:
 
 
 def _remove_unused(store: LocalStore, entry: Entry) -> None:
+    from flows.reach import in_use
+
     with store.making_now(entry.kind, entry.key) as alone:
         if not alone or entry.name in in_use(store):
             raise StorageError(
@@ -289,6 +304,9 @@ def _remove_unused(store: LocalStore, entry: Entry) -> None:
 
 def _artifact_of_stage(opened: LocalStore, settings: Config, config: Path, stage: str) -> str:
     """`config` is where the settings were read, for messages."""
+    from flows.plan import make_plan
+    from flows.stages.building import build_stages
+
     plan = make_plan(build_stages(settings), opened)
     made = {planned.stage.name: planned.artifact for planned in plan}
     if stage not in made:

@@ -26,10 +26,7 @@ from flows.sweeps.table import group_table, member_table
 from storage.digests import digest_json
 from storage.opening import open_store
 
-app = typer.Typer()
 
-
-@app.command()
 def sweep(
     config: Annotated[Path, typer.Argument(help="The YAML config that the members vary.", metavar="CONFIG")],
     settings: Annotated[

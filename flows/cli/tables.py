@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Column, Table
 
 from flows.records import where_time_went
-from flows.running import Outcome
-from storage.space import in_units
+
+if TYPE_CHECKING:
+    from flows.running import Outcome
 
 _STYLES = {"cached": "green", "made": "cyan", "runs": "yellow", "resumes": "magenta", "failed": "red"}
 
 
 def print_plan(outcome: Outcome) -> None:
+    from storage.space import in_units  # loads fsspec
+
     table = Table("stage", "state", "why", box=None, pad_edge=False)
     for stage in outcome.stages:
         taken = stage["bytes_needed"]

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from scipy.io import loadmat
 
-from flows.prefect_api import free_port
 from tests.end_to_end.commands import Outcome, personsearch
 from tests.end_to_end.conftest import TinyRun
+from tests.end_to_end.server import free_port
 from tests.end_to_end.tiny import write_tiny_config
 
 

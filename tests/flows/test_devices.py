@@ -7,7 +7,7 @@ import torch
 from typer.testing import CliRunner
 
 from flows.cli.benchmark import app
-from flows.cli.search import app as search
+from flows.cli.main import app as personsearch
 from flows.devices import device_name, torch_device
 from flows.errors import ConfigError
 
@@ -42,7 +42,7 @@ def test_benchmarks_refuse_other_names(benchmark: str) -> None:
 def test_a_search_refuses_other_names_before_it_loads_a_model() -> None:
     arguments = ["search", "no-model", "no-image.jpg", "--query", "no-query.jpg", "--device", "foo"]
     with pytest.raises(ConfigError, match="'foo' is no device"):
-        CliRunner().invoke(search, arguments, catch_exceptions=False)
+        CliRunner().invoke(personsearch, arguments, catch_exceptions=False)
 
 
 @pytest.mark.parametrize("arguments", [("--precision", "foo"), ("--backbone", "vgg")])

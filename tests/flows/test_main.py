@@ -38,7 +38,7 @@ def test_a_place_for_json_is_looked_at_before_the_work(
 def test_dask_is_short_for_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[RunRequest] = []
     monkeypatch.setattr(
-        "flows.cli.run.plan_config", lambda request: asked.append(request) or Outcome([], 0.0)
+        "flows.running.plan_config", lambda request: asked.append(request) or Outcome([], 0.0)
     )
     words = ["plan", str(DEMO), "--set", "reid.lr=1", "--dask", "tcp://scheduler:8786"]
     assert CliRunner().invoke(app, words).exit_code == 0

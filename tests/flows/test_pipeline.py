@@ -12,15 +12,18 @@ from prefect.tasks import Task
 from pydantic import ValidationError
 
 from flows import pipeline
+from flows.config import load_config
 from flows.errors import Interrupted, StageBroke, StageDied, StageError
 from flows.plan import Planned
 from flows.records import RunRecord, new_record_path, read_records
 from flows.request import RunRequest
 from flows.retries import RETRY_DELAYS
 from flows.stages.base import Stage
+from flows.walk import Walk, resolve_and_record
 from storage.artifacts import Artifact, LocalStore
 from tests.storage.making import make_artifact
 
+DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
 STAGE = Stage("reid", "reid", version=1, recipe={"seed": 0}, maker="nobody:make")
 
 
@@ -30,10 +33,10 @@ def task_that_fails_by(
     def fail(*_: object, **__: object) -> Artifact:
         raise error
 
-    monkeypatch.setattr(pipeline, "make_in_process", fail)
+    monkeypatch.setattr(Walk, "begin", fail)
     record = RunRecord(new_record_path(store.root), "a.yaml")
-    planned = Planned(STAGE, "runs", "never made")
-    return pipeline._task(planned, store, {}, record, again=False, hours=None), record
+    walk = Walk(load_config(DEMO), store, [], frozenset(), record)
+    return pipeline._task(Planned(STAGE, "runs", "never made"), walk), record
 
 
 @pytest.mark.parametrize("error", [StageDied("killed"), ConnectionError("no answer")])
@@ -101,10 +104,10 @@ def test_what_a_collection_takes_before_the_record_names_it_is_made_again(
         store.remove(artifact.kind, artifact.key)
         return False
 
-    monkeypatch.setattr(pipeline, "stays", collected)
-    planned = pipeline._resolve_and_record(STAGE, store, {}, frozenset(), record)
+    monkeypatch.setattr("flows.walk.stays", collected)
+    planned = resolve_and_record(STAGE, store, {}, frozenset(), record)
     assert planned.identity == made.manifest.identity and planned.state == "runs" and record.stages == []
     make_artifact(store, "reid")
     monkeypatch.undo()
-    planned = pipeline._resolve_and_record(STAGE, store, {}, frozenset(), record)
+    planned = resolve_and_record(STAGE, store, {}, frozenset(), record)
     assert planned.state == "cached" and [stage["state"] for stage in record.stages] == ["cached"]

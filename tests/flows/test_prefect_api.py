@@ -1,33 +1,64 @@
-"""Where a run finds its Prefect API, and what is said where it finds none."""
+"""Where a run finds its Prefect API, what it leaves, and what is said where it finds none."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import shutil
+import signal
 import subprocess
 import sys
-import tempfile
-import threading
+import time
 import urllib.request
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect import flow
 
 from flows import prefect_api
-from flows.errors import explain
-from flows.prefect_api import free_port
+from flows.embedded_api import IDLE_MINUTES, Place, embedded_api
+from flows.errors import ConfigError, explain
+from storage.locks import exclusive, is_held
+
+# A run that is killed in the middle of its only task.
+KILLED_RUN = """
+import os, signal
+from uuid import UUID
+from flows.prefect_defaults import be_quiet
+be_quiet()
+from prefect import flow, task
+from prefect.runtime import flow_run
+from flows.prefect_api import api
+
+@task
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+with api() as found:
+    @flow(name="killed")
+    def killed():
+        found.watch_over(UUID(flow_run.id))
+        die()
+    killed()
+"""
 
 
-class Healthy(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(b"true")
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"did not happen within {seconds:.0f} s"
+        time.sleep(0.05)
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Nobody reads it."""
+
+def ask(url: str, path: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(
+        url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.loads(answer.read())
 
 
 def test_an_api_that_ends_at_its_start_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,32 +68,89 @@ def test_an_api_that_ends_at_its_start_is_quoted(tmp_path: Path, monkeypatch: py
     )
     broken.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(broken))
-    with pytest.raises(ConnectionError) as caught:
-        prefect_api._start()
-    assert "status 3, and said: DatabaseError: file is not a database (" in (explain(caught.value) or "")
+    with pytest.raises(ConnectionError) as caught, embedded_api(Place.of(tmp_path, "some")):
+        pass
+    said = explain(caught.value) or ""
+    assert "(exit status 3). Last output: DatabaseError: file is not a database (" in said
+    assert not list(Place.of(tmp_path, "some").folder.glob("*.lease"))
+
+
+def test_an_api_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.embedded_api._ANSWER_SECONDS", 0.2)
+    place = Place.of(tmp_path, "some")
+    # As of a process that is stopped: it holds its lock, and nothing listens to it.
+    with exclusive(place.lock, what="the API"):
+        place.write_address("http://127.0.0.1:9/api")
+        message = rf"does not answer .* `kill {os.getpid()}`"
+        with pytest.raises(ConnectionError, match=message), embedded_api(place):
+            pass
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "inf", "nan"])
+def test_a_wrong_idle_time_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv(IDLE_MINUTES, text)
+    message = rf"{IDLE_MINUTES}: '{text}' is not a number of minutes"
+    with pytest.raises(ConfigError, match=message), embedded_api(Place.of(tmp_path, "some")):
+        pass
+
+
+@pytest.mark.slow
+def test_an_api_is_shared_replaced_when_killed_and_ends_with_its_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv(IDLE_MINUTES, raising=False)
+    place = Place.of(tmp_path / "home", "one")
+    with embedded_api(place) as first, embedded_api(place) as second:
+        assert first.url == second.url
+        process = is_held(place.lock)
+    assert process is not None and is_held(place.lock) == process, "it stays for the next run"
+    os.kill(process, signal.SIGKILL)
+    wait_until(lambda: is_held(place.lock) is None)
+
+    monkeypatch.setenv(IDLE_MINUTES, "0")
+    with embedded_api(place) as third:
+        assert third.url != first.url
+        assert is_held(place.lock) not in (None, process)
+    assert is_held(place.lock) is None
+    assert not list(place.folder.iterdir()), "what it leaves is an empty folder, and Prefect's database"
+
+    monkeypatch.delenv(IDLE_MINUTES)
+    stale = Place.of(tmp_path / "home", "other")
+    for file in (stale.lock, stale.address, stale.log, stale.new_lease()):
+        file.write_text("1")
+    with embedded_api(place):
+        process = is_held(place.lock)
+        assert process is not None
+        assert not list(place.folder.glob("other.*")), "what a killed API of other settings left is cleared"
+    shutil.rmtree(tmp_path / "home")
+    wait_until(lambda: not Path(f"/proc/{process}/exe").exists())
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_marked_as_crashed(prefect_api: str) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED_RUN], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+
+    def states(of: str) -> list[str]:
+        found = ask(prefect_api, f"/{of}/filter", {"flows": {"name": {"any_": ["killed"]}}})
+        return [run["state_type"] for run in found]
+
+    wait_until(lambda: states("flow_runs") == ["CRASHED"])
+    wait_until(lambda: set(states("task_runs")) <= {"CRASHED"})
 
 
 def test_the_loopback_is_no_matter_for_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "intranet")
     monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.setattr(prefect_api, "_START_SECONDS", 2.0)
-    server = HTTPServer(("127.0.0.1", 0), Healthy)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    with tempfile.TemporaryFile() as said, subprocess.Popen(["sleep", "9"]) as process:
-        try:
-            prefect_api._wait_until_healthy(f"http://127.0.0.1:{server.server_port}/api", process, said)
-        finally:
-            process.kill()
-            server.shutdown()
-            server.server_close()
     with prefect_api._loopback_without_proxy():
         for host in ("127.0.0.1", "intranet"):
             assert urllib.request.proxy_bypass(host)
     assert (os.environ["NO_PROXY"], os.environ.get("no_proxy")) == ("intranet", None)
 
 
-def test_no_link_leads_to_a_page_that_goes_with_the_run(prefect_api: str) -> None:
+def test_no_link_leads_to_a_page_that_is_not_served(prefect_api: str) -> None:
     said: list[str] = []
 
     class Listening(logging.Handler):

@@ -18,7 +18,7 @@ import pytest
 from flows import processes
 from flows.child import Reporter
 from flows.errors import Interrupted, StageBroke, StageDied, StageError
-from flows.processes import run_in_process
+from flows.processes import start_process
 from storage.errors import StorageError
 
 
@@ -57,13 +57,15 @@ def never_stop(task: dict[str, Any], reporter: Reporter) -> None:
     time.sleep(120)
 
 
+def ignore(*_: object, **__: object) -> None:
+    """Progress that is not looked at."""
+
+
 HERE = "tests.flows.test_processes"
 
 
 def run(function: str, folder: Path, **task: Any) -> Any:
-    return run_in_process(
-        f"{HERE}:{function}", task, log_path=folder / "log", on_progress=lambda *a, **k: None
-    )
+    return start_process(f"{HERE}:{function}", task, log_path=folder / "log").result(on_progress=ignore)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -79,12 +81,8 @@ def is_gone(pid: int) -> bool:
 
 def test_a_result_and_its_progress_arrive(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    result = run_in_process(
-        f"{HERE}:add",
-        {"a": 2, "b": 3},
-        log_path=tmp_path / "log",
-        on_progress=lambda done, total, **metrics: seen.append((done, total)),
-    )
+    started = start_process(f"{HERE}:add", {"a": 2, "b": 3}, log_path=tmp_path / "log")
+    result = started.result(on_progress=lambda done, total, **metrics: seen.append((done, total)))
     assert result == 5
     assert seen[-1] == (3, 3)
 
@@ -106,12 +104,8 @@ def test_each_end_is_told_apart(tmp_path: Path, function: str, error: type[Excep
 def test_a_time_limit_stops_the_whole_group_at_a_checkpoint(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     with pytest.raises(TimeoutError, match="time limit"):
-        run_in_process(
-            f"{HERE}:sleep_with_a_helper",
-            {"pids": str(pids)},
-            log_path=tmp_path / "log",
-            on_progress=lambda *a, **k: None,
-            timeout_seconds=3,
+        start_process(f"{HERE}:sleep_with_a_helper", {"pids": str(pids)}, log_path=tmp_path / "log").result(
+            on_progress=ignore, timeout_seconds=3
         )
     for pid in map(int, pids.read_text().split()):
         wait_for(lambda pid=pid: is_gone(pid))
@@ -121,9 +115,9 @@ def test_kill_9_of_the_parent_ends_the_child_and_its_helpers(tmp_path: Path) -> 
     pids = tmp_path / "pids"
     script = textwrap.dedent(f"""
         from pathlib import Path
-        from flows.processes import run_in_process
-        run_in_process("{HERE}:sleep_with_a_helper", {{"pids": {str(pids)!r}}},
-                       log_path=Path({str(tmp_path / "log")!r}), on_progress=print)
+        from flows.processes import start_process
+        start_process("{HERE}:sleep_with_a_helper", {{"pids": {str(pids)!r}}},
+                      log_path=Path({str(tmp_path / "log")!r})).result(on_progress=print)
     """)
     parent = subprocess.Popen([sys.executable, "-c", script])
     wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2)
@@ -148,5 +142,5 @@ def test_a_flow_that_prefect_cancels_does_not_wait_until_its_runner_kills_it(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_in_process(f"{HERE}:never_stop", {}, log_path=tmp_path / "log", on_progress=cancel)
+        start_process(f"{HERE}:never_stop", {}, log_path=tmp_path / "log").result(on_progress=cancel)
     assert time.monotonic() - cancelled[0] < 15

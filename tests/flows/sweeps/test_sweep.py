@@ -23,7 +23,7 @@ from flows.cli import sweep as command
 from flows.cli.status import run_status
 from flows.errors import ConfigError, StageBroke, StageDied, StageError
 from flows.plan import Planned
-from flows.processes import run_in_process
+from flows.processes import start_process
 from flows.reach import in_use
 from flows.records import read_records
 from flows.report.sweep_page import render_sweep
@@ -114,10 +114,14 @@ class MakeHere:
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares the start of seventy processes; stages in processes of their own are tested elsewhere."""
 
-    def call(target: str, task: dict[str, Any], **options: object) -> object:
-        return making.make(task, Watched())
+    class Here:
+        def __init__(self, target: str, task: dict[str, Any], *, log_path: Path) -> None:
+            self.task = task
 
-    monkeypatch.setattr(making, "run_in_process", call)
+        def result(self, **_: object) -> object:
+            return making.make(self.task, Watched())
+
+    monkeypatch.setattr(making, "start_process", Here)
 
 
 def sweep(config: Path, settings: list[str], make: MakeHere) -> SweepOutcome:
@@ -222,13 +226,10 @@ def test_sigterm_asks_running_stages_to_stop_and_keeps_what_is_known(
     pids = tmp_path / "pids"
 
     def work_on(*_: object, stop: threading.Event, **__: object) -> object:
-        return run_in_process(
-            "tests.flows.test_processes:sleep_with_a_helper",
-            {"pids": str(pids)},
-            log_path=tmp_path / "log",
-            on_progress=ignore_progress,
-            stop=stop,
+        started = start_process(
+            "tests.flows.test_processes:sleep_with_a_helper", {"pids": str(pids)}, log_path=tmp_path / "log"
         )
+        return started.result(on_progress=ignore_progress, stop=stop)
 
     def ask_to_stop() -> None:
         while not pids.exists() or len(pids.read_text().split()) < 2:

@@ -1,0 +1,187 @@
+"""What a command costs beside its work: whole processes, with the floor of the libraries it needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from data_catalog.synthetic import Mot17Spec, PrwSpec, write_mot17, write_prw
+from flows.benchmarks.timing import Measurement, medians_in_turn
+from flows.embedded_api import FOLDER
+from storage.locks import is_held
+
+SCENES = PrwSpec(
+    train_images=12,
+    test_images=8,
+    width=96,
+    height=96,
+    train_identities=6,
+    test_identities=4,
+    cameras=2,
+    people=(2, 3),
+)
+TRACKS = Mot17Spec(sequences=1, frames=3, width=96, height=96)
+SMALL = (
+    "detector.model.fpn_channels=16",
+    "detector.model.image_width=96",
+    "detector.model.image_height=96",
+    "detector.training.steps=12",
+    "detector.training.schedule.warmup_steps=2",
+    "reid.identities_per_batch=3",
+    "reid.shots=2",
+    "reid.phases.0.epochs=1",
+    "reid.phases.1.epochs=1",
+    "evaluation.score_threshold=0.0",
+    "evaluation.boxes_per_image=[]",
+    "run.device=cpu",
+    "run.threads=1",
+)
+"""Changes to the demo's config: every stage takes a second or two."""
+
+PERSONSEARCH = (
+    "-c",
+    "import sys; sys.argv[0] = 'personsearch'; from flows.cli.main import main; main()",
+)
+"""As the installed script does it; completion goes by the program's name."""
+
+_AT_MOST = {
+    "--help": 0.3,
+    "--version": 0.3,
+    "fields": 0.3,
+    "completion": 0.3,
+    "status": 1.0,
+    "plan": 1.0,
+    "store ls": 1.0,
+    "run, all cached": 2.0,
+}
+_BESIDE = 4.0
+_WAIT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class StartBenchmark:
+    """A config with its store under `folder`; `changes` are `--set` of each run and plan."""
+
+    folder: Path
+    config: Path
+    rounds: int
+    changes: tuple[str, ...] = SMALL
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "store"
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    def environment(self, home: Path) -> dict[str, str]:
+        own = {"PERSONSEARCH_DEMO": str(self.folder), "PREFECT_HOME": str(home)}
+        return {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"} | own
+
+    def run(self, words: Sequence[str], home: Path | None = None, **variables: str) -> None:
+        """Run a Python with these arguments to its end."""
+        environment = self.environment(home or self.home) | variables
+        done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(words)} failed:\n{done.stdout}{done.stderr}")
+
+    def personsearch(self, *words: str, home: Path | None = None) -> None:
+        self.run([*PERSONSEARCH, *words], home)
+
+    def pipeline(self, command: str, *words: str, home: Path | None = None) -> None:
+        """`run` or `plan` of the config."""
+        changes = [word for change in self.changes for word in ("--set", change)]
+        self.personsearch(command, str(self.config), *changes, *words, home=home)
+
+    def beside_the_report(self, home: Path) -> float:
+        """Seconds that a run takes which makes only the report, without the report's own."""
+        outcome = self.folder / "outcome.json"
+        started = time.perf_counter()
+        self.pipeline("run", "--from", "report", "--json", str(outcome), home=home)
+        whole = time.perf_counter() - started
+        made = [stage for stage in json.loads(outcome.read_text())["stages"] if stage["state"] == "made"]
+        return whole - float(sum(stage["seconds"] for stage in made))
+
+
+def measure_start(folder: Path, config: Path, rounds: int) -> Iterator[Measurement]:
+    """Quick commands, then runs that make only the report: with an API that runs, is to start, or is new.
+
+    `config` is the demo's; its data are drawn, and its store is made, under `folder`.
+    """
+    size = StartBenchmark(folder, config, rounds)
+    write_prw(folder / "data" / "prw", SCENES, seed=5)
+    write_mot17(folder / "data" / "mot17", TRACKS, seed=5)
+    try:
+        size.pipeline("run")
+        yield from measure_commands(size)
+        yield from _runs(size)
+    finally:
+        for home in folder.glob("home*"):
+            end_apis(home)
+
+
+def measure_commands(size: StartBenchmark) -> Iterator[Measurement]:
+    """Commands that make nothing, as whole processes. The config's run must be finished."""
+    completion = partial(
+        size.run,
+        PERSONSEARCH,
+        _PERSONSEARCH_COMPLETE="complete_bash",
+        COMP_WORDS="personsearch st",
+        COMP_CWORD="1",
+    )
+    contenders = {
+        "python": partial(size.run, ["-c", "pass"]),
+        "python that imports a flow of Prefect": partial(size.run, ["-c", "from prefect import flow, task"]),
+        "--help": partial(size.personsearch, "--help"),
+        "--version": partial(size.personsearch, "--version"),
+        "completion": completion,
+        "fields": partial(size.personsearch, "fields"),
+        "status": partial(size.personsearch, "status", "--store", str(size.store)),
+        "store ls": partial(size.personsearch, "store", "ls", "--store", str(size.store)),
+        "plan": partial(size.pipeline, "plan"),
+        "run, all cached": partial(size.pipeline, "run"),
+    }
+    for name, seconds in medians_in_turn(contenders, size.rounds).items():
+        yield Measurement(
+            "whole process", name, seconds, size.rounds, seconds, "s", at_most=_AT_MOST.get(name)
+        )
+
+
+def _runs(size: StartBenchmark) -> Iterator[Measurement]:
+    group = "a run of the report, beside the report's own seconds"
+
+    def measured(name: str, seconds: list[float], at_most: float | None = _BESIDE) -> Measurement:
+        middle = median(seconds)
+        return Measurement(group, name, middle, size.rounds, middle, "s", at_most=at_most)
+
+    rounds = range(size.rounds)
+    size.pipeline("run", "--from", "report")  # whose API runs from now on
+    yield measured("the API runs already", [size.beside_the_report(size.home) for _ in rounds])
+    starting = []
+    for _ in rounds:
+        end_apis(size.home)
+        starting.append(size.beside_the_report(size.home))
+    yield measured("the API is to be started", starting)
+    fresh = [size.beside_the_report(size.folder / f"home-{number}") for number in rounds]
+    yield measured("a fresh home, whose database is to be made", fresh, at_most=None)
+
+
+def end_apis(home: Path) -> None:
+    """End the embedded APIs of a home folder."""
+    for lock in (home / FOLDER).glob("*.lock"):
+        process = is_held(lock)
+        if process is not None:
+            os.kill(process, signal.SIGTERM)
+        deadline = time.monotonic() + _WAIT_SECONDS
+        while is_held(lock) is not None and time.monotonic() < deadline:
+            time.sleep(0.05)

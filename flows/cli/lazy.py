@@ -1,0 +1,51 @@
+"""Groups of commands whose modules are imported when a command is called, and not for help or completion."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+
+
+@dataclass(frozen=True)
+class Lazy:
+    """A command: where it is defined, "module:function" or "module:app", and the first lines of its help."""
+
+    target: str
+    help: str
+
+    def load(self, name: str) -> Any:
+        """Import the command."""
+        module, _, attribute = self.target.partition(":")
+        found = getattr(importlib.import_module(module), attribute)
+        # A group, whatever it holds: one command alone would become the whole program.
+        holder = typer.Typer(add_completion=False)
+        holder.callback()(lambda: None)
+        if isinstance(found, typer.Typer):
+            holder.add_typer(found, name=name)
+        else:
+            holder.command(name)(found)
+        group: Any = typer.main.get_command(holder)
+        return group.commands[name]
+
+
+def lazy_group(commands: Mapping[str, Lazy]) -> type[typer.core.TyperGroup]:
+    """The class of a group that has these commands after its own: `Typer(cls=lazy_group(...))`."""
+
+    class LazyGroup(typer.core.TyperGroup):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            for name, command in commands.items():
+                # What help and completion show.
+                self.add_command(typer.core.TyperCommand(name, help=command.help))
+
+        def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+            name, command, rest = super().resolve_command(ctx, args)
+            if name is not None and name in commands:
+                command = commands[name].load(name)
+            return name, command, rest
+
+    return LazyGroup
