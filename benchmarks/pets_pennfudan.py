@@ -27,9 +27,9 @@ import pyarrow.parquet as pq
 
 from data_catalog.snapshot import Snapshot
 from data_catalog.views import protocol_view
+from flows.plan.views import ViewSpec
 from flows.stages.evaluation import PER_QUERY
 from flows.stages.test_set import TestSet
-from flows.views import ViewSpec
 from personsearch_core.evaluation.matching import iou
 from personsearch_core.evaluation.records import Detections, GroundTruth
 

@@ -1,4 +1,4 @@
-"""Datasets by name, alone or several as one table; `flows.catalog.open_catalog` opens those of a store.
+"""Datasets by name, alone or several as one table; `flows.plan.catalog.open_catalog` opens those of a store.
 
 catalog = open_catalog("STORE")
 catalog["prw"].boxes(split="train", columns=["image_id", "person_id"]).to_pandas()

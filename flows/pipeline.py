@@ -20,14 +20,14 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
+from flows.config.request import RunRequest
 from flows.errors import Interrupted, StageBroke, StageDied, explain
-from flows.observing import progress_of, show_run
-from flows.plan import Planned
-from flows.prefect_api import Api
-from flows.records import RunRecord, where_time_went
-from flows.request import RunRequest
+from flows.plan.states import Planned
 from flows.retries import RETRY_DELAYS, is_worth_retrying
-from flows.walk import Walk, kept, new_record
+from flows.run.observing import progress_of, show_run
+from flows.run.prefect_api import Api
+from flows.run.records import RunRecord, where_time_went
+from flows.run.walk import Walk, kept, new_record
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.embedded_api import IDLE_MINUTES
-from flows.prefect_api import api
+from flows.run.embedded_api import IDLE_MINUTES
+from flows.run.prefect_api import api
 
 PROJECT = Path(__file__).resolve().parents[1]
 

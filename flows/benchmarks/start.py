@@ -16,7 +16,7 @@ from statistics import median
 
 from data_catalog.synthetic import Mot17Spec, PrwSpec, write_mot17, write_prw
 from flows.benchmarks.timing import Measurement, medians_in_turn
-from flows.embedded_api import FOLDER
+from flows.run.embedded_api import FOLDER
 from storage.locks import is_held
 
 SCENES = PrwSpec(

@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from data_catalog.rules import Rules
-from flows.config_errors import explain_problems
+from flows.config.problems import explain_problems
 from flows.errors import ConfigError
 
 EXAMPLES = {

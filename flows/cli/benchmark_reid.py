@@ -9,7 +9,7 @@ import typer
 
 from flows.cli.json_file import Json
 from flows.cli.measurements import report
-from flows.devices import torch_device
+from flows.config.devices import torch_device
 
 
 def reid(

@@ -12,9 +12,9 @@ from data_catalog.synthetic import Mot17Spec, PrwSpec, write_mot17, write_prw
 from flows.cli.json_file import Json, give
 from flows.cli.run import Force, From, Overrides, Until
 from flows.cli.tables import print_run
+from flows.config.request import RunRequest
 from flows.errors import ConfigError
-from flows.request import RunRequest
-from flows.running import run_config
+from flows.run.running import run_config
 
 SEED = 7
 SCENES = PrwSpec(train_images=140, test_images=60, train_identities=80, test_identities=20)

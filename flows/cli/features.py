@@ -13,9 +13,9 @@ import typer
 
 from flows.cli.json_file import Json, write_json
 from flows.cli.store_option import ConfigsStore, Store, chosen_store, default_store
+from flows.config.request import RunRequest
 from flows.errors import ConfigError
-from flows.request import RunRequest
-from flows.running import plan_config, run_config
+from flows.run.running import plan_config, run_config
 from storage.artifacts import LocalStore
 from storage.errors import StorageError
 from storage.feature_store import (

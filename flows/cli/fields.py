@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.config_fields import config_fields
+from flows.config.fields import config_fields
 
 _INDENT = "    "
 _WIDTH = 110

@@ -16,7 +16,7 @@ import typer
 from flows.errors import ConfigError
 
 if TYPE_CHECKING:
-    from flows.running import Outcome
+    from flows.run.running import Outcome
 
 STANDARD_OUTPUT = Path("-")
 _OUTPUT: ContextVar[TextIO] = ContextVar("the standard output that is the data's alone")

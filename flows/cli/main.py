@@ -10,8 +10,8 @@ import typer
 
 from flows.cli.lazy import Lazy, lazy_group
 from flows.errors import Interrupted, StageBroke, StageDied, explain
-from flows.prefect_defaults import be_quiet
-from flows.processes import KEEP_FREED_MEMORY
+from flows.run.prefect_defaults import be_quiet
+from flows.run.processes import KEEP_FREED_MEMORY
 
 COMMANDS = {
     "run": Lazy("flows.cli.run:run", "Make what the config asks for and the store does not have yet."),

@@ -12,7 +12,7 @@ from flows.cli.store_option import ConfigsStore
 from flows.cli.tables import print_plan, print_run
 
 if TYPE_CHECKING:
-    from flows.request import RunRequest
+    from flows.config.request import RunRequest
 
 ConfigPath = Annotated[Path, typer.Argument(help="The YAML config of the run.", metavar="CONFIG")]
 Overrides = Annotated[
@@ -40,7 +40,7 @@ def run(
     json: Json = None,
 ) -> None:
     """Make what the config asks for and the store does not have yet."""
-    from flows.running import run_config
+    from flows.run.running import run_config
 
     request = _request(config, overrides, store, start_from, force, until, dask)
     give(run_config(request), json, print_run)
@@ -57,7 +57,7 @@ def plan(
     json: Json = None,
 ) -> None:
     """Say for each stage whether it is cached, resumes or runs, and why. Makes nothing."""
-    from flows.running import plan_config
+    from flows.run.running import plan_config
 
     request = _request(config, overrides, store, start_from, force, until, dask)
     give(plan_config(request), json, print_plan)
@@ -72,7 +72,7 @@ def _request(
     until: str | None,
     dask: str | None,
 ) -> RunRequest:
-    from flows.request import RunRequest
+    from flows.config.request import RunRequest
 
     return RunRequest(
         config=config,

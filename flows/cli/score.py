@@ -13,6 +13,7 @@ import typer
 
 from flows.cli.finite import finite
 from flows.cli.json_file import writable
+from flows.cli.protocol_files import default_cache, read_protocol
 from flows.cli.score_compare import compare
 from flows.cli.score_inputs import read_boxes, read_listed, read_prw
 from flows.cli.score_options import MULTI_SHOT, rescored, standard_setting, sweep_settings
@@ -26,7 +27,6 @@ from flows.cli.score_output import (
     write,
     write_per_query,
 )
-from flows.protocol_files import default_cache, read_protocol
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation import tables
 from personsearch_core.evaluation.front import evaluate

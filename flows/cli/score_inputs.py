@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from flows.protocol_files import ProtocolTables
+from flows.cli.protocol_files import ProtocolTables
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation import tables
 from personsearch_core.evaluation.inputs import EvaluationInputs, SearchProtocol

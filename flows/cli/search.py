@@ -15,9 +15,9 @@ from flows.cli.json_file import Json, write_json
 from flows.cli.run import ConfigPath, Overrides
 from flows.cli.store_option import ConfigsStore
 from flows.cli.tables import whole_lines
-from flows.devices import device_name, torch_device
+from flows.config.devices import device_name, torch_device
 from flows.errors import ConfigError
-from flows.finished import finished_model
+from flows.plan.finished import finished_model
 
 if TYPE_CHECKING:
     from personsearch_core.models.search import PersonSearchNet

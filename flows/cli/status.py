@@ -12,7 +12,7 @@ from rich.table import Table
 from flows.cli.json_file import Json, write_json
 from flows.cli.store_option import ConfigsStore, chosen_store
 from flows.cli.tables import whole_lines
-from flows.records import RunRecord, is_running, read_records
+from flows.run.records import RunRecord, is_running, read_records
 from storage.artifacts import LocalStore
 from storage.listing import list_entries
 from storage.opening import open_existing

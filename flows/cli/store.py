@@ -14,8 +14,8 @@ from flows.cli.json_file import Json, write_json_lines
 from flows.cli.lazy import Lazy, lazy_group
 from flows.cli.store_option import ConfigsStore, Store, chosen_store
 from flows.cli.tables import padded
+from flows.config.raw import given_store
 from flows.errors import ConfigError
-from flows.raw_config import given_store
 from storage.artifacts import LocalStore
 from storage.errors import StorageError
 from storage.gc import Garbage, collect, find_garbage
@@ -27,8 +27,8 @@ from storage.transfer import copy_artifact, lineage
 from storage.urls import is_remote
 
 if TYPE_CHECKING:
-    from flows.config import Config
-    from flows.reach import Reach
+    from flows.config.models import Config
+    from flows.plan.reach import Reach
 
 COMMANDS = {
     "features": Lazy("flows.cli.features:app", "Stores of pooled features: show, verify, export, statistics.")
@@ -135,7 +135,7 @@ def invalidate(
     What a run of this machine makes or uses now is not deleted.
     """
     if config is not None:
-        from flows.config import load_config
+        from flows.config.models import load_config
 
         settings = load_config(config, store=store)
         opened = open_store(settings.store)
@@ -195,7 +195,7 @@ def gc(
 
     Pipelines on other machines cannot be seen: on object storage, what is young stays.
     """
-    from flows.reach import InUse
+    from flows.plan.reach import InUse
 
     place = chosen_store(store, *(keep or ()))
     opened = open_existing(place)
@@ -263,7 +263,7 @@ def _copy(source: LocalStore, target: LocalStore, names: list[str] | None, *, al
 
 def _reach_of(configs: Iterable[Path], store: LocalStore, *, everything: bool) -> Reach:
     """What all configs keep, said for each; a config that keeps nothing is refused but for `everything`."""
-    from flows.reach import Reach, reached_by
+    from flows.plan.reach import Reach, reached_by
 
     reach = Reach()
     for config in configs:
@@ -291,7 +291,7 @@ def _print_garbage(garbage: Garbage) -> None:
 
 
 def _remove_unused(store: LocalStore, entry: Entry) -> None:
-    from flows.reach import in_use
+    from flows.plan.reach import in_use
 
     with store.making_now(entry.kind, entry.key) as alone:
         if not alone or entry.name in in_use(store):
@@ -304,7 +304,7 @@ def _remove_unused(store: LocalStore, entry: Entry) -> None:
 
 def _artifact_of_stage(opened: LocalStore, settings: Config, config: Path, stage: str) -> str:
     """`config` is where the settings were read, for messages."""
-    from flows.plan import make_plan
+    from flows.plan.states import make_plan
     from flows.stages.building import build_stages
 
     plan = make_plan(build_stages(settings), opened)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from flows.config.raw import STORE_VARIABLE, given_store
 from flows.errors import ConfigError
-from flows.raw_config import STORE_VARIABLE, given_store
 
 Store = Annotated[
     str | None,
@@ -37,7 +37,7 @@ def chosen_store(given: str | None, *configs: Path | None) -> str:
     """
     if given is not None:
         return given_store(given, "--store")
-    from flows.config import store_of  # loads pydantic, which few commands on a store need
+    from flows.config.models import store_of  # loads pydantic, which few commands on a store need
 
     of_configs = {store_of(config): config for config in configs if config is not None}
     if len(of_configs) > 1:

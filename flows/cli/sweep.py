@@ -16,7 +16,7 @@ from rich.table import Table
 
 from flows.cli.store_option import ConfigsStore
 from flows.cli.tables import whole_lines
-from flows.config import load_config
+from flows.config.models import load_config
 from flows.errors import ConfigError, Interrupted, StageError
 from flows.report.sweep_page import render_sweep
 from flows.sweeps.grid import grid, parse_axis

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Column, Table
 
-from flows.records import where_time_went
+from flows.run.records import where_time_went
 
 if TYPE_CHECKING:
-    from flows.running import Outcome
+    from flows.run.running import Outcome
 
 _STYLES = {"cached": "green", "made": "cyan", "runs": "yellow", "resumes": "magenta", "failed": "red"}
 

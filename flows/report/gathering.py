@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows.config import ReportSection
+from flows.config.models import ReportSection
 from flows.report.content import DatasetCounts, ReportContent, TestContent
 from flows.report.feature_content import describe_features
 from flows.report.looking import TestPixels, draw_scenes, draw_strips

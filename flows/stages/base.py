@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flows.child import Reporter
 from flows.errors import Interrupted
-from flows.views import ViewSpec
+from flows.plan.views import ViewSpec
+from flows.run.child import Reporter
 from storage.artifacts import Artifact, LocalStore
 from storage.trust import Digested
 

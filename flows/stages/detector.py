@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flows.config import Config, ViewRef
+from flows.config.models import Config, ViewRef
 from flows.errors import Interrupted
+from flows.plan.views import ViewSpec, read_scenes
 from flows.stages.base import InputRef, Made, Stage, StageContext
 from flows.stages.names import ingest_name
 from flows.stages.resuming import last_checkpoint
-from flows.views import ViewSpec, read_scenes
 from personsearch_core.recipes import DetectorRecipe
 from storage.digests import digest_file, digest_safetensors
 

@@ -13,8 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.plan.views import ViewSpec, read_scenes
 from flows.stages.dask_clients import dask_client
-from flows.views import ViewSpec, read_scenes
 
 if TYPE_CHECKING:
     from personsearch_core.data.scenes import Scene

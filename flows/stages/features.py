@@ -9,11 +9,11 @@ from functools import partial
 import pyarrow.compute as pc
 
 from data_catalog.row_digests import digest_rows
-from flows.config import Config
+from flows.config.models import Config
+from flows.plan.views import ViewSpec
 from flows.stages.base import InputRef, Made, Stage, StageContext
 from flows.stages.names import ingest_name
 from flows.stages.resuming import last_shard
-from flows.views import ViewSpec
 from storage.artifacts import Artifact
 from storage.digests import digest_parts
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from data_catalog.row_digests import digest_rows
-from flows.config import Config
+from flows.config.models import Config
 from flows.stages.base import InputRef, Made, Stage, StageContext
 from flows.stages.detections import ROWS
 from storage.digests import digest_parts

@@ -13,8 +13,8 @@ from data_catalog.ingest import ALL_IMAGES, Fingerprint, ImageUse, fingerprint, 
 from data_catalog.rules import NO_RULES, Rules
 from data_catalog.snapshot import Snapshot, ingest_findings
 from data_catalog.validation import damaged_rows
-from flows.catalog import KIND, StoreSnapshots
 from flows.errors import StageError
+from flows.plan.catalog import KIND, StoreSnapshots
 from flows.stages.base import Made, Stage, StageContext
 from flows.stages.names import ingest_name
 from storage.artifacts import LocalStore
@@ -23,7 +23,7 @@ from storage.manifest import Identity
 from storage.opening import open_store
 
 if TYPE_CHECKING:
-    from flows.config import Config
+    from flows.config.models import Config
 
 log = logging.getLogger(__name__)
 

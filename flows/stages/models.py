@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from flows.devices import torch_device
+from flows.config.devices import torch_device
 from flows.stages.base import StageContext
 from personsearch_core.models.detector import Detector
 from personsearch_core.models.weights import load_detector

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from flows.config import Config, EvaluationSection
+from flows.config.models import Config, EvaluationSection
 
 Kind = Literal["ingest", "detector", "features", "reid", "detections", "gallery", "evaluation", "report"]
 """What stages are called that make the same from other datasets; in the order in which they are made."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flows.config import Config
+from flows.config.models import Config
 from flows.errors import Interrupted
 from flows.stages.base import InputRef, Made, Stage, StageContext
 from flows.stages.resuming import last_checkpoint

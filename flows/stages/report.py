@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 
-from flows.config import Config
+from flows.config.models import Config
+from flows.plan.views import ViewSpec
 from flows.stages.base import InputRef, Made, Stage, StageContext
 from flows.stages.names import ingest_name, test_names
-from flows.views import ViewSpec
 
 VERSION = 1
 PAGE = "report.html"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.plan import Planned
-from flows.records import RunRecord, heartbeat, new_record_path
+from flows.plan.states import Planned
+from flows.run.records import RunRecord, heartbeat, new_record_path
 from storage.artifacts import Artifact, LocalStore
 
 _NAMED = 3
@@ -38,7 +38,7 @@ class SweepRecord:
         self._entries: dict[tuple[str, str], dict[str, Any]] = {}
 
     def heartbeat(self) -> AbstractContextManager[None]:
-        """See `flows.records.heartbeat`."""
+        """See `flows.run.records.heartbeat`."""
         return heartbeat(self._run)
 
     def uses(self, planned: Planned) -> None:

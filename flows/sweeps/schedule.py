@@ -15,13 +15,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from flows.config import load_config
+from flows.config.models import load_config
 from flows.errors import Interrupted, StageBroke, StageDied, explain
-from flows.making import make_in_process
-from flows.plan import Planned, Selection, resolve, select
-from flows.reach import stays
-from flows.readiness import check_ready
+from flows.plan.reach import stays
+from flows.plan.readiness import check_ready
+from flows.plan.states import Planned, Selection, resolve, select
 from flows.retries import RETRY_DELAYS, is_worth_retrying
+from flows.run.making import make_in_process
 from flows.stages.building import build_stages
 from flows.sweeps.grid import Member
 from flows.sweeps.record import Failure, SweepRecord

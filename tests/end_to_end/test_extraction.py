@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from distributed import LocalCluster, Nanny
 
-from flows.config import load_config
+from flows.config.models import load_config
 from flows.errors import StageError
+from flows.plan.views import ViewSpec
 from flows.stages.evaluation import ranking
 from flows.stages.extraction import (
     Extraction,
@@ -25,7 +26,6 @@ from flows.stages.extraction import (
     prepare,
 )
 from flows.stages.test_set import TestSet
-from flows.views import ViewSpec
 from personsearch_core.evaluation.front import evaluate
 from personsearch_core.evaluation.settings import settings_of
 from personsearch_core.recipes import EvaluationRecipe

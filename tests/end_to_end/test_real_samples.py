@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from flows.catalog import open_catalog
+from flows.plan.catalog import open_catalog
 from tests.end_to_end.commands import PROJECT, Outcome, personsearch
 from tests.end_to_end.tiny import STAGES
 

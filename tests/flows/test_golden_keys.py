@@ -15,7 +15,7 @@ from data_catalog.rows import Rows, to_tables
 from data_catalog.schema import GALLERY, QUERIES, TABLES
 from data_catalog.snapshot import Snapshot, SnapshotWriter, table_path, write_table
 from data_catalog.views import Use
-from flows.views import ViewSpec
+from flows.plan.views import ViewSpec
 from storage.digests import digest_parts
 from tests.flows import golden_keys
 

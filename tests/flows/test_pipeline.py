@@ -12,14 +12,14 @@ from prefect.tasks import Task
 from pydantic import ValidationError
 
 from flows import pipeline
-from flows.config import load_config
+from flows.config.models import load_config
+from flows.config.request import RunRequest
 from flows.errors import Interrupted, StageBroke, StageDied, StageError
-from flows.plan import Planned
-from flows.records import RunRecord, new_record_path, read_records
-from flows.request import RunRequest
+from flows.plan.states import Planned
 from flows.retries import RETRY_DELAYS
+from flows.run.records import RunRecord, new_record_path, read_records
+from flows.run.walk import Walk, resolve_and_record
 from flows.stages.base import Stage
-from flows.walk import Walk, resolve_and_record
 from storage.artifacts import Artifact, LocalStore
 from tests.storage.making import make_artifact
 
@@ -104,7 +104,7 @@ def test_what_a_collection_takes_before_the_record_names_it_is_made_again(
         store.remove(artifact.kind, artifact.key)
         return False
 
-    monkeypatch.setattr("flows.walk.stays", collected)
+    monkeypatch.setattr("flows.run.walk.stays", collected)
     planned = resolve_and_record(STAGE, store, {}, frozenset(), record)
     assert planned.identity == made.manifest.identity and planned.state == "runs" and record.stages == []
     make_artifact(store, "reid")

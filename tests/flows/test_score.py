@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from data_catalog import schema
 from data_catalog.matstream import StructStream
-from flows import protocol_files
+from flows.cli import protocol_files
 from flows.cli.score import app
 from personsearch_core.errors import PersonSearchError
 

@@ -14,12 +14,12 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli.main import app
-from flows.config import load_config
+from flows.config.models import load_config
 from flows.errors import ConfigError
-from flows.making import make_in_process
-from flows.plan import Selection, resolve, select
-from flows.reach import InUse, stays
-from flows.records import (
+from flows.plan.reach import InUse, stays
+from flows.plan.states import Selection, resolve, select
+from flows.run.making import make_in_process
+from flows.run.records import (
     GONE_SECONDS,
     RunRecord,
     heartbeat,
@@ -116,7 +116,7 @@ def test_what_a_running_pipeline_uses_is_not_invalidated(store: LocalStore, chai
 def test_what_is_in_use_is_read_again_when_a_record_was_written(
     store: LocalStore, chain: list[Artifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.reach.SETTLED_NS", 0)
+    monkeypatch.setattr("flows.plan.reach.SETTLED_NS", 0)
     used = InUse(store)
     assert used() == frozenset()
     running = record(store, pid=os.getpid())
@@ -126,18 +126,18 @@ def test_what_is_in_use_is_read_again_when_a_record_was_written(
     running.write()
     os.utime(running.path.parent, (2, 2))
     assert used() == {name_of(chain[0])}
-    monkeypatch.setattr("flows.reach.in_use", lambda store: pytest.fail("nothing was written since"))
+    monkeypatch.setattr("flows.plan.reach.in_use", lambda store: pytest.fail("nothing was written since"))
     assert used() == {name_of(chain[0])}
 
 
 def test_a_recorded_artifact_stays_unless_a_collection_has_its_lock(
     store: LocalStore, chain: list[Artifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.reach.COLLECTION_SECONDS", 0.1)
+    monkeypatch.setattr("flows.plan.reach.COLLECTION_SECONDS", 0.1)
     assert stays(chain[1], store)
     with store.making(chain[1].manifest.identity, again=True):
         assert stays(chain[1], store), "who makes it again deletes nothing"
-    monkeypatch.setattr("flows.reach.COLLECTION_SECONDS", 30)
+    monkeypatch.setattr("flows.plan.reach.COLLECTION_SECONDS", 30)
     deletion = threading.Timer(0.05, store.remove, (chain[1].kind, chain[1].key))
     with store.making_now(chain[1].kind, chain[1].key):
         deletion.start()
@@ -247,8 +247,8 @@ def test_a_run_of_another_host_or_of_a_reused_process_number(store: LocalStore) 
 def test_a_running_record_is_touched_and_old_ones_go(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.records.BEAT_SECONDS", 0.01)
-    monkeypatch.setattr("flows.records.KEPT_RECORDS", 1)
+    monkeypatch.setattr("flows.run.records.BEAT_SECONDS", 0.01)
+    monkeypatch.setattr("flows.run.records.KEPT_RECORDS", 1)
     old, running, mine = (RunRecord(records_folder(store.root) / f"{n}.json", "a.yaml") for n in range(3))
     for each in (old, running, mine):
         each.write()

@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 
 from data_catalog.synthetic.prw import PrwSpec, write_prw
 from data_catalog.views import View
-from flows.config import Config
-from flows.plan import Planned, make_plan
+from flows.config.models import Config
+from flows.plan.states import Planned, make_plan
+from flows.plan.views import ViewSpec
 from flows.stages import detections, evaluation, gallery, ingest, report
 from flows.stages.base import Made, StageContext
 from flows.stages.building import build_stages
-from flows.views import ViewSpec
 from storage.artifacts import Artifact, LocalStore
 from storage.feature_store import create_features, finish_features, write_index
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from data_catalog.synthetic.prw import write_prw
-from flows.config import DatasetSource, ViewRef
+from flows.config.models import DatasetSource, ViewRef
 from flows.errors import StageError
 from flows.stages import evaluation, report
 from storage.artifacts import LocalStore

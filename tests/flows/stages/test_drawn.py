@@ -22,13 +22,13 @@ from data_catalog.snapshot import Snapshot
 from data_catalog.synthetic import Mot17Spec, write_mot17
 from data_catalog.views import protocol_view
 from flows.cli.datasets import app
-from flows.config import load_config
+from flows.config.models import load_config
 from flows.errors import ConfigError
+from flows.plan.views import ViewSpec
 from flows.stages import ingest as ingest_stage
 from flows.stages.detections import DETECTION, QUERY, ROWS
 from flows.stages.gallery import EMBEDDINGS
 from flows.stages.test_set import TestSet
-from flows.views import ViewSpec
 from personsearch_core.evaluation.front import evaluate
 from personsearch_core.evaluation.records import Detections, GroundTruth, Queries
 from personsearch_core.recipes import EvaluationRecipe

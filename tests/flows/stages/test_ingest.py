@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from data_catalog.errors import CatalogError
 from data_catalog.synthetic import Mot17Spec, write_mot17
-from flows.catalog import open_catalog
 from flows.cli.datasets import app
 from flows.errors import StageError
+from flows.plan.catalog import open_catalog
 from flows.stages import ingest as ingest_stage
 from flows.stages.base import Stage, StageContext
 

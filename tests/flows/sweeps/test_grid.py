@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.config import load_config
+from flows.config.models import load_config
 from flows.errors import ConfigError
 from flows.sweeps.grid import grid, parse_axis
 from flows.sweeps.objectives import PRESETS, objective_axis, shared_overrides

@@ -18,15 +18,15 @@ import torch
 import yaml
 
 from data_catalog.synthetic import PrwSpec, write_prw
-from flows import making
 from flows.cli import sweep as command
 from flows.cli.status import run_status
 from flows.errors import ConfigError, StageBroke, StageDied, StageError
-from flows.plan import Planned
-from flows.processes import start_process
-from flows.reach import in_use
-from flows.records import read_records
+from flows.plan.reach import in_use
+from flows.plan.states import Planned
 from flows.report.sweep_page import render_sweep
+from flows.run import making
+from flows.run.processes import start_process
+from flows.run.records import read_records
 from flows.stages.base import Stage
 from flows.sweeps import schedule
 from flows.sweeps.grid import grid, parse_axis

@@ -1,0 +1,344 @@
+"""The YAML config of a run: datasets by name, and one section a stage.
+
+Relative roots, the store and a file of weights resolve against the config file's folder. Unknown fields are
+refused. Imports neither torch nor Prefect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+
+from data_catalog.rules import QueryRule, SplitRule
+from flows.config.devices import device_name
+from flows.config.problems import explain_problems
+from flows.config.raw import PUBLISHED_WEIGHTS, STORE_VARIABLE, ExpandedPath, absolute, read_raw
+from flows.errors import ConfigError
+from personsearch_core.recipes import (
+    DetectionOptions,
+    DetectionsRecipe,
+    DetectorRecipe,
+    EvaluationRecipe,
+    FeatureOptions,
+    FeaturesRecipe,
+    GalleryRecipe,
+    Recipe,
+    ReidRecipe,
+    RoiRecipe,
+)
+
+_R = TypeVar("_R", bound=Recipe)
+
+
+class DatasetSource(Recipe):
+    """Where a dataset lies and which adapter reads it; neither name nor root enters a training's key."""
+
+    adapter: str
+    """A native format; `personsearch datasets list` shows them all."""
+    root: Path
+    """The dataset's folder, from the folder of the config file on."""
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """What the adapter alone understands."""
+    queries: QueryRule | None = None
+    """For a dataset with identities and no queries of its own: the protocol `drawn`, by this rule."""
+    splits: SplitRule | None = None
+    """For a dataset without splits of its own: how its images are shared out among some."""
+    allow_empty: bool = False
+    """Take a root without images, a split with images and no box, or one that is mostly damaged, as it is."""
+    _unset: tuple[str, ...] = PrivateAttr(())
+
+    def require_root(self, field: str) -> None:
+        """Raise ConfigError, which names the field and what decides on it, when there is no such folder."""
+        if self.root.is_dir():
+            return
+        hint = "".join(
+            f"; ${name} is not set, so that its default was taken: set it to where the datasets lie"
+            for name in self._unset
+        )
+        raise ConfigError(f"{field}: there is no folder {self.root}{hint}")
+
+
+class ViewRef(Recipe):
+    """A split of a dataset, perhaps filtered."""
+
+    dataset: str
+    """One of `datasets`, by its name."""
+    split: str
+    min_height: PositiveFloat | None = None
+    """Boxes lower than this, in pixels, become ignore regions."""
+
+
+class TrainingEntry(ViewRef):
+    """A view that takes part in detector training; one of the three says how much, by default `repeat: 1`."""
+
+    proportion: PositiveFloat | None = None
+    """This view's part of an epoch's images."""
+    repeat: PositiveFloat | None = None
+    """Passes over the view's images an epoch, also fractions."""
+    choose: PositiveInt | None = None
+    """Images of the view an epoch."""
+
+    @model_validator(mode="after")
+    def _one_amount(self) -> TrainingEntry:
+        given = [name for name in ("proportion", "repeat", "choose") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of proportion, repeat and choose, not {' and '.join(given)}")
+        return self
+
+    @property
+    def amount(self) -> dict[str, float]:
+        """The one of proportion, repeat and choose that holds."""
+        given = self.model_dump(include={"proportion", "repeat", "choose"}, exclude_none=True)
+        return given or {"repeat": 1.0}
+
+    @property
+    def view(self) -> ViewRef:
+        return ViewRef(dataset=self.dataset, split=self.split, min_height=self.min_height)
+
+
+class DetectorSection(DetectorRecipe):
+    """The detector, and what it is trained and validated on."""
+
+    train: Annotated[tuple[TrainingEntry, ...], Field(min_length=1)]
+    validation: tuple[ViewRef, ...] = ()
+
+
+class ReidSection(ReidRecipe, RoiRecipe):
+    """The re-ID branch, where it is joined to the detector, and what it is trained on."""
+
+    train: ViewRef
+
+
+class FeaturesSection(FeatureOptions):
+    """Which boxes are cached, in how many views, and how."""
+
+    dtype: Literal["float16", "float32", "uint8"] | None = None
+    """By default float16, and uint8 for the crops of disj."""
+
+
+class EvaluationSection(EvaluationRecipe):
+    """What is searched, and how that is scored; the first entry's first protocol is the run's headline."""
+
+    test: ViewRef
+
+
+class ReportSection(Recipe):
+    """What the report shows."""
+
+    title: str = "Person search"
+    scenes: Annotated[int, Field(ge=0)] = 6
+    """Scenes drawn with their detections."""
+    queries: Annotated[int, Field(ge=0)] = 8
+    """Retrieval strips: the hardest queries first, and as many spread over the rest."""
+    ranks: PositiveInt = 10
+    """Matches in a strip."""
+
+
+class ComputeOptions(Recipe):
+    """How the work is done where it does not change a result: never part of a key."""
+
+    device: Annotated[str, AfterValidator(device_name)] = "auto"
+    """`auto` is a GPU where there is one, and else the CPU; or `cpu`, `cuda`, `cuda:1`."""
+    devices: PositiveInt = 1
+    """So many GPUs train the detector and extract features together."""
+    threads: PositiveInt | None = None
+    """CPU threads of a stage; by default as many as there are cores."""
+    checkpoint_seconds: PositiveFloat = 60.0
+    """Time between the checkpoints of a training."""
+    memory_budget_gib: Annotated[float, Field(gt=0, le=2**20)] | None = None
+    """Features up to this size are held in memory during re-ID training, the GPU's where it trains on one.
+    By default 4 GiB, and on a GPU half of what is free there."""
+    dask: str | None = None
+    """Address of a Dask scheduler for ingest, extraction and large galleries; local processes by default."""
+    workers: PositiveInt | None = None
+    """Processes that extract features, by default one a device; threads that rank, by default one."""
+    check_images: bool = True
+    """Decode every image that a stage takes once, before anything is trained."""
+    test_images_in_training: Literal["refuse", "warn"] = "refuse"
+    """What a test image among the images of any training view means for the run."""
+    stage_timeout_hours: PositiveFloat | None = None
+    """A stage that takes longer is stopped, and goes on from its checkpoint in the next run."""
+
+
+def _norms_differ(section: str, norm: str, weights: str, held: str) -> str:
+    fitting = "'group'" if held == "group" else "'batch' or 'frozen_batch'"
+    return (
+        f"{section}: norm {norm!r} cannot start from initial_weights {weights!r}, whose norms are {held!r}: "
+        f"use norm {fitting}, or other initial_weights"
+    )
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, Mapping) else value
+
+
+class Config(Recipe):
+    """A run. Without `reid` it ends with the detector, without `evaluation` with the branch."""
+
+    store: str
+    """Where artifacts are kept: a folder, from the config's own on, or a URL such as s3://bucket/prefix."""
+    datasets: Annotated[dict[str, DatasetSource], Field(min_length=1)]
+    detector: DetectorSection
+    features: FeaturesSection = FeaturesSection()
+    reid: ReidSection | None = None
+    detections: DetectionOptions = DetectionOptions()
+    gallery: GalleryRecipe = GalleryRecipe()
+    evaluation: Annotated[tuple[EvaluationSection, ...], BeforeValidator(_as_tuple)] = ()
+    report: ReportSection = ReportSection()
+    run: ComputeOptions = ComputeOptions()
+
+    @model_validator(mode="after")
+    def _views_name_datasets(self) -> Config:
+        known = ", ".join(self.datasets)
+        for place, view in self.views().items():
+            if view.dataset not in self.datasets:
+                raise ValueError(f"{place}.dataset: {view.dataset!r} is none of the datasets, {known}")
+        tests = [entry.test.dataset for entry in self.evaluation]
+        if len(set(tests)) != len(tests):
+            raise ValueError("evaluation: one entry a dataset; use its options for further settings")
+        if self.evaluation and self.reid is None:
+            raise ValueError("evaluation: there is nothing to evaluate without a reid section")
+        self._check_norms()
+        if self.reid is not None:
+            # Their own rules, such as which dtype goes with which variant, are checked here and now.
+            _ = self.features_recipe(), self.detections_recipe()
+        return self
+
+    def _check_norms(self) -> None:
+        """Group norms have no statistics, batch norms have: neither starts from the weights of the other."""
+        model = self.detector.model
+        if model.norm == "group" and model.initial_weights in PUBLISHED_WEIGHTS:
+            raise ValueError(_norms_differ("detector.model", "group", model.initial_weights, "batch"))
+        if self.reid is None:
+            return
+        branch = self.reid.branch
+        held = {"detector": model.norm, "imagenet": "batch"}.get(branch.initial_weights, branch.norm)
+        if (branch.norm == "group") != (held == "group"):
+            raise ValueError(_norms_differ("reid.branch", branch.norm, branch.initial_weights, held))
+
+    def views(self) -> dict[str, ViewRef]:
+        """Every view that a stage takes, by its place in the config."""
+        views = {f"detector.train.{at}": entry.view for at, entry in enumerate(self.detector.train)}
+        views |= {f"detector.validation.{at}": view for at, view in enumerate(self.detector.validation)}
+        if self.reid is not None:
+            views["reid.train"] = self.reid.train
+        return views | {f"evaluation.{at}.test": entry.test for at, entry in enumerate(self.evaluation)}
+
+    def detector_recipe(self) -> DetectorRecipe:
+        return _narrow(self.detector, DetectorRecipe)
+
+    @property
+    def reid_section(self) -> ReidSection:
+        """The `reid` section; ConfigError where the config has none."""
+        if self.reid is None:
+            raise ConfigError("this config has no reid section")
+        return self.reid
+
+    def reid_recipe(self) -> ReidRecipe:
+        return _narrow(self.reid_section, ReidRecipe)
+
+    def roi_recipe(self) -> RoiRecipe:
+        """With the size spelled out, so that a default and the same size given by hand are one key."""
+        height, width = self.reid_section.roi_size
+        return _narrow(self.reid_section, RoiRecipe).model_copy(
+            update={"roi_height": height, "roi_width": width}
+        )
+
+    def features_recipe(self) -> FeaturesRecipe:
+        section = self.features.model_dump(exclude_none=True)
+        return FeaturesRecipe.model_validate({"dtype": self._dtype, **section, "roi": self.roi_recipe()})
+
+    def detections_recipe(self) -> DetectionsRecipe:
+        section = self.detections.model_dump()
+        return DetectionsRecipe.model_validate({**section, "dtype": self._dtype, "roi": self.roi_recipe()})
+
+    @property
+    def _dtype(self) -> str:
+        return self.features.dtype or ("uint8" if self.reid_section.variant == "disj" else "float16")
+
+
+MISSING = {"store": f"this field is missing; write it, give --store, or set ${STORE_VARIABLE}"}
+
+
+def load_config(path: Path, overrides: Iterable[str] = (), *, store: str | None = None) -> Config:
+    """Read a YAML config, apply `a.b=value` overrides, and resolve its paths.
+
+    Raises ConfigError with one message: which file, which field, what to do.
+    """
+    overrides = tuple(overrides)
+    raw = read_raw(path, overrides, store)
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_explained(error, path, overrides)) from error
+    for name, source in config.datasets.items():
+        root = raw["datasets"][name]["root"]
+        source._unset = root.unset if isinstance(root, ExpandedPath) else ()
+    return _resolve_paths(config, path.parent.absolute())
+
+
+def _explained(error: ValidationError, path: Path, overrides: tuple[str, ...]) -> str:
+    """Every problem, blamed on the file or, where the file alone does not have it, on `--set`."""
+    own = set()
+    if overrides:
+        try:
+            Config.model_validate(read_raw(path, (), None))
+        except ValidationError as of_file:
+            own = {str(problem) for problem in explain_problems(of_file, Config, MISSING)}
+    return "; ".join(
+        problem.blamed_on(str(path), () if str(problem) in own else overrides)
+        for problem in explain_problems(error, Config, MISSING)
+    )
+
+
+def store_of(path: Path, overrides: Iterable[str] = (), *, store: str | None = None) -> str:
+    """The store of a config whose other fields may be wrong. Raises ConfigError when it cannot be told."""
+    found = read_raw(path, overrides, store).get("store")
+    if not isinstance(found, str):
+        raise ConfigError(f"{path}: store: {MISSING['store']}")
+    return _resolved_store(found, path.parent.absolute())
+
+
+def _resolve_paths(config: Config, folder: Path) -> Config:
+    sources = {
+        name: source.model_copy(update={"root": Path(absolute(source.root, folder))})
+        for name, source in config.datasets.items()
+    }
+    resolved: dict[str, Any] = {"datasets": sources, "store": _resolved_store(config.store, folder)}
+    weights = config.detector.model.initial_weights
+    if weights is not None and weights not in PUBLISHED_WEIGHTS:
+        file = absolute(weights, folder)
+        if not Path(file).is_file():
+            known = ", ".join(PUBLISHED_WEIGHTS)
+            raise ConfigError(
+                f"detector.model.initial_weights: {weights!r} is none of {known}, and there is no file {file}"
+            )
+        model = config.detector.model.model_copy(update={"initial_weights": file})
+        resolved["detector"] = config.detector.model_copy(update={"model": model})
+    return config.model_copy(update=resolved)
+
+
+def _resolved_store(store: str, folder: Path) -> str:
+    if "://" not in store:
+        return absolute(store, folder)
+    from storage.urls import names_a_place  # loads fsspec
+
+    if not names_a_place(store):
+        raise ConfigError(f"store: {store!r} names no place: give the whole URL, as s3://bucket/prefix")
+    return store
+
+
+def _narrow(section: Recipe, recipe: type[_R]) -> _R:
+    return recipe.model_validate({name: getattr(section, name) for name in recipe.model_fields})

@@ -1,0 +1,30 @@
+"""What a run is asked for: the parameters of the command line, of deployments and of sweeps alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from flows.plan.states import Selection
+from flows.stages.names import Kind
+
+
+class RunRequest(BaseModel):
+    """A config, changes to it, and which stages; unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    config: Path
+    overrides: tuple[str, ...] = ()
+    """Changes to the config, `reid.lr=3e-4`."""
+    store: str | None = None
+    force: tuple[str, ...] = ()
+    start_from: str | None = None
+    until: str | None = None
+    only: tuple[Kind, ...] = ()
+    """Kinds of stages that may be made; a run that needs another ends with its name. By default all may."""
+
+    @property
+    def selection(self) -> Selection:
+        return Selection(frozenset(self.force), self.start_from, self.until)

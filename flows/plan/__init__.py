@@ -1,0 +1,1 @@
+"""What is to be built, and why: views, states of stages, checks before anything starts."""

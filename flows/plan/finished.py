@@ -1,0 +1,70 @@
+"""The finished model of a config: what a search or an export starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.config.models import Config, load_config
+from flows.errors import ConfigError
+from flows.plan.states import Selection, make_plan, select
+from flows.stages.building import build_stages
+from storage.artifacts import Artifact
+from storage.opening import open_store
+
+if TYPE_CHECKING:
+    from personsearch_core.models.search import PersonSearchNet
+
+
+@dataclass(frozen=True)
+class FinishedModel:
+    """A config's detector and branch, both made."""
+
+    config: Config
+    detector: Artifact
+    reid: Artifact
+
+    def load(self, device: str = "auto") -> PersonSearchNet:
+        """Detector and branch as one network, on the device."""
+        from flows.config.devices import torch_device
+        from flows.stages.reid import TRAINED
+        from personsearch_core.models.search import PersonSearchNet
+        from personsearch_core.models.weights import load_branch, load_detector
+
+        net = PersonSearchNet(
+            load_detector(self.detector.path), load_branch(self.reid.path / TRAINED), self.config.roi_recipe()
+        )
+        return net.to(torch_device(device))
+
+    def provenance(self) -> dict[str, Any]:
+        """Of the detector and the branch: key, content digest, date, the recipe of training, its inputs."""
+        made = {"detector": self.detector.manifest, "reid": self.reid.manifest}
+        return {
+            name: {
+                "key": manifest.key,
+                "content_digest": manifest.content_digest,
+                "created": manifest.created,
+                "recipe": manifest.identity.recipe,
+                "inputs": manifest.identity.inputs,
+            }
+            for name, manifest in made.items()
+        }
+
+
+def finished_model(
+    config_path: Path, overrides: Sequence[str] = (), store: str | None = None
+) -> FinishedModel:
+    """The model that a config's run made. Raises ConfigError when it is not made yet."""
+    config = load_config(config_path, overrides, store=store)
+    stages, _ = select(build_stages(config), Selection(until="reid"))
+    opened = open_store(config.store)
+    plan = {planned.stage.name: planned for planned in make_plan(stages, opened)}
+    made = {name: plan[name].artifact for name in ("detector", "reid")}
+    found = {name: opened.find(each.kind, each.key) if each else None for name, each in made.items()}
+    detector, reid = found["detector"], found["reid"]
+    if detector is None or reid is None:
+        name = "reid" if detector else "detector"
+        raise ConfigError(f"{name} is not made yet; run first: personsearch run {config_path}")
+    return FinishedModel(config, detector, reid)

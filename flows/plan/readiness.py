@@ -1,0 +1,137 @@
+"""What later stages need of the datasets, checked right after the ingest and before any training."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_catalog.adapters import load_adapter
+from data_catalog.decode_checks import memory_of, undecodable_images
+from data_catalog.errors import CatalogError
+from data_catalog.outcome import outcome_faults
+from data_catalog.readiness import identity_faults, protocol_faults, training_faults
+from data_catalog.snapshot import Snapshot, image_digests
+from data_catalog.views import View
+from flows.config.models import Config
+from flows.errors import StageError
+from flows.plan.leakage import check_test_images
+from flows.plan.memo import Memo
+from flows.plan.views import ViewSpec, view_digest
+from flows.stages.base import Stage
+from flows.stages.names import ingest_name
+from storage.artifacts import Artifact, LocalStore
+
+log = logging.getLogger(__name__)
+
+READY = "ready"
+SHOWN = 3
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+def check_ready(
+    config: Config,
+    stages: Sequence[Stage],
+    artifacts: Mapping[str, Artifact],
+    store: LocalStore,
+    *,
+    decode: bool = True,
+) -> None:
+    """Check what the stages take of the datasets that are there, once for one content of them.
+
+    `artifacts` are those of the ingest stages, by stage name. With `decode`, images that were never decoded
+    are. Raises StageError with all that is missing, and for test images among the training images.
+    """
+    there = {name: artifact for name, artifact in artifacts.items() if artifact.kind == "ingest"}
+    decode = decode and config.run.check_images
+    memo = Memo(store.root, READY, _question(config, stages, there, decode))
+    if memo.read() != READY:
+        faults = list(dict.fromkeys(_faults(config, stages, there, store, decode)))
+        if faults:
+            raise StageError("; ".join(faults))
+        memo.write(READY)
+    check_test_images(config, there, store)
+
+
+def _question(
+    config: Config, stages: Sequence[Stage], artifacts: Mapping[str, Artifact], decode: bool
+) -> dict[str, Any]:
+    """What the outcome of the checks follows from."""
+    return {
+        "snapshots": {name: artifact.content_digest for name, artifact in artifacts.items()},
+        "views": sorted(str(ref.view) for stage in stages for ref in stage.inputs.values() if ref.view),
+        "allow_empty": [name for name, source in config.datasets.items() if source.allow_empty],
+        "identities_per_batch": config.reid.identities_per_batch if config.reid else None,
+        "decode": decode,
+    }
+
+
+def _faults(
+    config: Config,
+    stages: Sequence[Stage],
+    artifacts: Mapping[str, Artifact],
+    store: LocalStore,
+    decode: bool,
+) -> Iterator[str]:
+    for name, source in config.datasets.items():
+        made = artifacts.get(ingest_name(name))
+        if made is not None and not source.allow_empty:
+            yield from outcome_faults(Snapshot(store.local_path(made.kind, made.key)))
+    images: dict[str, dict[str, str]] = {}
+    for stage in stages:
+        for ref in stage.inputs.values():
+            if ref.view is None or ref.stage not in artifacts:
+                continue
+            dataset, made = ref.view.dataset, artifacts[ref.stage]
+            try:
+                view_digest(made, ref.view, store)
+                view = ref.view.of(store.local_path(made.kind, made.key))
+                found = list(_view_faults(config, stage, ref.view, view))
+            except CatalogError as error:
+                found = [str(error).removeprefix(f"{dataset}: ")]
+            yield from (f"{dataset}: {fault}{_missing_file(config, ref.view)}" for fault in found)
+            if not found and ref.view.use != "truth":
+                images.setdefault(dataset, {}).update(image_digests(view.images))
+    if decode:
+        for dataset, digests in images.items():
+            yield from _undecodable(dataset, config.datasets[dataset].root, digests, store)
+
+
+def _view_faults(config: Config, stage: Stage, spec: ViewSpec, view: View) -> Iterator[str]:
+    if stage.kind == "detector":
+        yield from training_faults(view)
+    if stage.kind == "features" and config.reid is not None:
+        yield from identity_faults(view, config.reid.identities_per_batch)
+    for protocol in spec.protocols:
+        yield from protocol_faults(view, protocol)
+
+
+def _missing_file(config: Config, spec: ViewSpec) -> str:
+    """The file that would hold a protocol, where the adapter says which, and it is not there."""
+    source = config.datasets[spec.dataset]
+    files: Mapping[str, str] = getattr(load_adapter(source.adapter), "protocol_files", {})
+    missing = [
+        files[name] for name in spec.protocols if name in files and not (source.root / files[name]).exists()
+    ]
+    return f" ({source.root / missing[0]} is missing)" if missing else ""
+
+
+def _undecodable(dataset: str, root: Path, digests: Mapping[str, str], store: LocalStore) -> Iterator[str]:
+    told = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > _SECONDS_BETWEEN_LINES:
+            log.info("%s: checked that %s of %s images decode", dataset, f"{done:,}", f"{total:,}")
+            told = time.monotonic()
+
+    faults = undecodable_images(root, digests, memory_of(store.root), progress)
+    if faults:
+        shown = "; ".join(f"{root / path}: {fault}" for path, fault in sorted(faults.items())[:SHOWN])
+        more = "; ..." if len(faults) > SHOWN else ""
+        yield (
+            f"{dataset}: {len(faults):,} images cannot be decoded: {shown}{more}. Replace them, or leave "
+            f"them out by datasets.{dataset}.options.leave_out"
+        )

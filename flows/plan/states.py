@@ -1,0 +1,231 @@
+"""The plan of a config: its stages in order, and for each whether it is cached, resumes or runs, and why.
+
+No Prefect and no torch: a plan with nothing to do costs little more than reading a few manifests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from flows.errors import ConfigError
+from flows.plan.views import view_digest
+from flows.run.provenance import source_digest
+from flows.stages.base import Stage
+from storage.artifacts import Artifact, LocalStore
+from storage.listing import list_entries
+from storage.manifest import Identity
+from storage.space import require_free_space
+
+State = Literal["cached", "resumes", "runs"]
+
+COMPARED = 200
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One stage as it stands: `identity` is None while an input is still to be made."""
+
+    stage: Stage
+    state: State
+    reason: str
+    identity: Identity | None = None
+    artifact: Artifact | None = None
+    bytes_needed: int | None = None
+    """What making it will add to the disk, as far as that is known beforehand."""
+
+    def as_record(self) -> dict[str, Any]:
+        """The stage as data, for --json and for the run's record."""
+        made = self.artifact
+        return {
+            "stage": self.stage.name,
+            "state": self.state,
+            "reason": self.reason,
+            "key": self.identity.key if self.identity else None,
+            "path": str(made.path) if made else None,
+            "seconds": made.manifest.seconds if made else None,
+            "bytes_needed": self.bytes_needed,
+        }
+
+
+class _OnThisMachine(Mapping[str, Artifact]):
+    """Artifacts by their stages' names, each brought to this machine when it is asked for."""
+
+    def __init__(self, artifacts: Mapping[str, Artifact], store: LocalStore) -> None:
+        self._artifacts = artifacts
+        self._store = store
+
+    def __getitem__(self, name: str) -> Artifact:
+        artifact = self._artifacts[name]
+        return replace(artifact, path=self._store.local_path(artifact.kind, artifact.key))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._artifacts)
+
+    def __len__(self) -> int:
+        return len(self._artifacts)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the user asks for beside the config: stages to make anew, and where to end."""
+
+    force: frozenset[str] = frozenset()
+    start_from: str | None = None
+    until: str | None = None
+
+
+def select(stages: Sequence[Stage], selection: Selection) -> tuple[list[Stage], frozenset[str]]:
+    """The stages that are asked for, and the names of those to be made again even if they are cached.
+
+    A kind stands for all its stages: `ingest` for `ingest:prw`. Raises ConfigError for any other name.
+    """
+    chosen = list(stages)
+    if selection.until is not None:
+        ends = _named(stages, selection.until)
+        chosen = [stage for stage in stages if stage.name in _with_inputs(stages, ends)]
+    again = {name for wanted in selection.force for name in _named(stages, wanted)}
+    if selection.start_from is not None:
+        again |= _with_followers(stages, _named(stages, selection.start_from))
+    return chosen, frozenset(again)
+
+
+def make_plan(
+    stages: Sequence[Stage], store: LocalStore, again: frozenset[str] = frozenset()
+) -> list[Planned]:
+    """Every stage as it stands now, in order; nothing is made, moved or, but for a snapshot, fetched."""
+    artifacts: dict[str, Artifact] = {}
+    plan = []
+    for stage in stages:
+        planned = resolve(stage, store, artifacts, again)
+        if planned.artifact is not None:
+            artifacts[stage.name] = planned.artifact
+        plan.append(replace(planned, bytes_needed=_bytes_needed(planned, store, artifacts)))
+    return plan
+
+
+def require_space(plan: Iterable[Planned], store: LocalStore) -> None:
+    """Raise StorageError when the store's disk cannot hold what the plan's stages are known to need."""
+    for planned in plan:
+        if planned.bytes_needed is not None:
+            require_free_space(store.root, planned.bytes_needed, what=planned.stage.name)
+
+
+def resolve(
+    stage: Stage, store: LocalStore, artifacts: Mapping[str, Artifact], again: frozenset[str]
+) -> Planned:
+    """How one stage stands, given the artifacts of the stages before it."""
+    missing = [ref.stage for ref in stage.inputs.values() if ref.stage not in artifacts]
+    if missing:
+        # A split or a protocol that is not there is said now, and not after the training before it.
+        for ref in stage.inputs.values():
+            if ref.view is not None and ref.stage in artifacts:
+                view_digest(artifacts[ref.stage], ref.view, store)
+        return Planned(stage, "runs", f"{missing[0]} is to be made first")
+    identity = Identity(
+        kind=stage.kind,
+        version=stage.version,
+        recipe=stage.recipe,
+        inputs=_input_digests(stage, artifacts, store),
+    )
+    if stage.name in again:
+        return Planned(stage, "runs", "asked to be made again", identity)
+    found = store.inspect(stage.kind, identity.key)
+    if found.artifact is not None:
+        return Planned(stage, "cached", _provenance_note(found.artifact), identity, found.artifact)
+    holder = store.holder(stage.kind, identity.key)
+    if holder is not None:
+        return Planned(stage, "runs", f"process {holder} is making it now", identity)
+    work = store.work_path_of(stage.kind, identity.key)
+    point = stage.resume_point(work) if stage.resume_point and work.is_dir() else None
+    if point is not None:
+        return Planned(stage, "resumes", f"resumes at {point}", identity)
+    why = _why_new(identity, store) if found.problem is None else f"what is there is damaged: {found.problem}"
+    return Planned(stage, "runs", why, identity)
+
+
+def _bytes_needed(planned: Planned, store: LocalStore, artifacts: Mapping[str, Artifact]) -> int | None:
+    stage = planned.stage
+    if planned.state == "cached" or stage.bytes_needed is None:
+        return None
+    whole = stage.bytes_needed(_OnThisMachine(artifacts, store))
+    if whole is None or planned.identity is None:
+        return whole
+    work = store.work_path_of(stage.kind, planned.identity.key)
+    return max(0, whole - sum(file.stat().st_size for file in work.rglob("*") if file.is_file()))
+
+
+def _input_digests(stage: Stage, artifacts: Mapping[str, Artifact], store: LocalStore) -> dict[str, str]:
+    digests = dict(stage.fixed_inputs)
+    for name, ref in stage.inputs.items():
+        artifact = artifacts[ref.stage]
+        digests[name] = (
+            artifact.content_digest if ref.view is None else view_digest(artifact, ref.view, store)
+        )
+    return digests
+
+
+def _provenance_note(artifact: Artifact) -> str:
+    manifest = artifact.manifest
+    note = f"made {manifest.created}"
+    if manifest.made_by.get("source") not in (None, source_digest()):
+        note += " by another version of the code"
+    return note
+
+
+def _why_new(identity: Identity, store: LocalStore) -> str:
+    """What tells this stage from the most similar artifact of its kind; of several, from the newest.
+
+    Only the COMPARED newest are looked at, so that a store of thousands does not hold up a plan.
+    """
+    newest_first = sorted(list_entries(store, identity.kind), key=lambda entry: entry.created, reverse=True)
+    compared = newest_first[:COMPARED]
+    whole = (found for entry in compared if (found := store.peek(entry.kind, entry.key)) is not None)
+    each = [list(_differences(artifact.manifest.identity, identity)) for artifact in whole]
+    if not each:
+        return "never made in this store"
+    differences = min(each, key=len)
+    shown = "; ".join(differences[:3]) + ("; ..." if len(differences) > 3 else "")
+    return f"new: {shown}" if shown else "its artifact is gone"
+
+
+def _differences(old: Identity, new: Identity) -> Iterator[str]:
+    if old.version != new.version:
+        yield f"stage version {old.version} -> {new.version}"
+    for name in sorted(old.inputs.keys() | new.inputs.keys()):
+        if old.inputs.get(name) != new.inputs.get(name):
+            yield f"other {name}"
+    yield from _changed_fields("", old.recipe, new.recipe)
+
+
+def _changed_fields(prefix: str, old: Any, new: Any) -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted(old.keys() | new.keys()):
+            yield from _changed_fields(f"{prefix}.{name}".lstrip("."), old.get(name), new.get(name))
+    elif old != new:
+        yield f"{prefix} {old!r} -> {new!r}"
+
+
+def _named(stages: Iterable[Stage], wanted: str) -> set[str]:
+    found = {stage.name for stage in stages if wanted in (stage.name, stage.kind)}
+    if not found:
+        known = ", ".join(stage.name for stage in stages)
+        raise ConfigError(f"there is no stage {wanted!r}; this config has {known}")
+    return found
+
+
+def _with_inputs(stages: Sequence[Stage], names: set[str]) -> set[str]:
+    wanted = set(names)
+    for stage in reversed(stages):
+        if stage.name in wanted:
+            wanted |= {ref.stage for ref in stage.inputs.values()}
+    return wanted
+
+
+def _with_followers(stages: Sequence[Stage], names: set[str]) -> set[str]:
+    reached = set(names)
+    for stage in stages:
+        if any(ref.stage in reached for ref in stage.inputs.values()):
+            reached.add(stage.name)
+    return reached

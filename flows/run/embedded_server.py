@@ -1,0 +1,124 @@
+"""The process of an embedded Prefect API: `python -m flows.run.embedded_server FOLDER NAME IDLE_SECONDS`.
+
+It belongs to no run. It ends when no run has held a lease for IDLE_SECONDS, or when its folder is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from flows.run.embedded_api import Place
+from flows.run.prefect_defaults import be_quiet
+from storage.locks import exclusive, exclusive_now, is_held
+
+if TYPE_CHECKING:
+    from uvicorn import Server
+
+log = logging.getLogger(__name__)
+
+_LOOPBACK = "127.0.0.1"
+_LOOK_SECONDS = 0.5
+_SHUTDOWN_SECONDS = 5
+_NOT_STARTED = 3
+
+
+def serve(place: Place, idle_seconds: float) -> int:
+    """Serve until idle and return the exit status; at once where another process serves already."""
+    with exclusive_now(place.lock) as alone:
+        if not alone:
+            return 0
+        try:
+            return _serve(place, idle_seconds)
+        finally:
+            place.address.unlink(missing_ok=True)
+
+
+def _serve(place: Place, idle_seconds: float) -> int:
+    be_quiet()
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    # All is imported: the folder that the first run was started in may go.
+    os.chdir("/")
+    place.clear_others()
+    app = create_app(ephemeral=True)
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=_SHUTDOWN_SECONDS)
+    )
+    with socket.socket() as listening:
+        listening.bind((_LOOPBACK, 0))
+        asyncio.run(_run(server, listening, place, idle_seconds))
+    if not server.started:
+        return _NOT_STARTED
+    place.log.unlink(missing_ok=True)
+    return 0
+
+
+async def _run(server: Server, listening: socket.socket, place: Place, idle_seconds: float) -> None:
+    # One at a time: a fresh database is migrated by the first API that finds it.
+    with exclusive(place.migration, what="the database of the Prefect API"):
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.02)
+    if server.started:
+        url = f"http://{_LOOPBACK}:{listening.getsockname()[1]}/api"
+        watch = asyncio.create_task(_until_idle(place, url, idle_seconds))
+        await asyncio.wait([serving, watch], return_when=asyncio.FIRST_COMPLETED)
+        watch.cancel()
+        server.should_exit = True
+    await serving
+
+
+async def _until_idle(place: Place, url: str, idle_seconds: float) -> None:
+    """Show the address; return when no run has used the API for so long, or when its folder is gone."""
+    place.write_address(url)
+    used = time.monotonic()
+    while is_held(place.lock) == os.getpid():
+        for flow_run in place.killed_runs():
+            await _mark_as_crashed(flow_run, url)
+        if place.is_in_use():
+            used = time.monotonic()
+        elif time.monotonic() - used >= idle_seconds:
+            # A run that took its lease before the address went is seen now; a later one starts an API.
+            place.address.unlink(missing_ok=True)
+            if not place.is_in_use():
+                return
+            place.write_address(url)
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _mark_as_crashed(flow_run: UUID, url: str) -> None:
+    """What a killed run can no longer say of itself and of its tasks."""
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter
+    from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.states import Crashed, State
+
+    crashed: State[Any] = Crashed(message="the process of the run was killed")
+    of_run = FlowRunFilter.model_validate({"id": {"any_": [flow_run]}})
+    try:
+        with temporary_settings({PREFECT_API_URL: url}):
+            async with get_client() as client:
+                run = await client.read_flow_run(flow_run)
+                if run.state is not None and run.state.is_final():
+                    return
+                await client.set_flow_run_state(flow_run, crashed, force=True)
+                for task_run in await client.read_task_runs(flow_run_filter=of_run):
+                    if task_run.state is None or not task_run.state.is_final():
+                        await client.set_task_run_state(task_run.id, crashed, force=True)
+    except (ObjectNotFound, PrefectHTTPStatusError, httpx.HTTPError) as error:
+        log.warning("flow run %s was killed and could not be marked as crashed: %s", flow_run, error)
+
+
+if __name__ == "__main__":
+    sys.exit(serve(Place(Path(sys.argv[1]), sys.argv[2]), float(sys.argv[3])))

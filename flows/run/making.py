@@ -1,0 +1,159 @@
+"""Making one stage: in the stage's own process, under the key's lock, ended by a commit."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from flows.plan.states import Planned
+from flows.plan.views import ViewSpec
+from flows.run.child import Reporter
+from flows.run.processes import Progress, Started, start_process
+from flows.run.provenance import made_by
+from flows.stages.base import Made, StageContext
+from storage.artifacts import Artifact, LocalStore
+from storage.devices import holding_devices
+from storage.errors import StorageError
+from storage.manifest import Identity
+from storage.opening import open_store
+
+log = logging.getLogger(__name__)
+
+
+def make_in_process(
+    planned: Planned,
+    store: LocalStore,
+    artifacts: Mapping[str, Artifact],
+    *,
+    on_progress: Progress,
+    again: bool = False,
+    timeout_seconds: float | None = None,
+    run: str | None = None,
+    stop: threading.Event | None = None,
+) -> Artifact:
+    """Make a planned stage in a child process and return its artifact.
+
+    `run` names the run in the stage's log; `stop` asks the stage to stop at a checkpoint.
+    Raises what `Started.result` raises; a stage that another process made meanwhile is simply returned.
+    """
+    begun = begin_in_process(planned, store, artifacts, again=again, run=run)
+    return begun.artifact(on_progress=on_progress, timeout_seconds=timeout_seconds, stop=stop)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A stage that is being made in a child process."""
+
+    planned: Planned
+    store: LocalStore
+    process: Started
+
+    def artifact(
+        self,
+        *,
+        on_progress: Progress,
+        timeout_seconds: float | None = None,
+        stop: threading.Event | None = None,
+    ) -> Artifact:
+        """Follow it to its end; as `make_in_process`."""
+        self.process.result(on_progress=on_progress, timeout_seconds=timeout_seconds, stop=stop)
+        stage, identity = self.planned.stage, self.planned.identity
+        made = None if identity is None else self.store.find(stage.kind, identity.key)
+        if made is None:
+            raise StorageError(
+                f"{stage.name} was made but is not in {self.store}: was the store changed meanwhile?"
+            )
+        return made
+
+    def stop(self) -> None:
+        """Have it stop at a checkpoint."""
+        self.process.stop()
+
+
+def begin_in_process(
+    planned: Planned,
+    store: LocalStore,
+    artifacts: Mapping[str, Artifact],
+    *,
+    again: bool = False,
+    run: str | None = None,
+) -> Begun:
+    """Begin to make a planned stage in a child process."""
+    stage, identity = planned.stage, planned.identity
+    if identity is None:
+        raise ValueError(f"stage {stage.name} has inputs that are not made yet")
+    task = {
+        "store": str(store),
+        "identity": identity.model_dump(mode="json"),
+        "maker": stage.maker,
+        "artifacts": {
+            name: [artifacts[ref.stage].kind, artifacts[ref.stage].key] for name, ref in stage.inputs.items()
+        },
+        "views": {name: asdict(ref.view) for name, ref in stage.inputs.items() if ref.view is not None},
+        "options": dict(stage.options),
+        "again": again,
+        "labels": {"run": run or "-", "artifact": f"{stage.kind}/{identity.key}"},
+    }
+    log_path = store.log_path_of(stage.kind, identity.key)
+    return Begun(planned, store, start_process("flows.run.making:make", task, log_path=log_path))
+
+
+def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
+    """The child's side: hold the lock, call the maker, commit."""
+    store = open_store(task["store"])
+    identity = Identity.model_validate(task["identity"])
+    with store.making(identity, again=task["again"]) as work:
+        if work.made is not None:
+            return {"key": work.made.key}
+        artifacts = {name: _need(store, kind, key) for name, (kind, key) in task["artifacts"].items()}
+        context = StageContext(
+            recipe=identity.recipe,
+            work=work.path,
+            artifacts=artifacts,
+            views={name: ViewSpec.from_json(view) for name, view in task["views"].items()},
+            options=task["options"],
+            reporter=reporter,
+            name=f"{identity.kind}/{identity.key}",
+            store=store,
+        )
+        with holding_devices(_devices(task["options"])):
+            result = _function(task["maker"])(context)
+        sources = {name: f"{artifact.kind}/{artifact.key}" for name, artifact in artifacts.items()}
+        provenance = made_by(task["options"].get("threads"))
+        work.commit(
+            result.content_digest,
+            metrics=result.metrics,
+            sources=sources,
+            made_by=provenance,
+            scratch=result.scratch,
+            digests=result.file_digests,
+        )
+    return {"key": identity.key}
+
+
+def _devices(options: Mapping[str, Any]) -> list[str]:
+    """The GPUs that a stage computes on, by their own names; stages without a device do not load torch."""
+    if "device" not in options:
+        return []
+    from flows.stages.models import gpu_names
+
+    return gpu_names(options)
+
+
+def _need(store: LocalStore, kind: str, key: str) -> Artifact:
+    found = store.find(kind, key)
+    if found is None:
+        raise StorageError(
+            f"the input {kind}/{key} is gone from {store}; run the same command again to make it"
+        )
+    return found
+
+
+def _function(name: str) -> Callable[[StageContext], Made]:
+    module, _, function = name.partition(":")
+    found: Callable[[StageContext], Made] = getattr(importlib.import_module(module), function)
+    return found

@@ -1,0 +1,140 @@
+"""The Prefect API that a run talks to: a configured server, or the embedded one of the home folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from flows.run.embedded_api import Embedded, Place, embedded_api
+from flows.run.prefect_defaults import be_quiet
+from storage.digests import digest_json
+
+if TYPE_CHECKING:
+    from prefect.settings import Settings
+
+_LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Api:
+    """The API of a run; `embedded` is None where a server is configured."""
+
+    url: str
+    embedded: Embedded | None = None
+
+    def watch_over(self, flow_run: UUID) -> None:
+        """Have the flow run marked as crashed when this process is killed; a worker does so itself."""
+        if self.embedded is not None:
+            self.embedded.watch_over(flow_run)
+
+
+@contextmanager
+def api() -> Iterator[Api]:
+    """The API for this run: as PREFECT_API_URL or the profile says, else the embedded one of PREFECT_HOME.
+
+    Raises ConnectionError when a configured API does not answer, or when the embedded one fails to start, and
+    TimeoutError when that does not come up.
+    """
+    be_quiet()
+    configured = _configured_url()
+    if configured:
+        _require_answer(configured)
+        yield Api(configured)
+        return
+    with _loopback_without_proxy(), _embedded() as found:
+        yield found
+
+
+@contextmanager
+def _embedded() -> Iterator[Api]:
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        get_current_settings,
+        temporary_settings,
+    )
+
+    place = _place_of(get_current_settings())
+    runs = logging.getLogger("prefect.flow_runs")
+    runs.addFilter(_is_no_link)
+    try:
+        with embedded_api(place) as embedded:
+            # The API sees by its lease whether a run lives; ending a thread of heartbeats costs up to 1 s.
+            mine = {PREFECT_API_URL: embedded.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+            with temporary_settings(mine):
+                try:
+                    yield Api(embedded.url, embedded)
+                finally:
+                    _deliver_logs()
+    finally:
+        runs.removeFilter(_is_no_link)
+
+
+def _place_of(settings: Settings) -> Place:
+    """Runs share an API where server settings, Prefect's version and the installation are the same."""
+    import prefect
+
+    server = settings.server.to_environment_variables(exclude_unset=True)
+    meant = {"server": server, "prefect": prefect.__version__, "python": sys.executable}
+    return Place.of(settings.home, digest_json(meant)[:12])
+
+
+def _is_no_link(record: logging.LogRecord) -> bool:
+    """An embedded API serves no pages, so a link would lead nowhere."""
+    return not record.getMessage().startswith("View at ")
+
+
+def _configured_url() -> str | None:
+    if "PREFECT_API_URL" in os.environ:
+        return os.environ["PREFECT_API_URL"]
+    from prefect.settings import PREFECT_API_URL
+
+    return PREFECT_API_URL.value()
+
+
+def _require_answer(url: str) -> None:
+    """Ask a configured API for a sign of life, through Prefect's own client: its proxy, its certificates."""
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    settings = {PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 0}
+    with temporary_settings(settings), get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+    # Any status is an answer.
+    if error is not None and not isinstance(error, httpx.HTTPStatusError):
+        raise ConnectionError(
+            f"the Prefect API at {url} does not answer ({error or type(error).__name__}): start it, or unset "
+            "PREFECT_API_URL (also in the profile) for the embedded one"
+        ) from error
+
+
+@contextmanager
+def _loopback_without_proxy() -> Iterator[None]:
+    """For every HTTP client of this process: what listens on this machine is no matter for a proxy."""
+    before = {name: os.environ.get(name) for name in ("no_proxy", "NO_PROXY")}
+    spared = next(filter(None, before.values()), None)
+    os.environ.update(dict.fromkeys(before, _LOOPBACK if spared is None else f"{spared},{_LOOPBACK}"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _deliver_logs() -> None:
+    """Wait a moment for Prefect's own threads to deliver logs and events before their API goes."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=5)

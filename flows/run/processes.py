@@ -1,0 +1,186 @@
+"""Work in a process of its own: started, followed, stopped and never left behind.
+
+The child is flows/run/child.py: it reads its task as one line of JSON from standard input and then watches
+that pipe, whose end tells it that the parent is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.errors import Interrupted, StageBroke, StageDied, StageError
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[..., None]
+"""progress(done, total, **metrics)"""
+
+KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
+"""For glibc: what a layer frees, the next one gets. By default every large map goes back to the kernel and
+comes anew as zeroed pages: half of a CPU's time at 640x640 (docs/benchmarks.md)."""
+
+STOP_GRACE_SECONDS = 60.0
+"""How long a child may take to write a checkpoint after SIGTERM."""
+
+CANCEL_GRACE_SECONDS = 25.0
+"""The same where Prefect cancels a flow: 30 s later its runner kills this process, and the child with it."""
+
+_IN_PREFECTS_RUNNER = "PREFECT__FLOW_RUN_ID"
+"""What Prefect's runner sets in the environment of a flow that it has started."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A child process at work."""
+
+    child: subprocess.Popen[bytes]
+    reading: int
+    target: str
+    log_path: Path
+
+    def result(
+        self,
+        *,
+        on_progress: Progress,
+        timeout_seconds: float | None = None,
+        stop: threading.Event | None = None,
+    ) -> Any:
+        """Follow the process to its end and return its JSON result.
+
+        Its log records go to this process's loggers, too. `stop`, set by another thread, asks it to stop at a
+        checkpoint.
+        Raises StageError for bad input or a full disk, StageBroke for an error of the program, StageDied when
+        the process was killed, ConnectionError when what it needs did not answer, Interrupted when it stopped
+        at a checkpoint or was asked to by `stop`, TimeoutError after `timeout_seconds`.
+        """
+        grace = STOP_GRACE_SECONDS
+        try:
+            outcome = _follow(self.reading, on_progress, _deadline(timeout_seconds), stop)
+            self.child.wait(STOP_GRACE_SECONDS)
+        except (TimeoutError, Interrupted):
+            raise
+        except BaseException:
+            if _IN_PREFECTS_RUNNER in os.environ:
+                grace = CANCEL_GRACE_SECONDS
+            raise
+        finally:
+            self._end(grace)
+        return _result(outcome, self.child.returncode, self.target, self.log_path)
+
+    def stop(self) -> None:
+        """Have it stop at a checkpoint, and leave nothing of its group."""
+        self._end(STOP_GRACE_SECONDS)
+
+    def _end(self, grace_seconds: float) -> None:
+        _end(self.child, grace_seconds)
+        os.close(self.reading)
+
+
+def start_process(target: str, task: dict[str, Any], *, log_path: Path) -> Started:
+    """Call `target` ("module:function") with (task, reporter) in a child process.
+
+    Its output goes to `log_path`. Ask for its result once, or stop it.
+    """
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    reading, writing = os.pipe()
+    with log_path.open("ab") as log_file:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "flows.run.child", target, str(writing)],
+            stdin=subprocess.PIPE,
+            stdout=log_file,
+            stderr=log_file,
+            pass_fds=(writing,),
+            env={**KEEP_FREED_MEMORY, **os.environ},
+            start_new_session=True,
+        )
+    os.close(writing)
+    assert child.stdin is not None
+    # One that has died already is known by the end of what it says.
+    with contextlib.suppress(BrokenPipeError):
+        child.stdin.write(json.dumps(task).encode() + b"\n")
+        child.stdin.flush()
+    return Started(child, reading, target, log_path)
+
+
+@dataclass
+class _Outcome:
+    kind: str | None = None
+    value: Any = None
+
+
+def _follow(
+    reading: int, on_progress: Progress, deadline: float | None, stop: threading.Event | None
+) -> _Outcome:
+    """Pass on the child's messages until it closes the pipe."""
+    outcome = _Outcome()
+    buffer = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(reading, selectors.EVENT_READ)
+        while True:
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError("the stage ran past its time limit; its last checkpoint is kept")
+            if stop is not None and stop.is_set():
+                raise Interrupted("the stage was asked to stop; its last checkpoint is kept")
+            if not selector.select(timeout=1.0):
+                continue
+            block = os.read(reading, 1 << 16)
+            if not block:
+                return outcome
+            *lines, buffer = (buffer + block).split(b"\n")
+            for line in lines:
+                message = json.loads(line)
+                if message["kind"] == "progress":
+                    on_progress(message["done"], message["total"], **message["metrics"])
+                elif message["kind"] == "log":
+                    logging.getLogger(message["name"]).log(message["level"], "%s", message["text"])
+                else:
+                    outcome = _Outcome(message["kind"], message.get("value"))
+
+
+def _result(outcome: _Outcome, returncode: int, target: str, log_path: Path) -> Any:
+    if outcome.kind == "result":
+        return outcome.value
+    if outcome.kind == "refused":
+        raise StageError(outcome.value)
+    if outcome.kind == "unreachable":
+        raise ConnectionError(outcome.value)
+    if outcome.kind == "interrupted":
+        raise Interrupted(outcome.value)
+    if outcome.kind == "broke":
+        raise StageBroke(f"{outcome.value}; the traceback is in {log_path}")
+    how = f"signal {signal.Signals(-returncode).name}" if returncode < 0 else f"exit status {returncode}"
+    raise StageDied(f"the process of {target} ended by {how}; what it printed is in {log_path}")
+
+
+def _end(child: subprocess.Popen[bytes], grace_seconds: float) -> None:
+    """Ask a running child to stop at a checkpoint, then make sure that nothing of its group is left."""
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(grace_seconds)
+        except subprocess.TimeoutExpired:
+            log.warning("process %s did not stop within %.0f s and is killed", child.pid, grace_seconds)
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        log.debug("nothing is left of process group %s", child.pid)
+    child.wait()
+    if child.stdin is not None and not child.stdin.closed:
+        child.stdin.close()
+
+
+def _deadline(timeout_seconds: float | None) -> float | None:
+    return None if timeout_seconds is None else time.monotonic() + timeout_seconds

@@ -1,0 +1,189 @@
+"""The record of a run: one JSON file in the store, rewritten at each change; `status` and --json read it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+if TYPE_CHECKING:
+    from flows.plan.states import Planned
+    from storage.artifacts import Artifact
+
+log = logging.getLogger(__name__)
+
+BEAT_SECONDS = 60.0
+GONE_SECONDS = 3600.0
+"""A run of another host whose record is older than this is gone; far more than a beat, as clocks differ."""
+
+KEPT_RECORDS = 1000
+
+
+@dataclass
+class RunRecord:
+    """What a run did so far, stage by stage."""
+
+    path: Path
+    config: str
+    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    pid: int = field(default_factory=os.getpid)
+    host: str = field(default_factory=socket.gethostname)
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    error: str | None = None
+    failure: str | None = None
+    """The class of `error`, which decides the exit status of the command."""
+    finished: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What tells runs of a store apart; each line of a stage's log has it as `run`."""
+        return self.path.stem
+
+    def begin(self, planned: Planned, log_path: Path | None) -> None:
+        log_file = None if log_path is None else str(log_path)
+        self.stages.append({**planned.as_record(), "state": "running", "log": log_file})
+        self.write()
+
+    def cached(self, planned: Planned) -> None:
+        self.stages.append(planned.as_record())
+        self.write()
+
+    def made(self, artifact: Artifact) -> None:
+        manifest = artifact.manifest
+        self.stages[-1].update(
+            state="made",
+            path=str(artifact.path),
+            seconds=manifest.seconds,
+            peak_memory_bytes=manifest.peak_memory_bytes,
+        )
+        self.write()
+
+    def failed(self, message: str) -> None:
+        self.stages[-1].update(state="failed", error=message)
+        self.error = message
+        self.write()
+
+    def end(self) -> None:
+        """Close the record; a stage that was on its way when the run broke off has failed."""
+        for stage in self.stages:
+            if stage["state"] == "running":
+                message = f"{stage['stage']}: the run broke off"
+                stage.update(state="failed", error=message)
+                self.error = self.error or message
+        self.finished = datetime.now(UTC).isoformat(timespec="seconds")
+        self.write()
+
+    def write(self) -> None:
+        """Bring the file up to date; where the disk is full the run goes on, and only its record suffers."""
+        try:
+            self._write()
+        except OSError as error:
+            log.warning("the run's record %s cannot be written: %s", self.path, error)
+
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".tmp")
+        body = {name: value for name, value in self.__dict__.items() if name != "path"}
+        temporary.write_text(json.dumps(body, indent=1) + "\n")
+        temporary.replace(self.path)
+
+
+def new_record_path(store_root: Path) -> Path:
+    """A free name under the store's runs, in order of time."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    return records_folder(store_root) / f"{stamp}-{secrets.token_hex(3)}.json"
+
+
+def records_folder(store_root: Path) -> Path:
+    return store_root / ".runs"
+
+
+@contextmanager
+def heartbeat(record: RunRecord) -> Iterator[None]:
+    """Touch the record's file now and then, so that other hosts see that the run goes on.
+
+    At the end, records of long ago are deleted: the newest KEPT_RECORDS stay, and those of runs that go on.
+    """
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(BEAT_SECONDS):
+            with contextlib.suppress(OSError):
+                os.utime(record.path)
+
+    threading.Thread(target=beat, daemon=True, name="heartbeat").start()
+    try:
+        yield
+    finally:
+        ended.set()
+        _prune(record.path.parent)
+
+
+def _prune(folder: Path) -> None:
+    for path in sorted(folder.glob("*.json"), reverse=True)[KEPT_RECORDS:]:
+        read = _read(path)
+        if read is not None and not is_running(read):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def where_time_went(stages: Iterable[Mapping[str, Any]], wall_seconds: float) -> str:
+    """One line: the stages that were made, by their share of a run's wall time, the longest first."""
+    made = [(stage["stage"], stage["seconds"]) for stage in stages if stage["state"] == "made"]
+    if not made:
+        return f"nothing was made in {wall_seconds:.1f} s"
+    rest = wall_seconds - sum(seconds for _, seconds in made)
+    parts = [*sorted(made, key=lambda part: -part[1]), ("the rest", max(rest, 0.0))]
+    shown = [f"{name} {seconds:.1f} s ({seconds / max(wall_seconds, 1e-9):.0%})" for name, seconds in parts]
+    return f"where the time went: {', '.join(shown)}; {wall_seconds:.1f} s in all"
+
+
+def read_records(store_root: Path) -> Iterator[RunRecord]:
+    """The records of a store's runs, the newest first; one that cannot be read is left out."""
+    for path in sorted(records_folder(store_root).glob("*.json"), reverse=True):
+        if (record := _read(path)) is not None:
+            yield record
+
+
+def _read(path: Path) -> RunRecord | None:
+    try:
+        return RunRecord(path, **json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        log.warning("the record of a run cannot be read: %s: %s", path, error)
+        return None
+
+
+def is_running(record: RunRecord) -> bool:
+    """Whether the run goes on.
+
+    The process of one of another host cannot be seen from here: it is gone when it has not touched its record
+    for GONE_SECONDS.
+    """
+    if record.finished is not None:
+        return False
+    if record.host != socket.gethostname():
+        try:
+            return time.time() - record.path.stat().st_mtime < GONE_SECONDS
+        except FileNotFoundError:
+            return False
+    try:
+        # A number that another process has got since is no sign of life.
+        begun = datetime.fromtimestamp(psutil.Process(record.pid).create_time(), UTC)
+    except psutil.NoSuchProcess:
+        return False
+    return begun <= datetime.fromisoformat(record.started) + timedelta(seconds=1)

@@ -1,0 +1,135 @@
+"""A run or a plan of a config as one call: what the command line, the demo and sweeps share."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_catalog.errors import CatalogError
+from flows.config.models import Config, load_config
+from flows.config.request import RunRequest
+from flows.errors import Interrupted, StageBroke, StageDied, StageError
+from flows.plan.readiness import check_ready
+from flows.plan.states import Planned, make_plan, require_space, select
+from flows.run.prefect_api import api
+from flows.run.walk import Walk, kept, new_record
+from flows.stages.building import build_stages
+from storage.artifacts import LocalStore
+from storage.errors import StorageError
+from storage.opening import open_store
+
+RESULTS = ("detection_ap50", "mAP", "rank1", "rank5", "rank10", "mAP_untrained")
+
+_FAILURES: dict[str, type[Exception]] = {
+    "StageBroke": StageBroke,
+    "StageDied": StageDied,
+    "Interrupted": Interrupted,
+    "TimeoutError": Interrupted,
+}
+
+
+@dataclass
+class Outcome:
+    """How every stage stands, and the results as far as there are any."""
+
+    stages: list[dict[str, Any]]
+    wall_seconds: float
+    results: dict[str, float | None] = field(default_factory=dict)
+    report: str | None = None
+    error: str | None = None
+    failure: str | None = None
+    """The class of what a stage failed by; None for wrong input."""
+
+    def as_data(self) -> dict[str, Any]:
+        """For other programs."""
+        shown = ("stage", "state", "reason", "key", "path", "seconds", "bytes_needed")
+        body: dict[str, Any] = {
+            "stages": [{name: stage.get(name) for name in shown} for stage in self.stages],
+            "wall_seconds": self.wall_seconds,
+            "results": self.results,
+            "report": self.report,
+        }
+        if self.error is not None:
+            body["error"] = self.error
+        return body
+
+    def raise_error(self) -> None:
+        """Raise when a stage failed: StageBroke, StageDied, Interrupted, or StageError for wrong input."""
+        if self.error is not None:
+            raise _FAILURES.get(self.failure or "", StageError)(self.error)
+
+
+def plan_config(request: RunRequest) -> Outcome:
+    """The plan of a config as it stands; makes nothing. What a run would refuse by then is its error."""
+    started = time.monotonic()
+    config, store, plan = _planned(request)
+    outcome = _outcome([planned.as_record() for planned in plan], store, started)
+    try:
+        require_space(plan, store)
+        _check_ready(config, plan, store, decode=False)
+    except (StorageError, StageError, CatalogError) as error:
+        outcome.error = str(error)
+    return outcome
+
+
+def run_config(request: RunRequest) -> Outcome:
+    """Execute a config's plan; with nothing to do, no API server is started and Prefect is not loaded."""
+    started = time.monotonic()
+    config, store, plan = _planned(request)
+    require_space(plan, store)
+    if all(planned.state == "cached" for planned in plan):
+        _check_ready(config, plan, store, decode=True)
+        return _with_report(_outcome([planned.as_record() for planned in plan], store, started), store)
+    record = new_record(request)
+    with kept(record):
+        walk = Walk.of(request, record)
+        # Prefect takes longer to load, and a fresh API to start, than many a stage takes.
+        with walk.head_start(), api() as prefect_api:
+            from flows.pipeline import run_recorded
+
+            state = run_recorded(walk, prefect_api)
+    outcome = _with_report(_outcome(record.stages, store, started), store)
+    if not state.is_completed():
+        outcome.error = record.error or state.message
+        outcome.failure = record.failure
+    return outcome
+
+
+def _planned(request: RunRequest) -> tuple[Config, LocalStore, list[Planned]]:
+    config = load_config(request.config, request.overrides, store=request.store)
+    store = open_store(config.store)
+    stages, again = select(build_stages(config), request.selection)
+    return config, store, make_plan(stages, store, again)
+
+
+def _check_ready(config: Config, plan: list[Planned], store: LocalStore, *, decode: bool) -> None:
+    """As a run does before the first stage that uses a dataset, with the datasets that are there."""
+    made = {planned.stage.name: planned.artifact for planned in plan if planned.artifact is not None}
+    if any(planned.stage.kind != "ingest" for planned in plan):
+        check_ready(config, [planned.stage for planned in plan], made, store, decode=decode)
+
+
+def _with_report(outcome: Outcome, store: LocalStore) -> Outcome:
+    """The outcome of a run, whose report is to be looked at: on this machine, then."""
+    for stage in outcome.stages:
+        if outcome.report is not None and stage["stage"].partition(":")[0] == "report":
+            store.local_path("report", stage["key"])
+    return outcome
+
+
+def _outcome(records: list[dict[str, Any]], store: LocalStore, started: float) -> Outcome:
+    results: dict[str, float | None] = dict.fromkeys(RESULTS)
+    report = None
+    for record in records:
+        if record["path"] is None:
+            continue
+        kind = record["stage"].partition(":")[0]
+        if kind == "evaluation" and results["mAP"] is None:
+            made = store.peek(kind, record["key"])
+            metrics = made.manifest.metrics if made is not None else {}
+            results.update({name: metrics.get(name) for name in RESULTS})
+        if kind == "report":
+            report = str(Path(record["path"]) / "report.html")
+    return Outcome(records, round(time.monotonic() - started, 3), results, report)

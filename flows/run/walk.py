@@ -1,0 +1,152 @@
+"""A run's way through its stages: what is cached is passed over, what is to be made comes out. No Prefect."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from flows.config.models import Config, load_config, store_of
+from flows.config.request import RunRequest
+from flows.errors import explain
+from flows.plan.reach import stays
+from flows.plan.readiness import check_ready
+from flows.plan.states import Planned, resolve, select
+from flows.run.making import Begun, begin_in_process
+from flows.run.records import RunRecord, heartbeat, new_record_path
+from flows.stages.base import Stage
+from flows.stages.building import build_stages
+from flows.stages.names import Kind
+from storage.artifacts import Artifact, LocalStore
+from storage.opening import open_store
+
+
+@dataclass
+class Walk:
+    """The stages in order, each resolved when those before it are made; the record says how far it is."""
+
+    config: Config
+    store: LocalStore
+    stages: Sequence[Stage]
+    again: frozenset[str]
+    record: RunRecord
+    only: tuple[Kind, ...] = ()
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    """Of the stages so far, by their names."""
+    started: float = field(default_factory=time.monotonic)
+    _position: int = 0
+    _checked: bool = False
+    _ahead: Future[Planned | None] | None = None
+    _begun: Begun | None = None
+
+    @classmethod
+    def of(cls, request: RunRequest, record: RunRecord) -> Walk:
+        """From the first stage on. Raises ConfigError for a config or a selection that is wrong."""
+        config = load_config(request.config, request.overrides, store=request.store)
+        stages, again = select(build_stages(config), request.selection)
+        return cls(config, open_store(config.store), stages, again, record, request.only)
+
+    def next(self) -> Planned | None:
+        """The next stage that is to be made, which the record then names as running; None at the end.
+
+        Raises what `check_ready` raises, before the first stage that uses a dataset.
+        """
+        if self._ahead is None:
+            return self._next()
+        ahead, self._ahead = self._ahead, None
+        return ahead.result()
+
+    def made(self, planned: Planned, artifact: Artifact) -> None:
+        self.artifacts[planned.stage.name] = artifact
+        self.record.made(artifact)
+
+    def refusal(self, planned: Planned) -> str | None:
+        """Why this run may not make the stage."""
+        if not self.only or planned.stage.kind in self.only:
+            return None
+        return f"{planned.reason}; this run makes only {', '.join(self.only)}"
+
+    @contextmanager
+    def head_start(self) -> Iterator[None]:
+        """Begin with the first stage that is to be made, while who follows it comes up in the block.
+
+        `begin` hands it over; what was not handed over at the end of the block is stopped at a checkpoint.
+        """
+        self._ahead = Future()
+        try:
+            planned = self._next()
+        except Exception as error:
+            # For `next`, whose caller says it.
+            self._ahead.set_exception(error)
+        else:
+            self._ahead.set_result(planned)
+            if planned is not None and self.refusal(planned) is None:
+                self._begun = self.begin(planned)
+        try:
+            yield
+        finally:
+            if self._begun is not None:
+                self._begun.stop()
+
+    def begin(self, planned: Planned) -> Begun:
+        """Begin to make a stage, or take over what `head_start` has begun."""
+        begun, self._begun = self._begun, None
+        if begun is not None and begun.planned is planned:
+            return begun
+        again = planned.stage.name in self.again
+        return begin_in_process(planned, self.store, self.artifacts, again=again, run=self.record.name)
+
+    def _next(self) -> Planned | None:
+        for stage in self.stages[self._position :]:
+            self._position += 1
+            if stage.kind != "ingest" and not self._checked:
+                check_ready(self.config, self.stages, self.artifacts, self.store)
+                self._checked = True
+            planned = resolve_and_record(stage, self.store, self.artifacts, self.again, self.record)
+            if planned.artifact is None:
+                key = None if planned.identity is None else planned.identity.key
+                self.record.begin(planned, None if key is None else self.store.log_path_of(stage.kind, key))
+                return planned
+            self.artifacts[stage.name] = planned.artifact
+        return None
+
+
+def resolve_and_record(
+    stage: Stage,
+    store: LocalStore,
+    artifacts: dict[str, Artifact],
+    again: frozenset[str],
+    record: RunRecord,
+) -> Planned:
+    """As `resolve`; what is cached is in the record by then, and no collection can take it any more."""
+    while (planned := resolve(stage, store, artifacts, again)).artifact is not None:
+        record.cached(planned)
+        if stays(planned.artifact, store):
+            break
+        record.stages.pop()
+    return planned
+
+
+def new_record(request: RunRequest) -> RunRecord:
+    """An empty record of a run, with a free name in the config's store.
+
+    The rest of the config may be wrong, which the record then says. Raises ConfigError where not even the
+    store can be told.
+    """
+    store = open_store(store_of(request.config, request.overrides, store=request.store))
+    return RunRecord(new_record_path(store.root), str(request.config))
+
+
+@contextmanager
+def kept(record: RunRecord) -> Iterator[None]:
+    """Keep the record up to date in the block; its end, or the error that ends it, is the record's end."""
+    with heartbeat(record):
+        try:
+            yield
+        except Exception as error:
+            record.error = record.error or explain(error)
+            raise
+        finally:
+            record.end()

@@ -1,0 +1,94 @@
+"""A plan only looks: it fetches nothing that it need not read, and moves nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.plan import views
+from flows.plan.states import make_plan
+from flows.plan.views import ViewSpec, view_digest
+from flows.stages.base import InputRef, Stage
+from storage.artifacts import LocalStore
+from storage.remote import RemoteStore
+from tests.storage.making import make_artifact, name_of
+
+
+def stage(kind: str, *inputs: InputRef) -> Stage:
+    """The stage whose artifact `make_artifact` makes."""
+    named = {str(number): ref for number, ref in enumerate(inputs)}
+    return Stage(kind, kind, version=1, recipe={"seed": 0}, maker="nobody:make", inputs=named)
+
+
+def test_what_is_cached_on_object_storage_is_not_fetched(tmp_path: Path) -> None:
+    url = f"memory://{tmp_path.name}"
+    one, two = (RemoteStore(url, tmp_path / machine) for machine in ("one", "two"))
+    features = make_artifact(one, "features")
+    make_artifact(one, "reid", sources=(features,))
+    plan = make_plan([stage("features"), stage("reid", InputRef("features"))], two)
+    assert [planned.state for planned in plan] == ["cached", "cached"]
+    assert plan[0].artifact is not None and plan[0].artifact.content_digest == features.content_digest
+    assert not (tmp_path / "two").exists()
+    (data,) = (path for path in two.system.find(f"{two.prefix}/features") if path.endswith("data.bin"))
+    two.system.rm_file(data)
+    (damaged,) = make_plan([stage("features")], two)
+    assert damaged.reason == "what is there is damaged: nested/data.bin is missing"
+    assert [f"{kind}/{key}" for kind, key in two.keys("features")] == [name_of(features)]
+
+
+def test_a_snapshot_is_fetched_where_the_digest_of_its_view_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"memory://{tmp_path.name}"
+    one, two = (RemoteStore(url, tmp_path / machine) for machine in ("one", "two"))
+    make_artifact(one, "ingest")
+    read = []
+
+    def digest(snapshot: Path, spec: ViewSpec) -> str:
+        read.append((snapshot / "note.txt").read_text())
+        return "ab12"
+
+    monkeypatch.setattr(views, "_digest", digest)
+    stages = [stage("ingest"), stage("detector", InputRef("ingest", ViewSpec("d", "train", "boxes")))]
+    for _ in range(2):
+        plan = make_plan(stages, two)
+        assert plan[1].identity is not None and plan[1].identity.inputs == {"0": "ab12"}
+    assert read == ["ingest 0"] and (tmp_path / "two" / "ingest").exists()
+
+
+def test_a_damaged_memory_of_a_view_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = LocalStore(tmp_path)
+    made, spec = make_artifact(store, "ingest"), ViewSpec("d", "train", "boxes")
+    monkeypatch.setattr(views, "_digest", lambda *_: "ab12")
+    assert view_digest(made, spec, store) == "ab12"
+    (memo,) = (tmp_path / ".cache" / "views").iterdir()
+    memo.write_bytes(b"\xe1" + memo.read_bytes()[1:])
+    assert view_digest(made, spec, store) == "ab12" and "is damaged" in caplog.text
+    monkeypatch.setattr(views, "_digest", lambda *_: pytest.fail("it is remembered"))
+    assert view_digest(made, spec, store) == "ab12"
+
+
+def test_why_a_stage_is_new_is_told_by_its_newest_likes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path)
+    for seed in range(4, 0, -1):
+        make_artifact(store, "features", seed)
+    read = []
+    monkeypatch.setattr("flows.plan.states.COMPARED", 2)
+    monkeypatch.setattr(store, "peek", lambda *name: read.append(name) or LocalStore(tmp_path).peek(*name))
+    (planned,) = make_plan([stage("features")], store)
+    assert planned.reason.startswith("new: seed ") and len(read) == 2
+
+
+def test_a_plan_leaves_what_is_damaged_where_it_is(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    data = make_artifact(store, "features").path / "nested" / "data.bin"
+    data.write_bytes(b"rowz")
+    (planned,) = make_plan([stage("features")], store)
+    assert planned.state == "runs"
+    assert planned.reason == "what is there is damaged: nested/data.bin does not hold to its digest"
+    assert data.exists() and not (tmp_path / ".damaged").exists()

@@ -1,0 +1,171 @@
+"""Where a run finds its Prefect API, what it leaves, and what is said where it finds none."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import flow
+
+from flows.errors import ConfigError, explain
+from flows.run import prefect_api
+from flows.run.embedded_api import IDLE_MINUTES, Place, embedded_api
+from storage.locks import exclusive, is_held
+
+# A run that is killed in the middle of its only task.
+KILLED_RUN = """
+import os, signal
+from uuid import UUID
+from flows.run.prefect_defaults import be_quiet
+be_quiet()
+from prefect import flow, task
+from prefect.runtime import flow_run
+from flows.run.prefect_api import api
+
+@task
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+with api() as found:
+    @flow(name="killed")
+    def killed():
+        found.watch_over(UUID(flow_run.id))
+        die()
+    killed()
+"""
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"did not happen within {seconds:.0f} s"
+        time.sleep(0.05)
+
+
+def ask(url: str, path: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(
+        url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.loads(answer.read())
+
+
+def test_an_api_that_ends_at_its_start_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "python"
+    broken.write_text(
+        "#!/bin/sh\necho DatabaseError: file is not a database >&2\necho '  ^^^^' >&2\nexit 3\n"
+    )
+    broken.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(broken))
+    with pytest.raises(ConnectionError) as caught, embedded_api(Place.of(tmp_path, "some")):
+        pass
+    said = explain(caught.value) or ""
+    assert "(exit status 3). Last output: DatabaseError: file is not a database (" in said
+    assert not list(Place.of(tmp_path, "some").folder.glob("*.lease"))
+
+
+def test_an_api_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.run.embedded_api._ANSWER_SECONDS", 0.2)
+    place = Place.of(tmp_path, "some")
+    # As of a process that is stopped: it holds its lock, and nothing listens to it.
+    with exclusive(place.lock, what="the API"):
+        place.write_address("http://127.0.0.1:9/api")
+        message = rf"does not answer .* `kill {os.getpid()}`"
+        with pytest.raises(ConnectionError, match=message), embedded_api(place):
+            pass
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "inf", "nan"])
+def test_a_wrong_idle_time_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv(IDLE_MINUTES, text)
+    message = rf"{IDLE_MINUTES}: '{text}' is not a number of minutes"
+    with pytest.raises(ConfigError, match=message), embedded_api(Place.of(tmp_path, "some")):
+        pass
+
+
+@pytest.mark.slow
+def test_an_api_is_shared_replaced_when_killed_and_ends_with_its_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv(IDLE_MINUTES, raising=False)
+    place = Place.of(tmp_path / "home", "one")
+    with embedded_api(place) as first, embedded_api(place) as second:
+        assert first.url == second.url
+        process = is_held(place.lock)
+    assert process is not None and is_held(place.lock) == process, "it stays for the next run"
+    os.kill(process, signal.SIGKILL)
+    wait_until(lambda: is_held(place.lock) is None)
+
+    monkeypatch.setenv(IDLE_MINUTES, "0")
+    with embedded_api(place) as third:
+        assert third.url != first.url
+        assert is_held(place.lock) not in (None, process)
+    assert is_held(place.lock) is None
+    assert not list(place.folder.iterdir()), "what it leaves is an empty folder, and Prefect's database"
+
+    monkeypatch.delenv(IDLE_MINUTES)
+    stale = Place.of(tmp_path / "home", "other")
+    for file in (stale.lock, stale.address, stale.log, stale.new_lease()):
+        file.write_text("1")
+    with embedded_api(place):
+        process = is_held(place.lock)
+        assert process is not None
+        assert not list(place.folder.glob("other.*")), "what a killed API of other settings left is cleared"
+    shutil.rmtree(tmp_path / "home")
+    wait_until(lambda: not Path(f"/proc/{process}/exe").exists())
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_marked_as_crashed(prefect_api: str) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED_RUN], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+
+    def states(of: str) -> list[str]:
+        found = ask(prefect_api, f"/{of}/filter", {"flows": {"name": {"any_": ["killed"]}}})
+        return [run["state_type"] for run in found]
+
+    wait_until(lambda: states("flow_runs") == ["CRASHED"])
+    wait_until(lambda: set(states("task_runs")) <= {"CRASHED"})
+
+
+def test_the_loopback_is_no_matter_for_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "intranet")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with prefect_api._loopback_without_proxy():
+        for host in ("127.0.0.1", "intranet"):
+            assert urllib.request.proxy_bypass(host)
+    assert (os.environ["NO_PROXY"], os.environ.get("no_proxy")) == ("intranet", None)
+
+
+def test_no_link_leads_to_a_page_that_is_not_served(prefect_api: str) -> None:
+    said: list[str] = []
+
+    class Listening(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    @flow
+    def nothing() -> None:
+        """No tasks."""
+
+    listener = Listening()
+    logging.getLogger("prefect.flow_runs").addHandler(listener)
+    try:
+        nothing()
+    finally:
+        logging.getLogger("prefect.flow_runs").removeHandler(listener)
+    assert any("Beginning flow run" in line for line in said)
+    assert not any(prefect_api.removesuffix("/api") in line for line in said)

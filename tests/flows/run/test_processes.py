@@ -1,0 +1,146 @@
+"""Stages in processes of their own: what they say arrives, and none outlives its parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from flows.errors import Interrupted, StageBroke, StageDied, StageError
+from flows.run import processes
+from flows.run.child import Reporter
+from flows.run.processes import start_process
+from storage.errors import StorageError
+
+
+def add(task: dict[str, Any], reporter: Reporter) -> int:
+    for done in range(1, 4):
+        reporter.progress(done, 3, loss=0.5)
+    return task["a"] + task["b"]
+
+
+def refuse(task: dict[str, Any], reporter: Reporter) -> None:
+    raise StorageError("row 3 of x is damaged")
+
+
+def fill_the_disk(task: dict[str, Any], reporter: Reporter) -> None:
+    raise OSError(28, "No space left on device", "/full/file")
+
+
+def break_down(task: dict[str, Any], reporter: Reporter) -> None:
+    raise KeyError("bug")
+
+
+def die(task: dict[str, Any], reporter: Reporter) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sleep_with_a_helper(task: dict[str, Any], reporter: Reporter) -> None:
+    helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
+    Path(task["pids"]).write_text(f"{os.getpid()} {helper.pid}")
+    while not reporter.should_stop():
+        time.sleep(0.05)
+    raise Interrupted("stopped at step 3")
+
+
+def never_stop(task: dict[str, Any], reporter: Reporter) -> None:
+    reporter.progress(1, 1)
+    time.sleep(120)
+
+
+def ignore(*_: object, **__: object) -> None:
+    """Progress that is not looked at."""
+
+
+HERE = "tests.flows.test_processes"
+
+
+def run(function: str, folder: Path, **task: Any) -> Any:
+    return start_process(f"{HERE}:{function}", task, log_path=folder / "log").result(on_progress=ignore)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.05)
+
+
+def is_gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_result_and_its_progress_arrive(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    started = start_process(f"{HERE}:add", {"a": 2, "b": 3}, log_path=tmp_path / "log")
+    result = started.result(on_progress=lambda done, total, **metrics: seen.append((done, total)))
+    assert result == 5
+    assert seen[-1] == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "message"),
+    [
+        ("refuse", StageError, "row 3 of x is damaged"),
+        ("fill_the_disk", StageError, "the disk is full: free some space"),
+        ("break_down", StageBroke, "KeyError: 'bug'; the traceback is in"),
+        ("die", StageDied, "signal SIGKILL"),
+    ],
+)
+def test_each_end_is_told_apart(tmp_path: Path, function: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        run(function, tmp_path)
+
+
+def test_a_time_limit_stops_the_whole_group_at_a_checkpoint(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    with pytest.raises(TimeoutError, match="time limit"):
+        start_process(f"{HERE}:sleep_with_a_helper", {"pids": str(pids)}, log_path=tmp_path / "log").result(
+            on_progress=ignore, timeout_seconds=3
+        )
+    for pid in map(int, pids.read_text().split()):
+        wait_for(lambda pid=pid: is_gone(pid))
+
+
+def test_kill_9_of_the_parent_ends_the_child_and_its_helpers(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    script = textwrap.dedent(f"""
+        from pathlib import Path
+        from flows.run.processes import start_process
+        start_process("{HERE}:sleep_with_a_helper", {{"pids": {str(pids)!r}}},
+                      log_path=Path({str(tmp_path / "log")!r})).result(on_progress=print)
+    """)
+    parent = subprocess.Popen([sys.executable, "-c", script])
+    wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+    children = [int(pid) for pid in pids.read_text().split()]
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    for pid in children:
+        wait_for(lambda pid=pid: is_gone(pid))
+
+
+def test_a_flow_that_prefect_cancels_does_not_wait_until_its_runner_kills_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert processes.CANCEL_GRACE_SECONDS < 30 < processes.STOP_GRACE_SECONDS
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "1")
+    monkeypatch.setattr(processes, "CANCEL_GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(processes, "STOP_GRACE_SECONDS", 30.0)
+    cancelled: list[float] = []
+
+    def cancel(*_: object, **__: object) -> None:
+        cancelled.append(time.monotonic())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        start_process(f"{HERE}:never_stop", {}, log_path=tmp_path / "log").result(on_progress=cancel)
+    assert time.monotonic() - cancelled[0] < 15
