@@ -69,3 +69,12 @@ def explain_os_error(error: OSError) -> str:
     if error.errno == errno.EROFS:
         return f"the file system is read-only{where}: choose a store that can be written (--store)"
     return f"{error.strerror or error}{where}"
+
+
+RETRY_DELAYS = [5.0, 30.0]
+"""Seconds before the second try, and before the third."""
+
+
+def is_worth_retrying(error: object) -> bool:
+    """Whether the same stage may well succeed next time: its process was killed, or a service was away."""
+    return isinstance(error, StageDied | ConnectionError)

@@ -21,9 +21,8 @@ from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
 from flows.config.request import RunRequest
-from flows.errors import Interrupted, StageBroke, StageDied, explain
+from flows.errors import RETRY_DELAYS, Interrupted, StageBroke, StageDied, explain, is_worth_retrying
 from flows.plan.states import Planned
-from flows.retries import RETRY_DELAYS, is_worth_retrying
 from flows.run.observing import progress_of, show_run
 from flows.run.prefect_api import Api
 from flows.run.records import RunRecord, where_time_went

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+import typer
 
 from flows.benchmarks.drawing import draw_scenes
-from flows.benchmarks.timing import Measurement, medians_in_turn
+from flows.benchmarks.timing import Measurement, medians_in_turn, report
+from flows.cli.json_file import Json
+from flows.config.devices import torch_device
 from personsearch_core.data.prefetch import decode_threads, prefetch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.models.compute import batch_on, prepare
@@ -106,3 +110,19 @@ def _forward(
             network.shared_maps(inputs, variant)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def extraction(
+    shards: int = typer.Option(1, min=1, help="Shards to extract: 32 images of 8 people each."),
+    rounds: int = typer.Option(5, min=1, help="Rounds that a median is taken over."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:1 ..."),
+    folder: Path = typer.Option(Path("var"), help="Where a temporary folder is made: the disk to write to."),
+    json_file: Json = None,
+) -> None:
+    """Measure the extraction of features against decoding and the shared blocks' forward alone."""
+    on = torch_device(device)
+    size = ExtractionBenchmark(shards=shards, rounds=rounds, device=on)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="benchmark-extraction-", dir=folder) as temporary:
+        settings = {"shards": shards, "rounds": rounds, "device": str(on)}
+        report(measure_extraction(Path(temporary), size), settings, json_file)

@@ -5,6 +5,7 @@ Features are random and images drawn: the time of a step does not depend on what
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
@@ -14,10 +15,13 @@ from statistics import median
 
 import numpy as np
 import torch
+import typer
 from torch import Tensor, nn
 
 from flows.benchmarks.drawing import draw_scenes
-from flows.benchmarks.timing import Measurement, medians_in_turn
+from flows.benchmarks.timing import Measurement, medians_in_turn, report
+from flows.cli.json_file import Json
+from flows.config.devices import torch_device
 from personsearch_core.identities import ReidLabels
 from personsearch_core.losses import batch_hard_triplet_loss
 from personsearch_core.models.branch import build_branch
@@ -237,3 +241,22 @@ def _labels(rows: int) -> ReidLabels:
     return ReidLabels.from_columns(
         [f"{row // BOXES:06d}" for row in range(rows)], [f"{row:06d}" for row in range(rows)]
     )
+
+
+def reid(
+    rows: int = typer.Option(1024, min=256, help="Rows of the store."),
+    batch: int = typer.Option(128, min=8, help="Rows of a batch: a multiple of four."),
+    rounds: int = typer.Option(5, min=1, help="Rounds that a median is taken over."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:1 ..."),
+    folder: Path = typer.Option(Path("var"), help="Where a temporary folder is made: the disk to read from."),
+    json_file: Json = None,
+) -> None:
+    """Measure a re-ID step from the store against memory, a plain loop, and recomputed features."""
+    if batch % 4 or 2 * batch > rows:
+        raise typer.BadParameter(f"{batch} is no multiple of four, or more than half of {rows} rows")
+    on = torch_device(device)
+    folder.mkdir(parents=True, exist_ok=True)
+    size = ReidBenchmark(rows, batch, rounds, on)
+    with tempfile.TemporaryDirectory(prefix="benchmark-reid-", dir=folder) as temporary:
+        settings = {"rows": rows, "batch": batch, "rounds": rounds, "device": str(on)}
+        report(measure_reid(Path(temporary), size), settings, json_file)

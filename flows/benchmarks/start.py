@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,12 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+import typer
+
 from data_catalog.synthetic import Mot17Spec, PrwSpec, write_mot17, write_prw
-from flows.benchmarks.timing import Measurement, medians_in_turn
+from flows.benchmarks.timing import Measurement, medians_in_turn, report
+from flows.cli.demo import demo_config
+from flows.cli.json_file import writable
 from flows.run.embedded_api import FOLDER
 from storage.locks import is_held
 
@@ -185,3 +190,17 @@ def end_apis(home: Path) -> None:
         deadline = time.monotonic() + _WAIT_SECONDS
         while is_held(lock) is not None and time.monotonic() < deadline:
             time.sleep(0.05)
+
+
+def start(
+    rounds: int = typer.Option(5, min=1, help="Rounds that a median is taken over."),
+    folder: Path = typer.Option(Path("var"), help="Where a temporary folder is made."),
+    json_file: Path | None = typer.Option(
+        None, "--json", callback=writable, help="Also write the figures to this file."
+    ),
+) -> None:
+    """Measure what commands and small runs cost beside their work, in whole processes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="benchmark-start-", dir=folder) as temporary:
+        measured = measure_start(Path(temporary).absolute(), demo_config(), rounds)
+        report(measured, {"rounds": rounds}, json_file)

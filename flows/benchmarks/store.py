@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,10 +17,12 @@ from typing import Self
 
 import numpy as np
 import torch
+import typer
 
 from flows.benchmarks.other_stores import OTHER_STORES
 from flows.benchmarks.range_server import serve
-from flows.benchmarks.timing import Measurement, medians_in_turn
+from flows.benchmarks.timing import Measurement, medians_in_turn, report
+from flows.cli.json_file import Json
 from personsearch_core.training.row_batches import RowsReadAhead
 from storage.feature_store import (
     FeatureReader,
@@ -316,3 +319,30 @@ def _is_right(rows: np.ndarray, indices: np.ndarray) -> bool:
 def _check(reader: FeatureReader, plain: np.memmap, indices: np.ndarray) -> None:
     if not np.array_equal(reader.rows(indices), plain[indices]):
         raise AssertionError(f"tier {reader.tier} gave other rows than were written")
+
+
+def store(
+    rows: int = typer.Option(8192, min=256, help="Records to write and read."),
+    record_shape: str = typer.Option("512,24,8", help="Shape of a record, float16: numbers with commas."),
+    rounds: int = typer.Option(30, min=1, help="Rounds that a median is taken over."),
+    folder: Path = typer.Option(Path("var"), help="Where a temporary folder is made: the disk to measure."),
+    json_file: Json = None,
+) -> None:
+    """Measure the feature store against memmap, bare reads and other stores, all in one run."""
+    shape = _parse_shape(record_shape)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="benchmark-store-", dir=folder) as temporary:
+        settings = {"rows": rows, "record_shape": shape, "rounds": rounds}
+        report(measure_store(Path(temporary), rows, shape, rounds), settings, json_file)
+
+
+def _parse_shape(text: str) -> list[int]:
+    try:
+        shape = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r} is not a shape: give numbers with commas, such as 512,24,8"
+        ) from error
+    if min(shape) < 1:
+        raise typer.BadParameter(f"{text!r} is not a shape: every number must be at least 1")
+    return shape

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
+
+from rich.table import Table
+
+from flows.cli.json_file import write_json
+from flows.cli.printing import whole_lines
 
 
 @dataclass(frozen=True)
@@ -55,3 +61,19 @@ def medians_in_turn(
             call()
             seconds[name].append(time.perf_counter() - start)
     return {name: median(values) for name, values in seconds.items()}
+
+
+def report(measurements: Iterable[Measurement], settings: Mapping[str, Any], json_file: Path | None) -> None:
+    """Print them; with `json_file`, write them there too, with the settings they were taken at."""
+    console = whole_lines()
+    table = Table("what", "how", "median", "figure", "promised", "", box=None, pad_edge=False)
+    found = []
+    with console.status("measuring"):
+        for one in measurements:
+            found.append(one)
+            figure = f"{one.value:.3g} {one.unit}"
+            console.print(f"{one.group}: {one.name}: {figure}")
+            kept = "" if one.holds is None else "[green]holds[/]" if one.holds else "[red]missed[/]"
+            table.add_row(one.group, one.name, f"{1000 * one.seconds:.1f} ms", figure, one.bound, kept)
+    console.print(table)
+    write_json(json_file, {**settings, "figures": [one.as_json() for one in found]})

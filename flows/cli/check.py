@@ -20,8 +20,8 @@ from data_catalog.layouts import fitting_adapter
 from data_catalog.rules import NO_RULES, Rules
 from data_catalog.snapshot import Snapshot, counts_found, image_digests, table_path
 from data_catalog.validation import check_snapshot
-from flows.cli.adapter_options import parse_options, parse_rules
-from flows.cli.counts_table import print_counts
+from flows.cli.options import parse_options, parse_rules
+from flows.cli.printing import print_counts
 from flows.errors import ConfigError
 
 

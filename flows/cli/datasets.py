@@ -19,11 +19,10 @@ from data_catalog.layouts import fitting_adapter
 from data_catalog.outcome import refuse_outcome
 from data_catalog.rules import rule_notes
 from data_catalog.snapshot import Snapshot, counts_found, image_digests, ingest_findings
-from flows.cli.adapter_options import EXAMPLES, parse_options, parse_rules
 from flows.cli.check import check
-from flows.cli.counts_table import print_counts, print_table
 from flows.cli.json_file import Json, write_json
-from flows.cli.store_option import Store, chosen_store
+from flows.cli.options import EXAMPLES, Store, chosen_store, parse_options, parse_rules
+from flows.cli.printing import print_counts, print_table
 from flows.errors import ConfigError
 from flows.plan.catalog import StoreSnapshots, open_catalog
 from flows.run.provenance import made_by

@@ -10,8 +10,8 @@ import typer
 
 from data_catalog.synthetic import Mot17Spec, PrwSpec, write_mot17, write_prw
 from flows.cli.json_file import Json, give
+from flows.cli.printing import print_run
 from flows.cli.run import Force, From, Overrides, Until
-from flows.cli.tables import print_run
 from flows.config.request import RunRequest
 from flows.errors import ConfigError
 from flows.run.running import run_config

@@ -12,7 +12,7 @@ import numpy as np
 import typer
 
 from flows.cli.json_file import Json, write_json
-from flows.cli.store_option import ConfigsStore, Store, chosen_store, default_store
+from flows.cli.options import ConfigsStore, Store, chosen_store, default_store
 from flows.config.request import RunRequest
 from flows.errors import ConfigError
 from flows.run.running import plan_config, run_config

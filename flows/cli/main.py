@@ -49,7 +49,7 @@ COMMANDS = {
     ),
     "score": Lazy("flows.cli.score:app", "Score detections made by any software."),
     "benchmark": Lazy(
-        "flows.cli.benchmark:app", "Measure speed and memory against baselines that run beside."
+        "flows.benchmarks.commands:app", "Measure speed and memory against baselines that run beside."
     ),
 }
 _OURS = {"flows", "data_catalog", "storage", "personsearch_core"}

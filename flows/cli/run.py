@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.json_file import Json, give
-from flows.cli.store_option import ConfigsStore
-from flows.cli.tables import print_plan, print_run
+from flows.cli.options import ConfigsStore
+from flows.cli.printing import print_plan, print_run
 
 if TYPE_CHECKING:
     from flows.config.request import RunRequest

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows.cli.finite import finite
 from flows.cli.json_file import writable
+from flows.cli.options import finite
 from flows.cli.protocol_files import default_cache, read_protocol
 from flows.cli.score_compare import compare
 from flows.cli.score_inputs import read_boxes, read_listed, read_prw

@@ -10,11 +10,10 @@ import typer
 from rich.table import Table
 
 from data_catalog.files import image_files
-from flows.cli.finite import finite
 from flows.cli.json_file import Json, write_json
+from flows.cli.options import ConfigsStore, finite
+from flows.cli.printing import whole_lines
 from flows.cli.run import ConfigPath, Overrides
-from flows.cli.store_option import ConfigsStore
-from flows.cli.tables import whole_lines
 from flows.config.devices import device_name, torch_device
 from flows.errors import ConfigError
 from flows.plan.finished import finished_model

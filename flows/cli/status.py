@@ -10,8 +10,8 @@ import typer
 from rich.table import Table
 
 from flows.cli.json_file import Json, write_json
-from flows.cli.store_option import ConfigsStore, chosen_store
-from flows.cli.tables import whole_lines
+from flows.cli.options import ConfigsStore, chosen_store
+from flows.cli.printing import whole_lines
 from flows.run.records import RunRecord, is_running, read_records
 from storage.artifacts import LocalStore
 from storage.listing import list_entries

@@ -12,8 +12,8 @@ import typer
 
 from flows.cli.json_file import Json, write_json_lines
 from flows.cli.lazy import Lazy, lazy_group
-from flows.cli.store_option import ConfigsStore, Store, chosen_store
-from flows.cli.tables import padded
+from flows.cli.options import ConfigsStore, Store, chosen_store
+from flows.cli.printing import padded
 from flows.config.raw import given_store
 from flows.errors import ConfigError
 from storage.artifacts import LocalStore

@@ -14,8 +14,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows.cli.store_option import ConfigsStore
-from flows.cli.tables import whole_lines
+from flows.cli.options import ConfigsStore
+from flows.cli.printing import whole_lines
 from flows.config.models import load_config
 from flows.errors import ConfigError, Interrupted, StageError
 from flows.report.sweep_page import render_sweep

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from flows.plan.states import Selection
-from flows.stages.names import Kind
+from flows.stages.base import Kind
 
 
 class RunRequest(BaseModel):

@@ -12,7 +12,7 @@ from data_catalog.views import View
 from flows.config.models import Config, ViewRef
 from flows.errors import StageError
 from flows.plan.memo import Memo
-from flows.stages.names import ingest_name
+from flows.stages.base import ingest_name
 from storage.artifacts import Artifact, LocalStore
 
 log = logging.getLogger(__name__)

@@ -20,8 +20,7 @@ from flows.errors import StageError
 from flows.plan.leakage import check_test_images
 from flows.plan.memo import Memo
 from flows.plan.views import ViewSpec, view_digest
-from flows.stages.base import Stage
-from flows.stages.names import ingest_name
+from flows.stages.base import Stage, ingest_name
 from storage.artifacts import Artifact, LocalStore
 
 log = logging.getLogger(__name__)

@@ -16,9 +16,8 @@ from flows.plan.readiness import check_ready
 from flows.plan.states import Planned, resolve, select
 from flows.run.making import Begun, begin_in_process
 from flows.run.records import RunRecord, heartbeat, new_record_path
-from flows.stages.base import Stage
+from flows.stages.base import Kind, Stage
 from flows.stages.building import build_stages
-from flows.stages.names import Kind
 from storage.artifacts import Artifact, LocalStore
 from storage.opening import open_store
 

@@ -6,16 +6,21 @@ work, "module:function"; it is imported in the stage's own process, and only the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from flows.config.models import Config, EvaluationSection
 from flows.errors import Interrupted
 from flows.plan.views import ViewSpec
 from flows.run.child import Reporter
 from storage.artifacts import Artifact, LocalStore
 from storage.trust import Digested
+
+Kind = Literal["ingest", "detector", "features", "reid", "detections", "gallery", "evaluation", "report"]
+"""What stages are called that make the same from other datasets; in the order in which they are made."""
 
 
 @dataclass(frozen=True)
@@ -100,3 +105,32 @@ class StageContext:
 
     def should_stop(self) -> bool:
         return self.reporter.should_stop()
+
+
+def ingest_name(dataset: str) -> str:
+    return f"ingest:{dataset}"
+
+
+def test_names(config: Config) -> dict[str, EvaluationSection]:
+    """What tells the stages of each test apart: '' for the only one, ':dataset' for several."""
+    if len(config.evaluation) == 1:
+        return {"": config.evaluation[0]}
+    return {f":{entry.test.dataset}": entry for entry in config.evaluation}
+
+
+def last_checkpoint(work: Path) -> str | None:
+    """The step of the newest checkpoint of a training, such as 'step 120'."""
+    steps = [int(match[1]) for path in work.rglob("*.pt") if (match := re.search(r"(\d+)$", path.stem))]
+    return f"step {max(steps)}" if steps else None
+
+
+def last_shard(work: Path) -> str | None:
+    """How many shards of a feature store exist, such as '12 shards'."""
+    shards = sum(path.name.isdigit() for path in (work / "features").rglob("*") if path.is_file())
+    return f"{shards} shards" if shards else None
+
+
+def last_block(work: Path) -> str | None:
+    """How many blocks of images are done, such as '3 blocks of images'."""
+    blocks = len(list(work.glob("blocks/*.done")))
+    return f"{blocks} blocks of images" if blocks else None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from flows.config.models import Config
 from flows.stages import detections, detector, evaluation, features, gallery, ingest, reid, report
-from flows.stages.base import Stage
-from flows.stages.names import test_names
+from flows.stages.base import Stage, test_names
 
 
 def build_stages(config: Config) -> list[Stage]:

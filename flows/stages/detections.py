@@ -18,9 +18,7 @@ import pyarrow.parquet as pq
 from data_catalog.row_digests import digest_rows
 from flows.config.models import Config, EvaluationSection
 from flows.plan.views import ViewSpec, read_scenes
-from flows.stages.base import InputRef, Made, Stage, StageContext
-from flows.stages.names import ingest_name
-from flows.stages.resuming import last_block
+from flows.stages.base import InputRef, Made, Stage, StageContext, ingest_name, last_block
 from storage.digests import digest_parts
 from storage.folders import flush
 

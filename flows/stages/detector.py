@@ -8,9 +8,7 @@ from typing import Any
 from flows.config.models import Config, ViewRef
 from flows.errors import Interrupted
 from flows.plan.views import ViewSpec, read_scenes
-from flows.stages.base import InputRef, Made, Stage, StageContext
-from flows.stages.names import ingest_name
-from flows.stages.resuming import last_checkpoint
+from flows.stages.base import InputRef, Made, Stage, StageContext, ingest_name, last_checkpoint
 from personsearch_core.recipes import DetectorRecipe
 from storage.digests import digest_file, digest_safetensors
 

@@ -14,10 +14,9 @@ import pyarrow.parquet as pq
 from data_catalog.row_digests import digest_rows
 from flows.config.models import Config, EvaluationSection
 from flows.plan.views import ViewSpec
-from flows.stages.base import InputRef, Made, Stage, StageContext
+from flows.stages.base import InputRef, Made, Stage, StageContext, ingest_name
 from flows.stages.dask_clients import dask_client
 from flows.stages.gallery import UNTRAINED_EMBEDDINGS
-from flows.stages.names import ingest_name
 from personsearch_core.evaluation.ranking import REPORTED_RANKS, SearchResult
 from personsearch_core.evaluation.settings import settings_of
 from personsearch_core.recipes import EvaluationRecipe

@@ -11,9 +11,7 @@ import pyarrow.compute as pc
 from data_catalog.row_digests import digest_rows
 from flows.config.models import Config
 from flows.plan.views import ViewSpec
-from flows.stages.base import InputRef, Made, Stage, StageContext
-from flows.stages.names import ingest_name
-from flows.stages.resuming import last_shard
+from flows.stages.base import InputRef, Made, Stage, StageContext, ingest_name, last_shard
 from storage.artifacts import Artifact
 from storage.digests import digest_parts
 

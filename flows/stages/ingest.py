@@ -15,8 +15,7 @@ from data_catalog.snapshot import Snapshot, ingest_findings
 from data_catalog.validation import damaged_rows
 from flows.errors import StageError
 from flows.plan.catalog import KIND, StoreSnapshots
-from flows.stages.base import Made, Stage, StageContext
-from flows.stages.names import ingest_name
+from flows.stages.base import Made, Stage, StageContext, ingest_name
 from storage.artifacts import LocalStore
 from storage.digests import digest_json, digest_parts
 from storage.manifest import Identity

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from flows.config.models import Config
 from flows.errors import Interrupted
-from flows.stages.base import InputRef, Made, Stage, StageContext
-from flows.stages.resuming import last_checkpoint
+from flows.stages.base import InputRef, Made, Stage, StageContext, last_checkpoint
 from storage.digests import digest_parts, digest_safetensors
 
 VERSION = 2

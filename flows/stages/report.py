@@ -6,8 +6,7 @@ import hashlib
 
 from flows.config.models import Config
 from flows.plan.views import ViewSpec
-from flows.stages.base import InputRef, Made, Stage, StageContext
-from flows.stages.names import ingest_name, test_names
+from flows.stages.base import InputRef, Made, Stage, StageContext, ingest_name, test_names
 
 VERSION = 1
 PAGE = "report.html"

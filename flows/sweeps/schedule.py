@@ -16,11 +16,10 @@ from functools import partial
 from pathlib import Path
 
 from flows.config.models import load_config
-from flows.errors import Interrupted, StageBroke, StageDied, explain
+from flows.errors import RETRY_DELAYS, Interrupted, StageBroke, StageDied, explain, is_worth_retrying
 from flows.plan.reach import stays
 from flows.plan.readiness import check_ready
 from flows.plan.states import Planned, Selection, resolve, select
-from flows.retries import RETRY_DELAYS, is_worth_retrying
 from flows.run.making import make_in_process
 from flows.stages.building import build_stages
 from flows.sweeps.grid import Member

@@ -14,9 +14,8 @@ from pydantic import ValidationError
 from flows import pipeline
 from flows.config.models import load_config
 from flows.config.request import RunRequest
-from flows.errors import Interrupted, StageBroke, StageDied, StageError
+from flows.errors import RETRY_DELAYS, Interrupted, StageBroke, StageDied, StageError
 from flows.plan.states import Planned
-from flows.retries import RETRY_DELAYS
 from flows.run.records import RunRecord, new_record_path, read_records
 from flows.run.walk import Walk, resolve_and_record
 from flows.stages.base import Stage

@@ -13,7 +13,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from flows.cli import benchmark, main, store
+from flows.benchmarks import commands as benchmark
+from flows.cli import main, store
 from flows.cli.lazy import Lazy, lazy_group
 
 PROJECT = Path(__file__).resolve().parents[2]

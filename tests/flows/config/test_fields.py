@@ -16,7 +16,7 @@ from flows.config.fields import config_fields
 from flows.config.models import Config
 from flows.errors import ConfigError
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 
 
 def one(path: str) -> str:

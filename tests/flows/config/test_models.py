@@ -14,7 +14,7 @@ from flows.stages.building import build_stages
 from flows.stages.detector import stage as detector_stage
 from personsearch_core.recipes import OBJECTIVE_FIELDS, Objective
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 
 
 def minimal() -> dict[str, object]:

@@ -61,7 +61,7 @@ def ignore(*_: object, **__: object) -> None:
     """Progress that is not looked at."""
 
 
-HERE = "tests.flows.test_processes"
+HERE = "tests.flows.run.test_processes"
 
 
 def run(function: str, folder: Path, **task: Any) -> Any:

@@ -19,8 +19,11 @@ from flows.stages import evaluation
 from flows.stages.detections import DETECTION, QUERY, ROWS
 from flows.stages.gallery import EMBEDDINGS
 from flows.stages.test_set import TestSet
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.evaluation.front import evaluate
+from personsearch_core.evaluation.settings import Setting
 from personsearch_core.recipes import EvaluationRecipe
-from tests.flows.report.invented import HOSTILE, ReportStore, make_store
+from tests.flows.report.invented import ReportStore, make_store
 
 BOX = ["x1", "y1", "x2", "y2"]
 
@@ -110,7 +113,7 @@ def test_the_artifact_has_every_query_and_its_best_matches(store: ReportStore, t
 
 def test_queries_have_the_embeddings_of_their_boxes(test_set: TestSet) -> None:
     """Whatever the order in which a protocol asks for them."""
-    protocol = test_set.search_protocol("prw", lists=False)
+    protocol = test_set.search_protocol("prw")
     rows, embeddings = pq.read_table(test_set.gallery / ROWS), np.load(test_set.gallery / EMBEDDINGS)
     asked = pq.read_table(test_set.snapshot / "queries.parquet")
     role = rows["role"].cast(pa.string())
@@ -123,7 +126,7 @@ def test_queries_have_the_embeddings_of_their_boxes(test_set: TestSet) -> None:
 
 
 def test_protocols_that_ask_for_the_same_people_share_their_queries(test_set: TestSet) -> None:
-    first, again = (test_set.search_protocol("prw", lists=False) for _ in range(2))
+    first, again = (test_set.search_protocol("prw") for _ in range(2))
     assert first.queries is again.queries
 
 
@@ -138,9 +141,11 @@ def test_a_gallery_of_other_queries_is_refused(test_set: TestSet, tmp_path: Path
     np.save(gallery / EMBEDDINGS, np.load(test_set.gallery / EMBEDDINGS))
     other = TestSet(gallery, test_set.snapshot, test_set.spec)
     with pytest.raises(CatalogError, match=r"describes other query boxes .* --from detections"):
-        other.search_protocol("prw", lists=False)
+        other.search_protocol("prw")
 
 
 def test_galleries_of_a_rule_are_no_lists(test_set: TestSet) -> None:
-    with pytest.raises(CatalogError, match=f"protocol prw of {HOSTILE[:5]}.* lists no gallery images"):
-        test_set.inputs(EvaluationRecipe(protocol="cuhk_sysu")).protocols["prw"]
+    inputs, recipe = test_set.inputs(EvaluationRecipe()), EvaluationRecipe(protocol="cuhk_sysu")
+    assert inputs.protocols["prw"].lists is None
+    with pytest.raises(PersonSearchError, match="protocol prw lists no gallery images, which are needed"):
+        evaluate(recipe, inputs, settings=[Setting("gallery 100", "prw")])

@@ -35,7 +35,7 @@ from flows.sweeps.table import group_table, member_table
 from personsearch_core.data import decoding
 from storage.artifacts import Artifact, LocalStore
 from storage.opening import open_store
-from tests.flows.test_processes import is_gone, wait_for
+from tests.flows.run.test_processes import is_gone, wait_for
 
 SETTINGS = ["reid.variant=j3,j4", "reid.lr=1e-3,3e-3", "reid.seed=0..4"]
 
@@ -227,7 +227,9 @@ def test_sigterm_asks_running_stages_to_stop_and_keeps_what_is_known(
 
     def work_on(*_: object, stop: threading.Event, **__: object) -> object:
         started = start_process(
-            "tests.flows.test_processes:sleep_with_a_helper", {"pids": str(pids)}, log_path=tmp_path / "log"
+            "tests.flows.run.test_processes:sleep_with_a_helper",
+            {"pids": str(pids)},
+            log_path=tmp_path / "log",
         )
         return started.result(on_progress=ignore_progress, stop=stop)
 

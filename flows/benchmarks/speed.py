@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from flows.cli.json_file import Json, write_json
-from flows.cli.tables import whole_lines
+from flows.cli.printing import whole_lines
 from flows.config.devices import torch_device
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.recipes import Compute, DetectorModel, Precision, Variant

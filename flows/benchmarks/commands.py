@@ -8,23 +8,23 @@ from flows.cli.lazy import Lazy, lazy_group
 
 COMMANDS = {
     "start": Lazy(
-        "flows.cli.benchmark_start:start",
+        "flows.benchmarks.start:start",
         "Measure what commands and small runs cost beside their work, in whole processes.",
     ),
     "store": Lazy(
-        "flows.cli.benchmark_store:store",
+        "flows.benchmarks.store:store",
         "Measure the feature store against memmap, bare reads and other stores, all in one run.",
     ),
     "extraction": Lazy(
-        "flows.cli.benchmark_extraction:extraction",
+        "flows.benchmarks.extraction:extraction",
         "Measure the extraction of features against decoding and the shared blocks' forward alone.",
     ),
     "speed": Lazy(
-        "flows.cli.benchmark_speed:speed",
+        "flows.benchmarks.speed:speed",
         "Time detection and description per person, and the ratio to Disj beside its bound and the paper's.",
     ),
     "reid": Lazy(
-        "flows.cli.benchmark_reid:reid",
+        "flows.benchmarks.reid:reid",
         "Measure a re-ID step from the store against memory, a plain loop, and recomputed features.",
     ),
 }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -57,6 +58,24 @@ def padded(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def print_counts(counts: Mapping[str, int]) -> None:
+    """A row for the whole root and one for each split, of counts by name such as `boxes`, `train.boxes`."""
+    from data_catalog.counts import COUNTED  # loads pyarrow
+
+    splits = sorted({name.rpartition(".")[0] for name in counts} - {""})
+    table = {"whole root": {name: counts[name] for name in COUNTED}}
+    print_table(table | {split: {name: counts[f"{split}.{name}"] for name in COUNTED} for split in splits})
+
+
+def print_table(table: Mapping[str, Mapping[str, int]]) -> None:
+    """A row for each key."""
+    from data_catalog.counts import COUNTED
+
+    typer.echo(f"{'':12}" + "".join(f"{name.replace('_', ' '):>15}" for name in COUNTED))
+    for row, numbers in table.items():
+        typer.echo(f"{row:12}" + "".join(f"{numbers[name]:>15,}" for name in COUNTED))
 
 
 def _state(stage: dict[str, object]) -> str:
