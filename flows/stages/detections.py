@@ -22,7 +22,7 @@ from flows.stages.base import InputRef, Made, Stage, StageContext
 from flows.stages.names import ingest_name
 from flows.stages.resuming import last_block
 from storage.digests import digest_parts
-from storage.folders import flush
+from storage.durable import flush
 
 if TYPE_CHECKING:
     from personsearch_core.data.scenes import Scene

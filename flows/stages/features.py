@@ -14,8 +14,8 @@ from flows.plan.views import ViewSpec
 from flows.stages.base import InputRef, Made, Stage, StageContext
 from flows.stages.names import ingest_name
 from flows.stages.resuming import last_shard
-from storage.artifacts import Artifact
 from storage.digests import digest_parts
+from storage.store import Artifact
 
 VERSION = 2
 
