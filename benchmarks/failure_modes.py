@@ -26,7 +26,7 @@ from pathlib import Path
 from benchmarks.kill_campaign import Digests, digests, undisturbed
 from flows.run.embedded_api import IDLE_MINUTES
 from flows.run.prefect_api import api
-from storage.artifacts import LocalStore
+from storage.local import LocalStore
 from tests.end_to_end.commands import PROJECT, Outcome, command, personsearch
 from tests.end_to_end.tiny import STAGES, draw_tiny_data, write_tiny_config
 

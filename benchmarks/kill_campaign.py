@@ -31,7 +31,7 @@ from distributed import LocalCluster
 
 from flows.run.embedded_api import IDLE_MINUTES
 from flows.run.prefect_api import api
-from storage.artifacts import LocalStore
+from storage.local import LocalStore
 from tests.end_to_end.commands import PROJECT, command
 from tests.end_to_end.tiny import draw_tiny_data, tiny_settings, write_tiny_config
 

@@ -19,9 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from storage.artifacts import LocalStore
 from storage.gc import Garbage, collect, find_garbage
 from storage.listing import list_entries
+from storage.local import LocalStore
 from storage.manifest import FileEntry, Identity, Manifest
 from tests.end_to_end.commands import personsearch
 from tests.end_to_end.server import running_server
@@ -74,10 +74,9 @@ def measure_store(work: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def _take_away(store: LocalStore, garbage: Garbage) -> None:
     """What of a collection is done under locks."""
-    with store.collecting() as making_now:
-        for entry in garbage.artifacts:
-            with making_now(entry.kind, entry.key):
-                store.take_away(entry.kind, entry.key)
+    for entry in garbage.artifacts:
+        with store.making_now(entry.kind, entry.key):
+            store.take_away(entry.kind, entry.key)
 
 
 def write_artifacts(root: Path, count: int) -> None:

@@ -8,3 +8,7 @@ class StorageError(ValueError):
 
     The message says what was wrong, where (file, shard, row) and what to do.
     """
+
+
+class NewerVersionError(StorageError):
+    """What a newer version of this software wrote: it is whole, and only an upgrade can use it."""

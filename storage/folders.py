@@ -1,4 +1,4 @@
-"""Directories: what lies in them, bringing it to the disk, and deleting it."""
+"""Directories: what lies in them, and deleting it."""
 
 from __future__ import annotations
 
@@ -51,15 +51,6 @@ def remove_from(folder: Path, names: Iterable[str]) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-
-
-def flush(path: Path) -> None:
-    """Bring a file, or the names in a directory, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def cache_folder() -> Path:

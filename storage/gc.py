@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from storage.artifacts import LocalStore, MakingNow, Objects
+from storage.errors import NewerVersionError, StorageError
 from storage.folders import remove_tree, size_of
-from storage.listing import Entry, list_entries, with_sources
+from storage.lineage import Lineages
+from storage.listing import Entry, list_entries, parse_entry
+from storage.store import Objects, Store
 from storage.tags import require_artifacts, tags
 
 log = logging.getLogger(__name__)
@@ -38,10 +40,14 @@ class Garbage:
     set_aside: tuple[Folder, ...]
     kept: int
     """How many artifacts stay."""
+    lineages: Lineages
+    """What all artifacts were made from, as far as any manifest tells."""
     objects: tuple[Objects, ...] = ()
     """On object storage: what no manifest names."""
     before: datetime | None = None
     """Of these, what was written since stays."""
+    strays: tuple[Path, ...] = ()
+    """Locks and unfinished files of processes that died."""
 
     @property
     def size(self) -> int:
@@ -49,13 +55,16 @@ class Garbage:
         return listed + sum(folder.size for folder in (*self.work_areas, *self.set_aside))
 
 
-def find_garbage(store: LocalStore, keep: Iterable[str], min_age: timedelta = timedelta(0)) -> Garbage:
+def find_garbage(
+    store: Store, keep: Iterable[str], min_age: timedelta = timedelta(0), *, despite_gaps: bool = False
+) -> Garbage:
     """What neither `keep` (names `kind/key`) nor a tag reaches, itself or by what it was made from.
 
     An artifact or work area that a process of this machine is making now is never garbage. Artifacts younger
     than `min_age` stay with what they were made from, and so do objects that no manifest names: on object
     storage another machine may be about to use them, which cannot be seen from here.
-    Raises StorageError when a tag means no artifact: a damaged one would let go what it is there to keep.
+    Raises StorageError when a tag points to no artifact, and, but for `despite_gaps`, when the
+    sources of something that stays are unknown: either would let go what is to be kept.
     """
     before = datetime.now(UTC) - min_age
     entries = list_entries(store)
@@ -63,7 +72,9 @@ def find_garbage(store: LocalStore, keep: Iterable[str], min_age: timedelta = ti
     wanted = {*keep, *tags(store).values()}
     if min_age:
         wanted |= store.written_since(before)
-    kept = with_sources(entries, wanted)
+    # After the listing: what was away by then, because it is being replaced, is found here.
+    lineages = Lineages([*entries, *_out_of_sight_entries(store)])
+    kept = _reached(store, lineages, wanted, despite_gaps=despite_gaps)
     garbage = [
         entry for entry in entries if entry.name not in kept and store.holder(entry.kind, entry.key) is None
     ]
@@ -74,13 +85,13 @@ def find_garbage(store: LocalStore, keep: Iterable[str], min_age: timedelta = ti
     ]
     aside = [
         _folder(path.relative_to(store.root).as_posix(), path)
-        for folder in store.leftover_paths
+        for folder in store.place.leftover_paths
         if folder.is_dir()
         for path in sorted(folder.iterdir())
     ]
     aside += [
         _folder(path.relative_to(store.root).as_posix(), path, f"{kind}/{key}")
-        for kind, key, path in store.replaced()
+        for kind, key, path in store.place.replaced()
         if store.path_of(kind, key).is_dir()
     ]
     return Garbage(
@@ -88,36 +99,79 @@ def find_garbage(store: LocalStore, keep: Iterable[str], min_age: timedelta = ti
         work_areas=tuple(work_areas),
         set_aside=tuple(aside),
         kept=len(entries) - len(garbage),
+        lineages=lineages,
         objects=tuple(store.stray_objects(before)),
         before=before,
+        strays=tuple(store.place.strays()),
     )
 
 
-def collect(
-    store: LocalStore, garbage: Garbage, in_use: Callable[[], Set[str]] = frozenset
-) -> frozenset[str]:
+def _out_of_sight_entries(store: Store) -> Iterator[Entry]:
+    for raw in store.hidden_manifests():
+        with contextlib.suppress(NewerVersionError):
+            entry = parse_entry(raw, str(store))
+            if entry is not None:
+                yield entry
+
+
+def _reached(store: Store, lineages: Lineages, roots: Set[str], *, despite_gaps: bool) -> frozenset[str]:
+    """All that `roots` were made from. Raises StorageError when that cannot be told."""
+    while True:
+        reach = lineages.reach(roots)
+        back = []
+        for name, follower in sorted(reach.unknown.items()):
+            kind, _, key = name.partition("/")
+            is_gap = True
+            try:
+                manifest = store.manifest_of(kind, key)
+                if (manifest.kind, manifest.key) == (kind, key):
+                    back.append(manifest)
+                    is_gap = False
+            except FileNotFoundError:
+                is_gap = name not in roots  # a root without an artifact is not made yet
+            except StorageError as error:
+                log.warning("%s", error)
+            if is_gap and not despite_gaps:
+                raise StorageError(_gap(store, name, follower))
+        if not back:
+            return reach.names
+        # They were put back between the listing and now.
+        lineages.add(entry for each in back if (entry := parse_entry(each.to_json().encode(), each.key)))
+
+
+def _gap(store: Store, name: str, follower: str) -> str:
+    whose = name if follower == name else f"{name}, which {follower} was made from,"
+    return (
+        f"nothing is deleted: the manifest of {whose} is damaged or gone from {store}, so what it was"
+        " made from cannot be told. Make it again (run its config) or import it; or take back the tag that"
+        " keeps it (`store untag`); or pass --all to delete although its sources may be lost"
+    )
+
+
+def collect(store: Store, garbage: Garbage, in_use: Callable[[], Set[str]] = frozenset) -> frozenset[str]:
     """Delete it, followers before what they were made from; interrupted, the rest is garbage as before.
 
-    What a process has begun to make since stays, and so does what `in_use` names by then, with all that it
-    was made from: it is asked before each deletion, under the key's lock. What another has deleted since is
-    no error. Returns the names, `kind/key`, of what stayed.
+    What a process has begun to make since stays, and so does what `in_use` or a tag names by then, with all
+    that it was made from: both are asked before each deletion, under the key's lock. What another has deleted
+    since is no error. Returns the names, `kind/key`, of what stayed.
     """
     hidden: list[Path] = []
+    spared = _Spared(store, garbage.lineages, in_use)
     try:
-        with store.collecting() as making_now:
-            spared = _Spared(making_now, garbage.artifacts, in_use)
-            for folder in _out_of_sight(store, garbage, spared):
-                hidden.append(folder)
+        for folder in _out_of_sight(store, garbage, spared):
+            hidden.append(folder)
     finally:
         # Deleting takes as long as the file system takes, and no lock is held for it.
         for folder in hidden:
             remove_tree(folder)
     for objects in garbage.objects:
         store.remove_objects(objects, garbage.before or datetime.now(UTC))
+    for path in garbage.strays:
+        store.place.remove_stray(path)
     return frozenset(spared.stayed)
 
 
-def _out_of_sight(store: LocalStore, garbage: Garbage, spared: _Spared) -> Iterator[Path]:
+def _out_of_sight(store: Store, garbage: Garbage, spared: _Spared) -> Iterator[Path]:
     """Folders that nobody can see or use any more, each as soon as it is one."""
     for entry in reversed(_sources_first(garbage.artifacts)):
         with spared.unless(entry.name) as free:
@@ -135,38 +189,39 @@ def _out_of_sight(store: LocalStore, garbage: Garbage, spared: _Spared) -> Itera
         with spared.unless(folder.maker_of) as free:
             if free:
                 with contextlib.suppress(FileNotFoundError):
-                    yield store.hide(folder.path)
+                    yield store.place.hide(folder.path)
 
 
 class _Spared:
-    """What is made or used by now; what the used was made from is worked out only when that has changed."""
+    """What is made, used or tagged by now; what that was made from is worked out only when it has changed."""
 
-    def __init__(
-        self, making_now: MakingNow, artifacts: tuple[Entry, ...], in_use: Callable[[], Set[str]]
-    ) -> None:
-        self._making_now = making_now
-        self._artifacts = artifacts
+    def __init__(self, store: Store, lineages: Lineages, in_use: Callable[[], Set[str]]) -> None:
+        self._store = store
+        self._lineages = lineages
         self._in_use = in_use
         self._roots: Set[str] = frozenset()
         self._used: Set[str] = frozenset()
+        self._in_doubt = False
         self.stayed: set[str] = set()
 
     @contextmanager
     def unless(self, name: str) -> Iterator[bool]:
         """Whether the artifact `kind/key` is free to go; then nobody can make it while this holds."""
-        with self._making_now(*name.split("/")) as alone:
+        with self._store.making_now(*name.split("/")) as alone:
             used = alone and self._is_used(name)
             if used or not alone:
                 self.stayed.add(name)
-                why = "a run has begun to use it" if used else "a process makes it now, or deletes it, too"
+                why = "a run or a tag has begun to use it" if used else "a process makes or deletes it now"
                 log.warning("%s stays: %s", name, why)
             yield alone and not used
 
     def _is_used(self, name: str) -> bool:
-        roots = self._in_use()
+        roots = {*self._in_use(), *tags(self._store).values()}
         if roots != self._roots:
-            self._roots, self._used = roots, roots | with_sources(self._artifacts, roots)
-        return name in self._used
+            reach = self._lineages.reach(roots)
+            self._roots, self._used = roots, reach.names
+            self._in_doubt = any(unknown not in roots for unknown in reach.unknown)
+        return self._in_doubt or name in self._used
 
 
 def _sources_first(entries: tuple[Entry, ...]) -> list[Entry]:
@@ -176,7 +231,7 @@ def _sources_first(entries: tuple[Entry, ...]) -> list[Entry]:
     def visit(entry: Entry) -> None:
         if entry.name in ordered:
             return
-        for source in entry.sources:
+        for source in (*entry.sources, *(entry.lineage or ())):
             if source in by_name:
                 visit(by_name[source])
         ordered[entry.name] = entry

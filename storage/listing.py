@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import orjson
-
-from storage.artifacts import LocalStore
-from storage.errors import StorageError
+from storage.errors import NewerVersionError, StorageError
+from storage.lineage import Lineages
+from storage.manifest import FILE_NAME, checked_body, recorded_lineage
+from storage.store import Store
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One artifact in a listing. `size` in bytes; `sources` are the `kind/key` that it was made from."""
+    """One artifact in a listing. `size` in bytes; `sources` are the `kind/key` that it was made from.
+
+    `lineage` are those of every generation, None where its manifest does not have them.
+    """
 
     kind: str
     key: str
@@ -25,18 +28,26 @@ class Entry:
     seconds: float
     size: int
     sources: tuple[str, ...]
+    lineage: tuple[str, ...] | None = None
 
     @property
     def name(self) -> str:
         return f"{self.kind}/{self.key}"
 
 
-def list_entries(store: LocalStore, kind: str | None = None) -> list[Entry]:
-    """Every finished artifact, by kind and age; one whose manifest cannot be read is left out.
+def list_entries(store: Store, kind: str | None = None) -> list[Entry]:
+    """Every finished artifact, by kind and age; one whose manifest is damaged is left out.
 
     So is, with a warning, one whose manifest names another artifact than the folder that it lies in.
+    Raises NewerVersionError when a newer version of this software has written into the store.
     """
-    entries = [entry for found in store.manifests(kind) if (entry := _parse(*found)) is not None]
+    entries = []
+    for each, key, raw in store.manifests(kind):
+        entry = parse_entry(raw, f"{store}/{each}/{key}/{FILE_NAME}")
+        if entry is not None and (entry.kind, entry.key) != (each, key):
+            log.warning("%s/%s is left out: its manifest is that of %s", each, key, entry.name)
+        elif entry is not None:
+            entries.append(entry)
     return sorted(entries, key=lambda entry: (entry.kind, entry.created, entry.key))
 
 
@@ -57,45 +68,47 @@ def resolve_name(entries: Iterable[Entry], name: str) -> Entry:
 
 def with_sources(entries: Iterable[Entry], roots: Iterable[str]) -> set[str]:
     """`roots` and everything that they were made from, as far as the store still has it."""
-    return _reach({entry.name: entry.sources for entry in entries}, roots)
+    entries = list(entries)
+    there = {entry.name for entry in entries}
+    return there & Lineages(entries).reach(roots).names
 
 
 def with_followers(entries: Iterable[Entry], roots: Iterable[str]) -> set[str]:
     """`roots` and everything that was made from them."""
-    followers: dict[str, tuple[str, ...]] = defaultdict(tuple)
+    followers: dict[str, list[str]] = defaultdict(list)
     names = set()
     for entry in entries:
         names.add(entry.name)
-        for source in entry.sources:
-            followers[source] += (entry.name,)
-    return _reach({name: followers[name] for name in names}, roots)
-
-
-def _reach(edges: Mapping[str, tuple[str, ...]], roots: Iterable[str]) -> set[str]:
+        for source in {*entry.sources, *(entry.lineage or ())}:
+            followers[source].append(entry.name)
     reached: set[str] = set()
-    waiting = [name for name in roots if name in edges]
+    waiting = [name for name in roots if name in names]
     while waiting:
         name = waiting.pop()
         if name not in reached:
             reached.add(name)
-            waiting += (other for other in edges[name] if other in edges)
+            waiting += followers[name]
     return reached
 
 
-def _parse(kind: str, key: str, raw: bytes) -> Entry | None:
+def parse_entry(raw: bytes, where: str) -> Entry | None:
+    """What the manifest at `where` says of its artifact; None when it is damaged.
+
+    Raises NewerVersionError when a newer version of this software wrote it.
+    """
     try:
-        body = orjson.loads(raw)
-        named = body["identity"]["kind"], body["key"]
-        if named != (kind, key):
-            log.warning("%s/%s is left out: its manifest is that of %s/%s", kind, key, *named)
-            return None
+        body = checked_body(raw, where)
+        lineage = recorded_lineage(body["made_by"])
         return Entry(
-            kind=kind,
-            key=key,
+            kind=body["identity"]["kind"],
+            key=body["key"],
             created=body["created"],
             seconds=body["seconds"],
             size=sum(file["size"] for file in body["files"].values()) + len(raw),
             sources=tuple(sorted(set(body["sources"].values()))),
+            lineage=None if lineage is None else tuple(lineage),
         )
+    except NewerVersionError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

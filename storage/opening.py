@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from storage.artifacts import LocalStore
 from storage.errors import StorageError
+from storage.local import LocalStore
+from storage.store import Store
 from storage.urls import is_remote, local_path, names_a_place
 
 
-def open_store(location: str) -> LocalStore:
+def open_store(location: str) -> Store:
     """The store at a folder, or at an object store's URL (`s3://bucket/prefix`).
 
     Raises StorageError when no driver for the URL's scheme is installed, or the URL is a scheme alone.
@@ -21,7 +22,7 @@ def open_store(location: str) -> LocalStore:
     return LocalStore(local_path(location))
 
 
-def open_existing(location: str) -> LocalStore:
+def open_existing(location: str) -> Store:
     """As `open_store`. Raises StorageError, too, when there is no store."""
     store = open_store(location)
     if not store.exists():

@@ -17,24 +17,24 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from storage.artifacts import Artifact, Inspection, LocalStore, MakingNow, Objects
 from storage.digests import digest_json
-from storage.errors import StorageError
+from storage.durable import copy_digested
+from storage.errors import NewerVersionError, StorageError
 from storage.folders import cache_folder
+from storage.local import LocalStore
 from storage.locks import exclusive
 from storage.manifest import FILE_NAME, Manifest, parse_manifest
 from storage.object_storage import modified, reaching
+from storage.store import Artifact, Inspection, Objects, Store
 from storage.trust import in_short
 from storage.urls import filesystem
 
 log = logging.getLogger(__name__)
 
-_BLOCK = 1 << 20
 _DAMAGED = ".damaged"
 
 
@@ -42,12 +42,16 @@ class _DamagedPart(StorageError):
     """A file of an artifact that is missing or does not hold to its digest."""
 
 
-class RemoteStore(LocalStore):
-    """Artifacts under a URL of object storage; locks, work and logs lie in the local folder `root`."""
+class RemoteStore(Store):
+    """Artifacts under a URL of object storage.
+
+    Locks, work and logs lie in the local folder `root`, and so does the cache: what was made here or fetched.
+    """
 
     def __init__(self, url: str, root: Path | None = None) -> None:
         self.url = url.rstrip("/")
-        super().__init__(root or cache_folder() / hashlib.sha256(self.url.encode()).hexdigest()[:16])
+        self._cache = LocalStore(root or cache_folder() / hashlib.sha256(self.url.encode()).hexdigest()[:16])
+        self.place = self._cache.place
         # Other machines write here, too: nothing that was listed once may be taken for true later.
         self.system, self.prefix = filesystem(self.url, use_listings_cache=False, skip_instance_cache=True)
 
@@ -59,7 +63,7 @@ class RemoteStore(LocalStore):
 
     def find(self, kind: str, key: str) -> Artifact | None:
         """The artifact, fetched to this machine; every byte of it is digested once on its way."""
-        self._check_names(kind, key)
+        self.path_of(kind, key)  # refuses what is not a plain name
         with exclusive(self.root / ".locks" / "fetching" / f"{kind}-{key}", what=f"a copy of {kind}/{key}"):
             raw = self._read(self._key_path(kind, key, FILE_NAME))
             while raw is not None:
@@ -76,15 +80,14 @@ class RemoteStore(LocalStore):
 
     @reaching()
     def inspect(self, kind: str, key: str) -> Inspection:
-        """Whether the artifact is there with every file in its size; nothing is fetched.
-
-        The artifact's path is where `find` will have it.
-        """
+        """Whether the artifact is there with every file in its size."""
         raw = self._read(self._key_path(kind, key, FILE_NAME))
         if raw is None:
             return Inspection()
         try:
             manifest = self._parsed(kind, key, raw)
+        except NewerVersionError:
+            raise
         except StorageError as error:
             return Inspection(problem=str(error))
         there = self._listed(f"{kind}/{key}")
@@ -99,7 +102,7 @@ class RemoteStore(LocalStore):
             return Inspection(problem=in_short(problems))
         return Inspection(Artifact(self.path_of(kind, key), manifest))
 
-    def _find_alone(self, kind: str, key: str, seen: Inspection | None = None) -> Artifact | None:
+    def find_alone(self, kind: str, key: str) -> Artifact | None:
         return self.find(kind, key)
 
     def manifest_of(self, kind: str, key: str) -> Manifest:
@@ -123,6 +126,10 @@ class RemoteStore(LocalStore):
         for path, raw in self._contents(self._manifest_paths(kind)).items():
             yield *_names(path), raw
 
+    def hidden_manifests(self) -> Iterator[bytes]:
+        hidden = [f"{path}/{FILE_NAME}" for path in self._folders(f"{self.prefix}/{_DAMAGED}")]
+        return iter(self._contents(hidden).values())
+
     @reaching()
     def read_tags(self) -> dict[str, bytes]:
         found = self._contents(sorted(self.system.find(self._tag_path(""))))
@@ -144,6 +151,7 @@ class RemoteStore(LocalStore):
             "/".join(_names(path))
             for path, entry in self._listed("").items()
             if path.endswith(f"/{FILE_NAME}") and self._depth(path) == 3 and modified(entry) > moment
+            if not path.removeprefix(f"{self.prefix}/").startswith(".")
         }
 
     @reaching()
@@ -165,7 +173,7 @@ class RemoteStore(LocalStore):
 
     @reaching()
     def remove_objects(self, objects: Objects, before: datetime) -> None:
-        """Delete them unless somebody has added to them since, or a manifest names them now."""
+        """Delete them, unless something was added to them since or a manifest names them now."""
         artifact = objects.name.rpartition("/")[0]
         raw = self._read(f"{self.prefix}/{artifact}/{FILE_NAME}")
         versions = {} if raw is None else {artifact: _version_of(raw)}
@@ -182,6 +190,8 @@ class RemoteStore(LocalStore):
             return [f"{self.url}/{kind}/{key}: no such artifact"]
         try:
             manifest = parse_manifest(raw, f"{self.url}/{kind}/{key}/{FILE_NAME}")
+        except NewerVersionError:
+            raise
         except StorageError as error:
             return [str(error)]
         problems = []
@@ -192,6 +202,9 @@ class RemoteStore(LocalStore):
             except FileNotFoundError:
                 problems.append(f"{name} is missing")
         return problems
+
+    def distrust(self, kind: str, key: str) -> None:
+        self._cache.distrust(kind, key)
 
     @reaching()
     def set_aside(self, kind: str, key: str, why: str) -> Path:
@@ -211,19 +224,14 @@ class RemoteStore(LocalStore):
         for path in self.system.find(self._key_path(kind, key)):
             self.system.rm_file(path)
         with contextlib.suppress(FileNotFoundError):
-            return super().take_away(kind, key)
+            return self._cache.take_away(kind, key)
         return None
-
-    @contextmanager
-    def collecting(self) -> Iterator[MakingNow]:
-        # Each deletion takes a while here: who waits for one must not have to wait for all of them.
-        yield self.making_now
 
     @reaching()
     def reopen(self, kind: str, key: str) -> Path:
         self.local_path(kind, key)
         self.system.rm_file(self._key_path(kind, key, FILE_NAME))
-        return super().reopen(kind, key)
+        return self._cache.reopen(kind, key)
 
     @reaching()
     def publish(
@@ -255,12 +263,14 @@ class RemoteStore(LocalStore):
             if found is None:
                 raise StorageError(f"{self.url}/{kind}/{key} was made elsewhere, but is gone again") from None
             return found
-        return super().publish(work, manifest, replace=replace, verified=verified)
+        return self._cache.publish(work, manifest, replace=replace, verified=verified)
 
     def _bring(self, kind: str, key: str, raw: bytes) -> tuple[Artifact | None, str]:
         """The artifact of this manifest on this machine, or what is wrong with it."""
         try:
             manifest = self._parsed(kind, key, raw)
+        except NewerVersionError:
+            raise
         except StorageError as error:
             return None, str(error)
         try:
@@ -276,7 +286,7 @@ class RemoteStore(LocalStore):
 
     def _kept(self, manifest: Manifest) -> Artifact | None:
         """This machine's copy, when it is whole and of this very manifest."""
-        kept = LocalStore(self.root).find(manifest.kind, manifest.key)
+        kept = self._cache.find(manifest.kind, manifest.key)
         return kept if kept is not None and kept.manifest == manifest else None
 
     @reaching()
@@ -293,26 +303,16 @@ class RemoteStore(LocalStore):
             if not whole:
                 raise _DamagedPart(f"{name} is missing or does not hold to its digest")
         folder.mkdir(parents=True, exist_ok=True)
-        return super().publish(folder, manifest)
+        return self._cache.publish(folder, manifest)
 
     def _transfer(self, manifest: Manifest, name: str, target: Path | None) -> str:
         """Read a file block by block, into `target` if given; returns its SHA-256."""
-        hasher = hashlib.sha256()
-        with contextlib.ExitStack() as stack:
-            source = stack.enter_context(self.system.open(self._part_path(manifest, name), "rb"))
-            writing = None
-            if target is not None:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                writing = stack.enter_context(target.open("wb"))
-            while block := source.read(_BLOCK):
-                hasher.update(block)
-                if writing is not None:
-                    writing.write(block)
-        return hasher.hexdigest()
+        with self.system.open(self._part_path(manifest, name), "rb") as source:
+            return copy_digested(source, target)
 
     def _forget(self, kind: str, key: str) -> None:
         with contextlib.suppress(FileNotFoundError):
-            LocalStore(self.root).remove(kind, key)
+            self._cache.remove(kind, key)
 
     def _versions(self) -> Iterator[tuple[str, str | None]]:
         for kind, key, raw in self.manifests():
@@ -377,12 +377,8 @@ class RemoteStore(LocalStore):
         return sorted(name for name in names if not name.rpartition("/")[2].startswith("."))
 
     def _key_path(self, kind: str, key: str, *more: str) -> str:
-        self._check_names(kind, key)
+        self.path_of(kind, key)  # refuses what is not a plain name
         return "/".join((self.prefix, kind, key, *more))
-
-    def _check_names(self, kind: str, key: str) -> None:
-        """Raise StorageError for what `path_of` refuses."""
-        self.path_of(kind, key)
 
     def _part_path(self, manifest: Manifest, name: str) -> str:
         return self._key_path(manifest.kind, manifest.key, _version(manifest), name)

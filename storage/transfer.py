@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from storage.artifacts import Artifact, LocalStore
+from storage.durable import copy_digested
 from storage.errors import StorageError
 from storage.listing import list_entries, with_sources
+from storage.store import Artifact, Store
 
-_BLOCK = 1 << 20
 
-
-def lineage(store: LocalStore, names: Iterable[str]) -> list[str]:
+def lineage(store: Store, names: Iterable[str]) -> list[str]:
     """`names` (`kind/key`) and all that they were made from, as far as it is there, the oldest first."""
     entries = list_entries(store)
     wanted = with_sources(entries, names)
@@ -22,7 +20,7 @@ def lineage(store: LocalStore, names: Iterable[str]) -> list[str]:
 
 
 def copy_artifact(
-    source: LocalStore, target: LocalStore, name: str, *, progress: Callable[[int], None] | None = None
+    source: Store, target: Store, name: str, *, progress: Callable[[int], None] | None = None
 ) -> bool:
     """Copy one artifact with its manifest as it is; False when the target has it already.
 
@@ -37,7 +35,8 @@ def copy_artifact(
         if work.made is not None:
             return False
         for file, entry in found.manifest.files.items():
-            digest = _copy(found.path / file, work.path / file, progress)
+            with (found.path / file).open("rb") as reading:
+                digest = copy_digested(reading, work.path / file, progress)
             if digest != entry.sha256:
                 raise StorageError(
                     f"{found.path / file} does not hold to its digest: it changed or is damaged"
@@ -45,18 +44,6 @@ def copy_artifact(
         _remove_others(work.path, found)
         target.publish(work.path, found.manifest)
     return True
-
-
-def _copy(source: Path, target: Path, progress: Callable[[int], None] | None) -> str:
-    hasher = hashlib.sha256()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with source.open("rb") as reading, target.open("wb") as writing:
-        while block := reading.read(_BLOCK):
-            hasher.update(block)
-            writing.write(block)
-            if progress is not None:
-                progress(len(block))
-    return hasher.hexdigest()
 
 
 def _remove_others(work: Path, artifact: Artifact) -> None:

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from storage import durable
 from storage.digests import digest_file
-from storage.layout import plain_name
 from storage.manifest import Manifest
+from storage.place import plain_name
 
 log = logging.getLogger(__name__)
 
@@ -67,11 +68,9 @@ class Trust:
     def remember(self, kind: str, key: str, verified: Mapping[str, list[int]]) -> None:
         """Remember the stat of verified files; in a read-only store they are verified again next time."""
         target = self._path(kind, key)
-        temporary = target.with_suffix(f".{os.getpid()}.tmp")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(verified))
-            temporary.replace(target)
+            durable.write(target, json.dumps(verified), lasting=False)
         except OSError as error:
             log.info("the verification of %s/%s is not remembered: %s", kind, key, error)
 

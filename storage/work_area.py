@@ -11,20 +11,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from storage import durable
 from storage.digests import digest_file
 from storage.folders import files_under, remove_from
-from storage.manifest import FileEntry, Identity, Manifest
+from storage.lineage import RECORD, lineage_of
+from storage.manifest import FILE_NAME, FileEntry, Identity, Manifest
 from storage.trust import Digested, stat_key
 
 if TYPE_CHECKING:
-    from storage.artifacts import Artifact, LocalStore
+    from storage.store import Artifact, Store
+
+_TEMPORARY = "manifest.tmp"
+"""What earlier versions wrote a manifest as."""
 
 
 @dataclass
 class WorkArea:
     """Where one artifact is made, under its lock. Without `commit` everything stays for a resume."""
 
-    store: LocalStore
+    store: Store
     identity: Identity
     path: Path
     made: Artifact | None = None
@@ -66,7 +71,7 @@ class WorkArea:
             files=files,
             metrics=dict(metrics or {}),
             sources=dict(sources or {}),
-            made_by=dict(made_by or {}),
+            made_by={**(made_by or {}), **self._lineage(sources or {})},
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - self.started, 3),
             peak_memory_bytes=_peak_memory_bytes(),
@@ -74,6 +79,18 @@ class WorkArea:
         self.made = self.store.publish(self.path, manifest, replace=self.again, verified=verified)
         remove_from(self.made.path, scratch)
         return self.made
+
+    def _lineage(self, sources: Mapping[str, str]) -> dict[str, list[str]]:
+        """The record of all that it was made from; empty where a link of the chain is lost."""
+        found = lineage_of(sources.values(), self.store.manifest_of)
+        return {} if found is None else {RECORD: found}
+
+
+def drop_manifest(work: Path) -> None:
+    """A try that was killed in its commit left its manifest, which must not become a part of the next."""
+    for name in (FILE_NAME, _TEMPORARY):
+        (work / name).unlink(missing_ok=True)
+    durable.remove_abandoned(work)
 
 
 def _peak_memory_bytes() -> int:

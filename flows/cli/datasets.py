@@ -28,9 +28,10 @@ from flows.plan.catalog import StoreSnapshots, open_catalog
 from flows.run.provenance import made_by
 from flows.stages import ingest as ingest_stage
 from flows.stages.base import StageContext
-from storage.artifacts import Artifact, LocalStore
 from storage.manifest import Identity
 from storage.opening import open_store
+from storage.store import Artifact
+from storage.store import Store as ArtifactStore
 
 app = typer.Typer(no_args_is_help=True, help="Datasets in their native formats, and the catalog of them.")
 
@@ -271,7 +272,7 @@ def _snapshot(catalog: Catalog, name: str) -> Snapshot:
     return snapshot
 
 
-def _refuse_undecodable(snapshot: Snapshot, root: Path, store: LocalStore) -> None:
+def _refuse_undecodable(snapshot: Snapshot, root: Path, store: ArtifactStore) -> None:
     faults = undecodable_images(root, image_digests(snapshot.table("images")), memory_of(store.root))
     if faults:
         shown = "; ".join(f"{path}: {fault}" for path, fault in sorted(faults.items())[:SHOWN])
@@ -292,7 +293,7 @@ class _NoReporter:
         return False
 
 
-def _make(store: LocalStore, identity: Identity, options: Any, *, strict: bool) -> Artifact:
+def _make(store: ArtifactStore, identity: Identity, options: Any, *, strict: bool) -> Artifact:
     with store.making(identity) as work:
         if work.made is not None:
             return work.made

@@ -16,7 +16,6 @@ from flows.cli.options import ConfigsStore, Store, chosen_store, default_store
 from flows.config.request import RunRequest
 from flows.errors import ConfigError
 from flows.run.running import plan_config, run_config
-from storage.artifacts import LocalStore
 from storage.errors import StorageError
 from storage.feature_store import (
     DamagedShard,
@@ -29,6 +28,7 @@ from storage.feature_store import (
 from storage.listing import Entry, list_entries, resolve_name
 from storage.opening import open_store
 from storage.space import in_units
+from storage.store import Store as ArtifactStore
 from storage.urls import is_remote
 
 app = typer.Typer(no_args_is_help=True, help="Stores of pooled features: show, verify, export, statistics.")
@@ -161,7 +161,7 @@ def _folder(where: str, store: str | None) -> str | Path:
     return opened.local_path(entry.kind, entry.key)
 
 
-def _artifact(name: str, store: str) -> tuple[LocalStore, Entry]:
+def _artifact(name: str, store: str) -> tuple[ArtifactStore, Entry]:
     opened = open_store(store)
     return opened, resolve_name(list_entries(opened), name)
 

@@ -13,10 +13,10 @@ from flows.cli.json_file import Json, write_json
 from flows.cli.options import ConfigsStore, chosen_store
 from flows.cli.printing import whole_lines
 from flows.run.records import RunRecord, is_running, read_records
-from storage.artifacts import LocalStore
 from storage.listing import list_entries
 from storage.opening import open_existing
 from storage.space import in_units
+from storage.store import Store
 
 
 def status(
@@ -33,7 +33,7 @@ def status(
     _print(found)
 
 
-def describe(store: LocalStore, runs: int) -> dict[str, Any]:
+def describe(store: Store, runs: int) -> dict[str, Any]:
     """A store's state as data: `kinds`, `making`, `unfinished` and the last `runs`."""
     kinds: dict[str, dict[str, int]] = defaultdict(lambda: {"artifacts": 0, "bytes": 0})
     for entry in list_entries(store):

@@ -16,12 +16,12 @@ from flows.cli.options import ConfigsStore, Store, chosen_store
 from flows.cli.printing import padded
 from flows.config.raw import given_store
 from flows.errors import ConfigError
-from storage.artifacts import LocalStore
 from storage.errors import StorageError
 from storage.gc import Garbage, collect, find_garbage
 from storage.listing import Entry, list_entries, resolve_name, with_followers
 from storage.opening import open_existing, open_store
 from storage.space import in_units
+from storage.store import Store as ArtifactStore
 from storage.tags import remove_tag, set_tag, tags
 from storage.transfer import copy_artifact, lineage
 from storage.urls import is_remote
@@ -184,7 +184,11 @@ def gc(
         bool, typer.Option("--delete", help="Delete; without it, only say what would go.")
     ] = False,
     everything: Annotated[
-        bool, typer.Option("--all", help="Go on although no config and no tag keeps anything.")
+        bool,
+        typer.Option(
+            "--all",
+            help="Go on although no config and no tag keeps anything, or what is kept may lose its sources.",
+        ),
     ] = False,
     min_age: Annotated[
         float | None,
@@ -208,7 +212,7 @@ def gc(
             f"not made yet: {', '.join(reach.unmade)}; what older artifacts these would lead to is not kept"
         )
     used = InUse(opened)
-    garbage = find_garbage(opened, reach.names | used(), timedelta(hours=hours))
+    garbage = find_garbage(opened, reach.names | used(), timedelta(hours=hours), despite_gaps=everything)
     _print_garbage(garbage)
     count = sum(map(len, (garbage.artifacts, garbage.work_areas, garbage.set_aside, garbage.objects)))
     what = "would be deleted (--delete does it)"
@@ -248,7 +252,7 @@ def import_artifacts(
     _copy(open_existing(given_store(source, "--from")), open_store(target), names, alone=alone)
 
 
-def _copy(source: LocalStore, target: LocalStore, names: list[str] | None, *, alone: bool) -> None:
+def _copy(source: ArtifactStore, target: ArtifactStore, names: list[str] | None, *, alone: bool) -> None:
     entries = list_entries(source)
     chosen = [resolve_name(entries, name) for name in names] if names else entries
     wanted = [entry.name for entry in chosen]
@@ -261,7 +265,7 @@ def _copy(source: LocalStore, target: LocalStore, names: list[str] | None, *, al
     typer.echo(f"{copied} artifacts copied to {target}, {in_units(moved)}")
 
 
-def _reach_of(configs: Iterable[Path], store: LocalStore, *, everything: bool) -> Reach:
+def _reach_of(configs: Iterable[Path], store: ArtifactStore, *, everything: bool) -> Reach:
     """What all configs keep, said for each; a config that keeps nothing is refused but for `everything`."""
     from flows.plan.reach import Reach, reached_by
 
@@ -288,9 +292,11 @@ def _print_garbage(garbage: Garbage) -> None:
         typer.echo(f"  {folder.name}  {in_units(folder.size)}")
     for objects in garbage.objects:
         typer.echo(f"  {objects.name}, which no manifest names  {in_units(objects.size)}")
+    if garbage.strays:
+        typer.echo(f"  {len(garbage.strays)} locks and unfinished files of processes that died")
 
 
-def _remove_unused(store: LocalStore, entry: Entry) -> None:
+def _remove_unused(store: ArtifactStore, entry: Entry) -> None:
     from flows.plan.reach import in_use
 
     with store.making_now(entry.kind, entry.key) as alone:
@@ -302,7 +308,7 @@ def _remove_unused(store: LocalStore, entry: Entry) -> None:
         store.remove(entry.kind, entry.key)
 
 
-def _artifact_of_stage(opened: LocalStore, settings: Config, config: Path, stage: str) -> str:
+def _artifact_of_stage(opened: ArtifactStore, settings: Config, config: Path, stage: str) -> str:
     """`config` is where the settings were read, for messages."""
     from flows.plan.states import make_plan
     from flows.stages.building import build_stages
@@ -317,7 +323,7 @@ def _artifact_of_stage(opened: LocalStore, settings: Config, config: Path, stage
     return f"{artifact.kind}/{artifact.key}"
 
 
-def _tags_by_artifact(store: LocalStore) -> dict[str, list[str]]:
+def _tags_by_artifact(store: ArtifactStore) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, artifact in tags(store).items():
         found.setdefault(artifact, []).append(name)

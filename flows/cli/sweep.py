@@ -19,6 +19,7 @@ from flows.cli.printing import whole_lines
 from flows.config.models import load_config
 from flows.errors import ConfigError, Interrupted, StageError
 from flows.report.sweep_page import render_sweep
+from flows.run.processes import hangup_as_termination
 from flows.sweeps.grid import grid, parse_axis
 from flows.sweeps.objectives import objective_axis, shared_overrides
 from flows.sweeps.schedule import run_sweep
@@ -97,7 +98,8 @@ def _sigterm_as_interrupt() -> Iterator[None]:
     """SIGTERM does what Ctrl-C does: running stages keep a checkpoint, and the tables are written."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        yield
+        with hangup_as_termination():
+            yield
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from urllib.parse import quote
 
 from data_catalog.catalog import Catalog
 from data_catalog.errors import CatalogError
-from storage.artifacts import Artifact, LocalStore
+from storage import durable
 from storage.opening import open_store
+from storage.store import Artifact, Store
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def open_catalog(store: str | Path) -> Catalog:
 class StoreSnapshots:
     """Snapshots in a store: of each dataset, that of its last ingest."""
 
-    def __init__(self, store: LocalStore) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
 
     def names(self) -> list[str]:
@@ -41,11 +41,9 @@ class StoreSnapshots:
     def remember(self, name: str, key: str) -> None:
         """Note which snapshot a dataset's last ingest made or found; kept on this machine."""
         path = self._pointer(name)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(key)
-            temporary.replace(path)
+            durable.make_folder(path.parent)
+            durable.write(path, key)
         except OSError as error:
             log.info("the snapshot of %s is not remembered: %s", name, error)  # a read-only store
 

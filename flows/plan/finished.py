@@ -11,8 +11,8 @@ from flows.config.models import Config, load_config
 from flows.errors import ConfigError
 from flows.plan.states import Selection, make_plan, select
 from flows.stages.building import build_stages
-from storage.artifacts import Artifact
 from storage.opening import open_store
+from storage.store import Artifact
 
 if TYPE_CHECKING:
     from personsearch_core.models.search import PersonSearchNet

@@ -13,7 +13,7 @@ from flows.config.models import Config, ViewRef
 from flows.errors import StageError
 from flows.plan.memo import Memo
 from flows.stages.base import ingest_name
-from storage.artifacts import Artifact, LocalStore
+from storage.store import Artifact, Store
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ SHOWN = 3
 NONE_SHARED = "none"
 
 
-def check_test_images(config: Config, artifacts: Mapping[str, Artifact], store: LocalStore) -> None:
+def check_test_images(config: Config, artifacts: Mapping[str, Artifact], store: Store) -> None:
     """Compare the bytes of all training images with those of all test images; no image is opened.
 
     `artifacts` are those of the ingest stages that there are, by stage name. Raises StageError for an image
@@ -67,7 +67,7 @@ def _question(
     return {"training": of(training), "test": of(test)}
 
 
-def _views(refs: list[ViewRef], artifacts: Mapping[str, Artifact], store: LocalStore) -> list[View]:
+def _views(refs: list[ViewRef], artifacts: Mapping[str, Artifact], store: Store) -> list[View]:
     views = []
     for dataset, split in sorted({(ref.dataset, ref.split) for ref in refs}):
         ingested = artifacts.get(ingest_name(dataset))

@@ -8,32 +8,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from storage import durable
 from storage.digests import digest_json
 
 log = logging.getLogger(__name__)
 
 
 class Memo:
-    """The answer of one kind to a question; a damaged or missing one is worked out anew."""
+    """The answer of one kind to a question; a damaged or missing one is worked out again."""
 
     def __init__(self, store_root: Path, kind: str, question: Mapping[str, Any]) -> None:
         self.path = store_root / ".cache" / kind / digest_json(question)
 
     def read(self) -> str | None:
         try:
-            answer, _, check = self.path.read_bytes().partition(b" ")
+            answer, _, check = self.path.read_bytes().rpartition(b" ")
         except FileNotFoundError:
             return None
         if check != _check(answer):
-            log.warning("%s is damaged: what it remembers is worked out anew", self.path)
+            log.warning("%s is damaged: what it remembers is worked out again", self.path)
             return None
         return answer.decode()
 
     def write(self, answer: str) -> None:
-        """Remember an answer without spaces; where nothing can be written, it is not remembered."""
+        """Remember an answer; where nothing can be written, it is not remembered."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_bytes(answer.encode() + b" " + _check(answer.encode()))
+            durable.write(self.path, answer.encode() + b" " + _check(answer.encode()), lasting=False)
         except OSError as error:
             log.info("%s is not remembered: %s", self.path, error)
 

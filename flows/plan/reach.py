@@ -11,12 +11,9 @@ from flows.config.models import load_config
 from flows.plan.states import make_plan
 from flows.run.records import is_running, read_records, records_folder
 from flows.stages.building import build_stages
-from storage.artifacts import Artifact, LocalStore
+from storage.store import Store
 
 SETTLED_NS = 50_000_000
-
-COLLECTION_SECONDS = 2.0
-"""More than a collection takes from its question what is in use to the rename by which an artifact goes."""
 
 
 @dataclass
@@ -27,7 +24,7 @@ class Reach:
     unmade: list[str] = field(default_factory=list)
 
 
-def reached_by(configs: Iterable[Path], store: LocalStore) -> Reach:
+def reached_by(configs: Iterable[Path], store: Store) -> Reach:
     """What the configs' plans name in `store`, made or not yet; nothing is made."""
     reach = Reach()
     for path in configs:
@@ -39,7 +36,7 @@ def reached_by(configs: Iterable[Path], store: LocalStore) -> Reach:
     return reach
 
 
-def in_use(store: LocalStore) -> frozenset[str]:
+def in_use(store: Store) -> frozenset[str]:
     """What the runs that go on now have used or made so far, as `kind/key`."""
     return frozenset(
         f"{stage['stage'].partition(':')[0]}/{stage['key']}"
@@ -50,27 +47,13 @@ def in_use(store: LocalStore) -> frozenset[str]:
     )
 
 
-def stays(artifact: Artifact, store: LocalStore) -> bool:
-    """Whether an artifact is still there, now that the record of a run that goes on names it.
-
-    A collection that asked what is in use before that holds the artifact's lock until it has deleted it; so
-    does, for much longer, whoever makes it again, who deletes nothing.
-    """
-    deadline = time.monotonic() + COLLECTION_SECONDS
-    while store.holder(artifact.kind, artifact.key) is not None and time.monotonic() < deadline:
-        if store.peek(artifact.kind, artifact.key) is None:
-            return False
-        time.sleep(0.01)
-    return store.peek(artifact.kind, artifact.key) is not None
-
-
 class InUse:
     """`in_use` for whoever asks again and again: records are read only when one was written since.
 
     Each is written by a rename, which sets the time of the folder that they lie in.
     """
 
-    def __init__(self, store: LocalStore) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
         self._read_at: int | None = None
         self._names: frozenset[str] = frozenset()

@@ -21,7 +21,7 @@ from flows.plan.leakage import check_test_images
 from flows.plan.memo import Memo
 from flows.plan.views import ViewSpec, view_digest
 from flows.stages.base import Stage, ingest_name
-from storage.artifacts import Artifact, LocalStore
+from storage.store import Artifact, Store
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def check_ready(
     config: Config,
     stages: Sequence[Stage],
     artifacts: Mapping[str, Artifact],
-    store: LocalStore,
+    store: Store,
     *,
     decode: bool = True,
 ) -> None:
@@ -71,7 +71,7 @@ def _faults(
     config: Config,
     stages: Sequence[Stage],
     artifacts: Mapping[str, Artifact],
-    store: LocalStore,
+    store: Store,
     decode: bool,
 ) -> Iterator[str]:
     for name, source in config.datasets.items():
@@ -117,7 +117,7 @@ def _missing_file(config: Config, spec: ViewSpec) -> str:
     return f" ({source.root / missing[0]} is missing)" if missing else ""
 
 
-def _undecodable(dataset: str, root: Path, digests: Mapping[str, str], store: LocalStore) -> Iterator[str]:
+def _undecodable(dataset: str, root: Path, digests: Mapping[str, str], store: Store) -> Iterator[str]:
     told = time.monotonic()
 
     def progress(done: int, total: int) -> None:

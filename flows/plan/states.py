@@ -13,10 +13,10 @@ from flows.errors import ConfigError
 from flows.plan.views import view_digest
 from flows.run.provenance import source_digest
 from flows.stages.base import Stage
-from storage.artifacts import Artifact, LocalStore
 from storage.listing import list_entries
 from storage.manifest import Identity
 from storage.space import require_free_space
+from storage.store import Artifact, Store
 
 State = Literal["cached", "resumes", "runs"]
 
@@ -52,7 +52,7 @@ class Planned:
 class _OnThisMachine(Mapping[str, Artifact]):
     """Artifacts by their stages' names, each brought to this machine when it is asked for."""
 
-    def __init__(self, artifacts: Mapping[str, Artifact], store: LocalStore) -> None:
+    def __init__(self, artifacts: Mapping[str, Artifact], store: Store) -> None:
         self._artifacts = artifacts
         self._store = store
 
@@ -91,9 +91,7 @@ def select(stages: Sequence[Stage], selection: Selection) -> tuple[list[Stage], 
     return chosen, frozenset(again)
 
 
-def make_plan(
-    stages: Sequence[Stage], store: LocalStore, again: frozenset[str] = frozenset()
-) -> list[Planned]:
+def make_plan(stages: Sequence[Stage], store: Store, again: frozenset[str] = frozenset()) -> list[Planned]:
     """Every stage as it stands now, in order; nothing is made, moved or, but for a snapshot, fetched."""
     artifacts: dict[str, Artifact] = {}
     plan = []
@@ -105,16 +103,14 @@ def make_plan(
     return plan
 
 
-def require_space(plan: Iterable[Planned], store: LocalStore) -> None:
+def require_space(plan: Iterable[Planned], store: Store) -> None:
     """Raise StorageError when the store's disk cannot hold what the plan's stages are known to need."""
     for planned in plan:
         if planned.bytes_needed is not None:
             require_free_space(store.root, planned.bytes_needed, what=planned.stage.name)
 
 
-def resolve(
-    stage: Stage, store: LocalStore, artifacts: Mapping[str, Artifact], again: frozenset[str]
-) -> Planned:
+def resolve(stage: Stage, store: Store, artifacts: Mapping[str, Artifact], again: frozenset[str]) -> Planned:
     """How one stage stands, given the artifacts of the stages before it."""
     missing = [ref.stage for ref in stage.inputs.values() if ref.stage not in artifacts]
     if missing:
@@ -145,7 +141,7 @@ def resolve(
     return Planned(stage, "runs", why, identity)
 
 
-def _bytes_needed(planned: Planned, store: LocalStore, artifacts: Mapping[str, Artifact]) -> int | None:
+def _bytes_needed(planned: Planned, store: Store, artifacts: Mapping[str, Artifact]) -> int | None:
     stage = planned.stage
     if planned.state == "cached" or stage.bytes_needed is None:
         return None
@@ -156,7 +152,7 @@ def _bytes_needed(planned: Planned, store: LocalStore, artifacts: Mapping[str, A
     return max(0, whole - sum(file.stat().st_size for file in work.rglob("*") if file.is_file()))
 
 
-def _input_digests(stage: Stage, artifacts: Mapping[str, Artifact], store: LocalStore) -> dict[str, str]:
+def _input_digests(stage: Stage, artifacts: Mapping[str, Artifact], store: Store) -> dict[str, str]:
     digests = dict(stage.fixed_inputs)
     for name, ref in stage.inputs.items():
         artifact = artifacts[ref.stage]
@@ -174,7 +170,7 @@ def _provenance_note(artifact: Artifact) -> str:
     return note
 
 
-def _why_new(identity: Identity, store: LocalStore) -> str:
+def _why_new(identity: Identity, store: Store) -> str:
     """What tells this stage from the most similar artifact of its kind; of several, from the newest.
 
     Only the COMPARED newest are looked at, so that a store of thousands does not hold up a plan.

@@ -15,8 +15,8 @@ from data_catalog.images import ignores_exif
 from data_catalog.snapshot import Snapshot
 from data_catalog.views import Use, View
 from flows.plan.memo import Memo
-from storage.artifacts import Artifact, LocalStore
 from storage.digests import digest_parts
+from storage.store import Artifact, Store
 
 if TYPE_CHECKING:
     from personsearch_core.data.scenes import Scene
@@ -44,7 +44,7 @@ class ViewSpec:
         return View(Snapshot(snapshot), self.split, self.min_height)
 
 
-def view_digest(artifact: Artifact, spec: ViewSpec, store: LocalStore) -> str:
+def view_digest(artifact: Artifact, spec: ViewSpec, store: Store) -> str:
     """Digest of what the stage takes of the snapshot; remembered beside the store's artifacts.
 
     Only where it is not remembered, the snapshot is read, and brought to this machine first.

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from flows.plan.memo import Memo
 from flows.report.content import FeatureContent, Figure
 from flows.report.plots import histogram
-from storage.artifacts import Artifact
 from storage.feature_store import open_features
 from storage.feature_store.statistics import feature_statistics
+from storage.store import Artifact
 
 log = logging.getLogger(__name__)
 
@@ -64,14 +63,13 @@ def describe_features(features: Artifact) -> FeatureContent:
 
 def remembered_statistics(features: Artifact) -> Remembered:
     """Statistics of a features artifact; computed once for each content, out of core."""
-    memo = features.path.parents[1] / ".cache" / "statistics" / f"{features.content_digest}.json"
-    adapter = TypeAdapter(Remembered)
+    memo = Memo(features.path.parents[1], "statistics", {"content": features.content_digest})
+    answer = memo.read()
     try:
-        return adapter.validate_json(memo.read_bytes())
-    except FileNotFoundError:
-        pass
+        if answer is not None:
+            return TypeAdapter(Remembered).validate_json(answer)
     except ValidationError as error:
-        log.info("%s is damaged and is made again: %s", memo, error)
+        log.info("%s is of another version and is made again: %s", memo.path, error)
     with open_features(features.path) as reader:
         row_shape, dtype = reader.shape[1:], reader.dtype
     statistics = feature_statistics(features.path)
@@ -86,18 +84,8 @@ def remembered_statistics(features: Artifact) -> Remembered:
         between_identity=statistics.between_identity,
         channel_zeros=tuple(statistics.channel_zeros.tolist()),
     )
-    _remember(memo, json.dumps(asdict(found)))
+    memo.write(json.dumps(asdict(found)))
     return found
-
-
-def _remember(memo: Path, text: str) -> None:
-    temporary = memo.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text)
-        temporary.replace(memo)
-    except OSError as error:
-        log.info("the statistics of a feature store are not remembered: %s", error)
 
 
 def _verdict(ratio: float | None) -> str:

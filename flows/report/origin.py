@@ -17,8 +17,8 @@ from personsearch_core.recipes import (
     ReidRecipe,
     RoiRecipe,
 )
-from storage.artifacts import Artifact, LocalStore
 from storage.manifest import Manifest
+from storage.store import Artifact, Store
 
 _RECIPES: Mapping[str, type[Recipe]] = {
     "detector": DetectorRecipe,
@@ -39,7 +39,7 @@ class Lineage:
     gone: list[str] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
 
-    def add(self, store: LocalStore, source: str, suffix: str) -> None:
+    def add(self, store: Store, source: str, suffix: str) -> None:
         """The artifact `kind/key` and all it was made from; `suffix` tells the stages of a test apart."""
         if source in self._seen:
             return
@@ -55,7 +55,7 @@ class Lineage:
         self.manifests[_label(manifest, suffix)] = manifest
 
 
-def trace(artifacts: Mapping[str, Artifact], store: LocalStore) -> Lineage:
+def trace(artifacts: Mapping[str, Artifact], store: Store) -> Lineage:
     """The lineage of a stage's inputs, whose names end in `:test` where there are several tests.
 
     What lies behind the inputs need not be on this machine.

@@ -19,7 +19,7 @@ from data_catalog.rules import DRAWN
 from flows.report.content import Figure
 from flows.report.plots import Series, histogram, line_plot
 from flows.stages.evaluation import CURVES, MATCHES, METRICS, PER_QUERY
-from storage.artifacts import Artifact
+from storage.store import Artifact
 
 FEW = 100
 """With fewer queries or images than this, one of them moves a figure by a point or more."""

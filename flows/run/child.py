@@ -1,4 +1,4 @@
-"""The child's side of a stage's process: it reports by messages, obeys SIGTERM and never outlives its parent.
+"""The child's side of a stage's process: it reports, obeys SIGTERM and SIGHUP, and never outlives its parent.
 
 Standard input is a pipe whose other end the parent holds. Its end of file means that the parent is gone,
 kill -9 included, and the child ends its whole process group at once. (PR_SET_PDEATHSIG would not do: it
@@ -85,6 +85,7 @@ def die_with_parent(descriptor: int = 0) -> None:
 def _child_main(target: str, descriptor: int) -> int:
     messages = _Messages(descriptor)
     signal.signal(signal.SIGTERM, messages.stop)
+    signal.signal(signal.SIGHUP, messages.stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     task = json.loads(_read_line(0))
     logging.basicConfig(level=logging.INFO, format=_log_format(task.get("labels", {})))

@@ -15,18 +15,18 @@ from flows.run.child import Reporter
 from flows.run.processes import Progress, Started, start_process
 from flows.run.provenance import made_by
 from flows.stages.base import Made, StageContext
-from storage.artifacts import Artifact, LocalStore
 from storage.devices import holding_devices
 from storage.errors import StorageError
 from storage.manifest import Identity
 from storage.opening import open_store
+from storage.store import Artifact, Store
 
 log = logging.getLogger(__name__)
 
 
 def make_in_process(
     planned: Planned,
-    store: LocalStore,
+    store: Store,
     artifacts: Mapping[str, Artifact],
     *,
     on_progress: Progress,
@@ -49,7 +49,7 @@ class Begun:
     """A stage that is being made in a child process."""
 
     planned: Planned
-    store: LocalStore
+    store: Store
     process: Started
 
     def artifact(
@@ -76,7 +76,7 @@ class Begun:
 
 def begin_in_process(
     planned: Planned,
-    store: LocalStore,
+    store: Store,
     artifacts: Mapping[str, Artifact],
     *,
     again: bool = False,
@@ -144,7 +144,7 @@ def _devices(options: Mapping[str, Any]) -> list[str]:
     return gpu_names(options)
 
 
-def _need(store: LocalStore, kind: str, key: str) -> Artifact:
+def _need(store: Store, kind: str, key: str) -> Artifact:
     found = store.find(kind, key)
     if found is None:
         raise StorageError(

@@ -28,7 +28,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.run.progress import ProgressLine
 from flows.run.records import RunRecord
-from storage.artifacts import Artifact
+from storage.store import Artifact
 
 log = logging.getLogger(__name__)
 

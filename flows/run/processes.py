@@ -16,7 +16,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,23 @@ CANCEL_GRACE_SECONDS = 25.0
 
 _IN_PREFECTS_RUNNER = "PREFECT__FLOW_RUN_ID"
 """What Prefect's runner sets in the environment of a flow that it has started."""
+
+
+@contextmanager
+def hangup_as_termination() -> Iterator[None]:
+    """SIGHUP, as of a terminal that is closed, does what SIGTERM does: the last checkpoint is waited for.
+
+    Where hang-ups are ignored, as `nohup` has it, they stay ignored.
+    """
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    if not on_main_thread or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @dataclass(frozen=True)

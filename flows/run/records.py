@@ -21,7 +21,9 @@ import psutil
 
 if TYPE_CHECKING:
     from flows.plan.states import Planned
-    from storage.artifacts import Artifact
+    from storage.store import Artifact
+from storage import durable
+from storage.store import Artifact
 
 log = logging.getLogger(__name__)
 
@@ -95,10 +97,8 @@ class RunRecord:
 
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
         body = {name: value for name, value in self.__dict__.items() if name != "path"}
-        temporary.write_text(json.dumps(body, indent=1) + "\n")
-        temporary.replace(self.path)
+        durable.write(self.path, json.dumps(body, indent=1) + "\n")
 
 
 def new_record_path(store_root: Path) -> Path:

@@ -14,11 +14,12 @@ from flows.errors import Interrupted, StageBroke, StageDied, StageError
 from flows.plan.readiness import check_ready
 from flows.plan.states import Planned, make_plan, require_space, select
 from flows.run.prefect_api import api
+from flows.run.processes import hangup_as_termination
 from flows.run.walk import Walk, kept, new_record
 from flows.stages.building import build_stages
-from storage.artifacts import LocalStore
 from storage.errors import StorageError
 from storage.opening import open_store
+from storage.store import Store
 
 RESULTS = ("detection_ap50", "mAP", "rank1", "rank5", "rank10", "mAP_untrained")
 
@@ -86,7 +87,7 @@ def run_config(request: RunRequest) -> Outcome:
     with kept(record):
         walk = Walk.of(request, record)
         # Prefect takes longer to load, and a fresh API to start, than many a stage takes.
-        with walk.head_start(), api() as prefect_api:
+        with hangup_as_termination(), walk.head_start(), api() as prefect_api:
             from flows.pipeline import run_recorded
 
             state = run_recorded(walk, prefect_api)
@@ -97,21 +98,21 @@ def run_config(request: RunRequest) -> Outcome:
     return outcome
 
 
-def _planned(request: RunRequest) -> tuple[Config, LocalStore, list[Planned]]:
+def _planned(request: RunRequest) -> tuple[Config, Store, list[Planned]]:
     config = load_config(request.config, request.overrides, store=request.store)
     store = open_store(config.store)
     stages, again = select(build_stages(config), request.selection)
     return config, store, make_plan(stages, store, again)
 
 
-def _check_ready(config: Config, plan: list[Planned], store: LocalStore, *, decode: bool) -> None:
+def _check_ready(config: Config, plan: list[Planned], store: Store, *, decode: bool) -> None:
     """As a run does before the first stage that uses a dataset, with the datasets that are there."""
     made = {planned.stage.name: planned.artifact for planned in plan if planned.artifact is not None}
     if any(planned.stage.kind != "ingest" for planned in plan):
         check_ready(config, [planned.stage for planned in plan], made, store, decode=decode)
 
 
-def _with_report(outcome: Outcome, store: LocalStore) -> Outcome:
+def _with_report(outcome: Outcome, store: Store) -> Outcome:
     """The outcome of a run, whose report is to be looked at: on this machine, then."""
     for stage in outcome.stages:
         if outcome.report is not None and stage["stage"].partition(":")[0] == "report":
@@ -119,7 +120,7 @@ def _with_report(outcome: Outcome, store: LocalStore) -> Outcome:
     return outcome
 
 
-def _outcome(records: list[dict[str, Any]], store: LocalStore, started: float) -> Outcome:
+def _outcome(records: list[dict[str, Any]], store: Store, started: float) -> Outcome:
     results: dict[str, float | None] = dict.fromkeys(RESULTS)
     report = None
     for record in records:

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from flows.config.models import Config, load_config, store_of
 from flows.config.request import RunRequest
 from flows.errors import explain
-from flows.plan.reach import stays
 from flows.plan.readiness import check_ready
 from flows.plan.states import Planned, resolve, select
 from flows.run.making import Begun, begin_in_process
 from flows.run.records import RunRecord, heartbeat, new_record_path
 from flows.stages.base import Kind, Stage
 from flows.stages.building import build_stages
-from storage.artifacts import Artifact, LocalStore
 from storage.opening import open_store
+from storage.store import Artifact, Store
+from storage.tags import stays
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Walk:
     """The stages in order, each resolved when those before it are made; the record says how far it is."""
 
     config: Config
-    store: LocalStore
+    store: Store
     stages: Sequence[Stage]
     again: frozenset[str]
     record: RunRecord
@@ -114,7 +114,7 @@ class Walk:
 
 def resolve_and_record(
     stage: Stage,
-    store: LocalStore,
+    store: Store,
     artifacts: dict[str, Artifact],
     again: frozenset[str],
     record: RunRecord,
@@ -122,7 +122,7 @@ def resolve_and_record(
     """As `resolve`; what is cached is in the record by then, and no collection can take it any more."""
     while (planned := resolve(stage, store, artifacts, again)).artifact is not None:
         record.cached(planned)
-        if stays(planned.artifact, store):
+        if stays(store, planned.artifact.kind, planned.artifact.key):
             break
         record.stages.pop()
     return planned

@@ -16,7 +16,7 @@ from flows.config.models import Config, EvaluationSection
 from flows.errors import Interrupted
 from flows.plan.views import ViewSpec
 from flows.run.child import Reporter
-from storage.artifacts import Artifact, LocalStore
+from storage.store import Artifact, Store
 from storage.trust import Digested
 
 Kind = Literal["ingest", "detector", "features", "reid", "detections", "gallery", "evaluation", "report"]
@@ -82,7 +82,7 @@ class StageContext:
 
     name: str = ""
     """`kind/key` of the artifact that is being made; empty for work outside a store."""
-    store: LocalStore | None = None
+    store: Store | None = None
     """Where it is made; None for work outside a store."""
 
     def progress(self, done: int, total: int, **metrics: float) -> None:

@@ -20,7 +20,7 @@ from flows.config.models import Config, EvaluationSection
 from flows.plan.views import ViewSpec, read_scenes
 from flows.stages.base import InputRef, Made, Stage, StageContext, ingest_name, last_block
 from storage.digests import digest_parts
-from storage.folders import flush
+from storage.durable import flush
 
 if TYPE_CHECKING:
     from personsearch_core.data.scenes import Scene

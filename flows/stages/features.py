@@ -12,8 +12,8 @@ from data_catalog.row_digests import digest_rows
 from flows.config.models import Config
 from flows.plan.views import ViewSpec
 from flows.stages.base import InputRef, Made, Stage, StageContext, ingest_name, last_shard
-from storage.artifacts import Artifact
 from storage.digests import digest_parts
+from storage.store import Artifact
 
 VERSION = 2
 

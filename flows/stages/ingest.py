@@ -16,8 +16,8 @@ from data_catalog.validation import damaged_rows
 from flows.errors import StageError
 from flows.plan.catalog import KIND, StoreSnapshots
 from flows.stages.base import Made, Stage, StageContext, ingest_name
-from storage.artifacts import LocalStore
 from storage.digests import digest_json, digest_parts
+from storage.local import LocalStore
 from storage.manifest import Identity
 from storage.opening import open_store
 

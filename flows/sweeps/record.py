@@ -13,7 +13,7 @@ from typing import Any
 
 from flows.plan.states import Planned
 from flows.run.records import RunRecord, heartbeat, new_record_path
-from storage.artifacts import Artifact, LocalStore
+from storage.store import Artifact, Store
 
 _NAMED = 3
 """Members named where many failed by one error."""
@@ -33,7 +33,7 @@ class Failure:
 class SweepRecord:
     """A RunRecord whose stages are made side by side."""
 
-    def __init__(self, config: Path, store: LocalStore) -> None:
+    def __init__(self, config: Path, store: Store) -> None:
         self._run = RunRecord(new_record_path(store.root), str(config))
         self._entries: dict[tuple[str, str], dict[str, Any]] = {}
 

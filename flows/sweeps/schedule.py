@@ -17,19 +17,19 @@ from pathlib import Path
 
 from flows.config.models import load_config
 from flows.errors import RETRY_DELAYS, Interrupted, StageBroke, StageDied, explain, is_worth_retrying
-from flows.plan.reach import stays
 from flows.plan.readiness import check_ready
 from flows.plan.states import Planned, Selection, resolve, select
 from flows.run.making import make_in_process
 from flows.stages.building import build_stages
 from flows.sweeps.grid import Member
 from flows.sweeps.record import Failure, SweepRecord
-from storage.artifacts import Artifact, LocalStore
 from storage.opening import open_store
+from storage.store import Artifact, Store
+from storage.tags import stays
 
 log = logging.getLogger(__name__)
 
-Make = Callable[[Planned, LocalStore, Mapping[str, Artifact]], Artifact]
+Make = Callable[[Planned, Store, Mapping[str, Artifact]], Artifact]
 Key = tuple[str, str]
 _NO_FORCE: frozenset[str] = frozenset()
 
@@ -211,7 +211,7 @@ class _Walk:
                 return None
             if planned.artifact is not None:
                 record.uses(planned)
-                if stays(planned.artifact, self.store):
+                if stays(self.store, planned.artifact.kind, planned.artifact.key):
                     self.artifacts[stage.name] = planned.artifact
                 continue
             failure = ended.get(_key(planned))
@@ -229,7 +229,7 @@ class _Walk:
     def make_in_process(
         self,
         planned: Planned,
-        store: LocalStore,
+        store: Store,
         artifacts: Mapping[str, Artifact],
         stop: threading.Event,
     ) -> Artifact:

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from storage import durable
 from storage.digests import canonical_json
 from storage.errors import StorageError
 from storage.feature_store.layout import DIGESTS_FILE, FILES_FILE
-from storage.feature_store.partial_files import replace_text
 from storage.trust import Digested
 
 BLOCK_ROWS = 256
@@ -92,7 +92,7 @@ def read_file_digests(path: Path) -> dict[str, Digested]:
 
 
 def write_file_digests(path: Path, files: Mapping[str, Digested]) -> None:
-    replace_text(path / FILES_FILE, _FILES.dump_json(dict(files)).decode())
+    durable.write(path / FILES_FILE, _FILES.dump_json(dict(files)), lasting=False)
 
 
 def read_shard_digests(file: Path) -> ShardDigests | None:

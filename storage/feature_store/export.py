@@ -11,20 +11,34 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 from safetensors.numpy import save_file
 
+from storage.durable import partial_name
 from storage.errors import StorageError
-from storage.feature_store.partial_files import partial_name
 from storage.feature_store.reader import FeatureReader, check_indices
 
 FORMATS = (".npz", ".safetensors")
 
 
 def export_rows(reader: FeatureReader, indices: ArrayLike, target: str | Path) -> None:
-    """Write the rows at `indices` (n,) to `target`, `.npz` or `.safetensors`, by its suffix.
+    """Write chosen rows, with what the index says of them, to one file; the rows are held in memory.
 
-    Both hold `features` (n, *row shape) and `row` (n,) int64. In `.npz` each column of the index is an array
-    (n,) of its own, with `<column>_is_null` (n,) beside a column that has nulls; in `.safetensors` the index
-    is JSON in the metadata's `index`, one object a row. The rows are held in memory. Raises IndexError for a
-    row outside the store, StorageError for another suffix or an index of another length.
+    Parameters
+    ----------
+    reader
+        The store.
+    indices
+        (n,): the rows.
+    target
+        A file that ends in `.npz` or `.safetensors`. Both hold `features` (n, *row shape) and `row` (n,)
+        int64. In `.npz` each column of the index is an array (n,) of its own, with `<column>_is_null` (n,)
+        beside a column that has nulls; in `.safetensors` the index is JSON in the metadata's `index`, one
+        object per row.
+
+    Raises
+    ------
+    IndexError
+        A row is outside the store.
+    StorageError
+        The suffix is another, or the index has another length.
     """
     target = Path(target)
     if target.suffix not in FORMATS:

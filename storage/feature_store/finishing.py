@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from storage import durable
 from storage.errors import StorageError
 from storage.feature_store.digests import (
     BLOCK_ROWS,
@@ -23,64 +23,69 @@ from storage.feature_store.digests import (
 )
 from storage.feature_store.layout import ARRAY, DIGESTS_FILE, WORK_DIRECTORY, ArrayLayout
 from storage.feature_store.metadata import read_layout
-from storage.feature_store.partial_files import flush_or_remove, replace_text
 from storage.feature_store.shard_files import complete_shards, read_shard
 from storage.urls import local_path
 
-_FLUSHES_AT_ONCE = 16
 
-
-def finish_features(path: str | Path, *, flush: bool = True) -> str:
+def finish_features(path: str | Path) -> str:
     """Write the digests of a store whose shards all exist, and return its content digest.
 
-    With `flush` the shards are on the disk first.
-    Calling it again, also from several processes at once, changes nothing. Raises StorageError when shards
-    are missing.
+    The digests are those that the shards' writers noted of the rows in memory; a shard without a note
+    is missing. Calling it again, also from several processes at once, changes nothing.
+
+    Returns
+    -------
+    str
+        SHA-256, in hex, over dtype, shape and the raw bytes of each block of 256 rows: the same for every
+        sharding and compression.
+
+    Raises
+    ------
+    StorageError
+        Shards are missing.
     """
     group = local_path(path)
     layout = read_layout(group)
     if not (group / DIGESTS_FILE).exists():
-        missing = sorted(set(range(layout.n_shards)) - set(complete_shards(group / ARRAY, layout)))
+        complete = complete_shards(group / ARRAY, layout)
+        noted = {shard: note for shard in complete if (note := read_shard_digests(note_file(group, shard)))}
+        missing = sorted(set(range(layout.n_shards)) - set(noted))
         if missing:
             raise StorageError(
                 f"{group} is unfinished: {len(missing)} of {layout.n_shards} shards are missing,"
                 f" first {missing[0]}"
             )
-        if flush:
-            _flush_shards(group, layout)
-        shards = [_noted(group, layout, shard) for shard in range(layout.n_shards)]
+        shards = [noted[shard] for shard in range(layout.n_shards)]
         _note_files(group, layout, shards)
-        replace_text(group / DIGESTS_FILE, _collect_digests(group, layout, shards).model_dump_json())
+        durable.write(group / DIGESTS_FILE, _collect_digests(group, layout, shards).model_dump_json())
     shutil.rmtree(group / WORK_DIRECTORY, ignore_errors=True)  # another process may be removing it too
     return read_digests(group).content
 
 
-def _flush_shards(group: Path, layout: ArrayLayout) -> None:
-    """Flush all shards, many at once: the file system's journal then commits once for many of them."""
-    files = [group / ARRAY / layout.shard_key(shard) for shard in range(layout.n_shards)]
-    with ThreadPoolExecutor(_FLUSHES_AT_ONCE, thread_name_prefix="flush") as pool:
-        list(pool.map(flush_or_remove, files))
+def pieces_of(group: Path, layout: ArrayLayout, shard: int) -> tuple[str, ...] | None:
+    """The digests of a shard's pieces, as its writer noted them; None where there is no sound note."""
+    noted = read_shard_digests(note_file(group, shard))
+    if noted is not None:
+        return noted.pieces
+    if not (group / DIGESTS_FILE).exists():
+        return None
+    per_shard = -(-layout.rows_per_shard // piece_rows(layout.rows_per_shard))
+    return read_digests(group).pieces[shard * per_shard : (shard + 1) * per_shard]
 
 
-def pieces_of(group: Path, layout: ArrayLayout, shard: int) -> tuple[str, ...]:
-    """The digests of a shard's pieces: as its writer noted them, else of the rows that are there."""
-    if (group / DIGESTS_FILE).exists():
-        per_shard = -(-layout.rows_per_shard // piece_rows(layout.rows_per_shard))
-        return read_digests(group).pieces[shard * per_shard : (shard + 1) * per_shard]
-    return _noted(group, layout, shard).pieces
+def holds(group: Path, layout: ArrayLayout, shard: int) -> bool:
+    """Whether the rows on the disk are those that the shard's writer had in memory, by its note of them."""
+    noted = pieces_of(group, layout, shard)
+    try:
+        rows = None if noted is None else read_shard(group / ARRAY, layout, shard)
+    except (StorageError, OSError):
+        return False
+    return rows is not None and digest_pieces(rows, piece_rows(layout.rows_per_shard)) == noted
 
 
 def note_file(group: Path, shard: int) -> Path:
     """Where a shard's writer notes its digests until the store is finished."""
     return group / WORK_DIRECTORY / f"digests-{shard}.json"
-
-
-def _noted(group: Path, layout: ArrayLayout, shard: int) -> ShardDigests:
-    noted = read_shard_digests(note_file(group, shard))
-    if noted is None:
-        rows = read_shard(group / ARRAY, layout, shard)
-        noted = ShardDigests(pieces=digest_pieces(rows, piece_rows(layout.rows_per_shard)))
-    return noted
 
 
 def _note_files(group: Path, layout: ArrayLayout, shards: Sequence[ShardDigests]) -> None:
@@ -93,7 +98,7 @@ def _note_files(group: Path, layout: ArrayLayout, shards: Sequence[ShardDigests]
 
 def _collect_digests(group: Path, layout: ArrayLayout, shards: Sequence[ShardDigests]) -> ArrayDigests:
     pieces = [piece for shard in shards for piece in shard.pieces]
-    blocks = pieces if layout.rows_per_shard >= BLOCK_ROWS else _digest_blocks(group, layout)
+    blocks = pieces if layout.rows_per_shard >= BLOCK_ROWS else _digest_blocks(group, layout, pieces)
     return ArrayDigests(
         piece_rows=piece_rows(layout.rows_per_shard),
         pieces=tuple(pieces),
@@ -101,12 +106,17 @@ def _collect_digests(group: Path, layout: ArrayLayout, shards: Sequence[ShardDig
     )
 
 
-def _digest_blocks(group: Path, layout: ArrayLayout) -> list[str]:
-    """Digests of blocks that span several small shards, which have to be read again."""
+def _digest_blocks(group: Path, layout: ArrayLayout, pieces: Sequence[str]) -> list[str]:
+    """Digests of blocks that span several small shards, whose rows have to be read again."""
     per_block = BLOCK_ROWS // layout.rows_per_shard
     digests: list[str] = []
     for first in range(0, layout.n_shards, per_block):
         shards = range(first, min(first + per_block, layout.n_shards))
         rows = np.concatenate([read_shard(group / ARRAY, layout, shard) for shard in shards])
+        if digest_pieces(rows, layout.rows_per_shard) != tuple(pieces[shards.start : shards.stop]):
+            raise StorageError(
+                f"a shard of {group / ARRAY}, {shards.start} to {shards.stop - 1}, does not have the rows"
+                " that were written: run again what makes it"
+            )
         digests.extend(digest_pieces(rows, BLOCK_ROWS))
     return digests

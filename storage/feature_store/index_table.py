@@ -10,20 +10,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from storage import durable
 from storage.digests import digest_file
 from storage.errors import StorageError
 from storage.feature_store.layout import INDEX_FILE
-from storage.feature_store.partial_files import partial_name
 from storage.manifest import FILE_NAME, read_manifest
 
 
 def write_index(path: str | Path, table: pa.Table) -> None:
-    """Write the table that says what each row is; it needs a column `row` that counts 0, 1, 2, ...
+    """Write `index.parquet`, the table that says what each row is, whole or not at all.
 
-    The statistics and the summary also read `dataset` and `person_id`, null where the identity is unknown.
+    Parameters
+    ----------
+    path
+        The feature store's folder.
+    table
+        One row for each row of the array. It needs a column `row` that counts 0, 1, 2, ...; the statistics
+        and the summary also read `dataset` and `person_id`, null where the identity is unknown.
 
-    Written under a temporary name and renamed, so that a reader never sees half a table.
-    Raises StorageError when rows are missing or out of order.
+    Raises
+    ------
+    StorageError
+        Rows are missing or out of order.
     """
     if "row" not in table.column_names:
         raise StorageError(f"the index of {path} needs a column 'row'; it has {table.column_names}")
@@ -34,9 +42,9 @@ def write_index(path: str | Path, table: pa.Table) -> None:
         raise StorageError(f"the index of {path} must count its rows 0, 1, 2, ...; at {at} it has {rows[at]}")
     target = Path(path) / INDEX_FILE
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(partial_name(INDEX_FILE))
-    pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
-    partial.replace(target)
+    content = pa.BufferOutputStream()
+    pq.write_table(table, content, compression="zstd", write_page_checksum=True)
+    durable.write(target, content.getvalue().to_pybytes())
 
 
 def read_index(file: Path, columns: Sequence[str] | None = None) -> pa.Table:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from storage import durable
 from storage.errors import StorageError
 from storage.feature_store.digests import BLOCK_ROWS
 from storage.feature_store.layout import ARRAY, MARK, METADATA_FILE, ArrayLayout, parse_layout
-from storage.feature_store.partial_files import replace_text
 from storage.feature_store.shard_files import ZSTD_LEVEL
+
+log = logging.getLogger(__name__)
 
 Compression = Literal["none", "zstd"]
 
@@ -64,17 +67,22 @@ def metadata_files(
 
 
 def write_or_compare(file: Path, content: bytes) -> None:
-    """Write a metadata file, or see that the one that exists says the same."""
-    if not file.exists():
-        replace_text(file, content.decode())
-        return
+    """Write a metadata file, or see that the one that exists says the same.
+
+    One that is not a JSON object says nothing, as after a power cut, and is written again: shards are held to
+    digests of their rows, whatever the metadata was.
+    """
     try:
         there = json.loads(file.read_bytes())
-    except json.JSONDecodeError as error:
-        raise StorageError(f"{file} is damaged: {error}; remove {file.parent} to begin again") from error
-    if not isinstance(there, dict):
-        raise StorageError(f"{file} is damaged: it holds no JSON object; remove {file.parent} to begin again")
+    except FileNotFoundError:
+        there = None
+    except ValueError as error:
+        log.warning("%s is damaged, and is written again: %s", file, error)
+        there = None
     wanted = json.loads(content)
+    if not isinstance(there, dict):
+        durable.write(file, content)
+        return
     different = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
     if different:
         name = different[0]
@@ -91,5 +99,5 @@ def read_layout(group: Path) -> ArrayLayout:
         return parse_layout(json.loads(file.read_bytes()), str(file))
     except FileNotFoundError as error:
         raise StorageError(f"{group} is no feature store: it has no {ARRAY}/{METADATA_FILE}") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise StorageError(f"{file} is damaged: {error}") from error

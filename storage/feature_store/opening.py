@@ -27,7 +27,6 @@ from storage.feature_store.layout import (
 )
 from storage.feature_store.reader import FeatureReader, MemoryReader, Tier
 from storage.feature_store.remote import REQUESTS_AT_ONCE, RemoteReader, fetch
-from storage.feature_store.tensorstore_reader import TensorStoreReader
 from storage.urls import Location, filesystem, is_remote, join, local_path
 
 log = logging.getLogger(__name__)
@@ -45,17 +44,46 @@ def open_features(
 ) -> FeatureReader:
     """Open the array `features` of a Zarr v3 group, or a Zarr v3 array itself, for reading rows.
 
-    `auto` reads all rows into memory when they take at most `memory_budget` bytes, else reads a local store
-    by positioned reads and a remote one by ranged requests; an array whose rows are not whole chunks of a
-    shard, or are compressed by anything but Zstandard, goes through TensorStore. What was chosen, and why, is
-    logged.
+    CRC-32Cs are checked: of every shard's index, and of the rows that have one. Bytes are not digested:
+    `verify_features` does that.
 
-    `threads` is the number of reads that wait for the disk at once. CRC-32Cs are checked: of every shard's
-    index, and of the rows that have one. Bytes are not digested: `verify_features` does that.
-    `storage_options` go to the URL's fsspec file system; TensorStore is given those that it knows, and
-    where it must read, others are refused.
+    Parameters
+    ----------
+    path_or_url
+        A folder, or an fsspec URL (`s3://`, `gs://`, `http://`, ...).
+    tier
+        `auto` reads all rows into memory when they take at most `memory_budget` bytes, else reads a local
+        store by positioned reads (`disk`) and a remote one by ranged requests (`remote`). An array whose rows
+        are not whole chunks of a shard, or are compressed by anything but Zstandard, goes through
+        TensorStore. What was chosen, and why, is logged.
+    memory_budget
+        Bytes.
+    threads
+        The number of reads that wait for the disk at once.
+    storage_options
+        For the URL's fsspec file system. TensorStore is given those that it knows; where it must read, others
+        are refused.
 
-    Raises StorageError when there is no such store, it is damaged, or the tier cannot read it.
+    Returns
+    -------
+    FeatureReader
+        Threads may share it; close it, or use it as a context manager.
+
+    Raises
+    ------
+    StorageError
+        The store is missing or damaged, or the tier cannot read it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> folder = tempfile.mkdtemp()
+    >>> with create_features(folder, n_rows=3, row_shape=(2,)) as writer:
+    ...     writer.write(0, np.arange(6, dtype=np.float16).reshape(3, 2))
+    >>> with open_features(folder, "disk") as reader:
+    ...     reader.rows([2, 0]).tolist()
+    [[4.0, 5.0], [0.0, 1.0]]
     """
     remote = is_remote(path_or_url)
     if remote and tier == "disk":
@@ -71,6 +99,8 @@ def open_features(
     except IndirectLayoutError as error:
         if tier == "disk":
             raise
+        from storage.feature_store.tensorstore_reader import TensorStoreReader  # loads TensorStore
+
         url = join(root, *array.removeprefix(path).strip("/").split("/")) if array != path else root
         reader: FeatureReader = TensorStoreReader(url, read_index, storage_options or {})
         why = f"through TensorStore: {error}"
@@ -80,7 +110,8 @@ def open_features(
     if tier == "memory" or (tier == "auto" and n_bytes <= memory_budget):
         why = f"{n_bytes} bytes " + ("as asked" if tier == "memory" else f"fit the budget of {memory_budget}")
         reader = _load(reader, read_index)
-    _say(str(path_or_url), reader.tier, why)
+    reader.location = str(path_or_url)
+    _say(reader.location, reader.tier, why)
     return reader
 
 

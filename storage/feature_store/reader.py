@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from storage.errors import StorageError
 from storage.feature_store.buffers import allocate_buffer
+from storage.space import in_units
 
 Tier = Literal["auto", "memory", "disk", "remote"]
 
@@ -27,6 +28,9 @@ class FeatureReader(ABC):
     """(N, *row shape)."""
     dtype: np.dtype
 
+    location: str | None = None
+    """Where `open_features` found it."""
+
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype, read_index: Callable[[], pa.Table]) -> None:
         self.shape = shape
         self.dtype = dtype
@@ -37,15 +41,36 @@ class FeatureReader(ABC):
         """The table of `index.parquet`, read when first asked for. Raises StorageError when there is none."""
         return self._read_index()
 
+    def __repr__(self) -> str:
+        rows = " x ".join(map(str, self.shape[1:]))
+        n_bytes = in_units(math.prod(self.shape) * self.dtype.itemsize)
+        where = "" if self.location is None else f" at {self.location}"
+        return f"<{type(self).__name__} of {len(self)} rows of {rows} {self.dtype}, {n_bytes}{where}>"
+
     def __len__(self) -> int:
         return self.shape[0]
 
     def rows(self, indices: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
-        """The rows at `indices`, (*indices.shape, *row shape); any integers, any order, repeats allowed.
+        """Read rows by their numbers, in any order; repeats are allowed.
 
-        `out`, C-contiguous and of the result's shape and dtype, is filled and returned; without it a new
-        array is. Raises IndexError for an index outside 0 .. N-1 (negative ones do not count from the end: a
-        stray -1 is an error), StorageError for a wrong `out` and for damaged or missing data.
+        Parameters
+        ----------
+        indices
+            Integers in 0 .. N-1, of any shape. Negative ones do not count from the end.
+        out
+            C-contiguous memory of the result's shape and dtype, as `buffer` gives; None for a new array.
+
+        Returns
+        -------
+        numpy.ndarray
+            `out`, or the new array: (*indices.shape, *row shape).
+
+        Raises
+        ------
+        IndexError
+            An index is outside 0 .. N-1, or not an integer.
+        StorageError
+            `out` does not fit, or data is damaged or missing.
         """
         wanted = check_indices(indices, self.shape[0])
         out = _check_out(out, (*wanted.shape, *self.shape[1:]), self.dtype)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,9 @@ from numcodecs.zstd import Zstd
 from storage.errors import StorageError
 from storage.feature_store.digests import ShardDigests, piece_rows
 from storage.feature_store.layout import ArrayLayout
+from storage.feature_store.new_files import write_new
 from storage.feature_store.shard_index import MISSING, ShardIndex, crc32c, decode_index, encode_index
-from storage.feature_store.write_behind import FileBehind, Hasher
-from storage.trust import Digested
+from storage.trust import Digested, stat_key
 
 ZSTD_LEVEL = 1
 
@@ -110,48 +109,33 @@ def decode_row(data: bytes, out: np.ndarray, layout: ArrayLayout, where: str) ->
     out[:] = np.frombuffer(data, np.uint8)
 
 
-def write_shard(
-    file: FileBehind, rows: np.ndarray, layout: ArrayLayout
-) -> Callable[[list[int]], ShardDigests]:
-    """Append a shard, C-contiguous (n, *row_shape), to its new file: rows in order, then the index.
+def write_shard(file: Path, rows: np.ndarray, layout: ArrayLayout, *, flush: bool) -> ShardDigests:
+    """Write a shard, C-contiguous (n, *row_shape), to a new file: rows in order, then the index.
 
-    Returns what gives its digests when the file is closed, from the file's `stat_key` of then.
+    With `flush` it is on the disk on return. Returns its digests, which are those of `rows` and not of what
+    the disk has. Raises FileExistsError when the file exists.
     """
     size = piece_rows(layout.rows_per_shard)
-    pieces = [rows[start : start + size] for start in range(0, len(rows), size)]
-    hashers = [hashlib.sha256() for _ in pieces]
-    lengths = [
-        length
-        for piece, hasher in zip(pieces, hashers, strict=True)
-        for length in _append(file, piece, hasher, layout)
-    ]
+    hashers = [hashlib.sha256(rows[start : start + size].data) for start in range(0, len(rows), size)]
+    pieces = tuple(hasher.hexdigest() for hasher in hashers)
+    parts, lengths = _stored(rows, layout)
     missing = [MISSING] * (layout.rows_per_shard - len(rows))
     offsets = np.cumsum([0, *lengths[:-1]])
     index = encode_index(
         ShardIndex(np.array([*offsets, *missing], np.int64), np.array([*lengths, *missing], np.int64))
     )
-    file.write(index)
-
-    def digests(stat: list[int]) -> ShardDigests:
-        of_pieces = tuple(hasher.hexdigest() for hasher in hashers)
-        if layout.compressed or len(hashers) != 1:
-            return ShardDigests(pieces=of_pieces)
-        whole = hashers[0].copy()
-        whole.update(index)
-        return ShardDigests(pieces=of_pieces, file=Digested(whole.hexdigest(), stat))
-
-    return digests
+    stat = write_new(file, [*parts, index], flush=flush)
+    if layout.compressed or len(hashers) != 1:
+        return ShardDigests(pieces=pieces)
+    hashers[0].update(index)
+    return ShardDigests(pieces=pieces, file=Digested(hashers[0].hexdigest(), stat_key(stat)))
 
 
-def _append(file: FileBehind, rows: np.ndarray, hasher: Hasher, layout: ArrayLayout) -> list[int]:
-    """The bytes that each row took."""
-    plain = rows.reshape(-1).view(np.uint8)
+def _stored(rows: np.ndarray, layout: ArrayLayout) -> tuple[list[bytes | memoryview], list[int]]:
+    """What of the rows goes into the file, and the bytes that each row takes."""
+    plain = rows.reshape(len(rows), -1).view(np.uint8)
     if not layout.compressed:
-        file.write(plain, hasher)
-        return [layout.row_bytes] * len(rows)
-    hasher.update(plain.data)
+        return [plain.reshape(-1).data], [layout.row_bytes] * len(rows)
     codec = Zstd(level=ZSTD_LEVEL)
-    frames = [bytes(codec.encode(row)) for row in rows]
-    for frame in frames:
-        file.write(frame)
-    return [len(frame) for frame in frames]
+    frames = [bytes(codec.encode(row)) for row in plain]
+    return [b"".join(frames)], [len(frame) for frame in frames]

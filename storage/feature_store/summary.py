@@ -44,9 +44,12 @@ class FeatureSummary:
 
 
 def summarise_features(path: str | Path) -> FeatureSummary:
-    """Describe the local feature store at `path`, finished or not.
+    """Describe the local feature store at `path`, finished or not; no row is read.
 
-    Raises StorageError when there is none, or its metadata or its index are damaged.
+    Raises
+    ------
+    StorageError
+        The store is missing, or its metadata or its index are damaged.
     """
     group = local_path(path)
     layout = read_layout(group)

@@ -33,13 +33,31 @@ class DamagedShard:
 def verify_features(
     path: str | Path, *, threads: int = 2, progress: Callable[[int, int], None] | None = None
 ) -> list[DamagedShard]:
-    """Read every shard of a finished store and compare it with its digests; returns the damaged ones.
+    """Read every shard of a finished store and compare its rows with what was noted when they were written.
 
-    A store that another program wrote is held to the CRC-32Cs of its rows. The index is held to the digest
-    that the artifact's manifest has of it, and to the checksums of its pages.
-    `threads` shards are in memory at once; `progress` is called with (shards done, shards).
-    Raises StorageError when the store is unfinished, its metadata, its digests or its index are damaged, or
-    there is nothing that it can be held to.
+    The digests are those of the rows in memory, before they went to the disk. A store that another program
+    wrote is held to the CRC-32Cs of its rows. The index is held to the digest that the artifact's manifest
+    has of it, and to the checksums of its pages.
+
+    Parameters
+    ----------
+    path
+        A local feature store.
+    threads
+        Shards that are read, and held in memory, at once.
+    progress
+        Called with (shards done, shards).
+
+    Returns
+    -------
+    list of DamagedShard
+        Empty when every shard is whole.
+
+    Raises
+    ------
+    StorageError
+        The store is unfinished, its metadata, its digests or its index are damaged, or it cannot be verified:
+        it has neither digests nor checksums.
     """
     group = local_path(path)
     layout = read_layout(group)
@@ -52,7 +70,7 @@ def verify_features(
     else:
         raise StorageError(
             f"{group} was written by another program and has neither digests nor checksums of its rows: "
-            "there is nothing that it can be held to"
+            "it cannot be verified"
         )
     damaged = []
     with ThreadPoolExecutor(threads, thread_name_prefix="verify") as pool:

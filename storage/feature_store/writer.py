@@ -1,14 +1,16 @@
 """Writing a feature store: whole shards, each under a temporary name and then renamed.
 
-Processes that write different shards need no coordination. A shard that exists is complete; that is the
-resume.
+Processes that write different shards need no coordination. A resume takes over the shards that hold to the
+digests that their writer noted of the rows in memory.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,10 +18,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
+from storage import durable
 from storage.errors import StorageError
+from storage.feature_store.buffers import allocate_buffer
 from storage.feature_store.conversion import check_finite, convert_rows
-from storage.feature_store.digests import ShardDigests, digest_pieces, piece_rows
-from storage.feature_store.finishing import finish_features, note_file, pieces_of
+from storage.feature_store.digests import digest_pieces, piece_rows, read_digests
+from storage.feature_store.finishing import finish_features, holds, note_file, pieces_of
 from storage.feature_store.layout import (
     ARRAY,
     DIGESTS_FILE,
@@ -30,20 +34,14 @@ from storage.feature_store.layout import (
     parse_layout,
 )
 from storage.feature_store.metadata import Compression, check_request, metadata_files, write_or_compare
-from storage.feature_store.partial_files import (
-    flush_or_remove,
-    partial_name,
-    remove_abandoned,
-    replace_text,
-)
 from storage.feature_store.shard_files import complete_shards, is_complete, write_shard
-from storage.feature_store.write_behind import WriteBehind
-from storage.trust import stat_key
 from storage.urls import local_path
+
+log = logging.getLogger(__name__)
 
 _SHARDS_BEHIND = 2
 """Shards that are on their way to the disk beside the one that is being written, at most."""
-_FLUSHES_AT_ONCE = 2
+_THREADS = 2
 
 
 def create_features(
@@ -59,20 +57,41 @@ def create_features(
 ) -> FeatureWriter:
     """Create the array `features`, (n_rows, *row_shape), in the Zarr group at `path`, or reopen it to go on.
 
-    `dtype` is float16, float32 or uint8. `rows_per_shard` divides 256 or is a multiple of it. `attributes`
-    (JSON) say what made the array and are part of its metadata. With `flush` all shards are on the disk
-    before the store counts as finished; a shard that a power cut left incomplete is not taken for one. Other
-    files may lie in `path`. Several processes may call this at once.
+    Other files may lie in `path`. Several processes may call this at once, and write different shards.
 
-    Raises StorageError for a request that cannot be stored, and when `path` holds an array with other
-    metadata.
+    Parameters
+    ----------
+    path
+        A local folder.
+    n_rows, row_shape
+        The shape of the array; every axis of a row has at least one number.
+    dtype
+        float16, float32 or uint8.
+    rows_per_shard
+        Rows of a file: divides 256 or is a multiple of it.
+    compression
+        `none`, or `zstd` by row.
+    attributes
+        JSON that says what made the array: part of its metadata.
+    flush
+        Whether each shard is on the disk before it appears.
+
+    Returns
+    -------
+    FeatureWriter
+        To be closed, or used as a context manager.
+
+    Raises
+    ------
+    StorageError
+        The request cannot be stored, or `path` holds an array with other metadata.
     """
     shape = (int(n_rows), *(int(n) for n in row_shape))
     dtype = np.dtype(dtype)
     check_request(shape, dtype, rows_per_shard)
     group = local_path(path)
     files = metadata_files(shape, dtype, rows_per_shard, compression, attributes or {})
-    (group / ARRAY).mkdir(parents=True, exist_ok=True)
+    durable.make_folder(group / ARRAY)
     for name in (f"{ARRAY}/{METADATA_FILE}", METADATA_FILE):
         write_or_compare(group / name, files[name])
     layout = parse_layout(json.loads(files[f"{ARRAY}/{METADATA_FILE}"]), str(group / ARRAY))
@@ -86,29 +105,57 @@ class FeatureWriter:
         self.path = path
         self.layout = layout
         self._flush = flush
-        self._behind = WriteBehind()
-        self._finishing: dict[int, Future[None]] = {}
-        self._flusher = ThreadPoolExecutor(_FLUSHES_AT_ONCE, thread_name_prefix="shard-flush")
-        self._flushes: list[Future[None]] = []
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="shard-write")
+        self._pending: dict[int, Future[None]] = {}
+        self._buffers: list[np.ndarray] = []
+        self._held: set[int] = set()
+        """Shards whose rows on the disk this writer has checked, or written itself."""
         self._work = path / WORK_DIRECTORY
         for directory in (path, path / ARRAY, self._work):
-            remove_abandoned(directory)
+            durable.remove_abandoned(directory)
+        self._drop_damaged_digests()
 
     @property
     def complete_shards(self) -> tuple[int, ...]:
-        """The shards that exist whole, ascending: those that a resumed job need not make."""
+        """The shards that exist whole, ascending: those that a resumed job need not make.
+
+        What this writer did not write itself is read once and held to the digests that its writer noted of
+        the rows in memory; a shard that does not hold to them, or has no note, is removed.
+        """
         self._wait_for_shards(0)
-        return complete_shards(self.path / ARRAY, self.layout)
+        complete = complete_shards(self.path / ARRAY, self.layout)
+        unknown = [shard for shard in complete if shard not in self._held]
+        held = self._pool.map(partial(holds, self.path, self.layout), unknown)
+        for shard, is_sound in zip(unknown, held, strict=True):
+            if is_sound:
+                self._held.add(shard)
+            else:
+                file = self.path / ARRAY / self.layout.shard_key(shard)
+                log.warning("%s does not have the rows that were written, and is made again", file)
+                file.unlink(missing_ok=True)
+        return tuple(shard for shard in complete if shard in self._held)
 
     def write(self, start_row: int, block: np.ndarray) -> None:
-        """Write whole shards from `start_row`, a shard boundary; only the array's last shard may be short.
+        """Write whole shards; only the array's last shard may be short.
 
-        `block` (rows, *row_shape) is converted to the array's dtype, and is the caller's again on return.
         A shard reaches the disk and appears while later ones are written. `complete_shards` and `close` wait
-        for it, as does a `write` that is too far ahead; they raise OSError when it did not get there. One
-        that exists is left as it is when its rows are the same. Raises StorageError when the block does not
-        fit, a value is or becomes infinite or NaN (a float16 ends at 65504), or a shard exists with other
-        rows.
+        for it, as does a `write` that is too far ahead. One that exists is left as it is when its rows are
+        the same.
+
+        Parameters
+        ----------
+        start_row
+            The first row of a shard.
+        block
+            (rows, *row_shape): converted to the array's dtype, and the caller's again on return.
+
+        Raises
+        ------
+        StorageError
+            The block does not fit, a value is or becomes infinite or NaN (a float16 ends at 65504), or a
+            shard exists with other rows.
+        OSError
+            An earlier shard did not get to the disk.
         """
         rows_per_shard = self.layout.rows_per_shard
         stop_row = start_row + len(block)
@@ -134,11 +181,15 @@ class FeatureWriter:
         try:
             self._wait_for_shards(0)
         finally:
-            self._shut_down()
-        for flush in self._flushes:
-            flush.result()
-        if len(self.complete_shards) == self.layout.n_shards:
-            finish_features(self.path, flush=self._flush)
+            self._pool.shutdown()
+        if len(complete_shards(self.path / ARRAY, self.layout)) == self.layout.n_shards:
+            finish_features(self.path)
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.layout.shape))
+        return (
+            f"<FeatureWriter of {shape} {self.layout.dtype} in {self.layout.n_shards} shards at {self.path}>"
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -149,64 +200,76 @@ class FeatureWriter:
         if kind is None:
             self.close()
         else:
-            self._shut_down()
+            self._pool.shutdown()
 
-    def _shut_down(self) -> None:
-        self._behind.close()
-        self._flusher.shutdown()
+    def _drop_damaged_digests(self) -> None:
+        """Digests that a power cut left without content are collected again when the store is finished."""
+        try:
+            read_digests(self.path)
+        except StorageError as error:
+            if (self.path / DIGESTS_FILE).exists():
+                log.warning("%s", error)
+                (self.path / DIGESTS_FILE).unlink(missing_ok=True)
 
     def _wait_for_shards(self, pending: int) -> None:
         """Until at most so many shards are on their way."""
-        while len(self._finishing) > pending:
-            self._finishing.pop(next(iter(self._finishing))).result()
+        while len(self._pending) > pending:
+            shard = next(iter(self._pending))
+            self._pending.pop(shard).result()
+            self._held.add(shard)
 
     def _write_shard(self, shard: int, given: np.ndarray) -> None:
         rows = convert_rows(given, self.layout.dtype)
         check_finite(rows, given, shard * self.layout.rows_per_shard)
-        self._wait_for_shards(0 if shard in self._finishing else _SHARDS_BEHIND)
-        if is_complete(self.path / ARRAY, self.layout, shard):
-            self._compare(shard, rows)
+        self._wait_for_shards(0 if shard in self._pending else _SHARDS_BEHIND)
+        if self._has(shard, rows):
             return
-        self._work.mkdir(exist_ok=True)
-        file = self._behind.create(self._work / partial_name(f"shard-{shard}"))
-        try:
-            digests = write_shard(file, rows, self.layout)
-        except BaseException:
-            file.abandon()
-            raise
-        self._finishing[shard] = file.close(
-            lambda stat: self._finish_shard(shard, file.path, digests(stat_key(stat)))
-        )
+        buffer = self._buffers.pop() if self._buffers else self._new_buffer()
+        np.copyto(buffer[: len(rows)], rows)
+        self._pending[shard] = self._pool.submit(self._make_shard, shard, buffer[: len(rows)], buffer)
 
-    def _finish_shard(self, shard: int, partial: Path, digests: ShardDigests) -> None:
-        """Note the digests of a written shard, and make it visible."""
+    def _new_buffer(self) -> np.ndarray:
+        """A shard's rows, on pages of their own: a direct write needs that."""
+        return allocate_buffer((self.layout.rows_per_shard, *self.layout.row_shape), self.layout.dtype)
+
+    def _has(self, shard: int, rows: np.ndarray) -> bool:
+        """Whether the shard exists with these rows; one without a note of its rows is made again."""
+        if not is_complete(self.path / ARRAY, self.layout, shard):
+            return False
+        noted = pieces_of(self.path, self.layout, shard)
+        if noted is None:
+            return False
+        if noted != digest_pieces(rows, piece_rows(self.layout.rows_per_shard)):
+            raise StorageError(
+                f"shard {shard} of {self.path} exists with other rows; an existing shard is never rewritten:"
+                " remove it first if it must be made again"
+            )
+        return shard in self._held or holds(self.path, self.layout, shard)
+
+    def _make_shard(self, shard: int, rows: np.ndarray, buffer: np.ndarray) -> None:
+        """Write a shard, note the digests of its rows, and make it visible; then its buffer is free."""
+        file = self._work / durable.partial_name(f"shard-{shard}")
         target = self.path / ARRAY / self.layout.shard_key(shard)
         try:
+            self._work.mkdir(exist_ok=True)
+            digests = write_shard(file, rows, self.layout, flush=self._flush)
             if (self.path / DIGESTS_FILE).exists():
                 self._require_noted(shard, digests.pieces)
-            replace_text(note_file(self.path, shard), digests.model_dump_json())
+            durable.write(note_file(self.path, shard), digests.model_dump_json(), lasting=self._flush)
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial.rename(target)
+            file.rename(target)
         except FileNotFoundError:
             # Another process made the same shard, then finished the store and cleared its work directory.
             if not (self.path / DIGESTS_FILE).exists():
                 raise
-            self._require_noted(shard, digests.pieces)
-        if self._flush:
-            # Now, while the next shards are made: at the end the disk would be all that there is to wait for.
-            self._flushes.append(self._flusher.submit(flush_or_remove, target))
+            self._require_noted(shard, digest_pieces(rows, piece_rows(self.layout.rows_per_shard)))
+        finally:
+            file.unlink(missing_ok=True)
+            self._buffers.append(buffer)
 
     def _require_noted(self, shard: int, pieces: tuple[str, ...]) -> None:
         if pieces != pieces_of(self.path, self.layout, shard):
             raise StorageError(
                 f"shard {shard} of {self.path} was made again with other rows than {DIGESTS_FILE} notes:"
                 " it is made from other inputs or by other code; make a new store"
-            )
-
-    def _compare(self, shard: int, rows: np.ndarray) -> None:
-        pieces = digest_pieces(rows, piece_rows(self.layout.rows_per_shard))
-        if pieces != pieces_of(self.path, self.layout, shard):
-            raise StorageError(
-                f"shard {shard} of {self.path} exists with other rows; an existing shard is never rewritten:"
-                " remove it first if it must be made again"
             )

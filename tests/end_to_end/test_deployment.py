@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flows.cli.status import describe
-from storage.artifacts import LocalStore
+from storage.local import LocalStore
 from tests.end_to_end.server import Server, running_server, wait_until, working
 from tests.end_to_end.tiny import write_tiny_config
 

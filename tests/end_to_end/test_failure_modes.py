@@ -14,7 +14,7 @@ from benchmarks.failure_modes import (
     two_runs_at_once,
 )
 from benchmarks.kill_campaign import digests
-from storage.artifacts import LocalStore
+from storage.local import LocalStore
 from tests.end_to_end.conftest import TinyRun
 
 pytestmark = pytest.mark.slow

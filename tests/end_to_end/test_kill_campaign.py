@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.kill_campaign import digests, run_campaign
-from storage.artifacts import LocalStore
+from storage.local import LocalStore
 from tests.end_to_end.conftest import TinyRun
 
 pytestmark = pytest.mark.slow

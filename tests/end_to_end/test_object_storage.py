@@ -11,7 +11,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from storage.artifacts import LocalStore
+from storage.local import LocalStore
 from storage.opening import open_store
 from storage.remote import RemoteStore
 from tests.end_to_end.commands import PROJECT, command, personsearch

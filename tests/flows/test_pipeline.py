@@ -19,7 +19,8 @@ from flows.plan.states import Planned
 from flows.run.records import RunRecord, new_record_path, read_records
 from flows.run.walk import Walk, resolve_and_record
 from flows.stages.base import Stage
-from storage.artifacts import Artifact, LocalStore
+from storage.local import LocalStore
+from storage.store import Artifact
 from tests.storage.making import make_artifact
 
 DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
@@ -98,9 +99,9 @@ def test_what_a_collection_takes_before_the_record_names_it_is_made_again(
     made = make_artifact(store, "reid")
     record = RunRecord(new_record_path(store.root), "a.yaml")
 
-    def collected(artifact: Artifact, store: LocalStore) -> bool:
+    def collected(store: LocalStore, kind: str, key: str) -> bool:
         assert record.stages, "a collection that asks from now on is told"
-        store.remove(artifact.kind, artifact.key)
+        store.remove(kind, key)
         return False
 
     monkeypatch.setattr("flows.run.walk.stays", collected)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from flows.cli.main import app
 from flows.config.models import load_config
 from flows.errors import ConfigError
-from flows.plan.reach import InUse, stays
+from flows.plan.reach import InUse
 from flows.plan.states import Selection, resolve, select
 from flows.run.making import make_in_process
 from flows.run.records import (
@@ -29,11 +29,13 @@ from flows.run.records import (
     records_folder,
 )
 from flows.stages.building import build_stages
-from storage.artifacts import Artifact, LocalStore
 from storage.errors import StorageError
 from storage.listing import Entry
+from storage.local import LocalStore
 from storage.manifest import Identity
 from storage.opening import open_store
+from storage.store import Artifact
+from storage.tags import stays
 from tests.end_to_end.tiny import draw_tiny_data, write_tiny_config
 from tests.storage.making import make_artifact, name_of
 
@@ -133,17 +135,17 @@ def test_what_is_in_use_is_read_again_when_a_record_was_written(
 def test_a_recorded_artifact_stays_unless_a_collection_has_its_lock(
     store: LocalStore, chain: list[Artifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.plan.reach.COLLECTION_SECONDS", 0.1)
-    assert stays(chain[1], store)
+    monkeypatch.setattr("storage.tags.COLLECTION_SECONDS", 0.1)
+    assert stays(store, chain[1].kind, chain[1].key)
     with store.making(chain[1].manifest.identity, again=True):
-        assert stays(chain[1], store), "who makes it again deletes nothing"
-    monkeypatch.setattr("flows.plan.reach.COLLECTION_SECONDS", 30)
+        assert stays(store, chain[1].kind, chain[1].key), "who makes it again deletes nothing"
+    monkeypatch.setattr("storage.tags.COLLECTION_SECONDS", 30)
     deletion = threading.Timer(0.05, store.remove, (chain[1].kind, chain[1].key))
     with store.making_now(chain[1].kind, chain[1].key):
         deletion.start()
-        assert not stays(chain[1], store)
+        assert not stays(store, chain[1].kind, chain[1].key)
         deletion.join()
-    assert not stays(chain[1], store)
+    assert not stays(store, chain[1].kind, chain[1].key)
 
 
 def test_gc_says_the_bytes_and_deletes_only_when_told(store: LocalStore, chain: list[Artifact]) -> None:

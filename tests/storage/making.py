@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from storage.artifacts import Artifact, LocalStore
+from storage.local import LocalStore
 from storage.manifest import Identity
+from storage.store import Artifact
 
 
 def make_artifact(

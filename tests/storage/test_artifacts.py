@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from storage import artifacts, trust, work_area
-from storage.artifacts import Artifact, Inspection, LocalStore
+from storage import local, trust, work_area
 from storage.digests import digest_file
 from storage.errors import StorageError
+from storage.local import LocalStore
 from storage.manifest import FILE_NAME, Identity, Manifest
+from storage.store import Artifact, Inspection
 from storage.trust import Digested, stat_key
 
 IDENTITY = Identity(kind="features", version=1, recipe={"roi": [16, 8]}, inputs={"boxes": "aa"})
@@ -167,7 +168,7 @@ def test_a_change_between_commit_and_publication_is_not_trusted(
 
 def test_every_directory_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed = []
-    monkeypatch.setattr(artifacts, "flush", flushed.append)
+    monkeypatch.setattr(local, "flush", flushed.append)
     store = LocalStore(tmp_path)
     with store.making(IDENTITY) as work:
         (work.path / "a" / "b").mkdir(parents=True)
@@ -196,19 +197,19 @@ def test_a_reader_between_the_look_and_the_rename_takes_nothing_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The writer publishes between the reader's look for the manifest and its look for the folder."""
-    store, read = LocalStore(tmp_path), artifacts.read_manifest
+    store, read = LocalStore(tmp_path), local.read_manifest
 
     def read_then_publish(path: Path) -> Manifest:
         try:
             return read(path)
         except FileNotFoundError:
             with monkeypatch.context() as patch:
-                patch.setattr(artifacts, "read_manifest", read)
+                patch.setattr(local, "read_manifest", read)
                 make(LocalStore(tmp_path))
             raise
 
     with monkeypatch.context() as patch:
-        patch.setattr(artifacts, "read_manifest", read_then_publish)
+        patch.setattr(local, "read_manifest", read_then_publish)
         assert store.find("features", IDENTITY.key) is not None
     assert not (tmp_path / ".damaged").exists()
 
@@ -306,7 +307,7 @@ def test_kill_9_of_the_writer_frees_the_lock(tmp_path: Path) -> None:
     script = textwrap.dedent(f"""
         import time
         from pathlib import Path
-        from storage.artifacts import LocalStore
+        from storage.local import LocalStore
         from storage.manifest import Identity
         identity = Identity.model_validate_json({IDENTITY.model_dump_json()!r})
         with LocalStore(Path({str(tmp_path)!r})).making(identity) as work:

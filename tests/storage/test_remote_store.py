@@ -14,13 +14,13 @@ from botocore.exceptions import EndpointConnectionError
 from moto.server import ThreadedMotoServer
 
 from storage import remote
-from storage.artifacts import Artifact, Inspection
 from storage.errors import StorageError
 from storage.gc import collect, find_garbage
 from storage.listing import list_entries
 from storage.manifest import Identity, Manifest
 from storage.opening import open_store
 from storage.remote import RemoteStore
+from storage.store import Artifact, Inspection
 from storage.tags import remove_tag, set_tag, tags
 from storage.transfer import copy_artifact
 from tests.storage.making import make_artifact, name_of
@@ -158,6 +158,19 @@ def test_tags_are_those_of_every_machine(machines: tuple[RemoteStore, RemoteStor
     assert tags(one) == {} and len(find_garbage(one, []).artifacts) == 1
     with pytest.raises(StorageError, match="no tag 'release'"):
         remove_tag(one, "release")
+
+
+def test_what_a_tag_keeps_outlives_a_damaged_link(machines: tuple[RemoteStore, RemoteStore]) -> None:
+    one, two = machines
+    ingest = make_artifact(one, "ingest")
+    features = make_artifact(one, "features", sources=(ingest,))
+    reid = make_artifact(one, "reid", sources=(features,))
+    apart = make_artifact(one, "apart")
+    set_tag(one, "release", name_of(reid))
+    one.system.pipe_file(f"{one.prefix}/{name_of(features)}/manifest.json", b"{")
+    assert [entry.name for entry in find_garbage(two, []).artifacts] == [name_of(apart)]
+    one.set_aside(features.kind, features.key, "a test")
+    assert [entry.name for entry in find_garbage(two, []).artifacts] == [name_of(apart)]
 
 
 def test_what_is_young_stays_with_what_it_was_made_from(

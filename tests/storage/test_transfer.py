@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from storage.artifacts import LocalStore
 from storage.digests import digest_json
 from storage.errors import StorageError
+from storage.local import LocalStore
 from storage.manifest import FILE_NAME
 from storage.transfer import copy_artifact, lineage
 from tests.storage.making import make_artifact, name_of

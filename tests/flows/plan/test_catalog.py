@@ -15,7 +15,7 @@ from data_catalog.ingest import ingest_root
 from data_catalog.snapshot import Snapshot
 from data_catalog.synthetic import Mot17Spec, PrwSpec, write_mot17, write_prw
 from flows.plan.catalog import KIND, StoreSnapshots, open_catalog
-from storage.artifacts import LocalStore
+from storage.local import LocalStore
 from storage.manifest import Identity
 
 

@@ -14,7 +14,8 @@ from flows.plan.states import resolve
 from flows.run.making import make_in_process
 from flows.stages.base import Stage
 from flows.stages.building import build_stages
-from storage.artifacts import Artifact, LocalStore
+from storage.local import LocalStore
+from storage.store import Artifact
 
 
 def ingested(

@@ -10,7 +10,7 @@ from flows.plan import views
 from flows.plan.states import make_plan
 from flows.plan.views import ViewSpec, view_digest
 from flows.stages.base import InputRef, Stage
-from storage.artifacts import LocalStore
+from storage.local import LocalStore
 from storage.remote import RemoteStore
 from tests.storage.making import make_artifact, name_of
 

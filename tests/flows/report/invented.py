@@ -19,8 +19,9 @@ from flows.plan.views import ViewSpec
 from flows.stages import detections, evaluation, gallery, ingest, report
 from flows.stages.base import Made, StageContext
 from flows.stages.building import build_stages
-from storage.artifacts import Artifact, LocalStore
 from storage.feature_store import create_features, finish_features, write_index
+from storage.local import LocalStore
+from storage.store import Artifact
 
 HOSTILE = "\"><script>alert('x')</script>$x^$&amp;"
 """A dataset's name in a config may be any text."""

@@ -20,8 +20,8 @@ from data_catalog.synthetic.prw import write_prw
 from flows.config.models import DatasetSource, ViewRef
 from flows.errors import StageError
 from flows.stages import evaluation, report
-from storage.artifacts import LocalStore
 from storage.errors import StorageError
+from storage.local import LocalStore
 from storage.manifest import FILE_NAME
 from tests.flows.report.invented import HOSTILE, SCENES, ReportStore
 

@@ -57,6 +57,15 @@ def never_stop(task: dict[str, Any], reporter: Reporter) -> None:
     time.sleep(120)
 
 
+def stop_slowly(task: dict[str, Any], reporter: Reporter) -> None:
+    Path(task["pids"]).write_text(str(os.getpid()))
+    while not reporter.should_stop():
+        time.sleep(0.05)
+    time.sleep(1)
+    Path(task["checkpoint"]).write_text("the last step")
+    raise Interrupted("stopped at a checkpoint")
+
+
 def ignore(*_: object, **__: object) -> None:
     """Progress that is not looked at."""
 
@@ -126,6 +135,42 @@ def test_kill_9_of_the_parent_ends_the_child_and_its_helpers(tmp_path: Path) -> 
     parent.wait()
     for pid in children:
         wait_for(lambda pid=pid: is_gone(pid))
+
+
+def hang_up(tmp_path: Path, before: str = "") -> tuple[subprocess.Popen[bytes], Path]:
+    """A run in the way of `run_config`, whose terminal is closed while its stage works."""
+    pids, checkpoint = tmp_path / "pids", tmp_path / "checkpoint"
+    script = textwrap.dedent(f"""
+        import signal
+        from pathlib import Path
+        from flows.run.processes import hangup_as_termination, start_process
+        {before}
+        def terminated(*_):  # as Prefect has it while a flow runs
+            raise SystemExit(143)
+        with hangup_as_termination():
+            signal.signal(signal.SIGTERM, terminated)
+            task = dict(pids={str(pids)!r}, checkpoint={str(checkpoint)!r})
+            log_path = Path({str(tmp_path / "log")!r})
+            start_process("{HERE}:stop_slowly", task, log_path=log_path).result(on_progress=print)
+    """)
+    parent = subprocess.Popen([sys.executable, "-c", script])
+    wait_for(lambda: pids.exists() and bool(pids.read_text()))
+    parent.send_signal(signal.SIGHUP)
+    return parent, checkpoint
+
+
+def test_a_closed_terminal_waits_for_the_last_checkpoint(tmp_path: Path) -> None:
+    parent, checkpoint = hang_up(tmp_path)
+    assert parent.wait(30) == 143 and checkpoint.read_text() == "the last step"
+
+
+def test_a_run_under_nohup_goes_on_without_its_terminal(tmp_path: Path) -> None:
+    parent, checkpoint = hang_up(tmp_path, "signal.signal(signal.SIGHUP, signal.SIG_IGN)")
+    with pytest.raises(subprocess.TimeoutExpired):
+        parent.wait(1)
+    assert not checkpoint.exists()
+    parent.send_signal(signal.SIGTERM)
+    assert parent.wait(30) == 143 and checkpoint.read_text() == "the last step"
 
 
 def test_a_flow_that_prefect_cancels_does_not_wait_until_its_runner_kills_it(

@@ -10,7 +10,7 @@ from flows.config.request import RunRequest
 from flows.errors import ConfigError, StageError
 from flows.run.records import read_records
 from flows.run.walk import Walk, kept, new_record
-from storage.artifacts import LocalStore
+from storage.local import LocalStore
 
 
 @pytest.fixture

@@ -33,8 +33,9 @@ from flows.sweeps.grid import grid, parse_axis
 from flows.sweeps.schedule import SweepOutcome, _with_options, ignore_progress, run_sweep
 from flows.sweeps.table import group_table, member_table
 from personsearch_core.data import decoding
-from storage.artifacts import Artifact, LocalStore
+from storage.local import LocalStore
 from storage.opening import open_store
+from storage.store import Artifact
 from tests.flows.run.test_processes import is_gone, wait_for
 
 SETTINGS = ["reid.variant=j3,j4", "reid.lr=1e-3,3e-3", "reid.seed=0..4"]

@@ -165,7 +165,27 @@ def test_metadata_that_is_none_is_refused(tmp_path: Path, damage):
     for read in (open_features, summarise_features, verify_features):
         with pytest.raises(StorageError, match=r"zarr\.json"):
             read(tmp_path / "store")
-    with pytest.raises(StorageError, match=r"zarr\.json"):
+
+
+@pytest.mark.parametrize("file", ["zarr.json", "features/zarr.json"])
+@pytest.mark.parametrize("damage", ["", "{", "[]", "null", "\xff"])
+def test_metadata_without_content_is_written_again_by_a_resume(tmp_path: Path, rows, file: str, damage: str):
+    """As a power cut leaves it where a file was renamed before its bytes were on the disk."""
+    path = tmp_path / "store"
+    with create_features(path, len(rows), SHAPE[1:]) as writer:
+        writer.write(0, rows[:256])
+    whole = (path / file).read_bytes()
+    (path / file).write_bytes(damage.encode("latin-1"))
+    with create_features(path, len(rows), SHAPE[1:]) as writer:
+        assert writer.complete_shards == (0,) and (path / file).read_bytes() == whole
+        writer.write(256, rows[256:])
+    assert verify_features(path) == []
+
+
+def test_other_metadata_is_refused(tmp_path: Path):
+    create(tmp_path / "store")
+    (tmp_path / "store/features/zarr.json").write_text('{"zarr_format": 3, "node_type": "array"}')
+    with pytest.raises(StorageError, match=r"zarr\.json exists with other metadata"):
         create_features(tmp_path / "store", 600, SHAPE[1:])
 
 

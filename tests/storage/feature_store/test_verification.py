@@ -7,7 +7,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage.artifacts import LocalStore
 from storage.errors import StorageError
 from storage.feature_store import (
     create_features,
@@ -18,6 +17,7 @@ from storage.feature_store import (
     verify_features,
     write_index,
 )
+from storage.local import LocalStore
 from storage.manifest import Identity
 from tests.storage.feature_store.conftest import make_index
 

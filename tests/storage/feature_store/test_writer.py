@@ -137,11 +137,11 @@ def test_another_writer_made_the_shard_and_finished_the_store(tmp_path: Path, ma
     slow = create_features(tmp_path / "store", 256, rows.shape[1:], rows.dtype)
     write = writer_module.write_shard
 
-    def write_while_the_other_finishes(*arguments):
+    def write_while_the_other_finishes(*arguments, **options):
         monkeypatch.setattr(writer_module, "write_shard", write)
         with create_features(tmp_path / "store", 256, rows.shape[1:], rows.dtype) as other:
             other.write(0, rows if same else rows + 1)
-        return write(*arguments)
+        return write(*arguments, **options)
 
     monkeypatch.setattr(writer_module, "write_shard", write_while_the_other_finishes)
     slow.write(0, rows)
@@ -255,9 +255,9 @@ def test_a_shard_that_did_not_reach_the_disk_is_not_taken_for_whole(tmp_path: Pa
             raise fails.pop()
         flush(descriptor)
 
-    monkeypatch.setattr(os, "fsync", flush_once_not)
     rows = make_rows(512)
     writer = create_features(tmp_path / "store", 512, rows.shape[1:])
+    monkeypatch.setattr(os, "fsync", flush_once_not)
     writer.write(0, rows)
     with pytest.raises(OSError, match="Input/output"):
         writer.close()

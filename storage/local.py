@@ -4,77 +4,42 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from storage.errors import StorageError
-from storage.folders import flush, remove_tree
-from storage.layout import Layout
-from storage.locks import exclusive, exclusive_now, is_held, lock_series
-from storage.manifest import FILE_NAME, Identity, Manifest, read_manifest
+from storage import durable
+from storage.durable import flush
+from storage.errors import NewerVersionError, StorageError
+from storage.folders import remove_tree, visible_names
+from storage.manifest import FILE_NAME, Manifest, read_manifest
+from storage.place import Place, plain_name
+from storage.store import Artifact, Inspection, Store
 from storage.trust import Trust, in_short, stat_keys
-from storage.work_area import WorkArea
+from storage.work_area import drop_manifest
 
 log = logging.getLogger(__name__)
 
-MakingNow = Callable[[str, str], AbstractContextManager[bool]]
-"""As `LocalStore.making_now`: kind, key."""
-
-_TEMPORARY = "manifest.tmp"
 _STRANGER = "its manifest is that of another artifact"
 _HALF_REPLACED = "it is out of sight while it is replaced"
 _LOOKS = 50
 _PAUSE_SECONDS = 0.01
 
 
-@dataclass(frozen=True)
-class Artifact:
-    """A finished artifact: its directory and its manifest."""
-
-    path: Path
-    manifest: Manifest
-
-    @property
-    def kind(self) -> str:
-        return self.manifest.kind
-
-    @property
-    def key(self) -> str:
-        return self.manifest.key
-
-    @property
-    def content_digest(self) -> str:
-        return self.manifest.content_digest
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What a look at a key finds: its artifact, or what is wrong with it, or (both None) nothing."""
-
-    artifact: Artifact | None = None
-    problem: str | None = None
-
-
-@dataclass(frozen=True)
-class Objects:
-    """Objects below one name of object storage that no manifest names; size in bytes."""
-
-    name: str
-    size: int
-
-
-class LocalStore(Layout):
-    """Artifacts under one root directory; see `storage.layout` for what lies where."""
+class LocalStore(Store):
+    """Artifacts under one root directory; see `storage.place` for what lies where."""
 
     def __init__(self, root: Path) -> None:
-        super().__init__(root)
+        self.place = Place(root)
         self._trust = Trust(self.root / ".trust")
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def exists(self) -> bool:
+        return self.root.is_dir()
 
     def find(self, kind: str, key: str) -> Artifact | None:
         """The artifact, when it exists and can be trusted; what is damaged is set aside and named in the log.
@@ -85,14 +50,13 @@ class LocalStore(Layout):
         stamp, found = self._inspect(kind, key)
         if found.problem is None:
             return found.artifact
-        with exclusive_now(self._lock_path(kind, key)) as alone:
+        with self.making_now(kind, key) as alone:
             if alone:
-                return self._find_alone(kind, key, found if self._stamp(kind, key) == stamp else None)
+                return self.find_alone(kind, key, found if self._stamp(kind, key) == stamp else None)
         log.warning("artifact %s/%s is being made again; what is there: %s", kind, key, found.problem)
         return None
 
     def inspect(self, kind: str, key: str) -> Inspection:
-        """As `find`, but what is damaged stays where it is, and is said."""
         return self._inspect(kind, key)[1]
 
     def _inspect(self, kind: str, key: str) -> tuple[object, Inspection]:
@@ -125,14 +89,14 @@ class LocalStore(Layout):
                 return inode, None
         return None
 
-    def _find_alone(self, kind: str, key: str, seen: Inspection | None = None) -> Artifact | None:
+    def find_alone(self, kind: str, key: str, seen: Inspection | None = None) -> Artifact | None:
         """As `find`, for the holder of the key's lock: what it looks at, nobody else moves.
 
         `seen` is what an earlier look found, if that still holds.
         """
         found = seen or self._look(kind, key)
         if found.problem == _HALF_REPLACED:
-            self._replaced_path(kind, key).rename(self.path_of(kind, key))
+            self.place.replaced_path(kind, key).rename(self.path_of(kind, key))
             found = self._look(kind, key)
         if found.problem is not None:
             with contextlib.suppress(FileNotFoundError):
@@ -146,7 +110,11 @@ class LocalStore(Layout):
         except FileNotFoundError:
             if path.is_dir():
                 return Inspection(problem="it has no manifest")
-            return Inspection(problem=_HALF_REPLACED if self._replaced_path(kind, key).is_dir() else None)
+            return Inspection(
+                problem=_HALF_REPLACED if self.place.replaced_path(kind, key).is_dir() else None
+            )
+        except NewerVersionError:
+            raise
         except StorageError as error:
             return Inspection(problem=str(error))
         if (manifest.kind, manifest.key) != (kind, key):
@@ -154,57 +122,53 @@ class LocalStore(Layout):
         problems = self._trust.problems(path, manifest, trust_stat=True)
         return Inspection(problem=in_short(problems)) if problems else Inspection(Artifact(path, manifest))
 
-    def peek(self, kind: str, key: str) -> Artifact | None:
-        """As `find`, but by the manifest alone: no file is looked at, nothing is moved. For listings."""
-        try:
-            return Artifact(self.path_of(kind, key), self.manifest_of(kind, key))
-        except (FileNotFoundError, StorageError):
-            return None
-
     def manifest_of(self, kind: str, key: str) -> Manifest:
-        """The manifest alone. Raises FileNotFoundError when there is none, StorageError for a damaged one."""
         return read_manifest(self.path_of(kind, key) / FILE_NAME)
+
+    def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
+        kinds = [plain_name(kind)] if kind else sorted(visible_names(self.root))
+        for each in kinds:
+            for key in sorted(visible_names(self.root / each)):
+                if self.root.joinpath(each, key, FILE_NAME).is_file():
+                    yield each, key
+
+    def manifests(self, kind: str | None = None) -> Iterator[tuple[str, str, bytes]]:
+        for each, key in self.keys(kind):
+            with contextlib.suppress(FileNotFoundError):
+                yield each, key, self.root.joinpath(each, key, FILE_NAME).read_bytes()
+
+    def written_since(self, moment: datetime) -> set[str]:
+        found = set()
+        for kind, key in self.keys():
+            with contextlib.suppress(FileNotFoundError):
+                if (self.path_of(kind, key) / FILE_NAME).stat().st_mtime > moment.timestamp():
+                    found.add(f"{kind}/{key}")
+        return found
+
+    def hidden_manifests(self) -> Iterator[bytes]:
+        for folder in (self.root / ".replaced", *self.place.leftover_paths):
+            for name in sorted(visible_names(folder)):
+                with contextlib.suppress(FileNotFoundError):
+                    yield (folder / name / FILE_NAME).read_bytes()
+
+    def read_tags(self) -> dict[str, bytes]:
+        try:
+            files = sorted(path for path in self.place.tags_path.iterdir() if not path.name.startswith("."))
+        except FileNotFoundError:
+            return {}
+        return {path.name: path.read_bytes() for path in files}
+
+    def write_tag(self, tag: str, artifact: str) -> None:
+        durable.make_folder(self.place.tags_path)
+        durable.write(self.place.tags_path / tag, artifact + "\n")
+
+    def remove_tag(self, tag: str) -> None:
+        """Raises FileNotFoundError when no tag has that name."""
+        durable.remove(self.place.tags_path / tag)
 
     def local_path(self, kind: str, key: str) -> Path:
         """Where an artifact's files can be read on this machine, damaged ones, too."""
         return self.path_of(kind, key)
-
-    def stray_objects(self, before: datetime) -> list[Objects]:
-        """What no manifest names and nobody has touched since a moment; in folders there is no such thing."""
-        return []
-
-    def remove_objects(self, objects: Objects, before: datetime) -> None:
-        raise StorageError(f"{self} has no objects without a manifest")
-
-    @contextmanager
-    def making(self, identity: Identity, *, again: bool = False) -> Iterator[WorkArea]:
-        """A work area for the artifact, under its lock; a second process waits, then finds `made` set.
-
-        The lock belongs to this process: call it from the process that writes. With `again` an artifact that
-        exists is made once more, and replaced only when its successor is whole.
-        """
-        kind, key = identity.kind, identity.key
-        with exclusive(self._lock_path(kind, key), what=f"{kind}/{key}"):
-            path = self.work_path_of(kind, key)
-            made = None if again else self._find_alone(kind, key)
-            if made is None:
-                path.mkdir(parents=True, exist_ok=True)
-                _drop_manifest(path)
-            yield WorkArea(self, identity, path, made, again)
-
-    def making_now(self, kind: str, key: str) -> AbstractContextManager[bool]:
-        """The lock of `making` without waiting for it: False when another process holds it."""
-        return exclusive_now(self._lock_path(kind, key))
-
-    @contextmanager
-    def collecting(self) -> Iterator[MakingNow]:
-        """A quicker `making_now`, for who takes a great many of these locks, each for a moment."""
-        with lock_series(self.root / ".locks" / "collecting") as series:
-            yield lambda kind, key: series.exclusive_now(self._lock_path(kind, key))
-
-    def holder(self, kind: str, key: str) -> int | None:
-        """The process that is making this artifact now, if any."""
-        return is_held(self._lock_path(kind, key))
 
     def verify(self, kind: str, key: str) -> list[str]:
         """Digest every file of an artifact and say what does not hold; nothing is moved.
@@ -216,6 +180,8 @@ class LocalStore(Layout):
             manifest = read_manifest(path / FILE_NAME)
         except FileNotFoundError:
             return [f"{path}: no such artifact"]
+        except NewerVersionError:
+            raise
         except StorageError as error:
             return [str(error)]
         if (manifest.kind, manifest.key) != (kind, key):
@@ -232,9 +198,9 @@ class LocalStore(Layout):
     def set_aside(self, kind: str, key: str, why: str) -> Path:
         """Move an artifact out of sight, to be looked at by a person; whoever needs it makes it again.
 
-        Raises FileNotFoundError when there is none. Waits for a process that is making it.
+        Raises FileNotFoundError when it is missing. Waits for a process that is making it.
         """
-        with exclusive(self._lock_path(kind, key), what=f"{kind}/{key}"):
+        with self.place.making(kind, key):
             return self._move_aside(kind, key, why)
 
     def _move_aside(self, kind: str, key: str, why: str) -> Path:
@@ -248,47 +214,26 @@ class LocalStore(Layout):
     def reopen(self, kind: str, key: str) -> Path:
         """Make an artifact a work area again, to be resumed by whoever makes it; returns the work area.
 
-        Raises FileNotFoundError when there is none.
+        Raises FileNotFoundError when it is missing.
         """
         work = self.work_path_of(kind, key)
-        with exclusive(self._lock_path(kind, key), what=f"{kind}/{key}"):
+        with self.place.making(kind, key):
             if work.exists():
                 shutil.rmtree(work)
             work.parent.mkdir(parents=True, exist_ok=True)
             self.path_of(kind, key).rename(work)
-            _drop_manifest(work)
+            drop_manifest(work)
         self._trust.forget(kind, key)
         return work
 
-    def remove(self, kind: str, key: str) -> None:
-        """Delete an artifact; an interrupted removal leaves no part of it.
-
-        Raises FileNotFoundError when there is none.
-        """
-        away = self.take_away(kind, key)
-        if away is not None:
-            remove_tree(away)
-
     def take_away(self, kind: str, key: str) -> Path | None:
-        """The first half of `remove`: nobody sees the artifact any more, and its folder is to be deleted.
+        """The first half of `remove`: the artifact is out of sight, and its folder is to be deleted.
 
-        Returns that folder, None where nothing is left. Raises FileNotFoundError when there is none.
+        Returns that folder, None where nothing is left. Raises FileNotFoundError when it is missing.
         """
-        away = self.hide(self.path_of(kind, key))
+        away = self.place.hide(self.path_of(kind, key))
         self._trust.forget(kind, key)
         return away
-
-    def hide(self, folder: Path) -> Path:
-        """Move a folder of the store to where it waits for its deletion; the caller holds its key's lock.
-
-        Raises FileNotFoundError when there is none.
-        """
-        away = self.removed_path / f"{folder.parent.name}-{folder.name}-{secrets.token_hex(8)}"
-        try:
-            return folder.rename(away)
-        except FileNotFoundError:
-            away.parent.mkdir(parents=True, exist_ok=True)
-            return folder.rename(away)
 
     def publish(
         self,
@@ -308,11 +253,11 @@ class LocalStore(Layout):
         verified = verified or stat_keys(work, manifest)
         for name in manifest.files:
             flush(work / name)
-        _write_flushed(work / FILE_NAME, manifest.to_json())
+        durable.write(work / FILE_NAME, manifest.to_json())
         for directory in (path for path in (*work.rglob("*"), work) if path.is_dir()):
             flush(directory)
         target = self.path_of(manifest.kind, manifest.key)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(target.parent)
         replaced = self._move_away(target)
         work.rename(target)
         flush(target.parent)
@@ -325,7 +270,7 @@ class LocalStore(Layout):
         """Where an artifact that is being replaced waits until its successor is in place."""
         if not target.exists():
             return None
-        away = self._replaced_path(target.parent.name, target.name)
+        away = self.place.replaced_path(target.parent.name, target.name)
         if away.exists():
             shutil.rmtree(away)
         away.parent.mkdir(parents=True, exist_ok=True)
@@ -338,16 +283,3 @@ def _free_path(folder: Path, kind: str, key: str) -> Path:
     while (path := folder / f"{kind}-{key}-{number}").exists():
         number += 1
     return path
-
-
-def _drop_manifest(work: Path) -> None:
-    """A try that was killed in its commit left its manifest, which must not become a part of the next."""
-    for name in (FILE_NAME, _TEMPORARY):
-        (work / name).unlink(missing_ok=True)
-
-
-def _write_flushed(path: Path, text: str) -> None:
-    temporary = path.with_name(_TEMPORARY)
-    temporary.write_text(text)
-    flush(temporary)
-    temporary.replace(path)

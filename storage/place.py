@@ -3,7 +3,6 @@
 <root>/<kind>/<key>/manifest.json + files     artifacts
 <root>/.work/<kind>/<key>/                    work areas: what a resume finds
 <root>/.locks/<kind>/<key>                    kernel locks of running writers
-<root>/.locks/collecting.<n>                  what a collection's locks are further names of
 <root>/.trust/<kind>/<key>.json               the stat of every file at its last verification
 <root>/.damaged/<kind>-<key>-<n>/             what failed verification, set aside
 <root>/.replaced/<kind>-<key>/                what is being replaced, until its successor is in place
@@ -13,28 +12,22 @@
 
 from __future__ import annotations
 
-import contextlib
+import secrets
 from collections.abc import Iterator
-from datetime import datetime
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from storage import durable
 from storage.errors import StorageError
 from storage.folders import visible_names
-from storage.manifest import FILE_NAME
+from storage.locks import exclusive, exclusive_now, is_held
 
 
-class Layout:
-    """The folders and files under one root directory, by the names of what they hold."""
+class Place:
+    """The folders, files and locks under one root folder of this machine, by the names of what they hold."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
-
-    def __str__(self) -> str:
-        return str(self.root)
-
-    def exists(self) -> bool:
-        """Whether anything was ever kept here."""
-        return self.root.is_dir()
 
     def path_of(self, kind: str, key: str) -> Path:
         """Where an artifact lies. Raises StorageError when `kind` or `key` is not one plain name."""
@@ -60,53 +53,35 @@ class Layout:
             if kind and key:
                 yield kind, key, self.root / ".replaced" / name
 
-    def read_tags(self) -> dict[str, bytes]:
-        """What every tag holds; see `storage.tags`."""
-        try:
-            files = sorted(path for path in self._tags_path.iterdir() if not path.name.startswith("."))
-        except FileNotFoundError:
-            return {}
-        return {path.name: path.read_bytes() for path in files}
+    def strays(self) -> list[Path]:
+        """Small files of processes that died at a bad moment: locks without a holder, unfinished files."""
+        locks = [
+            path for path in (self.root / ".locks").rglob("*") if path.is_file() and is_held(path) is None
+        ]
+        folders = [self.tags_path, self.root / ".runs", *(self.root / ".trust").glob("*")]
+        unfinished = [path for folder in folders for path in durable.abandoned(folder)]
+        return sorted([*locks, *unfinished, *self._strays_of_old()])
 
-    def write_tag(self, tag: str, artifact: str) -> None:
-        self._tags_path.mkdir(parents=True, exist_ok=True)
-        temporary = self._tags_path / f".{tag}.tmp"
-        temporary.write_text(artifact + "\n")
-        temporary.replace(self._tags_path / tag)
+    def remove_stray(self, path: Path) -> None:
+        """Delete one of `strays`, but for a lock that a process has taken since."""
+        if path.is_relative_to(self.root / ".locks"):
+            with exclusive_now(path):  # whoever releases a lock removes its file
+                return
+        path.unlink(missing_ok=True)
 
-    def remove_tag(self, tag: str) -> None:
-        """Raises FileNotFoundError when there is none of that name."""
-        (self._tags_path / tag).unlink()
+    def _strays_of_old(self) -> Iterator[Path]:
+        """What earlier versions called their unfinished files."""
+        yield from self.tags_path.glob(".*.tmp")
+        for path in (self.root / ".trust").glob("*/*.tmp"):
+            if not Path("/proc", path.suffixes[-2].strip(".") if path.suffixes[1:] else "-").exists():
+                yield path
 
     @property
-    def _tags_path(self) -> Path:
+    def tags_path(self) -> Path:
         return self.root / ".tags"
 
     def log_path_of(self, kind: str, key: str) -> Path:
         return self.root / ".logs" / plain_name(kind) / f"{plain_name(key)}.log"
-
-    def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
-        """(kind, key) of every finished artifact, in order."""
-        kinds = [plain_name(kind)] if kind else sorted(visible_names(self.root))
-        for each in kinds:
-            for key in sorted(visible_names(self.root / each)):
-                if self.root.joinpath(each, key, FILE_NAME).is_file():
-                    yield each, key
-
-    def manifests(self, kind: str | None = None) -> Iterator[tuple[str, str, bytes]]:
-        """(kind, key, manifest as it is stored, unchecked) of every finished artifact; for listings."""
-        for each, key in self.keys(kind):
-            with contextlib.suppress(FileNotFoundError):
-                yield each, key, self.root.joinpath(each, key, FILE_NAME).read_bytes()
-
-    def written_since(self, moment: datetime) -> set[str]:
-        """The artifacts, `kind/key`, put here after a moment by the clock of whoever keeps them."""
-        found = set()
-        for kind, key in self.keys():
-            with contextlib.suppress(FileNotFoundError):
-                if (self.path_of(kind, key) / FILE_NAME).stat().st_mtime > moment.timestamp():
-                    found.add(f"{kind}/{key}")
-        return found
 
     def work_areas(self) -> Iterator[tuple[str, str]]:
         """(kind, key) of every unfinished work area."""
@@ -114,10 +89,34 @@ class Layout:
             for key in sorted(visible_names(self.root / ".work" / kind)):
                 yield kind, key
 
-    def _lock_path(self, kind: str, key: str) -> Path:
+    def holder(self, kind: str, key: str) -> int | None:
+        """The process that is making this artifact now, if any."""
+        return is_held(self.lock_path(kind, key))
+
+    def making(self, kind: str, key: str) -> AbstractContextManager[None]:
+        """The lock of whoever makes, replaces or moves an artifact; a second process waits."""
+        return exclusive(self.lock_path(kind, key), what=f"{kind}/{key}")
+
+    def making_now(self, kind: str, key: str) -> AbstractContextManager[bool]:
+        """The same lock without waiting for it: False when another process holds it."""
+        return exclusive_now(self.lock_path(kind, key))
+
+    def hide(self, folder: Path) -> Path:
+        """Move a folder of the store to where it waits for its deletion; the caller holds its key's lock.
+
+        Raises FileNotFoundError when it is missing.
+        """
+        away = self.removed_path / f"{folder.parent.name}-{folder.name}-{secrets.token_hex(8)}"
+        try:
+            return folder.rename(away)
+        except FileNotFoundError:
+            away.parent.mkdir(parents=True, exist_ok=True)
+            return folder.rename(away)
+
+    def lock_path(self, kind: str, key: str) -> Path:
         return self.root.joinpath(".locks", plain_name(kind), plain_name(key))
 
-    def _replaced_path(self, kind: str, key: str) -> Path:
+    def replaced_path(self, kind: str, key: str) -> Path:
         return self.root / ".replaced" / f"{plain_name(kind)}-{plain_name(key)}"
 
 

@@ -1,0 +1,99 @@
+"""The one way to write small files that must last: whole or not at all, and on the disk on return."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+_BLOCK = 1 << 20
+
+
+def write(file: Path, content: bytes | str, *, lasting: bool = True) -> None:
+    """Put `content` at `file`, in place of what is there: under a temporary name, flushed, then renamed.
+
+    After a power cut the file has the old content or the new one. With `lasting=False` nothing waits for the
+    disk: for what only spares time, and is worked out again when it is damaged. The folder must exist.
+    """
+    partial = file.with_name(partial_name(file.name))
+    try:
+        with partial.open("wb") as writing:
+            writing.write(content.encode() if isinstance(content, str) else content)
+            if lasting:
+                writing.flush()
+                os.fsync(writing.fileno())
+        partial.replace(file)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    if lasting:
+        flush(file.parent)
+
+
+def remove(file: Path) -> None:
+    """Delete a file for good. Raises FileNotFoundError when it is missing."""
+    file.unlink()
+    flush(file.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, as far as they are missing, so that a power cut loses none."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for each in reversed(missing):
+        each.mkdir(exist_ok=True)
+        flush(each.parent)
+
+
+def flush(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def copy_digested(
+    source: BinaryIO, target: Path | None, progress: Callable[[int], None] | None = None
+) -> str:
+    """Read a stream to its end, into a new file if given, and return its SHA-256 in hex.
+
+    `progress` is called with the bytes of each block. Nothing is flushed.
+    """
+    hasher = hashlib.sha256()
+    if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with (target or Path(os.devnull)).open("wb") as writing:
+        while block := source.read(_BLOCK):
+            hasher.update(block)
+            writing.write(block)
+            if progress is not None:
+                progress(len(block))
+    return hasher.hexdigest()
+
+
+def partial_name(name: str) -> str:
+    """A hidden name that says which process of which host writes what will be called `name`."""
+    return f".{name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}.partial"
+
+
+def abandoned(folder: Path) -> list[Path]:
+    """The unfinished files in a folder whose writers, processes of this host, are gone."""
+    mine = f".{socket.gethostname()}."
+    return [
+        file
+        for file in folder.glob("*.partial")
+        if mine in file.name and not Path("/proc", file.name.split(".")[-3]).exists()
+    ]
+
+
+def remove_abandoned(folder: Path) -> None:
+    for file in abandoned(folder):
+        file.unlink(missing_ok=True)

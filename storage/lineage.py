@@ -1,0 +1,103 @@
+"""What artifacts were made from, through all generations.
+
+A manifest names the direct sources of its artifact, and since `made_by.lineage` was introduced all of them: a
+chain then outlives the loss of a link. The sources of an artifact whose manifest is damaged or gone are
+unknown, unless one that was made from it has recorded them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from storage.errors import StorageError
+
+if TYPE_CHECKING:
+    from storage.manifest import Manifest
+
+RECORD = "lineage"
+"""The field of `made_by` with the sources of all generations; older versions keep it, and do not read it."""
+
+
+class Made(Protocol):
+    """What a manifest or an entry of a listing says of one artifact."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sources(self) -> Iterable[str]: ...
+
+    @property
+    def lineage(self) -> Iterable[str] | None: ...
+
+
+@dataclass(frozen=True)
+class Reach:
+    """`names` (`kind/key`) that are reached, and of which of them it is `unknown` what they were made from.
+
+    `unknown` maps each of these to the artifact that it was reached from.
+    """
+
+    names: frozenset[str]
+    unknown: Mapping[str, str]
+
+
+class Lineages:
+    """What many artifacts were made from, by their manifests; several may speak of one artifact."""
+
+    def __init__(self, manifests: Iterable[Made]) -> None:
+        self._sources: dict[str, set[str]] = {}
+        self._recorded: dict[str, set[str]] = {}
+        self.add(manifests)
+
+    def add(self, manifests: Iterable[Made]) -> None:
+        for made in manifests:
+            self._sources.setdefault(made.name, set()).update(made.sources)
+            if made.lineage is not None:
+                self._recorded.setdefault(made.name, set()).update(made.lineage)
+
+    def reach(self, roots: Iterable[str]) -> Reach:
+        """`roots` and everything that they were made from, there or not."""
+        reached: dict[str, str | None] = {}
+        waiting: list[tuple[str, str | None]] = [(name, None) for name in roots]
+        covered: set[str] = set()
+        while waiting:
+            name, follower = waiting.pop()
+            if name in reached:
+                continue
+            reached[name] = follower
+            recorded = self._recorded.get(name, set())
+            covered |= recorded
+            waiting += ((source, name) for source in self._sources.get(name, set()) | recorded)
+        unknown = {
+            name: follower or name
+            for name, follower in reached.items()
+            if name not in self._sources and name not in covered
+        }
+        return Reach(frozenset(reached), unknown)
+
+
+def lineage_of(sources: Iterable[str], manifest_of: Callable[[str, str], Manifest]) -> list[str] | None:
+    """Every source of every generation, sorted; None when a manifest that would tell is missing or damaged.
+
+    `manifest_of` gives the manifest of a kind and a key, as a store's does.
+    """
+    found: set[str] = set()
+    waiting = list(sources)
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        try:
+            kind, _, key = name.partition("/")
+            manifest = manifest_of(kind, key)
+        except (FileNotFoundError, StorageError):
+            return None
+        if manifest.lineage is None:
+            waiting += manifest.sources.values()
+        else:
+            found.update(manifest.lineage)
+    return sorted(found)
