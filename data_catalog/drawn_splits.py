@@ -230,7 +230,7 @@ def _cut(numbers: np.ndarray, names: pa.Array, rule: SplitRule, what: str) -> np
     by_name = pc.rank(names, sort_keys="ascending").to_numpy()
     place = np.empty(n, np.int64)
     place[np.lexsort((by_name, numbers))] = np.arange(n)
-    ends = np.floor(rule.borders * n + 0.5).astype(np.int64)
+    ends = np.floor(np.array(rule.borders) * n + 0.5).astype(np.int64)
     for border in range(n_parts - 1):
         lowest = ends[border - 1] + 1 if border else 1
         ends[border] = np.clip(ends[border], lowest, n - (n_parts - 1 - border))

@@ -26,7 +26,8 @@ from data_catalog.reading import layout_of, rows_of
 from data_catalog.reuse import keep_unchanged, merged, unit_digest, write_units
 from data_catalog.row_checks import RowChecks, rejected_images
 from data_catalog.rows import LARGE, Rows, Tables
-from data_catalog.rules import NO_RULES, Rules, rule_notes
+from data_catalog.rule_notes import rule_notes
+from data_catalog.rules import NO_RULES, Rules
 from data_catalog.snapshot import Snapshot, SnapshotWriter, counts_found, invalid_rejects
 
 UNITS_A_CHUNK = 256

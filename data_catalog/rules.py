@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
-import pyarrow.compute as pc
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -22,8 +21,8 @@ from pydantic import (
     model_validator,
 )
 
-from data_catalog.findings import Finding
-from data_catalog.snapshot import Snapshot
+if TYPE_CHECKING:
+    from data_catalog.snapshot import Snapshot
 
 DRAWN = "drawn"
 """The protocol of drawn queries."""
@@ -105,9 +104,9 @@ class SplitRule(_Rule):
         return tuple(name for name, _ in self.parts)
 
     @property
-    def borders(self) -> np.ndarray:
+    def borders(self) -> list[float]:
         """Where parts end, as fractions of the whole -> (parts - 1,)."""
-        return np.cumsum([share for _, share in self.parts])[:-1]
+        return list(accumulate(share for _, share in self.parts))[:-1]
 
 
 class Rules(_Rule):
@@ -138,25 +137,3 @@ class Rules(_Rule):
 
 
 NO_RULES = Rules()
-
-
-def rule_notes(snapshot: Snapshot) -> list[Finding]:
-    """What of a snapshot follows from rules, not from its files."""
-    rules, notes = Rules.of_snapshot(snapshot), []
-    if rules.queries is not None:
-        of_drawn = pc.field("protocol") == DRAWN
-        people = snapshot.table("queries", ["person_id"], of_drawn)["person_id"]
-        text = (
-            f"{len(people):,} queries of {len(people.unique()):,} identities are drawn by a rule "
-            f"(seed {rules.queries.seed}), not published: compare results only with those of the same queries"
-        )
-        notes.append(Finding("note", "queries_drawn", len(people), text))
-    if rules.splits is not None:
-        counts = snapshot.table("images", ["split"])["split"].value_counts().to_pylist()
-        number = {row["values"]: row["counts"] for row in counts}
-        named = ", ".join(
-            f"{name} {number[name]:,}" for name in (*rules.splits.names, LEFT_OUT) if name in number
-        )
-        text = f"splits are made by a rule ({rules.splits.by}), not published; images: {named}"
-        notes.append(Finding("note", "splits_by_rule", snapshot.count("images"), text))
-    return notes

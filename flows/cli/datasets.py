@@ -17,7 +17,7 @@ from data_catalog.errors import CatalogError
 from data_catalog.ingest import ImageUse, refuse_invalid
 from data_catalog.layouts import fitting_adapter
 from data_catalog.outcome import refuse_outcome
-from data_catalog.rules import rule_notes
+from data_catalog.rule_notes import rule_notes
 from data_catalog.snapshot import Snapshot, counts_found, image_digests, ingest_findings
 from flows.cli.check import check
 from flows.cli.json_file import Json, write_json

@@ -84,7 +84,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--version"], HEAVY | ARRAYS | MODELS | {"rich"}),
         (["store", "--help"], HEAVY | ARRAYS),
         (["benchmark", "--help"], HEAVY | ARRAYS | {"yaml", "fsspec"}),
-        (["fields"], HEAVY | {"fsspec"}),
+        (["fields"], HEAVY | ARRAYS | {"fsspec"}),
         (["run", "--help"], HEAVY | ARRAYS | {"fsspec"}),
         (["plan", "CONFIG"], HEAVY - {"pandas"}),
         (["status", "CONFIG"], HEAVY),
