@@ -62,6 +62,16 @@ def test_a_bad_image_is_named_and_the_others_are_searched(
     assert outcome.status == 2 and "none of the images could be read" in outcome.stderr
 
 
+def test_a_case_from_the_field_is_searched(exported: Path, shared: Path, tmp_path: Path) -> None:
+    case = shared / "cases" / "search_one_bad_image"
+    for folder in ("gallery", "tif"):
+        out = tmp_path / f"{folder}.json"
+        wanted = ["--query", case / "good.jpg", "--score-threshold", "0.0"]
+        outcome = personsearch("search", exported, case / folder, *wanted, json_to=out)
+        assert outcome.status == 0 and "left out" not in outcome.stderr, outcome.stderr
+        assert json.loads(out.read_text())
+
+
 def test_an_exported_model_says_how_it_was_trained(exported: Path) -> None:
     provenance = json.loads((exported / "model.json").read_text())["provenance"]
     assert provenance["detector"]["recipe"]["detector"]["training"]["steps"] == 12
