@@ -16,6 +16,7 @@ from data_catalog.errors import CatalogError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 """The one list of what image files are called, for the catalog and for search alike."""
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 _LEFT_BEHIND = frozenset(
     {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin"}
     | {"system volume information", "lost+found"}
@@ -155,10 +156,25 @@ class NameLookup:
         return plain if plain in self._paths else self._plain.get(plain)
 
 
+def is_archive(name: str) -> bool:
+    """Whether a file's name says that other files are packed in it."""
+    return name.lower().endswith(ARCHIVES)
+
+
+def need_folder(root: Path) -> None:
+    """Raise CatalogError when the root is not a folder, with what to do about what it is."""
+    if root.is_dir():
+        return
+    if not root.exists():
+        raise CatalogError(f"{root}: no such folder")
+    if is_archive(root.name):
+        raise CatalogError(f"{root} is an archive: unpack it, and give the folder")
+    raise CatalogError(f"{root} is a file: give the folder of the whole dataset")
+
+
 def need_files(root: Path, names: Iterable[str], what: str) -> None:
     """Raise CatalogError when one of the files is not under the root."""
-    if not root.is_dir():
-        raise CatalogError(f"{root}: no such folder")
+    need_folder(root)
     missing = [name for name in names if not (root / name).exists()]
     if missing:
         raise CatalogError(f"{root} is not a {what}: {', '.join(missing)} not found")

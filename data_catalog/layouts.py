@@ -7,15 +7,19 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from data_catalog.adapters.protocol import Adapter, Options, adapter_names, load_adapter
 from data_catalog.errors import CatalogError
-from data_catalog.files import is_image, is_left_behind
+from data_catalog.files import is_archive, is_image, is_left_behind, need_folder
+from data_catalog.split_names import SPLIT_WORDS
 
 MOST_ENTRIES = 200
 """Entries of a folder that are looked at: folders of images and labels are alike from one to the next."""
 MOST_LEVELS = 4
+MOST_ABOVE = 12
+"""Entries of a folder above the root that is looked at: more are hardly one dataset, and take long."""
 LEAST_NEARNESS = 0.5
 """Of a weight: less is what most formats have in common, such as a folder of images."""
 
@@ -48,8 +52,34 @@ def fitting_adapter(root: Path, options: Options) -> str:
     Raises:
         CatalogError: when none fits, naming those that were tried and the nearest one, or several do.
     """
-    if not root.is_dir():
-        raise CatalogError(f"{root}: no such folder")
+    need_folder(root)
+    fitting, refused = _tried(root, options)
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise CatalogError(
+            f"{root}: it could be {' or '.join(fitting)}{_above(root)}; name the format with --adapter "
+            f"({', '.join(adapter_names())})"
+        )
+    faults = [refused[name][1] for name in _tried(root, {})[0] if name in refused] if options else []
+    if faults:  # of the options alone: without them the format is clear
+        raise CatalogError(f"{root}: {'; '.join(faults)}")
+    held = inventory(root)
+    near = nearest(held, refused)
+    if near is not None:
+        what = f"; the nearest is {near!r}, which says: {refused[near][1]}. The folder holds {held}"
+    else:
+        packed = any(is_archive(suffix) for suffix in held.suffixes)
+        what = f": it holds {held}{' (unpack it first)' if packed else ''}, and no format is near"
+    raise CatalogError(
+        f"{root}: no adapter knows its layout{what}{_above(root)}. Looked for: {', '.join(refused)}. "
+        "Name the format with --adapter, which tells what it misses; `personsearch datasets list` describes "
+        "each, and `personsearch datasets new NAME` begins an adapter of your own"
+    )
+
+
+def _tried(root: Path, options: Options) -> tuple[list[str], dict[str, tuple[Adapter, str]]]:
+    """The adapters that fit, and those that do not, with what they say."""
     fitting: list[str] = []
     refused: dict[str, tuple[Adapter, str]] = {}
     for name in adapter_names():
@@ -67,23 +97,36 @@ def fitting_adapter(root: Path, options: Options) -> str:
             log.warning("left out: adapter %r: %s: %s", name, type(error).__name__, error)
             continue
         fitting.append(name)
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        raise CatalogError(
-            f"{root}: it could be {' or '.join(fitting)}; name the format with --adapter "
-            f"({', '.join(adapter_names())})"
-        )
-    held = inventory(root)
-    near = nearest(held, refused)
-    nearest_one = "; none is near"
-    if near is not None:
-        nearest_one = f"; the nearest is {near!r}, which says: {refused[near][1]}"
-    raise CatalogError(
-        f"{root}: no adapter knows its layout (it holds {held}). Looked for: {', '.join(refused)}"
-        f"{nearest_one}. Name the format with --adapter, which tells what it misses; `personsearch datasets "
-        "list` describes each, and `personsearch datasets new NAME` begins an adapter of your own"
-    )
+    return fitting, refused
+
+
+def _above(root: Path) -> str:
+    """A hint at the dataset that the root is a part of by its name, such as `images`; else an empty text."""
+    folder, parts = root.resolve(), _parts_of_datasets()
+    for _ in range(MOST_LEVELS):
+        if folder.name.lower() not in parts:
+            return ""
+        folder = folder.parent
+        try:
+            if len(list(islice(folder.iterdir(), MOST_ABOVE + 1))) > MOST_ABOVE:
+                return ""
+        except OSError:  # what cannot be listed is not the dataset either
+            return ""
+        fitting, _refused = _tried(folder, {})
+        if len(fitting) == 1:
+            return f"; the folder {folder} above it looks like {fitting[0]}: give that one"
+    return ""
+
+
+def _parts_of_datasets() -> frozenset[str]:
+    """Names of the folders, and of files, by which adapters know their datasets, in small letters."""
+    names: set[str] = set(SPLIT_WORDS)
+    for name in adapter_names():
+        try:
+            names.update(mark.lower() for mark in getattr(load_adapter(name), "marks", ()))
+        except CatalogError:  # told where the root itself is tried
+            continue
+    return frozenset(names)
 
 
 def inventory(root: Path) -> Inventory:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data_catalog.adapters.protocol import Adapter, Layout, Options, Unit
 from data_catalog.errors import CatalogError
+from data_catalog.files import need_folder
 from data_catalog.rows import Rows
 
 
@@ -19,6 +20,7 @@ def layout_of(adapter: Adapter, root: Path, options: Options) -> Layout:
         CatalogError: when it does not know the root, or gives anything but a layout of units with different
             sources.
     """
+    need_folder(root)
     with _faults_of_others(adapter, str(root)):
         layout = adapter.discover(root, options)
     if not isinstance(layout, Layout):

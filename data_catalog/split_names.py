@@ -9,6 +9,8 @@ from pathlib import PurePosixPath
 SPLITS = ("train", "val", "test")
 DEFAULT = "train"
 _WORDS = {"training": "train", "valid": "val", "validation": "val", "validate": "val", "testing": "test"}
+SPLIT_WORDS = frozenset({*SPLITS, *_WORDS})
+"""Folders that are called so hold a part of a dataset."""
 _OTHER_WORDS = frozenset(
     {"value", "values", "valley", "interval", "intervals", "retrieval", "approval", "arrival", "carnival"}
     | {"festival", "latest", "contest", "fastest", "greatest", "constraint", "constraints", "strain"}

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from data_catalog.errors import CatalogError
 from data_catalog.rows import Rows
+from data_catalog.suggestions import did_you_mean
 
 ENTRY_POINTS = "personsearch.datasets"
 
@@ -104,7 +105,10 @@ def load_adapter(name: str) -> Adapter:
     """
     points: set[EntryPoint] = set(entry_points(group=ENTRY_POINTS, name=name))
     if not points:
-        raise CatalogError(f"no adapter is named {name!r}; there are: {', '.join(adapter_names())}")
+        names = adapter_names()
+        raise CatalogError(
+            f"no adapter is named {name!r}; there are: {', '.join(names)}{did_you_mean(name, names)}"
+        )
     if len({point.value for point in points}) > 1:
         owners = ", ".join(sorted(point.value for point in points))
         raise CatalogError(f"adapter {name!r} is offered more than once: {owners}; uninstall all but one")
@@ -131,6 +135,7 @@ def check_options(adapter: Adapter, options: Options) -> None:
     if unknown:
         raise CatalogError(
             f"adapter {adapter.name!r} has no option {unknown[0]!r}; it has: {', '.join(sorted(known))}"
+            f"{did_you_mean(unknown[0], known)}"
         )
     if options.get("exif", APPLY) not in (APPLY, IGNORE):
         raise CatalogError(f"option exif={options['exif']!r}: choose {APPLY} or {IGNORE}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from data_catalog.adapters import adapter_names
+from data_catalog.adapters import adapter_names, load_adapter
+from data_catalog.adapters.protocol import check_options
 from data_catalog.errors import CatalogError
-from data_catalog.layouts import fitting_adapter, inventory
+from data_catalog.layouts import MOST_ABOVE, fitting_adapter, inventory
+from data_catalog.reading import layout_of
 from data_catalog.synthetic import (
     PrwSpec,
     WiderPedestrianSpec,
@@ -60,14 +63,70 @@ def test_the_nearest_layout_is_named(
         fitting_adapter(root, {})
     said = str(raised.value)
     assert f"the nearest is '{near}', which says: " in said
-    assert f"Looked for: {', '.join(adapter_names())};" in said and "\n" not in said
+    assert f"Looked for: {', '.join(adapter_names())}." in said and "\n" not in said
 
 
 def test_what_lies_there_is_said_where_none_is_near(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg", "boxes.csv", ".hidden"):
         (tmp_path / name).touch()
-    with pytest.raises(CatalogError, match=r"it holds 2 \.jpg, 1 \.csv\)\. Looked for: .*; none is near\."):
+    with pytest.raises(CatalogError, match=r"it holds 2 \.jpg, 1 \.csv, and no format is near\. Looked"):
         fitting_adapter(tmp_path, {})
+
+
+def test_an_option_that_is_wrong_is_told_alone(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    yolo(root)
+    (root / "images").mkdir()
+    (root / "images" / "a.jpg").touch()
+    with pytest.raises(CatalogError) as raised:
+        fitting_adapter(root, {"classes": "persn"})
+    assert str(raised.value).startswith(f"{root}: option classes='persn': ")
+
+
+@pytest.mark.parametrize("part", ["images", "labels"])
+def test_a_part_of_a_dataset_leads_to_the_whole(part: str, tmp_path: Path) -> None:
+    root = tmp_path / "street"
+    yolo(root)
+    (root / "images").mkdir()
+    (root / "images" / "a.jpg").touch()
+    hint = f"; the folder {root} above it looks like yolo: give that one"
+    with pytest.raises(CatalogError, match=re.escape(hint)):
+        fitting_adapter(root / part, {})
+    for number in range(MOST_ABOVE):
+        (root / f"{number}.bin").touch()
+    with pytest.raises(CatalogError) as raised:
+        fitting_adapter(root / part, {})
+    assert hint not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a.zip", "is an archive: unpack it"),
+        ("a.json", "is a file: give the folder"),
+        ("a", "no such folder"),
+    ],
+)
+def test_a_root_that_is_not_a_folder(name: str, said: str, tmp_path: Path) -> None:
+    if name != "a":
+        (tmp_path / name).touch()
+    with pytest.raises(CatalogError, match=said):
+        fitting_adapter(tmp_path / name, {})
+    with pytest.raises(CatalogError, match=said):
+        layout_of(load_adapter("coco"), tmp_path / name, {})
+
+
+def test_archives_are_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "export.zip").touch()
+    with pytest.raises(CatalogError, match=r"it holds 1 \.zip \(unpack it first\)"):
+        fitting_adapter(tmp_path, {})
+
+
+def test_names_that_are_nearly_right() -> None:
+    with pytest.raises(CatalogError, match=r"did you mean 'coco'\?"):
+        load_adapter("COCO")
+    with pytest.raises(CatalogError, match=r"did you mean 'categories'\?"):
+        check_options(load_adapter("coco"), {"category": "person"})
 
 
 def test_a_link_to_its_own_folder_is_no_endless_walk(tmp_path: Path) -> None:
