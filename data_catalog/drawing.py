@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from data_catalog.errors import CatalogError
 from data_catalog.files import path_fault
-from data_catalog.image_ids import near_ids
+from data_catalog.image_ids import near_ids, spelled_id
 from data_catalog.images import ImageFile, Unreadable, ignores_exif
 from data_catalog.snapshot import Snapshot
 
@@ -24,6 +24,7 @@ def draw_image(snapshot: Snapshot, image_id: str, root: Path) -> Image.Image:
         CatalogError: when there is no such image in the snapshot, or no such file under the root, or it is
             damaged.
     """
+    image_id = spelled_id(snapshot, image_id)
     found = snapshot.table("images", ["rel_path", "decoding"], pc.field("image_id") == image_id)
     if not len(found):
         near = near_ids(snapshot, image_id)
@@ -36,6 +37,8 @@ def draw_image(snapshot: Snapshot, image_id: str, root: Path) -> Image.Image:
     fault = path_fault(rel_path)
     if fault is not None:
         raise CatalogError(f"{snapshot.name}: {fault}: {rel_path!r}")
+    if not (root / rel_path).exists():
+        raise CatalogError(f"{root / rel_path}: no such file; is {root} the folder that was ingested?")
     try:
         canvas = ImageFile(root / rel_path, "ignore" if ignores_exif(decoding) else "apply").rgb()
     except Unreadable as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import difflib
+import unicodedata
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -19,7 +20,8 @@ MOST_COMPARED = 4096
 def find_images(snapshot: Snapshot, split: str | None = None, like: str | None = None) -> pa.Table:
     """Image id, split, path and number of boxes, in the catalog's order.
 
-    `like` is a part of the id, in any case, or a pattern with `*` and `?` for all of it.
+    `like` is a part of the id, in any case, or a pattern with `*` and `?` for all of it. Accents
+    may be one character or two.
 
     Raises:
         CatalogError: when there are no images in that split.
@@ -34,11 +36,22 @@ def find_images(snapshot: Snapshot, split: str | None = None, like: str | None =
         images = images.filter(pc.equal(images["split"], split))
     if like is None:
         return images
-    ids = images["image_id"].cast(pa.string())
+    ids = pc.utf8_normalize(images["image_id"].cast(pa.string()), "NFC")
+    like = unicodedata.normalize("NFC", like)
     if not set("*?") & set(like):
         return images.filter(pc.match_substring(ids, like, ignore_case=True))
     pattern = like.replace("%", r"\%").replace("_", r"\_").replace("*", "%").replace("?", "_")
     return images.filter(pc.match_like(ids, pattern, ignore_case=True))
+
+
+def spelled_id(snapshot: Snapshot, written: str) -> str:
+    """The id as the snapshot spells it, whose accents may be one character or two; else as it is written."""
+    if written.isascii():
+        return written
+    ids = snapshot.table("images", ["image_id"])["image_id"].cast(pa.string())
+    same = pc.equal(pc.utf8_normalize(ids, "NFC"), unicodedata.normalize("NFC", written))
+    found = ids.filter(same).to_pylist()
+    return written if written in found or not found else str(found[0])
 
 
 def near_ids(snapshot: Snapshot, wrong: str, most: int = 3) -> list[str]:

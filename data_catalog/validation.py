@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -72,9 +73,14 @@ def _published(snapshot: Snapshot) -> list[Finding]:
 
 def damaged_rows(snapshot: Snapshot) -> list[Finding]:
     """What was left out because it is damaged."""
-    details = invalid_rejects(snapshot)["detail"]
+    damaged = invalid_rejects(snapshot).select(["detail", "source_file", "source_row"])
     what = "rows are damaged and left out (`personsearch datasets rejects` lists them)"
-    return present([finding("warning", "damaged_rows", details, what)])
+    details = pa.table({"detail": damaged["detail"].cast(pa.string()), "at": np.arange(len(damaged))})
+    first = details.group_by("detail").aggregate([("at", "min")])["at_min"].sort().slice(0, EXAMPLES)
+    examples = [
+        "{source_file}, row {source_row}: {detail}".format(**each) for each in damaged.take(first).to_pylist()
+    ]
+    return present([finding("warning", "damaged_rows", examples, what, len(damaged))])
 
 
 def _stated_sizes(images: pa.Table) -> list[Finding]:

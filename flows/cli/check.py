@@ -83,9 +83,11 @@ def check(
             _print_findings(present([*found, *_undecodable(datasets[-1])] if check_images else found))
         if len(datasets) > 1:
             typer.echo("all together:")
-            _print_findings(present(duplicate_images({each.name: _images(each) for each in datasets})))
-        if near and use.read:
-            _print_findings(present(_near_duplicates(datasets)))
+        alike = _near_duplicates(datasets) if near and use.read else []
+        if len(datasets) > 1:
+            alike = [*duplicate_images({each.name: _images(each) for each in datasets}), *alike]
+        if len(datasets) > 1 or present(alike):
+            _print_findings(present(alike))
     if unread:
         raise ConfigError(f"{len(unread)} of {len(roots)} cannot be read: {', '.join(map(str, unread))}")
 

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from data_catalog.adapters import adapter_names, load_adapter
+from data_catalog.adapters.protocol import COMMON_OPTIONS
 from data_catalog.catalog import Catalog
 from data_catalog.counts import nested
 from data_catalog.decode_checks import memory_of, undecodable_images
@@ -19,6 +20,7 @@ from data_catalog.layouts import fitting_adapter
 from data_catalog.outcome import refuse_outcome
 from data_catalog.rule_notes import rule_notes
 from data_catalog.snapshot import Snapshot, counts_found, image_digests, ingest_findings
+from data_catalog.validation import damaged_rows
 from flows.cli.check import check
 from flows.cli.json_file import Json, write_json
 from flows.cli.options import EXAMPLES, Store, chosen_store, parse_options, parse_rules
@@ -52,6 +54,9 @@ def list_adapters() -> None:
         typer.echo(f"{name:18} {_summary(adapter)}")
         for option, meaning in adapter.options.items():
             typer.echo(f"{'':20} {option}: {meaning}")
+    typer.echo("Every format has these options, too:")
+    for option, meaning in COMMON_OPTIONS.items():
+        typer.echo(f"{'':20} {option}: {meaning}")
 
 
 @app.command()
@@ -95,7 +100,6 @@ def ingest(
     options = parse_options(option)
     if adapter is None:
         adapter = fitting_adapter(root, options)
-        typer.echo(f"format: {adapter}")
     stage = ingest_stage.root_stage(
         name or adapter,
         adapter,
@@ -110,6 +114,7 @@ def ingest(
     )
     identity = ingest_stage.identity(stage)
     found = artifacts.find(stage.kind, identity.key)
+    typer.echo(f"{stage.recipe['dataset']}: format: {adapter}")
     artifact = found or _make(artifacts, identity, stage.options, strict=strict)
     snapshot = Snapshot(artifact.path)
     if not allow_empty:
@@ -126,7 +131,7 @@ def ingest(
     }
     write_json(json, result)
     print_counts(counts_found(snapshot))
-    for finding in ingest_findings(snapshot):
+    for finding in (*ingest_findings(snapshot), *damaged_rows(snapshot)):
         typer.echo(f"{finding.level}: {finding.message}")
     typer.echo(f"{'cached' if found else 'made'} in {result['wall_seconds']:.2f} s: {artifact.path}")
     if check_images:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import unicodedata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.compute as pc
@@ -17,9 +18,10 @@ from data_catalog.adapters import load_adapter
 from data_catalog.drawing import draw_image
 from data_catalog.errors import CatalogError
 from data_catalog.export_coco import export_coco
+from data_catalog.image_ids import find_images
 from data_catalog.ingest import counts_found
 from data_catalog.statistics import statistics, statistics_page
-from data_catalog.validation import check_snapshot
+from data_catalog.validation import check_snapshot, damaged_rows
 from data_catalog.views import View
 
 
@@ -62,6 +64,35 @@ def test_an_image_is_drawn_with_its_boxes(prw_root: Path, ingest_into: Any) -> N
     assert (drawn != plain).any()
     with pytest.raises(CatalogError, match="no image 'nobody'"):
         draw_image(snapshot, "nobody", prw_root)
+    with pytest.raises(CatalogError, match=r"no such file; is .*annotations the folder that was ingested\?"):
+        draw_image(snapshot, image_id, prw_root / "annotations")
+
+
+@pytest.mark.parametrize(("stored", "typed"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_an_image_is_found_however_its_accents_are_typed(
+    stored: Literal["NFC", "NFD"], typed: Literal["NFC", "NFD"], tmp_path: Path, ingest_into: Any
+) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    name = unicodedata.normalize(stored, "Köln 1")
+    Image.new("RGB", (40, 30)).save(tmp_path / "images" / f"{name}.jpg")
+    (tmp_path / "labels" / f"{name}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    snapshot = ingest_into(tmp_path, "yolo")
+    found = find_images(snapshot, like=unicodedata.normalize(typed, "köln"))["image_id"].to_pylist()
+    assert len(found) == 1
+    assert draw_image(snapshot, unicodedata.normalize(typed, found[0]), tmp_path).size == (40, 30)
+
+
+def test_damaged_rows_are_told_with_their_place_and_each_reason_once(
+    mot_root: Path, ingest_into: Any
+) -> None:
+    truth = next(mot_root.glob("train/*/gt/gt.txt"))
+    rows = len(truth.read_text().splitlines())
+    with truth.open("a") as file:
+        file.write("1,99,5,5,nan,9,1,1,1\n" * 2)
+    (told,) = damaged_rows(ingest_into(mot_root, "mot17"))
+    assert told.count == 2 and told.message.count("gt.txt, row ") == 1
+    assert f"gt.txt, row {rows + 1}: " in told.message
 
 
 def test_an_export_is_read_again(prw_root: Path, mot_root: Path, tmp_path: Path, ingest_into: Any) -> None:

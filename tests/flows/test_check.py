@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from data_catalog.synthetic import PrwSpec, WiderPedestrianSpec, write_prw, write_wider_pedestrian
@@ -41,6 +43,20 @@ def test_an_image_in_two_datasets_is_found(roots: tuple[Path, Path]) -> None:
 
 def test_images_are_compared_by_looks(roots: tuple[Path, Path]) -> None:
     assert "near_duplicate_in_two_splits" in check(*roots, "--near-duplicates")
+
+
+def test_nothing_odd_is_not_said_where_images_look_alike(tmp_path: Path) -> None:
+    for name, quality in (("a", 90), ("b", 30)):
+        root = tmp_path / name
+        (root / "images").mkdir(parents=True)
+        (root / "labels").mkdir()
+        noise = np.random.default_rng(1).integers(0, 255, (6, 8, 3), np.uint8)
+        Image.fromarray(noise).resize((96, 72)).save(root / "images" / "1.jpg", quality=quality)
+        (root / "labels" / "1.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    roots = tmp_path / "a", tmp_path / "b"
+    assert "nothing odd" in check(*roots).split("all together:")[1]
+    together = check(*roots, "--near-duplicates").split("all together:")[1]
+    assert "near_duplicate" in together and "nothing odd" not in together
 
 
 def test_a_snapshot_stands_for_its_root(roots: tuple[Path, Path], tmp_path: Path) -> None:

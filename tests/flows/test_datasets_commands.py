@@ -118,6 +118,7 @@ def test_a_store_on_object_storage(root: Path, tmp_path: Path, monkeypatch: pyte
 def test_rejects_are_printed_as_csv(root: Path, tmp_path: Path) -> None:
     truth = next(root.glob("train/*/gt/gt.txt"))
     truth.write_text(truth.read_text() + "1,99,5,5,nan,9,1,1,1\n")
-    ingest(root, tmp_path / "store")
+    said = ingest(root, tmp_path / "store")
+    assert "mot17: format: mot17" in said and "warning: 1 rows are damaged" in said
     lines = call("rejects", "--store", tmp_path / "store", "--name", "mot17").splitlines()
     assert lines[0].startswith("severity,code,image_id") and any("gt.txt" in line for line in lines[1:])
