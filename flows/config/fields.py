@@ -40,7 +40,8 @@ def config_fields(below: str = "") -> list[ConfigField]:
     """
     schema = Config.model_json_schema()
     fields = list(_fields(schema, schema["$defs"], ""))
-    wanted = [field for field in fields if not below or _is_below(field.path, below)]
+    unnamed = [field for field in fields if _is_below(field.path.replace(f".{_ANY_NAME}", ""), below)]
+    wanted = unnamed or [field for field in fields if not below or _is_below(field.path, below)]
     if not wanted:
         raise ConfigError(
             f"a config has no field {below!r}{_near(below, fields)}; its sections and fields are "

@@ -105,7 +105,8 @@ def _said(problem: Any) -> str:
             r"give at least \2",
             said,
         )
-    return said + _given(problem.get("input"))
+    of_a_section = problem["type"] == "value_error" and isinstance(problem.get("input"), Mapping)
+    return said if of_a_section else said + _given(problem.get("input"))
 
 
 def _given(value: Any) -> str:

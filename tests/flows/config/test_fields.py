@@ -87,6 +87,12 @@ def test_a_section_is_shown_with_what_it_holds() -> None:
     assert [field.path.rpartition(".")[2] for field in fields] == ["k1", "k2", "weight", "depth"]
 
 
+def test_a_dataset_need_not_be_named() -> None:
+    paths = [field.path for field in config_fields("datasets.splits")]
+    assert paths[0] == "datasets.NAME.splits" and all(path.startswith(paths[0]) for path in paths)
+    assert config_fields("datasets.cams.splits") == config_fields("datasets.splits")
+
+
 def test_a_list_of_sections_shows_its_default_without_what_has_no_value() -> None:
     phases = config_fields("reid.phases")[0]
     assert phases.takes == "list of sections"

@@ -179,7 +179,7 @@ def test_overrides_reach_any_depth_and_are_typed(tmp_path: Path) -> None:
         ("nonsense", "NAME=VALUE"),
         ("reid.train.dataset=unknown", "reid.train.dataset: 'unknown' is none of the datasets, prw"),
         ("features.dtype=uint8", "does not go with variant"),
-        ("detector.model.initial_weights=null", "frozen_batch"),
+        ("detector.model.initial_weights=null", r"'frozen_batch' .*from scratch use 'batch' or 'group'$"),
         (
             "reid.branch={norm: frozen_batch, initial_weights: random}",
             r"'frozen_batch' needs branch\.initial_weights",
