@@ -181,6 +181,9 @@ def _searched(root: Path, files: Sequence[str]) -> tuple[dict[str, list[str] | N
         left = _shown_by_instances(candidates)
         sampled = {name: first_names(root / name) for name in candidates if name not in left}
         if any(sample is not None for sample in sampled.values()):
+            empty = [name for name in sampled if not (root / name).stat().st_size]
+            if empty:
+                raise CatalogError(f"{root / empty[0]}: the file is empty; restore it, or delete it")
             return {name: sample for name, sample in sampled.items() if sample is not None}, left
     raise CatalogError(f"{root} is not a COCO dataset: looked for {LOOKED_FOR}{_nearest(root, files)}")
 

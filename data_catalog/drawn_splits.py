@@ -241,7 +241,9 @@ def _refuse_empty(part: np.ndarray, rule: SplitRule) -> None:
     counts = np.bincount(part, minlength=len(rule.parts))
     for name, count in zip(rule.names, counts[: len(rule.parts)], strict=True):
         if not count:
-            because = f", of which a gap of {rule.gap} frames is left out" if rule.by == "time" else ""
+            because = (
+                f", of which a gap of {rule.gap} frames is left out: lower `gap`" if rule.by == "time" else ""
+            )
             raise CatalogError(f"splits: the part {name!r} would have none of {len(part):,} images{because}")
 
 

@@ -87,7 +87,10 @@ def _other_things(rejects: pa.Table) -> str:
     counted = others["detail"].value_counts().to_pylist()
     counted.sort(key=lambda each: -each["counts"])
     names = ", ".join(each["values"] for each in counted[:MOST_CATEGORIES])
-    return f", but {len(others):,} annotations of something else ({names}): name the categories of people"
+    return (
+        f", but {len(others):,} annotations of something else ({names}): name the categories of people by "
+        "the adapter's option (categories or classes)"
+    )
 
 
 def _first(rejects: pa.Table) -> str:

@@ -20,7 +20,12 @@ def identity_faults(view: View, per_batch: int) -> Iterator[str]:
     people = view.boxes.filter(pc.and_(pc.invert(view.boxes["ignore"]), pc.is_valid(view.boxes["person_id"])))
     counts = people["person_id"].value_counts()
     several = pc.sum(pc.greater_equal(counts.field("counts"), 2)).as_py() or 0
-    if several < per_batch:
+    if not len(people):
+        yield (
+            f"no box of split {view.split!r} has an identity: re-ID needs a dataset with identities; this "
+            "one can train the detector"
+        )
+    elif several < per_batch:
         yield (
             f"split {view.split!r} has {several:,} identities with two boxes or more, but a batch takes "
             f"{per_batch:,}: lower reid.identities_per_batch, or train on a larger view"

@@ -115,7 +115,7 @@ def write_skeleton(folder: Path, name: str) -> list[Path]:
     written = [*(folder / file for file in texts), image]
     for path in written:
         if path.exists():
-            raise CatalogError(f"{path} is there already; choose another folder")
+            raise CatalogError(f"{path} is there already; choose another folder (--folder)")
     image.parent.mkdir(parents=True, exist_ok=True)
     for file, text in texts.items():
         (folder / file).write_text(text)

@@ -125,7 +125,7 @@ def test_time(tmp_path: Path) -> None:
 
 
 def test_a_gap_that_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(CatalogError, match=r"'test' would have none of 30 images.*gap of 50"):
+    with pytest.raises(CatalogError, match=r"'test' would have none of 30 images.*gap of 50.*: lower `gap`"):
         split([sequences_of(["a"], length=30)], SplitRule(by="time"), tmp_path)
 
 

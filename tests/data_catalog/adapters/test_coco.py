@@ -151,6 +151,13 @@ def test_categories_are_compared_in_any_case(tmp_path: Path, ingest_into: Any) -
     assert counts_found(ingest_into(tmp_path, "coco", images=False, categories="x, FUSSGÄNGER"))["boxes"] == 1
 
 
+def test_an_empty_file_among_others_is_refused(tmp_path: Path, ingest_into: Any) -> None:
+    write(tmp_path, [annotation(1)])
+    (tmp_path / "val.json").touch()
+    with pytest.raises(CatalogError, match=r"val\.json: the file is empty; restore it, or delete it"):
+        ingest_into(tmp_path, "coco", images=False)
+
+
 def test_a_file_without_people_says_what_it_holds(tmp_path: Path, ingest_into: Any) -> None:
     write(tmp_path, [annotation(1), annotation(2, 2), annotation(3, 2)], person="walker")
     found = {each.code: each.message for each in check_snapshot(ingest_into(tmp_path, "coco", images=False))}
