@@ -56,25 +56,31 @@ def fitting_adapter(root: Path, options: Options) -> str:
     fitting, refused = _tried(root, options)
     if len(fitting) == 1:
         return fitting[0]
-    if fitting:
-        raise CatalogError(
-            f"{root}: it could be {' or '.join(fitting)}{_above(root)}; name the format with --adapter "
-            f"({', '.join(adapter_names())})"
-        )
     faults = [refused[name][1] for name in _tried(root, {})[0] if name in refused] if options else []
     if faults:  # of the options alone: without them the format is clear
         raise CatalogError(f"{root}: {'; '.join(faults)}")
+    raise CatalogError(f"{root}: {_why_none(root, fitting, refused)}")
+
+
+def _why_none(root: Path, fitting: list[str], refused: Mapping[str, tuple[Adapter, str]]) -> str:
+    """Why the root's format is not known, and what to do."""
+    what = f"it could be {' or '.join(fitting)}" if fitting else "no adapter knows its layout"
+    whole = _above(root)
+    if whole:
+        return f"{what}; {whole}"
+    if fitting:
+        return f"{what}; name the format with --adapter ({', '.join(adapter_names())})"
     held = inventory(root)
     near = nearest(held, refused)
     if near is not None:
-        what = f"; the nearest is {near!r}, which says: {refused[near][1]}. The folder holds {held}"
+        what += f"; the nearest is {near!r}, which says: {refused[near][1]}. The folder holds {held}"
     else:
         packed = any(is_archive(suffix) for suffix in held.suffixes)
-        what = f": it holds {held}{' (unpack it first)' if packed else ''}, and no format is near"
-    raise CatalogError(
-        f"{root}: no adapter knows its layout{what}{_above(root)}. Looked for: {', '.join(refused)}. "
-        "Name the format with --adapter, which tells what it misses; `personsearch datasets list` describes "
-        "each, and `personsearch datasets new NAME` begins an adapter of your own"
+        what += f": it holds {held}{' (unpack it first)' if packed else ''}, and no format is near"
+    return (
+        f"{what}. Looked for: {', '.join(refused)}. Name the format with --adapter, which tells what it "
+        "misses; `personsearch datasets list` describes each, and `personsearch datasets new NAME` begins an "
+        "adapter of your own"
     )
 
 
@@ -114,7 +120,7 @@ def _above(root: Path) -> str:
             return ""
         fitting, _refused = _tried(folder, {})
         if len(fitting) == 1:
-            return f"; the folder {folder} above it looks like {fitting[0]}: give that one"
+            return f"the folder {folder} above it looks like {fitting[0]}: give that one, or --adapter"
     return ""
 
 
