@@ -16,7 +16,7 @@ from data_catalog.counts import count_rows
 from data_catalog.drawn_queries import draw_queries
 from data_catalog.drawn_splits import split_again
 from data_catalog.errors import CatalogError
-from data_catalog.findings import Finding
+from data_catalog.findings import Finding, finding, present
 from data_catalog.hash_cache import HashCache
 from data_catalog.leftovers import leftovers
 from data_catalog.outcome import outcome_findings, refuse_outcome
@@ -195,8 +195,11 @@ def _what_was_found(work: Path, root: Path, layout: Layout, rules: Rules) -> dic
         judged |= {f"{WHOLE}.{name}": number for name, number in judged.items()}
         splits, annotated = dict.fromkeys(splits, WHOLE), {WHOLE} if annotated else set()
     named = set(snapshot.table("images", ["rel_path"])["rel_path"].to_pylist()) | rejected_images(snapshot)
+    bare = [unit.source for unit in layout.units if not unit.annotated and unit.split != "test"]
+    what = "parts of the dataset are not annotated, though not of a test split: their images have no boxes"
     findings = [
         *outcome_findings(snapshot, judged, splits, annotated),
+        *present([finding("warning", "not_annotated", bare, what)]),
         *leftovers(root, layout, named),
         *(Finding("note", "format", 1, note) for note in layout.notes),
         *rule_notes(snapshot),

@@ -16,6 +16,7 @@ from data_catalog.adapters.motchallenge import Row, read_rows
 from data_catalog.errors import CatalogError
 from data_catalog.ingest import counts_found
 from data_catalog.rows import Rows
+from data_catalog.snapshot import ingest_findings
 
 INFO = "[Sequence]\nname={name}\nimDir=img1\nseqLength=2\nimWidth=64\nimHeight=48\nimExt=.jpg\n"
 TRUTH = "1,1,5,5,9,20,1,1,1\n1,2,25,5,9,20,1,1,1\n2,1,6,5,9,20,1,1,1\n"
@@ -82,8 +83,13 @@ def test_a_sequence_without_truth_has_its_images(tmp_path: Path, ingest_into: An
     sequence(tmp_path / "root" / "train" / "a")
     sequence(tmp_path / "root" / "test" / "b", truth=None)
     sequence(tmp_path / "root" / "test" / "c", truth=None, info=False)
-    found = counts_found(ingest_into(tmp_path / "root", "mot17"))
+    snapshot = ingest_into(tmp_path / "root", "mot17")
+    found = counts_found(snapshot)
     assert (found["test.images"], found["test.boxes"]) == (4, 0)
+    assert "not_annotated" not in {each.code for each in ingest_findings(snapshot)}
+    (tmp_path / "root" / "train" / "a" / "gt" / "gt.txt").unlink()
+    told = {each.code: each.message for each in ingest_findings(ingest_into(tmp_path / "root", "mot17"))}
+    assert "1 parts of the dataset are not annotated" in told["not_annotated"]
 
 
 @pytest.mark.parametrize(
