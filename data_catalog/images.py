@@ -82,14 +82,16 @@ def read_header(path: Path, *, decode: bool = False) -> Header:
 
     Raises:
         CatalogError: when there is no such file.
-        Unreadable: when it is damaged or not an image.
+        Unreadable: when it is damaged or not an image, or, with `decode`, its pixels have no standard range.
     """
     with open_image(path) as image:
         orientation = orientation_of(image)
         # Of a TIFF Pillow turns the pixels itself, and gives the size after that.
         swapped = image.format == "TIFF" and orientation in _TURNED
         header = Header(image.size[::-1] if swapped else image.size, orientation, _bits(image))
-        if decode:
+        if decode and image.mode in _DEPTHS:
+            _upper_eight(image)
+        elif decode:
             image.load()
         return header
 
@@ -107,7 +109,9 @@ def open_image(path: Path) -> Iterator[Image.Image]:
             raise Unreadable("it is not a regular file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            # Of a path, Pillow would map pixels that are not compressed into memory, and mistake the sides of
+            # a turned TIFF.
+            with path.open("rb") as file, Image.open(file) as image:
                 yield image
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise CatalogError(
@@ -118,7 +122,8 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         if isinstance(error, Unreadable):
             raise
-        raise Unreadable(f"not a readable image: {error}") from error
+        why = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
+        raise Unreadable(f"not a readable image{why}") from error
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -139,13 +144,16 @@ def as_rgb(image: Image.Image, exif: Exif = "apply") -> Image.Image:
         turn = 1 if exif == "apply" else _INVERSE.get(orientation, orientation)
     else:
         turn = orientation if exif == "apply" else 1
-    if image.mode in _DEPTHS:
-        values = np.asarray(image)
-        if image.mode == "F" or values.min(initial=0) < 0 or values.max(initial=0) > 0xFFFF:
-            raise Unreadable("its pixels have no standard range: convert it to 8 or 16 bits per channel")
-        image = Image.fromarray((values.astype(np.uint16) >> 8).astype(np.uint8))
-    rgb = image.convert("RGB")
+    rgb = (_upper_eight(image) if image.mode in _DEPTHS else image).convert("RGB")
     return rgb if turn == 1 else rgb.transpose(_TRANSPOSES[turn])
+
+
+def _upper_eight(image: Image.Image) -> Image.Image:
+    """A grey image of deeper pixels with the upper 8 of their 16 bits; raises what `as_rgb` raises."""
+    values = np.asarray(image)
+    if image.mode == "F" or values.min(initial=0) < 0 or values.max(initial=0) > 0xFFFF:
+        raise Unreadable("its pixels have no standard range: convert it to 8 or 16 bits per channel")
+    return Image.fromarray((values.astype(np.uint16) >> 8).astype(np.uint8))
 
 
 def _bits(image: Image.Image) -> int:

@@ -27,8 +27,6 @@ _ORIENTATION = 0x0112
 _INVERSE = {6: 8, 8: 6}
 """Orientations that undo each other; every other one undoes itself."""
 _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
-_QUICK_FORMATS = ("JPEG", "PNG")
-"""What torchvision decodes; it is several times faster than Pillow."""
 
 
 def read_image(path: str | Path, *, apply_exif: bool = True) -> Tensor:
@@ -46,7 +44,9 @@ def read_image(path: str | Path, *, apply_exif: bool = True) -> Tensor:
             raise PersonSearchError(f"image {path} is not a regular file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            # Of a path, Pillow would map pixels that are not compressed into memory, and mistake the sides of
+            # a turned TIFF.
+            with Path(path).open("rb") as file, Image.open(file) as image:
                 turn = _turn(image, apply_exif)
                 pixels = _quickly(image, path)
                 if pixels is None:
@@ -62,7 +62,8 @@ def read_image(path: str | Path, *, apply_exif: bool = True) -> Tensor:
     ) as error:
         if isinstance(error, PersonSearchError):
             raise
-        raise PersonSearchError(f"image {path} cannot be decoded: {error}") from error
+        why = "it is not an image" if isinstance(error, UnidentifiedImageError) else error
+        raise PersonSearchError(f"image {path} cannot be decoded: {why}") from error
     return _turned(pixels, turn).contiguous()
 
 
@@ -83,15 +84,17 @@ def _turn(image: Image.Image, apply_exif: bool) -> int:
 
 
 def _quickly(image: Image.Image, path: str | Path) -> Tensor | None:
-    """By torchvision, as stored; None where only Pillow can (CMYK, what torchvision gives up on)."""
-    if image.format not in _QUICK_FORMATS or image.mode == "CMYK":
+    """A JPEG by torchvision, as stored; None where only Pillow can (CMYK, what torchvision gives up on).
+
+    A PNG is left to Pillow: one damaged byte of its pixels ends the process in torchvision's decoder.
+    """
+    if image.format != "JPEG" or image.mode == "CMYK":
         return None
     try:
-        pixels = decode_image(read_file(str(path)), mode=ImageReadMode.RGB)
+        return decode_image(read_file(str(path)), mode=ImageReadMode.RGB)
     except RuntimeError as error:
         logger.warning("%s is decoded by Pillow, torchvision could not: %s", path, str(error).splitlines()[0])
         return None
-    return pixels if pixels.dtype == torch.uint8 else (pixels.to(torch.int32) >> 8).to(torch.uint8)
 
 
 def _by_pillow(image: Image.Image) -> Tensor:

@@ -100,6 +100,8 @@ def test_pixels_without_a_range_are_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "a.tif")
     with pytest.raises(Unreadable, match="no standard range"), open_image(tmp_path / "a.tif") as opened:
         as_rgb(opened)
+    with pytest.raises(Unreadable, match="no standard range"):
+        read_header(tmp_path / "a.tif", decode=True)  # told by the check, not by the training
 
 
 def test_only_regular_files_are_opened(tmp_path: Path) -> None:
@@ -124,6 +126,48 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"not an image")
     with pytest.raises(PersonSearchError, match=r"broken\.jpg cannot be decoded"):
         read_image(tmp_path / "broken.jpg")
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_grey_tiff_that_is_not_compressed(tmp_path: Path, mode: str, orientation: int) -> None:
+    """Pillow maps its pixels into memory when it opens a path, and takes its sides for each other then."""
+    grey = np.arange(6 * 9, dtype=np.uint8).reshape(6, 9) * 4
+    deep = grey if mode == "L" else grey.astype(np.uint16) << 8
+    Image.fromarray(deep).save(tmp_path / "a.tif", exif=exif(orientation))
+    tagged = Image.fromarray(grey)
+    tagged.getexif()[0x0112] = orientation
+    seen = np.asarray(ImageOps.exif_transpose(tagged).convert("RGB"))
+    assert (read_image(tmp_path / "a.tif").permute(1, 2, 0).numpy() == seen).all()
+    assert (read_image(tmp_path / "a.tif", apply_exif=False)[0].numpy() == grey).all()
+    with open_image(tmp_path / "a.tif") as opened:
+        assert (np.asarray(as_rgb(opened)) == seen).all()
+    assert read_header(tmp_path / "a.tif", decode=True).size() == seen.shape[1::-1]
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "bmp", "gif"])
+def test_no_damage_ends_the_process(tmp_path: Path, suffix: str) -> None:
+    """torchvision's PNG decoder does, for one wrong byte among the pixels. Both readers agree on what is
+    damaged.
+    """
+    image = picture().quantize(16) if suffix == "gif" else picture()
+    image.save(tmp_path / f"good.{suffix}")
+    good = (tmp_path / f"good.{suffix}").read_bytes()
+    rng = np.random.default_rng(0)
+    cut = [good[:at] for at in (0, 3, 20, len(good) // 2, len(good) - 3)]
+    wrong = []
+    for at in rng.integers(len(good), size=40).tolist():
+        wrong.append(good[:at] + bytes([good[at] ^ 0xFF]) + good[at + 1 :])
+    path = tmp_path / f"bad.{suffix}"
+    for damaged in (*cut, *wrong):
+        path.write_bytes(damaged)
+        try:
+            read_header(path, decode=True)
+        except Unreadable:
+            with pytest.raises(PersonSearchError, match=f"bad.{suffix} cannot be decoded"):
+                read_image(path)
+        else:
+            assert read_image(path).dtype == torch.uint8
 
 
 def test_an_image_of_another_size_is_refused(tmp_path: Path) -> None:
