@@ -23,7 +23,8 @@ SAMPLE = 32
 """Objects that are looked at for the types of their values."""
 
 _DIGITS = r"^-?[0-9]{1,18}$"
-_WHOLE = re.compile(r"[+-]?\d+(\.0*)?")
+_WHOLE = re.compile(r"[+-]?\d+(\.\d*([eE][+-]?\d+)?)?")
+"""`1e3` is left a text, since it may be part of a hash."""
 
 
 def has_key(entry: Any, key: str) -> bool:
@@ -232,9 +233,9 @@ class Ids:
         """
         if isinstance(value, str):
             text = value.strip()
-            if not _WHOLE.fullmatch(text) or len(text) > 18:
+            if not _WHOLE.fullmatch(text) or len(text) > 18 or not float(text).is_integer():
                 return self._of_text(as_text(text))
-            value = int(text.partition(".")[0])
+            value = text if "e" in text.lower() else int(text.partition(".")[0])
         found = whole(value)
         if abs(found) > LARGEST_ID:
             raise ValueError(f"{str(value)[:40]!r} is too large for an id")

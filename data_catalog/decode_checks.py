@@ -9,8 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from data_catalog.errors import CatalogError
+from data_catalog.files import path_fault
 from data_catalog.images import Unreadable, read_header
 from data_catalog.parallel import cores
+from data_catalog.row_checks import unreadable_images
+from data_catalog.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +68,15 @@ def undecodable_images(
             if progress is not None:
                 progress(start + len(batch), len(paths))
     return faults
+
+
+def undecodable_rejects(root: Path, snapshot: Snapshot) -> dict[str, str]:
+    """The same for images that the ingest has left out with their boxes, since not even their headers can be
+    read.
+    """
+    paths = (path for path in unreadable_images(snapshot) if path_fault(path) is None)
+    faults = {path: _fault(root / path) for path in paths if (root / path).exists()}
+    return {path: fault for path, fault in faults.items() if fault is not None}
 
 
 def _fault(path: Path) -> str | None:

@@ -190,15 +190,18 @@ def _what_was_found(work: Path, root: Path, layout: Layout, rules: Rules) -> dic
     splits = {unit.source: unit.split for unit in layout.units}
     counts = judged = count_rows(work, splits if rules.splits is None else {})
     annotated = {unit.split for unit in layout.units if unit.annotated}
+    images = snapshot.table("images", ["image_id", "split", "rel_path"])
+    split_of_image = images.select(["image_id", "split"])
     if rules.splits is not None:  # a row that was refused is in no part, so the root is judged as a whole
+        split_of_image = split_of_image.slice(0, 0)
         judged = {name: number for name, number in counts.items() if "." not in name}
         judged |= {f"{WHOLE}.{name}": number for name, number in judged.items()}
         splits, annotated = dict.fromkeys(splits, WHOLE), {WHOLE} if annotated else set()
-    named = set(snapshot.table("images", ["rel_path"])["rel_path"].to_pylist()) | rejected_images(snapshot)
+    named = set(images["rel_path"].to_pylist()) | rejected_images(snapshot)
     bare = [unit.source for unit in layout.units if not unit.annotated and unit.split != "test"]
     what = "parts of the dataset are not annotated, though not of a test split: their images have no boxes"
     findings = [
-        *outcome_findings(snapshot, judged, splits, annotated),
+        *outcome_findings(snapshot, judged, splits, annotated, split_of_image),
         *present([finding("warning", "not_annotated", bare, what)]),
         *leftovers(root, layout, named),
         *(Finding("note", "format", 1, note) for note in layout.notes),

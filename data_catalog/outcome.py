@@ -14,6 +14,8 @@ from data_catalog.snapshot import Snapshot, ingest_findings
 
 CODE = "outcome"
 MOST_DAMAGED = 0.5
+OF_IMAGES = ("image_unreadable", "image_path")
+"""Codes of rejects that are images, not rows of an image; each of these is a reject of its own."""
 OTHER_THINGS = ("not_a_person", "category_unknown", "class_unknown")
 """Codes of rejects that are annotations of something else, or of what the file does not say."""
 MOST_CATEGORIES = 10
@@ -24,17 +26,25 @@ def outcome_findings(
     counts: Mapping[str, int],
     split_of_unit: Mapping[str, str],
     annotated: Collection[str],
+    split_of_image: pa.Table,
 ) -> list[Finding]:
-    """A snapshot without images, a split with images and no box, and one more than half of whose rows are
-    damaged.
+    """A snapshot without images, a split with images and no box, and one more than half of whose rows, or of
+    whose images, are damaged.
 
     `counts` are by name, as `counts.count_rows` gives them; `annotated` are the splits whose images are
-    annotated at all.
+    annotated at all. `split_of_image` has image_id and split; a reject of no such image is of its unit's.
     """
-    rejects = snapshot.table(
-        "rejects", ["severity", "code", "source_unit", "source_file", "source_row", "detail"]
+    columns = ["severity", "code", "image_id", "source_unit", "source_file", "source_row", "detail"]
+    rejects = snapshot.table("rejects", columns)
+    units, images = pa.array(list(split_of_unit), pa.string()), split_of_image["image_id"].combine_chunks()
+    splits = pc.coalesce(
+        split_of_image["split"].cast(pa.string()).take(pc.index_in(rejects["image_id"], value_set=images)),
+        pa.array(list(split_of_unit.values()), pa.string()).take(
+            pc.index_in(rejects["source_unit"].cast(pa.string()), value_set=units)
+        ),
     )
-    return [Finding("warning", CODE, 1, text) for text in _faults(rejects, counts, split_of_unit, annotated)]
+    rejects = rejects.append_column("split", splits)
+    return [Finding("warning", CODE, 1, text) for text in _faults(rejects, counts, annotated)]
 
 
 def outcome_faults(snapshot: Snapshot) -> list[str]:
@@ -55,28 +65,29 @@ def refuse_outcome(snapshot: Snapshot) -> None:
         raise CatalogError(fault)
 
 
-def _faults(
-    rejects: pa.Table, counts: Mapping[str, int], split_of_unit: Mapping[str, str], annotated: Collection[str]
-) -> Iterator[str]:
+def _faults(rejects: pa.Table, counts: Mapping[str, int], annotated: Collection[str]) -> Iterator[str]:
     damaged = rejects.filter(pc.equal(rejects["severity"].cast(pa.string()), INVALID))
     if not counts["images"]:
         yield "the root yields no image" + (f": {_first(damaged)}" if len(damaged) else "")
         return
+    is_image = pc.is_in(damaged["code"].cast(pa.string()), value_set=pa.array(OF_IMAGES))
+    lost, damaged = damaged.filter(is_image), damaged.filter(pc.invert(is_image))
     for split in sorted({name.rpartition(".")[0] for name in counts} - {""}):
         images, boxes, refused = (counts.get(f"{split}.{name}", 0) for name in ("images", "boxes", "rejects"))
-        bad = _of_split(damaged, split, split_of_unit)
-        if len(bad) > MOST_DAMAGED * (boxes + refused):
-            share = f"{len(bad):,} of the {boxes + refused:,} rows of split {split!r}"
-            yield f"{share} are damaged, such as {_first(bad)}"
+        bad, bad_images = _of_split(damaged, split), _of_split(lost, split)
+        rows = boxes + refused - len(bad_images)
+        if len(bad) > MOST_DAMAGED * rows:
+            yield f"{len(bad):,} of the {rows:,} rows of split {split!r} are damaged, such as {_first(bad)}"
+        elif len(bad_images) > MOST_DAMAGED * (images + len(bad_images)):
+            share = f"{len(bad_images):,} of the {images + len(bad_images):,} images of split {split!r}"
+            yield f"{share} are damaged, such as {_first(bad_images)}"
         elif images and not boxes and split in annotated:
-            others = _other_things(_of_split(rejects, split, split_of_unit))
+            others = _other_things(_of_split(rejects, split))
             yield f"split {split!r} has {images:,} images and no box of a person{others}"
 
 
-def _of_split(rejects: pa.Table, split: str, split_of_unit: Mapping[str, str]) -> pa.Table:
-    units = [unit for unit, of in split_of_unit.items() if of == split]
-    source = rejects["source_unit"].cast(pa.string())
-    return rejects.filter(pc.is_in(source, value_set=pa.array(units, pa.string())))
+def _of_split(rejects: pa.Table, split: str) -> pa.Table:
+    return rejects.filter(pc.equal(rejects["split"], split))
 
 
 def _other_things(rejects: pa.Table) -> str:

@@ -150,8 +150,18 @@ class RowChecks:
 
 def rejected_images(snapshot: Snapshot) -> set[str]:
     """Paths of the images that were not taken for what their files are."""
-    codes = pc.field("code").isin([LEFT_OUT, UNREADABLE])
-    details = snapshot.table("rejects", ["detail"], codes)["detail"].to_pylist()
+    return unreadable_images(snapshot) | _paths(snapshot, LEFT_OUT)
+
+
+def unreadable_images(snapshot: Snapshot) -> set[str]:
+    """Paths of the images that were not taken since they cannot be read; where an adapter has refused an
+    image's row by that code, what it gives instead of a path is among them.
+    """
+    return _paths(snapshot, UNREADABLE)
+
+
+def _paths(snapshot: Snapshot, code: str) -> set[str]:
+    details = snapshot.table("rejects", ["detail"], pc.field("code") == code)["detail"].to_pylist()
     return {detail.partition(_REASON)[0] for detail in details}
 
 

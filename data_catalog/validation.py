@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from data_catalog.rows import COORDINATES
 from data_catalog.rules import Rules
 from data_catalog.schema import SCOPE_DATASET
 from data_catalog.snapshot import Snapshot, ingest_findings, invalid_rejects
+
+TEST = "test"
 
 
 def check_snapshot(snapshot: Snapshot) -> list[Finding]:
@@ -36,7 +38,9 @@ def check_snapshot(snapshot: Snapshot) -> list[Finding]:
         _duplicate_boxes(boxes),
         repeated_ids(snapshot),
         _identity_twice(boxes),
-        _identity_in_splits(boxes, by_design=rules.splits is not None and rules.splits.by == "time"),
+        _identity_in_splits(
+            boxes, _query_splits(snapshot), by_design=rules.splits is not None and rules.splits.by == "time"
+        ),
         _queries_without_box(snapshot),
         _gallery_unknown(snapshot, images["image_id"]),
         *duplicate_images({snapshot.name: images}),
@@ -142,14 +146,26 @@ def _identity_twice(boxes: pa.Table) -> Finding:
     )
 
 
-def _identity_in_splits(boxes: pa.Table, *, by_design: bool) -> Finding:
+def _query_splits(snapshot: Snapshot) -> set[str]:
+    """Splits that hold queries alone, as Market-1501's `query`: who is asked for is meant to be in `test`."""
+    boxes = snapshot.table("boxes", ["box_id", "split"])
+    asked = pc.is_in(
+        boxes["box_id"], value_set=snapshot.table("queries", ["box_id"])["box_id"].combine_chunks()
+    )
+    split = boxes["split"].cast(pa.string())
+    return set(split.unique().to_pylist()) - set(split.filter(pc.invert(asked)).unique().to_pylist())
+
+
+def _identity_in_splits(boxes: pa.Table, of_queries: Collection[str], *, by_design: bool) -> Finding:
     dataset_wide = boxes.filter(
         pc.and_(
             pc.is_valid(boxes["person_id"]),
             pc.equal(pc.fill_null(boxes["person_scope"].cast(pa.string()), ""), SCOPE_DATASET),
         )
     )
-    plain = pa.table({"id": dataset_wide["person_id"], "split": dataset_wide["split"].cast(pa.string())})
+    split = dataset_wide["split"].cast(pa.string())
+    split = pc.if_else(pc.is_in(split, value_set=pa.array(of_queries, pa.string())), TEST, split)
+    plain = pa.table({"id": dataset_wide["person_id"], "split": split})
     splits = plain.group_by("id").aggregate([("split", "count_distinct")])
     shared = splits.filter(pc.greater(splits["split_count_distinct"], 1))["id"]
     what = "identities are in more than one split" + (", since these were made by time" if by_design else "")

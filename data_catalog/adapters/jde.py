@@ -86,9 +86,15 @@ class Jde:
             Unit(path, _split_of(_inside(path, labels)))
             for path in sorted(set(sources.values()) - set(labels_of.values()))
         ]
-        notes = tuple(f"{folder} has no label file: its images are not read" for folder in unread)
+        notes = [f"{folder} has no label file: its images are not read" for folder in unread]
+        read = [path for path in splits if path.rpartition("/")[0] in folders]
+        empty = sum(path in bare for path in read)
+        if empty:
+            notes.append(
+                f"{empty:,} of {len(read):,} images have no label file: they count as images without people"
+            )
         other = (*OTHER, *(f"{escape(folder)}/*" for folder in unread))
-        return Layout(tuple(units), shared=tuple(name for name, _ in lists), notes=notes, other=other)
+        return Layout(tuple(units), shared=tuple(name for name, _ in lists), notes=tuple(notes), other=other)
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
         if unit.parameters:

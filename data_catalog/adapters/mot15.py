@@ -32,7 +32,7 @@ class Mot15:
         return Layout(
             tuple(units),
             edition="MOT15",
-            notes=mot.numbering_notes(root, units),
+            notes=mot.notes_on(root, units),
             other=(*mot.other_files(), f"*{mot.LABELS}"),
         )
 

@@ -86,7 +86,7 @@ class Mot17:
             tuple(units),
             edition=edition,
             expected=FULL_SIZE if edition in ("MOT17", "MOT17Det") else {},
-            notes=mot.numbering_notes(root, units),
+            notes=mot.notes_on(root, units),
             other=mot.other_files(place for place in places if place not in read),
         )
 

@@ -316,7 +316,27 @@ def _shift(frames: set[int], files: dict[int, str]) -> int:
     return next((by for by in (-1, 1) if all(frame + by in files for frame in frames)), 0)
 
 
-def numbering_notes(root: Path, units: Iterable[Unit]) -> tuple[str, ...]:
+def notes_on(root: Path, units: Sequence[Unit]) -> tuple[str, ...]:
+    """Sentences where sequences count their frames from 0, and where nothing annotates them."""
+    return (*_numbering_notes(root, units), *_truth_notes(root, units))
+
+
+def _truth_notes(root: Path, units: Sequence[Unit]) -> tuple[str, ...]:
+    """A sentence on sequences whose ground truth is empty; the ingest tells where it is missing."""
+    bare = [unit for unit in units if unit.annotated and unit.images and not _has_rows(root, unit)]
+    if not bare:
+        return ()
+    images, first = sum(len(unit.images) for unit in bare), bare[0]
+    which = f"such as {name_of(first)} of split {first.split!r}"
+    note = f"sequences without a row in {GROUND_TRUTH}: {len(bare):,}, {which}"
+    return (f"{note}; their {images:,} images count as images without people",)
+
+
+def _has_rows(root: Path, unit: Unit) -> bool:
+    return has_truth(unit) and bool(_head(root / unit.source))
+
+
+def _numbering_notes(root: Path, units: Iterable[Unit]) -> tuple[str, ...]:
     """A sentence where sequences count their frames from 0."""
     from_zero = [unit for unit in units if 0 in frame_files(unit.images) or _has_frame_zero(root, unit)]
     if not from_zero:

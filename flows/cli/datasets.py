@@ -13,7 +13,7 @@ from data_catalog.adapters import adapter_names, load_adapter
 from data_catalog.adapters.protocol import COMMON_OPTIONS
 from data_catalog.catalog import Catalog
 from data_catalog.counts import nested
-from data_catalog.decode_checks import memory_of, undecodable_images
+from data_catalog.decode_checks import memory_of, undecodable_images, undecodable_rejects
 from data_catalog.errors import CatalogError
 from data_catalog.ingest import ImageUse, refuse_invalid
 from data_catalog.layouts import fitting_adapter
@@ -279,6 +279,7 @@ def _snapshot(catalog: Catalog, name: str) -> Snapshot:
 
 def _refuse_undecodable(snapshot: Snapshot, root: Path, store: ArtifactStore) -> None:
     faults = undecodable_images(root, image_digests(snapshot.table("images")), memory_of(store.root))
+    faults |= undecodable_rejects(root, snapshot)
     if faults:
         shown = "; ".join(f"{path}: {fault}" for path, fault in sorted(faults.items())[:SHOWN])
         more = "; ..." if len(faults) > SHOWN else ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.adapters import load_adapter
-from data_catalog.decode_checks import memory_of, undecodable_images
+from data_catalog.decode_checks import memory_of, undecodable_images, undecodable_rejects
 from data_catalog.errors import CatalogError
 from data_catalog.outcome import outcome_faults
 from data_catalog.readiness import identity_faults, protocol_faults, training_faults
@@ -95,7 +95,9 @@ def _faults(
                 images.setdefault(dataset, {}).update(image_digests(view.images))
     if decode:
         for dataset, digests in images.items():
-            yield from _undecodable(dataset, config.datasets[dataset].root, digests, store)
+            made = artifacts[ingest_name(dataset)]
+            snapshot = Snapshot(store.local_path(made.kind, made.key))
+            yield from _undecodable(snapshot, dataset, config.datasets[dataset].root, digests, store)
 
 
 def _view_faults(config: Config, stage: Stage, spec: ViewSpec, view: View) -> Iterator[str]:
@@ -117,7 +119,9 @@ def _missing_file(config: Config, spec: ViewSpec) -> str:
     return f" ({source.root / missing[0]} is missing)" if missing else ""
 
 
-def _undecodable(dataset: str, root: Path, digests: Mapping[str, str], store: Store) -> Iterator[str]:
+def _undecodable(
+    snapshot: Snapshot, dataset: str, root: Path, digests: Mapping[str, str], store: Store
+) -> Iterator[str]:
     told = time.monotonic()
 
     def progress(done: int, total: int) -> None:
@@ -127,6 +131,7 @@ def _undecodable(dataset: str, root: Path, digests: Mapping[str, str], store: St
             told = time.monotonic()
 
     faults = undecodable_images(root, digests, memory_of(store.root), progress)
+    faults |= undecodable_rejects(root, snapshot)
     if faults:
         shown = "; ".join(f"{root / path}: {fault}" for path, fault in sorted(faults.items())[:SHOWN])
         more = "; ..." if len(faults) > SHOWN else ""

@@ -21,6 +21,7 @@ WRITERS: list[Callable[[int], Any]] = [
     float,
     str,
     lambda n: f"{n}.0",
+    lambda n: f"{n:.3e}",
     lambda n: f"{n:04d}",
     lambda n: f"i{n}",
 ]

@@ -57,6 +57,37 @@ def test_as_many_damaged_rows_as_sound_ones_are_a_finding(tmp_path: Path, ingest
     assert counts_found(snapshot)["boxes"] == 1 and "damaged_rows" in codes(snapshot)
 
 
+@pytest.mark.parametrize(("empty", "is_error"), [(0, False), (2, False), (4, True)])
+def test_images_are_counted_among_images(
+    tmp_path: Path, ingest_into: Any, empty: int, is_error: bool
+) -> None:
+    """Of seven images one shows people: a few that cannot be read are not most of the split."""
+    names = [f"{number}.jpg" for number in range(7)]
+    for number, name in enumerate(names):
+        Image.new("RGB", (64, 48)).save(tmp_path / name)
+        if number and number <= empty:
+            (tmp_path / name).write_bytes(b"")
+    images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
+    rows = [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 1, 9, 9]}]
+    value = {"images": images, "annotations": rows, "categories": PERSON}
+    (tmp_path / "train.json").write_text(json.dumps(value))
+    found = codes(ingest_into(tmp_path, "coco"))
+    assert found.get("outcome", "").startswith("4 of the 7 images of split 'train'") == is_error
+    assert ("outcome" in found) == is_error
+
+
+def test_damage_is_of_the_split_of_its_image(tmp_path: Path, ingest_into: Any) -> None:
+    """One XML file of CVAT may hold several subsets."""
+    sound, empty = 'xtl="1" ytl="1" xbr="9" ybr="9"', 'xtl="9" ytl="9" xbr="9" ybr="9"'
+    entries = []
+    for subset, corners in (("train", [sound]), ("val", [sound, empty, empty])):
+        Image.new("RGB", (64, 48)).save(tmp_path / f"{subset}.jpg")
+        boxes = "".join(f'<box label="person" {each}/>' for each in corners)
+        entries.append(f'<image id="1" name="{subset}.jpg" subset="{subset}">{boxes}</image>')
+    (tmp_path / "annotations.xml").write_text(f"<annotations>{''.join(entries)}</annotations>")
+    assert "2 of the 3 rows of split 'val' are damaged" in codes(ingest_into(tmp_path, "cvat"))["outcome"]
+
+
 def test_one_empty_split_beside_a_full_one_is_an_error(tmp_path: Path, ingest_into: Any) -> None:
     write_coco(tmp_path, [[1, 1, 9, 9]])
     write_coco(tmp_path, [], split="val")

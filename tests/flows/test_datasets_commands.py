@@ -54,6 +54,19 @@ def test_a_root_that_was_put_back_shows_its_own_snapshot(root: Path, tmp_path: P
     assert str(first) in call("stats", "--store", store, "--name", "mot17")
 
 
+@pytest.mark.parametrize("kept", [0, 400])
+def test_an_image_that_cannot_be_read_is_refused(root: Path, tmp_path: Path, kept: int) -> None:
+    """An empty file is among the rejects with its boxes, one that is cut short is not: both are told."""
+    image = next(root.glob("train/*/img1/000002.jpg"))
+    image.write_bytes(image.read_bytes()[:kept])
+    name, arguments = image.relative_to(root).as_posix(), ["--root", root, "--store", tmp_path / "store"]
+    whole = ["ingest", "--adapter", "mot17", "--allow-empty", *arguments]
+    with pytest.raises(CatalogError, match=f"1 images cannot be decoded: {name}: .*leave_out=PATTERN"):
+        call(*whole)
+    call(*whole, "--no-check-images")
+    call(*whole, "--option", f"leave_out={name}")
+
+
 def test_images_are_listed_and_a_wrong_id_names_near_ones(root: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     ingest(root, store)

@@ -77,7 +77,10 @@ def test_a_folder_without_any_label_is_not_empty_but_unlabelled(tmp_path: Path, 
     write(tmp_path, "test/s2/img1/000001.jpg", None)
     assert set(ingest_into(tmp_path, "jde").table("images")["split"].to_pylist()) == {"train"}
     layout = load_adapter("jde").discover(tmp_path, {})
-    assert layout.notes == ("images/test/s2/img1 has no label file: its images are not read",)
+    assert layout.notes == (
+        "images/test/s2/img1 has no label file: its images are not read",
+        "1 of 2 images have no label file: they count as images without people",
+    )
 
 
 def test_lists_of_fairmot_are_the_splits(tmp_path: Path, ingest_into: Any) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from data_catalog.adapters import load_adapter
 from data_catalog.errors import CatalogError
 from data_catalog.snapshot import ingest_findings
+from data_catalog.validation import check_snapshot
 
 Found = tuple[str, str | None, bool]
 
@@ -75,6 +76,15 @@ def test_crops(tmp_path: Path, ingest_into: Any, name: str) -> None:
     assert found(snapshot) == expected
     asked = [path for path, (split, person, _) in expected.items() if split == "query" and person]
     assert snapshot.table("queries")["image_id"].to_pylist() == asked
+
+
+@pytest.mark.parametrize(("person", "warned"), [("0003", False), ("0002", True)])
+def test_queries_share_identities_with_test_by_design_and_not_with_train(
+    tmp_path: Path, ingest_into: Any, person: str, warned: bool
+) -> None:
+    others = ("bounding_box_train/0002_c1s1_000451_03.jpg", "bounding_box_test/0003_c6s4_000901_02.jpg")
+    snapshot = ingest_into(write(tmp_path, *others, f"query/{person}_c1s6_015971_00.jpg"), "market1501")
+    assert ("identity_in_two_splits" in {each.code for each in check_snapshot(snapshot)}) == warned
 
 
 def test_camera_track_and_frame_of_mars(tmp_path: Path, ingest_into: Any) -> None:

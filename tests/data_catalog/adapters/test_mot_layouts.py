@@ -67,6 +67,18 @@ def test_layouts(tmp_path: Path, ingest_into: Any, folders: dict[str, str], edit
     assert snapshot.table("datasets", ["edition"])["edition"].to_pylist() == [edition]
 
 
+@pytest.mark.parametrize("truth", ["", "\n"], ids=["empty", "blank"])
+def test_a_sequence_whose_ground_truth_is_empty_is_told(tmp_path: Path, ingest_into: Any, truth: str) -> None:
+    """Its images would be trained on as background."""
+    sequence(tmp_path / "train" / "seq1")
+    sequence(tmp_path / "train" / "seq3", truth=truth)
+    (note,) = ingest_findings(ingest_into(tmp_path, "mot17", allow_empty=False))
+    assert "such as seq3" in note.message and "images count as images without people" in note.message
+    sequence(tmp_path / "val" / "seq4", truth=truth)
+    with pytest.raises(CatalogError, match="split 'val' has 2 images and no box of a person"):
+        ingest_into(tmp_path, "mot17", allow_empty=False)
+
+
 def test_sequences_of_one_name_stay_apart(tmp_path: Path, ingest_into: Any) -> None:
     for split in ("train", "val"):
         sequence(tmp_path / "root" / split / "seq1")

@@ -65,6 +65,18 @@ def test_an_image_that_does_not_decode(case: Path, tmp_path: Path) -> None:
     check_ready(config, stages, artifacts, LocalStore(store))
 
 
+def test_an_image_whose_header_is_gone(case: Path, tmp_path: Path) -> None:
+    """The ingest has it among its rejects, with its boxes; that is not to be found out by a worse result."""
+    cut = refusal(case / "tiny.yaml", tmp_path / "store")
+    damaged = cut.partition("frames/")[2].partition(":")[0]
+    (case / "prw" / "frames" / damaged).write_bytes(b"")
+    said = refusal(case / "tiny.yaml", tmp_path / "store")
+    assert said.startswith("scenes: 1 images cannot be decoded: ") and damaged in said
+    leave_out = f"datasets.scenes.options.leave_out=frames/{damaged}"
+    config, stages, artifacts = ingested(case / "tiny.yaml", tmp_path / "store", leave_out)
+    check_ready(config, stages, artifacts, LocalStore(tmp_path / "store"))
+
+
 def test_queries_that_are_missing(shared: Path, tmp_path: Path) -> None:
     said = refusal(shared / "cases" / "queries_missing_late" / "tiny.yaml", tmp_path / "store")
     assert said.startswith("scenes: no protocol 'prw'") and said.endswith("query_info.txt is missing)")
