@@ -72,10 +72,16 @@ def _read_mapping(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, A
     if base is None:
         return raw
     chain = (*extended_by, path.resolve())
-    if not isinstance(base, str) or (path.parent / base).resolve() in chain:
+    extended = path if not isinstance(base, str) else _extended(path, base)
+    if extended.resolve() in chain:
         raise ConfigError(f"{path}: extends wants the name of another config file, not {base!r}")
-    extended = path.parent / base
     return _merged(_with_places(_read_mapping(extended, chain), extended.parent.absolute()), raw)
+
+
+def _extended(path: Path, base: str) -> Path:
+    """The file that a config extends, from the config's own folder on, with `~` and variables expanded."""
+    expanded = expanded_path(base, f"{path}: extends")
+    return path.parent / (absolute(expanded, path.parent) if expanded.startswith("~") else expanded)
 
 
 class _Path(str):

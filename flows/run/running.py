@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from flows.run.walk import Walk, kept, new_record
 from flows.stages.building import build_stages
 from storage.errors import StorageError
 from storage.opening import open_store
-from storage.store import Store
+from storage.store import Artifact, Store
 
 RESULTS = ("detection_ap50", "mAP", "rank1", "rank5", "rank10", "mAP_untrained")
 
@@ -102,14 +103,22 @@ def _planned(request: RunRequest) -> tuple[Config, Store, list[Planned]]:
     config = load_config(request.config, request.overrides, store=request.store)
     store = open_store(config.store)
     stages, again = select(build_stages(config), request.selection)
-    return config, store, make_plan(stages, store, again)
+    try:
+        return config, store, make_plan(stages, store, again)
+    except CatalogError:  # a split or a protocol that is not there: all that is missing is said, by its files
+        datasets = make_plan([stage for stage in stages if stage.kind == "ingest"], store, again)
+        check_ready(config, stages, _artifacts(datasets), store, decode=False)
+        raise
+
+
+def _artifacts(plan: Iterable[Planned]) -> dict[str, Artifact]:
+    return {planned.stage.name: planned.artifact for planned in plan if planned.artifact is not None}
 
 
 def _check_ready(config: Config, plan: list[Planned], store: Store, *, decode: bool) -> None:
     """As a run does before the first stage that uses a dataset, with the datasets that are there."""
-    made = {planned.stage.name: planned.artifact for planned in plan if planned.artifact is not None}
     if any(planned.stage.kind != "ingest" for planned in plan):
-        check_ready(config, [planned.stage for planned in plan], made, store, decode=decode)
+        check_ready(config, [planned.stage for planned in plan], _artifacts(plan), store, decode=decode)
 
 
 def _with_report(outcome: Outcome, store: Store) -> Outcome:

@@ -120,6 +120,17 @@ def test_a_box_without_area_inside_its_image_is_a_reject(
         assert rejects[0]["source_row"] == 3 and "in an image of 64x48" in rejects[0]["detail"]
 
 
+@pytest.mark.parametrize(
+    ("box", "leaves"),
+    [([0, 0, 64.0003, 48], False), ([-0.0003, 0, 9, 9], False), ([0, 9, 9, 40], True), ([-1, 0, 9, 9], True)],
+)
+def test_a_corner_that_was_rounded_does_not_leave_the_image(
+    tmp_path: Path, ingest_into: Any, box: list[float], leaves: bool
+) -> None:
+    write_coco(tmp_path, [box])
+    assert ("box_leaves_image" in codes(ingest_into(tmp_path, "coco"))) == leaves
+
+
 def test_without_images_stated_sizes_tell_what_is_outside(tmp_path: Path, ingest_into: Any) -> None:
     write_coco(tmp_path, [[1, 1, 9, 9], [70, 5, 9, 9]], width=64, height=48)
     assert counts_found(ingest_into(tmp_path, "coco", images=False))["rejects"] == 1

@@ -280,6 +280,22 @@ def test_every_config_of_the_project_is_valid(path: Path) -> None:
     assert isinstance(load_config(path), Config)
 
 
+@pytest.mark.parametrize("name", ["$HERE/config.yaml", "${HERE}/config.yaml", "~/config.yaml"])
+def test_what_a_config_extends_is_a_path_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("HERE", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    base = load_config(write(tmp_path, minimal()))
+    (tmp_path / "inner").mkdir()
+    own = tmp_path / "inner" / "own.yaml"
+    own.write_text(f"extends: {name}\n")
+    assert load_config(own) == base
+    own.write_text("extends: $NOWHERE/config.yaml\n")
+    with pytest.raises(ConfigError, match=r"own\.yaml: extends.*NOWHERE is not set"):
+        load_config(own)
+
+
 def test_a_config_extends_another(tmp_path: Path) -> None:
     write(tmp_path, minimal())
     more = tmp_path / "more.yaml"

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from flows.config.models import Config, load_config
+from flows.config.request import RunRequest
 from flows.errors import StageError
 from flows.plan.readiness import check_ready
 from flows.plan.states import resolve
 from flows.run.making import make_in_process
+from flows.run.running import plan_config, run_config
 from flows.stages.base import Stage
 from flows.stages.building import build_stages
 from storage.local import LocalStore
@@ -102,3 +104,14 @@ def test_all_that_is_missing_is_said_at_once(case: Path, tmp_path: Path) -> None
     (case / "prw" / "query_info.txt").unlink()
     said = refusal(case / "tiny.yaml", tmp_path / "store", "reid.identities_per_batch=40")
     assert "a batch takes 40" in said and "query_info.txt is missing" in said and "cannot be decoded" in said
+
+
+def test_a_plan_and_a_second_run_name_the_missing_file_too(case: Path, tmp_path: Path) -> None:
+    (case / "prw" / "query_info.txt").unlink()
+    store = tmp_path / "store"
+    ingested(case / "tiny.yaml", store)
+    few = ("reid.identities_per_batch=40",)
+    request = RunRequest(config=case / "tiny.yaml", overrides=few, store=str(store))
+    for begin in (plan_config, run_config):
+        with pytest.raises(StageError, match=r"a batch takes 40.*query_info\.txt is missing"):
+            begin(request)
