@@ -23,7 +23,9 @@ def clip_boxes(boxes: Boxes, width: float, height: float) -> Boxes:
 
 def box_areas(boxes: Boxes) -> NDArray[Any]:
     """Areas (n,) in square pixels; an inverted box counts as empty."""
-    return np.clip(boxes[:, 2] - boxes[:, 0], 0, None) * np.clip(boxes[:, 3] - boxes[:, 1], 0, None)
+    sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)
+    areas: NDArray[Any] = sides[:, 0] * sides[:, 1]
+    return areas
 
 
 def widen_boxes(boxes: Boxes, margin: float) -> Boxes:

@@ -24,7 +24,6 @@ from personsearch_core.models.branch import Branch
 from personsearch_core.models.detection_loss import BOX_CODER
 from personsearch_core.models.detector import IMAGENET_MEAN, IMAGENET_STD, Detector
 from personsearch_core.models.search import PersonSearchNet
-from personsearch_core.models.trunk import shared_blocks
 from personsearch_core.models.weights import (
     DETECTOR_DESCRIPTION,
     DETECTOR_WEIGHTS,
@@ -34,7 +33,7 @@ from personsearch_core.models.weights import (
     save_detector,
 )
 from personsearch_core.pooling.rois import row_shape
-from personsearch_core.recipes import Compute, RoiRecipe
+from personsearch_core.recipes import SHARED_BLOCKS, Compute, RoiRecipe
 
 FORMAT = 1
 DESCRIPTION = "model.json"
@@ -108,7 +107,7 @@ def require_place_for_model(directory: Path) -> None:
 def _describes_model(file: Path) -> bool:
     """Whether it was written here; others call their files so, too."""
     try:
-        return {"format", "roi"} <= json.loads(file.read_text()).keys()
+        return {"format", "roi"}.issubset(json.loads(file.read_text()).keys())
     except (ValueError, AttributeError):
         return False
 
@@ -139,7 +138,7 @@ class DetectorGraph(nn.Module):
     def __init__(self, detector: Detector, variant: str) -> None:
         super().__init__()
         self.detector = detector
-        self.shared_index = None if variant == "disj" else shared_blocks(variant) - 2
+        self.shared_index = None if variant == "disj" else SHARED_BLOCKS[variant] - 2
         model = detector.model
         anchors = detector.anchor_grid.anchors(model.image_height, model.image_width, torch.device("cpu"))
         self.register_buffer("anchors", anchors)
@@ -153,14 +152,14 @@ class DetectorGraph(nn.Module):
 
 
 class BranchGraph(nn.Module):
-    """Pooled maps (N, C, h, w) float32, or crops (N, 3, h, w) uint8 -> what `Branch.describe` gives."""
+    """Pooled maps (N, C, h, w) float32, or crops (N, 3, h, w) uint8 -> what `Branch.embed` gives."""
 
     def __init__(self, branch: Branch) -> None:
         super().__init__()
         self.branch = branch
 
     def forward(self, pooled: Tensor) -> Tensor:
-        return self.branch.describe(pooled)
+        return self.branch.embed(pooled)
 
 
 def export_programs(directory: Path, net: PersonSearchNet, *, onnx: bool = True) -> list[Path]:

@@ -22,18 +22,18 @@ UNLABELLED = -1
 class ReidLabels:
     """Labels of the n rows of a feature store, as numbers.
 
-    identity (n,): index into `names`, `UNLABELLED` where nobody knows. image, box (n,): equal where rows show
-    the same image, the same box. plain (n,): False for mirrored and jittered views of a box.
+    label (n,): index into `names`, or `UNLABELLED`. image, box (n,): equal where rows show the same image,
+    the same box. plain (n,): False for mirrored and jittered views of a box.
     """
 
-    identity: IntArray
+    label: IntArray
     image: IntArray
     box: IntArray
     plain: npt.NDArray[np.bool_]
     names: tuple[str, ...]
 
     def __len__(self) -> int:
-        return len(self.identity)
+        return len(self.label)
 
     @classmethod
     def from_columns(
@@ -56,10 +56,10 @@ class ReidLabels:
         names, numbers = np.unique(
             np.array([p for p in person_ids if p is not None], str), return_inverse=True
         )
-        identity = np.full(count, UNLABELLED, dtype=np.int64)
-        identity[known] = numbers
+        label = np.full(count, UNLABELLED, dtype=np.int64)
+        label[known] = numbers
         return cls(
-            identity=identity,
+            label=label,
             image=_numbered(image_ids),
             box=np.arange(count) if box_ids is None else _numbered(box_ids),
             plain=np.array(
@@ -86,9 +86,9 @@ def hold_out_identities(labels: ReidLabels, part: float, seed: int) -> IdentityS
     """
     if part == 0:
         return IdentitySplit(np.arange(len(labels)), np.empty(0, np.int64))
-    known = labels.identity != UNLABELLED
+    known = labels.label != UNLABELLED
     n_identities = len(labels.names)
-    group = _groups(labels.identity[known], labels.image[known], n_identities)
+    group = _groups(labels.label[known], labels.image[known], n_identities)
     sizes = np.bincount(group)
     wanted = round(part * n_identities)
     taken = _fill(np.random.default_rng((seed, 1)).permutation(len(sizes)), sizes, wanted)
@@ -106,7 +106,7 @@ def hold_out_identities(labels: ReidLabels, part: float, seed: int) -> IdentityS
         )
     is_held_out = np.isin(group, taken)
     of_held_out = np.zeros(len(labels), dtype=bool)
-    of_held_out[known] = is_held_out[labels.identity[known]]
+    of_held_out[known] = is_held_out[labels.label[known]]
     in_their_images = np.isin(labels.image, labels.image[of_held_out])
     return IdentitySplit(np.flatnonzero(~in_their_images), np.flatnonzero(of_held_out & labels.plain))
 
@@ -120,7 +120,7 @@ def _fill(order: IntArray, sizes: IntArray, wanted: int) -> IntArray:
     return np.array(taken, dtype=np.int64)
 
 
-def _groups(identity: IntArray, image: IntArray, n_identities: int) -> IntArray:
+def _groups(label: IntArray, image: IntArray, n_identities: int) -> IntArray:
     """Group number of every identity: connected components of the graph of identities and images."""
     # Not at the top: whoever only wants labels need not wait for SciPy.
     from scipy.sparse import coo_array
@@ -128,7 +128,7 @@ def _groups(identity: IntArray, image: IntArray, n_identities: int) -> IntArray:
 
     n_images = int(image.max(initial=-1)) + 1
     size = n_identities + n_images
-    links = coo_array((np.ones(len(identity), bool), (identity, n_identities + image)), shape=(size, size))
+    links = coo_array((np.ones(len(label), bool), (label, n_identities + image)), shape=(size, size))
     _, component = connected_components(links, directed=False)
     _, group = np.unique(component[:n_identities], return_inverse=True)
     return group.astype(np.int64)

@@ -39,21 +39,21 @@ class PKSampler:
         self._shots = shots
         self._per_batch = identities_per_batch
         self._unlabelled_per_batch = unlabelled_per_batch
-        identity = labels.identity[rows]
-        self._unlabelled = rows[identity == UNLABELLED]
+        label = labels.label[rows]
+        self._unlabelled = rows[label == UNLABELLED]
         self._rows_of: list[list[IntArray]] = []
         self.names: list[str] = []
-        """The training identities; their order numbers the classes of `class_of_row`."""
+        """The training identities; a batch's labels are indices into them."""
         self.left_out: list[str] = []
-        self.class_of_row = np.full(len(labels), UNLABELLED, dtype=np.int64)
-        """(n,) class of every row of the store, `UNLABELLED` where it has none or is not trained on."""
-        for number, members in _grouped(identity, rows):
+        self.label_of_row = np.full(len(labels), UNLABELLED, dtype=np.int64)
+        """(n,) label of every row of the store, `UNLABELLED` where it has none or is not trained on."""
+        for number, members in _grouped(label, rows):
             if number == UNLABELLED:
                 continue
             if len(members) < 2:
                 self.left_out.append(labels.names[number])
                 continue
-            self.class_of_row[members] = len(self.names)
+            self.label_of_row[members] = len(self.names)
             self.names.append(labels.names[number])
             self._rows_of.append([views for _, views in _grouped(labels.box[members], members)])
         self._check()
@@ -70,7 +70,7 @@ class PKSampler:
     def batch(self, step: int) -> IntArray:
         """Row numbers (P*K + U,) of a step's batch: K rows of each identity in turn, then unlabelled ones."""
         epoch, position = self.position(step)
-        return self._epoch(epoch)[position]
+        return self._epoch(epoch)[position, :]
 
     def epoch(self, epoch: int) -> IntArray:
         """All batches (steps_per_epoch, P*K + U) of an epoch."""

@@ -187,7 +187,7 @@ def _everything(network: PersonSearchNet, batch: _Batch) -> Callable[[], object]
 
     @torch.inference_mode()
     def search() -> object:
-        return network.describe(batch.scenes, batch.placements, batch.boxes, detect())
+        return network.embed(batch.scenes, batch.placements, batch.boxes, detect())
 
     return search
 
@@ -203,11 +203,11 @@ def _branch_alone(network: PersonSearchNet, n_people: int) -> Callable[[], objec
     pooled = arrange(pooled, network.compute)
 
     @torch.inference_mode()
-    def describe() -> object:
+    def embed() -> object:
         with autocast(network.compute, device):
-            return network.branch.describe(pooled)
+            return network.branch.embed(pooled)
 
-    return describe
+    return embed
 
 
 def _row(variant: Variant, images: int, people: int, times: dict[str, float]) -> SpeedRow:

@@ -87,7 +87,7 @@ def _quickly(image: Image.Image, path: str | Path) -> Tensor | None:
     if image.format not in _QUICK_FORMATS or image.mode == "CMYK":
         return None
     try:
-        pixels = decode_image(read_file(str(path)), mode=ImageReadMode.RGB)
+        pixels: Tensor = decode_image(read_file(str(path)), mode=ImageReadMode.RGB)
     except RuntimeError as error:
         logger.warning("%s is decoded by Pillow, torchvision could not: %s", path, str(error).splitlines()[0])
         return None

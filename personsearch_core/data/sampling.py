@@ -15,7 +15,7 @@ from personsearch_core.errors import PersonSearchError
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingEntry:
+class TrainingSet:
     """A dataset's scenes and how often they come up in an epoch: exactly one of the three is given.
 
     proportion: this entry's part of an epoch's images. repeat: passes over the scenes an epoch, also
@@ -51,8 +51,8 @@ class TrainingEntry:
 
 
 def hold_out_scenes(
-    entries: Sequence[TrainingEntry], part: float, seed: int
-) -> tuple[list[TrainingEntry], list[Scene]]:
+    entries: Sequence[TrainingSet], part: float, seed: int
+) -> tuple[list[TrainingSet], list[Scene]]:
     """The entries without about `part` of their scenes, and those scenes, once each.
 
     A hash of (seed, image id) decides, so that an image that several entries have is held out of all, and
@@ -61,7 +61,7 @@ def hold_out_scenes(
     """
     if part == 0:
         return list(entries), []
-    kept: list[TrainingEntry] = []
+    kept: list[TrainingSet] = []
     held: dict[tuple[str, str], Scene] = {}
     for entry in entries:
         own = [scene for scene in entry.scenes if _is_held_out(scene, part, seed)]
@@ -85,7 +85,7 @@ def _is_held_out(scene: Scene, part: float, seed: int) -> bool:
     return int.from_bytes(digest[:8]) < part * 2**64
 
 
-def images_per_epoch(entries: Sequence[TrainingEntry]) -> tuple[int, ...]:
+def images_per_epoch(entries: Sequence[TrainingSet]) -> tuple[int, ...]:
     """How many images each entry gives to an epoch.
 
     Proportions beside entries with repeat or choose are parts of the whole epoch and must leave room for
@@ -118,7 +118,7 @@ class TrainingStream:
     without replacement.
     """
 
-    def __init__(self, entries: Sequence[TrainingEntry], seed: int) -> None:
+    def __init__(self, entries: Sequence[TrainingSet], seed: int) -> None:
         self.entries = tuple(entries)
         self.counts = images_per_epoch(entries)
         self.epoch_size = sum(self.counts)
@@ -152,7 +152,7 @@ class TrainingStream:
         return order[rng.permutation(len(order))]
 
 
-def _fixed_images(entry: TrainingEntry) -> int:
+def _fixed_images(entry: TrainingSet) -> int:
     if entry.choose is not None:
         return entry.choose
     if entry.repeat is not None:
@@ -160,7 +160,7 @@ def _fixed_images(entry: TrainingEntry) -> int:
     return 0
 
 
-def _distinct_names(entries: Sequence[TrainingEntry]) -> tuple[str, ...]:
+def _distinct_names(entries: Sequence[TrainingSet]) -> tuple[str, ...]:
     """The entries' names; those that share one are numbered."""
     names = [entry.name for entry in entries]
     return tuple(

@@ -131,7 +131,7 @@ def _coco_annotations(truth: GroundTruth) -> list[dict[str, object]]:
             "iscrowd": int(ignore),
         }
         for i, (image, box, ignore) in enumerate(
-            zip(truth.image, _xywh(truth.boxes), truth.ignore, strict=True)
+            zip(truth.image, _xywh(truth.boxes).tolist(), truth.ignore, strict=True)
         )
     ]
 
@@ -139,15 +139,11 @@ def _coco_annotations(truth: GroundTruth) -> list[dict[str, object]]:
 def _coco_results(detections: Detections) -> FloatArray:
     n_rows = len(detections)
     return np.column_stack(
-        [detections.image, _xywh_array(detections.boxes), detections.scores, np.ones(n_rows)]
+        [detections.image, _xywh(detections.boxes), detections.scores, np.ones(n_rows)]
     ).astype(np.float64)
 
 
-def _xywh(boxes: FloatArray) -> list[list[float]]:
-    return _xywh_array(boxes).tolist()
-
-
-def _xywh_array(boxes: FloatArray) -> FloatArray:
+def _xywh(boxes: FloatArray) -> FloatArray:
     boxes = boxes.astype(np.float64)
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 

@@ -122,14 +122,14 @@ def evaluate(
     ... )
     >>> left, right = [0, 0, 40, 100], [50, 0, 90, 100]
     >>> boxes = np.array([left, right, left], np.float32)
-    >>> described = np.array([[0.8, 0.6], [1.0, 0.0], [0.6, 0.8]], np.float32)
+    >>> embeddings = np.array([[0.8, 0.6], [1.0, 0.0], [0.6, 0.8]], np.float32)
     >>> image = np.array([1, 1, 2])
-    >>> queries = Queries(np.array([0]), boxes[:1], described[1:2], person=np.array([7]))
+    >>> queries = Queries(np.array([0]), boxes[:1], embeddings[1:2], person_id=np.array([7]))
     >>> inputs = EvaluationInputs(
-    ...     detections=Detections(image, boxes, np.array([0.9, 0.8, 0.7], np.float32), described),
+    ...     detections=Detections(image, boxes, np.array([0.9, 0.8, 0.7], np.float32), embeddings),
     ...     n_images=3,
     ...     protocols={"prw": SearchProtocol(queries)},
-    ...     truth=GroundTruth(image, boxes, person=np.array([7, 8, 7])),
+    ...     truth=GroundTruth(image, boxes, person_id=np.array([7, 8, 7])),
     ... )
     >>> results = evaluate(EvaluationRecipe(protocol="prw"), inputs)
     >>> {name: round(value, 3) for name, value in results.searches[0].result.metrics().items()}

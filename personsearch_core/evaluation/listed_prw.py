@@ -26,12 +26,12 @@ def search_in_lists(
     scope = ListedGallery(np.searchsorted(query, np.arange(len(queries) + 1)), image)
 
     rows = first_box_of_each_person(truth)
-    key = truth.person[rows] * n_images + truth.image[rows]
+    key = truth.person_id[rows] * n_images + truth.image[rows]
     rows, key = rows[np.argsort(key)], np.sort(key)
-    wanted = queries.people()[query] * n_images + image
+    wanted = queries.person_ids()[query] * n_images + image
     place = np.searchsorted(key, wanted)
     found = np.append(key, -1)[place] == wanted
-    found &= queries.people()[query] >= 0
+    found &= queries.person_ids()[query] >= 0
     row = rows[place[found]]
     offsets = np.searchsorted(query[found], np.arange(len(queries) + 1))
     return scope, QueryTruths(offsets, truth.image[row], search_boxes(truth.boxes[row]), np.diff(offsets))

@@ -102,7 +102,8 @@ def iou(first: FloatArray, second: FloatArray, extra: float = 0.0) -> FloatArray
     height = np.minimum(first[:, 3], second[:, 3]) - np.maximum(first[:, 1], second[:, 1]) + extra
     intersection = np.maximum(width, 0) * np.maximum(height, 0)
     union = area(first, extra) + area(second, extra) - intersection
-    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    overlaps: FloatArray = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    return overlaps
 
 
 def area(boxes: FloatArray, extra: float = 0.0) -> FloatArray:

@@ -19,7 +19,7 @@ def pool_shots(queries: Queries, cameras: IntArray | None = None) -> tuple[Queri
     truth: the second value says which.
     """
     camera = np.zeros(len(queries), np.int64) if cameras is None else cameras[queries.image]
-    labels = np.stack([queries.people(), camera], axis=1)
+    labels = np.stack([queries.person_ids(), camera], axis=1)
     group = np.unique(labels, axis=0, return_inverse=True)[1].ravel()
     order = np.argsort(group, kind="stable")
     starts = np.searchsorted(group[order], np.arange(group.max() + 2))

@@ -26,10 +26,10 @@ def whole_search(
 
 def _truths(queries: Queries, truth: GroundTruth, image_group: IntArray, scope: WholeGallery) -> QueryTruths:
     rows = first_box_of_each_person(truth)
-    rows = rows[np.argsort(truth.person[rows], kind="stable")]
-    people = truth.person[rows]
-    starts = np.searchsorted(people, queries.people(), side="left")
-    stops = np.searchsorted(people, queries.people(), side="right")
+    rows = rows[np.argsort(truth.person_id[rows], kind="stable")]
+    people = truth.person_id[rows]
+    starts = np.searchsorted(people, queries.person_ids(), side="left")
+    stops = np.searchsorted(people, queries.person_ids(), side="right")
     query, position = expand_ranges(starts, stops - starts)
     row = rows[position]
     shown = image_group[truth.image[row]] != scope.hidden_group[query]
@@ -44,10 +44,12 @@ def _truths(queries: Queries, truth: GroundTruth, image_group: IntArray, scope: 
 
 def first_box_of_each_person(truth: GroundTruth) -> IntArray:
     """Rows of labelled people, the first where a person repeats in an image, ordered by image."""
-    labelled = np.flatnonzero((truth.person != UNLABELLED) & ~truth.ignore)
-    order = labelled[np.lexsort((truth.person[labelled], truth.image[labelled]))]
-    repeats = (np.diff(truth.image[order], prepend=-1) == 0) & (np.diff(truth.person[order], prepend=-1) == 0)
-    return order[~repeats]
+    labelled = np.flatnonzero((truth.person_id != UNLABELLED) & ~truth.ignore)
+    order = labelled[np.lexsort((truth.person_id[labelled], truth.image[labelled]))]
+    repeats = (np.diff(truth.image[order], prepend=-1) == 0) & (
+        np.diff(truth.person_id[order], prepend=-1) == 0
+    )
+    return order[np.flatnonzero(~repeats)]
 
 
 def search_boxes(boxes: FloatArray) -> FloatArray:
@@ -56,4 +58,5 @@ def search_boxes(boxes: FloatArray) -> FloatArray:
     boxes = boxes.astype(np.float64)
     size = boxes[:, 2:] - boxes[:, :2]
     corner = np.maximum(boxes[:, :2], 0)
-    return np.trunc(np.concatenate([corner, corner + size], axis=1))
+    integers: FloatArray = np.trunc(np.concatenate([corner, corner + size], axis=1))
+    return integers

@@ -114,7 +114,8 @@ class SearchResult(QueryResults):
         """Whether the order of ties would decide one of the given top-k -> (q,)."""
         lucky = (self.lucky_rank[:, None] <= ranks) & (self.lucky_rank[:, None] > 0)
         unlucky = self.rank[:, None] > ranks
-        return np.any(lucky & unlucky, axis=1)
+        ambiguous: BoolArray = np.any(lucky & unlucky, axis=1)
+        return ambiguous
 
     @property
     def ambiguous(self) -> int:

@@ -90,7 +90,7 @@ def zheng2017_tasks(
     queries = {name: inputs.protocol(name).queries for name in {setting.protocol for setting in settings}}
     ranked = []
     for each in chosen:
-        person = labels[id(each.detections)].person[each.rows]
+        person = labels[id(each.detections)].person_id[each.rows]
         rows = each.rows[np.isin(person, (JUNK, UNLABELLED), invert=True)]
         ranked.append(replace(each, rows=rows))
     tasks = []

@@ -50,7 +50,7 @@ class Queries:
     image: IntArray
     boxes: FloatArray
     embeddings: FloatArray
-    person: IntArray | None = None
+    person_id: IntArray | None = None
 
     def __post_init__(self) -> None:
         _check_columns("queries", self)
@@ -60,11 +60,11 @@ class Queries:
     def __len__(self) -> int:
         return len(self.image)
 
-    def people(self) -> IntArray:
+    def person_ids(self) -> IntArray:
         """`person`, for protocols that cannot do without it; raises PersonSearchError where it is missing."""
-        if self.person is None:
+        if self.person_id is None:
             raise PersonSearchError("queries: this protocol finds ground truth by identity; give person ids")
-        return self.person
+        return self.person_id
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ class GroundTruth:
 
     image: IntArray
     boxes: FloatArray
-    person: IntArray
+    person_id: IntArray
     ignore: BoolArray = field(default_factory=lambda: np.zeros(0, bool))
 
     def __post_init__(self) -> None:
@@ -86,7 +86,7 @@ class GroundTruth:
 
     def select(self, rows: IntArray | BoolArray) -> GroundTruth:
         """The given rows, in the given order."""
-        return GroundTruth(self.image[rows], self.boxes[rows], self.person[rows], self.ignore[rows])
+        return GroundTruth(self.image[rows], self.boxes[rows], self.person_id[rows], self.ignore[rows])
 
 
 @dataclass(frozen=True, eq=False)

@@ -61,7 +61,8 @@ def k_reciprocal_distances(members: FloatArray, k1: int, k2: int, original_weigh
         weights = weights[order[:, :k2]].mean(axis=1)
     overlap = np.minimum(weights[0], weights[1:]).sum(axis=1)
     jaccard = 1 - overlap / (2 - overlap)
-    return jaccard * (1 - original_weight) + distances[0, 1:] * original_weight
+    mixed: FloatArray = jaccard * (1 - original_weight) + distances[0, 1:] * original_weight
+    return mixed
 
 
 def _expanded_neighbours(order: IntArray, k1: int) -> BoolArray:
@@ -70,7 +71,8 @@ def _expanded_neighbours(order: IntArray, k1: int) -> BoolArray:
     half = _reciprocal(order, round(k1 / 2) + 1)
     common = half.astype(np.float64) @ reciprocal.T.astype(np.float64)
     joins = (common > 2 / 3 * half.sum(axis=1, keepdims=True)).T & reciprocal
-    return reciprocal | ((joins.astype(np.float64) @ half.astype(np.float64)) > 0)
+    expanded: BoolArray = reciprocal | ((joins.astype(np.float64) @ half.astype(np.float64)) > 0)
+    return expanded
 
 
 def _reciprocal(order: IntArray, k: int) -> BoolArray:

@@ -65,7 +65,7 @@ class Names:
     def find(self, column: Iterable[str | None] | pa.Array | pa.ChunkedArray) -> IntArray:
         """Index of each name -> (n,); -1 for null and for unknown names."""
         index = pc.index_in(_strings(column), value_set=self.names, skip_nulls=True)
-        return pc.fill_null(index, -1).to_numpy().astype(np.int64)
+        return np.asarray(pc.fill_null(index, -1), np.int64)
 
     def index(self, table: Table, column: str) -> IntArray:
         """Index of each name of a table's column -> (n,); raises on the first unknown one."""
@@ -89,7 +89,7 @@ class Table:
     data: pa.Table
 
     def __len__(self) -> int:
-        return self.data.num_rows
+        return int(self.data.num_rows)
 
     def column(self, name: str) -> pa.ChunkedArray:
         """A column; raises where it is missing."""
@@ -106,7 +106,7 @@ class Table:
             raise PersonSearchError(f"{self.path}: column {name!r} must hold numbers, not {column.type}")
         self._refuse_nulls(name)
         with np.errstate(over="ignore"):  # Too large a number becomes infinity, which is refused below.
-            values = column.to_numpy().astype(dtype)
+            values: FloatArray = column.to_numpy().astype(dtype)
         if not np.isfinite(values).all():
             row = int(np.isfinite(values).argmin())
             raise PersonSearchError(f"{self.path}: row {row}: {name} is {values[row]}; give finite numbers")
@@ -118,7 +118,7 @@ class Table:
         if not pa.types.is_integer(column.type):
             raise PersonSearchError(f"{self.path}: column {name!r} must hold integers, not {column.type}")
         self._refuse_nulls(name)
-        return column.to_numpy().astype(np.int64)
+        return np.asarray(column, np.int64)
 
     def flags(self, name: str) -> BoolArray:
         """A column of booleans, or of integers 0 and 1 -> (n,) bool; null is false. Raises on all else."""
@@ -129,7 +129,7 @@ class Table:
             raise PersonSearchError(
                 f"{self.path}: column {name!r} must hold true and false, or 0 and 1, not {column.type}"
             )
-        values = pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
+        values = np.asarray(pc.fill_null(column.cast(pa.int64()), 0))
         if not np.isin(values, (0, 1)).all():
             row = int(np.isin(values, (0, 1)).argmin())
             raise PersonSearchError(f"{self.path}: row {row}: {name} is {values[row]}; give 0 or 1")
@@ -165,7 +165,7 @@ class Table:
         if values.null_count:
             row = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0] // lengths[0])
             raise PersonSearchError(f"{self.path}: row {row}: embedding holds a null")
-        embeddings = values.to_numpy().astype(np.float32, copy=False).reshape(len(self), lengths[0])
+        embeddings = np.asarray(values, np.float32).reshape(len(self), lengths[0])
         sums = embeddings.sum(axis=1, dtype=np.float64)
         if not np.isfinite(sums).all():
             row = int(np.isfinite(sums).argmin())

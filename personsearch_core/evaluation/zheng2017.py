@@ -39,7 +39,7 @@ class DetectionLabels:
     `missed` holds rows of labelled ground truth in frames with detections that no detection overlaps enough.
     """
 
-    person: IntArray
+    person_id: IntArray
     missed: IntArray
 
 
@@ -68,7 +68,7 @@ class Zheng2017Task:
 
     queries: Queries
     gallery: GroupedDetections
-    person: IntArray
+    person_id: IntArray
     camera: IntArray
     query_camera: IntArray
     n_truths: IntArray
@@ -103,7 +103,7 @@ def zheng2017_task(
     return Zheng2017Task(
         queries,
         gallery,
-        person=labels.person[gallery.row],
+        person_id=labels.person_id[gallery.row],
         camera=cameras[gallery.image],
         query_camera=cameras[queries.image],
         n_truths=_denominators(detections, queries, truth, cameras, labels),
@@ -113,9 +113,9 @@ def zheng2017_task(
 def _rank_block(task: Zheng2017Task, block: range, products: Products | None) -> tuple[FloatArray, IntArray]:
     """AP (b,) and rank of the first positive (b,) of a block's queries."""
     assert products is not None
-    ap, rank, query_person = np.zeros(len(block)), np.zeros(len(block), np.int64), task.queries.people()
+    ap, rank, query_person = np.zeros(len(block)), np.zeros(len(block), np.int64), task.queries.person_ids()
     for i, (query, similarities) in enumerate(zip(block, products, strict=True)):
-        own = np.flatnonzero(task.person == query_person[query])
+        own = np.flatnonzero(task.person_id == query_person[query])
         other_camera = task.camera[own] != task.query_camera[query]
         similarities[own[~other_camera]] = -np.inf
         ranks = _ranks_of(similarities, own[other_camera], task.gallery.row)
@@ -147,14 +147,14 @@ def label_detections(detections: Detections, truth: GroundTruth) -> DetectionLab
     person = np.full(len(detections), BACKGROUND)
     person[best >= JUNK_IOU] = JUNK
     shows = best >= PERSON_IOU
-    person[shows] = truth.person[best_truth[shows]]
+    person[shows] = truth.person_id[best_truth[shows]]
     person[_outdone(detections.image, person, best)] = JUNK
 
     seen = np.zeros(len(truth), bool)
     seen[best_truth[shows]] = True
     in_frame_with_detections = np.isin(truth.image, detections.image)
     return DetectionLabels(
-        person, np.flatnonzero(~seen & in_frame_with_detections & (truth.person != UNLABELLED))
+        person, np.flatnonzero(~seen & in_frame_with_detections & (truth.person_id != UNLABELLED))
     )
 
 
@@ -163,7 +163,7 @@ def _outdone(image: IntArray, person: IntArray, overlap: FloatArray) -> IntArray
     labelled = np.flatnonzero(person >= 0)
     order = labelled[np.lexsort((-overlap[labelled], person[labelled], image[labelled]))]
     same = (np.diff(image[order], prepend=-1) == 0) & (np.diff(person[order], prepend=-1) == 0)
-    return order[same]
+    return order[np.flatnonzero(same)]
 
 
 def _denominators(
@@ -172,13 +172,13 @@ def _denominators(
     """For each query, positives detected (at any score) and missed in other cameras -> (q,)."""
     # Dense, because keys of a negative camera would be those of another person.
     known, cameras = np.unique(cameras, return_inverse=True)
-    person = np.concatenate([labels.person, truth.person[labels.missed]])
+    person = np.concatenate([labels.person_id, truth.person_id[labels.missed]])
     camera = cameras[np.concatenate([detections.image, truth.image[labels.missed]])]
     labelled = person >= 0
     order = np.lexsort((camera[labelled], person[labelled]))
     person, camera = person[labelled][order], camera[labelled][order]
 
-    wanted = queries.people()
+    wanted = queries.person_ids()
     everywhere = np.searchsorted(person, wanted, "right") - np.searchsorted(person, wanted, "left")
     key, query_key = person * len(known) + camera, wanted * len(known) + cameras[queries.image]
     own_camera = np.searchsorted(key, query_key, "right") - np.searchsorted(key, query_key, "left")

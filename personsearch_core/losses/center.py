@@ -30,7 +30,7 @@ class CenterLoss(ReidObjective):
 
     @torch.no_grad()
     def update(self, batch: Batch) -> None:
-        identities, member_of = batch.labelled.unique(return_inverse=True)
+        identities, member_of = torch.unique(batch.labelled, return_inverse=True)
         members = torch.zeros(len(identities), device=member_of.device).index_add_(
             0, member_of, torch.ones(len(member_of), device=member_of.device)
         )

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from personsearch_core.identities import UNLABELLED
+
 
 class LookupTable(nn.Module):
     """One unit vector a training identity, moved towards the embeddings of its boxes; takes no gradient.
@@ -30,9 +32,9 @@ class LookupTable(nn.Module):
         turn = (labels[:, None] == labels[None, :]).tril(diagonal=-1).sum(dim=1)
         for n in range(int(turn.max()) + 1 if len(turn) else 0):
             of_turn = turn == n
-            identity = labels[of_turn]
-            mixed = momentum * self.rows[identity] + (1.0 - momentum) * embeddings[of_turn]
-            self.rows[identity] = F.normalize(mixed, dim=1)
+            label = labels[of_turn]
+            mixed = momentum * self.rows[label] + (1.0 - momentum) * embeddings[of_turn]
+            self.rows[label] = F.normalize(mixed, dim=1)
 
 
 class CircularQueue(nn.Module):
@@ -45,7 +47,7 @@ class CircularQueue(nn.Module):
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
         self.register_buffer("entries", torch.zeros(size, dim))
-        self.register_buffer("labels", torch.full((size,), -1, dtype=torch.int64))
+        self.register_buffer("labels", torch.full((size,), UNLABELLED, dtype=torch.int64))
         self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
@@ -53,7 +55,7 @@ class CircularQueue(nn.Module):
         """Append embeddings (B, D), by default of people without identity (label -1)."""
         size = len(self.entries)
         if labels is None:
-            labels = torch.full((len(embeddings),), -1, dtype=torch.int64, device=embeddings.device)
+            labels = torch.full((len(embeddings),), UNLABELLED, device=embeddings.device)
         kept = min(size, len(embeddings))
         first = int(self.pushed) + len(embeddings) - kept
         slots = torch.arange(first, first + kept, device=embeddings.device) % size

@@ -22,7 +22,8 @@ class IdentitySoftmax(ReidObjective):
         self.classifier = nn.Linear(dim, identities)
 
     def logits(self, batch: Batch) -> Tensor:
-        return self.classifier(batch.labelled_embeddings.to(self.classifier.weight.dtype))
+        logits: Tensor = self.classifier(batch.labelled_embeddings.to(self.classifier.weight.dtype))
+        return logits
 
     def forward(self, batch: Batch) -> Term:
         losses = F.cross_entropy(self.logits(batch), batch.labelled, reduction="sum")

@@ -13,9 +13,9 @@ from torchvision.ops import Conv2dNormActivation, clip_boxes_to_image, nms
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
 
 from personsearch_core.models.anchors import AnchorGrid, Targets
+from personsearch_core.models.backbone import Backbone
 from personsearch_core.models.detection_loss import BOX_CODER, detection_losses
-from personsearch_core.models.trunk import Trunk, shared_blocks
-from personsearch_core.recipes import DetectionLoss, DetectorModel, block_channels
+from personsearch_core.recipes import SHARED_BLOCKS, DetectionLoss, DetectorModel, block_channels
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -60,12 +60,12 @@ class Normalise(nn.Module):
         return (images - self.mean) / self.std
 
 
-class PyramidBackbone(nn.Module):
+class BackboneWithFPN(nn.Module):
     """Trunk and feature pyramid P3..P7, under torchvision's names `body` and `fpn`."""
 
     def __init__(self, model: DetectorModel) -> None:
         super().__init__()
-        self.body = Trunk(model)
+        self.body = Backbone(model)
         channels = model.fpn_channels
         self.fpn = FeaturePyramidNetwork(
             [block_channels(model.backbone, block) for block in (3, 4, 5)],
@@ -91,7 +91,7 @@ class Detector(nn.Module):
         self.model = model
         self.loss = loss
         self.normalise = Normalise()
-        self.backbone = PyramidBackbone(model)
+        self.backbone = BackboneWithFPN(model)
         self.anchor_grid = AnchorGrid(model)
         self.head = RetinaNetHead(model.fpn_channels, self.anchor_grid.per_cell, num_classes=1)
         for tower in (self.head.classification_head, self.head.regression_head):
@@ -115,12 +115,12 @@ class Detector(nn.Module):
         output = HeadOutput(
             logits, deltas, grid.anchors(height, width, images.device), grid.levels(height, width)
         )
-        return output, None if variant is None else maps[shared_blocks(variant) - 2]
+        return output, None if variant is None else maps[SHARED_BLOCKS[variant] - 2]
 
     def shared_maps(self, images: Tensor, variant: str) -> Tensor:
         """The map after C1..Ck of j2, j3 or j4, (B, C, H/stride, W/stride); nothing past it is computed."""
-        body: Trunk = self.backbone.body
-        return body.up_to(self.normalise(images), shared_blocks(variant))
+        body: Backbone = self.backbone.body
+        return body.up_to(self.normalise(images), SHARED_BLOCKS[variant])
 
     def losses(self, images: Tensor, targets: Sequence[Targets]) -> tuple[Tensor, Tensor]:
         """(classification, regression), each (B,); see `detection_losses`."""

@@ -90,7 +90,7 @@ class PersonSearchNet(nn.Module):
         else:
             scores = [torch.ones(len(own)) for own in boxes]
             shared = None if self.disjoint else self.shared_map(inputs)
-        embeddings = self.describe(images, placements, boxes, shared)
+        embeddings = self.embed(images, placements, boxes, shared)
         return [People(*parts) for parts in zip(boxes, scores, embeddings, strict=True)]
 
     @property
@@ -113,7 +113,7 @@ class PersonSearchNet(nn.Module):
         with autocast(self.compute, inputs.device):
             return self.detector.shared_maps(inputs, self.roi.variant)
 
-    def describe(
+    def embed(
         self,
         images: Sequence[Tensor],
         placements: Sequence[Placement],
@@ -132,5 +132,5 @@ class PersonSearchNet(nn.Module):
             cells = [roi_boxes(own, how, self.roi) for own, how in zip(rois, placements, strict=True)]
             pooled = pool_shared_map(shared, cells, self.roi)
         with autocast(self.compute, pooled.device):
-            embeddings = self.branch.describe(arrange(pooled, self.compute))
-        return list(embeddings.split([len(own) for own in rois]))
+            embeddings = self.branch.embed(arrange(pooled, self.compute))
+        return list(torch.split(embeddings, [len(own) for own in rois]))

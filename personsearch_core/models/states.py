@@ -18,7 +18,7 @@ from personsearch_core.errors import PersonSearchError
 
 State = Mapping[str, Tensor]
 
-TRUNK_PREFIX = "backbone.body."
+BACKBONE_PREFIX = "backbone.body."
 IMAGENET_WEIGHTS: dict[str, WeightsEnum] = {
     "resnet18": ResNet18_Weights.IMAGENET1K_V1,
     "resnet34": ResNet34_Weights.IMAGENET1K_V1,
@@ -74,16 +74,16 @@ def load_state(module: nn.Module, state: State, origin: str) -> None:
         ) from error
 
 
-def trunk_state(detector_state: State) -> dict[str, Tensor]:
+def backbone_state(detector_state: State) -> dict[str, Tensor]:
     """The trunk's part of a detector's weights, under a ResNet's names."""
     return {
-        name.removeprefix(TRUNK_PREFIX): tensor
+        name.removeprefix(BACKBONE_PREFIX): tensor
         for name, tensor in detector_state.items()
-        if name.startswith(TRUNK_PREFIX)
+        if name.startswith(BACKBONE_PREFIX)
     }
 
 
-def imagenet_trunk(backbone: str) -> dict[str, Tensor]:
+def imagenet_backbone(backbone: str) -> dict[str, Tensor]:
     """torchvision's ImageNet weights of resnet18, 34 or 50, without the classifier."""
     state = torchvision_weights(IMAGENET_WEIGHTS[backbone])
     return {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
@@ -99,8 +99,8 @@ def cut_to_person(state: State, anchors_per_cell: int, origin: str) -> dict[str,
         name = f"head.classification_head.cls_logits.{part}"
         if name not in state:
             raise PersonSearchError(
-                f"weights of {origin} have a RetinaNet's trunk ({TRUNK_PREFIX}*), but no {name}: give a "
-                f"whole detector's weights, or a ResNet's without the prefix {TRUNK_PREFIX}"
+                f"weights of {origin} have a RetinaNet's trunk ({BACKBONE_PREFIX}*), but no {name}: give a "
+                f"whole detector's weights, or a ResNet's without the prefix {BACKBONE_PREFIX}"
             )
         rows = state[name]
         classes, rest = divmod(len(rows), anchors_per_cell)

@@ -13,8 +13,8 @@ from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.branch import Branch
 from personsearch_core.models.detector import Detector, build_detector
 from personsearch_core.models.states import (
+    BACKBONE_PREFIX,
     IMAGENET_WEIGHTS,
-    TRUNK_PREFIX,
     State,
     current_names,
     cut_to_person,
@@ -42,12 +42,12 @@ def load_initial_weights(detector: Detector, source: str) -> None:
         state = torchvision_weights(IMAGENET_WEIGHTS[model.backbone])
     else:
         state = load_weights(source)
-    if any(name.startswith(TRUNK_PREFIX) for name in state):
+    if any(name.startswith(BACKBONE_PREFIX) for name in state):
         named = cut_to_person(current_names(state), detector.anchor_grid.per_cell, source)
         load_state(detector, named, source)
     else:
-        trunk = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
-        load_state(detector.backbone.body, trunk, source)
+        resnet = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+        load_state(detector.backbone.body, resnet, source)
 
 
 def save_detector(directory: Path, detector: Detector) -> None:

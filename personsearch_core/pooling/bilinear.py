@@ -22,7 +22,7 @@ def bilinear_roi_align(maps: Tensor, rois: Tensor, size: tuple[int, int], sample
     is a row of C numbers, and a bin the sum of 4 `samples`^2 rows by their bilinear weights.
     """
     cells = maps.permute(0, 2, 3, 1).contiguous()
-    parts = [_pool(cells, part, size, samples) for part in rois.split(ROIS_AT_ONCE)]
+    parts = [_pool(cells, part, size, samples) for part in torch.split(rois, ROIS_AT_ONCE)]
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).permute(0, 3, 1, 2)
 
 

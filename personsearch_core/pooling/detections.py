@@ -110,7 +110,7 @@ def _detect_batch(
         in_original_pixels(people.boxes, item.placement, item.scene.width, item.scene.height)
         for item, people in zip(batch, found, strict=True)
     ]
-    features = _describe(recipe, batch, boxes, shared)
+    features = _pool_boxes(recipe, batch, boxes, shared)
     for item, people, own, rows in zip(batch, found, boxes, features, strict=True):
         yield SceneDetections(
             image_id=item.scene.image_id,
@@ -122,7 +122,7 @@ def _detect_batch(
         )
 
 
-def _describe(
+def _pool_boxes(
     recipe: DetectionsRecipe, batch: Sequence[_Input], boxes: Sequence[Boxes], shared: Tensor | None
 ) -> list[NDArray[np.generic]]:
     """For each image, the features of its detections, then of its extra boxes."""

@@ -29,7 +29,8 @@ def roi_boxes(rois: Boxes, placement: Placement, roi: RoiRecipe) -> Boxes:
 
     The one way a box takes through letterbox, mirroring and stride.
     """
-    return placement.map_boxes(rois) / np.asarray(SHARED_STRIDE[roi.variant], dtype=rois.dtype)
+    cells: Boxes = placement.map_boxes(rois) / np.asarray(SHARED_STRIDE[roi.variant], dtype=rois.dtype)
+    return cells
 
 
 def in_original_pixels(boxes: Tensor, placement: Placement, width: int, height: int) -> Boxes:

@@ -13,7 +13,7 @@ BOTTLENECK_EXPANSION: dict[str, int] = {"resnet18": 1, "resnet34": 1, "resnet50"
 
 def block_channels(backbone: str, block: int) -> int:
     """Channels of C2..C5's maps (He et al. 2016, table 1)."""
-    return BOTTLENECK_EXPANSION[backbone] * 64 * 2 ** (block - 2)
+    return BOTTLENECK_EXPANSION[backbone] * 64 << (block - 2)
 
 
 class DetectorModel(Recipe):

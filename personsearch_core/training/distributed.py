@@ -31,13 +31,13 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from personsearch_core.data.sampling import TrainingEntry
+from personsearch_core.data.sampling import TrainingSet
 from personsearch_core.data.scenes import Scene
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.recipes import DetectorRecipe
-from personsearch_core.training.detector import DetectorResult, train_share
+from personsearch_core.training.detector_process import DetectorResult, train_share
 from personsearch_core.training.group import Together
-from personsearch_core.training.loop import PARALLEL, Interrupted, LoopSettings, NonFiniteError, Progress
+from personsearch_core.training.loop import PARALLEL, LoopSettings, NonFiniteError, Progress, TrainingStopped
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ STEPS_BETWEEN_STOP_CHECKS = 10
 
 def train_in_parallel(
     recipe: DetectorRecipe,
-    entries: Sequence[TrainingEntry],
+    entries: Sequence[TrainingSet],
     validation: Sequence[Scene],
     work_dir: Path,
     device: torch.device,
@@ -155,7 +155,7 @@ def _result(outcome: dict[str, Any], returncode: int) -> DetectorResult:
     if kind == "result":
         return DetectorResult(**outcome["result"])
     if kind == "interrupted":
-        raise Interrupted(text)
+        raise TrainingStopped(text)
     if kind == "non_finite":
         raise NonFiniteError(text)
     if kind == "error":
@@ -169,7 +169,7 @@ def _result(outcome: dict[str, Any], returncode: int) -> DetectorResult:
 
 def _job(
     recipe: DetectorRecipe,
-    entries: Sequence[TrainingEntry],
+    entries: Sequence[TrainingSet],
     validation: Sequence[Scene],
     work_dir: Path,
     device: torch.device,
@@ -263,7 +263,7 @@ def _train(job: dict[str, Any], device: torch.device, group: Together, folder: P
         result = train_share(
             DetectorRecipe.model_validate(job["recipe"]),
             [
-                TrainingEntry(**{**entry, "scenes": [_scene_from_json(scene) for scene in entry["scenes"]]})
+                TrainingSet(**{**entry, "scenes": [_scene_from_json(scene) for scene in entry["scenes"]]})
                 for entry in job["entries"]
             ],
             [_scene_from_json(scene) for scene in job["validation"]],
@@ -274,7 +274,7 @@ def _train(job: dict[str, Any], device: torch.device, group: Together, folder: P
             progress=report,
             should_stop=_agreed_stop(folder / STOP, group),
         )
-    except Interrupted as stopped:
+    except TrainingStopped as stopped:
         return {"kind": "interrupted", "message": str(stopped)}
     return {"kind": "result", "result": asdict(result)}
 

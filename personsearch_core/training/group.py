@@ -46,7 +46,8 @@ class Together(Alone):
 
     def wrap(self, module: nn.Module) -> nn.Module:
         if self._device.type == "cuda":
-            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+            convert = nn.SyncBatchNorm.convert_sync_batchnorm
+            module = convert(module)  # type: ignore[no-untyped-call]
             return DistributedDataParallel(module, device_ids=[self._device])
         return DistributedDataParallel(module)
 

@@ -15,25 +15,25 @@ _NOBODY = (
 )
 
 
-def check_held_out(identity: IntArray, image: IntArray) -> None:
+def check_held_out(label: IntArray, image: IntArray) -> None:
     """Raises where `held_out_search` would find no query among these rows: nobody (n,) in two images (n,)."""
-    in_images = np.unique(np.stack([identity, image], axis=1), axis=0)
-    if len(in_images) == len(np.unique(identity)):
+    in_images = np.unique(np.stack([label, image], axis=1), axis=0)
+    if len(in_images) == len(np.unique(label)):
         raise PersonSearchError(_NOBODY)
 
 
 def held_out_search(
-    embeddings: npt.NDArray[np.float32], identity: IntArray, image: IntArray
+    embeddings: npt.NDArray[np.float32], label: IntArray, image: IntArray
 ) -> dict[str, float]:
     """mAP and rank-1 where each of n rows is searched among the others, those of its own image left out.
 
-    embeddings (n, D), compared by dot product; identity and image (n,). Step AP with grouped ties; rows whose
+    embeddings (n, D), compared by dot product; label and image (n,). Step AP with grouped ties; rows whose
     person is in no other image are no queries. Raises where no row is one.
     """
     average_precisions, firsts = [], []
     for query in range(len(embeddings)):
         gallery = image != image[query]
-        positive = (identity == identity[query])[gallery]
+        positive = (label == label[query])[gallery]
         if not positive.any():
             continue
         similarities = embeddings[gallery] @ embeddings[query]

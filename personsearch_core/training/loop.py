@@ -54,7 +54,7 @@ class Progress(Protocol):
     def __call__(self, done: int, total: int, **metrics: float) -> None: ...
 
 
-class Interrupted(Exception):
+class TrainingStopped(Exception):
     """The run was asked to stop; its state is in a checkpoint, from which the same call goes on."""
 
 
@@ -127,10 +127,10 @@ def run_loop(
         metrics whose NaN or infinity ends the run; add the gradient's norm unless a gradient scaler is at
         work, because a finite loss with a bad gradient spoils the weights too.
 
-    Returns the number of steps done. Raises `Interrupted` when `should_stop()` says so, after a checkpoint,
-    and `NonFiniteError` where a metric is not finite; checkpoints hold only states whose metrics were read.
-    The last state is in a checkpoint, too: the same call on a finished run returns at once. When what the run
-    led to is safe, `discard_work` removes what only a resume needs.
+    Returns the number of steps done. Raises `TrainingStopped`, after a checkpoint, when `should_stop()` is
+    true, and `NonFiniteError` if a metric is not finite; checkpoints hold only states whose metrics were
+    read. The last state is checkpointed too: the same call on a finished run returns at once. Once the run's
+    results are safe, `discard_work` removes what only a resume needs.
     """
     settings = settings or LoopSettings()
     flush_steps = settings.flush_steps or 1
@@ -155,7 +155,7 @@ def run_loop(
         while done < total_steps and not is_finished():
             if should_stop():
                 checkpoint()
-                raise Interrupted(
+                raise TrainingStopped(
                     f"stopped as asked after {done} of {total_steps} steps; the same call goes on"
                 )
             metrics = step(done)

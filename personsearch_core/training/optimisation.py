@@ -59,7 +59,7 @@ def take_step(
 ) -> Tensor:
     """Backward pass, clipping of the gradient's norm, an optimiser step; returns the norm before clipping."""
     optimiser.zero_grad(set_to_none=True)
-    scaler.scale(loss).backward()
+    torch.autograd.backward(scaler.scale(loss))
     scaler.unscale_(optimiser)
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)

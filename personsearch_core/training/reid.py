@@ -97,13 +97,13 @@ def train_reid(
     weights and rows give equal bytes on one type of machine, whatever the interruptions. What a resume needs
     (`RESUME_ONLY`) stays until `discard_work`, so that a finished training ends at once. Raises
     `PersonSearchError` before the first step for what cannot be trained on, `CollapseError`, and
-    `NonFiniteError` and `Interrupted` as `run_loop` does.
+    `NonFiniteError` and `TrainingStopped` as `run_loop` does.
     """
     device = torch.device(device)
     _check_inputs(recipe, branch, reader, labels)
     split = hold_out_identities(labels, recipe.held_out_identities, recipe.seed)
     if split.held_out.size:
-        check_held_out(labels.identity[split.held_out], labels.image[split.held_out])
+        check_held_out(labels.label[split.held_out], labels.image[split.held_out])
     sampler = PKSampler(
         labels,
         split.training,
@@ -146,7 +146,7 @@ def train_reid(
         kept_steps=training.best.steps if recipe.keep == "best" else steps,
         metrics={name: value for name, value in last.items() if value is not None and name != "step"},
         training_identities=len(sampler.names),
-        held_out_identities=len(np.unique(labels.identity[split.held_out])),
+        held_out_identities=len(np.unique(labels.label[split.held_out])),
         left_out=tuple(sampler.left_out),
     )
     _write_results(recipe, branch, result, work_dir)
@@ -284,8 +284,8 @@ class ReidTraining:
 
     def _validate(self, done: int) -> dict[str, float]:
         measured = held_out_search(
-            self._describe(self.held_out),
-            self.labels.identity[self.held_out],
+            self._embed(self.held_out),
+            self.labels.label[self.held_out],
             self.labels.image[self.held_out],
         )
         self.best.offer(measured["mAP"], done, self.branch.state_dict())
@@ -303,8 +303,8 @@ class ReidTraining:
         if self._features is None:
             opened = self.batches(self.sampler.batch(s) for s in range(step, self.phases.planned))
             self._features = self._open.enter_context(closing(opened))  # type: ignore[type-var]
-        classes = torch.from_numpy(self.sampler.class_of_row[self.sampler.batch(step)])
-        return self._on_device(next(self._features)), classes.to(self.device)
+        labels = torch.from_numpy(self.sampler.label_of_row[self.sampler.batch(step)])
+        return self._on_device(next(self._features)), labels.to(self.device)
 
     def _on_device(self, features: Tensor) -> Tensor:
         """Maps as float32 in the recipe's memory format; crops stay uint8."""
@@ -315,7 +315,7 @@ class ReidTraining:
         return features
 
     @torch.no_grad()
-    def _describe(self, rows: IntArray) -> np.ndarray:
+    def _embed(self, rows: IntArray) -> np.ndarray:
         """Embeddings (n, D) to rank with, in evaluation mode."""
         self.branch.eval()
         parts = np.split(rows, range(self._batch_rows, len(rows), self._batch_rows))

@@ -101,7 +101,7 @@ class RowsReadAhead:
         """Each batch is copied to the GPU while the one before it is in use there."""
         in_use = torch.cuda.current_stream(self._device)
         if self._copying is None:  # one for all calls: the memory of a stream stays with it
-            self._copying = torch.cuda.Stream(self._device)
+            self._copying = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         copying = self._copying
         before: tuple[Tensor, torch.cuda.Event] | None = None
         for buffer in chain(read, [None]):

@@ -85,7 +85,7 @@ def _scores(found: Sequence[Found], scenes: Sequence[Scene], prefix: str) -> dic
     truth = GroundTruth(
         image=_owners([len(scene.boxes) for scene in scenes]),
         boxes=np.concatenate([scene.boxes for scene in scenes]),
-        person=np.full(sum(len(scene.boxes) for scene in scenes), UNLABELLED),
+        person_id=np.full(sum(len(scene.boxes) for scene in scenes), UNLABELLED),
         ignore=np.concatenate([scene.ignore for scene in scenes]),
     )
     result = evaluate_detection(detections, truth, len(scenes), score_threshold=0.5)

@@ -15,7 +15,7 @@ from personsearch_core.training.optimisation import autocast
 from personsearch_core.training.row_batches import RowReader, open_batches
 
 
-def describe_rows(
+def embed_rows(
     branch: Branch,
     reader: RowReader,
     recipe: GalleryRecipe,
@@ -32,11 +32,11 @@ def describe_rows(
     starts = range(0, total, recipe.batch_rows)
     batches = open_batches(reader, recipe.batch_rows, device, memory_budget=0)
     wanted = (np.arange(start, min(start + recipe.batch_rows, total)) for start in starts)
-    described = np.empty((total, branch.branch.embedding_dim), np.float32)
+    embedded = np.empty((total, branch.branch.embedding_dim), np.float32)
     with torch.inference_mode():
         for start, batch in zip(starts, batches(wanted), strict=True):
             with autocast(recipe.compute, device):
-                embeddings = branch.describe(arrange(batch, recipe.compute))
-            described[start : start + len(batch)] = embeddings.float().cpu().numpy()
+                embeddings = branch.embed(arrange(batch, recipe.compute))
+            embedded[start : start + len(batch)] = embeddings.float().cpu().numpy()
             progress(start + len(batch), total)
-    return described
+    return embedded

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet
 from torchvision.ops import FrozenBatchNorm2d
 
-from personsearch_core.recipes import SHARED_BLOCKS, DetectorModel
+from personsearch_core.recipes import DetectorModel
 
 BACKBONES: dict[str, Callable[..., resnet.ResNet]] = {
     "resnet18": resnet.resnet18,
@@ -21,7 +21,7 @@ BACKBONES: dict[str, Callable[..., resnet.ResNet]] = {
 NormLayer = Callable[[int], nn.Module]
 
 
-class FrozenBatchNorm(FrozenBatchNorm2d):
+class FrozenBatchNorm(FrozenBatchNorm2d):  # type: ignore[misc]
     """torchvision's, in one pass over the map and at the map's precision.
 
     Its own two passes make two temporary maps, which cost more than the arithmetic, and widen bfloat16 to
@@ -58,7 +58,7 @@ def stem_and_layers(backbone: str, norm: NormLayer) -> resnet.ResNet:
     return network
 
 
-class Trunk(nn.Module):
+class Backbone(nn.Module):
     """C1..C5 of a ResNet: C1 is the stem with its pooling, C2..C5 are layer1..layer4.
 
     Parameters bear torchvision's names (conv1, bn1, layer1 ...), so that its weights load as they are.
@@ -81,7 +81,7 @@ class Trunk(nn.Module):
         for name in self.frozen:
             self.get_submodule(name).requires_grad_(False)
 
-    def train(self, mode: bool = True) -> Trunk:
+    def train(self, mode: bool = True) -> Backbone:
         """Frozen blocks stay in evaluation mode, so that their statistics are frozen too."""
         super().train(mode)
         for name in self.frozen:
@@ -106,8 +106,3 @@ class Trunk(nn.Module):
         c3 = self.layer2(c2)
         c4 = self.layer3(c3)
         return c2, c3, c4, self.layer4(c4)
-
-
-def shared_blocks(variant: str) -> int:
-    """k of C1..Ck for j2, j3, j4."""
-    return SHARED_BLOCKS[variant]
