@@ -54,12 +54,23 @@ def save_model(
     roi: RoiRecipe,
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write weights and recipes into `directory`, which is made; it replaces a model, with its programs.
+    """Write weights and recipes into a folder, which is created; a model that is there is replaced.
 
-    What describes the model is written last: a folder where that was interrupted holds none.
+    The description is written last: if writing is interrupted, the folder holds no model.
 
-    provenance: anything that says where the model came from (keys of artifacts, configs, results), as JSON.
-    Raises PersonSearchError for a folder that holds something else.
+    Parameters
+    ----------
+    directory
+        New, empty, or holding a model.
+    detector, branch, roi
+        The parts of a `PersonSearchNet`.
+    provenance
+        Where the model came from (keys of artifacts, configs, results), as JSON.
+
+    Raises
+    ------
+    PersonSearchError
+        If the folder holds anything else, or if branch and ROI are of different variants.
     """
     require_place_for_model(directory)
     if branch.variant != roi.variant:
@@ -113,7 +124,38 @@ def _describes_model(file: Path) -> bool:
 
 
 def load_model(directory: str | Path, compute: Compute | None = None) -> PersonSearchNet:
-    """The model that `save_model` wrote, on the CPU, ready to search."""
+    """Load the model that `save_model` wrote.
+
+    Parameters
+    ----------
+    directory
+        The model's folder.
+    compute
+        Precision, memory format and compilation; by default plain fp32.
+
+    Returns
+    -------
+    PersonSearchNet
+        On the CPU, ready to search.
+
+    Raises
+    ------
+    PersonSearchError
+        If the folder holds no model, or one of another format.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from personsearch_core import BranchModel, DetectorModel, build_branch, build_detector
+    >>> model = DetectorModel(
+    ...     backbone="resnet18", initial_weights=None, norm="group", fpn_channels=8, head_convolutions=1
+    ... )
+    >>> branch = build_branch("j4", model, BranchModel(initial_weights="random"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(Path(folder), build_detector(model), branch, RoiRecipe(variant="j4"))
+    ...     load_model(folder)
+    PersonSearchNet(variant=j4, backbone=resnet18, input=640x640, roi=8x16, embedding_dim=256)
+    """
     path = Path(directory) / DESCRIPTION
     try:
         description = json.loads(path.read_text())
@@ -163,9 +205,26 @@ class BranchGraph(nn.Module):
 
 
 def export_programs(directory: Path, net: PersonSearchNet, *, onnx: bool = True) -> list[Path]:
-    """Write torch.export programs, and ONNX files beside them; batch sizes stay free. Returns the files.
+    """Write a model as torch.export programs and ONNX files; batch sizes stay free.
 
-    ONNX needs the packages of the `export` extra. Expects a model in fp32 on the CPU.
+    Parameters
+    ----------
+    directory
+        Created if needed.
+    net
+        In fp32, on the CPU.
+    onnx
+        Whether to write ONNX too, which needs the packages of the `export` extra.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Raises
+    ------
+    PersonSearchError
+        If the model is compiled, channels-last or not in fp32.
     """
     if net.compute != Compute():
         raise PersonSearchError("export a model in fp32, not compiled and not channels-last")

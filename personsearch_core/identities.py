@@ -20,10 +20,24 @@ UNLABELLED = -1
 
 @dataclass(frozen=True)
 class ReidLabels:
-    """Labels of the n rows of a feature store, as numbers.
+    """Who is on each of the n rows of a feature store, as numbers.
 
-    label (n,): index into `names`, or `UNLABELLED`. image, box (n,): equal where rows show the same image,
-    the same box. plain (n,): False for mirrored and jittered views of a box.
+    Parameters
+    ----------
+    label
+        (n,) index into `names`, or `UNLABELLED`.
+    image, box
+        (n,) equal where rows show the same image, the same box.
+    plain
+        (n,) False for mirrored and jittered views of a box.
+    names
+        Person ids of the labels.
+
+    Examples
+    --------
+    >>> labels = ReidLabels.from_columns(["bob", None, "ann", "bob"], ["i1", "i1", "i2", "i2"])
+    >>> labels.label.tolist(), labels.names
+    ([1, -1, 0, 1], ('ann', 'bob'))
     """
 
     label: IntArray
@@ -43,10 +57,29 @@ class ReidLabels:
         box_ids: Sequence[str] | None = None,
         views: Sequence[str] | None = None,
     ) -> ReidLabels:
-        """From the columns of a store's index; by default every row is a plain view of a box of its own.
+        """Labels from the columns of a store's index.
 
-        Identities of different datasets must have different names, images too. Raises where the columns
-        differ in length.
+        Names are compared as they are: people, and images, of different datasets must have different ones.
+
+        Parameters
+        ----------
+        person_ids
+            The person on each row; None if unknown.
+        image_ids
+            The image of each row.
+        box_ids
+            The box of each row; by default each row shows a box of its own.
+        views
+            `plain`, `mirrored` or `jittered`; by default all rows are plain.
+
+        Returns
+        -------
+        ReidLabels
+
+        Raises
+        ------
+        PersonSearchError
+            If the columns differ in length.
         """
         count = len(person_ids)
         for name, column in (("image_ids", image_ids), ("box_ids", box_ids), ("views", views)):
@@ -71,18 +104,44 @@ class ReidLabels:
 
 @dataclass(frozen=True)
 class IdentitySplit:
-    """Numbers of the rows to train on, and of those to watch on: plain views of the people held out."""
+    """Row numbers to train on, and to validate on: the plain views of held-out people."""
 
     training: IntArray
     held_out: IntArray
 
 
 def hold_out_identities(labels: ReidLabels, part: float, seed: int) -> IdentitySplit:
-    """Hold out about `part` of the identities, together with every image they appear in.
+    """Hold out a part of the identities, together with every image they appear in.
 
-    Identities that share an image, directly or over others, are held out together or not at all, so that no
-    held-out person, nor the scene around one, is trained on. Whole groups are taken in a seeded order as long
-    as they fit. Raises where no group fits, or where fewer than two people would be held out.
+    Identities that share an image, directly or through others, are held out together or not at all: neither a
+    held-out person nor the scene around one is trained on. Whole groups are taken in a seeded order while
+    they fit.
+
+    Parameters
+    ----------
+    labels
+        The rows of a feature store.
+    part
+        Fraction of the identities to hold out; 0 holds out none.
+    seed
+        Decides the order of the groups.
+
+    Returns
+    -------
+    IdentitySplit
+
+    Raises
+    ------
+    PersonSearchError
+        If no group fits, or if fewer than two people would be held out.
+
+    Examples
+    --------
+    >>> people = [f"p{n // 2}" for n in range(20)]
+    >>> labels = ReidLabels.from_columns(people, [f"image {n}" for n in range(20)])
+    >>> split = hold_out_identities(labels, part=0.3, seed=0)
+    >>> len(split.training), len(split.held_out)
+    (14, 6)
     """
     if part == 0:
         return IdentitySplit(np.arange(len(labels)), np.empty(0, np.int64))

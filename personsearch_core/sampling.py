@@ -1,4 +1,4 @@
-"""P x K batches: so many identities, so many rows of each (Hermans et al. 2017, section 2)."""
+"""P x K batches: P identities with K rows of each (Hermans et al. 2017, section 2)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,38 @@ logger = logging.getLogger(__name__)
 
 
 class PKSampler:
-    """Batches of `identities_per_batch` x `shots` rows, then `unlabelled_per_batch` unlabelled ones.
+    """Batches of P identities x K rows each, followed by U unlabelled rows.
 
     An epoch shows every identity once, in an order drawn from (seed, epoch); the last batch is filled up with
-    identities from the epoch's start. The rows of an identity in a batch are of different boxes while it has
-    enough of them; then further views of its boxes are used, and only then are rows repeated. An identity
-    with a single row has no positive and is left out: `left_out` names them.
+    identities from the epoch's start. The rows of an identity in a batch show different boxes while there are
+    enough; then further views of its boxes are used, and only then are rows repeated. An identity with a
+    single row has no positive and is left out: `left_out` names it.
 
     Everything is a function of (seed, step): step s is batch `s % steps_per_epoch` of epoch
-    `s // steps_per_epoch`, so that a run is resumed from its step number alone.
+    `s // steps_per_epoch`, so a run resumes from its step number alone.
+
+    Parameters
+    ----------
+    labels
+        Who is on each row of the store.
+    rows
+        Numbers of the rows to train on.
+    identities_per_batch, shots, unlabelled_per_batch
+        P, K and U.
+    seed
+        Of all random choices.
+
+    Raises
+    ------
+    PersonSearchError
+        If the rows cannot fill a batch.
+
+    Examples
+    --------
+    >>> labels = ReidLabels.from_columns(["a", "a", "b", "b", "c", "c"], ["1", "2", "1", "2", "1", "2"])
+    >>> sampler = PKSampler(labels, np.arange(6), identities_per_batch=2, shots=2)
+    >>> sampler.steps_per_epoch, sampler.batch(0).shape
+    (2, (4,))
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The one way in for pixels: whatever decodes an image gets 8-bit RGB as a person sees it."""
+"""The one way in for pixels: every image is decoded to 8-bit RGB as a viewer shows it."""
 
 from __future__ import annotations
 
@@ -32,14 +32,34 @@ _QUICK_FORMATS = ("JPEG", "PNG")
 
 
 def read_image(path: str | Path, *, apply_exif: bool = True) -> Tensor:
-    """Decode an image file to uint8 RGB (3, H, W) as a person sees it.
+    """Decode an image file to RGB, as a viewer shows it.
 
-    It is turned as its EXIF orientation says, unless `apply_exif` is false; of 16 bits per channel the upper
-    8 are kept; grey and palettes become RGB, and transparency is dropped.
+    Of 16 bits per channel the upper 8 are kept; grey and palette images become RGB; transparency is dropped.
 
-    Raises:
-        PersonSearchError: for a file that is missing, is not an image, is damaged, or whose pixels have no
-            standard range (floating point).
+    Parameters
+    ----------
+    path
+        Any format that Pillow reads.
+    apply_exif
+        Whether to turn the image as its EXIF orientation says.
+
+    Returns
+    -------
+    Tensor
+        uint8 (3, H, W).
+
+    Raises
+    ------
+    PersonSearchError
+        If the file is missing, damaged or not an image, or if its pixels have no standard range (floats).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
+    ...     Image.new("L", (4, 3), 7).save(file.name)
+    ...     read_image(file.name).shape
+    torch.Size([3, 3, 4])
     """
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):

@@ -16,10 +16,30 @@ from personsearch_core.errors import PersonSearchError
 
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
-    """A dataset's scenes and how often they come up in an epoch: exactly one of the three is given.
+    """Scenes and how often they come up per epoch. Give exactly one of `proportion`, `repeat` and `choose`.
 
-    proportion: this entry's part of an epoch's images. repeat: passes over the scenes an epoch, also
-    fractions. choose: images an epoch.
+    Parameters
+    ----------
+    scenes
+        At least one.
+    proportion
+        Fraction of an epoch's images that come from here.
+    repeat
+        Passes over the scenes per epoch, also fractions of one.
+    choose
+        Images per epoch.
+
+    Raises
+    ------
+    PersonSearchError
+        If there are no scenes, or not exactly one positive amount.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> scene = Scene("a", "a.jpg", 640, 480, np.empty((0, 4)), np.empty(0, bool), (), (), source="prw")
+    >>> images_per_epoch([TrainingSet([scene] * 10, repeat=1.5), TrainingSet([scene] * 4, choose=2)])
+    (15, 2)
     """
 
     scenes: Sequence[Scene]

@@ -80,9 +80,30 @@ def default_margin(objective: Objective) -> Margin:
 
 
 def build_objective(objectives: tuple[Objective, ...], identities: int, dim: int) -> WeightedSum:
-    """The weighted sum of a phase's objectives, for so many training identities and embedding dimensions.
+    """Build the weighted sum of a phase's objectives.
 
-    Classifiers are drawn from torch's generator: seed it, or fork it, around the call.
+    Classifiers are drawn from torch's generator: seed or fork it around the call.
+
+    Parameters
+    ----------
+    objectives
+        Recipes of the terms, with their weights.
+    identities
+        Number of training identities.
+    dim
+        Embedding dimensions.
+
+    Returns
+    -------
+    WeightedSum
+        A module: `Batch` of embeddings and labels -> `Term` of the loss and what to watch.
+
+    Examples
+    --------
+    >>> batch = Batch(torch.eye(4), torch.tensor([0, 0, 1, 1]))
+    >>> loss = build_objective((Objective(kind="batch_hard_triplet", margin=0.5),), identities=2, dim=4)
+    >>> round(float(loss(batch).loss), 4)
+    0.5
     """
     return WeightedSum(
         terms=[_build_term(objective, identities, dim) for objective in objectives],

@@ -32,8 +32,8 @@ class GeneralisedMeanPool(nn.Module):
 class Branch(nn.Module):
     """Pooled maps (B, C, h, w) of j2-j4, or uint8 crops (B, 3, h, w) of disj -> embeddings (B, D).
 
-    `forward` gives embeddings as the last layer makes them, for the losses; `embed` those to compare
-    people with. Inputs of another precision are cast to the parameters'.
+    `forward` returns embeddings as the last layer makes them, for the losses; `embed` returns those to
+    compare people with. Inputs of another precision are cast to that of the parameters.
     """
 
     def __init__(self, variant: Variant, detector_model: DetectorModel, branch: BranchModel) -> None:
@@ -72,7 +72,18 @@ class Branch(nn.Module):
         return out
 
     def embed(self, pooled: Tensor) -> Tensor:
-        """Embeddings to compare people with, float32; L2-normalised where the recipe says so."""
+        """Embeddings to compare people with.
+
+        Parameters
+        ----------
+        pooled
+            Maps (B, C, h, w) of j2-j4, or uint8 crops (B, 3, h, w) of disj.
+
+        Returns
+        -------
+        Tensor
+            (B, D) float32, L2-normalised if the recipe says so.
+        """
         embeddings = self(pooled).float()
         return F.normalize(embeddings, dim=1) if self.branch.normalise else embeddings
 
@@ -84,10 +95,37 @@ def build_branch(
     detector_state: Mapping[str, Tensor] | None = None,
     seed: int = 0,
 ) -> Branch:
-    """A branch of the detector's family of ResNets, with its initial weights.
+    """A branch of the detector's kind of ResNet, with its initial weights.
 
-    What is random is drawn from `seed`, and torch's own generator is left as it was. `detector` as initial
-    weights needs the detector's state dict, also for disj, whose whole network then starts from the trunk.
+    Parameters
+    ----------
+    variant
+        `j2`, `j3`, `j4` or `disj`.
+    detector_model
+        The detector whose maps the branch reads.
+    branch
+        The recipe.
+    detector_state
+        The detector's state dict, for initial weights `detector`; disj then starts with its whole backbone.
+    seed
+        Of random weights; torch's own generator stays as it was.
+
+    Returns
+    -------
+    Branch
+        On the CPU, in training mode.
+
+    Raises
+    ------
+    PersonSearchError
+        If the initial weights are missing or do not fit.
+
+    Examples
+    --------
+    >>> recipe = BranchModel(embedding_dim=8, initial_weights="random")
+    >>> branch = build_branch("j4", DetectorModel(backbone="resnet18"), recipe).eval()
+    >>> branch.embed(torch.zeros(2, 256, 16, 8)).shape
+    torch.Size([2, 8])
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

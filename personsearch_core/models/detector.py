@@ -80,10 +80,10 @@ class BackboneWithFPN(nn.Module):
 
 
 class Detector(nn.Module):
-    """RetinaNet whose images share one size, its trunk open to the re-ID branch.
+    """RetinaNet for one class; the re-ID branch can read the maps of its backbone.
 
     All methods take images (B, 3, H, W), uint8 or float in 0..1, already placed on the network's input, and
-    normalise them. Its state dict has torchvision's names, so torchvision's weights load.
+    normalise them. The state dict has torchvision's names, so torchvision's weights load.
     """
 
     def __init__(self, model: DetectorModel, loss: DetectionLoss) -> None:
@@ -136,7 +136,24 @@ class Detector(nn.Module):
         nms_threshold: float = 0.5,
         max_per_image: int = 100,
     ) -> list[ImageDetections]:
-        """People in each image, best first; boxes are clipped to the network's input."""
+        """Detect the people in each image.
+
+        Parameters
+        ----------
+        images
+            (B, 3, H, W), uint8 or float in 0..1, on the network's input.
+        score_threshold
+            Minimum score of a detection.
+        nms_threshold
+            Detections that overlap a better one by more than this IoU are suppressed.
+        max_per_image
+            Maximum number of detections per image.
+
+        Returns
+        -------
+        list of ImageDetections
+            Per image, best first: boxes (n, 4) in input pixels, clipped to the input, and scores (n,).
+        """
         return select_detections(
             self.heads(images),
             (images.shape[-2], images.shape[-1]),
@@ -147,7 +164,30 @@ class Detector(nn.Module):
 
 
 def build_detector(model: DetectorModel, loss: DetectionLoss | None = None) -> Detector:
-    """A detector with random weights, drawn from torch's current generator; `models.weights` fills it."""
+    """A detector with random weights from torch's current generator; see `load_initial_weights`.
+
+    Parameters
+    ----------
+    model
+        The network.
+    loss
+        Its loss; by default that of the paper.
+
+    Returns
+    -------
+    Detector
+        On the CPU, in training mode.
+
+    Examples
+    --------
+    >>> model = DetectorModel(
+    ...     backbone="resnet18", initial_weights=None, norm="group", image_width=64, image_height=64,
+    ...     fpn_channels=8, head_convolutions=1,
+    ... )
+    >>> found = build_detector(model).eval().detect(torch.zeros(2, 3, 64, 64), max_per_image=5)
+    >>> [tuple(people.boxes.shape[1:]) for people in found]
+    [(4,), (4,)]
+    """
     return Detector(model, loss or DetectionLoss())
 
 

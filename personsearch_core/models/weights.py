@@ -30,10 +30,23 @@ DETECTOR_DESCRIPTION = "detector.json"
 
 
 def load_initial_weights(detector: Detector, source: str) -> None:
-    """Fill a detector from `coco`, `imagenet`, or a file of a detector's or a ResNet's weights.
+    """Fill a detector with initial weights, in place.
 
-    A head of COCO's 91 classes is cut to the `person` row. A ResNet's weights fill the trunk and leave
-    pyramid and heads as they were drawn.
+    COCO's 91 classes are cut to the `person` row. A ResNet's weights fill the backbone and leave pyramid and
+    heads as they were drawn.
+
+    Parameters
+    ----------
+    detector
+        To be filled.
+    source
+        `coco`, `imagenet` (torchvision's, downloaded if needed), or a .safetensors or .pth file of a
+        detector's or a ResNet's weights.
+
+    Raises
+    ------
+    PersonSearchError
+        If the weights cannot be read or do not fit.
     """
     model = detector.model
     if source == "coco":

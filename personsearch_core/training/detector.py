@@ -28,23 +28,45 @@ def train_detector(
     progress: Progress = ignore_progress,
     should_stop: Callable[[], bool] = never_stop,
 ) -> DetectorResult:
-    """Train a detector on the entries' scenes; resumes from the newest intact checkpoint in `work_dir`.
+    """Train a detector; resumes from the newest intact checkpoint in `work_dir`.
 
+    Writes `detector.safetensors`, `detector.json`, `history.parquet` and TensorBoard's `logs/`; with
+    validation scenes also `detector_best.safetensors` or `detector_last.safetensors`, whichever the recipe
+    does not keep. Equal recipes and scenes give equal bytes on one type of CPU, however often the run is
+    interrupted. What a resume needs (`RESUME_ONLY`) stays until `discard_work`, so that a finished training
+    ends at once.
+
+    Parameters
+    ----------
+    recipe
+        Model, loss, augmentation and training.
+    entries
+        The scenes, and how often they come up per epoch.
     validation
-        scenes of which AP is measured every few epochs and at the end, beside those that
-        `training.held_out` takes from the entries; may be empty.
+        Scenes on which AP is measured every few epochs and at the end, besides those that `training.held_out`
+        takes from the entries; may be empty.
+    work_dir
+        Checkpoints and results.
     device
-        by default the first GPU, or else the CPU.
+        By default the first GPU, or the CPU if there is no GPU.
     devices
-        more than one: data-parallel processes, launched by torchrun, which share every batch; on GPUs, from
-        `device` on.
+        More than one: data-parallel processes, launched by torchrun, that share every batch; on GPUs, counted
+        from `device`.
+    settings, progress, should_stop
+        Checkpointing and logging; called with progress; asked before each step whether to stop.
 
-    Writes `detector.safetensors`, `detector.json`, `history.parquet` and TensorBoard's `logs/`; with a
-    validation part also `detector_best.safetensors` or `detector_last.safetensors`, whichever the recipe does
-    not keep. Equal recipes and scenes give equal bytes on one type of CPU, whatever the interruptions. What a
-    resume needs (`RESUME_ONLY`) stays until `discard_work`, so that a finished training ends at once. Raises
-    PersonSearchError before the first step for what cannot be trained on, and `NonFiniteError` (the batch's
-    image ids are also in `non_finite_batch.txt`) and `TrainingStopped` as `run_loop` does.
+    Returns
+    -------
+    DetectorResult
+
+    Raises
+    ------
+    PersonSearchError
+        Before the first step, if the inputs cannot be trained on.
+    NonFiniteError
+        If the loss is not finite; the batch's image ids are also written to `non_finite_batch.txt`.
+    TrainingStopped
+        If `should_stop()` was true.
     """
     entries, held_out = hold_out_scenes(entries, recipe.training.held_out, recipe.seed)
     validation = [*validation, *held_out]

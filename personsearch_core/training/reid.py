@@ -81,23 +81,48 @@ def train_reid(
     progress: Progress = ignore_progress,
     should_stop: Callable[[], bool] = never_stop,
 ) -> ReidResult:
-    """Train `branch`, in place, on the rows of a feature store.
+    """Train a branch, in place, on the rows of a feature store.
 
+    Writes `branch.safetensors`, `branch.json`, `history.parquet` and TensorBoard's `logs/`. Equal recipes,
+    weights and rows give equal bytes on one type of machine, however often the run is interrupted. What a
+    resume needs (`RESUME_ONLY`) stays until `discard_work`, so that a finished training ends at once.
+
+    Parameters
+    ----------
+    recipe
+        Objectives, batches, optimiser and phases.
     branch
-        pooled maps or crops (B, *row) -> embeddings (B, `recipe.branch.embedding_dim`), not normalised.
-    reader, labels
-        the rows (N, *row) and who is on them; rows without identity are drawn only as `unlabelled_per_batch`.
+        Pooled maps or crops (B, *row) -> embeddings (B, `recipe.branch.embedding_dim`), not normalised.
+    reader
+        The rows (N, *row).
+    labels
+        Who is on each row; unlabelled rows are drawn only as `unlabelled_per_batch`.
     work_dir
-        where a run that was interrupted goes on, and where its results lie.
-    memory_budget, threads
-        stores of up to so many bytes are held in the device's memory (by default MEMORY_BUDGET, or
-        PART_OF_GPU); others are read ahead by so many threads.
+        Checkpoints and results; an interrupted run goes on from there.
+    device
+        Where to train.
+    memory_budget
+        A store of up to this many bytes is held in the device's memory (by default MEMORY_BUDGET, or
+        PART_OF_GPU of a GPU's free memory); a larger one is read ahead.
+    threads
+        Number of threads that read ahead.
+    settings, progress, should_stop
+        Checkpointing and logging; called with progress; asked before each step whether to stop.
 
-    Writes `branch.safetensors`, `branch.json`, `history.parquet`, and TensorBoard's `logs/`. Equal recipes,
-    weights and rows give equal bytes on one type of machine, whatever the interruptions. What a resume needs
-    (`RESUME_ONLY`) stays until `discard_work`, so that a finished training ends at once. Raises
-    `PersonSearchError` before the first step for what cannot be trained on, `CollapseError`, and
-    `NonFiniteError` and `TrainingStopped` as `run_loop` does.
+    Returns
+    -------
+    ReidResult
+
+    Raises
+    ------
+    PersonSearchError
+        Before the first step, if the inputs cannot be trained on.
+    CollapseError
+        If all embeddings become the same point.
+    NonFiniteError
+        If the loss is not finite.
+    TrainingStopped
+        If `should_stop()` was true.
     """
     device = torch.device(device)
     _check_inputs(recipe, branch, reader, labels)
