@@ -1,4 +1,4 @@
-"""The branch on cached rows: everybody's embedding, without images and without a trunk."""
+"""Embeddings of cached rows: the branch alone, without images or a detector."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def embed_rows(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> NDArray[np.float32]:
-    """Embeddings (N, D) float32 of all rows, in their order, to compare people with by dot product.
+    """Embeddings (N, D) float32 of all rows, in order; compare people by dot product.
 
-    Rows are read ahead in batches of `recipe.batch_rows`; memory holds no more than a few of them.
+    Rows are read ahead in batches of `recipe.batch_rows`; memory holds a few of them at most.
     """
     branch = prepare(branch.eval(), recipe.compute, any_batch=True)
     device = model_device(branch)

@@ -1,6 +1,6 @@
-"""A trained joint model as one directory: to load in one call, or to run without this package.
+"""A trained joint model as one folder: load it in one call, or run it without this package.
 
-model.json           the ROI recipe, how images are prepared, where the model came from
+model.json           the ROI recipe, how to prepare images, where the model came from
 detector.safetensors, detector.json, branch.safetensors
 detector.pt2, branch.pt2      torch.export programs (`export_programs`)
 detector.onnx, branch.onnx    the same in ONNX
@@ -44,7 +44,7 @@ FILES = frozenset(
     {DESCRIPTION, _UNFINISHED, DETECTOR_WEIGHTS, DETECTOR_DESCRIPTION, BRANCH}
     | {f"{graph}.{kind}" for graph in _GRAPHS for kind in ("pt2", "onnx")}
 )
-"""All that a model's folder may hold."""
+"""All files that a model's folder may hold."""
 
 
 def save_model(
@@ -74,7 +74,7 @@ def save_model(
     """
     require_place_for_model(directory)
     if branch.variant != roi.variant:
-        raise PersonSearchError(f"a branch of {branch.variant} does not go with ROIs of {roi.variant}")
+        raise PersonSearchError(f"the branch is for {branch.variant}, the ROIs are for {roi.variant}")
     directory.mkdir(parents=True, exist_ok=True)
     for name in (DESCRIPTION, *sorted(FILES)):
         (directory / name).unlink(missing_ok=True)
@@ -101,7 +101,7 @@ def save_model(
 
 
 def require_place_for_model(directory: Path) -> None:
-    """Raise PersonSearchError where a model's files would come among somebody's other files."""
+    """Raise PersonSearchError if the folder holds files that are not a model's."""
     if directory.exists() and not directory.is_dir():
         raise PersonSearchError(f"{directory} is a file: name a folder for the model")
     found = sorted(directory.iterdir()) if directory.is_dir() else []
@@ -110,13 +110,13 @@ def require_place_for_model(directory: Path) -> None:
         strangers = [DESCRIPTION]
     if strangers:
         raise PersonSearchError(
-            f"{directory} holds {strangers[0]}, which is no part of a model: "
-            "name a folder that is new or empty, or that holds a model to be replaced"
+            f"{directory} holds {strangers[0]}, which is not part of a model: "
+            "name a new or empty folder, or one whose model is to be replaced"
         )
 
 
 def _describes_model(file: Path) -> bool:
-    """Whether it was written here; others call their files so, too."""
+    """Whether `save_model` wrote it; other programs use the name too."""
     try:
         return {"format", "roi"}.issubset(json.loads(file.read_text()).keys())
     except (ValueError, AttributeError):
@@ -171,8 +171,8 @@ def load_model(directory: str | Path, compute: Compute | None = None) -> PersonS
 class DetectorGraph(nn.Module):
     """uint8 images (B, 3, H, W) -> scores (B, A), boxes (B, A, 4) in input pixels, and the shared map.
 
-    Boxes are decoded and neither clipped nor suppressed: non-maximum suppression is the runtime's. Disj's
-    graph has no shared map.
+    Boxes are decoded, but not clipped or suppressed: non-maximum suppression is left to the runtime. The
+    graph of disj has no shared map.
     """
 
     anchors: Tensor
@@ -194,7 +194,7 @@ class DetectorGraph(nn.Module):
 
 
 class BranchGraph(nn.Module):
-    """Pooled maps (N, C, h, w) float32, or crops (N, 3, h, w) uint8 -> what `Branch.embed` gives."""
+    """Pooled maps (N, C, h, w) float32, or crops (N, 3, h, w) uint8 -> embeddings of `Branch.embed`."""
 
     def __init__(self, branch: Branch) -> None:
         super().__init__()

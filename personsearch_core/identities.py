@@ -1,4 +1,4 @@
-"""Who is on each row of a feature store, and which people are held out to watch training."""
+"""Who is on each row of a feature store, and which people are held out of training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 IntArray = npt.NDArray[np.int64]
 UNLABELLED = -1
-"""The person of a row or box whose identity is unknown, in arrays; the catalog has null."""
+"""The label of an unknown person in arrays; in the catalog it is null."""
 
 
 @dataclass(frozen=True)
@@ -155,11 +155,11 @@ def hold_out_identities(labels: ReidLabels, part: float, seed: int) -> IdentityS
         raise PersonSearchError(
             f"held_out_identities={part} asks for {wanted} of {n_identities} identities, but people who "
             f"share images form {len(sizes)} groups, the smallest of {sizes.min(initial=0)}, the largest of "
-            f"{sizes.max(initial=0)}: no two people fit. Ask for a larger part, or for 0"
+            f"{sizes.max(initial=0)}: no two people fit. Hold out a larger part, or 0"
         )
     if sizes[taken].sum() < 0.5 * wanted:
         logger.warning(
-            "%d identities are held out where %d were asked for: people who share images go together",
+            "%d identities are held out instead of %d: people who share images stay together",
             sizes[taken].sum(),
             wanted,
         )
@@ -180,8 +180,8 @@ def _fill(order: IntArray, sizes: IntArray, wanted: int) -> IntArray:
 
 
 def _groups(label: IntArray, image: IntArray, n_identities: int) -> IntArray:
-    """Group number of every identity: connected components of the graph of identities and images."""
-    # Not at the top: whoever only wants labels need not wait for SciPy.
+    """Group of each identity: connected components of the graph of identities and images."""
+    # Not at the top: SciPy takes a while to import, and labels do not need it.
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

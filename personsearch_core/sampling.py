@@ -87,11 +87,11 @@ class PKSampler:
         return -(-len(self.names) // self._per_batch)
 
     def position(self, step: int) -> tuple[int, int]:
-        """(epoch, batch within it) of a step."""
+        """(epoch, batch within the epoch) of a step."""
         return divmod(step, self.steps_per_epoch)
 
     def batch(self, step: int) -> IntArray:
-        """Row numbers (P*K + U,) of a step's batch: K rows of each identity in turn, then unlabelled ones."""
+        """Row numbers (P*K + U,) of a step's batch: K rows of each identity in turn, then unlabelled rows."""
         epoch, position = self.position(step)
         return self._epoch(epoch)[position, :]
 
@@ -115,7 +115,7 @@ class PKSampler:
         return np.stack(batches)
 
     def _draw_shots(self, generator: np.random.Generator, boxes: list[IntArray]) -> IntArray:
-        """One view of each box in random order, then second views, ...; all again while shots are missing."""
+        """One view of each box in random order, then second views ...; repeated until there are enough."""
         order = generator.permutation(len(boxes))[: self._shots]
         views = [generator.permutation(boxes[box]) for box in order]
         most_views = max(len(rows) for rows in views) if len(views) < self._shots else 1
@@ -125,27 +125,27 @@ class PKSampler:
     def _check(self) -> None:
         if self.left_out:
             logger.warning(
-                "%d identities have a single row, so no positive pair, and are left out: %s%s",
+                "%d identities have a single row, hence no positive pair, and are left out: %s%s",
                 len(self.left_out),
                 ", ".join(self.left_out[:5]),
                 " ..." if len(self.left_out) > 5 else "",
             )
         if len(self.names) < self._per_batch:
             raise PersonSearchError(
-                f"identities_per_batch is {self._per_batch}, but only {len(self.names)} identities with two "
-                f"or more rows are there to train on ({len(self.left_out)} have a single one): lower it, "
-                "hold fewer out, or use a larger view"
+                f"identities_per_batch is {self._per_batch}, but only {len(self.names)} identities have two "
+                f"or more rows to train on ({len(self.left_out)} have a single one): lower it, hold "
+                "fewer out, or use a larger view"
             )
         if len(self._unlabelled) < self._unlabelled_per_batch:
             raise PersonSearchError(
                 f"unlabelled_per_batch is {self._unlabelled_per_batch}, but the store has "
-                f"{len(self._unlabelled)} unlabelled rows to train on: lower it, or make the features with "
-                "boxes: all"
+                f"{len(self._unlabelled)} unlabelled rows to train on: lower it, or build the features "
+                "with boxes: all"
             )
 
 
 def _grouped(keys: IntArray, rows: IntArray) -> list[tuple[int, IntArray]]:
-    """(key, the rows that have it) for every key, ascending; rows keep their order."""
+    """(key, its rows) for each key, ascending; rows keep their order."""
     order = np.argsort(keys, kind="stable")
     unique, starts = np.unique(keys[order], return_index=True)
     return list(zip(unique.tolist(), np.split(rows[order], starts[1:]), strict=True))

@@ -21,14 +21,14 @@ from personsearch_core.errors import PersonSearchError
 logger = logging.getLogger(__name__)
 
 PADDING_COLOUR = (124, 116, 104)
-"""ImageNet's mean colour: padding is zero after the network's normalisation."""
+"""ImageNet's mean colour: zero after the network's normalisation."""
 
 _ORIENTATION = 0x0112
 _INVERSE = {6: 8, 8: 6}
-"""Orientations that undo each other; every other one undoes itself."""
+"""Orientations that undo each other; all others undo themselves."""
 _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 _QUICK_FORMATS = ("JPEG", "PNG")
-"""What torchvision decodes; it is several times faster than Pillow."""
+"""Formats that torchvision decodes, several times faster than Pillow."""
 
 
 def read_image(path: str | Path, *, apply_exif: bool = True) -> Tensor:
@@ -87,7 +87,7 @@ def read_image(path: str | Path, *, apply_exif: bool = True) -> Tensor:
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 to 8; 1 where the file gives none or nonsense. A PNG gives it before its pixels or not at all."""
+    """1 to 8; 1 if missing or invalid. Of a PNG, EXIF after the pixels is not read."""
     if image.format == "PNG" and "exif" not in image.info:
         return 1
     value = image.getexif().get(_ORIENTATION, 1)
@@ -95,7 +95,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _turn(image: Image.Image, apply_exif: bool) -> int:
-    """The orientation by which decoded pixels are still to be turned. Of a TIFF Pillow turns them itself."""
+    """The orientation by which decoded pixels are still to be turned: Pillow turns TIFFs itself."""
     orientation = _orientation(image)
     if image.format == "TIFF":
         return 1 if apply_exif else _INVERSE.get(orientation, orientation)
@@ -103,13 +103,15 @@ def _turn(image: Image.Image, apply_exif: bool) -> int:
 
 
 def _quickly(image: Image.Image, path: str | Path) -> Tensor | None:
-    """By torchvision, as stored; None where only Pillow can (CMYK, what torchvision gives up on)."""
+    """Decode with torchvision, as stored; None if only Pillow can (CMYK, or torchvision fails)."""
     if image.format not in _QUICK_FORMATS or image.mode == "CMYK":
         return None
     try:
         pixels: Tensor = decode_image(read_file(str(path)), mode=ImageReadMode.RGB)
     except RuntimeError as error:
-        logger.warning("%s is decoded by Pillow, torchvision could not: %s", path, str(error).splitlines()[0])
+        logger.warning(
+            "%s is decoded by Pillow because torchvision failed: %s", path, str(error).splitlines()[0]
+        )
         return None
     return pixels if pixels.dtype == torch.uint8 else (pixels.to(torch.int32) >> 8).to(torch.uint8)
 
@@ -124,8 +126,8 @@ def _by_pillow(image: Image.Image) -> Tensor:
 
 
 def _turned(pixels: Tensor, orientation: int) -> Tensor:
-    """(3, H, W) as stored, to how the EXIF orientation wants it seen (EXIF 2.3, tag 0x0112)."""
-    if orientation >= 5:  # the stored rows are the seen columns
+    """Turn stored pixels (3, H, W) as their EXIF orientation says (EXIF 2.3, tag 0x0112)."""
+    if orientation >= 5:  # stored rows are displayed as columns
         pixels = pixels.transpose(1, 2)
     if orientation in (3, 4, 7, 8):
         pixels = pixels.flip(1)
@@ -135,7 +137,7 @@ def _turned(pixels: Tensor, orientation: int) -> Tensor:
 
 
 def read_scene(scene: Scene) -> Tensor:
-    """Decode a scene's image, and check its size against the one that its boxes refer to."""
+    """Decode a scene's image and check its size, which its boxes refer to."""
     image = read_image(scene.path, apply_exif=scene.apply_exif)
     height, width = image.shape[-2:]
     if (width, height) != (scene.width, scene.height):
@@ -147,9 +149,9 @@ def read_scene(scene: Scene) -> Tensor:
 
 
 def render(image: Tensor, placement: Placement, out: Tensor | None = None) -> Tensor:
-    """Put the placement's source region onto its target and pad the rest: uint8 (3, H, W).
+    """Resize the placement's source region onto its target and pad the rest: uint8 (3, H, W).
 
-    Bilinear with antialiasing, so that a person shrunk from 1920 to 640 pixels keeps what can be kept.
+    Bilinear with antialiasing, because scenes shrink a lot (1920 to 640 pixels).
     """
     x1, y1, x2, y2 = placement.source
     u1, v1, u2, v2 = placement.target

@@ -1,4 +1,4 @@
-"""Several datasets as one endless stream of training images, determined by a seed."""
+"""Several training sets as one endless stream of images, determined by a seed."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class TrainingSet:
 
     @property
     def name(self) -> str:
-        """The source of its scenes, for messages and logs."""
+        """Source of its scenes, for messages and logs."""
         return self.scenes[0].source
 
     def __post_init__(self) -> None:
         if not self.scenes:
-            raise PersonSearchError("a training entry has no images: its split or filter is empty")
+            raise PersonSearchError("a training entry has no images: its split or filter matches none")
         given = {
             field: value
             for field in ("proportion", "repeat", "choose")
@@ -75,9 +75,9 @@ def hold_out_scenes(
 ) -> tuple[list[TrainingSet], list[Scene]]:
     """The entries without about `part` of their scenes, and those scenes, once each.
 
-    A hash of (seed, image id) decides, so that an image that several entries have is held out of all, and
-    stays so whatever else is trained on. Held-out scenes are labelled `<source> held out`. Raises
-    PersonSearchError where an entry keeps no scene, or none is held out at all.
+    A hash of (seed, image id) decides, so an image is held out of all entries that have it, whatever else is
+    trained on. Held-out scenes are labelled `<source> held out`. Raises PersonSearchError if an entry keeps
+    no scene, or if no scene is held out.
     """
     if part == 0:
         return list(entries), []
@@ -106,11 +106,11 @@ def _is_held_out(scene: Scene, part: float, seed: int) -> bool:
 
 
 def images_per_epoch(entries: Sequence[TrainingSet]) -> tuple[int, ...]:
-    """How many images each entry gives to an epoch.
+    """Images of each entry per epoch.
 
-    Proportions beside entries with repeat or choose are parts of the whole epoch and must leave room for
-    those (sum below 1). Where all entries have proportions, their ratios count, and an epoch has as many
-    images as there are scenes.
+    Beside entries with repeat or choose, proportions are fractions of the whole epoch and must leave room
+    (sum below 1). If all entries have proportions, only their ratios count, and an epoch has as many images
+    as there are scenes.
     """
     if not entries:
         raise PersonSearchError("training needs at least one entry")
@@ -132,9 +132,9 @@ def images_per_epoch(entries: Sequence[TrainingSet]) -> tuple[int, ...]:
 
 
 class TrainingStream:
-    """Training images numbered from 0: number `i` is always the same (entry, scene), whoever asks.
+    """Training images numbered from 0: number `i` is always the same (entry, scene).
 
-    An epoch holds each entry's images, shuffled together: whole passes over its scenes first, the rest drawn
+    An epoch shuffles the images of all entries: of each, whole passes over its scenes, and the rest drawn
     without replacement.
     """
 
@@ -153,7 +153,7 @@ class TrainingStream:
         return int(entry), self.entries[entry].scenes[scene]
 
     def generator(self, number: int) -> np.random.Generator:
-        """The source of all that is random about image `number` (its augmentation)."""
+        """Random generator of image `number`, for its augmentation."""
         return np.random.default_rng([self._seed, 1, number])
 
     def _shuffled_epoch(self, epoch: int) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""PRW's search protocol where each query's gallery is listed, such as the images of its sequence."""
+"""PRW's search protocol with a listed gallery per query, for example the images of its sequence."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from personsearch_core.evaluation.task import ListedGallery, QueryTruths
 def search_in_lists(
     queries: Queries, truth: GroundTruth, image_group: IntArray, lists: GalleryLists
 ) -> tuple[ListedGallery, QueryTruths]:
-    """As `whole_search`, but query i ranks the images of `lists`' entry i alone, without its own group.
+    """Like `whole_search`, but query i ranks only the images of entry i of `lists`, without its own group.
 
-    Ground truth is that of the annotations, not that of the lists.
+    Ground truth comes from the annotations, not from the lists.
     """
     if len(lists) != len(queries):
-        raise PersonSearchError(f"the protocol has {len(lists)} queries, the table has {len(queries)}")
+        raise PersonSearchError(f"the protocol has {len(lists)} queries, but the table has {len(queries)}")
     n_images = len(image_group)
     query = np.repeat(np.arange(len(queries)), np.diff(lists.offsets))
     shown = image_group[lists.image] != image_group[queries.image[query]]

@@ -12,11 +12,10 @@ from personsearch_core.evaluation.task import HiddenImages
 
 
 def pool_shots(queries: Queries, cameras: IntArray | None = None) -> tuple[Queries, HiddenImages]:
-    """Gives each query the mean of its shots: all queries of its person, itself included.
+    """Give each query the mean of its shots: all queries of its person, itself included.
 
-    With `cameras` (n_images,) only those of its own camera, as the paper has it. Embeddings are made unit
-    length before and after. Every frame that gave a shot must be hidden from the query's gallery and ground
-    truth: the second value says which.
+    With `cameras` (n_images,) only those of its own camera, as in the paper. Embeddings are normalised before
+    and after. Also returns the frames of the shots, to hide from the query's gallery and ground truth.
     """
     camera = np.zeros(len(queries), np.int64) if cameras is None else cameras[queries.image]
     labels = np.stack([queries.person_ids(), camera], axis=1)

@@ -1,7 +1,7 @@
 """Inputs of the evaluation: plain NumPy arrays with a name for each column, checked once.
 
-Images, people and cameras are integers here; whoever reads them knows their names. All boxes are x1, y1, x2,
-y2 in pixels of the original image, 0-based, x2 and y2 exclusive, not clipped.
+Images, people and cameras are integers here; their names are left to the reader of the data. All boxes are
+x1, y1, x2, y2 in pixels of the original image, 0-based, x2 and y2 exclusive, not clipped.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Queries:
     def __post_init__(self) -> None:
         _check_columns("queries", self)
         if not len(self.image):
-            raise PersonSearchError("queries: there are no rows; an evaluation needs at least one query")
+            raise PersonSearchError("queries: the table is empty; an evaluation needs at least one query")
 
     def __len__(self) -> int:
         return len(self.image)
@@ -194,7 +194,7 @@ class GalleryLists:
         if len(self.is_positive) != n_rows or self.boxes.shape != (n_rows, 4):
             raise PersonSearchError(
                 f"gallery lists: {n_rows} images, {len(self.is_positive)} flags and boxes of shape "
-                f"{self.boxes.shape} do not go together"
+                f"{self.boxes.shape} do not fit together"
             )
         if not len(self.offsets) or self.offsets[0] != 0 or self.offsets[-1] != n_rows:
             raise PersonSearchError(f"gallery lists: offsets must run from 0 to the {n_rows} rows")
@@ -208,7 +208,7 @@ class GalleryLists:
     def from_rows(
         cls, query: IntArray, image: IntArray, is_positive: BoolArray, boxes: FloatArray, n_queries: int
     ) -> GalleryLists:
-        """From rows (query, image, positive, box) in any order of queries; a query's own order is kept."""
+        """From rows (query, image, positive, box), queries in any order; a query's own order is kept."""
         order = np.argsort(query, kind="stable")
         if len(query) and not 0 <= query[order[0]] <= query[order[-1]] < n_queries:
             raise PersonSearchError(f"gallery lists: a query is outside 0..{n_queries - 1}")

@@ -16,7 +16,7 @@ from personsearch_core.evaluation.search import BlockCounts, SearchTask
 class TopMatches:
     """Matches by query and rank: `query`, `rank` from 1, `image`, `similarity`, `is_right`, (n,) each.
 
-    `boxes` (n, 4). A match is right where it overlaps a box of the query's person by the protocols' rule.
+    `boxes` (n, 4). A match is right if it overlaps a box of the query's person by the protocols' rule.
     """
 
     query: IntArray
@@ -28,7 +28,7 @@ class TopMatches:
 
 
 def top_matches(task: SearchTask, blocks: Sequence[BlockCounts], truth: GroundTruth) -> TopMatches:
-    """What a task keeps of each query's ranking. Raises PersonSearchError if queries have no ids."""
+    """The best matches that a task kept. Raises PersonSearchError if queries have no person ids."""
     best = [of_query for block in blocks for of_query in block.best]
     counts = [len(detections) for detections, _ in best]
     query = np.repeat(np.arange(len(best)), counts)
@@ -40,7 +40,7 @@ def top_matches(task: SearchTask, blocks: Sequence[BlockCounts], truth: GroundTr
 
 
 def shows_person(truth: GroundTruth, image: IntArray, boxes: FloatArray, person: IntArray) -> BoolArray:
-    """Whether each box (n, 4) of `image` (n,) overlaps a ground-truth box of `person` (n,) enough -> (n,)."""
+    """Whether each box (n, 4) of `image` (n,) matches a ground-truth box of `person` (n,) -> (n,)."""
     labelled = np.flatnonzero(truth.person_id >= 0)
     if not len(labelled):
         return np.zeros(len(boxes), bool)

@@ -1,7 +1,7 @@
 """PRW's original protocol (Zheng et al., Person Re-identification in the Wild, CVPR 2017).
 
 It labels detections once, drops some of them from each ranking, and integrates precision by trapezoids. Ties
-are broken by the order of the input, so permuting detections may change the result; nothing else here does.
+are broken by input order, so permuting detections may change the result; elsewhere in this package it cannot.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ JUNK = -3
 
 @dataclass(frozen=True, eq=False)
 class DetectionLabels:
-    """What every detection (n,) shows: a person, UNLABELLED, JUNK or BACKGROUND; and the truths missed.
+    """What each detection (n,) shows: a person, UNLABELLED, JUNK or BACKGROUND; and missed ground truth.
 
-    `missed` holds rows of labelled ground truth in frames with detections that no detection overlaps enough.
+    `missed`: rows of labelled ground truth, in frames with detections, that no detection overlaps enough.
     """
 
     person_id: IntArray
@@ -45,7 +45,7 @@ class DetectionLabels:
 
 @dataclass(frozen=True, eq=False)
 class Zheng2017Result(QueryResults):
-    """`rank` is that of the first positive among the first 1,000."""
+    """`rank` is that of the first positive within the first 1,000."""
 
     def per_query(self, query: IntArray | None = None) -> dict[str, FloatArray | IntArray | BoolArray]:
         """Columns of a per-query table; `query` (q,) numbers the queries, by default from 0."""
@@ -63,7 +63,7 @@ class Zheng2017Result(QueryResults):
 class Zheng2017Task:
     """PRW as its authors score it, always across cameras.
 
-    `person` and `camera` (n,) of the gallery's detections; `query_camera` and `n_truths` (q,).
+    `person_id` and `camera` (n,) of the gallery's detections; `query_camera` and `n_truths` (q,).
     """
 
     queries: Queries
@@ -74,7 +74,7 @@ class Zheng2017Task:
     n_truths: IntArray
 
     def job(self) -> Job:
-        """The ranking as work to share."""
+        """The ranking, as a job for workers."""
         return Job(
             self.queries.embeddings, self.gallery.pool, self.gallery.column, partial(_rank_block, self)
         )
@@ -82,7 +82,7 @@ class Zheng2017Task:
     def result(
         self, blocks: Sequence[tuple[FloatArray, IntArray]], score_threshold: float | None
     ) -> Zheng2017Result:
-        """Puts the blocks together."""
+        """Combine the blocks."""
         ap, rank = (np.concatenate(part) for part in zip(*blocks, strict=True))
         return Zheng2017Result(score_threshold, ap, rank, self.n_truths)
 
@@ -95,10 +95,10 @@ def zheng2017_task(
     cameras: IntArray,
     labels: DetectionLabels,
 ) -> Zheng2017Task:
-    """Ranks `gallery`: those of `detections` that are chosen and neither junk nor unlabelled people.
+    """Rank `gallery`: the chosen `detections` that are neither junk nor unlabelled people.
 
-    `labels` are of all detections. Images of unknown camera that share a number in `cameras` (n_images,),
-    such as -1, count as of one camera.
+    `labels` are of all detections. Images that share a number in `cameras` (n_images,), also -1, count as of
+    one camera.
     """
     return Zheng2017Task(
         queries,
@@ -127,9 +127,9 @@ def _rank_block(task: Zheng2017Task, block: range, products: Products | None) ->
 
 
 def label_detections(detections: Detections, truth: GroundTruth) -> DetectionLabels:
-    """Labels every detection by the ground truth that it overlaps best; decided before any threshold.
+    """Label each detection by the ground truth that it overlaps best, before any threshold.
 
-    Of several detections with one person in a frame the one with the best overlap keeps it.
+    If several detections of a frame show one person, the one with the best overlap keeps it.
     """
     truth_order = np.argsort(truth.image, kind="stable")
     truth_image = truth.image[truth_order]
@@ -159,7 +159,7 @@ def label_detections(detections: Detections, truth: GroundTruth) -> DetectionLab
 
 
 def _outdone(image: IntArray, person: IntArray, overlap: FloatArray) -> IntArray:
-    """Detections of a person that another detection of the frame overlaps better; of equals the later."""
+    """Detections of a person that another detection of the frame overlaps better; the later among equals."""
     labelled = np.flatnonzero(person >= 0)
     order = labelled[np.lexsort((-overlap[labelled], person[labelled], image[labelled]))]
     same = (np.diff(image[order], prepend=-1) == 0) & (np.diff(person[order], prepend=-1) == 0)
@@ -169,8 +169,8 @@ def _outdone(image: IntArray, person: IntArray, overlap: FloatArray) -> IntArray
 def _denominators(
     detections: Detections, queries: Queries, truth: GroundTruth, cameras: IntArray, labels: DetectionLabels
 ) -> IntArray:
-    """For each query, positives detected (at any score) and missed in other cameras -> (q,)."""
-    # Dense, because keys of a negative camera would be those of another person.
+    """Per query, positives in other cameras, detected (at any score) or missed -> (q,)."""
+    # Dense, because a negative camera would collide with another person's keys.
     known, cameras = np.unique(cameras, return_inverse=True)
     person = np.concatenate([labels.person_id, truth.person_id[labels.missed]])
     camera = cameras[np.concatenate([detections.image, truth.image[labels.missed]])]
@@ -186,7 +186,7 @@ def _denominators(
 
 
 def _ranks_of(similarities: FloatArray, positives: IntArray, row: IntArray) -> IntArray:
-    """1-based ranks, ascending, of `positives` by falling similarity; among equals by `row` (n,)."""
+    """1-based ranks, ascending, of `positives` by falling similarity; ties by `row` (n,)."""
     levels, rising = similarities[positives], np.sort(similarities)
     ranks = len(rising) - np.searchsorted(rising, levels, side="left")
     more_similar = len(rising) - np.searchsorted(rising, levels, side="right")

@@ -1,4 +1,4 @@
-"""Memories that objectives compare a batch with: a row for each identity, and a circular queue."""
+"""Memories that objectives compare a batch with: a row per identity, and a circular queue."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from personsearch_core.identities import UNLABELLED
 
 
 class LookupTable(nn.Module):
-    """One unit vector a training identity, moved towards the embeddings of its boxes; takes no gradient.
+    """One unit vector per training identity, moved towards the embeddings of its boxes; takes no gradient.
 
-    It starts at 0, as OIM's does: an identity that was not seen yet attracts nobody.
+    It starts at 0, as in OIM: an identity that has not been seen attracts no embedding.
     """
 
     rows: Tensor
@@ -25,8 +25,8 @@ class LookupTable(nn.Module):
     def update(self, embeddings: Tensor, labels: Tensor, momentum: float) -> None:
         """`v <- normalise(momentum * v + (1 - momentum) * x)` for unit embeddings (B, D), in batch order.
 
-        Rows of one identity follow one another; different identities do not touch, so the n-th rows of all
-        identities are done together.
+        Updates of one identity are sequential; identities are independent, so the n-th rows of all of them
+        are updated together.
         """
         embeddings = embeddings.to(self.rows.dtype)
         turn = (labels[:, None] == labels[None, :]).tril(diagonal=-1).sum(dim=1)
@@ -38,7 +38,7 @@ class LookupTable(nn.Module):
 
 
 class CircularQueue(nn.Module):
-    """The last embeddings that were pushed, the oldest overwritten first; takes no gradient."""
+    """The embeddings pushed last; the oldest are overwritten first. Takes no gradient."""
 
     entries: Tensor
     labels: Tensor
@@ -52,7 +52,7 @@ class CircularQueue(nn.Module):
 
     @torch.no_grad()
     def push(self, embeddings: Tensor, labels: Tensor | None = None) -> None:
-        """Append embeddings (B, D), by default of people without identity (label -1)."""
+        """Append embeddings (B, D), by default of unlabelled people."""
         size = len(self.entries)
         if labels is None:
             labels = torch.full((len(embeddings),), UNLABELLED, device=embeddings.device)
@@ -65,5 +65,5 @@ class CircularQueue(nn.Module):
 
     @property
     def filled(self) -> int:
-        """How many entries hold an embedding."""
+        """Number of entries that hold an embedding."""
         return min(int(self.pushed), len(self.entries))

@@ -117,14 +117,14 @@ def batch_hard_triplet_loss(
 
 
 def triplet_margin_loss(triplets: Triplets, margin: Margin) -> Tensor:
-    """Mean loss of mined triplets; 0, with a gradient of 0, where there are none."""
+    """Mean loss of mined triplets; without triplets 0, with a gradient of 0."""
     violation = triplets.positive - triplets.negative
     losses = F.softplus(violation) if margin == "soft" else F.relu(violation + margin)
     return losses.sum() / max(1, len(losses))
 
 
 def active_fraction(triplets: Triplets, margin: Margin) -> Tensor:
-    """Part of the triplets that still push: a loss above 0; with the soft margin, the wrong order."""
+    """Fraction of the triplets that still push: a loss above 0 or, with the soft margin, the wrong order."""
     violation = triplets.positive.detach() - triplets.negative.detach()
     active = violation > (0.0 if margin == "soft" else -margin)
     return active.sum() / max(1, len(active))
@@ -144,7 +144,7 @@ def _triplet_loss(
 
 
 def check_batch(embeddings: Tensor, labels: Tensor) -> None:
-    """Raise where embeddings are not (B, D), B > 0, with a label each."""
+    """Raise unless embeddings are (B, D), B > 0, with a label each."""
     if embeddings.ndim != 2 or len(embeddings) == 0 or labels.shape != embeddings.shape[:1]:
         raise PersonSearchError(
             f"embeddings must be (B, D) with B > 0 and labels (B,), not {tuple(embeddings.shape)} with "

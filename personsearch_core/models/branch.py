@@ -148,7 +148,7 @@ def build_branch(
 
 
 def _remove_stride(layer: nn.Module) -> None:
-    """Keep the resolution in C5*, as re-ID networks often do (Luo et al. 2019)."""
+    """Keep the resolution in C5*, as many re-ID networks do (Luo et al. 2019)."""
     for part in layer.modules():
         if isinstance(part, nn.Conv2d):
             part.stride = (1, 1)

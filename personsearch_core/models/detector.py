@@ -1,4 +1,4 @@
-"""RetinaNet (Lin et al. 2017) for one class, on torchvision's parts."""
+"""RetinaNet (Lin et al. 2017) for one class, built of torchvision's parts."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 CANDIDATES_PER_LEVEL = 1000
-"""Best anchors of each pyramid level that are decoded; the reference implementation's number."""
+"""Number of best anchors per pyramid level to decode, as in the reference implementation."""
 
 
 class HeadOutput(NamedTuple):
-    """What the heads say of every anchor: logits (B, A), deltas (B, A, 4); anchors (A, 4) in input pixels.
+    """Output of the heads: logits (B, A), deltas (B, A, 4); anchors (A, 4) in input pixels.
 
-    levels: how many of the A anchors each of P3..P7 has, in order.
+    levels: number of anchors in each of P3..P7, in order.
     """
 
     logits: Tensor
@@ -61,7 +61,7 @@ class Normalise(nn.Module):
 
 
 class BackboneWithFPN(nn.Module):
-    """Trunk and feature pyramid P3..P7, under torchvision's names `body` and `fpn`."""
+    """Backbone and feature pyramid P3..P7, under torchvision's names `body` and `fpn`."""
 
     def __init__(self, model: DetectorModel) -> None:
         super().__init__()
@@ -98,17 +98,17 @@ class Detector(nn.Module):
             tower.conv = _tower(model.fpn_channels, model.head_convolutions)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """Logits (B, A), deltas (B, A, 4) of every anchor, and the trunk's maps C2..C5: tensors alone."""
+        """Logits (B, A) and deltas (B, A, 4) of all anchors, and the maps C2..C5: tensors only."""
         maps = self.backbone.body(self.normalise(images))
         output = self.head(self.backbone.pyramid(*maps[1:]))
         return output["cls_logits"].squeeze(-1), output["bbox_regression"], maps
 
     def heads(self, images: Tensor) -> HeadOutput:
-        """The heads' output beside the anchors that it speaks of."""
+        """The heads' output with its anchors."""
         return self.heads_and_shared(images, None)[0]
 
     def heads_and_shared(self, images: Tensor, variant: str | None) -> tuple[HeadOutput, Tensor | None]:
-        """The heads' output and the variant's shared map (None without one), from one pass."""
+        """The heads' output and the variant's shared map (None without a variant), in one pass."""
         logits, deltas, maps = self(images)
         height, width = images.shape[-2:]
         grid = self.anchor_grid
@@ -118,7 +118,7 @@ class Detector(nn.Module):
         return output, None if variant is None else maps[SHARED_BLOCKS[variant] - 2]
 
     def shared_maps(self, images: Tensor, variant: str) -> Tensor:
-        """The map after C1..Ck of j2, j3 or j4, (B, C, H/stride, W/stride); nothing past it is computed."""
+        """The map after C1..Ck of j2, j3 or j4, (B, C, H/stride, W/stride); later blocks are not computed."""
         body: Backbone = self.backbone.body
         return body.up_to(self.normalise(images), SHARED_BLOCKS[variant])
 
@@ -200,7 +200,7 @@ def select_detections(
     nms_threshold: float,
     max_per_image: int,
 ) -> list[ImageDetections]:
-    """Decode the best anchors of each level above the threshold, and suppress what overlaps a better one."""
+    """Decode the best anchors per level above the threshold, then suppress non-maxima."""
     boxes, scores = [], []
     first = 0
     for size in output.levels:

@@ -76,7 +76,7 @@ class PersonSearchNet(nn.Module):
     ) -> None:
         super().__init__()
         if branch.variant != roi.variant:
-            raise PersonSearchError(f"a branch of {branch.variant} does not go with ROIs of {roi.variant}")
+            raise PersonSearchError(f"the branch is for {branch.variant}, the ROIs are for {roi.variant}")
         self.compute = compute or Compute()
         self.detector = prepare(detector.eval(), self.compute)
         self.branch = prepare(branch.eval(), self.compute, any_batch=True)
@@ -147,21 +147,21 @@ class PersonSearchNet(nn.Module):
 
     @property
     def disjoint(self) -> bool:
-        """Whether people are described from crops instead of the shared map."""
+        """Whether people are embedded from crops instead of the shared map."""
         return self.roi.variant == "disj"
 
     def network_input(self, images: Sequence[Tensor], placements: Sequence[Placement]) -> Tensor:
-        """The scenes on the network's input, uint8 (B, 3, H, W) on the model's device."""
+        """The scenes placed on the network's input: uint8 (B, 3, H, W) on the model's device."""
         placed = torch.stack([render(image, how) for image, how in zip(images, placements, strict=True)])
         return arrange(placed.to(model_device(self.detector)), self.compute)
 
     def detect(self, inputs: Tensor) -> tuple[HeadOutput, Tensor | None]:
-        """The heads' output and the shared map (None for disj), from one pass through the trunk."""
+        """The heads' output and the shared map (None for disj), in one pass through the backbone."""
         with autocast(self.compute, inputs.device):
             return self.detector.heads_and_shared(inputs, None if self.disjoint else self.roi.variant)
 
     def shared_map(self, inputs: Tensor) -> Tensor:
-        """The shared map alone."""
+        """Only the shared map."""
         with autocast(self.compute, inputs.device):
             return self.detector.shared_maps(inputs, self.roi.variant)
 
@@ -172,7 +172,7 @@ class PersonSearchNet(nn.Module):
         boxes: Sequence[Boxes],
         shared: Tensor | None,
     ) -> list[Tensor]:
-        """Embeddings (n, D) of each image's boxes (original pixels), all through the branch in one batch."""
+        """Embeddings (n, D) of each image's boxes (original pixels), in one batch through the branch."""
         rois = [
             clipped_rois(own, image.shape[-1], image.shape[-2], self.roi)
             for own, image in zip(boxes, images, strict=True)

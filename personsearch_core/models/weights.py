@@ -1,4 +1,4 @@
-"""Models with their weights: initial ones, and those in the files of a finished training."""
+"""Models with their weights: initial ones, and those that a finished training wrote."""
 
 from __future__ import annotations
 
@@ -89,13 +89,13 @@ def load_detector(directory: str | Path) -> Detector:
 
 
 def save_branch(path: Path, branch: Branch) -> None:
-    """Write a branch as one safetensors file whose metadata say how to build it."""
+    """Write a branch as one safetensors file; its metadata say how to build it."""
     description = {
         "variant": branch.variant,
         "detector_model": branch.detector_model.model_dump_json(),
         "branch": branch.branch.model_dump_json(),
     }
-    # One entry: the order of several is not fixed, and equal branches should be equal bytes.
+    # One entry: the order of several is not fixed, and equal branches should give equal bytes.
     save_weights(path, branch.state_dict(), {"branch": json.dumps(description)})
 
 

@@ -43,12 +43,12 @@ from personsearch_core.training.validation import validate_detector
 from personsearch_core.training.watching import BestWeights
 
 FLUSH_STEPS = 20
-"""Steps between readings of the metrics on an accelerator."""
+"""Steps between reads of the metrics on an accelerator."""
 
 
 @dataclass(frozen=True)
 class DetectorResult:
-    """A finished training; `detector.safetensors` and `detector.json` lie in its directory."""
+    """A finished training; `detector.safetensors` and `detector.json` are in its folder."""
 
     steps: int
     kept_steps: int
@@ -99,7 +99,7 @@ def train_share(
 
 
 def total_steps(recipe: DetectorRecipe, epoch_size: int) -> int:
-    """Optimiser steps: as the recipe says, or epochs over `epoch_size` images, the last step rounded up."""
+    """Number of optimiser steps: the recipe's `steps`, or its epochs over `epoch_size` images, rounded up."""
     return recipe.training.steps or math.ceil(recipe.training.epochs * epoch_size / _images_per_step(recipe))
 
 
@@ -115,13 +115,13 @@ def _memory_advice(recipe: DetectorRecipe) -> str:
     training = recipe.training
     return (
         f"lower training.batch_size ({training.batch_size}) and raise training.accumulate "
-        f"({training.accumulate}) by the same factor, which keeps the images a step; or use "
+        f"({training.accumulate}) by the same factor, which keeps the images per step; or use "
         f"compute.precision: bf16, or a smaller model.image_width and image_height"
     )
 
 
 class _Losses(nn.Module):
-    """The detector's losses as a forward pass, which is what data-parallel wrapping wants."""
+    """The detector's losses as a forward pass, for data-parallel wrapping."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class _Losses(nn.Module):
 
 
 class _Training:
-    """The state of one training, and what is done at a step."""
+    """The state of one training, and one step of it."""
 
     def __init__(
         self,
@@ -220,10 +220,10 @@ class _Training:
         return replace(batch, images=arrange(batch.images, self.recipe.compute))
 
     def _backward(self, batch: TrainingBatch) -> Tensor:
-        """Add the batch's gradients; returns (3, entries): images, classification and regression summed.
+        """Add the batch's gradients; returns (3, entries): sums of images, classification and regression.
 
-        The loss is a mean over the images of the whole step. Processes may have unequal shares of them, and
-        wrapping averages gradients over processes; hence the factor.
+        The loss is a mean over the images of the whole step. Shares of processes may be unequal, and wrapping
+        averages gradients over processes; hence the weight.
         """
         with autocast(self.recipe.compute, self.device):
             classification, regression = self.losses(batch)
@@ -235,7 +235,7 @@ class _Training:
         return sums.index_add(1, batch.entries, rows)
 
     def _metrics(self, sums: Tensor) -> dict[str, Tensor]:
-        """Losses of the step's images, and of each entry's (NaN, which is not logged, where it has none)."""
+        """Losses of the step's images, and of each entry's (NaN, which is not logged, if it has none)."""
         images, classification, regression = sums
         total = images.sum()
         metrics = {
@@ -251,7 +251,7 @@ class _Training:
 
 
 def _initial_detector(recipe: DetectorRecipe) -> Detector:
-    """Random weights from the recipe's seed, then its initial weights; torch's generator stays as it was."""
+    """Random weights from the recipe's seed, then its initial weights; torch's generator is unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         detector = build_detector(recipe.model, recipe.loss)

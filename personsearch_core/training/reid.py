@@ -1,4 +1,4 @@
-"""Step two of the method: train the branch from cached features of the shared layers, and nothing else."""
+"""Step two of the method: train the branch, and nothing else, from cached features of the shared layers."""
 
 from __future__ import annotations
 
@@ -45,22 +45,22 @@ from personsearch_core.training.row_batches import RowBatches, RowReader, open_b
 from personsearch_core.training.watching import BestWeights, CollapseWatch, embedding_statistics
 
 MEMORY_BUDGET = 4 * 2**30
-"""Bytes up to which all rows are held in a host's memory, where the caller does not say."""
+"""Default number of bytes up to which all rows are held in a host's memory."""
 PART_OF_GPU = 0.5
-"""Of a GPU's free memory, likewise: the other half is for the branch and its activations."""
+"""Likewise, as a fraction of a GPU's free memory: the rest is for the branch and its activations."""
 FLUSH_STEPS = 10
-"""Steps between readings of the metrics on an accelerator."""
+"""Steps between reads of the metrics on an accelerator."""
 
 
 @dataclass(frozen=True)
 class ReidResult:
-    """A finished training; `branch.safetensors`, `branch.json` and `history.parquet` lie in its directory."""
+    """A finished training; `branch.safetensors`, `branch.json` and `history.parquet` are in its folder."""
 
     steps: int
     kept_steps: int
     """Steps after which the kept weights were reached."""
     metrics: dict[str, float]
-    """Last values of the history, and the kept weights' validation where people were held out."""
+    """Last values of the history, and the kept weights' validation if people were held out."""
     training_identities: int
     held_out_identities: int
     left_out: tuple[str, ...]
@@ -182,18 +182,18 @@ def _check_inputs(recipe: ReidRecipe, branch: nn.Module, reader: RowReader, labe
     if reader.shape[0] == 0 or not labels.names:
         raise PersonSearchError(
             f"there is nothing to train on: the store has {reader.shape[0]} rows of {len(labels.names)} "
-            "identities; check the dataset and split that it was made from"
+            "identities; check its dataset and split"
         )
     if len(labels) != reader.shape[0]:
         raise PersonSearchError(
-            f"the index has {len(labels)} rows, the features have {reader.shape[0]}: they are of two stores"
+            f"the index has {len(labels)} rows, the features have {reader.shape[0]}: not the same store"
         )
     first = next((part for part in branch.modules() if isinstance(part, nn.Conv2d)), None)
     if first is not None and tuple(reader.shape[1:2]) != (first.in_channels,):
         raise PersonSearchError(
             f"the store holds rows of {tuple(reader.shape[1:])}, but the branch takes maps of "
-            f"{first.in_channels} channels: the features were made for another variant or backbone; "
-            "make features for this one"
+            f"{first.in_channels} channels: the features are for another variant or backbone; "
+            "build features for this one"
         )
     if recipe.held_out_identities == 0 and (recipe.keep == "best" or recipe.early_stopping is not None):
         raise PersonSearchError(
@@ -212,12 +212,12 @@ def _memory_advice(recipe: ReidRecipe) -> str:
     return (
         f"lower identities_per_batch ({recipe.identities_per_batch}), shots ({recipe.shots}) or "
         f"unlabelled_per_batch ({recipe.unlabelled_per_batch}), use compute.precision: bf16, or lower "
-        "run.memory_budget_gib, so that rows are read as they are needed instead of held in memory"
+        "run.memory_budget_gib, so that rows are read as needed instead of held in memory"
     )
 
 
 class ReidTraining:
-    """The state of one training, and what is done at a step; `train_reid` puts it into the loop."""
+    """The state of one training, and one step of it; `train_reid` runs it in the loop."""
 
     def __init__(
         self,
@@ -291,10 +291,10 @@ class ReidTraining:
         }
 
     def validate_when_due(self, done: int) -> dict[str, float]:
-        """Search among the held-out people after every few epochs, and at the end.
+        """Search among the held-out people every few epochs, and at the end.
 
-        Where mAP has not risen for `early_stopping` validations of a phase, the phase ends here; its steps
-        that are spared count as passed in the schedule of the rate.
+        If mAP has not risen for `early_stopping` validations of a phase, the phase ends; the steps it skips
+        count as done in the schedule of the rate.
         """
         self.phases.advance(done)
         every = self.recipe.validate_every_epochs * self.sampler.steps_per_epoch
@@ -341,7 +341,7 @@ class ReidTraining:
 
     @torch.no_grad()
     def _embed(self, rows: IntArray) -> np.ndarray:
-        """Embeddings (n, D) to rank with, in evaluation mode."""
+        """Embeddings (n, D) for ranking, in evaluation mode."""
         self.branch.eval()
         parts = np.split(rows, range(self._batch_rows, len(rows), self._batch_rows))
         embeddings = []

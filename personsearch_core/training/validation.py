@@ -1,4 +1,4 @@
-"""AP of a detector on held-out scenes, during training and after it."""
+"""AP of a detector on held-out scenes, during and after training."""
 
 from __future__ import annotations
 
@@ -35,9 +35,8 @@ def validate_detector(
 ) -> dict[str, float]:
     """AP by COCO's rule (`coco_ap50`, `coco_ap`) and by person search's (`ap`, `recall` at a score of 0.5).
 
-    Keys begin with `validation/`; where the scenes come from several sources, each also has its own,
-    `validation/<source>/`. The processes of a group share the scenes. The detector comes back in the mode it
-    was in.
+    Keys begin with `validation/`; if the scenes come from several sources, each also has its own,
+    `validation/<source>/`. The processes of a group share the scenes. The detector's mode is restored.
     """
     group = group or Alone()
     was_training = detector.training

@@ -273,7 +273,7 @@ def test_devices_are_counted_from_the_one_that_is_named(
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert distributed.cuda_numbers(torch.device("cuda:2"), 2) == range(2, 4)
-    with pytest.raises(PersonSearchError, match="3 GPUs from cuda:2 on were asked for, 4 are here"):
+    with pytest.raises(PersonSearchError, match="3 GPUs from cuda:2 on are needed, but this machine has 4"):
         train_detector(recipe(), entries, [], tmp_path, device="cuda:2", devices=3)
     used: list[int] = []
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: used.append(device.index))
