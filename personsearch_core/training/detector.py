@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -71,20 +72,11 @@ def train_detector(
     entries, held_out = hold_out_scenes(entries, recipe.training.held_out, recipe.seed)
     validation = [*validation, *held_out]
     _check_inputs(recipe, validation, devices)
-    chosen = torch.device(device) if device is not None else _default_device()
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    train: Callable[..., DetectorResult] = train_share
     if devices > 1:
-        return train_in_parallel(
-            recipe,
-            entries,
-            validation,
-            work_dir,
-            chosen,
-            devices,
-            settings=settings,
-            progress=progress,
-            should_stop=should_stop,
-        )
-    return train_share(
+        train = partial(train_in_parallel, devices=devices)
+    return train(
         recipe,
         entries,
         validation,
@@ -107,7 +99,3 @@ def _check_inputs(recipe: DetectorRecipe, validation: Sequence[Scene], devices: 
             f"{devices} devices cannot share a batch of {recipe.training.batch_size} images: raise "
             "training.batch_size or use fewer devices"
         )
-
-
-def _default_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

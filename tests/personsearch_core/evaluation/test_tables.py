@@ -79,7 +79,7 @@ def test_any_kind_of_list_will_do(tmp_path: Path, type_: pa.DataType) -> None:
         ({"image": [b"\xff"] * 3}, r"column 'image' must hold names, not binary"),
         ({"score": [[0.9], [0.8], [0.7]]}, r"column 'score' must hold numbers, not list<"),
         ({"score": [0.9, 1e300, 0.7]}, r"row 1: score is inf"),
-        ({"embedding": None}, r"column 'embedding' is missing; there are image, x1"),
+        ({"embedding": None}, r"column 'embedding' is missing; it has image, x1"),
         ({"score": [0.9, float("inf"), 0.7]}, r"row 1: score is inf"),
         ({"score": [0.9, None, 0.7]}, r"row 1: score is null"),
         ({"score": ["high", "low", "low"]}, r"column 'score' must hold numbers"),
