@@ -28,7 +28,7 @@ from torchvision.transforms.v2 import functional as F
 from flows.benchmarks.drawing import draw_scenes
 from personsearch_core.data.loader import load_batch, training_batches
 from personsearch_core.data.prefetch import decode_threads
-from personsearch_core.data.sampling import TrainingEntry, TrainingStream
+from personsearch_core.data.sampling import TrainingSet, TrainingStream
 from personsearch_core.data.scenes import Scene
 from personsearch_core.models.compute import arrange, prepare, quickest_compute
 from personsearch_core.models.detector import Detector, build_detector
@@ -96,7 +96,7 @@ def our_training(recipe: DetectorRecipe, scenes: Sequence[Scene], device: torch.
     with tempfile.TemporaryDirectory() as work:
         train_detector(
             recipe,
-            [TrainingEntry(scenes, repeat=1)],
+            [TrainingSet(scenes, repeat=1)],
             [],
             Path(work),
             device=device,
@@ -109,7 +109,7 @@ def bare_step(recipe: DetectorRecipe, scenes: Sequence[Scene], steps: int, devic
     """Seconds of forward, backward and optimiser alone, on a batch that is there already."""
     detector = prepare(build_detector(recipe.model, recipe.loss).to(device).train(), recipe.compute)
     optimiser = torch.optim.SGD(detector.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
-    batch = load_batch(TrainingStream([TrainingEntry(scenes, repeat=1)], 0), recipe, 0).to(device)
+    batch = load_batch(TrainingStream([TrainingSet(scenes, repeat=1)], 0), recipe, 0).to(device)
     images = arrange(batch.images, recipe.compute)
     start = 0.0
     for step in range(steps + 1):
@@ -126,7 +126,7 @@ def bare_step(recipe: DetectorRecipe, scenes: Sequence[Scene], steps: int, devic
 
 def loading(recipe: DetectorRecipe, scenes: Sequence[Scene], batches: int) -> float:
     """Seconds a batch of our loader alone: decoding, augmentation, stacking."""
-    stream = TrainingStream([TrainingEntry(scenes, repeat=1)], 0)
+    stream = TrainingStream([TrainingSet(scenes, repeat=1)], 0)
     start = time.perf_counter()
     for _ in training_batches(stream, recipe, 0, batches):
         pass

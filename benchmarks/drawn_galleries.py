@@ -45,7 +45,7 @@ def prw_like(
     truth = GroundTruth(detections.image[shown], boxes, rng.integers(0, 544, len(shown)))
     chosen = rng.choice(len(shown), n_queries, replace=False)
     embeddings = _embeddings(rng, n_queries, dimensions)
-    queries = Queries(truth.image[chosen], boxes[chosen], embeddings, truth.person[chosen])
+    queries = Queries(truth.image[chosen], boxes[chosen], embeddings, truth.person_id[chosen])
     return detections, queries, truth, rng.integers(1, 7, n_images)
 
 

@@ -138,7 +138,7 @@ def measure(name: str, plain_queries: int, repeats: int = REPEATS) -> Row:
 
 
 def _first_queries(queries: Queries, n: int) -> Queries:
-    person = None if queries.person is None else queries.person[:n]
+    person = None if queries.person_id is None else queries.person_id[:n]
     return Queries(queries.image[:n], queries.boxes[:n], queries.embeddings[:n], person)
 
 

@@ -52,12 +52,12 @@ def plain_prw(
     """(AP, rank of the first positive or 0) of each query."""
     by_image = _by_image(detections, score_threshold)
     boxes: dict[tuple[int, int], FloatArray] = {}
-    for image, box, person in zip(truth.image, truth.boxes.astype(np.float64), truth.person, strict=True):
+    for image, box, person in zip(truth.image, truth.boxes.astype(np.float64), truth.person_id, strict=True):
         width, height = box[2:] - box[:2]
         x, y = max(box[0], 0.0), max(box[1], 0.0)
         boxes.setdefault((int(image), int(person)), np.trunc([x, y, x + width, y + height]))
     outcomes = []
-    for image, person, embedding in zip(queries.image, queries.people(), queries.embeddings, strict=True):
+    for image, person, embedding in zip(queries.image, queries.person_ids(), queries.embeddings, strict=True):
         gallery = {
             other: boxes.get((other, int(person)))
             for other in range(len(cameras))

@@ -1,48 +1,48 @@
 """The science of person search: models, losses, samplers, training loops, protocols.
 
-What stands here is loaded when it is first used; importing the package loads neither torch nor pandas.
+Each name is loaded when it is first used: importing the package loads neither torch nor pandas.
+`__init__.pyi` repeats the names for type checkers.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from personsearch_core.evaluation.front import EvaluationResults, Scored, evaluate
-    from personsearch_core.evaluation.inputs import EvaluationInputs, SearchProtocol
-    from personsearch_core.evaluation.records import Detections, GalleryLists, GroundTruth, Queries
-    from personsearch_core.evaluation.settings import Setting
-    from personsearch_core.recipes import EvaluationRecipe
-
-_HOMES = {
-    "evaluation.front": ("EvaluationResults", "Scored", "evaluate"),
-    "evaluation.inputs": ("EvaluationInputs", "SearchProtocol"),
-    "evaluation.records": ("Detections", "GalleryLists", "GroundTruth", "Queries"),
-    "evaluation.settings": ("Setting",),
-    "recipes": ("EvaluationRecipe",),
+_EXPORTS = {
+    "boxes": "Boxes Placement box_areas clip_boxes mirror_boxes place_image widen_boxes",
+    "data.decoding": "read_image",
+    "data.sampling": "TrainingSet",
+    "data.scenes": "Scene",
+    "errors": "PersonSearchError",
+    "evaluation.front": "EvaluationResults Scored evaluate",
+    "evaluation.inputs": "EvaluationInputs SearchProtocol",
+    "evaluation.records": "Detections GalleryLists GroundTruth Queries",
+    "evaluation.settings": "Setting settings_of",
+    "export": "export_programs load_model save_model",
+    "identities": "UNLABELLED ReidLabels hold_out_identities",
+    "losses": "batch_hard_triplet_loss build_objective semi_hard_triplet_loss",
+    "models.branch": "Branch build_branch",
+    "models.detector": "Detector build_detector",
+    "models.search": "People PersonSearchNet",
+    "models.weights": "load_branch load_detector load_initial_weights save_branch save_detector",
+    "recipes": (
+        "BranchModel Compute ContextMatching DetectionLoss DetectionsRecipe DetectorModel DetectorRecipe "
+        "EvaluationRecipe FeaturesRecipe GalleryRecipe Objective Phase ReRanking ReidRecipe RoiRecipe "
+        "Schedule"
+    ),
+    "sampling": "PKSampler",
+    "schedules": "linear_cosine_decay rate_factor",
+    "training.detector": "train_detector",
+    "training.reid": "train_reid",
 }
-_HOME = {name: f"{__name__}.{home}" for home, names in _HOMES.items() for name in names}
+_MODULE_OF = {name: f"{__name__}.{module}" for module, names in _EXPORTS.items() for name in names.split()}
 
-__all__ = [
-    "Detections",
-    "EvaluationInputs",
-    "EvaluationRecipe",
-    "EvaluationResults",
-    "GalleryLists",
-    "GroundTruth",
-    "Queries",
-    "Scored",
-    "SearchProtocol",
-    "Setting",
-    "evaluate",
-]
+__all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
+    value = getattr(import_module(_MODULE_OF[name]), name)
     globals()[name] = value
     return value
 

@@ -16,24 +16,96 @@ Boxes = NDArray[Any]
 
 
 def clip_boxes(boxes: Boxes, width: float, height: float) -> Boxes:
-    """Boxes (n, 4) cut off at the borders of an image; those outside it come out empty."""
+    """Clip boxes to an image; boxes outside it come out empty.
+
+    Parameters
+    ----------
+    boxes
+        (n, 4) x1, y1, x2, y2 in pixels.
+    width, height
+        Size of the image in pixels.
+
+    Returns
+    -------
+    Boxes
+        (n, 4), of the dtype of `boxes`.
+
+    Examples
+    --------
+    >>> clip_boxes(np.array([[-5.0, 10.0, 30.0, 90.0]]), width=20, height=80).tolist()
+    [[0.0, 10.0, 20.0, 80.0]]
+    """
     limits = np.array([width, height, width, height], dtype=boxes.dtype)
     return np.clip(boxes, 0, limits)
 
 
 def box_areas(boxes: Boxes) -> NDArray[Any]:
-    """Areas (n,) in square pixels; an inverted box counts as empty."""
-    return np.clip(boxes[:, 2] - boxes[:, 0], 0, None) * np.clip(boxes[:, 3] - boxes[:, 1], 0, None)
+    """Areas of boxes.
+
+    Parameters
+    ----------
+    boxes
+        (n, 4) x1, y1, x2, y2 in pixels.
+
+    Returns
+    -------
+    NDArray
+        (n,) square pixels; an inverted box counts as empty.
+
+    Examples
+    --------
+    >>> box_areas(np.array([[0, 0, 4, 10], [5, 5, 3, 9]])).tolist()
+    [40, 0]
+    """
+    sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)
+    areas: NDArray[Any] = sides[:, 0] * sides[:, 1]
+    return areas
 
 
 def widen_boxes(boxes: Boxes, margin: float) -> Boxes:
-    """Boxes with `margin` of their own width and height added on each side."""
+    """Add a margin on every side of each box.
+
+    Parameters
+    ----------
+    boxes
+        (n, 4) x1, y1, x2, y2 in pixels.
+    margin
+        Fraction of a box's own width and height that is added on each side.
+
+    Returns
+    -------
+    Boxes
+        (n, 4), not clipped.
+
+    Examples
+    --------
+    >>> widen_boxes(np.array([[10.0, 0.0, 20.0, 40.0]]), margin=0.1).tolist()
+    [[9.0, -4.0, 21.0, 44.0]]
+    """
     grow = (boxes[:, 2:] - boxes[:, :2]) * np.asarray(margin, dtype=boxes.dtype)
     return np.concatenate([boxes[:, :2] - grow, boxes[:, 2:] + grow], axis=1)
 
 
 def mirror_boxes(boxes: Boxes, width: float) -> Boxes:
-    """Boxes of an image of this width, after the image was mirrored left to right."""
+    """Boxes after their image was mirrored left to right.
+
+    Parameters
+    ----------
+    boxes
+        (n, 4) x1, y1, x2, y2 in pixels.
+    width
+        Width of the image in pixels.
+
+    Returns
+    -------
+    Boxes
+        (n, 4).
+
+    Examples
+    --------
+    >>> mirror_boxes(np.array([[0, 0, 40, 100]]), width=100).tolist()
+    [[60, 0, 100, 100]]
+    """
     mirrored = boxes.copy()
     mirrored[:, 0] = width - boxes[:, 2]
     mirrored[:, 2] = width - boxes[:, 0]
@@ -42,10 +114,28 @@ def mirror_boxes(boxes: Boxes, width: float) -> Boxes:
 
 @dataclass(frozen=True)
 class Placement:
-    """A region of an image (original pixels) resized onto a rectangle of the network's input.
+    """A region of an image, resized onto a rectangle of the network's input.
 
-    Both are (x1, y1, x2, y2) in whole pixels. What the rectangle does not cover is padding. `mirrored` flips
-    the region left to right on its way.
+    The rest of the input is padding.
+
+    Parameters
+    ----------
+    source
+        The region: x1, y1, x2, y2 in whole pixels of the original image.
+    target
+        The rectangle: x1, y1, x2, y2 in whole pixels of the network's input.
+    input_width, input_height
+        Size of the network's input in pixels.
+    mirrored
+        Whether the region is flipped left to right.
+
+    Examples
+    --------
+    >>> placement = place_image(1920, 1080, 640, 640)
+    >>> placement.target
+    (0, 0, 640, 360)
+    >>> placement.map_boxes(np.array([[300.0, 600.0, 360.0, 750.0]])).tolist()
+    [[100.0, 200.0, 120.0, 250.0]]
     """
 
     source: tuple[int, int, int, int]
@@ -56,13 +146,13 @@ class Placement:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Input pixels an original pixel, (x, y)."""
+        """Input pixels per original pixel, (x, y)."""
         sx1, sy1, sx2, sy2 = self.source
         tx1, ty1, tx2, ty2 = self.target
         return (tx2 - tx1) / (sx2 - sx1), (ty2 - ty1) / (sy2 - sy1)
 
     def map_boxes(self, boxes: Boxes) -> Boxes:
-        """Boxes (n, 4) in original pixels -> pixels of the network's input; nothing is clipped."""
+        """Boxes (n, 4) in original pixels -> pixels of the network's input, not clipped."""
         scale, source, target = self._as_arrays()
         return ((self._flip(boxes) - source) * scale + target).astype(boxes.dtype)
 
@@ -91,10 +181,28 @@ def place_image(
     *,
     mirrored: bool = False,
 ) -> Placement:
-    """The whole image on the network's input, in its top left corner.
+    """Place a whole image on the network's input, in its top left corner.
 
-    `letterbox` keeps proportions (to the nearest whole pixel) and pads right or below; `stretch` fills the
-    input.
+    Parameters
+    ----------
+    width, height
+        Size of the image in pixels.
+    input_width, input_height
+        Size of the network's input in pixels.
+    resize
+        `letterbox` keeps proportions to the nearest whole pixel and pads on the right or below; `stretch`
+        fills the input.
+    mirrored
+        Whether to flip the image left to right.
+
+    Returns
+    -------
+    Placement
+
+    Examples
+    --------
+    >>> place_image(200, 100, 64, 64).scale
+    (0.32, 0.32)
     """
     target = (input_width, input_height)
     if resize == "letterbox":

@@ -1,6 +1,6 @@
-"""A trained joint model as one directory: to load in one call, or to run without this package.
+"""A trained joint model as one folder: load it in one call, or run it without this package.
 
-model.json           the ROI recipe, how images are prepared, where the model came from
+model.json           the ROI recipe, how to prepare images, where the model came from
 detector.safetensors, detector.json, branch.safetensors
 detector.pt2, branch.pt2      torch.export programs (`export_programs`)
 detector.onnx, branch.onnx    the same in ONNX
@@ -24,7 +24,6 @@ from personsearch_core.models.branch import Branch
 from personsearch_core.models.detection_loss import BOX_CODER
 from personsearch_core.models.detector import IMAGENET_MEAN, IMAGENET_STD, Detector
 from personsearch_core.models.search import PersonSearchNet
-from personsearch_core.models.trunk import shared_blocks
 from personsearch_core.models.weights import (
     DETECTOR_DESCRIPTION,
     DETECTOR_WEIGHTS,
@@ -34,7 +33,7 @@ from personsearch_core.models.weights import (
     save_detector,
 )
 from personsearch_core.pooling.rois import row_shape
-from personsearch_core.recipes import Compute, RoiRecipe
+from personsearch_core.recipes import SHARED_BLOCKS, Compute, RoiRecipe
 
 FORMAT = 1
 DESCRIPTION = "model.json"
@@ -45,7 +44,7 @@ FILES = frozenset(
     {DESCRIPTION, _UNFINISHED, DETECTOR_WEIGHTS, DETECTOR_DESCRIPTION, BRANCH}
     | {f"{graph}.{kind}" for graph in _GRAPHS for kind in ("pt2", "onnx")}
 )
-"""All that a model's folder may hold."""
+"""All files that a model's folder may hold."""
 
 
 def save_model(
@@ -55,16 +54,27 @@ def save_model(
     roi: RoiRecipe,
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write weights and recipes into `directory`, which is made; it replaces a model, with its programs.
+    """Write weights and recipes into a folder, which is created; a model that is there is replaced.
 
-    What describes the model is written last: a folder where that was interrupted holds none.
+    The description is written last: if writing is interrupted, the folder holds no model.
 
-    provenance: anything that says where the model came from (keys of artifacts, configs, results), as JSON.
-    Raises PersonSearchError for a folder that holds something else.
+    Parameters
+    ----------
+    directory
+        New, empty, or holding a model.
+    detector, branch, roi
+        The parts of a `PersonSearchNet`.
+    provenance
+        Where the model came from (keys of artifacts, configs, results), as JSON.
+
+    Raises
+    ------
+    PersonSearchError
+        If the folder holds anything else, or if branch and ROI are of different variants.
     """
     require_place_for_model(directory)
     if branch.variant != roi.variant:
-        raise PersonSearchError(f"a branch of {branch.variant} does not go with ROIs of {roi.variant}")
+        raise PersonSearchError(f"the branch is for {branch.variant}, the ROIs are for {roi.variant}")
     directory.mkdir(parents=True, exist_ok=True)
     for name in (DESCRIPTION, *sorted(FILES)):
         (directory / name).unlink(missing_ok=True)
@@ -91,7 +101,7 @@ def save_model(
 
 
 def require_place_for_model(directory: Path) -> None:
-    """Raise PersonSearchError where a model's files would come among somebody's other files."""
+    """Raise PersonSearchError if the folder holds files that are not a model's."""
     if directory.exists() and not directory.is_dir():
         raise PersonSearchError(f"{directory} is a file: name a folder for the model")
     found = sorted(directory.iterdir()) if directory.is_dir() else []
@@ -100,21 +110,52 @@ def require_place_for_model(directory: Path) -> None:
         strangers = [DESCRIPTION]
     if strangers:
         raise PersonSearchError(
-            f"{directory} holds {strangers[0]}, which is no part of a model: "
-            "name a folder that is new or empty, or that holds a model to be replaced"
+            f"{directory} holds {strangers[0]}, which is not part of a model: "
+            "name a new or empty folder, or one whose model is to be replaced"
         )
 
 
 def _describes_model(file: Path) -> bool:
-    """Whether it was written here; others call their files so, too."""
+    """Whether `save_model` wrote it; other programs use the name too."""
     try:
-        return {"format", "roi"} <= json.loads(file.read_text()).keys()
+        return {"format", "roi"}.issubset(json.loads(file.read_text()).keys())
     except (ValueError, AttributeError):
         return False
 
 
 def load_model(directory: str | Path, compute: Compute | None = None) -> PersonSearchNet:
-    """The model that `save_model` wrote, on the CPU, ready to search."""
+    """Load the model that `save_model` wrote.
+
+    Parameters
+    ----------
+    directory
+        The model's folder.
+    compute
+        Precision, memory format and compilation; by default plain fp32.
+
+    Returns
+    -------
+    PersonSearchNet
+        On the CPU, ready to search.
+
+    Raises
+    ------
+    PersonSearchError
+        If the folder holds no model, or one of another format.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from personsearch_core import BranchModel, DetectorModel, build_branch, build_detector
+    >>> model = DetectorModel(
+    ...     backbone="resnet18", initial_weights=None, norm="group", fpn_channels=8, head_convolutions=1
+    ... )
+    >>> branch = build_branch("j4", model, BranchModel(initial_weights="random"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(Path(folder), build_detector(model), branch, RoiRecipe(variant="j4"))
+    ...     load_model(folder)
+    PersonSearchNet(variant=j4, backbone=resnet18, input=640x640, roi=8x16, embedding_dim=256)
+    """
     path = Path(directory) / DESCRIPTION
     try:
         description = json.loads(path.read_text())
@@ -130,8 +171,8 @@ def load_model(directory: str | Path, compute: Compute | None = None) -> PersonS
 class DetectorGraph(nn.Module):
     """uint8 images (B, 3, H, W) -> scores (B, A), boxes (B, A, 4) in input pixels, and the shared map.
 
-    Boxes are decoded and neither clipped nor suppressed: non-maximum suppression is the runtime's. Disj's
-    graph has no shared map.
+    Boxes are decoded, but not clipped or suppressed: non-maximum suppression is left to the runtime. The
+    graph of disj has no shared map.
     """
 
     anchors: Tensor
@@ -139,7 +180,7 @@ class DetectorGraph(nn.Module):
     def __init__(self, detector: Detector, variant: str) -> None:
         super().__init__()
         self.detector = detector
-        self.shared_index = None if variant == "disj" else shared_blocks(variant) - 2
+        self.shared_index = None if variant == "disj" else SHARED_BLOCKS[variant] - 2
         model = detector.model
         anchors = detector.anchor_grid.anchors(model.image_height, model.image_width, torch.device("cpu"))
         self.register_buffer("anchors", anchors)
@@ -153,20 +194,37 @@ class DetectorGraph(nn.Module):
 
 
 class BranchGraph(nn.Module):
-    """Pooled maps (N, C, h, w) float32, or crops (N, 3, h, w) uint8 -> what `Branch.describe` gives."""
+    """Pooled maps (N, C, h, w) float32, or crops (N, 3, h, w) uint8 -> embeddings of `Branch.embed`."""
 
     def __init__(self, branch: Branch) -> None:
         super().__init__()
         self.branch = branch
 
     def forward(self, pooled: Tensor) -> Tensor:
-        return self.branch.describe(pooled)
+        return self.branch.embed(pooled)
 
 
 def export_programs(directory: Path, net: PersonSearchNet, *, onnx: bool = True) -> list[Path]:
-    """Write torch.export programs, and ONNX files beside them; batch sizes stay free. Returns the files.
+    """Write a model as torch.export programs and ONNX files; batch sizes stay free.
 
-    ONNX needs the packages of the `export` extra. Expects a model in fp32 on the CPU.
+    Parameters
+    ----------
+    directory
+        Created if needed.
+    net
+        In fp32, on the CPU.
+    onnx
+        Whether to write ONNX too, which needs the packages of the `export` extra.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Raises
+    ------
+    PersonSearchError
+        If the model is compiled, channels-last or not in fp32.
     """
     if net.compute != Compute():
         raise PersonSearchError("export a model in fp32, not compiled and not channels-last")

@@ -1,4 +1,4 @@
-"""P x K batches: so many identities, so many rows of each (Hermans et al. 2017, section 2)."""
+"""P x K batches: P identities with K rows of each (Hermans et al. 2017, section 2)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,38 @@ logger = logging.getLogger(__name__)
 
 
 class PKSampler:
-    """Batches of `identities_per_batch` x `shots` rows, then `unlabelled_per_batch` unlabelled ones.
+    """Batches of P identities x K rows each, followed by U unlabelled rows.
 
     An epoch shows every identity once, in an order drawn from (seed, epoch); the last batch is filled up with
-    identities from the epoch's start. The rows of an identity in a batch are of different boxes while it has
-    enough of them; then further views of its boxes are used, and only then are rows repeated. An identity
-    with a single row has no positive and is left out: `left_out` names them.
+    identities from the epoch's start. The rows of an identity in a batch show different boxes while there are
+    enough; then further views of its boxes are used, and only then are rows repeated. An identity with a
+    single row has no positive and is left out: `left_out` names it.
 
     Everything is a function of (seed, step): step s is batch `s % steps_per_epoch` of epoch
-    `s // steps_per_epoch`, so that a run is resumed from its step number alone.
+    `s // steps_per_epoch`, so a run resumes from its step number alone.
+
+    Parameters
+    ----------
+    labels
+        Who is on each row of the store.
+    rows
+        Numbers of the rows to train on.
+    identities_per_batch, shots, unlabelled_per_batch
+        P, K and U.
+    seed
+        Of all random choices.
+
+    Raises
+    ------
+    PersonSearchError
+        If the rows cannot fill a batch.
+
+    Examples
+    --------
+    >>> labels = ReidLabels.from_columns(["a", "a", "b", "b", "c", "c"], ["1", "2", "1", "2", "1", "2"])
+    >>> sampler = PKSampler(labels, np.arange(6), identities_per_batch=2, shots=2)
+    >>> sampler.steps_per_epoch, sampler.batch(0).shape
+    (2, (4,))
     """
 
     def __init__(
@@ -39,21 +62,21 @@ class PKSampler:
         self._shots = shots
         self._per_batch = identities_per_batch
         self._unlabelled_per_batch = unlabelled_per_batch
-        identity = labels.identity[rows]
-        self._unlabelled = rows[identity == UNLABELLED]
+        label = labels.label[rows]
+        self._unlabelled = rows[label == UNLABELLED]
         self._rows_of: list[list[IntArray]] = []
         self.names: list[str] = []
-        """The training identities; their order numbers the classes of `class_of_row`."""
+        """The training identities; a batch's labels are indices into them."""
         self.left_out: list[str] = []
-        self.class_of_row = np.full(len(labels), UNLABELLED, dtype=np.int64)
-        """(n,) class of every row of the store, `UNLABELLED` where it has none or is not trained on."""
-        for number, members in _grouped(identity, rows):
+        self.label_of_row = np.full(len(labels), UNLABELLED, dtype=np.int64)
+        """(n,) label of every row of the store, `UNLABELLED` where it has none or is not trained on."""
+        for number, members in _grouped(label, rows):
             if number == UNLABELLED:
                 continue
             if len(members) < 2:
                 self.left_out.append(labels.names[number])
                 continue
-            self.class_of_row[members] = len(self.names)
+            self.label_of_row[members] = len(self.names)
             self.names.append(labels.names[number])
             self._rows_of.append([views for _, views in _grouped(labels.box[members], members)])
         self._check()
@@ -64,13 +87,13 @@ class PKSampler:
         return -(-len(self.names) // self._per_batch)
 
     def position(self, step: int) -> tuple[int, int]:
-        """(epoch, batch within it) of a step."""
+        """(epoch, batch within the epoch) of a step."""
         return divmod(step, self.steps_per_epoch)
 
     def batch(self, step: int) -> IntArray:
-        """Row numbers (P*K + U,) of a step's batch: K rows of each identity in turn, then unlabelled ones."""
+        """Row numbers (P*K + U,) of a step's batch: K rows of each identity in turn, then unlabelled rows."""
         epoch, position = self.position(step)
-        return self._epoch(epoch)[position]
+        return self._epoch(epoch)[position, :]
 
     def epoch(self, epoch: int) -> IntArray:
         """All batches (steps_per_epoch, P*K + U) of an epoch."""
@@ -92,7 +115,7 @@ class PKSampler:
         return np.stack(batches)
 
     def _draw_shots(self, generator: np.random.Generator, boxes: list[IntArray]) -> IntArray:
-        """One view of each box in random order, then second views, ...; all again while shots are missing."""
+        """One view of each box in random order, then second views ...; repeated until there are enough."""
         order = generator.permutation(len(boxes))[: self._shots]
         views = [generator.permutation(boxes[box]) for box in order]
         most_views = max(len(rows) for rows in views) if len(views) < self._shots else 1
@@ -102,27 +125,27 @@ class PKSampler:
     def _check(self) -> None:
         if self.left_out:
             logger.warning(
-                "%d identities have a single row, so no positive pair, and are left out: %s%s",
+                "%d identities have a single row, hence no positive pair, and are left out: %s%s",
                 len(self.left_out),
                 ", ".join(self.left_out[:5]),
                 " ..." if len(self.left_out) > 5 else "",
             )
         if len(self.names) < self._per_batch:
             raise PersonSearchError(
-                f"identities_per_batch is {self._per_batch}, but only {len(self.names)} identities with two "
-                f"or more rows are there to train on ({len(self.left_out)} have a single one): lower it, "
-                "hold fewer out, or use a larger view"
+                f"identities_per_batch is {self._per_batch}, but only {len(self.names)} identities have two "
+                f"or more rows to train on ({len(self.left_out)} have a single one): lower it, hold "
+                "fewer out, or use a larger view"
             )
         if len(self._unlabelled) < self._unlabelled_per_batch:
             raise PersonSearchError(
                 f"unlabelled_per_batch is {self._unlabelled_per_batch}, but the store has "
-                f"{len(self._unlabelled)} unlabelled rows to train on: lower it, or make the features with "
-                "boxes: all"
+                f"{len(self._unlabelled)} unlabelled rows to train on: lower it, or build the features "
+                "with boxes: all"
             )
 
 
 def _grouped(keys: IntArray, rows: IntArray) -> list[tuple[int, IntArray]]:
-    """(key, the rows that have it) for every key, ascending; rows keep their order."""
+    """(key, its rows) for each key, ascending; rows keep their order."""
     order = np.argsort(keys, kind="stable")
     unique, starts = np.unique(keys[order], return_index=True)
     return list(zip(unique.tolist(), np.split(rows[order], starts[1:]), strict=True))

@@ -1,4 +1,4 @@
-"""How long detecting and describing people takes, by architecture: the paper's Table 1b as a measurement."""
+"""How long detecting and embedding people takes, by architecture: measures the paper's Table 1b."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ PAPER_MS_PER_PERSON: dict[str, dict[tuple[int, int], float]] = {
     "j3": {(1, 5): 12.2, (4, 5): 7.8, (8, 5): 7.2, (1, 20): 3.4, (4, 20): 2.4, (8, 20): 2.2},
     "j4": {(1, 5): 11.1, (4, 5): 7.1, (8, 5): 6.5, (1, 20): 2.9, (4, 20): 1.9, (8, 20): 1.9},
 }
-"""Table 1b of Loesch et al. 2019, on a Titan X: by (images in a batch, people in an image)."""
+"""Table 1b of Loesch et al. 2019, on a Titan X: by (images per batch, people per image)."""
 
 SCENE_SIZE = (1920, 1080)
 """(width, height) of the scenes: PRW's."""
 
 PERSON_SIZE = (120, 300)
-"""(width, height) of a person in such a scene, in pixels."""
+"""(width, height) of a person in a scene, in pixels."""
 
 
 @dataclass(frozen=True)
 class SpeedRow:
     """One architecture on a batch; times are medians.
 
-    seconds: detection and description of everybody in the batch. detector, branch: its networks timed apart.
-    ratio: Disj's seconds by these; bound: the same of the networks alone.
+    seconds: detecting and embedding everyone in the batch. detector_seconds, branch_seconds: the networks
+    alone. ratio: seconds of Disj / these; bound: the same of the networks alone.
     """
 
     variant: Variant
@@ -59,12 +59,12 @@ class SpeedRow:
 
     @property
     def paper_ms_per_person(self) -> float | None:
-        """The paper's, where it has this case."""
+        """The paper's figure, if it has this case."""
         return PAPER_MS_PER_PERSON[self.variant].get((self.images, self.people))
 
     @property
     def paper_ratio(self) -> float | None:
-        """How many times faster than Disj the paper is, where it has this case."""
+        """The paper's speed-up over Disj, if it has this case."""
         own, disj = self.paper_ms_per_person, PAPER_MS_PER_PERSON["disj"].get((self.images, self.people))
         return None if own is None or disj is None else disj / own
 
@@ -93,12 +93,12 @@ def measure_speed(
     warm_up: int = 2,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[SpeedRow]:
-    """Time every architecture for every number of images a batch and people an image.
+    """Time each architecture for each number of images per batch and people per image.
 
-    Weights are random, scenes are noise, and people's boxes are drawn: none of them changes the work. The
-    scenes lie decoded on the device and, for the shared trunk, on the network's input already; disj cuts its
-    crops from them there. All architectures take turns within each round, so that what disturbs the machine
-    disturbs them alike. Disj is always measured, since the others are compared with it.
+    Weights are random, scenes are noise and boxes are drawn: none of this changes the work. The scenes are
+    already decoded on the device and, for the backbone, placed on the network's input; disj cuts its crops
+    from them there. Architectures take turns within each round, so that disturbances affect all alike. Disj
+    is always measured, because the others are compared with it.
     """
     compute = compute or Compute()
     wanted: list[Variant] = [*dict.fromkeys(("disj", *variants))]
@@ -116,7 +116,7 @@ def measure_speed(
 def median_times(
     parts: dict[str, Callable[[], object]], device: torch.device, rounds: int, warm_up: int
 ) -> dict[str, float]:
-    """Median seconds of each part; the parts take turns, and an accelerator is waited for."""
+    """Median seconds of each part; parts take turns, and an accelerator is synchronised."""
     times: dict[str, list[float]] = {name: [] for name in parts}
     for round_number in range(warm_up + rounds):
         for name, run in parts.items():
@@ -169,7 +169,7 @@ def _timed_parts(networks: dict[Variant, PersonSearchNet], batch: _Batch) -> dic
 
 
 def _detection(network: PersonSearchNet, batch: _Batch) -> Callable[[], Tensor | None]:
-    """Detection up to suppressed boxes; returns the shared map."""
+    """Detection including suppression; returns the shared map."""
     size = (batch.inputs.shape[-2], batch.inputs.shape[-1])
 
     @torch.inference_mode()
@@ -182,12 +182,12 @@ def _detection(network: PersonSearchNet, batch: _Batch) -> Callable[[], Tensor |
 
 
 def _everything(network: PersonSearchNet, batch: _Batch) -> Callable[[], object]:
-    """Detection, then description of the drawn people (what is detected depends on weights)."""
+    """Detection, then embedding of the drawn people (detections would depend on the weights)."""
     detect = _detection(network, batch)
 
     @torch.inference_mode()
     def search() -> object:
-        return network.describe(batch.scenes, batch.placements, batch.boxes, detect())
+        return network.embed(batch.scenes, batch.placements, batch.boxes, detect())
 
     return search
 
@@ -203,11 +203,11 @@ def _branch_alone(network: PersonSearchNet, n_people: int) -> Callable[[], objec
     pooled = arrange(pooled, network.compute)
 
     @torch.inference_mode()
-    def describe() -> object:
+    def embed() -> object:
         with autocast(network.compute, device):
-            return network.branch.describe(pooled)
+            return network.branch.embed(pooled)
 
-    return describe
+    return embed
 
 
 def _row(variant: Variant, images: int, people: int, times: dict[str, float]) -> SpeedRow:

@@ -110,7 +110,7 @@ def test_ap50_is_that_of_pycocotools_however_often_frames_are_drawn(seed: int) -
     again = Detections(
         numbered(rows), detections.boxes[row], detections.scores[row], detections.embeddings[row]
     )
-    known = GroundTruth(numbered(people), truth.boxes[person], truth.person[person])
+    known = GroundTruth(numbered(people), truth.boxes[person], truth.person_id[person])
     expected = coco_detection(again, known, 30)[0]
     # Equal scores may come in another order there, which moves AP a little.
     assert matches.ap50(np.bincount(drawn, minlength=30)) == pytest.approx(expected, abs=0.01)

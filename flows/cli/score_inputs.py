@@ -73,7 +73,7 @@ def read_boxes(detections: Path, images: Path, boxes: Path) -> EvaluationInputs:
 
 def _warn_of_strangers(table: tables.Table, boxes: Path, searched: Queries, truth: GroundTruth) -> None:
     """A few queries may be of people without a box; with most of them, the ids are of two namings."""
-    strangers = np.flatnonzero(~np.isin(searched.people(), truth.person))
+    strangers = np.flatnonzero(~np.isin(searched.person_ids(), truth.person_id))
     if 2 * len(strangers) > len(searched):
         first = int(strangers[0])
         query, name = table.column("query")[first], table.column("person_id")[first].as_py()

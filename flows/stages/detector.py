@@ -66,10 +66,9 @@ def _recipe(recipe: DetectorRecipe) -> dict[str, Any]:
 def make(context: StageContext) -> Made:
     """Train; resumes from the newest checkpoint in the work area."""
     from flows.stages.models import stage_device
-    from personsearch_core.data.sampling import TrainingEntry
+    from personsearch_core.data.sampling import TrainingSet
     from personsearch_core.training.detector import train_detector
-    from personsearch_core.training.loop import RESUME_ONLY, LoopSettings
-    from personsearch_core.training.loop import Interrupted as LoopInterrupted
+    from personsearch_core.training.loop import RESUME_ONLY, LoopSettings, TrainingStopped
 
     options = context.options
     recipe = DetectorRecipe.model_validate(context.recipe["detector"])
@@ -80,7 +79,7 @@ def make(context: StageContext) -> Made:
         for name, spec in context.views.items()
     }
     entries = [
-        TrainingEntry(scenes=scenes[name], **amount) for name, amount in context.recipe["amounts"].items()
+        TrainingSet(scenes=scenes[name], **amount) for name, amount in context.recipe["amounts"].items()
     ]
     validation = [scene for name, part in scenes.items() if name.startswith("validation") for scene in part]
     try:
@@ -95,7 +94,7 @@ def make(context: StageContext) -> Made:
             progress=context.progress,
             should_stop=context.should_stop,
         )
-    except LoopInterrupted as stopped:
+    except TrainingStopped as stopped:
         raise Interrupted(str(stopped)) from stopped
     return Made(digest_safetensors(context.work / WEIGHTS), dict(result.metrics), RESUME_ONLY)
 

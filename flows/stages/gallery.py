@@ -34,7 +34,7 @@ def make(context: StageContext) -> Made:
     """Describe every row of the detections' store by the trained branch and, if asked, the untrained."""
     from flows.stages.models import stage_device
     from flows.stages.reid import TRAINED, UNTRAINED
-    from personsearch_core.describing import describe_rows
+    from personsearch_core.embedding import embed_rows
     from personsearch_core.models.weights import load_branch
     from personsearch_core.recipes import GalleryRecipe
     from storage.feature_store import open_features
@@ -53,7 +53,7 @@ def make(context: StageContext) -> Made:
             def progress(done: int, total: int, start: int = number) -> None:
                 context.reached(start * total + done, len(wanted) * total)
 
-            embeddings = describe_rows(branch, reader, recipe, progress=progress)
+            embeddings = embed_rows(branch, reader, recipe, progress=progress)
             np.save(context.work / name, embeddings)
             digests[name] = hashlib.sha256(np.ascontiguousarray(embeddings).tobytes()).hexdigest()
     return Made(digest_parts(digests), {"rows": len(rows)})

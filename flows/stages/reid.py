@@ -47,12 +47,12 @@ def make(context: StageContext) -> Made:
     from safetensors.torch import load_file
 
     from flows.stages.models import stage_device
+    from personsearch_core.identities import ReidLabels
     from personsearch_core.models.branch import build_branch
     from personsearch_core.models.weights import save_branch
     from personsearch_core.recipes import DetectorModel, ReidRecipe
-    from personsearch_core.training.loop import RESUME_ONLY, LoopSettings
-    from personsearch_core.training.loop import Interrupted as LoopInterrupted
-    from personsearch_core.training.reid import ReidLabels, train_reid
+    from personsearch_core.training.loop import RESUME_ONLY, LoopSettings, TrainingStopped
+    from personsearch_core.training.reid import train_reid
     from storage.feature_store import open_features
 
     recipe = ReidRecipe.model_validate(context.recipe["reid"])
@@ -80,7 +80,7 @@ def make(context: StageContext) -> Made:
                 progress=context.progress,
                 should_stop=context.should_stop,
             )
-        except LoopInterrupted as stopped:
+        except TrainingStopped as stopped:
             raise Interrupted(str(stopped)) from stopped
     save_branch(context.work / TRAINED, branch)
     digests = {name: digest_safetensors(context.work / name) for name in (TRAINED, UNTRAINED)}

@@ -1,4 +1,4 @@
-"""A scene as the detector trains on it: decoded, augmented, placed on the network's input."""
+"""Training images of the detector: decoded, augmented, placed on the network's input."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from personsearch_core.models.anchors import Targets
 from personsearch_core.recipes import DetectorAugmentation, DetectorModel
 
 VISIBLE_PART = 0.3
-"""A person of whom a zoom leaves less than this part in view becomes an ignore region."""
+"""A person of whom a zoom leaves less than this fraction visible becomes an ignore region."""
 
 SMALLEST_SIDE = 1.0
-"""Boxes narrower or lower than this many input pixels are dropped: they match no anchor sensibly."""
+"""Boxes narrower or shorter than this, in input pixels, are dropped: no anchor fits them."""
 
 
 def training_sample(
@@ -29,9 +29,9 @@ def training_sample(
     rng: np.random.Generator,
     out: Tensor | None = None,
 ) -> tuple[Tensor, Targets]:
-    """Decode and augment one scene: uint8 (3, H, W), and its boxes in input pixels, clipped to what is seen.
+    """Decode and augment one scene: uint8 (3, H, W), and its visible boxes in input pixels.
 
-    All draws come from `rng`, the same number of them whatever is switched off.
+    All random numbers come from `rng`, equally many whichever augmentations are on.
     """
     image = read_scene(scene)
     placement = _draw_placement(scene, model, augmentation, rng)
@@ -39,7 +39,7 @@ def training_sample(
 
 
 def scene_targets(scene: Scene, placement: Placement) -> Targets:
-    """A scene's boxes in pixels of the network's input, clipped to the region that is placed there."""
+    """A scene's boxes in pixels of the network's input, clipped to the placed region."""
     x1, y1, x2, y2 = placement.source
     whole = clip_boxes(scene.boxes, scene.width, scene.height)
     offset = np.array([x1, y1, x1, y1], dtype=whole.dtype)
@@ -63,9 +63,9 @@ def _draw_placement(
 
 
 def zoomed(placement: Placement, zoom: float, at_x: float, at_y: float) -> Placement:
-    """Zoom a whole image in (a part of it on the same target) or out (all of it on a smaller target).
+    """Zoom in (a part of the image on the same target) or out (the whole image on a smaller target).
 
-    at_x and at_y in 0..1 say where the part, or the smaller target, lies within its room.
+    at_x and at_y in 0..1 position the part, or the smaller target, within the room it has.
     """
     if zoom > 1:
         source = _shrunk(placement.source, 1 / zoom, at_x, at_y)
@@ -95,7 +95,7 @@ def _placed(
 
 
 def _photometric(image: Tensor, augmentation: DetectorAugmentation, rng: np.random.Generator) -> Tensor:
-    """Brightness, contrast, saturation and hue, in this order, each by a factor around 1 (hue: around 0)."""
+    """Brightness, contrast, saturation and hue, in this order, by factors around 1 (hue: around 0)."""
     draws = rng.uniform(-1, 1, size=4)
     if augmentation.brightness:
         image = F.adjust_brightness_image(image, max(0.0, 1 + draws[0] * augmentation.brightness))

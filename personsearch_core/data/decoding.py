@@ -1,4 +1,4 @@
-"""The one way in for pixels: whatever decodes an image gets 8-bit RGB as a person sees it."""
+"""The one way in for pixels: every image is decoded to 8-bit RGB as a viewer shows it."""
 
 from __future__ import annotations
 
@@ -21,23 +21,43 @@ from personsearch_core.errors import PersonSearchError
 logger = logging.getLogger(__name__)
 
 PADDING_COLOUR = (124, 116, 104)
-"""ImageNet's mean colour: padding is zero after the network's normalisation."""
+"""ImageNet's mean colour: zero after the network's normalisation."""
 
 _ORIENTATION = 0x0112
 _INVERSE = {6: 8, 8: 6}
-"""Orientations that undo each other; every other one undoes itself."""
+"""Orientations that undo each other; all others undo themselves."""
 _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 
 
 def read_image(path: str | Path, *, apply_exif: bool = True) -> Tensor:
-    """Decode an image file to uint8 RGB (3, H, W) as a person sees it.
+    """Decode an image file to RGB, as a viewer shows it.
 
-    It is turned as its EXIF orientation says, unless `apply_exif` is false; of 16 bits per channel the upper
-    8 are kept; grey and palettes become RGB, and transparency is dropped.
+    Of 16 bits per channel the upper 8 are kept; grey and palette images become RGB; transparency is dropped.
 
-    Raises:
-        PersonSearchError: for a file that is missing, is not an image, is damaged, or whose pixels have no
-            standard range (floating point).
+    Parameters
+    ----------
+    path
+        Any format that Pillow reads.
+    apply_exif
+        Whether to turn the image as its EXIF orientation says.
+
+    Returns
+    -------
+    Tensor
+        uint8 (3, H, W).
+
+    Raises
+    ------
+    PersonSearchError
+        If the file is missing, damaged or not an image, or if its pixels have no standard range (floats).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
+    ...     Image.new("L", (4, 3), 7).save(file.name)
+    ...     read_image(file.name).shape
+    torch.Size([3, 3, 4])
     """
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):
@@ -68,7 +88,7 @@ def read_image(path: str | Path, *, apply_exif: bool = True) -> Tensor:
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 to 8; 1 where the file gives none or nonsense. A PNG gives it before its pixels or not at all."""
+    """1 to 8; 1 if missing or invalid. Of a PNG, EXIF after the pixels is not read."""
     if image.format == "PNG" and "exif" not in image.info:
         return 1
     value = image.getexif().get(_ORIENTATION, 1)
@@ -76,7 +96,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _turn(image: Image.Image, apply_exif: bool) -> int:
-    """The orientation by which decoded pixels are still to be turned. Of a TIFF Pillow turns them itself."""
+    """The orientation by which decoded pixels are still to be turned: Pillow turns TIFFs itself."""
     orientation = _orientation(image)
     if image.format == "TIFF":
         return 1 if apply_exif else _INVERSE.get(orientation, orientation)
@@ -84,17 +104,20 @@ def _turn(image: Image.Image, apply_exif: bool) -> int:
 
 
 def _quickly(image: Image.Image, path: str | Path) -> Tensor | None:
-    """A JPEG by torchvision, as stored; None where only Pillow can (CMYK, what torchvision gives up on).
+    """Decode a JPEG with torchvision, as stored; None if only Pillow can (CMYK, or torchvision fails).
 
-    A PNG is left to Pillow: one damaged byte of its pixels ends the process in torchvision's decoder.
+    PNG is left to Pillow: one damaged byte of its pixels crashes the process in torchvision's decoder.
     """
     if image.format != "JPEG" or image.mode == "CMYK":
         return None
     try:
-        return decode_image(read_file(str(path)), mode=ImageReadMode.RGB)
+        pixels: Tensor = decode_image(read_file(str(path)), mode=ImageReadMode.RGB)
     except RuntimeError as error:
-        logger.warning("%s is decoded by Pillow, torchvision could not: %s", path, str(error).splitlines()[0])
+        logger.warning(
+            "%s is decoded by Pillow because torchvision failed: %s", path, str(error).splitlines()[0]
+        )
         return None
+    return pixels
 
 
 def _by_pillow(image: Image.Image) -> Tensor:
@@ -107,8 +130,8 @@ def _by_pillow(image: Image.Image) -> Tensor:
 
 
 def _turned(pixels: Tensor, orientation: int) -> Tensor:
-    """(3, H, W) as stored, to how the EXIF orientation wants it seen (EXIF 2.3, tag 0x0112)."""
-    if orientation >= 5:  # the stored rows are the seen columns
+    """Turn stored pixels (3, H, W) as their EXIF orientation says (EXIF 2.3, tag 0x0112)."""
+    if orientation >= 5:  # stored rows are displayed as columns
         pixels = pixels.transpose(1, 2)
     if orientation in (3, 4, 7, 8):
         pixels = pixels.flip(1)
@@ -118,7 +141,7 @@ def _turned(pixels: Tensor, orientation: int) -> Tensor:
 
 
 def read_scene(scene: Scene) -> Tensor:
-    """Decode a scene's image, and check its size against the one that its boxes refer to."""
+    """Decode a scene's image and check its size, which its boxes refer to."""
     image = read_image(scene.path, apply_exif=scene.apply_exif)
     height, width = image.shape[-2:]
     if (width, height) != (scene.width, scene.height):
@@ -130,9 +153,9 @@ def read_scene(scene: Scene) -> Tensor:
 
 
 def render(image: Tensor, placement: Placement, out: Tensor | None = None) -> Tensor:
-    """Put the placement's source region onto its target and pad the rest: uint8 (3, H, W).
+    """Resize the placement's source region onto its target and pad the rest: uint8 (3, H, W).
 
-    Bilinear with antialiasing, so that a person shrunk from 1920 to 640 pixels keeps what can be kept.
+    Bilinear with antialiasing, because scenes shrink a lot (1920 to 640 pixels).
     """
     x1, y1, x2, y2 = placement.source
     u1, v1, u2, v2 = placement.target

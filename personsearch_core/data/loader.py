@@ -22,7 +22,7 @@ BATCHES_AHEAD = 3
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of every batch this process takes, in a data-parallel run of `count` processes."""
+    """The part of every batch that this process takes, in a data-parallel run of `count` processes."""
 
     rank: int = 0
     count: int = 1
@@ -30,7 +30,7 @@ class Share:
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """images: uint8 (B, 3, H, W). entries: which training entry each image came from."""
+    """images: uint8 (B, 3, H, W). entries: the training entry that each image came from."""
 
     images: Tensor
     targets: tuple[Targets, ...]
@@ -45,7 +45,7 @@ class TrainingBatch:
 
 
 def batch_numbers(recipe: DetectorRecipe, batch: int) -> range:
-    """Numbers in the training stream of the images of a batch."""
+    """Numbers of a batch's images in the training stream."""
     size = recipe.training.batch_size
     return range(batch * size, (batch + 1) * size)
 
@@ -53,7 +53,7 @@ def batch_numbers(recipe: DetectorRecipe, batch: int) -> range:
 def load_batch(
     stream: TrainingStream, recipe: DetectorRecipe, batch: int, share: Share | None = None, pin: bool = False
 ) -> TrainingBatch:
-    """Decode and augment batch number `batch` (an optimiser's step takes `accumulate` of them)."""
+    """Decode and augment batch number `batch` (an optimiser step takes `accumulate` batches)."""
     numbers = _numbers(recipe, batch, share)
     images = _canvases(recipe, len(numbers), pin)
     return _assemble(images, [_load(stream, recipe, *item) for item in zip(images, numbers, strict=True)])
@@ -67,7 +67,7 @@ def training_batches(
     share: Share | None = None,
     pin: bool = False,
 ) -> Generator[TrainingBatch, None, None]:
-    """Batches first, ..., last - 1, decoded ahead of their use by threads that take an image each."""
+    """Batches first, ..., last - 1, decoded ahead by threads that take one image each."""
     begun: deque[Tensor] = deque()
     size, threads = len(_numbers(recipe, first, share)), decode_threads()
 

@@ -1,7 +1,7 @@
 """Work ahead in threads of this process.
 
-Decoding and resizing release the interpreter's lock, so threads keep a device busy; worker processes would
-pay for new shared memory with every batch.
+Decoding and resizing release the GIL, so threads keep a device busy; worker processes would pay for new
+shared memory with every batch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 def decode_threads() -> int:
-    """Threads that decode beside a training step: all usable cores, sixteen at most."""
+    """Number of decoding threads: all usable cores, at most 16."""
     return min(16, len(os.sched_getaffinity(0)))
 
 
@@ -26,8 +26,7 @@ def prefetch(
 ) -> Generator[Result, None, None]:
     """`map(function, items)`, in order, with up to `ahead` results computed in advance.
 
-    An exception of `function` is raised where its result would have come. Closing the iterator drops what
-    has not begun.
+    An exception in `function` is raised in place of its result. Closing the iterator drops pending items.
     """
     pending: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")

@@ -1,4 +1,4 @@
-"""Several datasets as one endless stream of training images, determined by a seed."""
+"""Several training sets as one endless stream of images, determined by a seed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,31 @@ from personsearch_core.errors import PersonSearchError
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingEntry:
-    """A dataset's scenes and how often they come up in an epoch: exactly one of the three is given.
+class TrainingSet:
+    """Scenes and how often they come up per epoch. Give exactly one of `proportion`, `repeat` and `choose`.
 
-    proportion: this entry's part of an epoch's images. repeat: passes over the scenes an epoch, also
-    fractions. choose: images an epoch.
+    Parameters
+    ----------
+    scenes
+        At least one.
+    proportion
+        Fraction of an epoch's images that come from here.
+    repeat
+        Passes over the scenes per epoch, also fractions of one.
+    choose
+        Images per epoch.
+
+    Raises
+    ------
+    PersonSearchError
+        If there are no scenes, or not exactly one positive amount.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> scene = Scene("a", "a.jpg", 640, 480, np.empty((0, 4)), np.empty(0, bool), (), (), source="prw")
+    >>> images_per_epoch([TrainingSet([scene] * 10, repeat=1.5), TrainingSet([scene] * 4, choose=2)])
+    (15, 2)
     """
 
     scenes: Sequence[Scene]
@@ -29,12 +49,12 @@ class TrainingEntry:
 
     @property
     def name(self) -> str:
-        """The source of its scenes, for messages and logs."""
+        """Source of its scenes, for messages and logs."""
         return self.scenes[0].source
 
     def __post_init__(self) -> None:
         if not self.scenes:
-            raise PersonSearchError("a training entry has no images: its split or filter is empty")
+            raise PersonSearchError("a training entry has no images: its split or filter matches none")
         given = {
             field: value
             for field in ("proportion", "repeat", "choose")
@@ -51,17 +71,17 @@ class TrainingEntry:
 
 
 def hold_out_scenes(
-    entries: Sequence[TrainingEntry], part: float, seed: int
-) -> tuple[list[TrainingEntry], list[Scene]]:
+    entries: Sequence[TrainingSet], part: float, seed: int
+) -> tuple[list[TrainingSet], list[Scene]]:
     """The entries without about `part` of their scenes, and those scenes, once each.
 
-    A hash of (seed, image id) decides, so that an image that several entries have is held out of all, and
-    stays so whatever else is trained on. Held-out scenes are labelled `<source> held out`. Raises
-    PersonSearchError where an entry keeps no scene, or none is held out at all.
+    A hash of (seed, image id) decides, so an image is held out of all entries that have it, whatever else is
+    trained on. Held-out scenes are labelled `<source> held out`. Raises PersonSearchError if an entry keeps
+    no scene, or if no scene is held out.
     """
     if part == 0:
         return list(entries), []
-    kept: list[TrainingEntry] = []
+    kept: list[TrainingSet] = []
     held: dict[tuple[str, str], Scene] = {}
     for entry in entries:
         own = [scene for scene in entry.scenes if _is_held_out(scene, part, seed)]
@@ -85,12 +105,12 @@ def _is_held_out(scene: Scene, part: float, seed: int) -> bool:
     return int.from_bytes(digest[:8]) < part * 2**64
 
 
-def images_per_epoch(entries: Sequence[TrainingEntry]) -> tuple[int, ...]:
-    """How many images each entry gives to an epoch.
+def images_per_epoch(entries: Sequence[TrainingSet]) -> tuple[int, ...]:
+    """Images of each entry per epoch.
 
-    Proportions beside entries with repeat or choose are parts of the whole epoch and must leave room for
-    those (sum below 1). Where all entries have proportions, their ratios count, and an epoch has as many
-    images as there are scenes.
+    Beside entries with repeat or choose, proportions are fractions of the whole epoch and must leave room
+    (sum below 1). If all entries have proportions, only their ratios count, and an epoch has as many images
+    as there are scenes.
     """
     if not entries:
         raise PersonSearchError("training needs at least one entry")
@@ -112,13 +132,13 @@ def images_per_epoch(entries: Sequence[TrainingEntry]) -> tuple[int, ...]:
 
 
 class TrainingStream:
-    """Training images numbered from 0: number `i` is always the same (entry, scene), whoever asks.
+    """Training images numbered from 0: number `i` is always the same (entry, scene).
 
-    An epoch holds each entry's images, shuffled together: whole passes over its scenes first, the rest drawn
+    An epoch shuffles the images of all entries: of each, whole passes over its scenes, and the rest drawn
     without replacement.
     """
 
-    def __init__(self, entries: Sequence[TrainingEntry], seed: int) -> None:
+    def __init__(self, entries: Sequence[TrainingSet], seed: int) -> None:
         self.entries = tuple(entries)
         self.counts = images_per_epoch(entries)
         self.epoch_size = sum(self.counts)
@@ -133,7 +153,7 @@ class TrainingStream:
         return int(entry), self.entries[entry].scenes[scene]
 
     def generator(self, number: int) -> np.random.Generator:
-        """The source of all that is random about image `number` (its augmentation)."""
+        """Random generator of image `number`, for its augmentation."""
         return np.random.default_rng([self._seed, 1, number])
 
     def _shuffled_epoch(self, epoch: int) -> NDArray[np.int64]:
@@ -152,7 +172,7 @@ class TrainingStream:
         return order[rng.permutation(len(order))]
 
 
-def _fixed_images(entry: TrainingEntry) -> int:
+def _fixed_images(entry: TrainingSet) -> int:
     if entry.choose is not None:
         return entry.choose
     if entry.repeat is not None:
@@ -160,7 +180,7 @@ def _fixed_images(entry: TrainingEntry) -> int:
     return 0
 
 
-def _distinct_names(entries: Sequence[TrainingEntry]) -> tuple[str, ...]:
+def _distinct_names(entries: Sequence[TrainingSet]) -> tuple[str, ...]:
     """The entries' names; those that share one are numbered."""
     names = [entry.name for entry in entries]
     return tuple(

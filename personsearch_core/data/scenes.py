@@ -1,4 +1,4 @@
-"""The unit of pixels: one scene image with the people in it."""
+"""One scene image and the people in it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,38 @@ from personsearch_core.errors import PersonSearchError
 class Scene:
     """One image, where it lies, and its boxes.
 
-    width, height: pixels of the image as it is decoded. apply_exif: whether decoding turns the image as its
-    EXIF orientation says.
-    boxes: (n, 4) float32 xyxy in pixels of the decoded image, unclipped. ignore: (n,) bool, regions that
-    are neither people nor background. person_ids: None where the identity is unknown. source: a label of the
-    training entry or dataset that it came from, for logs.
+    Parameters
+    ----------
+    image_id
+        Name of the image, unique within its dataset.
+    path
+        The file.
+    width, height
+        Size in pixels of the decoded image.
+    boxes
+        (n, 4) float32 x1, y1, x2, y2 in pixels of the decoded image, not clipped.
+    ignore
+        (n,) bool: regions that are neither people nor background.
+    box_ids, person_ids
+        Names of the n boxes and of the people in them; None for an unknown person.
+    source
+        Training set or dataset that the scene came from, for logs.
+    camera_id
+        Number of the camera, or None.
+    apply_exif
+        Whether decoding turns the image as its EXIF orientation says.
+
+    Raises
+    ------
+    PersonSearchError
+        If the columns differ in length or the size is not positive.
+
+    Examples
+    --------
+    >>> box = np.array([[10, 20, 50, 120]], np.float32)
+    >>> scene = Scene("a", "a.jpg", 640, 480, box, np.zeros(1, bool), ("a-0",), ("alice",))
+    >>> len(scene.box_ids)
+    1
     """
 
     image_id: str

@@ -14,8 +14,8 @@ from personsearch_core.evaluation.records import Detections, FloatArray, IntArra
 def score_threshold_for(scores: FloatArray, n_images: int, boxes_per_image: float) -> float:
     """The threshold that leaves `boxes_per_image` boxes per image on average: the (k * N)-th highest score.
 
-    `n_images` is N, all test images, those without detections too; keep by `score >= threshold`. Where there
-    are fewer boxes than that, the lowest score.
+    `n_images` is N, all test images, including those without detections; keep by `score >= threshold`. If
+    there are fewer boxes, the lowest score.
     """
     if not math.isfinite(boxes_per_image * n_images):
         raise PersonSearchError(f"{boxes_per_image} boxes per image are more than can be counted")
@@ -25,13 +25,13 @@ def score_threshold_for(scores: FloatArray, n_images: int, boxes_per_image: floa
             f"{boxes_per_image} boxes per image for {n_images} images is less than one box"
         )
     if not len(scores):
-        raise PersonSearchError("there are no detections to choose a score threshold from")
+        raise PersonSearchError("no detections to choose a score threshold from")
     place = max(len(scores) - wanted, 0)
     return float(np.partition(scores, place)[place])
 
 
 def top_k_of_each_image(detections: Detections, k: int) -> IntArray:
-    """Rows, in input order, of each image's k highest scores; of equal scores the first rows."""
+    """Rows, in input order, of each image's k highest scores; among equal scores the first rows."""
     if k < 1:
         raise PersonSearchError(f"boxes per image must be at least 1, not {k}")
     order = np.lexsort((-detections.scores, detections.image))
@@ -41,5 +41,5 @@ def top_k_of_each_image(detections: Detections, k: int) -> IntArray:
 
 
 def best_budget(mean_aps: Mapping[float, float]) -> float:
-    """The number of boxes per image with the best mAP, the smallest of equals."""
+    """The number of boxes per image with the best mAP; among equals the smallest."""
     return max(sorted(mean_aps), key=mean_aps.__getitem__)

@@ -1,4 +1,4 @@
-"""Results by box height, by crowdedness of the image and by camera pair."""
+"""Results by box height, by crowdedness of the image, and by camera pair."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from personsearch_core.evaluation.settings import Setting
 from personsearch_core.recipes import EvaluationRecipe
 
 HEIGHT_EDGES = (0.0, 100.0, 200.0, 300.0, 400.0)
-"""Lower edges, in pixels, of the classes of query box height."""
+"""Lower edges, in pixels, of the classes of query height."""
 CROWD_EDGES = (0.0, 2.0, 4.0, 8.0, 16.0)
-"""Lower edges of the classes of people in the query's image."""
+"""Lower edges of the classes of number of people in the query's image."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def by_crowdedness(result: QueryResults, queries: Queries, people_in_image: IntA
 def by_class(
     result: QueryResults, values: FloatArray | IntArray, edges: tuple[float, ...]
 ) -> list[QueryClass]:
-    """Means of queries by `values` (q,) in half-open classes from `edges` on; empty ones are left out."""
+    """Means of queries by `values` (q,), in half-open classes that start at `edges`; without empty ones."""
     place = np.searchsorted(edges, values, side="right") - 1
     names = [f"{low:g}-{high:g}" for low, high in pairwise(edges)] + [f">={edges[-1]:g}"]
     return [
@@ -52,9 +52,9 @@ def by_class(
 
 
 def by_camera_pair(inputs: EvaluationInputs, setting: Setting) -> list[QueryClass]:
-    """PRW's protocol with the gallery cut to one camera's frames, for each camera of query and gallery.
+    """PRW's protocol with the gallery limited to one camera's frames, per pair of query and gallery camera.
 
-    Only queries with ground truth in that camera count, so the numbers say how well a person is found there.
+    Only queries with ground truth in that camera count: the numbers say how well people are found there.
     """
     truth, cameras = (inputs.required(name, "a breakdown by camera") for name in ("truth", "cameras"))
     query_cameras = cameras[inputs.protocol(setting.protocol).queries.image]

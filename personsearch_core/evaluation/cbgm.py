@@ -1,12 +1,12 @@
 """Context bipartite graph matching, CBGM (Li & Miao, SeqNet, AAAI 2021, section 3.4).
 
-The people around the query are matched, with the query, to the people of the most similar gallery images, so
-that the similarities of the pairs have the greatest sum. The detection that the query gets is then lifted:
+The query and the people around it are matched to the people of the most similar gallery images so that the
+pairs' similarities have the greatest sum. The detection matched to the query is then lifted:
 
-- `max`, the default: to the greatest similarity of a matched pair. SeqNet's published code does so
-  (`get_max_value_result` in `utils/km.py`), and so its published numbers come about.
-- `sum`: to the matching's total similarity, the objective that the matching maximises, which that code has
-  commented out.
+- `max`, the default: to the greatest similarity of a matched pair, as in SeqNet's published code
+  (`get_max_value_result` in `utils/km.py`), which gave its published numbers.
+- `sum`: to the matching's total similarity, the objective that the matching maximises; commented out in that
+  code.
 
 The paper's settings are k1, k2 = 10, 3 for CUHK-SYSU and 30, 4 for PRW.
 """
@@ -24,7 +24,7 @@ from personsearch_core.evaluation.search import SearchTask
 from personsearch_core.recipes import ContextMatching
 
 SAME_PERSON_IOU = 0.4
-"""From this overlap on a detection is the query itself: the NMS threshold of SeqNet's last head."""
+"""A detection with at least this overlap is the query itself: the NMS threshold of SeqNet's last head."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class ContextRescore:
     recipe: ContextMatching
 
     def __call__(self, query: int, detections: IntArray, similarities: FloatArray) -> FloatArray:
-        """Similarities with the query's match in each image of its k1 nearest detections lifted."""
+        """Similarities in which the query's match is lifted, in each image of its k1 nearest detections."""
         lifted = similarities.copy()
         image = self.gallery.image[detections]
         nearest = np.argsort(-similarities, kind="stable")[: self.recipe.k1]
@@ -51,10 +51,10 @@ class ContextRescore:
 
 
 def with_context_matching(task: SearchTask, recipe: ContextMatching) -> SearchTask:
-    """The task, ranked with CBGM: k1 nearest detections choose images, k2 people (the query too) are matched.
+    """The task, ranked with CBGM: k1 nearest detections choose images, k2 people are matched.
 
-    The people around a query are the detections of its image, the most confident first, so the gallery's
-    threshold is theirs too.
+    The people around a query are the detections of its image, the most confident first; the gallery's
+    threshold applies to them too.
     """
     contexts = tuple(_context(task.gallery, task.queries, i, recipe.k2) for i in range(len(task.queries)))
     return replace(task, rescore=ContextRescore(task.gallery, contexts, recipe))

@@ -1,4 +1,4 @@
-"""How sure a mean over queries is, and whether one run beats another on the same queries."""
+"""How certain a mean over queries is, and whether one run beats another on the same queries."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Interval:
 
 @dataclass(frozen=True, eq=False)
 class RunComparison:
-    """Run B against run A, query by query. `order` lists queries from the greatest gain to the greatest loss.
+    """Run B against run A, query by query. `order` sorts queries from gain to loss.
 
-    `p_value` is two-sided, from a paired randomisation test: under the null hypothesis the sign of each
-    query's difference is a coin toss.
+    `p_value` is two-sided, from a paired randomisation test: under the null hypothesis each query's
+    difference has a random sign.
     """
 
     difference: Interval
@@ -61,17 +61,17 @@ def bootstrap_interval(
 def compare_runs(
     first: FloatArray, second: FloatArray, rng: np.random.Generator, *, draws: int = 2000, level: float = 0.95
 ) -> RunComparison:
-    """Compares per-query values, usually AP, of two runs over the same queries, (q,) and (q,)."""
+    """Compare per-query values (q,), usually AP, of two runs over the same queries."""
     if len(first) != len(second):
         raise PersonSearchError(
-            f"the runs have {len(first)} and {len(second)} queries; they must be the same"
+            f"the runs have {len(first)} and {len(second)} queries, but must have the same"
         )
     difference = second.astype(np.float64) - first.astype(np.float64)
     interval = bootstrap_interval(difference, rng, draws=draws, level=level)
     as_extreme = 0
     for start in range(0, draws, _BLOCK_DRAWS):
         signs = rng.choice([-1.0, 1.0], (min(_BLOCK_DRAWS, draws - start), len(difference)))
-        # A sum in another order may fall short of the observed one by rounding alone.
+        # A sum in another order may be smaller than the observed one by rounding.
         as_extreme += int((np.abs((signs * difference).mean(axis=1)) >= abs(interval.mean) - 1e-15).sum())
     return RunComparison(
         difference=interval,

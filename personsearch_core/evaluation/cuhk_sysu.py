@@ -12,14 +12,14 @@ from personsearch_core.evaluation.task import ListedGallery, QueryTruths, WholeG
 def listed_search(
     queries: Queries, lists: GalleryLists, *, full_gallery: bool = False
 ) -> tuple[ListedGallery | WholeGallery, QueryTruths]:
-    """What each query ranks, and what it should find; query i ranks the images of `lists`' entry i.
+    """What each query ranks and should find; query i ranks the images of entry i of `lists`.
 
-    With `full_gallery` a query ranks its positive images and every other image once, its own image out (give
-    the lists of TestG50). A query's own image stays where a list has it as a positive. An image that a list
-    repeats is ranked once, but its ground truth counts as often as it is listed.
+    With `full_gallery` a query ranks all images except its own, once each (pass the lists of TestG50); its
+    own image stays if a list has it as a positive. An image that a list repeats is ranked once, but its
+    ground truth counts as often as it is listed.
     """
     if len(lists) != len(queries):
-        raise PersonSearchError(f"the protocol has {len(lists)} queries, the table has {len(queries)}")
+        raise PersonSearchError(f"the protocol has {len(lists)} queries, but the table has {len(queries)}")
     truths, own_image_listed = _truths(queries, lists)
     return _whole(queries, own_image_listed) if full_gallery else _listed(lists), truths
 
@@ -29,7 +29,7 @@ def _query_of_rows(lists: GalleryLists) -> IntArray:
 
 
 def _truths(queries: Queries, lists: GalleryLists) -> tuple[QueryTruths, IntArray]:
-    """Ground truths of all queries, and the queries whose own image is among their positives."""
+    """Ground truths of all queries, and the queries with their own image among the positives."""
     rows = np.flatnonzero(lists.is_positive)
     query = _query_of_rows(lists)[rows]
     count = np.bincount(query, minlength=len(lists))

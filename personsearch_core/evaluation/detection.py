@@ -1,4 +1,4 @@
-"""How well people are detected: as person-search code counts it, and as COCO does."""
+"""Detection figures: as person-search code computes them, and as COCO does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COCO_AREA_RANGE = [[0.0, 1e10]]
 class DetectionResult:
     """`recall` and `ap` by the person-search rule; `coco_ap50` and `coco_ap` by pycocotools; fractions.
 
-    `score_threshold` is that of the person-search rule.
+    `score_threshold` applies to the person-search rule.
     """
 
     score_threshold: float | None
@@ -47,10 +47,10 @@ def evaluate_detection(
     *,
     score_threshold: float | None = 0.5,
 ) -> DetectionResult:
-    """Scores boxes alone: by the person-search rule with `score >= score_threshold`, by COCO's all of them.
+    """Score boxes: those with `score >= score_threshold` by the person-search rule, all by COCO's.
 
-    COCO's figures integrate over scores, so a threshold has no part in them. Ignore regions of the ground
-    truth are neither people to find nor mistakes to make.
+    COCO's figures integrate over scores, so they take no threshold. Ignore regions of the ground truth are
+    neither people to find nor mistakes.
     """
     kept = detections.select(keep_by_score(detections, score_threshold))
     recall, ap = person_search_detection(kept, truth, n_images)
@@ -62,7 +62,7 @@ def person_search_detection(detections: Detections, truth: GroundTruth, n_images
     """Recall and AP as person-search code computes them, over all given detections.
 
     A detection is a true positive when IoU >= 0.5 and it and its ground truth are each other's best; AP is
-    step AP times recall. Of equal overlaps the more confident detection is the better one.
+    step AP times recall. Among equal overlaps the more confident detection wins.
     """
     people = truth.select(~truth.ignore)
     people = people.select(np.argsort(people.image, kind="stable"))
@@ -77,7 +77,7 @@ def person_search_detection(detections: Detections, truth: GroundTruth, n_images
 
 
 def mutual_matches(image: IntArray, boxes: FloatArray, people: GroundTruth) -> BoolArray:
-    """Which detections (n,) and a ground truth, both ordered by image, are each other's best."""
+    """Which detections (n,) are mutual best matches with a ground truth; both ordered by image."""
     detection, person = _pairs_of_one_image(image, people.image)
     overlaps = iou(boxes[detection], people.boxes[person])
     best_person = _first_best(detection, overlaps, len(boxes))
@@ -99,7 +99,7 @@ def step_ap(is_true: BoolArray, scores: FloatArray) -> float:
 
 
 def coco_detection(detections: Detections, truth: GroundTruth, n_images: int) -> tuple[float, float]:
-    """AP50 and AP (IoU 0.5 to 0.95) of one class by pycocotools, at most 100 boxes an image -> fractions."""
+    """AP50 and AP (IoU 0.5 to 0.95) of one class by pycocotools, at most 100 boxes per image -> fractions."""
     if not len(detections) or truth.ignore.all():
         return 0.0, 0.0
     annotations = COCO()
@@ -131,7 +131,7 @@ def _coco_annotations(truth: GroundTruth) -> list[dict[str, object]]:
             "iscrowd": int(ignore),
         }
         for i, (image, box, ignore) in enumerate(
-            zip(truth.image, _xywh(truth.boxes), truth.ignore, strict=True)
+            zip(truth.image, _xywh(truth.boxes).tolist(), truth.ignore, strict=True)
         )
     ]
 
@@ -139,15 +139,11 @@ def _coco_annotations(truth: GroundTruth) -> list[dict[str, object]]:
 def _coco_results(detections: Detections) -> FloatArray:
     n_rows = len(detections)
     return np.column_stack(
-        [detections.image, _xywh_array(detections.boxes), detections.scores, np.ones(n_rows)]
+        [detections.image, _xywh(detections.boxes), detections.scores, np.ones(n_rows)]
     ).astype(np.float64)
 
 
-def _xywh(boxes: FloatArray) -> list[list[float]]:
-    return _xywh_array(boxes).tolist()
-
-
-def _xywh_array(boxes: FloatArray) -> FloatArray:
+def _xywh(boxes: FloatArray) -> FloatArray:
     boxes = boxes.astype(np.float64)
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
@@ -159,7 +155,7 @@ def _pairs_of_one_image(image: IntArray, other_image: IntArray) -> tuple[IntArra
 
 
 def _first_best(owner: IntArray, overlaps: FloatArray, n_owners: int) -> IntArray:
-    """For each owner the index of its first pair of highest overlap -> (n_owners,), -1 without a pair."""
+    """For each owner, the index of its first pair of highest overlap -> (n_owners,), -1 without a pair."""
     order = np.lexsort((np.arange(len(owner)), -overlaps, owner))
     first = order[np.flatnonzero(np.diff(owner[order], prepend=-1))]
     best = np.full(n_owners, -1)
@@ -168,7 +164,7 @@ def _first_best(owner: IntArray, overlaps: FloatArray, n_owners: int) -> IntArra
 
 
 def _in_ignore_region(image: IntArray, boxes: FloatArray, regions: GroundTruth) -> BoolArray:
-    """Detections (n,) of whose own area at least half lies in one ignore region, as COCO treats crowds."""
+    """Detections (n,) with at least half their area in one ignore region, as COCO treats crowds."""
     inside = np.zeros(len(boxes), bool)
     if not len(regions):
         return inside

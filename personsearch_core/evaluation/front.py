@@ -1,4 +1,4 @@
-"""`evaluate`: the one way from detections, queries and ground truth to the figures of a test set."""
+"""`evaluate`: from detections, queries and ground truth to the figures of a test set."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Scored:
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
-        """95 % intervals of `mAP` and `rank1` over resampled queries; none without draws."""
+        """95 % intervals of `mAP` and `rank1` over resampled queries; empty without draws."""
         if not self.draws:
             return {}
         rng = np.random.default_rng(self.seed)
@@ -50,8 +50,8 @@ class Scored:
 class EvaluationResults:
     """What `evaluate` returns.
 
-    `searches` has a result for each setting, the headline first; `matches` has what the headline's queries
-    found, and `detection` says how well people are detected: None where it was not asked for.
+    `searches` has a result per setting, the headline first; `matches` holds the best matches of the
+    headline's queries and `detection` the detection figures, None if not requested.
     """
 
     searches: tuple[Scored, ...]
@@ -59,9 +59,9 @@ class EvaluationResults:
     matches: TopMatches | None = None
 
     def best_boxes_per_image(self) -> tuple[float, Scored] | None:
-        """The average number of boxes per image with the best mAP (the smallest of equals), and its result.
+        """The average number of boxes per image with the best mAP (smallest among equals), and its result.
 
-        Papers report PRW this way. None where no setting has `boxes_per_image`.
+        Papers report PRW this way. None if no setting has `boxes_per_image`.
         """
         swept = {k: found for found in self.searches if (k := found.setting.boxes_per_image) is not None}
         if not swept:
@@ -87,34 +87,34 @@ def evaluate(
     Parameters
     ----------
     recipe
-        The protocol, what is varied, and how many times queries are resampled.
+        The protocol, its variations, and the number of bootstrap samples.
     inputs
         Detections, queries, ground truth and galleries as arrays; boxes are xyxy in pixels.
     settings
-        What to score, the headline first; by default what the recipe asks for, `settings_of(recipe)`.
+        What to score, the headline first; by default `settings_of(recipe)`.
     detection_at
-        The score from which a box counts for detection's recall and average precision; COCO's figures take
-        all boxes. None leaves detection out, as do inputs without ground truth.
+        Minimum score of a box in the recall and AP of detection; COCO's figures take all boxes. None skips
+        detection, as do inputs without ground truth.
     keep_best
-        How many matches of each query of the headline to return.
+        Number of best matches to return per query of the headline.
     map_blocks
-        Where blocks of queries are ranked: `serially`, `in_threads(n)` or `on_dask(client)`.
+        Where to rank blocks of queries: `serially`, `in_threads(n)` or `on_dask(client)`.
     progress
-        Called with the number of finished blocks and of all blocks.
+        Called with the number of finished blocks and the total.
 
     Returns
     -------
     EvaluationResults
-        Figures are fractions; arrays of a result have one entry per query, in the order of the queries.
+        Figures are fractions; arrays have one entry per query, in the order of the queries.
 
     Raises
     ------
     PersonSearchError
-        Where inputs that the protocol needs are missing or do not fit together.
+        If inputs that the protocol needs are missing or do not fit together.
 
     Examples
     --------
-    One person is searched in two further images, in the first of which another person is more similar.
+    A person appears in two other images; in the first, someone else is more similar.
 
     >>> import numpy as np
     >>> from personsearch_core import (
@@ -122,14 +122,14 @@ def evaluate(
     ... )
     >>> left, right = [0, 0, 40, 100], [50, 0, 90, 100]
     >>> boxes = np.array([left, right, left], np.float32)
-    >>> described = np.array([[0.8, 0.6], [1.0, 0.0], [0.6, 0.8]], np.float32)
+    >>> embeddings = np.array([[0.8, 0.6], [1.0, 0.0], [0.6, 0.8]], np.float32)
     >>> image = np.array([1, 1, 2])
-    >>> queries = Queries(np.array([0]), boxes[:1], described[1:2], person=np.array([7]))
+    >>> queries = Queries(np.array([0]), boxes[:1], embeddings[1:2], person_id=np.array([7]))
     >>> inputs = EvaluationInputs(
-    ...     detections=Detections(image, boxes, np.array([0.9, 0.8, 0.7], np.float32), described),
+    ...     detections=Detections(image, boxes, np.array([0.9, 0.8, 0.7], np.float32), embeddings),
     ...     n_images=3,
     ...     protocols={"prw": SearchProtocol(queries)},
-    ...     truth=GroundTruth(image, boxes, person=np.array([7, 8, 7])),
+    ...     truth=GroundTruth(image, boxes, person_id=np.array([7, 8, 7])),
     ... )
     >>> results = evaluate(EvaluationRecipe(protocol="prw"), inputs)
     >>> {name: round(value, 3) for name, value in results.searches[0].result.metrics().items()}
@@ -145,7 +145,7 @@ def evaluate(
         work: list[SearchTask | Zheng2017Task] = []
         if recipe.protocol == "zheng2017":
             work += zheng2017_tasks(inputs, settings, chosen)
-            # It ranks no junk, which matches may be: these take a search of their own.
+            # It does not rank junk, which matches may include: they take a search of their own.
             searched = list(settings[:1]) if keep_best else []
         else:
             searched = list(settings)
@@ -163,7 +163,7 @@ def evaluate(
             matches = top_matches(tasks[0], blocks[len(work) - len(tasks)], truth)
     detection = None
     if detection_at is not None and inputs.truth is not None:
-        # pycocotools imports matplotlib, which a search need not wait for.
+        # pycocotools imports matplotlib, which is slow and not needed for a search.
         from personsearch_core.evaluation.detection import evaluate_detection
 
         detection = evaluate_detection(

@@ -1,4 +1,4 @@
-"""Ground-truth injection: searching among perfect boxes, which tells what detection costs."""
+"""Ground-truth injection: search among perfect boxes, to see what detection costs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from personsearch_core.evaluation.records import Detections, FloatArray, GroundT
 
 
 def inject_ground_truth(truth: GroundTruth, embeddings: FloatArray) -> Detections:
-    """Detections that replace the gallery's: every ground-truth box with score 1.
+    """Every ground-truth box as a detection with score 1, except ignore regions.
 
-    `embeddings` (n, d) describe the boxes of `truth`, in its order. Ignore regions are left out.
+    `embeddings` (n, d) belong to the boxes of `truth`, in its order.
     """
     people = np.flatnonzero(~truth.ignore)
     ones = np.ones(len(people), np.float32)

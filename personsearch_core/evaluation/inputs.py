@@ -1,4 +1,4 @@
-"""What `evaluate` takes: detections, queries, ground truth and galleries as plain arrays."""
+"""Inputs of `evaluate`: detections, queries, ground truth and galleries as plain arrays."""
 
 from __future__ import annotations
 
@@ -19,9 +19,14 @@ from personsearch_core.evaluation.records import (
 
 @dataclass(frozen=True, eq=False)
 class SearchProtocol:
-    """Whom a protocol searches for and, where it lists them, the gallery of each query.
+    """Whom a protocol searches for, and in which images.
 
-    Without `lists` a query ranks all test images but its own.
+    Parameters
+    ----------
+    queries
+        The people to find.
+    lists
+        The gallery of each query; by default all test images except the query's own.
     """
 
     queries: Queries
@@ -30,17 +35,27 @@ class SearchProtocol:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationInputs:
-    """One test set with what was detected in it. Images are numbered from 0 to `n_images` - 1.
+    """One test set and what was detected in it. Images are numbered from 0 to `n_images` - 1.
 
-    Attributes:
-        detections: people that were detected, with their embeddings.
-        n_images: all test images, those without detections too.
-        protocols: by name, as `Setting.protocol` has it; each is asked for once, and may be read only then.
-        truth: annotated people, for protocols without lists, for detection's figures and for right matches.
-        truth_embeddings: (n, d) of the boxes of `truth`, for settings with ground-truth boxes.
-        cameras: (n_images,) the camera of each image, for searches across cameras.
+    Parameters
+    ----------
+    detections
+        Detected people with their embeddings.
+    n_images
+        Number of test images, including those without detections.
+    protocols
+        By name, as in `Setting.protocol`. Each is looked up once: a mapping may read it only then.
+    truth
+        Annotated people, for protocols without lists, for detection's figures and to tell right matches.
+    truth_embeddings
+        (n, d) of the boxes of `truth`, for settings with ground-truth boxes.
+    cameras
+        (n_images,) the camera of each image, for searches across cameras.
 
-    Raises PersonSearchError where arrays do not have the lengths that they should.
+    Raises
+    ------
+    PersonSearchError
+        If the arrays do not have the lengths that they should.
     """
 
     detections: Detections
@@ -61,14 +76,14 @@ class EvaluationInputs:
             self._check_images("ground truth", self.truth.image)
 
     def required(self, name: str, purpose: str) -> Any:
-        """An input that a purpose cannot do without; raises PersonSearchError where it is missing."""
+        """An input that `purpose` needs; raises PersonSearchError if it is missing."""
         value = getattr(self, name)
         if value is None:
             raise PersonSearchError(f"{purpose} needs {name}, which the inputs do not have")
         return value
 
     def protocol(self, name: str) -> SearchProtocol:
-        """A protocol by its name; raises PersonSearchError where it is missing."""
+        """A protocol by its name; raises PersonSearchError if it is missing."""
         try:
             protocol = self.protocols[name]
         except KeyError:

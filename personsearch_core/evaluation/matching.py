@@ -1,4 +1,4 @@
-"""Detections grouped by image, overlaps, and which detections match a ground-truth box."""
+"""Detections grouped by image, overlaps, and matches of detections to ground-truth boxes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from personsearch_core.evaluation.records import Detections, FloatArray, IntArra
 class GroupedDetections:
     """Detections ordered by (group of the image, image).
 
-    `row` (n,) gives their places in the input. Image i's detections are `image_starts[i]:image_stops[i]`,
-    those of a whole group of images `group_starts[g]:group_starts[g + 1]`. Detection i's embedding is
-    `pool[column[i]]`, or `pool[i]` where `column` is None: the galleries of several settings share one pool.
+    `row` (n,) gives their rows in the input. Image i's detections are `image_starts[i]:image_stops[i]`,
+    those of group g `group_starts[g]:group_starts[g + 1]`. Detection i's embedding is `pool[column[i]]`, or
+    `pool[i]` if `column` is None: galleries of several settings share a pool.
     """
 
     row: IntArray
@@ -56,16 +56,16 @@ class GroupedDetections:
 
 
 def keep_by_score(detections: Detections, score_threshold: float | None) -> IntArray:
-    """Rows with `score >= score_threshold`, in their order; all rows where the threshold is None."""
+    """Rows with `score >= score_threshold`, in order; all rows if the threshold is None."""
     if score_threshold is None:
         return np.arange(len(detections))
     return np.flatnonzero(detections.scores >= score_threshold)
 
 
 def group_by_image(detections: Detections, rows: IntArray, image_group: IntArray) -> GroupedDetections:
-    """The given rows of `detections`, grouped by image, and images by `image_group` (n_images,).
+    """The given rows of `detections`, grouped by image, with images grouped by `image_group` (n_images,).
 
-    Equal inputs in another order give the same arrays but for `row`, as far as box and score tell rows apart.
+    The order of the input only affects `row`, as far as box and score tell rows apart.
     """
     image, n_images = detections.image[rows], len(image_group)
     if len(image) and image.max() >= n_images:
@@ -94,24 +94,25 @@ def group_by_image(detections: Detections, rows: IntArray, image_group: IntArray
 def iou(first: FloatArray, second: FloatArray, extra: float = 0.0) -> FloatArray:
     """Intersection over union of boxes row by row, (n, 4) and (n, 4) -> (n,).
 
-    `extra` is added to every width and height: 1 where x2 and y2 are taken as inclusive ("+1"). Two boxes
-    without area have an overlap of 0.
+    `extra` is added to every width and height: 1 if x2 and y2 are inclusive ("+1"). Empty boxes have an
+    overlap of 0.
     """
     first, second = first.astype(np.float64, copy=False), second.astype(np.float64, copy=False)
     width = np.minimum(first[:, 2], second[:, 2]) - np.maximum(first[:, 0], second[:, 0]) + extra
     height = np.minimum(first[:, 3], second[:, 3]) - np.maximum(first[:, 1], second[:, 1]) + extra
     intersection = np.maximum(width, 0) * np.maximum(height, 0)
     union = area(first, extra) + area(second, extra) - intersection
-    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    overlaps: FloatArray = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    return overlaps
 
 
 def area(boxes: FloatArray, extra: float = 0.0) -> FloatArray:
-    """Area of boxes (n, 4) in square pixels -> (n,)."""
+    """Areas of boxes (n, 4) in square pixels -> (n,)."""
     return (boxes[:, 2] - boxes[:, 0] + extra) * (boxes[:, 3] - boxes[:, 1] + extra)
 
 
 def match_threshold(boxes: FloatArray) -> FloatArray:
-    """The IoU that a detection of each ground-truth box (n, 4) needs: min(0.5, wh / ((w + 10)(h + 10)))."""
+    """Minimum IoU of a match with each ground-truth box (n, 4): min(0.5, wh / ((w + 10)(h + 10)))."""
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     return np.minimum(0.5, width * height / ((width + 10) * (height + 10)))
 
@@ -119,7 +120,7 @@ def match_threshold(boxes: FloatArray) -> FloatArray:
 def matching_detections(
     gallery: GroupedDetections, truth_image: IntArray, truth_boxes: FloatArray
 ) -> tuple[IntArray, IntArray]:
-    """All pairs (truth, detection) of one image that match by `match_threshold`, ordered by truth.
+    """All pairs (truth, detection) in one image that match by `match_threshold`, ordered by truth.
 
     `truth_image` (t,), `truth_boxes` (t, 4). Returns two index arrays of equal length.
     """

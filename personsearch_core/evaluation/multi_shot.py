@@ -12,14 +12,13 @@ from personsearch_core.evaluation.task import HiddenImages
 
 
 def pool_shots(queries: Queries, cameras: IntArray | None = None) -> tuple[Queries, HiddenImages]:
-    """Gives each query the mean of its shots: all queries of its person, itself included.
+    """Give each query the mean of its shots: all queries of its person, itself included.
 
-    With `cameras` (n_images,) only those of its own camera, as the paper has it. Embeddings are made unit
-    length before and after. Every frame that gave a shot must be hidden from the query's gallery and ground
-    truth: the second value says which.
+    With `cameras` (n_images,) only those of its own camera, as in the paper. Embeddings are normalised before
+    and after. Also returns the frames of the shots, to hide from the query's gallery and ground truth.
     """
     camera = np.zeros(len(queries), np.int64) if cameras is None else cameras[queries.image]
-    labels = np.stack([queries.people(), camera], axis=1)
+    labels = np.stack([queries.person_ids(), camera], axis=1)
     group = np.unique(labels, axis=0, return_inverse=True)[1].ravel()
     order = np.argsort(group, kind="stable")
     starts = np.searchsorted(group[order], np.arange(group.max() + 2))

@@ -1,6 +1,6 @@
-"""Blocks of queries, ranked here, on threads or on Dask workers: neither blocks nor numbers depend on where.
+"""Blocks of queries, ranked here, in threads or on Dask workers, with the same blocks and numbers everywhere.
 
-Rankings that have queries and a pool of detections in common share their similarities.
+Rankings with the same queries and pool of detections share their similarities.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Products = Iterator[FloatArray]
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One ranking of all queries; can be pickled to a worker when `rank` can.
+    """One ranking of all queries; can be pickled if `rank` can.
 
     `embeddings` (q, d) of the queries; `pool` (m, d) of detections, of which the ranking takes the n at
-    `column`, None = all. `rank(block, products)` gives the outcome of one block from the similarities with
-    these, an (n,) for each query, which it may write over. A job that compares few of all pairs does so
-    itself: it gets None and says what a query takes, `own_bytes`.
+    `column`, None = all. `rank(block, products)` returns the outcome of one block; `products` are the
+    similarities with these, (n,) per query, and may be overwritten. A job that compares few of all pairs
+    computes them itself: it gets None and states its memory per query, `own_bytes`.
     """
 
     embeddings: FloatArray
@@ -46,9 +46,9 @@ MapBlocks = Callable[[Callable[[Jobs, range], list[Any]], Jobs, Sequence[range]]
 def run_jobs(
     jobs: Sequence[Job], map_blocks: MapBlocks, progress: Callable[[int, int], None] | None = None
 ) -> list[list[Any]]:
-    """The outcomes of each job's blocks, job by job; what jobs have in common is multiplied once.
+    """Outcomes of each job's blocks, job by job; shared similarities are computed once.
 
-    `progress(done, total)` hears of every block. Raises PersonSearchError where dimensions do not agree.
+    `progress(done, total)` is called after every block. Raises PersonSearchError if dimensions differ.
     """
     bundles: dict[object, list[int]] = {}
     for number, job in enumerate(jobs):
@@ -69,7 +69,7 @@ def run_jobs(
 
 
 def query_blocks(job: Job) -> list[range]:
-    """Consecutive queries whose similarities fit a fixed number of bytes."""
+    """Consecutive queries whose similarities fit in a fixed number of bytes."""
     bytes_of_a_query = 4.0 * len(job.pool) if job.own_bytes is None else job.own_bytes
     size = max(1, int(_BLOCK_BYTES / max(bytes_of_a_query, 1)))
     n_queries = len(job.embeddings)
@@ -86,7 +86,7 @@ def _check_dimensions(job: Job) -> None:
 
 
 def _rank_together(jobs: Jobs, block: range) -> list[Any]:
-    """A block's outcome for each job; all jobs have the same queries and pool."""
+    """A block's outcome per job; all jobs have the same queries and pool."""
     if jobs[0].own_bytes is not None:
         return [job.rank(block, None) for job in jobs]
     products = jobs[0].embeddings[block.start : block.stop] @ jobs[0].pool.T
@@ -102,12 +102,12 @@ def _rows(products: FloatArray, job: Job, *, last: bool) -> Products:
 
 
 def serially(rank: Callable[[Jobs, range], list[Any]], jobs: Jobs, blocks: Sequence[range]) -> Iterator[Any]:
-    """One block after the other, in this thread."""
+    """One block after another, in this thread."""
     return (rank(jobs, block) for block in blocks)
 
 
 def in_threads(workers: int) -> MapBlocks:
-    """Blocks on `workers` threads of this process, which share the gallery; BLAS releases the interpreter."""
+    """Blocks on `workers` threads, which share the gallery; BLAS releases the GIL."""
     if workers == 1:
         return serially
 
@@ -121,7 +121,7 @@ def in_threads(workers: int) -> MapBlocks:
 
 
 def on_dask(client: Any) -> MapBlocks:
-    """Blocks on the workers of a `distributed.Client`; the jobs are sent to each of them once."""
+    """Blocks on the workers of a `distributed.Client`; jobs are sent to each worker once."""
 
     def map_blocks(
         rank: Callable[[Jobs, range], list[Any]], jobs: Jobs, blocks: Sequence[range]

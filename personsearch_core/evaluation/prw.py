@@ -1,4 +1,4 @@
-"""PRW's search protocol as person-search papers report it: all test frames but the query's."""
+"""PRW's search protocol as person-search papers report it: all test frames except the query's."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from personsearch_core.identities import UNLABELLED
 def whole_search(
     queries: Queries, truth: GroundTruth, image_group: IntArray, also_hidden: HiddenImages | None = None
 ) -> tuple[WholeGallery, QueryTruths]:
-    """What each query ranks, and what it should find.
+    """What each query ranks and should find.
 
-    Every frame of the query's `image_group` (n_images,) is left out, of the ground truth too: each frame is a
-    group, or each camera in a search across cameras. Queries with no ground truth left count as AP 0 and a
-    miss (`SearchResult.without_truth`). `also_hidden` takes further frames out of a query's gallery and
-    ground truth: those of its other shots. The gallery has to be grouped by `image_group`.
+    Frames of the query's own `image_group` (n_images,) are left out, of the ground truth too: a group is a
+    frame, or a camera in a search across cameras. Queries without ground truth count as AP 0 and a miss
+    (`SearchResult.without_truth`). `also_hidden` removes further frames: those of the query's other shots.
+    The gallery must be grouped by `image_group`.
     """
     scope = WholeGallery(image_group[queries.image], also_hidden)
     return scope, _truths(queries, truth, image_group, scope)
@@ -26,10 +26,10 @@ def whole_search(
 
 def _truths(queries: Queries, truth: GroundTruth, image_group: IntArray, scope: WholeGallery) -> QueryTruths:
     rows = first_box_of_each_person(truth)
-    rows = rows[np.argsort(truth.person[rows], kind="stable")]
-    people = truth.person[rows]
-    starts = np.searchsorted(people, queries.people(), side="left")
-    stops = np.searchsorted(people, queries.people(), side="right")
+    rows = rows[np.argsort(truth.person_id[rows], kind="stable")]
+    people = truth.person_id[rows]
+    starts = np.searchsorted(people, queries.person_ids(), side="left")
+    stops = np.searchsorted(people, queries.person_ids(), side="right")
     query, position = expand_ranges(starts, stops - starts)
     row = rows[position]
     shown = image_group[truth.image[row]] != scope.hidden_group[query]
@@ -43,17 +43,22 @@ def _truths(queries: Queries, truth: GroundTruth, image_group: IntArray, scope: 
 
 
 def first_box_of_each_person(truth: GroundTruth) -> IntArray:
-    """Rows of labelled people, the first where a person repeats in an image, ordered by image."""
-    labelled = np.flatnonzero((truth.person != UNLABELLED) & ~truth.ignore)
-    order = labelled[np.lexsort((truth.person[labelled], truth.image[labelled]))]
-    repeats = (np.diff(truth.image[order], prepend=-1) == 0) & (np.diff(truth.person[order], prepend=-1) == 0)
-    return order[~repeats]
+    """Rows of labelled people, ordered by image; of a person repeated in an image, the first."""
+    labelled = np.flatnonzero((truth.person_id != UNLABELLED) & ~truth.ignore)
+    order = labelled[np.lexsort((truth.person_id[labelled], truth.image[labelled]))]
+    repeats = (np.diff(truth.image[order], prepend=-1) == 0) & (
+        np.diff(truth.person_id[order], prepend=-1) == 0
+    )
+    return order[np.flatnonzero(~repeats)]
 
 
 def search_boxes(boxes: FloatArray) -> FloatArray:
-    """Ground-truth boxes (n, 4) as person-search code reads them: x and y clipped at 0 with width and height
-    kept, then cast to integers."""
+    """Ground-truth boxes (n, 4) as person-search code reads them.
+
+    x and y are clipped at 0, keeping width and height, then all are truncated to integers.
+    """
     boxes = boxes.astype(np.float64)
     size = boxes[:, 2:] - boxes[:, :2]
     corner = np.maximum(boxes[:, :2], 0)
-    return np.trunc(np.concatenate([corner, corner + size], axis=1))
+    integers: FloatArray = np.trunc(np.concatenate([corner, corner + size], axis=1))
+    return integers

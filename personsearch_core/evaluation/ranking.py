@@ -1,8 +1,7 @@
-"""From ranked similarities to average precision, top-k and CMC, with ties treated as specified.
+"""From ranked similarities to average precision, top-k and CMC, with defined treatment of ties.
 
-Step AP groups equal similarities, as scikit-learn's `average_precision_score` (since 0.19) does: the
-precision that counts for a positive is the one after everything as similar as it. For top-k a positive that
-is tied with others ranks last among them.
+Step AP groups equal similarities, as scikit-learn's `average_precision_score` (since 0.19) does: a positive's
+precision is taken after all detections that are as similar. In top-k a positive ranks last among its ties.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ from personsearch_core.evaluation.records import BoolArray, FloatArray, IntArray
 
 REPORTED_RANKS = (1, 5, 10)
 _FEW_POSITIVES = 8
-"""Up to so many positives, counting in the whole ranking is quicker than first taking out their rivals."""
+"""Up to this many positives, counting in the whole ranking is faster than filtering it first."""
 _MANY_POSITIVES = 128
-"""From so many positives on, sorting the rivals is quicker than counting for each positive."""
+"""From this many positives on, sorting the rivals is faster than counting per positive."""
 
 
 def count_at_least(similarities: FloatArray, levels: FloatArray) -> IntArray:
-    """How many of `similarities` (n,) are >= each of `levels` (p,) -> (p,).
+    """Number of `similarities` (n,) that are >= each of `levels` (p,) -> (p,).
 
-    Nothing below the lowest level is sorted: only what outranks the weakest positive matters.
+    Values below the lowest level are not sorted: only rivals of the weakest positive matter.
     """
     if len(levels) > _FEW_POSITIVES:
         similarities = similarities[similarities >= levels.min()]
@@ -40,8 +39,8 @@ class FoundTruths:
     """Ground truths that a detection matched, ordered by query.
 
     `query`, `truth` (index into the protocol's ground truths), `detection` (row of the input), `similarity`,
-    `at_least` (gallery detections at least as similar, itself included), `positives` (those of them that are
-    positive); each (f,).
+    `at_least` (number of gallery detections at least as similar, itself included), `positives` (number of
+    positives among them); each (f,).
     """
 
     query: IntArray
@@ -54,10 +53,10 @@ class FoundTruths:
 
 @dataclass(frozen=True, eq=False)
 class QueryResults:
-    """One protocol's outcome for each of q queries; the standard numbers are means over all queries.
+    """One protocol's outcome per query; the standard figures are means over all queries.
 
-    `ap` (q,) fractions; `rank` (q,) the 1-based rank of the first positive, 0 where none was found;
-    `n_truths` (q,) how many ground truths the gallery has.
+    `ap` (q,) fractions; `rank` (q,) the 1-based rank of the first positive, 0 if none was found; `n_truths`
+    (q,) the number of ground truths in the gallery.
     """
 
     score_threshold: float | None
@@ -77,7 +76,7 @@ class QueryResults:
         return (self.rank > 0) & (self.rank <= k)
 
     def top(self, k: int) -> float:
-        """The part of the queries with a positive within the first k."""
+        """The fraction of queries with a positive within the first k."""
         return float(self.hits(k).mean())
 
     def cmc(self, max_rank: int) -> FloatArray:
@@ -92,10 +91,10 @@ class QueryResults:
 
 @dataclass(frozen=True, eq=False)
 class SearchResult(QueryResults):
-    """The outcome where every detection is ranked.
+    """The outcome if every detection is ranked.
 
-    `recall`, `inp` (q,) fractions; `n_found`, `n_gallery` (q,) counts of ground truths found and of ranked
-    detections. `rank` counts a positive last among its ties, `lucky_rank` (q,) first.
+    `recall`, `inp` (q,) fractions; `n_found`, `n_gallery` (q,) numbers of ground truths found and of ranked
+    detections. `rank` places a positive last among its ties, `lucky_rank` (q,) first.
     """
 
     recall: FloatArray
@@ -107,14 +106,15 @@ class SearchResult(QueryResults):
 
     @property
     def mean_inp(self) -> float:
-        """mINP (Ye et al., TPAMI 2021, section 4), times recall where a ground truth was not detected."""
+        """mINP (Ye et al., TPAMI 2021, section 4), times recall for undetected ground truths."""
         return float(self.inp.mean())
 
     def is_ambiguous(self, ranks: tuple[int, ...] = REPORTED_RANKS) -> BoolArray:
         """Whether the order of ties would decide one of the given top-k -> (q,)."""
         lucky = (self.lucky_rank[:, None] <= ranks) & (self.lucky_rank[:, None] > 0)
         unlucky = self.rank[:, None] > ranks
-        return np.any(lucky & unlucky, axis=1)
+        ambiguous: BoolArray = np.any(lucky & unlucky, axis=1)
+        return ambiguous
 
     @property
     def ambiguous(self) -> int:
@@ -122,7 +122,7 @@ class SearchResult(QueryResults):
 
     @property
     def without_truth(self) -> int:
-        """Queries with no ground truth in their gallery: each counts as AP 0 and a miss."""
+        """Number of queries without ground truth in their gallery: each counts as AP 0 and a miss."""
         return int((self.n_truths == 0).sum())
 
     def metrics(self) -> dict[str, float]:
@@ -148,8 +148,7 @@ class SearchResult(QueryResults):
     def precision_recall(self, levels: int = 101) -> tuple[FloatArray, FloatArray]:
         """Mean interpolated precision over queries at equidistant recalls -> recall, precision (levels,).
 
-        A query's precision at a recall is the highest at that recall or any above it, 0 past its last
-        positive.
+        A query's precision at a recall is the highest at that or any higher recall, 0 past its last positive.
         """
         recalls = np.linspace(0, 1, levels)
         precision = self.found.positives / np.maximum(self.found.at_least, 1)
@@ -162,7 +161,7 @@ class SearchResult(QueryResults):
 
 
 def count_positives_at_least(query: IntArray, similarity: FloatArray) -> IntArray:
-    """For each positive, how many positives of its query are at least as similar; all arrays (f,)."""
+    """Per positive, the number of positives of its query that are at least as similar; all arrays (f,)."""
     order = np.lexsort((-similarity, query))
     sorted_query, sorted_similarity = query[order], similarity[order]
     last_of_tie = np.flatnonzero(
@@ -176,10 +175,10 @@ def count_positives_at_least(query: IntArray, similarity: FloatArray) -> IntArra
 
 
 def step_average_precision(found: FoundTruths, n_truths: IntArray) -> FloatArray:
-    """Step AP times recall of each query -> (q,); 0 where nothing is found.
+    """Step AP times recall per query -> (q,); 0 if nothing is found.
 
-    AP over the found positives is the mean of the precisions at each of them; times found / ground truths
-    that is their sum over all ground truths.
+    AP is the mean of the precisions at the found positives; times found / ground truths it is their sum
+    divided by the number of ground truths.
     """
     precision_sum = np.bincount(found.query, found.positives / found.at_least, minlength=len(n_truths))
     return precision_sum / np.maximum(n_truths, 1)
@@ -192,7 +191,7 @@ def rank_result(
     n_above_best: IntArray,
     score_threshold: float | None,
 ) -> SearchResult:
-    """Puts counts together. `n_above_best` (q,): detections more similar than the best positive."""
+    """Combine counts. `n_above_best` (q,): detections more similar than the best positive."""
     n_queries = len(n_truths)
     n_found = np.bincount(found.query, minlength=n_queries)
     recall = n_found / np.maximum(n_truths, 1)

@@ -1,4 +1,4 @@
-"""What each setting of an evaluation ranks, with what settings have in common made once."""
+"""What each setting of an evaluation ranks; work that settings share is done once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from personsearch_core.recipes import EVALUATION_FIELDS, EvaluationRecipe, ReRan
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """Which rows of `detections` a setting ranks, and the lowest score among them, None = any."""
+    """The rows of `detections` that a setting ranks, and its score threshold, None = any."""
 
     detections: Detections
     rows: IntArray
@@ -37,7 +37,7 @@ class Chosen:
 
 
 def chosen_detections(inputs: EvaluationInputs, settings: Sequence[Setting]) -> list[Chosen]:
-    """Of each setting; all that rank ground-truth boxes have one object of these."""
+    """What each setting ranks; settings with ground-truth boxes share one object of them."""
     found, true_boxes = inputs.detections, None
     if any(setting.ground_truth_boxes for setting in settings):
         needed = (inputs.required(name, "ground-truth injection") for name in ("truth", "truth_embeddings"))
@@ -59,7 +59,7 @@ def chosen_detections(inputs: EvaluationInputs, settings: Sequence[Setting]) -> 
 def search_tasks(
     recipe: EvaluationRecipe, inputs: EvaluationInputs, settings: Sequence[Setting], chosen: Sequence[Chosen]
 ) -> list[SearchTask]:
-    """One for each setting; those of the same detections take them from one pool."""
+    """One task per setting; tasks with the same detections share a pool."""
     image_group = np.arange(inputs.n_images)
     if recipe.cross_camera:
         cameras = inputs.required("cameras", "a search across cameras")
@@ -80,9 +80,9 @@ def search_tasks(
 def zheng2017_tasks(
     inputs: EvaluationInputs, settings: Sequence[Setting], chosen: Sequence[Chosen]
 ) -> list[Zheng2017Task]:
-    """One for each setting, by PRW's original protocol. What detections show is decided before any choice.
+    """One task per setting, by PRW's original protocol. Detections are labelled before any choice.
 
-    Those of the same detections take them from one pool, of which junk and unlabelled people are no part.
+    Tasks with the same detections share a pool, without junk and unlabelled people.
     """
     truth, cameras = (inputs.required(name, "protocol zheng2017") for name in ("truth", "cameras"))
     different = {id(each.detections): each.detections for each in chosen}
@@ -90,7 +90,7 @@ def zheng2017_tasks(
     queries = {name: inputs.protocol(name).queries for name in {setting.protocol for setting in settings}}
     ranked = []
     for each in chosen:
-        person = labels[id(each.detections)].person[each.rows]
+        person = labels[id(each.detections)].person_id[each.rows]
         rows = each.rows[np.isin(person, (JUNK, UNLABELLED), invert=True)]
         ranked.append(replace(each, rows=rows))
     tasks = []
@@ -108,7 +108,7 @@ _Question = tuple[Queries, ListedGallery | WholeGallery, QueryTruths]
 def _questions(
     recipe: EvaluationRecipe, inputs: EvaluationInputs, settings: Sequence[Setting], image_group: IntArray
 ) -> dict[tuple[str, bool, bool], _Question]:
-    """Whom to search, what each query ranks and should find; a protocol is asked for once, to save memory."""
+    """Whom to search, what each query ranks and should find; each protocol is read once, to save memory."""
     questions = {}
     for name in dict.fromkeys(setting.protocol for setting in settings):
         protocol = inputs.protocol(name)
@@ -128,7 +128,7 @@ def _question(
     queries, hidden = protocol.queries, None
     if recipe.protocol in EVALUATION_FIELDS["gallery_sizes"]:
         if protocol.lists is None:
-            raise PersonSearchError(f"protocol {setting.protocol} lists no gallery images, which are needed")
+            raise PersonSearchError(f"protocol {setting.protocol} has no gallery lists, which are needed")
         return queries, *listed_search(queries, protocol.lists, full_gallery=setting.full_gallery)
     truth = inputs.required("truth", f"protocol {recipe.protocol}")
     if recipe.protocol == "drawn" and protocol.lists is not None:
@@ -139,7 +139,7 @@ def _question(
 
 
 def _galleries(chosen: Sequence[Chosen], image_group: IntArray) -> list[GroupedDetections]:
-    """What each setting ranks, in groups of images, as part of all that any ranks of the same detections."""
+    """What each setting ranks, in groups of images; settings with the same detections share a pool."""
     kept: dict[int, list[IntArray]] = {}
     for each in chosen:
         kept.setdefault(id(each.detections), []).append(each.rows)

@@ -1,7 +1,7 @@
-"""What evaluators take: plain NumPy arrays with a name for each column, checked once.
+"""Inputs of the evaluation: plain NumPy arrays with a name for each column, checked once.
 
-Images, people and cameras are integers here; what they are called is the business of whoever read them. All
-boxes are xyxy pixels of the original image, 0-based, x2 and y2 exclusive, unclipped.
+Images, people and cameras are integers here; their names are left to the reader of the data. All boxes are
+x1, y1, x2, y2 in pixels of the original image, 0-based, x2 and y2 exclusive, not clipped.
 """
 
 from __future__ import annotations
@@ -21,10 +21,30 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Detected people of all test images, in any order.
+    """People detected in all test images, in any order.
 
-    `image` (n,) integers, `boxes` (n, 4), `scores` (n,), `embeddings` (n, d) float32; d = 0 where nobody
-    searches. Raises PersonSearchError on columns of unequal length and on NaN or infinity.
+    Parameters
+    ----------
+    image
+        (n,) integers.
+    boxes
+        (n, 4) pixels.
+    scores
+        (n,).
+    embeddings
+        (n, d) float32; d = 0 if there is nothing to search for.
+
+    Raises
+    ------
+    PersonSearchError
+        If columns differ in length, or hold NaN or infinity.
+
+    Examples
+    --------
+    >>> boxes = np.array([[0, 0, 40, 100], [50, 0, 90, 100]], np.float32)
+    >>> found = Detections(np.array([0, 0]), boxes, np.array([0.9, 0.4]), np.eye(2, dtype=np.float32))
+    >>> len(found.select(found.scores >= 0.5))
+    1
     """
 
     image: IntArray
@@ -45,35 +65,82 @@ class Detections:
 
 @dataclass(frozen=True, eq=False)
 class Queries:
-    """The people to find: `image` (q,), `boxes` (q, 4), `embeddings` (q, d), `person` (q,) where known."""
+    """The people to find.
+
+    Parameters
+    ----------
+    image
+        (q,) integers.
+    boxes
+        (q, 4) pixels.
+    embeddings
+        (q, d) float32.
+    person_id
+        (q,) integers, if known.
+
+    Raises
+    ------
+    PersonSearchError
+        If columns differ in length, or hold NaN or infinity.
+
+    Examples
+    --------
+    >>> box, embedding = np.array([[0, 0, 40, 100]]), np.ones((1, 2), np.float32)
+    >>> Queries(np.array([3]), box, embedding, person_id=np.array([7])).person_ids().tolist()
+    [7]
+    """
 
     image: IntArray
     boxes: FloatArray
     embeddings: FloatArray
-    person: IntArray | None = None
+    person_id: IntArray | None = None
 
     def __post_init__(self) -> None:
         _check_columns("queries", self)
         if not len(self.image):
-            raise PersonSearchError("queries: there are no rows; an evaluation needs at least one query")
+            raise PersonSearchError("queries: the table is empty; an evaluation needs at least one query")
 
     def __len__(self) -> int:
         return len(self.image)
 
-    def people(self) -> IntArray:
-        """`person`, for protocols that cannot do without it; raises PersonSearchError where it is missing."""
-        if self.person is None:
+    def person_ids(self) -> IntArray:
+        """`person_id`, for protocols that need it; raises PersonSearchError if it is missing."""
+        if self.person_id is None:
             raise PersonSearchError("queries: this protocol finds ground truth by identity; give person ids")
-        return self.person
+        return self.person_id
 
 
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
-    """Annotated people: `image` (n,), `boxes` (n, 4), `person` (n,) or UNLABELLED, `ignore` (n,) regions."""
+    """Annotated people of all test images.
+
+    Parameters
+    ----------
+    image
+        (n,) integers.
+    boxes
+        (n, 4) pixels.
+    person_id
+        (n,) integers, `UNLABELLED` for an unknown person.
+    ignore
+        (n,) bool: regions that are neither people to find nor background; by default none.
+
+    Raises
+    ------
+    PersonSearchError
+        If columns differ in length, or hold NaN or infinity.
+
+    Examples
+    --------
+    >>> boxes = np.array([[0, 0, 40, 100], [50, 0, 90, 100]])
+    >>> truth = GroundTruth(np.array([0, 1]), boxes, np.array([7, -1]))
+    >>> truth.ignore.tolist()
+    [False, False]
+    """
 
     image: IntArray
     boxes: FloatArray
-    person: IntArray
+    person_id: IntArray
     ignore: BoolArray = field(default_factory=lambda: np.zeros(0, bool))
 
     def __post_init__(self) -> None:
@@ -86,15 +153,35 @@ class GroundTruth:
 
     def select(self, rows: IntArray | BoolArray) -> GroundTruth:
         """The given rows, in the given order."""
-        return GroundTruth(self.image[rows], self.boxes[rows], self.person[rows], self.ignore[rows])
+        return GroundTruth(self.image[rows], self.boxes[rows], self.person_id[rows], self.ignore[rows])
 
 
 @dataclass(frozen=True, eq=False)
 class GalleryLists:
-    """A protocol that lists gallery images for each query, as CUHK-SYSU's files do.
+    """Gallery images listed per query, as in CUHK-SYSU's files.
 
-    Query i's rows are `offsets[i]:offsets[i + 1]` of `image`, `is_positive` and `boxes` (the query's person
-    in that image; meaningless where not positive).
+    Parameters
+    ----------
+    offsets
+        (q + 1,): rows `offsets[i]:offsets[i + 1]` of the other columns belong to query i.
+    image
+        (n,) integers.
+    is_positive
+        (n,) bool: whether the image shows the query's person.
+    boxes
+        (n, 4) pixels: that person's box; meaningless where not positive.
+
+    Raises
+    ------
+    PersonSearchError
+        If the columns do not fit together.
+
+    Examples
+    --------
+    >>> boxes = np.array([[0, 0, 40, 100], [0, 0, 0, 0]])
+    >>> lists = GalleryLists.from_rows(np.zeros(2, int), np.array([4, 5]), np.array([True, False]), boxes, 1)
+    >>> lists.offsets.tolist()
+    [0, 2]
     """
 
     offsets: IntArray
@@ -107,7 +194,7 @@ class GalleryLists:
         if len(self.is_positive) != n_rows or self.boxes.shape != (n_rows, 4):
             raise PersonSearchError(
                 f"gallery lists: {n_rows} images, {len(self.is_positive)} flags and boxes of shape "
-                f"{self.boxes.shape} do not go together"
+                f"{self.boxes.shape} do not fit together"
             )
         if not len(self.offsets) or self.offsets[0] != 0 or self.offsets[-1] != n_rows:
             raise PersonSearchError(f"gallery lists: offsets must run from 0 to the {n_rows} rows")
@@ -121,7 +208,7 @@ class GalleryLists:
     def from_rows(
         cls, query: IntArray, image: IntArray, is_positive: BoolArray, boxes: FloatArray, n_queries: int
     ) -> GalleryLists:
-        """From rows (query, image, positive, box) in any order of queries; a query's own order is kept."""
+        """From rows (query, image, positive, box), queries in any order; a query's own order is kept."""
         order = np.argsort(query, kind="stable")
         if len(query) and not 0 <= query[order[0]] <= query[order[-1]] < n_queries:
             raise PersonSearchError(f"gallery lists: a query is outside 0..{n_queries - 1}")

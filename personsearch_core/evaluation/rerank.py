@@ -1,8 +1,8 @@
-"""Re-ranking with k-reciprocal encoding (Zhong et al., CVPR 2017), within the head of each ranking.
+"""k-reciprocal re-ranking (Zhong et al., CVPR 2017) of the head of each ranking.
 
-The reference method compares all pairs of queries and gallery; here the set is one query and its nearest
-detections, so cost and memory do not grow with the gallery. The rest keeps its order below them. With `depth`
-at least the gallery's size it is the reference method for a single query.
+The reference method compares all pairs of queries and gallery. Here the set is one query and its nearest
+detections, so cost and memory do not grow with the gallery; the rest keep their order below them. With
+`depth` at least the gallery's size it equals the reference method for a single query.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from personsearch_core.recipes import ReRanking
 
 @dataclass(frozen=True, eq=False)
 class KReciprocal:
-    """A `Rescore`: of each query's ranking the first `recipe.depth` detections are re-ranked."""
+    """A `Rescore` that re-ranks the first `recipe.depth` detections of each query."""
 
     queries: FloatArray
     gallery: FloatArray
     recipe: ReRanking
 
     def __call__(self, query: int, detections: IntArray, similarities: FloatArray) -> FloatArray:
-        """Similarities (n,) of which the `depth` largest are replaced, all above the rest."""
+        """Similarities (n,) with the `depth` largest replaced; they stay above the rest."""
         head = np.argsort(-similarities, kind="stable")[: self.recipe.depth]
         if not len(head):
             return similarities
         members = np.concatenate([self.queries[query : query + 1], self.gallery[detections[head]]])
         distances = k_reciprocal_distances(members, self.recipe.k1, self.recipe.k2, self.recipe.weight)
         rest = np.delete(similarities, head)
-        renewed = similarities.copy()
-        renewed[head] = rest.max(initial=0.0) + 2.0 - distances
-        return renewed
+        rescored = similarities.copy()
+        rescored[head] = rest.max(initial=0.0) + 2.0 - distances
+        return rescored
 
 
 def with_k_reciprocal(task: SearchTask, recipe: ReRanking) -> SearchTask:
@@ -61,20 +61,22 @@ def k_reciprocal_distances(members: FloatArray, k1: int, k2: int, original_weigh
         weights = weights[order[:, :k2]].mean(axis=1)
     overlap = np.minimum(weights[0], weights[1:]).sum(axis=1)
     jaccard = 1 - overlap / (2 - overlap)
-    return jaccard * (1 - original_weight) + distances[0, 1:] * original_weight
+    mixed: FloatArray = jaccard * (1 - original_weight) + distances[0, 1:] * original_weight
+    return mixed
 
 
 def _expanded_neighbours(order: IntArray, k1: int) -> BoolArray:
-    """R*(p, k1): k-reciprocal neighbours, joined by those of members with two thirds in common -> (n, n)."""
+    """R*(p, k1): k-reciprocal neighbours, plus those of members with two thirds in common -> (n, n)."""
     reciprocal = _reciprocal(order, k1 + 1)
     half = _reciprocal(order, round(k1 / 2) + 1)
     common = half.astype(np.float64) @ reciprocal.T.astype(np.float64)
     joins = (common > 2 / 3 * half.sum(axis=1, keepdims=True)).T & reciprocal
-    return reciprocal | ((joins.astype(np.float64) @ half.astype(np.float64)) > 0)
+    expanded: BoolArray = reciprocal | ((joins.astype(np.float64) @ half.astype(np.float64)) > 0)
+    return expanded
 
 
 def _reciprocal(order: IntArray, k: int) -> BoolArray:
-    """Whether each is among the other's first k, itself included -> (n, n)."""
+    """Whether both are among each other's first k, themselves included -> (n, n)."""
     near = np.zeros(order.shape, bool)
     np.put_along_axis(near, order[:, :k], True, axis=1)
     return near & near.T

@@ -1,6 +1,6 @@
-"""Ranking every query's gallery in blocks of queries: bounded memory, the same answer for any sharing out.
+"""Ranks every query's gallery in blocks of queries: bounded memory, and results independent of the workers.
 
-The blocks depend on the sizes of the task alone, so that workers, however many, compute the same numbers.
+Blocks depend only on the sizes of the task, so any number of workers computes the same numbers.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _NO_TRUTH = -1
 
 
 Best = tuple[IntArray, FloatArray]
-"""A query's most similar detections, as indices into the grouped ones, and their similarities, best first."""
+"""A query's most similar detections (indices into the grouped ones) and similarities, best first."""
 
 
 @dataclass(frozen=True, eq=False)
 class BlockCounts:
-    """What ranking a block of queries gives: found truths, two counts (b,), and what `keep_best` keeps."""
+    """Outcome of a block of queries: found truths, two counts (b,), and the best matches kept."""
 
     found: FoundTruths
     n_gallery: IntArray
@@ -43,9 +43,9 @@ class BlockCounts:
 
 @dataclass(frozen=True, eq=False)
 class SearchTask:
-    """Everything that ranking needs; can be pickled to a worker when `rescore` can.
+    """Everything that a ranking needs; can be pickled if `rescore` can.
 
-    Of each query's ranking the `keep_best` most similar detections are kept.
+    The `keep_best` most similar detections of each query are kept.
     """
 
     queries: Queries
@@ -56,12 +56,12 @@ class SearchTask:
     keep_best: int = 0
 
     def job(self) -> Job:
-        """The ranking as work to share."""
+        """The ranking, as a job for workers."""
         gallery, rank = self.gallery, partial(rank_block, self)
         return Job(self.queries.embeddings, gallery.pool, gallery.column, rank, listed_bytes(self))
 
     def result(self, blocks: Sequence[BlockCounts], score_threshold: float | None) -> SearchResult:
-        """Puts the blocks together."""
+        """Combine the blocks."""
         found = FoundTruths(
             *(
                 np.concatenate([getattr(block.found, name) for block in blocks])
@@ -78,7 +78,7 @@ class SearchTask:
 
 
 def rank_block(task: SearchTask, block: range, products: Products | None) -> BlockCounts:
-    """Ranks the queries of one block; `products` as `rank_queries` takes them."""
+    """Rank the queries of one block; `products` as in `rank_queries`."""
     truths, gallery = task.truths, task.gallery
     first_truth, last_truth = truths.offsets[block.start], truths.offsets[block.stop]
     pair_truth, candidate = matching_detections(
@@ -123,7 +123,7 @@ def rank_block(task: SearchTask, block: range, products: Products | None) -> Blo
 
 
 def _best(ranked: Ranked, count: int) -> Best:
-    """The `count` most similar detections, of equal ones the first, and their similarities."""
+    """The `count` most similar detections (the first among equals) and their similarities."""
     count = min(count, ranked.n_ranked)
     if not count:
         return np.empty(0, np.int64), np.empty(0, np.float32)
@@ -134,7 +134,7 @@ def _best(ranked: Ranked, count: int) -> Best:
 
 
 def _first_maximum(values: FloatArray, maxima: FloatArray, starts: IntArray) -> IntArray:
-    """The index of the first value that equals its segment's maximum, for each segment."""
+    """Per segment, the index of the first value that equals its maximum."""
     lengths = np.diff(starts, append=len(values))
     at_maximum = np.flatnonzero(values == np.repeat(maxima, lengths))
     return at_maximum[np.searchsorted(at_maximum, starts)]

@@ -1,4 +1,4 @@
-"""The settings that an evaluation scores: a protocol of its inputs, and what is varied."""
+"""The settings that an evaluation scores: a protocol of its inputs, and the variations on it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,28 @@ from personsearch_core.recipes import EVALUATION_FIELDS, ContextMatching, Evalua
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to score. `protocol` names one of the inputs' protocols.
+    """One way to score.
 
-    Ranked are detections with `score >= score_threshold`, None = all. With `boxes_per_image` the threshold is
-    the one that leaves this many per image on average; `per_image_top_k` keeps the best-scored k of each
-    image instead. `full_gallery` is for protocols with lists: see `evaluate_cuhk_sysu`. With `multi_shot` a
-    query has the mean embedding of all queries of its person.
+    Parameters
+    ----------
+    name
+        Title in tables.
+    protocol
+        Name of one of the inputs' protocols.
+    score_threshold
+        Minimum score of a ranked detection; None ranks all.
+    full_gallery
+        For protocols with lists: rank all images instead.
+    ground_truth_boxes
+        Rank ground-truth boxes instead of detections.
+    boxes_per_image
+        Choose the score threshold that leaves this many boxes per image on average.
+    per_image_top_k
+        Keep the k best-scored boxes of each image instead of using a threshold.
+    rescore
+        Re-ranking or context matching.
+    multi_shot
+        Give each query the mean embedding of all queries of its person.
     """
 
     name: str
@@ -34,7 +50,13 @@ class Setting:
 
 
 def settings_of(recipe: EvaluationRecipe) -> list[Setting]:
-    """All settings of a recipe, the headline first."""
+    """All settings of a recipe, the headline first.
+
+    Examples
+    --------
+    >>> [setting.name for setting in settings_of(EvaluationRecipe(ground_truth_boxes=True))]
+    ['prw', 'prw, ground-truth boxes']
+    """
     at = recipe.score_threshold
     if recipe.protocol in EVALUATION_FIELDS["gallery_sizes"]:
         base = [

@@ -1,4 +1,4 @@
-"""Dot products of queries with the detections that each of them ranks."""
+"""Similarities (dot products) of queries with the detections that each of them ranks."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 _BYTES_OF_A_LISTED_PAIR = 24
 _LONG_LIST = 0.05
-"""Where lists name a larger part of all images, one product with the whole gallery is quicker."""
+"""If lists name a larger fraction of all images, one product with the whole gallery is faster."""
 
 
 class Ranked(NamedTuple):
     """One query's gallery.
 
-    `values` holds the similarities that are ranked, hidden ones as -inf, of `detections`, None = all that are
-    grouped, in their order; `by_detection` those of all grouped detections, meaningful where ranked;
-    `n_ranked` counts them.
+    `values`: similarities of the ranked `detections`, hidden ones as -inf; None = all grouped detections, in
+    order. `by_detection`: similarities of all grouped detections, meaningful where ranked. `n_ranked`: their
+    number.
     """
 
     values: FloatArray
@@ -36,9 +36,9 @@ class Ranked(NamedTuple):
 
 
 def listed_bytes(task: SearchTask) -> float | None:
-    """What the similarities of one query take where the task ranks a few listed images.
+    """Memory for one query's similarities if the task ranks a few listed images.
 
-    None where it ranks by products with its whole gallery.
+    None if it ranks by products with its whole gallery.
     """
     if isinstance(task.scope, WholeGallery) or _has_long_lists(task, task.scope):
         return None
@@ -47,10 +47,10 @@ def listed_bytes(task: SearchTask) -> float | None:
 
 
 def rank_queries(task: SearchTask, block: range, products: Products | None) -> Iterator[Ranked]:
-    """What each query of the block ranks, after rescoring where the task asks for it.
+    """What each query of the block ranks, rescored if the task says so.
 
-    `products` are the similarities with the task's gallery, which are written over; None where `listed_bytes`
-    is not.
+    `products` are the similarities with the task's gallery and are overwritten; None if `listed_bytes` is a
+    number.
     """
     if task.rescore is None and isinstance(task.scope, WholeGallery):
         assert products is not None
@@ -67,7 +67,7 @@ def rank_queries(task: SearchTask, block: range, products: Products | None) -> I
 def similarities(
     task: SearchTask, block: range, products: Products | None
 ) -> Iterator[tuple[IntArray, FloatArray]]:
-    """For each query of the block: its gallery's detections and their similarities, before any rescoring."""
+    """Per query of the block: its gallery's detections and their similarities, before rescoring."""
     if products is None:
         assert isinstance(task.scope, ListedGallery)
         return _short_lists(task, task.scope, block)
@@ -124,7 +124,7 @@ def _long_lists(
 def _short_lists(
     task: SearchTask, scope: ListedGallery, block: range
 ) -> Iterator[tuple[IntArray, FloatArray]]:
-    """Goes through images, each with all queries that list it: fewer rows to fetch than query by query."""
+    """Image by image, with all queries that list it: fetches fewer rows than query by query."""
     gallery = task.gallery
     offsets = scope.offsets[block.start : block.stop + 1] - scope.offsets[block.start]
     image = scope.image[scope.offsets[block.start] : scope.offsets[block.stop]]

@@ -1,14 +1,14 @@
-"""The exchange format: detections, queries, ground truth and images as Parquet tables, whoever wrote them.
+"""The exchange format: detections, queries, ground truth and images as Parquet tables, from any program.
 
 | table | columns |
 |---|---|
-| detections | image, x1, y1, x2, y2 (pixels), score, embedding (list of numbers, one length for all rows) |
-| queries | query, image, x1, y1, x2, y2, embedding; person_id where the protocol goes by identity |
+| detections | image, x1, y1, x2, y2 (pixels), score, embedding (list of numbers, same length in all rows) |
+| queries | query, image, x1, y1, x2, y2, embedding; person_id if the protocol goes by identity |
 | boxes | ground truth: image, x1, y1, x2, y2, person_id (null = unlabelled); ignore (optional, bool or 0/1) |
-| images | image; camera_id where the protocol goes by camera |
+| images | image; camera_id if the protocol goes by camera |
 
-Readers raise PersonSearchError on what cannot be scored, naming the file, the row (from 0) and the column,
-and warn with TableWarning of what is odd but changes no number.
+Readers raise PersonSearchError for tables that cannot be scored, naming the file, the row (from 0) and the
+column, and issue a TableWarning for oddities that do not change any number.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from personsearch_core.identities import UNLABELLED
 
 BOX = ("x1", "y1", "x2", "y2")
 NAMES = ("image", "person_id", "query_id", "setting")
-"""Columns that are read as strings, whatever their type."""
+"""Columns that are read as strings, of any type."""
 _SHOWN_NAMES = 3
 
 
 class TableWarning(UserWarning):
-    """Something odd in a table that changes no number."""
+    """An oddity in a table that does not change any number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class Names:
 
     @classmethod
     def of(cls, what: str, *columns: Iterable[str | None] | pa.Array | pa.ChunkedArray) -> Names:
-        """All different names of the given columns, sorted."""
+        """All distinct names of the given columns, sorted."""
         chunks = [chunk for column in columns for chunk in _strings(column).chunks]
         distinct = pc.unique(pa.chunked_array(chunks, pa.string())).drop_null()
         return cls(what, distinct.take(pc.sort_indices(distinct)))
@@ -65,7 +65,7 @@ class Names:
     def find(self, column: Iterable[str | None] | pa.Array | pa.ChunkedArray) -> IntArray:
         """Index of each name -> (n,); -1 for null and for unknown names."""
         index = pc.index_in(_strings(column), value_set=self.names, skip_nulls=True)
-        return pc.fill_null(index, -1).to_numpy().astype(np.int64)
+        return np.asarray(pc.fill_null(index, -1), np.int64)
 
     def index(self, table: Table, column: str) -> IntArray:
         """Index of each name of a table's column -> (n,); raises on the first unknown one."""
@@ -76,7 +76,7 @@ class Names:
             shown = ", ".join(repr(name) for name in list(unknown)[:_SHOWN_NAMES])
             raise PersonSearchError(
                 f"{table.path}: row {rows[0]}: unknown {self.what} {shown}: {len(rows)} of {len(index)} rows "
-                f"have {column!r} that none of the other files lists. Correct the names or leave out the rows"
+                f"have a {column!r} that is not in the other files. Correct the names or remove the rows"
             )
         return index
 
@@ -89,24 +89,24 @@ class Table:
     data: pa.Table
 
     def __len__(self) -> int:
-        return self.data.num_rows
+        return int(self.data.num_rows)
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """A column; raises where it is missing."""
+        """A column; raises if it is missing."""
         if name not in self.data.column_names:
             raise PersonSearchError(
-                f"{self.path}: column {name!r} is missing; there are {', '.join(self.data.column_names)}"
+                f"{self.path}: column {name!r} is missing; it has {', '.join(self.data.column_names)}"
             )
         return self.data[name]
 
     def numbers(self, name: str, dtype: type[np.floating] = np.float32) -> FloatArray:
-        """A column of finite numbers (n,), float32; raises on another type, null, NaN and infinity."""
+        """A column of finite numbers (n,); raises on another type, null, NaN and infinity."""
         column = self.column(name)
         if not _is_numeric(column.type):
             raise PersonSearchError(f"{self.path}: column {name!r} must hold numbers, not {column.type}")
         self._refuse_nulls(name)
-        with np.errstate(over="ignore"):  # Too large a number becomes infinity, which is refused below.
-            values = column.to_numpy().astype(dtype)
+        with np.errstate(over="ignore"):  # Numbers that are too large become infinity and are rejected below.
+            values: FloatArray = column.to_numpy().astype(dtype)
         if not np.isfinite(values).all():
             row = int(np.isfinite(values).argmin())
             raise PersonSearchError(f"{self.path}: row {row}: {name} is {values[row]}; give finite numbers")
@@ -118,10 +118,10 @@ class Table:
         if not pa.types.is_integer(column.type):
             raise PersonSearchError(f"{self.path}: column {name!r} must hold integers, not {column.type}")
         self._refuse_nulls(name)
-        return column.to_numpy().astype(np.int64)
+        return np.asarray(column, np.int64)
 
     def flags(self, name: str) -> BoolArray:
-        """A column of booleans, or of integers 0 and 1 -> (n,) bool; null is false. Raises on all else."""
+        """A column of booleans, or of integers 0 and 1 -> (n,) bool; null is false. Raises otherwise."""
         column = self.column(name)
         if pa.types.is_null(column.type):
             return np.zeros(len(self), bool)
@@ -129,14 +129,14 @@ class Table:
             raise PersonSearchError(
                 f"{self.path}: column {name!r} must hold true and false, or 0 and 1, not {column.type}"
             )
-        values = pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
+        values = np.asarray(pc.fill_null(column.cast(pa.int64()), 0))
         if not np.isin(values, (0, 1)).all():
             row = int(np.isin(values, (0, 1)).argmin())
             raise PersonSearchError(f"{self.path}: row {row}: {name} is {values[row]}; give 0 or 1")
         return values.astype(bool)
 
     def boxes(self) -> FloatArray:
-        """Boxes (n, 4) float32; raises where x2 < x1 or y2 < y1, as in a file of x, y, width, height."""
+        """Boxes (n, 4) float32; raises if x2 < x1 or y2 < y1, as in a file of x, y, width, height."""
         boxes = np.stack([self.numbers(name) for name in BOX], axis=1)
         inverted = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
         if inverted.any():
@@ -165,7 +165,7 @@ class Table:
         if values.null_count:
             row = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0] // lengths[0])
             raise PersonSearchError(f"{self.path}: row {row}: embedding holds a null")
-        embeddings = values.to_numpy().astype(np.float32, copy=False).reshape(len(self), lengths[0])
+        embeddings = np.asarray(values, np.float32).reshape(len(self), lengths[0])
         sums = embeddings.sum(axis=1, dtype=np.float64)
         if not np.isfinite(sums).all():
             row = int(np.isfinite(sums).argmin())
@@ -173,7 +173,7 @@ class Table:
         return embeddings
 
     def refuse_repeats(self, columns: Sequence[str]) -> None:
-        """Raises where two rows agree in all the given columns."""
+        """Raises if two rows agree in all the given columns."""
         repeats = self.data.select(columns).to_pandas().duplicated(keep=False).to_numpy()
         if repeats.any():
             rows = np.flatnonzero(repeats)
@@ -192,9 +192,9 @@ class Table:
 
 
 def open_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Table:
-    """Reads the given columns of a Parquet file, and those of `optional` that are there.
+    """Read the given columns of a Parquet file, and those of `optional` that exist.
 
-    Raises PersonSearchError where the file cannot be read, lacks a column, has names that are no text, or has
+    Raises PersonSearchError if the file cannot be read, lacks a column, has names that are not text, or has
     no rows.
     """
     try:
@@ -206,10 +206,10 @@ def open_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
     for name in columns:
         if name not in present:
             raise PersonSearchError(
-                f"{path}: column {name!r} is missing; there are {', '.join(present) or 'none'}"
+                f"{path}: column {name!r} is missing; it has {', '.join(present) or 'none'}"
             )
     if not len(table):
-        raise PersonSearchError(f"{path}: the table is empty; there is nothing to score")
+        raise PersonSearchError(f"{path}: the table is empty")
     return Table(path, _with_names(path, table.data))
 
 
@@ -226,13 +226,13 @@ def _with_names(path: Path, table: pa.Table) -> pa.Table:
 
 
 def open_detections(path: Path, *, embeddings: bool) -> Table:
-    """The detections' columns; `embedding` only where somebody searches."""
+    """The detections' columns; `embedding` only for a search."""
     columns = ("image", *BOX, "score")
     return open_table(path, (*columns, "embedding") if embeddings else columns)
 
 
 def detections_from(table: Table, images: Names) -> Detections:
-    """Raises on unknown images, bad numbers and duplicate rows; warns of rows not grouped by image."""
+    """Raises on unknown images, bad numbers and duplicate rows; warns if rows are not grouped by image."""
     image, boxes, scores = images.index(table, "image"), table.boxes(), table.numbers("score")
     table.refuse_repeats(("image", *BOX, "score"))
     changes = np.flatnonzero(np.diff(image)) + 1
@@ -252,7 +252,7 @@ def detections_from(table: Table, images: Names) -> Detections:
 
 
 def open_queries(path: Path, *, person_id: bool) -> Table:
-    """The queries' columns, in the order of `query`; raises where a query repeats, warns where unsorted."""
+    """The queries' columns, in the order of `query`; raises if a query repeats, warns if unsorted."""
     columns = ("query", "image", *BOX, "embedding")
     table = open_table(path, (*columns, "person_id") if person_id else columns)
     query = table.integers("query")
@@ -269,7 +269,7 @@ def open_queries(path: Path, *, person_id: bool) -> Table:
 
 
 def queries_from(table: Table, images: Names, people: Names | None = None) -> Queries:
-    """Raises on unknown images, bad numbers, and people without ground truth where `people` is given."""
+    """Raises on unknown images, bad numbers and, with `people`, on people without ground truth."""
     person = people.index(table, "person_id") if people is not None else None
     return Queries(images.index(table, "image"), table.boxes(), table.embeddings(), person)
 
@@ -290,7 +290,7 @@ def ground_truth_from(table: Table, images: Names, people: Names) -> GroundTruth
 
 
 def open_images(path: Path, *, camera_id: bool) -> Table:
-    """The images' columns; raises where an image repeats."""
+    """The images' columns; raises if an image repeats."""
     table = open_table(path, ("image", "camera_id") if camera_id else ("image",))
     table.refuse_repeats(("image",))
     return table
@@ -301,7 +301,7 @@ def gallery_lists_from(
 ) -> GalleryLists:
     """Gallery lists from columns query_id, image_id, is_positive, x1..y2 (null where not positive).
 
-    `query_ids` gives the order of the queries. Raises where a row is of no such query or image.
+    `query_ids` gives the order of the queries. Raises on unknown queries and images.
     """
     queries = Names("query", pa.array(_strings(query_ids).to_pylist(), pa.string()))
     table = Table(Path("gallery"), gallery)

@@ -1,4 +1,4 @@
-"""A search protocol stated as data: which images each query ranks, and which box each of them should show."""
+"""A search protocol as data: which images each query ranks, and which box it should find in each."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ class Rescore(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class QueryTruths:
-    """What each query should find: at most one box in an image.
+    """What each query should find: at most one box per image.
 
-    Query i's are `offsets[i]:offsets[i + 1]` of `image` and `boxes`; `count` (q,) is its denominator.
+    Query i's are `offsets[i]:offsets[i + 1]` of `image` and `boxes`; `count` (q,) is the number of ground
+    truths that AP divides by.
     """
 
     offsets: IntArray
@@ -49,9 +50,9 @@ class HiddenImages:
 
 @dataclass(frozen=True, eq=False)
 class WholeGallery:
-    """Each query ranks all detections but those of one group of images, `hidden_group` (q,), -1 = none.
+    """Each query ranks all detections except those of one group of images, `hidden_group` (q,), -1 = none.
 
-    `also_hidden` takes further images out.
+    `also_hidden` removes further images.
     """
 
     hidden_group: IntArray

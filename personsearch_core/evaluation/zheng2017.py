@@ -1,7 +1,7 @@
 """PRW's original protocol (Zheng et al., Person Re-identification in the Wild, CVPR 2017).
 
 It labels detections once, drops some of them from each ranking, and integrates precision by trapezoids. Ties
-are broken by the order of the input, so permuting detections may change the result; nothing else here does.
+are broken by input order, so permuting detections may change the result; elsewhere in this package it cannot.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ JUNK = -3
 
 @dataclass(frozen=True, eq=False)
 class DetectionLabels:
-    """What every detection (n,) shows: a person, UNLABELLED, JUNK or BACKGROUND; and the truths missed.
+    """What each detection (n,) shows: a person, UNLABELLED, JUNK or BACKGROUND; and missed ground truth.
 
-    `missed` holds rows of labelled ground truth in frames with detections that no detection overlaps enough.
+    `missed`: rows of labelled ground truth, in frames with detections, that no detection overlaps enough.
     """
 
-    person: IntArray
+    person_id: IntArray
     missed: IntArray
 
 
 @dataclass(frozen=True, eq=False)
 class Zheng2017Result(QueryResults):
-    """`rank` is that of the first positive among the first 1,000."""
+    """`rank` is that of the first positive within the first 1,000."""
 
     def per_query(self, query: IntArray | None = None) -> dict[str, FloatArray | IntArray | BoolArray]:
         """Columns of a per-query table; `query` (q,) numbers the queries, by default from 0."""
@@ -63,18 +63,18 @@ class Zheng2017Result(QueryResults):
 class Zheng2017Task:
     """PRW as its authors score it, always across cameras.
 
-    `person` and `camera` (n,) of the gallery's detections; `query_camera` and `n_truths` (q,).
+    `person_id` and `camera` (n,) of the gallery's detections; `query_camera` and `n_truths` (q,).
     """
 
     queries: Queries
     gallery: GroupedDetections
-    person: IntArray
+    person_id: IntArray
     camera: IntArray
     query_camera: IntArray
     n_truths: IntArray
 
     def job(self) -> Job:
-        """The ranking as work to share."""
+        """The ranking, as a job for workers."""
         return Job(
             self.queries.embeddings, self.gallery.pool, self.gallery.column, partial(_rank_block, self)
         )
@@ -82,7 +82,7 @@ class Zheng2017Task:
     def result(
         self, blocks: Sequence[tuple[FloatArray, IntArray]], score_threshold: float | None
     ) -> Zheng2017Result:
-        """Puts the blocks together."""
+        """Combine the blocks."""
         ap, rank = (np.concatenate(part) for part in zip(*blocks, strict=True))
         return Zheng2017Result(score_threshold, ap, rank, self.n_truths)
 
@@ -95,15 +95,15 @@ def zheng2017_task(
     cameras: IntArray,
     labels: DetectionLabels,
 ) -> Zheng2017Task:
-    """Ranks `gallery`: those of `detections` that are chosen and neither junk nor unlabelled people.
+    """Rank `gallery`: the chosen `detections` that are neither junk nor unlabelled people.
 
-    `labels` are of all detections. Images of unknown camera that share a number in `cameras` (n_images,),
-    such as -1, count as of one camera.
+    `labels` are of all detections. Images that share a number in `cameras` (n_images,), also -1, count as of
+    one camera.
     """
     return Zheng2017Task(
         queries,
         gallery,
-        person=labels.person[gallery.row],
+        person_id=labels.person_id[gallery.row],
         camera=cameras[gallery.image],
         query_camera=cameras[queries.image],
         n_truths=_denominators(detections, queries, truth, cameras, labels),
@@ -113,9 +113,9 @@ def zheng2017_task(
 def _rank_block(task: Zheng2017Task, block: range, products: Products | None) -> tuple[FloatArray, IntArray]:
     """AP (b,) and rank of the first positive (b,) of a block's queries."""
     assert products is not None
-    ap, rank, query_person = np.zeros(len(block)), np.zeros(len(block), np.int64), task.queries.people()
+    ap, rank, query_person = np.zeros(len(block)), np.zeros(len(block), np.int64), task.queries.person_ids()
     for i, (query, similarities) in enumerate(zip(block, products, strict=True)):
-        own = np.flatnonzero(task.person == query_person[query])
+        own = np.flatnonzero(task.person_id == query_person[query])
         other_camera = task.camera[own] != task.query_camera[query]
         similarities[own[~other_camera]] = -np.inf
         ranks = _ranks_of(similarities, own[other_camera], task.gallery.row)
@@ -127,9 +127,9 @@ def _rank_block(task: Zheng2017Task, block: range, products: Products | None) ->
 
 
 def label_detections(detections: Detections, truth: GroundTruth) -> DetectionLabels:
-    """Labels every detection by the ground truth that it overlaps best; decided before any threshold.
+    """Label each detection by the ground truth that it overlaps best, before any threshold.
 
-    Of several detections with one person in a frame the one with the best overlap keeps it.
+    If several detections of a frame show one person, the one with the best overlap keeps it.
     """
     truth_order = np.argsort(truth.image, kind="stable")
     truth_image = truth.image[truth_order]
@@ -147,38 +147,38 @@ def label_detections(detections: Detections, truth: GroundTruth) -> DetectionLab
     person = np.full(len(detections), BACKGROUND)
     person[best >= JUNK_IOU] = JUNK
     shows = best >= PERSON_IOU
-    person[shows] = truth.person[best_truth[shows]]
+    person[shows] = truth.person_id[best_truth[shows]]
     person[_outdone(detections.image, person, best)] = JUNK
 
     seen = np.zeros(len(truth), bool)
     seen[best_truth[shows]] = True
     in_frame_with_detections = np.isin(truth.image, detections.image)
     return DetectionLabels(
-        person, np.flatnonzero(~seen & in_frame_with_detections & (truth.person != UNLABELLED))
+        person, np.flatnonzero(~seen & in_frame_with_detections & (truth.person_id != UNLABELLED))
     )
 
 
 def _outdone(image: IntArray, person: IntArray, overlap: FloatArray) -> IntArray:
-    """Detections of a person that another detection of the frame overlaps better; of equals the later."""
+    """Detections of a person that another detection of the frame overlaps better; the later among equals."""
     labelled = np.flatnonzero(person >= 0)
     order = labelled[np.lexsort((-overlap[labelled], person[labelled], image[labelled]))]
     same = (np.diff(image[order], prepend=-1) == 0) & (np.diff(person[order], prepend=-1) == 0)
-    return order[same]
+    return order[np.flatnonzero(same)]
 
 
 def _denominators(
     detections: Detections, queries: Queries, truth: GroundTruth, cameras: IntArray, labels: DetectionLabels
 ) -> IntArray:
-    """For each query, positives detected (at any score) and missed in other cameras -> (q,)."""
-    # Dense, because keys of a negative camera would be those of another person.
+    """Per query, positives in other cameras, detected (at any score) or missed -> (q,)."""
+    # Dense, because a negative camera would collide with another person's keys.
     known, cameras = np.unique(cameras, return_inverse=True)
-    person = np.concatenate([labels.person, truth.person[labels.missed]])
+    person = np.concatenate([labels.person_id, truth.person_id[labels.missed]])
     camera = cameras[np.concatenate([detections.image, truth.image[labels.missed]])]
     labelled = person >= 0
     order = np.lexsort((camera[labelled], person[labelled]))
     person, camera = person[labelled][order], camera[labelled][order]
 
-    wanted = queries.people()
+    wanted = queries.person_ids()
     everywhere = np.searchsorted(person, wanted, "right") - np.searchsorted(person, wanted, "left")
     key, query_key = person * len(known) + camera, wanted * len(known) + cameras[queries.image]
     own_camera = np.searchsorted(key, query_key, "right") - np.searchsorted(key, query_key, "left")
@@ -186,7 +186,7 @@ def _denominators(
 
 
 def _ranks_of(similarities: FloatArray, positives: IntArray, row: IntArray) -> IntArray:
-    """1-based ranks, ascending, of `positives` by falling similarity; among equals by `row` (n,)."""
+    """1-based ranks, ascending, of `positives` by falling similarity; ties by `row` (n,)."""
     levels, rising = similarities[positives], np.sort(similarities)
     ranks = len(rising) - np.searchsorted(rising, levels, side="left")
     more_similar = len(rising) - np.searchsorted(rising, levels, side="right")

@@ -1,4 +1,4 @@
-"""Re-ID losses: distances, miners and objectives as parts that combine."""
+"""Re-ID losses: distances, miners and objectives that combine."""
 
 from personsearch_core.losses.build import build_objective
 from personsearch_core.losses.triplet import batch_hard_triplet_loss, semi_hard_triplet_loss

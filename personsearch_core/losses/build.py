@@ -1,4 +1,4 @@
-"""From the recipe of an objective to the objective."""
+"""Builds an objective from its recipe."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TripletObjective(ReidObjective):
 class WeightedSum(ReidObjective):
     """The objectives of a phase, weighted and added; watches each term under `loss/<kind>`.
 
-    What several terms measure under one name is numbered in their order: `loss/<kind>`, `loss/<kind>_2`.
+    If several terms measure something under one name, it is numbered: `loss/<kind>`, `loss/<kind>_2`.
     """
 
     def __init__(self, terms: list[ReidObjective], kinds: list[str], weights: list[float]) -> None:
@@ -73,16 +73,37 @@ def free_name(name: str, taken: Container[str]) -> str:
 
 
 def default_margin(objective: Objective) -> Margin:
-    """The margin of a triplet objective: as the recipe says, else 1.0 (semi-hard) or soft (batch-hard)."""
+    """The margin of a triplet objective; default 1.0 (semi-hard) or soft (batch-hard)."""
     if objective.margin is not None:
         return objective.margin
     return 1.0 if objective.kind == "semi_hard_triplet" else "soft"
 
 
 def build_objective(objectives: tuple[Objective, ...], identities: int, dim: int) -> WeightedSum:
-    """The weighted sum of a phase's objectives, for so many training identities and embedding dimensions.
+    """Build the weighted sum of a phase's objectives.
 
-    Classifiers are drawn from torch's generator: seed it, or fork it, around the call.
+    Classifiers are drawn from torch's generator: seed or fork it around the call.
+
+    Parameters
+    ----------
+    objectives
+        Recipes of the terms, with their weights.
+    identities
+        Number of training identities.
+    dim
+        Embedding dimensions.
+
+    Returns
+    -------
+    WeightedSum
+        A module: `Batch` of embeddings and labels -> `Term` of the loss and what to watch.
+
+    Examples
+    --------
+    >>> batch = Batch(torch.eye(4), torch.tensor([0, 0, 1, 1]))
+    >>> loss = build_objective((Objective(kind="batch_hard_triplet", margin=0.5),), identities=2, dim=4)
+    >>> round(float(loss(batch).loss), 4)
+    0.5
     """
     return WeightedSum(
         terms=[_build_term(objective, identities, dim) for objective in objectives],
@@ -119,9 +140,9 @@ def _build_term(objective: Objective, identities: int, dim: int) -> ReidObjectiv
         case "olp":
             return OnLinePairing(dim, **_given(objective, "temperature", "queue"))
         case _:
-            raise PersonSearchError(f"no objective is called {objective.kind!r}")
+            raise PersonSearchError(f"unknown objective {objective.kind!r}")
 
 
 def _given(objective: Objective, *names: str) -> dict[str, Any]:
-    """The fields that the recipe sets; the objective's own defaults hold for the others."""
+    """The fields that the recipe sets; the others keep the objective's defaults."""
     return {name: value for name in names if (value := getattr(objective, name)) is not None}

@@ -9,10 +9,10 @@ from personsearch_core.losses.objective import Batch, ReidObjective, Term
 
 
 class CenterLoss(ReidObjective):
-    """Mean over labelled rows of `0.5 * |x - c_y|^2`; to be summed with an objective that pushes apart.
+    """Mean over labelled rows of `0.5 * |x - c_y|^2`; add an objective that pushes identities apart.
 
     Wen et al. 2016, "A Discriminative Feature Learning Approach for Deep Face Recognition", equation 2, but
-    with the mean over rows in place of the sum, so that its weight does not depend on the batch size. Centres
+    with the mean over rows instead of the sum, so that its weight does not depend on the batch size. Centres
     move by equation 4: `c <- c - rate * sum(c - x) / (1 + n)` over the n rows of an identity in the batch.
     """
 
@@ -30,7 +30,7 @@ class CenterLoss(ReidObjective):
 
     @torch.no_grad()
     def update(self, batch: Batch) -> None:
-        identities, member_of = batch.labelled.unique(return_inverse=True)
+        identities, member_of = torch.unique(batch.labelled, return_inverse=True)
         members = torch.zeros(len(identities), device=member_of.device).index_add_(
             0, member_of, torch.ones(len(member_of), device=member_of.device)
         )

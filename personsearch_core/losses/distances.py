@@ -1,4 +1,4 @@
-"""Euclidean distances between embeddings, exact also where two of them coincide."""
+"""Euclidean distances between embeddings, exact even if two of them coincide."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 def full_precision(values: Tensor) -> Tensor:
-    """float64 stays, everything narrower becomes float32: distances of half-precision values cancel badly."""
+    """Narrower types become float32: distances of half-precision values cancel badly."""
     return values if values.dtype == torch.float64 else values.float()
 
 
 def pairwise_distances(rows: Tensor, columns: Tensor | None = None, *, squared: bool = False) -> Tensor:
     """Distances (R, C) between embeddings (R, D) and (C, D), by default between all of `rows`.
 
-    Differences are formed before they are squared: `|a|^2 + |b|^2 - 2ab` loses, in float32, the distances of
-    near duplicates. The gradient at distance 0 is 0. The result is float32, or float64 for float64 input.
+    Differences are taken before squaring: in float32, `|a|^2 + |b|^2 - 2ab` loses the distances of near
+    duplicates. The gradient at distance 0 is 0. The result is float32, or float64 for float64 input.
     """
     rows = full_precision(rows)
     columns = rows if columns is None else full_precision(columns)

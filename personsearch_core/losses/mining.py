@@ -1,4 +1,4 @@
-"""Which triplets of a batch count: relations between its rows, and the miners over them."""
+"""Which triplets of a batch count: relations between its rows, and miners."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Relations:
-    """Who is who to whom in a batch: two (B, B) masks, anchors along the rows.
+    """How rows of a batch relate: two (B, B) masks, anchors along the rows.
 
     same: another row of the anchor's identity. different: a row of another identity, or an unlabelled one.
-    Unlabelled rows are nobody's positives and no anchors: nothing is known of them but that they are people,
-    taken to be other people than the labelled ones.
+    Unlabelled rows are neither positives nor anchors: they are taken to be other people than the labelled
+    ones, and nothing else is known about them.
     """
 
     same: Tensor
@@ -28,7 +28,7 @@ class Relations:
 
 
 def relations(labels: Tensor, unlabelled: Tensor | None = None) -> Relations:
-    """Relations by identity labels (B,); rows where the mask `unlabelled` (B,) is set have no identity."""
+    """Relations by labels (B,); rows where the mask `unlabelled` (B,) is set have no identity."""
     equal = labels[:, None] == labels[None, :]
     if unlabelled is None:
         unlabelled = torch.zeros_like(labels, dtype=torch.bool)
@@ -50,9 +50,9 @@ class Triplets:
 
 
 def semi_hard_triplets(distances: Tensor, related: Relations) -> Triplets:
-    """One triplet for every anchor-positive pair: the nearest negative farther away than the positive.
+    """One triplet per anchor-positive pair: the nearest negative that is farther away than the positive.
 
-    Where no negative is farther than the positive, the farthest negative is taken. FaceNet (Schroff et al.
+    If no negative is farther than the positive, the farthest negative is taken. FaceNet (Schroff et al.
     2015, section 3.2), as in TensorFlow's `triplet_semihard_loss`; as there, equally distant negatives share
     the gradient. Pairs whose anchor has no negative are left out.
     """
@@ -67,7 +67,7 @@ def semi_hard_triplets(distances: Tensor, related: Relations) -> Triplets:
 
 
 def batch_hard_triplets(distances: Tensor, related: Relations) -> Triplets:
-    """One triplet for every anchor: its farthest positive and its nearest negative.
+    """One triplet per anchor: its farthest positive and its nearest negative.
 
     Hermans et al. 2017, "In Defense of the Triplet Loss for Person Re-Identification", equation 5. Anchors
     without a positive or a negative are left out.

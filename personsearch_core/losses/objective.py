@@ -1,4 +1,4 @@
-"""What an objective is to the trainer: a loss on a batch, what it measured, and a memory to update."""
+"""The trainer's view of an objective: a loss on a batch, what to watch, and a memory to update."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from personsearch_core.losses.distances import full_precision
 
 @dataclass(frozen=True)
 class Batch:
-    """Embeddings (B, D) with labels (B,): identity numbers from 0, `UNLABELLED` where there is none."""
+    """Embeddings (B, D) with labels (B,): from 0, or `UNLABELLED`."""
 
     embeddings: Tensor
     labels: Tensor
 
     @property
     def unlabelled(self) -> Tensor:
-        """(B,) mask of rows without identity."""
+        """(B,) mask of unlabelled rows."""
         return self.labels == UNLABELLED
 
     @property
@@ -43,7 +43,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Term:
-    """A scalar loss with a gradient, and detached scalars worth watching."""
+    """A scalar loss with a gradient, and detached scalars to watch."""
 
     loss: Tensor
     watched: dict[str, Tensor] = field(default_factory=dict)
@@ -58,5 +58,5 @@ class ReidObjective(nn.Module, ABC):
 
     @torch.no_grad()
     def update(self, batch: Batch) -> None:
-        """Take the (detached) batch into the memory, after the backward pass. Most objectives have none."""
+        """Add the (detached) batch to the memory, after the backward pass. Most objectives have no memory."""
         return

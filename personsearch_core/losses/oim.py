@@ -1,7 +1,7 @@
-"""Online instance matching and its two relatives, on a lookup table and a queue of unlabelled people.
+"""Online instance matching and two variants, with a lookup table and a queue of unlabelled people.
 
-OIM is of Xiao et al. 2017, "Joint Detection and Identification Feature Learning for Person Search"; IEL of
-Shi et al. 2018; IOIM of Liu et al. 2018.
+OIM: Xiao et al. 2017, "Joint Detection and Identification Feature Learning for Person Search"; IEL:
+Shi et al. 2018; IOIM: Liu et al. 2018.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from personsearch_core.losses.objective import Batch, ReidObjective, Term
 
 
 class OnlineInstanceMatching(ReidObjective):
-    """OIM, and IOIM where the unlabelled entries have a temperature of their own.
+    """OIM, or IOIM if the unlabelled entries have a temperature of their own.
 
     For unit embeddings x, table rows v and queue entries u,
     `p_i = exp(v_i . x / t) / (sum_j exp(v_j . x / t) + sum_k exp(u_k . x / t_u))`, and the loss is the mean
     of `-log p` of the true identity over labelled rows. Unlabelled rows enter the queue and have no loss.
 
-    IOIM hardens the labelled distribution (small t) and softens the unlabelled one (large t_u). That this is
-    done by two temperatures is our reading of Liu et al. 2018; OIM has t_u = t = 0.1. Entries of the queue
-    that hold nobody yet are left out of the sum. Xiao et al. have a queue of 5,000 for CUHK-SYSU and of 500
-    for PRW.
+    IOIM hardens the labelled distribution (small t) and softens the unlabelled one (large t_u). Using two
+    temperatures is our reading of Liu et al. 2018; OIM has t_u = t = 0.1. Empty entries of the queue are left
+    out of the sum. Xiao et al. use a queue of 5,000 for CUHK-SYSU and of 500 for PRW.
     """
 
     def __init__(
@@ -64,9 +63,9 @@ class OnlineInstanceMatching(ReidObjective):
 class InstanceEnhancing(OnlineInstanceMatching):
     """IEL: OIM in which unlabelled people who look like an identity are trained as that identity.
 
-    Our reading of Shi et al. 2018, whose selection rule was not at hand: an unlabelled row takes the identity
-    of the most similar table row where their cosine similarity is at least `threshold`. Such rows have OIM's
-    loss with the identity they took, and stay out of the queue; the table moves by true labels only.
+    Our reading of Shi et al. 2018, whose selection rule was not available: an unlabelled row takes the
+    identity of the most similar table row if their cosine similarity is at least `threshold`. It then has
+    OIM's loss with that identity and stays out of the queue; only true labels move the table.
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class InstanceEnhancing(OnlineInstanceMatching):
         self.threshold = threshold
 
     def enhanced(self, unlabelled: Tensor) -> tuple[Tensor, Tensor]:
-        """(which unlabelled unit embeddings (U, D) take an identity, the identity nearest to each)."""
+        """(which unlabelled unit embeddings (U, D) take an identity, the nearest identity of each)."""
         similarity, identity = (unlabelled.detach() @ self.table.rows.to(unlabelled.dtype).T).max(dim=1)
         return similarity >= self.threshold, identity
 

@@ -1,4 +1,4 @@
-"""Identity classifiers: softmax over all training identities, or over the hardest ones only."""
+"""Identity classifiers: softmax over all training identities, or over the hardest ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class IdentitySoftmax(ReidObjective):
         self.classifier = nn.Linear(dim, identities)
 
     def logits(self, batch: Batch) -> Tensor:
-        return self.classifier(batch.labelled_embeddings.to(self.classifier.weight.dtype))
+        logits: Tensor = self.classifier(batch.labelled_embeddings.to(self.classifier.weight.dtype))
+        return logits
 
     def forward(self, batch: Batch) -> Term:
         losses = F.cross_entropy(self.logits(batch), batch.labelled, reduction="sum")
@@ -32,8 +33,8 @@ class IdentitySoftmax(ReidObjective):
 class HardExamplePrioritySoftmax(IdentitySoftmax):
     """HEP: a softmax over the identities of the batch and the hardest of the others.
 
-    He et al. 2018, "I-Net" (arXiv 1804.00376). Which others are hardest is our reading: those with the
-    largest logit that any row of the batch gives them. All remaining identities stay out of the sum.
+    He et al. 2018, "I-Net" (arXiv 1804.00376). Our reading of "hardest": those with the largest
+    logit over the rows of the batch. All remaining identities stay out of the sum.
     """
 
     def __init__(self, identities: int, dim: int, *, hard_identities: int = 100) -> None:

@@ -32,12 +32,39 @@ def semi_hard_triplet_loss(
 ) -> Tensor:
     """Mean over anchor-positive pairs of `max(0, d(a, p) - d(a, n) + margin)`, n semi-hard.
 
-    FaceNet (Schroff et al. 2015) as in TensorFlow's `triplet_semihard_loss`, but for anchors without a
-    negative, which are left out here. FaceNet's own setting is `squared=True` on embeddings that the caller
-    has normalised.
+    FaceNet (Schroff et al. 2015) as in TensorFlow's `triplet_semihard_loss`, except that anchors without a
+    negative are left out. FaceNet's own setting is `squared=True` on normalised embeddings.
 
-    embeddings (B, D), taken as they are; labels (B,); `unlabelled` (B,) marks rows without identity, which
-    are negatives only. Returns a scalar, float32 or wider; 0 where no triplet can be formed.
+    Parameters
+    ----------
+    embeddings
+        (B, D), taken as they are.
+    labels
+        (B,) identity of each row.
+    margin
+        In the units of the distances.
+    squared
+        Whether distances are squared Euclidean ones.
+    unlabelled
+        (B,) bool: rows of unknown people, which serve as negatives only.
+
+    Returns
+    -------
+    Tensor
+        Scalar, float32 or wider; 0 if no triplet can be formed.
+
+    Raises
+    ------
+    PersonSearchError
+        If the shapes do not match or the batch is empty.
+
+    Examples
+    --------
+    >>> import torch
+    >>> embeddings = torch.tensor([[0.0], [1.0], [1.5], [4.0]])
+    >>> labels = torch.tensor([0, 0, 1, 1])
+    >>> round(float(semi_hard_triplet_loss(embeddings, labels)), 4)
+    0.75
     """
     return _triplet_loss(embeddings, labels, margin, semi_hard_triplets, squared, unlabelled)
 
@@ -50,26 +77,54 @@ def batch_hard_triplet_loss(
     squared: bool = False,
     unlabelled: Tensor | None = None,
 ) -> Tensor:
-    """Mean over anchors of the loss of the farthest positive and the nearest negative of the batch.
+    """Mean over anchors of the loss of the farthest positive and the nearest negative in the batch.
 
     Hermans et al. 2017, equation 5: `log(1 + exp(d(a, p) - d(a, n)))` with the soft margin,
     `max(0, d(a, p) - d(a, n) + margin)` with a number. Anchors without a positive or a negative are left out.
 
-    embeddings (B, D), taken as they are; labels (B,); `unlabelled` (B,) marks rows without identity, which
-    are negatives only. Returns a scalar, float32 or wider; 0 where no triplet can be formed.
+    Parameters
+    ----------
+    embeddings
+        (B, D), taken as they are.
+    labels
+        (B,) identity of each row.
+    margin
+        `soft`, or a number in the units of the distances.
+    squared
+        Whether distances are squared Euclidean ones.
+    unlabelled
+        (B,) bool: rows of unknown people, which serve as negatives only.
+
+    Returns
+    -------
+    Tensor
+        Scalar, float32 or wider; 0 if no triplet can be formed.
+
+    Raises
+    ------
+    PersonSearchError
+        If the shapes do not match or the batch is empty.
+
+    Examples
+    --------
+    >>> import torch
+    >>> embeddings = torch.tensor([[0.0], [1.0], [1.5], [4.0]])
+    >>> labels = torch.tensor([0, 0, 1, 1])
+    >>> round(float(batch_hard_triplet_loss(embeddings, labels)), 4)
+    1.0123
     """
     return _triplet_loss(embeddings, labels, margin, batch_hard_triplets, squared, unlabelled)
 
 
 def triplet_margin_loss(triplets: Triplets, margin: Margin) -> Tensor:
-    """Mean loss of mined triplets; 0, with a gradient of 0, where there are none."""
+    """Mean loss of mined triplets; without triplets 0, with a gradient of 0."""
     violation = triplets.positive - triplets.negative
     losses = F.softplus(violation) if margin == "soft" else F.relu(violation + margin)
     return losses.sum() / max(1, len(losses))
 
 
 def active_fraction(triplets: Triplets, margin: Margin) -> Tensor:
-    """Part of the triplets that still push: a loss above 0; with the soft margin, the wrong order."""
+    """Fraction of the triplets that still push: a loss above 0 or, with the soft margin, the wrong order."""
     violation = triplets.positive.detach() - triplets.negative.detach()
     active = violation > (0.0 if margin == "soft" else -margin)
     return active.sum() / max(1, len(active))
@@ -89,7 +144,7 @@ def _triplet_loss(
 
 
 def check_batch(embeddings: Tensor, labels: Tensor) -> None:
-    """Raise where embeddings are not (B, D), B > 0, with a label each."""
+    """Raise unless embeddings are (B, D), B > 0, with a label each."""
     if embeddings.ndim != 2 or len(embeddings) == 0 or labels.shape != embeddings.shape[:1]:
         raise PersonSearchError(
             f"embeddings must be (B, D) with B > 0 and labels (B,), not {tuple(embeddings.shape)} with "

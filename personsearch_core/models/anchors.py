@@ -1,4 +1,4 @@
-"""Which anchor stands for whom: matching with ignore regions, as RetinaNet trains."""
+"""Which anchor matches which person, with ignore regions, as RetinaNet trains."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ UNDECIDED = Matcher.BETWEEN_THRESHOLDS
 
 FOREGROUND_IOU = 0.5
 BACKGROUND_IOU = 0.4
-"""Lin et al. 2017, section 4: positive from 0.5, negative below 0.4, between them undecided."""
+"""Lin et al. 2017, section 4: positive from 0.5, negative below 0.4, undecided in between."""
 
 IGNORE_COVER = 0.5
-"""An anchor with this part of its own area inside an ignore region is no negative."""
+"""An anchor with this fraction of its area inside an ignore region is not a negative."""
 
 PAIRS_AT_ONCE = 2**25
-"""Boxes by anchors that are compared at once; each temporary takes four bytes a pair."""
+"""Pairs of box and anchor compared at once; each temporary takes four bytes per pair."""
 
 SCALES_PER_OCTAVE = (1.0, 2.0 ** (1.0 / 3), 2.0 ** (2.0 / 3))
 
@@ -43,38 +43,40 @@ class Targets(NamedTuple):
 
 
 class AnchorGrid:
-    """All anchors of an input size, computed once for each size and device.
+    """All anchors of an input size, computed once per size and device.
 
-    Three scales by the recipe's ratios in each cell of P3..P7, rounded and spaced as torchvision's RetinaNet
+    Three scales x the recipe's ratios in each cell of P3..P7, rounded and spaced as torchvision's RetinaNet
     does (its strides are whole quotients of the sizes, which matters where 128 does not divide the input).
     """
 
     def __init__(self, model: DetectorModel) -> None:
         sizes = tuple(tuple(int(size * scale) for scale in SCALES_PER_OCTAVE) for size in model.anchor_sizes)
         self._generator = AnchorGenerator(sizes, (model.anchor_ratios,) * len(sizes))
-        self._made: dict[tuple[int, int, torch.device], Tensor] = {}
+        self._grids: dict[tuple[int, int, torch.device], Tensor] = {}
         self.per_cell = self._generator.num_anchors_per_location()[0]
 
     def levels(self, height: int, width: int) -> tuple[int, ...]:
-        """How many anchors P3..P7 have for an input of this size."""
+        """Number of anchors in P3..P7 for an input of this size."""
         return tuple(rows * columns * self.per_cell for rows, columns in level_sizes(height, width))
 
     def anchors(self, height: int, width: int, device: torch.device) -> Tensor:
         """(A, 4) float32 in input pixels: by level, row, column, then shape."""
         key = (height, width, device)
-        if key not in self._made:
+        if key not in self._grids:
             sizes = level_sizes(height, width)
             strides = [
                 [torch.tensor(height // rows, device=device), torch.tensor(width // columns, device=device)]
                 for rows, columns in sizes
             ]
             self._generator.set_cell_anchors(torch.float32, device)
-            self._made[key] = torch.cat(self._generator.grid_anchors([list(size) for size in sizes], strides))
-        return self._made[key]
+            self._grids[key] = torch.cat(
+                self._generator.grid_anchors([list(size) for size in sizes], strides)
+            )
+        return self._grids[key]
 
 
 def level_sizes(height: int, width: int) -> list[tuple[int, int]]:
-    """(rows, columns) of P3..P7: every stride-2 step of the network rounds up."""
+    """(rows, columns) of P3..P7; each stride-2 step of the network rounds up."""
     return [(-(-height // stride), -(-width // stride)) for stride in (8, 16, 32, 64, 128)]
 
 
@@ -83,13 +85,13 @@ def match_anchors(anchors: Tensor, targets: Sequence[Targets]) -> Tensor:
     """For each image and anchor: the row of the matched box in its targets, BACKGROUND or UNDECIDED.
 
     anchors: (A, 4); returns int64 (B, A). A person's best anchor is always matched, however low its overlap.
-    Ignore regions are matched to nothing, and anchors that lie in one (IGNORE_COVER of their area, or an IoU
-    of BACKGROUND_IOU) are UNDECIDED unless a person claims them.
+    Ignore regions match nothing; anchors inside one (IGNORE_COVER of their area, or an IoU of BACKGROUND_IOU)
+    are UNDECIDED unless a person claims them.
 
-    On an accelerator several images are matched at once, and none makes the host wait for it.
+    On an accelerator several images are matched at once, without making the host wait.
     """
     if anchors.device.type == "cpu":
-        # There is nothing to wait for, and padding would be work for nothing.
+        # No launches to save, and padding would cost work.
         return torch.cat([_match(anchors, [each]) for each in targets])
     most = max(len(each.boxes) for each in targets)
     images = max(1, PAIRS_AT_ONCE // (max(1, most) * len(anchors)))
@@ -98,7 +100,7 @@ def match_anchors(anchors: Tensor, targets: Sequence[Targets]) -> Tensor:
 
 
 def _match(anchors: Tensor, targets: Sequence[Targets]) -> Tensor:
-    """Boxes are padded to (B, M, 4); of (B, M), some are people, some ignore regions, padding is neither."""
+    """Boxes are padded to (B, M, 4); padding is neither a person nor an ignore region."""
     if not any(len(each.boxes) for each in targets):
         shape = (len(targets), len(anchors))
         return torch.full(shape, BACKGROUND, dtype=torch.int64, device=anchors.device)

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from personsearch_core.errors import PersonSearchError
+from personsearch_core.models.backbone import norm_layer, stem_and_layers
 from personsearch_core.models.detector import Normalise
-from personsearch_core.models.states import imagenet_trunk, load_state, trunk_state
-from personsearch_core.models.trunk import norm_layer, shared_blocks, stem_and_layers
-from personsearch_core.recipes import BranchModel, DetectorModel, Variant, block_channels
+from personsearch_core.models.states import backbone_state, imagenet_backbone, load_state
+from personsearch_core.recipes import SHARED_BLOCKS, BranchModel, DetectorModel, Variant, block_channels
 
 
 class GeneralisedMeanPool(nn.Module):
@@ -32,8 +32,8 @@ class GeneralisedMeanPool(nn.Module):
 class Branch(nn.Module):
     """Pooled maps (B, C, h, w) of j2-j4, or uint8 crops (B, 3, h, w) of disj -> embeddings (B, D).
 
-    `forward` gives embeddings as the last layer makes them, for the losses; `describe` those to compare
-    people with. Inputs of another precision are cast to the parameters'.
+    `forward` returns embeddings as the last layer makes them, for the losses; `embed` returns those to
+    compare people with. Inputs of another precision are cast to that of the parameters.
     """
 
     def __init__(self, variant: Variant, detector_model: DetectorModel, branch: BranchModel) -> None:
@@ -48,7 +48,7 @@ class Branch(nn.Module):
             self.normalise: nn.Module = Normalise()
         else:
             self.normalise = nn.Identity()
-            replicated = [f"layer{block - 1}" for block in range(shared_blocks(variant) + 1, 6)]
+            replicated = [f"layer{block - 1}" for block in range(SHARED_BLOCKS[variant] + 1, 6)]
             blocks = OrderedDict((name, blocks[name]) for name in replicated)
         if branch.last_stride == 1:
             _remove_stride(network.layer4)
@@ -71,8 +71,19 @@ class Branch(nn.Module):
         out: Tensor = self.embedding(self.pool(self.features(pooled)).flatten(1))
         return out
 
-    def describe(self, pooled: Tensor) -> Tensor:
-        """Embeddings to compare people with, float32; L2-normalised where the recipe says so."""
+    def embed(self, pooled: Tensor) -> Tensor:
+        """Embeddings to compare people with.
+
+        Parameters
+        ----------
+        pooled
+            Maps (B, C, h, w) of j2-j4, or uint8 crops (B, 3, h, w) of disj.
+
+        Returns
+        -------
+        Tensor
+            (B, D) float32, L2-normalised if the recipe says so.
+        """
         embeddings = self(pooled).float()
         return F.normalize(embeddings, dim=1) if self.branch.normalise else embeddings
 
@@ -84,10 +95,37 @@ def build_branch(
     detector_state: Mapping[str, Tensor] | None = None,
     seed: int = 0,
 ) -> Branch:
-    """A branch of the detector's family of ResNets, with its initial weights.
+    """A branch of the detector's kind of ResNet, with its initial weights.
 
-    What is random is drawn from `seed`, and torch's own generator is left as it was. `detector` as initial
-    weights needs the detector's state dict, also for disj, whose whole network then starts from the trunk.
+    Parameters
+    ----------
+    variant
+        `j2`, `j3`, `j4` or `disj`.
+    detector_model
+        The detector whose maps the branch reads.
+    branch
+        The recipe.
+    detector_state
+        The detector's state dict, for initial weights `detector`; disj then starts with its whole backbone.
+    seed
+        Of random weights; torch's own generator stays as it was.
+
+    Returns
+    -------
+    Branch
+        On the CPU, in training mode.
+
+    Raises
+    ------
+    PersonSearchError
+        If the initial weights are missing or do not fit.
+
+    Examples
+    --------
+    >>> recipe = BranchModel(embedding_dim=8, initial_weights="random")
+    >>> branch = build_branch("j4", DetectorModel(backbone="resnet18"), recipe).eval()
+    >>> branch.embed(torch.zeros(2, 256, 16, 8)).shape
+    torch.Size([2, 8])
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -95,22 +133,22 @@ def build_branch(
     if branch.initial_weights == "random":
         return module
     if branch.initial_weights == "imagenet":
-        trunk = imagenet_trunk(detector_model.backbone)
+        weights = imagenet_backbone(detector_model.backbone)
     elif detector_state is None:
         raise PersonSearchError(
             f"a branch ({variant}) with initial_weights 'detector' needs a detector; "
             "use 'imagenet' or 'random' without one"
         )
     else:
-        trunk = trunk_state(detector_state)
+        weights = backbone_state(detector_state)
     names = tuple(f"{name}." for name, _ in module.blocks.named_children())
-    own = {name: tensor for name, tensor in trunk.items() if name.startswith(names)}
+    own = {name: tensor for name, tensor in weights.items() if name.startswith(names)}
     load_state(module.blocks, own, branch.initial_weights)
     return module
 
 
 def _remove_stride(layer: nn.Module) -> None:
-    """Keep the resolution in C5*, as re-ID networks often do (Luo et al. 2019)."""
+    """Keep the resolution in C5*, as many re-ID networks do (Luo et al. 2019)."""
     for part in layer.modules():
         if isinstance(part, nn.Conv2d):
             part.stride = (1, 1)

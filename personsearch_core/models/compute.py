@@ -1,4 +1,4 @@
-"""How a model computes: memory format, compilation, and which settings are quick on which device."""
+"""How a model computes: memory format, compilation, and which settings are fast on which device."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ Module = TypeVar("Module", bound=nn.Module)
 
 COMPILED = (BasicBlock, Bottleneck, FeaturePyramidNetwork, RetinaNetHead)
 VERSIONS_COMPILED = 64
-"""Of one class of blocks: eight shapes in a ResNet, in training and evaluation, each with few batch sizes."""
+"""Per class of blocks: eight shapes in a ResNet, in training and evaluation, with a few batch sizes each."""
 
 CPU_INFO = Path("/proc/cpuinfo")
 BF16_INSTRUCTIONS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-"""As /proc/cpuinfo names them on x86-64 and on Arm."""
+"""Their names in /proc/cpuinfo on x86-64 and on Arm."""
 
 
 def prepare(module: Module, compute: Compute, *, any_batch: bool = False) -> Module:
     """Set memory format and compilation in place, and return the module.
 
-    Blocks are compiled one by one, so that every way through them (whole, or left at a shared block) is
-    compiled, and blocks of one shape share their code. Each size of a batch is compiled for itself, which is
-    quickest where there is one, see `batch_on`; with `any_batch` one code serves them all.
+    Blocks are compiled one by one, so that each path through them (whole, or up to a shared block) is
+    compiled and blocks of one shape share code. Each batch size is compiled separately, which is fastest if
+    there is only one, see `batch_on`; with `any_batch` one compilation serves them all.
     """
     if compute.precision == "bf16":
-        _say_where_bf16_is_slow(model_device(module).type)
+        _warn_if_bf16_is_slow(model_device(module).type)
     if compute.channels_last:
         module.to(memory_format=torch.channels_last)
     if compute.compile:
@@ -56,10 +56,9 @@ def arrange(images: Tensor, compute: Compute) -> Tensor:
 
 
 def batch_on(device: torch.device, images: Sequence[Tensor], compute: Compute, size: int) -> Tensor:
-    """Images (C, H, W) as a batch on the device, arranged; `size` is how many a full batch has.
+    """Images (C, H, W) as a batch on the device, arranged; a full batch has `size` images.
 
-    Where blocks are compiled, a batch that is not full is filled up with black images, because a batch of
-    another size would be compiled for anew.
+    If blocks are compiled, a smaller batch is padded with black images: another size would compile again.
     """
     missing = size - len(images) if compute.compile else 0
     filled = [*images, *[torch.zeros_like(images[0])] * missing]
@@ -67,14 +66,14 @@ def batch_on(device: torch.device, images: Sequence[Tensor], compute: Compute, s
 
 
 def quickest_compute(device: torch.device) -> Compute:
-    """The settings to begin with on a device; docs/benchmarks.md has what they bring on CPUs."""
+    """Good settings to start with on a device; docs/benchmarks.md has measurements on CPUs."""
     if device.type == "cuda":
         return Compute(precision="bf16", channels_last=True, compile=True)
     return Compute(precision="bf16" if has_bf16(device.type) else "fp32", channels_last=True)
 
 
 def _enough_versions() -> dict[str, int]:
-    """All blocks of a class count as one function, of which torch by default compiles eight versions."""
+    """All blocks of a class count as one function; by default torch compiles eight versions of it."""
     if "recompile_limit" in inspect.signature(torch.compile).parameters:
         return {"recompile_limit": VERSIONS_COMPILED}
     dynamo.recompile_limit = max(dynamo.recompile_limit, VERSIONS_COMPILED)  # torch before 2.14
@@ -83,7 +82,7 @@ def _enough_versions() -> dict[str, int]:
 
 @cache
 def has_bf16(device_type: str) -> bool:
-    """Whether a kind of device computes in bfloat16; a CPU without its instructions emulates it, slowly."""
+    """Whether a kind of device has bfloat16; a CPU without its instructions emulates it, slowly."""
     if device_type != "cpu":
         return True
     try:
@@ -93,11 +92,11 @@ def has_bf16(device_type: str) -> bool:
 
 
 @cache
-def _say_where_bf16_is_slow(device_type: str) -> None:
+def _warn_if_bf16_is_slow(device_type: str) -> None:
     if not has_bf16(device_type):
-        log.warning("this CPU has no bfloat16 instructions: bf16 takes several times as long here as fp32")
+        log.warning("this CPU has no bfloat16 instructions: bf16 is several times slower than fp32 here")
 
 
 def model_device(module: nn.Module) -> torch.device:
-    """Where a model's parameters lie."""
+    """The device of a model's parameters."""
     return next(module.parameters()).device

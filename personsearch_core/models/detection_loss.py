@@ -18,10 +18,10 @@ BOX_CODER = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
 def detection_losses(
     logits: Tensor, deltas: Tensor, anchors: Tensor, targets: Sequence[Targets], loss: DetectionLoss
 ) -> tuple[Tensor, Tensor]:
-    """(classification, regression), each (B,): an image's sum over its anchors by its number of positives.
+    """(classification, regression), each (B,): per image, the sum over anchors / number of positives.
 
     logits: (B, A), deltas: (B, A, 4), anchors: (A, 4). Their mean over the batch is what torchvision's
-    RetinaNet calls `classification` and `bbox_regression`. Computed in float32 whatever comes in.
+    RetinaNet calls `classification` and `bbox_regression`. Computed in float32.
     """
     logits, deltas = logits.float(), deltas.float()
     matched = match_anchors(anchors, targets)

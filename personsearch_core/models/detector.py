@@ -1,4 +1,4 @@
-"""RetinaNet (Lin et al. 2017) for one class, on torchvision's parts."""
+"""RetinaNet (Lin et al. 2017) for one class, built of torchvision's parts."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torchvision.ops import Conv2dNormActivation, clip_boxes_to_image, nms
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
 
 from personsearch_core.models.anchors import AnchorGrid, Targets
+from personsearch_core.models.backbone import Backbone
 from personsearch_core.models.detection_loss import BOX_CODER, detection_losses
-from personsearch_core.models.trunk import Trunk, shared_blocks
-from personsearch_core.recipes import DetectionLoss, DetectorModel, block_channels
+from personsearch_core.recipes import SHARED_BLOCKS, DetectionLoss, DetectorModel, block_channels
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 CANDIDATES_PER_LEVEL = 1000
-"""Best anchors of each pyramid level that are decoded; the reference implementation's number."""
+"""Number of best anchors per pyramid level to decode, as in the reference implementation."""
 
 
 class HeadOutput(NamedTuple):
-    """What the heads say of every anchor: logits (B, A), deltas (B, A, 4); anchors (A, 4) in input pixels.
+    """Output of the heads: logits (B, A), deltas (B, A, 4); anchors (A, 4) in input pixels.
 
-    levels: how many of the A anchors each of P3..P7 has, in order.
+    levels: number of anchors in each of P3..P7, in order.
     """
 
     logits: Tensor
@@ -60,12 +60,12 @@ class Normalise(nn.Module):
         return (images - self.mean) / self.std
 
 
-class PyramidBackbone(nn.Module):
-    """Trunk and feature pyramid P3..P7, under torchvision's names `body` and `fpn`."""
+class BackboneWithFPN(nn.Module):
+    """Backbone and feature pyramid P3..P7, under torchvision's names `body` and `fpn`."""
 
     def __init__(self, model: DetectorModel) -> None:
         super().__init__()
-        self.body = Trunk(model)
+        self.body = Backbone(model)
         channels = model.fpn_channels
         self.fpn = FeaturePyramidNetwork(
             [block_channels(model.backbone, block) for block in (3, 4, 5)],
@@ -80,10 +80,10 @@ class PyramidBackbone(nn.Module):
 
 
 class Detector(nn.Module):
-    """RetinaNet whose images share one size, its trunk open to the re-ID branch.
+    """RetinaNet for one class; the re-ID branch can read the maps of its backbone.
 
     All methods take images (B, 3, H, W), uint8 or float in 0..1, already placed on the network's input, and
-    normalise them. Its state dict has torchvision's names, so torchvision's weights load.
+    normalise them. The state dict has torchvision's names, so torchvision's weights load.
     """
 
     def __init__(self, model: DetectorModel, loss: DetectionLoss) -> None:
@@ -91,36 +91,36 @@ class Detector(nn.Module):
         self.model = model
         self.loss = loss
         self.normalise = Normalise()
-        self.backbone = PyramidBackbone(model)
+        self.backbone = BackboneWithFPN(model)
         self.anchor_grid = AnchorGrid(model)
         self.head = RetinaNetHead(model.fpn_channels, self.anchor_grid.per_cell, num_classes=1)
         for tower in (self.head.classification_head, self.head.regression_head):
             tower.conv = _tower(model.fpn_channels, model.head_convolutions)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """Logits (B, A), deltas (B, A, 4) of every anchor, and the trunk's maps C2..C5: tensors alone."""
+        """Logits (B, A) and deltas (B, A, 4) of all anchors, and the maps C2..C5: tensors only."""
         maps = self.backbone.body(self.normalise(images))
         output = self.head(self.backbone.pyramid(*maps[1:]))
         return output["cls_logits"].squeeze(-1), output["bbox_regression"], maps
 
     def heads(self, images: Tensor) -> HeadOutput:
-        """The heads' output beside the anchors that it speaks of."""
+        """The heads' output with its anchors."""
         return self.heads_and_shared(images, None)[0]
 
     def heads_and_shared(self, images: Tensor, variant: str | None) -> tuple[HeadOutput, Tensor | None]:
-        """The heads' output and the variant's shared map (None without one), from one pass."""
+        """The heads' output and the variant's shared map (None without a variant), in one pass."""
         logits, deltas, maps = self(images)
         height, width = images.shape[-2:]
         grid = self.anchor_grid
         output = HeadOutput(
             logits, deltas, grid.anchors(height, width, images.device), grid.levels(height, width)
         )
-        return output, None if variant is None else maps[shared_blocks(variant) - 2]
+        return output, None if variant is None else maps[SHARED_BLOCKS[variant] - 2]
 
     def shared_maps(self, images: Tensor, variant: str) -> Tensor:
-        """The map after C1..Ck of j2, j3 or j4, (B, C, H/stride, W/stride); nothing past it is computed."""
-        body: Trunk = self.backbone.body
-        return body.up_to(self.normalise(images), shared_blocks(variant))
+        """The map after C1..Ck of j2, j3 or j4, (B, C, H/stride, W/stride); later blocks are not computed."""
+        body: Backbone = self.backbone.body
+        return body.up_to(self.normalise(images), SHARED_BLOCKS[variant])
 
     def losses(self, images: Tensor, targets: Sequence[Targets]) -> tuple[Tensor, Tensor]:
         """(classification, regression), each (B,); see `detection_losses`."""
@@ -136,7 +136,24 @@ class Detector(nn.Module):
         nms_threshold: float = 0.5,
         max_per_image: int = 100,
     ) -> list[ImageDetections]:
-        """People in each image, best first; boxes are clipped to the network's input."""
+        """Detect the people in each image.
+
+        Parameters
+        ----------
+        images
+            (B, 3, H, W), uint8 or float in 0..1, on the network's input.
+        score_threshold
+            Minimum score of a detection.
+        nms_threshold
+            Detections that overlap a better one by more than this IoU are suppressed.
+        max_per_image
+            Maximum number of detections per image.
+
+        Returns
+        -------
+        list of ImageDetections
+            Per image, best first: boxes (n, 4) in input pixels, clipped to the input, and scores (n,).
+        """
         return select_detections(
             self.heads(images),
             (images.shape[-2], images.shape[-1]),
@@ -147,7 +164,30 @@ class Detector(nn.Module):
 
 
 def build_detector(model: DetectorModel, loss: DetectionLoss | None = None) -> Detector:
-    """A detector with random weights, drawn from torch's current generator; `models.weights` fills it."""
+    """A detector with random weights from torch's current generator; see `load_initial_weights`.
+
+    Parameters
+    ----------
+    model
+        The network.
+    loss
+        Its loss; by default that of the paper.
+
+    Returns
+    -------
+    Detector
+        On the CPU, in training mode.
+
+    Examples
+    --------
+    >>> model = DetectorModel(
+    ...     backbone="resnet18", initial_weights=None, norm="group", image_width=64, image_height=64,
+    ...     fpn_channels=8, head_convolutions=1,
+    ... )
+    >>> found = build_detector(model).eval().detect(torch.zeros(2, 3, 64, 64), max_per_image=5)
+    >>> [tuple(people.boxes.shape[1:]) for people in found]
+    [(4,), (4,)]
+    """
     return Detector(model, loss or DetectionLoss())
 
 
@@ -160,7 +200,7 @@ def select_detections(
     nms_threshold: float,
     max_per_image: int,
 ) -> list[ImageDetections]:
-    """Decode the best anchors of each level above the threshold, and suppress what overlaps a better one."""
+    """Decode the best anchors per level above the threshold, then suppress non-maxima."""
     boxes, scores = [], []
     first = 0
     for size in output.levels:

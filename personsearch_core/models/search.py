@@ -34,9 +34,41 @@ class People(NamedTuple):
 
 
 class PersonSearchNet(nn.Module):
-    """J2, J3, J4: the branch stands on the detector's shared map, computed once. Disj: on crops.
+    """Detector and branch as one network.
 
-    Disj's crops are cut from the images as they are given, at full resolution.
+    J2, J3 and J4 compute the shared map once, for the detector and for the branch. Disj crops people from the
+    images as they are given, at full resolution.
+
+    Parameters
+    ----------
+    detector, branch
+        Put into evaluation mode and prepared for `compute`, in place.
+    roi
+        How boxes become inputs of the branch; of the branch's variant.
+    compute
+        Precision, memory format and compilation; by default plain fp32.
+
+    Raises
+    ------
+    PersonSearchError
+        If branch and ROI are of different variants.
+
+    Examples
+    --------
+    >>> from personsearch_core import BranchModel, DetectorModel, build_branch, build_detector
+    >>> model = DetectorModel(
+    ...     backbone="resnet18", initial_weights=None, norm="group", image_width=64, image_height=64,
+    ...     fpn_channels=8, head_convolutions=1,
+    ... )
+    >>> branch = build_branch("j3", model, BranchModel(embedding_dim=8, initial_weights="random"))
+    >>> net = PersonSearchNet(build_detector(model), branch, RoiRecipe(variant="j3"))
+    >>> net
+    PersonSearchNet(variant=j3, backbone=resnet18, input=64x64, roi=16x32, embedding_dim=8)
+    >>> scene = torch.zeros(3, 90, 120, dtype=torch.uint8)
+    >>> import numpy as np
+    >>> (people,) = net.search([scene], boxes=[np.array([[10, 10, 40, 80], [50, 10, 80, 80]], np.float32)])
+    >>> people.embeddings.shape
+    torch.Size([2, 8])
     """
 
     def __init__(
@@ -44,11 +76,19 @@ class PersonSearchNet(nn.Module):
     ) -> None:
         super().__init__()
         if branch.variant != roi.variant:
-            raise PersonSearchError(f"a branch of {branch.variant} does not go with ROIs of {roi.variant}")
+            raise PersonSearchError(f"the branch is for {branch.variant}, the ROIs are for {roi.variant}")
         self.compute = compute or Compute()
         self.detector = prepare(detector.eval(), self.compute)
         self.branch = prepare(branch.eval(), self.compute, any_batch=True)
         self.roi = roi
+
+    def __repr__(self) -> str:
+        model, (height, width) = self.detector.model, self.roi.roi_size
+        return (
+            f"PersonSearchNet(variant={self.roi.variant}, backbone={model.backbone}, "
+            f"input={model.image_width}x{model.image_height}, roi={width}x{height}, "
+            f"embedding_dim={self.branch.branch.embedding_dim})"
+        )
 
     @torch.inference_mode()
     def search(
@@ -60,10 +100,22 @@ class PersonSearchNet(nn.Module):
         nms_threshold: float = 0.5,
         max_per_image: int = 100,
     ) -> list[People]:
-        """Find and describe people in scenes, uint8 (3, H, W) each, of any sizes.
+        """Detect and embed the people in scenes.
 
-        boxes: (n, 4) for each image in original pixels: describe these people instead, with score 1; the
-        heads are not run for them.
+        Parameters
+        ----------
+        images
+            uint8 (3, H, W) each, of any sizes.
+        boxes
+            Per image (n, 4) in original pixels: embed these people instead, with score 1; the heads are not
+            run.
+        score_threshold, nms_threshold, max_per_image
+            As in `Detector.detect`.
+
+        Returns
+        -------
+        list of People
+            Per image, best first.
         """
         if not images:
             return []
@@ -90,37 +142,37 @@ class PersonSearchNet(nn.Module):
         else:
             scores = [torch.ones(len(own)) for own in boxes]
             shared = None if self.disjoint else self.shared_map(inputs)
-        embeddings = self.describe(images, placements, boxes, shared)
+        embeddings = self.embed(images, placements, boxes, shared)
         return [People(*parts) for parts in zip(boxes, scores, embeddings, strict=True)]
 
     @property
     def disjoint(self) -> bool:
-        """Whether people are described from crops instead of the shared map."""
+        """Whether people are embedded from crops instead of the shared map."""
         return self.roi.variant == "disj"
 
     def network_input(self, images: Sequence[Tensor], placements: Sequence[Placement]) -> Tensor:
-        """The scenes on the network's input, uint8 (B, 3, H, W) on the model's device."""
+        """The scenes placed on the network's input: uint8 (B, 3, H, W) on the model's device."""
         placed = torch.stack([render(image, how) for image, how in zip(images, placements, strict=True)])
         return arrange(placed.to(model_device(self.detector)), self.compute)
 
     def detect(self, inputs: Tensor) -> tuple[HeadOutput, Tensor | None]:
-        """The heads' output and the shared map (None for disj), from one pass through the trunk."""
+        """The heads' output and the shared map (None for disj), in one pass through the backbone."""
         with autocast(self.compute, inputs.device):
             return self.detector.heads_and_shared(inputs, None if self.disjoint else self.roi.variant)
 
     def shared_map(self, inputs: Tensor) -> Tensor:
-        """The shared map alone."""
+        """Only the shared map."""
         with autocast(self.compute, inputs.device):
             return self.detector.shared_maps(inputs, self.roi.variant)
 
-    def describe(
+    def embed(
         self,
         images: Sequence[Tensor],
         placements: Sequence[Placement],
         boxes: Sequence[Boxes],
         shared: Tensor | None,
     ) -> list[Tensor]:
-        """Embeddings (n, D) of each image's boxes (original pixels), all through the branch in one batch."""
+        """Embeddings (n, D) of each image's boxes (original pixels), in one batch through the branch."""
         rois = [
             clipped_rois(own, image.shape[-1], image.shape[-2], self.roi)
             for own, image in zip(boxes, images, strict=True)
@@ -132,5 +184,5 @@ class PersonSearchNet(nn.Module):
             cells = [roi_boxes(own, how, self.roi) for own, how in zip(rois, placements, strict=True)]
             pooled = pool_shared_map(shared, cells, self.roi)
         with autocast(self.compute, pooled.device):
-            embeddings = self.branch.describe(arrange(pooled, self.compute))
-        return list(embeddings.split([len(own) for own in rois]))
+            embeddings = self.branch.embed(arrange(pooled, self.compute))
+        return list(torch.split(embeddings, [len(own) for own in rois]))

@@ -1,4 +1,4 @@
-"""State dicts: files, torchvision's enums, and what has to be adapted on the way."""
+"""State dicts: files, torchvision's enums, and adapting their tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from personsearch_core.errors import PersonSearchError
 
 State = Mapping[str, Tensor]
 
-TRUNK_PREFIX = "backbone.body."
+BACKBONE_PREFIX = "backbone.body."
 IMAGENET_WEIGHTS: dict[str, WeightsEnum] = {
     "resnet18": ResNet18_Weights.IMAGENET1K_V1,
     "resnet34": ResNet34_Weights.IMAGENET1K_V1,
@@ -32,14 +32,14 @@ COCO_PERSON = 1
 def save_weights(path: Path, state: State, metadata: Mapping[str, str] | None = None) -> None:
     """Write a state dict as safetensors, on the CPU and contiguous."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    # `save_file` writes for the user alone; this file is as readable as all others.
+    # `save_file` makes the file readable by its owner only; other files follow the umask.
     path.write_bytes(save(plain, metadata=dict(metadata or {})))
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict from a .safetensors file, or from a .pth of plain tensors (nothing is unpickled).
+    """Read a state dict from a .safetensors file or a .pth of plain tensors (nothing is unpickled).
 
-    A checkpoint of torchvision's reference scripts ({"model": state, ...}) gives its model.
+    Of a checkpoint of torchvision's reference scripts ({"model": state, ...}) the model is read.
     """
     path = Path(path)
     if not path.is_file():
@@ -52,14 +52,14 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
         raise PersonSearchError(f"weights file {path} cannot be read: {error}") from error
     state = state.get("model", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise PersonSearchError(f"weights file {path} holds no state dict of tensors")
+        raise PersonSearchError(f"weights file {path} does not hold a state dict of tensors")
     return state
 
 
 def load_state(module: nn.Module, state: State, origin: str) -> None:
     """Load every parameter and statistic; PersonSearchError names what does not fit.
 
-    `num_batches_tracked` alone may be missing or left over: frozen norm layers have none.
+    Only `num_batches_tracked` may be missing or left over: frozen norm layers have none.
     """
     counter = "num_batches_tracked"
     wanted = module.state_dict()
@@ -70,37 +70,37 @@ def load_state(module: nn.Module, state: State, origin: str) -> None:
     except RuntimeError as error:
         raise PersonSearchError(
             f"weights of {origin} do not fit this model (backbone, fpn_channels, head_convolutions, norm and "
-            f"anchors must be those they were made with): {error}"
+            f"anchors must be those that they were trained with): {error}"
         ) from error
 
 
-def trunk_state(detector_state: State) -> dict[str, Tensor]:
-    """The trunk's part of a detector's weights, under a ResNet's names."""
+def backbone_state(detector_state: State) -> dict[str, Tensor]:
+    """The backbone's part of a detector's weights, under a ResNet's names."""
     return {
-        name.removeprefix(TRUNK_PREFIX): tensor
+        name.removeprefix(BACKBONE_PREFIX): tensor
         for name, tensor in detector_state.items()
-        if name.startswith(TRUNK_PREFIX)
+        if name.startswith(BACKBONE_PREFIX)
     }
 
 
-def imagenet_trunk(backbone: str) -> dict[str, Tensor]:
+def imagenet_backbone(backbone: str) -> dict[str, Tensor]:
     """torchvision's ImageNet weights of resnet18, 34 or 50, without the classifier."""
     state = torchvision_weights(IMAGENET_WEIGHTS[backbone])
     return {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
 
 
 def cut_to_person(state: State, anchors_per_cell: int, origin: str) -> dict[str, Tensor]:
-    """A RetinaNet's weights with its classification head cut to the COCO `person` row of each anchor.
+    """A RetinaNet's weights with the classification head cut to COCO's `person` row of each anchor.
 
-    Raises PersonSearchError, which names their `origin`, where the head is missing or of another shape.
+    Raises PersonSearchError, naming `origin`, if the head is missing or of another shape.
     """
     state = dict(state)
     for part in ("weight", "bias"):
         name = f"head.classification_head.cls_logits.{part}"
         if name not in state:
             raise PersonSearchError(
-                f"weights of {origin} have a RetinaNet's trunk ({TRUNK_PREFIX}*), but no {name}: give a "
-                f"whole detector's weights, or a ResNet's without the prefix {TRUNK_PREFIX}"
+                f"weights of {origin} have a RetinaNet's backbone ({BACKBONE_PREFIX}*), but no {name}: "
+                f"give a whole detector's weights, or a ResNet's without the prefix {BACKBONE_PREFIX}"
             )
         rows = state[name]
         classes, rest = divmod(len(rows), anchors_per_cell)
@@ -109,13 +109,13 @@ def cut_to_person(state: State, anchors_per_cell: int, origin: str) -> dict[str,
         elif rest or classes != 1:
             raise PersonSearchError(
                 f"{name} has {len(rows)} rows: neither one class nor COCO's {COCO_CLASSES} for "
-                f"{anchors_per_cell} anchors a cell; set anchor_ratios as the weights were made with"
+                f"{anchors_per_cell} anchors per cell; set anchor_ratios to those of the weights"
             )
     return state
 
 
 def current_names(state: State) -> dict[str, Tensor]:
-    """Names of today: old RetinaNets of torchvision have conv.0, conv.2 ... where it is now conv.0.0 ..."""
+    """Current names: older RetinaNets of torchvision have conv.0, conv.2 ... for today's conv.0.0 ..."""
     renamed = {}
     for name, tensor in state.items():
         parts = name.split(".")
@@ -126,14 +126,14 @@ def current_names(state: State) -> dict[str, Tensor]:
 
 
 def torchvision_weights(weights: WeightsEnum) -> State:
-    """What an enum of torchvision stands for, downloaded into torch's cache when it is not there."""
+    """Weights of a torchvision enum, downloaded into torch's cache if needed."""
     try:
         state: State = weights.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:
-        # The name `coco` implies the epsilon that they were made with, a file's name does not.
+        # `coco` implies the epsilon that the weights were trained with; a file does not.
         epsilon = ", with norm_epsilon: 0" if isinstance(weights, RetinaNet_ResNet50_FPN_Weights) else ""
         raise PersonSearchError(
-            f"torchvision's weights {weights} could not be had ({error}); download {weights.url} elsewhere "
-            f"and give the file as initial_weights{epsilon}"
+            f"torchvision's weights {weights} could not be downloaded ({error}); download "
+            f"{weights.url} elsewhere and give the file as initial_weights{epsilon}"
         ) from error
     return state

@@ -1,4 +1,4 @@
-"""Models with their weights: initial ones, and those in the files of a finished training."""
+"""Models with their weights: initial ones, and those that a finished training wrote."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.branch import Branch
 from personsearch_core.models.detector import Detector, build_detector
 from personsearch_core.models.states import (
+    BACKBONE_PREFIX,
     IMAGENET_WEIGHTS,
-    TRUNK_PREFIX,
     State,
     current_names,
     cut_to_person,
@@ -30,10 +30,23 @@ DETECTOR_DESCRIPTION = "detector.json"
 
 
 def load_initial_weights(detector: Detector, source: str) -> None:
-    """Fill a detector from `coco`, `imagenet`, or a file of a detector's or a ResNet's weights.
+    """Fill a detector with initial weights, in place.
 
-    A head of COCO's 91 classes is cut to the `person` row. A ResNet's weights fill the trunk and leave
-    pyramid and heads as they were drawn.
+    COCO's 91 classes are cut to the `person` row. A ResNet's weights fill the backbone and leave pyramid and
+    heads as they were drawn.
+
+    Parameters
+    ----------
+    detector
+        To be filled.
+    source
+        `coco`, `imagenet` (torchvision's, downloaded if needed), or a .safetensors or .pth file of a
+        detector's or a ResNet's weights.
+
+    Raises
+    ------
+    PersonSearchError
+        If the weights cannot be read or do not fit.
     """
     model = detector.model
     if source == "coco":
@@ -42,12 +55,12 @@ def load_initial_weights(detector: Detector, source: str) -> None:
         state = torchvision_weights(IMAGENET_WEIGHTS[model.backbone])
     else:
         state = load_weights(source)
-    if any(name.startswith(TRUNK_PREFIX) for name in state):
+    if any(name.startswith(BACKBONE_PREFIX) for name in state):
         named = cut_to_person(current_names(state), detector.anchor_grid.per_cell, source)
         load_state(detector, named, source)
     else:
-        trunk = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
-        load_state(detector.backbone.body, trunk, source)
+        resnet = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+        load_state(detector.backbone.body, resnet, source)
 
 
 def save_detector(directory: Path, detector: Detector) -> None:
@@ -76,13 +89,13 @@ def load_detector(directory: str | Path) -> Detector:
 
 
 def save_branch(path: Path, branch: Branch) -> None:
-    """Write a branch as one safetensors file whose metadata say how to build it."""
+    """Write a branch as one safetensors file; its metadata say how to build it."""
     description = {
         "variant": branch.variant,
         "detector_model": branch.detector_model.model_dump_json(),
         "branch": branch.branch.model_dump_json(),
     }
-    # One entry: the order of several is not fixed, and equal branches should be equal bytes.
+    # One entry: the order of several is not fixed, and equal branches should give equal bytes.
     save_weights(path, branch.state_dict(), {"branch": json.dumps(description)})
 
 

@@ -1,4 +1,4 @@
-"""ROI features of boxes: of ground truth for training, of detections and queries for search."""
+"""ROI features of boxes: ground truth for training, detections and queries for search."""
 
 from personsearch_core.pooling.detections import SceneDetections, detect_scenes
 from personsearch_core.pooling.extraction import RowPlan, extract_shard, extract_shards, feature_rows

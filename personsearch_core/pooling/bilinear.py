@@ -1,4 +1,4 @@
-"""ROI align on a CPU: each bin is a weighted sum of cells, and all bins are summed at once."""
+"""ROI align on a CPU: each bin is a weighted sum of cells; all bins are summed at once."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ROIS_AT_ONCE = 256
-"""Cells and weights of a ROI take up to an eighth of its result's memory, for J2's default size."""
+"""Cells and weights of a ROI take up to an eighth of its result's memory at J2's default size."""
 
 
 def bilinear_roi_align(maps: Tensor, rois: Tensor, size: tuple[int, int], samples: int) -> Tensor:
     """ROIAlign (He et al. 2017) as torchvision's `roi_align(aligned=True)` defines it, to rounding.
 
-    maps: (B, C, h, w) float32. rois: (n, 5) float32, the map's number and x1, y1, x2, y2 in cells. samples:
-    points a bin and axis, at least one. Returns (n, C, H, W) float32 in channels-last memory.
+    maps: (B, C, h, w) float32. rois: (n, 5) float32, index of the map and x1, y1, x2, y2 in cells. samples:
+    points per bin and axis, at least one. Returns (n, C, H, W) float32 in channels-last memory.
 
-    torchvision's kernel for CPUs walks over channels last, one cell at a time and in one thread. Here a cell
-    is a row of C numbers, and a bin the sum of 4 `samples`^2 rows by their bilinear weights.
+    torchvision's CPU kernel reads one cell at a time, in one thread. Here a cell is a row of C numbers, and a
+    bin the sum of 4 `samples`^2 rows with bilinear weights.
     """
     cells = maps.permute(0, 2, 3, 1).contiguous()
-    parts = [_pool(cells, part, size, samples) for part in rois.split(ROIS_AT_ONCE)]
+    parts = [_pool(cells, part, size, samples) for part in torch.split(rois, ROIS_AT_ONCE)]
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).permute(0, 3, 1, 2)
 
 
@@ -46,17 +46,17 @@ def _pool(maps: Tensor, rois: Tensor, size: tuple[int, int], samples: int) -> Te
 
 
 class _Taps(NamedTuple):
-    """Along one axis, the cells that a bin is made of and their weights: (n, bins, 2 samples) each."""
+    """Along one axis, the cells of each bin and their weights: (n, bins, 2 samples) each."""
 
     cells: Tensor
     weights: Tensor
 
 
 def _taps(start: Tensor, stop: Tensor, bins: int, samples: int, cells: int) -> _Taps:
-    """The two cells around each sampling point. Points over a cell outside of the map count as zero."""
+    """The two cells around each sampling point. Points more than a cell outside the map count as zero."""
     start, stop = start - 0.5, stop - 0.5  # 0 is the first cell's centre
     size = (stop - start) / bins
-    # In torchvision's order, so that rounding puts no point on the other side of the map's border.
+    # In torchvision's order, so that rounding does not move a point across the map's border.
     first = start + torch.arange(bins, dtype=start.dtype) * size
     within = (torch.arange(samples, dtype=start.dtype) + 0.5) * size[..., None] / samples
     points = (first[..., None] + within).flatten(1)

@@ -1,4 +1,4 @@
-"""The detector over a test view, once: people found, and the pooled features of all boxes that matter."""
+"""Runs the detector over a test view, once: detections, and pooled features of all relevant boxes."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from personsearch_core.training.optimisation import autocast
 
 @dataclass(frozen=True, eq=False)
 class SceneDetections:
-    """What one image gave.
+    """The detections of one image, with features.
 
     boxes: (n, 4) float32, original pixels, clipped to the image, best first; scores: (n,) float32.
-    extra_boxes: (m, 4), those that were given, as given. features: (n, C, H, W) of the boxes,
-    extra_features: (m, C, H, W) of the extra ones.
+    extra_boxes: (m, 4) as given. features: (n, C, H, W) of the boxes, extra_features: (m, C, H, W) of the
+    extra boxes.
     """
 
     image_id: str
@@ -52,7 +52,7 @@ class _Input:
     image: Tensor
     placement: Placement
     full_resolution: Tensor | None
-    """Kept for disj alone, whose crops come from it."""
+    """Kept only for disj, which cuts crops from it."""
 
 
 def detect_scenes(
@@ -61,11 +61,11 @@ def detect_scenes(
     scenes: Sequence[Scene],
     extra_boxes: Sequence[Boxes] | None = None,
 ) -> Iterator[SceneDetections]:
-    """Detect people in every scene, in order, and pool the features of what is kept.
+    """Detect the people in every scene, in order, and pool their features.
 
-    extra_boxes: for each scene, boxes (m, 4) in original pixels that are described too (queries, ground
-    truth). Batches are `batch_images` scenes in order; one pass through the trunk serves detection and
-    pooling. The detector sits on the device that computes.
+    extra_boxes: per scene, further boxes (m, 4) in original pixels to pool (queries, ground truth). Batches
+    are `batch_images` scenes in order; one pass through the backbone serves detection and pooling. Computes
+    on the detector's device.
     """
     detector = prepare(detector.eval(), recipe.compute)
     extras = extra_boxes if extra_boxes is not None else [np.empty((0, 4), np.float32)] * len(scenes)
@@ -105,12 +105,12 @@ def _detect_batch(
         nms_threshold=recipe.nms_threshold,
         max_per_image=recipe.max_per_image,
     )
-    found = found[: len(batch)]  # without what filled it up
+    found = found[: len(batch)]  # without padding
     boxes = [
         in_original_pixels(people.boxes, item.placement, item.scene.width, item.scene.height)
         for item, people in zip(batch, found, strict=True)
     ]
-    features = _describe(recipe, batch, boxes, shared)
+    features = _pool_boxes(recipe, batch, boxes, shared)
     for item, people, own, rows in zip(batch, found, boxes, features, strict=True):
         yield SceneDetections(
             image_id=item.scene.image_id,
@@ -122,14 +122,14 @@ def _detect_batch(
         )
 
 
-def _describe(
+def _pool_boxes(
     recipe: DetectionsRecipe, batch: Sequence[_Input], boxes: Sequence[Boxes], shared: Tensor | None
 ) -> list[NDArray[np.generic]]:
-    """For each image, the features of its detections, then of its extra boxes."""
+    """Per image, features of its detections, then of its extra boxes."""
     rois = []
     for item, own in zip(batch, boxes, strict=True):
-        everybody = np.concatenate([own, item.extra.astype(own.dtype)])
-        rois.append(clipped_rois(everybody, item.scene.width, item.scene.height, recipe.roi))
+        everyone = np.concatenate([own, item.extra.astype(own.dtype)])
+        rois.append(clipped_rois(everyone, item.scene.width, item.scene.height, recipe.roi))
     if shared is None:
         return [
             crop_people(item.full_resolution, own, recipe.roi).numpy()

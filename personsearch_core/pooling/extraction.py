@@ -1,4 +1,4 @@
-"""The pooled features of ground-truth boxes: which rows there are, and how a shard of them is computed."""
+"""Pooled features of ground-truth boxes: which rows there are, and how a shard of them is computed."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ SHARD_ROWS = 256
 
 @dataclass(frozen=True, eq=False)
 class RowPlan:
-    """What each row of a feature store holds, in the store's order: by scene, then view, then box.
+    """Content of each row of a feature store, in the store's order: by scene, then view, then box.
 
-    scene, box: indices into the scenes and their boxes. view: the view's kind, copy: its number (jittered).
-    rois: (N, 4) float32, original pixels after clipping to the image. row_shape: (C, H, W).
+    scene, box: indices into the scenes and their boxes. view: kind of the view; copy: its number (jittered).
+    rois: (N, 4) float32, original pixels, clipped to the image. row_shape: (C, H, W).
     """
 
     scenes: Sequence[Scene]
@@ -66,7 +66,7 @@ class RowPlan:
         return slice(shard * SHARD_ROWS, min(len(self), (shard + 1) * SHARD_ROWS))
 
     def index_table(self, *, dataset: str, split: str) -> pa.Table:
-        """`index.parquet` of the feature store: who is on each row, and from where it was taken."""
+        """`index.parquet` of the feature store: who is on each row, and where it was taken from."""
         owners = [self.scenes[scene] for scene in self.scene]
         corners = {f"roi_{name}": self.rois[:, i] for i, name in enumerate(("x1", "y1", "x2", "y2"))}
         return pa.table(
@@ -92,9 +92,9 @@ def _picked(owners: Sequence[Scene], boxes: NDArray[np.int64], field: str) -> li
 def feature_rows(
     recipe: FeaturesRecipe, scenes: Sequence[Scene], detector: Detector | None = None
 ) -> RowPlan:
-    """Plan the rows: every box that is no ignore region, known people only unless the recipe says `all`.
+    """Plan the rows: all boxes except ignore regions; only identified people unless the recipe says `all`.
 
-    j2-j4 need the detector on whose map they stand, disj does not.
+    j2-j4 need the detector whose map they pool from; disj does not.
     """
     rows: list[tuple[int, int, str, int]] = []
     rois: list[Boxes] = []
@@ -127,7 +127,7 @@ def feature_rows(
 
 
 def _jittered(boxes: Boxes, shift: float, scale: float, rng: np.random.Generator) -> Boxes:
-    """Each box moved by up to `shift` of its size and resized by up to `scale`, about its centre."""
+    """Move each box by up to `shift` of its size and resize it by up to `scale`, about its centre."""
     sizes = boxes[:, 2:] - boxes[:, :2]
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2 + rng.uniform(-shift, shift, size=sizes.shape) * sizes
     halves = sizes / 2 * (1 + rng.uniform(-scale, scale, size=(len(boxes), 1)))
@@ -135,7 +135,7 @@ def _jittered(boxes: Boxes, shift: float, scale: float, rng: np.random.Generator
 
 
 class _Request(NamedTuple):
-    """Rows of one shard that one image, mirrored or not, answers."""
+    """Rows of one shard that come from one image, mirrored or not."""
 
     shard: int
     scene: int
@@ -150,11 +150,11 @@ def extract_shards(
     plan: RowPlan,
     shards: Iterable[int],
 ) -> Iterator[tuple[int, NDArray[np.generic]]]:
-    """(shard, its rows (n <= 256, C, H, W) in the recipe's dtype) for each shard asked for.
+    """(shard, its rows (n <= 256, C, H, W) in the recipe's dtype) for each requested shard.
 
-    What a shard holds depends on the shard alone: its images form its own batches, and an image whose boxes
-    span two shards is computed for each. Images are decoded ahead, across the shards. The detector sits on
-    the device that computes; disj needs none. Raises PersonSearchError where a value overflows float16.
+    A shard's content depends on the shard alone: its images form batches of their own, and an image whose
+    boxes span two shards is computed for each. Images are decoded ahead, across shards. Computes on the
+    detector's device; disj needs no detector. Raises PersonSearchError if a value overflows float16.
     """
     wanted = list(shards)
     requests = [request for shard in wanted for request in _requests(plan, shard)]
@@ -191,7 +191,7 @@ def _requests(plan: RowPlan, shard: int) -> Iterator[_Request]:
 
 
 Answer = tuple[NDArray[np.int64], NDArray[np.generic]]
-"""Row numbers and what belongs into them."""
+"""Row numbers and their content."""
 
 
 def _cropped(
@@ -236,7 +236,7 @@ def _pooled(
 
 
 def place_scene(scene: Scene, model: DetectorModel, mirrored: bool = False) -> tuple[Tensor, Placement]:
-    """Decode a scene onto the network's input: (uint8 (3, H, W), how it lies there)."""
+    """Decode a scene onto the network's input: (uint8 (3, H, W), its placement)."""
     placement = place_image(
         scene.width, scene.height, model.image_width, model.image_height, model.resize, mirrored=mirrored
     )

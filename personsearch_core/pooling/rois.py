@@ -1,4 +1,4 @@
-"""ROI features of boxes: from a box in original pixels to a fixed-size map, or to a crop for disj."""
+"""ROI features of boxes: from original pixels to a fixed-size map, or to a crop for disj."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ def clipped_rois(boxes: Boxes, width: int, height: int, roi: RoiRecipe) -> Boxes
 def roi_boxes(rois: Boxes, placement: Placement, roi: RoiRecipe) -> Boxes:
     """Clipped ROIs (n, 4) in original pixels -> cells of the shared map, for `roi_align` at scale 1.
 
-    The one way a box takes through letterbox, mirroring and stride.
+    Accounts for letterbox, mirroring and stride.
     """
-    return placement.map_boxes(rois) / np.asarray(SHARED_STRIDE[roi.variant], dtype=rois.dtype)
+    cells: Boxes = placement.map_boxes(rois) / np.asarray(SHARED_STRIDE[roi.variant], dtype=rois.dtype)
+    return cells
 
 
 def in_original_pixels(boxes: Tensor, placement: Placement, width: int, height: int) -> Boxes:
@@ -40,8 +41,8 @@ def in_original_pixels(boxes: Tensor, placement: Placement, width: int, height: 
 def pool_shared_map(shared: Tensor, rois: Sequence[Boxes], roi: RoiRecipe) -> Tensor:
     """Pool each image's ROIs (in cells of the map) from maps (B, C, h, w): (sum n, C, H, W), float32.
 
-    On a CPU, with a fixed number of samples, they lie channels last in memory, as they are made:
-    `models.compute.arrange` them for a network. An adaptive number is torchvision's, in one thread.
+    On a CPU, with a fixed number of samples, the result is channels last in memory; `models.compute.arrange`
+    it for a network. Adaptive sampling uses torchvision's single-threaded kernel.
     """
     images = np.repeat(np.arange(len(rois)), [len(own) for own in rois])
     boxes = np.concatenate([np.reshape(own, (-1, 4)) for own in rois]) if len(rois) else np.empty((0, 4))
@@ -57,7 +58,7 @@ def pool_shared_map(shared: Tensor, rois: Sequence[Boxes], roi: RoiRecipe) -> Te
 def crop_people(image: Tensor, rois: Boxes, roi: RoiRecipe, mirrored: bool = False) -> Tensor:
     """Crops of disj from a full-resolution image: uint8 (n, 3, H, W) on its device, antialiased bilinear.
 
-    A ROI is widened to whole pixels; one that lies outside the image takes the nearest pixel.
+    ROIs are widened to whole pixels; a ROI outside the image takes the nearest pixel.
     """
     height, width = image.shape[-2:]
     crops = image.new_empty((len(rois), 3, *roi.roi_size))
@@ -72,12 +73,14 @@ def crop_people(image: Tensor, rois: Boxes, roi: RoiRecipe, mirrored: bool = Fal
 def row_shape(roi: RoiRecipe, model: DetectorModel | None = None) -> tuple[int, int, int]:
     """(C, H, W) of one row of the feature store; j2-j4 need the detector's model to know C."""
     if model is None and roi.variant != "disj":
-        raise PersonSearchError(f"features of {roi.variant} stand on a detector's shared map: give its model")
+        raise PersonSearchError(
+            f"features of {roi.variant} are pooled from a detector's shared map: pass its model"
+        )
     return roi.row_shape(model.backbone if model is not None else "")
 
 
 def to_stored(pooled: Tensor, dtype: str, where: str) -> NDArray[np.generic]:
-    """Pooled maps in the dtype of a store. Raises PersonSearchError where values are or become infinite."""
+    """Pooled maps in the dtype of a store. Raises PersonSearchError if values are or become infinite."""
     stored = pooled.to(STORED_DTYPES[dtype], memory_format=torch.contiguous_format)
     if not _all_finite(stored):
         finite = torch.isfinite(pooled)
@@ -94,5 +97,5 @@ def to_stored(pooled: Tensor, dtype: str, where: str) -> NDArray[np.generic]:
 
 
 def _all_finite(values: Tensor) -> bool:
-    """One pass over the values, a twentieth of `isfinite` on a CPU; a NaN is both least and greatest."""
+    """One pass over the values, 20 times faster than `isfinite` on a CPU; NaN is both minimum and maximum."""
     return not values.numel() or bool(torch.isfinite(torch.stack(values.aminmax())).all())

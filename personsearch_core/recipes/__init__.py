@@ -1,10 +1,10 @@
-"""What can be chosen, stage by stage, as frozen, typed models.
+"""Everything that can be chosen, stage by stage, as frozen, typed models.
 
-A recipe holds what changes a result and nothing else: where data lies, where results go, devices, worker
-counts and logging are not here, because an artifact's key is computed over its recipe. Nothing here
-imports torch, so that a plan can be made without it.
+A recipe holds what changes a result and nothing else. Data locations, devices, worker counts and logging are
+not part of it, because an artifact's key is computed from its recipe. Recipes do not import torch, so a run
+can be planned without it.
 
-Defaults are the paper's (Loesch et al., ICIP 2019) where it says, and otherwise carry a sentence on why.
+Defaults are those of the paper (Loesch et al., ICIP 2019) where it states them; others say why.
 """
 
 from personsearch_core.recipes.base import (

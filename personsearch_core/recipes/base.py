@@ -1,4 +1,4 @@
-"""What recipes are made of, and what several stages choose alike."""
+"""The base class of recipes, and choices that several stages share."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from pydantic import BaseModel, ConfigDict, Field
 Variant = Literal["j2", "j3", "j4", "disj"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0)]
-"""NumPy's generators take no negative one."""
+"""NumPy's generators accept no negative seed."""
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class Recipe(BaseModel):
-    """Base of all recipes: unknown fields are refused, instances are immutable and hashable.
+    """Base of all recipes: rejects unknown fields; instances are immutable and hashable.
 
-    The sentence below a field is its description, also for those who ask for it at run time.
+    The docstring below a field is its description, also at run time.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Compute(Recipe):
-    """How numbers are computed where it changes them; part of the key."""
+    """How numbers are computed, as far as that changes them; part of the key."""
 
     precision: Precision = "fp32"
     channels_last: bool = False
-    """Memory layout of convolutions; quicker on most CPUs and with bf16 on GPUs."""
+    """Memory layout of convolutions; faster on most CPUs, and with bf16 on GPUs."""
     compile: bool = False
-    """By torch.compile, which takes a while at the start: pays on GPUs."""
+    """Use torch.compile, which takes a while to start: worth it on GPUs."""
 
 
 class Schedule(Recipe):
@@ -38,10 +38,10 @@ class Schedule(Recipe):
     kind: Literal["linear_cosine", "constant"] = "linear_cosine"
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     warmup_factor: Probability = 0.001
-    """Part of the rate at the first step of the warm-up."""
+    """Factor on the rate at the first step of the warm-up."""
     num_periods: float = 0.5
     """Periods of the cosine; with alpha and beta as in TensorFlow's linear_cosine_decay."""
     alpha: float = 0.0
     """Added to the linear part."""
     beta: float = 0.001
-    """Added to the product of both."""
+    """Added to the product of the linear part and the cosine."""

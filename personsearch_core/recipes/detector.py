@@ -1,4 +1,4 @@
-"""The detector: its network, its loss, and how it is trained."""
+"""The detector: network, loss and training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BOTTLENECK_EXPANSION: dict[str, int] = {"resnet18": 1, "resnet34": 1, "resnet50"
 
 def block_channels(backbone: str, block: int) -> int:
     """Channels of C2..C5's maps (He et al. 2016, table 1)."""
-    return BOTTLENECK_EXPANSION[backbone] * 64 * 2 ** (block - 2)
+    return BOTTLENECK_EXPANSION[backbone] * 64 << (block - 2)
 
 
 class DetectorModel(Recipe):
@@ -27,17 +27,17 @@ class DetectorModel(Recipe):
     resize: Literal["letterbox", "stretch"] = "letterbox"
     """The paper does not say; letterbox keeps a person's proportions."""
     norm: Literal["frozen_batch", "batch", "group"] = "frozen_batch"
-    """`frozen_batch` needs initial weights: from scratch its statistics would never be learnt."""
+    """`frozen_batch` needs initial weights: from scratch it would never learn its statistics."""
     norm_epsilon: Annotated[float, Field(ge=0)] | None = None
-    """Of frozen norms. By default 0 for torchvision's COCO weights, made so, and 1e-5 otherwise."""
+    """Epsilon of frozen norms. Default: 0 for torchvision's COCO weights (trained with it), else 1e-5."""
     trainable_layers: Annotated[int, Field(ge=0, le=5)] = 5
-    """5 = all. Freezing C1-C2, as torchvision does, would keep J2's maps from gaining by the aggregate."""
+    """5 = all. Freezing C1-C2, as torchvision does, would keep J2's maps from learning from the datasets."""
     initial_weights: str | None = "coco"
     """`coco`, `imagenet` (torchvision's enums), a .pth or .safetensors file, or null for random weights."""
     anchor_sizes: tuple[PositiveInt, ...] = (32, 64, 128, 256, 512)
-    """One base size in pixels for each of the five pyramid levels P3-P7."""
+    """Base size in pixels for each of the five pyramid levels P3-P7."""
     anchor_ratios: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
-    """Height / width. The COCO head has nine anchors a cell: three ratios by three scales."""
+    """Height / width. The COCO head has nine anchors per cell: three ratios x three scales."""
 
     @property
     def epsilon(self) -> float:
@@ -56,7 +56,7 @@ class DetectorModel(Recipe):
 
 
 class DetectionLoss(Recipe):
-    """Focal loss (Lin et al. 2017) and box regression."""
+    """Focal loss (Lin et al. 2017) and a loss of box regression."""
 
     focal_alpha: Probability = 0.25
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
@@ -67,11 +67,11 @@ class DetectionLoss(Recipe):
 
 
 class DetectorAugmentation(Recipe):
-    """Applied to training images only; each is switched off by its neutral value."""
+    """Applied to training images only; each kind is off at its neutral value."""
 
     horizontal_flip: Probability = 0.5
     scale_jitter: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
-    """Range of the factor by which the scene is zoomed before the letterbox; (1, 1) = off."""
+    """Range of the zoom factor, applied before the letterbox; (1, 1) = off."""
     brightness: Annotated[float, Field(ge=0)] = 0.0
     contrast: Annotated[float, Field(ge=0)] = 0.0
     saturation: Annotated[float, Field(ge=0)] = 0.0
@@ -81,7 +81,7 @@ class DetectorAugmentation(Recipe):
     @classmethod
     def _smallest_first(cls, value: tuple[float, float]) -> tuple[float, float]:
         if value[0] > value[1]:
-            raise ValueError(f"scale_jitter is (smallest, largest), not ({value[0]:g}, {value[1]:g})")
+            raise ValueError(f"scale_jitter must be (smallest, largest), not ({value[0]:g}, {value[1]:g})")
         return value
 
 
@@ -89,7 +89,7 @@ class DetectorSchedule(Schedule):
     """Linear-cosine decay (Bello et al. 2017, as in TensorFlow) after a linear warm-up."""
 
     warmup_steps: Annotated[int, Field(ge=0)] = 500
-    """The paper gives none; without one the heads, which are new, upset the pretrained trunk."""
+    """The paper gives none; without warm-up the new heads disturb the pretrained backbone."""
 
 
 class DetectorTraining(Recipe):
@@ -97,7 +97,7 @@ class DetectorTraining(Recipe):
 
     epochs: PositiveInt = 90
     steps: PositiveInt | None = None
-    """Total steps; overrides `epochs` when given."""
+    """Total optimiser steps; overrides `epochs`."""
     batch_size: PositiveInt = 10
     lr: PositiveFloat = 1e-3
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -106,14 +106,14 @@ class DetectorTraining(Recipe):
     schedule: DetectorSchedule = DetectorSchedule()
     gradient_clip: PositiveFloat | None = None
     accumulate: PositiveInt = 1
-    """Batches of `batch_size` whose gradients are averaged for one optimiser step."""
+    """Number of batches of `batch_size` whose gradients are averaged per optimiser step."""
     keep: Literal["best", "last"] = "last"
-    """Which weights the artifact holds; `best` needs a validation part."""
+    """Which weights the artifact holds; `best` needs validation images."""
     validate_every_epochs: PositiveInt = 1
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Part of every training view's images that is not trained on: AP is measured on them, beside the
-    validation views. A hash of the image's id and the recipe's seed chooses, so that an image stays on its
-    side when others come or go. Neighbouring frames of a video fall on both sides, which flatters AP."""
+    """Fraction of each training view's images to hold out: AP is measured on them, besides the validation
+    views. A hash of the image id and the recipe's seed decides, so an image stays on its side when others are
+    added or removed. Neighbouring frames of a video fall on both sides, which flatters AP."""
 
 
 class DetectorRecipe(Recipe):

@@ -1,4 +1,4 @@
-"""How a run is scored."""
+"""How a run is evaluated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ReRanking(Recipe):
     weight: Probability = 0.3
     """The paper's lambda: the share of the original distance."""
     depth: PositiveInt = 200
-    """Of each query's ranking so many detections are re-ranked; the rest keeps its order below them."""
+    """Number of detections per query that are re-ranked; the rest keep their order below them."""
 
 
 class ContextMatching(Recipe):
@@ -26,32 +26,32 @@ class ContextMatching(Recipe):
     k1: PositiveInt = 30
     k2: PositiveInt = 4
     lift: Literal["max", "sum"] = "max"
-    """The match gets the greatest similarity of the matched pairs, as in SeqNet's code, or their sum."""
+    """Lift a match to the greatest similarity of the matched pairs (as in SeqNet's code) or to their sum."""
 
 
 GallerySize = Literal["50", "100", "500", "1000", "2000", "4000", "full"]
 
 
 class EvaluationRecipe(Recipe):
-    """How embeddings of a test view are scored. The first protocol's numbers are the run's headline."""
+    """How the embeddings of a test view are scored. The first setting is the run's headline."""
 
     protocol: Literal["cuhk_sysu", "prw", "zheng2017", "drawn"] = "prw"
-    """`drawn`: queries that the dataset's rule draws (`datasets.NAME.queries`), scored as PRW's."""
+    """`drawn`: queries drawn by the dataset's rule (`datasets.NAME.queries`), scored like PRW's."""
     gallery_sizes: Annotated[tuple[GallerySize, ...], Field(min_length=1)] = ("100",)
-    """CUHK-SYSU only: which of its gallery files are scored."""
+    """CUHK-SYSU only: the gallery sizes to score."""
     score_threshold: Probability = 0.5
     cross_camera: bool = False
-    """PRW and `drawn` only: leave out every frame of the query's camera."""
+    """PRW and `drawn` only: leave out all frames of the query's camera."""
     boxes_per_image: tuple[PositiveFloat, ...] = ()
-    """Further settings: a global score threshold that leaves so many boxes an image on average."""
+    """Also score with the score threshold that leaves this many boxes per image on average."""
     per_image_top_k: tuple[PositiveInt, ...] = ()
-    """Further settings: the best-scored k boxes of each image."""
+    """Also score with the k best-scored boxes of each image."""
     ground_truth_boxes: bool = False
-    """Score the gallery's ground-truth boxes in place of detections, too."""
+    """Also score with ground-truth boxes instead of detections."""
     re_ranking: ReRanking | None = None
     context_matching: ContextMatching | None = None
     bootstrap_samples: Annotated[int, Field(ge=0)] = 0
-    """Resamplings of the queries for a confidence interval of mAP; 0 = none."""
+    """Number of bootstrap samples for confidence intervals of mAP and rank-1; 0 = none."""
     seed: Seed = 0
 
     @model_validator(mode="after")
@@ -72,4 +72,4 @@ EVALUATION_FIELDS: dict[str, tuple[str, ...]] = {
     "re_ranking": ("cuhk_sysu", "prw", "drawn"),
     "context_matching": ("cuhk_sysu", "prw", "drawn"),
 }
-"""The fields of an `EvaluationRecipe` that have an effect with some protocols alone."""
+"""Fields of an `EvaluationRecipe` that only some protocols use."""

@@ -1,4 +1,4 @@
-"""What becomes of boxes: pooled regions of the shared map, their store, and a test view's detections."""
+"""From boxes to features: ROI pooling, the feature store, and the detections of a test view."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ DEFAULT_ROI_SIZE: dict[str, tuple[int, int]] = {
     "j4": (16, 8),
     "disj": (256, 128),
 }
-"""(height, width) of a pooled ROI: what a crop of 256x128 has at the stride of the shared block."""
+"""(height, width) of a pooled ROI: a crop of 256x128 at the stride of the shared block."""
 
 SHARED_STRIDE: dict[str, int] = {"j2": 4, "j3": 8, "j4": 16}
-"""Pixels of the network's input a cell of the shared map."""
+"""Pixels of the network's input per cell of the shared map."""
 
 
 class FeatureView(Recipe):
-    """One way in which a box is cached: a cached map cannot be augmented, so views are further rows."""
+    """One way to cache a box. Cached maps cannot be augmented, so each view is a further row."""
 
     kind: Literal["plain", "mirrored", "jittered"] = "plain"
     copies: PositiveInt = 1
-    """For `jittered`: how many copies of every box, each with a seeded shift and scale."""
+    """For `jittered`: number of copies per box, each with a seeded shift and scale."""
     shift: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
-    """For `jittered`: largest shift as a part of the box's width or height."""
+    """For `jittered`: maximum shift, as a fraction of the box's width or height."""
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """For `jittered`: largest relative change of the box's size."""
+    """For `jittered`: maximum relative change of the box's size."""
 
     @property
     def rows(self) -> int:
-        """How many rows of the store the view takes for every box."""
+        """Rows of the store per box."""
         return self.copies if self.kind == "jittered" else 1
 
 
@@ -45,17 +45,17 @@ class RoiRecipe(Recipe):
     """How a box becomes a fixed-size map (j2-j4) or crop (disj)."""
 
     variant: Variant = "j3"
-    """`j2`, `j3`, `j4` share C1..C2, C3 or C4 with the detector; `disj` shares none and takes crops."""
+    """`j2`, `j3`, `j4` share C1..C2, C3 or C4 with the detector; `disj` shares nothing and takes crops."""
     roi_height: PositiveInt | None = None
-    """By default what a crop of 256x128 has at the stride of the shared block; of `disj`, 256."""
+    """Default: that of a 256x128 crop at the stride of the shared block; for `disj`, 256."""
     roi_width: PositiveInt | None = None
-    """Likewise."""
+    """Default: likewise; for `disj`, 128."""
     roi_scale: Annotated[float, Field(gt=0, le=4)] = 1.0
-    """Of that default: 0.5 halves height and width for every variant alike, so that variants compare."""
+    """Factor on that default: 0.5 halves height and width for every variant, so that variants compare."""
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Context added on each side, as a part of the box's size; the paper mentions none."""
+    """Context added on each side, as a fraction of the box's size; the paper mentions none."""
     sampling_ratio: Annotated[int, Field(ge=0)] = 2
-    """roi_align's samples a bin and axis; 0 adapts to the ROI's size."""
+    """Samples of roi_align per bin and axis; 0 adapts to the ROI's size."""
 
     @property
     def roi_size(self) -> tuple[int, int]:
@@ -71,29 +71,29 @@ class RoiRecipe(Recipe):
 
 
 class FeatureOptions(Recipe):
-    """Which boxes are cached, and in how many views; what a config may say beside the ROI."""
+    """Which boxes are cached, and in which views."""
 
     boxes: Literal["identified", "all"] = "identified"
-    """`all` adds unlabelled people: negatives for triplets, the queue of OIM."""
+    """`all` adds unlabelled people: negatives for triplets, entries of OIM's queue."""
     views: tuple[FeatureView, ...] = (FeatureView(),)
     compression: Literal["none", "zstd"] = "none"
-    """`zstd` for slow or remote disks: fewer bytes, and slower to read from a fast one."""
+    """`zstd` for slow or remote disks: fewer bytes, but slower to read from a fast disk."""
     batch_images: PositiveInt = 8
     compute: Compute = Compute()
     seed: Seed = 0
 
     @property
     def rows_per_box(self) -> int:
-        """How many rows every box takes: one for each view and copy."""
+        """Rows per box: one per view and copy."""
         return sum(view.rows for view in self.views)
 
 
 class FeaturesRecipe(FeatureOptions):
-    """The pooled features of ground-truth boxes, computed once."""
+    """Pooled features of ground-truth boxes, computed once."""
 
     roi: RoiRecipe = RoiRecipe()
     dtype: Literal["float16", "float32", "uint8"] = "float16"
-    """`uint8` is for the crops of disj, and only for them."""
+    """`uint8` for the crops of disj, and for nothing else."""
 
     @model_validator(mode="after")
     def _dtype_fits_variant(self) -> FeaturesRecipe:
@@ -117,7 +117,7 @@ class DetectionOptions(Recipe):
 
 
 class DetectionsRecipe(DetectionOptions):
-    """Boxes, scores and pooled features of a test view, found once."""
+    """Boxes, scores and pooled features of a test view, computed once."""
 
     roi: RoiRecipe = RoiRecipe()
     dtype: Literal["float16", "float32", "uint8"] = "float16"

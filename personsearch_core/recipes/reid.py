@@ -1,4 +1,4 @@
-"""The re-ID branch: its network, its objectives, and how it is trained and asked."""
+"""The re-ID branch: network, objectives, training and inference."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ class BranchModel(Recipe):
     embedding_dim: PositiveInt = 256
     """The paper gives none; 256 is what OIM, NPSM and the later literature use."""
     pooling: Literal["average", "max", "gem"] = "average"
-    """Of the last block's map; `gem` is a generalised mean whose exponent is learnt."""
+    """Pooling of the last block's map; `gem` is a generalised mean with a learnt exponent."""
     normalise: bool = True
-    """L2-normalised embeddings when describing people, so that a dot product ranks."""
+    """L2-normalise embeddings that people are compared with, so that a dot product ranks."""
     loss_normalise: bool = False
-    """Whether the losses get normalised embeddings too; the soft margin of Hermans et al. wants them free."""
+    """Pass normalised embeddings to the losses too; the soft margin of Hermans et al. needs free ones."""
     last_stride: Literal[1, 2] = 2
     norm: Literal["frozen_batch", "batch", "group"] = "batch"
     initial_weights: Literal["detector", "imagenet", "random"] = "detector"
-    """`detector`: the blocks that the detector trained on people; they match the shared map they stand on."""
+    """`detector`: the blocks that the detector trained on people; they match their shared map."""
 
     def frozen_epsilon(self, detector: DetectorModel) -> float:
-        """Epsilon of frozen norms: what the weights were made with, ImageNet's or the detector's."""
+        """Epsilon of frozen norms: the one that the weights were trained with."""
         return 1e-5 if self.initial_weights == "imagenet" else detector.epsilon
 
 
@@ -47,22 +47,22 @@ class Objective(Recipe):
     ]
     weight: PositiveFloat = 1.0
     margin: PositiveFloat | Literal["soft"] | None = None
-    """Triplets: by default 1.0 (semi-hard) and soft (batch-hard)."""
+    """Triplets: default 1.0 (semi-hard) or soft (batch-hard)."""
     squared: bool | None = None
     """Triplets: squared Euclidean distances (TensorFlow's semi-hard) or plain ones (Hermans et al.)."""
     temperature: PositiveFloat | None = None
-    """`oim`, `iel`, `ioim`, `olp`: divides cosine similarities; by default 0.1."""
+    """`oim`, `iel`, `ioim`, `olp`: divides cosine similarities; default 0.1."""
     unlabelled_temperature: PositiveFloat | None = None
-    """`ioim`: the temperature of the unlabelled entries; by default 0.2."""
+    """`ioim`: temperature of the unlabelled entries; default 0.2."""
     momentum: Probability | None = None
-    """What a memory keeps of its old value: OIM's table, the centres of `center` (1 - Wen et al.'s rate)."""
+    """Weight of a memory's old value: OIM's table, or the centres of `center` (1 - Wen et al.'s rate)."""
     queue: PositiveInt | None = None
-    """Embeddings that are remembered. `oim`, `iel`, `ioim`: those of unlabelled people, by default 5,000, the
-    value of OIM's authors for CUHK-SYSU; theirs for PRW is 500. `olp`: everybody's, by default 1,000."""
+    """Number of embeddings to remember. `oim`, `iel`, `ioim`: of unlabelled people, default 5,000, as OIM's
+    authors use for CUHK-SYSU (500 for PRW). `olp`: of all people, default 1,000."""
     threshold: float | None = None
-    """`iel`: cosine similarity above which an unlabelled person takes an identity."""
+    """`iel`: minimum cosine similarity at which an unlabelled person takes an identity."""
     hard_identities: PositiveInt | None = None
-    """`hep_softmax`: how many identities beside the batch's own enter the softmax."""
+    """`hep_softmax`: number of identities in the softmax besides the batch's own."""
 
     @model_validator(mode="after")
     def _fields_have_an_effect(self) -> Objective:
@@ -71,7 +71,7 @@ class Objective(Recipe):
         idle = sorted(name for name in every - {*known} if getattr(self, name) is not None)
         if idle:
             raise ValueError(
-                f"{self.kind} has no {' and no '.join(idle)}: beside weight it takes "
+                f"{self.kind} has no {' and no '.join(idle)}: besides weight it takes "
                 f"{', '.join(known) or 'no field'}"
             )
         return self
@@ -88,9 +88,9 @@ OBJECTIVE_FIELDS: dict[str, tuple[str, ...]] = {
     "hep_softmax": ("hard_identities",),
     "olp": ("temperature", "queue"),
 }
-"""The fields of an `Objective` that have an effect, by kind."""
+"""Fields of an `Objective`, by the kind that uses them."""
 NEED_UNLABELLED = ("iel", "ioim")
-"""Objectives that differ from OIM only by what they do with unlabelled people."""
+"""Objectives that differ from OIM only in how they treat unlabelled people."""
 
 
 class Phase(Recipe):
@@ -114,21 +114,21 @@ class ReidRecipe(Recipe):
     identities_per_batch: Annotated[int, Field(ge=2)] = 32
     shots: Annotated[int, Field(ge=2)] = 4
     unlabelled_per_batch: Annotated[int, Field(ge=0)] = 0
-    """Unlabelled boxes added to each batch, for OIM, IEL and as negatives of triplets."""
+    """Unlabelled boxes per batch, for OIM and IEL, and as negatives of triplets."""
     lr: PositiveFloat = 1e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"
     schedule: Schedule = Schedule()
     gradient_clip: PositiveFloat | None = None
     fused_optimiser: bool = True
-    """One kernel for all parameters; rounds otherwise than the plain loop, so it is part of the recipe."""
+    """One kernel for all parameters; rounds differently from the plain loop, so it is part of the recipe."""
     cuda_graphs: bool = False
-    """With `compute.compile`, on CUDA: the branch is replayed as a graph; pays where launches dominate."""
+    """With `compute.compile`, on CUDA: replay the branch as a graph; worth it where launches dominate."""
     held_out_identities: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Part of the identities watched during training, split by connected components of shared images."""
+    """Fraction of the identities to hold out and validate on, in connected components of shared images."""
     validate_every_epochs: PositiveInt = 10
     early_stopping: PositiveInt | None = None
-    """Validations of a phase without a better mAP after which the phase ends, and the next one begins."""
+    """End a phase after this many validations without a better mAP, and begin the next."""
     keep: Literal["best", "last"] = "last"
     compute: Compute = Compute()
     seed: Seed = 0
@@ -137,11 +137,11 @@ class ReidRecipe(Recipe):
     def _fields_have_an_effect(self) -> ReidRecipe:
         if self.branch.norm == "frozen_batch" and self.branch.initial_weights == "random":
             raise ValueError(
-                "branch.norm 'frozen_batch' needs branch.initial_weights: random weights have no statistics, "
-                "and frozen ones are never learnt; use 'batch' or 'group'"
+                "branch.norm 'frozen_batch' needs branch.initial_weights: random weights have no "
+                "statistics, and frozen norms never learn them; use 'batch' or 'group'"
             )
         if self.cuda_graphs and not self.compute.compile:
-            raise ValueError("cuda_graphs has an effect only with compute.compile: true")
+            raise ValueError("cuda_graphs needs compute.compile: true")
         kinds = {objective.kind for phase in self.phases for objective in phase.objectives}
         for kind in NEED_UNLABELLED:
             if kind in kinds and self.unlabelled_per_batch == 0:
@@ -153,9 +153,9 @@ class ReidRecipe(Recipe):
 
 
 class GalleryRecipe(Recipe):
-    """Embeddings of detections, query boxes and ground-truth boxes by the branch alone."""
+    """Embeddings of detections, query boxes and ground-truth boxes."""
 
     batch_rows: PositiveInt = 128
     untrained: bool = True
-    """Also describe everybody by the branch as it was before training: what the training gained."""
+    """Also embed with the untrained branch, to show what training gained."""
     compute: Compute = Compute()

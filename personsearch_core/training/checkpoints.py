@@ -1,9 +1,9 @@
-"""A directory of checkpoints that survives a kill at any instant.
+"""A folder of checkpoints that survives a kill at any instant.
 
-Every checkpoint is two files, `step-<n>.pt` and `step-<n>.pt.sha256`. Both are written under temporary
-names and flushed to disk; the digest is renamed first and the data last, so that a visible `.pt` is a whole
-one. What is damaged afterwards is noticed by its digest, and the checkpoint before it is used. What a run did
-not resume from is set aside, so that only its own checkpoints count among the newest.
+Each checkpoint is two files, `step-<n>.pt` and `step-<n>.pt.sha256`. Both are written under temporary names
+and flushed to disk; the digest is renamed first and the data last, so a visible `.pt` is complete. Damage is
+detected by the digest, and the previous checkpoint is used. Checkpoints that a run did not resume from are
+set aside, so that only its own count among the newest.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 KEPT = 2
 ASIDE = ".aside"
-"""Ending of a checkpoint that no run resumes from any more."""
+"""Suffix of a checkpoint that no run resumes from any more."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Checkpoint:
 
 
 def save_checkpoint(directory: Path, step: int, state: Mapping[str, Any], keep: int = KEPT) -> Path:
-    """Write the state after `step` steps, drop all but the newest `keep` checkpoints, and return the file."""
+    """Write the state after `step` steps, delete all but the newest `keep` checkpoints; returns the file."""
     directory.mkdir(parents=True, exist_ok=True)
     final = directory / _name(step)
     temporary = directory / f".{final.name}.part"
@@ -52,15 +52,15 @@ def save_checkpoint(directory: Path, step: int, state: Mapping[str, Any], keep: 
 
 
 def load_newest(directory: Path) -> Checkpoint | None:
-    """The newest intact checkpoint (tensors on the CPU), or None where there is none.
+    """The newest intact checkpoint (tensors on the CPU), or None.
 
-    A damaged one is named in a logged warning and left where it is (see `set_aside`); the one before it is
-    tried. Nothing is unpickled but tensors and plain containers.
+    A damaged one is reported in a warning and stays in place (see `set_aside`); the previous one is tried.
+    Only tensors and plain containers are unpickled.
     """
     for file in _checkpoint_files(directory):
         damage = _damage(file)
         if damage is not None:
-            logger.warning("checkpoint %s is refused: %s; trying the one before it", file, damage)
+            logger.warning("checkpoint %s is refused: %s; trying the previous one", file, damage)
             continue
         saved = torch.load(file, map_location="cpu", weights_only=True)
         return Checkpoint(step=saved["step"], state=saved["state"])
@@ -68,20 +68,20 @@ def load_newest(directory: Path) -> Checkpoint | None:
 
 
 def set_aside(directory: Path, step: int) -> None:
-    """Rename all checkpoints of more than `step` steps, so that a run that goes on from there keeps its own.
+    """Rename all checkpoints of more than `step` steps, so that a run that resumes there keeps its own.
 
-    Otherwise they would be the newest, and those that the run makes would be dropped at once.
+    Otherwise they would stay the newest, and the run's checkpoints would be deleted at once.
     """
     for file in _checkpoint_files(directory):
         if file.name > _name(step):
             aside = file.with_name(file.name + ASIDE)
             file.replace(aside)
             _digest_file(file).unlink(missing_ok=True)
-            logger.warning("the run went on after step %d: checkpoint %s is now %s", step, file, aside.name)
+            logger.warning("the run resumed after step %d: checkpoint %s is now %s", step, file, aside.name)
 
 
 def remove_checkpoints(directory: Path) -> None:
-    """Delete the directory of checkpoints, once what they led to is safe on disk."""
+    """Delete the folder of checkpoints, once the results are safe on disk."""
     if directory.is_dir():
         shutil.rmtree(directory)
 
@@ -129,7 +129,7 @@ def _flush_to_disk(descriptor: int) -> None:
 
 
 def _flush_directory(directory: Path) -> None:
-    """Makes the renames themselves durable."""
+    """Make the renames themselves durable."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

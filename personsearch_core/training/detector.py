@@ -1,67 +1,25 @@
-"""Step one of the method: train the detector, alone, on as many datasets as there are."""
+"""Step one of the method: train the detector on its own, on as many datasets as you have."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
-from personsearch_core.data.loader import Share, TrainingBatch, batch_numbers, training_batches
-from personsearch_core.data.sampling import TrainingEntry, TrainingStream, hold_out_scenes
+from personsearch_core.data.sampling import TrainingSet, hold_out_scenes
 from personsearch_core.data.scenes import Scene
 from personsearch_core.errors import PersonSearchError
-from personsearch_core.models.compute import arrange, prepare
-from personsearch_core.models.detector import Detector, build_detector
-from personsearch_core.models.states import save_weights
-from personsearch_core.models.weights import load_initial_weights, save_detector
 from personsearch_core.recipes import DetectorRecipe
-from personsearch_core.schedules import rate_factor
-from personsearch_core.training.group import Alone
-from personsearch_core.training.loop import (
-    LoopSettings,
-    Metrics,
-    NonFiniteError,
-    Progress,
-    Stateful,
-    ignore_progress,
-    never_stop,
-    run_loop,
-)
-from personsearch_core.training.memory import advice_when_out_of_memory
-from personsearch_core.training.metrics_log import finish_history
-from personsearch_core.training.optimisation import (
-    autocast,
-    build_optimiser,
-    gradient_scaler,
-    set_rate,
-)
-from personsearch_core.training.validation import validate_detector
-from personsearch_core.training.watching import BestWeights
-
-FLUSH_STEPS = 20
-"""Steps between readings of the metrics on an accelerator."""
-
-
-@dataclass(frozen=True)
-class DetectorResult:
-    """A finished training; `detector.safetensors` and `detector.json` lie in its directory."""
-
-    steps: int
-    kept_steps: int
-    """Steps after which the kept weights were reached."""
-    images_per_epoch: dict[str, int]
-    metrics: dict[str, float]
-    """Last values of the history."""
+from personsearch_core.training.detector_process import DetectorResult, train_share
+from personsearch_core.training.distributed import train_in_parallel
+from personsearch_core.training.loop import LoopSettings, Progress, ignore_progress, never_stop
 
 
 def train_detector(
     recipe: DetectorRecipe,
-    entries: Sequence[TrainingEntry],
+    entries: Sequence[TrainingSet],
     validation: Sequence[Scene],
     work_dir: Path,
     *,
@@ -71,43 +29,54 @@ def train_detector(
     progress: Progress = ignore_progress,
     should_stop: Callable[[], bool] = never_stop,
 ) -> DetectorResult:
-    """Train a detector on the entries' scenes; resumes from the newest intact checkpoint in `work_dir`.
+    """Train a detector; resumes from the newest intact checkpoint in `work_dir`.
 
+    Writes `detector.safetensors`, `detector.json`, `history.parquet` and TensorBoard's `logs/`; with
+    validation scenes also `detector_best.safetensors` or `detector_last.safetensors`, whichever the recipe
+    does not keep. Equal recipes and scenes give equal bytes on one type of CPU, however often the run is
+    interrupted. What a resume needs (`RESUME_ONLY`) stays until `discard_work`, so that a finished training
+    ends at once.
+
+    Parameters
+    ----------
+    recipe
+        Model, loss, augmentation and training.
+    entries
+        The scenes, and how often they come up per epoch.
     validation
-        scenes of which AP is measured every few epochs and at the end, beside those that
-        `training.held_out` takes from the entries; may be empty.
+        Scenes on which AP is measured every few epochs and at the end, besides those that `training.held_out`
+        takes from the entries; may be empty.
+    work_dir
+        Checkpoints and results.
     device
-        by default the first GPU, or else the CPU.
+        By default the first GPU, or the CPU if there is no GPU.
     devices
-        more than one: data-parallel processes, launched by torchrun, which share every batch; on GPUs, from
-        `device` on.
+        More than one: data-parallel processes, launched by torchrun, that share every batch; on GPUs, counted
+        from `device`.
+    settings, progress, should_stop
+        Checkpointing and logging; called with progress; asked before each step whether to stop.
 
-    Writes `detector.safetensors`, `detector.json`, `history.parquet` and TensorBoard's `logs/`; with a
-    validation part also `detector_best.safetensors` or `detector_last.safetensors`, whichever the recipe does
-    not keep. Equal recipes and scenes give equal bytes on one type of CPU, whatever the interruptions. What a
-    resume needs (`RESUME_ONLY`) stays until `discard_work`, so that a finished training ends at once. Raises
-    PersonSearchError before the first step for what cannot be trained on, and `NonFiniteError` (the batch's
-    image ids are also in `non_finite_batch.txt`) and `Interrupted` as `run_loop` does.
+    Returns
+    -------
+    DetectorResult
+
+    Raises
+    ------
+    PersonSearchError
+        Before the first step, if the inputs cannot be trained on.
+    NonFiniteError
+        If the loss is not finite; the batch's image ids are also written to `non_finite_batch.txt`.
+    TrainingStopped
+        If `should_stop()` was true.
     """
     entries, held_out = hold_out_scenes(entries, recipe.training.held_out, recipe.seed)
     validation = [*validation, *held_out]
     _check_inputs(recipe, validation, devices)
-    chosen = torch.device(device) if device is not None else _default_device()
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    train: Callable[..., DetectorResult] = train_share
     if devices > 1:
-        from personsearch_core.training.distributed import train_in_parallel
-
-        return train_in_parallel(
-            recipe,
-            entries,
-            validation,
-            work_dir,
-            chosen,
-            devices,
-            settings=settings,
-            progress=progress,
-            should_stop=should_stop,
-        )
-    return train_share(
+        train = partial(train_in_parallel, devices=devices)
+    return train(
         recipe,
         entries,
         validation,
@@ -117,55 +86,6 @@ def train_detector(
         progress=progress,
         should_stop=should_stop,
     )
-
-
-def train_share(
-    recipe: DetectorRecipe,
-    entries: Sequence[TrainingEntry],
-    validation: Sequence[Scene],
-    work_dir: Path,
-    *,
-    device: torch.device,
-    group: Alone | None = None,
-    settings: LoopSettings | None = None,
-    progress: Progress = ignore_progress,
-    should_stop: Callable[[], bool] = never_stop,
-) -> DetectorResult:
-    """What each process of `train_detector` does; all of them together take every batch once."""
-    group = group or Alone()
-    stream = TrainingStream(entries, recipe.seed)
-    with ExitStack() as stack:
-        stack.enter_context(advice_when_out_of_memory(_memory_advice(recipe)))
-        training = stack.enter_context(closing(_Training(recipe, stream, validation, device, group)))
-        try:
-            steps = run_loop(
-                training.step,
-                total_steps=training.total_steps,
-                state=training.state,
-                work_dir=work_dir,
-                describe_batch=training.describe_batch,
-                after_step=training.validate_when_due,
-                must_be_finite=("loss",) if training.scaler.is_enabled() else ("loss", "gradient_norm"),
-                settings=_settings(settings, device, group),
-                progress=progress,
-                should_stop=should_stop,
-            )
-        except NonFiniteError as error:
-            (work_dir / "non_finite_batch.txt").write_text(f"{error}\n")
-            raise
-    images = dict(zip(stream.names, stream.counts, strict=True))
-    if group.rank != 0:
-        return DetectorResult(steps, steps, images, {})
-    return _write_results(training, steps, images, work_dir)
-
-
-def total_steps(recipe: DetectorRecipe, epoch_size: int) -> int:
-    """Optimiser steps: as the recipe says, or epochs over `epoch_size` images, the last step rounded up."""
-    return recipe.training.steps or math.ceil(recipe.training.epochs * epoch_size / _images_per_step(recipe))
-
-
-def _images_per_step(recipe: DetectorRecipe) -> int:
-    return recipe.training.batch_size * recipe.training.accumulate
 
 
 def _check_inputs(recipe: DetectorRecipe, validation: Sequence[Scene], devices: int) -> None:
@@ -179,178 +99,3 @@ def _check_inputs(recipe: DetectorRecipe, validation: Sequence[Scene], devices: 
             f"{devices} devices cannot share a batch of {recipe.training.batch_size} images: raise "
             "training.batch_size or use fewer devices"
         )
-
-
-def _default_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _settings(settings: LoopSettings | None, device: torch.device, group: Alone) -> LoopSettings:
-    return replace((settings or LoopSettings()).on(device, FLUSH_STEPS), is_main=group.rank == 0)
-
-
-def _memory_advice(recipe: DetectorRecipe) -> str:
-    training = recipe.training
-    return (
-        f"lower training.batch_size ({training.batch_size}) and raise training.accumulate "
-        f"({training.accumulate}) by the same factor, which keeps the images a step; or use "
-        f"compute.precision: bf16, or a smaller model.image_width and image_height"
-    )
-
-
-class _Losses(nn.Module):
-    """The detector's losses as a forward pass, which is what data-parallel wrapping wants."""
-
-    def __init__(self, detector: Detector) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
-        return self.detector.losses(batch.images, batch.targets)
-
-
-class _Training:
-    """The state of one training, and what is done at a step."""
-
-    def __init__(
-        self,
-        recipe: DetectorRecipe,
-        stream: TrainingStream,
-        validation: Sequence[Scene],
-        device: torch.device,
-        group: Alone,
-    ) -> None:
-        self.recipe = recipe
-        self.stream = stream
-        self.validation = validation
-        self.device = device
-        self.group = group
-        self.total_steps = total_steps(recipe, stream.epoch_size)
-        self.detector = prepare(_initial_detector(recipe).to(device).train(), recipe.compute)
-        self.losses = group.wrap(_Losses(self.detector))
-        training = recipe.training
-        self.optimiser = build_optimiser(
-            training.optimiser,
-            self.detector.parameters(),
-            lr=training.lr,
-            weight_decay=training.weight_decay,
-            momentum=training.momentum,
-        )
-        self.parameters = [p for p in self.detector.parameters() if p.requires_grad]
-        self.scaler = gradient_scaler(recipe.compute, device)
-        self.best = BestWeights()
-        self.state: dict[str, Stateful] = {
-            "detector": self.detector,
-            "optimiser": self.optimiser,
-            "scaler": self.scaler,
-            "best": self.best,
-        }
-        self._batches: Iterator[TrainingBatch] | None = None
-
-    def step(self, step: int) -> Metrics:
-        """One optimiser step on `accumulate` batches."""
-        recipe = self.recipe
-        rate = recipe.training.lr * rate_factor(recipe.training.schedule, step, self.total_steps)
-        set_rate(self.optimiser, rate)
-        self.optimiser.zero_grad(set_to_none=True)
-        sums = torch.zeros(3, len(self.stream.entries), device=self.device)
-        for _ in range(recipe.training.accumulate):
-            sums += self._backward(self._next_batch(step))
-        self.scaler.unscale_(self.optimiser)
-        clip = recipe.training.gradient_clip
-        norm = nn.utils.clip_grad_norm_(self.parameters, math.inf if clip is None else clip)
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-        return {**self._metrics(self.group.sum(sums)), "gradient_norm": norm, "rate": rate}
-
-    def validate_when_due(self, done: int) -> dict[str, float]:
-        """AP after every few epochs, and at the end."""
-        epochs = self.recipe.training.validate_every_epochs
-        every = math.ceil(epochs * self.stream.epoch_size / _images_per_step(self.recipe))
-        if not self.validation or (done % every and done != self.total_steps):
-            return {}
-        measured = validate_detector(self.detector, self.validation, self.recipe.compute, self.group)
-        self.best.offer(measured["validation/coco_ap"], done, self.detector.state_dict())
-        return measured
-
-    def describe_batch(self, step: int) -> str:
-        first, accumulate = step * self.recipe.training.accumulate, self.recipe.training.accumulate
-        numbers = [n for batch in range(first, first + accumulate) for n in batch_numbers(self.recipe, batch)]
-        return "images " + ", ".join(self.stream[number][1].image_id for number in numbers)
-
-    def close(self) -> None:
-        """Stop reading ahead."""
-        if isinstance(self._batches, Generator):
-            self._batches.close()
-
-    def _next_batch(self, step: int) -> TrainingBatch:
-        if self._batches is None:
-            accumulate = self.recipe.training.accumulate
-            self._batches = training_batches(
-                self.stream,
-                self.recipe,
-                step * accumulate,
-                self.total_steps * accumulate,
-                Share(self.group.rank, self.group.count),
-                pin=self.device.type == "cuda",
-            )
-        batch = next(self._batches).to(self.device)
-        return replace(batch, images=arrange(batch.images, self.recipe.compute))
-
-    def _backward(self, batch: TrainingBatch) -> Tensor:
-        """Add the batch's gradients; returns (3, entries): images, classification and regression summed.
-
-        The loss is a mean over the images of the whole step. Processes may have unequal shares of them, and
-        wrapping averages gradients over processes; hence the factor.
-        """
-        with autocast(self.recipe.compute, self.device):
-            classification, regression = self.losses(batch)
-        weight = self.group.count / _images_per_step(self.recipe)
-        loss = (classification.sum() + regression.sum()) * weight
-        self.scaler.scale(loss).backward()
-        rows = torch.stack([torch.ones_like(classification), classification, regression]).detach()
-        sums = torch.zeros(3, len(self.stream.entries), device=self.device)
-        return sums.index_add(1, batch.entries, rows)
-
-    def _metrics(self, sums: Tensor) -> dict[str, Tensor]:
-        """Losses of the step's images, and of each entry's (NaN, which is not logged, where it has none)."""
-        images, classification, regression = sums
-        total = images.sum()
-        metrics = {
-            "loss": (classification.sum() + regression.sum()) / total,
-            "classification": classification.sum() / total,
-            "regression": regression.sum() / total,
-        }
-        if len(images) > 1:
-            for index, name in enumerate(self.stream.names):
-                metrics[f"images/{name}"] = images[index]
-                metrics[f"loss/{name}"] = (classification[index] + regression[index]) / images[index]
-        return metrics
-
-
-def _initial_detector(recipe: DetectorRecipe) -> Detector:
-    """Random weights from the recipe's seed, then its initial weights; torch's generator stays as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        detector = build_detector(recipe.model, recipe.loss)
-    if recipe.model.initial_weights is not None:
-        load_initial_weights(detector, recipe.model.initial_weights)
-    return detector
-
-
-def _write_results(training: _Training, steps: int, images: dict[str, int], work_dir: Path) -> DetectorResult:
-    keep, best = training.recipe.training.keep, training.best
-    if best.weights:
-        other = best.weights if keep == "last" else training.detector.state_dict()
-        save_weights(work_dir / f"detector_{'best' if keep == 'last' else 'last'}.safetensors", other)
-    if keep == "best":
-        training.detector.load_state_dict(best.weights)
-    save_detector(work_dir, training.detector)
-    history = finish_history(work_dir)
-    last = {name: history.column(name)[-1].as_py() for name in history.column_names if name != "step"}
-    return DetectorResult(
-        steps=steps,
-        kept_steps=best.steps if keep == "best" else steps,
-        images_per_epoch=images,
-        metrics={name: value for name, value in last.items() if value is not None},
-    )

@@ -1,12 +1,12 @@
 """Data-parallel training of the detector: launched by torchrun, followed over a pipe.
 
-`train_in_parallel` writes the job as JSON and starts torchrun on this module. Rank 0 reports by lines of JSON
-on standard output. A file asks the ranks to stop. A rank that fails leaves a file that says of what and ends
-at once, upon which torchrun ends the others. Every rank watches standard input, a pipe whose other end the
-launching process holds: its end means that the launcher is gone, and the rank ends itself.
+`train_in_parallel` writes the job as JSON and starts torchrun on this module. Rank 0 reports in lines of JSON
+on standard output. A file asks the ranks to stop. A rank that fails writes a file with the reason and exits
+at once; torchrun then ends the others. Every rank watches standard input, a pipe held open by the launching
+process: when it closes, the launcher is gone, and the rank exits.
 
-The ranks are on one machine, and nothing of this can be reached from another: they find each other by files
-instead of by torchrun's server, which would listen on all interfaces, and talk over the loopback interface.
+All ranks are on one machine and cannot be reached from another: they find each other through files instead of
+torchrun's server, which would listen on all interfaces, and communicate over the loopback interface.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from personsearch_core.data.sampling import TrainingEntry
+from personsearch_core.data.sampling import TrainingSet
 from personsearch_core.data.scenes import Scene
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.recipes import DetectorRecipe
-from personsearch_core.training.detector import DetectorResult, train_share
+from personsearch_core.training.detector_process import DetectorResult, train_share
 from personsearch_core.training.group import Together
-from personsearch_core.training.loop import PARALLEL, Interrupted, LoopSettings, NonFiniteError, Progress
+from personsearch_core.training.loop import PARALLEL, LoopSettings, NonFiniteError, Progress, TrainingStopped
 
 logger = logging.getLogger(__name__)
 
@@ -51,31 +51,31 @@ LOOPBACK = {
 }
 POLL_SECONDS = 0.5
 STEPS_BETWEEN_STOP_CHECKS = 10
-"""The ranks must agree to stop, which waits for an accelerator: not at every step."""
+"""The ranks agree to stop, which synchronises an accelerator: not at every step."""
 
 
 def train_in_parallel(
     recipe: DetectorRecipe,
-    entries: Sequence[TrainingEntry],
+    entries: Sequence[TrainingSet],
     validation: Sequence[Scene],
     work_dir: Path,
+    *,
     device: torch.device,
     devices: int,
-    *,
     settings: LoopSettings | None = None,
     progress: Progress,
     should_stop: Callable[[], bool],
 ) -> DetectorResult:
-    """`train_detector` in `devices` processes of this machine: on GPUs from `device` on, or sharing its CPU.
+    """`train_detector` in `devices` processes: on this machine's GPUs from `device` on, or on its CPU.
 
-    Gradients are those of one process with the same batches. Raises what one process would raise: of several
-    ranks' failures the first, since the others mostly follow from it.
+    Gradients equal those of one process with the same batches. Raises what one process would raise; if
+    several ranks fail, the first failure, because the others usually follow from it.
     """
     if device.type == "cuda":
         cuda_numbers(device, devices)
     if device.type == "cpu" and recipe.model.norm == "batch":
         raise PersonSearchError(
-            "model.norm: batch cannot be synchronised between processes on a CPU: use group or frozen_batch, "
+            "model.norm: batch cannot be synchronised between processes on a CPU: use group, frozen_batch "
             "or devices: 1"
         )
     folder = work_dir / PARALLEL
@@ -86,7 +86,7 @@ def train_in_parallel(
     job.write_text(
         json.dumps(_job(recipe, entries, validation, work_dir, device, settings or LoopSettings()))
     )
-    # Under a name of its own: what is left of a launcher that was killed must not write into it.
+    # A new name: processes left by a killed launcher must not write to it.
     name = uuid4().hex
     command = [
         *(sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={devices}"),
@@ -110,12 +110,12 @@ def train_in_parallel(
 
 
 def cuda_numbers(device: torch.device, devices: int) -> range:
-    """Numbers of the `devices` GPUs from `device` on. Raises PersonSearchError where they are not here."""
+    """Numbers of the `devices` GPUs from `device` on. Raises PersonSearchError if there are too few."""
     first, here = device.index or 0, torch.cuda.device_count()
     if first + devices > here:
         raise PersonSearchError(
-            f"{devices} GPUs from cuda:{first} on were asked for, {here} are here: lower run.devices or "
-            "name an earlier run.device"
+            f"{devices} GPUs from cuda:{first} on are needed, but this machine has {here}: lower "
+            "run.devices or set an earlier run.device"
         )
     return range(first, first + devices)
 
@@ -123,7 +123,7 @@ def cuda_numbers(device: torch.device, devices: int) -> range:
 def _messages(
     launcher: subprocess.Popen[bytes], stop: Path, should_stop: Callable[[], bool]
 ) -> Iterator[dict[str, Any]]:
-    """Rank 0's messages until the launcher ends; hands the wish to stop on to the ranks."""
+    """Rank 0's messages until the launcher ends; passes a request to stop on to the ranks."""
     assert launcher.stdout is not None
     descriptor = launcher.stdout.fileno()
     unfinished = b""
@@ -155,7 +155,7 @@ def _result(outcome: dict[str, Any], returncode: int) -> DetectorResult:
     if kind == "result":
         return DetectorResult(**outcome["result"])
     if kind == "interrupted":
-        raise Interrupted(text)
+        raise TrainingStopped(text)
     if kind == "non_finite":
         raise NonFiniteError(text)
     if kind == "error":
@@ -163,13 +163,13 @@ def _result(outcome: dict[str, Any], returncode: int) -> DetectorResult:
     if kind == "system":
         raise OSError(outcome["errno"], text, outcome["filename"])
     if kind == "broke":
-        raise RuntimeError(f"rank {outcome['rank']} failed by {text}; the traceback is in the log")
-    raise RuntimeError(f"torchrun ended with status {returncode}; its log says why")
+        raise RuntimeError(f"rank {outcome['rank']} failed: {text}; the traceback is in the log")
+    raise RuntimeError(f"torchrun exited with status {returncode}; see its log")
 
 
 def _job(
     recipe: DetectorRecipe,
-    entries: Sequence[TrainingEntry],
+    entries: Sequence[TrainingSet],
     validation: Sequence[Scene],
     work_dir: Path,
     device: torch.device,
@@ -213,7 +213,7 @@ def _scene_from_json(values: dict[str, Any]) -> Scene:
 
 
 def _run_rank(job_path: Path, meeting: Path) -> None:
-    """One rank's part of a job; `meeting` is the file by which the ranks find each other."""
+    """One rank's part of a job; the ranks find each other through the file `meeting`."""
     job = json.loads(job_path.read_text())
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -229,7 +229,7 @@ def _run_rank(job_path: Path, meeting: Path) -> None:
     except Exception as error:
         traceback.print_exc()
         _leave_failure(job_path.parent, rank, error)
-        # At once: leaving in good order would wait for ranks that wait for this one.
+        # At once: an orderly exit would wait for ranks that wait for this one.
         os._exit(1)
     if rank == 0:
         _send(**outcome)
@@ -263,7 +263,7 @@ def _train(job: dict[str, Any], device: torch.device, group: Together, folder: P
         result = train_share(
             DetectorRecipe.model_validate(job["recipe"]),
             [
-                TrainingEntry(**{**entry, "scenes": [_scene_from_json(scene) for scene in entry["scenes"]]})
+                TrainingSet(**{**entry, "scenes": [_scene_from_json(scene) for scene in entry["scenes"]]})
                 for entry in job["entries"]
             ],
             [_scene_from_json(scene) for scene in job["validation"]],
@@ -274,13 +274,13 @@ def _train(job: dict[str, Any], device: torch.device, group: Together, folder: P
             progress=report,
             should_stop=_agreed_stop(folder / STOP, group),
         )
-    except Interrupted as stopped:
+    except TrainingStopped as stopped:
         return {"kind": "interrupted", "message": str(stopped)}
     return {"kind": "result", "result": asdict(result)}
 
 
 def _agreed_stop(stop: Path, group: Together) -> Callable[[], bool]:
-    """Whether all ranks stop before this step; they ask each other every few steps only."""
+    """Whether all ranks stop before this step; they agree every few steps only."""
     asked = 0
 
     def should_stop() -> bool:
@@ -302,9 +302,9 @@ def _rank_device(kind: str, first: int, threads: int) -> torch.device:
 
 
 def _end_with_launcher() -> None:
-    """Wait for the end of standard input, then end the process at once.
+    """Wait for standard input to close, then exit at once.
 
-    Unbuffered: a thread that waits in `sys.stdin` holds its lock, and the interpreter's end aborts on that.
+    Unbuffered: a thread that waits in `sys.stdin` holds its lock, on which the interpreter's exit aborts.
     """
     while os.read(sys.stdin.fileno(), 65536):
         pass

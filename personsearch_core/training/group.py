@@ -1,4 +1,4 @@
-"""The processes of a data-parallel training, or one alone, behind the same few calls."""
+"""One process, or the processes of a data-parallel training, behind the same few methods."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 
 
 class Alone:
-    """One process: nothing to agree upon."""
+    """A single process."""
 
     rank = 0
     count = 1
@@ -32,7 +32,7 @@ class Alone:
         return list(items)
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is up in any process."""
+        """Whether the flag is set in any process."""
         return flag
 
 
@@ -46,7 +46,8 @@ class Together(Alone):
 
     def wrap(self, module: nn.Module) -> nn.Module:
         if self._device.type == "cuda":
-            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+            convert = nn.SyncBatchNorm.convert_sync_batchnorm
+            module = convert(module)  # type: ignore[no-untyped-call]
             return DistributedDataParallel(module, device_ids=[self._device])
         return DistributedDataParallel(module)
 

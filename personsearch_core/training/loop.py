@@ -1,8 +1,8 @@
-"""The one training loop: steps, checkpoints, the metric log, and a clean way out.
+"""The training loop: steps, checkpoints, the metric log, and a clean way to stop.
 
-A trainer hands in a function of the step number, and the objects that carry state from step to step. Batches
-and all randomness are functions of (seed, step), so the state plus the step number is the whole truth about
-a run: on a CPU, the weights after a kill and a resume equal those of an uninterrupted run, byte for byte.
+A trainer passes a function of the step number and the objects whose state carries over between steps. Batches
+and all randomness are functions of (seed, step), so the state and the step number determine a run: on a CPU,
+the weights after a kill and a resume equal those of an uninterrupted run, byte for byte.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 PARALLEL = "parallel"
-"""Folder by which the processes of a data-parallel training are told what to do."""
+"""Folder of jobs and messages for the processes of a data-parallel training."""
 RESUME_ONLY = (CHECKPOINTS, PARALLEL, FILE_NAME)
-"""What a training leaves in its directory beside its results, for a resume."""
+"""Files that a training keeps for a resume, besides its results."""
 
 Metrics = Mapping[str, Tensor | float]
 
 
 class Stateful(Protocol):
-    """What a checkpoint holds: modules, optimisers, gradient scalers, watchers."""
+    """Part of a checkpoint: modules, optimisers, gradient scalers, watchers."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -49,28 +49,28 @@ class Stateful(Protocol):
 
 
 class Progress(Protocol):
-    """Called from time to time with the steps done and what was last measured."""
+    """Called from time to time with the steps done and the latest metrics."""
 
     def __call__(self, done: int, total: int, **metrics: float) -> None: ...
 
 
-class Interrupted(Exception):
-    """The run was asked to stop; its state is in a checkpoint, from which the same call goes on."""
+class TrainingStopped(Exception):
+    """The run was asked to stop; the same call resumes from its checkpoint."""
 
 
 class NonFiniteError(PersonSearchError):
-    """The loss, or another metric that must be finite, became NaN or infinite."""
+    """The loss, or another metric that must be finite, is NaN or infinite."""
 
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How a run is watched and kept; nothing here changes its result."""
+    """How a run is logged and checkpointed; nothing here changes its result."""
 
     checkpoint_steps: int | None = None
     checkpoint_seconds: float = 60.0
     flush_steps: int | None = None
-    """Steps between readings of the metrics, each of which waits for an accelerator. By default a training
-    chooses by its device, see `on`; the bare loop reads every step."""
+    """Steps between reads of the metrics; each read waits for an accelerator. Default: chosen by the
+    training's device, see `on`; the bare loop reads every step."""
     tensorboard_steps: int = 10
     progress_seconds: float = 1.0
     is_main: bool = True
@@ -84,11 +84,11 @@ class LoopSettings:
 
 
 def ignore_progress(done: int, total: int, **metrics: float) -> None:
-    """The `progress` of a run that nobody watches."""
+    """The default `progress`: does nothing."""
 
 
 def never_stop() -> bool:
-    """The `should_stop` of a run that nobody interrupts."""
+    """The default `should_stop`: never."""
     return False
 
 
@@ -110,27 +110,27 @@ def run_loop(
     """Call `step(0) ... step(total_steps - 1)`, resuming from the newest intact checkpoint in `work_dir`.
 
     step
-        does one optimiser step and returns its metrics, `loss` among them; tensors are read late, so that an
-        accelerator is not waited for.
+        does one optimiser step and returns its metrics, including `loss`; tensors are read later, to keep an
+        accelerator busy.
     state
-        everything that carries over from one step to the next, under names.
+        everything that carries over between steps, by name.
     describe_batch
-        names the content of a step's batch (image ids, row numbers) for the message about a bad loss.
+        names the content of a step's batch (image ids, row numbers), for messages about a bad loss.
     after_step
-        is called with the number of steps done, after each one; what it returns (a validation) joins the
-        step's row in the log.
+        is called with the number of steps done, after each one; the metrics that it returns (a validation)
+        join the step's row in the log.
     watch
-        is called once with each finite row, in order, and may raise; its state, if any, belongs into `state`.
+        is called once per finite row, in order, and may raise; its state, if any, belongs in `state`.
     is_finished
         ends the run early, asked before each step.
     must_be_finite
-        metrics whose NaN or infinity ends the run; add the gradient's norm unless a gradient scaler is at
-        work, because a finite loss with a bad gradient spoils the weights too.
+        metrics whose NaN or infinity ends the run; add the gradient norm unless a gradient scaler is used,
+        because a finite loss with a bad gradient spoils the weights too.
 
-    Returns the number of steps done. Raises `Interrupted` when `should_stop()` says so, after a checkpoint,
-    and `NonFiniteError` where a metric is not finite; checkpoints hold only states whose metrics were read.
-    The last state is in a checkpoint, too: the same call on a finished run returns at once. When what the run
-    led to is safe, `discard_work` removes what only a resume needs.
+    Returns the number of steps done. Raises `TrainingStopped`, after a checkpoint, when `should_stop()` is
+    true, and `NonFiniteError` if a metric is not finite; checkpoints hold only states whose metrics were
+    read. The last state is checkpointed too: the same call on a finished run returns at once. Once the run's
+    results are safe, `discard_work` removes what only a resume needs.
     """
     settings = settings or LoopSettings()
     flush_steps = settings.flush_steps or 1
@@ -146,7 +146,7 @@ def run_loop(
             nonlocal kept
             rows.flush()
             if settings.is_main and kept != done:
-                # Not sooner: by now every process of the training has read what it resumes from.
+                # Only now: every process of the training has read its checkpoint.
                 set_aside(checkpoints, kept)
                 save_checkpoint(checkpoints, done, {name: part.state_dict() for name, part in state.items()})
             kept = done
@@ -155,8 +155,8 @@ def run_loop(
         while done < total_steps and not is_finished():
             if should_stop():
                 checkpoint()
-                raise Interrupted(
-                    f"stopped as asked after {done} of {total_steps} steps; the same call goes on"
+                raise TrainingStopped(
+                    f"stopped as requested after {done} of {total_steps} steps; the same call resumes"
                 )
             metrics = step(done)
             done += 1
@@ -178,7 +178,7 @@ def run_loop(
 
 
 def discard_work(work_dir: Path) -> None:
-    """Remove what only a resume needs: the checkpoints, then the rows they refer to."""
+    """Remove what only a resume needs: the checkpoints, then the rows that they refer to."""
     remove_checkpoints(work_dir / CHECKPOINTS)
     if (work_dir / PARALLEL).is_dir():
         shutil.rmtree(work_dir / PARALLEL)
@@ -192,10 +192,10 @@ def _resume(checkpoints: Path, state: Mapping[str, Stateful]) -> int:
     if set(found.state) != set(state):
         raise PersonSearchError(
             f"the checkpoint in {checkpoints} holds {sorted(found.state)}, this run needs {sorted(state)}: "
-            "it is of another kind of training; choose another work directory"
+            "it is of another kind of training; choose another work folder"
         )
     if not MetricLog.covers(checkpoints.parent, found.state["metric_log"]):
-        logger.warning("the log beside %s lost rows: the training starts over", checkpoints)
+        logger.warning("the log beside %s has lost rows: the training starts over", checkpoints)
         return 0
     for name, part in state.items():
         part.load_state_dict(found.state[name])
@@ -204,7 +204,7 @@ def _resume(checkpoints: Path, state: Mapping[str, Stateful]) -> int:
 
 
 class _PendingRows:
-    """Rows whose metrics may still be on their way from an accelerator."""
+    """Rows whose metrics may still be on an accelerator."""
 
     def __init__(
         self,
@@ -250,7 +250,7 @@ def _read(rows: list[Metrics]) -> list[dict[str, float]]:
 
 
 class _Silent:
-    """The metric log of a rank that does not log; it carries the main rank's state in a checkpoint unread."""
+    """The metric log of a rank that does not log; it ignores the main rank's state in a checkpoint."""
 
     def start(self, step: int) -> None:
         return None

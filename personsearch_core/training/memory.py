@@ -1,4 +1,4 @@
-"""Running out of memory, on whichever device, ends a training with advice instead of a traceback."""
+"""Running out of memory, on any device, ends a training with advice instead of a traceback."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from personsearch_core.errors import PersonSearchError
 
 @contextmanager
 def advice_when_out_of_memory(advice: str) -> Iterator[None]:
-    """Raise PersonSearchError with the advice where what is inside runs out of memory."""
+    """Raise PersonSearchError with the advice if the body runs out of memory."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

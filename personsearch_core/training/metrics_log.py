@@ -1,8 +1,8 @@
-"""The metric log of a training run: one row a step, without gaps or duplicates after any interruption.
+"""The metric log of a training: one row per step, without gaps or duplicates after any interruption.
 
-Rows are appended to `history.jsonl`. A checkpoint holds the length of that file, and a resume cuts it there,
-so the finished `history.parquet` is the same however often the run was killed. Wall times are therefore not
-in it; TensorBoard, under `logs/`, is for looking at a run while it goes.
+Rows are appended to `history.jsonl`. A checkpoint holds the length of that file, and a resume truncates it to
+that length, so the finished `history.parquet` is the same however often the run was killed. It therefore has
+no wall times; to watch a run, use TensorBoard on `logs/`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FILE_NAME = "history.jsonl"
 
 
 class MetricLog:
-    """Appends rows of metrics; its state (the length of the file) belongs into the run's checkpoints."""
+    """Appends rows of metrics; its state (the length of the file) belongs in the run's checkpoints."""
 
     def __init__(self, work_dir: Path, tensorboard_every: int = 10) -> None:
         work_dir.mkdir(parents=True, exist_ok=True)
@@ -33,13 +33,13 @@ class MetricLog:
         self._tensorboard: SummaryWriter | None = None
 
     def start(self, step: int) -> None:
-        """Drop whatever was logged past the state that was loaded, and go on after `step` steps."""
+        """Drop rows logged after the loaded state, and continue after `step` steps."""
         self._rows.truncate(self._length)
         self._rows.seek(self._length)
         self._tensorboard = SummaryWriter(str(self._work_dir / "logs"), purge_step=step)
 
     def append(self, step: int, metrics: Mapping[str, float], force_tensorboard: bool = False) -> None:
-        """Log the metrics of the 0-based `step`; values that are not finite are left out (null)."""
+        """Log the metrics of the 0-based `step`; non-finite values are left out (null)."""
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         self._rows.write(json.dumps({"step": step, **finite}).encode() + b"\n")
         if self._tensorboard is not None and (force_tensorboard or step % self._tensorboard_every == 0):
@@ -48,7 +48,7 @@ class MetricLog:
 
     @staticmethod
     def covers(work_dir: Path, state: Mapping[str, Any]) -> bool:
-        """Whether the log in `work_dir` still has all rows that a checkpoint's `state` counts on."""
+        """Whether the log in `work_dir` still has all rows of a checkpoint's `state`."""
         rows = work_dir / FILE_NAME
         return rows.is_file() and rows.stat().st_size >= int(state["length"])
 

@@ -1,4 +1,4 @@
-"""Optimisers, rates, precision: what every trainer of this package does alike."""
+"""Optimisers, rates and precision, shared by all trainers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def build_optimiser(
     momentum: float = 0.9,
     fused: bool = False,
 ) -> torch.optim.Optimizer:
-    """An optimiser over the parameters that want a gradient; `momentum` is for `sgd` alone.
+    """An optimiser over the parameters that require a gradient; `momentum` is for `sgd` only.
 
     `fused` updates all parameters in one kernel.
     """
@@ -41,13 +41,13 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
 
 
 def autocast(compute: Compute, device: torch.device) -> torch.autocast:
-    """The context in which a forward pass runs at the recipe's precision; does nothing for fp32."""
+    """Context that runs a forward pass at the recipe's precision; does nothing for fp32."""
     dtype = AUTOCAST_DTYPES.get(compute.precision)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 def gradient_scaler(compute: Compute, device: torch.device) -> torch.amp.GradScaler:
-    """Loss scaling for fp16, whose gradients underflow; passes everything through otherwise."""
+    """Loss scaling for fp16, whose gradients underflow; otherwise does nothing."""
     return torch.amp.GradScaler(device.type, enabled=compute.precision == "fp16")
 
 
@@ -57,9 +57,9 @@ def take_step(
     scaler: torch.amp.GradScaler,
     clip: float | None = None,
 ) -> Tensor:
-    """Backward pass, clipping of the gradient's norm, an optimiser step; returns the norm before clipping."""
+    """Backward pass, gradient clipping, optimiser step; returns the gradient norm before clipping."""
     optimiser.zero_grad(set_to_none=True)
-    scaler.scale(loss).backward()
+    torch.autograd.backward(scaler.scale(loss))
     scaler.unscale_(optimiser)
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)

@@ -1,4 +1,4 @@
-"""The phases of a training on one line of steps, any of which may end before its time."""
+"""The phases of a training, any of which may end early."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Phases:
-    """Which phase a step belongs to. Where one ends early, those after it move up; checkpoints hold where."""
+    """Which phase a step belongs to. If one ends early, later ones move up; checkpoints hold the ends."""
 
     def __init__(self, planned_ends: Sequence[int]) -> None:
         self.planned = planned_ends[-1]
@@ -20,22 +20,22 @@ class Phases:
         return next(number for number, end in enumerate(self._ends) if step < end)
 
     def position(self, step: int) -> int:
-        """Where a step stands in the plan: what ended early counts as passed."""
+        """Position of a step in the plan: steps that were skipped count as done."""
         return step + self.planned - self._ends[-1]
 
     def advance(self, done: int) -> None:
-        """Note that `done` steps are done."""
+        """Record that `done` steps are done."""
         self._done = done
 
     def end_now(self) -> None:
-        """End the phase of the last step that was done."""
+        """End the phase of the last step."""
         phase = self.at(self._done - 1)
         spared = self._ends[phase] - self._done
         self._ends[phase:] = [end - spared for end in self._ends[phase:]]
 
     @property
     def at_an_end(self) -> bool:
-        """Whether the last step that was done was the last of its phase."""
+        """Whether the last step was the last of its phase."""
         return self._done in self._ends
 
     @property

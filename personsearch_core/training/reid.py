@@ -1,4 +1,4 @@
-"""Step two of the method: train the branch from cached features of the shared layers, and nothing else."""
+"""Step two of the method: train the branch, and nothing else, from cached features of the shared layers."""
 
 from __future__ import annotations
 
@@ -45,22 +45,22 @@ from personsearch_core.training.row_batches import RowBatches, RowReader, open_b
 from personsearch_core.training.watching import BestWeights, CollapseWatch, embedding_statistics
 
 MEMORY_BUDGET = 4 * 2**30
-"""Bytes up to which all rows are held in a host's memory, where the caller does not say."""
+"""Default number of bytes up to which all rows are held in a host's memory."""
 PART_OF_GPU = 0.5
-"""Of a GPU's free memory, likewise: the other half is for the branch and its activations."""
+"""Likewise, as a fraction of a GPU's free memory: the rest is for the branch and its activations."""
 FLUSH_STEPS = 10
-"""Steps between readings of the metrics on an accelerator."""
+"""Steps between reads of the metrics on an accelerator."""
 
 
 @dataclass(frozen=True)
 class ReidResult:
-    """A finished training; `branch.safetensors`, `branch.json` and `history.parquet` lie in its directory."""
+    """A finished training; `branch.safetensors`, `branch.json` and `history.parquet` are in its folder."""
 
     steps: int
     kept_steps: int
     """Steps after which the kept weights were reached."""
     metrics: dict[str, float]
-    """Last values of the history, and the kept weights' validation where people were held out."""
+    """Last values of the history, and the kept weights' validation if people were held out."""
     training_identities: int
     held_out_identities: int
     left_out: tuple[str, ...]
@@ -81,29 +81,54 @@ def train_reid(
     progress: Progress = ignore_progress,
     should_stop: Callable[[], bool] = never_stop,
 ) -> ReidResult:
-    """Train `branch`, in place, on the rows of a feature store.
+    """Train a branch, in place, on the rows of a feature store.
 
+    Writes `branch.safetensors`, `branch.json`, `history.parquet` and TensorBoard's `logs/`. Equal recipes,
+    weights and rows give equal bytes on one type of machine, however often the run is interrupted. What a
+    resume needs (`RESUME_ONLY`) stays until `discard_work`, so that a finished training ends at once.
+
+    Parameters
+    ----------
+    recipe
+        Objectives, batches, optimiser and phases.
     branch
-        pooled maps or crops (B, *row) -> embeddings (B, `recipe.branch.embedding_dim`), not normalised.
-    reader, labels
-        the rows (N, *row) and who is on them; rows without identity are drawn only as `unlabelled_per_batch`.
+        Pooled maps or crops (B, *row) -> embeddings (B, `recipe.branch.embedding_dim`), not normalised.
+    reader
+        The rows (N, *row).
+    labels
+        Who is on each row; unlabelled rows are drawn only as `unlabelled_per_batch`.
     work_dir
-        where a run that was interrupted goes on, and where its results lie.
-    memory_budget, threads
-        stores of up to so many bytes are held in the device's memory (by default MEMORY_BUDGET, or
-        PART_OF_GPU); others are read ahead by so many threads.
+        Checkpoints and results; an interrupted run goes on from there.
+    device
+        Where to train.
+    memory_budget
+        A store of up to this many bytes is held in the device's memory (by default MEMORY_BUDGET, or
+        PART_OF_GPU of a GPU's free memory); a larger one is read ahead.
+    threads
+        Number of threads that read ahead.
+    settings, progress, should_stop
+        Checkpointing and logging; called with progress; asked before each step whether to stop.
 
-    Writes `branch.safetensors`, `branch.json`, `history.parquet`, and TensorBoard's `logs/`. Equal recipes,
-    weights and rows give equal bytes on one type of machine, whatever the interruptions. What a resume needs
-    (`RESUME_ONLY`) stays until `discard_work`, so that a finished training ends at once. Raises
-    `PersonSearchError` before the first step for what cannot be trained on, `CollapseError`, and
-    `NonFiniteError` and `Interrupted` as `run_loop` does.
+    Returns
+    -------
+    ReidResult
+
+    Raises
+    ------
+    PersonSearchError
+        Before the first step, if the inputs cannot be trained on.
+    CollapseError
+        If all embeddings become the same point.
+    NonFiniteError
+        If the loss is not finite.
+    TrainingStopped
+        If `should_stop()` was true.
     """
     device = torch.device(device)
     _check_inputs(recipe, branch, reader, labels)
     split = hold_out_identities(labels, recipe.held_out_identities, recipe.seed)
     if split.held_out.size:
-        check_held_out(labels.identity[split.held_out], labels.image[split.held_out])
+        check_held_out(labels.label[split.held_out], labels.image[split.held_out])
     sampler = PKSampler(
         labels,
         split.training,
@@ -146,7 +171,7 @@ def train_reid(
         kept_steps=training.best.steps if recipe.keep == "best" else steps,
         metrics={name: value for name, value in last.items() if value is not None and name != "step"},
         training_identities=len(sampler.names),
-        held_out_identities=len(np.unique(labels.identity[split.held_out])),
+        held_out_identities=len(np.unique(labels.label[split.held_out])),
         left_out=tuple(sampler.left_out),
     )
     _write_results(recipe, branch, result, work_dir)
@@ -157,18 +182,18 @@ def _check_inputs(recipe: ReidRecipe, branch: nn.Module, reader: RowReader, labe
     if reader.shape[0] == 0 or not labels.names:
         raise PersonSearchError(
             f"there is nothing to train on: the store has {reader.shape[0]} rows of {len(labels.names)} "
-            "identities; check the dataset and split that it was made from"
+            "identities; check its dataset and split"
         )
     if len(labels) != reader.shape[0]:
         raise PersonSearchError(
-            f"the index has {len(labels)} rows, the features have {reader.shape[0]}: they are of two stores"
+            f"the index has {len(labels)} rows, the features have {reader.shape[0]}: not the same store"
         )
     first = next((part for part in branch.modules() if isinstance(part, nn.Conv2d)), None)
     if first is not None and tuple(reader.shape[1:2]) != (first.in_channels,):
         raise PersonSearchError(
             f"the store holds rows of {tuple(reader.shape[1:])}, but the branch takes maps of "
-            f"{first.in_channels} channels: the features were made for another variant or backbone; "
-            "make features for this one"
+            f"{first.in_channels} channels: the features are for another variant or backbone; "
+            "build features for this one"
         )
     if recipe.held_out_identities == 0 and (recipe.keep == "best" or recipe.early_stopping is not None):
         raise PersonSearchError(
@@ -187,12 +212,12 @@ def _memory_advice(recipe: ReidRecipe) -> str:
     return (
         f"lower identities_per_batch ({recipe.identities_per_batch}), shots ({recipe.shots}) or "
         f"unlabelled_per_batch ({recipe.unlabelled_per_batch}), use compute.precision: bf16, or lower "
-        "run.memory_budget_gib, so that rows are read as they are needed instead of held in memory"
+        "run.memory_budget_gib, so that rows are read as needed instead of held in memory"
     )
 
 
 class ReidTraining:
-    """The state of one training, and what is done at a step; `train_reid` puts it into the loop."""
+    """The state of one training, and one step of it; `train_reid` runs it in the loop."""
 
     def __init__(
         self,
@@ -266,10 +291,10 @@ class ReidTraining:
         }
 
     def validate_when_due(self, done: int) -> dict[str, float]:
-        """Search among the held-out people after every few epochs, and at the end.
+        """Search among the held-out people every few epochs, and at the end.
 
-        Where mAP has not risen for `early_stopping` validations of a phase, the phase ends here; its steps
-        that are spared count as passed in the schedule of the rate.
+        If mAP has not risen for `early_stopping` validations of a phase, the phase ends; the steps it skips
+        count as done in the schedule of the rate.
         """
         self.phases.advance(done)
         every = self.recipe.validate_every_epochs * self.sampler.steps_per_epoch
@@ -284,8 +309,8 @@ class ReidTraining:
 
     def _validate(self, done: int) -> dict[str, float]:
         measured = held_out_search(
-            self._describe(self.held_out),
-            self.labels.identity[self.held_out],
+            self._embed(self.held_out),
+            self.labels.label[self.held_out],
             self.labels.image[self.held_out],
         )
         self.best.offer(measured["mAP"], done, self.branch.state_dict())
@@ -303,8 +328,8 @@ class ReidTraining:
         if self._features is None:
             opened = self.batches(self.sampler.batch(s) for s in range(step, self.phases.planned))
             self._features = self._open.enter_context(closing(opened))  # type: ignore[type-var]
-        classes = torch.from_numpy(self.sampler.class_of_row[self.sampler.batch(step)])
-        return self._on_device(next(self._features)), classes.to(self.device)
+        labels = torch.from_numpy(self.sampler.label_of_row[self.sampler.batch(step)])
+        return self._on_device(next(self._features)), labels.to(self.device)
 
     def _on_device(self, features: Tensor) -> Tensor:
         """Maps as float32 in the recipe's memory format; crops stay uint8."""
@@ -315,8 +340,8 @@ class ReidTraining:
         return features
 
     @torch.no_grad()
-    def _describe(self, rows: IntArray) -> np.ndarray:
-        """Embeddings (n, D) to rank with, in evaluation mode."""
+    def _embed(self, rows: IntArray) -> np.ndarray:
+        """Embeddings (n, D) for ranking, in evaluation mode."""
         self.branch.eval()
         parts = np.split(rows, range(self._batch_rows, len(rows), self._batch_rows))
         embeddings = []

@@ -18,12 +18,12 @@ from personsearch_core.data.prefetch import prefetch
 logger = logging.getLogger(__name__)
 
 AHEAD = 2
-"""Batches read in advance: one hides a warm read behind the step, the second a hiccup."""
+"""Batches read ahead: one hides a warm read behind the step, the second a delay."""
 BLOCK_ROWS = 256
 
 
 class RowReader(Protocol):
-    """Rows of an array, by number: a feature store, or anything that behaves like it."""
+    """Rows of an array by number: a feature store, or an object that behaves like one."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -34,26 +34,26 @@ class RowReader(Protocol):
     def rows(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray: ...
 
     def buffer(self, n_rows: int) -> np.ndarray:
-        """Memory for so many rows, of the kind that they are copied into most quickly."""
+        """Memory for `n_rows` rows that the reader fills fastest."""
 
 
 class RowBatches(Protocol):
     """Turns row numbers into batches on the device."""
 
     def __call__(self, indices: Iterable[npt.NDArray[np.int64]]) -> Iterator[Tensor]:
-        """The rows of each index array, in order; a batch is valid until the next is asked for."""
+        """The rows of each index array, in order; a batch is valid until the next one is requested."""
 
 
 def open_batches(
     reader: RowReader, batch_rows: int, device: torch.device, *, memory_budget: int, threads: int = 1
 ) -> RowBatches:
-    """Batches of up to `batch_rows` rows: from memory where all rows fit `memory_budget` bytes."""
+    """Batches of up to `batch_rows` rows; from memory if all rows fit in `memory_budget` bytes."""
     size = int(np.prod(reader.shape)) * reader.dtype.itemsize
     fit = size <= memory_budget
-    logger.info(
-        "features of %.2f GiB are %s: the budget is %.2f GiB of memory (%s)",
+    logger.debug(
+        "features (%.2f GiB) are %s: the memory budget is %.2f GiB (%s)",
         size / 2**30,
-        "held in memory" if fit else "read as they are needed",
+        "held in memory" if fit else "read as needed",
         memory_budget / 2**30,
         device,
     )
@@ -63,7 +63,7 @@ def open_batches(
 
 
 class RowsInMemory:
-    """All rows as one tensor on the device, filled block by block: never more than that, and one block."""
+    """All rows as one tensor on the device, filled block by block to save memory."""
 
     def __init__(self, reader: RowReader, device: torch.device) -> None:
         self._rows = torch.empty(reader.shape, dtype=_torch_dtype(reader), device=device)
@@ -81,7 +81,7 @@ class RowsInMemory:
 
 
 class RowsReadAhead:
-    """Rows read by threads into a ring of reused buffers, pinned where an accelerator copies from them."""
+    """Rows read by threads into a ring of reused buffers, pinned if a GPU copies from them."""
 
     def __init__(self, reader: RowReader, batch_rows: int, device: torch.device, threads: int = 1) -> None:
         self._reader = reader
@@ -98,16 +98,16 @@ class RowsReadAhead:
             yield from read if self._device.type != "cuda" else self._copied(read)
 
     def _copied(self, read: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Each batch is copied to the GPU while the one before it is in use there."""
+        """Copy each batch to the GPU while the previous one is in use."""
         in_use = torch.cuda.current_stream(self._device)
-        if self._copying is None:  # one for all calls: the memory of a stream stays with it
-            self._copying = torch.cuda.Stream(self._device)
+        if self._copying is None:  # one for all calls: a stream keeps its memory
+            self._copying = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         copying = self._copying
         before: tuple[Tensor, torch.cuda.Event] | None = None
         for buffer in chain(read, [None]):
             coming = None
             if buffer is not None:
-                copying.wait_stream(in_use)  # else copies would pile up before a busy GPU
+                copying.wait_stream(in_use)  # or copies would pile up before a busy GPU
                 with torch.cuda.stream(copying):
                     coming = buffer.to(self._device, non_blocking=True), copying.record_event()
             if before is not None:
@@ -115,11 +115,11 @@ class RowsReadAhead:
                 in_use.wait_event(copied)
                 batch.record_stream(in_use)
                 yield batch
-                copied.synchronize()  # its buffer is the next to be read into
+                copied.synchronize()  # its buffer is filled next
             before = coming
 
     def _ring(self) -> list[Tensor]:
-        """One buffer for each batch read ahead, one for the batch in use, and for a GPU one being copied."""
+        """One buffer per batch read ahead, one for the batch in use and, for a GPU, one being copied."""
         if self._device.type != "cuda":
             return [torch.from_numpy(self._reader.buffer(self._batch_rows)) for _ in range(AHEAD + 1)]
         shape = (self._batch_rows, *self._reader.shape[1:])

@@ -1,4 +1,4 @@
-"""AP of a detector on held-out scenes, during training and after it."""
+"""AP of a detector on held-out scenes, during and after training."""
 
 from __future__ import annotations
 
@@ -35,9 +35,8 @@ def validate_detector(
 ) -> dict[str, float]:
     """AP by COCO's rule (`coco_ap50`, `coco_ap`) and by person search's (`ap`, `recall` at a score of 0.5).
 
-    Keys begin with `validation/`; where the scenes come from several sources, each also has its own,
-    `validation/<source>/`. The processes of a group share the scenes. The detector comes back in the mode it
-    was in.
+    Keys begin with `validation/`; if the scenes come from several sources, each also has its own,
+    `validation/<source>/`. The processes of a group share the scenes. The detector's mode is restored.
     """
     group = group or Alone()
     was_training = detector.training
@@ -85,7 +84,7 @@ def _scores(found: Sequence[Found], scenes: Sequence[Scene], prefix: str) -> dic
     truth = GroundTruth(
         image=_owners([len(scene.boxes) for scene in scenes]),
         boxes=np.concatenate([scene.boxes for scene in scenes]),
-        person=np.full(sum(len(scene.boxes) for scene in scenes), UNLABELLED),
+        person_id=np.full(sum(len(scene.boxes) for scene in scenes), UNLABELLED),
         ignore=np.concatenate([scene.ignore for scene in scenes]),
     )
     result = evaluate_detection(detections, truth, len(scenes), score_threshold=0.5)

@@ -1,4 +1,4 @@
-"""What is watched while a branch trains, and the recognition of a collapse."""
+"""Metrics to watch while a branch trains, and detection of a collapse."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _PRACTICALLY_0 = 1e-4
 
 
 class CollapseError(PersonSearchError):
-    """All embeddings have become the same point."""
+    """All embeddings are the same point."""
 
 
 @torch.no_grad()
 def embedding_statistics(batch: Batch) -> dict[str, Tensor]:
-    """Mean distance of positive and of negative pairs, and mean norm of a batch's embeddings."""
+    """Mean distance of positive and negative pairs, and mean norm of a batch's embeddings."""
     embeddings = batch.embeddings.detach()
     distances = pairwise_distances(embeddings)
     related = relations(batch.labels, batch.unlabelled)
@@ -42,21 +42,21 @@ def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 class CollapseWatch:
-    """Raises where triplet training has collapsed: every embedding the same, so that only the margin is left.
+    """Raises when triplet training has collapsed: all embeddings are equal, so only the margin is left.
 
-    A step looks collapsed where a triplet term equals the loss of zero distances (log 2 for the soft margin,
-    else the margin) to 2 % while negatives are practically at one point: less than a tenth as far apart as
-    they have been, in any phase so far, or than a hundredth of the embeddings' norm, which also tells where
-    they never were apart. `STEPS` such among the last `WINDOW` are a collapse: a noisy batch in between does
-    not hide it, and it is named within 50 steps.
+    A step looks collapsed if a triplet term is within 2 % of the loss of zero distances (log 2 for the soft
+    margin, else the margin) while negatives are practically at one point: nearer than a tenth of their
+    largest distance so far, or than a hundredth of the embeddings' norm, which also covers embeddings that
+    were never apart. `STEPS` of the last `WINDOW` steps are a collapse: noisy batches in between do not hide
+    it, and it is reported within 50 steps.
     """
 
     STEPS = 20
     WINDOW = 30
     REFERENCE_STEPS = 10
-    """The reference is the largest mean distance over so many steps in a row, or over the first ones."""
+    """The reference is the largest mean distance over this many consecutive steps, or over the first ones."""
     FAR_BELOW_NORM = 0.01
-    """Untrained branches have their negatives at several hundredths of the norm, or more."""
+    """In untrained branches negatives are several hundredths of the norm apart, or more."""
 
     def __init__(self, phases: tuple[Phase, ...]) -> None:
         self._levels = [_collapsed_levels(phase) for phase in phases]
@@ -65,7 +65,7 @@ class CollapseWatch:
         self._reference = 0.0
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Look at one step's metrics; raise `CollapseError` with the remedy."""
+        """Check one step's metrics; raise `CollapseError` with advice."""
         distance = metrics["negative_distance"]
         if math.isfinite(distance):
             self._distances.append(distance)
@@ -107,7 +107,7 @@ class CollapseWatch:
 
 
 def _collapsed_levels(phase: Phase) -> dict[str, float]:
-    """Loss of zero distances, for each triplet term of a phase under its name in the log."""
+    """Loss of zero distances of each triplet term of a phase, by its name in the log."""
     levels: dict[str, float] = {}
     for objective in phase.objectives:
         if objective.kind in ("semi_hard_triplet", "batch_hard_triplet"):
@@ -127,7 +127,7 @@ class BestWeights:
         self.weights: dict[str, Tensor] = {}
 
     def offer(self, score: float, steps: int, weights: Mapping[str, Tensor]) -> None:
-        """Keep a copy of the weights where their score is the highest so far."""
+        """Keep a copy of the weights if their score is the highest so far."""
         if score <= self.score:
             self.since += 1
             return

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from personsearch_core.data.sampling import TrainingEntry
+from personsearch_core.data.sampling import TrainingSet
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.identities import ReidLabels
 from personsearch_core.models.branch import build_branch
@@ -28,7 +28,7 @@ from personsearch_core.recipes import (
     RoiRecipe,
 )
 from personsearch_core.training.detector import train_detector
-from personsearch_core.training.loop import Interrupted, LoopSettings
+from personsearch_core.training.loop import LoopSettings, TrainingStopped
 from personsearch_core.training.reid import train_reid
 from personsearch_core.training.row_batches import RowsInMemory, RowsReadAhead
 from tests.personsearch_core.scene_files import TINY, write_scenes
@@ -108,7 +108,7 @@ def test_both_tiers_give_the_rows(dtype: str) -> None:
 
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_a_detectors_losses_are_those_on_a_cpu(tmp_path: Path, settings: str) -> None:
-    entries = [TrainingEntry(write_scenes(tmp_path / "scenes", 8), repeat=1)]
+    entries = [TrainingSet(write_scenes(tmp_path / "scenes", 8), repeat=1)]
     training = DetectorTraining(steps=20, batch_size=4, lr=0.01, gradient_clip=10.0)
     recipe = DetectorRecipe(model=TINY, training=training, compute=Compute.model_validate(SETTINGS[settings]))
     plain = recipe.model_copy(update={"compute": Compute()})
@@ -122,11 +122,11 @@ def test_a_detectors_losses_are_those_on_a_cpu(tmp_path: Path, settings: str) ->
 
 
 def test_a_detectors_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    entries = [TrainingEntry(write_scenes(tmp_path / "scenes", 8), repeat=1)]
+    entries = [TrainingSet(write_scenes(tmp_path / "scenes", 8), repeat=1)]
     recipe = DetectorRecipe(model=TINY, training=DetectorTraining(steps=12, batch_size=4, lr=0.01))
     whole = train_detector(recipe, entries, [], tmp_path / "whole", device=GPU)
     asked = iter([False] * 5)
-    with pytest.raises(Interrupted):
+    with pytest.raises(TrainingStopped):
         train_detector(
             recipe, entries, [], tmp_path / "parts", device=GPU, should_stop=lambda: next(asked, True)
         )
@@ -176,7 +176,7 @@ def test_a_branch_learns(tmp_path: Path, settings: str) -> None:
 
 
 def test_a_batch_beyond_the_gpus_memory_is_told_what_to_lower(tmp_path: Path) -> None:
-    entries = [TrainingEntry(write_scenes(tmp_path / "scenes", 2), repeat=1)]
+    entries = [TrainingSet(write_scenes(tmp_path / "scenes", 2), repeat=1)]
     recipe = DetectorRecipe(model=TINY, training=DetectorTraining(steps=1, batch_size=512))
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(64 * 2**20 / torch.cuda.mem_get_info()[1])

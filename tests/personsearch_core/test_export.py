@@ -49,7 +49,7 @@ def test_a_model_is_not_written_among_other_files(tmp_path: Path) -> None:
     (tmp_path / "model" / "model.json").unlink()  # as after a kill
     save_model(tmp_path / "model", detector, branch, roi)
     (tmp_path / "model" / "mine.jpg").touch()
-    with pytest.raises(PersonSearchError, match=r"holds mine\.jpg, which is no part of a model"):
+    with pytest.raises(PersonSearchError, match=r"holds mine\.jpg, which is not part of a model"):
         save_model(tmp_path / "model", detector, branch, roi)
     with pytest.raises(PersonSearchError, match="is a file"):
         save_model(tmp_path / "model" / "mine.jpg", detector, branch, roi)
@@ -60,7 +60,7 @@ def test_a_model_is_not_written_among_other_files(tmp_path: Path) -> None:
 )
 def test_files_that_are_called_as_a_models_are_others(tmp_path: Path, name: str, text: str | None) -> None:
     (tmp_path / name).mkdir() if text is None else (tmp_path / name).write_text(text)
-    with pytest.raises(PersonSearchError, match=f"holds {name}, which is no part of a model"):
+    with pytest.raises(PersonSearchError, match=f"holds {name}, which is not part of a model"):
         save_model(tmp_path, *parts("j3"))
     assert [path.name for path in tmp_path.iterdir()] == [name]
 

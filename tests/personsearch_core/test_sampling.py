@@ -47,13 +47,13 @@ def test_every_batch_is_p_times_k(
     assert epoch.shape == (-(-sum(usable) // per_batch), per_batch * shots + min(2, unlabelled))
     seen: set[int] = set()
     for batch in epoch:
-        people = labels.identity[batch[: per_batch * shots]].reshape(per_batch, shots)
+        people = labels.label[batch[: per_batch * shots]].reshape(per_batch, shots)
         assert (people == people[:, :1]).all()
         assert len(set(people[:, 0])) == per_batch
         seen |= set(people[:, 0].tolist())
-        assert (labels.identity[batch[per_batch * shots :]] == UNLABELLED).all()
+        assert (labels.label[batch[per_batch * shots :]] == UNLABELLED).all()
         for rows in batch[: per_batch * shots].reshape(per_batch, shots):
-            person = labels.identity[rows[0]]
+            person = labels.label[rows[0]]
             n_boxes, n_rows = boxes[person], boxes[person] * views
             assert len(set(labels.box[rows])) == min(shots, n_boxes)
             assert len(set(rows.tolist())) == min(shots, n_rows)
@@ -82,7 +82,7 @@ def test_single_rows_are_left_out_by_name(caplog: pytest.LogCaptureFixture) -> N
     sampler = PKSampler(labels, np.arange(len(labels)), 2, 2)
     assert sampler.left_out == ["p01", "p03"]
     assert "2 identities have a single row, so no positive pair, and are left out: p01, p03" in caplog.text
-    assert sampler.class_of_row.tolist() == [0, 0, 0, -1, 1, 1, 1, -1]
+    assert sampler.label_of_row.tolist() == [0, 0, 0, -1, 1, 1, 1, -1]
 
 
 def test_too_few_identities() -> None:
@@ -118,10 +118,10 @@ def test_held_out_people_and_their_images_are_never_trained_on(
         split = hold_out_identities(labels, part, seed)
     except PersonSearchError:
         return
-    assert len(set(labels.identity[split.held_out])) <= round(part * len(labels.names))
-    assert not set(labels.identity[split.training]) & set(labels.identity[split.held_out])
+    assert len(set(labels.label[split.held_out])) <= round(part * len(labels.names))
+    assert not set(labels.label[split.training]) & set(labels.label[split.held_out])
     assert not set(labels.image[split.training]) & set(labels.image[split.held_out])
-    known = np.flatnonzero(labels.identity != UNLABELLED)
+    known = np.flatnonzero(labels.label != UNLABELLED)
     assert set(known) <= set(split.training) | set(split.held_out)
 
 

@@ -198,9 +198,9 @@ def test_people_of_a_sequence_are_searched_in_it_alone(tmp_path: Path) -> None:
                 queries.image[asked] - images[0],
                 queries.boxes[asked],
                 queries.embeddings[asked],
-                queries.people()[asked],
+                queries.person_ids()[asked],
             ),
-            GroundTruth(truth.image[people] - images[0], truth.boxes[people], truth.person[people]),
+            GroundTruth(truth.image[people] - images[0], truth.boxes[people], truth.person_id[people]),
             np.zeros(5, int),
         )
         expected[asked] = alone.ap

@@ -10,7 +10,7 @@ import torch
 
 from personsearch_core.data import loader
 from personsearch_core.data.loader import Share, TrainingBatch, load_batch, training_batches
-from personsearch_core.data.sampling import TrainingEntry, TrainingStream
+from personsearch_core.data.sampling import TrainingSet, TrainingStream
 from personsearch_core.recipes import DetectorAugmentation, DetectorRecipe, DetectorTraining
 from tests.personsearch_core.scene_files import TINY, write_scenes
 
@@ -24,7 +24,7 @@ RECIPE = DetectorRecipe(
 @pytest.fixture(scope="module")
 def stream(tmp_path_factory: pytest.TempPathFactory) -> TrainingStream:
     scenes = write_scenes(tmp_path_factory.mktemp("scenes"), 5)
-    return TrainingStream([TrainingEntry(scenes[:3], repeat=1), TrainingEntry(scenes[3:], repeat=1)], 0)
+    return TrainingStream([TrainingSet(scenes[:3], repeat=1), TrainingSet(scenes[3:], repeat=1)], 0)
 
 
 def same(one: TrainingBatch, other: TrainingBatch) -> bool:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personsearch_core.data.sampling import TrainingEntry, TrainingStream, hold_out_scenes, images_per_epoch
+from personsearch_core.data.sampling import TrainingSet, TrainingStream, hold_out_scenes, images_per_epoch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.errors import PersonSearchError
 
@@ -22,36 +22,36 @@ def scenes(count: int, source: str = "a") -> list[Scene]:
 @pytest.mark.parametrize("amounts", [{}, {"repeat": 1, "choose": 3}, {"proportion": 0.5, "repeat": 2}])
 def test_exactly_one_amount(amounts: dict[str, float]) -> None:
     with pytest.raises(PersonSearchError, match="exactly one of proportion, repeat and choose"):
-        TrainingEntry(scenes(3), **amounts)  # type: ignore[arg-type]
+        TrainingSet(scenes(3), **amounts)  # type: ignore[arg-type]
 
 
 def test_an_empty_entry_is_refused() -> None:
     with pytest.raises(PersonSearchError, match="no images"):
-        TrainingEntry([], repeat=1)
+        TrainingSet([], repeat=1)
 
 
 def test_an_amount_of_nothing_is_refused() -> None:
     with pytest.raises(PersonSearchError, match="choose must be positive"):
-        TrainingEntry(scenes(2), choose=0)
+        TrainingSet(scenes(2), choose=0)
 
 
 def test_repeat_and_choose_count_images() -> None:
-    entries = [TrainingEntry(scenes(10), repeat=1.5), TrainingEntry(scenes(4, "b"), choose=7)]
+    entries = [TrainingSet(scenes(10), repeat=1.5), TrainingSet(scenes(4, "b"), choose=7)]
     assert images_per_epoch(entries) == (15, 7)
 
 
 def test_proportions_alone_share_as_many_images_as_there_are() -> None:
-    entries = [TrainingEntry(scenes(30), proportion=3), TrainingEntry(scenes(10, "b"), proportion=1)]
+    entries = [TrainingSet(scenes(30), proportion=3), TrainingSet(scenes(10, "b"), proportion=1)]
     assert images_per_epoch(entries) == (30, 10)
 
 
 def test_a_proportion_beside_a_count_is_a_part_of_the_whole() -> None:
-    entries = [TrainingEntry(scenes(5), proportion=0.25), TrainingEntry(scenes(30, "b"), repeat=1)]
+    entries = [TrainingSet(scenes(5), proportion=0.25), TrainingSet(scenes(30, "b"), repeat=1)]
     assert images_per_epoch(entries) == (10, 30)
 
 
 def test_proportions_must_leave_room() -> None:
-    entries = [TrainingEntry(scenes(5), proportion=1.0), TrainingEntry(scenes(30, "b"), repeat=1)]
+    entries = [TrainingSet(scenes(5), proportion=1.0), TrainingSet(scenes(30, "b"), repeat=1)]
     with pytest.raises(PersonSearchError, match="less than 1"):
         images_per_epoch(entries)
 
@@ -60,7 +60,7 @@ def test_proportions_must_leave_room() -> None:
 def test_an_epoch_draws_evenly_and_depends_on_the_seed_alone(
     n: int, chosen: int, seed: int, epoch: int
 ) -> None:
-    entries = [TrainingEntry(scenes(n), choose=chosen), TrainingEntry(scenes(3, "b"), repeat=2)]
+    entries = [TrainingSet(scenes(n), choose=chosen), TrainingSet(scenes(3, "b"), repeat=2)]
     stream, again = TrainingStream(entries, seed), TrainingStream(entries, seed)
     numbers = range(epoch * stream.epoch_size, (epoch + 1) * stream.epoch_size)
     drawn = [stream[number][1].image_id for number in numbers]
@@ -72,13 +72,13 @@ def test_an_epoch_draws_evenly_and_depends_on_the_seed_alone(
 
 
 def test_entries_of_one_source_are_told_apart() -> None:
-    entries = [TrainingEntry(scenes(2), repeat=1), TrainingEntry(scenes(2), repeat=1)]
+    entries = [TrainingSet(scenes(2), repeat=1), TrainingSet(scenes(2), repeat=1)]
     assert TrainingStream(entries, 0).names == ("a#0", "a#1")
 
 
 def test_scenes_are_held_out_by_their_ids() -> None:
     a, b = scenes(40), scenes(20, "b")
-    entries = [TrainingEntry(a, repeat=1), TrainingEntry(b, choose=3), TrainingEntry(a[:20], repeat=2)]
+    entries = [TrainingSet(a, repeat=1), TrainingSet(b, choose=3), TrainingSet(a[:20], repeat=2)]
     kept, held = hold_out_scenes(entries, 0.3, seed=5)
     out = {scene.image_id for scene in held}
     assert len(out) == len(held) and 8 <= len(held) <= 28
@@ -88,11 +88,11 @@ def test_scenes_are_held_out_by_their_ids() -> None:
             s.image_id for s in before.scenes if s.image_id not in out
         ]
         assert (after.repeat, after.choose) == (before.repeat, before.choose)
-    fewer = hold_out_scenes([TrainingEntry(a[:10], repeat=1)], 0.3, seed=5)[1]
+    fewer = hold_out_scenes([TrainingSet(a[:10], repeat=1)], 0.3, seed=5)[1]
     assert {scene.image_id for scene in fewer} == out & {scene.image_id for scene in a[:10]}
     assert {scene.image_id for scene in hold_out_scenes(entries, 0.3, seed=6)[1]} != out
     assert hold_out_scenes(entries, 0.0, seed=5) == (entries, [])
     with pytest.raises(PersonSearchError, match="leaves training entry 'a' none"):
-        hold_out_scenes([TrainingEntry(a[:2], repeat=1)], 0.999, seed=5)
+        hold_out_scenes([TrainingSet(a[:2], repeat=1)], 0.999, seed=5)
     with pytest.raises(PersonSearchError, match="are none; raise it"):
-        hold_out_scenes([TrainingEntry(a[:2], repeat=1)], 1e-9, seed=5)
+        hold_out_scenes([TrainingSet(a[:2], repeat=1)], 1e-9, seed=5)

@@ -88,7 +88,7 @@ def test_context_matching_lifts_the_querys_match(
         p.queries.image,
         p.queries.boxes,
         rng.standard_normal((len(p.queries), 4), np.float32),
-        p.queries.person,
+        p.queries.person_id,
     )
     inputs = prw_inputs(detections, queries, p.truth, p.cameras)
     settings_ = [Setting(NAME, NAME, rescore=ContextMatching(k1=k1, k2=k2, lift=lift))]
@@ -141,7 +141,7 @@ def test_context_matching_alone_with_the_query_changes_nothing(prw: PrwOracle) -
 
 def test_shots_are_averaged_and_their_frames_hidden(prw: PrwOracle) -> None:
     pooled, hidden = pool_shots(prw.queries)
-    people = prw.queries.people()
+    people = prw.queries.person_ids()
     query = int(np.flatnonzero(people == np.bincount(people).argmax())[0])
     shots = np.flatnonzero(people == people[query])
     assert len(shots) > 1
@@ -182,12 +182,12 @@ def test_camera_pairs_search_one_cameras_frames(prw: PrwOracle) -> None:
 
 
 def test_injected_ground_truth_is_found_but_for_its_features(prw: PrwOracle) -> None:
-    people = np.unique(prw.truth.person)
+    people = np.unique(prw.truth.person_id)
     one_hot = np.eye(len(people), dtype=np.float32)
-    injected = inject_ground_truth(prw.truth, one_hot[np.searchsorted(people, prw.truth.person)])
+    injected = inject_ground_truth(prw.truth, one_hot[np.searchsorted(people, prw.truth.person_id)])
     assert set(injected.scores.tolist()) == {1.0}
-    known = one_hot[np.searchsorted(people, prw.queries.people())]
-    queries = Queries(prw.queries.image, prw.queries.boxes, known, prw.queries.person)
+    known = one_hot[np.searchsorted(people, prw.queries.person_ids())]
+    queries = Queries(prw.queries.image, prw.queries.boxes, known, prw.queries.person_id)
     result = search_prw(injected, queries, prw.truth, prw.cameras)
     assert (result.recall == 1).all() and result.top(1) == 1.0
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,10 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import personsearch_core
 from benchmarks.searches import search_lists, search_prw, search_zheng2017
 from personsearch_core.errors import PersonSearchError
-from personsearch_core.evaluation import front
 from personsearch_core.evaluation.boxes_per_image import score_threshold_for, top_k_of_each_image
 from personsearch_core.evaluation.detection import evaluate_detection
 from personsearch_core.evaluation.front import EvaluationResults, evaluate
@@ -218,24 +213,3 @@ def test_settings_of_a_recipe_are_named_by_what_they_vary() -> None:
     assert names == ["prw", "prw, 2.5 boxes an image", "prw, best 3 boxes of each image", "prw, re-ranked"]
     sizes = settings_of(EvaluationRecipe(protocol="cuhk_sysu", gallery_sizes=("100", "full")))
     assert sizes[1] == Setting("gallery full", "TestG50", 0.5, full_gallery=True)
-
-
-def test_the_example_of_evaluate_runs() -> None:
-    assert doctest.testmod(front).attempted > 5
-    assert doctest.testmod(front).failed == 0
-
-
-def test_the_package_loads_what_it_exports_when_it_is_used() -> None:
-    script = (
-        "import sys, personsearch_core as core;"
-        "heavy = lambda: [m for m in ('torch', 'pandas', 'scipy', 'numpy') if m in sys.modules];"
-        "print(heavy(), 'evaluate' in dir(core));"
-        "from personsearch_core import evaluate;"
-        "print([m for m in heavy() if m in ('torch', 'pandas')], evaluate.__module__);"
-        "print(all(getattr(core, name) for name in core.__all__), 'torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    home = "personsearch_core.evaluation.front"
-    assert done.stdout.splitlines() == ["[] True", f"[] {home}", "True False"]
-    with pytest.raises(AttributeError, match=r"'personsearch_core' has no attribute 'evalute'"):
-        _ = personsearch_core.evalute  # type: ignore[attr-defined]

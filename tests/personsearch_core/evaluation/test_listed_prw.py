@@ -22,8 +22,8 @@ IMAGES = 120
 def test_it_is_prw_without_what_is_not_listed(cross_camera: bool, threshold: float | None) -> None:
     rng = np.random.default_rng(4)
     found, queries, truth, cameras = prw_like(rng, IMAGES, 900, 40, dimensions=8)
-    truth.person[:] = rng.integers(-1, 25, len(truth))
-    queries.people()[:] = rng.integers(0, 27, len(queries))  # the last two are in no image
+    truth.person_id[:] = rng.integers(-1, 25, len(truth))
+    queries.person_ids()[:] = rng.integers(0, 27, len(queries))  # the last two are in no image
     listed = [rng.choice(IMAGES, rng.integers(0, IMAGES), replace=False) for _ in range(len(queries))]
     offsets = np.cumsum([0, *map(len, listed)])
     rows = offsets[-1]

@@ -168,8 +168,8 @@ def test_detections_below_the_threshold_change_nothing(seed: int) -> None:
 @UNHURRIED
 def test_perfect_features_and_one_detection_a_person_give_recall(seed: int) -> None:
     p, rng = problem(seed), np.random.default_rng(seed)
-    first = np.unique(np.stack([p.truth.image, p.truth.person]), axis=1, return_index=True)[1]
-    first = first[p.truth.person[first] != UNLABELLED]
+    first = np.unique(np.stack([p.truth.image, p.truth.person_id]), axis=1, return_index=True)[1]
+    first = first[p.truth.person_id[first] != UNLABELLED]
     people = p.truth.select(first)
     # Apart, so that no detection matches two people.
     boxes = (
@@ -178,9 +178,9 @@ def test_perfect_features_and_one_detection_a_person_give_recall(seed: int) -> N
     )
     people = replace(people, boxes=boxes.astype(np.float32))
     one_hot = np.eye(4, dtype=np.float32)
-    found = inject_ground_truth(people, one_hot[people.person])
+    found = inject_ground_truth(people, one_hot[people.person_id])
     found = found.select(rng.random(len(found)) < 0.7)
-    queries = replace(p.queries, embeddings=one_hot[p.queries.people()])
+    queries = replace(p.queries, embeddings=one_hot[p.queries.person_ids()])
     result = search_prw(found, queries, people, p.cameras)
     np.testing.assert_allclose(result.ap, result.recall, atol=1e-12)
 
@@ -227,7 +227,9 @@ def test_search_boxes_keep_their_size_when_clipped() -> None:
 
 
 def select_queries(queries: Queries, rows: IntArray) -> Queries:
-    return Queries(queries.image[rows], queries.boxes[rows], queries.embeddings[rows], queries.people()[rows])
+    return Queries(
+        queries.image[rows], queries.boxes[rows], queries.embeddings[rows], queries.person_ids()[rows]
+    )
 
 
 def lists_in_order(lists: GalleryLists, queries: IntArray) -> GalleryLists:

@@ -79,7 +79,7 @@ def test_any_kind_of_list_will_do(tmp_path: Path, type_: pa.DataType) -> None:
         ({"image": [b"\xff"] * 3}, r"column 'image' must hold names, not binary"),
         ({"score": [[0.9], [0.8], [0.7]]}, r"column 'score' must hold numbers, not list<"),
         ({"score": [0.9, 1e300, 0.7]}, r"row 1: score is inf"),
-        ({"embedding": None}, r"column 'embedding' is missing; there are image, x1"),
+        ({"embedding": None}, r"column 'embedding' is missing; it has image, x1"),
         ({"score": [0.9, float("inf"), 0.7]}, r"row 1: score is inf"),
         ({"score": [0.9, None, 0.7]}, r"row 1: score is null"),
         ({"score": ["high", "low", "low"]}, r"column 'score' must hold numbers"),
@@ -126,7 +126,7 @@ def test_queries_come_in_their_order(tmp_path: Path) -> None:
         table = tables.open_queries(path, person_id=True)
     queries = tables.queries_from(table, IMAGES, tables.Names.of("person", ["p", "q"]))
     assert queries.image.tolist() == [0, 0, 1]
-    assert queries.people().tolist() == [0, 1, 0]
+    assert queries.person_ids().tolist() == [0, 1, 0]
 
 
 def test_repeated_queries_and_images(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_unlabelled_people_and_ignore_regions(tmp_path: Path) -> None:
     columns = {"image": ["a.jpg", "b.jpg"], **box, "person_id": [None, "p"], "ignore": [True, None]}
     pq.write_table(pa.table(columns), path)
     truth = tables.ground_truth_from(tables.open_boxes(path), IMAGES, tables.Names.of("person", ["p"]))
-    assert truth.person.tolist() == [-1, 0]
+    assert truth.person_id.tolist() == [-1, 0]
     assert truth.ignore.tolist() == [True, False]
 
 
@@ -200,7 +200,7 @@ def test_records_check_what_they_are_given() -> None:
     with pytest.raises(PersonSearchError, match=r"at least one query"):
         Queries(one[:0], box[:0], person[:0])
     with pytest.raises(PersonSearchError, match=r"give person ids"):
-        Queries(one, box, person).people()
+        Queries(one, box, person).person_ids()
     with pytest.raises(PersonSearchError, match=r"offsets"):
         GalleryLists(np.array([0, 2]), one, one.astype(bool), box)
     detections = Detections(one, box, np.ones(1, np.float32), np.ones((1, 3), np.float32))

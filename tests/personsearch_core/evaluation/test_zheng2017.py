@@ -43,12 +43,12 @@ QUERY = Queries(np.array([0]), boxes_at(np.array([0])), np.ones((1, 1), np.float
 def test_labels_are_person_junk_or_background() -> None:
     truth = truth_of((1, 0, 7), (1, 200, UNLABELLED))
     labels = label_detections(found((1, 2, 0), (1, 18, 0), (1, 600, 0), (1, 201, 0)), truth)
-    assert labels.person.tolist() == [7, JUNK, BACKGROUND, UNLABELLED]
+    assert labels.person_id.tolist() == [7, JUNK, BACKGROUND, UNLABELLED]
 
 
 def test_the_best_overlap_keeps_the_person_and_the_others_are_junk() -> None:
     labels = label_detections(found((1, 6, 0), (1, 1, 0), (1, 1, 0)), truth_of((1, 0, 7)))
-    assert labels.person.tolist() == [JUNK, 7, JUNK]
+    assert labels.person_id.tolist() == [JUNK, 7, JUNK]
 
 
 def test_frames_without_detections_add_no_misses() -> None:
@@ -80,7 +80,7 @@ def test_an_unknown_camera_is_a_camera_of_its_own(cameras: list[int]) -> None:
         for person in (6, 7, 8):
             query = Queries(np.array([image]), QUERY.boxes, QUERY.embeddings, np.array([person]))
             result = search_zheng2017(everyone, query, truth, np.array(cameras))
-            of_person = truth.image[truth.person == person]
+            of_person = truth.image[truth.person_id == person]
             assert result.n_truths[0] == sum(cameras[other] != cameras[image] for other in of_person)
 
 
@@ -129,18 +129,18 @@ def literal(p: Problem, threshold: float) -> list[float]:
             if overlap[row] >= 0.5:
                 best = int(np.argmax(overlaps))
                 seen.add(best)
-                person[row] = p.truth.person[truths[best]]
+                person[row] = p.truth.person_id[truths[best]]
         for identity in np.unique(person[rows]):
             same = rows[person[rows] == identity]
             if identity >= 0:
                 person[np.delete(same, np.argmax(overlap[same]))] = JUNK
         missed += [
-            (int(p.truth.person[t]), int(p.cameras[frame])) for i, t in enumerate(truths) if i not in seen
+            (int(p.truth.person_id[t]), int(p.cameras[frame])) for i, t in enumerate(truths) if i not in seen
         ]
     cameras = p.cameras[p.detections.image]
     values = []
     for image, identity, embedding in zip(
-        p.queries.image, p.queries.people(), p.queries.embeddings, strict=True
+        p.queries.image, p.queries.person_ids(), p.queries.embeddings, strict=True
     ):
         camera = p.cameras[image]
         good = (person == identity) & (cameras != camera)

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from personsearch_core.errors import PersonSearchError
+from personsearch_core.models.backbone import FrozenBatchNorm
 from personsearch_core.models.branch import Branch, build_branch
 from personsearch_core.models.compute import arrange
 from personsearch_core.models.detector import build_detector
 from personsearch_core.models.search import PersonSearchNet
-from personsearch_core.models.trunk import FrozenBatchNorm
 from personsearch_core.pooling import pool_shared_map
 from personsearch_core.recipes import BranchModel, Compute, DetectorModel, RoiRecipe
 from tests.personsearch_core.scene_files import TINY
@@ -17,7 +17,7 @@ from tests.personsearch_core.scene_files import TINY
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
 @pytest.mark.parametrize("variant", ["j2", "j3", "j4"])
-def test_with_the_detectors_weights_a_branch_continues_the_trunk(backbone: str, variant: str) -> None:
+def test_with_the_detectors_weights_a_branch_continues_the_backbone(backbone: str, variant: str) -> None:
     """For a ROI equal to the whole map at its own size, its features are those of the full trunk."""
     torch.manual_seed(0)
     model = DetectorModel(backbone=backbone, norm="batch", initial_weights=None)  # type: ignore[arg-type]
@@ -49,7 +49,7 @@ def test_descriptions_are_normalised_and_embeddings_are_not(pooling: str, dtype:
     branch = build_branch("j3", TINY, recipe).eval()
     maps = torch.rand(3, 128, 16, 8).to(dtype)
     with torch.no_grad():
-        assert branch.describe(maps).norm(dim=1).tolist() == pytest.approx([1, 1, 1], abs=1e-4)
+        assert branch.embed(maps).norm(dim=1).tolist() == pytest.approx([1, 1, 1], abs=1e-4)
         assert branch(maps).norm(dim=1).sub(1).abs().min() > 1e-3
 
 
@@ -85,7 +85,7 @@ def test_a_group_norm_cannot_start_from_batch_statistics() -> None:
 
 
 @pytest.mark.parametrize("variant", ["j2", "j3", "j4", "disj"])
-def test_search_runs_the_trunk_once_and_describes_everybody(variant: str) -> None:
+def test_search_runs_the_backbone_once_and_embeds_everyone(variant: str) -> None:
     torch.manual_seed(0)
     detector = build_detector(TINY)
     branch = build_branch(variant, TINY, BranchModel(embedding_dim=8), detector.state_dict())  # type: ignore[arg-type]

@@ -11,9 +11,9 @@ from torchvision.ops import FrozenBatchNorm2d, box_iou
 
 from personsearch_core import models
 from personsearch_core.models.anchors import BACKGROUND, UNDECIDED, Targets, match_anchors
+from personsearch_core.models.backbone import norm_layer
 from personsearch_core.models.detection_loss import BOX_CODER, detection_losses, sigmoid_focal_loss
 from personsearch_core.models.detector import Detector, build_detector
-from personsearch_core.models.trunk import norm_layer
 from personsearch_core.recipes import Compute, DetectionLoss, DetectorModel
 from tests.personsearch_core.scene_files import TINY
 

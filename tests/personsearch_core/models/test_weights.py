@@ -41,7 +41,7 @@ def test_cocos_head_is_cut_to_the_person_row(tmp_path: Path) -> None:
     torch.testing.assert_close(deltas, expected["bbox_regression"], rtol=1e-5, atol=1e-5)
 
 
-def test_a_resnets_weights_fill_the_trunk(tmp_path: Path) -> None:
+def test_a_resnets_weights_fill_the_backbone(tmp_path: Path) -> None:
     network = resnet18()
     save_weights(tmp_path / "r18.safetensors", network.state_dict())
     detector = build_detector(TINY)
@@ -64,9 +64,11 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 def test_a_trunk_without_heads_is_named(tmp_path: Path) -> None:
     trunk = {f"backbone.body.{name}": tensor for name, tensor in resnet18().state_dict().items()}
-    save_weights(tmp_path / "trunk.safetensors", trunk)
-    with pytest.raises(PersonSearchError, match=r"trunk\.safetensors have.*but no head\.classification_head"):
-        load_initial_weights(build_detector(TINY), str(tmp_path / "trunk.safetensors"))
+    save_weights(tmp_path / "resnet.safetensors", trunk)
+    with pytest.raises(
+        PersonSearchError, match=r"resnet\.safetensors have.*but no head\.classification_head"
+    ):
+        load_initial_weights(build_detector(TINY), str(tmp_path / "resnet.safetensors"))
 
 
 @pytest.mark.parametrize("name", ["nothing.pth", "text.pth", "text.safetensors"])
@@ -101,7 +103,7 @@ def test_a_saved_branch_is_the_same(tmp_path: Path) -> None:
     again = load_branch(tmp_path / "b.safetensors")
     maps = torch.rand(2, 128, 8, 4)
     with torch.no_grad():
-        torch.testing.assert_close(again.describe(maps), branch.describe(maps), rtol=0, atol=0)
+        torch.testing.assert_close(again.embed(maps), branch.embed(maps), rtol=0, atol=0)
 
 
 def test_weights_that_are_no_branch_are_refused(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_what_fills_a_batch_up_is_described_nowhere(tmp_path: Path, monkeypatch:
     np.testing.assert_allclose(stored, wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_the_trunk_runs_once_a_batch_and_extras_are_optional(tmp_path: Path) -> None:
+def test_the_backbone_runs_once_a_batch_and_extras_are_optional(tmp_path: Path) -> None:
     detector = build_detector(TINY).eval()
     passes = []
     detector.backbone.body.conv1.register_forward_hook(lambda *_: passes.append(1))

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from flows.errors import DISK_FULL, explain
-from personsearch_core.data.sampling import TrainingEntry, TrainingStream
+from personsearch_core.data.sampling import TrainingSet, TrainingStream
 from personsearch_core.data.scenes import Scene
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.detector import build_detector
@@ -36,9 +36,9 @@ from personsearch_core.training import validation
 from personsearch_core.training.detector import train_detector
 from personsearch_core.training.loop import (
     RESUME_ONLY,
-    Interrupted,
     LoopSettings,
     NonFiniteError,
+    TrainingStopped,
     discard_work,
     never_stop,
 )
@@ -62,12 +62,12 @@ def recipe(model: DetectorModel = TINY, **training: Any) -> DetectorRecipe:
 
 
 @pytest.fixture(scope="module")
-def entries(tmp_path_factory: pytest.TempPathFactory) -> list[TrainingEntry]:
+def entries(tmp_path_factory: pytest.TempPathFactory) -> list[TrainingSet]:
     root = tmp_path_factory.mktemp("train")
     empty = write_scenes(root / "none", 1, people=0, source="a")
     return [
-        TrainingEntry([*write_scenes(root / "a", 5), *empty], repeat=1),
-        TrainingEntry(write_scenes(root / "b", 4, source="b", seed=1), choose=3),
+        TrainingSet([*write_scenes(root / "a", 5), *empty], repeat=1),
+        TrainingSet(write_scenes(root / "b", 4, source="b", seed=1), choose=3),
     ]
 
 
@@ -75,7 +75,7 @@ def weights(directory: Path) -> bytes:
     return (directory / "detector.safetensors").read_bytes()
 
 
-def test_training_writes_what_it_promises(tmp_path: Path, entries: list[TrainingEntry]) -> None:
+def test_training_writes_what_it_promises(tmp_path: Path, entries: list[TrainingSet]) -> None:
     validation = [*entries[0].scenes[:2], *entries[1].scenes[:2]]
     result = train_detector(recipe(keep="best"), entries, validation, tmp_path, device="cpu")
     assert result.steps == 6 and result.images_per_epoch == {"a": 6, "b": 3}
@@ -93,17 +93,17 @@ def test_training_writes_what_it_promises(tmp_path: Path, entries: list[Training
 
 
 def test_ap_is_measured_on_what_is_held_out_of_training(tmp_path: Path) -> None:
-    entries = [TrainingEntry(write_scenes(tmp_path / "a", 10), repeat=1)]
+    entries = [TrainingSet(write_scenes(tmp_path / "a", 10), repeat=1)]
     result = train_detector(recipe(steps=2, held_out=0.4, keep="best"), entries, [], tmp_path, device="cpu")
     held = 10 - result.images_per_epoch["a"]
     assert 0 < held < 10 and "validation/coco_ap" in result.metrics
 
 
 def test_a_finished_training_ends_at_once_with_the_same_bytes(
-    tmp_path: Path, entries: list[TrainingEntry], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, entries: list[TrainingSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a kill between the training's end and the artifact's commit."""
-    from personsearch_core.training import detector as module
+    from personsearch_core.training import detector_process as module
 
     wanted, validation = recipe(keep="best", steps=3), entries[0].scenes[:2]
     first = train_detector(wanted, entries, validation, tmp_path, device="cpu")
@@ -122,9 +122,9 @@ def test_metrics_are_read_less_often_from_an_accelerator() -> None:
     assert LoopSettings(flush_steps=3).on(torch.device("cuda"), 20).flush_steps == 3
 
 
-def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path: Path, entries: list[TrainingEntry]) -> None:
+def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path: Path, entries: list[TrainingSet]) -> None:
     calls = iter(range(100))
-    with pytest.raises(Interrupted):
+    with pytest.raises(TrainingStopped):
         train_detector(
             recipe(), entries, [], tmp_path / "a", device="cpu", should_stop=lambda: next(calls) == 3
         )
@@ -137,10 +137,10 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path: Path, entries: list[T
 
 
 def test_a_damaged_checkpoint_is_refused_for_the_one_before(
-    tmp_path: Path, entries: list[TrainingEntry], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, entries: list[TrainingSet], caplog: pytest.LogCaptureFixture
 ) -> None:
     calls = iter(range(100))
-    with pytest.raises(Interrupted):
+    with pytest.raises(TrainingStopped):
         train_detector(
             recipe(),
             entries,
@@ -169,10 +169,10 @@ torch.set_num_threads(1)
 from personsearch_core.training.loop import LoopSettings
 from tests.personsearch_core.scene_files import write_scenes
 from tests.personsearch_core.training.test_detector import recipe
-from personsearch_core.data.sampling import TrainingEntry
+from personsearch_core.data.sampling import TrainingSet
 from personsearch_core.training.detector import train_detector
 work = Path(sys.argv[1])
-entries = [TrainingEntry(write_scenes(work.parent / "scenes", 5), repeat=1)]
+entries = [TrainingSet(write_scenes(work.parent / "scenes", 5), repeat=1)]
 train_detector(recipe(steps=int(sys.argv[2])), entries, [], work, device="cpu",
     settings=LoopSettings(checkpoint_steps=1, progress_seconds=0),
     progress=lambda done, total, **_: print(done, flush=True))
@@ -194,7 +194,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
 
 
-def test_accumulated_batches_are_one_large_batch(tmp_path: Path, entries: list[TrainingEntry]) -> None:
+def test_accumulated_batches_are_one_large_batch(tmp_path: Path, entries: list[TrainingSet]) -> None:
     group = TINY.model_copy(update={"norm": "group"})
     train_detector(recipe(group, steps=2), entries, [], tmp_path / "a", device="cpu")
     small = recipe(group, steps=2, batch_size=2, accumulate=2)
@@ -205,7 +205,7 @@ def test_accumulated_batches_are_one_large_batch(tmp_path: Path, entries: list[T
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_gradients_of_one(tmp_path: Path, entries: list[TrainingEntry]) -> None:
+def test_two_processes_have_the_gradients_of_one(tmp_path: Path, entries: list[TrainingSet]) -> None:
     """An odd batch gives the processes unequal shares. No other machine can reach them."""
     wanted = recipe(TINY.model_copy(update={"norm": "group"}), steps=2, batch_size=3)
     validation = list(entries[0].scenes[:3])
@@ -238,7 +238,7 @@ def test_a_failure_of_any_process_ends_all_and_is_told(tmp_path: Path) -> None:
     """The image that cannot be read is the second of every batch, which is rank 1's."""
     scenes = write_scenes(tmp_path / "s", 2)
     wanted = recipe(TINY.model_copy(update={"norm": "group"}), steps=1, batch_size=2)
-    entries = [TrainingEntry(scenes, repeat=1)]
+    entries = [TrainingSet(scenes, repeat=1)]
     second = TrainingStream(entries, wanted.seed)[1][1]
     Path(second.path).write_bytes(b"\xff\xd8\xff damaged")
     with pytest.raises(PersonSearchError, match=Path(second.path).name):
@@ -267,13 +267,13 @@ def test_the_first_of_several_failures_is_raised_as_what_it_was(tmp_path: Path) 
 
 
 def test_devices_are_counted_from_the_one_that_is_named(
-    tmp_path: Path, entries: list[TrainingEntry], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, entries: list[TrainingSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from personsearch_core.training import distributed
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert distributed.cuda_numbers(torch.device("cuda:2"), 2) == range(2, 4)
-    with pytest.raises(PersonSearchError, match="3 GPUs from cuda:2 on were asked for, 4 are here"):
+    with pytest.raises(PersonSearchError, match="3 GPUs from cuda:2 on are needed, but this machine has 4"):
         train_detector(recipe(), entries, [], tmp_path, device="cuda:2", devices=3)
     used: list[int] = []
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: used.append(device.index))
@@ -289,7 +289,7 @@ def test_devices_are_counted_from_the_one_that_is_named(
 @pytest.mark.slow
 def test_processes_stop_together_and_go_on(
     tmp_path: Path,
-    entries: list[TrainingEntry],
+    entries: list[TrainingSet],
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -304,7 +304,7 @@ def test_processes_stop_together_and_go_on(
             settings=LoopSettings(checkpoint_steps=2), should_stop=should_stop,
         )  # fmt: skip
 
-    with pytest.raises(Interrupted, match="of 22 steps"):
+    with pytest.raises(TrainingStopped, match="of 22 steps"):
         train(lambda: any(checkpoints.glob("*.pt")))
     newest = max(checkpoints.glob("*.pt"))
     train()
@@ -321,22 +321,22 @@ def test_processes_stop_together_and_go_on(
     np.testing.assert_allclose(rows[1]["loss"].to_numpy(), rows[0]["loss"].to_numpy(), rtol=5e-2)
 
 
-def test_processes_on_a_cpu_refuse_batch_norm(tmp_path: Path, entries: list[TrainingEntry]) -> None:
+def test_processes_on_a_cpu_refuse_batch_norm(tmp_path: Path, entries: list[TrainingSet]) -> None:
     with pytest.raises(PersonSearchError, match="norm: batch cannot be synchronised"):
         train_detector(recipe(), entries, [], tmp_path, device="cpu", devices=2)
 
 
-def test_more_devices_than_images_are_refused(tmp_path: Path, entries: list[TrainingEntry]) -> None:
+def test_more_devices_than_images_are_refused(tmp_path: Path, entries: list[TrainingSet]) -> None:
     with pytest.raises(PersonSearchError, match="8 devices cannot share a batch of 4"):
         train_detector(recipe(), entries, [], tmp_path, devices=8)
 
 
-def test_keeping_the_best_needs_validation(tmp_path: Path, entries: list[TrainingEntry]) -> None:
+def test_keeping_the_best_needs_validation(tmp_path: Path, entries: list[TrainingSet]) -> None:
     with pytest.raises(PersonSearchError, match="keep: best needs validation"):
         train_detector(recipe(keep="best"), entries, [], tmp_path)
 
 
-def test_a_non_finite_loss_names_the_images(tmp_path: Path, entries: list[TrainingEntry]) -> None:
+def test_a_non_finite_loss_names_the_images(tmp_path: Path, entries: list[TrainingSet]) -> None:
     with pytest.raises(NonFiniteError, match="the batch holds images"):
         train_detector(
             recipe(lr=1e30, schedule=DetectorSchedule(kind="constant", warmup_steps=0)),
@@ -350,7 +350,7 @@ def test_a_non_finite_loss_names_the_images(tmp_path: Path, entries: list[Traini
 
 @pytest.mark.parametrize("where", ["accelerator", "cpu", "numpy"])
 def test_out_of_memory_says_what_to_change(
-    tmp_path: Path, entries: list[TrainingEntry], monkeypatch: pytest.MonkeyPatch, where: str
+    tmp_path: Path, entries: list[TrainingSet], monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     from personsearch_core.models.detector import Detector
 
@@ -365,7 +365,7 @@ def test_out_of_memory_says_what_to_change(
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_reduced_precision_trains(tmp_path: Path, entries: list[TrainingEntry], precision: str) -> None:
+def test_reduced_precision_trains(tmp_path: Path, entries: list[TrainingSet], precision: str) -> None:
     compute = Compute(precision=precision, channels_last=True)  # type: ignore[arg-type]
     wanted = recipe(steps=3).model_copy(update={"compute": compute})
     result = train_detector(wanted, entries, [], tmp_path, device="cpu")
@@ -376,10 +376,10 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     scenes = write_scenes(tmp_path / "s", 3)
     Path(scenes[1].path).write_bytes(b"")
     with pytest.raises(PersonSearchError, match=r"a1\.png"):
-        train_detector(recipe(), [TrainingEntry(scenes, repeat=1)], [], tmp_path / "w", device="cpu")
+        train_detector(recipe(), [TrainingSet(scenes, repeat=1)], [], tmp_path / "w", device="cpu")
 
 
-def test_jobs_carry_scenes_unchanged(entries: list[TrainingEntry]) -> None:
+def test_jobs_carry_scenes_unchanged(entries: list[TrainingSet]) -> None:
     from personsearch_core.training.distributed import _scene_as_json, _scene_from_json
 
     scene = entries[0].scenes[0]
@@ -393,7 +393,7 @@ def test_jobs_carry_scenes_unchanged(entries: list[TrainingEntry]) -> None:
 
 
 def test_what_fills_a_batch_up_is_found_nowhere(
-    entries: list[TrainingEntry], monkeypatch: pytest.MonkeyPatch
+    entries: list[TrainingSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(validation, "SCORE_THRESHOLD", 0.0)
     torch.manual_seed(0)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from personsearch_core.training.loop import Interrupted, LoopSettings, NonFiniteError, run_loop
+from personsearch_core.training.loop import LoopSettings, NonFiniteError, TrainingStopped, run_loop
 from personsearch_core.training.metrics_log import finish_history
 
 TOTAL = 12
@@ -84,7 +84,7 @@ def test_killed_and_resumed_is_byte_identical(
 def test_stop_makes_a_checkpoint(tmp_path: Path, uninterrupted: tuple[list[bytes], bytes]) -> None:
     first = Regression(tmp_path)
     asked = iter([False] * 7)
-    with pytest.raises(Interrupted, match="after 7 of 12 steps"):
+    with pytest.raises(TrainingStopped, match="after 7 of 12 steps"):
         first.run(should_stop=lambda: next(asked, True))
     started: list[int] = []
     second = Regression(tmp_path)
@@ -161,7 +161,7 @@ def test_after_damage_new_checkpoints_are_kept(tmp_path: Path, damage: str) -> N
             file.write_bytes(b"damaged")
     again = Regression(tmp_path)
     asked = iter([False] * 7)
-    with pytest.raises(Interrupted, match="after 7 of 12 steps"):
+    with pytest.raises(TrainingStopped, match="after 7 of 12 steps"):
         again.run(should_stop=lambda: next(asked, True))
     kept = sorted(file.name for file in (tmp_path / "checkpoints").glob("*.pt"))
     assert kept == ["step-000000005.pt", "step-000000007.pt"]

@@ -25,7 +25,7 @@ from personsearch_core.identities import ReidLabels
 from personsearch_core.recipes import ReidRecipe
 from personsearch_core.schedules import rate_factor
 from personsearch_core.training import reid
-from personsearch_core.training.loop import Interrupted, LoopSettings, NonFiniteError
+from personsearch_core.training.loop import LoopSettings, NonFiniteError, TrainingStopped
 from personsearch_core.training.reid import ReidResult, ReidTraining, train_reid
 from personsearch_core.training.watching import CollapseError
 from tests.personsearch_core.training.synthetic_rows import ArrayRows, people, small_branch
@@ -150,7 +150,7 @@ def test_stopped_anywhere_gives_the_same_bytes(tmp_path: Path, memory_budget: in
                 should_stop=lambda calls=calls: next(calls) == 3,
             )
             break
-        except Interrupted:
+        except TrainingStopped:
             continue
     for name in ("branch.safetensors", "branch.json", "history.parquet"):
         assert (tmp_path / "pieces" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
@@ -233,7 +233,7 @@ def test_early_stopping_ends_the_phase_and_the_next_begins_anew(tmp_path: Path) 
     assert history["rate"][history["phase"] == 2].iloc[0] == pytest.approx(planned)
     calls = iter(range(1000))
     stop_in = int((history["phase"] == 0).sum()) + 4
-    with pytest.raises(Interrupted):
+    with pytest.raises(TrainingStopped):
         train(tmp_path / "pieces", wanted, should_stop=lambda: next(calls) == stop_in)
     train(tmp_path / "pieces", wanted)
     parts = [(tmp_path / name / "branch.safetensors").read_bytes() for name in ("whole", "pieces")]
@@ -329,7 +329,7 @@ def test_best_needs_people_held_out(tmp_path: Path) -> None:
 
 def test_nobody_to_validate_with_is_told_before_the_first_step(tmp_path: Path) -> None:
     reader, labels = people()
-    once_each = replace(labels, image=np.maximum(labels.identity, 0))
+    once_each = replace(labels, image=np.maximum(labels.label, 0))
     with pytest.raises(PersonSearchError, match="no held-out person is in two images"):
         train_reid(recipe(held_out_identities=0.25), small_branch(), reader, once_each, tmp_path)
     assert not (tmp_path / "history.jsonl").exists()

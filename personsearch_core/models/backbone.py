@@ -1,4 +1,4 @@
-"""ResNet blocks C1..C5 as a trunk that can be left early, and the choice of norm layer."""
+"""ResNet blocks C1..C5 as a backbone that can stop early, and the choice of norm layer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet
 from torchvision.ops import FrozenBatchNorm2d
 
-from personsearch_core.recipes import SHARED_BLOCKS, DetectorModel
+from personsearch_core.recipes import DetectorModel
 
 BACKBONES: dict[str, Callable[..., resnet.ResNet]] = {
     "resnet18": resnet.resnet18,
@@ -21,11 +21,11 @@ BACKBONES: dict[str, Callable[..., resnet.ResNet]] = {
 NormLayer = Callable[[int], nn.Module]
 
 
-class FrozenBatchNorm(FrozenBatchNorm2d):
-    """torchvision's, in one pass over the map and at the map's precision.
+class FrozenBatchNorm(FrozenBatchNorm2d):  # type: ignore[misc]
+    """torchvision's frozen norm, in one pass over the map and at the map's precision.
 
-    Its own two passes make two temporary maps, which cost more than the arithmetic, and widen bfloat16 to
-    float32. float16 alone is widened on the way: the scale of a near-dead channel is beyond its range.
+    torchvision takes two passes with two temporary maps, which cost more than the arithmetic, and widens
+    bfloat16 to float32. Only float16 is widened here: the scale of a near-dead channel exceeds its range.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ class FrozenBatchNorm(FrozenBatchNorm2d):
 
 
 def norm_layer(kind: str, epsilon: float = 1e-5) -> NormLayer:
-    """`frozen_batch`, `batch` or `group`: a function of the number of channels."""
+    """`frozen_batch`, `batch` or `group`, as a function of the number of channels."""
     if kind == "frozen_batch":
         return partial(FrozenBatchNorm, eps=epsilon)
     if kind == "group":
@@ -47,7 +47,7 @@ def norm_layer(kind: str, epsilon: float = 1e-5) -> NormLayer:
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
-    """32 groups (Wu & He 2018), or as many as leave at least two channels in each."""
+    """32 groups (Wu & He 2018), or fewer, so that each has at least two channels."""
     return nn.GroupNorm(min(32, channels // 2), channels)
 
 
@@ -58,10 +58,10 @@ def stem_and_layers(backbone: str, norm: NormLayer) -> resnet.ResNet:
     return network
 
 
-class Trunk(nn.Module):
+class Backbone(nn.Module):
     """C1..C5 of a ResNet: C1 is the stem with its pooling, C2..C5 are layer1..layer4.
 
-    Parameters bear torchvision's names (conv1, bn1, layer1 ...), so that its weights load as they are.
+    Parameters have torchvision's names (conv1, bn1, layer1 ...), so its weights load unchanged.
     """
 
     def __init__(self, model: DetectorModel) -> None:
@@ -81,8 +81,8 @@ class Trunk(nn.Module):
         for name in self.frozen:
             self.get_submodule(name).requires_grad_(False)
 
-    def train(self, mode: bool = True) -> Trunk:
-        """Frozen blocks stay in evaluation mode, so that their statistics are frozen too."""
+    def train(self, mode: bool = True) -> Backbone:
+        """Frozen blocks stay in evaluation mode, which freezes their statistics too."""
         super().train(mode)
         for name in self.frozen:
             self.get_submodule(name).eval()
@@ -106,8 +106,3 @@ class Trunk(nn.Module):
         c3 = self.layer2(c2)
         c4 = self.layer3(c3)
         return c2, c3, c4, self.layer4(c4)
-
-
-def shared_blocks(variant: str) -> int:
-    """k of C1..Ck for j2, j3, j4."""
-    return SHARED_BLOCKS[variant]

@@ -1,4 +1,4 @@
-"""The branch on cached rows: everybody's embedding, without images and without a trunk."""
+"""Embeddings of cached rows: the branch alone, without images or a detector."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from personsearch_core.training.optimisation import autocast
 from personsearch_core.training.row_batches import RowReader, open_batches
 
 
-def describe_rows(
+def embed_rows(
     branch: Branch,
     reader: RowReader,
     recipe: GalleryRecipe,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> NDArray[np.float32]:
-    """Embeddings (N, D) float32 of all rows, in their order, to compare people with by dot product.
+    """Embeddings (N, D) float32 of all rows, in order; compare people by dot product.
 
-    Rows are read ahead in batches of `recipe.batch_rows`; memory holds no more than a few of them.
+    Rows are read ahead in batches of `recipe.batch_rows`; memory holds a few of them at most.
     """
     branch = prepare(branch.eval(), recipe.compute, any_batch=True)
     device = model_device(branch)
@@ -32,11 +32,11 @@ def describe_rows(
     starts = range(0, total, recipe.batch_rows)
     batches = open_batches(reader, recipe.batch_rows, device, memory_budget=0)
     wanted = (np.arange(start, min(start + recipe.batch_rows, total)) for start in starts)
-    described = np.empty((total, branch.branch.embedding_dim), np.float32)
+    embedded = np.empty((total, branch.branch.embedding_dim), np.float32)
     with torch.inference_mode():
         for start, batch in zip(starts, batches(wanted), strict=True):
             with autocast(recipe.compute, device):
-                embeddings = branch.describe(arrange(batch, recipe.compute))
-            described[start : start + len(batch)] = embeddings.float().cpu().numpy()
+                embeddings = branch.embed(arrange(batch, recipe.compute))
+            embedded[start : start + len(batch)] = embeddings.float().cpu().numpy()
             progress(start + len(batch), total)
-    return described
+    return embedded

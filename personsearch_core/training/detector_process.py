@@ -1,0 +1,278 @@
+"""What one process of a detector's training does: all of it, or its share of every batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from personsearch_core.data.loader import Share, TrainingBatch, batch_numbers, training_batches
+from personsearch_core.data.sampling import TrainingSet, TrainingStream
+from personsearch_core.data.scenes import Scene
+from personsearch_core.models.compute import arrange, prepare
+from personsearch_core.models.detector import Detector, build_detector
+from personsearch_core.models.states import save_weights
+from personsearch_core.models.weights import load_initial_weights, save_detector
+from personsearch_core.recipes import DetectorRecipe
+from personsearch_core.schedules import rate_factor
+from personsearch_core.training.group import Alone
+from personsearch_core.training.loop import (
+    LoopSettings,
+    Metrics,
+    NonFiniteError,
+    Progress,
+    Stateful,
+    ignore_progress,
+    never_stop,
+    run_loop,
+)
+from personsearch_core.training.memory import advice_when_out_of_memory
+from personsearch_core.training.metrics_log import finish_history
+from personsearch_core.training.optimisation import (
+    autocast,
+    build_optimiser,
+    gradient_scaler,
+    set_rate,
+)
+from personsearch_core.training.validation import validate_detector
+from personsearch_core.training.watching import BestWeights
+
+FLUSH_STEPS = 20
+"""Steps between reads of the metrics on an accelerator."""
+
+
+@dataclass(frozen=True)
+class DetectorResult:
+    """A finished training; `detector.safetensors` and `detector.json` are in its folder."""
+
+    steps: int
+    kept_steps: int
+    """Steps after which the kept weights were reached."""
+    images_per_epoch: dict[str, int]
+    metrics: dict[str, float]
+    """Last values of the history."""
+
+
+def train_share(
+    recipe: DetectorRecipe,
+    entries: Sequence[TrainingSet],
+    validation: Sequence[Scene],
+    work_dir: Path,
+    *,
+    device: torch.device,
+    group: Alone | None = None,
+    settings: LoopSettings | None = None,
+    progress: Progress = ignore_progress,
+    should_stop: Callable[[], bool] = never_stop,
+) -> DetectorResult:
+    """What each process of `train_detector` does; together they take every batch once."""
+    group = group or Alone()
+    stream = TrainingStream(entries, recipe.seed)
+    with ExitStack() as stack:
+        stack.enter_context(advice_when_out_of_memory(_memory_advice(recipe)))
+        training = stack.enter_context(closing(_Training(recipe, stream, validation, device, group)))
+        try:
+            steps = run_loop(
+                training.step,
+                total_steps=training.total_steps,
+                state=training.state,
+                work_dir=work_dir,
+                describe_batch=training.describe_batch,
+                after_step=training.validate_when_due,
+                must_be_finite=("loss",) if training.scaler.is_enabled() else ("loss", "gradient_norm"),
+                settings=_settings(settings, device, group),
+                progress=progress,
+                should_stop=should_stop,
+            )
+        except NonFiniteError as error:
+            (work_dir / "non_finite_batch.txt").write_text(f"{error}\n")
+            raise
+    images = dict(zip(stream.names, stream.counts, strict=True))
+    if group.rank != 0:
+        return DetectorResult(steps, steps, images, {})
+    return _write_results(training, steps, images, work_dir)
+
+
+def total_steps(recipe: DetectorRecipe, epoch_size: int) -> int:
+    """Number of optimiser steps: the recipe's `steps`, or its epochs over `epoch_size` images, rounded up."""
+    return recipe.training.steps or math.ceil(recipe.training.epochs * epoch_size / _images_per_step(recipe))
+
+
+def _images_per_step(recipe: DetectorRecipe) -> int:
+    return recipe.training.batch_size * recipe.training.accumulate
+
+
+def _settings(settings: LoopSettings | None, device: torch.device, group: Alone) -> LoopSettings:
+    return replace((settings or LoopSettings()).on(device, FLUSH_STEPS), is_main=group.rank == 0)
+
+
+def _memory_advice(recipe: DetectorRecipe) -> str:
+    training = recipe.training
+    return (
+        f"lower training.batch_size ({training.batch_size}) and raise training.accumulate "
+        f"({training.accumulate}) by the same factor, which keeps the images per step; or use "
+        f"compute.precision: bf16, or a smaller model.image_width and image_height"
+    )
+
+
+class _Losses(nn.Module):
+    """The detector's losses as a forward pass, for data-parallel wrapping."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
+        return self.detector.losses(batch.images, batch.targets)
+
+
+class _Training:
+    """The state of one training, and one step of it."""
+
+    def __init__(
+        self,
+        recipe: DetectorRecipe,
+        stream: TrainingStream,
+        validation: Sequence[Scene],
+        device: torch.device,
+        group: Alone,
+    ) -> None:
+        self.recipe = recipe
+        self.stream = stream
+        self.validation = validation
+        self.device = device
+        self.group = group
+        self.total_steps = total_steps(recipe, stream.epoch_size)
+        self.detector = prepare(_initial_detector(recipe).to(device).train(), recipe.compute)
+        self.losses = group.wrap(_Losses(self.detector))
+        training = recipe.training
+        self.optimiser = build_optimiser(
+            training.optimiser,
+            self.detector.parameters(),
+            lr=training.lr,
+            weight_decay=training.weight_decay,
+            momentum=training.momentum,
+        )
+        self.parameters = [p for p in self.detector.parameters() if p.requires_grad]
+        self.scaler = gradient_scaler(recipe.compute, device)
+        self.best = BestWeights()
+        self.state: dict[str, Stateful] = {
+            "detector": self.detector,
+            "optimiser": self.optimiser,
+            "scaler": self.scaler,
+            "best": self.best,
+        }
+        self._batches: Iterator[TrainingBatch] | None = None
+
+    def step(self, step: int) -> Metrics:
+        """One optimiser step on `accumulate` batches."""
+        recipe = self.recipe
+        rate = recipe.training.lr * rate_factor(recipe.training.schedule, step, self.total_steps)
+        set_rate(self.optimiser, rate)
+        self.optimiser.zero_grad(set_to_none=True)
+        sums = torch.zeros(3, len(self.stream.entries), device=self.device)
+        for _ in range(recipe.training.accumulate):
+            sums += self._backward(self._next_batch(step))
+        self.scaler.unscale_(self.optimiser)
+        clip = recipe.training.gradient_clip
+        norm = nn.utils.clip_grad_norm_(self.parameters, math.inf if clip is None else clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        return {**self._metrics(self.group.sum(sums)), "gradient_norm": norm, "rate": rate}
+
+    def validate_when_due(self, done: int) -> dict[str, float]:
+        """AP after every few epochs, and at the end."""
+        epochs = self.recipe.training.validate_every_epochs
+        every = math.ceil(epochs * self.stream.epoch_size / _images_per_step(self.recipe))
+        if not self.validation or (done % every and done != self.total_steps):
+            return {}
+        measured = validate_detector(self.detector, self.validation, self.recipe.compute, self.group)
+        self.best.offer(measured["validation/coco_ap"], done, self.detector.state_dict())
+        return measured
+
+    def describe_batch(self, step: int) -> str:
+        first, accumulate = step * self.recipe.training.accumulate, self.recipe.training.accumulate
+        numbers = [n for batch in range(first, first + accumulate) for n in batch_numbers(self.recipe, batch)]
+        return "images " + ", ".join(self.stream[number][1].image_id for number in numbers)
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        if isinstance(self._batches, Generator):
+            self._batches.close()
+
+    def _next_batch(self, step: int) -> TrainingBatch:
+        if self._batches is None:
+            accumulate = self.recipe.training.accumulate
+            self._batches = training_batches(
+                self.stream,
+                self.recipe,
+                step * accumulate,
+                self.total_steps * accumulate,
+                Share(self.group.rank, self.group.count),
+                pin=self.device.type == "cuda",
+            )
+        batch = next(self._batches).to(self.device)
+        return replace(batch, images=arrange(batch.images, self.recipe.compute))
+
+    def _backward(self, batch: TrainingBatch) -> Tensor:
+        """Add the batch's gradients; returns (3, entries): sums of images, classification and regression.
+
+        The loss is a mean over the images of the whole step. Shares of processes may be unequal, and wrapping
+        averages gradients over processes; hence the weight.
+        """
+        with autocast(self.recipe.compute, self.device):
+            classification, regression = self.losses(batch)
+        weight = self.group.count / _images_per_step(self.recipe)
+        loss = (classification.sum() + regression.sum()) * weight
+        self.scaler.scale(loss).backward()
+        rows = torch.stack([torch.ones_like(classification), classification, regression]).detach()
+        sums = torch.zeros(3, len(self.stream.entries), device=self.device)
+        return sums.index_add(1, batch.entries, rows)
+
+    def _metrics(self, sums: Tensor) -> dict[str, Tensor]:
+        """Losses of the step's images, and of each entry's (NaN, which is not logged, if it has none)."""
+        images, classification, regression = sums
+        total = images.sum()
+        metrics = {
+            "loss": (classification.sum() + regression.sum()) / total,
+            "classification": classification.sum() / total,
+            "regression": regression.sum() / total,
+        }
+        if len(images) > 1:
+            for index, name in enumerate(self.stream.names):
+                metrics[f"images/{name}"] = images[index]
+                metrics[f"loss/{name}"] = (classification[index] + regression[index]) / images[index]
+        return metrics
+
+
+def _initial_detector(recipe: DetectorRecipe) -> Detector:
+    """Random weights from the recipe's seed, then its initial weights; torch's generator is unchanged."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        detector = build_detector(recipe.model, recipe.loss)
+    if recipe.model.initial_weights is not None:
+        load_initial_weights(detector, recipe.model.initial_weights)
+    return detector
+
+
+def _write_results(training: _Training, steps: int, images: dict[str, int], work_dir: Path) -> DetectorResult:
+    keep, best = training.recipe.training.keep, training.best
+    if best.weights:
+        other = best.weights if keep == "last" else training.detector.state_dict()
+        save_weights(work_dir / f"detector_{'best' if keep == 'last' else 'last'}.safetensors", other)
+    if keep == "best":
+        training.detector.load_state_dict(best.weights)
+    save_detector(work_dir, training.detector)
+    history = finish_history(work_dir)
+    last = {name: history.column(name)[-1].as_py() for name in history.column_names if name != "step"}
+    return DetectorResult(
+        steps=steps,
+        kept_steps=best.steps if keep == "best" else steps,
+        images_per_epoch=images,
+        metrics={name: value for name, value in last.items() if value is not None},
+    )
