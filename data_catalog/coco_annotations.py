@@ -58,7 +58,7 @@ class Annotations:
     @property
     def ignored(self) -> np.ndarray:
         """(n,) bool: which are ignore regions."""
-        return self.crowd | self.ignore
+        return np.asarray(self.crowd | self.ignore)
 
     def take(self, which: np.ndarray) -> Annotations:
         """The annotations at these positions."""

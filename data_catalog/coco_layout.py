@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.coco_columns import read_columns
 from data_catalog.coco_images import spelled
 from data_catalog.errors import CatalogError
-from data_catalog.files import folders, is_image, path_fault, plain_name, suspicious, walk
+from data_catalog.files import is_image, path_fault, plain_name, suspicious, walk
 from data_catalog.findings import EXAMPLES
-from data_catalog.image_lookup import ImageLookup, folder_option, names_digest
+from data_catalog.image_lookup import ImageLookup, names_digest
 from data_catalog.jsonstream import top_level_arrays
 from data_catalog.split_names import known_split, splits_of
 
@@ -31,10 +32,10 @@ LESS = tuple(
 """How files are named that annotate the images of an `instances_` again."""
 BESIDE = ("images", "data")
 """Folders of images beside an annotation file."""
-LOOKED_FOR = (
-    "*.json or annotations/*.json, as COCO, CVAT, Datumaro, FiftyOne and Label Studio write them; a folder "
-    "per split with its .json, such as train/_annotations.coco.json, as Roboflow does; or what the option "
-    "annotations names"
+LAYOUTS = (
+    "*.json or annotations/*.json (COCO, CVAT, Datumaro, FiftyOne, Label Studio)",
+    "a folder per split with its .json, such as train/_annotations.coco.json (Roboflow)",
+    "what the option annotations names",
 )
 
 
@@ -62,7 +63,7 @@ class Found:
     notes: tuple[str, ...]
 
 
-def find_coco(root: Path, annotations: str | None, images: str | None, split: str | None) -> Found:
+def find_coco(root: Path, annotations: str | None, within: str | None, split: str | None) -> Found:
     """The COCO files under a root; the arguments are what the user says about them.
 
     Raises:
@@ -76,7 +77,6 @@ def find_coco(root: Path, annotations: str | None, images: str | None, split: st
     else:
         samples, left = _searched(root, files)
     splits = [split] * len(samples) if split else splits_of(list(samples))
-    within = None if images is None else folder_option("images", images)
     sources, notes = [], []
     for (name, sample), each in zip(samples.items(), splits, strict=True):
         default = _default_folder(root, name, within, named=annotations is not None)
@@ -159,9 +159,7 @@ def _given(root: Path, files: Sequence[str], option: str) -> list[str]:
     pattern = f"{name}/*.json" if path_fault(name) is None and (root / name).is_dir() else name
     found = [path for path in files if _matches(path.split("/"), pattern.split("/"))]
     if not found:
-        raise CatalogError(
-            f"{root} is not a COCO dataset: no annotation file {option}{_nearest(root, files)}"
-        )
+        raise refusal(root, "COCO dataset", (f"the annotation file {option}",), _nearest(root, files))
     return found
 
 
@@ -185,7 +183,7 @@ def _searched(root: Path, files: Sequence[str]) -> tuple[dict[str, list[str] | N
             if empty:
                 raise CatalogError(f"{root / empty[0]}: the file is empty; restore it, or delete it")
             return {name: sample for name, sample in sampled.items() if sample is not None}, left
-    raise CatalogError(f"{root} is not a COCO dataset: looked for {LOOKED_FOR}{_nearest(root, files)}")
+    raise refusal(root, "COCO dataset", LAYOUTS, _nearest(root, files))
 
 
 def _shown_by_instances(names: Sequence[str]) -> list[str]:
@@ -203,8 +201,7 @@ def _nearest(root: Path, files: Sequence[str]) -> str:
     """What comes nearest to a COCO file."""
     jsons = [path for path in files if path.lower().endswith(".json")]
     if not jsons:
-        inside = [*(f"{name}/" for name in folders(root)), *(path for path in files if "/" not in path)]
-        return f"; it holds no .json file, but {_examples(inside)}" if inside else "; it holds no file"
+        return what_is_there(files)
     shallow = [path for path in jsons if path.count("/") <= DEEPEST]
     nearest = (shallow or jsons)[0]
     if shallow and not _starts_as_object(root / nearest):
@@ -213,7 +210,8 @@ def _nearest(root: Path, files: Sequence[str]) -> str:
         why = "is not COCO JSON: it has no 'images'"
     else:
         why = f"can be named: --option annotations={nearest}"
-    return f"; the nearest of {len(jsons):,} .json files is {nearest}, which {why}"
+    others = f" (of {len(jsons):,} .json files)" if len(jsons) > 1 else ""
+    return f"{nearest}{others}, which {why}"
 
 
 def _examples(names: Sequence[str]) -> str:

@@ -108,12 +108,12 @@ class _Sightings:
     def sequences(self) -> np.ndarray:
         """(n_images,) the sequence of each image, -1 where it is in none."""
         found = pc.index_in(self.images["sequence_id"].cast(pa.string()), value_set=self.sequence_names)
-        return pc.fill_null(found, -1).to_numpy().astype(np.int64)
+        return np.asarray(pc.fill_null(found, -1), np.int64)
 
     @cached_property
     def cameras(self) -> np.ndarray:
         """(n,) the camera of each row, -1 where unknown."""
-        return pc.fill_null(self.images["camera_id"], _NO_CAMERA).to_numpy().astype(np.int64)[self.image]
+        return np.asarray(pc.fill_null(self.images["camera_id"], _NO_CAMERA), np.int64)[self.image]
 
     def order(self, seed: int) -> np.ndarray:
         """(n,) a number for each row that its identity, its image and the seed decide on alone."""
@@ -125,7 +125,7 @@ class _Sightings:
         image_id = self.images["image_id"].take(pa.array(self.image[at]))
         names = pa.table({"person": self._people.take(pa.array(self._person[at])), "image": image_id})
         keys = [("person", "ascending"), ("image", "ascending")]
-        return at[pc.sort_indices(names, sort_keys=keys).to_numpy()]
+        return np.asarray(at[pc.sort_indices(names, sort_keys=keys).to_numpy()])
 
     def rows(self, at: np.ndarray, columns: list[str]) -> pa.Table:
         """Columns of the boxes of some rows, in their order."""

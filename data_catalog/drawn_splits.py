@@ -164,12 +164,12 @@ def _pooled(before: pa.ChunkedArray, rule: SplitRule) -> np.ndarray:
             f"splits: the dataset has splits already ({', '.join(there)}): leave the rule out, or name those "
             f"that are to be pooled and split again, such as of: [{', '.join(there)}]"
         )
-    return pc.is_in(before, value_set=pa.array(rule.of or there, pa.string())).to_numpy()
+    return np.asarray(pc.is_in(before, value_set=pa.array(rule.of or there, pa.string())))
 
 
 def _by_sequence(images: pa.Table, rule: SplitRule) -> np.ndarray:
     code, names = _sequences(images, rule)
-    return _cut(hash_names(names, rule.seed), names, rule, "sequences")[code]
+    return np.asarray(_cut(hash_names(names, rule.seed), names, rule, "sequences")[code])
 
 
 def _by_time(images: pa.Table, rule: SplitRule) -> np.ndarray:

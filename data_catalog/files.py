@@ -22,6 +22,7 @@ _LEFT_BEHIND = frozenset(
     | {"system volume information", "lost+found"}
 )
 _PART = "[A-Za-z0-9_,-][A-Za-z0-9_,.-]{0,200}"
+_LAST_DIGITS = re.compile(r"([0-9]{1,9})$")
 _HARMLESS = re.compile(f"{_PART}(?:/{_PART}){{0,4}}")
 """What nearly all names look like; the rest is looked at closely."""
 
@@ -172,12 +173,35 @@ def need_folder(root: Path) -> None:
     raise CatalogError(f"{root} is a file: give the folder of the whole dataset")
 
 
+def usable(paths: Iterable[str]) -> tuple[str, ...]:
+    """The paths that can be stored; the ingest reports the others among the files that are left over."""
+    return tuple(path for path in paths if path_fault(path) is None)
+
+
+def frame_number(path: str) -> int | None:
+    """The number at the end of a file's name, as videos' frames are numbered; None if there is none."""
+    digits = _LAST_DIGITS.search(PurePosixPath(path).stem)
+    return int(digits[1]) if digits else None
+
+
 def need_files(root: Path, names: Iterable[str], what: str) -> None:
     """Raise CatalogError when one of the files is not under the root."""
     need_folder(root)
     missing = [name for name in names if not (root / name).exists()]
     if missing:
         raise CatalogError(f"{root} is not a {what}: {', '.join(missing)} not found")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's content without a UTF-8 byte order mark.
+
+    Raises:
+        CatalogError: when it cannot be read.
+    """
+    try:
+        return path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def read_text(path: Path) -> str:
@@ -187,7 +211,4 @@ def read_text(path: Path) -> str:
     Raises:
         CatalogError: when it cannot be read.
     """
-    try:
-        return path.read_bytes().decode("utf-8-sig", "replace")
-    except OSError as error:
-        raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error
+    return read_bytes(path).decode("utf-8", "replace")

@@ -8,6 +8,7 @@ from typing import Any
 
 _WRITTEN_AS_FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")
 _NEGATIVE = re.compile(r"-\s*\d")
+LARGEST_SIDE = 1 << 24
 LARGEST = 1 << 53
 """Whole numbers beyond it are not told apart as floats."""
 
@@ -46,6 +47,26 @@ def whole(value: Any) -> int:
     if not read.is_integer() or abs(read) > LARGEST:
         raise ValueError(f"{str(value)[:40]!r} is not a whole number")
     return int(read)
+
+
+def side(value: Any) -> int | None:
+    """A stated width or height in pixels; None if it is missing, damaged, or 0 as some exporters write it."""
+    try:
+        found = whole(value)
+    except ValueError:
+        return None
+    return found if 0 < found < LARGEST_SIDE else None
+
+
+def four_numbers(value: Any, name: str) -> list[float]:
+    """The numbers of a box.
+
+    Raises:
+        ValueError: when it is not a list of four.
+    """
+    if not isinstance(value, list) or len(value) != 4:
+        raise ValueError(f"{name} is not a list of four numbers")
+    return [number(each) for each in value]
 
 
 def identity(value: Any) -> str | None:

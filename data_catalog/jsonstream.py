@@ -270,4 +270,4 @@ def _escaped(data: np.ndarray, positions: np.ndarray) -> np.ndarray:
     run_starts = np.maximum.accumulate(np.where(opens, slashes, 0))
     before = np.minimum(np.searchsorted(slashes, positions - 1), len(slashes) - 1)
     follows = slashes[before] == positions - 1
-    return follows & ((positions - run_starts[before]) % 2 == 1)
+    return np.asarray(follows & ((positions - run_starts[before]) % 2 == 1))

@@ -147,7 +147,7 @@ class StructStream:
 
     def _inflate(self, source: bytes) -> bytes:
         try:
-            return self._inflater.decompress(source, 4 * PIECE)
+            return bytes(self._inflater.decompress(source, 4 * PIECE))
         except zlib.error as error:
             raise Damaged(f"its compressed data are damaged ({error})") from error
 
@@ -317,4 +317,4 @@ def _names(value: bytes, first_byte: int, words: np.ndarray, at: np.ndarray) -> 
 
 
 def _is(words: np.ndarray, rows: np.ndarray, tag: tuple[int, int]) -> np.ndarray:
-    return (words[rows, 0] == tag[0]) & (words[rows, 1] == tag[1])
+    return np.asarray((words[rows, 0] == tag[0]) & (words[rows, 1] == tag[1]))

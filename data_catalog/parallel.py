@@ -170,12 +170,12 @@ class _Cluster:
         self._client = client
 
     def workers(self) -> int:
-        return len(self._client.nthreads())
+        return len(self._client.nthreads())  # type: ignore[no-untyped-call]
 
-    def submit(self, read: Callable[[Any], Iterator[Any]], chunk: Any) -> DaskFuture:
+    def submit(self, read: Callable[[Any], Iterator[Any]], chunk: Any) -> DaskFuture[Any]:
         return self._client.submit(_parts, read, chunk, pure=False)
 
-    def result(self, task: DaskFuture) -> list[Any]:
+    def result(self, task: DaskFuture[Any]) -> list[Any]:
         from distributed import KilledWorker
 
         try:
@@ -189,7 +189,7 @@ def _client(address: str) -> Iterator[_Cluster]:
     from distributed import Client
 
     try:
-        client = Client(address, timeout="5s", set_as_default=False)
+        client = Client(address, timeout="5s", set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise CatalogError(f"no Dask scheduler answers at {address}: {error}") from error
     with client:

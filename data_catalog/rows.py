@@ -313,6 +313,15 @@ def xywh_corners(xywh: np.ndarray) -> np.ndarray:
     return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
 
 
+def visible_columns(xywh: np.ndarray, known: np.ndarray) -> dict[str, Column]:
+    """Columns of `rows.boxes` for the visible parts of people, (n, 4) x, y, w, h; null where not `known`."""
+    corners = xywh_corners(xywh).astype(np.float32)
+    return {
+        f"visible_{side}": [float(v) if k else None for v, k in zip(corners[:, at], known, strict=True)]
+        for at, side in enumerate(COORDINATES)
+    }
+
+
 def _box_text(box: np.ndarray) -> str:
     return "x1 {:g}, y1 {:g}, x2 {:g}, y2 {:g}".format(*box)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_catalog.adapters.options import PEOPLE, folder_option, identity_option, names_option, plain
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.coco_annotations import AnnotationReader, Annotations, SeenIds
 from data_catalog.coco_columns import Ids, as_text
@@ -25,7 +26,6 @@ from data_catalog.repeated_ids import with_row
 from data_catalog.rows import Rows, xywh_corners
 from data_catalog.schema import EXCLUDED, INVALID, SCOPE_DATASET, SCOPE_SEQUENCE
 
-PEOPLE = "person,pedestrian,people"
 SEQUENCE = "sequence_id"
 EXAMPLES = 3
 
@@ -59,11 +59,9 @@ class Coco:
     }
 
     def discover(self, root: Path, options: Options) -> Layout:
-        if not root.is_dir():
-            raise CatalogError(f"{root}: no such folder")
-        if options.get("person_id") and options.get("track_id"):
-            raise CatalogError("options person_id and track_id: give one of them")
-        found = find_coco(root, options.get("annotations"), options.get("images"), options.get("split"))
+        identity_option(options)
+        within = folder_option(options, "images", "") if "images" in options else None
+        found = find_coco(root, options.get("annotations"), within, options.get("split"))
         folders = sorted({source.folder for source in found.sources})
         spelt = {folder: accents(found.images, folder) for folder in folders}
         units = tuple(
@@ -94,8 +92,8 @@ class _CocoReader:
         self.unit = unit
         self.options = options
         self.folder, self.prefix, self.has_accents = unit.parameters
-        self.people = {_plain(name) for name in options.get("categories", PEOPLE).split(",")}
-        self.person_key = options.get("person_id") or options.get("track_id")
+        self.people = names_option(options, "categories", PEOPLE)
+        self.person_key = identity_option(options)[0]
         self.image_keys = {name: options.get(name) for name in ("sequence_id", "camera_id")}
         if "track_id" in options:
             self.image_keys["sequence_id"] = options.get("sequence_id", SEQUENCE)
@@ -231,7 +229,7 @@ class _CocoReader:
         assert self._sorted is not None
         place = np.minimum(np.searchsorted(self._sorted, found.images), max(len(self._sorted) - 1, 0))
         known = self._sorted[place] == found.images if len(self._sorted) else np.zeros(len(place), bool)
-        people = [number for number, name in self.category_names.items() if _plain(name) in self.people]
+        people = [number for number, name in self.category_names.items() if plain(name) in self.people]
         person = np.isin(found.categories, people, kind="sort")
         self._reject(rows, found, known, person)
         misnamed = known & person & ~found.ignored & self._misnamed(found, place)
@@ -268,7 +266,7 @@ class _CocoReader:
         if "track_id" not in self.options or not len(self._order):
             return found.misnamed
         without = pc.is_null(self.sequences).to_numpy(zero_copy_only=False)
-        return found.misnamed | (~found.nobody & without[self._order[place]])
+        return np.asarray(found.misnamed | (~found.nobody & without[self._order[place]]))
 
     def _why_misnamed(self, found: Annotations) -> pa.Array:
         assert found.identity is not None
@@ -317,10 +315,5 @@ class _CocoReader:
 def _ignore_reason(taken: Annotations) -> pa.Array | None:
     if not taken.ignored.any():
         return None
-    plain = pc.if_else(pa.array(taken.ignore), "ignore", pa.scalar(None, pa.string()))
-    return pc.if_else(pa.array(taken.crowd), "crowd", plain)
-
-
-def _plain(name: str) -> str:
-    """A category's name as it is compared."""
-    return name.strip().casefold()
+    marked = pc.if_else(pa.array(taken.ignore), "ignore", pa.scalar(None, pa.string()))
+    return pc.if_else(pa.array(taken.crowd), "crowd", marked)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
+from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.errors import CatalogError
 from data_catalog.files import NameLookup, files_with_suffix, image_files, path_fault, plain_name, walk
 from data_catalog.matfile import Damaged, only_variable, read_matrix
@@ -25,6 +26,10 @@ TRAIN = f"{PROTOCOLS}/Train.mat"
 IMAGE_FOLDER = "Image/SSM"
 
 OTHER = ("annotation/test/subset/*",)
+LAYOUTS = (
+    f"{IMAGES} with {POOL} and images in {IMAGE_FOLDER}",
+    f"{PROTOCOLS}/TestG*.mat alone, with images in {IMAGE_FOLDER}",
+)
 
 FULL_SIZE = {
     "images": 18_184,
@@ -66,8 +71,6 @@ class CuhkSysu:
     options: Mapping[str, str] = {}
 
     def discover(self, root: Path, options: Options) -> Layout:
-        if not root.is_dir():
-            raise CatalogError(f"{root}: no such folder")
         protocols = sorted(
             (path for path in files_with_suffix(root, PROTOCOLS, ".mat") if "/TestG" in path),
             key=_gallery_size,
@@ -81,7 +84,7 @@ class CuhkSysu:
             return Layout((unit,), edition=edition, other=OTHER)
         missing = [name for name in (IMAGES, POOL) if name not in present]
         if missing:
-            raise _refusal(root, missing)
+            raise _refusal(root, present, missing)
         also = tuple(name for name in present if name != IMAGES)
         units = (Unit(IMAGES, "train", images, also), *(Unit(name, "test") for name in protocols))
         has_people = PEOPLE in present or TRAIN in present
@@ -97,16 +100,14 @@ class CuhkSysu:
             yield from _read_protocol(root, unit.source, None)
 
 
-def _refusal(root: Path, missing: list[str]) -> CatalogError:
-    looked = (
-        f"looked for {IMAGES} with {POOL}, or {PROTOCOLS}/TestG*.mat alone, with images in {IMAGE_FOLDER}"
-    )
+def _refusal(root: Path, present: list[str], missing: list[str]) -> CatalogError:
     ends = (f"/{IMAGES}", f"/{POOL}")
     deeper = next((path for path in walk(root) if path.endswith(ends)), None)
-    nearest = f"{', '.join(missing)} not found"
     if deeper:
-        nearest = f"The nearest is {deeper}: give {deeper.rpartition('/annotation/')[0]} as the root"
-    return CatalogError(f"{root} is not a CUHK-SYSU dataset: {looked}. {nearest}")
+        nearest = f"{deeper}; give {deeper.rpartition('/annotation/')[0]} as the root"
+    else:
+        nearest = f"{present[0]} without {', '.join(missing)}" if present else what_is_there(walk(root))
+    return refusal(root, "CUHK-SYSU dataset", LAYOUTS, nearest)
 
 
 def _gallery_size(path: str) -> tuple[int, str]:

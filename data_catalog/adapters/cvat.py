@@ -9,23 +9,16 @@ from pathlib import Path, PurePosixPath
 from data_catalog.adapters.cvat_frames import Meta, Task, frames_of
 from data_catalog.adapters.cvat_rows import Collected, Image
 from data_catalog.adapters.cvat_shapes import SHAPES, WITH_AREA, extent
-from data_catalog.adapters.folders import (
-    PEOPLE,
-    folder_option,
-    known_split_of_path,
-    names_option,
-    plain,
-    refusal,
-    split_of,
-    usable,
-    what_is_there,
-)
+from data_catalog.adapters.options import PEOPLE, folder_option, identity_option, names_option, plain
 from data_catalog.adapters.protocol import Layout, Options, Unit
+from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.errors import CatalogError
-from data_catalog.files import NameLookup, image_files, is_image, path_fault, plain_name, walk
-from data_catalog.ids import identity, whole
+from data_catalog.files import image_files, is_image, path_fault, plain_name, usable, walk
+from data_catalog.ids import identity, side, whole
+from data_catalog.image_lookup import ImageLookup
 from data_catalog.rows import Rows
-from data_catalog.schema import EXCLUDED, INVALID, SCOPE_DATASET, SCOPE_SEQUENCE
+from data_catalog.schema import EXCLUDED, INVALID, SCOPE_SEQUENCE
+from data_catalog.split_names import known_split_of_path, split_of
 from data_catalog.xmlstream import Damaged, Start, elements, root_tag
 
 LAYOUTS = (
@@ -60,10 +53,7 @@ class Cvat:
     }
 
     def discover(self, root: Path, options: Options) -> Layout:
-        if not root.is_dir():
-            raise CatalogError(f"{root}: no such folder")
-        if options.get("person_id") and options.get("track_id"):
-            raise CatalogError("options person_id and track_id: give one of them")
+        identity_option(options)
         files = usable(walk(root))
         given = folder_option(options, "annotations", "")
         inside = [path for path in files if not given or path == given or path.startswith(f"{given}/")]
@@ -75,9 +65,7 @@ class Cvat:
             folder = _image_folder(root, source, options)
             images = image_files(root, folder, recursive=True)
             units.append(Unit(source, known_split_of_path(source), images, parameters=(folder,)))
-        return Layout(
-            tuple(units),
-        )
+        return Layout(tuple(units))
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
         try:
@@ -138,12 +126,11 @@ class _Reader:
         self.where = self.folder or "the root"
         self.people = names_option(options, "categories", PEOPLE)
         self.ignored = names_option(options, "ignore", "")
-        self.key = (options.get("person_id") or options.get("track_id") or "").removeprefix("attributes.")
-        self.scope = SCOPE_DATASET if options.get("person_id") else SCOPE_SEQUENCE
+        key, self.scope = identity_option(options)
+        self.key = (key or "").removeprefix("attributes.")
         own, stem = unit.source.rpartition("/")[0], PurePosixPath(unit.source).stem
         self.sequence = own if own and stem == "annotations" else f"{own}/{stem}".lstrip("/")
-        self.lookup = NameLookup(unit.images)
-        self.by_stem = {plain_name(path.rpartition(".")[0]): path for path in unit.images}
+        self.lookup = ImageLookup(unit.images)
         self.meta = Meta()
         self.videos: dict[str, _Video] = {}
         self.rows = Rows(unit.source)
@@ -224,8 +211,8 @@ class _Reader:
             path,
             split_of(subset) if subset else self.unit.split,
             sequence,
-            _side(found.attributes.get("width")),
-            _side(found.attributes.get("height")),
+            side(found.attributes.get("width")),
+            side(found.attributes.get("height")),
             _whole(found.attributes.get("id")),
         )
         self.collected.images.append(image)
@@ -237,7 +224,7 @@ class _Reader:
         if not self.unit.images:
             return names[0] if is_image(name) else f"{names[0]}.PNG"
         for each in names:
-            found = self.lookup.find(each) or self.by_stem.get(plain_name(each))
+            found = self.lookup.find(each) or self.lookup.without_suffix(each)
             if found is not None:
                 return found
         return None
@@ -339,11 +326,6 @@ class _Reader:
         tracks_count = bool(self.videos) or (self.scope == SCOPE_SEQUENCE and bool(self.key))
         self.collected.move_to(self.rows, with_sequences=tracks_count)
         self.collected = Collected(self.scope)
-
-
-def _side(text: str | None) -> int | None:
-    side = _whole(text)
-    return side if side is not None and 0 < side < 1 << 24 else None
 
 
 def _whole(text: str | None) -> int | None:

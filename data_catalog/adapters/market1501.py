@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
+from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.errors import CatalogError
 from data_catalog.files import folders, image_files, path_fault, walk
 from data_catalog.ids import identity
@@ -61,8 +62,6 @@ class Market1501:
     }
 
     def discover(self, root: Path, options: Options) -> Layout:
-        if not root.is_dir():
-            raise CatalogError(f"{root}: no such folder")
         units = [
             Unit(folder, split, tuple(named), has_file=False)
             for folder, split, images in _crops(root, options)
@@ -119,12 +118,12 @@ def _refusal(root: Path) -> CatalogError:
     parts = found.split("/") if found else []
     above = parts[: next((at for at, part in enumerate(parts) if part in known), 0)]
     if found is None:
-        nearest = "None of these folders is there"
+        nearest = what_is_there(walk(root))
     elif above:
-        nearest = f"The nearest is {found}: give {'/'.join(above)} as the root"
+        nearest = f"{found}; give {'/'.join(above)} as the root"
     else:
-        nearest = f"The nearest is {found}, but no crop lies where one would"
-    return CatalogError(f"{root} is not a dataset of crops: looked for {'; or '.join(LAYOUTS)}. {nearest}")
+        nearest = f"{found}, but no crop lies where one would"
+    return refusal(root, "dataset of crops", LAYOUTS, nearest)
 
 
 def _patterns(options: Options) -> tuple[re.Pattern[str], ...]:

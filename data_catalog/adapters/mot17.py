@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data_catalog.adapters import motchallenge as mot
+from data_catalog.adapters.options import choice_option, is_person
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.errors import CatalogError
 from data_catalog.files import read_text
@@ -36,7 +37,6 @@ CLASSES: dict[int, str] = {
     13: "crowd",
 }
 IGNORED = frozenset({"person_on_vehicle", "static_person", "distractor", "reflection", "crowd"})
-_PEOPLE = frozenset({"person", "pedestrian", "people"})
 COLUMNS = 9
 COLUMNS_WITH_LABELS = (COLUMNS, COLUMNS + 1)
 """CVAT may write one more, which means nothing."""
@@ -105,10 +105,7 @@ class Mot17:
 
 
 def _first_pixel(options: Options) -> int:
-    text = options.get("first_pixel", "1")
-    if text not in ("0", "1"):
-        raise CatalogError(f"option first_pixel={text!r}: choose 1 or 0")
-    return int(text)
+    return int(choice_option(options, "first_pixel", "1", "0"))
 
 
 def _columns(unit: Unit) -> tuple[int, ...]:
@@ -153,7 +150,7 @@ def _classes(root: Path, unit: Unit) -> dict[int, str]:
 
 def _plain(label: str) -> str:
     name = re.sub(r"[\s_-]+", "_", label.strip().lower()).replace("motorized", "motorised")
-    return PERSON if name in _PEOPLE else name.replace("on_the_ground", "on_ground")
+    return PERSON if is_person(name) else name.replace("on_the_ground", "on_ground")
 
 
 def _is_taken(row: mot.Row, classes: Mapping[int, str], rows: Rows) -> bool:

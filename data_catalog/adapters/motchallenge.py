@@ -7,18 +7,19 @@ from __future__ import annotations
 import configparser
 import glob
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from data_catalog.adapters.protocol import Unit
+from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.errors import CatalogError
-from data_catalog.files import folders, image_files, path_fault, read_text, walk
+from data_catalog.files import folders, frame_number, image_files, path_fault, read_text, walk
 from data_catalog.ids import whole
 from data_catalog.rows import Rows
 from data_catalog.schema import INVALID
+from data_catalog.split_names import DEFAULT, WHOLE_NAMES
 
 GROUND_TRUTH, LABELS, INFO, IMAGES = "gt/gt.txt", "gt/labels.txt", "seqinfo.ini", "img1"
 LAYOUTS = (
@@ -31,8 +32,6 @@ OTHER = (
     *(f"{folder}splits_txt/*" for folder in ("", "*/")),
 )
 """Files of the format that nothing is read from: detections, other cuts of the ground truth, lists."""
-SUBSETS = frozenset({"train", "training", "val", "valid", "validation", "test"})
-"""Names of folders that are a split even where they are one sequence."""
 _ORDER = {"train": 0, "test": 2}
 """Of splits; the others come between, by name."""
 KNOWN_COLUMNS = {9: "mot17", 10: "mot15"}
@@ -41,7 +40,6 @@ LONGEST_SEQUENCE = 1_000_000
 """Frames; a seqinfo.ini that claims more is damaged."""
 _HEAD = 1 << 16
 """Bytes of a gt.txt that are looked at before it is read."""
-_LAST_DIGITS = re.compile(r"([0-9]{1,9})$", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -90,14 +88,12 @@ def find_sequences(root: Path) -> list[Place]:
     Raises:
         CatalogError: when there is no sequence.
     """
-    if not root.is_dir():
-        raise CatalogError(f"{root}: no such folder")
     if (root / GROUND_TRUTH).is_file():
-        return [Place("", "train")]
+        return [Place("", DEFAULT)]
     found: list[Place] = []
     for top in folders(root):
         if _is_sequence(root / top):
-            found.append(Place(top, top if top.lower() in SUBSETS else "train"))
+            found.append(Place(top, top if top.lower() in WHOLE_NAMES else DEFAULT))
         else:
             found += _inside(root, top, top)
     if not found:
@@ -105,8 +101,7 @@ def find_sequences(root: Path) -> list[Place]:
             place for split in folders(root, "dataset") for place in _inside(root, f"dataset/{split}", split)
         ]
     if not found:
-        looked = "; or ".join(LAYOUTS)
-        raise CatalogError(f"{root} is not a MOTChallenge dataset: looked for {looked}. {_nearest(root)}")
+        raise refusal(root, "MOTChallenge dataset", LAYOUTS, _nearest(root))
     return sorted(found, key=lambda place: _ORDER.get(place.split, 1))
 
 
@@ -124,11 +119,11 @@ def _nearest(root: Path) -> str:
     files = walk(root)
     truths = [path for path in files if path.endswith((GROUND_TRUTH, INFO))]
     if truths:
-        return f"The nearest is {truths[0]}: give a folder further down as the root"
+        return f"{truths[0]}: give a folder further down as the root"
     gt = [path for path in files if path.endswith("gt.txt")]
     if gt:
-        return f"The nearest is {gt[0]}: a sequence's ground truth is called {GROUND_TRUTH}"
-    return "No folder holds gt/gt.txt, seqinfo.ini or img1"
+        return f"{gt[0]}: a sequence's ground truth is called {GROUND_TRUTH}"
+    return what_is_there(files)
 
 
 def sequence_units(root: Path, places: Sequence[Place]) -> list[Unit]:
@@ -295,10 +290,10 @@ def frame_files(images: Iterable[str]) -> dict[int, str]:
     """
     found: dict[int, str] = {}
     for path in images:
-        digits = _LAST_DIGITS.search(PurePosixPath(path).stem)
-        if digits is None:
+        number = frame_number(path)
+        if number is None:
             raise CatalogError(f"{path}: an image of a sequence must be named by its frame number")
-        found.setdefault(int(digits[1]), path)
+        found.setdefault(number, path)
     return found
 
 

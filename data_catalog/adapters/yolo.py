@@ -9,12 +9,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from data_catalog.adapters.options import folder_option
 from data_catalog.adapters.protocol import Layout, Options, Unit
+from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.adapters.yolo_files import (
-    Config,
-    Folders,
-    Pairs,
-    Splits,
+    FolderNames,
+    LabelPairs,
+    YoloConfig,
+    YoloSplits,
     find_splits,
     pair,
     read_config,
@@ -29,7 +31,7 @@ from data_catalog.adapters.yolo_labels import (
     say_nothing,
 )
 from data_catalog.errors import CatalogError
-from data_catalog.files import is_image, path_fault, read_text, walk
+from data_catalog.files import is_image, read_text, usable, walk
 from data_catalog.images import Unreadable, image_size
 from data_catalog.rows import Rows
 from data_catalog.schema import EXCLUDED, INVALID
@@ -67,10 +69,8 @@ class Yolo:
     }
 
     def discover(self, root: Path, options: Options) -> Layout:
-        if not root.is_dir():
-            raise CatalogError(f"{root}: no such folder")
         folders = _folders(options)
-        files = [path for path in walk(root) if path_fault(path) is None]
+        files = usable(walk(root))
         pairs = pair(files, folders)
         if not pairs.labelled and (pairs.beside or not pairs.bare):
             raise _refusal(root, files, folders)
@@ -124,17 +124,14 @@ class Yolo:
         yield rows
 
 
-def _folders(options: Options) -> Folders:
-    names = []
-    for option in ("images", "labels"):
-        name = options.get(option, option).removeprefix("./").rstrip("/") or "/"
-        if name != "." and (fault := path_fault(name)):
-            raise CatalogError(f"option {option}: {fault}: {name!r}")
-        names.append(PurePosixPath(name).parts)
-    return Folders(names[0], names[1])
+def _folders(options: Options) -> FolderNames:
+    images, labels = (
+        PurePosixPath(folder_option(options, name, name)).parts for name in ("images", "labels")
+    )
+    return FolderNames(images, labels)
 
 
-def _classes(config: Config, options: Options) -> tuple[Classes, list[str]]:
+def _classes(config: YoloConfig, options: Options) -> tuple[Classes, list[str]]:
     """Which classes are people, and a sentence where nothing says so by name."""
     names, notes = config.names, []
     if "classes" in options:
@@ -157,7 +154,7 @@ def _classes(config: Config, options: Options) -> tuple[Classes, list[str]]:
     return Classes(people, names, config.keypoints), notes
 
 
-def _orphans(root: Path, pairs: Pairs, splits: Splits, classes: Classes) -> list[str]:
+def _orphans(root: Path, pairs: LabelPairs, splits: YoloSplits, classes: Classes) -> list[str]:
     """Label files without an image. Beside images other texts may lie: there the first row must be one."""
     orphans = [path for path in pairs.orphans if path not in splits.lists]
     return [path for path in orphans if _is_label(root / path, classes)] if pairs.beside else orphans
@@ -174,7 +171,11 @@ def _is_label(path: Path, classes: Classes) -> bool:
 
 
 def _units(
-    pairs: Pairs, orphans: Sequence[str], splits: Splits, folders: Folders, parameters: tuple[str, ...]
+    pairs: LabelPairs,
+    orphans: Sequence[str],
+    splits: YoloSplits,
+    folders: FolderNames,
+    parameters: tuple[str, ...],
 ) -> list[Unit]:
     """Units of labels and images in the order of the images, then of what belongs to no image."""
     found: list[tuple[str, Unit]] = []
@@ -205,7 +206,11 @@ def _units(
             for (folder, split), paths in bare.items()
         ),
         *(
-            Unit(path, split_of_folders(path, Folders(folders.labels, ())) or "train", parameters=parameters)
+            Unit(
+                path,
+                split_of_folders(path, FolderNames(folders.labels, ())) or "train",
+                parameters=parameters,
+            )
             for path in orphans
         ),
         *(
@@ -216,7 +221,7 @@ def _units(
     ]
 
 
-def _split(path: str, splits: Splits, folders: Folders) -> str | None:
+def _split(path: str, splits: YoloSplits, folders: FolderNames) -> str | None:
     """An image's split; None where a list of its split leaves it out."""
     listed = splits.listed.get(path)
     by_yaml = next((split for folder, split in splits.folders if path.startswith(f"{folder}/")), None)
@@ -234,7 +239,7 @@ class _Sample:
     confidence: str | None
 
 
-def _sample(root: Path, pairs: Pairs, classes: Classes) -> _Sample:
+def _sample(root: Path, pairs: LabelPairs, classes: Classes) -> _Sample:
     """Look at some label files.
 
     Raises:
@@ -330,24 +335,22 @@ def _twins(files: Sequence[str], labels: Sequence[str]) -> tuple[str, str, str, 
     return None
 
 
-def _refusal(root: Path, files: Sequence[str], folders: Folders) -> CatalogError:
+def _refusal(root: Path, files: Sequence[str], folders: FolderNames) -> CatalogError:
     """Which layouts were looked for, and what is nearest to one."""
     images = [path for path in files if folders.places(path)]
     deeper = [path for path in files if "images" in PurePosixPath(path).parts[:-1] and path not in images]
     labels = [path for path in files if path.lower().endswith(".txt")]
     other = next((path for path in files if "labels_with_ids" in PurePosixPath(path).parts[:-1]), None)
     if other:
-        nearest = f"The nearest is {other}, as JDE and FairMOT write it: use the adapter jde"
+        nearest = f"{other}, as JDE and FairMOT write it: use the adapter jde"
     elif twins := _twins(files, labels):
-        nearest = "The nearest is {} with {}: --option images={} --option labels={}".format(*twins)
+        nearest = "{} with {}: --option images={} --option labels={}".format(*twins)
     elif images:
-        nearest = (
-            f"The nearest is {images[0]}, but there is no folder {'/'.join(folders.labels)} with its label"
-        )
+        nearest = f"{images[0]}, but there is no folder {'/'.join(folders.labels)} with its label"
     elif deeper:
-        nearest = f"The nearest is {deeper[0]}: give a folder further down as the root"
+        nearest = f"{deeper[0]}: give a folder further down as the root"
     elif labels:
-        nearest = f"The nearest is {labels[0]}, but no image has its name"
+        nearest = f"{labels[0]}, but no image has its name"
     else:
-        nearest = "It holds no .txt file at all"
-    return CatalogError(f"{root} is not a YOLO dataset: looked for {'; or '.join(LAYOUTS)}. {nearest}")
+        nearest = what_is_there(files)
+    return refusal(root, "YOLO dataset", LAYOUTS, nearest)

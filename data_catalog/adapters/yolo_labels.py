@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from data_catalog.adapters.options import is_person, plain
 from data_catalog.errors import CatalogError
 from data_catalog.ids import number, whole
 
-PEOPLE = frozenset({"person", "pedestrian", "people"})
 LARGEST_FRACTION = 2.0
 """Beyond it a coordinate is no fraction of the image, even of a person who leaves it."""
 _PLACEHOLDER = re.compile(r"(label|class|category|object|id)?[ _-]?[0-9]+", re.IGNORECASE)
@@ -102,7 +102,7 @@ def _are_keypoints(values: list[float]) -> bool:
 
 def people_of(names: Mapping[int, str]) -> frozenset[int]:
     """The classes that are called person, pedestrian or people, in any case."""
-    return frozenset(kind for kind, name in names.items() if name.strip().casefold() in PEOPLE)
+    return frozenset(kind for kind, name in names.items() if is_person(name))
 
 
 def say_nothing(names: Iterable[str]) -> bool:
@@ -116,11 +116,11 @@ def classes_option(text: str, names: Mapping[int, str]) -> frozenset[int]:
     Raises:
         CatalogError: when one is neither.
     """
-    by_name = {name.strip().casefold(): kind for kind, name in names.items()}
+    by_name = {plain(name): kind for kind, name in names.items()}
     chosen = set()
     for part in (part.strip() for part in text.split(",")):
         try:
-            chosen.add(by_name[part.casefold()] if part.casefold() in by_name else whole(part))
+            chosen.add(by_name[plain(part)] if plain(part) in by_name else whole(part))
         except ValueError as error:
             known = f", or names among {', '.join(names.values())}" if names else ""
             raise CatalogError(f"option classes={text!r}: give numbers such as 0,1{known}") from error

@@ -222,8 +222,8 @@ def test_ten_columns_without_labels_are_mot15(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("folder", "nearest"),
     [
-        ("a/b/c/train/seq1", "The nearest is a/b/c/train/seq1/gt/gt.txt: give a folder further down"),
-        ("", "No folder holds gt/gt.txt, seqinfo.ini or img1"),
+        ("a/b/c/train/seq1", "Nearest found: a/b/c/train/seq1/gt/gt.txt: give a folder further down"),
+        ("", "Nearest found: no files"),
     ],
 )
 def test_refusals_name_what_was_looked_for(tmp_path: Path, folder: str, nearest: str) -> None:

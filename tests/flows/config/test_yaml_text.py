@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_catalog.yaml_text import MOST_BYTES, MOST_DEPTH
 from flows.config.models import load_config
-from flows.config.yaml_text import MOST_BYTES, MOST_DEPTH, parse_yaml, read_yaml
+from flows.config.yaml_text import parse_yaml, read_yaml
 from flows.errors import ConfigError
 
 
