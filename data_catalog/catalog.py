@@ -7,9 +7,9 @@ catalog.boxes(["prw", "mot17"], split="train", filter=~pc.field("ignore"))
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypedDict, Unpack
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,6 +27,14 @@ class Snapshots(Protocol):
 
     def folder(self, name: str) -> Path:
         """The snapshot of a dataset; CatalogError when there is none."""
+
+
+class Selection(TypedDict, total=False):
+    """Which rows and columns of a table are read; see `Dataset.table`."""
+
+    split: str | Sequence[str] | None
+    columns: Sequence[str] | None
+    filter: pc.Expression | None
 
 
 class Dataset:
@@ -68,25 +76,13 @@ class Dataset:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
             raise CatalogError(f"{self.snapshot.name}: {name}: the filter does not fit: {error}") from error
 
-    def images(
-        self,
-        *,
-        split: str | Sequence[str] | None = None,
-        columns: Sequence[str] | None = None,
-        filter: pc.Expression | None = None,
-    ) -> pa.Table:
-        """Images, with sizes in pixels; see `table`."""
-        return self.table("images", split=split, columns=columns, filter=filter)
+    def images(self, **rows: Unpack[Selection]) -> pa.Table:
+        """Images, with sizes in pixels; takes `split`, `columns` and `filter` as `table` does."""
+        return self.table("images", **rows)
 
-    def boxes(
-        self,
-        *,
-        split: str | Sequence[str] | None = None,
-        columns: Sequence[str] | None = None,
-        filter: pc.Expression | None = None,
-    ) -> pa.Table:
-        """Boxes in pixels, 0-based, x2 and y2 exclusive, unclipped; see `table`."""
-        return self.table("boxes", split=split, columns=columns, filter=filter)
+    def boxes(self, **rows: Unpack[Selection]) -> pa.Table:
+        """Boxes in pixels, 0-based, x2 and y2 exclusive, unclipped; takes what `images` does."""
+        return self.table("boxes", **rows)
 
     def _check_columns(self, name: str, columns: Sequence[str]) -> None:
         known = TABLES[name].names
@@ -120,36 +116,22 @@ class Catalog:
         """
         return Dataset(self.snapshots.folder(name))
 
-    def images(
-        self,
-        names: Sequence[str],
-        *,
-        split: str | Sequence[str] | None = None,
-        columns: Sequence[str] | None = None,
-        filter: pc.Expression | None = None,
-    ) -> pa.Table:
-        """Images of several datasets as one table; see `Dataset.table`. Its first column is `dataset`."""
-        return self._union("images", names, {"split": split, "columns": columns, "filter": filter})
+    def images(self, names: Sequence[str], **rows: Unpack[Selection]) -> pa.Table:
+        """Images of several datasets as one table; see `Dataset.images`. Its first column is `dataset`."""
+        return self._union("images", names, rows)
 
-    def boxes(
-        self,
-        names: Sequence[str],
-        *,
-        split: str | Sequence[str] | None = None,
-        columns: Sequence[str] | None = None,
-        filter: pc.Expression | None = None,
-    ) -> pa.Table:
+    def boxes(self, names: Sequence[str], **rows: Unpack[Selection]) -> pa.Table:
         """Boxes of several datasets as one table, in pixels as in `Dataset.boxes`. Its first column is
         `dataset`: names of images and identities are unique within one.
         """
-        return self._union("boxes", names, {"split": split, "columns": columns, "filter": filter})
+        return self._union("boxes", names, rows)
 
-    def _union(self, table: str, names: Sequence[str], how: Mapping[str, object]) -> pa.Table:
+    def _union(self, table: str, names: Sequence[str], selection: Selection) -> pa.Table:
         if isinstance(names, str) or not names:
             raise CatalogError("give a list of names of datasets")
         parts = []
         for name in names:
-            rows = self[name].table(table, **how)  # type: ignore[arg-type]
+            rows = self[name].table(table, **selection)
             if "dataset" in rows.column_names:
                 rows = rows.drop_columns(["dataset"])
             which = pa.DictionaryArray.from_arrays(pa.array([0] * len(rows), pa.int32()), pa.array([name]))

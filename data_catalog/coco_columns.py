@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.json as pa_json
 
 from data_catalog.ids import LARGEST, number, whole
-from data_catalog.jsonstream import Part
+from data_catalog.jsonstream import ArrayPart
 
 LARGEST_ID = 1 << 62
 LARGEST_NUMBER = 1e30
@@ -67,7 +67,9 @@ def flag(value: Any) -> bool:
     return number(value) != 0
 
 
-def read_columns(part: Part, keys: Sequence[str], lists: Sequence[str] = ()) -> dict[str, pa.Array] | None:
+def read_columns(
+    part: ArrayPart, keys: Sequence[str], lists: Sequence[str] = ()
+) -> dict[str, pa.Array] | None:
     """The values of keys, or of paths of keys, of a part's objects; None when a part writes a key in more
     than one way, or holds something else than objects.
 
@@ -109,7 +111,7 @@ def _list_type(values: Iterable[Any]) -> pa.DataType:
 
 
 def _read(
-    part: Part, paths: Mapping[str, tuple[str, ...]], types: Mapping[str, pa.DataType]
+    part: ArrayPart, paths: Mapping[str, tuple[str, ...]], types: Mapping[str, pa.DataType]
 ) -> pa.Table | None:
     tree: dict[str, Any] = {}
     for key, path in paths.items():

@@ -40,7 +40,7 @@ LAYOUTS = (
 
 
 @dataclass(frozen=True)
-class Source:
+class CocoSource:
     """An annotation file. Names of images are relative to `folder`; their ids start with `prefix`, which is
     blank unless other files have images of the same names.
     """
@@ -52,18 +52,18 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Found:
+class CocoFiles:
     """A root's annotation files, those left out since `instances_` show the same images, its image files, and
     what is to be said about them.
     """
 
-    sources: tuple[Source, ...]
+    sources: tuple[CocoSource, ...]
     left: tuple[str, ...]
     images: ImageLookup
     notes: tuple[str, ...]
 
 
-def find_coco(root: Path, annotations: str | None, within: str | None, split: str | None) -> Found:
+def find_coco(root: Path, annotations: str | None, within: str | None, split: str | None) -> CocoFiles:
     """The COCO files under a root; the arguments are what the user says about them.
 
     Raises:
@@ -81,9 +81,11 @@ def find_coco(root: Path, annotations: str | None, within: str | None, split: st
     for (name, sample), each in zip(samples.items(), splits, strict=True):
         default = _default_folder(root, name, within, named=annotations is not None)
         folder, note = _folder(name, each, default, sample or [], lookup.within(within or ""))
-        sources.append(Source(name, each, folder))
+        sources.append(CocoSource(name, each, folder))
         notes += [note] if note else []
-    return Found(_told_apart(root, sources, has_images=bool(lookup.paths)), tuple(left), lookup, tuple(notes))
+    return CocoFiles(
+        _told_apart(root, sources, has_images=bool(lookup.paths)), tuple(left), lookup, tuple(notes)
+    )
 
 
 def image_set(source: str) -> str:
@@ -268,7 +270,7 @@ def _folder(
     )
 
 
-def _told_apart(root: Path, sources: Sequence[Source], *, has_images: bool) -> tuple[Source, ...]:
+def _told_apart(root: Path, sources: Sequence[CocoSource], *, has_images: bool) -> tuple[CocoSource, ...]:
     """The sources; those that name an image as another does, but in another folder, with a prefix.
 
     Without image files, splits are taken for folders of their own.
@@ -286,7 +288,7 @@ def _told_apart(root: Path, sources: Sequence[Source], *, has_images: bool) -> t
     )
 
 
-def _with_same_names(root: Path, sources: Sequence[Source], places: Sequence[str]) -> set[str]:
+def _with_same_names(root: Path, sources: Sequence[CocoSource], places: Sequence[str]) -> set[str]:
     """The places of which a name of an image is one of another place, too."""
     names: list[pa.Array] = []
     codes: list[np.ndarray] = []

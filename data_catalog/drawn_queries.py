@@ -113,7 +113,8 @@ class _Sightings:
     @cached_property
     def cameras(self) -> np.ndarray:
         """(n,) the camera of each row, -1 where unknown."""
-        return np.asarray(pc.fill_null(self.images["camera_id"], _NO_CAMERA), np.int64)[self.image]
+        camera = np.asarray(pc.fill_null(self.images["camera_id"], _NO_CAMERA), np.int64)
+        return np.asarray(camera[self.image])
 
     def order(self, seed: int) -> np.ndarray:
         """(n,) a number for each row that its identity, its image and the seed decide on alone."""

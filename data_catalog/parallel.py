@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from distributed import Future as DaskFuture
 
 Chunk = TypeVar("Chunk")
-Part = TypeVar("Part")
+Result = TypeVar("Result")
 
 CHUNKS_IN_PROCESS = 32
 """Starting processes costs as much as reading so many chunks (some 8,000 small files): there must be more to
@@ -50,12 +50,12 @@ def cores() -> int:
 
 
 def map_chunks(
-    read: Callable[[Chunk], Iterator[Part]],
+    read: Callable[[Chunk], Iterator[Result]],
     chunks: Sequence[Chunk],
     dask_address: str | None = None,
     *,
     is_long: Callable[[Chunk], bool] = lambda chunk: False,
-) -> Iterator[tuple[int, Part]]:
+) -> Iterator[tuple[int, Result]]:
     """(index of its chunk, part) for all parts of all chunks, in order.
 
     A worker that dies is replaced, and its chunks are read again. A chunk that `is_long` is read by this
@@ -84,17 +84,17 @@ def map_chunks(
                 yield index, part
 
 
-def read_ahead(parts: Iterator[Part]) -> Iterator[Part]:
+def read_ahead(parts: Iterator[Result]) -> Iterator[Result]:
     """The parts, the next one being made in a thread while the consumer works on the last."""
     end = object()
     with ThreadPoolExecutor(max_workers=1) as pool:
         pending = pool.submit(next, parts, end)
         while (part := pending.result()) is not end:
             pending = pool.submit(next, parts, end)
-            yield cast(Part, part)
+            yield cast(Result, part)
 
 
-def _parts(read: Callable[[Chunk], Iterator[Part]], chunk: Chunk) -> list[Part]:
+def _parts(read: Callable[[Chunk], Iterator[Result]], chunk: Chunk) -> list[Result]:
     return list(read(chunk))
 
 

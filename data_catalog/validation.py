@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from data_catalog.duplicates import duplicate_images
 from data_catalog.findings import EXAMPLES, Finding, finding, present
 from data_catalog.images import ignores_exif
-from data_catalog.published import Comparison, compare_published, counts_with_people
+from data_catalog.published import CountComparison, compare_published, counts_with_people
 from data_catalog.repeated_ids import repeated_ids
 from data_catalog.rows import COORDINATES
 from data_catalog.rules import Rules
@@ -67,7 +67,7 @@ def _counts(snapshot: Snapshot) -> list[Finding]:
 
 def _published(snapshot: Snapshot) -> list[Finding]:
     """Totals that differ from those of a publication, one finding for each."""
-    differing: dict[str, list[Comparison]] = {}
+    differing: dict[str, list[CountComparison]] = {}
     for each in compare_published(snapshot):
         if each.given != each.found:
             differing.setdefault(each.source, []).append(each)

@@ -81,7 +81,7 @@ class _Loader(yaml.SafeLoader):
         if self._depth > MOST_DEPTH:
             raise YamlError(
                 f"{self._where}: more than {MOST_DEPTH} mappings or lists lie inside each other "
-                f"({_line(self.peek_event())})"
+                f"({_line(self.peek_event())})"  # type: ignore[no-untyped-call]
             )
         self._depth += 1
         try:

@@ -21,7 +21,7 @@ from data_catalog.coco_layout import accents, find_coco, image_paths
 from data_catalog.errors import CatalogError
 from data_catalog.files import image_files
 from data_catalog.image_lookup import ImageLookup
-from data_catalog.jsonstream import Part, top_level_arrays
+from data_catalog.jsonstream import ArrayPart, top_level_arrays
 from data_catalog.repeated_ids import with_row
 from data_catalog.rows import Rows, xywh_corners
 from data_catalog.schema import EXCLUDED, INVALID, SCOPE_DATASET, SCOPE_SEQUENCE
@@ -145,7 +145,7 @@ class _CocoReader:
                     f"name the key by the option {option}{other}"
                 )
 
-    def _head(self, key: str, part: Part) -> Rows:
+    def _head(self, key: str, part: ArrayPart) -> Rows:
         rows = Rows(self.unit.source)
         if key == "images":
             self._images(rows, part)
@@ -186,7 +186,7 @@ class _CocoReader:
         more = ", ..." if len(again) > EXAMPLES else ""
         return f"{len(again):,} images have an id that an image before has, such as {', '.join(shown)}{more}"
 
-    def _images(self, rows: Rows, part: Part) -> None:
+    def _images(self, rows: Rows, part: ArrayPart) -> None:
         found, unusable, count = read_images(part, self.images_read + 1, self.image_keys, self.image_ids)
         self.images_read += count
         self.missing_of_images -= found.carried
@@ -214,7 +214,7 @@ class _CocoReader:
     def _lookup(self) -> ImageLookup:
         return ImageLookup(image_files(self.root, self.folder, recursive=True))
 
-    def _annotations(self, part: Part) -> Rows:
+    def _annotations(self, part: ArrayPart) -> Rows:
         rows = Rows(self.unit.source)
         found, unusable = self.annotations.read(part)
         if unusable:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from data_catalog.adapters.cvat_frames import Meta, Task, frames_of
-from data_catalog.adapters.cvat_rows import Collected, Image
+from data_catalog.adapters.cvat_frames import CvatMeta, CvatTask, frames_of
+from data_catalog.adapters.cvat_rows import CollectedRows, CvatImage
 from data_catalog.adapters.cvat_shapes import SHAPES, WITH_AREA, extent
 from data_catalog.adapters.options import PEOPLE, folder_option, identity_option, names_option, plain
 from data_catalog.adapters.protocol import Layout, Options, Unit
@@ -112,8 +112,8 @@ class _Video:
     split: str
     folder: str
     files: dict[int, str]
-    task: Task
-    seen: dict[int, Image] = field(default_factory=dict)
+    task: CvatTask
+    seen: dict[int, CvatImage] = field(default_factory=dict)
 
 
 class _Reader:
@@ -131,13 +131,13 @@ class _Reader:
         own, stem = unit.source.rpartition("/")[0], PurePosixPath(unit.source).stem
         self.sequence = own if own and stem == "annotations" else f"{own}/{stem}".lstrip("/")
         self.lookup = ImageLookup(unit.images)
-        self.meta = Meta()
+        self.meta = CvatMeta()
         self.videos: dict[str, _Video] = {}
         self.rows = Rows(unit.source)
-        self.collected = Collected(self.scope)
+        self.collected = CollectedRows(self.scope)
         self.row = 0
         self.people_seen = self.with_key = 0
-        self.image: Image | None = None
+        self.image: CvatImage | None = None
         self.track: Start | None = None
         self.shape: Start | None = None
         self.attributes: dict[str, str] = {}
@@ -191,7 +191,7 @@ class _Reader:
         elif found.tag == "image" and len(parents) == 1:
             self.image = None
 
-    def _named_image(self, found: Start) -> Image | None:
+    def _named_image(self, found: Start) -> CvatImage | None:
         """The image of an <image>; None, and a reject, where it cannot be used."""
         name = plain_name(found.attributes.get("name", ""))
         task = self.meta.of(found.attributes.get("task_id"))
@@ -207,7 +207,7 @@ class _Reader:
             self.rows.reject(INVALID, "image_missing", detail, self.row)
             return None
         sequence = f"{self.sequence}/{name.rpartition('/')[0]}".rstrip("/")
-        image = Image(
+        image = CvatImage(
             path,
             split_of(subset) if subset else self.unit.split,
             sequence,
@@ -254,7 +254,7 @@ class _Reader:
             self._frame(video, frame)
         return video
 
-    def _frame(self, video: _Video, frame: int) -> Image | None:
+    def _frame(self, video: _Video, frame: int) -> CvatImage | None:
         """The image of a frame; None where the others have files and it has none."""
         if frame in video.seen:
             return video.seen[frame]
@@ -262,7 +262,7 @@ class _Reader:
             return None
         path = video.files.get(frame, f"{video.folder}/{FRAME_NAME.format(frame)}".lstrip("/"))
         sides = (video.task.number("width") or None, video.task.number("height") or None)
-        image = Image(path, video.split, video.sequence, *sides, frame)
+        image = CvatImage(path, video.split, video.sequence, *sides, frame)
         video.seen[frame] = image
         self.collected.images.append(image)
         return image
@@ -297,7 +297,7 @@ class _Reader:
         else:
             self._box(shape, image, plain(label), ignored=ignored)
 
-    def _box(self, shape: Start, image: Image, label: str, *, ignored: bool) -> None:
+    def _box(self, shape: Start, image: CvatImage, label: str, *, ignored: bool) -> None:
         try:
             corners = extent(shape.tag, shape.attributes)
             raw = self._raw_identity(shape)
@@ -325,7 +325,7 @@ class _Reader:
         """Make rows of the images and boxes that were collected."""
         tracks_count = bool(self.videos) or (self.scope == SCOPE_SEQUENCE and bool(self.key))
         self.collected.move_to(self.rows, with_sequences=tracks_count)
-        self.collected = Collected(self.scope)
+        self.collected = CollectedRows(self.scope)
 
 
 def _whole(text: str | None) -> int | None:

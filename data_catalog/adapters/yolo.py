@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -23,8 +22,8 @@ from data_catalog.adapters.yolo_files import (
     split_of_folders,
 )
 from data_catalog.adapters.yolo_labels import (
-    Classes,
     NotFractions,
+    YoloClasses,
     classes_option,
     people_of,
     read_label,
@@ -78,9 +77,9 @@ class Yolo:
         classes, notes = _classes(config, options)
         images = list(pairs.images())
         splits = find_splits(root, files, images, config)
-        sample = _sample(root, pairs, classes)
+        with_confidence = _sample(root, pairs, classes)
         often = Counter(map(folders.image_id, images))
-        parameters = [] if classes == Classes() else [classes.to_text()]
+        parameters = [] if classes == YoloClasses() else [classes.to_text()]
         if len(often) < len(images):
             parameters.insert(0, _WHOLE)
         orphans = _orphans(root, pairs, splits, classes)
@@ -91,8 +90,8 @@ class Yolo:
             notes.append(
                 f"{bare:,} of {len(read):,} images have no label file: they count as images without people"
             )
-        if sample.confidence:
-            notes.append(f"{sample.confidence} has a sixth column, a detector's confidence: it is not kept")
+        if with_confidence:
+            notes.append(f"{with_confidence} has a sixth column, a detector's confidence: it is not kept")
         return Layout(
             tuple(units),
             shared=tuple(sorted({*config.files, *splits.lists})),
@@ -111,7 +110,7 @@ class Yolo:
             return
         folders = _folders(options)
         is_whole = parameters[:1] == (_WHOLE,)
-        classes = Classes.from_text(parameters[-1]) if len(parameters) > is_whole else Classes()
+        classes = YoloClasses.from_text(parameters[-1]) if len(parameters) > is_whole else YoloClasses()
         ids = [path if is_whole else folders.image_id(path) for path in unit.images]
         if ids:
             rows.images(ids, list(unit.images), unit.split)
@@ -131,15 +130,15 @@ def _folders(options: Options) -> FolderNames:
     return FolderNames(images, labels)
 
 
-def _classes(config: YoloConfig, options: Options) -> tuple[Classes, list[str]]:
+def _classes(config: YoloConfig, options: Options) -> tuple[YoloClasses, list[str]]:
     """Which classes are people, and a sentence where nothing says so by name."""
     names, notes = config.names, []
     if "classes" in options:
         people = classes_option(options["classes"], names)
     elif not names:
-        people = Classes().people
+        people = YoloClasses().people
     elif say_nothing(names.values()):
-        people = Classes().people
+        people = YoloClasses().people
         notes.append(
             f"{config.named_by} gives classes no names but numbers: class 0 is taken for people "
             "(--option classes=... says otherwise)"
@@ -151,16 +150,16 @@ def _classes(config: YoloConfig, options: Options) -> tuple[Classes, list[str]]:
                 f"{config.named_by} names no class person, pedestrian or people: say which are people "
                 f"(--option classes=...) among {', '.join(list(names.values())[:10])}"
             )
-    return Classes(people, names, config.keypoints), notes
+    return YoloClasses(people, names, config.keypoints), notes
 
 
-def _orphans(root: Path, pairs: LabelPairs, splits: YoloSplits, classes: Classes) -> list[str]:
+def _orphans(root: Path, pairs: LabelPairs, splits: YoloSplits, classes: YoloClasses) -> list[str]:
     """Label files without an image. Beside images other texts may lie: there the first row must be one."""
     orphans = [path for path in pairs.orphans if path not in splits.lists]
     return [path for path in orphans if _is_label(root / path, classes)] if pairs.beside else orphans
 
 
-def _is_label(path: Path, classes: Classes) -> bool:
+def _is_label(path: Path, classes: YoloClasses) -> bool:
     first = next((parts for line in read_text(path).splitlines() if (parts := line.split())), [])
     try:
         return not first or bool(read_label(first, keypoints=classes.keypoints))
@@ -232,15 +231,8 @@ def _split(path: str, splits: YoloSplits, folders: FolderNames) -> str | None:
     return None if asked and listed is None and split in splits.lists.values() else split
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """What some label files look like; `confidence` is one whose rows have six columns."""
-
-    confidence: str | None
-
-
-def _sample(root: Path, pairs: LabelPairs, classes: Classes) -> _Sample:
-    """Look at some label files.
+def _sample(root: Path, pairs: LabelPairs, classes: YoloClasses) -> str | None:
+    """Look at some label files; one whose rows have a sixth column, if there is one.
 
     Raises:
         CatalogError: when most of their rows are in pixels, or beside images are no labels at all.
@@ -270,11 +262,11 @@ def _sample(root: Path, pairs: LabelPairs, classes: Classes) -> _Sample:
             f"{root} is not a YOLO dataset: the text files beside images, such as {sources[0]}, hold no "
             "rows of 'class cx cy w h'"
         )
-    return _Sample(confidence)
+    return confidence
 
 
 def _read_rows(
-    rows: Rows, root: Path, unit: Unit, image_id: str | None, classes: Classes
+    rows: Rows, root: Path, unit: Unit, image_id: str | None, classes: YoloClasses
 ) -> list[tuple[int, tuple[float, float, float, float]]]:
     """(row, box in fractions) of each person of a label file; the other rows go to the rejects."""
     taken = []

@@ -23,7 +23,7 @@ class NotFractions(ValueError):
 
 
 @dataclass(frozen=True)
-class Classes:
+class YoloClasses:
     """Which classes are people, and how all of them are called; `keypoints` where rows go on with these."""
 
     people: frozenset[int] = frozenset({0})
@@ -36,7 +36,7 @@ class Classes:
         return json.dumps({"people": sorted(self.people), "names": names, "keypoints": self.keypoints})
 
     @classmethod
-    def from_text(cls, text: str) -> Classes:
+    def from_text(cls, text: str) -> YoloClasses:
         """What `to_text` wrote."""
         found = json.loads(text)
         names = {int(kind): name for kind, name in found["names"].items()}
@@ -48,7 +48,7 @@ class Classes:
 
 
 @dataclass(frozen=True)
-class Label:
+class YoloLabel:
     """One row: a class and a box as fractions of the image, x1, y1, x2, y2."""
 
     kind: int
@@ -56,7 +56,7 @@ class Label:
     has_confidence: bool = False
 
 
-def read_label(parts: list[str], *, keypoints: bool = False) -> Label:
+def read_label(parts: list[str], *, keypoints: bool = False) -> YoloLabel:
     """A row's columns: a class, then one of
 
     - centre, width and height;
@@ -81,9 +81,9 @@ def read_label(parts: list[str], *, keypoints: bool = False) -> Label:
         raise NotFractions("its coordinates are not fractions of the image's size; are they in pixels?")
     if centred:
         x, y, w, h = outline
-        return Label(kind, (x - w / 2, y - h / 2, x + w / 2, y + h / 2), has_confidence=count == 5)
+        return YoloLabel(kind, (x - w / 2, y - h / 2, x + w / 2, y + h / 2), has_confidence=count == 5)
     xs, ys = outline[0::2], outline[1::2]
-    return Label(kind, (min(xs), min(ys), max(xs), max(ys)))
+    return YoloLabel(kind, (min(xs), min(ys), max(xs), max(ys)))
 
 
 def _is_identity(value: float) -> bool:
