@@ -38,10 +38,27 @@ class Selection(TypedDict, total=False):
 
 
 class Dataset:
-    """One ingested dataset: the snapshot that its last ingest made, or found."""
+    """One ingested dataset: the snapshot that its last ingest made, or found.
+
+    Parameters
+    ----------
+    folder
+        The snapshot's folder.
+
+    Examples
+    --------
+    >>> catalog["prw"]
+    <Dataset prw: 4 images in test, 6 images in train>
+    """
 
     def __init__(self, folder: Path) -> None:
         self.snapshot = Snapshot(folder)
+
+    def __repr__(self) -> str:
+        counted = self.snapshot.table("images", ["split"])["split"].cast(pa.string()).value_counts()
+        counts = sorted((each["values"], each["counts"]) for each in counted.to_pylist())
+        splits = ", ".join(f"{count:,} images in {split}" for split, count in counts)
+        return f"<Dataset {self.snapshot.name}: {splits or 'no images'}>"
 
     def table(
         self,
@@ -51,13 +68,33 @@ class Dataset:
         columns: Sequence[str] | None = None,
         filter: pc.Expression | None = None,
     ) -> pa.Table:
-        """Columns and rows of a table of `schema.TABLES`; row groups that cannot match are not read.
+        """Read columns and rows of a table; row groups that cannot match are not read.
 
-        `split` is one split or several (tables with that column alone), `filter` an expression on the table's
-        columns.
+        Parameters
+        ----------
+        name
+            images, boxes, queries, gallery, rejects or datasets.
+        split
+            One split or several; only for tables with that column.
+        columns
+            Names of columns; all by default.
+        filter
+            A pyarrow.compute expression on the table's columns.
 
-        Raises:
-            CatalogError: for a table, a column or a split that is not there.
+        Returns
+        -------
+        pyarrow.Table
+            The rows; columns and units are those of `schema.TABLES[name]`.
+
+        Raises
+        ------
+        CatalogError
+            For a table, column or split that does not exist, or a filter that does not fit.
+
+        Examples
+        --------
+        >>> catalog["prw"].table("boxes", split="test", columns=["image_id", "x1"]).column_names
+        ['image_id', 'x1']
         """
         if name not in TABLES:
             raise CatalogError(f"no table is named {name!r}; there are: {', '.join(TABLES)}")
@@ -77,11 +114,33 @@ class Dataset:
             raise CatalogError(f"{self.snapshot.name}: {name}: the filter does not fit: {error}") from error
 
     def images(self, **rows: Unpack[Selection]) -> pa.Table:
-        """Images, with sizes in pixels; takes `split`, `columns` and `filter` as `table` does."""
+        """Read images, with sizes in pixels.
+
+        Parameters
+        ----------
+        **rows
+            `split`, `columns` and `filter`, as in `table`.
+
+        Examples
+        --------
+        >>> catalog["prw"].images(split="train", columns=["width"])["width"].unique().to_pylist()
+        [96]
+        """
         return self.table("images", **rows)
 
     def boxes(self, **rows: Unpack[Selection]) -> pa.Table:
-        """Boxes in pixels, 0-based, x2 and y2 exclusive, unclipped; takes what `images` does."""
+        """Read boxes: x1, y1, x2, y2 in pixels, 0-based, x2 and y2 exclusive, unclipped.
+
+        Parameters
+        ----------
+        **rows
+            `split`, `columns` and `filter`, as in `table`.
+
+        Examples
+        --------
+        >>> len(catalog["prw"].boxes(filter=pc.field("ignore")))
+        0
+        """
         return self.table("boxes", **rows)
 
     def _check_columns(self, name: str, columns: Sequence[str]) -> None:
@@ -99,21 +158,33 @@ class Dataset:
 
 
 class Catalog:
-    """Datasets by name."""
+    """Datasets by name.
+
+    Parameters
+    ----------
+    snapshots
+        Where the datasets' snapshots lie.
+
+    Examples
+    --------
+    >>> catalog
+    <Catalog: prw>
+    >>> catalog.boxes(["prw"], split="train", columns=["image_id"]).column_names
+    ['dataset', 'image_id']
+    """
 
     def __init__(self, snapshots: Snapshots) -> None:
         self.snapshots = snapshots
+
+    def __repr__(self) -> str:
+        return f"<Catalog: {', '.join(self.names()) or 'no datasets'}>"
 
     def names(self) -> list[str]:
         """Names of the datasets that have a snapshot."""
         return self.snapshots.names()
 
     def __getitem__(self, name: str) -> Dataset:
-        """The dataset as its last ingest found it.
-
-        Raises:
-            CatalogError: when there is no snapshot of that name.
-        """
+        """The dataset as its last ingest found it; raises CatalogError if no snapshot has that name."""
         return Dataset(self.snapshots.folder(name))
 
     def images(self, names: Sequence[str], **rows: Unpack[Selection]) -> pa.Table:

@@ -59,11 +59,35 @@ def suspicious(rel_paths: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 
 def walk(root: Path, folder: str = "", *, recursive: bool = True) -> tuple[str, ...]:
-    """Regular files in a folder under the root, as sorted '/'-separated paths relative to the root.
+    """List the regular files in a folder under the root.
 
-    Links are followed, a link to one of its own parents is not; hidden files and what operating systems and
-    archivers leave behind are skipped. There are none when the folder does not exist. A name that is not
-    UTF-8 comes with its bytes escaped as Python does (surrogates); `path_fault` refuses it.
+    Links are followed, unless they lead to a parent folder; hidden files and what operating systems and
+    archivers leave behind are skipped. A name that is not UTF-8 comes with its bytes escaped as Python does
+    (surrogates); `path_fault` refuses it.
+
+    Parameters
+    ----------
+    root
+        The dataset's root.
+    folder
+        A folder in it, with '/'; the root itself by default.
+    recursive
+        Whether to list the files in folders of the folder, too.
+
+    Returns
+    -------
+    tuple of str
+        Sorted paths with '/', relative to the root; empty if the folder does not exist.
+
+    Raises
+    ------
+    CatalogError
+        If a folder cannot be read.
+
+    Examples
+    --------
+    >>> walk(root, "annotations")[0]
+    'annotations/c1s1_000001.jpg.mat'
     """
     found: list[str] = []
     pending = [(folder.strip("/"), frozenset[tuple[int, int]]())]
@@ -105,18 +129,36 @@ def is_left_behind(name: str) -> bool:
 
 
 def image_files(root: Path, folder: str, *, recursive: bool = False) -> tuple[str, ...]:
-    """Image files in a folder under the root, as `walk` gives them."""
+    """List the image files in a folder under the root, as `walk` does.
+
+    Examples
+    --------
+    >>> image_files(root, "frames")[:1]
+    ('frames/c1s1_000001.jpg',)
+    """
     return tuple(path for path in walk(root, folder, recursive=recursive) if is_image(path))
 
 
 def files_with_suffix(root: Path, folder: str, suffix: str, *, recursive: bool = False) -> tuple[str, ...]:
-    """Files in a folder whose names end with `suffix` in any case, as `walk` gives them."""
+    """List the files in a folder whose names end with `suffix` in any case, as `walk` does.
+
+    Examples
+    --------
+    >>> files_with_suffix(root, "", ".TXT")
+    ('query_info.txt',)
+    """
     found = walk(root, folder, recursive=recursive)
     return tuple(path for path in found if path.lower().endswith(suffix.lower()))
 
 
 def folders(root: Path, folder: str = "") -> tuple[str, ...]:
-    """Sorted names of the folders in a folder under the root, links included, hidden ones left out."""
+    """List the folders in a folder under the root: sorted names, with links, without hidden ones.
+
+    Examples
+    --------
+    >>> folders(root)
+    ('annotations', 'frames')
+    """
     try:
         with os.scandir(root / folder) as entries:
             return tuple(sorted(e.name for e in entries if not is_left_behind(e.name) and _is(e.is_dir)))
@@ -125,7 +167,13 @@ def folders(root: Path, folder: str = "") -> tuple[str, ...]:
 
 
 def is_image(path: str) -> bool:
-    """Whether a path ends as image files do, in any case."""
+    """Whether a path ends as those of image files do, in any case.
+
+    Examples
+    --------
+    >>> is_image("train/A.JPG"), is_image("train/A.txt")
+    (True, False)
+    """
     return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
 
 
@@ -142,10 +190,20 @@ def plain_name(name: str) -> str:
 
 
 class NameLookup:
-    """Finds files by the names that annotations give them, however the two spell them."""
+    """Finds files by the names that annotations give them, even if the two are spelled differently.
+
+    Parameters
+    ----------
+    paths
+        Paths as `walk` gives them.
+
+    Examples
+    --------
+    >>> NameLookup(["images/a.jpg"]).find(".\\\\images\\\\a.jpg")
+    'images/a.jpg'
+    """
 
     def __init__(self, paths: Iterable[str]) -> None:
-        """`paths` are what `walk` gave: names that are found as they are cost one look."""
         self._paths = frozenset(paths)
         self._plain = {plain_name(path): path for path in self._paths if not path.isascii()}
 
@@ -185,7 +243,26 @@ def frame_number(path: str) -> int | None:
 
 
 def need_files(root: Path, names: Iterable[str], what: str) -> None:
-    """Raise CatalogError when one of the files is not under the root."""
+    """Refuse a root that lacks a file.
+
+    Parameters
+    ----------
+    root
+        The dataset's root.
+    names
+        Paths of the files that it must hold, relative to it.
+    what
+        What the root should be, for the message.
+
+    Raises
+    ------
+    CatalogError
+        If a file or the root itself does not exist.
+
+    Examples
+    --------
+    >>> need_files(root, ["query_info.txt"], "PRW dataset")
+    """
     need_folder(root)
     missing = [name for name in names if not (root / name).exists()]
     if missing:
@@ -205,10 +282,27 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """The file as text. UTF-8 with or without a byte order mark; other bytes become U+FFFD, so rows that hold
-    them fail where they are parsed.
+    """Read a text file.
 
-    Raises:
-        CatalogError: when it cannot be read.
+    Parameters
+    ----------
+    path
+        A file in UTF-8, with or without a byte order mark.
+
+    Returns
+    -------
+    str
+        Its text. Bytes that are not UTF-8 become U+FFFD, so rows that hold them fail where they are parsed.
+
+    Raises
+    ------
+    CatalogError
+        If it cannot be read.
+
+    Examples
+    --------
+    >>> _ = (root / "classes.txt").write_bytes(b"\\xef\\xbb\\xbfperson\\r\\ncar\\r\\n")
+    >>> read_text(root / "classes.txt").splitlines()
+    ['person', 'car']
     """
     return read_bytes(path).decode("utf-8", "replace")

@@ -33,11 +33,8 @@ $name = "$package:$cls"
 _ADAPTER = Template('''\
 """$name: images/*.jpg and boxes.csv with lines `image,x1,y1,x2,y2,person` (person may be empty)."""
 
-from data_catalog.adapters import Layout, Unit
-from data_catalog.files import NameLookup, image_files, need_files, read_text
-from data_catalog.ids import identity, number
-from data_catalog.rows import Rows
-from data_catalog.schema import INVALID
+from data_catalog import INVALID, Layout, NameLookup, Rows, Unit
+from data_catalog import identity, image_files, need_files, number, read_text
 
 
 class $cls:
@@ -71,7 +68,7 @@ class $cls:
 _TEST = Template("""\
 from pathlib import Path
 
-from data_catalog.ingest import ingest_root
+from data_catalog import ingest_root
 from $package import $cls
 
 SAMPLE = Path(__file__).parent / "sample"

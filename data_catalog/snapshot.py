@@ -248,13 +248,30 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 class Snapshot:
-    """Reads a snapshot's tables."""
+    """Reads the tables of an ingested dataset.
+
+    Parameters
+    ----------
+    path
+        The snapshot's folder.
+
+    Raises
+    ------
+    CatalogError
+        If it is not a snapshot, or has the columns of another version.
+
+    Examples
+    --------
+    >>> snapshot = catalog["prw"].snapshot
+    >>> snapshot.count("images"), snapshot.protocols()
+    (10, ['prw'])
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         images = table_path(self.path, "images")
         if not images.is_file():
-            raise CatalogError(f"{self.path} is no snapshot: images.parquet not found")
+            raise CatalogError(f"{self.path} is not a snapshot: images.parquet not found")
         found = pq.read_schema(images).names
         unknown = [name for name in found if name not in IMAGES.names]
         lacking = [field.name for field in IMAGES if not field.nullable and field.name not in found]
@@ -264,13 +281,35 @@ class Snapshot:
                 f"({', '.join(unknown + lacking)}): ingest it again"
             )
 
+    def __repr__(self) -> str:
+        counts = ", ".join(
+            f"{self.count(name):,} {name}" for name in ("images", "boxes", "queries", "rejects")
+        )
+        return f"<Snapshot of {self.name}: {counts}; {self.path}>"
+
     def table(
         self, name: str, columns: Sequence[str] | None = None, filter: pc.Expression | None = None
     ) -> pa.Table:
-        """A table, or the columns and rows of it that are asked for.
+        """Read a table, or some columns and rows of it.
 
-        `filter` is a pyarrow.compute expression on the table's columns; row groups that cannot match are not
-        read.
+        Parameters
+        ----------
+        name
+            images, boxes, queries, gallery, rejects or datasets.
+        columns
+            Names of columns; all by default.
+        filter
+            A pyarrow.compute expression on the table's columns; row groups that cannot match are not read.
+
+        Returns
+        -------
+        pyarrow.Table
+            The columns of `schema.TABLES[name]`, or those asked for.
+
+        Examples
+        --------
+        >>> catalog["prw"].snapshot.table("images", ["image_id"]).shape
+        (10, 1)
         """
         names = list(columns) if columns is not None else None
         schema, path = TABLES[name], table_path(self.path, name)
@@ -286,7 +325,13 @@ class Snapshot:
         return scan(sorted(path.glob("*.parquet")) if name == "gallery" else path, TABLES[name])
 
     def count(self, name: str) -> int:
-        """Rows of a table; nothing but the files' footers is read."""
+        """Count a table's rows; only the footers of its files are read.
+
+        Examples
+        --------
+        >>> catalog["prw"].snapshot.count("rejects")
+        0
+        """
         return int(self.dataset(name).count_rows())
 
     def gallery(self, protocol: str, columns: Sequence[str] | None = None) -> pa.Table:
