@@ -39,8 +39,8 @@ class Annotations:
     `names` are the annotations' ids: all whole numbers, or all as text. `images` and `categories` are numbers
     that `Ids` gave. `crowd` and `ignore` are what `iscrowd` and `ignore` say.
 
-    `identity` holds the values of the key that was asked for, as text, null where nobody is named; None
-    without such a key. `nobody` says where it stands for somebody unknown, `misnamed` where it cannot be an
+    `identity` holds the values of the key that was asked for, as text, null where no one is named; None
+    without such a key. `nobody` says where it stands for an unknown person, `misnamed` where it cannot be an
     identity.
     """
 
@@ -227,7 +227,7 @@ def _is_nobody(named: pa.Array | None, count: int) -> np.ndarray:
 
 
 def _named(value: Any) -> str | None:
-    """An identity as text, negative numbers too; None where nobody is named.
+    """An identity as text, negative numbers too; None where no one is named.
 
     Raises:
         ValueError: when it cannot be an identity.

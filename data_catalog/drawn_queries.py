@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
 FEWEST_IDENTITIES = 2
-"""To find the one person of a split among nobody else is no search."""
+"""Finding the only person of a split is not a search."""
 MOST_GALLERY_ROWS = 200_000_000
 _BLOCK = 2_000_000
 """Gallery rows that are made at once, unless a single query has more."""

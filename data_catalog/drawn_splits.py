@@ -54,7 +54,7 @@ class _Assigned:
     part_of_person: np.ndarray | None = None
 
     def apply(self, boxes: pa.Table) -> pa.Table:
-        """Boxes in the splits of their images; with identities, those of another part are of nobody known."""
+        """Boxes in the splits of their images; with identities, those of another part become unknown."""
         image = pc.index_in(boxes["image_id"], value_set=self.image_ids)
         if image.null_count:
             stranger = boxes["image_id"].filter(pc.is_null(image))[0]

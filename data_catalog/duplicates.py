@@ -64,7 +64,7 @@ def images_in_both(training: Sequence[View], test: Sequence[View]) -> pa.Table:
     `test_image` the images in the catalog.
 
     Raises:
-        CatalogError: when a view's snapshot was made without images, whose bytes nobody knows.
+        CatalogError: when a view's snapshot was made without images, whose bytes are unknown.
     """
     sides = {name: _shown(views, name) for name, views in (("training", training), ("test", test))}
     found = sides["training"].join(sides["test"], "sha256", join_type="inner")

@@ -42,7 +42,7 @@ def path_fault(rel_path: str) -> str | None:
     if not rel_path.isprintable():
         return "the name holds characters that cannot be printed"
     if "\\" in rel_path or rel_path.startswith(("/", "~")) or ":" in rel_path.split("/")[0]:
-        return "the name is no plain relative path"
+        return "the name is not a plain relative path"
     if any(part in ("..", "") for part in rel_path.split("/")):
         return "the name leaves its folder"
     if len(rel_path.encode("utf-8", "surrogatepass")) > 1024:
@@ -51,7 +51,7 @@ def path_fault(rel_path: str) -> str | None:
 
 
 def suspicious(rel_paths: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """(n,) bool: paths, none of them null, that `path_fault` is to be asked about; the others have none."""
+    """(n,) bool: which of the paths, none of them null, to check by `path_fault`; the others are harmless."""
     strange = pc.invert(pc.match_substring_regex(rel_paths, _HARMLESS_RE2))
     leaves = pc.match_substring(rel_paths, "..")
     long = pc.greater(pc.binary_length(rel_paths), 200)

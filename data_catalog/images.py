@@ -140,7 +140,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
                 yield image
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise CatalogError(
-            f"{path}: an annotated image is missing; add it, or ingest without images (--no-images)"
+            f"{path}: an annotated image is missing: add it, or ingest without images (--no-images)"
         ) from error
     except PermissionError as error:
         raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error

@@ -75,7 +75,7 @@ class ArrayPart:
         """The elements, parsed.
 
         Raises:
-            CatalogError: when they are no JSON.
+            CatalogError: when they are not JSON.
         """
         try:
             return list(parse_json(b"[" + self.text + b"]"))
@@ -90,7 +90,7 @@ def top_level_arrays(path: Path, wanted: frozenset[str]) -> Iterator[tuple[str, 
     order; of an empty array one part without elements.
 
     Raises:
-        CatalogError: when the file cannot be read or is not such JSON.
+        CatalogError: when the file cannot be read or is not JSON of that form.
     """
     try:
         with path.open("rb") as file:
@@ -103,7 +103,7 @@ def parse_json(text: bytes) -> Any:
     """Parse JSON; NaN and infinities, which some writers leave in, are accepted.
 
     Raises:
-        ValueError: when it is no JSON.
+        ValueError: when it is not JSON.
     """
     try:
         return orjson.loads(text)

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 class Inventory:
     """What lies in a root, as far as its formats go: names of folders, and suffixes with their counts.
 
-    `files` are names of files that are no images. Of large folders a part is counted.
+    `files` are names of files that are not images. Large folders are counted in part.
     """
 
     folders: frozenset[str] = frozenset()
@@ -99,7 +99,7 @@ def _tried(root: Path, options: Options) -> tuple[list[str], dict[str, tuple[Ada
         except CatalogError as error:
             refused[name] = adapter, str(error)
             continue
-        except Exception as error:  # whatever a package of somebody else does
+        except Exception as error:  # third-party code may raise anything
             log.warning("left out: adapter %r: %s: %s", name, type(error).__name__, error)
             continue
         fitting.append(name)

@@ -31,7 +31,7 @@ Chunk = TypeVar("Chunk")
 Result = TypeVar("Result")
 
 CHUNKS_IN_PROCESS = 32
-"""Starting processes costs as much as reading so many chunks (some 8,000 small files): there must be more to
+"""Starting processes costs as much as reading this many chunks (some 8,000 small files): there must be more to
 save, which with two cores is half of all chunks, and with many nearly all.
 """
 WINDOW = 4

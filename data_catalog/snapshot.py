@@ -29,7 +29,7 @@ ALL_DIFFERENT = ("box_id", "source_row", *COORDINATES)
 
 
 def table_path(directory: Path, name: str) -> Path:
-    """Where a table lies: one file, but for `gallery`, a folder with one file a protocol."""
+    """Where a table lies: one file, but for `gallery`, a folder with one file per protocol."""
     if name not in TABLES:
         raise CatalogError(f"no table is named {name!r}; there are: {', '.join(TABLES)}")
     return directory / GALLERY_FOLDER if name == "gallery" else directory / f"{name}.parquet"
@@ -220,7 +220,7 @@ class SnapshotWriter:
     def row_digests(self) -> dict[str, list[str]]:
         """Of each table but `datasets`, the digests of its rows in blocks of ROW_GROUP, once all is written.
 
-        They are taken on the way to the disk, so that nobody has to read all rows back for them.
+        They are taken on the way to the disk, so that the rows are not read back for them.
         """
         galleries = sorted(self._galleries.items(), key=lambda item: f"{item[0]}.parquet")
         return {

@@ -35,7 +35,7 @@ class Coco:
     `excluded`. Numbers and ids may be written as texts or as floats.
 
     A box is named by its annotation's id; where an id is there already, by its row in the file, too. Null,
-    NaN, blank text and negative numbers are nobody known; 7 and 7.0 are one identity; what cannot be one (a
+    NaN, blank text and negative numbers are unknown people; 7 and 7.0 are one identity; what cannot be one (a
     list, true, 7.5) makes a reject. Of the published files of one image set, instances alone are read. An
     image is named as its file says, after its split's folder where two splits have images of one name.
     """
@@ -270,7 +270,7 @@ class _CocoReader:
 
     def _why_misnamed(self, found: Annotations) -> pa.Array:
         assert found.identity is not None
-        why = pc.if_else(pa.array(found.misnamed), "is no identity", "is of an image without a sequence")
+        why = pc.if_else(pa.array(found.misnamed), "is not an identity", "is of an image without a sequence")
         value = pc.utf8_slice_codeunits(found.identity, 0, 40)
         return pc.binary_join_element_wise(f"{self.person_key}", value, why, " ")
 

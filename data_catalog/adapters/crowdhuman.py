@@ -1,4 +1,4 @@
-"""CrowdHuman (Shao et al. 2018): .odgt, one JSON object a line."""
+"""CrowdHuman (Shao et al. 2018): .odgt, one JSON object per line."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ BoxKey = tuple[str, float, float, float, float]
 
 
 class CuhkSysu:
-    """Boxes are x, y, w, h, taken as they are: their least coordinate is 1, yet nobody subtracts it.
+    """Boxes are x, y, w, h, taken as they are: their least coordinate is 1, but nothing subtracts it.
 
     Test is what pool.mat lists, train the rest. Identities are joined to boxes by equality of image and box.
     A root that holds protocol files alone is read too: its images and boxes are those that they name.
@@ -226,7 +226,7 @@ class _Named:
     def add(
         self, rows: Rows, row: int, query: str, box: list[float], entries: NamedBoxes, person: str
     ) -> None:
-        """What a query names; a box that an earlier one gave to somebody else is a reject of `rows`."""
+        """What a query names; a box that an earlier one gave to another person is a reject of `rows`."""
         names = entries.names
         self.images.update(dict.fromkeys([query, *names.to_pylist()]))
         labelled = entries.names.take(pa.array(entries.labelled)).to_pylist()
@@ -283,7 +283,7 @@ def _read_protocol(root: Path, source: str, named: _Named | None) -> Iterator[Ro
 def _query(path: Path, value: bytes, order: str) -> tuple[str, list[float], str]:
     _, found = read_matrix(value, 0, len(value), order)
     if not isinstance(found, list) or len(found) != 1 or not isinstance(found[0], dict):
-        raise Damaged("Query is no struct")
+        raise Damaged("Query is not a struct")
     box = box_of(found[0].get("idlocate"))
     if box is None:
         raise Damaged("Query has no box")
@@ -319,7 +319,7 @@ def _structs(root: Path, source: str) -> Iterator[dict[str, Any]]:
         nested = inner.get("scene", inner.get("box", []))
         is_table = isinstance(nested, list) and all(isinstance(item, dict) for item in nested)
         if not is_table and not (isinstance(nested, np.ndarray) and nested.size == 0):
-            raise CatalogError(f"{root / source}: 'scene' or 'box' is no struct array")
+            raise CatalogError(f"{root / source}: 'scene' or 'box' is not a struct array")
         yield inner if is_table else {**inner, "scene": [], "box": []}
 
 
@@ -349,6 +349,6 @@ def _name(path: Path, value: object) -> str:
     """An image's name; it may stand with the images' folder before it, and blanks around it."""
     name = plain_name(value.strip()).removeprefix(f"{IMAGE_FOLDER}/") if isinstance(value, str) else ""
     if not name or "/" in name or (fault := path_fault(name)):
-        reason = fault if name and "/" not in name else "it is no file name"
+        reason = fault if name and "/" not in name else "it is not a file name"
         raise CatalogError(f"{path}: imname {str(value)[:80]!r}: {reason}")
     return name

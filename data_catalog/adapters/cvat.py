@@ -43,7 +43,7 @@ class Cvat:
     version = 1
     marks = ("annotations.xml", "xml")
     options: Mapping[str, str] = {
-        "annotations": "XML file, or folder of such; by default all in the root",
+        "annotations": "XML file, or folder of XML files (default: all in the root)",
         "images": "folder of images; by default images, NAME or images/NAME beside NAME.xml, or its folder",
         "categories": f"names of the labels that are people, in any case (default {PEOPLE})",
         "ignore": "names of the labels that mark ignore regions (default: none)",

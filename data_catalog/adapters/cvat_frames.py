@@ -37,7 +37,7 @@ class CvatTask:
 
     @property
     def step(self) -> int:
-        """Every which frame of the video is in the task."""
+        """The task holds every STEP-th frame of the video."""
         found = re.search(r"step\s*=\s*(\d{1,6})", self.values.get("frame_filter", ""))
         return max(int(found[1]), 1) if found else 1
 

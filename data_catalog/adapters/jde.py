@@ -33,7 +33,7 @@ DATASET, SEQUENCE = "dataset", "sequence"
 LIST_SUFFIXES = {".train": "train", ".val": "val", ".test": "test"}
 FRAME_FOLDER = "img1"
 LARGEST_FRACTION = 10.0
-"""Boxes may leave their image; a coordinate beyond this many image widths is no fraction."""
+"""Boxes may leave their image; a coordinate beyond this many image widths is not a fraction."""
 OTHER = ("*seqinfo.ini", "*/gt/*.txt", "*/det/*.txt", "*classes.txt")
 LAYOUTS = (
     "images/[<split>/][<sequence>/img1/]NAME.jpg with labels_with_ids/.../NAME.txt",
@@ -47,7 +47,7 @@ class Jde:
 
     Identities are the dataset's, as JDE numbers them over all of its sequences. Splits are the first folder
     in `images`, or what FairMOT's lists in the root say; then images in no list are not read. An image
-    without a label file has nobody in it, as in YOLO, where its folder has label files at all.
+    without a label file is empty of people, as in YOLO, if its folder has label files at all.
     """
 
     name = "jde"
@@ -143,7 +143,7 @@ def _nearest(root: Path, images: str, labels: str, pictures: int) -> str:
     inner = sorted({path[: path.index("/labels_with_ids/")] for path in files if "/labels_with_ids/" in path})
     if inner:
         several = f" and {len(inner) - 1} more: ingest each as a dataset of its own" if len(inner) > 1 else ""
-        return f"such a dataset in {inner[0]}{several}; give that folder as the root"
+        return f"a dataset of this kind in {inner[0]}{several}; give that folder as the root"
     if pictures and any(path.startswith("labels/") for path in files):
         return f"{pictures:,} images in {images}/ and labels/ without identities, as in YOLO (adapter yolo)"
     if pictures:

@@ -47,9 +47,9 @@ _NUMBER = re.compile(r"-?\d+|00-1", re.ASCII)
 
 
 class Market1501:
-    """Identity -1 (`00-1` in MARS) is junk (an ignore region), 0 a distractor (somebody unknown).
+    """Identity -1 (`00-1` in MARS) is junk (an ignore region), 0 a distractor (an unknown person).
 
-    In a folder per person the folder is the identity: `0000` is a distractor, `0` may be somebody. Crops in
+    In a folder per person the folder is the identity: `0000` is a distractor, `0` may be a person. Crops in
     `query` are queries too.
     """
 
@@ -140,7 +140,7 @@ def _patterns(options: Options) -> tuple[re.Pattern[str], ...]:
 
 
 def _folder_person(unit: Unit) -> str | None:
-    """The person whose folder a unit is; None where it holds everybody's crops."""
+    """The person whose folder a unit is; None where it holds the crops of all people."""
     return unit.source.partition("/")[2] or None
 
 

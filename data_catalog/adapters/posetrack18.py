@@ -46,7 +46,7 @@ class PoseTrack18:
     """`bbox` of a person is x, y, w, h, 0-based; `bbox_head` is not read. `track_id` names a person within
     the sequence, which is the folder of its images; with `person_id` the identity is the dataset's.
 
-    Polygons of `ignore_regions_x`, `ignore_regions_y` make ignore regions of their extent. Frames that nobody
+    Polygons of `ignore_regions_x`, `ignore_regions_y` make ignore regions of their extent. Frames that no one
     labelled are not read. A person without `bbox` is a reject.
     """
 
@@ -111,7 +111,7 @@ def _check_first(root: Path, sources: Sequence[str]) -> None:
 
 def _unlabelled(root: Path, units: Sequence[Unit]) -> Iterator[str]:
     """Patterns of the frames of the units' sequences, few where all sequences of a split have annotations:
-    frames that nobody labelled belong to the format.
+    unlabelled frames belong to the format.
     """
     sequences: dict[str, set[str]] = {}
     for unit in units:
@@ -257,7 +257,9 @@ class _Sequence:
     def _annotation(self, value: Any, row: int, people: frozenset[str]) -> None:
         image = self.images.get(_key(value.get("image_id")) or "") if isinstance(value, dict) else None
         if image is None:
-            self.rows.reject(INVALID, "image_unknown", f"annotation {row} is of no image in the file", row)
+            self.rows.reject(
+                INVALID, "image_unknown", f"annotation {row} belongs to no image in the file", row
+            )
             return
         if people and _key(value.get("category_id", 1)) not in people:
             detail = f"category {str(value.get('category_id'))[:40]}"

@@ -215,7 +215,7 @@ def _read_queries(root: Path) -> Rows:
             rows.reject(INVALID, "row_unreadable", f"not 'id x y w h frame': {line[:80]!r}", line_number)
             continue
         if person_id is None:
-            detail = f"a query of somebody unknown: {line[:80]!r}"
+            detail = f"a query of an unknown person: {line[:80]!r}"
             rows.reject(INVALID, "query_without_identity", detail, line_number)
             continue
         numbers.append(str(index))

@@ -92,7 +92,7 @@ class WiderPedestrian:
         names: set[str] = set()
         for line in _lines(root / unit.source, rows):
             if len(line.values) % width:
-                detail = f"{len(line.values)} numbers, not {width} a box: {line.name}"
+                detail = f"{len(line.values)} numbers, not {width} per box: {line.name}"
                 rows.reject(INVALID, "row_unreadable", detail, line.number, line.name)
                 continue
             if line.name in names:
@@ -144,7 +144,7 @@ def _images(root: Path, split: str, options: Options) -> SplitImages:
 
 
 def _edition(path: Path) -> str:
-    """2018 or 2019, by the names of images and the count of numbers a line."""
+    """2018 or 2019, by the names of images and the count of numbers per line."""
     lines = list(_lines(path, Rows(path.name)))
     named_as_2019 = sum(line.name.startswith(PREFIXES_2019) for line in lines)
     fives = sum(len(line.values) % 5 == 0 for line in lines)
@@ -206,7 +206,7 @@ def _ignored(root: Path, source: str, split: str, names: set[str]) -> Rows:
     seen: set[str] = set()
     for line in _lines(root / source, rows):
         if len(line.values) % 4:
-            detail = f"{len(line.values)} numbers, not 4 a region: {line.name}"
+            detail = f"{len(line.values)} numbers, not 4 per region: {line.name}"
             rows.reject(INVALID, "row_unreadable", detail, line.number, line.name)
         elif line.name not in names or line.name in seen:
             detail = f"{line.name} is not among the images, or is there twice"

@@ -53,7 +53,7 @@ class Yolo:
     nothing names them class 0 is. A sixth column of confidence is not kept. Splits are those of data.yaml,
     of the folders (`valid` and `val2017` are val, `train2017` is train, `test-dev` test; any other folder is
     a split of its name), or of lists such as train.txt; images in none are train. An image without a label
-    file has nobody in it; rows of label files without an image are rejects.
+    file is empty of people; rows of label files without an image are rejects.
     """
 
     name = "yolo"
@@ -235,7 +235,7 @@ def _sample(root: Path, pairs: LabelPairs, classes: YoloClasses) -> str | None:
     """Look at some label files; one whose rows have a sixth column, if there is one.
 
     Raises:
-        CatalogError: when most of their rows are in pixels, or beside images are no labels at all.
+        CatalogError: when most of their rows are in pixels, or text files beside images hold no labels.
     """
     sources = list(pairs.labelled)
     pixels, good, bad = 0, 0, 0

@@ -212,7 +212,7 @@ class YoloSplits:
     listed: Mapping[str, str]
     folders: tuple[tuple[str, str], ...]
     lost: Mapping[str, tuple[str, ...]]
-    """Entries of each list, as LINE:NAME, that name no image."""
+    """Entries of each list that name no image, as LINE:NAME."""
     lists: Mapping[str, str]
     authoritative: bool
     notes: tuple[str, ...]

@@ -12,7 +12,7 @@ from data_catalog.errors import CatalogError
 from data_catalog.ids import number, whole
 
 LARGEST_FRACTION = 2.0
-"""Beyond it a coordinate is no fraction of the image, even of a person who leaves it."""
+"""Beyond it a coordinate is not a fraction of the image, even of a person who leaves it."""
 _PLACEHOLDER = re.compile(r"(label|class|category|object|id)?[ _-]?[0-9]+", re.IGNORECASE)
 """A name that only repeats the class's number."""
 _KEYPOINT_FLAGS = (0.0, 1.0, 2.0)

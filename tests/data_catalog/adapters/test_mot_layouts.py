@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_catalog.adapters import load_adapter
-from data_catalog.adapters.motchallenge import Row, read_rows
+from data_catalog.adapters.motchallenge import TruthRow, read_rows
 from data_catalog.errors import CatalogError
 from data_catalog.ingest import counts_found
 from data_catalog.rows import Rows
@@ -165,7 +165,9 @@ WRITTEN = [
 def test_ways_to_write_a_row(tmp_path: Path, line: str) -> None:
     path = tmp_path / "gt.txt"
     path.write_text(line + "\n")
-    assert list(read_rows(path, Rows("gt.txt"), columns=(9,))) == [Row(1, 1, 7, (4, 5, 13, 25), (1, 1, 0.5))]
+    assert list(read_rows(path, Rows("gt.txt"), columns=(9,))) == [
+        TruthRow(1, 1, 7, (4, 5, 13, 25), (1, 1, 0.5))
+    ]
 
 
 @given(
