@@ -69,7 +69,7 @@ def compare_published(snapshot: Snapshot) -> list[CountComparison]:
 
 
 def counts_with_people(snapshot: Snapshot) -> dict[str, int]:
-    """The counts that the ingest found, and `people`, the boxes that are not ignore regions, of each split."""
+    """The counts that the ingest found, and each split's `people`: its boxes without ignore regions."""
     row = snapshot.table("datasets", ["counts_found"])
     found = dict(row["counts_found"][0].as_py())
     for split in {name.rpartition(".")[0] for name in found}:
