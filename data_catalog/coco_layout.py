@@ -174,7 +174,7 @@ def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _searched(root: Path, files: Sequence[str]) -> tuple[dict[str, list[str] | None], list[str]]:
-    """Annotation files that no option names, with their first names of images, and those that are left out."""
+    """Annotation files that no option names, with their first image names, and those that are left out."""
     names = [path for path in files if path.lower().endswith(".json") and path.count("/") <= DEEPEST]
     usual = [path for path in names if PurePosixPath(path).parent.as_posix() in (".", "annotations")]
     for candidates in (usual, [path for path in names if path not in usual]):

@@ -48,12 +48,10 @@ def duplicate_images(images: Mapping[str, pa.Table]) -> list[Finding]:
             "warning",
             "image_in_two_splits",
             _joined(between),
-            "images are, byte for byte, in more than one split or dataset",
+            "images are in more than one split or dataset, byte for byte",
             len(between),
         ),
-        finding(
-            "note", "image_twice", _joined(within), "images are there twice under other names", len(within)
-        ),
+        finding("note", "image_twice", _joined(within), "images have copies under other names", len(within)),
     ]
 
 
@@ -106,14 +104,14 @@ def near_duplicate_images(
             "warning",
             "near_duplicate_in_two_splits",
             [f"{names[i]} = {names[twins.elsewhere[i]]}" for i in between[:EXAMPLES].tolist()],
-            "images look like one of another split or dataset",
+            "images look like an image of another split or dataset",
             len(between),
         ),
         finding(
             "note",
             "near_duplicate",
             [f"{names[i]} = {names[twins.in_place[i]]}" for i in within[:EXAMPLES].tolist()],
-            "images look like another one of their split",
+            "images look like another image of their split",
             len(within),
         ),
     ]

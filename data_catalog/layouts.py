@@ -78,9 +78,9 @@ def _why_none(root: Path, fitting: list[str], refused: Mapping[str, tuple[Adapte
         packed = any(is_archive(suffix) for suffix in held.suffixes)
         what += f": it holds {held}{' (unpack it first)' if packed else ''}, and no format is near"
     return (
-        f"{what}. Looked for: {', '.join(refused)}. Name the format with --adapter, which tells what it "
-        "misses; `personsearch datasets list` describes each, and `personsearch datasets new NAME` begins an "
-        "adapter of your own"
+        f"{what}. Looked for: {', '.join(refused)}. Name the format with --adapter, which says what is "
+        "missing; `personsearch datasets list` describes each, and `personsearch datasets new NAME` starts "
+        "an adapter of your own"
     )
 
 

@@ -31,10 +31,11 @@ Chunk = TypeVar("Chunk")
 Result = TypeVar("Result")
 
 CHUNKS_IN_PROCESS = 32
-"""Starting processes costs as much as reading this many chunks (some 8,000 small files): more must be saved, which with two cores is half of all chunks, and with many nearly all.
+"""Starting processes costs as much as reading this many chunks (some 8,000 small files). More must be saved,
+which with two cores is half of all chunks, and with many nearly all.
 """
 WINDOW = 4
-"""Chunks a worker that are under way at once; bounds the memory."""
+"""Chunks per worker that are under way at once; bounds the memory."""
 MOST_DEATHS = 3
 """Of worker processes, in one ingest."""
 

@@ -102,7 +102,7 @@ def write_skeleton(folder: Path, name: str) -> list[Path]:
     if iskeyword(package) or package in sys.stdlib_module_names or name in adapter_names():
         raise CatalogError(f"{name!r} is taken, by Python or by an adapter: choose another name")
     if (found := find_spec(package)) is not None:
-        raise CatalogError(f"{name!r} is the name of a module already ({found.origin}): choose another name")
+        raise CatalogError(f"{name!r} is already the name of a module ({found.origin}): choose another name")
     cls = "".join(part.capitalize() for part in name.split("-"))
     templates = {"pyproject.toml": _PROJECT, f"{package}.py": _ADAPTER, f"test_{package}.py": _TEST}
     texts = {
@@ -112,7 +112,7 @@ def write_skeleton(folder: Path, name: str) -> list[Path]:
     written = [*(folder / file for file in texts), image]
     for path in written:
         if path.exists():
-            raise CatalogError(f"{path} is there already; choose another folder (--folder)")
+            raise CatalogError(f"{path} already exists; choose another folder (--folder)")
     image.parent.mkdir(parents=True, exist_ok=True)
     for file, text in texts.items():
         (folder / file).write_text(text)

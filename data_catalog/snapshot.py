@@ -382,7 +382,7 @@ def _check_unique(images: pa.Table) -> None:
     twice = counted.filter(pc.greater(counted.field("counts"), 1))[0]["values"]
     where = images["source_unit"].filter(pc.equal(image_ids, twice)).unique().to_pylist()
     raise CatalogError(
-        f"image {twice.as_py()!r} is there twice, in {' and in '.join(where[:2])}; the names of images must "
+        f"image {twice.as_py()!r} appears twice, in {' and in '.join(where[:2])}; the names of images must "
         "be unique in a dataset: where files annotate the same images, name those to read by the adapter's "
         "options (annotations=FILE, for coco), and ingest the others as a dataset of their own"
     )

@@ -39,7 +39,7 @@ def parse_yaml(text: str, where: str, *, any_names: bool = False) -> Any:
     Raises
     ------
     YamlError
-        When it is not YAML, a name stands twice in a mapping or is not text, or the value is too deep or, its
+        When it is not YAML, a name appears twice in a mapping or is not text, or the value is too deep or, its
         aliases written out, too large.
     """
     if len(text) > MOST_BYTES:
@@ -101,7 +101,7 @@ def _written_out(node: yaml.Node, where: str, sizes: dict[int, int | None]) -> i
     known = sizes.get(id(node), 0)
     if known is None:
         raise YamlError(
-            f"{where}: an alias (*) stands for what it is itself a part of ({_line(node)}); write it out"
+            f"{where}: an alias (*) stands for something that contains it ({_line(node)}); write it out"
         )
     if known:
         return known
@@ -145,7 +145,7 @@ def _named(
         if name.value in first:
             hint = "name all of them in one list" if name.tag == _MERGE else "keep one"
             raise YamlError(
-                f"{where}: {place}{name.value} stands twice, {_lines(first[name.value], name)}; {hint}"
+                f"{where}: {place}{name.value} appears twice, {_lines(first[name.value], name)}; {hint}"
             )
         first[name.value] = name
         yield f"{place}{name.value}.", value

@@ -95,10 +95,10 @@ def _categories(options: Options) -> frozenset[str]:
 def _nearest(files: Sequence[str]) -> str:
     for path in files:
         if path.endswith(".json") and "city" in path.lower():
-            return f"{path}: CityPersons as COCO JSON is read by the adapter coco"
+            return f"{path}: for CityPersons as COCO JSON use the adapter coco"
     jsons = [path for path in files if path.endswith(".json")]
     if jsons:
-        return f"{jsons[0]}: where it is CityPersons as COCO JSON, the adapter coco reads it"
+        return f"{jsons[0]}: if it is CityPersons as COCO JSON, use the adapter coco"
     return what_is_there(files)
 
 
@@ -121,7 +121,7 @@ def _mat_units(root: Path, mats: Sequence[str], pictures: Sequence[str]) -> list
     for path in mats:
         split = MAT_FILES[PurePosixPath(path).name.lower()]
         if any(unit.split == split for unit in units):
-            raise CatalogError(f"{root}: {path} is there twice; keep one")
+            raise CatalogError(f"{root}: {path} appears twice; keep one")
         own = tuple(each for each in pictures if split in [split_of(part) for part in each.split("/")[:-1]])
         units.append(Unit(path, split, images=own or tuple(pictures)))
     return units

@@ -46,8 +46,8 @@ class Coco:
     options: Mapping[str, str] = {
         "annotations": "JSON file, a folder of them, or a pattern such as annotations/instances_*.json; by "
         "default every .json in the root or its folder annotations, or else in a folder per split; but "
-        "captions and keypoints of images that instances show",
-        "images": "folder of images; by default that under which most of a file's images are found",
+        "captions and keypoints of images that instances annotate",
+        "images": "folder of images (default: the one that holds most of a file's images)",
         "split": "name of the split; by default what the file's name or its folder says (valid is val), or "
         "else train",
         "categories": f"names of the categories that are people, in any case (default {PEOPLE})",
@@ -184,7 +184,7 @@ class _CocoReader:
             for i, number in enumerate(self.image_ids.written(self._sorted[first]))
         ]
         more = ", ..." if len(again) > EXAMPLES else ""
-        return f"{len(again):,} images have an id that an image before has, such as {', '.join(shown)}{more}"
+        return f"{len(again):,} images have the id of an earlier image, such as {', '.join(shown)}{more}"
 
     def _images(self, rows: Rows, part: ArrayPart) -> None:
         found, unusable, count = read_images(part, self.images_read + 1, self.image_keys, self.image_ids)
@@ -270,7 +270,9 @@ class _CocoReader:
 
     def _why_misnamed(self, found: Annotations) -> pa.Array:
         assert found.identity is not None
-        why = pc.if_else(pa.array(found.misnamed), "is not an identity", "is of an image without a sequence")
+        why = pc.if_else(
+            pa.array(found.misnamed), "is not an identity", "belongs to an image without a sequence"
+        )
         value = pc.utf8_slice_codeunits(found.identity, 0, 40)
         return pc.binary_join_element_wise(f"{self.person_key}", value, why, " ")
 

@@ -116,7 +116,7 @@ class _OdgtReader:
             rows.reject(INVALID, "row_unreadable", "it has no usable ID or no gtboxes", number)
             return
         if name in self.names:
-            rows.reject(INVALID, "image_twice", f"{name} has a line already", number, name)
+            rows.reject(INVALID, "image_twice", f"{name} already has a line", number, name)
             return
         self.names.add(name)
         rows.images([name], self._path(name), self.split)

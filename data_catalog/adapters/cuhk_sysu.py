@@ -196,7 +196,7 @@ class _People:
     def lost(self) -> Iterator[Rows]:
         """All rejects, with those of the identities for which Images.mat holds no equal box."""
         for (image, x, y, w, h), person in self.at.items():
-            detail = f"{person.name} at {x:g} {y:g} {w:g} {h:g}: no such box in Images.mat"
+            detail = f"{person.name} at {x:g} {y:g} {w:g} {h:g}: Images.mat has no box like that"
             self.reject(person, "identity_without_box", detail, image)
         yield from self.rejects.values()
 

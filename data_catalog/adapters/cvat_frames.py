@@ -100,9 +100,9 @@ def frames_of(paths: Sequence[str], task: CvatTask, source: str) -> dict[int, st
         return dict(zip(frames, ordered, strict=True))
     if numbered:
         return {frame: path for path, frame in numbers.items()}
-    said = f"{len(frames):,} frames" if frames is not None else "no number of frames"
+    said = f"{len(frames):,} frames" if frames is not None else "no frame count"
     raise CatalogError(
-        f"{source}: which of {len(paths):,} images is which frame cannot be told: the file says {said}, and "
+        f"{source}: cannot tell which of {len(paths):,} images is which frame: the file says {said}, and "
         f"names such as {paths[0]} do not number them; export the images with the annotations"
     )
 

@@ -105,7 +105,7 @@ class Jde:
             return
         rows = Rows(unit.source)
         if not unit.images:
-            detail = "a label file whose image is not there"
+            detail = "a label file without an image"
             rows.reject(INVALID, "image_missing", detail, 0)
             yield rows
             return

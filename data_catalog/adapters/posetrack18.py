@@ -143,7 +143,7 @@ def _load(path: Path) -> dict[str, Any]:
             raise CatalogError(f"{path}: more than {LARGEST_FILE:,} bytes: not a PoseTrack sequence")
         value = parse_json(read_bytes(path))
     except ValueError as error:
-        raise CatalogError(f"{path}: not readable: no JSON: {str(error)[:120]}") from error
+        raise CatalogError(f"{path}: not readable as JSON: {str(error)[:120]}") from error
     if not isinstance(value, dict):
         raise CatalogError(f"{path}: not a PoseTrack file: it is not a JSON object")
     return value
@@ -199,7 +199,7 @@ class _Sequence:
             raise CatalogError(f"{self.unit.source}: not a PoseTrack file: it has no list 'images'")
         annotations = value.get("annotations")
         if not isinstance(annotations, list) or not annotations:
-            detail = f"none of its {len(images)} frames has an annotation: they are not taken for empty ones"
+            detail = f"none of its {len(images)} frames has an annotation: they do not count as empty"
             self.rows.reject(EXCLUDED, "not_labelled", detail, 0)
             return
         with_people = {_key(each.get("image_id")) for each in annotations if isinstance(each, dict)}

@@ -18,7 +18,7 @@ Options = Mapping[str, str]
 
 APPLY, IGNORE = "apply", "ignore"
 COMMON_OPTIONS: Options = {
-    "leave_out": "images that are not to be read, with their boxes: patterns of their paths, comma-separated",
+    "leave_out": "images to leave out, with their boxes: comma-separated patterns of their paths",
     "exif": f"{APPLY} (default): images are turned as their EXIF orientation says, as a viewer shows them; "
     f"{IGNORE}: boxes refer to the images as they are stored",
 }

@@ -139,8 +139,8 @@ def _first_pixel_notes(root: Path, sources: Sequence[str]) -> tuple[str, ...]:
         texts = [box.text_of(name) for box in boxes if box is not None for name in CORNERS[:2]]
         if any(_is_below_1(text) for text in texts):
             note = (
-                f"{source} has a corner before pixel 1: files that count from 0, as CVAT and datumaro write "
-                "them, are read right to the pixel with --option first_pixel=0"
+                f"{source} has a corner before pixel 1: read files that count from 0, as CVAT and datumaro "
+                "write them, with --option first_pixel=0"
             )
             return (note,)
     return ()

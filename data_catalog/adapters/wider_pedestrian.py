@@ -96,7 +96,7 @@ class WiderPedestrian:
                 rows.reject(INVALID, "row_unreadable", detail, line.number, line.name)
                 continue
             if line.name in names:
-                rows.reject(INVALID, "image_twice", "its image has a line already", line.number, line.name)
+                rows.reject(INVALID, "image_twice", "its image already has a line", line.number, line.name)
                 continue
             names.add(line.name)
             rows.images([line.name], images.find(line.name) or images.usual(line.name), unit.split)
@@ -209,7 +209,7 @@ def _ignored(root: Path, source: str, split: str, names: set[str]) -> Rows:
             detail = f"{len(line.values)} numbers, not 4 per region: {line.name}"
             rows.reject(INVALID, "row_unreadable", detail, line.number, line.name)
         elif line.name not in names or line.name in seen:
-            detail = f"{line.name} is not among the images, or is there twice"
+            detail = f"{line.name} is not among the images, or appears twice"
             rows.reject(INVALID, "image_unknown", detail, line.number, line.name)
         else:
             seen.add(line.name)

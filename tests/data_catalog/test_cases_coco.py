@@ -109,7 +109,7 @@ def test_same_names_without_images(tmp_path: Path, ingest_into: Ingest) -> None:
     expected = ["other.jpg", "train/1.jpg", "train/train.jpg", "val/1.jpg", "val/val.jpg"]
     assert images["image_id"].to_pylist() == expected
     write(tmp_path / "annotations" / "more_train.json", ["1.jpg"])
-    with pytest.raises(CatalogError, match=r"'train/1\.jpg' is there twice"):
+    with pytest.raises(CatalogError, match=r"'train/1\.jpg' appears twice"):
         ingest_into(tmp_path, "coco", images=False)
 
 
@@ -117,7 +117,7 @@ def test_same_names_of_one_folder_are_one_image(tmp_path: Path, ingest_into: Ing
     same_names(tmp_path, ["train", "val"])
     for name in ("1", "train", "val"):
         picture(tmp_path / "images" / f"{name}.jpg")
-    with pytest.raises(CatalogError, match=r"'1\.jpg' is there twice"):
+    with pytest.raises(CatalogError, match=r"'1\.jpg' appears twice"):
         ingest_into(tmp_path, "coco")
 
 

@@ -301,7 +301,7 @@ def test_refusals_name_what_was_looked_for(
             + "\nnames: *m\n",
             "stand for more than 100,000 values",
         ),
-        ("names: {0: person, 0: car}\n", "names.0 stands twice"),
+        ("names: {0: person, 0: car}\n", "names.0 appears twice"),
         ("names: [person]\n# " + "x" * (1 << 20), "larger than 1 MiB"),
     ],
 )
