@@ -26,7 +26,7 @@ class Snapshots(Protocol):
         """Names of the datasets that have a snapshot."""
 
     def folder(self, name: str) -> Path:
-        """The snapshot of a dataset; CatalogError when there is none."""
+        """The snapshot of a dataset; CatalogError if it has none."""
 
 
 class Selection(TypedDict, total=False):

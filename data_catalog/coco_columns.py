@@ -38,7 +38,7 @@ def has_key(entry: Any, key: str) -> bool:
 
 
 def value_at(entry: Any, key: str | None) -> Any:
-    """The value of a key or of a path of keys, None where there is none."""
+    """The value of a key or of a path of keys; None if it is absent."""
     if key is None or not isinstance(entry, dict):
         return None
     if key in entry:

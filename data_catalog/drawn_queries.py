@@ -51,7 +51,7 @@ def draw_queries(boxes: ds.Dataset, images: pa.Table, published: pa.Table, rule:
     if len(published):
         protocols = ", ".join(sorted(published["protocol"].unique().to_pylist()))
         raise CatalogError(
-            f"queries: the dataset brings its own ({protocols}), so that none are drawn: leave the rule out"
+            f"queries: the dataset brings its own ({protocols}), so none are drawn: leave the rule out"
         )
     split = _split_of(images, rule)
     seen = _Sightings(boxes, images, split)

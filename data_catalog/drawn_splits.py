@@ -213,7 +213,7 @@ def _sequences(images: pa.Table, rule: SplitRule) -> tuple[np.ndarray, pa.Array]
     lacking = images["sequence_id"].null_count
     if lacking:
         raise CatalogError(
-            f"splits: {lacking:,} images are in no sequence, so that they cannot be split by {rule.by}: "
+            f"splits: {lacking:,} images are in no sequence, so they cannot be split by {rule.by}: "
             "split by identity, or, without identities, put them into a folder for each split"
         )
     encoded = images["sequence_id"].cast(pa.string()).combine_chunks().dictionary_encode()

@@ -10,7 +10,7 @@ _WRITTEN_AS_FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")
 _NEGATIVE = re.compile(r"-\s*\d")
 LARGEST_SIDE = 1 << 24
 LARGEST = 1 << 53
-"""Whole numbers beyond it are not told apart as floats."""
+"""Whole numbers beyond it cannot be told apart as floats."""
 
 
 def number(value: Any) -> float:

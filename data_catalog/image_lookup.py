@@ -93,7 +93,7 @@ class SplitImages:
         self.called = self._images.called
 
     def find(self, name: str) -> str | None:
-        """The file of that name in the folder, or else the only one elsewhere; None when there is none."""
+        """The file of that name in the folder, or else the only one elsewhere; None if neither exists."""
         found = self._images.find(self.usual(name))
         if found is not None:
             return found

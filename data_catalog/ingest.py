@@ -40,7 +40,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ImageUse:
-    """What is done with image files: nothing, or reading their headers."""
+    """Whether image files are ignored or their headers read."""
 
     read: bool = True
 
@@ -137,7 +137,7 @@ def ingest(
 
     Raises:
         CatalogError: when an annotation file cannot be read at all, an image is missing, the rules do not fit
-            the dataset, the outcome is empty or nearly so (see `outcome`) unless `allow_empty`, or, with
+            the dataset, the outcome is empty or almost empty (see `outcome`) unless `allow_empty`, or, with
             `strict`, when any row is damaged.
     """
     options = dict(options or {})

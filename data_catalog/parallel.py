@@ -143,7 +143,7 @@ class _Processes:
         self._deaths += 1
         if self._deaths > MOST_DEATHS:
             raise CatalogError(
-                f"processes that read files were killed {self._deaths} times, for want of memory perhaps; "
+                f"processes that read files were killed {self._deaths} times, perhaps for lack of memory; "
                 "the kernel's log says why"
             ) from error
         log.warning("a process that reads files was killed: a new one reads its files again")

@@ -1,4 +1,4 @@
-"""A package with a working adapter, a sample and a test of it, as a start for a dataset of one's own."""
+"""A package with a working adapter, a sample and a test of it, as a start for your own dataset."""
 
 from __future__ import annotations
 

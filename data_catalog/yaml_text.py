@@ -39,7 +39,7 @@ def parse_yaml(text: str, where: str, *, any_names: bool = False) -> Any:
     Raises
     ------
     YamlError
-        When it is not YAML, a name appears twice in a mapping or is not text, or the value is too deep or, its
+        If it is not YAML, a name appears twice in a mapping or is not text, or the value is too deep or, its
         aliases written out, too large.
     """
     if len(text) > MOST_BYTES:

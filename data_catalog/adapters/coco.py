@@ -84,7 +84,7 @@ class Coco:
 
 
 class _CocoReader:
-    """Reads one JSON file: images and categories first, whatever their order in the file."""
+    """Reads one JSON file: images and categories first, in any order of the file."""
 
     def __init__(self, root: Path, unit: Unit, options: Options) -> None:
         self.root = root

@@ -130,7 +130,7 @@ class _OdgtReader:
             _add(rows, name, self.split, number, taken)
 
     def _path(self, name: str) -> str:
-        """The image's file: named by its ID, with whatever suffix, in the folder or else anywhere."""
+        """The image's file: named by its ID with any suffix, in the folder or else anywhere."""
         found = self.images.find(f"{name}.jpg")
         if found is not None:
             return found

@@ -329,7 +329,7 @@ class _Reader:
 
 
 def _whole(text: str | None) -> int | None:
-    """A number that is not negative; None where there is none."""
+    """A number that is not negative; None for anything else."""
     try:
         value = whole(text)
     except ValueError:

@@ -23,7 +23,7 @@ class CvatTask:
     values: dict[str, str] = field(default_factory=dict)
 
     def number(self, name: str) -> int | None:
-        """A whole number that is not negative; None where there is none."""
+        """A whole number that is not negative; None for anything else."""
         try:
             value = whole(self.values.get(name, ""))
         except ValueError:

@@ -58,7 +58,7 @@ class Market1501:
     marks = ("bounding_box_train", "bounding_box_test", "query", "bbox_train", "bbox_test")
     needs_images = True  # a box is as large as its crop
     options: Mapping[str, str] = {
-        "pattern": "regular expression with a group 'person', and perhaps 'camera', 'sequence' and 'frame'"
+        "pattern": "regular expression with a group 'person', and optionally 'camera', 'sequence', 'frame'"
     }
 
     def discover(self, root: Path, options: Options) -> Layout:

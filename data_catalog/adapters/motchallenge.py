@@ -86,7 +86,7 @@ class TruthRow:
 
 
 def find_sequences(root: Path) -> list[SequencePlace]:
-    """Where the sequences lie. A folder above them is their split, whatever its name.
+    """Where the sequences lie. The name of a folder above them is their split.
 
     Raises:
         CatalogError: when there is no sequence.

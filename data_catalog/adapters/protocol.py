@@ -22,7 +22,7 @@ COMMON_OPTIONS: Options = {
     "exif": f"{APPLY} (default): images are turned as their EXIF orientation says, as a viewer shows them; "
     f"{IGNORE}: boxes refer to the images as they are stored",
 }
-"""Options that every dataset has, whatever its adapter."""
+"""Options that every dataset has with any adapter."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def splits_by_lists(
 
     Args:
         lists: (path of the list, its split); where two lists of one split name a file it is taken once.
-        find: The file that an entry means; None when there is none.
+        find: The file that an entry means; None if it names no file.
 
     Raises:
         CatalogError: when no entry of any list names a file, or two splits have one file.
