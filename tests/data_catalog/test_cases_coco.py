@@ -384,7 +384,7 @@ def test_two_folders_that_may_be_meant_are_noted(tmp_path: Path) -> None:
 def test_ids_twice_are_said(tmp_path: Path, ingest_into: Ingest) -> None:
     images = [{"id": n % 3, "file_name": f"{n}.jpg"} for n in range(8)]
     write(tmp_path / "train.json", [], images=images)
-    with pytest.raises(CatalogError, match=r"5 images have the id of an earlier image.* 0 \(0\.jpg and 3\.jpg\).*, \.\.\."):
+    with pytest.raises(CatalogError, match=r"the id of an earlier image.* 0 \(0\.jpg and 3\.jpg\).*, \.\.\."):
         ingest_into(tmp_path, "coco", images=False)
     both = [*PERSON, {"id": "1", "name": "car"}]
     write(tmp_path / "train.json", ["a.jpg"], categories=both)
