@@ -7,9 +7,9 @@ catalog.boxes(["prw", "mot17"], split="train", filter=~pc.field("ignore"))
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypedDict, Unpack
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,14 +26,39 @@ class Snapshots(Protocol):
         """Names of the datasets that have a snapshot."""
 
     def folder(self, name: str) -> Path:
-        """The snapshot of a dataset; CatalogError when there is none."""
+        """The snapshot of a dataset; CatalogError if it has none."""
+
+
+class Selection(TypedDict, total=False):
+    """Which rows and columns of a table are read; see `Dataset.table`."""
+
+    split: str | Sequence[str] | None
+    columns: Sequence[str] | None
+    filter: pc.Expression | None
 
 
 class Dataset:
-    """One ingested dataset: the snapshot that its last ingest made, or found."""
+    """One ingested dataset: the snapshot that its last ingest made, or found.
+
+    Parameters
+    ----------
+    folder
+        The snapshot's folder.
+
+    Examples
+    --------
+    >>> catalog["prw"]
+    <Dataset prw: 4 images in test, 6 images in train>
+    """
 
     def __init__(self, folder: Path) -> None:
         self.snapshot = Snapshot(folder)
+
+    def __repr__(self) -> str:
+        counted = self.snapshot.table("images", ["split"])["split"].cast(pa.string()).value_counts()
+        counts = sorted((each["values"], each["counts"]) for each in counted.to_pylist())
+        splits = ", ".join(f"{count:,} images in {split}" for split, count in counts)
+        return f"<Dataset {self.snapshot.name}: {splits or 'no images'}>"
 
     def table(
         self,
@@ -43,13 +68,33 @@ class Dataset:
         columns: Sequence[str] | None = None,
         filter: pc.Expression | None = None,
     ) -> pa.Table:
-        """Columns and rows of a table of `schema.TABLES`; row groups that cannot match are not read.
+        """Read columns and rows of a table; row groups that cannot match are not read.
 
-        `split` is one split or several (tables with that column alone), `filter` an expression on the table's
-        columns.
+        Parameters
+        ----------
+        name
+            images, boxes, queries, gallery, rejects or datasets.
+        split
+            One split or several; only for tables with that column.
+        columns
+            Names of columns; all by default.
+        filter
+            A pyarrow.compute expression on the table's columns.
 
-        Raises:
-            CatalogError: for a table, a column or a split that is not there.
+        Returns
+        -------
+        pyarrow.Table
+            The rows; columns and units are those of `schema.TABLES[name]`.
+
+        Raises
+        ------
+        CatalogError
+            For a table, column or split that does not exist, or a filter that does not fit.
+
+        Examples
+        --------
+        >>> catalog["prw"].table("boxes", split="test", columns=["image_id", "x1"]).column_names
+        ['image_id', 'x1']
         """
         if name not in TABLES:
             raise CatalogError(f"no table is named {name!r}; there are: {', '.join(TABLES)}")
@@ -68,25 +113,35 @@ class Dataset:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
             raise CatalogError(f"{self.snapshot.name}: {name}: the filter does not fit: {error}") from error
 
-    def images(
-        self,
-        *,
-        split: str | Sequence[str] | None = None,
-        columns: Sequence[str] | None = None,
-        filter: pc.Expression | None = None,
-    ) -> pa.Table:
-        """Images, with sizes in pixels; see `table`."""
-        return self.table("images", split=split, columns=columns, filter=filter)
+    def images(self, **rows: Unpack[Selection]) -> pa.Table:
+        """Read images, with sizes in pixels.
 
-    def boxes(
-        self,
-        *,
-        split: str | Sequence[str] | None = None,
-        columns: Sequence[str] | None = None,
-        filter: pc.Expression | None = None,
-    ) -> pa.Table:
-        """Boxes in pixels, 0-based, x2 and y2 exclusive, unclipped; see `table`."""
-        return self.table("boxes", split=split, columns=columns, filter=filter)
+        Parameters
+        ----------
+        **rows
+            `split`, `columns` and `filter`, as in `table`.
+
+        Examples
+        --------
+        >>> catalog["prw"].images(split="train", columns=["width"])["width"].unique().to_pylist()
+        [96]
+        """
+        return self.table("images", **rows)
+
+    def boxes(self, **rows: Unpack[Selection]) -> pa.Table:
+        """Read boxes: x1, y1, x2, y2 in pixels, 0-based, x2 and y2 exclusive, unclipped.
+
+        Parameters
+        ----------
+        **rows
+            `split`, `columns` and `filter`, as in `table`.
+
+        Examples
+        --------
+        >>> len(catalog["prw"].boxes(filter=pc.field("ignore")))
+        0
+        """
+        return self.table("boxes", **rows)
 
     def _check_columns(self, name: str, columns: Sequence[str]) -> None:
         known = TABLES[name].names
@@ -103,53 +158,51 @@ class Dataset:
 
 
 class Catalog:
-    """Datasets by name."""
+    """Datasets by name.
+
+    Parameters
+    ----------
+    snapshots
+        Where the datasets' snapshots lie.
+
+    Examples
+    --------
+    >>> catalog
+    <Catalog: prw>
+    >>> catalog.boxes(["prw"], split="train", columns=["image_id"]).column_names
+    ['dataset', 'image_id']
+    """
 
     def __init__(self, snapshots: Snapshots) -> None:
         self.snapshots = snapshots
+
+    def __repr__(self) -> str:
+        return f"<Catalog: {', '.join(self.names()) or 'no datasets'}>"
 
     def names(self) -> list[str]:
         """Names of the datasets that have a snapshot."""
         return self.snapshots.names()
 
     def __getitem__(self, name: str) -> Dataset:
-        """The dataset as its last ingest found it.
-
-        Raises:
-            CatalogError: when there is no snapshot of that name.
-        """
+        """The dataset as its last ingest found it; raises CatalogError if no snapshot has that name."""
         return Dataset(self.snapshots.folder(name))
 
-    def images(
-        self,
-        names: Sequence[str],
-        *,
-        split: str | Sequence[str] | None = None,
-        columns: Sequence[str] | None = None,
-        filter: pc.Expression | None = None,
-    ) -> pa.Table:
-        """Images of several datasets as one table; see `Dataset.table`. Its first column is `dataset`."""
-        return self._union("images", names, {"split": split, "columns": columns, "filter": filter})
+    def images(self, names: Sequence[str], **rows: Unpack[Selection]) -> pa.Table:
+        """Images of several datasets as one table; see `Dataset.images`. Its first column is `dataset`."""
+        return self._union("images", names, rows)
 
-    def boxes(
-        self,
-        names: Sequence[str],
-        *,
-        split: str | Sequence[str] | None = None,
-        columns: Sequence[str] | None = None,
-        filter: pc.Expression | None = None,
-    ) -> pa.Table:
+    def boxes(self, names: Sequence[str], **rows: Unpack[Selection]) -> pa.Table:
         """Boxes of several datasets as one table, in pixels as in `Dataset.boxes`. Its first column is
         `dataset`: names of images and identities are unique within one.
         """
-        return self._union("boxes", names, {"split": split, "columns": columns, "filter": filter})
+        return self._union("boxes", names, rows)
 
-    def _union(self, table: str, names: Sequence[str], how: Mapping[str, object]) -> pa.Table:
+    def _union(self, table: str, names: Sequence[str], selection: Selection) -> pa.Table:
         if isinstance(names, str) or not names:
             raise CatalogError("give a list of names of datasets")
         parts = []
         for name in names:
-            rows = self[name].table(table, **how)  # type: ignore[arg-type]
+            rows = self[name].table(table, **selection)
             if "dataset" in rows.column_names:
                 rows = rows.drop_columns(["dataset"])
             which = pa.DictionaryArray.from_arrays(pa.array([0] * len(rows), pa.int32()), pa.array([name]))

@@ -26,7 +26,7 @@ from data_catalog.coco_columns import (
     whole_column,
 )
 from data_catalog.ids import identity, number
-from data_catalog.jsonstream import Part
+from data_catalog.jsonstream import ArrayPart
 
 NEGATIVE = r"^-\s*[0-9]"
 WHOLE_NUMBER = r"^(0|-?[1-9][0-9]{0,17})$"
@@ -39,8 +39,8 @@ class Annotations:
     `names` are the annotations' ids: all whole numbers, or all as text. `images` and `categories` are numbers
     that `Ids` gave. `crowd` and `ignore` are what `iscrowd` and `ignore` say.
 
-    `identity` holds the values of the key that was asked for, as text, null where nobody is named; None
-    without such a key. `nobody` says where it stands for somebody unknown, `misnamed` where it cannot be an
+    `identity` holds the values of the key that was asked for, as text, null where no one is named; None
+    without such a key. `nobody` says where it stands for an unknown person, `misnamed` where it cannot be an
     identity.
     """
 
@@ -58,7 +58,7 @@ class Annotations:
     @property
     def ignored(self) -> np.ndarray:
         """(n,) bool: which are ignore regions."""
-        return self.crowd | self.ignore
+        return np.asarray(self.crowd | self.ignore)
 
     def take(self, which: np.ndarray) -> Annotations:
         """The annotations at these positions."""
@@ -84,7 +84,7 @@ class AnnotationReader:
         self.count = 0
         """Annotations read so far."""
 
-    def read(self, part: Part) -> tuple[Annotations, list[tuple[int, str]]]:
+    def read(self, part: ArrayPart) -> tuple[Annotations, list[tuple[int, str]]]:
         """Annotations of a part, and (row, why) of those that are unusable.
 
         Raises:
@@ -102,12 +102,12 @@ class AnnotationReader:
             self.key_is_missing = not self._has_key(part, found)
         return found, unusable
 
-    def _has_key(self, part: Part, found: Annotations) -> bool:
+    def _has_key(self, part: ArrayPart, found: Annotations) -> bool:
         if found.identity is not None and found.identity.null_count < len(found.identity):
             return True
         return any(has_key(entry, self.key or "") for entry in part.elements())
 
-    def _by_arrow(self, part: Part, first_row: int) -> Annotations | None:
+    def _by_arrow(self, part: ArrayPart, first_row: int) -> Annotations | None:
         """None when a value is missing, or not written as in the other annotations."""
         asked = [] if self.key is None else [self.key]
         keys = dict.fromkeys(["id", "image_id", "category_id", "iscrowd", "ignore", *asked])
@@ -227,7 +227,7 @@ def _is_nobody(named: pa.Array | None, count: int) -> np.ndarray:
 
 
 def _named(value: Any) -> str | None:
-    """An identity as text, negative numbers too; None where nobody is named.
+    """An identity as text, negative numbers too; None where no one is named.
 
     Raises:
         ValueError: when it cannot be an identity.

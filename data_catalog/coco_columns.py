@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.json as pa_json
 
 from data_catalog.ids import LARGEST, number, whole
-from data_catalog.jsonstream import Part
+from data_catalog.jsonstream import ArrayPart
 
 LARGEST_ID = 1 << 62
 LARGEST_NUMBER = 1e30
@@ -38,7 +38,7 @@ def has_key(entry: Any, key: str) -> bool:
 
 
 def value_at(entry: Any, key: str | None) -> Any:
-    """The value of a key or of a path of keys, None where there is none."""
+    """The value of a key or of a path of keys; None if it is absent."""
     if key is None or not isinstance(entry, dict):
         return None
     if key in entry:
@@ -67,7 +67,9 @@ def flag(value: Any) -> bool:
     return number(value) != 0
 
 
-def read_columns(part: Part, keys: Sequence[str], lists: Sequence[str] = ()) -> dict[str, pa.Array] | None:
+def read_columns(
+    part: ArrayPart, keys: Sequence[str], lists: Sequence[str] = ()
+) -> dict[str, pa.Array] | None:
     """The values of keys, or of paths of keys, of a part's objects; None when a part writes a key in more
     than one way, or holds something else than objects.
 
@@ -109,7 +111,7 @@ def _list_type(values: Iterable[Any]) -> pa.DataType:
 
 
 def _read(
-    part: Part, paths: Mapping[str, tuple[str, ...]], types: Mapping[str, pa.DataType]
+    part: ArrayPart, paths: Mapping[str, tuple[str, ...]], types: Mapping[str, pa.DataType]
 ) -> pa.Table | None:
     tree: dict[str, Any] = {}
     for key, path in paths.items():

@@ -13,13 +13,13 @@ import pyarrow.compute as pc
 from data_catalog.coco_columns import Ids, as_text, has_key, mapped, read_columns, value_at, whole_column
 from data_catalog.files import path_fault, plain_name, suspicious
 from data_catalog.ids import whole
-from data_catalog.jsonstream import Part
+from data_catalog.jsonstream import ArrayPart
 
 LARGEST_SIDE, LARGEST_CAMERA = 1 << 20, 1 << 15
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageColumns:
     """Columns of equal length. `optional` are width, height, camera_id and sequence_id, as far as asked for;
     `carried` are the keys that some image had.
     """
@@ -32,8 +32,8 @@ class Images:
 
 
 def read_images(
-    part: Part, first_row: int, keys: Mapping[str, str | None], ids: Ids
-) -> tuple[Images, list[tuple[int, str]], int]:
+    part: ArrayPart, first_row: int, keys: Mapping[str, str | None], ids: Ids
+) -> tuple[ImageColumns, list[tuple[int, str]], int]:
     """Images of a part, (row, why) of those that are unusable, and how many there were in all.
 
     `keys` gives the keys of `sequence_id` and `camera_id`, None for none; they may be paths of keys.
@@ -60,7 +60,7 @@ def spelled(name: str) -> str:
     return plain_name(name) if "\\" in name or "./" in name or "//" in name else name
 
 
-def _by_arrow(part: Part, keys: Mapping[str, str | None], ids: Ids) -> Images | None:
+def _by_arrow(part: ArrayPart, keys: Mapping[str, str | None], ids: Ids) -> ImageColumns | None:
     """None when a value is missing, or not as it usually is."""
     sequence_key, camera_key = keys["sequence_id"], keys["camera_id"]
     asked = [key for key in (sequence_key, camera_key) if key]
@@ -79,7 +79,7 @@ def _by_arrow(part: Part, keys: Mapping[str, str | None], ids: Ids) -> Images | 
     if any(table[key].null_count == part.count for key in asked):  # whether it is there is to be seen
         return None
     optional["sequence_id"] = sequences
-    return Images(numbers, names, sequences, optional, set(asked))
+    return ImageColumns(numbers, names, sequences, optional, set(asked))
 
 
 def _limited(column: pa.Array, limit: int) -> pa.Array:
@@ -91,7 +91,7 @@ def _limited(column: pa.Array, limit: int) -> pa.Array:
     return pc.if_else(sound, numbers, None).cast(pa.int32())
 
 
-def _one_by_one(taken: list[tuple[Any, int, str]], keys: Mapping[str, str | None]) -> Images:
+def _one_by_one(taken: list[tuple[Any, int, str]], keys: Mapping[str, str | None]) -> ImageColumns:
     entries = [entry for entry, _, _ in taken]
     sequences = [_sequence(value_at(entry, keys["sequence_id"])) for entry in entries]
     optional = {
@@ -100,7 +100,7 @@ def _one_by_one(taken: list[tuple[Any, int, str]], keys: Mapping[str, str | None
         "camera_id": [_whole(value_at(entry, keys["camera_id"]), LARGEST_CAMERA) for entry in entries],
         "sequence_id": sequences,
     }
-    return Images(
+    return ImageColumns(
         np.array([number for _, number, _ in taken], np.int64),
         pa.array([name for _, _, name in taken], pa.string()),
         pa.array(sequences, pa.string()),

@@ -1,4 +1,4 @@
-"""Which COCO files a root holds, how their splits are called, and where their images lie."""
+"""Which COCO files a root holds, what their splits are, and where their images lie."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.coco_columns import read_columns
 from data_catalog.coco_images import spelled
 from data_catalog.errors import CatalogError
-from data_catalog.files import folders, is_image, path_fault, plain_name, suspicious, walk
+from data_catalog.files import is_image, path_fault, plain_name, suspicious, walk
 from data_catalog.findings import EXAMPLES
-from data_catalog.image_lookup import ImageLookup, folder_option, names_digest
+from data_catalog.image_lookup import ImageLookup, names_digest
 from data_catalog.jsonstream import top_level_arrays
 from data_catalog.split_names import known_split, splits_of
 
@@ -31,15 +32,15 @@ LESS = tuple(
 """How files are named that annotate the images of an `instances_` again."""
 BESIDE = ("images", "data")
 """Folders of images beside an annotation file."""
-LOOKED_FOR = (
-    "*.json or annotations/*.json, as COCO, CVAT, Datumaro, FiftyOne and Label Studio write them; a folder "
-    "per split with its .json, such as train/_annotations.coco.json, as Roboflow does; or what the option "
-    "annotations names"
+LAYOUTS = (
+    "*.json or annotations/*.json (COCO, CVAT, Datumaro, FiftyOne, Label Studio)",
+    "a folder per split with its .json, such as train/_annotations.coco.json (Roboflow)",
+    "what the option annotations names",
 )
 
 
 @dataclass(frozen=True)
-class Source:
+class CocoSource:
     """An annotation file. Names of images are relative to `folder`; their ids start with `prefix`, which is
     blank unless other files have images of the same names.
     """
@@ -51,18 +52,18 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Found:
+class CocoFiles:
     """A root's annotation files, those left out since `instances_` show the same images, its image files, and
     what is to be said about them.
     """
 
-    sources: tuple[Source, ...]
+    sources: tuple[CocoSource, ...]
     left: tuple[str, ...]
     images: ImageLookup
     notes: tuple[str, ...]
 
 
-def find_coco(root: Path, annotations: str | None, images: str | None, split: str | None) -> Found:
+def find_coco(root: Path, annotations: str | None, within: str | None, split: str | None) -> CocoFiles:
     """The COCO files under a root; the arguments are what the user says about them.
 
     Raises:
@@ -76,14 +77,15 @@ def find_coco(root: Path, annotations: str | None, images: str | None, split: st
     else:
         samples, left = _searched(root, files)
     splits = [split] * len(samples) if split else splits_of(list(samples))
-    within = None if images is None else folder_option("images", images)
     sources, notes = [], []
     for (name, sample), each in zip(samples.items(), splits, strict=True):
         default = _default_folder(root, name, within, named=annotations is not None)
         folder, note = _folder(name, each, default, sample or [], lookup.within(within or ""))
-        sources.append(Source(name, each, folder))
+        sources.append(CocoSource(name, each, folder))
         notes += [note] if note else []
-    return Found(_told_apart(root, sources, has_images=bool(lookup.paths)), tuple(left), lookup, tuple(notes))
+    return CocoFiles(
+        _told_apart(root, sources, has_images=bool(lookup.paths)), tuple(left), lookup, tuple(notes)
+    )
 
 
 def image_set(source: str) -> str:
@@ -159,9 +161,7 @@ def _given(root: Path, files: Sequence[str], option: str) -> list[str]:
     pattern = f"{name}/*.json" if path_fault(name) is None and (root / name).is_dir() else name
     found = [path for path in files if _matches(path.split("/"), pattern.split("/"))]
     if not found:
-        raise CatalogError(
-            f"{root} is not a COCO dataset: no annotation file {option}{_nearest(root, files)}"
-        )
+        raise refusal(root, "COCO dataset", (f"the annotation file {option}",), _nearest(root, files))
     return found
 
 
@@ -174,7 +174,7 @@ def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _searched(root: Path, files: Sequence[str]) -> tuple[dict[str, list[str] | None], list[str]]:
-    """Annotation files that nobody named, with their first names of images, and those that are left out."""
+    """Annotation files that no option names, with their first image names, and those that are left out."""
     names = [path for path in files if path.lower().endswith(".json") and path.count("/") <= DEEPEST]
     usual = [path for path in names if PurePosixPath(path).parent.as_posix() in (".", "annotations")]
     for candidates in (usual, [path for path in names if path not in usual]):
@@ -185,7 +185,7 @@ def _searched(root: Path, files: Sequence[str]) -> tuple[dict[str, list[str] | N
             if empty:
                 raise CatalogError(f"{root / empty[0]}: the file is empty; restore it, or delete it")
             return {name: sample for name, sample in sampled.items() if sample is not None}, left
-    raise CatalogError(f"{root} is not a COCO dataset: looked for {LOOKED_FOR}{_nearest(root, files)}")
+    raise refusal(root, "COCO dataset", LAYOUTS, _nearest(root, files))
 
 
 def _shown_by_instances(names: Sequence[str]) -> list[str]:
@@ -203,8 +203,7 @@ def _nearest(root: Path, files: Sequence[str]) -> str:
     """What comes nearest to a COCO file."""
     jsons = [path for path in files if path.lower().endswith(".json")]
     if not jsons:
-        inside = [*(f"{name}/" for name in folders(root)), *(path for path in files if "/" not in path)]
-        return f"; it holds no .json file, but {_examples(inside)}" if inside else "; it holds no file"
+        return what_is_there(files)
     shallow = [path for path in jsons if path.count("/") <= DEEPEST]
     nearest = (shallow or jsons)[0]
     if shallow and not _starts_as_object(root / nearest):
@@ -213,7 +212,8 @@ def _nearest(root: Path, files: Sequence[str]) -> str:
         why = "is not COCO JSON: it has no 'images'"
     else:
         why = f"can be named: --option annotations={nearest}"
-    return f"; the nearest of {len(jsons):,} .json files is {nearest}, which {why}"
+    others = f" (of {len(jsons):,} .json files)" if len(jsons) > 1 else ""
+    return f"{nearest}{others}, which {why}"
 
 
 def _examples(names: Sequence[str]) -> str:
@@ -270,7 +270,7 @@ def _folder(
     )
 
 
-def _told_apart(root: Path, sources: Sequence[Source], *, has_images: bool) -> tuple[Source, ...]:
+def _told_apart(root: Path, sources: Sequence[CocoSource], *, has_images: bool) -> tuple[CocoSource, ...]:
     """The sources; those that name an image as another does, but in another folder, with a prefix.
 
     Without image files, splits are taken for folders of their own.
@@ -288,7 +288,7 @@ def _told_apart(root: Path, sources: Sequence[Source], *, has_images: bool) -> t
     )
 
 
-def _with_same_names(root: Path, sources: Sequence[Source], places: Sequence[str]) -> set[str]:
+def _with_same_names(root: Path, sources: Sequence[CocoSource], places: Sequence[str]) -> set[str]:
     """The places of which a name of an image is one of another place, too."""
     names: list[pa.Array] = []
     codes: list[np.ndarray] = []

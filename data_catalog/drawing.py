@@ -28,7 +28,7 @@ def draw_image(snapshot: Snapshot, image_id: str, root: Path) -> Image.Image:
     found = snapshot.table("images", ["rel_path", "decoding"], pc.field("image_id") == image_id)
     if not len(found):
         near = near_ids(snapshot, image_id)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "none is named nearly so"
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "no name is close to it"
         raise CatalogError(
             f"{snapshot.name}: no image {image_id!r}; {hint} (all: personsearch datasets images "
             f"{snapshot.name})"

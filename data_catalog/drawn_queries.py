@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
 FEWEST_IDENTITIES = 2
-"""To find the one person of a split among nobody else is no search."""
+"""Finding the only person of a split is not a search."""
 MOST_GALLERY_ROWS = 200_000_000
 _BLOCK = 2_000_000
 """Gallery rows that are made at once, unless a single query has more."""
@@ -51,7 +51,7 @@ def draw_queries(boxes: ds.Dataset, images: pa.Table, published: pa.Table, rule:
     if len(published):
         protocols = ", ".join(sorted(published["protocol"].unique().to_pylist()))
         raise CatalogError(
-            f"queries: the dataset brings its own ({protocols}), so that none are drawn: leave the rule out"
+            f"queries: the dataset brings its own ({protocols}), so none are drawn: leave the rule out"
         )
     split = _split_of(images, rule)
     seen = _Sightings(boxes, images, split)
@@ -108,12 +108,13 @@ class _Sightings:
     def sequences(self) -> np.ndarray:
         """(n_images,) the sequence of each image, -1 where it is in none."""
         found = pc.index_in(self.images["sequence_id"].cast(pa.string()), value_set=self.sequence_names)
-        return pc.fill_null(found, -1).to_numpy().astype(np.int64)
+        return np.asarray(pc.fill_null(found, -1), np.int64)
 
     @cached_property
     def cameras(self) -> np.ndarray:
         """(n,) the camera of each row, -1 where unknown."""
-        return pc.fill_null(self.images["camera_id"], _NO_CAMERA).to_numpy().astype(np.int64)[self.image]
+        camera = np.asarray(pc.fill_null(self.images["camera_id"], _NO_CAMERA), np.int64)
+        return np.asarray(camera[self.image])
 
     def order(self, seed: int) -> np.ndarray:
         """(n,) a number for each row that its identity, its image and the seed decide on alone."""
@@ -125,7 +126,7 @@ class _Sightings:
         image_id = self.images["image_id"].take(pa.array(self.image[at]))
         names = pa.table({"person": self._people.take(pa.array(self._person[at])), "image": image_id})
         keys = [("person", "ascending"), ("image", "ascending")]
-        return at[pc.sort_indices(names, sort_keys=keys).to_numpy()]
+        return np.asarray(at[pc.sort_indices(names, sort_keys=keys).to_numpy()])
 
     def rows(self, at: np.ndarray, columns: list[str]) -> pa.Table:
         """Columns of the boxes of some rows, in their order."""

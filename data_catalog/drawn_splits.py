@@ -54,7 +54,7 @@ class _Assigned:
     part_of_person: np.ndarray | None = None
 
     def apply(self, boxes: pa.Table) -> pa.Table:
-        """Boxes in the splits of their images; with identities, those of another part are of nobody known."""
+        """Boxes in the splits of their images; with identities, those of another part become unknown."""
         image = pc.index_in(boxes["image_id"], value_set=self.image_ids)
         if image.null_count:
             stranger = boxes["image_id"].filter(pc.is_null(image))[0]
@@ -164,12 +164,12 @@ def _pooled(before: pa.ChunkedArray, rule: SplitRule) -> np.ndarray:
             f"splits: the dataset has splits already ({', '.join(there)}): leave the rule out, or name those "
             f"that are to be pooled and split again, such as of: [{', '.join(there)}]"
         )
-    return pc.is_in(before, value_set=pa.array(rule.of or there, pa.string())).to_numpy()
+    return np.asarray(pc.is_in(before, value_set=pa.array(rule.of or there, pa.string())))
 
 
 def _by_sequence(images: pa.Table, rule: SplitRule) -> np.ndarray:
     code, names = _sequences(images, rule)
-    return _cut(hash_names(names, rule.seed), names, rule, "sequences")[code]
+    return np.asarray(_cut(hash_names(names, rule.seed), names, rule, "sequences")[code])
 
 
 def _by_time(images: pa.Table, rule: SplitRule) -> np.ndarray:
@@ -213,7 +213,7 @@ def _sequences(images: pa.Table, rule: SplitRule) -> tuple[np.ndarray, pa.Array]
     lacking = images["sequence_id"].null_count
     if lacking:
         raise CatalogError(
-            f"splits: {lacking:,} images are in no sequence, so that they cannot be split by {rule.by}: "
+            f"splits: {lacking:,} images are in no sequence, so they cannot be split by {rule.by}: "
             "split by identity, or, without identities, put them into a folder for each split"
         )
     encoded = images["sequence_id"].cast(pa.string()).combine_chunks().dictionary_encode()

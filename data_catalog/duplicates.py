@@ -48,12 +48,10 @@ def duplicate_images(images: Mapping[str, pa.Table]) -> list[Finding]:
             "warning",
             "image_in_two_splits",
             _joined(between),
-            "images are, byte for byte, in more than one split or dataset",
+            "images are in more than one split or dataset, byte for byte",
             len(between),
         ),
-        finding(
-            "note", "image_twice", _joined(within), "images are there twice under other names", len(within)
-        ),
+        finding("note", "image_twice", _joined(within), "images have copies under other names", len(within)),
     ]
 
 
@@ -64,7 +62,7 @@ def images_in_both(training: Sequence[View], test: Sequence[View]) -> pa.Table:
     `test_image` the images in the catalog.
 
     Raises:
-        CatalogError: when a view's snapshot was made without images, whose bytes nobody knows.
+        CatalogError: when a view's snapshot was made without images, whose bytes are unknown.
     """
     sides = {name: _shown(views, name) for name, views in (("training", training), ("test", test))}
     found = sides["training"].join(sides["test"], "sha256", join_type="inner")
@@ -106,14 +104,14 @@ def near_duplicate_images(
             "warning",
             "near_duplicate_in_two_splits",
             [f"{names[i]} = {names[twins.elsewhere[i]]}" for i in between[:EXAMPLES].tolist()],
-            "images look like one of another split or dataset",
+            "images look like an image of another split or dataset",
             len(between),
         ),
         finding(
             "note",
             "near_duplicate",
             [f"{names[i]} = {names[twins.in_place[i]]}" for i in within[:EXAMPLES].tolist()],
-            "images look like another one of their split",
+            "images look like another image of their split",
             len(within),
         ),
     ]

@@ -22,6 +22,7 @@ _LEFT_BEHIND = frozenset(
     | {"system volume information", "lost+found"}
 )
 _PART = "[A-Za-z0-9_,-][A-Za-z0-9_,.-]{0,200}"
+_LAST_DIGITS = re.compile(r"([0-9]{1,9})$")
 _HARMLESS = re.compile(f"{_PART}(?:/{_PART}){{0,4}}")
 """What nearly all names look like; the rest is looked at closely."""
 
@@ -41,7 +42,7 @@ def path_fault(rel_path: str) -> str | None:
     if not rel_path.isprintable():
         return "the name holds characters that cannot be printed"
     if "\\" in rel_path or rel_path.startswith(("/", "~")) or ":" in rel_path.split("/")[0]:
-        return "the name is no plain relative path"
+        return "the name is not a plain relative path"
     if any(part in ("..", "") for part in rel_path.split("/")):
         return "the name leaves its folder"
     if len(rel_path.encode("utf-8", "surrogatepass")) > 1024:
@@ -50,7 +51,7 @@ def path_fault(rel_path: str) -> str | None:
 
 
 def suspicious(rel_paths: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """(n,) bool: paths, none of them null, that `path_fault` is to be asked about; the others have none."""
+    """(n,) bool: which of the paths, none of them null, to check by `path_fault`; the others are harmless."""
     strange = pc.invert(pc.match_substring_regex(rel_paths, _HARMLESS_RE2))
     leaves = pc.match_substring(rel_paths, "..")
     long = pc.greater(pc.binary_length(rel_paths), 200)
@@ -58,11 +59,35 @@ def suspicious(rel_paths: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 
 def walk(root: Path, folder: str = "", *, recursive: bool = True) -> tuple[str, ...]:
-    """Regular files in a folder under the root, as sorted '/'-separated paths relative to the root.
+    """List the regular files in a folder under the root.
 
-    Links are followed, a link to one of its own parents is not; hidden files and what operating systems and
-    archivers leave behind are skipped. There are none when the folder does not exist. A name that is not
-    UTF-8 comes with its bytes escaped as Python does (surrogates); `path_fault` refuses it.
+    Links are followed, unless they lead to a parent folder; hidden files and what operating systems and
+    archivers leave behind are skipped. A name that is not UTF-8 comes with its bytes escaped as Python does
+    (surrogates); `path_fault` refuses it.
+
+    Parameters
+    ----------
+    root
+        The dataset's root.
+    folder
+        A folder in it, with '/'; the root itself by default.
+    recursive
+        Whether to list the files in folders of the folder, too.
+
+    Returns
+    -------
+    tuple of str
+        Sorted paths with '/', relative to the root; empty if the folder does not exist.
+
+    Raises
+    ------
+    CatalogError
+        If a folder cannot be read.
+
+    Examples
+    --------
+    >>> walk(root, "annotations")[0]
+    'annotations/c1s1_000001.jpg.mat'
     """
     found: list[str] = []
     pending = [(folder.strip("/"), frozenset[tuple[int, int]]())]
@@ -104,18 +129,36 @@ def is_left_behind(name: str) -> bool:
 
 
 def image_files(root: Path, folder: str, *, recursive: bool = False) -> tuple[str, ...]:
-    """Image files in a folder under the root, as `walk` gives them."""
+    """List the image files in a folder under the root, as `walk` does.
+
+    Examples
+    --------
+    >>> image_files(root, "frames")[:1]
+    ('frames/c1s1_000001.jpg',)
+    """
     return tuple(path for path in walk(root, folder, recursive=recursive) if is_image(path))
 
 
 def files_with_suffix(root: Path, folder: str, suffix: str, *, recursive: bool = False) -> tuple[str, ...]:
-    """Files in a folder whose names end with `suffix` in any case, as `walk` gives them."""
+    """List the files in a folder whose names end with `suffix` in any case, as `walk` does.
+
+    Examples
+    --------
+    >>> files_with_suffix(root, "", ".TXT")
+    ('query_info.txt',)
+    """
     found = walk(root, folder, recursive=recursive)
     return tuple(path for path in found if path.lower().endswith(suffix.lower()))
 
 
 def folders(root: Path, folder: str = "") -> tuple[str, ...]:
-    """Sorted names of the folders in a folder under the root, links included, hidden ones left out."""
+    """List the folders in a folder under the root: sorted names, with links, without hidden ones.
+
+    Examples
+    --------
+    >>> folders(root)
+    ('annotations', 'frames')
+    """
     try:
         with os.scandir(root / folder) as entries:
             return tuple(sorted(e.name for e in entries if not is_left_behind(e.name) and _is(e.is_dir)))
@@ -124,7 +167,13 @@ def folders(root: Path, folder: str = "") -> tuple[str, ...]:
 
 
 def is_image(path: str) -> bool:
-    """Whether a path ends as image files do, in any case."""
+    """Whether a path ends as those of image files do, in any case.
+
+    Examples
+    --------
+    >>> is_image("train/A.JPG"), is_image("train/A.txt")
+    (True, False)
+    """
     return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
 
 
@@ -141,10 +190,20 @@ def plain_name(name: str) -> str:
 
 
 class NameLookup:
-    """Finds files by the names that annotations give them, however the two spell them."""
+    """Finds files by the names that annotations give them, even if the two are spelled differently.
+
+    Parameters
+    ----------
+    paths
+        Paths as `walk` gives them.
+
+    Examples
+    --------
+    >>> NameLookup(["images/a.jpg"]).find(".\\\\images\\\\a.jpg")
+    'images/a.jpg'
+    """
 
     def __init__(self, paths: Iterable[str]) -> None:
-        """`paths` are what `walk` gave: names that are found as they are cost one look."""
         self._paths = frozenset(paths)
         self._plain = {plain_name(path): path for path in self._paths if not path.isascii()}
 
@@ -172,22 +231,78 @@ def need_folder(root: Path) -> None:
     raise CatalogError(f"{root} is a file: give the folder of the whole dataset")
 
 
+def usable(paths: Iterable[str]) -> tuple[str, ...]:
+    """The paths that can be stored; the ingest reports the others among the files that are left over."""
+    return tuple(path for path in paths if path_fault(path) is None)
+
+
+def frame_number(path: str) -> int | None:
+    """The number at the end of a file's name, as videos' frames are numbered; None if there is none."""
+    digits = _LAST_DIGITS.search(PurePosixPath(path).stem)
+    return int(digits[1]) if digits else None
+
+
 def need_files(root: Path, names: Iterable[str], what: str) -> None:
-    """Raise CatalogError when one of the files is not under the root."""
+    """Refuse a root that lacks a file.
+
+    Parameters
+    ----------
+    root
+        The dataset's root.
+    names
+        Paths of the files that it must hold, relative to it.
+    what
+        What the root should be, for the message.
+
+    Raises
+    ------
+    CatalogError
+        If a file or the root itself does not exist.
+
+    Examples
+    --------
+    >>> need_files(root, ["query_info.txt"], "PRW dataset")
+    """
     need_folder(root)
     missing = [name for name in names if not (root / name).exists()]
     if missing:
         raise CatalogError(f"{root} is not a {what}: {', '.join(missing)} not found")
 
 
-def read_text(path: Path) -> str:
-    """The file as text. UTF-8 with or without a byte order mark; other bytes become U+FFFD, so rows that hold
-    them fail where they are parsed.
+def read_bytes(path: Path) -> bytes:
+    """The file's content without a UTF-8 byte order mark.
 
     Raises:
         CatalogError: when it cannot be read.
     """
     try:
-        return path.read_bytes().decode("utf-8-sig", "replace")
+        return path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
         raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def read_text(path: Path) -> str:
+    """Read a text file.
+
+    Parameters
+    ----------
+    path
+        A file in UTF-8, with or without a byte order mark.
+
+    Returns
+    -------
+    str
+        Its text. Bytes that are not UTF-8 become U+FFFD, so rows that hold them fail where they are parsed.
+
+    Raises
+    ------
+    CatalogError
+        If it cannot be read.
+
+    Examples
+    --------
+    >>> _ = (root / "classes.txt").write_bytes(b"\\xef\\xbb\\xbfperson\\r\\ncar\\r\\n")
+    >>> read_text(root / "classes.txt").splitlines()
+    ['person', 'car']
+    """
+    return read_bytes(path).decode("utf-8", "replace")

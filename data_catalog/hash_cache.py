@@ -102,7 +102,7 @@ class HashCache:
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
-        """Go on without the memory; a file that is no sound database makes room for a new one."""
+        """Go on without the memory; a file that is not a sound database is replaced by a new one."""
         assert self.path is not None
         if isinstance(error, OSError | sqlite3.OperationalError) and "malformed" not in str(error):
             # In a read-only store, or on a full disk, the files are hashed again next time.
@@ -119,7 +119,7 @@ class HashCache:
 
 
 def _text(value: bytes) -> str:
-    """Text that a damaged row may hold; such a row does not hold to its check."""
+    """Text that a damaged row may hold; its check finds that row."""
     return value.decode("utf-8", "replace")
 
 

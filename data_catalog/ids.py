@@ -8,15 +8,33 @@ from typing import Any
 
 _WRITTEN_AS_FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")
 _NEGATIVE = re.compile(r"-\s*\d")
+LARGEST_SIDE = 1 << 24
 LARGEST = 1 << 53
-"""Whole numbers beyond it are not told apart as floats."""
+"""Whole numbers beyond it cannot be told apart as floats."""
 
 
 def number(value: Any) -> float:
-    """A finite number from a number or from its text.
+    """Read a finite number from a number or from its text.
 
-    Raises:
-        ValueError: when it is not one; a bool is not.
+    Parameters
+    ----------
+    value
+        An int, a float or text; a bool is not a number.
+
+    Returns
+    -------
+    float
+        The number.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else, NaN or infinite.
+
+    Examples
+    --------
+    >>> number("1.5e1")
+    15.0
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"{str(value)[:40]!r} is not a number")
@@ -30,10 +48,27 @@ def number(value: Any) -> float:
 
 
 def whole(value: Any) -> int:
-    """A whole number from `1`, `1.0`, `"1"` or `"1.000e+00"`.
+    """Read a whole number, however an exporter wrote it.
 
-    Raises:
-        ValueError: when it is not one.
+    Parameters
+    ----------
+    value
+        An int, a float or text, such as `1`, `1.0`, `"1"` or `"1.000e+00"`.
+
+    Returns
+    -------
+    int
+        The number.
+
+    Raises
+    ------
+    ValueError
+        If it is not a whole number.
+
+    Examples
+    --------
+    >>> whole("1.000e+00")
+    1
     """
     if type(value) is int:
         return value
@@ -48,15 +83,52 @@ def whole(value: Any) -> int:
     return int(read)
 
 
-def identity(value: Any) -> str | None:
-    """An identity as the catalog writes it; None where the person is unknown.
+def side(value: Any) -> int | None:
+    """A stated width or height in pixels; None if it is missing, damaged, or 0 as some exporters write it."""
+    try:
+        found = whole(value)
+    except ValueError:
+        return None
+    return found if 0 < found < LARGEST_SIDE else None
 
-    Null, NaN, blank text and negative numbers mean unknown in every format. A whole number is one identity
-    however it is written (7, 7.0, "7.0"); other text is kept as it is: "0007" is not "7", and "1e3" may be
-    part of a hash.
+
+def four_numbers(value: Any, name: str) -> list[float]:
+    """The numbers of a box.
 
     Raises:
-        ValueError: for what cannot be an identity: a list, true, 7.5.
+        ValueError: when it is not a list of four.
+    """
+    if not isinstance(value, list) or len(value) != 4:
+        raise ValueError(f"{name} is not a list of four numbers")
+    return [number(each) for each in value]
+
+
+def identity(value: Any) -> str | None:
+    """Read a person's identity.
+
+    Null, NaN, blank text and negative numbers mean an unknown person in every format. A whole number is one
+    identity however it is written (7, 7.0, "7.0"); other text is kept as it is: "0007" is not "7", and "1e3"
+    may be part of a hash.
+
+    Parameters
+    ----------
+    value
+        An identity as a file gives it.
+
+    Returns
+    -------
+    str or None
+        The identity as the catalog stores it; None for an unknown person.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be an identity: a list, true, 7.5.
+
+    Examples
+    --------
+    >>> identity(7.0), identity("0007"), identity(-1)
+    ('7', '0007', None)
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None

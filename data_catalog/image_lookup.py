@@ -6,9 +6,9 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from data_catalog.errors import CatalogError
-from data_catalog.files import NameLookup, path_fault, plain_name
+from data_catalog.files import NameLookup, plain_name
 from data_catalog.split_names import known_split
 
 
@@ -29,7 +29,13 @@ class ImageLookup:
     def __init__(self, paths: Iterable[str]) -> None:
         self.paths = tuple(paths)
         self._names = NameLookup(self.paths)
-        self._by_last: dict[str, list[str]] | None = None
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for path in self.paths:
+            found.setdefault(_stem(plain_name(path).rpartition("/")[2]), []).append(path)
+        return found
 
     def find(self, path: str) -> str | None:
         """The file's path as it is on the disk; None when there is no file of that name."""
@@ -37,13 +43,19 @@ class ImageLookup:
 
     def ending_with(self, name: str) -> list[str]:
         """Files whose paths end with a name, which may hold folders."""
-        if self._by_last is None:
-            self._by_last = {}
-            for path in self.paths:
-                self._by_last.setdefault(plain_name(path).rpartition("/")[2], []).append(path)
         plain = plain_name(name)
-        same = self._by_last.get(plain.rpartition("/")[2], [])
+        same = self._by_stem.get(_stem(plain.rpartition("/")[2]), [])
         return [path for path in same if f"/{plain_name(path)}".endswith(f"/{plain}")]
+
+    def called(self, stem: str) -> list[str]:
+        """Files of a name without its suffix, in any folder."""
+        return list(self._by_stem.get(plain_name(stem), []))
+
+    def without_suffix(self, path: str) -> str | None:
+        """The file of a path that lacks its suffix; None if there is no such file."""
+        plain = plain_name(path)
+        same = self._by_stem.get(plain.rpartition("/")[2], [])
+        return next((each for each in reversed(same) if _stem(plain_name(each)) == plain), None)
 
     def within(self, folder: str) -> ImageLookup:
         """The files in a folder, at any depth."""
@@ -78,9 +90,10 @@ class SplitImages:
         self.folder = folder
         self._images = ImageLookup(path for path in images.paths if _may_be_of(path, split))
         self.paths = self._images.paths
+        self.called = self._images.called
 
     def find(self, name: str) -> str | None:
-        """The file of that name in the folder, or else the only one elsewhere; None when there is none."""
+        """The file of that name in the folder, or else the only one elsewhere; None if neither exists."""
         found = self._images.find(self.usual(name))
         if found is not None:
             return found
@@ -101,22 +114,15 @@ class SplitImages:
         )
 
 
-def folder_option(option: str, given: str) -> str:
-    """The folder that an option names, relative to the root, which is blank for `.`.
-
-    Raises:
-        CatalogError: when it is not a path under the root.
-    """
-    folder = plain_name(f"{given}/").rstrip("/") if given else ""
-    if folder and (fault := path_fault(folder)):
-        raise CatalogError(f"option {option}={given!r}: {fault}")
-    return folder
-
-
 def names_digest(paths: Iterable[str]) -> str:
     """SHA-256 of some paths; blank when there are none."""
     found = sorted(paths)
     return hashlib.sha256("\n".join(found).encode("utf-8", "surrogatepass")).hexdigest() if found else ""
+
+
+def _stem(name: str) -> str:
+    """A name without its suffix."""
+    return name.rpartition(".")[0] or name
 
 
 def _may_be_of(path: str, split: str) -> bool:

@@ -97,7 +97,32 @@ def read_header(path: Path, *, decode: bool = False) -> Header:
 
 
 def image_size(path: Path, exif: str = "apply") -> tuple[int, int]:
-    """(width, height) in pixels of an image file, from its header; raises what `read_header` raises."""
+    """Read an image's size from its header.
+
+    Parameters
+    ----------
+    path
+        The image file.
+    exif
+        "apply" to turn the image as its EXIF orientation says, "ignore" to take it as it is stored.
+
+    Returns
+    -------
+    tuple of int
+        (width, height) in pixels.
+
+    Raises
+    ------
+    CatalogError
+        If there is no such file.
+    Unreadable
+        If it is damaged or not an image; a `ValueError`.
+
+    Examples
+    --------
+    >>> image_size(root / "frames" / "c1s1_000001.jpg")
+    (96, 72)
+    """
     return read_header(path).size("ignore" if exif == "ignore" else "apply")
 
 
@@ -115,7 +140,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
                 yield image
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise CatalogError(
-            f"{path}: an annotated image is missing; add it, or ingest without images (--no-images)"
+            f"{path}: an annotated image is missing: add it, or ingest without images (--no-images)"
         ) from error
     except PermissionError as error:
         raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error

@@ -40,7 +40,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ImageUse:
-    """What is done with image files: nothing, or reading their headers."""
+    """Whether image files are ignored or their headers read."""
 
     read: bool = True
 
@@ -137,7 +137,7 @@ def ingest(
 
     Raises:
         CatalogError: when an annotation file cannot be read at all, an image is missing, the rules do not fit
-            the dataset, the outcome is empty or nearly so (see `outcome`) unless `allow_empty`, or, with
+            the dataset, the outcome is empty or almost empty (see `outcome`) unless `allow_empty`, or, with
             `strict`, when any row is damaged.
     """
     options = dict(options or {})
@@ -255,7 +255,40 @@ def ingest_root(
     use: ImageUse = ALL_IMAGES,
     allow_empty: bool = False,
 ) -> dict[str, int]:
-    """Fingerprint and ingest `root` at once, without caches: for tests and looks at a dataset."""
+    """Ingest a dataset at once, without caches: for tests and looks at a dataset.
+
+    Parameters
+    ----------
+    root
+        The dataset's root.
+    adapter
+        The adapter that reads it.
+    work
+        An empty folder for the snapshot.
+    options
+        The adapter's options.
+    rules
+        How splits are made and queries drawn, if not by the dataset.
+    use
+        Whether image files are read.
+    allow_empty
+        Whether to accept an outcome without images or boxes.
+
+    Returns
+    -------
+    dict of str to int
+        Counts such as `boxes` and `train.boxes`.
+
+    Raises
+    ------
+    CatalogError
+        If the root is not in the adapter's format, a file cannot be read, or the outcome is empty.
+
+    Examples
+    --------
+    >>> ingest_root(root, load_adapter("prw"), work)["train.images"]
+    6
+    """
     found = fingerprint(root, adapter, options or {}, HashCache(None), use=use)
     made = ingest(
         root,

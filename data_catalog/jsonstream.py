@@ -39,7 +39,7 @@ _END_OF_SCALAR = re.compile(rb"[,}]")
 
 
 @dataclass(frozen=True)
-class Part:
+class ArrayPart:
     """Some elements of an array: their text, separated by commas, and where each object or list among them
     ends.
     """
@@ -69,13 +69,13 @@ class Part:
     def first(self, count: int) -> list[Any]:
         """The elements up to the `count`-th object or list, parsed; raises as `elements` does."""
         end = int(self.ends[count - 1]) + 1 if len(self.ends) > count else len(self.text)
-        return Part(self.path, self.start, self.text[:end], self.ends[:count]).elements()
+        return ArrayPart(self.path, self.start, self.text[:end], self.ends[:count]).elements()
 
     def elements(self) -> list[Any]:
         """The elements, parsed.
 
         Raises:
-            CatalogError: when they are no JSON.
+            CatalogError: when they are not JSON.
         """
         try:
             return list(parse_json(b"[" + self.text + b"]"))
@@ -85,12 +85,12 @@ class Part:
             ) from error
 
 
-def top_level_arrays(path: Path, wanted: frozenset[str]) -> Iterator[tuple[str, Part]]:
+def top_level_arrays(path: Path, wanted: frozenset[str]) -> Iterator[tuple[str, ArrayPart]]:
     """(key, some of its elements) for the arrays of the file's top-level object whose key is wanted, in
     order; of an empty array one part without elements.
 
     Raises:
-        CatalogError: when the file cannot be read or is not such JSON.
+        CatalogError: when the file cannot be read or is not JSON of that form.
     """
     try:
         with path.open("rb") as file:
@@ -103,7 +103,7 @@ def parse_json(text: bytes) -> Any:
     """Parse JSON; NaN and infinities, which some writers leave in, are accepted.
 
     Raises:
-        ValueError: when it is no JSON.
+        ValueError: when it is not JSON.
     """
     try:
         return orjson.loads(text)
@@ -125,7 +125,7 @@ class _Reader:
         self.buffer = file.read(BLOCK).removeprefix(b"\xef\xbb\xbf")
         self.at = 0
 
-    def arrays(self, wanted: frozenset[str]) -> Iterator[tuple[str, Part]]:
+    def arrays(self, wanted: frozenset[str]) -> Iterator[tuple[str, ArrayPart]]:
         self._expect(b"{")
         if self._peek() == b"}":
             return
@@ -142,7 +142,7 @@ class _Reader:
                 return
             self._expect(b",")
 
-    def _elements(self) -> Iterator[Part]:
+    def _elements(self) -> Iterator[ArrayPart]:
         """Parts of the array that has just been opened; ends behind its closing bracket."""
         first, size = True, GLANCE  # once the array is long, all that is read is looked at
         while True:
@@ -168,8 +168,8 @@ class _Reader:
                 first = False
             self._read_more()
 
-    def _part(self, end: int, ends: np.ndarray) -> Part:
-        return Part(self.path, self.start + self.at, self.buffer[self.at : end], ends - self.at)
+    def _part(self, end: int, ends: np.ndarray) -> ArrayPart:
+        return ArrayPart(self.path, self.start + self.at, self.buffer[self.at : end], ends - self.at)
 
     def _structure(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Positions in the buffer of brackets outside of strings, and the depth behind each, for the next
@@ -270,4 +270,4 @@ def _escaped(data: np.ndarray, positions: np.ndarray) -> np.ndarray:
     run_starts = np.maximum.accumulate(np.where(opens, slashes, 0))
     before = np.minimum(np.searchsorted(slashes, positions - 1), len(slashes) - 1)
     follows = slashes[before] == positions - 1
-    return follows & ((positions - run_starts[before]) % 2 == 1)
+    return np.asarray(follows & ((positions - run_starts[before]) % 2 == 1))

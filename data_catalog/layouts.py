@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 class Inventory:
     """What lies in a root, as far as its formats go: names of folders, and suffixes with their counts.
 
-    `files` are names of files that are no images. Of large folders a part is counted.
+    `files` are names of files that are not images. Large folders are counted in part.
     """
 
     folders: frozenset[str] = frozenset()
@@ -78,9 +78,9 @@ def _why_none(root: Path, fitting: list[str], refused: Mapping[str, tuple[Adapte
         packed = any(is_archive(suffix) for suffix in held.suffixes)
         what += f": it holds {held}{' (unpack it first)' if packed else ''}, and no format is near"
     return (
-        f"{what}. Looked for: {', '.join(refused)}. Name the format with --adapter, which tells what it "
-        "misses; `personsearch datasets list` describes each, and `personsearch datasets new NAME` begins an "
-        "adapter of your own"
+        f"{what}. Looked for: {', '.join(refused)}. Name the format with --adapter, which says what is "
+        "missing; `personsearch datasets list` describes each, and `personsearch datasets new NAME` starts "
+        "an adapter of your own"
     )
 
 
@@ -99,7 +99,7 @@ def _tried(root: Path, options: Options) -> tuple[list[str], dict[str, tuple[Ada
         except CatalogError as error:
             refused[name] = adapter, str(error)
             continue
-        except Exception as error:  # whatever a package of somebody else does
+        except Exception as error:  # third-party code may raise anything
             log.warning("left out: adapter %r: %s: %s", name, type(error).__name__, error)
             continue
         fitting.append(name)

@@ -37,9 +37,9 @@ def leftovers(root: Path, layout: Layout, images: Collection[str]) -> list[Findi
 
 def _findings(left: dict[str, list[str]]) -> Iterator[Finding]:
     what = {
-        "image": "image files are not in any annotation, and are not used",
+        "image": "image files are not annotated and not used",
         "annotation": "annotation files were not read",
-        "name": "files cannot be used: their names are not UTF-8, or not printable",
+        "name": "files cannot be used: their names are not UTF-8 or not printable",
     }
     for kind, paths in left.items():
         level: Level = "note" if kind == "image" else "warning"

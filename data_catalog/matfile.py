@@ -39,14 +39,14 @@ TEXT_ENCODINGS: dict[int, str] = {1: "latin-1", 2: "latin-1", 16: "utf-8", 17: "
 
 
 class Damaged(ValueError):
-    """Bytes that are no MAT element; `read_mat` says in which file."""
+    """Bytes that are not a MAT element; `read_mat` says in which file."""
 
 
 def read_mat(path: Path) -> dict[str, Any]:
     """All variables of the file, by name.
 
     Raises:
-        CatalogError: when the file is missing, is no level 5 .mat file, or is damaged.
+        CatalogError: when the file is missing, is not a level 5 .mat file, or is damaged.
     """
     try:
         data = path.read_bytes()
@@ -171,7 +171,7 @@ def _numbers(data: bytes | memoryview, position: int, order: str) -> tuple[np.nd
         raise Damaged(f"numbers of type {kind} at byte {position}")
     dtype = np.dtype(order + code)
     if (end - start) % dtype.itemsize:
-        raise Damaged(f"{end - start} bytes at byte {position} are no whole number of {dtype}")
+        raise Damaged(f"{end - start} bytes at byte {position} are not a whole number of {dtype}")
     return np.frombuffer(data, dtype, (end - start) // dtype.itemsize, start), after
 
 
@@ -257,7 +257,7 @@ def _matrices(
     for _ in range(count):
         kind, start, stop, position = read_tag(data, position, order)
         if kind != MI_MATRIX or stop > end:
-            raise Damaged(f"a value at byte {start - 8} is no matrix of its array")
+            raise Damaged(f"a value at byte {start - 8} is not a matrix of its array")
         yield read_matrix(data, start, stop, order, depth + 1)[1], position
 
 

@@ -87,10 +87,10 @@ class StructStream:
             self._plain += self._inflate(compressed)
             kind, _ = self._tag_of(self._take(8))
         if kind != MI_MATRIX:
-            raise Damaged("its first variable is no matrix")
+            raise Damaged("its first variable is not a matrix")
         flags, dims, _ = (self._element() for _ in range(3))
         if len(flags) < 4 or int(np.frombuffer(flags, self.order + "u4", 1)[0]) & 0xFF != MX_STRUCT:
-            raise Damaged("its first variable is no struct array")
+            raise Damaged("its first variable is not a struct array")
         if len(dims) < 8 or len(dims) % 4:
             raise Damaged("its first variable has no dimensions")
         self.count = int(np.frombuffer(dims, self.order + "i4").astype(np.int64).prod())
@@ -107,7 +107,7 @@ class StructStream:
     def _value(self) -> bytes:
         kind, size = self._tag_of(self._take(8))
         if kind != MI_MATRIX or size % 8:
-            raise Damaged("a value is no matrix")
+            raise Damaged("a value is not a matrix")
         return self._take(size)
 
     def _element(self) -> bytes:
@@ -147,7 +147,7 @@ class StructStream:
 
     def _inflate(self, source: bytes) -> bytes:
         try:
-            return self._inflater.decompress(source, 4 * PIECE)
+            return bytes(self._inflater.decompress(source, 4 * PIECE))
         except zlib.error as error:
             raise Damaged(f"its compressed data are damaged ({error})") from error
 
@@ -172,7 +172,7 @@ def named_boxes(value: bytes, order: str) -> NamedBoxes:
     """Take a `Gallery` apart.
 
     Raises:
-        Damaged: when it is no struct array with these fields.
+        Damaged: when it is not a struct array with these fields.
     """
     if not value:
         return _from_structs([])
@@ -187,10 +187,10 @@ def box_of(value: object) -> list[float] | None:
     Integer types differ from cell to cell (uint8, uint16): x + w would overflow in them, so floats come back.
 
     Raises:
-        Damaged: when it is no box.
+        Damaged: when it is not a box.
     """
     if not isinstance(value, np.ndarray):
-        raise Damaged("an idlocate is no array of numbers")
+        raise Damaged("an idlocate is not an array of numbers")
     if value.size == 0:
         return None
     if value.size != 4:
@@ -200,7 +200,7 @@ def box_of(value: object) -> list[float] | None:
 
 def _from_structs(entries: object) -> NamedBoxes:
     if not isinstance(entries, list):
-        raise Damaged("a gallery is no struct array")
+        raise Damaged("a gallery is not a struct array")
     names: list[str] = []
     labelled: list[int] = []
     boxes: list[list[float]] = []
@@ -317,4 +317,4 @@ def _names(value: bytes, first_byte: int, words: np.ndarray, at: np.ndarray) -> 
 
 
 def _is(words: np.ndarray, rows: np.ndarray, tag: tuple[int, int]) -> np.ndarray:
-    return (words[rows, 0] == tag[0]) & (words[rows, 1] == tag[1])
+    return np.asarray((words[rows, 0] == tag[0]) & (words[rows, 1] == tag[1]))

@@ -27,7 +27,7 @@ def mix(numbers: np.ndarray) -> np.ndarray:
     numbers = numbers + _FACTOR
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return numbers ^ (numbers >> np.uint64(31))
+    return np.asarray(numbers ^ (numbers >> np.uint64(31)))
 
 
 def _hash(names: pa.LargeStringArray) -> np.ndarray:
@@ -44,4 +44,4 @@ def _hash(names: pa.LargeStringArray) -> np.ndarray:
     place = np.arange(len(digits)) - np.repeat(bounds[:-1] - bounds[0], lengths)
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(digits * powers[place], dtype=np.uint64)])
     ends = bounds - bounds[0]
-    return sums[ends[1:]] - sums[ends[:-1]]
+    return np.asarray(sums[ends[1:]] - sums[ends[:-1]])

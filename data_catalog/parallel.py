@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from distributed import Future as DaskFuture
 
 Chunk = TypeVar("Chunk")
-Part = TypeVar("Part")
+Result = TypeVar("Result")
 
 CHUNKS_IN_PROCESS = 32
-"""Starting processes costs as much as reading so many chunks (some 8,000 small files): there must be more to
-save, which with two cores is half of all chunks, and with many nearly all.
+"""Starting processes costs as much as reading this many chunks (some 8,000 small files). More must be saved,
+which with two cores is half of all chunks, and with many nearly all.
 """
 WINDOW = 4
-"""Chunks a worker that are under way at once; bounds the memory."""
+"""Chunks per worker that are under way at once; bounds the memory."""
 MOST_DEATHS = 3
 """Of worker processes, in one ingest."""
 
@@ -50,12 +50,12 @@ def cores() -> int:
 
 
 def map_chunks(
-    read: Callable[[Chunk], Iterator[Part]],
+    read: Callable[[Chunk], Iterator[Result]],
     chunks: Sequence[Chunk],
     dask_address: str | None = None,
     *,
     is_long: Callable[[Chunk], bool] = lambda chunk: False,
-) -> Iterator[tuple[int, Part]]:
+) -> Iterator[tuple[int, Result]]:
     """(index of its chunk, part) for all parts of all chunks, in order.
 
     A worker that dies is replaced, and its chunks are read again. A chunk that `is_long` is read by this
@@ -84,17 +84,17 @@ def map_chunks(
                 yield index, part
 
 
-def read_ahead(parts: Iterator[Part]) -> Iterator[Part]:
+def read_ahead(parts: Iterator[Result]) -> Iterator[Result]:
     """The parts, the next one being made in a thread while the consumer works on the last."""
     end = object()
     with ThreadPoolExecutor(max_workers=1) as pool:
         pending = pool.submit(next, parts, end)
         while (part := pending.result()) is not end:
             pending = pool.submit(next, parts, end)
-            yield cast(Part, part)
+            yield cast(Result, part)
 
 
-def _parts(read: Callable[[Chunk], Iterator[Part]], chunk: Chunk) -> list[Part]:
+def _parts(read: Callable[[Chunk], Iterator[Result]], chunk: Chunk) -> list[Result]:
     return list(read(chunk))
 
 
@@ -143,7 +143,7 @@ class _Processes:
         self._deaths += 1
         if self._deaths > MOST_DEATHS:
             raise CatalogError(
-                f"processes that read files were killed {self._deaths} times, for want of memory perhaps; "
+                f"processes that read files were killed {self._deaths} times, perhaps for lack of memory; "
                 "the kernel's log says why"
             ) from error
         log.warning("a process that reads files was killed: a new one reads its files again")
@@ -170,12 +170,12 @@ class _Cluster:
         self._client = client
 
     def workers(self) -> int:
-        return len(self._client.nthreads())
+        return len(self._client.nthreads())  # type: ignore[no-untyped-call]
 
-    def submit(self, read: Callable[[Any], Iterator[Any]], chunk: Any) -> DaskFuture:
+    def submit(self, read: Callable[[Any], Iterator[Any]], chunk: Any) -> DaskFuture[Any]:
         return self._client.submit(_parts, read, chunk, pure=False)
 
-    def result(self, task: DaskFuture) -> list[Any]:
+    def result(self, task: DaskFuture[Any]) -> list[Any]:
         from distributed import KilledWorker
 
         try:
@@ -189,7 +189,7 @@ def _client(address: str) -> Iterator[_Cluster]:
     from distributed import Client
 
     try:
-        client = Client(address, timeout="5s", set_as_default=False)
+        client = Client(address, timeout="5s", set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise CatalogError(f"no Dask scheduler answers at {address}: {error}") from error
     with client:

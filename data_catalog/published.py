@@ -31,7 +31,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CountComparison:
     """One total; `why` explains a difference that the public files have, too."""
 
     source: str
@@ -46,7 +46,7 @@ class Comparison:
         return text + (f" ({self.why})" if self.why is not None and not same else "")
 
 
-def compare_published(snapshot: Snapshot) -> list[Comparison]:
+def compare_published(snapshot: Snapshot) -> list[CountComparison]:
     """Every total that the snapshot's adapter knows from publications, beside the one that was found.
 
     Empty when the adapter knows none, or is not installed.
@@ -61,7 +61,7 @@ def compare_published(snapshot: Snapshot) -> list[Comparison]:
     found = counts_with_people(snapshot)
     publications: tuple[Published, ...] = getattr(adapter, "published", ())
     return [
-        Comparison(each.source, name, given, found.get(name, 0), each.editions.get(name))
+        CountComparison(each.source, name, given, found.get(name, 0), each.editions.get(name))
         for each in publications
         for name, given in each.counts.items()
         if each.edition in (None, row["edition"])
@@ -69,7 +69,7 @@ def compare_published(snapshot: Snapshot) -> list[Comparison]:
 
 
 def counts_with_people(snapshot: Snapshot) -> dict[str, int]:
-    """The counts that the ingest found, and `people`, the boxes that are no ignore regions, of each split."""
+    """The counts that the ingest found, and each split's `people`: its boxes without ignore regions."""
     row = snapshot.table("datasets", ["counts_found"])
     found = dict(row["counts_found"][0].as_py())
     for split in {name.rpartition(".")[0] for name in found}:

@@ -60,7 +60,7 @@ def _iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
     low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
     shared = np.clip(high - low, 0, None).prod(axis=1)
     area = (box[2:] - box[:2]).prod()
-    return shared / (area + (others[:, 2:] - others[:, :2]).prod(axis=1) - shared)
+    return np.asarray(shared / (area + (others[:, 2:] - others[:, :2]).prod(axis=1) - shared))
 
 
 def _rejects(lost: pa.Table) -> pa.Table:

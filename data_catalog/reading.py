@@ -17,8 +17,8 @@ def layout_of(adapter: Adapter, root: Path, options: Options) -> Layout:
     """What the adapter discovers under the root.
 
     Raises:
-        CatalogError: when it does not know the root, or gives anything but a layout of units with different
-            sources.
+        CatalogError: when there is no such folder, the adapter does not know it, or gives anything but a
+            layout of units with different sources.
     """
     need_folder(root)
     with _faults_of_others(adapter, str(root)):

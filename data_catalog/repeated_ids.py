@@ -22,5 +22,5 @@ def repeated_ids(snapshot: Snapshot) -> Finding:
     boxes = snapshot.table("boxes", ["box_id", "source_row"], may_be)
     row = pc.replace_substring_regex(boxes["box_id"], r"^.*@", "")
     named = boxes["box_id"].filter(pc.equal(row, boxes["source_row"].cast(pa.string())))
-    what = "annotations have an id that another of their file has (kept, and named by their row, too)"
+    what = "annotations share their id with another one of their file (kept, and named by their row, too)"
     return finding("warning", "annotation_id_twice", named, what)

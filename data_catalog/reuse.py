@@ -24,7 +24,7 @@ from data_catalog.snapshot import Snapshot, write_table
 
 FILE_NAME = "units.parquet"
 MOST_ROWS = 5_000_000
-"""Kept rows are held in memory; a snapshot of more boxes, or gallery rows, is read anew, as a stream."""
+"""Kept rows are held in memory; a snapshot of more boxes, or gallery rows, is read again, as a stream."""
 READ_AGAIN = ("image_unreadable", "image_rejected", QUERY_IMAGE_UNKNOWN)
 """Codes of rejects that depend on other files than their unit's."""
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import ArrayLike
 
 from data_catalog.errors import CatalogError
 from data_catalog.schema import BOXES, GALLERY, IMAGES, INVALID, QUERIES, REJECTS, SCOPE_DATASET
@@ -84,9 +85,21 @@ _MEANT = {
 
 @dataclass
 class Rows:
-    """Rows of one source file (or of a part of a long one).
+    """Rows of one source file, or of a part of a long one, as an adapter gives them.
 
-    The ingest sets `source_unit`, the unit whose reading gave them; it is the source file unless set.
+    Parameters
+    ----------
+    source_file
+        The file that rows are counted in, relative to the root.
+    source_unit
+        The unit that they were read from, which the ingest sets; the source file by default.
+
+    Examples
+    --------
+    >>> rows = Rows("labels.csv")
+    >>> rows.images(["a"], ["a.jpg"], "train")
+    >>> rows.count()
+    1
     """
 
     source_file: str
@@ -100,7 +113,31 @@ class Rows:
     def images(
         self, image_id: Sequence[str] | pa.Array, rel_path: Column, split: Column, **more: Column
     ) -> None:
-        """Scenes. `more`: width, height, camera_id, sequence_id, frame_index."""
+        """Add images.
+
+        Parameters
+        ----------
+        image_id
+            Names, unique in the dataset.
+        rel_path
+            Paths of the files, relative to the root, with '/'.
+        split
+            train, val, test or any other name; one value or one per image.
+        **more
+            width and height as the source states them (pixels), camera_id, sequence_id, frame_index.
+
+        Raises
+        ------
+        CatalogError
+            For a column that images do not have.
+
+        Examples
+        --------
+        >>> rows = Rows("labels.csv")
+        >>> rows.images(["a", "b"], ["images/a.jpg", "images/b.jpg"], "train", camera_id=[1, 2])
+        >>> rows.image_count()
+        2
+        """
         self._check_columns("images", more)
         self._images.append(
             _Block(len(image_id), {"image_id": image_id, "rel_path": rel_path, "split": split, **more})
@@ -109,45 +146,93 @@ class Rows:
     def boxes(
         self,
         image_id: Column,
-        xyxy: np.ndarray,
+        xyxy: ArrayLike,
         split: Column,
         source_row: Sequence[int] | np.ndarray,
         **more: Column,
     ) -> None:
-        """Boxes of `xyxy` (n, 4), in pixels, 0-based, x2/y2 exclusive, unclipped.
+        """Add boxes. Those that are empty, not finite or absurdly large become rejects.
 
-        `source_row` counts from 1 within the source file. `box_id` is `<image_id>#<source_row>` unless given.
-        Rows with `person_id` are of scope `dataset` unless `person_scope` says otherwise. `more`: category,
-        category_raw, ignore, ignore_reason, person_id, person_id_raw, person_scope, visibility, visible_x1
-        to visible_y2, hard, box_id.
+        Parameters
+        ----------
+        image_id
+            The image of each box.
+        xyxy
+            (n, 4) x1, y1, x2, y2 in pixels: 0-based, x2 and y2 exclusive, unclipped.
+        split
+            The split of the images; one value or one per box.
+        source_row
+            (n,) rows of the source file, counted from 1.
+        **more
+            category, category_raw, ignore, ignore_reason, person_id, person_id_raw, person_scope (default
+            `dataset`), visibility (0 to 1), visible_x1 to visible_y2 (pixels), hard, box_id (default
+            `<image_id>#<source_row>`).
+
+        Raises
+        ------
+        CatalogError
+            For a column that boxes do not have.
+
+        Examples
+        --------
+        >>> rows = Rows("labels.csv")
+        >>> rows.images(["a"], ["a.jpg"], "train")
+        >>> rows.boxes(["a", "a"], [[1, 2, 11, 32], [5, 5, 5, 5]], "train", [1, 2], person_id=["7", None])
+        >>> tables = rows.tables()
+        >>> tables.boxes["box_id"].to_pylist(), tables.rejects["source_row"].to_pylist()
+        (['a#1'], [2])
         """
         self._check_columns("boxes", more)
-        xyxy = np.asarray(xyxy, dtype=np.float64).reshape(-1, 4)
+        boxes = np.asarray(xyxy, dtype=np.float64).reshape(-1, 4)
         with np.errstate(over="ignore"):
-            corners = _corners(xyxy.astype(np.float32))
-        columns = {"image_id": image_id, "split": split, "source_row": source_row, "xyxy": xyxy, **corners}
+            corners = _corners(boxes.astype(np.float32))
+        columns = {"image_id": image_id, "split": split, "source_row": source_row, "xyxy": boxes, **corners}
         defaults = {"category": "person", "ignore": False, "source_file": self.source_file}
-        self._boxes.append(_Block(len(xyxy), {**defaults, **columns, **more}))
+        self._boxes.append(_Block(len(boxes), {**defaults, **columns, **more}))
 
     def queries(
         self,
         protocol: str,
         query_id: Sequence[str],
         image_id: Sequence[str],
-        xyxy: np.ndarray,
+        xyxy: ArrayLike,
         person_id: Sequence[str],
         source_row: Sequence[int],
         **more: Column,
     ) -> None:
-        """Queries of a protocol, boxes as in `boxes`; the ingest joins each to its box. `more` is refused."""
+        """Add queries of a protocol; the ingest joins each to its box.
+
+        Parameters
+        ----------
+        protocol
+            The protocol's name.
+        query_id
+            (n,) names, unique in the protocol.
+        image_id, xyxy, person_id, source_row
+            (n,) images, (n, 4) boxes as in `boxes`, identities, and rows of the source file.
+        **more
+            None: any other column is refused.
+
+        Raises
+        ------
+        CatalogError
+            For any other column.
+
+        Examples
+        --------
+        >>> rows = Rows("queries.csv")
+        >>> rows.queries("mine", ["q1"], ["a"], [[1, 2, 11, 32]], ["7"], [1])
+        >>> len(rows.tables().queries)
+        1
+        """
         self._check_columns("queries", more)
-        xyxy = np.asarray(xyxy, dtype=np.float64).reshape(-1, 4)
-        faults = box_faults(xyxy)
+        boxes = np.asarray(xyxy, dtype=np.float64).reshape(-1, 4)
+        faults = box_faults(boxes)
         for i in np.flatnonzero(faults != "").tolist():
-            detail = f"query {query_id[i]!r}: {_box_text(xyxy[i])}"
+            detail = f"query {query_id[i]!r}: {_box_text(boxes[i])}"
             self.reject(INVALID, f"query_{faults[i]}", detail, source_row[i], image_id[i])
         good = np.flatnonzero(faults == "").tolist()
-        columns: dict[str, Column] = {"protocol": protocol, **_corners(xyxy[good].astype(np.float32))}
+        columns: dict[str, Column] = {"protocol": protocol, **_corners(boxes[good].astype(np.float32))}
         columns["source_file"] = self.source_file
         given = {"query_id": query_id, "image_id": image_id, "person_id": person_id, "source_row": source_row}
         for name, values in given.items():
@@ -170,7 +255,28 @@ class Rows:
     def reject(
         self, severity: str, code: str, detail: str, source_row: int, image_id: str | None = None
     ) -> None:
-        """A row that was not taken, and why."""
+        """Add a row that is not taken.
+
+        Parameters
+        ----------
+        severity
+            `EXCLUDED` for what the format itself does not call a person, `INVALID` for damage.
+        code
+            A short name of the reason, such as `row_unreadable`.
+        detail
+            The reason, for people.
+        source_row
+            The row of the source file, from 1; 0 for the whole file.
+        image_id
+            The image that it belongs to, if known.
+
+        Examples
+        --------
+        >>> rows = Rows("labels.csv")
+        >>> rows.reject("invalid", "row_unreadable", "not a number: 'x'", 3)
+        >>> rows.count()
+        1
+        """
         last = self._rejects[-1] if self._rejects else None
         if not isinstance(last, _SingleRejects):
             last = _SingleRejects(self.source_file)
@@ -307,10 +413,35 @@ def rejects_of_boxes(table: pa.Table, xyxy: np.ndarray, faults: np.ndarray) -> p
     return _table(REJECTS, [_Block(len(bad), columns)])
 
 
-def xywh_corners(xywh: np.ndarray) -> np.ndarray:
-    """Boxes (n, 4) of x, y, width, height as x1, y1, x2, y2 in float64, whatever integers they come in."""
-    xywh = np.asarray(xywh, dtype=np.float64).reshape(-1, 4)
-    return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+def xywh_corners(xywh: ArrayLike) -> np.ndarray:
+    """Turn x, y, width, height into corners.
+
+    Parameters
+    ----------
+    xywh
+        (n, 4) boxes in pixels, of any numeric type.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, 4) x1, y1, x2, y2 as float64, so integers do not overflow.
+
+    Examples
+    --------
+    >>> xywh_corners([[1, 2, 10, 30]]).tolist()
+    [[1.0, 2.0, 11.0, 32.0]]
+    """
+    boxes = np.asarray(xywh, dtype=np.float64).reshape(-1, 4)
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
+def visible_columns(xywh: np.ndarray, known: np.ndarray) -> dict[str, Column]:
+    """Columns of `rows.boxes` for the visible parts of people, (n, 4) x, y, w, h; null where not `known`."""
+    corners = xywh_corners(xywh).astype(np.float32)
+    return {
+        f"visible_{side}": [float(v) if k else None for v, k in zip(corners[:, at], known, strict=True)]
+        for at, side in enumerate(COORDINATES)
+    }
 
 
 def _box_text(box: np.ndarray) -> str:

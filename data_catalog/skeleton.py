@@ -1,4 +1,4 @@
-"""A package with a working adapter, a sample and a test of it, as a start for a dataset of one's own."""
+"""A package with a working adapter, a sample and a test of it, as a start for your own dataset."""
 
 from __future__ import annotations
 
@@ -33,11 +33,8 @@ $name = "$package:$cls"
 _ADAPTER = Template('''\
 """$name: images/*.jpg and boxes.csv with lines `image,x1,y1,x2,y2,person` (person may be empty)."""
 
-from data_catalog.adapters import Layout, Unit
-from data_catalog.files import NameLookup, image_files, need_files, read_text
-from data_catalog.ids import identity, number
-from data_catalog.rows import Rows
-from data_catalog.schema import INVALID
+from data_catalog import INVALID, Layout, NameLookup, Rows, Unit
+from data_catalog import identity, image_files, need_files, number, read_text
 
 
 class $cls:
@@ -71,7 +68,7 @@ class $cls:
 _TEST = Template("""\
 from pathlib import Path
 
-from data_catalog.ingest import ingest_root
+from data_catalog import ingest_root
 from $package import $cls
 
 SAMPLE = Path(__file__).parent / "sample"
@@ -105,7 +102,7 @@ def write_skeleton(folder: Path, name: str) -> list[Path]:
     if iskeyword(package) or package in sys.stdlib_module_names or name in adapter_names():
         raise CatalogError(f"{name!r} is taken, by Python or by an adapter: choose another name")
     if (found := find_spec(package)) is not None:
-        raise CatalogError(f"{name!r} is the name of a module already ({found.origin}): choose another name")
+        raise CatalogError(f"{name!r} is already the name of a module ({found.origin}): choose another name")
     cls = "".join(part.capitalize() for part in name.split("-"))
     templates = {"pyproject.toml": _PROJECT, f"{package}.py": _ADAPTER, f"test_{package}.py": _TEST}
     texts = {
@@ -115,7 +112,7 @@ def write_skeleton(folder: Path, name: str) -> list[Path]:
     written = [*(folder / file for file in texts), image]
     for path in written:
         if path.exists():
-            raise CatalogError(f"{path} is there already; choose another folder (--folder)")
+            raise CatalogError(f"{path} already exists; choose another folder (--folder)")
     image.parent.mkdir(parents=True, exist_ok=True)
     for file, text in texts.items():
         (folder / file).write_text(text)

@@ -29,7 +29,7 @@ ALL_DIFFERENT = ("box_id", "source_row", *COORDINATES)
 
 
 def table_path(directory: Path, name: str) -> Path:
-    """Where a table lies: one file, but for `gallery`, a folder with one file a protocol."""
+    """Where a table lies: one file, but for `gallery`, a folder with one file per protocol."""
     if name not in TABLES:
         raise CatalogError(f"no table is named {name!r}; there are: {', '.join(TABLES)}")
     return directory / GALLERY_FOLDER if name == "gallery" else directory / f"{name}.parquet"
@@ -220,7 +220,7 @@ class SnapshotWriter:
     def row_digests(self) -> dict[str, list[str]]:
         """Of each table but `datasets`, the digests of its rows in blocks of ROW_GROUP, once all is written.
 
-        They are taken on the way to the disk, so that nobody has to read all rows back for them.
+        They are taken on the way to the disk, so that the rows are not read back for them.
         """
         galleries = sorted(self._galleries.items(), key=lambda item: f"{item[0]}.parquet")
         return {
@@ -248,13 +248,30 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 class Snapshot:
-    """Reads a snapshot's tables."""
+    """Reads the tables of an ingested dataset.
+
+    Parameters
+    ----------
+    path
+        The snapshot's folder.
+
+    Raises
+    ------
+    CatalogError
+        If it is not a snapshot, or has the columns of another version.
+
+    Examples
+    --------
+    >>> snapshot = catalog["prw"].snapshot
+    >>> snapshot.count("images"), snapshot.protocols()
+    (10, ['prw'])
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         images = table_path(self.path, "images")
         if not images.is_file():
-            raise CatalogError(f"{self.path} is no snapshot: images.parquet not found")
+            raise CatalogError(f"{self.path} is not a snapshot: images.parquet not found")
         found = pq.read_schema(images).names
         unknown = [name for name in found if name not in IMAGES.names]
         lacking = [field.name for field in IMAGES if not field.nullable and field.name not in found]
@@ -264,13 +281,35 @@ class Snapshot:
                 f"({', '.join(unknown + lacking)}): ingest it again"
             )
 
+    def __repr__(self) -> str:
+        counts = ", ".join(
+            f"{self.count(name):,} {name}" for name in ("images", "boxes", "queries", "rejects")
+        )
+        return f"<Snapshot of {self.name}: {counts}; {self.path}>"
+
     def table(
         self, name: str, columns: Sequence[str] | None = None, filter: pc.Expression | None = None
     ) -> pa.Table:
-        """A table, or the columns and rows of it that are asked for.
+        """Read a table, or some columns and rows of it.
 
-        `filter` is a pyarrow.compute expression on the table's columns; row groups that cannot match are not
-        read.
+        Parameters
+        ----------
+        name
+            images, boxes, queries, gallery, rejects or datasets.
+        columns
+            Names of columns; all by default.
+        filter
+            A pyarrow.compute expression on the table's columns; row groups that cannot match are not read.
+
+        Returns
+        -------
+        pyarrow.Table
+            The columns of `schema.TABLES[name]`, or those asked for.
+
+        Examples
+        --------
+        >>> catalog["prw"].snapshot.table("images", ["image_id"]).shape
+        (10, 1)
         """
         names = list(columns) if columns is not None else None
         schema, path = TABLES[name], table_path(self.path, name)
@@ -286,7 +325,13 @@ class Snapshot:
         return scan(sorted(path.glob("*.parquet")) if name == "gallery" else path, TABLES[name])
 
     def count(self, name: str) -> int:
-        """Rows of a table; nothing but the files' footers is read."""
+        """Count a table's rows; only the footers of its files are read.
+
+        Examples
+        --------
+        >>> catalog["prw"].snapshot.count("rejects")
+        0
+        """
         return int(self.dataset(name).count_rows())
 
     def gallery(self, protocol: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -337,7 +382,7 @@ def _check_unique(images: pa.Table) -> None:
     twice = counted.filter(pc.greater(counted.field("counts"), 1))[0]["values"]
     where = images["source_unit"].filter(pc.equal(image_ids, twice)).unique().to_pylist()
     raise CatalogError(
-        f"image {twice.as_py()!r} is there twice, in {' and in '.join(where[:2])}; the names of images must "
+        f"image {twice.as_py()!r} appears twice, in {' and in '.join(where[:2])}; the names of images must "
         "be unique in a dataset: where files annotate the same images, name those to read by the adapter's "
         "options (annotations=FILE, for coco), and ingest the others as a dataset of their own"
     )

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.counts import COUNTED
-from data_catalog.published import Comparison, compare_published
+from data_catalog.published import CountComparison, compare_published
 from data_catalog.snapshot import Snapshot, counts_found
 
 WIDTH, HEIGHT, MARGIN = 420, 200, 34
@@ -41,7 +41,7 @@ class Statistics:
     name: str
     counts: dict[str, dict[str, int]]
     histograms: tuple[Histogram, ...]
-    published: tuple[Comparison, ...] = ()
+    published: tuple[CountComparison, ...] = ()
 
 
 def statistics(snapshot: Snapshot) -> Statistics:

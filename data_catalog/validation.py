@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from data_catalog.duplicates import duplicate_images
 from data_catalog.findings import EXAMPLES, Finding, finding, present
 from data_catalog.images import ignores_exif
-from data_catalog.published import Comparison, compare_published, counts_with_people
+from data_catalog.published import CountComparison, compare_published, counts_with_people
 from data_catalog.repeated_ids import repeated_ids
 from data_catalog.rows import COORDINATES
 from data_catalog.rules import Rules
@@ -67,7 +67,7 @@ def _counts(snapshot: Snapshot) -> list[Finding]:
 
 def _published(snapshot: Snapshot) -> list[Finding]:
     """Totals that differ from those of a publication, one finding for each."""
-    differing: dict[str, list[Comparison]] = {}
+    differing: dict[str, list[CountComparison]] = {}
     for each in compare_published(snapshot):
         if each.given != each.found:
             differing.setdefault(each.source, []).append(each)
@@ -106,7 +106,7 @@ def _stated_sizes(images: pa.Table) -> list[Finding]:
     ]
     return [
         finding("warning", "exif_orientation", [each["image_id"] for each in turned], what),
-        finding("warning", "stated_size", other, "images are not of the size that their annotation states"),
+        finding("warning", "stated_size", other, "images do not have the size that their annotation states"),
     ]
 
 
@@ -135,7 +135,7 @@ def _duplicate_boxes(boxes: pa.Table) -> Finding:
         "warning",
         "box_twice",
         _repeated(boxes, ["image_id", *COORDINATES]),
-        "boxes are there twice with equal corners in one image",
+        "boxes repeat another box of their image exactly",
     )
 
 
@@ -145,7 +145,7 @@ def _identity_twice(boxes: pa.Table) -> Finding:
         "note",
         "identity_twice_in_image",
         _repeated(known, ["image_id", "person_id"]),
-        "times an identity has two boxes in one image",
+        "times an identity has two boxes in the same image",
     )
 
 
@@ -191,7 +191,7 @@ def _gallery_unknown(snapshot: Snapshot, image_ids: pa.ChunkedArray) -> Finding:
         count += len(unknown)
         lost += unknown.slice(0, EXAMPLES).to_pylist()
     return finding(
-        "warning", "gallery_image_unknown", lost, "gallery rows name images that are not there", count
+        "warning", "gallery_image_unknown", lost, "gallery rows name images that do not exist", count
     )
 
 

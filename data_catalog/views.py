@@ -37,8 +37,23 @@ LOW = "low"
 
 @dataclass(frozen=True)
 class View:
-    """A split of a snapshot. Boxes lower than `min_height`, in pixels of the original image, become ignore
-    regions: they are people all the same.
+    """A split of a snapshot, as a stage takes it.
+
+    Parameters
+    ----------
+    snapshot
+        The dataset's snapshot.
+    split
+        Name of the split.
+    min_height
+        Boxes shorter than this, in pixels of the original image, become ignore regions, since they are
+        people, too.
+
+    Examples
+    --------
+    >>> view = View(catalog["prw"].snapshot, "test")
+    >>> len(view.images), sorted(view.digests("people"))
+    (4, ['boxes', 'images'])
     """
 
     snapshot: Snapshot

@@ -137,7 +137,7 @@ class _Reader:
         except Damaged:
             raise
         except (ValueError, LookupError) as error:  # an encoding that is declared and not known
-            raise Damaged(f"its encoding is not known ({error}): save it as UTF-8") from error
+            raise Damaged(f"its encoding is unknown ({error}): save it as UTF-8") from error
         return self._found
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:

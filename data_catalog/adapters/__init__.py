@@ -1,4 +1,4 @@
-"""One file a format; an adapter is found by its name among the entry points `personsearch.datasets`."""
+"""One file per format; an adapter is found by its name among the entry points `personsearch.datasets`."""
 
 from data_catalog.adapters.protocol import Adapter, Layout, Unit, adapter_names, load_adapter
 

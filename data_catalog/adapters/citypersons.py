@@ -9,24 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from data_catalog.adapters.folders import (
-    folder_option,
-    known_split_of_path,
-    names_option,
-    plain,
-    refusal,
-    split_of,
-    usable,
-    what_is_there,
-)
+from data_catalog.adapters.options import folder_option, names_option, plain
 from data_catalog.adapters.protocol import Layout, Options, Unit
+from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.errors import CatalogError
-from data_catalog.files import image_files, is_image, path_fault, walk
-from data_catalog.ids import number, whole
+from data_catalog.files import image_files, is_image, path_fault, read_bytes, usable, walk
+from data_catalog.ids import four_numbers, side
 from data_catalog.jsonstream import parse_json
 from data_catalog.matfile import only_variable
-from data_catalog.rows import Rows, xywh_corners
+from data_catalog.rows import Rows, visible_columns, xywh_corners
 from data_catalog.schema import INVALID
+from data_catalog.split_names import known_split_of_path, split_of
 
 MAT_FILES = {"anno_train.mat": "train", "anno_val.mat": "val"}
 JSON_END = "_gtBboxCityPersons.json"
@@ -66,8 +59,6 @@ class CityPersons:
     }
 
     def discover(self, root: Path, options: Options) -> Layout:
-        if not root.is_dir():
-            raise CatalogError(f"{root}: no such folder")
         _categories(options)
         files = usable(walk(root))
         pictures = _pictures(root, files, options)
@@ -104,10 +95,10 @@ def _categories(options: Options) -> frozenset[str]:
 def _nearest(files: Sequence[str]) -> str:
     for path in files:
         if path.endswith(".json") and "city" in path.lower():
-            return f"{path}: CityPersons as COCO JSON is read by the adapter coco"
+            return f"{path}: for CityPersons as COCO JSON use the adapter coco"
     jsons = [path for path in files if path.endswith(".json")]
     if jsons:
-        return f"{jsons[0]}: where it is CityPersons as COCO JSON, the adapter coco reads it"
+        return f"{jsons[0]}: if it is CityPersons as COCO JSON, use the adapter coco"
     return what_is_there(files)
 
 
@@ -130,7 +121,7 @@ def _mat_units(root: Path, mats: Sequence[str], pictures: Sequence[str]) -> list
     for path in mats:
         split = MAT_FILES[PurePosixPath(path).name.lower()]
         if any(unit.split == split for unit in units):
-            raise CatalogError(f"{root}: {path} is there twice; keep one")
+            raise CatalogError(f"{root}: {path} appears twice; keep one")
         own = tuple(each for each in pictures if split in [split_of(part) for part in each.split("/")[:-1]])
         units.append(Unit(path, split, images=own or tuple(pictures)))
     return units
@@ -212,12 +203,10 @@ def _read_json(root: Path, unit: Unit, people: frozenset[str], folder: str) -> R
     rows = Rows(unit.source)
     path = root / unit.source
     try:
-        value = parse_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+        value = parse_json(read_bytes(path))
         objects = value["objects"]
         if not isinstance(objects, list):
             raise ValueError("its 'objects' are not a list")
-    except OSError as error:
-        raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         rows.reject(INVALID, "file_unreadable", f"not a CityPersons file: {str(error)[:80]}", 0)
         return rows
@@ -227,7 +216,7 @@ def _read_json(root: Path, unit: Unit, people: frozenset[str], folder: str) -> R
         rows.reject(INVALID, "image_missing", f"its image {image_id!r} is not there", 0)
         return rows
     image = unit.images[0] if unit.images else f"{folder}/{unit.split}/{_city(scene, None)}/{image_id}"
-    width, height = _side(value.get("imgWidth")), _side(value.get("imgHeight"))
+    width, height = side(value.get("imgWidth")), side(value.get("imgHeight"))
     rows.images([image_id], [image.lstrip("/")], unit.split, width=width, height=height)
     found: list[_Person] = []
     for row, each in enumerate(objects, start=1):
@@ -245,21 +234,8 @@ def _object(value: Any, row: int) -> _Person:
     if kind is None or kind not in CATEGORIES.values():
         raise ValueError(f"its label {str(label)[:40]!r} is not one of CityPersons")
     visible = value.get("bboxVis")
-    return _Person(kind, row, _four(value.get("bbox")), None if visible is None else _four(visible))
-
-
-def _four(value: Any) -> list[float]:
-    if not isinstance(value, list) or len(value) != 4:
-        raise ValueError("bbox is not a list of four numbers")
-    return [number(each) for each in value]
-
-
-def _side(value: Any) -> int | None:
-    try:
-        side = whole(value)
-    except ValueError:
-        return None
-    return side if 0 < side < 1 << 24 else None
+    box = four_numbers(value.get("bbox"), "bbox")
+    return _Person(kind, row, box, None if visible is None else four_numbers(visible, "bboxVis"))
 
 
 def _add(rows: Rows, unit: Unit, image_id: str, found: Sequence[_Person], people: frozenset[str]) -> None:
@@ -269,13 +245,8 @@ def _add(rows: Rows, unit: Unit, image_id: str, found: Sequence[_Person], people
     seen = np.array([each.visible if each.visible else [np.nan] * 4 for each in found], np.float64)
     area = boxes[:, 2] * boxes[:, 3]
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        usable = np.asarray((np.abs(seen) < 1e6).all(1) & (seen[:, 2:] > 0).all(1))
-        share = np.where(usable & (area > 0), seen[:, 2] * seen[:, 3] / area, np.nan)
-    corners = xywh_corners(seen).astype(np.float32)
-    visible = {
-        f"visible_{side}": [float(v) if ok else None for v, ok in zip(corners[:, i], usable, strict=True)]
-        for i, side in enumerate(("x1", "y1", "x2", "y2"))
-    }
+        sound = np.asarray((np.abs(seen) < 1e6).all(1) & (seen[:, 2:] > 0).all(1))
+        share = np.where(sound & (area > 0), seen[:, 2] * seen[:, 3] / area, np.nan)
     ignored = [each.kind not in people for each in found]
     rows.boxes(
         [image_id] * len(found),
@@ -286,5 +257,5 @@ def _add(rows: Rows, unit: Unit, image_id: str, found: Sequence[_Person], people
         ignore=ignored,
         ignore_reason=[each.kind if flag else None for each, flag in zip(found, ignored, strict=True)],
         visibility=[min(1.0, float(value)) if np.isfinite(value) else None for value in share],
-        **visible,
+        **visible_columns(seen, sound),
     )

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_catalog.adapters.options import PEOPLE, folder_option, identity_option, names_option, plain
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.coco_annotations import AnnotationReader, Annotations, SeenIds
 from data_catalog.coco_columns import Ids, as_text
@@ -20,12 +21,11 @@ from data_catalog.coco_layout import accents, find_coco, image_paths
 from data_catalog.errors import CatalogError
 from data_catalog.files import image_files
 from data_catalog.image_lookup import ImageLookup
-from data_catalog.jsonstream import Part, top_level_arrays
+from data_catalog.jsonstream import ArrayPart, top_level_arrays
 from data_catalog.repeated_ids import with_row
 from data_catalog.rows import Rows, xywh_corners
 from data_catalog.schema import EXCLUDED, INVALID, SCOPE_DATASET, SCOPE_SEQUENCE
 
-PEOPLE = "person,pedestrian,people"
 SEQUENCE = "sequence_id"
 EXAMPLES = 3
 
@@ -35,7 +35,7 @@ class Coco:
     `excluded`. Numbers and ids may be written as texts or as floats.
 
     A box is named by its annotation's id; where an id is there already, by its row in the file, too. Null,
-    NaN, blank text and negative numbers are nobody known; 7 and 7.0 are one identity; what cannot be one (a
+    NaN, blank text and negative numbers are unknown people; 7 and 7.0 are one identity; what cannot be one (a
     list, true, 7.5) makes a reject. Of the published files of one image set, instances alone are read. An
     image is named as its file says, after its split's folder where two splits have images of one name.
     """
@@ -46,8 +46,8 @@ class Coco:
     options: Mapping[str, str] = {
         "annotations": "JSON file, a folder of them, or a pattern such as annotations/instances_*.json; by "
         "default every .json in the root or its folder annotations, or else in a folder per split; but "
-        "captions and keypoints of images that instances show",
-        "images": "folder of images; by default that under which most of a file's images are found",
+        "captions and keypoints of images that instances annotate",
+        "images": "folder of images (default: the one that holds most of a file's images)",
         "split": "name of the split; by default what the file's name or its folder says (valid is val), or "
         "else train",
         "categories": f"names of the categories that are people, in any case (default {PEOPLE})",
@@ -59,11 +59,9 @@ class Coco:
     }
 
     def discover(self, root: Path, options: Options) -> Layout:
-        if not root.is_dir():
-            raise CatalogError(f"{root}: no such folder")
-        if options.get("person_id") and options.get("track_id"):
-            raise CatalogError("options person_id and track_id: give one of them")
-        found = find_coco(root, options.get("annotations"), options.get("images"), options.get("split"))
+        identity_option(options)
+        within = folder_option(options, "images", "") if "images" in options else None
+        found = find_coco(root, options.get("annotations"), within, options.get("split"))
         folders = sorted({source.folder for source in found.sources})
         spelt = {folder: accents(found.images, folder) for folder in folders}
         units = tuple(
@@ -86,7 +84,7 @@ class Coco:
 
 
 class _CocoReader:
-    """Reads one JSON file: images and categories first, whatever their order in the file."""
+    """Reads one JSON file: images and categories first, in any order of the file."""
 
     def __init__(self, root: Path, unit: Unit, options: Options) -> None:
         self.root = root
@@ -94,8 +92,8 @@ class _CocoReader:
         self.unit = unit
         self.options = options
         self.folder, self.prefix, self.has_accents = unit.parameters
-        self.people = {_plain(name) for name in options.get("categories", PEOPLE).split(",")}
-        self.person_key = options.get("person_id") or options.get("track_id")
+        self.people = names_option(options, "categories", PEOPLE)
+        self.person_key = identity_option(options)[0]
         self.image_keys = {name: options.get(name) for name in ("sequence_id", "camera_id")}
         if "track_id" in options:
             self.image_keys["sequence_id"] = options.get("sequence_id", SEQUENCE)
@@ -147,7 +145,7 @@ class _CocoReader:
                     f"name the key by the option {option}{other}"
                 )
 
-    def _head(self, key: str, part: Part) -> Rows:
+    def _head(self, key: str, part: ArrayPart) -> Rows:
         rows = Rows(self.unit.source)
         if key == "images":
             self._images(rows, part)
@@ -186,9 +184,9 @@ class _CocoReader:
             for i, number in enumerate(self.image_ids.written(self._sorted[first]))
         ]
         more = ", ..." if len(again) > EXAMPLES else ""
-        return f"{len(again):,} images have an id that an image before has, such as {', '.join(shown)}{more}"
+        return f"{len(again):,} images have the id of an earlier image, such as {', '.join(shown)}{more}"
 
-    def _images(self, rows: Rows, part: Part) -> None:
+    def _images(self, rows: Rows, part: ArrayPart) -> None:
         found, unusable, count = read_images(part, self.images_read + 1, self.image_keys, self.image_ids)
         self.images_read += count
         self.missing_of_images -= found.carried
@@ -216,7 +214,7 @@ class _CocoReader:
     def _lookup(self) -> ImageLookup:
         return ImageLookup(image_files(self.root, self.folder, recursive=True))
 
-    def _annotations(self, part: Part) -> Rows:
+    def _annotations(self, part: ArrayPart) -> Rows:
         rows = Rows(self.unit.source)
         found, unusable = self.annotations.read(part)
         if unusable:
@@ -231,7 +229,7 @@ class _CocoReader:
         assert self._sorted is not None
         place = np.minimum(np.searchsorted(self._sorted, found.images), max(len(self._sorted) - 1, 0))
         known = self._sorted[place] == found.images if len(self._sorted) else np.zeros(len(place), bool)
-        people = [number for number, name in self.category_names.items() if _plain(name) in self.people]
+        people = [number for number, name in self.category_names.items() if plain(name) in self.people]
         person = np.isin(found.categories, people, kind="sort")
         self._reject(rows, found, known, person)
         misnamed = known & person & ~found.ignored & self._misnamed(found, place)
@@ -268,11 +266,13 @@ class _CocoReader:
         if "track_id" not in self.options or not len(self._order):
             return found.misnamed
         without = pc.is_null(self.sequences).to_numpy(zero_copy_only=False)
-        return found.misnamed | (~found.nobody & without[self._order[place]])
+        return np.asarray(found.misnamed | (~found.nobody & without[self._order[place]]))
 
     def _why_misnamed(self, found: Annotations) -> pa.Array:
         assert found.identity is not None
-        why = pc.if_else(pa.array(found.misnamed), "is no identity", "is of an image without a sequence")
+        why = pc.if_else(
+            pa.array(found.misnamed), "is not an identity", "belongs to an image without a sequence"
+        )
         value = pc.utf8_slice_codeunits(found.identity, 0, 40)
         return pc.binary_join_element_wise(f"{self.person_key}", value, why, " ")
 
@@ -317,10 +317,5 @@ class _CocoReader:
 def _ignore_reason(taken: Annotations) -> pa.Array | None:
     if not taken.ignored.any():
         return None
-    plain = pc.if_else(pa.array(taken.ignore), "ignore", pa.scalar(None, pa.string()))
-    return pc.if_else(pa.array(taken.crowd), "crowd", plain)
-
-
-def _plain(name: str) -> str:
-    """A category's name as it is compared."""
-    return name.strip().casefold()
+    marked = pc.if_else(pa.array(taken.ignore), "ignore", pa.scalar(None, pa.string()))
+    return pc.if_else(pa.array(taken.crowd), "crowd", marked)

@@ -1,4 +1,4 @@
-"""CrowdHuman (Shao et al. 2018): .odgt, one JSON object a line."""
+"""CrowdHuman (Shao et al. 2018): .odgt, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ from typing import Any
 
 import numpy as np
 
+from data_catalog.adapters.options import folder_option
 from data_catalog.adapters.protocol import Layout, Options, Unit
+from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.coco_columns import flag
 from data_catalog.errors import CatalogError
-from data_catalog.files import image_files, path_fault, plain_name, walk
-from data_catalog.findings import EXAMPLES
-from data_catalog.ids import number as as_number
-from data_catalog.image_lookup import ImageLookup, SplitImages, folder_option
+from data_catalog.files import image_files, path_fault, walk
+from data_catalog.ids import four_numbers
+from data_catalog.image_lookup import ImageLookup, SplitImages
 from data_catalog.jsonstream import parse_json
-from data_catalog.rows import Rows, xywh_corners
+from data_catalog.rows import Rows, visible_columns, xywh_corners
 from data_catalog.schema import INVALID
 from data_catalog.split_names import splits_of
 
 FILES = {"annotation_train.odgt": "train", "annotation_val.odgt": "val"}
 FOLDER = "Images"
+LAYOUTS = (
+    "annotation_train.odgt and annotation_val.odgt in the root",
+    "other .odgt files, in the root or in its folders",
+)
 LARGEST_NUMBER = 1e30
 LONGEST_LINE = 1 << 26
 """Bytes."""
@@ -42,10 +47,8 @@ class CrowdHuman:
     }
 
     def discover(self, root: Path, options: Options) -> Layout:
-        if not root.is_dir():
-            raise CatalogError(f"{root}: no such folder")
         found = _annotation_files(root)
-        folder = folder_option("images", options.get("images", FOLDER))
+        folder = folder_option(options, "images", FOLDER)
         images = _images(root, options)
         units = tuple(
             Unit(name, split, parameters=(folder, SplitImages(images, folder, split).elsewhere()))
@@ -80,18 +83,13 @@ def _annotation_files(root: Path) -> dict[str, str]:
     if named:
         return dict(zip(named, splits_of(named), strict=True))
     deeper = [path for path in files if path.lower().endswith(".odgt")]
-    nearest = f"the nearest is {deeper[0]}: take its folder as the root" if deeper else "it has no .odgt file"
-    if not deeper and files:
-        nearest += f", but {', '.join(files[:EXAMPLES])}"
-    raise CatalogError(
-        f"{root} is not a CrowdHuman dataset: looked for {' and '.join(FILES)}, or other .odgt files, in it "
-        f"and in its folders; {nearest}"
-    )
+    nearest = f"{deeper[0]}; give its folder as the root" if deeper else what_is_there(files)
+    raise refusal(root, "CrowdHuman dataset", LAYOUTS, nearest)
 
 
 def _images(root: Path, options: Options) -> ImageLookup:
     """The images that may be meant: those of the folder, or else all."""
-    folder = folder_option("images", options.get("images", FOLDER))
+    folder = folder_option(options, "images", FOLDER)
     found = image_files(root, folder, recursive=True)
     return ImageLookup(found or image_files(root, "", recursive=True))
 
@@ -102,10 +100,6 @@ class _OdgtReader:
     def __init__(self, split: str, images: SplitImages) -> None:
         self.split = split
         self.images = images
-        self.stems: dict[str, list[str]] = {}
-        for path in images.paths:
-            name = plain_name(path).rpartition("/")[2]
-            self.stems.setdefault(name.rpartition(".")[0], []).append(path)
         self.names: set[str] = set()
 
     def read(self, rows: Rows, line: bytes, number: int) -> None:
@@ -122,7 +116,7 @@ class _OdgtReader:
             rows.reject(INVALID, "row_unreadable", "it has no usable ID or no gtboxes", number)
             return
         if name in self.names:
-            rows.reject(INVALID, "image_twice", f"{name} has a line already", number, name)
+            rows.reject(INVALID, "image_twice", f"{name} already has a line", number, name)
             return
         self.names.add(name)
         rows.images([name], self._path(name), self.split)
@@ -136,11 +130,11 @@ class _OdgtReader:
             _add(rows, name, self.split, number, taken)
 
     def _path(self, name: str) -> str:
-        """The image's file: named by its ID, with whatever suffix, in the folder or else anywhere."""
+        """The image's file: named by its ID with any suffix, in the folder or else anywhere."""
         found = self.images.find(f"{name}.jpg")
         if found is not None:
             return found
-        same = self.stems.get(plain_name(name), [])
+        same = self.images.called(name)
         return same[0] if len(same) == 1 else self.images.usual(f"{name}.jpg")
 
 
@@ -165,11 +159,7 @@ def _box(box: Any) -> _Box:
 
 def _add(rows: Rows, name: str, split: str, number: int, taken: list[tuple[int, _Box]]) -> None:
     boxes = [box for _, box in taken]
-    corners = xywh_corners(np.array([box.visible for box in boxes])).astype(np.float32)
-    columns = {
-        f"visible_{side}": [None if np.isnan(value) else float(value) for value in corners[:, i]]
-        for i, side in enumerate(("x1", "y1", "x2", "y2"))
-    }
+    visible = np.array([box.visible for box in boxes])
     rows.boxes(
         [name] * len(taken),
         xywh_corners(np.array([box.full for box in boxes])),
@@ -181,16 +171,14 @@ def _add(rows: Rows, name: str, split: str, number: int, taken: list[tuple[int, 
         ignore_reason=[
             None if not box.ignored else "mask" if box.tag == "mask" else "ignore" for box in boxes
         ],
-        **columns,
+        **visible_columns(visible, ~np.isnan(visible).any(1)),
     )
 
 
 def _four_numbers(value: Any) -> list[float] | None:
     """Four numbers, or their texts; None for anything else."""
-    if not isinstance(value, list) or len(value) != 4:
-        return None
     try:
-        found = [as_number(each) for each in value]
+        found = four_numbers(value, "a box")
     except ValueError:
         return None
     return found if all(abs(each) < LARGEST_NUMBER for each in found) else None

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
+from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.errors import CatalogError
 from data_catalog.files import NameLookup, files_with_suffix, image_files, path_fault, plain_name, walk
 from data_catalog.matfile import Damaged, only_variable, read_matrix
@@ -25,6 +26,10 @@ TRAIN = f"{PROTOCOLS}/Train.mat"
 IMAGE_FOLDER = "Image/SSM"
 
 OTHER = ("annotation/test/subset/*",)
+LAYOUTS = (
+    f"{IMAGES} with {POOL} and images in {IMAGE_FOLDER}",
+    f"{PROTOCOLS}/TestG*.mat alone, with images in {IMAGE_FOLDER}",
+)
 
 FULL_SIZE = {
     "images": 18_184,
@@ -53,7 +58,7 @@ BoxKey = tuple[str, float, float, float, float]
 
 
 class CuhkSysu:
-    """Boxes are x, y, w, h, taken as they are: their least coordinate is 1, yet nobody subtracts it.
+    """Boxes are x, y, w, h, taken as they are: their least coordinate is 1, but nothing subtracts it.
 
     Test is what pool.mat lists, train the rest. Identities are joined to boxes by equality of image and box.
     A root that holds protocol files alone is read too: its images and boxes are those that they name.
@@ -66,8 +71,6 @@ class CuhkSysu:
     options: Mapping[str, str] = {}
 
     def discover(self, root: Path, options: Options) -> Layout:
-        if not root.is_dir():
-            raise CatalogError(f"{root}: no such folder")
         protocols = sorted(
             (path for path in files_with_suffix(root, PROTOCOLS, ".mat") if "/TestG" in path),
             key=_gallery_size,
@@ -81,7 +84,7 @@ class CuhkSysu:
             return Layout((unit,), edition=edition, other=OTHER)
         missing = [name for name in (IMAGES, POOL) if name not in present]
         if missing:
-            raise _refusal(root, missing)
+            raise _refusal(root, present, missing)
         also = tuple(name for name in present if name != IMAGES)
         units = (Unit(IMAGES, "train", images, also), *(Unit(name, "test") for name in protocols))
         has_people = PEOPLE in present or TRAIN in present
@@ -97,16 +100,14 @@ class CuhkSysu:
             yield from _read_protocol(root, unit.source, None)
 
 
-def _refusal(root: Path, missing: list[str]) -> CatalogError:
-    looked = (
-        f"looked for {IMAGES} with {POOL}, or {PROTOCOLS}/TestG*.mat alone, with images in {IMAGE_FOLDER}"
-    )
+def _refusal(root: Path, present: list[str], missing: list[str]) -> CatalogError:
     ends = (f"/{IMAGES}", f"/{POOL}")
     deeper = next((path for path in walk(root) if path.endswith(ends)), None)
-    nearest = f"{', '.join(missing)} not found"
     if deeper:
-        nearest = f"The nearest is {deeper}: give {deeper.rpartition('/annotation/')[0]} as the root"
-    return CatalogError(f"{root} is not a CUHK-SYSU dataset: {looked}. {nearest}")
+        nearest = f"{deeper}; give {deeper.rpartition('/annotation/')[0]} as the root"
+    else:
+        nearest = f"{present[0]} without {', '.join(missing)}" if present else what_is_there(walk(root))
+    return refusal(root, "CUHK-SYSU dataset", LAYOUTS, nearest)
 
 
 def _gallery_size(path: str) -> tuple[int, str]:
@@ -195,7 +196,7 @@ class _People:
     def lost(self) -> Iterator[Rows]:
         """All rejects, with those of the identities for which Images.mat holds no equal box."""
         for (image, x, y, w, h), person in self.at.items():
-            detail = f"{person.name} at {x:g} {y:g} {w:g} {h:g}: no such box in Images.mat"
+            detail = f"{person.name} at {x:g} {y:g} {w:g} {h:g}: Images.mat has no box like that"
             self.reject(person, "identity_without_box", detail, image)
         yield from self.rejects.values()
 
@@ -225,7 +226,7 @@ class _Named:
     def add(
         self, rows: Rows, row: int, query: str, box: list[float], entries: NamedBoxes, person: str
     ) -> None:
-        """What a query names; a box that an earlier one gave to somebody else is a reject of `rows`."""
+        """What a query names; a box that an earlier one gave to another person is a reject of `rows`."""
         names = entries.names
         self.images.update(dict.fromkeys([query, *names.to_pylist()]))
         labelled = entries.names.take(pa.array(entries.labelled)).to_pylist()
@@ -282,7 +283,7 @@ def _read_protocol(root: Path, source: str, named: _Named | None) -> Iterator[Ro
 def _query(path: Path, value: bytes, order: str) -> tuple[str, list[float], str]:
     _, found = read_matrix(value, 0, len(value), order)
     if not isinstance(found, list) or len(found) != 1 or not isinstance(found[0], dict):
-        raise Damaged("Query is no struct")
+        raise Damaged("Query is not a struct")
     box = box_of(found[0].get("idlocate"))
     if box is None:
         raise Damaged("Query has no box")
@@ -318,7 +319,7 @@ def _structs(root: Path, source: str) -> Iterator[dict[str, Any]]:
         nested = inner.get("scene", inner.get("box", []))
         is_table = isinstance(nested, list) and all(isinstance(item, dict) for item in nested)
         if not is_table and not (isinstance(nested, np.ndarray) and nested.size == 0):
-            raise CatalogError(f"{root / source}: 'scene' or 'box' is no struct array")
+            raise CatalogError(f"{root / source}: 'scene' or 'box' is not a struct array")
         yield inner if is_table else {**inner, "scene": [], "box": []}
 
 
@@ -348,6 +349,6 @@ def _name(path: Path, value: object) -> str:
     """An image's name; it may stand with the images' folder before it, and blanks around it."""
     name = plain_name(value.strip()).removeprefix(f"{IMAGE_FOLDER}/") if isinstance(value, str) else ""
     if not name or "/" in name or (fault := path_fault(name)):
-        reason = fault if name and "/" not in name else "it is no file name"
+        reason = fault if name and "/" not in name else "it is not a file name"
         raise CatalogError(f"{path}: imname {str(value)[:80]!r}: {reason}")
     return name

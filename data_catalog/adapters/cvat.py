@@ -6,26 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from data_catalog.adapters.cvat_frames import Meta, Task, frames_of
-from data_catalog.adapters.cvat_rows import Collected, Image
+from data_catalog.adapters.cvat_frames import CvatMeta, CvatTask, frames_of
+from data_catalog.adapters.cvat_rows import CollectedRows, CvatImage
 from data_catalog.adapters.cvat_shapes import SHAPES, WITH_AREA, extent
-from data_catalog.adapters.folders import (
-    PEOPLE,
-    folder_option,
-    known_split_of_path,
-    names_option,
-    plain,
-    refusal,
-    split_of,
-    usable,
-    what_is_there,
-)
+from data_catalog.adapters.options import PEOPLE, folder_option, identity_option, names_option, plain
 from data_catalog.adapters.protocol import Layout, Options, Unit
+from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.errors import CatalogError
-from data_catalog.files import NameLookup, image_files, is_image, path_fault, plain_name, walk
-from data_catalog.ids import identity, whole
+from data_catalog.files import image_files, is_image, path_fault, plain_name, usable, walk
+from data_catalog.ids import identity, side, whole
+from data_catalog.image_lookup import ImageLookup
 from data_catalog.rows import Rows
-from data_catalog.schema import EXCLUDED, INVALID, SCOPE_DATASET, SCOPE_SEQUENCE
+from data_catalog.schema import EXCLUDED, INVALID, SCOPE_SEQUENCE
+from data_catalog.split_names import known_split_of_path, split_of
 from data_catalog.xmlstream import Damaged, Start, elements, root_tag
 
 LAYOUTS = (
@@ -50,7 +43,7 @@ class Cvat:
     version = 1
     marks = ("annotations.xml", "xml")
     options: Mapping[str, str] = {
-        "annotations": "XML file, or folder of such; by default all in the root",
+        "annotations": "XML file, or folder of XML files (default: all in the root)",
         "images": "folder of images; by default images, NAME or images/NAME beside NAME.xml, or its folder",
         "categories": f"names of the labels that are people, in any case (default {PEOPLE})",
         "ignore": "names of the labels that mark ignore regions (default: none)",
@@ -60,10 +53,7 @@ class Cvat:
     }
 
     def discover(self, root: Path, options: Options) -> Layout:
-        if not root.is_dir():
-            raise CatalogError(f"{root}: no such folder")
-        if options.get("person_id") and options.get("track_id"):
-            raise CatalogError("options person_id and track_id: give one of them")
+        identity_option(options)
         files = usable(walk(root))
         given = folder_option(options, "annotations", "")
         inside = [path for path in files if not given or path == given or path.startswith(f"{given}/")]
@@ -75,9 +65,7 @@ class Cvat:
             folder = _image_folder(root, source, options)
             images = image_files(root, folder, recursive=True)
             units.append(Unit(source, known_split_of_path(source), images, parameters=(folder,)))
-        return Layout(
-            tuple(units),
-        )
+        return Layout(tuple(units))
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
         try:
@@ -124,8 +112,8 @@ class _Video:
     split: str
     folder: str
     files: dict[int, str]
-    task: Task
-    seen: dict[int, Image] = field(default_factory=dict)
+    task: CvatTask
+    seen: dict[int, CvatImage] = field(default_factory=dict)
 
 
 class _Reader:
@@ -138,19 +126,18 @@ class _Reader:
         self.where = self.folder or "the root"
         self.people = names_option(options, "categories", PEOPLE)
         self.ignored = names_option(options, "ignore", "")
-        self.key = (options.get("person_id") or options.get("track_id") or "").removeprefix("attributes.")
-        self.scope = SCOPE_DATASET if options.get("person_id") else SCOPE_SEQUENCE
+        key, self.scope = identity_option(options)
+        self.key = (key or "").removeprefix("attributes.")
         own, stem = unit.source.rpartition("/")[0], PurePosixPath(unit.source).stem
         self.sequence = own if own and stem == "annotations" else f"{own}/{stem}".lstrip("/")
-        self.lookup = NameLookup(unit.images)
-        self.by_stem = {plain_name(path.rpartition(".")[0]): path for path in unit.images}
-        self.meta = Meta()
+        self.lookup = ImageLookup(unit.images)
+        self.meta = CvatMeta()
         self.videos: dict[str, _Video] = {}
         self.rows = Rows(unit.source)
-        self.collected = Collected(self.scope)
+        self.collected = CollectedRows(self.scope)
         self.row = 0
         self.people_seen = self.with_key = 0
-        self.image: Image | None = None
+        self.image: CvatImage | None = None
         self.track: Start | None = None
         self.shape: Start | None = None
         self.attributes: dict[str, str] = {}
@@ -204,7 +191,7 @@ class _Reader:
         elif found.tag == "image" and len(parents) == 1:
             self.image = None
 
-    def _named_image(self, found: Start) -> Image | None:
+    def _named_image(self, found: Start) -> CvatImage | None:
         """The image of an <image>; None, and a reject, where it cannot be used."""
         name = plain_name(found.attributes.get("name", ""))
         task = self.meta.of(found.attributes.get("task_id"))
@@ -220,12 +207,12 @@ class _Reader:
             self.rows.reject(INVALID, "image_missing", detail, self.row)
             return None
         sequence = f"{self.sequence}/{name.rpartition('/')[0]}".rstrip("/")
-        image = Image(
+        image = CvatImage(
             path,
             split_of(subset) if subset else self.unit.split,
             sequence,
-            _side(found.attributes.get("width")),
-            _side(found.attributes.get("height")),
+            side(found.attributes.get("width")),
+            side(found.attributes.get("height")),
             _whole(found.attributes.get("id")),
         )
         self.collected.images.append(image)
@@ -237,7 +224,7 @@ class _Reader:
         if not self.unit.images:
             return names[0] if is_image(name) else f"{names[0]}.PNG"
         for each in names:
-            found = self.lookup.find(each) or self.by_stem.get(plain_name(each))
+            found = self.lookup.find(each) or self.lookup.without_suffix(each)
             if found is not None:
                 return found
         return None
@@ -267,7 +254,7 @@ class _Reader:
             self._frame(video, frame)
         return video
 
-    def _frame(self, video: _Video, frame: int) -> Image | None:
+    def _frame(self, video: _Video, frame: int) -> CvatImage | None:
         """The image of a frame; None where the others have files and it has none."""
         if frame in video.seen:
             return video.seen[frame]
@@ -275,7 +262,7 @@ class _Reader:
             return None
         path = video.files.get(frame, f"{video.folder}/{FRAME_NAME.format(frame)}".lstrip("/"))
         sides = (video.task.number("width") or None, video.task.number("height") or None)
-        image = Image(path, video.split, video.sequence, *sides, frame)
+        image = CvatImage(path, video.split, video.sequence, *sides, frame)
         video.seen[frame] = image
         self.collected.images.append(image)
         return image
@@ -310,7 +297,7 @@ class _Reader:
         else:
             self._box(shape, image, plain(label), ignored=ignored)
 
-    def _box(self, shape: Start, image: Image, label: str, *, ignored: bool) -> None:
+    def _box(self, shape: Start, image: CvatImage, label: str, *, ignored: bool) -> None:
         try:
             corners = extent(shape.tag, shape.attributes)
             raw = self._raw_identity(shape)
@@ -338,16 +325,11 @@ class _Reader:
         """Make rows of the images and boxes that were collected."""
         tracks_count = bool(self.videos) or (self.scope == SCOPE_SEQUENCE and bool(self.key))
         self.collected.move_to(self.rows, with_sequences=tracks_count)
-        self.collected = Collected(self.scope)
-
-
-def _side(text: str | None) -> int | None:
-    side = _whole(text)
-    return side if side is not None and 0 < side < 1 << 24 else None
+        self.collected = CollectedRows(self.scope)
 
 
 def _whole(text: str | None) -> int | None:
-    """A number that is not negative; None where there is none."""
+    """A number that is not negative; None for anything else."""
     try:
         value = whole(text)
     except ValueError:

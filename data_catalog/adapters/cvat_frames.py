@@ -17,13 +17,13 @@ _NUMBER = re.compile(r"(\d{1,9})$")
 
 
 @dataclass
-class Task:
+class CvatTask:
     """What <meta> says of a task or job, as text; all of it may be missing."""
 
     values: dict[str, str] = field(default_factory=dict)
 
     def number(self, name: str) -> int | None:
-        """A whole number that is not negative; None where there is none."""
+        """A whole number that is not negative; None for anything else."""
         try:
             value = whole(self.values.get(name, ""))
         except ValueError:
@@ -37,7 +37,7 @@ class Task:
 
     @property
     def step(self) -> int:
-        """Every which frame of the video is in the task."""
+        """The task holds every STEP-th frame of the video."""
         found = re.search(r"step\s*=\s*(\d{1,6})", self.values.get("frame_filter", ""))
         return max(int(found[1]), 1) if found else 1
 
@@ -51,17 +51,17 @@ class Task:
 
 
 @dataclass
-class Meta:
+class CvatMeta:
     """Collects <meta>: feed it the tags that are open and the text of each element that ends."""
 
-    tasks: list[Task] = field(default_factory=list)
+    tasks: list[CvatTask] = field(default_factory=list)
     is_project: bool = False
-    _task: Task | None = None
+    _task: CvatTask | None = None
 
     def start(self, tag: str) -> None:
         """An element of <meta> begins."""
         if tag in ("task", "job"):
-            self._task = Task()
+            self._task = CvatTask()
             self.tasks.append(self._task)
         elif tag == "project":
             self.is_project = True
@@ -71,14 +71,14 @@ class Meta:
         if self._task is not None and parent in ("task", "job", "original_size"):
             self._task.values.setdefault(tag, text)
 
-    def of(self, task_id: str | None) -> Task:
+    def of(self, task_id: str | None) -> CvatTask:
         """The task of that id, the only one, or one that says nothing."""
         if len(self.tasks) == 1 and not self.is_project:
             return self.tasks[0]
-        return next((task for task in self.tasks if task.values.get("id") == task_id), Task())
+        return next((task for task in self.tasks if task.values.get("id") == task_id), CvatTask())
 
 
-def frames_of(paths: Sequence[str], task: Task, source: str) -> dict[int, str]:
+def frames_of(paths: Sequence[str], task: CvatTask, source: str) -> dict[int, str]:
     """The image file of each frame.
 
     CVAT's own names hold the frame's number (`frame_000012.PNG`); other names are taken in order where there
@@ -100,9 +100,9 @@ def frames_of(paths: Sequence[str], task: Task, source: str) -> dict[int, str]:
         return dict(zip(frames, ordered, strict=True))
     if numbered:
         return {frame: path for path, frame in numbers.items()}
-    said = f"{len(frames):,} frames" if frames is not None else "no number of frames"
+    said = f"{len(frames):,} frames" if frames is not None else "no frame count"
     raise CatalogError(
-        f"{source}: which of {len(paths):,} images is which frame cannot be told: the file says {said}, and "
+        f"{source}: cannot tell which of {len(paths):,} images is which frame: the file says {said}, and "
         f"names such as {paths[0]} do not number them; export the images with the annotations"
     )
 

@@ -15,7 +15,7 @@ Corners = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Image:
+class CvatImage:
     """An image; `sequence` is the one that its tracks' identities are of."""
 
     image_id: str
@@ -27,12 +27,12 @@ class Image:
 
 
 @dataclass
-class Collected:
+class CollectedRows:
     """Images and boxes that are not yet rows, in columns; `row` counts shapes in the file from 1."""
 
     scope: str
-    images: list[Image] = field(default_factory=list)
-    boxes_of: list[Image] = field(default_factory=list)
+    images: list[CvatImage] = field(default_factory=list)
+    boxes_of: list[CvatImage] = field(default_factory=list)
     corners: list[Corners] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Collected:
         return len(self.rows) >= FLUSH or len(self.images) >= FLUSH
 
     def add(
-        self, image: Image, corners: Corners, row: int, label: str, raw: str | None, person: str | None,
+        self, image: CvatImage, corners: Corners, row: int, label: str, raw: str | None, person: str | None,
         *, ignored: bool,
     ) -> None:  # fmt: skip
         """A box; `person` is its identity in the catalog, `raw` as it stands in the file."""

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from glob import escape
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from data_catalog.adapters.folders import (
-    folder_option,
-    refusal,
-    split_of_path,
-    splits_by_lists,
-    unlisted_entries,
-    usable,
-    what_is_there,
-)
+from data_catalog.adapters.options import choice_option, folder_option
 from data_catalog.adapters.protocol import APPLY, Layout, Options, Unit
+from data_catalog.adapters.refusals import refusal, what_is_there
+from data_catalog.adapters.split_lists import splits_by_lists, unlisted_entries
 from data_catalog.errors import CatalogError
-from data_catalog.files import NameLookup, files_with_suffix, image_files, plain_name, read_text, walk
+from data_catalog.files import (
+    NameLookup,
+    files_with_suffix,
+    frame_number,
+    image_files,
+    plain_name,
+    read_text,
+    usable,
+    walk,
+)
 from data_catalog.ids import identity, number, whole
 from data_catalog.images import Unreadable, image_size
 from data_catalog.rows import Rows
 from data_catalog.schema import EXCLUDED, INVALID, SCOPE_DATASET, SCOPE_SEQUENCE
+from data_catalog.split_names import split_of_path
 
 DATASET, SEQUENCE = "dataset", "sequence"
 LIST_SUFFIXES = {".train": "train", ".val": "val", ".test": "test"}
 FRAME_FOLDER = "img1"
 LARGEST_FRACTION = 10.0
-"""Boxes may leave their image; a coordinate beyond this many image widths is no fraction."""
+"""Boxes may leave their image; a coordinate beyond this many image widths is not a fraction."""
 OTHER = ("*seqinfo.ini", "*/gt/*.txt", "*/det/*.txt", "*classes.txt")
 LAYOUTS = (
     "images/[<split>/][<sequence>/img1/]NAME.jpg with labels_with_ids/.../NAME.txt",
@@ -44,7 +47,7 @@ class Jde:
 
     Identities are the dataset's, as JDE numbers them over all of its sequences. Splits are the first folder
     in `images`, or what FairMOT's lists in the root say; then images in no list are not read. An image
-    without a label file has nobody in it, as in YOLO, where its folder has label files at all.
+    without a label file is empty of people, as in YOLO, if its folder has label files at all.
     """
 
     name = "jde"
@@ -60,7 +63,7 @@ class Jde:
     }
 
     def discover(self, root: Path, options: Options) -> Layout:
-        images, labels = _folders(root, options)
+        images, labels = _folders(options)
         _classes(options)
         _scope(options)
         pictures = usable(image_files(root, images, recursive=True))
@@ -102,23 +105,23 @@ class Jde:
             return
         rows = Rows(unit.source)
         if not unit.images:
-            detail = "a label file whose image is not there"
+            detail = "a label file without an image"
             rows.reject(INVALID, "image_missing", detail, 0)
             yield rows
             return
-        folder = _folders(root, options)[0]
+        folder = _folders(options)[0]
         ids = [_inside(path, folder) for path in unit.images]
         sequences = [_sequence(each, options) for each in ids]
-        frames = [_frame(each) if s is not None else None for each, s in zip(ids, sequences, strict=True)]
+        frames = [
+            frame_number(each) if s is not None else None for each, s in zip(ids, sequences, strict=True)
+        ]
         rows.images(ids, list(unit.images), unit.split, sequence_id=sequences, frame_index=frames)
         if unit.has_file:
             _read_labels(rows, root, unit, ids[0], options)
         yield rows
 
 
-def _folders(root: Path, options: Options) -> tuple[str, str]:
-    if not root.is_dir():
-        raise CatalogError(f"{root}: no such folder")
+def _folders(options: Options) -> tuple[str, str]:
     return folder_option(options, "images", "images"), folder_option(options, "labels", "labels_with_ids")
 
 
@@ -130,10 +133,9 @@ def _classes(options: Options) -> frozenset[int]:
 
 
 def _scope(options: Options) -> str:
-    scope = options.get("identities", DATASET)
-    if scope not in (DATASET, SEQUENCE):
-        raise CatalogError(f"option identities={scope!r}: choose {DATASET} or {SEQUENCE}")
-    return SCOPE_SEQUENCE if scope == SEQUENCE else SCOPE_DATASET
+    return {DATASET: SCOPE_DATASET, SEQUENCE: SCOPE_SEQUENCE}[
+        choice_option(options, "identities", DATASET, SEQUENCE)
+    ]
 
 
 def _nearest(root: Path, images: str, labels: str, pictures: int) -> str:
@@ -141,7 +143,7 @@ def _nearest(root: Path, images: str, labels: str, pictures: int) -> str:
     inner = sorted({path[: path.index("/labels_with_ids/")] for path in files if "/labels_with_ids/" in path})
     if inner:
         several = f" and {len(inner) - 1} more: ingest each as a dataset of its own" if len(inner) > 1 else ""
-        return f"such a dataset in {inner[0]}{several}; give that folder as the root"
+        return f"a dataset of this kind in {inner[0]}{several}; give that folder as the root"
     if pictures and any(path.startswith("labels/") for path in files):
         return f"{pictures:,} images in {images}/ and labels/ without identities, as in YOLO (adapter yolo)"
     if pictures:
@@ -214,11 +216,6 @@ def _sequence(image_id: str, options: Options) -> str | None:
     if folder == FRAME_FOLDER or folder.endswith(f"/{FRAME_FOLDER}"):
         return folder.removesuffix(FRAME_FOLDER).rstrip("/") or FRAME_FOLDER
     return (folder or ".") if _scope(options) == SCOPE_SEQUENCE else None
-
-
-def _frame(image_id: str) -> int | None:
-    named = re.search(r"(\d{1,9})$", PurePosixPath(image_id).stem)
-    return int(named[1]) if named else None
 
 
 def _read_labels(rows: Rows, root: Path, unit: Unit, image_id: str, options: Options) -> None:

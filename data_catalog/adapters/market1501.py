@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
+from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.errors import CatalogError
 from data_catalog.files import folders, image_files, path_fault, walk
 from data_catalog.ids import identity
@@ -46,9 +47,9 @@ _NUMBER = re.compile(r"-?\d+|00-1", re.ASCII)
 
 
 class Market1501:
-    """Identity -1 (`00-1` in MARS) is junk (an ignore region), 0 a distractor (somebody unknown).
+    """Identity -1 (`00-1` in MARS) is junk (an ignore region), 0 a distractor (an unknown person).
 
-    In a folder per person the folder is the identity: `0000` is a distractor, `0` may be somebody. Crops in
+    In a folder per person the folder is the identity: `0000` is a distractor, `0` may be a person. Crops in
     `query` are queries too.
     """
 
@@ -57,12 +58,10 @@ class Market1501:
     marks = ("bounding_box_train", "bounding_box_test", "query", "bbox_train", "bbox_test")
     needs_images = True  # a box is as large as its crop
     options: Mapping[str, str] = {
-        "pattern": "regular expression with a group 'person', and perhaps 'camera', 'sequence' and 'frame'"
+        "pattern": "regular expression with a group 'person', and optionally 'camera', 'sequence', 'frame'"
     }
 
     def discover(self, root: Path, options: Options) -> Layout:
-        if not root.is_dir():
-            raise CatalogError(f"{root}: no such folder")
         units = [
             Unit(folder, split, tuple(named), has_file=False)
             for folder, split, images in _crops(root, options)
@@ -119,12 +118,12 @@ def _refusal(root: Path) -> CatalogError:
     parts = found.split("/") if found else []
     above = parts[: next((at for at, part in enumerate(parts) if part in known), 0)]
     if found is None:
-        nearest = "None of these folders is there"
+        nearest = what_is_there(walk(root))
     elif above:
-        nearest = f"The nearest is {found}: give {'/'.join(above)} as the root"
+        nearest = f"{found}; give {'/'.join(above)} as the root"
     else:
-        nearest = f"The nearest is {found}, but no crop lies where one would"
-    return CatalogError(f"{root} is not a dataset of crops: looked for {'; or '.join(LAYOUTS)}. {nearest}")
+        nearest = f"{found}, but no crop lies where one would"
+    return refusal(root, "dataset of crops", LAYOUTS, nearest)
 
 
 def _patterns(options: Options) -> tuple[re.Pattern[str], ...]:
@@ -141,7 +140,7 @@ def _patterns(options: Options) -> tuple[re.Pattern[str], ...]:
 
 
 def _folder_person(unit: Unit) -> str | None:
-    """The person whose folder a unit is; None where it holds everybody's crops."""
+    """The person whose folder a unit is; None where it holds the crops of all people."""
     return unit.source.partition("/")[2] or None
 
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from data_catalog.adapters import motchallenge as mot
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.rows import Rows
-from data_catalog.schema import SCOPE_SEQUENCE
 
 COLUMNS = (10,)
 
@@ -38,20 +35,9 @@ class Mot15:
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
         rows = Rows(unit.source)
-        found: list[mot.Row] = []
+        found: list[mot.TruthRow] = []
         if mot.has_truth(unit):
             found = list(mot.read_rows(root / unit.source, rows, columns=COLUMNS))
         found, ids = mot.add_images(rows, root, unit, found)
-        ignored = [row.tail[0] == 0 for row in found]
-        rows.boxes(
-            [ids[row.frame] for row in found],
-            np.array([row.box for row in found]).reshape(-1, 4),
-            unit.split,
-            [row.line for row in found],
-            ignore=ignored,
-            ignore_reason=["flag_0" if ignore else None for ignore in ignored],
-            person_id=mot.identities(unit, found, ignored),
-            person_id_raw=[str(row.track) for row in found],
-            person_scope=SCOPE_SEQUENCE,
-        )
+        mot.add_boxes(rows, unit, found, ids, ["flag_0" if row.tail[0] == 0 else None for row in found])
         yield rows

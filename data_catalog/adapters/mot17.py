@@ -8,15 +8,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from data_catalog.adapters import motchallenge as mot
+from data_catalog.adapters.options import choice_option, is_person
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.errors import CatalogError
 from data_catalog.files import read_text
 from data_catalog.published import LOESCH_2019, Published
 from data_catalog.rows import Rows
-from data_catalog.schema import EXCLUDED, INVALID, SCOPE_SEQUENCE
+from data_catalog.schema import EXCLUDED, INVALID
 
 DETECTORS = ("DPM", "FRCNN", "SDP")
 PERSON = "person"
@@ -36,7 +35,6 @@ CLASSES: dict[int, str] = {
     13: "crowd",
 }
 IGNORED = frozenset({"person_on_vehicle", "static_person", "distractor", "reflection", "crowd"})
-_PEOPLE = frozenset({"person", "pedestrian", "people"})
 COLUMNS = 9
 COLUMNS_WITH_LABELS = (COLUMNS, COLUMNS + 1)
 """CVAT may write one more, which means nothing."""
@@ -92,7 +90,7 @@ class Mot17:
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
         rows = Rows(unit.source)
-        taken: list[mot.Row] = []
+        taken: list[mot.TruthRow] = []
         classes = _classes(root, unit)
         if mot.has_truth(unit):
             found = mot.read_rows(
@@ -100,15 +98,23 @@ class Mot17:
             )
             taken = [row for row in found if _is_taken(row, classes, rows)]
         taken, ids = mot.add_images(rows, root, unit, taken)
-        _add_boxes(rows, unit, taken, ids, classes)
+        kinds = [int(row.tail[1]) for row in taken]
+        categories = [classes[kind] for kind in kinds]
+        mot.add_boxes(
+            rows,
+            unit,
+            taken,
+            ids,
+            list(map(_ignore_reason, taken, categories)),
+            category=categories,
+            category_raw=kinds,
+            visibility=[row.tail[2] for row in taken],
+        )
         yield rows
 
 
 def _first_pixel(options: Options) -> int:
-    text = options.get("first_pixel", "1")
-    if text not in ("0", "1"):
-        raise CatalogError(f"option first_pixel={text!r}: choose 1 or 0")
-    return int(text)
+    return int(choice_option(options, "first_pixel", "1", "0"))
 
 
 def _columns(unit: Unit) -> tuple[int, ...]:
@@ -120,7 +126,7 @@ def _labels(unit: Unit) -> str | None:
     return next((name for name in unit.also if name.endswith(mot.LABELS)), None)
 
 
-def _edition(places: Sequence[mot.Place]) -> str:
+def _edition(places: Sequence[mot.SequencePlace]) -> str:
     names = [place.name for place in places]
     for edition, pattern in _EDITIONS.items():
         if any(pattern.match(name) for name in names):
@@ -130,8 +136,8 @@ def _edition(places: Sequence[mot.Place]) -> str:
     return "MOT17" if any(mot.sequence_name(name) != name for name in names) else "MOT17Det"
 
 
-def _one_copy_each(places: Sequence[mot.Place], wanted: str | None) -> list[mot.Place]:
-    copies: dict[tuple[str, str], list[mot.Place]] = {}
+def _one_copy_each(places: Sequence[mot.SequencePlace], wanted: str | None) -> list[mot.SequencePlace]:
+    copies: dict[tuple[str, str], list[mot.SequencePlace]] = {}
     for place in places:
         copies.setdefault((place.split, mot.sequence_name(place.name)), []).append(place)
     if wanted is None:
@@ -153,10 +159,10 @@ def _classes(root: Path, unit: Unit) -> dict[int, str]:
 
 def _plain(label: str) -> str:
     name = re.sub(r"[\s_-]+", "_", label.strip().lower()).replace("motorized", "motorised")
-    return PERSON if name in _PEOPLE else name.replace("on_the_ground", "on_ground")
+    return PERSON if is_person(name) else name.replace("on_the_ground", "on_ground")
 
 
-def _is_taken(row: mot.Row, classes: Mapping[int, str], rows: Rows) -> bool:
+def _is_taken(row: mot.TruthRow, classes: Mapping[int, str], rows: Rows) -> bool:
     kind = row.tail[1]
     meaning = classes.get(int(kind)) if kind.is_integer() else None
     if meaning is None:
@@ -168,27 +174,7 @@ def _is_taken(row: mot.Row, classes: Mapping[int, str], rows: Rows) -> bool:
     return True
 
 
-def _add_boxes(
-    rows: Rows, unit: Unit, taken: list[mot.Row], ids: dict[int, str], classes: Mapping[int, str]
-) -> None:
-    kinds = [int(row.tail[1]) for row in taken]
-    categories = [classes[kind] for kind in kinds]
-    ignored = [name != PERSON or row.tail[0] == 0 for name, row in zip(categories, taken, strict=True)]
-    reasons = [
-        None if not ignore else "flag_0" if name == PERSON else name
-        for ignore, name in zip(ignored, categories, strict=True)
-    ]
-    rows.boxes(
-        [ids[row.frame] for row in taken],
-        np.array([row.box for row in taken]).reshape(-1, 4),
-        unit.split,
-        [row.line for row in taken],
-        category=categories,
-        category_raw=kinds,
-        ignore=ignored,
-        ignore_reason=reasons,
-        person_id=mot.identities(unit, taken, ignored),
-        person_id_raw=[str(row.track) for row in taken],
-        person_scope=SCOPE_SEQUENCE,
-        visibility=[row.tail[2] for row in taken],
-    )
+def _ignore_reason(row: mot.TruthRow, category: str) -> str | None:
+    if category != PERSON:
+        return category
+    return "flag_0" if row.tail[0] == 0 else None

@@ -7,18 +7,22 @@ from __future__ import annotations
 import configparser
 import glob
 import math
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
 
 from data_catalog.adapters.protocol import Unit
+from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.errors import CatalogError
-from data_catalog.files import folders, image_files, path_fault, read_text, walk
+from data_catalog.files import folders, frame_number, image_files, path_fault, read_text, walk
 from data_catalog.ids import whole
 from data_catalog.rows import Rows
-from data_catalog.schema import INVALID
+from data_catalog.schema import INVALID, SCOPE_SEQUENCE
+from data_catalog.split_names import DEFAULT, WHOLE_NAMES
 
 GROUND_TRUTH, LABELS, INFO, IMAGES = "gt/gt.txt", "gt/labels.txt", "seqinfo.ini", "img1"
 LAYOUTS = (
@@ -31,8 +35,6 @@ OTHER = (
     *(f"{folder}splits_txt/*" for folder in ("", "*/")),
 )
 """Files of the format that nothing is read from: detections, other cuts of the ground truth, lists."""
-SUBSETS = frozenset({"train", "training", "val", "valid", "validation", "test"})
-"""Names of folders that are a split even where they are one sequence."""
 _ORDER = {"train": 0, "test": 2}
 """Of splits; the others come between, by name."""
 KNOWN_COLUMNS = {9: "mot17", 10: "mot15"}
@@ -41,11 +43,10 @@ LONGEST_SEQUENCE = 1_000_000
 """Frames; a seqinfo.ini that claims more is damaged."""
 _HEAD = 1 << 16
 """Bytes of a gt.txt that are looked at before it is read."""
-_LAST_DIGITS = re.compile(r"([0-9]{1,9})$", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Place:
+class SequencePlace:
     """The folder of a sequence under the root ('' for the root itself), and its split."""
 
     folder: str
@@ -74,7 +75,7 @@ class SequenceInfo:
 
 
 @dataclass(frozen=True)
-class Row:
+class TruthRow:
     """One line of gt.txt; the box is x1, y1, x2, y2, 0-based."""
 
     line: int
@@ -84,20 +85,18 @@ class Row:
     tail: tuple[float, ...]
 
 
-def find_sequences(root: Path) -> list[Place]:
-    """Where the sequences lie. A folder above them is their split, whatever its name.
+def find_sequences(root: Path) -> list[SequencePlace]:
+    """Where the sequences lie. The name of a folder above them is their split.
 
     Raises:
         CatalogError: when there is no sequence.
     """
-    if not root.is_dir():
-        raise CatalogError(f"{root}: no such folder")
     if (root / GROUND_TRUTH).is_file():
-        return [Place("", "train")]
-    found: list[Place] = []
+        return [SequencePlace("", DEFAULT)]
+    found: list[SequencePlace] = []
     for top in folders(root):
         if _is_sequence(root / top):
-            found.append(Place(top, top if top.lower() in SUBSETS else "train"))
+            found.append(SequencePlace(top, top if top.lower() in WHOLE_NAMES else DEFAULT))
         else:
             found += _inside(root, top, top)
     if not found:
@@ -105,13 +104,12 @@ def find_sequences(root: Path) -> list[Place]:
             place for split in folders(root, "dataset") for place in _inside(root, f"dataset/{split}", split)
         ]
     if not found:
-        looked = "; or ".join(LAYOUTS)
-        raise CatalogError(f"{root} is not a MOTChallenge dataset: looked for {looked}. {_nearest(root)}")
+        raise refusal(root, "MOTChallenge dataset", LAYOUTS, _nearest(root))
     return sorted(found, key=lambda place: _ORDER.get(place.split, 1))
 
 
-def _inside(root: Path, folder: str, split: str) -> list[Place]:
-    inside = [Place(f"{folder}/{name}", split) for name in folders(root, folder)]
+def _inside(root: Path, folder: str, split: str) -> list[SequencePlace]:
+    inside = [SequencePlace(f"{folder}/{name}", split) for name in folders(root, folder)]
     return [place for place in inside if _is_sequence(root / place.folder)]
 
 
@@ -124,14 +122,14 @@ def _nearest(root: Path) -> str:
     files = walk(root)
     truths = [path for path in files if path.endswith((GROUND_TRUTH, INFO))]
     if truths:
-        return f"The nearest is {truths[0]}: give a folder further down as the root"
+        return f"{truths[0]}: give a folder further down as the root"
     gt = [path for path in files if path.endswith("gt.txt")]
     if gt:
-        return f"The nearest is {gt[0]}: a sequence's ground truth is called {GROUND_TRUTH}"
-    return "No folder holds gt/gt.txt, seqinfo.ini or img1"
+        return f"{gt[0]}: a sequence's ground truth is called {GROUND_TRUTH}"
+    return what_is_there(files)
 
 
-def sequence_units(root: Path, places: Sequence[Place]) -> list[Unit]:
+def sequence_units(root: Path, places: Sequence[SequencePlace]) -> list[Unit]:
     """The units of sequences; two of one name in different splits carry their split's name before theirs."""
     infos = [_info(root, place) for place in places]
     names = [
@@ -145,7 +143,7 @@ def sequence_units(root: Path, places: Sequence[Place]) -> list[Unit]:
     ]
 
 
-def _unit(root: Path, place: Place, info: SequenceInfo, name: str) -> Unit:
+def _unit(root: Path, place: SequencePlace, info: SequenceInfo, name: str) -> Unit:
     """A sequence's gt.txt, or its seqinfo.ini or images where there is no ground truth (test)."""
     files = [file for file in (GROUND_TRUTH, INFO, LABELS) if (root / place.inside(file)).is_file()]
     has_source = bool(files) and files[0] != LABELS
@@ -160,12 +158,12 @@ def _unit(root: Path, place: Place, info: SequenceInfo, name: str) -> Unit:
     )
 
 
-def place_of(unit: Unit) -> Place:
+def place_of(unit: Unit) -> SequencePlace:
     """The folder of a unit's sequence."""
     for name in (GROUND_TRUTH, INFO):
         if unit.source == name or unit.source.endswith(f"/{name}"):
-            return Place(unit.source.removesuffix(name).rstrip("/"), unit.split)
-    return Place(unit.source.rpartition("/")[0], unit.split)
+            return SequencePlace(unit.source.removesuffix(name).rstrip("/"), unit.split)
+    return SequencePlace(unit.source.rpartition("/")[0], unit.split)
 
 
 def has_truth(unit: Unit) -> bool:
@@ -178,7 +176,7 @@ def name_of(unit: Unit) -> str:
     return unit.parameters[0] if unit.parameters else sequence_name(place_of(unit).name)
 
 
-def _info(root: Path, place: Place) -> SequenceInfo:
+def _info(root: Path, place: SequencePlace) -> SequenceInfo:
     path = root / place.inside(INFO)
     return read_info(path) if path.is_file() else SequenceInfo()
 
@@ -213,7 +211,9 @@ def sequence_name(folder: str) -> str:
     return stem if last in ("DPM", "FRCNN", "SDP") and stem else folder
 
 
-def read_rows(path: Path, rows: Rows, *, columns: tuple[int, ...], first_pixel: int = 1) -> Iterator[Row]:
+def read_rows(
+    path: Path, rows: Rows, *, columns: tuple[int, ...], first_pixel: int = 1
+) -> Iterator[TruthRow]:
     """The lines of a gt.txt, coordinates made 0-based; unreadable ones become rejects of `rows`.
 
     Columns are separated by commas, or by blanks or semicolons; commas at the end mean nothing.
@@ -233,7 +233,7 @@ def read_rows(path: Path, rows: Rows, *, columns: tuple[int, ...], first_pixel: 
             rows.reject(INVALID, "row_unreadable", f"{str(error)[:80]}: {line[:80]!r}", line_number)
             continue
         left, top = x - first_pixel, y - first_pixel
-        yield Row(line_number, frame, track, (left, top, left + w, top + h), tuple(tail))
+        yield TruthRow(line_number, frame, track, (left, top, left + w, top + h), tuple(tail))
 
 
 def _columns(line: str) -> list[str]:
@@ -243,7 +243,9 @@ def _columns(line: str) -> list[str]:
     return parts
 
 
-def add_images(rows: Rows, root: Path, unit: Unit, found: Sequence[Row]) -> tuple[list[Row], dict[int, str]]:
+def add_images(
+    rows: Rows, root: Path, unit: Unit, found: Sequence[TruthRow]
+) -> tuple[list[TruthRow], dict[int, str]]:
     """Add a sequence's images; return the rows that have one, and the image of each frame number.
 
     Images are the files there are, and the frames that the ground truth names; where no file is there, as
@@ -278,13 +280,34 @@ def add_images(rows: Rows, root: Path, unit: Unit, found: Sequence[Row]) -> tupl
     return placed, {frame: ids[frame + shift] for frame in frames - lost}
 
 
-def identities(unit: Unit, found: Sequence[Row], ignored: Sequence[bool]) -> list[str | None]:
-    """Who is in each row's box: unknown in ignore regions and where the track is negative."""
+def add_boxes(
+    rows: Rows,
+    unit: Unit,
+    found: Sequence[TruthRow],
+    ids: Mapping[int, str],
+    reasons: Sequence[str | None],
+    **columns: Any,
+) -> None:
+    """Add the boxes of rows whose frames' images are `ids`; those with a reason are ignore regions.
+
+    A person is unknown in ignore regions and where the track is negative.
+    """
     sequence = name_of(unit)
-    return [
-        None if ignore or row.track < 0 else f"{sequence}/{row.track}"
-        for ignore, row in zip(ignored, found, strict=True)
-    ]
+    rows.boxes(
+        [ids[row.frame] for row in found],
+        np.array([row.box for row in found]).reshape(-1, 4),
+        unit.split,
+        [row.line for row in found],
+        ignore=[reason is not None for reason in reasons],
+        ignore_reason=reasons,
+        person_id=[
+            None if reason or row.track < 0 else f"{sequence}/{row.track}"
+            for reason, row in zip(reasons, found, strict=True)
+        ],
+        person_id_raw=[str(row.track) for row in found],
+        person_scope=SCOPE_SEQUENCE,
+        **columns,
+    )
 
 
 def frame_files(images: Iterable[str]) -> dict[int, str]:
@@ -295,10 +318,10 @@ def frame_files(images: Iterable[str]) -> dict[int, str]:
     """
     found: dict[int, str] = {}
     for path in images:
-        digits = _LAST_DIGITS.search(PurePosixPath(path).stem)
-        if digits is None:
+        number = frame_number(path)
+        if number is None:
             raise CatalogError(f"{path}: an image of a sequence must be named by its frame number")
-        found.setdefault(int(digits[1]), path)
+        found.setdefault(number, path)
     return found
 
 
@@ -382,6 +405,6 @@ def check_columns(root: Path, units: Iterable[Unit], columns: tuple[int, ...], r
             return
 
 
-def other_files(left_out: Iterable[Place] = ()) -> tuple[str, ...]:
+def other_files(left_out: Iterable[SequencePlace] = ()) -> tuple[str, ...]:
     """Patterns of what belongs to the format and is not read, with all files of sequences left out."""
     return (*OTHER, *(f"{glob.escape(place.folder)}/*" for place in left_out))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import escape
@@ -11,31 +10,27 @@ from typing import Any
 
 import numpy as np
 
-from data_catalog.adapters.folders import (
-    PEOPLE,
-    folder_option,
-    names_option,
-    plain,
-    refusal,
-    split_of_path,
-    usable,
-    what_is_there,
-)
+from data_catalog.adapters.options import folder_option, is_person
 from data_catalog.adapters.protocol import Layout, Options, Unit
+from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.errors import CatalogError
 from data_catalog.files import (
     NameLookup,
     files_with_suffix,
     folders,
+    frame_number,
     image_files,
     path_fault,
     plain_name,
+    read_bytes,
+    usable,
     walk,
 )
-from data_catalog.ids import identity, number, whole
+from data_catalog.ids import four_numbers, identity, number, side
 from data_catalog.jsonstream import parse_json
 from data_catalog.rows import Rows, xywh_corners
 from data_catalog.schema import EXCLUDED, INVALID, SCOPE_DATASET, SCOPE_SEQUENCE
+from data_catalog.split_names import split_of_path
 
 FOLDERS = ("annotations", "posetrack_data")
 """Of PoseTrack18 and PoseTrack21."""
@@ -51,7 +46,7 @@ class PoseTrack18:
     """`bbox` of a person is x, y, w, h, 0-based; `bbox_head` is not read. `track_id` names a person within
     the sequence, which is the folder of its images; with `person_id` the identity is the dataset's.
 
-    Polygons of `ignore_regions_x`, `ignore_regions_y` make ignore regions of their extent. Frames that nobody
+    Polygons of `ignore_regions_x`, `ignore_regions_y` make ignore regions of their extent. Frames that no one
     labelled are not read. A person without `bbox` is a reject.
     """
 
@@ -66,8 +61,6 @@ class PoseTrack18:
     }
 
     def discover(self, root: Path, options: Options) -> Layout:
-        if not root.is_dir():
-            raise CatalogError(f"{root}: no such folder")
         given = [folder_option(options, "annotations", "")] if "annotations" in options else FOLDERS
         images = folder_option(options, "images", "")
         for folder in given:
@@ -118,7 +111,7 @@ def _check_first(root: Path, sources: Sequence[str]) -> None:
 
 def _unlabelled(root: Path, units: Sequence[Unit]) -> Iterator[str]:
     """Patterns of the frames of the units' sequences, few where all sequences of a split have annotations:
-    frames that nobody labelled belong to the format.
+    unlabelled frames belong to the format.
     """
     sequences: dict[str, set[str]] = {}
     for unit in units:
@@ -148,11 +141,9 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise CatalogError(f"{path}: more than {LARGEST_FILE:,} bytes: not a PoseTrack sequence")
-        value = parse_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
-    except OSError as error:
-        raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error
+        value = parse_json(read_bytes(path))
     except ValueError as error:
-        raise CatalogError(f"{path}: not readable: no JSON: {str(error)[:120]}") from error
+        raise CatalogError(f"{path}: not readable as JSON: {str(error)[:120]}") from error
     if not isinstance(value, dict):
         raise CatalogError(f"{path}: not a PoseTrack file: it is not a JSON object")
     return value
@@ -208,7 +199,7 @@ class _Sequence:
             raise CatalogError(f"{self.unit.source}: not a PoseTrack file: it has no list 'images'")
         annotations = value.get("annotations")
         if not isinstance(annotations, list) or not annotations:
-            detail = f"none of its {len(images)} frames has an annotation: they are not taken for empty ones"
+            detail = f"none of its {len(images)} frames has an annotation: they do not count as empty"
             self.rows.reject(EXCLUDED, "not_labelled", detail, 0)
             return
         with_people = {_key(each.get("image_id")) for each in annotations if isinstance(each, dict)}
@@ -240,15 +231,14 @@ class _Sequence:
             return
         sequence = PurePosixPath(image_id).parent.name or str(value.get("vid_id", "."))
         self.images[key] = _Image(image_id, sequence)
-        number_in_name = re.search(r"(\d{1,9})$", PurePosixPath(path).stem)
         self.rows.images(
             [image_id],
             [file],
             self.unit.split,
-            width=_side(value.get("width")),
-            height=_side(value.get("height")),
+            width=side(value.get("width")),
+            height=side(value.get("height")),
             sequence_id=sequence,
-            frame_index=int(number_in_name[1]) if number_in_name else None,
+            frame_index=frame_number(path),
         )
         self._ignore_regions(value, image_id, row)
 
@@ -267,7 +257,9 @@ class _Sequence:
     def _annotation(self, value: Any, row: int, people: frozenset[str]) -> None:
         image = self.images.get(_key(value.get("image_id")) or "") if isinstance(value, dict) else None
         if image is None:
-            self.rows.reject(INVALID, "image_unknown", f"annotation {row} is of no image in the file", row)
+            self.rows.reject(
+                INVALID, "image_unknown", f"annotation {row} belongs to no image in the file", row
+            )
             return
         if people and _key(value.get("category_id", 1)) not in people:
             detail = f"category {str(value.get('category_id'))[:40]}"
@@ -319,26 +311,15 @@ def _is_labelled(image: Mapping[str, Any]) -> bool:
 
 def _people(categories: Any) -> frozenset[str]:
     """Ids of the categories that are people; empty where the file names none."""
-    names = names_option({}, "", PEOPLE)
     found = [each for each in categories if isinstance(each, dict)] if isinstance(categories, list) else []
-    ids = (_key(each.get("id")) for each in found if plain(str(each.get("name", ""))) in names)
+    ids = (_key(each.get("id")) for each in found if is_person(str(each.get("name", ""))))
     return frozenset(each for each in ids if each is not None)
-
-
-def _side(value: Any) -> int | None:
-    try:
-        side = whole(value)
-    except ValueError:
-        return None
-    return side if 0 < side < 1 << 24 else None
 
 
 def _four_numbers(value: Any) -> list[float]:
     if value is None or value == []:
         raise ValueError("a person without bbox")
-    if not isinstance(value, list) or len(value) != 4:
-        raise ValueError("bbox is not a list of four numbers")
-    return [number(each) for each in value]
+    return four_numbers(value, "bbox")
 
 
 def _polygons(value: Any) -> list[list[float]] | None:

@@ -18,21 +18,38 @@ Options = Mapping[str, str]
 
 APPLY, IGNORE = "apply", "ignore"
 COMMON_OPTIONS: Options = {
-    "leave_out": "images that are not to be read, with their boxes: patterns of their paths, comma-separated",
+    "leave_out": "images to leave out, with their boxes: comma-separated patterns of their paths",
     "exif": f"{APPLY} (default): images are turned as their EXIF orientation says, as a viewer shows them; "
     f"{IGNORE}: boxes refer to the images as they are stored",
 }
-"""Options that every dataset has, whatever its adapter."""
+"""Options that every dataset has with any adapter."""
 
 
 @dataclass(frozen=True)
 class Unit:
     """What is read at once: one annotation file. A unit whose files did not change is not read again.
 
-    Paths are relative to the root, with '/'. `source` is its name, too, which no other unit has. `images` are
-    the image files that its rows depend on and that are known without reading it; `also` are further
-    annotation files that its reading opens, `parameters` whatever else decides on its rows, such as the
-    folder in which its images were found.
+    Parameters
+    ----------
+    source
+        The annotation file, relative to the root, with '/'; also the unit's name, which no other unit has.
+    split
+        The split of its rows.
+    images
+        Image files that its rows depend on and that are known without reading it.
+    also
+        Further annotation files that are opened to read it.
+    parameters
+        Whatever else its rows depend on, such as the folder in which its images were found.
+    has_file
+        Whether `source` is a file; where names alone say everything it is the images' folder.
+    annotated
+        Whether its images are annotated at all; those of a test split are published without ground truth.
+
+    Examples
+    --------
+    >>> Unit("val.csv", "val", images=("images/a.jpg",)).annotated
+    True
     """
 
     source: str
@@ -41,21 +58,35 @@ class Unit:
     also: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
     has_file: bool = True
-    """Whether `source` is a file; where names alone say everything it is the images' folder."""
     annotated: bool = True
-    """Whether its images are annotated at all; those of a test split are published without ground truth."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """What an adapter found under a root.
 
-    `shared` are files on which the units' number or parameters depend (lists of splits). `images` are image
-    files of which only the reading of a unit says that they are its own. `expected` are counts that the
-    sources give for this edition, by the names that the ingest counts. `other` are patterns (as fnmatch
-    takes them, over whole paths) of files that belong to the format and are not read: any other file that no
-    row comes from is reported as left over. `notes` are sentences on how the files were understood, reported
-    as findings.
+    Parameters
+    ----------
+    units
+        What is to be read.
+    shared
+        Files that the number of units or their parameters depend on, such as lists of splits.
+    images
+        Image files that only reading a unit assigns to it.
+    edition, licence
+        Of the dataset, if known.
+    expected
+        Counts that the sources state for this edition, named as the ingest names them.
+    notes
+        Sentences on how the files were understood, reported as findings.
+    other
+        fnmatch patterns over whole paths: files that belong to the format and are not read. Any other file
+        that no row comes from is reported as left over.
+
+    Examples
+    --------
+    >>> Layout((Unit("boxes.csv"),), expected={"boxes": 3}).units[0].split
+    'train'
     """
 
     units: tuple[Unit, ...]
@@ -93,15 +124,38 @@ class Adapter(Protocol):
 
 
 def adapter_names() -> list[str]:
-    """Names of all installed adapters."""
+    """Names of all installed adapters, sorted.
+
+    Examples
+    --------
+    >>> "prw" in adapter_names()
+    True
+    """
     return sorted({point.name for point in entry_points(group=ENTRY_POINTS)})
 
 
 def load_adapter(name: str) -> Adapter:
-    """The adapter of that name.
+    """Load an adapter.
 
-    Raises:
-        CatalogError: when none is installed under that name, two are, it cannot be loaded, or is no adapter.
+    Parameters
+    ----------
+    name
+        Its name among the entry points `personsearch.datasets`.
+
+    Returns
+    -------
+    Adapter
+        An instance of it.
+
+    Raises
+    ------
+    CatalogError
+        If no adapter or more than one is installed under that name, or it cannot be loaded or is incomplete.
+
+    Examples
+    --------
+    >>> [unit.source for unit in load_adapter("prw").discover(root, {}).units][-1]
+    'query_info.txt'
     """
     points: set[EntryPoint] = set(entry_points(group=ENTRY_POINTS, name=name))
     if not points:
@@ -116,13 +170,13 @@ def load_adapter(name: str) -> Adapter:
     try:
         loaded = point.load()
         adapter = loaded() if isinstance(loaded, type) else loaded
-    except Exception as error:  # whatever a package of somebody else does when it is imported
+    except Exception as error:  # third-party code may raise anything when it is imported
         raise CatalogError(
             f"adapter {name!r} ({point.value}) cannot be loaded: {type(error).__name__}: {error}"
         ) from error
     if not isinstance(adapter, Adapter) or not isinstance(adapter.options, Mapping):
         raise CatalogError(
-            f"adapter {name!r} ({point.value}) is none: it needs name, version, options (a mapping), "
+            f"adapter {name!r} ({point.value}) is incomplete: it needs name, version, options (a mapping), "
             "discover and read"
         )
     return adapter

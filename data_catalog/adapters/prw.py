@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
+from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.errors import CatalogError
 from data_catalog.files import IMAGE_SUFFIXES, is_image, path_fault, plain_name, read_text, walk
 from data_catalog.ids import identity, number
@@ -105,21 +106,20 @@ class Prw:
 
 
 def _refuse_other_layouts(root: Path) -> None:
-    if not root.is_dir():
-        raise CatalogError(f"{root}: no such folder")
     needed = (*SPLITS.values(), ANNOTATIONS)
     missing = [name for name in needed if not (root / name).exists()]
     if not missing:
         return
-    looked = f"looked for {', '.join(SPLITS.values())} and {ANNOTATIONS}/NAME.jpg.mat, with {FRAMES}/NAME.jpg"
+    layout = f"{', '.join(SPLITS.values())} and {ANNOTATIONS}/NAME.jpg.mat, with {FRAMES}/NAME.jpg"
     present = [name for name in needed if name not in missing]
     deeper = next((path for path in walk(root) if path.endswith(f"/{SPLITS['train']}")), None)
     if deeper:
-        nearest = f"The nearest is {deeper}: give {deeper.rpartition('/')[0]} as the root"
+        nearest = f"{deeper}; give {deeper.rpartition('/')[0]} as the root"
     else:
-        found = f"found {', '.join(present)}, but " if present else ""
-        nearest = f"{found}{', '.join(missing)} not found"
-    raise CatalogError(f"{root} is not a PRW dataset: {looked}. {nearest}")
+        nearest = (
+            f"{', '.join(present)} without {', '.join(missing)}" if present else what_is_there(walk(root))
+        )
+    raise refusal(root, "PRW dataset", (layout,), nearest)
 
 
 def _refuse_twice(root: Path, names: list[str]) -> None:
@@ -215,7 +215,7 @@ def _read_queries(root: Path) -> Rows:
             rows.reject(INVALID, "row_unreadable", f"not 'id x y w h frame': {line[:80]!r}", line_number)
             continue
         if person_id is None:
-            detail = f"a query of somebody unknown: {line[:80]!r}"
+            detail = f"a query of an unknown person: {line[:80]!r}"
             rows.reject(INVALID, "query_without_identity", detail, line_number)
             continue
         numbers.append(str(index))

@@ -8,26 +8,24 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from data_catalog.adapters.folders import (
+from data_catalog.adapters.options import (
     PEOPLE,
-    common_folder,
+    choice_option,
     folder_option,
+    identity_option,
     names_option,
     plain,
-    refusal,
-    split_of_path,
-    splits_by_lists,
-    unlisted_entries,
-    usable,
-    what_is_there,
 )
 from data_catalog.adapters.protocol import Layout, Options, Unit
-from data_catalog.adapters.voc_files import Entries, Images, joined, lists_of_splits
+from data_catalog.adapters.refusals import refusal, what_is_there
+from data_catalog.adapters.split_lists import splits_by_lists, unlisted_entries
+from data_catalog.adapters.voc_files import ListedSources, XmlImages, joined, lists_of_splits
 from data_catalog.errors import CatalogError
-from data_catalog.files import path_fault, plain_name, walk
-from data_catalog.ids import identity, number, whole
+from data_catalog.files import path_fault, plain_name, usable, walk
+from data_catalog.ids import identity, number, side
 from data_catalog.rows import Rows
-from data_catalog.schema import EXCLUDED, INVALID, SCOPE_DATASET, SCOPE_SEQUENCE
+from data_catalog.schema import EXCLUDED, INVALID, SCOPE_SEQUENCE
+from data_catalog.split_names import common_folder, split_of_path
 from data_catalog.xmlstream import Damaged, Element, read_tree, root_tag
 
 LAYOUTS = (
@@ -66,9 +64,8 @@ class Voc:
     }
 
     def discover(self, root: Path, options: Options) -> Layout:
-        if not root.is_dir():
-            raise CatalogError(f"{root}: no such folder")
-        _check_options(options)
+        _first_pixel(options)
+        identity_option(options)
         files = usable(walk(root))
         folder = folder_option(options, "annotations", "")
         sources = [
@@ -77,9 +74,9 @@ class Voc:
             if path.lower().endswith(".xml") and path.startswith(f"{folder}/" if folder else "")
         ]
         _check_format(root, files, sources)
-        images = Images(files, folder_option(options, "images", "") if "images" in options else None)
+        images = XmlImages(files, folder_option(options, "images", "") if "images" in options else None)
         lists = lists_of_splits(files)
-        splits, units = splits_by_lists(root, lists, Entries(sources).find)
+        splits, units = splits_by_lists(root, lists, ListedSources(sources).find)
         prefix = len(common_folder(sources))
         for source in sources:
             split = splits.get(source) if lists else split_of_path(source[prefix:])
@@ -110,11 +107,8 @@ class Voc:
         yield rows
 
 
-def _check_options(options: Options) -> None:
-    if options.get("first_pixel", "1") not in ("0", "1"):
-        raise CatalogError(f"option first_pixel={options['first_pixel']!r}: choose 1 or 0")
-    if options.get("person_id") and options.get("track_id"):
-        raise CatalogError("options person_id and track_id: give one of them")
+def _first_pixel(options: Options) -> int:
+    return int(choice_option(options, "first_pixel", "1", "0"))
 
 
 def _check_format(root: Path, files: Sequence[str], sources: Sequence[str]) -> None:
@@ -145,8 +139,8 @@ def _first_pixel_notes(root: Path, sources: Sequence[str]) -> tuple[str, ...]:
         texts = [box.text_of(name) for box in boxes if box is not None for name in CORNERS[:2]]
         if any(_is_below_1(text) for text in texts):
             note = (
-                f"{source} has a corner before pixel 1: files that count from 0, as CVAT and datumaro write "
-                "them, are read right to the pixel with --option first_pixel=0"
+                f"{source} has a corner before pixel 1: read files that count from 0, as CVAT and datumaro "
+                "write them, with --option first_pixel=0"
             )
             return (note,)
     return ()
@@ -159,7 +153,7 @@ def _is_below_1(text: str) -> bool:
         return False
 
 
-def _unit(root: Path, source: str, split: str, images: Images) -> Unit:
+def _unit(root: Path, source: str, split: str, images: XmlImages) -> Unit:
     """The unit of an XML file. Where the root has no image at all, its parameter is where they would be."""
     found = images.find(source)
     if found is None and images.paths:
@@ -176,7 +170,7 @@ def _named_image(path: Path) -> str:
         return "?"  # its reading says what is wrong
 
 
-def _check_pairs(root: Path, units: Sequence[Unit], images: Images) -> None:
+def _check_pairs(root: Path, units: Sequence[Unit], images: XmlImages) -> None:
     """Raise CatalogError where no XML file has an image, though images are there, or two have one."""
     image_of: dict[str, str] = {}
     for unit in units:
@@ -209,12 +203,13 @@ def _read_file(rows: Rows, unit: Unit, tree: Element, path: str, options: Option
         rows.reject(INVALID, "image_path", f"{fault}: {path[:80]!r}", 0)
         return
     size = tree.child("size")
-    sides = [_side(size, name) for name in ("width", "height")]
+    sides = [side(size.text_of(name)) if size is not None else None for name in ("width", "height")]
     width, height = sides if all(sides) else (None, None)
-    sequence = (path.rpartition("/")[0] or ".") if options.get("track_id") else None
+    key, scope = identity_option(options)
+    sequence = (path.rpartition("/")[0] or ".") if key and scope == SCOPE_SEQUENCE else None
     rows.images([path], [path], unit.split, width=width, height=height, sequence_id=sequence)
     people = names_option(options, "categories", PEOPLE)
-    key = options.get("person_id") or options.get("track_id")
+    first_pixel = _first_pixel(options)
     taken: list[_Object] = []
     for row, found in enumerate((each for each in tree.children if each.tag == "object"), start=1):
         name = found.text_of("name")
@@ -222,21 +217,10 @@ def _read_file(rows: Rows, unit: Unit, tree: Element, path: str, options: Option
             rows.reject(EXCLUDED, "not_a_person", f"class {name[:40]!r}", row, path)
             continue
         try:
-            taken.append(_object(found, row, key, first_pixel=int(options.get("first_pixel", "1"))))
+            taken.append(_object(found, row, key, first_pixel=first_pixel))
         except ValueError as error:
             rows.reject(INVALID, "row_unreadable", f"line {found.line}: {error}", row, path)
-    _add(rows, unit, path, taken, f"{sequence}/" if sequence is not None else None)
-
-
-def _side(size: Element | None, name: str) -> int | None:
-    """A stated width or height; None where it is not stated, or is 0 as some exporters write it."""
-    if size is None:
-        return None
-    try:
-        side = whole(size.text_of(name))
-    except ValueError:
-        return None
-    return side if 0 < side < 1 << 24 else None
+    _add(rows, unit, path, taken, f"{sequence}/" if sequence is not None else "", scope)
 
 
 @dataclass(frozen=True)
@@ -285,7 +269,7 @@ def _value(found: Element, key: str) -> str | None:
     return inner.text if inner is not None else None
 
 
-def _add(rows: Rows, unit: Unit, path: str, taken: Sequence[_Object], sequence: str | None) -> None:
+def _add(rows: Rows, unit: Unit, path: str, taken: Sequence[_Object], prefix: str, scope: str) -> None:
     if not taken:
         return
     known = [each.person is not None and not each.difficult for each in taken]
@@ -297,9 +281,7 @@ def _add(rows: Rows, unit: Unit, path: str, taken: Sequence[_Object], sequence: 
         category=[each.name for each in taken],
         ignore=[each.difficult for each in taken],
         ignore_reason=["difficult" if each.difficult else None for each in taken],
-        person_id=[
-            f"{sequence or ''}{each.person}" if k else None for k, each in zip(known, taken, strict=True)
-        ],
+        person_id=[f"{prefix}{each.person}" if k else None for k, each in zip(known, taken, strict=True)],
         person_id_raw=[each.raw for each in taken],
-        person_scope=SCOPE_SEQUENCE if sequence is not None else SCOPE_DATASET,
+        person_scope=scope,
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from data_catalog.adapters.folders import split_of
 from data_catalog.errors import CatalogError
-from data_catalog.files import NameLookup, is_image, plain_name
+from data_catalog.files import is_image, plain_name
+from data_catalog.image_lookup import ImageLookup
+from data_catalog.split_names import split_of
 
 ANNOTATIONS = ("annotations", "annotation", "xmls", "xml")
 IMAGES = ("JPEGImages", "images", "Images")
@@ -34,7 +35,7 @@ def lists_of_splits(files: Sequence[str]) -> list[tuple[str, str]]:
     return [(found[name], split_of(name)) for name in sorted(whole_sets)]
 
 
-class Entries:
+class ListedSources:
     """XML files by what a list calls them: the path in the folder of annotations or the name alone, both
     without a suffix or with an image's.
     """
@@ -55,15 +56,14 @@ class Entries:
         return self._inner.get(plain_entry) or self._names.get(PurePosixPath(plain_entry).name)
 
 
-class Images:
-    """The image files under the root, by folder and name without suffix."""
+class XmlImages:
+    """Finds the image of an XML file by the folders of both, and by the file's name or the one in it."""
 
     def __init__(self, files: Sequence[str], folder: str | None) -> None:
         """`folder` holds the images of all XML files; None where it lies beside that of each."""
         self.folder = folder
-        self.paths = [path for path in files if is_image(path)]
-        self.by_stem = {plain_name(path.rpartition(".")[0]): path for path in self.paths}
-        self.lookup = NameLookup(self.paths)
+        self.lookup = ImageLookup(path for path in files if is_image(path))
+        self.paths = self.lookup.paths
 
     def folders_for(self, source: str) -> list[str]:
         """Where the image of an XML file is looked for."""
@@ -82,19 +82,16 @@ class Images:
     def find(self, source: str) -> str | None:
         """The image of the XML file's name."""
         stem = PurePosixPath(source).stem
-        stems = (plain_name(joined(folder, stem)) for folder in self.folders_for(source))
-        return next((self.by_stem[each] for each in stems if each in self.by_stem), None)
+        found = (self.lookup.without_suffix(joined(folder, stem)) for folder in self.folders_for(source))
+        return next((path for path in found if path is not None), None)
 
     def find_named(self, source: str, name: str) -> str | None:
-        """The image that the XML file names, which may be called otherwise than the file itself."""
-        for folder in self.folders_for(source):
-            for each in (plain_name(name), PurePosixPath(plain_name(name)).name):
-                found = self.lookup.find(joined(folder, each))
-                if found is not None:
-                    return found
-        return None
+        """The image that the XML file names, which may differ from the file's own name."""
+        names = dict.fromkeys((plain_name(name), PurePosixPath(plain_name(name)).name))
+        places = (joined(folder, each) for folder in self.folders_for(source) for each in names)
+        return next((found for place in places if (found := self.lookup.find(place)) is not None), None)
 
 
 def joined(folder: str, name: str) -> str:
-    """A path in a folder; the root is the empty text."""
+    """A path in a folder; the root is blank."""
     return f"{folder}/{name}".strip("/")

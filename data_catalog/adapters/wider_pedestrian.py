@@ -10,18 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
+from data_catalog.adapters.options import folder_option
 from data_catalog.adapters.protocol import Layout, Options, Unit
+from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.errors import CatalogError
 from data_catalog.files import image_files, path_fault, plain_name, read_text, walk
-from data_catalog.findings import EXAMPLES
 from data_catalog.ids import number as as_number
 from data_catalog.ids import whole
-from data_catalog.image_lookup import ImageLookup, SplitImages, folder_option
+from data_catalog.image_lookup import ImageLookup, SplitImages
 from data_catalog.published import LOESCH_2019, Published
 from data_catalog.rows import Rows, xywh_corners
 from data_catalog.schema import INVALID
 
 SPLITS = ("train", "val")
+LAYOUTS = ("train_annotations.txt and val_annotations.txt, in the root or in its folders",)
 CATEGORIES = {1: "person", 2: "cyclist"}
 PREFIXES_2019 = ("ad", "sur")
 FULL_SIZE = {"train.images": 11_500, "train.people": 46_513, "val.images": 5_000, "val.people": 20_052}
@@ -58,8 +60,6 @@ class WiderPedestrian:
     }
 
     def discover(self, root: Path, options: Options) -> Layout:
-        if not root.is_dir():
-            raise CatalogError(f"{root}: no such folder")
         files = walk(root)
         units = []
         images: set[str] = set()
@@ -73,7 +73,7 @@ class WiderPedestrian:
             places = (found.folder, _edition(root / source), found.elsewhere())
             units.append(Unit(source, split, also=(ignored,) if ignored else (), parameters=places))
         if not units:
-            raise CatalogError(_refusal(root, files))
+            raise _refusal(root, files)
         editions = {unit.parameters[1] for unit in units}
         edition = " and ".join(sorted(editions))
         expected = FULL_SIZE if edition == "2018" else {}
@@ -92,11 +92,11 @@ class WiderPedestrian:
         names: set[str] = set()
         for line in _lines(root / unit.source, rows):
             if len(line.values) % width:
-                detail = f"{len(line.values)} numbers, not {width} a box: {line.name}"
+                detail = f"{len(line.values)} numbers, not {width} per box: {line.name}"
                 rows.reject(INVALID, "row_unreadable", detail, line.number, line.name)
                 continue
             if line.name in names:
-                rows.reject(INVALID, "image_twice", "its image has a line already", line.number, line.name)
+                rows.reject(INVALID, "image_twice", "its image already has a line", line.number, line.name)
                 continue
             names.add(line.name)
             rows.images([line.name], images.find(line.name) or images.usual(line.name), unit.split)
@@ -122,18 +122,12 @@ def _named(files: Sequence[str], name: str) -> str | None:
     return min(same, key=lambda path: path.count("/"), default=None)
 
 
-def _refusal(root: Path, files: Sequence[str]) -> str:
-    looked = " and ".join(f"{split}_annotations.txt" for split in SPLITS)
+def _refusal(root: Path, files: Sequence[str]) -> CatalogError:
     texts = [path for path in files if path.lower().endswith(".txt")]
-    if texts:
-        nearest = f"the nearest is {texts[0]}; give files of other names by the options train and val"
-    elif files:
-        nearest = f"it has no .txt file, but {', '.join(files[:EXAMPLES])}"
-    else:
-        nearest = "it holds no file"
-    return (
-        f"{root} is not a WIDER Pedestrian dataset: looked for {looked}, in it and in its folders; {nearest}"
+    nearest = (
+        f"{texts[0]}; name other files with the options train and val" if texts else what_is_there(files)
     )
+    return refusal(root, "WIDER Pedestrian dataset", LAYOUTS, nearest)
 
 
 def _images(root: Path, split: str, options: Options) -> SplitImages:
@@ -141,7 +135,7 @@ def _images(root: Path, split: str, options: Options) -> SplitImages:
     option = f"images_{split}"
     candidates = [split, f"{split}_new", f"images/{split}", f"Images/{split}", "images", "Images"]
     if option in options:
-        candidates = [folder_option(option, options[option])]
+        candidates = [folder_option(options, option, "")]
     folder = next((each for each in candidates if (root / each).is_dir()), candidates[0])
     found = image_files(root, folder, recursive=True)
     if not found and option not in options:
@@ -150,7 +144,7 @@ def _images(root: Path, split: str, options: Options) -> SplitImages:
 
 
 def _edition(path: Path) -> str:
-    """2018 or 2019, by the names of images and the count of numbers a line."""
+    """2018 or 2019, by the names of images and the count of numbers per line."""
     lines = list(_lines(path, Rows(path.name)))
     named_as_2019 = sum(line.name.startswith(PREFIXES_2019) for line in lines)
     fives = sum(len(line.values) % 5 == 0 for line in lines)
@@ -212,10 +206,10 @@ def _ignored(root: Path, source: str, split: str, names: set[str]) -> Rows:
     seen: set[str] = set()
     for line in _lines(root / source, rows):
         if len(line.values) % 4:
-            detail = f"{len(line.values)} numbers, not 4 a region: {line.name}"
+            detail = f"{len(line.values)} numbers, not 4 per region: {line.name}"
             rows.reject(INVALID, "row_unreadable", detail, line.number, line.name)
         elif line.name not in names or line.name in seen:
-            detail = f"{line.name} is not among the images, or is there twice"
+            detail = f"{line.name} is not among the images, or appears twice"
             rows.reject(INVALID, "image_unknown", detail, line.number, line.name)
         else:
             seen.add(line.name)

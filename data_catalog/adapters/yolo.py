@@ -4,32 +4,33 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from data_catalog.adapters.options import folder_option
 from data_catalog.adapters.protocol import Layout, Options, Unit
+from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.adapters.yolo_files import (
-    Config,
-    Folders,
-    Pairs,
-    Splits,
+    FolderNames,
+    LabelPairs,
+    YoloConfig,
+    YoloSplits,
     find_splits,
     pair,
     read_config,
     split_of_folders,
 )
 from data_catalog.adapters.yolo_labels import (
-    Classes,
     NotFractions,
+    YoloClasses,
     classes_option,
     people_of,
     read_label,
     say_nothing,
 )
 from data_catalog.errors import CatalogError
-from data_catalog.files import is_image, path_fault, read_text, walk
+from data_catalog.files import is_image, read_text, usable, walk
 from data_catalog.images import Unreadable, image_size
 from data_catalog.rows import Rows
 from data_catalog.schema import EXCLUDED, INVALID
@@ -52,7 +53,7 @@ class Yolo:
     nothing names them class 0 is. A sixth column of confidence is not kept. Splits are those of data.yaml,
     of the folders (`valid` and `val2017` are val, `train2017` is train, `test-dev` test; any other folder is
     a split of its name), or of lists such as train.txt; images in none are train. An image without a label
-    file has nobody in it; rows of label files without an image are rejects.
+    file is empty of people; rows of label files without an image are rejects.
     """
 
     name = "yolo"
@@ -67,10 +68,8 @@ class Yolo:
     }
 
     def discover(self, root: Path, options: Options) -> Layout:
-        if not root.is_dir():
-            raise CatalogError(f"{root}: no such folder")
         folders = _folders(options)
-        files = [path for path in walk(root) if path_fault(path) is None]
+        files = usable(walk(root))
         pairs = pair(files, folders)
         if not pairs.labelled and (pairs.beside or not pairs.bare):
             raise _refusal(root, files, folders)
@@ -78,9 +77,9 @@ class Yolo:
         classes, notes = _classes(config, options)
         images = list(pairs.images())
         splits = find_splits(root, files, images, config)
-        sample = _sample(root, pairs, classes)
+        with_confidence = _sample(root, pairs, classes)
         often = Counter(map(folders.image_id, images))
-        parameters = [] if classes == Classes() else [classes.to_text()]
+        parameters = [] if classes == YoloClasses() else [classes.to_text()]
         if len(often) < len(images):
             parameters.insert(0, _WHOLE)
         orphans = _orphans(root, pairs, splits, classes)
@@ -91,8 +90,8 @@ class Yolo:
             notes.append(
                 f"{bare:,} of {len(read):,} images have no label file: they count as images without people"
             )
-        if sample.confidence:
-            notes.append(f"{sample.confidence} has a sixth column, a detector's confidence: it is not kept")
+        if with_confidence:
+            notes.append(f"{with_confidence} has a sixth column, a detector's confidence: it is not kept")
         return Layout(
             tuple(units),
             shared=tuple(sorted({*config.files, *splits.lists})),
@@ -111,7 +110,7 @@ class Yolo:
             return
         folders = _folders(options)
         is_whole = parameters[:1] == (_WHOLE,)
-        classes = Classes.from_text(parameters[-1]) if len(parameters) > is_whole else Classes()
+        classes = YoloClasses.from_text(parameters[-1]) if len(parameters) > is_whole else YoloClasses()
         ids = [path if is_whole else folders.image_id(path) for path in unit.images]
         if ids:
             rows.images(ids, list(unit.images), unit.split)
@@ -124,25 +123,22 @@ class Yolo:
         yield rows
 
 
-def _folders(options: Options) -> Folders:
-    names = []
-    for option in ("images", "labels"):
-        name = options.get(option, option).removeprefix("./").rstrip("/") or "/"
-        if name != "." and (fault := path_fault(name)):
-            raise CatalogError(f"option {option}: {fault}: {name!r}")
-        names.append(PurePosixPath(name).parts)
-    return Folders(names[0], names[1])
+def _folders(options: Options) -> FolderNames:
+    images, labels = (
+        PurePosixPath(folder_option(options, name, name)).parts for name in ("images", "labels")
+    )
+    return FolderNames(images, labels)
 
 
-def _classes(config: Config, options: Options) -> tuple[Classes, list[str]]:
+def _classes(config: YoloConfig, options: Options) -> tuple[YoloClasses, list[str]]:
     """Which classes are people, and a sentence where nothing says so by name."""
     names, notes = config.names, []
     if "classes" in options:
         people = classes_option(options["classes"], names)
     elif not names:
-        people = Classes().people
+        people = YoloClasses().people
     elif say_nothing(names.values()):
-        people = Classes().people
+        people = YoloClasses().people
         notes.append(
             f"{config.named_by} gives classes no names but numbers: class 0 is taken for people "
             "(--option classes=... says otherwise)"
@@ -154,16 +150,16 @@ def _classes(config: Config, options: Options) -> tuple[Classes, list[str]]:
                 f"{config.named_by} names no class person, pedestrian or people: say which are people "
                 f"(--option classes=...) among {', '.join(list(names.values())[:10])}"
             )
-    return Classes(people, names, config.keypoints), notes
+    return YoloClasses(people, names, config.keypoints), notes
 
 
-def _orphans(root: Path, pairs: Pairs, splits: Splits, classes: Classes) -> list[str]:
+def _orphans(root: Path, pairs: LabelPairs, splits: YoloSplits, classes: YoloClasses) -> list[str]:
     """Label files without an image. Beside images other texts may lie: there the first row must be one."""
     orphans = [path for path in pairs.orphans if path not in splits.lists]
     return [path for path in orphans if _is_label(root / path, classes)] if pairs.beside else orphans
 
 
-def _is_label(path: Path, classes: Classes) -> bool:
+def _is_label(path: Path, classes: YoloClasses) -> bool:
     first = next((parts for line in read_text(path).splitlines() if (parts := line.split())), [])
     try:
         return not first or bool(read_label(first, keypoints=classes.keypoints))
@@ -174,7 +170,11 @@ def _is_label(path: Path, classes: Classes) -> bool:
 
 
 def _units(
-    pairs: Pairs, orphans: Sequence[str], splits: Splits, folders: Folders, parameters: tuple[str, ...]
+    pairs: LabelPairs,
+    orphans: Sequence[str],
+    splits: YoloSplits,
+    folders: FolderNames,
+    parameters: tuple[str, ...],
 ) -> list[Unit]:
     """Units of labels and images in the order of the images, then of what belongs to no image."""
     found: list[tuple[str, Unit]] = []
@@ -205,7 +205,11 @@ def _units(
             for (folder, split), paths in bare.items()
         ),
         *(
-            Unit(path, split_of_folders(path, Folders(folders.labels, ())) or "train", parameters=parameters)
+            Unit(
+                path,
+                split_of_folders(path, FolderNames(folders.labels, ())) or "train",
+                parameters=parameters,
+            )
             for path in orphans
         ),
         *(
@@ -216,7 +220,7 @@ def _units(
     ]
 
 
-def _split(path: str, splits: Splits, folders: Folders) -> str | None:
+def _split(path: str, splits: YoloSplits, folders: FolderNames) -> str | None:
     """An image's split; None where a list of its split leaves it out."""
     listed = splits.listed.get(path)
     by_yaml = next((split for folder, split in splits.folders if path.startswith(f"{folder}/")), None)
@@ -227,18 +231,11 @@ def _split(path: str, splits: Splits, folders: Folders) -> str | None:
     return None if asked and listed is None and split in splits.lists.values() else split
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """What some label files look like; `confidence` is one whose rows have six columns."""
-
-    confidence: str | None
-
-
-def _sample(root: Path, pairs: Pairs, classes: Classes) -> _Sample:
-    """Look at some label files.
+def _sample(root: Path, pairs: LabelPairs, classes: YoloClasses) -> str | None:
+    """Look at some label files; one whose rows have a sixth column, if there is one.
 
     Raises:
-        CatalogError: when most of their rows are in pixels, or beside images are no labels at all.
+        CatalogError: when most of their rows are in pixels, or text files beside images hold no labels.
     """
     sources = list(pairs.labelled)
     pixels, good, bad = 0, 0, 0
@@ -265,11 +262,11 @@ def _sample(root: Path, pairs: Pairs, classes: Classes) -> _Sample:
             f"{root} is not a YOLO dataset: the text files beside images, such as {sources[0]}, hold no "
             "rows of 'class cx cy w h'"
         )
-    return _Sample(confidence)
+    return confidence
 
 
 def _read_rows(
-    rows: Rows, root: Path, unit: Unit, image_id: str | None, classes: Classes
+    rows: Rows, root: Path, unit: Unit, image_id: str | None, classes: YoloClasses
 ) -> list[tuple[int, tuple[float, float, float, float]]]:
     """(row, box in fractions) of each person of a label file; the other rows go to the rejects."""
     taken = []
@@ -330,24 +327,22 @@ def _twins(files: Sequence[str], labels: Sequence[str]) -> tuple[str, str, str, 
     return None
 
 
-def _refusal(root: Path, files: Sequence[str], folders: Folders) -> CatalogError:
+def _refusal(root: Path, files: Sequence[str], folders: FolderNames) -> CatalogError:
     """Which layouts were looked for, and what is nearest to one."""
     images = [path for path in files if folders.places(path)]
     deeper = [path for path in files if "images" in PurePosixPath(path).parts[:-1] and path not in images]
     labels = [path for path in files if path.lower().endswith(".txt")]
     other = next((path for path in files if "labels_with_ids" in PurePosixPath(path).parts[:-1]), None)
     if other:
-        nearest = f"The nearest is {other}, as JDE and FairMOT write it: use the adapter jde"
+        nearest = f"{other}, as JDE and FairMOT write it: use the adapter jde"
     elif twins := _twins(files, labels):
-        nearest = "The nearest is {} with {}: --option images={} --option labels={}".format(*twins)
+        nearest = "{} with {}: --option images={} --option labels={}".format(*twins)
     elif images:
-        nearest = (
-            f"The nearest is {images[0]}, but there is no folder {'/'.join(folders.labels)} with its label"
-        )
+        nearest = f"{images[0]}, but there is no folder {'/'.join(folders.labels)} with its label"
     elif deeper:
-        nearest = f"The nearest is {deeper[0]}: give a folder further down as the root"
+        nearest = f"{deeper[0]}: give a folder further down as the root"
     elif labels:
-        nearest = f"The nearest is {labels[0]}, but no image has its name"
+        nearest = f"{labels[0]}, but no image has its name"
     else:
-        nearest = "It holds no .txt file at all"
-    return CatalogError(f"{root} is not a YOLO dataset: looked for {'; or '.join(LAYOUTS)}. {nearest}")
+        nearest = what_is_there(files)
+    return refusal(root, "YOLO dataset", LAYOUTS, nearest)

@@ -8,26 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
 from data_catalog.adapters.yolo_labels import people_of
 from data_catalog.errors import CatalogError
 from data_catalog.files import NameLookup, is_image, plain_name, read_text
 from data_catalog.ids import whole
+from data_catalog.split_names import SPLITS, whole_name_split
+from data_catalog.yaml_text import YamlError, parse_yaml
 
-SPLITS = ("train", "val", "test")
-_KNOWN_SPLITS = {
-    "train": re.compile(r"train(ing)?[-_]?[0-9]*"),
-    "val": re.compile(r"(val|valid|validation)[-_]?[0-9]*"),
-    "test": re.compile(r"test.*"),
-}
-_DARKNET = re.compile(r"obj_(.+)_data", re.IGNORECASE)
-"""A split's folder as CVAT and datumaro write it for Darknet."""
 _NO_LABELS = re.compile(r"(classes|.*readme.*|.*licen[cs]e.*)\.txt", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Folders:
+class FolderNames:
     """The names of the folders of images and labels, as parts of a path; none for the root itself."""
 
     images: tuple[str, ...]
@@ -56,11 +48,11 @@ class Folders:
 
     def holds_label(self, path: str) -> bool:
         """Whether a text file lies in a folder of labels."""
-        return bool(Folders(self.labels, ()).places(path))
+        return bool(FolderNames(self.labels, ()).places(path))
 
 
 @dataclass(frozen=True)
-class Pairs:
+class LabelPairs:
     """Images by their labels; images without one; label files without an image."""
 
     labelled: Mapping[str, tuple[str, ...]]
@@ -76,7 +68,7 @@ class Pairs:
         yield from self.bare
 
 
-def pair(files: Sequence[str], folders: Folders) -> Pairs:
+def pair(files: Sequence[str], folders: FolderNames) -> LabelPairs:
     """Find each image's label. Where some images lie in a folder of images, and labels in one of labels, only
     these are the dataset's; otherwise images beside text files of their names are, and the others in their
     folders.
@@ -107,7 +99,9 @@ def pair(files: Sequence[str], folders: Folders) -> Pairs:
         if (folders.holds_label(path) if has_folders else _parent(path) in homes)
         and not _NO_LABELS.fullmatch(PurePosixPath(path).name)
     ]
-    return Pairs({k: tuple(v) for k, v in labelled.items()}, tuple(bare), tuple(orphans), not has_folders)
+    return LabelPairs(
+        {k: tuple(v) for k, v in labelled.items()}, tuple(bare), tuple(orphans), not has_folders
+    )
 
 
 def _parent(path: str) -> str:
@@ -119,14 +113,7 @@ def _stem(path: str) -> str:
     return path.rpartition(".")[0]
 
 
-def known_split(folder: str) -> str | None:
-    """The split that a folder's or list's name means."""
-    darknet = _DARKNET.fullmatch(folder)
-    plain = (darknet[1] if darknet else folder).lower()
-    return next((split for split, names in _KNOWN_SPLITS.items() if names.fullmatch(plain)), None)
-
-
-def split_of_folders(path: str, folders: Folders) -> str | None:
+def split_of_folders(path: str, folders: FolderNames) -> str | None:
     """The split that the folders of an image say, by one of its name at least; None where it is in none.
 
     A folder that is not called like a split is one of its own name: what may be a test is not train.
@@ -134,12 +121,12 @@ def split_of_folders(path: str, folders: Folders) -> str | None:
     parts, places = path.split("/")[:-1], folders.places(path)
     end = places[0] if places else len(parts)
     before, after = parts[:end], parts[end + len(folders.images) :]
-    known = next((split for split in map(known_split, [*before, *after[:1]]) if split), None)
+    known = next((split for split in map(whole_name_split, [*before, *after[:1]]) if split), None)
     return known or next(iter([*after, *before]), None)
 
 
 @dataclass
-class Config:
+class YoloConfig:
     """What files beside images and labels say, and which these are."""
 
     names: dict[int, str] = field(default_factory=dict)
@@ -164,13 +151,13 @@ class Config:
             )
 
 
-def read_config(root: Path, files: Sequence[str], labels: Iterable[str]) -> Config:
+def read_config(root: Path, files: Sequence[str], labels: Iterable[str]) -> YoloConfig:
     """Read data.yaml (any YAML with `names` at the root or one folder down), classes.txt, Darknet's *.names.
 
     Raises:
         CatalogError: when one is damaged, or two contradict each other.
     """
-    config = Config()
+    config = YoloConfig()
     known = frozenset(labels)
     for path in files:
         if path.count("/") <= 1 and path.lower().endswith((".yaml", ".yml")):
@@ -187,14 +174,14 @@ def read_config(root: Path, files: Sequence[str], labels: Iterable[str]) -> Conf
     return config
 
 
-def _read_yaml(config: Config, root: Path, path: str) -> None:
+def _read_yaml(config: YoloConfig, root: Path, path: str) -> None:
     text = read_text(root / path)
     if "names" not in text:
         return
     try:
-        found = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise CatalogError(f"{root / path}: not readable YAML: {str(error).splitlines()[0]}") from error
+        found = parse_yaml(text, str(root / path), any_names=True)
+    except YamlError as error:
+        raise CatalogError(str(error)) from error
     if not isinstance(found, dict) or "names" not in found:
         return
     config.files.append(path)
@@ -219,19 +206,19 @@ def _names(path: Path, value: Any) -> dict[int, str]:
 
 
 @dataclass(frozen=True)
-class Splits:
+class YoloSplits:
     """Splits of images by lists and by data.yaml."""
 
     listed: Mapping[str, str]
     folders: tuple[tuple[str, str], ...]
     lost: Mapping[str, tuple[str, ...]]
-    """Entries of each list, as LINE:NAME, that name no image."""
+    """Entries of each list that name no image, as LINE:NAME."""
     lists: Mapping[str, str]
     authoritative: bool
     notes: tuple[str, ...]
 
 
-def find_splits(root: Path, files: Sequence[str], images: Sequence[str], config: Config) -> Splits:
+def find_splits(root: Path, files: Sequence[str], images: Sequence[str], config: YoloConfig) -> YoloSplits:
     """Splits that data.yaml names, by folders or lists; else those of lists such as train.txt at the root."""
     there = frozenset(files)
     folders: dict[str, str] = {}
@@ -266,7 +253,7 @@ def find_splits(root: Path, files: Sequence[str], images: Sequence[str], config:
             f"{twice:,} images are listed in two splits: each is read in the first of {', '.join(SPLITS)}"
         )
     order = sorted(folders.items(), key=lambda item: -len(item[0]))
-    return Splits(listed, tuple(order), lost, lists, is_told, tuple(notes))
+    return YoloSplits(listed, tuple(order), lost, lists, is_told, tuple(notes))
 
 
 def _parents(path: str) -> Iterator[str]:
@@ -290,7 +277,7 @@ def _list_split(root: Path, path: str) -> str | None:
     """The split of a list of images at the root, None for any other file."""
     if "/" in path or not path.lower().endswith(".txt"):
         return None
-    split = known_split(path[:-4].removeprefix("autosplit_"))
+    split = whole_name_split(path[:-4].removeprefix("autosplit_"))
     if split is None:
         return None
     first = next((line.strip() for line in read_text(root / path).splitlines() if line.strip()), "")

@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from data_catalog.adapters.options import is_person, plain
 from data_catalog.errors import CatalogError
 from data_catalog.ids import number, whole
 
-PEOPLE = frozenset({"person", "pedestrian", "people"})
 LARGEST_FRACTION = 2.0
-"""Beyond it a coordinate is no fraction of the image, even of a person who leaves it."""
+"""Beyond it a coordinate is not a fraction of the image, even of a person who leaves it."""
 _PLACEHOLDER = re.compile(r"(label|class|category|object|id)?[ _-]?[0-9]+", re.IGNORECASE)
 """A name that only repeats the class's number."""
 _KEYPOINT_FLAGS = (0.0, 1.0, 2.0)
@@ -23,7 +23,7 @@ class NotFractions(ValueError):
 
 
 @dataclass(frozen=True)
-class Classes:
+class YoloClasses:
     """Which classes are people, and how all of them are called; `keypoints` where rows go on with these."""
 
     people: frozenset[int] = frozenset({0})
@@ -36,7 +36,7 @@ class Classes:
         return json.dumps({"people": sorted(self.people), "names": names, "keypoints": self.keypoints})
 
     @classmethod
-    def from_text(cls, text: str) -> Classes:
+    def from_text(cls, text: str) -> YoloClasses:
         """What `to_text` wrote."""
         found = json.loads(text)
         names = {int(kind): name for kind, name in found["names"].items()}
@@ -48,7 +48,7 @@ class Classes:
 
 
 @dataclass(frozen=True)
-class Label:
+class YoloLabel:
     """One row: a class and a box as fractions of the image, x1, y1, x2, y2."""
 
     kind: int
@@ -56,7 +56,7 @@ class Label:
     has_confidence: bool = False
 
 
-def read_label(parts: list[str], *, keypoints: bool = False) -> Label:
+def read_label(parts: list[str], *, keypoints: bool = False) -> YoloLabel:
     """A row's columns: a class, then one of
 
     - centre, width and height;
@@ -81,9 +81,9 @@ def read_label(parts: list[str], *, keypoints: bool = False) -> Label:
         raise NotFractions("its coordinates are not fractions of the image's size; are they in pixels?")
     if centred:
         x, y, w, h = outline
-        return Label(kind, (x - w / 2, y - h / 2, x + w / 2, y + h / 2), has_confidence=count == 5)
+        return YoloLabel(kind, (x - w / 2, y - h / 2, x + w / 2, y + h / 2), has_confidence=count == 5)
     xs, ys = outline[0::2], outline[1::2]
-    return Label(kind, (min(xs), min(ys), max(xs), max(ys)))
+    return YoloLabel(kind, (min(xs), min(ys), max(xs), max(ys)))
 
 
 def _is_identity(value: float) -> bool:
@@ -102,7 +102,7 @@ def _are_keypoints(values: list[float]) -> bool:
 
 def people_of(names: Mapping[int, str]) -> frozenset[int]:
     """The classes that are called person, pedestrian or people, in any case."""
-    return frozenset(kind for kind, name in names.items() if name.strip().casefold() in PEOPLE)
+    return frozenset(kind for kind, name in names.items() if is_person(name))
 
 
 def say_nothing(names: Iterable[str]) -> bool:
@@ -116,11 +116,11 @@ def classes_option(text: str, names: Mapping[int, str]) -> frozenset[int]:
     Raises:
         CatalogError: when one is neither.
     """
-    by_name = {name.strip().casefold(): kind for kind, name in names.items()}
+    by_name = {plain(name): kind for kind, name in names.items()}
     chosen = set()
     for part in (part.strip() for part in text.split(",")):
         try:
-            chosen.add(by_name[part.casefold()] if part.casefold() in by_name else whole(part))
+            chosen.add(by_name[plain(part)] if plain(part) in by_name else whole(part))
         except ValueError as error:
             known = f", or names among {', '.join(names.values())}" if names else ""
             raise CatalogError(f"option classes={text!r}: give numbers such as 0,1{known}") from error

@@ -31,7 +31,7 @@ class CuhkSysuSpec(SceneSpec):
 
 @dataclass(frozen=True)
 class _Image:
-    """Rows [id, x, y, w, h] (n, 5); a negative id is somebody unknown."""
+    """Rows [id, x, y, w, h] (n, 5); a negative id is an unknown person."""
 
     name: str
     rows: np.ndarray

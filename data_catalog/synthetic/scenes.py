@@ -22,7 +22,7 @@ class Style:
     """A domain: what differs between datasets beside the people themselves.
 
     `hue` is the range of clothes' hues (of 0..1); `background_hue` that of walls and floors; `clutter` the
-    mean number of things that are no people; `cast` how far cameras differ in colour; `noise` is in grey
+    mean number of things that are not people; `cast` how far cameras differ in colour; `noise` is in grey
     levels; `heights` the range of people's heights as parts of the image's height.
     """
 

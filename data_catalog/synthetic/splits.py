@@ -41,7 +41,7 @@ class SceneSpec:
 
     @property
     def split_identities(self) -> tuple[range, range]:
-        """Identities of train and of test, counted from 1; nobody is in both."""
+        """Identities of train and of test, counted from 1; no one is in both."""
         train = range(1, self.train_identities + 1)
         return train, range(train.stop, train.stop + self.test_identities)
 

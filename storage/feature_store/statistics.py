@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import dask.bag
 import numpy as np
@@ -78,7 +79,8 @@ def feature_statistics(path_or_url: Location, *, scheduler: str = "threads") -> 
     codes, n_identities = _identity_codes(index)
     starts = range(0, shape[0], ROWS_PER_SHARD)
     parts = [(start, codes[start : start + ROWS_PER_SHARD]) for start in starts]
-    summed = dask.bag.from_sequence(parts, npartitions=min(len(parts), 64)).map_partitions(
+    bag: Any = dask.bag  # it has no types
+    summed = bag.from_sequence(parts, npartitions=min(len(parts), 64)).map_partitions(
         partial(_sum_parts, path_or_url)
     )
     sums: _Sums = summed.fold(_add).compute(scheduler=scheduler)

@@ -11,5 +11,5 @@ from flows.errors import ConfigError
 
 
 def test_yaml_key_twice(shared: Path) -> None:
-    with pytest.raises(ConfigError, match=r"twice\.yaml: reid stands twice, in lines 37 and 72; keep one"):
+    with pytest.raises(ConfigError, match=r"twice\.yaml: reid appears twice, in lines 37 and 72; keep one"):
         load_config(shared / "cases" / "yaml_key_twice" / "twice.yaml")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from data_catalog.coco_annotations import AnnotationReader, Annotations
 from data_catalog.coco_columns import Ids, has_key, value_at
-from data_catalog.jsonstream import Part, top_level_arrays
+from data_catalog.jsonstream import ArrayPart, top_level_arrays
 
 WRITERS: list[Callable[[int], Any]] = [
     int,
@@ -28,14 +28,16 @@ WRITERS: list[Callable[[int], Any]] = [
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-3, 9), st.floats(), st.text("1.ex -", max_size=4))
 
 
-def part_of(folder: Path, entries: list[Any]) -> Part:
+def part_of(folder: Path, entries: list[Any]) -> ArrayPart:
     path = folder / "x.json"
     path.write_text(json.dumps({"annotations": entries}))
     ((_, part),) = top_level_arrays(path, frozenset({"annotations"}))
     return part
 
 
-def read(part: Part, monkeypatch: pytest.MonkeyPatch, *, quick: bool) -> tuple[Annotations, list[Any], Ids]:
+def read(
+    part: ArrayPart, monkeypatch: pytest.MonkeyPatch, *, quick: bool
+) -> tuple[Annotations, list[Any], Ids]:
     images = Ids()
     with monkeypatch.context() as patch:
         if not quick:

@@ -3,11 +3,7 @@
 import re
 from pathlib import PurePosixPath
 
-from data_catalog.adapters import Layout, Unit
-from data_catalog.errors import CatalogError
-from data_catalog.files import files_with_suffix, image_files, read_text
-from data_catalog.rows import Rows
-from data_catalog.schema import INVALID
+from data_catalog import INVALID, CatalogError, Layout, Rows, Unit, files_with_suffix, image_files, read_text
 
 BOX = re.compile(r"Bounding box .*: \((\d+), (\d+)\) - \((\d+), (\d+)\)\s*")
 

@@ -178,7 +178,7 @@ def test_refusals_name_the_layouts_and_what_is_near(tmp_path: Path) -> None:
         adapter.discover(tmp_path, {"categories": "dog"})
     put_mat(tmp_path / "a", [])
     put_mat(tmp_path / "b", [])
-    with pytest.raises(CatalogError, match="there twice"):
+    with pytest.raises(CatalogError, match="appears twice"):
         adapter.discover(tmp_path, {})
 
 

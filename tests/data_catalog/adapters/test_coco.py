@@ -132,7 +132,9 @@ def test_tracks_need_sequences(tmp_path: Path, ingest_into: Any) -> None:
     write(tmp_path, [*named(3, key="track"), {**annotation(9), "image_id": 2, "track": 3}], images=images)
     snapshot = ingest_into(tmp_path, "coco", images=False, track_id="track")
     assert snapshot.table("boxes")["person_id"].to_pylist() == ["s1/3"]
-    assert snapshot.table("rejects")["detail"].to_pylist() == ["track 3 is of an image without a sequence"]
+    assert snapshot.table("rejects")["detail"].to_pylist() == [
+        "track 3 belongs to an image without a sequence"
+    ]
 
 
 def test_sequences_and_categories_of_odd_values(tmp_path: Path, ingest_into: Any) -> None:
@@ -195,7 +197,7 @@ def test_two_files_of_the_same_images_are_named(tmp_path: Path, ingest_into: Any
     write(tmp_path, [annotation(1)], file="a.json")
     write(tmp_path, [annotation(1)], file="b.json")
     with pytest.raises(
-        CatalogError, match=r"'a.jpg' is there twice, in a.json and in b.json.*annotations=FILE"
+        CatalogError, match=r"'a.jpg' appears twice, in a.json and in b.json.*annotations=FILE"
     ):
         ingest_into(tmp_path, "coco", images=False)
 

@@ -122,8 +122,8 @@ def test_another_pattern_reads_plain_folders(tmp_path: Path, ingest_into: Any) -
     ("names", "nearest"),
     [
         (("sets/market/query/0003_c1s6_015971_00.jpg",), "give sets/market as the root"),
-        (("train/images/a.jpg",), "The nearest is train/images/a.jpg, but"),
-        (("a.jpg",), "None of these folders is there"),
+        (("train/images/a.jpg",), "Nearest found: train/images/a.jpg, but"),
+        (("a.jpg",), "Nearest found: files of .jpg"),
     ],
 )
 def test_refusals_name_what_was_looked_for(tmp_path: Path, names: tuple[str, ...], nearest: str) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_catalog.adapters import load_adapter
-from data_catalog.adapters.motchallenge import Row, read_rows
+from data_catalog.adapters.motchallenge import TruthRow, read_rows
 from data_catalog.errors import CatalogError
 from data_catalog.ingest import counts_found
 from data_catalog.rows import Rows
@@ -165,7 +165,9 @@ WRITTEN = [
 def test_ways_to_write_a_row(tmp_path: Path, line: str) -> None:
     path = tmp_path / "gt.txt"
     path.write_text(line + "\n")
-    assert list(read_rows(path, Rows("gt.txt"), columns=(9,))) == [Row(1, 1, 7, (4, 5, 13, 25), (1, 1, 0.5))]
+    assert list(read_rows(path, Rows("gt.txt"), columns=(9,))) == [
+        TruthRow(1, 1, 7, (4, 5, 13, 25), (1, 1, 0.5))
+    ]
 
 
 @given(
@@ -222,8 +224,8 @@ def test_ten_columns_without_labels_are_mot15(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("folder", "nearest"),
     [
-        ("a/b/c/train/seq1", "The nearest is a/b/c/train/seq1/gt/gt.txt: give a folder further down"),
-        ("", "No folder holds gt/gt.txt, seqinfo.ini or img1"),
+        ("a/b/c/train/seq1", "Nearest found: a/b/c/train/seq1/gt/gt.txt: give a folder further down"),
+        ("", "Nearest found: no files"),
     ],
 )
 def test_refusals_name_what_was_looked_for(tmp_path: Path, folder: str, nearest: str) -> None:

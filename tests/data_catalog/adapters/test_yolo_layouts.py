@@ -278,7 +278,7 @@ def test_a_confidence_is_said_and_not_kept(tmp_path: Path) -> None:
         (["Images/a.jpg"], {"Labels/a.txt": ROW}, "--option images=Images --option labels=Labels"),
         (["a.jpg"], {"b.txt": ROW}, "b.txt, but no image has its name"),
         (["a.jpg"], {"a.txt": "a man in the street\n"}, "hold no rows"),
-        ([], {}, "no .txt file"),
+        ([], {}, "Nearest found: no files"),
     ],
 )
 def test_refusals_name_what_was_looked_for(
@@ -287,3 +287,34 @@ def test_refusals_name_what_was_looked_for(
     with pytest.raises(CatalogError, match="is not a YOLO dataset") as error:
         load_adapter("yolo").discover(tree(tmp_path, images, texts), {})
     assert nearest in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("names: " + "[" * 20_000, "more than 50 mappings or lists lie inside each other"),
+        (
+            "a: &a [x]\n"
+            + "\n".join(
+                f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join([f'*{chr(97 + i)}'] * 9)}]" for i in range(12)
+            )
+            + "\nnames: *m\n",
+            "stand for more than 100,000 values",
+        ),
+        ("names: {0: person, 0: car}\n", "names.0 appears twice"),
+        ("names: [person]\n# " + "x" * (1 << 20), "larger than 1 MiB"),
+    ],
+)
+def test_a_data_yaml_that_hangs_or_says_two_things_is_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    root = tree(tmp_path, ["images/a.jpg"], {"labels/a.txt": ROW, "data.yaml": text})
+    with pytest.raises(CatalogError, match=message) as error:
+        load_adapter("yolo").discover(root, {})
+    assert "data.yaml" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_pipe_called_data_yaml_is_not_opened(tmp_path: Path) -> None:
+    root = tree(tmp_path, ["images/a.jpg"], {"labels/a.txt": ROW})
+    os.mkfifo(root / "data.yaml")
+    assert len(load_adapter("yolo").discover(root, {}).units) == 1

@@ -172,7 +172,7 @@ def test_overrides_reach_any_depth_and_are_typed(tmp_path: Path) -> None:
             r"options\.a: write text, a number, true or false \(given: a list\)$",
         ),
         ("reid.variant=j9", r"^--set reid\.variant: choose 'j2', 'j3', 'j4' or 'disj' \(given: 'j9'\)$"),
-        ("report={scenes: 1, scenes: 2}", "scenes stands twice, in line 1, columns 2 and 13; keep one"),
+        ("report={scenes: 1, scenes: 2}", "scenes appears twice, in line 1, columns 2 and 13; keep one"),
         ("reid.lr=fast", r"^--set reid\.lr: write a number \(given: 'fast'\)$"),
         ("reid.lr=-1", r"reid\.lr: .*greater than 0"),
         ("detector.train.3.choose=7", "none of the positions 0 to 0"),

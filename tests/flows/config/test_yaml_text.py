@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_catalog.yaml_text import MOST_BYTES, MOST_DEPTH
 from flows.config.models import load_config
-from flows.config.yaml_text import MOST_BYTES, MOST_DEPTH, parse_yaml, read_yaml
+from flows.config.yaml_text import parse_yaml, read_yaml
 from flows.errors import ConfigError
 
 
@@ -28,16 +29,19 @@ _MERGE_BOMB = _bomb("{x: 1}", "{<<: [@]}")
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\nb: 2\na: 3\n", r"^f\.yaml: a stands twice, in lines 1 and 3; keep one$"),
-        ("a:\n  b: 1\n  'b': 2\n", r"a\.b stands twice, in lines 2 and 3"),
-        ("a: [{b: 1}, {c: 1, c: 2}]", r"a\.1\.c stands twice, in line 1, columns 14 and 20"),
-        ('{"a": 1,\n "a": 2}', "a stands twice, in lines 1 and 2"),
-        ("x: &x {p: 1}\ny: {<<: *x, q: 1, q: 2}", r"y\.q stands twice"),
-        ("x: &x {p: 1}\ny:\n  <<: *x\n  <<: *x\n", r"y\.<< stands twice, in lines 3 and 4; name all of them"),
+        ("a: 1\nb: 2\na: 3\n", r"^f\.yaml: a appears twice, in lines 1 and 3; keep one$"),
+        ("a:\n  b: 1\n  'b': 2\n", r"a\.b appears twice, in lines 2 and 3"),
+        ("a: [{b: 1}, {c: 1, c: 2}]", r"a\.1\.c appears twice, in line 1, columns 14 and 20"),
+        ('{"a": 1,\n "a": 2}', "a appears twice, in lines 1 and 2"),
+        ("x: &x {p: 1}\ny: {<<: *x, q: 1, q: 2}", r"y\.q appears twice"),
+        (
+            "x: &x {p: 1}\ny:\n  <<: *x\n  <<: *x\n",
+            r"y\.<< appears twice, in lines 3 and 4; name all of them",
+        ),
         ("no: 1", r"'no' \(line 1\) is not read as text; put the name in quotes"),
         ("a:\n  1: x\n", r"a\.'1' \(line 2\) is not read as text"),
         ("? [a]\n: 1", "a list or a mapping"),
-        ("a: &a [*a]", r"an alias \(\*\) stands for what it is itself a part of"),
+        ("a: &a [*a]", r"an alias \(\*\) stands for something that contains it"),
         (_BOMB, r"aliases \(\*\) stand for more than 100,000 values"),
         (_MERGE_BOMB, r"aliases \(\*\) stand for more than 100,000 values"),
         ("[" * 20_000, "more than 50 mappings or lists lie inside each other"),
@@ -95,12 +99,12 @@ def test_what_is_not_a_regular_file_is_not_read(tmp_path: Path) -> None:
 def test_a_name_twice_in_an_extended_file(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("store: a\nstore: b\n")
     (tmp_path / "own.yaml").write_text("extends: base.yaml\n")
-    with pytest.raises(ConfigError, match=r"own\.yaml: extends: .*base\.yaml: store stands twice"):
+    with pytest.raises(ConfigError, match=r"own\.yaml: extends: .*base\.yaml: store appears twice"):
         load_config(tmp_path / "own.yaml")
 
 
 def test_a_json_config_is_read_the_same(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text('{\n\t"store": "a",\n\t"store": "b"\n}')
-    with pytest.raises(ConfigError, match="store stands twice, in lines 2 and 3"):
+    with pytest.raises(ConfigError, match="store appears twice, in lines 2 and 3"):
         read_yaml(path)
