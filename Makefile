@@ -1,4 +1,4 @@
-# `make demo` and `make test` set up .venv by themselves.
+# `make demo` and `make test` create .venv if needed.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/personsearch demo
 
-# Two processes, one thread each: much of a whole run is waiting for processes to start.
+# Two processes, one thread each: end-to-end tests mostly wait for processes to start.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 

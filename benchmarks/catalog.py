@@ -1,9 +1,9 @@
-"""What the catalog takes, on drawn annotations of full size: each measurement in a process of its own.
+"""The cost of the catalog on full-size synthetic annotations, each measurement in a process of its own.
 
-- prw: 11,816 annotation files, 43,110 boxes, without images: ingested by the command line, and once more.
-- coco: so many boxes in COCO JSON into Parquet, and one dataset's training boxes read out of them.
+- prw: 11,816 annotation files, 43,110 boxes, without images: ingested by the command line, then again.
+- coco: COCO JSON with --boxes boxes into Parquet, then the training boxes of one dataset read back.
 - protocols: CUHK-SYSU's six gallery files, 2,900 queries each, into Parquet and back as arrays.
-- decoding: the check that images decode, beside the same threads that decode and do nothing else.
+- decoding: the check that images decode, against the same threads that only decode.
 
     python -m benchmarks.catalog WORK [--only prw coco protocols decoding] [--boxes 10000000] [--json OUT]
 """
@@ -32,14 +32,14 @@ from data_catalog.snapshot import Snapshot
 from data_catalog.synthetic import write_protocol, write_prw_annotations
 
 BOXES_A_DATASET = 43_110
-"""The training boxes that are read out of many are as many as PRW has in all."""
+"""Number of training boxes to read out of all boxes: as many as PRW has in total."""
 GALLERIES = (50, 100, 500, 1_000, 2_000, 4_000)
 POLL_SECONDS = 0.05
 IMAGES_TO_DECODE, PAIRS = 100, 5
 
 
 def measure_prw(work: Path, _: argparse.Namespace) -> dict[str, Any]:
-    """Ingest, and ingest again unchanged."""
+    """Ingest, then ingest again without changes."""
     root = work / "prw"
     if not root.exists():
         write_prw_annotations(root)
@@ -56,7 +56,7 @@ def measure_prw(work: Path, _: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_coco(work: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Ingest one long file; then read a split of it, a two-hundredth of the rows."""
+    """Ingest one long file, then read a split with 1/200 of its rows."""
     root = work / "coco"
     if not (root / "val.json").exists():
         write_coco(root, options.boxes)
@@ -76,7 +76,7 @@ def measure_coco(work: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_protocols(work: Path, _: argparse.Namespace) -> dict[str, Any]:
-    """Ingest the six protocol files of a root without images, and read the largest back."""
+    """Ingest the six protocol files of a root without images, and read back the largest."""
     root = work / "cuhk"
     folder = root / "annotation" / "test" / "train_test"
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def measure_protocols(work: Path, _: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_decoding(work: Path, _: argparse.Namespace) -> dict[str, Any]:
-    """Images of 1920x1080 pixels, decoded by the check and by a bare pool of threads, in alternation."""
+    """Images of 1920x1080 pixels, decoded alternately by the check and by a bare thread pool."""
     root = work / "images"
     root.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0).integers(0, 256, (270, 480, 3), np.uint8)
@@ -133,9 +133,9 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def write_coco(root: Path, boxes: int, *, seed: int = 0) -> None:
-    """Two files of annotations: `val.json`, the most, and `train.json`, as many as PRW has.
+    """Two annotation files: `train.json` with as many boxes as PRW, and `val.json` with the rest.
 
-    Images hold ten boxes each and are named in the file alone.
+    Images have ten boxes each and exist only by name.
     """
     root.mkdir(parents=True, exist_ok=True)
     train = min(BOXES_A_DATASET, boxes // 2)
@@ -167,7 +167,7 @@ def _write_coco(path: Path, prefix: str, boxes: int, rng: np.random.Generator) -
 
 
 def _ingest(work: Path, name: str, *arguments: str) -> dict[str, Any]:
-    """What `personsearch datasets ingest` wrote, with the wall time and peak memory of its process."""
+    """The output of `personsearch datasets ingest`, with the wall time and peak memory of its process."""
     out = work / f"{name}.json"
     program = str(Path(sys.executable).with_name("personsearch"))
     command = [program, "datasets", "ingest", *arguments, "--store", str(work / "store"), "--json", str(out)]
@@ -178,7 +178,7 @@ def _ingest(work: Path, name: str, *arguments: str) -> dict[str, Any]:
         peak = max(peak, _memory(process))
         time.sleep(POLL_SECONDS)
     if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with status {process.returncode}")
+        raise SystemExit(f"{' '.join(command)} failed with exit status {process.returncode}")
     seconds = time.perf_counter() - started
     return {**json.loads(out.read_text()), "process_seconds": seconds, "peak_gib": peak / 2**30}
 
@@ -203,7 +203,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("work", type=Path, help="where files and snapshots go; files are written once")
+    parser.add_argument("work", type=Path, help="folder of files and snapshots; existing files are reused")
     parser.add_argument("--only", nargs="*", choices=MEASUREMENTS, default=list(MEASUREMENTS))
     parser.add_argument("--boxes", type=int, default=10_000_000)
     parser.add_argument("--json", type=Path)

@@ -1,7 +1,7 @@
 """Our detector loops against torchvision's reference loops, in one run.
 
 Training and inference of the same RetinaNet on the same JPEG files, decoding included. torchvision's side is
-its reference engine reduced to what is timed: a Dataset of Pillow images, a DataLoader, its RetinaNet, and a
+its reference engine reduced to the timed part: a Dataset of Pillow images, a DataLoader, its RetinaNet, and a
 loss read back at every step. The two take turns, and medians are compared.
 
     python -m benchmarks.detector_loop [--size 640] [--batch 4] [--steps 4] [--rounds 3] [--json OUT]
@@ -70,7 +70,7 @@ class ReferenceDataset(Dataset[tuple[torch.Tensor, dict[str, torch.Tensor]]]):
 def reference_training(
     network: RetinaNet, loader: DataLoader[Any], steps: int, device: torch.device
 ) -> float:
-    """Seconds a step of torchvision's train_one_epoch; the first step is left out."""
+    """Seconds per step of torchvision's train_one_epoch, without the first step."""
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
     network.train()
     start = 0.0
@@ -91,7 +91,7 @@ def reference_training(
 
 
 def our_training(recipe: DetectorRecipe, scenes: Sequence[Scene], device: torch.device) -> float:
-    """Seconds a step of `train_detector`; the first step is left out."""
+    """Seconds per step of `train_detector`, without the first step."""
     ends: list[float] = []
     with tempfile.TemporaryDirectory() as work:
         train_detector(
@@ -106,7 +106,7 @@ def our_training(recipe: DetectorRecipe, scenes: Sequence[Scene], device: torch.
 
 
 def bare_step(recipe: DetectorRecipe, scenes: Sequence[Scene], steps: int, device: torch.device) -> float:
-    """Seconds of forward, backward and optimiser alone, on a batch that is there already."""
+    """Seconds of forward, backward and optimiser alone, on a batch in memory."""
     detector = prepare(build_detector(recipe.model, recipe.loss).to(device).train(), recipe.compute)
     optimiser = torch.optim.SGD(detector.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
     batch = load_batch(TrainingStream([TrainingSet(scenes, repeat=1)], 0), recipe, 0).to(device)
@@ -125,7 +125,7 @@ def bare_step(recipe: DetectorRecipe, scenes: Sequence[Scene], steps: int, devic
 
 
 def loading(recipe: DetectorRecipe, scenes: Sequence[Scene], batches: int) -> float:
-    """Seconds a batch of our loader alone: decoding, augmentation, stacking."""
+    """Seconds per batch of our loader alone: decoding, augmentation, stacking."""
     stream = TrainingStream([TrainingSet(scenes, repeat=1)], 0)
     start = time.perf_counter()
     for _ in training_batches(stream, recipe, 0, batches):
@@ -134,7 +134,7 @@ def loading(recipe: DetectorRecipe, scenes: Sequence[Scene], batches: int) -> fl
 
 
 def reference_inference(network: RetinaNet, loader: DataLoader[Any], device: torch.device) -> float:
-    """Seconds an image of torchvision's evaluate, without the metric."""
+    """Seconds per image of torchvision's evaluate, without the metric."""
     network.eval()
     start, count = time.perf_counter(), 0
     with torch.inference_mode():
@@ -146,7 +146,7 @@ def reference_inference(network: RetinaNet, loader: DataLoader[Any], device: tor
 
 
 def our_inference(detector: Detector, compute: Compute, scenes: Sequence[Scene]) -> float:
-    """Seconds an image of `detect_boxes`."""
+    """Seconds per image of `detect_boxes`."""
     start = time.perf_counter()
     count = sum(1 for _ in detect_boxes(detector, scenes, compute))
     return (time.perf_counter() - start) / count
@@ -155,14 +155,14 @@ def our_inference(detector: Detector, compute: Compute, scenes: Sequence[Scene])
 def compare(
     size: int, batch: int, steps: int, rounds: int, passes: int, device: torch.device
 ) -> dict[str, float]:
-    """Median images a second of every loop; inference goes `passes` times over the images."""
+    """Median images per second of every loop; inference makes `passes` passes over the images."""
     model = DetectorModel(image_width=size, image_height=size, norm="batch", initial_weights=None)
     training = DetectorTraining(
         steps=steps + 1, batch_size=batch, lr=1e-4, schedule=DetectorSchedule(kind="constant", warmup_steps=0)
     )
     eager = DetectorRecipe(model=model, training=training)
     quickest = quickest_compute(device)
-    # What is compiled once searches for days; a training of a few steps would pay for it at every start.
+    # Compilation pays off for inference over many images; a few training steps would pay for it every time.
     compiled = quickest.model_copy(update={"compile": True})
     best = eager.model_copy(update={"compute": quickest})
     detectors = {
@@ -217,7 +217,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.steps < 2:
-        parser.error("--steps: the first is left out, give at least 2")
+        parser.error("--steps must be at least 2, because the first step is not timed")
     device = torch.device(options.device)
     rates = compare(options.size, options.batch, options.steps, options.rounds, options.passes, device)
     for name, rate in rates.items():

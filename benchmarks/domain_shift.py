@@ -1,7 +1,7 @@
-"""Whether boxes of a second domain help there, when identities come from the first alone.
+"""Do boxes of a second domain help there if identities come from the first domain only?
 
 Two synthetic domains differ in colours, clutter and noise. The detector trains on A alone, or on A and B's
-boxes; the branch trains on A's identities either way; both are evaluated on B's test split.
+boxes; the branch trains on A's identities in both cases; both are evaluated on B's test split.
 
     python -m benchmarks.domain_shift WORK [--steps 400] [--json OUT]
 """
@@ -35,7 +35,7 @@ RECIPES = {"a alone": ["a"], "a + b's boxes": ["a", "b"]}
 
 
 def config(work: Path, train: list[str], steps: int) -> dict[str, Any]:
-    """The demo's recipe on both domains; detector on `train`, identities of a, evaluation on b."""
+    """The demo's recipe: detector trained on `train`, re-ID on A, evaluation on B."""
     demo = yaml.safe_load((Path(__file__).parents[1] / "configs" / "demo.yaml").read_text())
     demo["store"] = str(work / "store")
     demo["datasets"] = {name: {"adapter": "prw", "root": str(work / name)} for name in DOMAINS}
@@ -48,7 +48,7 @@ def config(work: Path, train: list[str], steps: int) -> dict[str, Any]:
 
 
 def measure(work: Path, train: list[str], steps: int) -> dict[str, float]:
-    """One run of the whole method; its results."""
+    """Run the whole method, and return its results."""
     name = "-".join(train)
     path, results = work / f"{name}.yaml", work / f"{name}.json"
     path.write_text(yaml.safe_dump(config(work, train, steps)))
@@ -62,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("work", type=Path, help="where datasets and artifacts go; a second run reuses them")
+    parser.add_argument("work", type=Path, help="folder of datasets and artifacts; existing ones are reused")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Detections, queries and ground truth at the sizes of the real protocols, drawn at random."""
+"""Random detections, queries and ground truth at the sizes of the real protocols."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def prw_like(
     n_queries: int = 2057,
     dimensions: int = DIMENSIONS,
 ) -> tuple[Detections, Queries, GroundTruth, IntArray]:
-    """A problem of the size of PRW's test set, or as many times larger as `n_images` and `n_detections`."""
+    """A problem of the size of PRW's test set by default, else of `n_images` and `n_detections`."""
     image = np.sort(rng.integers(0, n_images, n_detections))
     detections = _random_detections(rng, image, dimensions)
     shown = rng.choice(n_detections, int(0.6 * n_detections), replace=False)
@@ -60,7 +60,7 @@ def _random_boxes(rng: np.random.Generator, n: int) -> FloatArray:
 
 
 def _boxes_in(rng: np.random.Generator, detections: Detections, images: IntArray) -> FloatArray:
-    """For each image the box of one of its detections, or any box where it has none."""
+    """For each image the box of one of its detections, or a random box if it has none."""
     first = np.searchsorted(detections.image, images)
     first = np.minimum(first, len(detections) - 1)
     return detections.boxes[first] + rng.integers(-3, 4, (len(images), 4))

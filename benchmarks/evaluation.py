@@ -1,8 +1,8 @@
-"""What evaluation takes at the protocols' sizes, and how much quicker it is than a plain implementation.
+"""The cost of evaluation at the protocols' sizes, and its speed-up over a plain implementation.
 
 The plain one (benchmarks.plain_evaluation) loops over the gallery's images for each query; it runs on some of
-the queries, and its time is scaled up. Equal numbers are checked before times are compared. Each case runs in
-a process of its own, whose peak memory is taken before the plain implementation begins.
+the queries, and its time is scaled up. Times are compared only if the results are equal. Each case runs in a
+process of its own, whose peak memory is read before the plain implementation starts.
 
     python -m benchmarks.evaluation [--only g100 prw ...] [--plain-queries 40] [--json OUT]
 
@@ -44,12 +44,12 @@ class Case:
     evaluate: Callable[[], FloatArray]
     plain: Callable[[int], list[tuple[float, int]]] | None = None
     plain_share: int = 1
-    """The plain implementation takes this many times the queries that the command line asks for."""
+    """Factor on the number of queries that the command line gives the plain implementation."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """CPU seconds, the median of REPEATS; peak memory of the process, the problem included."""
+    """Median CPU seconds of REPEATS repeats; peak memory of the process, including the problem."""
 
     title: str
     seconds: float
@@ -117,7 +117,7 @@ CASES: dict[str, Callable[[], Case]] = {
 
 
 def measure(name: str, plain_queries: int, repeats: int = REPEATS) -> Row:
-    """One case, in this process. Raises SystemExit when the two implementations differ."""
+    """Run one case in this process. Raises SystemExit if the two implementations differ."""
     case = CASES[name]()
     seconds = []
     for _ in range(repeats):

@@ -1,10 +1,10 @@
-"""Make things go wrong, and write a table of what was tried and what came of it.
+"""Make things go wrong, and write a table of faults and outcomes.
 
     python benchmarks/failure_modes.py --out docs/failure-modes.md
 
-Each trial is one function that returns what happened, in a few words, or raises AssertionError when something
-wrong was reported as right. A full or read-only disk needs the right to mount a tmpfs, and a wrong clock the
-program `faketime`; where these are absent, the trial is left out, and the table says so.
+Each trial is a function that returns what happened, in a few words, or raises AssertionError if the outcome
+is wrong. A full or read-only disk needs the right to mount a tmpfs, and a wrong clock the program `faketime`;
+without them the trial is skipped, and the table says so.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tests.end_to_end.tiny import STAGES, draw_tiny_data, write_tiny_config
 
 @dataclass(frozen=True)
 class Place:
-    """A finished run to break copies of, and what its artifacts' digests are."""
+    """A finished run, whose copies are broken, and the digests of its artifacts."""
 
     folder: Path
     config: Path
@@ -59,7 +59,7 @@ class Place:
 
 
 def flipped_bytes(place: Place) -> str:
-    """One byte of every kind of file."""
+    """Flip one byte of every kind of file."""
     rng = random.Random(0)
     kinds: dict[str, Path] = {}
     for path in sorted((place.folder / "store").rglob("*")):
@@ -81,11 +81,11 @@ def flipped_bytes(place: Place) -> str:
                 missed.append(name)
             path.write_bytes(before)
     assert not missed, missed
-    return f"`store verify` names each of {len(kinds)} files, the times of which were set back"
+    return f"`store verify` names each of {len(kinds)} files, although their times were restored"
 
 
 def flipped_byte_and_run(place: Place) -> str:
-    """A byte of the cached features changes, then the pipeline runs."""
+    """Flip a byte of the cached features, then run the pipeline."""
     with place.copy() as store:
         for path in (store / "features").rglob("c/0/*/*/*"):
             data = bytearray(path.read_bytes())
@@ -94,7 +94,7 @@ def flipped_byte_and_run(place: Place) -> str:
         outcome = place.run(store)
         assert outcome.status == 0 and "is set aside" in outcome.stderr, outcome.stderr
         assert place.same(store)
-    return "set aside, named, made again; all else cached; the same digests"
+    return "set aside, named and rebuilt; all else cached; same digests"
 
 
 def store_deleted_while_running(place: Place) -> str:
@@ -109,14 +109,14 @@ def store_deleted_while_running(place: Place) -> str:
         last = stderr.decode().strip().splitlines()[-1]
         assert ended == 0 or last.startswith("error: "), stderr.decode()
         assert place.run(store).status == 0 and place.same(store)
-    return f"that run ends with status {ended}, the next makes everything; the same digests"
+    return f"that run ends with exit status {ended}; the next rebuilds everything; same digests"
 
 
 def artifact_deleted(place: Place) -> str:
     with place.copy() as store:
         shutil.rmtree(store / "features")
         assert place.run(store).status == 0 and place.same(store)
-    return "made again; what follows stays cached; the same digests"
+    return "rebuilt; what depends on it stays cached; same digests"
 
 
 def read_only_store(place: Place) -> str:
@@ -130,7 +130,7 @@ def read_only_store(place: Place) -> str:
 
 
 def full_disk(place: Place) -> str:
-    """The store is on a disk that is full when a stage begins, for each stage in turn."""
+    """The disk of the store is full when a stage starts, for each stage in turn."""
     said = []
     with _tmpfs(place.folder, 2000) as mount:
         store = mount / "store"
@@ -150,7 +150,8 @@ def full_disk(place: Place) -> str:
             ballast.unlink()
         assert place.run(store).status == 0 and place.same(store)
     return (
-        f"{', '.join(said)}: status 2, one line, no traceback; with space again it ends with the same digests"
+        f"{', '.join(said)}: exit status 2, one line, no traceback; with free space the run finishes with "
+        "the same digests"
     )
 
 
@@ -163,7 +164,7 @@ def four_runs_at_once(place: Place) -> str:
 
 
 def clock_jumps(place: Place) -> str:
-    """The clock is right, then a year behind, then two days ahead, as the stages go on."""
+    """The clock is correct, then a year behind, then two days ahead while the stages run."""
     with place.empty() as store:
         for shift, until in (("+0d", "detector"), ("-365d", "reid"), ("+2d", "report")):
             words = command("run", place.config, "--store", store, "--until", until)
@@ -173,11 +174,11 @@ def clock_jumps(place: Place) -> str:
         assert place.same(store)
         states = set(place.run(store, json_to=store.parent / "outcome.json").states.values())
         assert states == {"cached"}, states
-    return "no time enters a key or a decision; the same digests, all cached afterwards"
+    return "times affect no key and no decision; same digests, all cached afterwards"
 
 
 def unknown_files(place: Place) -> str:
-    """Somebody leaves files of their own in the store."""
+    """Unrelated files in the store."""
     with place.copy() as store:
         (store / "notes.txt").write_text("mine")
         (store / "features" / "notes.txt").write_text("mine")
@@ -187,11 +188,11 @@ def unknown_files(place: Place) -> str:
 
 
 TRIALS: dict[str, Callable[[Place], str]] = {
-    "a byte flips in every kind of file": flipped_bytes,
+    "a byte flips in a file of every kind": flipped_bytes,
     "a byte of cached features flips, then a run": flipped_byte_and_run,
     "an artifact is deleted by hand": artifact_deleted,
-    "the whole store is deleted while a run trains": store_deleted_while_running,
-    "foreign files lie in the store": unknown_files,
+    "the whole store is deleted during training": store_deleted_while_running,
+    "the store contains unrelated files": unknown_files,
     "two runs on one store at the same time": two_runs_at_once,
     "four runs on one store at the same time": four_runs_at_once,
     "the clock jumps back a year, then ahead": clock_jumps,
@@ -231,7 +232,7 @@ def _at_once(place: Place, count: int) -> str:
         logs = list((store / ".logs").rglob("*.log"))
         made = len(place.expected)
         assert len(logs) == made
-    return f"all end well; {made} artifacts, each made once; the same digests"
+    return f"all succeed; {made} artifacts, each built once; same digests"
 
 
 @contextmanager
@@ -270,7 +271,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, help="write the table here, in Markdown")
-    parser.add_argument("--only", help="trials whose names hold this text")
+    parser.add_argument("--only", help="only trials whose names contain this text")
     arguments = parser.parse_args()
     rows, failed = [], False
     with tempfile.TemporaryDirectory(prefix="failure-modes-") as folder:
@@ -283,10 +284,10 @@ def main() -> int:
                 if arguments.only and arguments.only not in name:
                     continue
                 if name in NEEDS_A_MOUNT and not mounting:
-                    rows.append((name, "not tried: mounting is not allowed here"))
+                    rows.append((name, "skipped: no permission to mount"))
                     continue
                 if trial is clock_jumps and shutil.which("faketime") is None:
-                    rows.append((name, "not tried: there is no program `faketime` here"))
+                    rows.append((name, "skipped: the program `faketime` is not installed"))
                     continue
                 try:
                     outcome = trial(place)
@@ -295,7 +296,7 @@ def main() -> int:
                 rows.append((name, outcome.replace(folder, "...")))
                 print(f"{name}: {rows[-1][1]}", flush=True)
     table = "\n".join(
-        ["# What was made to go wrong", "", "| what | what came of it |", "|---|---|"]
+        ["# Failure modes", "", "| fault | outcome |", "|---|---|"]
         + [f"| {name} | {outcome} |" for name, outcome in rows]
         + ["", "Made by `python benchmarks/failure_modes.py`.", ""]
     )

@@ -3,10 +3,10 @@
     python -m benchmarks.kill_campaign --kills 60 --seed 0
     python -m benchmarks.kill_campaign --kills 20 --stage features
 
-The victim is the flow, the process of the stage that it is making, or a Dask worker that reads a dataset.
-After each kill nothing of the killed flow may be left running, no lock held, and every artifact that can be
-seen must be whole; at the end of each run all content digests must be those of the run that was left alone.
-With `--stage features` all kills fall into an extraction by two Dask workers of its own.
+The victim is the flow, the process of the stage that it is building, or a Dask worker that reads a dataset.
+After each kill no process of the flow may be left running, no lock may be held, and every visible artifact
+must be complete. At the end of each run all content digests must equal those of a run that was left alone.
+With `--stage features` all kills hit an extraction with two Dask workers of its own.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Digests = dict[str, str]
 
 @dataclass
 class Campaign:
-    """What happened: kills by victim and by stage, runs that ended, what was wrong."""
+    """The outcome: kills by victim and by stage, finished runs, and faults."""
 
     kills: Counter[str] = field(default_factory=Counter)
     during: Counter[str] = field(default_factory=Counter)
@@ -61,8 +61,8 @@ class Campaign:
         stages = ", ".join(f"{stage} {count}" for stage, count in sorted(self.during.items()))
         lines = [
             f"{self.total} kills -9: {victims}",
-            f"while making: {stages}",
-            f"{self.runs} runs came to their end, each with the digests of a run left alone",
+            f"while building: {stages}",
+            f"{self.runs} runs finished, each with the digests of a run left alone",
         ]
         return "\n".join([*lines, *(f"WRONG: {each}" for each in self.wrong)])
 
@@ -115,10 +115,9 @@ def run_campaign(
 ) -> Campaign:
     """`kills` kills in runs of the tiny pipeline under `folder`, each within `longest` seconds of the last.
 
-    `alone` is the folder of the data of a run that was left alone, and its digests. Without it there is such
-    a run first, a third of whose time is `longest` by default: enough for a life to get somewhere, so that
-    every stage is hit.
-    Expects a Prefect API that runs, so that a life does not begin with the start of one.
+    `alone` is the data folder and the digests of a run that was left alone. Without it, one runs first, and
+    `longest` defaults to a third of its time, which lets each attempt progress so that every stage is hit.
+    Expects a running Prefect API, so that an attempt does not start with one.
     """
     rng = np.random.default_rng(seed)
     campaign = Campaign()
@@ -148,7 +147,7 @@ def run_campaign(
 
 
 def undisturbed(config: Path, store: Path, until: str | None = None) -> Digests:
-    """The content digest of every artifact of a run that nobody kills."""
+    """The content digest of every artifact of a run that is not killed."""
     with _life(config, store, until) as life:
         assert life.wait(1800) == 0, _log(store).read_text()
     return digests(LocalStore(store))
@@ -163,7 +162,7 @@ def digests(store: LocalStore) -> Digests:
 
 
 def _one_store(lives: Lives, store: Path, campaign: Campaign, kills: int) -> None:
-    """Lives on one store, until one of them comes to its end."""
+    """Attempts on one store, until one of them finishes."""
     while not campaign.wrong:
         stages_killed, family = 0, list[psutil.Process]()
         with _life(lives.config, store, lives.stage) as life:
@@ -182,13 +181,13 @@ def _one_store(lives: Lives, store: Path, campaign: Campaign, kills: int) -> Non
                 campaign.kills[victim] += 1
                 campaign.during[making] += 1
                 stages_killed += victim == "stage"
-                print(f"{campaign.total:3d}: killed the {victim} while making {making}", flush=True)
+                print(f"{campaign.total:3d}: killed the {victim} while building {making}", flush=True)
                 if victim == "flow":
                     break
         campaign.wrong += _left_behind(family, LocalStore(store))
         if life.returncode == 0:
             return
-        # A flow gives up on a stage whose process was killed three times, and says so; nothing else may fail.
+        # A flow gives up on a stage whose process was killed three times; no other failure is allowed.
         if life.returncode != -signal.SIGKILL and stages_killed < 3:
             campaign.wrong.append(f"a run failed by itself: {_log(store).read_text()[-2000:]}")
 
@@ -208,7 +207,7 @@ def _life(config: Path, store: Path, until: str | None = None) -> Iterator[subpr
 
 
 def _kill(victim: str, life: subprocess.Popen[bytes], store: Path, workers: list[int]) -> bool:
-    """Kill -9 the victim; False where there is none now."""
+    """Kill -9 the victim; False if it is not running."""
     if victim == "flow":
         life.kill()
         return True
@@ -223,7 +222,7 @@ def _kill(victim: str, life: subprocess.Popen[bytes], store: Path, workers: list
 
 
 def _worker_pids(cluster: LocalCluster | None, family: list[psutil.Process]) -> list[int]:
-    """Dask workers of the cluster, or those that a stage started for itself."""
+    """Dask workers of the cluster, or those that a stage has started."""
     if cluster is not None:
         return [worker.pid for worker in cluster.workers.values() if worker.pid]
     return [process.pid for process in family if _is_worker(process)]
@@ -253,7 +252,7 @@ def _descendants(life: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 def _left_behind(family: list[psutil.Process], store: LocalStore) -> list[str]:
-    """What a life that is over has left: processes, locks, artifacts that are not whole."""
+    """What a killed attempt has left: processes, locks, incomplete artifacts."""
     _, alive = psutil.wait_procs(family, timeout=ORPHANS_GONE_SECONDS)
     wrong = [f"an orphan process: {process}" for process in alive]
     for kind, key in store.work_areas():
@@ -286,8 +285,8 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--longest", type=float, help="seconds between two kills, at most")
-    parser.add_argument("--stage", choices=["features"], help="kill only while this stage is made")
+    parser.add_argument("--longest", type=float, help="maximum seconds between two kills")
+    parser.add_argument("--stage", choices=["features"], help="kill only while this stage is built")
     arguments = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kill-campaign-") as folder:

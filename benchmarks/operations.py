@@ -1,9 +1,9 @@
-"""What running every night costs when there is nothing to do, and what a store of many artifacts costs.
+"""The cost of a nightly run that finds nothing to do, and of a store with many artifacts.
 
-- cached: `personsearch run` of a small pipeline that is all there, as a whole process, against a server.
-- store: 10,000 artifacts: listed by `personsearch store ls`, listed in this process, garbage found,
-  all of it deleted; beside it, the first half of that, after which nobody sees them any more, and deleting
-  the same files by `shutil.rmtree`, which is the floor of the second half.
+- cached: `personsearch run` of a small, fully cached pipeline, as a whole process, against a server.
+- store: 10,000 artifacts: listed by `personsearch store ls`, listed in this process, garbage found, and all
+  of it deleted. Also the first half of the deletion, after which artifacts are no longer visible, and
+  `shutil.rmtree` on the same files, which is the floor of the second half.
 
     python -m benchmarks.operations WORK [--only cached store] [--artifacts 10000] [--rounds 5] [--json OUT]
 """
@@ -29,7 +29,7 @@ from tests.end_to_end.tiny import draw_tiny_data, write_tiny_config
 
 
 def measure_cached(work: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Wall seconds of the whole process; the first run, which makes everything, is not among them."""
+    """Wall seconds of the whole process, without the first run, which builds everything."""
     draw_tiny_data(work / "data")
     config = write_tiny_config(work, work / "data")
     with running_server(work) as server:
@@ -73,16 +73,16 @@ def measure_store(work: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _take_away(store: LocalStore, garbage: Garbage) -> None:
-    """What of a collection is done under locks."""
+    """The part of a collection that runs under locks."""
     for entry in garbage.artifacts:
         with store.making_now(entry.kind, entry.key):
             store.take_away(entry.kind, entry.key)
 
 
 def write_artifacts(root: Path, count: int) -> None:
-    """Artifacts of a file and a manifest, in chains of five, each made from the one before.
+    """Artifacts of one file and a manifest, in chains of five, each built from the one before.
 
-    Without the flushes to the disk of a real making, which would take minutes and are not measured here.
+    Written without flushing to disk, which would take minutes and is not measured here.
     """
     source: dict[str, str] = {}
     for number in range(count):
@@ -113,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("work", type=Path, help="a folder that is not there yet")
+    parser.add_argument("work", type=Path, help="a new folder")
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=list(MEASUREMENTS))
     parser.add_argument("--artifacts", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)

@@ -1,9 +1,9 @@
-"""Every config of configs/paper for two real steps of each training, at full size, on drawn data.
+"""Run two real steps of each training of every config in configs/paper, at full size, on synthetic data.
 
-The datasets are drawn in their native layouts at real image sizes, with just enough images and identities
-for the paper's batches; the initial weights are random numbers in the layout of torchvision's RetinaNet of 91
-classes, so that loading them is part of it. Disj's ImageNet weights are left out: its branch starts at
-random. All runs share one store, so a stage that several configs have in common is made and listed once.
+The datasets are drawn in their native formats at real image sizes, with just enough images and identities
+for the paper's batches. The initial weights are random, in the layout of torchvision's RetinaNet with 91
+classes, so that loading them is covered. Disj's branch starts at random instead of from ImageNet weights. All
+runs share one store, so a stage that several configs share is built and listed once.
 
     python -m benchmarks.paper_configs WORK [--only reid_j3_prw ...] [--json OUT]
 """
@@ -38,14 +38,14 @@ from data_catalog.synthetic import (
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "paper"
 IMAGES, IDENTITIES, PEOPLE = 20, 36, (9, 12)
-"""Of PRW and CUHK-SYSU: two batches of images, and more identities with several boxes than a batch takes."""
+"""PRW and CUHK-SYSU: two batches of images, and more identities with several boxes than a batch needs."""
 COCO_CLASSES = 91
 RESIDUAL_GAIN = 0.1
 """Random residual blocks add up over fifty layers; trained ones, and these, add little each."""
 
 
 def draw_datasets(data: Path) -> None:
-    """The four datasets where configs/paper/datasets.yaml looks for them."""
+    """Write the four datasets where configs/paper/datasets.yaml expects them."""
     prw = PrwSpec(IMAGES, 2, 1920, 1080, train_identities=IDENTITIES, people=PEOPLE)
     write_prw(data / "PRW-v16.04.20", prw, seed=1)
     cuhk_sysu = CuhkSysuSpec(IMAGES, 2, 800, 600, train_identities=IDENTITIES, people=PEOPLE)
@@ -76,7 +76,7 @@ def write_random_coco_weights(path: Path) -> None:
 
 
 def measure(work: Path, name: str) -> list[dict[str, Any]]:
-    """Run one config as far as its re-ID training; its stages, with what each took."""
+    """Run one config up to its re-ID training; returns its stages with their cost."""
     results = work / f"{name}.json"
     command = [
         str(Path(sys.executable).with_name("personsearch")),
@@ -127,8 +127,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("work", type=Path, help="where data, weights and artifacts go; again reuses them")
-    parser.add_argument("--only", nargs="*", help="configs by name; all by default")
+    parser.add_argument(
+        "work", type=Path, help="folder of data, weights and artifacts; existing ones are reused"
+    )
+    parser.add_argument("--only", nargs="*", help="names of configs (default: all)")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     work = options.work.absolute()

@@ -1,8 +1,8 @@
-"""Whether boxes of other street scenes help a detector: PETS09-S2L1 with and without PennFudanPed.
+"""Do boxes of other street scenes help a detector? PETS09-S2L1 with and without PennFudanPed.
 
 Six runs: configs/pets_pennfudan.yaml and docs/examples/pennfudan/with_pennfudan.yaml, three seeds each. Both
-see as many images of PETS; PennFudan's come on top. Detection is resampled over blocks of 10 frames, search
-over identities, both over the seeds; intervals are 95 %.
+see the same number of PETS images; PennFudan's are extra. Detection is resampled over blocks of 10 frames,
+search over identities, both over the seeds; intervals are 95 %.
 
     python -m benchmarks.pets_pennfudan WORK [--seeds 0 1 2] [--json OUT]
 """
@@ -42,18 +42,17 @@ CONFIGS = {
 BLOCK = 10
 """Consecutive frames that are drawn together: neighbours show the same people in the same places."""
 SCORE = 0.3
-"""From which a detection is searched, in the configs; recall counts these."""
+"""Minimum score of the configs' search; recall counts these detections."""
 DRAWS = 2000
 CAVEAT = (
     "One scene, one camera, {queries} drawn queries of {people} people, some of whom are in both halves of "
-    "the video: AP50 and recall carry the comparison; mAP and rank-1 show that the whole method runs, and "
-    "no more."
+    "the video: compare by AP50 and recall; mAP and rank-1 only show that the whole method runs."
 )
 
 
 def adapter_on_path(package: Path, target: Path) -> dict[str, str]:
-    """Put a package of one module where Python finds it with its entry points, as pip would, and return the
-    environment of a process that does.
+    """Install a package of one module with its entry points in a folder, as pip would, and return the
+    environment of a process that can import it.
     """
     project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
     info = target / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
@@ -73,7 +72,7 @@ def adapter_on_path(package: Path, target: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class FrameMatches:
-    """Detections of frames matched at IoU 0.5 as COCO does, the best score first, each person once.
+    """Detections matched at IoU 0.5 as in COCO, best score first, each person once.
 
     `frame`, `score`, `is_true` (n,) of the detections, in the order of their scores; `people` (frames,).
     """
@@ -85,8 +84,8 @@ class FrameMatches:
 
     @classmethod
     def of(cls, detections: Detections, truth: GroundTruth, n_frames: int) -> FrameMatches:
-        """Of ground truth without ignore regions."""
-        assert not truth.ignore.any(), "ignore regions are not counted here"
+        """From ground truth without ignore regions."""
+        assert not truth.ignore.any(), "ignore regions are not supported here"
         order = np.argsort(-detections.scores, kind="stable")
         is_true = np.zeros(len(order), bool)
         for frame in range(n_frames):
@@ -112,14 +111,14 @@ class FrameMatches:
         return float(np.append(best, 0.0)[place].mean())
 
     def recall(self, times: np.ndarray) -> float:
-        """People found by detections with a score of SCORE or more."""
+        """Share of people found by detections with a score of at least SCORE."""
         counted = self.is_true & (self.score >= SCORE)
         return float(times[self.frame[counted]].sum() / (self.people @ times))
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is measured of one run: its frames' matches, and AP and rank-1 of each query, by identity."""
+    """The measurements of one run: matches by frame, and AP and rank-1 of each query, by identity."""
 
     frames: FrameMatches
     ap: np.ndarray
@@ -128,7 +127,7 @@ class Run:
 
     @classmethod
     def of(cls, outcome: dict[str, Any]) -> Run:
-        """From what `run --json` wrote."""
+        """Read from the output of `run --json`."""
         paths = {stage["stage"]: Path(stage["path"]) for stage in outcome["stages"]}
         test = TestSet(paths["gallery"], paths["ingest:pets"], ViewSpec("pets", "test", "truth"))
         table = pq.read_table(paths["evaluation"] / PER_QUERY)
@@ -144,7 +143,7 @@ class Run:
         )
 
     def figures(self, frames: np.ndarray, people: np.ndarray) -> np.ndarray:
-        """AP50, recall, mAP and rank-1 with each frame and each person counted so many times."""
+        """AP50, recall, mAP and rank-1 with the given count of each frame and each person."""
         weight = people[self.person]
         return np.array(
             [
@@ -161,7 +160,7 @@ FIGURES = ("AP50", "recall", "mAP", "rank-1")
 
 @dataclass(frozen=True)
 class Summary:
-    """Of each figure (4,): the mean over seeds, its 95 % interval, and the values of the seeds (seeds, 4)."""
+    """Per metric (4,): the mean over seeds, its 95 % interval, and the values of all seeds (seeds, 4)."""
 
     mean: np.ndarray
     low: np.ndarray
@@ -170,7 +169,7 @@ class Summary:
 
 
 def summarise(arms: Sequence[Sequence[Run]], rng: np.random.Generator, draws: int = DRAWS) -> list[Summary]:
-    """A summary of each arm's runs, then of what each later arm gains over the first.
+    """Summarise the runs of each arm, then the gain of each later arm over the first.
 
     A draw takes blocks of frames, people and seeds with replacement, the same blocks and people for all runs.
     """
@@ -199,7 +198,7 @@ def _summary(observed: np.ndarray, drawn: np.ndarray) -> Summary:
 
 
 def table(titles: Sequence[str], summaries: Sequence[Summary]) -> str:
-    """In Markdown: means with intervals in per cent, then the values of the seeds."""
+    """A Markdown table: means with intervals in percent, then the values of the seeds."""
     lines = [
         f"| detector trained on | {' | '.join(FIGURES)} |",
         "|---|" + "---|" * len(FIGURES),
@@ -216,7 +215,7 @@ def table(titles: Sequence[str], summaries: Sequence[Summary]) -> str:
 
 
 def make(work: Path, seeds: Sequence[int], say: Callable[[str], None] = print) -> dict[str, list[Run]]:
-    """All runs, each made unless `work` has it."""
+    """All runs; those that are in `work` already are not repeated."""
     store, environment = work / "store", adapter_on_path(EXAMPLE, work / "adapter")
     runs: dict[str, list[Run]] = {}
     for title, config in CONFIGS.items():
@@ -236,7 +235,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("work", type=Path, help="where artifacts go; a second run reuses them")
+    parser.add_argument("work", type=Path, help="folder of artifacts; existing ones are reused")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

@@ -1,7 +1,7 @@
-"""The protocols written plainly: a loop over the gallery's images for each query.
+"""The protocols in plain code: a loop over the gallery's images for each query.
 
-One product for each image, vectorised inside the image, and scikit-learn's average precision over the whole
-ranking. Tests hold the quick evaluators to it, and benchmarks.evaluation compares their times.
+One product per image, vectorised within the image, and scikit-learn's average precision over the whole
+ranking. Tests compare the fast evaluators with its results, benchmarks.evaluation with its times.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from personsearch_core.evaluation.records import (
 )
 
 ByImage = dict[int, tuple[FloatArray, FloatArray]]
-"""Boxes and embeddings of the kept detections of each image that has any."""
+"""Boxes and embeddings of the kept detections, for each image that has any."""
 
 
 def plain_cuhk_sysu(

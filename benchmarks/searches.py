@@ -1,4 +1,4 @@
-"""One setting of each protocol, from plain arrays: measured here, and held to oracles in the tests."""
+"""One setting of each protocol, from plain arrays: timed here, and checked against oracles in the tests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def search_prw(
     cross_camera: bool = False,
     **options: Any,
 ) -> SearchResult:
-    """PRW's protocol as papers report it; `options` are the setting's, and where blocks are ranked."""
+    """PRW's protocol as papers report it; `options` are those of the setting, and `map_blocks`."""
     inputs = prw_inputs(detections, queries, truth, cameras)
     result = _search(EvaluationRecipe(cross_camera=cross_camera), inputs, **options)
     assert isinstance(result, SearchResult)

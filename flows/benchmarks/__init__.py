@@ -1,1 +1,1 @@
-"""What the benchmark commands measure."""
+"""The measurements of the benchmark commands."""

@@ -1,4 +1,4 @@
-"""`personsearch benchmark`: every measurement beside its baseline, in one run."""
+"""`personsearch benchmark`: every measurement with its baseline, in one run."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from flows.cli.lazy import Lazy, lazy_group
 COMMANDS = {
     "start": Lazy(
         "flows.benchmarks.start:start",
-        "Measure what commands and small runs cost beside their work, in whole processes.",
+        "Measure the overhead of commands and small runs, as whole processes.",
     ),
     "store": Lazy(
         "flows.benchmarks.store:store",
-        "Measure the feature store against memmap, bare reads and other stores, all in one run.",
+        "Measure the feature store against memmap, bare reads and other stores.",
     ),
     "extraction": Lazy(
         "flows.benchmarks.extraction:extraction",
-        "Measure the extraction of features against decoding and the shared blocks' forward alone.",
+        "Measure feature extraction against bare decoding and the forward pass of the shared blocks.",
     ),
     "speed": Lazy(
         "flows.benchmarks.speed:speed",
-        "Time detection and description per person, and the ratio to Disj beside its bound and the paper's.",
+        "Time detection and embedding per person, with the ratio to Disj, its bound and the paper's.",
     ),
     "reid": Lazy(
         "flows.benchmarks.reid:reid",
-        "Measure a re-ID step from the store against memory, a plain loop, and recomputed features.",
+        "Measure a re-ID step from the store against memory, a plain loop and recomputed features.",
     ),
 }
 
@@ -34,4 +34,4 @@ app = typer.Typer(cls=lazy_group(COMMANDS), no_args_is_help=True)
 
 @app.callback()
 def benchmark() -> None:
-    """Measure speed and memory against baselines that run beside."""
+    """Measure speed and memory against baselines in the same run."""

@@ -1,4 +1,4 @@
-"""Images for benchmarks: what they show does not matter, how large and how detailed they are does."""
+"""Images for benchmarks: their size and detail matter, their content does not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PERSON = np.array([80.0, 200.0])
 
 
 def draw_scenes(folder: Path, count: int, *, width: int, height: int, people: int) -> list[Scene]:
-    """JPEG files with the detail of photographs, and boxes anywhere; each box is an identity of its own."""
+    """JPEG files with the detail of photographs and random boxes, each with its own identity."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)
     scenes = []

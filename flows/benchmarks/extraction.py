@@ -1,4 +1,4 @@
-"""Extraction of features against its floor: decoding and the shared blocks' forward, and nothing else."""
+"""Feature extraction against its floor: decoding and the forward pass of the shared blocks, nothing else."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from personsearch_core.training.optimisation import autocast
 from storage.feature_store import create_features
 
 PEOPLE = 8
-"""In every image; a divisor of a shard's rows, so that both sides compute every image once."""
+"""Boxes per image; divides the rows of a shard, so that both sides compute every image once."""
 MODEL = DetectorModel(initial_weights=None, norm="batch")
 
 
 @dataclass(frozen=True)
 class ExtractionBenchmark:
-    """How much is extracted, and how often."""
+    """How much to extract, and how often."""
 
     variants: tuple[Variant, ...] = ("j3", "j4")
     shards: int = 1
@@ -44,7 +44,7 @@ class ExtractionBenchmark:
 
 
 def measure_extraction(folder: Path, size: ExtractionBenchmark) -> Iterator[Measurement]:
-    """ResNet-50 at 640x640, images of PRW's size; `folder` takes the images and one store at a time."""
+    """ResNet-50 at 640x640, images of PRW's size; `folder` holds the images and one store at a time."""
     count, (width, height) = size.shards * SHARD_ROWS // PEOPLE, size.images
     scenes = draw_scenes(folder / "images", count, width=width, height=height, people=PEOPLE)
     detector = build_detector(size.model, DetectionLoss()).to(size.device).eval()
@@ -96,7 +96,7 @@ def _forward(
     variant: Variant,
     device: torch.device,
 ) -> None:
-    """The extraction's batches through the same prefetcher and the same blocks; their maps are dropped."""
+    """Run the extraction's batches through the same prefetcher and blocks, and discard the maps."""
     network = prepare(detector, recipe.compute)
 
     def decode(scene: Scene) -> torch.Tensor:
@@ -113,13 +113,18 @@ def _forward(
 
 
 def extraction(
-    shards: int = typer.Option(1, min=1, help="Shards to extract: 32 images of 8 people each."),
-    rounds: int = typer.Option(5, min=1, help="Rounds that a median is taken over."),
+    shards: int = typer.Option(
+        1, min=1, help="Number of shards to extract, each of 32 images with 8 people."
+    ),
+    rounds: int = typer.Option(5, min=1, help="Number of rounds; medians are reported."),
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:1 ..."),
-    folder: Path = typer.Option(Path("var"), help="Where a temporary folder is made: the disk to write to."),
+    folder: Path = typer.Option(Path("var"), help="Folder for temporary files, on the disk to measure."),
     json_file: Json = None,
 ) -> None:
-    """Measure the extraction of features against decoding and the shared blocks' forward alone."""
+    """Measure feature extraction against bare decoding and the forward pass of the shared blocks.
+
+    Example: personsearch benchmark extraction --shards 1
+    """
     on = torch_device(device)
     size = ExtractionBenchmark(shards=shards, rounds=rounds, device=on)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Other places for rows that a user would pick, each written and read as its manual says."""
+"""Other stores that a user might choose, each written and read as its manual recommends."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _h5py(path: Path, rows: np.ndarray) -> Read:
         array[start : start + _BLOCK_ROWS] = rows[start : start + _BLOCK_ROWS]
 
     def read(indices: np.ndarray) -> np.ndarray:
-        wanted, inverse = np.unique(indices, return_inverse=True)  # h5py takes ascending indices only
+        wanted, inverse = np.unique(indices, return_inverse=True)  # h5py accepts ascending indices only
         return np.asarray(array[wanted])[inverse]
 
     return read

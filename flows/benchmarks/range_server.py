@@ -1,4 +1,4 @@
-"""A stand-in for object storage: an HTTP server of a folder, with ranges and a delay for each request.
+"""A stand-in for object storage: an HTTP file server with range requests and a delay per request.
 
 `python -m flows.benchmarks.range_server FOLDER --delay 0.02` prints its port and serves until it is ended.
 """
@@ -23,14 +23,14 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
 class RangeServer(ThreadingHTTPServer):
-    """A thread a connection, and room for many that come at once."""
+    """One thread per connection, and room for many simultaneous ones."""
 
     request_queue_size = 512
     daemon_threads = True
 
 
 class RangeHandler(BaseHTTPRequestHandler):
-    """Files under `folder`, whole or in part, each answer after `delay` seconds."""
+    """Serves files under `folder`, whole or in ranges, each after `delay` seconds."""
 
     protocol_version = "HTTP/1.1"
 
@@ -58,10 +58,10 @@ class RangeHandler(BaseHTTPRequestHandler):
                 start += os.sendfile(self.connection.fileno(), file.fileno(), start, stop - start)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing of each request."""
+        """Do not log requests."""
 
     def _extent(self, size: int) -> tuple[int, int]:
-        """First and last + 1 byte of the answer."""
+        """First byte of the response, and one past its last."""
         match = _RANGE.fullmatch(self.headers.get("Range", ""))
         if not match:
             return 0, size
@@ -73,7 +73,7 @@ class RangeHandler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serve(folder: Path, delay: float) -> Iterator[str]:
-    """Serve `folder` from a process of its own, `delay` seconds a request; yields the URL."""
+    """Serve `folder` from a separate process with `delay` seconds per request; yields the URL."""
     command = [sys.executable, "-m", "flows.benchmarks.range_server", str(folder), "--delay", str(delay)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -84,9 +84,9 @@ def serve(folder: Path, delay: float) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Serve a folder over HTTP with ranges and a delay.")
+    parser = argparse.ArgumentParser(description="Serve a folder over HTTP with range requests and a delay.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--delay", type=float, default=0.0, help="seconds a request")
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds per request")
     options = parser.parse_args()
     handler = partial(RangeHandler, folder=options.folder, delay=options.delay)
     with RangeServer(("127.0.0.1", 0), handler) as server:

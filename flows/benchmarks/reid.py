@@ -1,6 +1,6 @@
-"""A re-ID training step: from the store, from memory, as a plain loop, and with its features recomputed.
+"""A re-ID training step: from the store, from memory, as a plain loop, and with recomputed features.
 
-Features are random and images drawn: the time of a step does not depend on what they show.
+Features are random and images synthetic: the time of a step does not depend on their content.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from storage.feature_store import FeatureReader, create_features, open_features
 
 SHOTS = 4
 BOXES = 8
-"""Rows of every identity."""
+"""Rows per identity."""
 RECOMPUTED_BOUND: dict[Variant, float] = {"j3": 4.0, "j4": 12.0}
 MODEL = DetectorModel(initial_weights=None, norm="batch")
 BRANCH = BranchModel(initial_weights="random")
@@ -55,18 +55,18 @@ BRANCH = BranchModel(initial_weights="random")
 
 @dataclass(frozen=True)
 class ReidBenchmark:
-    """How large the measured step is, and how often it is measured."""
+    """The size of the measured step, and the number of rounds."""
 
     rows: int = 1024
     batch: int = 128
     rounds: int = 5
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     model: DetectorModel = MODEL
-    """Its blocks are the branch's; its input is what images are drawn at."""
+    """Provides the blocks of the branch; its input size is that of the images."""
 
 
 def measure_reid(folder: Path, size: ReidBenchmark) -> Iterator[Measurement]:
-    """All figures, one after the other; `folder` takes a store and images of some hundred MiB."""
+    """Yield all figures; `folder` holds a store and images of some hundred MiB."""
     yield from _loaders(folder, size)
     yield from _settings(folder, size)
     for variant in RECOMPUTED_BOUND:
@@ -74,7 +74,7 @@ def measure_reid(folder: Path, size: ReidBenchmark) -> Iterator[Measurement]:
 
 
 def _loaders(folder: Path, size: ReidBenchmark) -> Iterator[Measurement]:
-    """The same step on rows from the disk tier and on rows held in memory, and how long it waits for rows."""
+    """The same step on rows from the disk tier and from memory, and its waiting time for rows."""
     with ExitStack() as opened:
         reader = opened.enter_context(_store(folder, size, "j3"))
         disk = opened.enter_context(
@@ -100,7 +100,7 @@ def _loaders(folder: Path, size: ReidBenchmark) -> Iterator[Measurement]:
 
 
 def _settings(folder: Path, size: ReidBenchmark) -> Iterator[Measurement]:
-    """A plain eager fp32 loop against the best settings; both hold their rows in the device's memory."""
+    """A plain eager fp32 loop against the best settings; both keep their rows in device memory."""
     with ExitStack() as opened:
         reader = opened.enter_context(_store(folder, size, "j3"))
         best = opened.enter_context(
@@ -120,7 +120,7 @@ def _settings(folder: Path, size: ReidBenchmark) -> Iterator[Measurement]:
 
 
 def _recomputed(folder: Path, size: ReidBenchmark, variant: Variant) -> Iterator[Measurement]:
-    """A cached step against one whose features are pooled anew: as many boxes of as many images, fp32."""
+    """A cached step against one that recomputes its features, one box per image, fp32."""
     recipe = FeaturesRecipe(roi=RoiRecipe(variant=variant))
     width, height = size.model.image_width, size.model.image_height
     scenes = draw_scenes(folder / "images", size.batch, width=width, height=height, people=1)
@@ -131,15 +131,15 @@ def _recomputed(folder: Path, size: ReidBenchmark, variant: Variant) -> Iterator
         cached = opened.enter_context(closing(_Steps(size, reader, variant, Compute(), memory=False)))
         cached()
 
-        def pooled_anew() -> None:
+        def recomputed() -> None:
             extract_shard(detector, recipe, scenes, plan, 0)
             cached()
 
-        seconds = medians_in_turn({"cached": cached, "anew": pooled_anew}, min(3, size.rounds))
+        seconds = medians_in_turn({"cached": cached, "recomputed": recomputed}, min(3, size.rounds))
     group = f"{variant} step of {size.batch}, {width}x{height} images"
     rounds = min(3, size.rounds)
-    yield Measurement(group, "features recomputed", seconds["anew"], rounds, 1.0, "x recomputed")
-    faster = seconds["anew"] / seconds["cached"]
+    yield Measurement(group, "features recomputed", seconds["recomputed"], rounds, 1.0, "x recomputed")
+    faster = seconds["recomputed"] / seconds["cached"]
     yield Measurement(
         group,
         "from the store",
@@ -152,7 +152,7 @@ def _recomputed(folder: Path, size: ReidBenchmark, variant: Variant) -> Iterator
 
 
 class _Steps:
-    """Calls one training step after the other, and notes how long each waited for its rows."""
+    """Runs training steps, and records how long each waited for its rows."""
 
     def __init__(
         self, size: ReidBenchmark, reader: RowReader, variant: Variant, compute: Compute, *, memory: bool
@@ -200,7 +200,7 @@ class _Steps:
 
 
 def _plain_loop(size: ReidBenchmark, reader: RowReader) -> Callable[[], None]:
-    """What one writes first: rows in memory, fp32, Adam as it comes."""
+    """The obvious first version: rows in memory, fp32, default Adam."""
     branch: nn.Module = build_branch("j3", size.model, BRANCH).to(size.device).train()
     optimiser = torch.optim.Adam(branch.parameters(), lr=1e-4)
     rows = torch.from_numpy(reader.rows(np.arange(reader.shape[0]))).to(size.device)
@@ -224,7 +224,7 @@ def _wait_for(device: torch.device) -> None:
 
 
 def _store(folder: Path, size: ReidBenchmark, variant: Variant) -> FeatureReader:
-    """A store of random features of a variant's shape, written once, opened from the disk."""
+    """A store of random features in a variant's shape, written once and opened from disk."""
     path = folder / f"features-{variant}"
     shape = row_shape(RoiRecipe(variant=variant), size.model)
     if not path.exists():
@@ -244,16 +244,19 @@ def _labels(rows: int) -> ReidLabels:
 
 
 def reid(
-    rows: int = typer.Option(1024, min=256, help="Rows of the store."),
-    batch: int = typer.Option(128, min=8, help="Rows of a batch: a multiple of four."),
-    rounds: int = typer.Option(5, min=1, help="Rounds that a median is taken over."),
+    rows: int = typer.Option(1024, min=256, help="Number of rows in the store."),
+    batch: int = typer.Option(128, min=8, help="Rows per batch, a multiple of four."),
+    rounds: int = typer.Option(5, min=1, help="Number of rounds; medians are reported."),
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:1 ..."),
-    folder: Path = typer.Option(Path("var"), help="Where a temporary folder is made: the disk to read from."),
+    folder: Path = typer.Option(Path("var"), help="Folder for temporary files, on the disk to measure."),
     json_file: Json = None,
 ) -> None:
-    """Measure a re-ID step from the store against memory, a plain loop, and recomputed features."""
+    """Measure a re-ID step from the store against memory, a plain loop and recomputed features.
+
+    Example: personsearch benchmark reid --rounds 3
+    """
     if batch % 4 or 2 * batch > rows:
-        raise typer.BadParameter(f"{batch} is no multiple of four, or more than half of {rows} rows")
+        raise typer.BadParameter(f"{batch} must be a multiple of four, and at most half of the {rows} rows")
     on = torch_device(device)
     folder.mkdir(parents=True, exist_ok=True)
     size = ReidBenchmark(rows, batch, rounds, on)

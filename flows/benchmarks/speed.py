@@ -21,25 +21,30 @@ Backbone = Literal["resnet18", "resnet34", "resnet50"]
 
 
 def speed(
-    variants: str = typer.Option("disj,j2,j3,j4", help="Architectures, by commas."),
-    images: str = typer.Option("1,4,8", help="Images a batch, by commas."),
-    people: str = typer.Option("5,20", help="People an image, by commas."),
+    variants: str = typer.Option("disj,j2,j3,j4", help="Architectures, comma-separated."),
+    images: str = typer.Option("1,4,8", help="Images per batch, comma-separated."),
+    people: str = typer.Option("5,20", help="People per image, comma-separated."),
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:1 ..."),
     backbone: Backbone = typer.Option("resnet50", help="resnet18, resnet34 or resnet50."),
-    size: int = typer.Option(640, min=64, help="Width and height of the network's input."),
+    size: int = typer.Option(640, min=64, help="Width and height of the network input, in pixels."),
     precision: Precision = typer.Option("fp32", help="fp32, bf16 or fp16."),
-    channels_last: bool = typer.Option(False, help="Channels-last memory format."),
-    compile_blocks: bool = typer.Option(False, "--compile", help="torch.compile each block."),
-    rounds: int = typer.Option(5, min=1, help="Rounds that medians are taken over."),
+    channels_last: bool = typer.Option(False, help="Use the channels-last memory format."),
+    compile_blocks: bool = typer.Option(False, "--compile", help="Compile each block with torch.compile."),
+    rounds: int = typer.Option(5, min=1, help="Number of rounds; medians are reported."),
     json_file: Json = None,
 ) -> None:
-    """Time detection and description per person, and the ratio to Disj beside its bound and the paper's."""
+    """Time detection and embedding per person, with the ratio to Disj, its bound and the paper's.
+
+    Example: personsearch benchmark speed --variants disj,j3 --images 1 --people 20
+    """
     from personsearch_core.speed import measure_speed
 
     chosen = [name for name in get_args(Variant) if name in variants.split(",")]
     unknown = set(variants.split(",")) - set(get_args(Variant))
     if unknown:
-        raise PersonSearchError(f"--variants: {', '.join(sorted(unknown))} is none of {get_args(Variant)}")
+        raise PersonSearchError(
+            f"--variants: unknown: {', '.join(sorted(unknown))}; choose from {', '.join(get_args(Variant))}"
+        )
     on = torch_device(device)
     console = whole_lines()
     with console.status("measuring"):
@@ -90,5 +95,5 @@ def _table(rows: list[SpeedRow], title: str) -> Table:
 def _numbers(option: str, text: str) -> list[int]:
     parts = text.split(",")
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise PersonSearchError(f"{option}: {text!r} is not a list of positive numbers, as in 1,4,8")
+        raise PersonSearchError(f"{option}: {text!r} is not a list of positive numbers, such as 1,4,8")
     return [int(part) for part in parts]

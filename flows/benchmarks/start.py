@@ -1,4 +1,4 @@
-"""What a command costs beside its work: whole processes, with the floor of the libraries it needs."""
+"""The overhead of commands: whole processes, with the import time of their libraries as the floor."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ SMALL = (
     "run.device=cpu",
     "run.threads=1",
 )
-"""Changes to the demo's config: every stage takes a second or two."""
+"""Overrides of the demo's config that make every stage take a second or two."""
 
 PERSONSEARCH = (
     "-c",
     "import sys; sys.argv[0] = 'personsearch'; from flows.cli.main import main; main()",
 )
-"""As the installed script does it; completion goes by the program's name."""
+"""What the installed script does; completion depends on the program's name."""
 
 _AT_MOST = {
     "--help": 0.3,
@@ -74,7 +74,7 @@ _WAIT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class StartBenchmark:
-    """A config with its store under `folder`; `changes` are `--set` of each run and plan."""
+    """A config with its store under `folder`; `changes` are passed as `--set` to each run and plan."""
 
     folder: Path
     config: Path
@@ -94,7 +94,7 @@ class StartBenchmark:
         return {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"} | own
 
     def run(self, words: Sequence[str], home: Path | None = None, **variables: str) -> None:
-        """Run a Python with these arguments to its end."""
+        """Run Python with these arguments, and wait for it to finish."""
         environment = self.environment(home or self.home) | variables
         done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
         if done.returncode != 0:
@@ -109,7 +109,7 @@ class StartBenchmark:
         self.personsearch(command, str(self.config), *changes, *words, home=home)
 
     def beside_the_report(self, home: Path) -> float:
-        """Seconds that a run takes which makes only the report, without the report's own."""
+        """Seconds of a run that builds only the report, minus the report's own seconds."""
         outcome = self.folder / "outcome.json"
         started = time.perf_counter()
         self.pipeline("run", "--from", "report", "--json", str(outcome), home=home)
@@ -119,9 +119,9 @@ class StartBenchmark:
 
 
 def measure_start(folder: Path, config: Path, rounds: int) -> Iterator[Measurement]:
-    """Quick commands, then runs that make only the report: with an API that runs, is to start, or is new.
+    """Time quick commands, then runs that build only the report: with a running, a stopped and a fresh API.
 
-    `config` is the demo's; its data are drawn, and its store is made, under `folder`.
+    `config` is the demo's; its data and its store go under `folder`.
     """
     size = StartBenchmark(folder, config, rounds)
     write_prw(folder / "data" / "prw", SCENES, seed=5)
@@ -136,7 +136,7 @@ def measure_start(folder: Path, config: Path, rounds: int) -> Iterator[Measureme
 
 
 def measure_commands(size: StartBenchmark) -> Iterator[Measurement]:
-    """Commands that make nothing, as whole processes. The config's run must be finished."""
+    """Time commands that build nothing, as whole processes. The config's run must have finished."""
     completion = partial(
         size.run,
         PERSONSEARCH,
@@ -146,7 +146,7 @@ def measure_commands(size: StartBenchmark) -> Iterator[Measurement]:
     )
     contenders = {
         "python": partial(size.run, ["-c", "pass"]),
-        "python that imports a flow of Prefect": partial(size.run, ["-c", "from prefect import flow, task"]),
+        "Python that imports Prefect's flow": partial(size.run, ["-c", "from prefect import flow, task"]),
         "--help": partial(size.personsearch, "--help"),
         "--version": partial(size.personsearch, "--version"),
         "completion": completion,
@@ -163,26 +163,26 @@ def measure_commands(size: StartBenchmark) -> Iterator[Measurement]:
 
 
 def _runs(size: StartBenchmark) -> Iterator[Measurement]:
-    group = "a run of the report, beside the report's own seconds"
+    group = "a run of the report, without the report's own seconds"
 
     def measured(name: str, seconds: list[float], at_most: float | None = _BESIDE) -> Measurement:
         middle = median(seconds)
         return Measurement(group, name, middle, size.rounds, middle, "s", at_most=at_most)
 
     rounds = range(size.rounds)
-    size.pipeline("run", "--from", "report")  # whose API runs from now on
-    yield measured("the API runs already", [size.beside_the_report(size.home) for _ in rounds])
+    size.pipeline("run", "--from", "report")  # its API keeps running from here on
+    yield measured("the API is running", [size.beside_the_report(size.home) for _ in rounds])
     starting = []
     for _ in rounds:
         end_apis(size.home)
         starting.append(size.beside_the_report(size.home))
-    yield measured("the API is to be started", starting)
+    yield measured("the API has to start", starting)
     fresh = [size.beside_the_report(size.folder / f"home-{number}") for number in rounds]
-    yield measured("a fresh home, whose database is to be made", fresh, at_most=None)
+    yield measured("a fresh home, without a database", fresh, at_most=None)
 
 
 def end_apis(home: Path) -> None:
-    """End the embedded APIs of a home folder."""
+    """Stop the embedded APIs of a home folder."""
     for lock in (home / FOLDER).glob("*.lock"):
         process = is_held(lock)
         if process is not None:
@@ -193,13 +193,16 @@ def end_apis(home: Path) -> None:
 
 
 def start(
-    rounds: int = typer.Option(5, min=1, help="Rounds that a median is taken over."),
-    folder: Path = typer.Option(Path("var"), help="Where a temporary folder is made."),
+    rounds: int = typer.Option(5, min=1, help="Number of rounds; medians are reported."),
+    folder: Path = typer.Option(Path("var"), help="Folder for temporary files."),
     json_file: Path | None = typer.Option(
         None, "--json", callback=writable, help="Also write the figures to this file."
     ),
 ) -> None:
-    """Measure what commands and small runs cost beside their work, in whole processes."""
+    """Measure the overhead of commands and small runs, as whole processes.
+
+    Example: personsearch benchmark start --rounds 3
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="benchmark-start-", dir=folder) as temporary:
         measured = measure_start(Path(temporary).absolute(), demo_config(), rounds)

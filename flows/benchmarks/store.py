@@ -1,4 +1,4 @@
-"""The feature store against its floors: what the same machine does in the same run without any store."""
+"""The feature store against its floors: what the same machine does without a store, in the same run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from storage.feature_store import (
 from storage.space import require_free_space
 
 Draw = Callable[[], np.ndarray]
-"""Gives the next random batch of row numbers."""
+"""Returns the next random batch of row numbers."""
 
 BATCH_ROWS = 128
 COLD_THREADS = 16
@@ -59,7 +59,7 @@ def measure_store(
 ) -> Iterator[Measurement]:
     """Write float16 rows into the empty `folder`, read them back in every way, and yield each figure.
 
-    Takes up to three times the bytes of the rows on the disk. Raises StorageError when the disk has too few.
+    Needs up to three times the size of the rows on disk. Raises StorageError if less is free.
     """
     require_free_space(folder, 3 * features_bytes(n_rows, row_shape), what="the benchmark")
     shape = (n_rows, *row_shape)
@@ -79,7 +79,7 @@ def measure_store(
 
 
 def _writing(folder: Path, shape: tuple[int, ...], rounds: int = 3) -> Iterator[Measurement]:
-    """Whole arrays from memory to the disk, flushed: neither side may leave its work to the page cache."""
+    """Whole arrays from memory to disk, flushed, so that neither side can leave work to the page cache."""
     block = np.random.default_rng(0).standard_normal((_BLOCK_ROWS, *shape[1:]), np.float32).astype(np.float16)
 
     def write_plain() -> None:
@@ -107,7 +107,7 @@ def _writing(folder: Path, shape: tuple[int, ...], rounds: int = 3) -> Iterator[
 
 
 def _stamped(block: np.ndarray, start: int, n_rows: int) -> np.ndarray:
-    """The block with each row's number in its first two numbers, cut at the end of the array."""
+    """The block with each row's number in its first two values, cut at the end of the array."""
     rows = np.arange(start, min(start + len(block), n_rows))
     flat = block.reshape(len(block), -1)
     flat[: len(rows), 0], flat[: len(rows), 1] = rows // 2048, rows % 2048
@@ -117,9 +117,9 @@ def _stamped(block: np.ndarray, start: int, n_rows: int) -> np.ndarray:
 def _warm(
     folder: Path, reader: FeatureReader, plain: np.memmap, draw: Draw, rounds: int
 ) -> Iterator[Measurement]:
-    """By how the rows came into the page cache, whose folios are large only where a file was read in order.
+    """Warm reads, by how the page cache was filled: its folios are large only if a file was read in order.
 
-    And what reads cost that are no mapping: the same extents by as many threads as there are cores.
+    Also the cost of bare reads, without a mapping: the same extents by one thread per core.
     """
     threads = len(os.sched_getaffinity(0))
     with _BareReads(folder, reader, threads) as bare:
@@ -149,7 +149,7 @@ def _read_in_order(reader: FeatureReader, plain: np.memmap) -> None:
 
 
 def _read_at_random(reader: FeatureReader, plain: np.memmap) -> None:
-    """As an epoch does: every row once."""
+    """Read every row once, as an epoch does."""
     order = np.random.default_rng(1).permutation(len(plain))
     for start in range(0, len(plain), BATCH_ROWS):
         reader.rows(order[start : start + BATCH_ROWS])
@@ -157,10 +157,10 @@ def _read_at_random(reader: FeatureReader, plain: np.memmap) -> None:
 
 
 def _forget(folder: Path, plain: np.memmap) -> None:
-    """Put the store and the plain file out of the page cache."""
+    """Evict the store and the plain file from the page cache."""
     mapping = plain.base
     assert isinstance(mapping, mmap.mmap)
-    mapping.madvise(mmap.MADV_DONTNEED)  # a page that is mapped stays
+    mapping.madvise(mmap.MADV_DONTNEED)  # a mapped page stays
     for file in (folder / "plain", *_shard_files(folder)):
         with file.open("rb") as opened:
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -171,7 +171,7 @@ def _shard_files(folder: Path) -> list[Path]:
 
 
 class _BareReads:
-    """Positioned reads of the rows' extents by some threads, and nothing else."""
+    """Bare positioned reads of the rows' extents by several threads."""
 
     def __init__(self, folder: Path, reader: FeatureReader, threads: int) -> None:
         self._descriptors = [os.open(file, os.O_RDONLY) for file in _shard_files(folder)]
@@ -221,7 +221,7 @@ def _cold(
 
 
 class _PlainRows:
-    """A memmap behind the interface of a reader."""
+    """A memmap with the interface of a reader."""
 
     def __init__(self, array: np.ndarray) -> None:
         self.shape = array.shape
@@ -239,7 +239,7 @@ class _PlainRows:
 def _loader(
     folder: Path, reader: FeatureReader, plain: np.memmap, draw: Draw, rounds: int
 ) -> Iterator[Measurement]:
-    """Batches a second that come out of the training's loader; the consumer looks at each row."""
+    """Batches per second from the training loader; the consumer touches each row."""
     per_round = 64
     _forget(folder, plain)
     _read_in_order(reader, plain)
@@ -250,7 +250,7 @@ def _loader(
         batches = RowsReadAhead(source, BATCH_ROWS, torch.device("cpu"))
         for indices, rows in zip(wanted, batches(wanted), strict=True):
             if not _is_right(rows.numpy(), indices):
-                raise AssertionError("the loader gave other rows than asked for")
+                raise AssertionError("the loader returned the wrong rows")
 
     contenders = {"memmap": lambda: consume(_PlainRows(plain)), "disk": lambda: consume(reader)}
     seconds = medians_in_turn(contenders, max(5, rounds // 3))
@@ -274,27 +274,27 @@ def _loader(
 def _remote(folder: Path, plain: np.memmap, draw: Draw, rounds: int) -> Iterator[Measurement]:
     with serve(folder, REQUEST_SECONDS) as url, open_features(f"{url}/store") as reader:
         _check(reader, plain, draw())
-        for _ in range(3):  # the shard indexes are fetched once
+        for _ in range(3):  # fetches the shard indexes, once
             reader.rows(draw())
         seconds = medians_in_turn({"remote": lambda: reader.rows(draw())}, rounds)["remote"]
-        name = f"store, tier {reader.tier}, HTTP with {1000 * REQUEST_SECONDS:g} ms a request"
-        yield Measurement("remote", name, seconds, rounds, 1000 * seconds, "ms a batch", at_most=120)
+        name = f"store, tier {reader.tier}, HTTP with {1000 * REQUEST_SECONDS:g} ms per request"
+        yield Measurement("remote", name, seconds, rounds, 1000 * seconds, "ms per batch", at_most=120)
 
 
 def _other(name: str, path: Path, plain: np.memmap, draw: Draw, rounds: int) -> Iterator[Measurement]:
-    """Another store that holds the same rows, warm; it is removed afterwards."""
+    """Another store with the same rows, warm; it is removed afterwards."""
     read = OTHER_STORES[name](path, plain)
     rounds = max(5, rounds // 5)
     indices = draw()
     if not _is_right(read(indices), indices):
-        raise AssertionError(f"{name} gave other rows than asked for")
+        raise AssertionError(f"{name} returned the wrong rows")
     seconds = medians_in_turn({"memmap": lambda: plain[draw()], "other": lambda: read(draw())}, rounds)
     yield Measurement("warm", name, seconds["other"], rounds, seconds["other"] / seconds["memmap"], "x floor")
     shutil.rmtree(path)
 
 
 def _opening(path: Path) -> Iterator[Measurement]:
-    """A million tiny rows, opened by a process of its own."""
+    """A million tiny rows, opened in a separate process."""
     with create_features(path, MILLION, (8,), flush=False) as writer:
         writer.write(0, np.broadcast_to(np.arange(8, dtype=np.float16), (MILLION, 8)))
     command = [sys.executable, "-c", _OPEN, str(path)]
@@ -318,17 +318,20 @@ def _is_right(rows: np.ndarray, indices: np.ndarray) -> bool:
 
 def _check(reader: FeatureReader, plain: np.memmap, indices: np.ndarray) -> None:
     if not np.array_equal(reader.rows(indices), plain[indices]):
-        raise AssertionError(f"tier {reader.tier} gave other rows than were written")
+        raise AssertionError(f"tier {reader.tier} returned rows that differ from those written")
 
 
 def store(
-    rows: int = typer.Option(8192, min=256, help="Records to write and read."),
-    record_shape: str = typer.Option("512,24,8", help="Shape of a record, float16: numbers with commas."),
-    rounds: int = typer.Option(30, min=1, help="Rounds that a median is taken over."),
-    folder: Path = typer.Option(Path("var"), help="Where a temporary folder is made: the disk to measure."),
+    rows: int = typer.Option(8192, min=256, help="Number of records to write and read."),
+    record_shape: str = typer.Option("512,24,8", help="Shape of a float16 record, comma-separated."),
+    rounds: int = typer.Option(30, min=1, help="Number of rounds; medians are reported."),
+    folder: Path = typer.Option(Path("var"), help="Folder for temporary files, on the disk to measure."),
     json_file: Json = None,
 ) -> None:
-    """Measure the feature store against memmap, bare reads and other stores, all in one run."""
+    """Measure the feature store against memmap, bare reads and other stores.
+
+    Example: personsearch benchmark store --rows 2048
+    """
     shape = _parse_shape(record_shape)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="benchmark-store-", dir=folder) as temporary:
@@ -341,7 +344,7 @@ def _parse_shape(text: str) -> list[int]:
         shape = [int(part) for part in text.split(",")]
     except ValueError as error:
         raise typer.BadParameter(
-            f"{text!r} is not a shape: give numbers with commas, such as 512,24,8"
+            f"{text!r} is not a shape: write comma-separated numbers, such as 512,24,8"
         ) from error
     if min(shape) < 1:
         raise typer.BadParameter(f"{text!r} is not a shape: every number must be at least 1")

@@ -1,4 +1,4 @@
-"""Medians of things that are measured in turn, so that a busy machine slows all of them alike."""
+"""Medians of contenders that take turns, so that a busy machine slows all of them alike."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from flows.cli.printing import whole_lines
 
 @dataclass(frozen=True)
 class Measurement:
-    """The median `seconds` of `rounds` rounds, and `ratio`, to the floor that was measured in turn with it.
+    """The median `seconds` over `rounds` rounds, and the `ratio` to the floor that took turns with it.
 
-    `bound` is what is promised of `value`, and `holds` whether it is kept; both None where nothing is
-    promised.
+    `bound` is the promise for `value`, and `holds` whether it is kept; both are None without a promise.
     """
 
     group: str
@@ -51,7 +50,7 @@ class Measurement:
 def medians_in_turn(
     contenders: Mapping[str, Callable[[], object]], rounds: int, before: Callable[[], None] | None = None
 ) -> dict[str, float]:
-    """Median seconds of each contender, called in turn, once a round; `before` is not timed."""
+    """Median seconds of each contender, called in turn once per round; `before` is not timed."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, call in contenders.items():
@@ -64,7 +63,7 @@ def medians_in_turn(
 
 
 def report(measurements: Iterable[Measurement], settings: Mapping[str, Any], json_file: Path | None) -> None:
-    """Print them; with `json_file`, write them there too, with the settings they were taken at."""
+    """Print the figures; with `json_file`, also write them there, with their settings."""
     console = whole_lines()
     table = Table("what", "how", "median", "figure", "promised", "", box=None, pad_edge=False)
     found = []

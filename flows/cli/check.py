@@ -1,4 +1,4 @@
-"""`personsearch datasets check`: what is odd about datasets, each by itself and all together."""
+"""`personsearch datasets check`: find problems in datasets, one by one and across them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from flows.errors import ConfigError
 
 @dataclass(frozen=True)
 class _Dataset:
-    """A snapshot to look at; `root` is where its images lie, None where that is not known."""
+    """A snapshot to check; `root` is the folder of its images, None if unknown."""
 
     name: str
     snapshot: Snapshot
@@ -36,32 +36,35 @@ class _Dataset:
 
 def check(
     roots: list[Path] = typer.Argument(
-        ..., metavar="ROOT...", help="Datasets' roots, or folders of snapshots that `ingest` made."
+        ..., metavar="ROOT...", help="Dataset roots, or snapshot folders written by `ingest`."
     ),
-    adapter: list[str] = typer.Option(
-        [], help="Name of the format, for each root in turn; by default the one that fits."
-    ),
-    option: list[str] = typer.Option([], help="key=value for the adapter of a single root; may be repeated."),
+    adapter: list[str] = typer.Option([], help="Format of each root, in the same order (default: detected)."),
+    option: list[str] = typer.Option([], help="key=value for the adapter; single root only; repeatable."),
     queries: str | None = typer.Option(
-        None, help="Draw queries, as `datasets ingest` does; for a single root."
+        None, help="Draw queries, as `datasets ingest` does; single root only."
     ),
     splits: str | None = typer.Option(
-        None, help="Split images, as `datasets ingest` does; for a single root."
+        None, help="Split images, as `datasets ingest` does; single root only."
     ),
-    no_images: bool = typer.Option(False, "--no-images", help="Leave the images out."),
+    no_images: bool = typer.Option(False, "--no-images", help="Read annotations only."),
     check_images: bool = typer.Option(True, "--check-images/--no-check-images", help="Decode every image."),
-    near: bool = typer.Option(False, "--near-duplicates", help="Compare images by a perceptual hash, too."),
+    near: bool = typer.Option(False, "--near-duplicates", help="Also compare images by a perceptual hash."),
 ) -> None:
-    """Read datasets without keeping anything, and say what is odd about each and about all together."""
+    """Check datasets for problems, one by one and across them, without storing anything.
+
+    Example: personsearch datasets check ROOT --near-duplicates
+    """
     options, rules = parse_options(option), parse_rules(queries, splits)
     use = ImageUse(read=not no_images)
     if (options or queries or splits) and len(roots) > 1:
         raise ConfigError(
-            "--option, --queries and --splits go with a single root: ingest the datasets, and give their "
-            "snapshots"
+            "--option, --queries and --splits work with a single root only: ingest the datasets, then pass "
+            "their snapshots"
         )
     if adapter and len(adapter) != len(roots):
-        raise ConfigError(f"--adapter is given {len(adapter)} times for {len(roots)} roots: each or none")
+        raise ConfigError(
+            f"give --adapter once per root ({len(roots)} here) or not at all; got {len(adapter)}"
+        )
     with tempfile.TemporaryDirectory(prefix="personsearch-check-") as folder:
         datasets: list[_Dataset] = []
         unread: list[Path] = []
@@ -82,14 +85,16 @@ def check(
             found = check_snapshot(datasets[-1].snapshot)
             _print_findings(present([*found, *_undecodable(datasets[-1])] if check_images else found))
         if len(datasets) > 1:
-            typer.echo("all together:")
+            typer.echo("across datasets:")
         alike = _near_duplicates(datasets) if near and use.read else []
         if len(datasets) > 1:
             alike = [*duplicate_images({each.name: _images(each) for each in datasets}), *alike]
         if len(datasets) > 1 or present(alike):
             _print_findings(present(alike))
     if unread:
-        raise ConfigError(f"{len(unread)} of {len(roots)} cannot be read: {', '.join(map(str, unread))}")
+        raise ConfigError(
+            f"{len(unread)} of {len(roots)} roots cannot be read: {', '.join(map(str, unread))}"
+        )
 
 
 def _read(
@@ -101,10 +106,10 @@ def _read(
     work: Path,
     taken: Sequence[str],
 ) -> _Dataset:
-    """A root's snapshot, made in `work` unless it is one; says what it is and what it holds."""
+    """The snapshot of a root, built in `work` unless the root is one. Prints its format and counts."""
     if table_path(root, "datasets").is_file():
         if rules != NO_RULES:
-            raise ConfigError(f"{root} is a snapshot: --queries and --splits are for the dataset's root")
+            raise ConfigError(f"{root} is a snapshot; --queries and --splits need the dataset's root")
         snapshot, base = Snapshot(root), None
         name, chosen = snapshot.name, "snapshot"
     else:
@@ -141,8 +146,8 @@ def _near_duplicates(datasets: Sequence[_Dataset]) -> list[Finding]:
     for each in datasets:
         if each.root is None:
             raise ConfigError(
-                f"{each.name}: a snapshot does not say where its images lie; for --near-duplicates give its "
-                "root instead"
+                f"{each.name}: a snapshot does not record where its images are; for --near-duplicates pass "
+                "the dataset's root"
             )
         root, table = each.root, _images(each)
         paths = table["rel_path"].to_pylist()
@@ -150,7 +155,9 @@ def _near_duplicates(datasets: Sequence[_Dataset]) -> list[Finding]:
         faults += found.undecodable
         images[each.name] = table.filter(pa.array([path in found.of for path in paths], pa.bool_()))
         hashes[each.name] = [found.of[path] for path in paths if path in found.of]
-    undecodable = finding("warning", "image_undecodable", faults, "images cannot be compared by their looks")
+    undecodable = finding(
+        "warning", "image_undecodable", faults, "images cannot be decoded, so they are not compared"
+    )
     return [undecodable, *near_duplicate_images(images, hashes)]
 
 
@@ -158,4 +165,4 @@ def _print_findings(findings: Sequence[Finding]) -> None:
     for each in findings:
         typer.echo(f"{each.level:8} {each.code}: {each.message}")
     if not findings:
-        typer.echo("nothing odd was found")
+        typer.echo("no problems found")

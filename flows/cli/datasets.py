@@ -1,4 +1,4 @@
-"""`personsearch datasets`: look at datasets, ingest them, and add one's own."""
+"""`personsearch datasets`: check datasets, ingest them, inspect them, and add your own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from data_catalog.validation import damaged_rows
 from flows.cli.check import check
 from flows.cli.json_file import Json, write_json
 from flows.cli.options import EXAMPLES, Store, chosen_store, parse_options, parse_rules
-from flows.cli.printing import print_counts, print_table
+from flows.cli.printing import counted, print_counts, print_table
 from flows.errors import ConfigError
 from flows.plan.catalog import StoreSnapshots, open_catalog
 from flows.run.provenance import made_by
@@ -35,7 +35,7 @@ from storage.opening import open_store
 from storage.store import Artifact
 from storage.store import Store as ArtifactStore
 
-app = typer.Typer(no_args_is_help=True, help="Datasets in their native formats, and the catalog of them.")
+app = typer.Typer(no_args_is_help=True, help="Datasets: check, ingest, inspect and export them.")
 
 Options = list[str]
 SHOWN = 3
@@ -44,7 +44,10 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 @app.command("list")
 def list_adapters() -> None:
-    """The formats that can be read, with their options."""
+    """List the supported formats and their options.
+
+    Example: personsearch datasets list
+    """
     for name in adapter_names():
         try:
             adapter = load_adapter(name)
@@ -54,47 +57,50 @@ def list_adapters() -> None:
         typer.echo(f"{name:18} {_summary(adapter)}")
         for option, meaning in adapter.options.items():
             typer.echo(f"{'':20} {option}: {meaning}")
-    typer.echo("Every format has these options, too:")
+    typer.echo("Options of every format:")
     for option, meaning in COMMON_OPTIONS.items():
         typer.echo(f"{'':20} {option}: {meaning}")
 
 
 @app.command()
 def ingest(
-    adapter: str | None = typer.Option(
-        None, help="Name of the format, as `datasets list` gives it; by default the one that fits."
-    ),
-    root: Path = typer.Option(..., help="The dataset as its authors publish it."),
+    adapter: str | None = typer.Option(None, help="Format, as named by `datasets list` (default: detected)."),
+    root: Path = typer.Option(..., help="Folder of the dataset, as its authors publish it."),
     store: Store = None,
     name: str | None = typer.Option(
-        None, help="The dataset's name in the catalog; the adapter's by default."
+        None, help="Name of the dataset in the catalog (default: the adapter's name)."
     ),
-    option: Options = typer.Option([], help="key=value for the adapter; may be repeated."),
+    option: Options = typer.Option([], help="key=value for the adapter; repeatable."),
     queries: str | None = typer.Option(
-        None, help=f"Draw queries from the identities, by a rule as in a config: {EXAMPLES['queries']}."
+        None, help=f"Draw queries by a rule, as in a config: {EXAMPLES['queries']}."
     ),
     splits: str | None = typer.Option(
-        None, help=f"Split the images by a rule as in a config: {EXAMPLES['splits']}."
+        None, help=f"Split the images by a rule, as in a config: {EXAMPLES['splits']}."
     ),
     no_images: bool = typer.Option(
-        False, "--no-images", help="Read annotations alone; such a snapshot cannot train."
+        False, "--no-images", help="Read annotations only; the snapshot cannot be used for training."
     ),
     check_images: bool = typer.Option(
         True,
         "--check-images/--no-check-images",
-        help="Decode every image once; an image that was decoded before is not opened again.",
+        help="Decode every image; images that were checked before are skipped.",
     ),
     allow_empty: bool = typer.Option(
         False,
         "--allow-empty",
-        help="Accept a root without images, a split without boxes, or one that is mostly damaged.",
+        help="Accept a root without images, and splits without boxes or with mostly damaged rows.",
     ),
-    strict: bool = typer.Option(False, "--strict", help="Fail when any row is damaged."),
-    rehash: bool = typer.Option(False, "--rehash", help="Read every file again, whatever its date says."),
-    dask: str | None = typer.Option(None, help="Address of a Dask scheduler, such as tcp://host:8786."),
+    strict: bool = typer.Option(False, "--strict", help="Fail if any row is damaged."),
+    rehash: bool = typer.Option(
+        False, "--rehash", help="Re-read every file even if its size and modification time are unchanged."
+    ),
+    dask: str | None = typer.Option(None, help="Dask scheduler, such as tcp://host:8786."),
     json: Json = None,
 ) -> None:
-    """Read a dataset into a snapshot: validated Parquet tables, made once for one content of the root."""
+    """Read a dataset into a snapshot of validated Parquet tables; unchanged data is not read again.
+
+    Example: personsearch datasets ingest --root ROOT --store STORE
+    """
     started = time.monotonic()
     artifacts = open_store(chosen_store(store))
     options = parse_options(option)
@@ -144,12 +150,15 @@ app.command()(check)
 @app.command()
 def stats(
     store: Store = None,
-    name: str = typer.Option(..., help="The dataset's name in the catalog."),
+    name: str = typer.Option(..., help="Name of the dataset in the catalog."),
     html: Path | None = typer.Option(
-        None, help="Write figures to this file, one page that needs nothing else."
+        None, help="Also write the figures to this file, a self-contained page."
     ),
 ) -> None:
-    """Statistics of an ingested dataset, as a table and as figures."""
+    """Print statistics of an ingested dataset, or write them as a page of figures.
+
+    Example: personsearch datasets stats --store STORE --name prw --html stats.html
+    """
     from data_catalog.statistics import statistics, statistics_page
 
     found = statistics(_snapshot(open_catalog(chosen_store(store)), name))
@@ -161,36 +170,42 @@ def stats(
         typer.echo(f"{histogram.title}: " + "  ".join(f"{label}: {count:,}" for label, count in bars))
     if html is not None:
         html.write_text(statistics_page(found), encoding="utf-8")
-        typer.echo(f"written: {html}")
+        typer.echo(f"wrote {html}")
 
 
 @app.command()
 def rejects(
     store: Store = None,
-    name: str = typer.Option(..., help="The dataset's name in the catalog."),
-    out: Path | None = typer.Option(None, help="A CSV file to write; by default the rows are printed."),
+    name: str = typer.Option(..., help="Name of the dataset in the catalog."),
+    out: Path | None = typer.Option(None, help="CSV file to write (default: print the rows)."),
 ) -> None:
-    """Every row of the sources that was not taken: its file, its row, and why. As CSV."""
+    """List every source row that was rejected, as CSV: its file, its row number and the reason.
+
+    Example: personsearch datasets rejects --store STORE --name prw --out rejects.csv
+    """
     found = open_catalog(chosen_store(store))[name].table("rejects")
     text = found.to_pandas().to_csv(index=False)
     if out is None:
         typer.echo(text, nl=False)
     else:
         out.write_text(text, encoding="utf-8")
-        typer.echo(f"written: {out}: {len(found):,} rows")
+        typer.echo(f"wrote {counted(len(found), 'row')} to {out}")
 
 
 @app.command()
 def images(
-    name: str = typer.Argument(..., help="The dataset's name in the catalog."),
+    name: str = typer.Argument(..., help="Name of the dataset in the catalog."),
     store: Store = None,
-    split: str | None = typer.Option(None, help="Only images of this split."),
+    split: str | None = typer.Option(None, help="List only images of this split."),
     like: str | None = typer.Option(
-        None, metavar="TEXT", help="Only ids with this in them; with * or ? a pattern of the whole id."
+        None, metavar="TEXT", help="List only ids that contain TEXT, or match it if it has * or ?."
     ),
     json_file: Json = None,
 ) -> None:
-    """The ids of a dataset's images, one per line, as `datasets show` takes them."""
+    """List the image ids of a dataset, one per line, as `datasets show` takes them.
+
+    Example: personsearch datasets images prw --store STORE --split test --like c1s1
+    """
     from data_catalog.image_ids import find_images
 
     found = find_images(open_catalog(chosen_store(store))[name].snapshot, split, like)
@@ -198,67 +213,72 @@ def images(
     for image_id in found["image_id"].to_pylist():
         typer.echo(image_id)
     if json_file is None and not len(found):
-        typer.echo(f"{name}: no image is like that", err=True)
+        typer.echo(f"{name}: no image id matches", err=True)
 
 
 @app.command()
 def show(
-    image_id: str = typer.Argument(..., help="An image's name in the catalog."),
+    image_id: str = typer.Argument(..., help="Image id; `datasets images` lists them."),
     store: Store = None,
-    name: str = typer.Option(..., help="The dataset's name in the catalog."),
-    root: Path = typer.Option(..., help="The dataset's root, where the image lies."),
-    out: Path = typer.Option(Path("shown.png"), help="The picture to write."),
+    name: str = typer.Option(..., help="Name of the dataset in the catalog."),
+    root: Path = typer.Option(..., help="Root folder of the dataset."),
+    out: Path = typer.Option(Path("shown.png"), help="Image file to write."),
 ) -> None:
-    """Draw an image's boxes, identities and ignore regions on it."""
+    """Draw an image with its boxes, identities and ignore regions.
+
+    Example: personsearch datasets show c1s1_000151.jpg --store STORE --name prw --root ROOT
+    """
     from data_catalog.drawing import draw_image
 
     if out.suffix.lower() not in PICTURES:
-        raise ConfigError(f"--out {out}: a picture's name ends with one of {', '.join(PICTURES)}")
+        raise ConfigError(f"--out {out}: the file name must end with one of {', '.join(PICTURES)}")
     draw_image(_snapshot(open_catalog(chosen_store(store)), name), image_id, root).save(out)
-    typer.echo(f"written: {out}")
+    typer.echo(f"wrote {out}")
 
 
 @app.command()
 def export(
-    out: Path = typer.Argument(..., help="The JSON file to write."),
-    view: list[str] = typer.Option(..., help="NAME/SPLIT of an ingested dataset; may be repeated."),
+    out: Path = typer.Argument(..., help="JSON file to write."),
+    view: list[str] = typer.Option(..., help="NAME/SPLIT of an ingested dataset; repeatable."),
     store: Store = None,
     root: list[str] = typer.Option(
-        [], help="Folder put before the paths of each view's images, in their order."
+        [], help="Folder to prepend to image paths; once per --view, in the same order."
     ),
 ) -> None:
-    """Write splits of ingested datasets as one COCO JSON."""
+    """Write splits of ingested datasets as one COCO JSON.
+
+    Example: personsearch datasets export union.json --store STORE --view prw/train --view mot17/train
+    """
     from data_catalog.export_coco import export_coco
     from data_catalog.views import View
 
     if root and len(root) != len(view):
-        raise ConfigError(
-            f"{len(root)} times --root for {len(view)} times --view: give one for each, or none"
-        )
+        raise ConfigError(f"give --root once per --view ({len(view)} here) or not at all; got {len(root)}")
     catalog = open_catalog(chosen_store(store))
     views = []
     for text in view:
         dataset, slash, split = text.rpartition("/")
         if not slash:
-            raise ConfigError(f"--view {text}: give NAME/SPLIT, such as prw/train")
+            raise ConfigError(f"--view {text}: write it as NAME/SPLIT, such as prw/train")
         views.append(View(_snapshot(catalog, dataset), split))
     images, boxes = export_coco(views, out, roots=root or None)
-    typer.echo(f"written: {out}: {images:,} images, {boxes:,} boxes")
+    typer.echo(f"wrote {out}: {counted(images, 'image')}, {boxes:,} {'box' if boxes == 1 else 'boxes'}")
 
 
 @app.command()
 def new(
     name: str = typer.Argument(..., help="Name of the adapter: lower-case letters, digits and '-'."),
-    folder: Path | None = typer.Option(
-        None, help="Where the package goes; a folder of that name by default."
-    ),
+    folder: Path | None = typer.Option(None, help="Folder of the new package (default: NAME)."),
 ) -> None:
-    """Write a package with a working adapter and its test, to start from."""
+    """Write a package with a working adapter and a test, as a starting point.
+
+    Example: personsearch datasets new street-cams
+    """
     from data_catalog.skeleton import write_skeleton
 
     target = folder or Path(name)
     for path in write_skeleton(target, name):
-        typer.echo(f"written: {path}")
+        typer.echo(f"wrote {path}")
     typer.echo(f"next: pip install -e {target}; then personsearch datasets check ROOT --adapter {name}")
 
 
@@ -269,7 +289,7 @@ def _summary(adapter: object) -> str:
 
 
 def _snapshot(catalog: Catalog, name: str) -> Snapshot:
-    """The snapshot that the dataset's last ingest made or found; says which it is."""
+    """The snapshot of the dataset's last ingest; prints its path."""
     snapshot = catalog[name].snapshot
     typer.echo(f"{name}: snapshot {snapshot.path}")
     for note in rule_notes(snapshot):
@@ -284,13 +304,13 @@ def _refuse_undecodable(snapshot: Snapshot, root: Path, store: ArtifactStore) ->
         shown = "; ".join(f"{path}: {fault}" for path, fault in sorted(faults.items())[:SHOWN])
         more = "; ..." if len(faults) > SHOWN else ""
         raise CatalogError(
-            f"{len(faults):,} images cannot be decoded: {shown}{more}. Replace them, or leave them out "
-            "(--option leave_out=PATTERN)"
+            f"{counted(len(faults), 'image')} cannot be decoded: {shown}{more}. Replace them, or exclude "
+            "them with --option leave_out=PATTERN"
         )
 
 
 class _NoReporter:
-    """Progress of work in this process: a line is not worth it, an ingest takes seconds."""
+    """Reports nothing: an ingest in this process takes seconds."""
 
     def progress(self, done: int, total: int, **metrics: float) -> None:
         return None

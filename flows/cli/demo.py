@@ -1,4 +1,4 @@
-"""`personsearch demo`: draw scenes in native layouts, then run the whole method on them."""
+"""`personsearch demo`: draw synthetic datasets in native formats, then run the whole method on them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ TRACKS = Mot17Spec(sequences=2, frames=10)
 
 def demo(
     folder: Annotated[
-        Path, typer.Option(help="Where scenes and store go; other commands find it by $PERSONSEARCH_DEMO.")
+        Path,
+        typer.Option(
+            help="Folder of the data and the store; set $PERSONSEARCH_DEMO to it for other commands."
+        ),
     ] = Path("var/demo"),
     overrides: Overrides = None,
     start_from: From = None,
@@ -31,7 +34,10 @@ def demo(
     until: Until = None,
     json: Json = None,
 ) -> None:
-    """Run the main job on drawn scenes: a few minutes on two CPU cores, no GPU, nothing to download."""
+    """Run the whole method on synthetic scenes: a few minutes on two CPU cores, no GPU, no download.
+
+    Example: personsearch demo --folder /tmp/demo
+    """
     folder = folder.absolute()
     draw_once(folder / "data")
     os.environ["PERSONSEARCH_DEMO"] = str(folder)
@@ -43,11 +49,11 @@ def demo(
         until=until,
     )
     give(run_config(request), json, print_run)
-    typer.echo(f"to go on with it:\n{_how_to_go_on(folder)}")
+    typer.echo(f"try next:\n{_how_to_go_on(folder)}")
 
 
 def _how_to_go_on(folder: Path) -> str:
-    """Commands to copy: a plan, and a search for the first query of the drawn test set."""
+    """Commands to copy: a plan, and a search for the first query of the synthetic test set."""
     config, scenes = demo_config(), folder / "data" / "prw"
     _, x, y, width, height, frame = (scenes / "query_info.txt").read_text().split(maxsplit=6)[:6]
     left, top = float(x), float(y)
@@ -61,7 +67,7 @@ def _how_to_go_on(folder: Path) -> str:
 
 
 def draw_once(data: Path) -> None:
-    """Write the demo's scenes where they are not there yet; a half-written set never gets its name."""
+    """Write the demo's datasets unless they exist; a half-written one never gets its final name."""
     for name, write in (("prw", _draw_scenes), ("mot17", _draw_tracks)):
         if (data / name).is_dir():
             continue
@@ -71,12 +77,12 @@ def draw_once(data: Path) -> None:
 
 
 def demo_config() -> Path:
-    """configs/demo.yaml, of the source tree or of the installed package."""
+    """configs/demo.yaml of the source tree or of the installed package."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package.parent / "configs", package / "configs"):
         if (folder / "demo.yaml").is_file():
             return folder / "demo.yaml"
-    raise ConfigError(f"configs/demo.yaml is neither beside nor in {package}; install the package again")
+    raise ConfigError(f"configs/demo.yaml is neither next to nor inside {package}; reinstall the package")
 
 
 def _draw_scenes(root: Path) -> None:

@@ -1,4 +1,4 @@
-"""`personsearch features`: look at a feature store, hold it to its digests, take rows out of it."""
+"""`personsearch features`: inspect a feature store, verify its digests, export rows."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 
 from flows.cli.json_file import Json, write_json
 from flows.cli.options import ConfigsStore, Store, chosen_store, default_store
+from flows.cli.printing import counted
 from flows.config.request import RunRequest
 from flows.errors import ConfigError
 from flows.run.running import plan_config, run_config
@@ -31,27 +32,30 @@ from storage.space import in_units
 from storage.store import Store as ArtifactStore
 from storage.urls import is_remote
 
-app = typer.Typer(no_args_is_help=True, help="Stores of pooled features: show, verify, export, statistics.")
+app = typer.Typer(no_args_is_help=True, help="Cached features: show, verify, export, statistics.")
 
 MADE_BY_FEATURES_STAGE = "features"
 
 Where = Annotated[
     str,
-    typer.Argument(metavar="FEATURES", help="A folder, or with --store an artifact: features/KEY or KEY."),
+    typer.Argument(metavar="FEATURES", help="A folder, or an artifact of the store: features/KEY or KEY."),
 ]
 
 
 @app.command()
 def show(where: Where, store: Store = None) -> None:
-    """Rows, shape, bytes, shards, what made it, and how many rows each identity has."""
+    """Show the shape, size, shards, source and rows per identity of a feature store.
+
+    Example: personsearch features show features/3fa9c1 --store STORE
+    """
     summary = summarise_features(_folder(where, _store_of(where, store)))
     shape = " x ".join(map(str, summary.shape))
     missing = f", {len(summary.missing_shards)} missing" if summary.missing_shards else ""
     typer.echo(f"{summary.path}")
     typer.echo(f"{shape} {summary.dtype}, {in_units(summary.array_bytes)}")
-    packing = "compressed" if summary.compressed else "not compressed"
+    packing = "compressed" if summary.compressed else "uncompressed"
     typer.echo(
-        f"{summary.n_shards} shards of {summary.rows_per_shard} rows{missing}, "
+        f"{counted(summary.n_shards, 'shard')} of {summary.rows_per_shard} rows{missing}, "
         f"{in_units(summary.stored_bytes)} on disk, {packing}"
     )
     typer.echo(f"content digest {summary.content_digest or 'none: unfinished'}")
@@ -68,10 +72,14 @@ def verify(
     where: Where,
     store: ConfigsStore = None,
     mend: Annotated[
-        Path | None, typer.Option(metavar="CONFIG", help="Make damaged shards, and only these, anew by it.")
+        Path | None,
+        typer.Option(metavar="CONFIG", help="Rebuild the damaged shards, and only these, with this config."),
     ] = None,
 ) -> None:
-    """Digest every row again and name the damaged shards. Exits with 2 when there are any."""
+    """Verify the digest of every row and name damaged shards. Exits with status 2 if there are any.
+
+    Example: personsearch features verify features/3fa9c1 --mend configs/demo.yaml
+    """
     store = _store_of(where, store, mend)
     folder = _folder(where, store)
     damaged = verify_features(folder)
@@ -85,25 +93,28 @@ def verify(
         _mend(where, store, mend, damaged)
         damaged = verify_features(folder)
     if damaged:
-        raise StorageError(f"{len(damaged)} shards are damaged; --mend CONFIG makes these anew")
-    typer.echo("every shard is whole")
+        raise StorageError(f"damaged: {counted(len(damaged), 'shard')}; rebuild with --mend CONFIG")
+    typer.echo("all shards are intact")
 
 
 @app.command()
 def export(
     where: Where,
     out: Annotated[Path, typer.Option(help="File to write: .npz or .safetensors.")],
-    rows: Annotated[str, typer.Option(help="Rows to take: 0:100, or 3,17,99; all by default.")] = ":",
+    rows: Annotated[str, typer.Option(help="Rows to export, such as 0:100 or 3,17,99 (default: all).")] = ":",
     store: Store = None,
 ) -> None:
-    """Write chosen rows, with what the index says of them, to one file for other programs."""
+    """Export rows and their index entries to one file for other programs.
+
+    Example: personsearch features export features/3fa9c1 --rows 0:100 --out rows.npz
+    """
     with open_features(_folder(where, _store_of(where, store)), memory_budget=0) as reader:
         chosen = parse_rows(rows, reader.shape[0])
         try:
             export_rows(reader, chosen, out)
         except IndexError as error:
             raise ConfigError(f"--rows {rows}: {error}") from error
-    typer.echo(f"{len(chosen)} rows written to {out}")
+    typer.echo(f"wrote {counted(len(chosen), 'row')} to {out}")
 
 
 @app.command()
@@ -112,7 +123,10 @@ def stats(
     store: Store = None,
     json: Json = None,
 ) -> None:
-    """Channel means, sparsity, dead channels, and how far apart identities are; computed out of core."""
+    """Show channel means, sparsity, dead channels and distances between identities; runs out of core.
+
+    Example: personsearch features stats features/3fa9c1 --store STORE
+    """
     from storage.feature_store.statistics import feature_statistics
 
     found = feature_statistics(_folder(where, _store_of(where, store)))
@@ -123,30 +137,34 @@ def stats(
 
 
 def parse_rows(text: str, n_rows: int) -> np.ndarray:
-    """Row numbers of `start:stop`, `start:stop:step` or `3,17,99`. Raises ConfigError for anything else."""
+    """Parse `start:stop`, `start:stop:step` or `3,17,99`. Raises ConfigError for anything else."""
     try:
         if ":" in text:
             return np.arange(n_rows)[slice(*(int(part) if part else None for part in text.split(":")))]
         return np.array([int(part) for part in text.split(",")])
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"--rows wants 0:100 or 3,17,99, not {text!r}") from error
+        raise ConfigError(
+            f"--rows takes a range or a list, such as 0:100 or 3,17,99; got {text!r}"
+        ) from error
 
 
 def _mend(where: str, store: str, config: Path, damaged: list[DamagedShard]) -> None:
     opened, entry = _artifact(where, store)
     if entry.kind != MADE_BY_FEATURES_STAGE:
-        raise ConfigError(f"{entry.name} is not made by shards: `store invalidate` it and run again")
+        raise ConfigError(
+            f"{entry.name} is not built shard by shard: run `store invalidate` on it, then run again"
+        )
     request = RunRequest(config=config, store=store, until=MADE_BY_FEATURES_STAGE)
     planned = {stage["stage"]: stage["key"] for stage in plan_config(request).stages}
     if planned[MADE_BY_FEATURES_STAGE] != entry.key:
-        raise ConfigError(f"{config} does not make {entry.name}: give the config that it was made by")
+        raise ConfigError(f"{config} does not build {entry.name}: pass the config that it was built from")
     work = opened.reopen(entry.kind, entry.key)
     remove_shards(work, [each.shard for each in damaged])
     run_config(request).raise_error()
 
 
 def _store_of(where: str, store: str | None, config: Path | None = None) -> str | None:
-    """The store that `where` is an artifact of; None where it is a folder, or the URL of one."""
+    """The store that holds the artifact `where`; None if `where` is a folder or the URL of one."""
     if store is None and config is None:
         is_place = is_remote(where) or Path(where).is_dir()
         return None if is_place else default_store()
@@ -154,7 +172,7 @@ def _store_of(where: str, store: str | None, config: Path | None = None) -> str 
 
 
 def _folder(where: str, store: str | None) -> str | Path:
-    """A folder, a URL of one, or where an artifact of the store lies on this machine."""
+    """The folder or URL itself, or the local path of the store's artifact."""
     if store is None:
         return where
     opened, entry = _artifact(where, store)
@@ -172,10 +190,10 @@ def _most_rows(identities: Mapping[tuple[str, str], int]) -> str:
 
 
 def _summary(value: object) -> str:
-    """A figure, or the smallest, the mean and the largest of one that each channel has."""
+    """A single value, or the range and mean of a per-channel value."""
     if isinstance(value, np.ndarray) and value.ndim:
         low, mean, high = value.min(), value.mean(), value.max()
-        return f"{low:.4g} to {high:.4g}, {mean:.4g} on average over {len(value)} channels"
+        return f"{low:.4g} to {high:.4g}, mean {mean:.4g} over {len(value)} channels"
     if isinstance(value, tuple):
         return f"{len(value)}" + (f" ({', '.join(map(str, value[:10]))} ...)" if value else "")
     return f"{value:.4g}" if isinstance(value, float) else f"{value}"
@@ -184,4 +202,4 @@ def _summary(value: object) -> str:
 def _plain(value: object) -> object:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

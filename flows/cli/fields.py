@@ -1,4 +1,4 @@
-"""`personsearch fields`: what a config may say."""
+"""`personsearch fields`: what a config may contain."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ _WIDTH = 110
 
 def fields(
     below: Annotated[
-        str, typer.Argument(help="Only this section or field, as reid.branch.", metavar="[FIELD]")
+        str, typer.Argument(help="Show only this section or field, such as reid.branch.", metavar="[FIELD]")
     ] = "",
 ) -> None:
-    """Every field that a config may have: what it takes, its default and what it means.
+    """List every config field: its type, its default and what it means.
 
-    A config may also say `extends: OTHER.yaml`, whose fields it then has but for those it gives itself.
-    Anywhere in it, ${NAME} or ${NAME:-DEFAULT} stands for a variable of the environment; in paths, $NAME
-    does, too, and $$ is a dollar sign.
+    `extends: OTHER.yaml` inherits all fields of another config; fields set in this one override them.
+    ${NAME} and ${NAME:-DEFAULT} are replaced by environment variables anywhere in a config. In paths, $NAME
+    is replaced too, and $$ is a dollar sign.
+
+    Example: personsearch fields reid.branch
     """
     for field in config_fields(below):
         default = f" = {field.default}" if field.default else ""

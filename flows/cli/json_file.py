@@ -1,4 +1,4 @@
-"""The file of `--json`: refused before the work, not after it, and written before what a person reads."""
+"""The file of `--json`: checked before the work starts, and written before anything is printed."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
     from flows.run.running import Outcome
 
 STANDARD_OUTPUT = Path("-")
-_OUTPUT: ContextVar[TextIO] = ContextVar("the standard output that is the data's alone")
+_OUTPUT: ContextVar[TextIO] = ContextVar("the standard output that is reserved for the data")
 
 
 def writable(path: Path | None) -> Path | None:
-    """A callback for commands that print the same data anyhow: `-` is None, other paths are looked at.
+    """An option callback for commands that print the same data anyway: `-` is None, other paths are checked.
 
-    Raises ConfigError when no file can be written at `path`.
+    Raises ConfigError if `path` cannot be written.
     """
     if path is None or path == STANDARD_OUTPUT:
         return None
     folder = path.absolute().parent
     if path.suffix.lower() in (".yaml", ".yml"):
-        raise ConfigError(f"--json {path}: this is the name of a config; give a FILE to write, or - to print")
+        raise ConfigError(f"--json {path}: this is the name of a config; pass a FILE to write, or - to print")
     if not folder.is_dir():
-        raise ConfigError(f"--json {path}: there is no folder {folder}")
+        raise ConfigError(f"--json {path}: folder {folder} does not exist")
     if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
-        raise ConfigError(f"--json {path}: no file can be written there")
+        raise ConfigError(f"--json {path}: cannot write to this file")
     return path
 
 
 def _file_or_output(context: typer.Context, path: Path | None) -> Path | None:
-    """With `-`, standard output is the data's alone: what says the same to a person is left out."""
+    """With `-`, only the data goes to standard output; the readable version is suppressed."""
     if path != STANDARD_OUTPUT:
         return writable(path)
     context.with_resource(_for_data_alone())
@@ -63,19 +63,19 @@ Json = Annotated[
         "--json",
         metavar="FILE",
         callback=_file_or_output,
-        help="Also write the outcome as data to this file; - prints the data, and it alone.",
+        help="Also write the outcome as JSON to this file; - prints only the JSON.",
     ),
 ]
-"""The option of every command that has data to give."""
+"""The option of every command whose outcome is also available as data."""
 
 
 def write_json(path: Path | None, body: Any, *, default: Callable[[Any], Any] | None = None) -> None:
-    """Write data to the file of `--json`; nothing without one."""
+    """Write data to the file of `--json`, if one is given."""
     _write(path, [json_format.dumps(body, indent=1, default=default)])
 
 
 def write_json_lines(path: Path | None, bodies: Iterable[Any]) -> None:
-    """As `write_json`, one line each."""
+    """Like `write_json`, with one line per body."""
     _write(path, [json_format.dumps(body) for body in bodies])
 
 
@@ -92,7 +92,7 @@ def _write(path: Path | None, texts: Iterable[str]) -> None:
 
 
 def give(outcome: Outcome, json: Path | None, show: Callable[[Outcome], None]) -> None:
-    """Write the outcome as data, show it, and raise its error."""
+    """Write the outcome as data, show it, and raise its error if it has one."""
     write_json(json, outcome.as_data())
     show(outcome)
     outcome.raise_error()

@@ -1,4 +1,4 @@
-"""Groups of commands whose modules are imported when a command is called, and not for help or completion."""
+"""Command groups that import a command's module only when it is called, not for help or completion."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 
 @dataclass(frozen=True)
 class Lazy:
-    """A command: where it is defined, "module:function" or "module:app", and the first lines of its help."""
+    """A command: where it is defined ("module:function" or "module:app") and the first line of its help."""
 
     target: str
     help: str
@@ -21,7 +21,7 @@ class Lazy:
         """Import the command."""
         module, _, attribute = self.target.partition(":")
         found = getattr(importlib.import_module(module), attribute)
-        # A group, whatever it holds: one command alone would become the whole program.
+        # Always a group: Typer would turn a single command into the whole program.
         holder = typer.Typer(add_completion=False)
         holder.callback()(lambda: None)
         if isinstance(found, typer.Typer):
@@ -33,13 +33,13 @@ class Lazy:
 
 
 def lazy_group(commands: Mapping[str, Lazy]) -> type[typer.core.TyperGroup]:
-    """The class of a group that has these commands after its own: `Typer(cls=lazy_group(...))`."""
+    """The class of a group that lists these commands after its own: `Typer(cls=lazy_group(...))`."""
 
     class LazyGroup(typer.core.TyperGroup):
         def __init__(self, **settings: Any) -> None:
             super().__init__(**settings)
             for name, command in commands.items():
-                # What help and completion show.
+                # Help and completion need only the name and the help text.
                 self.add_command(typer.core.TyperCommand(name, help=command.help))
 
         def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:

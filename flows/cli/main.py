@@ -1,4 +1,4 @@
-"""The command line, `personsearch`: joins the groups of commands and turns errors into one line."""
+"""The command line, `personsearch`: joins the command groups and turns errors into one-line messages."""
 
 from __future__ import annotations
 
@@ -14,42 +14,41 @@ from flows.run.prefect_defaults import be_quiet
 from flows.run.processes import KEEP_FREED_MEMORY
 
 COMMANDS = {
-    "run": Lazy("flows.cli.run:run", "Make what the config asks for and the store does not have yet."),
+    "run": Lazy("flows.cli.run:run", "Run a config: build every artifact that is not in the store yet."),
     "plan": Lazy(
         "flows.cli.run:plan",
-        "Say for each stage whether it is cached, resumes or runs, and why. Makes nothing.",
+        "Show for each stage whether it is cached, resumes or runs, and why. Builds nothing.",
     ),
     "demo": Lazy(
         "flows.cli.demo:demo",
-        "Run the main job on drawn scenes: a few minutes on two CPU cores, no GPU, nothing to download.",
+        "Run the whole method on synthetic scenes: a few minutes on two CPU cores, no GPU, no download.",
     ),
     "search": Lazy(
         "flows.cli.search:search",
-        "Find the person in a box of one image in scene images, most similar first.",
+        "Find a person, given by a box in one image, in scene images. Most similar first.",
     ),
     "export": Lazy(
-        "flows.cli.search:export", "Write a config's finished model as one folder of safetensors and JSON."
+        "flows.cli.search:export",
+        "Write the trained model of a finished config to one folder of safetensors and JSON.",
     ),
     "sweep": Lazy(
         "flows.cli.sweep:sweep",
-        "Run a grid of settings over one store, sharing every artifact, and rank the members by mAP.",
+        "Run a grid of settings, sharing all artifacts in one store, and rank the members by mAP.",
     ),
     "status": Lazy(
         "flows.cli.status:status",
-        "What exists, what runs now, what waits unfinished, and how the last runs ended.",
+        "Show what the store holds, what is running, what is unfinished, and how the last runs ended.",
     ),
     "fields": Lazy(
         "flows.cli.fields:fields",
-        "Every field that a config may have: what it takes, its default and what it means.",
+        "List every config field: its type, its default and what it means.",
     ),
-    "datasets": Lazy("flows.cli.datasets:app", "Datasets in their native formats, and the catalog of them."),
-    "store": Lazy("flows.cli.store:app", "Artifacts: list, show, verify, make anew, clean up, move."),
-    "features": Lazy(
-        "flows.cli.features:app", "Stores of pooled features: show, verify, export, statistics."
-    ),
-    "score": Lazy("flows.cli.score:app", "Score detections made by any software."),
+    "datasets": Lazy("flows.cli.datasets:app", "Datasets: check, ingest, inspect and export them."),
+    "store": Lazy("flows.cli.store:app", "Artifacts: list, show, verify, invalidate, tag, clean up, copy."),
+    "features": Lazy("flows.cli.features:app", "Cached features: show, verify, export, statistics."),
+    "score": Lazy("flows.cli.score:app", "Score detections and embeddings from any software."),
     "benchmark": Lazy(
-        "flows.benchmarks.commands:app", "Measure speed and memory against baselines that run beside."
+        "flows.benchmarks.commands:app", "Measure speed and memory against baselines in the same run."
     ),
 }
 _OURS = {"flows", "data_catalog", "storage", "personsearch_core"}
@@ -72,12 +71,15 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def personsearch(
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log more."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log debug messages."),
     _: bool = typer.Option(
-        False, "--version", callback=_print_version, is_eager=True, help="Say which version this is."
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
     ),
 ) -> None:
-    """Person search: datasets into one catalog, a detector, cached features, a re-ID branch, the search."""
+    """Train and evaluate person search.
+
+    Read datasets into one catalog, train a detector, cache its features, train a re-ID branch, search.
+    """
     level = logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
     for package in _OURS:
@@ -85,7 +87,7 @@ def personsearch(
 
 
 def main() -> None:
-    """Run the command line; what is wrong with the input becomes one line and exit status 2."""
+    """Run the command line. Bad input ends it with a one-line message and exit status 2."""
     be_quiet()
     if sys.argv[1:2] == ["benchmark"]:
         _keep_freed_memory()
@@ -103,7 +105,7 @@ def main() -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Start anew with the memory settings of stages' processes, which a process can only be born with."""
+    """Restart with the memory settings of stage processes, which only take effect when a process starts."""
     if not KEEP_FREED_MEMORY.keys() <= os.environ.keys():
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**KEEP_FREED_MEMORY, **os.environ})
 

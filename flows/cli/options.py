@@ -1,4 +1,4 @@
-"""Options that several commands have, and how their values are read."""
+"""Options that several commands share, and how their values are parsed."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
 Store = Annotated[
     str | None,
     typer.Option(
-        "--store", metavar="STORE", help=f"Folder or URL of the store; by default ${STORE_VARIABLE}."
+        "--store", metavar="STORE", help=f"Folder or URL of the store (default: ${STORE_VARIABLE})."
     ),
 ]
-"""The option of a command that takes no config."""
+"""The option of a command that does not take a config."""
 
 ConfigsStore = Annotated[
     str | None,
     typer.Option(
         "--store",
         metavar="STORE",
-        help=f"Folder or URL of the store; by default the config's, else ${STORE_VARIABLE}.",
+        help=f"Folder or URL of the store (default: the config's, then ${STORE_VARIABLE}).",
     ),
 ]
-"""The option of a command that takes a config, always or perhaps."""
+"""The option of a command that takes a config, required or optional."""
 
 
 def chosen_store(given: str | None, *configs: Path | None) -> str:
     """The store as a URL or an absolute path.
 
-    Raises ConfigError when nothing says which, or configs say different ones.
+    Raises ConfigError when no store is given, or when the configs name different ones.
     """
     if given is not None:
         return given_store(given, "--store")
@@ -47,25 +47,25 @@ def chosen_store(given: str | None, *configs: Path | None) -> str:
     of_configs = {store_of(config): config for config in configs if config is not None}
     if len(of_configs) > 1:
         said = ", ".join(f"{config}: {store}" for store, config in of_configs.items())
-        raise ConfigError(f"these configs have different stores: say which with --store ({said})")
+        raise ConfigError(f"the configs name different stores; choose one with --store ({said})")
     if of_configs:
         return next(iter(of_configs))
     found = default_store()
     if found is None:
-        raise ConfigError(f"say which store: give --store FOLDER (or a URL), or set ${STORE_VARIABLE}")
+        raise ConfigError(f"no store is given: pass --store FOLDER (or a URL), or set ${STORE_VARIABLE}")
     return found
 
 
 def default_store() -> str | None:
-    """The store of $PERSONSEARCH_STORE; None where that is not set, or empty."""
+    """The store of $PERSONSEARCH_STORE; None when the variable is unset or empty."""
     found = os.environ.get(STORE_VARIABLE)
     return given_store(found, f"${STORE_VARIABLE}") if found else None
 
 
 def finite(value: float | None) -> float | None:
-    """A callback of an option: its value, unless that is NaN or infinite."""
+    """An option callback that rejects NaN and infinity."""
     if value is not None and not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is no finite number")
+        raise typer.BadParameter(f"{value} is not a finite number")
     return value
 
 
@@ -76,18 +76,18 @@ EXAMPLES = {
 
 
 def parse_options(texts: Iterable[str]) -> dict[str, str]:
-    """`key=value` texts as a mapping; raises ConfigError where one is none."""
+    """Parse `key=value` texts into a mapping. Raises ConfigError for any other text."""
     options = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise ConfigError(f"--option {text}: give key=value")
+            raise ConfigError(f"--option {text}: write it as key=value")
         options[key] = value
     return options
 
 
 def parse_rules(queries: str | None, splits: str | None) -> Rules:
-    """What --queries and --splits ask for, each a mapping in YAML or JSON; ConfigError where one is none."""
+    """Parse --queries and --splits, each a mapping in YAML or JSON. Raises ConfigError for anything else."""
     from pydantic import ValidationError
 
     from data_catalog.rules import Rules
@@ -100,7 +100,7 @@ def parse_rules(queries: str | None, splits: str | None) -> Rules:
             continue
         given[name] = parse_yaml(text, f"--{name} {text}")
         if not isinstance(given[name], dict):
-            raise ConfigError(f"--{name} {text}: give a mapping, as in a config: {EXAMPLES[name]}")
+            raise ConfigError(f"--{name} {text}: write a mapping, as in a config: {EXAMPLES[name]}")
     try:
         return Rules.model_validate(given)
     except ValidationError as error:

@@ -45,13 +45,18 @@ def print_run(outcome: Outcome) -> None:
     console.print(where_time_went(outcome.stages, outcome.wall_seconds), highlight=False)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 artifact`, `2 artifacts`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def whole_lines() -> Console:
-    """A console that cuts nothing: paths fold in a terminal, and keep to one line in a file or a pipe."""
+    """A console that never truncates: paths wrap on a terminal and stay on one line in a file or a pipe."""
     return Console(soft_wrap=True, width=None if sys.stdout.isatty() else 1000)
 
 
 def padded(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of plain lines, its columns two spaces apart; rich takes seconds for thousands of rows."""
+    """Format a plain table with two spaces between columns; rich takes seconds for thousands of rows."""
     lines = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
@@ -61,7 +66,7 @@ def padded(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def print_counts(counts: Mapping[str, int]) -> None:
-    """A row for the whole root and one for each split, of counts by name such as `boxes`, `train.boxes`."""
+    """Print a row for the whole root and one per split, from counts by name (`boxes`, `train.boxes`)."""
     from data_catalog.counts import COUNTED  # loads pyarrow
 
     splits = sorted({name.rpartition(".")[0] for name in counts} - {""})
@@ -70,7 +75,7 @@ def print_counts(counts: Mapping[str, int]) -> None:
 
 
 def print_table(table: Mapping[str, Mapping[str, int]]) -> None:
-    """A row for each key."""
+    """Print one row per key."""
     from data_catalog.counts import COUNTED
 
     typer.echo(f"{'':12}" + "".join(f"{name.replace('_', ' '):>15}" for name in COUNTED))

@@ -1,4 +1,4 @@
-"""CUHK-SYSU's protocol files, parsed once: later reads come from Parquet, by the file's digest."""
+"""CUHK-SYSU's protocol files, parsed once and then read from Parquet, keyed by the file's digest."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TABLES = {"queries": QUERIES, "gallery": GALLERY}
 
 @dataclass(frozen=True, eq=False)
 class ProtocolTables:
-    """The catalog's `queries` and `gallery` of a protocol file; `parsed` is false where they were cached."""
+    """The catalog's `queries` and `gallery` of a protocol file; `parsed` is false if they were cached."""
 
     queries: pa.Table
     gallery: pa.Table
@@ -34,7 +34,7 @@ class ProtocolTables:
 
 
 def default_cache() -> Path | None:
-    """personsearch/protocols in $XDG_CACHE_HOME or ~/.cache; None for a user without a home."""
+    """personsearch/protocols in $XDG_CACHE_HOME or ~/.cache; None for a user without a home folder."""
     try:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError:
@@ -43,10 +43,10 @@ def default_cache() -> Path | None:
 
 
 def read_protocol(path: Path, cache: Path | None) -> ProtocolTables:
-    """The tables of a TestG*.mat, from the folder `cache` where this very content was parsed before.
+    """The tables of a TestG*.mat, from the folder `cache` if this content was parsed before.
 
-    The cache only spares time: where it cannot be read or written, the file is parsed, with a warning.
-    Raises CatalogError where the file is not such a protocol.
+    The cache only saves time: if it cannot be read or written, the file is parsed, with a warning.
+    Raises CatalogError if the file is not a CUHK-SYSU protocol.
     """
     if cache is None:
         return _parse(path)
@@ -60,7 +60,7 @@ def read_protocol(path: Path, cache: Path | None) -> ProtocolTables:
     try:
         _keep(folder, parsed.queries, parsed.gallery)
     except OSError as error:
-        log.warning("the parsed protocol is not kept for next time: %s", error)
+        log.warning("cannot cache the parsed protocol: %s", error)
     return parsed
 
 
@@ -70,7 +70,7 @@ def _parse(path: Path) -> ProtocolTables:
 
 
 def _kept(folder: Path) -> ProtocolTables | None:
-    """The tables in a cache's folder; None where there are none that can be used."""
+    """The tables in a cache folder; None if it has no usable ones."""
     found = {}
     for name, schema in _TABLES.items():
         path = folder / f"{name}.parquet"
@@ -79,10 +79,10 @@ def _kept(folder: Path) -> ProtocolTables | None:
         except FileNotFoundError:
             return None
         except (OSError, pa.ArrowException) as error:
-            log.warning("%s cannot be read; the protocol file is parsed again: %s", path, error)
+            log.warning("cannot read %s, parsing the protocol file again: %s", path, error)
             return None
         if found[name].schema != schema:
-            log.warning("%s has other columns than now; the protocol file is parsed again", path)
+            log.warning("%s has outdated columns, parsing the protocol file again", path)
             return None
     return ProtocolTables(**found, parsed=False)
 
@@ -95,6 +95,6 @@ def _keep(folder: Path, queries: pa.Table, gallery: pa.Table) -> None:
         for name, table in zip(_TABLES, (queries, gallery), strict=True):
             pq.write_table(table, complete / f"{name}.parquet", compression="zstd", write_page_checksum=True)
         if folder.exists():
-            # Damaged, or just made by another process.
+            # Damaged, or just written by another process.
             shutil.move(folder, Path(temporary) / "before")
         complete.rename(folder)

@@ -14,18 +14,23 @@ from flows.cli.printing import print_plan, print_run
 if TYPE_CHECKING:
     from flows.config.request import RunRequest
 
-ConfigPath = Annotated[Path, typer.Argument(help="The YAML config of the run.", metavar="CONFIG")]
+ConfigPath = Annotated[Path, typer.Argument(help="A YAML config file.", metavar="CONFIG")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a field: reid.lr=3e-4.")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="Override a config field, such as reid.lr=3e-4; repeatable."
+    ),
 ]
 From = Annotated[
-    str | None, typer.Option("--from", metavar="STAGE", help="Make this stage and all after it anew.")
+    str | None, typer.Option("--from", metavar="STAGE", help="Rebuild this stage and all that depend on it.")
 ]
-Force = Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Make this stage anew.")]
-Until = Annotated[str | None, typer.Option(metavar="STAGE", help="End with this stage.")]
+Force = Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Rebuild this stage; repeatable.")]
+Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")]
 Dask = Annotated[
     str | None,
-    typer.Option(metavar="ADDRESS", help="A Dask scheduler, tcp://host:8786; short for --set run.dask=."),
+    typer.Option(
+        metavar="ADDRESS", help="Dask scheduler, such as tcp://host:8786; same as --set run.dask=ADDRESS."
+    ),
 ]
 
 
@@ -39,7 +44,10 @@ def run(
     dask: Dask = None,
     json: Json = None,
 ) -> None:
-    """Make what the config asks for and the store does not have yet."""
+    """Run a config: build every artifact that is not in the store yet.
+
+    Example: personsearch run configs/demo.yaml --set reid.lr=3e-4
+    """
     from flows.run.running import run_config
 
     request = _request(config, overrides, store, start_from, force, until, dask)
@@ -56,7 +64,10 @@ def plan(
     dask: Dask = None,
     json: Json = None,
 ) -> None:
-    """Say for each stage whether it is cached, resumes or runs, and why. Makes nothing."""
+    """Show for each stage whether it is cached, resumes or runs, and why. Builds nothing.
+
+    Example: personsearch plan configs/demo.yaml --set reid.lr=3e-4
+    """
     from flows.run.running import plan_config
 
     request = _request(config, overrides, store, start_from, force, until, dask)

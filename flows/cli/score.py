@@ -1,6 +1,6 @@
-"""`personsearch score`: detections made by any software, scored by the community's protocols.
+"""`personsearch score`: score detections from any software by the standard protocols.
 
-Files are Parquet tables; `personsearch_core/evaluation/tables.py` says which columns they have.
+Inputs are Parquet tables; `personsearch_core/evaluation/tables.py` documents their columns.
 """
 
 from __future__ import annotations
@@ -33,30 +33,44 @@ from personsearch_core.evaluation.front import evaluate
 from personsearch_core.evaluation.parallel import in_threads
 from personsearch_core.recipes import EvaluationRecipe
 
-app = typer.Typer(no_args_is_help=True, help="Score detections made by any software.")
+app = typer.Typer(no_args_is_help=True, help="Score detections and embeddings from any software.")
 app.command("compare")(compare)
 
 DetectionsFile = Annotated[Path, typer.Option(help="Parquet: image, x1, y1, x2, y2, score, embedding.")]
 QueriesFile = Annotated[Path, typer.Option(help="Parquet: query, image, x1, y1, x2, y2, embedding.")]
-ImagesFile = Annotated[Path, typer.Option(help="Parquet: all test images; PRW also camera_id.")]
-BoxesFile = Annotated[Path, typer.Option(help="Parquet: ground truth image, x1, y1, x2, y2, person_id.")]
-Threshold = Annotated[float, typer.Option(callback=finite, help="Keep detections with at least this score.")]
-Json = Annotated[Path | None, typer.Option("--json", callback=writable, help="Write the numbers here.")]
-PerQuery = Annotated[Path | None, typer.Option(help="Write a Parquet table with one row per query here.")]
+ImagesFile = Annotated[
+    Path, typer.Option(help="Parquet: image, for every test image; PRW also needs camera_id.")
+]
+BoxesFile = Annotated[Path, typer.Option(help="Parquet, ground truth: image, x1, y1, x2, y2, person_id.")]
+Threshold = Annotated[float, typer.Option(callback=finite, help="Minimum detection score.")]
+Json = Annotated[
+    Path | None, typer.Option("--json", callback=writable, help="Also write the numbers to this file.")
+]
+PerQuery = Annotated[Path | None, typer.Option(help="Write one row per query to this Parquet file.")]
 Cbgm = Annotated[
-    str | None, typer.Option(metavar="K1,K2", help="Also rank with context matching: 10,3 or 30,4.")
+    str | None,
+    typer.Option(
+        metavar="K1,K2", help="Also rank with context bipartite graph matching, such as 10,3 or 30,4."
+    ),
 ]
 CbgmLift = Annotated[
-    Literal["max", "sum"], typer.Option(help="What --cbgm gives the match: SeqNet's code, or its paper.")
+    Literal["max", "sum"],
+    typer.Option(help="Similarity that --cbgm gives a match: max as in SeqNet's code, sum as in its paper."),
 ]
 Rerank = Annotated[bool, typer.Option("--rerank", help="Also rank with k-reciprocal re-ranking.")]
 RerankWith = Annotated[
     str | None,
-    typer.Option(metavar="K1,K2,LAMBDA,DEPTH", help="The same with other values than 20,6,0.3,200."),
+    typer.Option(
+        metavar="K1,K2,LAMBDA,DEPTH", help="Like --rerank, with these values instead of 20,6,0.3,200."
+    ),
 ]
-Bootstrap = Annotated[int, typer.Option(min=0, help="Draws for 95% intervals over queries; 0 = none.")]
-Breakdown = Annotated[bool, typer.Option("--breakdown", help="Also by box height, crowd and camera pair.")]
-Threads = Annotated[int, typer.Option(min=1, help="Threads that rank blocks of queries.")]
+Bootstrap = Annotated[
+    int, typer.Option(min=0, help="Number of bootstrap samples for 95% intervals over queries; 0 for none.")
+]
+Breakdown = Annotated[
+    bool, typer.Option("--breakdown", help="Also report by box height, crowdedness and camera pair.")
+]
+Threads = Annotated[int, typer.Option(min=1, help="Number of threads.")]
 
 
 @app.command("cuhk-sysu")
@@ -66,9 +80,9 @@ def cuhk_sysu(
     protocol_file: Annotated[Path, typer.Option(help="TestG50.mat ... TestG4000.mat.")],
     score_threshold: Threshold = 0.5,
     full_gallery: Annotated[
-        bool, typer.Option("--full-gallery", help="Rank all test images; give TestG50.mat.")
+        bool, typer.Option("--full-gallery", help="Rank all test images; needs TestG50.mat.")
     ] = False,
-    cache: Annotated[Path | None, typer.Option(help="Where parsed protocol files are kept.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Cache folder for parsed protocol files.")] = None,
     json_file: Json = None,
     per_query: PerQuery = None,
     cbgm: Cbgm = None,
@@ -79,7 +93,11 @@ def cuhk_sysu(
     breakdown: Breakdown = False,
     threads: Threads = 1,
 ) -> None:
-    """CUHK-SYSU's search protocol; `query` counts the protocol file's queries from 0."""
+    """Score by CUHK-SYSU's search protocol. `query` numbers the queries of the protocol file from 0.
+
+    Example: personsearch score cuhk-sysu --detections det.parquet --queries q.parquet
+    --protocol-file TestG100.mat
+    """
     standard = replace(standard_setting(score_threshold), full_gallery=full_gallery)
     further = rescored(standard, cbgm, cbgm_lift, rerank, rerank_with)
     clock = Clock()
@@ -111,10 +129,11 @@ def prw(
     images: ImagesFile,
     boxes: BoxesFile,
     cross_camera: Annotated[
-        bool, typer.Option("--cross-camera", help="Leave out the query's camera.")
+        bool, typer.Option("--cross-camera", help="Leave out images of the query's camera.")
     ] = False,
     protocol: Annotated[
-        Literal["person-search", "zheng2017"], typer.Option(help="As papers report it, or the original.")
+        Literal["person-search", "zheng2017"],
+        typer.Option(help="The protocol that papers report, or the original one."),
     ] = "person-search",
     boxes_per_image: Annotated[
         float | None,
@@ -124,17 +143,20 @@ def prw(
         ),
     ] = None,
     per_image_top_k: Annotated[
-        bool, typer.Option("--per-image-top-k", help="Instead keep each image's K best.")
+        bool,
+        typer.Option("--per-image-top-k", help="Keep the K best boxes of each image instead of a threshold."),
     ] = False,
     score_threshold: Threshold = 0.5,
     sweep: Annotated[
         str | None,
         typer.Option(
             metavar="K,K,...",
-            help="Also with these numbers of boxes per image (as --per-image-top-k has it); names the best.",
+            help="Also score at these numbers of boxes per image and name the best; obeys --per-image-top-k.",
         ),
     ] = None,
-    multi_shot: Annotated[bool, typer.Option("--multi-shot", help="Also pool a person's queries.")] = False,
+    multi_shot: Annotated[
+        bool, typer.Option("--multi-shot", help="Also score with all queries of a person pooled.")
+    ] = False,
     json_file: Json = None,
     per_query: PerQuery = None,
     cbgm: Cbgm = None,
@@ -145,13 +167,19 @@ def prw(
     breakdown: Breakdown = False,
     threads: Threads = 1,
 ) -> None:
-    """PRW's search protocols. What --sweep, --cbgm and the like give stands beside the standard numbers."""
+    """Score by PRW's search protocols. Options such as --sweep and --cbgm add to the standard numbers.
+
+    Example: personsearch score prw --detections det.parquet --queries q.parquet
+    --images images.parquet --boxes boxes.parquet
+    """
     standard = standard_setting(score_threshold, boxes_per_image, per_image_top_k=per_image_top_k)
     further = rescored(standard, cbgm, cbgm_lift, rerank, rerank_with)
     if multi_shot:
         further.append(replace(standard, name=MULTI_SHOT, multi_shot=True))
     if protocol == "zheng2017" and (further or breakdown):
-        raise PersonSearchError("zheng2017 goes without --cbgm, --rerank, --multi-shot and --breakdown")
+        raise PersonSearchError(
+            "--protocol zheng2017 does not work with --cbgm, --rerank, --multi-shot or --breakdown"
+        )
     budgets = sweep_settings(sweep, standard) if sweep is not None else {}
     clock = Clock()
     with spoken_warnings(), clock.step("read"):
@@ -188,7 +216,11 @@ def detection(
     score_threshold: Threshold = 0.5,
     json_file: Json = None,
 ) -> None:
-    """Detection by the person-search rule from a score on, and by pycocotools; no embeddings are needed."""
+    """Score detection alone, by the person-search rule and by pycocotools. Needs no embeddings.
+
+    Example: personsearch score detection --detections det.parquet --images images.parquet
+    --boxes boxes.parquet
+    """
     clock = Clock()
     with spoken_warnings(), clock.step("read"):
         inputs = read_boxes(detections, images, boxes)

@@ -1,4 +1,4 @@
-"""`personsearch score compare`: two runs, query by query."""
+"""`personsearch score compare`: compare two runs query by query."""
 
 from __future__ import annotations
 
@@ -21,22 +21,30 @@ from personsearch_core.evaluation.records import FloatArray, IntArray
 def compare(
     first: Annotated[
         Path,
-        typer.Argument(help="Per-query table of run A: --per-query's, or an evaluation's per_query.parquet."),
+        typer.Argument(
+            help="Per-query table of run A: from --per-query, or an evaluation's per_query.parquet."
+        ),
     ],
     second: Annotated[Path, typer.Argument(help="Per-query table of run B.")],
-    show: Annotated[int, typer.Option(min=0, help="How many gains and losses to list.")] = 5,
-    draws: Annotated[int, typer.Option(min=1, help="Draws of the interval and of the test.")] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    show: Annotated[int, typer.Option(min=0, help="Number of gains and losses to list.")] = 5,
+    draws: Annotated[
+        int, typer.Option(min=1, help="Number of resamples for the interval and the test.")
+    ] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples.")] = 0,
     setting: Annotated[
-        str | None, typer.Option(help="Of evaluations' tables: which setting, by default the headline.")
+        str | None,
+        typer.Option(help="Setting to compare, for an evaluation's tables (default: the headline)."),
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", callback=writable, help="Write the numbers here.")
+        Path | None, typer.Option("--json", callback=writable, help="Also write the numbers to this file.")
     ] = None,
 ) -> None:
-    """Two runs query by query: which got better, which worse, and a paired test of the mean."""
+    """Compare two runs query by query: gains, losses, and a paired test of the mean AP.
+
+    Example: personsearch score compare a.parquet b.parquet --show 10
+    """
     a, b = (_read(path, setting) for path in (first, second))
-    # As text: an evaluation names its queries, `--per-query` numbers them.
+    # Compared as text: an evaluation names its queries, `--per-query` numbers them.
     if [str(query) for query in a.queries] != [str(query) for query in b.queries]:
         raise PersonSearchError(f"{first} and {second} do not have the same queries in the same order")
     comparison = compare_runs(a.ap, b.ap, np.random.default_rng(seed), draws=draws)
@@ -86,5 +94,5 @@ def _of_setting(table: tables.Table, setting: str | None) -> tables.Table:
     rows = table.data.filter(pc.equal(column, wanted))
     if not len(rows):
         known = ", ".join(repr(name) for name in column.unique().to_pylist())
-        raise PersonSearchError(f"{table.path}: there is no setting {wanted!r}; there are {known}")
+        raise PersonSearchError(f"{table.path}: no setting {wanted!r}; this table has: {known}")
     return tables.Table(table.path, rows)

@@ -1,4 +1,4 @@
-"""What `personsearch score` reads: Parquet tables and protocol files, as the arrays that `evaluate` takes."""
+"""Read the inputs of `personsearch score`: Parquet tables and protocol files, as arrays for `evaluate`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from personsearch_core.evaluation.inputs import EvaluationInputs, SearchProtocol
 from personsearch_core.evaluation.records import GroundTruth, IntArray, Queries
 
 PROTOCOL = "search"
-"""The one protocol of the inputs that are read here."""
+"""Name of the only protocol of these inputs."""
 
 
 @dataclass(frozen=True, eq=False)
 class SearchFiles:
-    """The files of a search: what they hold, and the numbers (q,) that they give their queries, rising."""
+    """The inputs of a search, and the ascending numbers (q,) that the files give their queries."""
 
     inputs: EvaluationInputs
     query: IntArray
@@ -30,7 +30,7 @@ class SearchFiles:
 def read_listed(
     found: tables.Table, queries: tables.Table, protocol: ProtocolTables, protocol_file: Path, *, whole: bool
 ) -> SearchFiles:
-    """A search whose protocol lists galleries; images are the protocol's and, if `whole`, the detections'."""
+    """A search with listed galleries. Images are those of the protocol and, if `whole`, of the detections."""
     names = [protocol.gallery["image_id"], protocol.queries["image_id"]]
     images = tables.Names.of("image", *names, *([found.column("image")] * whole))
     lists = tables.gallery_lists_from(protocol.gallery, protocol.queries["query_id"], images)
@@ -43,7 +43,7 @@ def read_listed(
 
 
 def read_prw(detections: Path, queries: Path, images: Path, boxes: Path) -> SearchFiles:
-    """A search among all test images but the query's, with ground truth by identity."""
+    """A search among all test images except the query's, with ground truth by identity."""
     image_table = tables.open_images(images, camera_id=True)
     box_table = tables.open_boxes(boxes)
     query_table = tables.open_queries(queries, person_id=True)
@@ -72,14 +72,14 @@ def read_boxes(detections: Path, images: Path, boxes: Path) -> EvaluationInputs:
 
 
 def _warn_of_strangers(table: tables.Table, boxes: Path, searched: Queries, truth: GroundTruth) -> None:
-    """A few queries may be of people without a box; with most of them, the ids are of two namings."""
+    """A few queries may lack a ground-truth box. If most do, the two files name people differently."""
     strangers = np.flatnonzero(~np.isin(searched.person_ids(), truth.person_id))
     if 2 * len(strangers) > len(searched):
         first = int(strangers[0])
         query, name = table.column("query")[first], table.column("person_id")[first].as_py()
         warnings.warn(
-            f"{table.path}: query {query}: {boxes} has no box of person_id {name!r}, nor of those of "
-            f"{len(strangers)} of {len(searched)} queries: the ids of the two files do not match, and these "
+            f"{table.path}: {len(strangers)} of {len(searched)} queries have a person_id that {boxes} does "
+            f"not contain (first: query {query}, {name!r}): the ids of the two files do not match. These "
             "queries count as misses",
             tables.TableWarning,
             stacklevel=2,
@@ -87,7 +87,7 @@ def _warn_of_strangers(table: tables.Table, boxes: Path, searched: Queries, trut
 
 
 def _check_queries(table: tables.Table, protocol: pa.Table, path: Path) -> None:
-    """Raises unless the table has the protocol's queries, counted from 0, in the protocol's images."""
+    """Raise unless the table has the protocol's queries, numbered from 0, in the protocol's images."""
     numbers = table.integers("query")
     expected = np.arange(protocol.num_rows)
     if not np.array_equal(numbers, expected):
@@ -95,7 +95,7 @@ def _check_queries(table: tables.Table, protocol: pa.Table, path: Path) -> None:
         fault = f"lacks query {missing[0]}" if len(missing) else f"has a query {unknown[0]}"
         raise PersonSearchError(
             f"{table.path}: {fault}; {path.name} has queries 0 to {len(expected) - 1}, "
-            f"of which {len(missing)} are missing, and {len(unknown)} others are here"
+            f"{len(missing)} of them are missing here, and {len(unknown)} are unknown"
         )
     ours = np.array(table.column("image").to_pylist(), object)
     theirs = np.array(protocol["image_id"].to_pylist(), object)

@@ -1,4 +1,4 @@
-"""What `personsearch score` says: numbers as JSON, seconds by step, per-query tables, warnings."""
+"""Write the output of `personsearch score`: JSON, seconds by step, per-query tables, warnings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from personsearch_core.evaluation.zheng2017 import Zheng2017Result
 
 
 class Clock:
-    """Seconds by step."""
+    """Accumulates seconds by step."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -46,14 +46,14 @@ class Clock:
 
 
 def figures(found: Scored) -> dict[str, Any]:
-    """All metrics of a setting; `top1` and the like, by which others know them, beside `rank1`."""
+    """All metrics of a setting; `rank1` also as `top1`, the name in other software, and so on."""
     result = found.result
     of_paper = {"rank20": result.top(20)} if isinstance(result, Zheng2017Result) else {}
     return _with_top(result.metrics() | of_paper)
 
 
 def standard_figures(found: Scored) -> dict[str, Any]:
-    """A setting's metrics with what they rest on."""
+    """A setting's metrics with the counts behind them."""
     result = found.result
     numbers = figures(found) | {"queries": len(result), "score_threshold": result.score_threshold}
     if isinstance(result, SearchResult):
@@ -75,9 +75,9 @@ def sweep_figures(found: Mapping[int, Scored]) -> dict[str, Any]:
 
 
 def breakdown_figures(found: Scored, inputs: EvaluationInputs) -> dict[str, Any]:
-    """Means by box height and crowdedness and, where there are cameras, by camera pair.
+    """Means by box height and crowdedness and, if cameras are known, by camera pair.
 
-    A crowd is counted by annotated people or, without ground truth, by detections that are ranked.
+    Crowdedness counts annotated people or, without ground truth, the detections that are ranked.
     """
     result, queries = found.result, inputs.protocol(found.setting.protocol).queries
     numbers = {"by_height": by_query_height(result, queries)}
@@ -94,7 +94,7 @@ def breakdown_figures(found: Scored, inputs: EvaluationInputs) -> dict[str, Any]
 
 @contextmanager
 def spoken_warnings() -> Iterator[None]:
-    """Prints what the tables' readers warn of, one line each."""
+    """Print the warnings of the table readers, one line each."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", TableWarning)
         yield
@@ -112,7 +112,7 @@ def write(path: Path | None, numbers: dict[str, Any], clock: Clock) -> None:
 
 
 def write_per_query(path: Path | None, found: Scored, query: IntArray) -> None:
-    """Writes a row per query under its number in the user's own file."""
+    """Write one row per query, numbered as in the user's file."""
     if path is not None:
         pq.write_table(pa.table(found.result.per_query(query)), path)
 

@@ -1,4 +1,4 @@
-"""`personsearch search` and `personsearch export`: the finished model at work, and on its way elsewhere."""
+"""`personsearch search` and `personsearch export`: use a trained model, or export it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 from data_catalog.files import image_files
 from flows.cli.json_file import Json, write_json
 from flows.cli.options import ConfigsStore, finite
-from flows.cli.printing import whole_lines
+from flows.cli.printing import counted, whole_lines
 from flows.cli.run import ConfigPath, Overrides
 from flows.config.devices import device_name, torch_device
 from flows.errors import ConfigError
@@ -24,47 +24,52 @@ if TYPE_CHECKING:
 
 Model = Annotated[
     Path,
-    typer.Argument(help="A config whose run is finished, or a folder written by `export`.", metavar="MODEL"),
+    typer.Argument(help="A config whose run has finished, or a folder written by `export`.", metavar="MODEL"),
 ]
 
 
 def search(
     model: Model,
     gallery: Annotated[
-        list[Path], typer.Argument(help="Scene images, or folders that are searched recursively for images.")
+        list[Path],
+        typer.Argument(
+            metavar="GALLERY...", help="Scene images, or folders that are searched recursively for images."
+        ),
     ],
-    query: Annotated[Path, typer.Option(help="The image that shows the person.")],
+    query: Annotated[Path, typer.Option(help="Image that shows the person.")],
     box: Annotated[
         str | None,
         typer.Option(
             metavar="X1,Y1,X2,Y2", help="Box around the person, in pixels (default: the whole image)."
         ),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many matches to give.")] = 10,
+    top: Annotated[int, typer.Option(min=1, help="Number of matches to show.")] = 10,
     score_threshold: Annotated[
         float, typer.Option(min=0, max=1, callback=finite, help="Minimum detection score.")
     ] = 0.5,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
     overrides: Overrides = None,
     store: ConfigsStore = None,
     json: Json = None,
 ) -> None:
-    """Find the person in a box of one image in scene images, most similar first.
+    """Find a person, given by a box in one image, in scene images. Most similar first.
 
-    The query's own image is searched, too, when it is among them: the person's own box then comes first. An
-    image that cannot be read is named and left out.
+    If the query's own image is among them, it is searched too, and the person's own box comes first.
+    Unreadable images are named and skipped.
+
+    Example: personsearch search configs/demo.yaml FRAMES --query FRAMES/a.jpg --box 127,93,164,183
     """
     device_name(device)
     around = _parse_box(box)
     scenes = list(dict.fromkeys(_images(gallery)))
     net = _load(model, overrides or (), store, device)
-    with whole_lines().status(f"searching {len(scenes)} images"):
+    with whole_lines().status(f"searching {counted(len(scenes), 'image')}"):
         found, left_out = find_person(net, query, around, scenes, score_threshold)
     matches = found[:top]
     for fault in left_out:
-        typer.echo(f"left out: {fault}", err=True)
+        typer.echo(f"skipped: {fault}", err=True)
     if len(left_out) == len(scenes):
-        raise ConfigError("none of the images could be read")
+        raise ConfigError("none of the images can be read")
     write_json(json, matches)
     table = Table("rank", "similarity", "score", "box", "image", box=None, pad_edge=False)
     for rank, match in enumerate(matches, 1):
@@ -73,20 +78,27 @@ def search(
             str(rank), f"{match['similarity']:.3f}", f"{match['score']:.2f}", corners, match["image"]
         )
     console = whole_lines()
-    console.print(table if matches else f"no person was detected in {len(scenes) - len(left_out)} images")
+    console.print(
+        table if matches else f"no person was detected in {counted(len(scenes) - len(left_out), 'image')}"
+    )
 
 
 def export(
     config: ConfigPath,
-    folder: Annotated[Path, typer.Argument(help="Where the model goes.", metavar="FOLDER")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write.", metavar="FOLDER")],
     programs: Annotated[
         bool,
-        typer.Option("--programs", help="Also torch.export programs and ONNX files of detector and branch."),
+        typer.Option(
+            "--programs", help="Also export detector and branch as torch.export programs and ONNX files."
+        ),
     ] = False,
     overrides: Overrides = None,
     store: ConfigsStore = None,
 ) -> None:
-    """Write a config's finished model as one folder of safetensors and JSON."""
+    """Write the trained model of a finished config to one folder of safetensors and JSON.
+
+    Example: personsearch export configs/demo.yaml model
+    """
     from personsearch_core.export import export_programs, require_place_for_model, save_model
 
     require_place_for_model(folder)
@@ -104,11 +116,11 @@ def find_person(
     scenes: Sequence[Path],
     score_threshold: float,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The people detected in the scenes, most similar to the query first: image, box, score, similarity; and
-    what is wrong with scenes that cannot be read.
+    """People detected in the scenes, most similar to the query first (image, box, score, similarity), and
+    one message per scene that cannot be read.
 
-    `box` is (x1, y1, x2, y2) in pixels of the query image; None is the whole image. Images are opened one by
-    one. Raises PersonSearchError for a query image that cannot be read, ConfigError for a box outside it.
+    `box` is (x1, y1, x2, y2) in pixels of the query image; None means the whole image. Images are opened one
+    at a time. Raises PersonSearchError for an unreadable query image, ConfigError for a box outside it.
     """
     import numpy as np
 
@@ -152,7 +164,7 @@ def _images(places: Sequence[Path]) -> Iterator[Path]:
         else:
             found = [place] if place.is_file() else []
         if not found:
-            raise ConfigError(f"{place} is neither an image nor a folder of images")
+            raise ConfigError(f"{place} is neither an image nor a folder that contains images")
         yield from found
 
 
@@ -162,7 +174,7 @@ def _parse_box(text: str | None) -> list[float] | None:
     try:
         corners = [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise ConfigError(f"--box wants X1,Y1,X2,Y2 in pixels, not {text!r}") from error
+        raise ConfigError(f"--box takes X1,Y1,X2,Y2 in pixels; got {text!r}") from error
     if len(corners) != 4:
-        raise ConfigError(f"--box wants four numbers X1,Y1,X2,Y2, not {text!r}")
+        raise ConfigError(f"--box takes four numbers X1,Y1,X2,Y2; got {text!r}")
     return corners

@@ -1,4 +1,4 @@
-"""`personsearch status`: what exists, what runs, what failed and where its log is."""
+"""`personsearch status`: what the store holds, what is running, and what failed with its log."""
 
 from __future__ import annotations
 
@@ -21,20 +21,23 @@ from storage.store import Store
 
 def status(
     config: Annotated[
-        Path | None, typer.Argument(help="A config, for its store.", metavar="[CONFIG]")
+        Path | None, typer.Argument(help="A config whose store to show.", metavar="[CONFIG]")
     ] = None,
     store: ConfigsStore = None,
-    runs: Annotated[int, typer.Option(min=0, help="How many of the last runs are shown.")] = 5,
+    runs: Annotated[int, typer.Option(min=0, help="Number of recent runs to show.")] = 5,
     json: Json = None,
 ) -> None:
-    """What exists, what runs now, what waits unfinished, and how the last runs ended."""
+    """Show what the store holds, what is running, what is unfinished, and how the last runs ended.
+
+    Example: personsearch status configs/demo.yaml
+    """
     found = describe(open_existing(chosen_store(store, config)), runs)
     write_json(json, found)
     _print(found)
 
 
 def describe(store: Store, runs: int) -> dict[str, Any]:
-    """A store's state as data: `kinds`, `making`, `unfinished` and the last `runs`."""
+    """The state of a store as data: `kinds`, `making`, `unfinished` and the last `runs`."""
     kinds: dict[str, dict[str, int]] = defaultdict(lambda: {"artifacts": 0, "bytes": 0})
     for entry in list_entries(store):
         kinds[entry.kind]["artifacts"] += 1
@@ -58,7 +61,7 @@ def describe(store: Store, runs: int) -> dict[str, Any]:
 
 
 def run_status(record: RunRecord) -> dict[str, Any]:
-    """How a run stands or ended, for --json and for people."""
+    """The state of a run, for --json and for the terminal."""
     failed = next((stage for stage in record.stages if stage["state"] == "failed"), None)
     state = "failed" if record.error else "finished" if record.finished else "runs"
     if state == "runs" and not is_running(record):
@@ -74,7 +77,7 @@ def run_status(record: RunRecord) -> dict[str, Any]:
         "made": [stage["stage"] for stage in record.stages if stage["state"] == "made"],
         "cached": sum(stage["state"] == "cached" for stage in record.stages),
         "error": record.error,
-        "log": log if log and Path(log).exists() else None,  # a stage that could not begin has none
+        "log": log if log and Path(log).exists() else None,  # a stage that failed to start has none
         "record": str(record.path),
     }
 
@@ -88,16 +91,16 @@ def _print(found: dict[str, Any]) -> None:
     console.print(table if found["kinds"] else "no artifacts yet")
     for area in found["making"]:
         console.print(
-            f"process {area['pid']} is making {area['artifact']}; its log: {area['log']}", markup=False
+            f"process {area['pid']} is building {area['artifact']}; log: {area['log']}", markup=False
         )
     for area in found["unfinished"]:
-        console.print(f"unfinished: {area['artifact']}; its log: {area['log']}", markup=False)
+        console.print(f"unfinished: {area['artifact']}; log: {area['log']}", markup=False)
     for run in found["runs"]:
         console.print(_line(run), markup=False)
         if run["error"]:
             console.print(f"  {run['error']}", markup=False)
         if run["log"]:
-            console.print(f"  its log: {run['log']}", markup=False)
+            console.print(f"  log: {run['log']}", markup=False)
 
 
 def _line(run: dict[str, Any]) -> str:

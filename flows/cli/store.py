@@ -1,4 +1,4 @@
-"""`personsearch store`: what is kept, whether it is whole, and what can go."""
+"""`personsearch store`: list, verify, tag, delete and copy artifacts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 from flows.cli.json_file import Json, write_json_lines
 from flows.cli.lazy import Lazy, lazy_group
 from flows.cli.options import ConfigsStore, Store, chosen_store
-from flows.cli.printing import padded
+from flows.cli.printing import counted, padded
 from flows.config.raw import given_store
 from flows.errors import ConfigError
 from storage.errors import StorageError
@@ -30,33 +30,32 @@ if TYPE_CHECKING:
     from flows.config.models import Config
     from flows.plan.reach import Reach
 
-COMMANDS = {
-    "features": Lazy("flows.cli.features:app", "Stores of pooled features: show, verify, export, statistics.")
-}
+COMMANDS = {"features": Lazy("flows.cli.features:app", "Cached features: show, verify, export, statistics.")}
 
 app = typer.Typer(
     cls=lazy_group(COMMANDS),
     no_args_is_help=True,
-    help="Artifacts: list, show, verify, make anew, clean up, move.",
+    help="Artifacts: list, show, verify, invalidate, tag, clean up, copy.",
 )
 
 YOUNG_HOURS = 24.0
 
-Name = Annotated[
-    str, typer.Argument(metavar="ARTIFACT", help="kind/key or key; its first characters suffice.")
-]
+Name = Annotated[str, typer.Argument(metavar="ARTIFACT", help="kind/key or key; a unique prefix is enough.")]
 Names = Annotated[
-    list[str] | None, typer.Argument(metavar="[ARTIFACT]...", help="Those alone; all by default.")
+    list[str] | None, typer.Argument(metavar="[ARTIFACT]...", help="Only these artifacts (default: all).")
 ]
 
 
 @app.command("ls")
 def list_artifacts(
     store: Store = None,
-    kind: Annotated[str | None, typer.Option(help="Only this kind: ingest, detector, ...")] = None,
+    kind: Annotated[str | None, typer.Option(help="List only this kind: ingest, detector, ...")] = None,
     json: Json = None,
 ) -> None:
-    """Every artifact with its age, size, and how long it took to make."""
+    """List all artifacts with their date, size, build time and tags.
+
+    Example: personsearch store ls --kind reid
+    """
     opened = open_existing(chosen_store(store))
     entries = list_entries(opened, kind)
     tagged = _tags_by_artifact(opened)
@@ -72,18 +71,23 @@ def list_artifacts(
         for entry in entries
     ]
     typer.echo(padded(("artifact", "made", "size", "seconds", "tags"), rows))
-    typer.echo(f"{len(entries)} artifacts, {in_units(sum(entry.size for entry in entries))}")
+    typer.echo(f"{counted(len(entries), 'artifact')}, {in_units(sum(entry.size for entry in entries))}")
 
 
 @app.command()
 def show(name: Name, store: Store = None) -> None:
-    """One artifact: its recipe, figures, files, what it was made from and what was made from it."""
+    """Show one artifact: its recipe, metrics, files, sources, and the artifacts built from it.
+
+    Example: personsearch store show reid/3fa9c1 --store STORE
+    """
     opened = open_existing(chosen_store(store))
     entries = list_entries(opened)
     entry = resolve_name(entries, name)
     found = opened.peek(entry.kind, entry.key)
     if found is None:
-        raise StorageError(f"the manifest of {entry.name} is damaged; `store verify` says how")
+        raise StorageError(
+            f"the manifest of {entry.name} is damaged; run `personsearch store verify` for details"
+        )
     manifest = found.manifest
     followers = sorted(with_followers(entries, [entry.name]) - {entry.name})
     shown: dict[str, Any] = {
@@ -106,7 +110,10 @@ def show(name: Name, store: Store = None) -> None:
 
 @app.command()
 def verify(store: Store = None, names: Names = None) -> None:
-    """Digest every file again. Exits with 2 when anything is damaged; the next run makes it anew."""
+    """Verify the digest of every file. Exits with status 2 if any is damaged; the next run rebuilds it.
+
+    Example: personsearch store verify --store STORE
+    """
     opened = open_existing(chosen_store(store))
     entries = list_entries(opened)
     chosen = [resolve_name(entries, name) for name in names] if names else None
@@ -118,21 +125,28 @@ def verify(store: Store = None, names: Names = None) -> None:
         for problem in problems:
             typer.echo(f"{_short(f'{kind}/{key}')}: {problem}")
     if damaged:
-        raise StorageError(f"{damaged} of {len(checked)} artifacts are damaged; the next run makes them anew")
-    typer.echo(f"{len(checked)} artifacts are whole")
+        raise StorageError(
+            f"damaged: {damaged} of {counted(len(checked), 'artifact')}; the next run rebuilds them"
+        )
+    typer.echo(f"{counted(len(checked), 'artifact')} verified, no damage found")
 
 
 @app.command()
 def invalidate(
-    name: Annotated[str, typer.Argument(metavar="ARTIFACT|STAGE", help="Or a stage's name, with --config.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="ARTIFACT|STAGE", help="An artifact, or with --config the name of a stage."),
+    ],
     store: ConfigsStore = None,
-    config: Annotated[Path | None, typer.Option(help="Find the artifact of a stage of this config.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
+    config: Annotated[Path | None, typer.Option(help="Config whose stage to invalidate.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would happen.")] = False,
 ) -> None:
-    """Delete an artifact, so that the next run makes it again, and say what depends on it.
+    """Delete an artifact, so that the next run rebuilds it, and list what depends on it.
 
-    What was made from it stays: made again to the same content, all of it is cached as before.
-    What a run of this machine makes or uses now is not deleted.
+    Artifacts built from it stay, and stay cached if the rebuilt one has the same content.
+    An artifact that a run on this machine is building or using is not deleted.
+
+    Example: personsearch store invalidate reid --config configs/demo.yaml
     """
     if config is not None:
         from flows.config.models import load_config
@@ -148,7 +162,7 @@ def invalidate(
     if not dry_run:
         _remove_unused(opened, entry)
     typer.echo(f"{'would delete' if dry_run else 'deleted'} {entry.name}, {in_units(entry.size)}")
-    typer.echo(f"{len(followers)} artifacts were made from it" + (":" if followers else ""))
+    typer.echo(f"artifacts built from it: {len(followers) or 'none'}")
     for follower in followers:
         typer.echo(f"  {_short(follower)}")
 
@@ -156,21 +170,27 @@ def invalidate(
 @app.command()
 def tag(
     name: Name,
-    tag: Annotated[str, typer.Argument(metavar="TAG", help="The name to give: release-7.")],
+    tag: Annotated[str, typer.Argument(metavar="TAG", help="Tag to set, such as release-7.")],
     store: Store = None,
 ) -> None:
-    """Give an artifact a name; `gc` then keeps it and everything that it was made from."""
+    """Tag an artifact, so that `gc` keeps it and everything that it was built from.
+
+    Example: personsearch store tag reid/3fa9c1 release-7 --store STORE
+    """
     opened = open_existing(chosen_store(store))
     entry = resolve_name(list_entries(opened), name)
     set_tag(opened, tag, entry.name)
-    typer.echo(f"{tag} is {entry.name}")
+    typer.echo(f"{tag} now points to {entry.name}")
 
 
 @app.command()
 def untag(
-    tag: Annotated[str, typer.Argument(metavar="TAG", help="The name to forget.")], store: Store = None
+    tag: Annotated[str, typer.Argument(metavar="TAG", help="Tag to remove.")], store: Store = None
 ) -> None:
-    """Forget a tag; its artifact stays until the next `gc`."""
+    """Remove a tag; its artifact stays until the next `gc`.
+
+    Example: personsearch store untag release-7 --store STORE
+    """
     remove_tag(open_existing(chosen_store(store)), tag)
 
 
@@ -178,26 +198,31 @@ def untag(
 def gc(
     store: ConfigsStore = None,
     keep: Annotated[
-        list[Path] | None, typer.Option(metavar="CONFIG", help="Keep what this config reaches; repeatable.")
+        list[Path] | None,
+        typer.Option(metavar="CONFIG", help="Keep all artifacts of this config; repeatable."),
     ] = None,
     delete: Annotated[
-        bool, typer.Option("--delete", help="Delete; without it, only say what would go.")
+        bool, typer.Option("--delete", help="Delete; without this, only list what would be deleted.")
     ] = False,
     everything: Annotated[
         bool,
         typer.Option(
             "--all",
-            help="Go on although no config and no tag keeps anything, or what is kept may lose its sources.",
+            help="Delete even if nothing is kept, or if sources of kept artifacts may be lost.",
         ),
     ] = False,
     min_age: Annotated[
         float | None,
-        typer.Option(min=0, metavar="HOURS", help="Keep what is younger: 24 where --store is a URL, else 0."),
+        typer.Option(
+            min=0, metavar="HOURS", help="Keep younger artifacts (default: 24 if the store is a URL, else 0)."
+        ),
     ] = None,
 ) -> None:
-    """Delete what no given config, no tag and no running pipeline reaches; says the bytes first.
+    """Delete artifacts that no given config, no tag and no running pipeline needs. Lists them first.
 
-    Pipelines on other machines cannot be seen: on object storage, what is young stays.
+    Runs on other machines are not visible, so on object storage young artifacts stay.
+
+    Example: personsearch store gc --keep configs/demo.yaml --delete
     """
     from flows.plan.reach import InUse
 
@@ -206,27 +231,27 @@ def gc(
     hours = min_age if min_age is not None else YOUNG_HOURS if is_remote(place) else 0.0
     reach = _reach_of(keep or (), opened, everything=everything)
     if not reach.names and not tags(opened) and not everything:
-        raise ConfigError("nothing would be kept: give --keep CONFIG, tag an artifact, or say --all")
-    if reach.unmade:
-        typer.echo(
-            f"not made yet: {', '.join(reach.unmade)}; what older artifacts these would lead to is not kept"
+        raise ConfigError(
+            "refusing to delete everything: name what to keep (--keep CONFIG, or a tag), or pass --all"
         )
+    if reach.unmade:
+        typer.echo(f"not built yet: {', '.join(reach.unmade)}; artifacts that depend on these are not kept")
     used = InUse(opened)
     garbage = find_garbage(opened, reach.names | used(), timedelta(hours=hours), despite_gaps=everything)
     _print_garbage(garbage)
     count = sum(map(len, (garbage.artifacts, garbage.work_areas, garbage.set_aside, garbage.objects)))
-    what = "would be deleted (--delete does it)"
+    what = "would be deleted (pass --delete to do so)"
     if delete:
         stayed = collect(opened, garbage, used)
         what = "deleted" + (
-            f", but for {len(stayed)} that runs have begun to make or to use" if stayed else ""
+            f", except {len(stayed)} that runs have started to build or use" if stayed else ""
         )
     if is_remote(place):
         typer.echo(
-            f"runs on other machines cannot be seen: what is younger than {hours:g} h stays, with what it "
-            "was made from; that something older is used elsewhere, only --keep and tags can say"
+            f"runs on other machines are not visible: artifacts younger than {hours:g} h stay, with their "
+            "sources; protect older ones that are in use elsewhere with --keep or a tag"
         )
-    typer.echo(f"{count} {what}, {in_units(garbage.size)}; {garbage.kept} artifacts stay")
+    typer.echo(f"{count} {what}, {in_units(garbage.size)}; {counted(garbage.kept, 'artifact')} kept")
 
 
 @app.command("export")
@@ -234,9 +259,12 @@ def export_artifacts(
     to: Annotated[str, typer.Option("--to", help="Folder or URL of the other store.")],
     store: Store = None,
     names: Names = None,
-    alone: Annotated[bool, typer.Option("--alone", help="Without what they were made from.")] = False,
+    alone: Annotated[bool, typer.Option("--alone", help="Do not copy their sources.")] = False,
 ) -> None:
-    """Copy artifacts, and what they were made from, to another store; every byte is verified."""
+    """Copy artifacts and their sources to another store, verifying every byte.
+
+    Example: personsearch store export reid/3fa9c1 --to /mnt/other/store
+    """
     _copy(open_existing(chosen_store(store)), open_store(given_store(to, "--to")), names, alone=alone)
 
 
@@ -245,9 +273,12 @@ def import_artifacts(
     source: Annotated[str, typer.Option("--from", help="Folder or URL of the other store.")],
     store: Store = None,
     names: Names = None,
-    alone: Annotated[bool, typer.Option("--alone", help="Without what they were made from.")] = False,
+    alone: Annotated[bool, typer.Option("--alone", help="Do not copy their sources.")] = False,
 ) -> None:
-    """Copy artifacts, and what they were made from, out of another store; every byte is verified."""
+    """Copy artifacts and their sources from another store, verifying every byte.
+
+    Example: personsearch store import reid/3fa9c1 --from /mnt/other/store
+    """
     target = chosen_store(store)
     _copy(open_existing(given_store(source, "--from")), open_store(target), names, alone=alone)
 
@@ -262,21 +293,21 @@ def _copy(source: ArtifactStore, target: ArtifactStore, names: list[str] | None,
         if copy_artifact(source, target, name):
             copied, moved = copied + 1, moved + sizes[name]
             typer.echo(f"  {_short(name)}  {in_units(sizes[name])}")
-    typer.echo(f"{copied} artifacts copied to {target}, {in_units(moved)}")
+    typer.echo(f"{counted(copied, 'artifact')} copied to {target}, {in_units(moved)}")
 
 
 def _reach_of(configs: Iterable[Path], store: ArtifactStore, *, everything: bool) -> Reach:
-    """What all configs keep, said for each; a config that keeps nothing is refused but for `everything`."""
+    """What the configs keep, printed for each. Refuses a config that keeps nothing, unless `everything`."""
     from flows.plan.reach import Reach, reached_by
 
     reach = Reach()
     for config in configs:
         of_config = reached_by([config], store)
         made = sum(store.peek(*name.split("/")) is not None for name in of_config.names)
-        typer.echo(f"{config} keeps {made} artifacts")
+        typer.echo(f"{config} keeps {counted(made, 'artifact')}")
         if not made and not everything:
             raise ConfigError(
-                f"{config} keeps nothing of {store}: is it another config or another store? If not, say --all"
+                f"{config} keeps nothing of {store}: check the config and the store, or pass --all"
             )
         reach.names |= of_config.names
         reach.unmade += of_config.unmade
@@ -291,9 +322,9 @@ def _print_garbage(garbage: Garbage) -> None:
     for folder in garbage.set_aside:
         typer.echo(f"  {folder.name}  {in_units(folder.size)}")
     for objects in garbage.objects:
-        typer.echo(f"  {objects.name}, which no manifest names  {in_units(objects.size)}")
+        typer.echo(f"  {objects.name} (in no manifest)  {in_units(objects.size)}")
     if garbage.strays:
-        typer.echo(f"  {len(garbage.strays)} locks and unfinished files of processes that died")
+        typer.echo(f"  {len(garbage.strays)} locks and unfinished files of dead processes")
 
 
 def _remove_unused(store: ArtifactStore, entry: Entry) -> None:
@@ -302,24 +333,24 @@ def _remove_unused(store: ArtifactStore, entry: Entry) -> None:
     with store.making_now(entry.kind, entry.key) as alone:
         if not alone or entry.name in in_use(store):
             raise StorageError(
-                f"{entry.name} is made or used by a run that goes on now (`status` shows which): try again "
-                "when it has ended"
+                f"{entry.name} is in use by a running pipeline (`personsearch status` shows which); try "
+                "again when it has finished"
             )
         store.remove(entry.kind, entry.key)
 
 
 def _artifact_of_stage(opened: ArtifactStore, settings: Config, config: Path, stage: str) -> str:
-    """`config` is where the settings were read, for messages."""
+    """The artifact of a stage, as kind/key; `config` is the path of the settings, for messages."""
     from flows.plan.states import make_plan
     from flows.stages.building import build_stages
 
     plan = make_plan(build_stages(settings), opened)
     made = {planned.stage.name: planned.artifact for planned in plan}
     if stage not in made:
-        raise ConfigError(f"there is no stage {stage!r}; {config} has {', '.join(made)}")
+        raise ConfigError(f"no stage {stage!r}; {config} has: {', '.join(made)}")
     artifact = made[stage]
     if artifact is None:
-        raise ConfigError(f"{stage} of {config} is not made: there is nothing to invalidate")
+        raise ConfigError(f"{stage} of {config} is not built yet, so there is nothing to invalidate")
     return f"{artifact.kind}/{artifact.key}"
 
 

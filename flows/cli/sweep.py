@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.cli.options import ConfigsStore
-from flows.cli.printing import whole_lines
+from flows.cli.printing import counted, whole_lines
 from flows.config.models import load_config
 from flows.errors import ConfigError, Interrupted, StageError
 from flows.report.sweep_page import render_sweep
 from flows.run.processes import hangup_as_termination
 from flows.sweeps.grid import grid, parse_axis
-from flows.sweeps.objectives import objective_axis, shared_overrides
+from flows.sweeps.objectives import PRESETS, objective_axis, shared_overrides
 from flows.sweeps.schedule import run_sweep
 from flows.sweeps.table import group_table, member_table
 from storage.digests import digest_json
@@ -29,31 +29,40 @@ from storage.opening import open_store
 
 
 def sweep(
-    config: Annotated[Path, typer.Argument(help="The YAML config that the members vary.", metavar="CONFIG")],
+    config: Annotated[Path, typer.Argument(help="The YAML config to vary.", metavar="CONFIG")],
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="NAME=VALUES", help="Values of a field: reid.lr=1e-4,3e-4, reid.seed=0..4."
+            "--set",
+            metavar="NAME=VALUES",
+            help="Values of a field, such as reid.lr=1e-4,3e-4 or reid.seed=0..4; repeatable.",
         ),
     ] = None,
     objectives: Annotated[
         bool,
-        typer.Option("--objectives", help="Also vary the re-ID objective: all that the literature compares."),
+        typer.Option(
+            "--objectives",
+            help=f"Also vary the re-ID loss over all that the literature compares: {'; '.join(PRESETS)}.",
+        ),
     ] = False,
     store: ConfigsStore = None,
     parallel: Annotated[
-        int | None, typer.Option(min=1, help="Stages made at once; by default one a GPU, or one a two cores.")
+        int | None,
+        typer.Option(min=1, help="Stages to build at once (default: one per GPU, or one per two CPU cores)."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for tables and report; by default under the store's sweeps.")
+        Path | None, typer.Option(help="Folder for tables and report (default: STORE/.sweeps/ID).")
     ] = None,
 ) -> None:
-    """Run a grid of settings over one store, sharing every artifact, and rank the members by mAP."""
+    """Run a grid of settings, sharing all artifacts in one store, and rank the members by mAP.
+
+    Example: personsearch sweep configs/demo.yaml --set reid.lr=1e-4,3e-4 --set reid.seed=0..2
+    """
     console = whole_lines()
     base = load_config(config, store=store)
     axes = [parse_axis(text) for text in settings or []]
     if not axes and not objectives:
-        raise ConfigError("there is nothing to vary: give --set NAME=VALUE,VALUE or --objectives")
+        raise ConfigError("nothing to vary: give --set NAME=VALUE,VALUE or --objectives")
     if objectives:
         axes.insert(0, objective_axis(base))
     members = grid(axes, shared_overrides(base) if objectives else ())
@@ -83,9 +92,9 @@ def sweep(
     (folder / "report.html").write_text(render_sweep(f"Sweep of {config.name}", table, groups, names))
     _print(console, groups)
     made = ", ".join(f"{count} {kind}" for kind, count in sorted(outcome.made.items()) if count) or "nothing"
-    console.print(f"{len(members)} members; made {made}; {folder}/report.html")
+    console.print(f"{counted(len(members), 'member')}; made {made}; report: {folder}/report.html")
     if outcome.stopped:
-        raise Interrupted("the sweep was stopped; run the same command again to go on from there")
+        raise Interrupted("the sweep was stopped; run the same command again to resume")
     failed = [one for one in outcome.members if one.error is not None]
     if failed:
         raise StageError(
@@ -95,7 +104,7 @@ def sweep(
 
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does: running stages keep a checkpoint, and the tables are written."""
+    """Handle SIGTERM like Ctrl-C: running stages save a checkpoint, and the tables are written."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with hangup_as_termination():
@@ -105,9 +114,9 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 
 
 def _slots(parallel: int | None, device: str) -> list[str | None]:
-    """One slot a GPU, or one for every two cores: a member alone does not keep many more of them busy.
+    """One slot per GPU, or one per two CPU cores: a single member keeps few more of them busy.
 
-    Where the config names a device, slots name none, and on a GPU there is one by default.
+    If the config names a device, slots do not, and a GPU gets one slot by default.
     """
     if device != "auto":
         return [None] * (parallel or (1 if device.startswith("cuda") else _pairs_of_cores()))
@@ -117,7 +126,7 @@ def _slots(parallel: int | None, device: str) -> list[str | None]:
 
 
 def _visible_gpus() -> int:
-    """How many GPUs stages can compute on: CUDA_VISIBLE_DEVICES may leave some out."""
+    """Number of GPUs that stages can use; CUDA_VISIBLE_DEVICES may hide some."""
     import torch
 
     return torch.cuda.device_count()

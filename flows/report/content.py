@@ -1,4 +1,4 @@
-"""What the page shows, as plain records: the gathering fills them, the template reads them."""
+"""The content of the report page as plain records: `gathering` fills them, the template reads them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Corners = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot as inline SVG, with the sentence under it."""
+    """A plot as inline SVG, with its caption."""
 
     title: str
     svg: Markup
@@ -36,7 +36,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Strip:
-    """A query beside its best matches. `first_right` is the rank of the first right one, 0 for none."""
+    """A query and its best matches. `first_right` is the rank of the first correct one, 0 for none."""
 
     query_id: str
     person_id: str
@@ -66,7 +66,7 @@ class DrawnBox:
 
 @dataclass(frozen=True)
 class ScenePicture:
-    """A test image with what was detected and what is annotated; sizes in pixels of the original."""
+    """A test image with its detections and annotations; sizes in pixels of the original."""
 
     image_id: str
     picture: str
@@ -80,7 +80,7 @@ class ScenePicture:
 
 @dataclass(frozen=True)
 class TestContent:
-    """One test set: its numbers and its pictures. `settings` are the records of the evaluation's metrics."""
+    """One test set: its metrics and pictures. `settings` are the records of the evaluation's metrics."""
 
     name: str
     headline: Mapping[str, Any]
@@ -94,7 +94,7 @@ class TestContent:
 
 @dataclass(frozen=True)
 class DatasetCounts:
-    """A row of the table of datasets: a split, or the whole where `split` is empty."""
+    """A row of the dataset table: a split, or the whole dataset if `split` is empty."""
 
     dataset: str
     split: str
@@ -103,7 +103,7 @@ class DatasetCounts:
 
 @dataclass(frozen=True)
 class FeatureContent:
-    """What the cached features are like; `facts` are names with values, `verdict` a sentence."""
+    """A summary of the cached features; `facts` are (name, value), `verdict` is a sentence."""
 
     facts: Sequence[tuple[str, str]]
     verdict: str
@@ -112,7 +112,7 @@ class FeatureContent:
 
 @dataclass(frozen=True)
 class StageTime:
-    """A bar of the waterfall: `start` and `seconds` on one axis on which the stages lie end to end."""
+    """A bar of the waterfall: `start` and `seconds` on a time axis where stages follow one another."""
 
     label: str
     start: float
@@ -122,7 +122,7 @@ class StageTime:
 
 @dataclass(frozen=True)
 class StageOrigin:
-    """Where an artifact comes from: its key, and what of its recipe is not the default (name, value)."""
+    """The origin of an artifact: its key, and its non-default recipe fields as (name, value)."""
 
     label: str
     kind: str
@@ -133,12 +133,12 @@ class StageOrigin:
 
 @dataclass(frozen=True)
 class Origin:
-    """When, where and from what everything was made: all that may differ between two equal results."""
+    """When, where and from what everything was built: all that may differ between two equal results."""
 
     stages: Sequence[StageOrigin]
     times: Sequence[StageTime]
     gone: Sequence[str]
-    """Artifacts that the store no longer has, `kind/key`."""
+    """Artifacts that are no longer in the store, as `kind/key`."""
     machine: Sequence[tuple[str, str]]
 
     @property

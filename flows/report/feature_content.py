@@ -1,4 +1,4 @@
-"""What the cached features are like. Statistics of a whole store are remembered by its content digest."""
+"""A summary of the cached features. Statistics of a feature store are cached by its content digest."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from storage.store import Artifact
 log = logging.getLogger(__name__)
 
 _SIMILAR = 0.9
-"""A ratio of distances above which the maps hardly tell people apart."""
+"""Ratio of distances above which the features barely distinguish people."""
 
 
 @dataclass(frozen=True)
 class Remembered:
-    """The part of a store's statistics that the page shows; one entry a channel in `channel_zeros`."""
+    """The statistics that the page shows; `channel_zeros` has one entry per channel."""
 
     n_rows: int
     row_shape: tuple[int, ...]
@@ -39,7 +39,7 @@ class Remembered:
 
 
 def describe_features(features: Artifact) -> FeatureContent:
-    """Facts about the store, the distribution of zeros over channels, and what it means for training."""
+    """Facts about the feature store, the zeros per channel, and what they mean for training."""
     found = remembered_statistics(features)
     ratio = None
     if found.within_identity is not None and found.between_identity:
@@ -56,20 +56,20 @@ def describe_features(features: Artifact) -> FeatureContent:
         ("within / between", _number(ratio)),
     ]
     zeros = np.array(found.channel_zeros)
-    plot = histogram(zeros, "zeros in a channel, %", "channels")
-    figure = Figure("Sparsity by channel", plot, "A channel at 100 % is dead: it is zero for everybody.")
+    plot = histogram(zeros, "zeros per channel, %", "channels")
+    figure = Figure("Sparsity by channel", plot, "A channel at 100 % is dead: it is zero for every person.")
     return FeatureContent(facts, _verdict(ratio), [figure])
 
 
 def remembered_statistics(features: Artifact) -> Remembered:
-    """Statistics of a features artifact; computed once for each content, out of core."""
+    """Statistics of a features artifact, computed out of core and once per content."""
     memo = Memo(features.path.parents[1], "statistics", {"content": features.content_digest})
     answer = memo.read()
     try:
         if answer is not None:
             return TypeAdapter(Remembered).validate_json(answer)
     except ValidationError as error:
-        log.info("%s is of another version and is made again: %s", memo.path, error)
+        log.info("%s was written by another version and is rebuilt: %s", memo.path, error)
     with open_features(features.path) as reader:
         row_shape, dtype = reader.shape[1:], reader.dtype
     statistics = feature_statistics(features.path)
@@ -90,14 +90,14 @@ def remembered_statistics(features: Artifact) -> Remembered:
 
 def _verdict(ratio: float | None) -> str:
     if ratio is None:
-        return "The store has no two rows of one person, or no two people: distances say nothing."
+        return "No person has two rows, or there is only one person, so distances cannot be compared."
     if ratio == 0:
-        return "All rows of one person are equal."
+        return "All rows of the same person are identical."
     if ratio > _SIMILAR:
-        return "Without a branch, rows of one person are hardly nearer to each other than to others."
+        return "Without the branch, rows of the same person are barely closer to each other than to others."
     return (
-        f"Without a branch, rows of one person are {1 / ratio:.1f} times nearer to each other than to others "
-        "(squared distances)."
+        f"Without the branch, rows of the same person are {1 / ratio:.1f} times closer to each other than to "
+        "others (squared distances)."
     )
 
 

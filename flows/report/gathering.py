@@ -1,4 +1,4 @@
-"""From a report stage's artifacts to what its page shows."""
+"""Collect the content of the page from the artifacts of a report stage."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from flows.stages.base import StageContext
 
 
 def gather(context: StageContext) -> ReportContent:
-    """Read and draw everything.
+    """Read the artifacts and draw all figures.
 
-    Raises StageError for a test image that cannot be read, StorageError for an artifact that is damaged.
+    Raises StageError for an unreadable test image, StorageError for a damaged artifact.
     """
     section = ReportSection.model_validate(context.recipe)
     artifacts = context.artifacts
@@ -28,7 +28,7 @@ def gather(context: StageContext) -> ReportContent:
     for number, suffix in enumerate(suffixes, 1):
         tests.append(_test(context, section, suffix))
         context.progress(number, parts)
-    assert context.store is not None, "a report is made in a store"
+    assert context.store is not None, "a report is built in a store"
     lineage = trace(artifacts, context.store)
     curves = {name: training_figures(artifacts[name].path) for name in ("detector", "reid")}
     context.progress(parts - 1, parts)
@@ -66,7 +66,7 @@ def _test(context: StageContext, section: ReportSection, suffix: str) -> TestCon
 
 
 def _datasets(lineage: Lineage) -> Iterator[DatasetCounts]:
-    """Of every dataset a row for each split, then one for the whole."""
+    """For each dataset, one row for the whole and one per split."""
     for manifest in lineage.manifests.values():
         if manifest.kind != "ingest":
             continue

@@ -1,4 +1,4 @@
-"""A test set looked at: scenes with their boxes, and queries beside what they found."""
+"""Pictures of a test set: scenes with boxes, and queries with their best matches."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CORNERS = ("x1", "y1", "x2", "y2")
 
 @dataclass(frozen=True)
 class TestPixels:
-    """A test view, the root under which its images lie, and the gallery whose detections are drawn."""
+    """A test view, the root folder of its images, and the gallery whose detections are drawn."""
 
     view: View
     root: Path
@@ -49,7 +49,7 @@ class TestPixels:
 
 
 def draw_scenes(test: TestPixels, count: int, score_threshold: float) -> list[ScenePicture]:
-    """`count` images spread over those that show people, with what was detected and what is annotated."""
+    """`count` images spread over those that show people, with detections and annotations."""
     boxes = test.view.boxes
     with_people = boxes.filter(pc.invert(boxes["ignore"]))["image_id"].unique()
     images = test.view.images.select(["image_id", "width", "height"])
@@ -65,7 +65,7 @@ def draw_scenes(test: TestPixels, count: int, score_threshold: float) -> list[Sc
 def draw_strips(test: TestPixels, results: Results, count: int, ranks: int) -> list[Strip]:
     """The `count` hardest queries by AP, then as many spread over the rest, each with its best matches.
 
-    None where nothing was detected: there is nothing to see beside the queries.
+    Empty if nothing was detected.
     """
     if not len(results.matches):
         return []
@@ -90,9 +90,9 @@ def draw_strips(test: TestPixels, results: Results, count: int, ranks: int) -> l
 
 
 def choose_queries(per_query: pa.Table, count: int) -> list[dict[str, Any]]:
-    """Rows of the `count` lowest AP, hardest first, and of `count` spread over the rest, by AP.
+    """The `count` rows with the lowest AP, hardest first, then `count` spread over the rest, by AP.
 
-    Queries with nobody to find come last: there is nothing to see on them.
+    Queries without a match in the gallery come last.
     """
     nothing_to_find = pc.equal(per_query["n_truths"], 0)
     ordered = per_query.append_column("nothing_to_find", nothing_to_find).sort_by(
@@ -103,7 +103,7 @@ def choose_queries(per_query: pa.Table, count: int) -> list[dict[str, Any]]:
 
 
 def spread(length: int, count: int) -> np.ndarray:
-    """At most `count` positions of 0..length-1, equally far apart, the last always among them."""
+    """At most `count` evenly spaced positions of 0..length-1, always including the last."""
     count = min(length, count)
     return ((np.arange(count) + 1) * length // max(count, 1) - 1).astype(np.int64)
 
@@ -116,7 +116,9 @@ def _scene(test: TestPixels, image: dict[str, Any], detected: pa.Table, truth: p
     boxes = [
         *_drawn(_boxes(truth)[ignored], ["ignored"] * int(ignored.sum())),
         *_drawn(found_boxes, ["detection"] * len(found_boxes), scores),
-        *_drawn(people, ["found" if each else "missed" for each in found]),  # dashed: the rest shows through
+        *_drawn(
+            people, ["found" if each else "missed" for each in found]
+        ),  # dashed, so that the boxes below stay visible
     ]
     return ScenePicture(
         image_id=image["image_id"],
@@ -131,7 +133,7 @@ def _scene(test: TestPixels, image: dict[str, Any], detected: pa.Table, truth: p
 
 
 def _is_found(people: np.ndarray, detected: np.ndarray) -> np.ndarray:
-    """Whether one of `detected` (m, 4) matches each of `people` (n, 4), by the protocols' rule -> (n,)."""
+    """Whether each of `people` (n, 4) matches one of `detected` (m, 4), by the protocols' rule -> (n,)."""
     n, m = len(people), len(detected)
     overlaps = iou(np.repeat(people, m, axis=0), np.tile(detected, (n, 1))).reshape(n, m)
     best = overlaps.max(axis=1, initial=0.0)
@@ -155,7 +157,7 @@ def _boxes(table: pa.Table) -> np.ndarray:
 
 
 def _queries(snapshot: Snapshot, protocol: str, query_ids: pa.Array) -> dict[str, dict[str, Any]]:
-    """Rows of the wanted queries by id; the protocol's galleries, which may be huge, are not read."""
+    """The wanted queries by id; does not read the protocol's galleries, which can be huge."""
     where = (pc.field("protocol") == protocol) & pc.field("query_id").isin(query_ids)
     return {row["query_id"]: row for row in snapshot.table("queries", filter=where).to_pylist()}
 

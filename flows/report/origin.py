@@ -1,4 +1,4 @@
-"""Where a report comes from: the artifacts behind it, what each took, and what is not at its default."""
+"""The origin of a report: the artifacts behind it, their cost, and their non-default recipe fields."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _OF_A_TEST = ("detections", "gallery", "evaluation")
 
 @dataclass
 class Lineage:
-    """Manifests of all artifacts behind some, by label, each after those that it was made from."""
+    """Manifests by label of some artifacts and all their sources; sources come first."""
 
     manifests: dict[str, Manifest] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
 
     def add(self, store: Store, source: str, suffix: str) -> None:
-        """The artifact `kind/key` and all it was made from; `suffix` tells the stages of a test apart."""
+        """Add the artifact `kind/key` and its sources; `suffix` marks the stages of one test."""
         if source in self._seen:
             return
         self._seen.add(source)
@@ -56,10 +56,10 @@ class Lineage:
 
 
 def trace(artifacts: Mapping[str, Artifact], store: Store) -> Lineage:
-    """The lineage of a stage's inputs, whose names end in `:test` where there are several tests.
+    """The lineage of a stage's inputs, whose names end in `:test` if there are several tests.
 
-    What lies behind the inputs need not be on this machine.
-    Raises StorageError for a manifest that is damaged.
+    The sources of the inputs need not be on this machine.
+    Raises StorageError for a damaged manifest.
     """
     lineage = Lineage()
     for name, artifact in artifacts.items():
@@ -69,7 +69,7 @@ def trace(artifacts: Mapping[str, Artifact], store: Store) -> Lineage:
 
 
 def describe_origin(lineage: Lineage) -> Origin:
-    """Keys, recipes, times and the machine of every artifact behind the report."""
+    """Keys, recipes, times and machine of every artifact behind the report."""
     return Origin(
         stages=[
             StageOrigin(label, manifest.kind, manifest.key, manifest.created, list(departures(manifest)))
@@ -82,10 +82,10 @@ def describe_origin(lineage: Lineage) -> Origin:
 
 
 def departures(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """What of an artifact's recipe differs from its defaults, as (dotted name, value)."""
+    """Recipe fields of an artifact that differ from the defaults, as (dotted name, value)."""
     recipe, defaults = manifest.identity.recipe, {}
     if manifest.kind in _RECIPES:
-        # Detector and re-ID keep their recipe beside what else makes their key.
+        # Detector and re-ID nest their recipe next to the other parts of their key.
         recipe = recipe.get(manifest.kind, recipe)
         defaults = _RECIPES[manifest.kind]().model_dump(mode="json")
     if "roi" in recipe:
@@ -94,7 +94,7 @@ def departures(manifest: Manifest) -> Iterator[tuple[str, str]]:
 
 
 def _default_roi(variant: str) -> dict[str, Any]:
-    """The defaults with their size spelled out, as keys have it; the variant stays a departure from J3."""
+    """The defaults with an explicit size, as in keys; a variant other than J3 still counts as a departure."""
     default = RoiRecipe()
     height, width = RoiRecipe.model_validate({"variant": variant}).roi_size
     return default.model_dump(mode="json") | {"roi_height": height, "roi_width": width}
@@ -116,7 +116,7 @@ def _label(manifest: Manifest, suffix: str) -> str:
 
 
 def _end_to_end(lineage: Lineage) -> list[StageTime]:
-    """Stages on one axis of time, each from where the one before it ended."""
+    """Stages on one time axis, each starting where the one before it ends."""
     times, start = [], 0.0
     for label, manifest in lineage.manifests.items():
         times.append(StageTime(label, start, manifest.seconds, manifest.peak_memory_bytes))
@@ -125,7 +125,7 @@ def _end_to_end(lineage: Lineage) -> list[StageTime]:
 
 
 def _machine(lineage: Lineage) -> list[tuple[str, str]]:
-    """Each fact of the manifests' provenance with the values that occur; several where stages differ."""
+    """Provenance facts of the manifests with all their values: several if stages differ."""
     facts: dict[str, list[str]] = {}
     for manifest in lineage.manifests.values():
         made_by = manifest.made_by

@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs nothing from elsewhere and runs no script."""
+"""The report page: one self-contained HTML file without scripts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _FOLDER = "template"
 
 
 def render(content: ReportContent, *, with_origin: bool = True) -> str:
-    """The report as HTML; without its origin it depends on the results alone.
+    """The report as HTML; without its origin it depends on the results only.
 
-    Whatever comes from data (names, ids, paths) is escaped by the template.
+    The template escapes everything that comes from data (names, ids, paths).
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).with_name(_FOLDER)),

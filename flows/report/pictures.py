@@ -1,4 +1,4 @@
-"""Pixels for the page: crops of people and whole scenes, as small JPEG data URIs."""
+"""Pictures for the page: crops of people and whole scenes, as small JPEG data URIs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flows.errors import StageError
 from flows.report.content import Corners
 
 CROP_SIZE = (96, 192)
-"""A crop is made to fit into this width and height, pixels."""
+"""Maximum width and height of a crop, in pixels."""
 SCENE_SIZE = (880, 660)
 _QUALITY = 78
 
@@ -23,9 +23,9 @@ Crops = dict[tuple[ImageFile, Corners], Image.Image]
 
 
 def crop_people(wanted: Mapping[ImageFile, Sequence[Corners]]) -> Crops:
-    """Crops of all wanted boxes, each image opened once. Boxes are clipped to the image.
+    """Crops of all wanted boxes, clipped to the image. Opens each image once.
 
-    Raises StageError where an image cannot be read.
+    Raises StageError if an image cannot be read.
     """
     crops = {}
     for file, boxes in wanted.items():
@@ -36,7 +36,7 @@ def crop_people(wanted: Mapping[ImageFile, Sequence[Corners]]) -> Crops:
 
 
 def read_scaled(file: ImageFile, size: tuple[int, int] = SCENE_SIZE) -> Image.Image:
-    """The whole image, shrunk to fit into `size`. Raises StageError where it cannot be read."""
+    """The whole image, shrunk to fit `size`. Raises StageError if it cannot be read."""
     return _fitted(_read(file), size)
 
 
@@ -52,14 +52,14 @@ def _read(file: ImageFile) -> Image.Image:
         return file.rgb()
     except CatalogError as error:
         raise StageError(
-            f"report: the test image {file.path} is gone; put it back or ingest again"
+            f"report: the test image {file.path} is missing; restore it, or ingest the dataset again"
         ) from error
     except Unreadable as error:
         raise StageError(f"report: {file.path} cannot be read: {error}") from error
 
 
 def _clipped(box: Corners, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Whole pixels inside the image, at least one of them."""
+    """The box in whole pixels inside the image, at least one pixel wide and high."""
     width, height = size
     x1 = min(max(round(box[0]), 0), width - 1)
     y1 = min(max(round(box[1]), 0), height - 1)

@@ -1,6 +1,6 @@
-"""Plots as inline SVG that takes its colours from the page, so that it is readable on light and on dark.
+"""Plots as inline SVG that takes its colours from the page, so that it works in light and dark mode.
 
-matplotlib draws with stand-in colours; in its output they become the style sheet's variables.
+matplotlib draws with placeholder colours, which are replaced by the variables of the style sheet.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ _VARIABLES = {INK: "var(--muted)", GRID: "var(--line)"} | {
 }
 _DASHES = ("-", "--", ":")
 _SMOOTH_FROM = 60
-"""Curves of so many points get a running mean over the noisy line."""
+"""Curves with at least this many points get a running mean over the noisy line."""
 _MARKED_BELOW = 25
 _MOST_POINTS = 300
 _WIDTH, _HEIGHT, _LEGEND_ROW = 4.6, 2.7, 0.17
-"""Inches; an inch becomes about a quarter of a plot's width on the page."""
+"""In inches; one inch is about a quarter of a plot's width on the page."""
 _LONG_LABEL = 24
-"""Characters; longer ones do not go side by side."""
+"""In characters; longer labels are stacked, not placed side by side."""
 
 _STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: small, and in the page's font
-    "svg.hashsalt": "personsearch",  # the same plot gives the same ids
-    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "svg.fonttype": "none",  # keep text as text: smaller, and in the font of the page
+    "svg.hashsalt": "personsearch",  # same plot, same ids
+    "text.parse_math": False,  # a dollar sign in a name is literal
     "text.color": INK,
     "axes.edgecolor": GRID,
     "axes.labelcolor": INK,
@@ -71,10 +71,10 @@ def line_plot(
     log_x: bool = False,
     level: tuple[str, float] | None = None,
 ) -> Markup:
-    """Lines on common axes.
+    """Lines on shared axes.
 
-    `percent` says that y are fractions, `markers` that the lines are a few points, each worth a tick; `level`
-    is a labelled horizontal line.
+    `percent`: y values are fractions. `markers`: the lines have few points, each with its own tick.
+    `level`: a labelled horizontal line.
     """
 
     def draw(axes: Axes) -> None:
@@ -100,7 +100,7 @@ def line_plot(
 def history_plot(
     series: Sequence[Series], boundaries: Sequence[float], *, noisy: bool = True, log_y: bool = False
 ) -> Markup:
-    """Curves over steps; dotted lines at `boundaries`. Long noisy ones lie faint under their running mean."""
+    """Curves over steps, with dotted lines at `boundaries`. Long noisy ones get a running mean on top."""
 
     def draw(axes: Axes) -> None:
         for number, (label, x, y) in enumerate(series):
@@ -123,7 +123,7 @@ def history_plot(
 
 
 def histogram(values: np.ndarray, x_label: str, y_label: str, bins: int = 20) -> Markup:
-    """How fractions (n,) are distributed over 0 to 1."""
+    """The distribution of fractions (n,) over 0 to 1."""
 
     def draw(axes: Axes) -> None:
         counts, edges = np.histogram(values, bins=bins, range=(0, 1))
@@ -137,7 +137,7 @@ def histogram(values: np.ndarray, x_label: str, y_label: str, bins: int = 20) ->
 
 
 def draw_svg(draw: Callable[[Axes], None]) -> Markup:
-    """What `draw` puts on axes, as inline SVG; a legend of all labelled lines lies above, over nothing."""
+    """What `draw` puts on the axes, as inline SVG, with a legend of all labelled lines above the axes."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
         FigureCanvasSVG(figure)
@@ -154,7 +154,7 @@ def draw_svg(draw: Callable[[Axes], None]) -> Markup:
 
 
 def _for_page(svg: str) -> str:
-    """The <svg> element alone, without its fixed size and its ids of groups, in the page's colours."""
+    """The bare <svg> element in the colours of the page, without fixed size and group ids."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
@@ -171,7 +171,7 @@ def _look(number: int) -> tuple[str, str]:
 
 
 def _running_mean(y: np.ndarray) -> np.ndarray:
-    """Mean over a centred window of a 25th of the curve; at the ends over what there is of it."""
+    """Mean over a centred window of 1/25 of the curve, cut off at its ends."""
     half = max(1, len(y) // 50)
     sums = np.concatenate([[0.0], np.cumsum(y)])
     first = np.maximum(np.arange(len(y)) - half, 0)
@@ -180,7 +180,7 @@ def _running_mean(y: np.ndarray) -> np.ndarray:
 
 
 def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most so many points, each the mean of a stretch of the curve."""
+    """At most _MOST_POINTS points, each the mean of a section of the curve."""
     if len(x) <= _MOST_POINTS:
         return x, y
     starts = np.linspace(0, len(x), _MOST_POINTS, endpoint=False).astype(np.int64)

@@ -1,4 +1,4 @@
-"""An evaluation's numbers, what to hold against them, and their plots."""
+"""The metrics of an evaluation, warnings about them, and their plots."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flows.stages.evaluation import CURVES, MATCHES, METRICS, PER_QUERY
 from storage.store import Artifact
 
 FEW = 100
-"""With fewer queries or images than this, one of them moves a figure by a point or more."""
+"""With fewer queries or images than this, a single one shifts a metric by a point or more."""
 _GALLERY_SETTING = re.compile(r"gallery (\d+|full)(?P<truth>, ground-truth boxes)?")
 
 
@@ -43,18 +43,18 @@ class Results:
 
     @cached_property
     def settings(self) -> Sequence[Mapping[str, Any]]:
-        """Records of all settings, the headline's first."""
+        """Records of all settings, the headline first."""
         return self._metrics["settings"]
 
     @cached_property
     def per_query(self) -> pa.Table:
-        """The headline setting's queries."""
+        """The queries of the headline setting."""
         table = pq.read_table(self.path / PER_QUERY)
         return table.filter(pc.equal(table["setting"], self.settings[0]["name"]))
 
     @cached_property
     def matches(self) -> pa.Table:
-        """The best matches of the headline setting's queries, by query and rank."""
+        """The best matches of the headline setting, by query and rank."""
         return pq.read_table(self.path / MATCHES)
 
     @cached_property
@@ -67,7 +67,7 @@ class Results:
 
 
 def warnings(results: Results) -> list[str]:
-    """Sentences on what the numbers cannot bear."""
+    """Sentences on the limits of the numbers."""
     headline = results.headline
     queries, images = headline["queries"], headline["images"]
     found = []
@@ -79,38 +79,37 @@ def warnings(results: Results) -> list[str]:
         )
     if results.settings[0]["protocol"] == DRAWN:
         found.append(
-            "The queries are drawn by a rule of the config, not published with the dataset: compare these "
-            "figures only with those of the same queries."
+            "The queries were drawn by a rule in the config, not published with the dataset: compare these "
+            "figures only with results on the same queries."
         )
     without = pc.sum(pc.equal(results.per_query["n_truths"], 0)).as_py() or 0
     if without:
         found.append(
-            f"{_count(without, 'query has', 'queries have')} nobody to find in the gallery; "
-            "each counts as AP 0."
+            f"{_count(without, 'query has', 'queries have')} no match in the gallery; each counts as AP 0."
         )
     if not len(results.matches):
         found.append(
-            f"No detection has a score of {results.score_threshold:g} or more: there is nothing to rank. "
+            f"No detection has a score of at least {results.score_threshold:g}, so there is nothing to rank. "
             "Train the detector longer, or lower evaluation.score_threshold and detections.score_threshold."
         )
     untrained = headline.get("mAP_untrained")
     if untrained is not None and 0 < headline["mAP"] <= untrained:
-        found.append("The trained branch ranks no better than the same branch before its training.")
+        found.append("The trained branch ranks no better than the same branch before training.")
     return found
 
 
 def result_figures(results: Results) -> list[Figure]:
-    """CMC, precision-recall, the distribution of AP, and mAP against what the settings vary."""
+    """CMC, precision-recall, the distribution of AP, and mAP over the varied settings."""
     figures = [
         Figure(
-            "Cumulative matching",
+            "Cumulative matching characteristic (CMC)",
             line_plot(
                 [(c["name"], np.arange(1, len(c["cmc"]) + 1), np.array(c["cmc"])) for c in results.curves],
                 "rank",
                 "queries found, %",
                 percent=True,
             ),
-            "How many queries have a right match among the first so many.",
+            "Share of queries with a correct match among the top ranks.",
         )
     ]
     with_recall = [curve for curve in results.curves if "recall" in curve]
@@ -127,7 +126,7 @@ def result_figures(results: Results) -> list[Figure]:
         Figure(
             "Average precision by query",
             histogram(results.per_query["ap"].to_numpy(), "average precision, %", "queries"),
-            f"How the {_count(len(results.per_query), 'query', 'queries')} of the headline spread.",
+            f"Distribution over the {_count(len(results.per_query), 'query', 'queries')} of the headline.",
         )
     )
     return [*figures, *_gallery_size_figure(results), *_boxes_figure(results)]
@@ -146,7 +145,7 @@ def _gallery_size_figure(results: Results) -> list[Figure]:
     if not lines:
         return []
     plot = line_plot(lines, "images in the gallery", "mAP, %", percent=True, markers=True, log_x=True)
-    return [Figure("mAP by gallery size", plot, "The more people to choose among, the harder the search.")]
+    return [Figure("mAP by gallery size", plot, "A larger gallery makes the search harder.")]
 
 
 def _boxes_figure(results: Results) -> list[Figure]:
@@ -154,20 +153,20 @@ def _boxes_figure(results: Results) -> list[Figure]:
     for setting in results.settings:
         for name, label in (
             ("boxes_per_image", "on average, by score"),
-            ("per_image_top_k", "best of each image"),
+            ("per_image_top_k", "best boxes of each image"),
         ):
             if setting.get(name) is not None:
                 points.setdefault(label, []).append((setting[name], setting["mAP"]))
     lines = _lines(points)
     if not lines:
         return []
-    level = (f"score of {results.score_threshold:g} and more", results.headline["mAP"])
-    plot = line_plot(lines, "boxes an image", "mAP, %", percent=True, markers=True, level=level)
-    return [Figure("mAP by boxes an image", plot, "Few boxes miss people, many add strangers.")]
+    level = (f"score of at least {results.score_threshold:g}", results.headline["mAP"])
+    plot = line_plot(lines, "boxes per image", "mAP, %", percent=True, markers=True, level=level)
+    return [Figure("mAP by boxes per image", plot, "Too few boxes miss people; too many add distractors.")]
 
 
 def _lines(points: Mapping[str, Sequence[tuple[float, float]]]) -> list[Series]:
-    """Series in the order of x, without those of a single point."""
+    """Series sorted by x, without those that have a single point."""
     lines = []
     for label, pairs in points.items():
         if len(pairs) > 1:

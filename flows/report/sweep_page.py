@@ -1,4 +1,4 @@
-"""The report of a sweep: its table, parallel coordinates of all members, and mAP over each setting."""
+"""The report of a sweep: tables, parallel coordinates of all members, and mAP over each setting."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FOLDER = Path(__file__).with_name("template")
 
 
 def render_sweep(title: str, members: pd.DataFrame, groups: pd.DataFrame, settings: Sequence[str]) -> str:
-    """One HTML file that needs nothing from elsewhere; tables as `flows.sweeps.table` makes them."""
+    """One self-contained HTML file; takes the tables of `flows.sweeps.table`."""
     environment = Environment(
         loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -35,7 +35,7 @@ def render_sweep(title: str, members: pd.DataFrame, groups: pd.DataFrame, settin
 
 
 def parallel_coordinates(members: pd.DataFrame, settings: Sequence[str]) -> Markup:
-    """A line for each member through its settings to its mAP; the better half stands out."""
+    """One line per member through its settings to its mAP; the better half is highlighted."""
 
     def draw(axes: Axes) -> None:
         columns = [_positions(members[name]) for name in settings]
@@ -61,7 +61,7 @@ def parallel_coordinates(members: pd.DataFrame, settings: Sequence[str]) -> Mark
 
 
 def scatter(members: pd.DataFrame, setting: str) -> Markup:
-    """mAP of each member over one setting, and the mean of each value."""
+    """mAP of each member over one setting, with the mean per value."""
 
     def draw(axes: Axes) -> None:
         values = list(dict.fromkeys(sorted(members[setting], key=_sort_key)))
@@ -78,7 +78,7 @@ def scatter(members: pd.DataFrame, setting: str) -> Markup:
 
 
 def _positions(column: pd.Series) -> tuple[np.ndarray, dict[float, str]]:
-    """Heights 0 to 1 of a setting's values in their order, and the label at each height."""
+    """Heights from 0 to 1 of a setting's values in order, and the label at each height."""
     values = list(dict.fromkeys(sorted(column, key=_sort_key)))
     step = 1 / max(1, len(values) - 1)
     heights = {value: step * index for index, value in enumerate(values)}
@@ -86,7 +86,7 @@ def _positions(column: pd.Series) -> tuple[np.ndarray, dict[float, str]]:
 
 
 def _sort_key(value: str) -> tuple[int, float, str]:
-    """Numbers by size, before words."""
+    """Sorts numbers by value, before words."""
     try:
         return (0, float(value), value)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The history of a training as plots, one for each kind of quantity."""
+"""Training history as plots, one per kind of quantity."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HISTORY = "history.parquet"
 
 @dataclass(frozen=True)
 class _Panel:
-    """One plot: the columns of the history that belong on it, and how they are drawn."""
+    """One plot: which columns of the history it shows, and how."""
 
     title: str
     belongs: Callable[[str], bool]
@@ -30,27 +30,27 @@ class _Panel:
 
 _PANELS = (
     _Panel("Loss", lambda name: name in ("loss", "classification", "regression")),
-    _Panel("Loss by part", lambda name: name.startswith("loss/"), "By objective, or by training set."),
+    _Panel("Loss by part", lambda name: name.startswith("loss/"), "By objective or training set."),
     _Panel(
         "Validation",
         lambda name: name.startswith("validation/"),
-        "Measured every few epochs on what training does not see.",
+        "Measured every few epochs on held-out data.",
         noisy=False,
     ),
     _Panel(
-        "Distances in a batch",
+        "Distances within a batch",
         lambda name: name.endswith("_distance"),
-        "Means over pairs of one person and of two: the gap between them is what is learnt.",
+        "Mean distance of pairs of the same person and of different people; training widens the gap.",
     ),
     _Panel(
         "Active triplets",
         lambda name: name.startswith("active_"),
-        "The part of the triplets that still gives a gradient.",
+        "Share of the triplets that still produce a gradient.",
     ),
     _Panel(
         "Norms",
         lambda name: name.endswith("_norm"),
-        "Of the gradient, and of re-ID's embeddings.",
+        "Norms of the gradient and of the re-ID embeddings.",
         log_y=True,
     ),
     _Panel("Learning rate", lambda name: name == "rate", noisy=False),
@@ -58,7 +58,7 @@ _PANELS = (
 
 
 def training_figures(artifact: Path) -> list[Figure]:
-    """Plots of a training artifact's history; what the history does not have is left out."""
+    """Plots of a training artifact's history; skips quantities that it does not contain."""
     history = pq.read_table(artifact / HISTORY)
     boundaries = _phase_starts(history)
     figures = []
@@ -72,7 +72,7 @@ def training_figures(artifact: Path) -> list[Figure]:
 
 
 def _series(history: pa.Table, name: str) -> Series:
-    """The steps at which the metric was logged, counted from 1, and its values."""
+    """The steps at which a metric was logged, counted from 1, and its values."""
     logged = pc.is_valid(history[name])
     steps = history["step"].filter(logged).to_numpy() + 1
     label = name.rpartition("/")[2].replace("_", " ")
@@ -80,7 +80,7 @@ def _series(history: pa.Table, name: str) -> Series:
 
 
 def _phase_starts(history: pa.Table) -> list[float]:
-    """Steps at which another phase of the training begins."""
+    """Steps at which a new training phase begins."""
     if "phase" not in history.column_names:
         return []
     changes = np.flatnonzero(np.diff(history["phase"].to_numpy()))

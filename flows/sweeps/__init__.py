@@ -1,1 +1,1 @@
-"""Sweeps: a grid of settings over one store, its table, and the presets of re-ID objectives."""
+"""Sweeps: a grid of settings over one store, its tables, and presets of re-ID objectives."""

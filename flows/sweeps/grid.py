@@ -1,4 +1,4 @@
-"""From `--set reid.lr=1e-4,3e-4 --set reid.seed=0..4` to the members of a grid."""
+"""Parse `--set reid.lr=1e-4,3e-4 --set reid.seed=0..4` into the members of a grid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
 
 @dataclass(frozen=True)
 class Axis:
-    """One setting and its values, as text; `overrides` where a value changes other fields than `name`."""
+    """One setting and its values, as text; `overrides` if a value changes fields other than `name`."""
 
     name: str
     values: tuple[str, ...]
@@ -26,7 +26,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Member:
-    """One point of the grid: its settings, and the changes to the config that they mean."""
+    """One point of the grid: its settings, and the config overrides that they imply."""
 
     settings: dict[str, str]
     overrides: tuple[str, ...]
@@ -37,22 +37,24 @@ class Member:
 
 
 def parse_axis(text: str) -> Axis:
-    """`name=value,value,...`; `0..4` counts from 0 to 4. Commas inside brackets do not separate."""
+    """Parse `name=value,value,...`; `0..4` counts from 0 to 4. Commas inside brackets do not separate."""
     name, separator, values = text.partition("=")
     if not separator or not name or not values:
-        raise ConfigError(f"--set wants NAME=VALUE,VALUE,... such as reid.lr=1e-4,3e-4, not {text!r}")
+        raise ConfigError(f"--set takes NAME=VALUE,VALUE,... such as reid.lr=1e-4,3e-4; got {text!r}")
     found = [value for part in _split(values) for value in _expand(part)]
     if "" in found or len(set(found)) != len(found):
-        raise ConfigError(f"--set {name}: {values!r} holds an empty value or one value twice")
+        raise ConfigError(f"--set {name}: {values!r} contains an empty or a duplicate value")
     return Axis(name, tuple(found))
 
 
 def grid(axes: Sequence[Axis], always: Iterable[str] = ()) -> list[Member]:
-    """All combinations, the last axis varying fastest; `always` are overrides that every member has."""
+    """All combinations, the last axis varying fastest; `always` are overrides of every member."""
     names = [axis.name for axis in axes]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
-        raise ConfigError(f"--set names {', '.join(sorted(twice))} more than once: list its values in one")
+        raise ConfigError(
+            f"--set names {', '.join(sorted(twice))} more than once: list all values in one --set"
+        )
     fixed = tuple(always)
     members = []
     for values in product(*(axis.values for axis in axes)):
@@ -82,5 +84,5 @@ def _expand(value: str) -> list[str]:
         return [value]
     first, last = int(match[1]), int(match[2])
     if last < first:
-        raise ConfigError(f"the range {value} counts downwards: write {last}..{first}")
+        raise ConfigError(f"the range {value} counts down: write {last}..{first}")
     return [str(number) for number in range(first, last + 1)]

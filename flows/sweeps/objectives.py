@@ -1,4 +1,4 @@
-"""The re-ID objectives that the literature compares, as an axis of a sweep over one store."""
+"""The re-ID objectives that the literature compares, as a sweep axis over one store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flows.sweeps.grid import Axis
 
 _SEMI_HARD, _BATCH_HARD = {"kind": "semi_hard_triplet"}, {"kind": "batch_hard_triplet"}
 _CENTER = {"kind": "center", "weight": 0.01}
-"""The weight of center loss: large enough to pull, small enough not to collapse what softmax spreads."""
+"""Weight of the center loss: enough to pull, too little to collapse what softmax spreads."""
 
 PRESETS: dict[str, list[list[dict[str, Any]]]] = {
     "semi-hard, batch-hard": [[_SEMI_HARD], [_BATCH_HARD]],
@@ -24,11 +24,11 @@ PRESETS: dict[str, list[list[dict[str, Any]]]] = {
     "HEP softmax": [[{"kind": "hep_softmax"}]],
     "OLP + HEP": [[{"kind": "olp"}, {"kind": "hep_softmax"}]],
 }
-"""Objectives by name, phase by phase: the paper's own first, then those of the systems it compares with."""
+"""Objectives per phase, by name: first the paper's own, then those of the systems it compares with."""
 
 
 def objective_axis(config: Config) -> Axis:
-    """Every preset, trained for as many epochs in all as the config's own phases."""
+    """Every preset, trained for the same total number of epochs as the config's own phases."""
     epochs = sum(phase.epochs for phase in config.reid_section.phases)
     overrides: dict[str, tuple[str, ...]] = {}
     for name, preset in PRESETS.items():
@@ -39,6 +39,6 @@ def objective_axis(config: Config) -> Axis:
 
 
 def shared_overrides(config: Config) -> tuple[str, ...]:
-    """What all members need so that one store serves them: unlabelled people, and some in each batch."""
+    """Overrides that let one store serve all members: unlabelled people, and some in each batch."""
     unlabelled = config.reid_section.unlabelled_per_batch or config.reid_section.identities_per_batch
     return ("features.boxes=all", f"reid.unlabelled_per_batch={unlabelled}")

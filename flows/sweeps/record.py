@@ -1,6 +1,6 @@
-"""The record of a sweep: one entry an artifact, whichever members need it, kept where those of runs are.
+"""The record of a sweep: one entry per artifact, however many members need it, stored with those of runs.
 
-So `gc` spares what a sweep uses while it runs, and `status` tells how it ended.
+`gc` uses it to keep what a running sweep needs, `status` to show how a sweep ended.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from flows.run.records import RunRecord, heartbeat, new_record_path
 from storage.store import Artifact, Store
 
 _NAMED = 3
-"""Members named where many failed by one error."""
+"""Number of members to name if many failed with the same error."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a member failed, and where the log of its stage is; without one where no process was started."""
+    """Why a member failed, and the log of its stage; None if no process was started."""
 
     error: str
     log: Path | None = None
 
     def __str__(self) -> str:
-        return self.error if self.log is None else f"{self.error}; its log: {self.log}"
+        return self.error if self.log is None else f"{self.error}; log: {self.log}"
 
 
 class SweepRecord:
-    """A RunRecord whose stages are made side by side."""
+    """A RunRecord whose stages are built in parallel."""
 
     def __init__(self, config: Path, store: Store) -> None:
         self._run = RunRecord(new_record_path(store.root), str(config))
@@ -42,13 +42,13 @@ class SweepRecord:
         return heartbeat(self._run)
 
     def uses(self, planned: Planned) -> None:
-        """An artifact that was there, or that this sweep has made for another member."""
+        """Note an artifact that existed, or that this sweep has built for another member."""
         if _key(planned) not in self._entries:
             self._run.cached(planned)
             self._entries[_key(planned)] = self._run.stages[-1]
 
     def begin(self, planned: Planned, member: str, log_path: Path) -> None:
-        """A stage that `member` is the first to need."""
+        """Note the start of a stage that `member` is the first to need."""
         self._run.begin(planned, log_path)
         self._run.stages[-1]["member"] = member
         self._entries[_key(planned)] = self._run.stages[-1]
@@ -62,7 +62,7 @@ class SweepRecord:
         self._run.failed(message)
 
     def end(self, failures: Iterable[tuple[str, Failure]]) -> None:
-        """Close the record with what members failed by: (member, failure), in the grid's order."""
+        """Close the record with the failures, as (member, failure) in grid order."""
         members: dict[str, list[str]] = {}
         for member, failure in failures:
             members.setdefault(str(failure), []).append(member)
@@ -71,7 +71,7 @@ class SweepRecord:
         self._run.end()
 
     def _to_the_end(self, kind: str, key: str) -> None:
-        # The run's record takes the last stage for the one that has just ended.
+        # RunRecord assumes that the last stage is the one that has just ended.
         entry = self._entries[kind, key]
         self._run.stages[:] = [*(stage for stage in self._run.stages if stage is not entry), entry]
 

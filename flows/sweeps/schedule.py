@@ -1,7 +1,7 @@
-"""Making the stages of many configs over one store: what they share is made once, what fails stops its own.
+"""Build the stages of many configs over one store: shared stages once, and a failure stops only its member.
 
-Every member is walked as far as it is cached; the first stage that is not is made, side by side with those of
-other members, and members that need the same artifact wait for one making.
+Each member advances past its cached stages; its first missing stage is built in parallel with those of other
+members, and members that need the same artifact wait for the same build.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NO_FORCE: frozenset[str] = frozenset()
 
 @dataclass
 class MemberOutcome:
-    """How one member ended: its artifacts by stage, or the message of what failed."""
+    """How one member ended: its artifacts by stage, or an error message."""
 
     member: Member
     artifacts: dict[str, Artifact] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class MemberOutcome:
 
 @dataclass
 class SweepOutcome:
-    """All members in the grid's order, how many stages of each kind were made, and whether it was stopped."""
+    """All members in grid order, the number of stages built by kind, and whether the sweep was stopped."""
 
     members: list[MemberOutcome]
     made: dict[str, int]
@@ -63,20 +63,20 @@ def run_sweep(
     make: Make | None = None,
     on_change: Callable[[str], None] = log.info,
 ) -> SweepOutcome:
-    """Make everything that the members ask for up to `until`, and return how each of them stands.
+    """Build all stages of the members up to `until`, and return how each member ended.
 
     slots
-        as many stages are made at once; a slot that names a device (`cuda:1`) is where its stage computes,
-        unless the config names a device itself.
+        one stage at a time per slot; a slot that names a device (`cuda:1`) runs its stages there, unless the
+        config names a device.
     threads
-        of each stage, where the config does not say.
+        threads per stage, unless the config sets them.
     make
-        how a stage is made; by default in a process of its own.
+        how to build a stage; by default in a process of its own.
     on_change
-        is told, in words, about every stage that is begun and that has ended.
+        called with a line of text whenever a stage starts or ends.
 
-    A KeyboardInterrupt asks the stages that run to stop at a checkpoint, waits for them, and returns what
-    there is by then. Raises ConfigError, before anything is made, for a member whose config is wrong.
+    KeyboardInterrupt asks running stages to stop at a checkpoint, waits for them, and returns what has been
+    built so far. Raises ConfigError, before anything is built, if a member's config is wrong.
     """
     walks = [_Walk(member, config_path, store, until) for member in members]
     records = {str(walk.store): SweepRecord(config_path, walk.store) for walk in walks}
@@ -92,7 +92,7 @@ def run_sweep(
         except KeyboardInterrupt:
             stopped = True
         finally:
-            # However the sweep ends, no stage works on: those that run are asked to stop at a checkpoint.
+            # However the sweep ends, no stage keeps running: all are asked to stop at a checkpoint.
             stop.set()
             pool.shutdown(cancel_futures=True)
             makings.collect()
@@ -115,7 +115,7 @@ class _Running:
 
 
 class _Makings:
-    """The stages that are made now, one a slot, and how those before them ended."""
+    """The stages that are being built, one per slot, and how earlier ones ended."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class _Makings:
         self._on_change = on_change
 
     def begin(self, walks: Sequence[_Walk], pool: ThreadPoolExecutor) -> bool:
-        """Begin what members need next, as far as there are slots; False when nothing is left to wait for."""
+        """Start what members need next while slots are free. False if nothing is running."""
         for walk in walks:
             record = self._records[str(walk.store)]
             planned = walk.advance(self.ended, record)
@@ -146,7 +146,7 @@ class _Makings:
             if any(one.key == _key(planned) for one in self._running.values()):
                 continue
             started = _Running(planned, self._free.pop(0), record)
-            self._on_change(f"making {planned.stage.name} of {walk.member.name}")
+            self._on_change(f"building {planned.stage.name} of {walk.member.name}")
             record.begin(planned, walk.member.name, walk.store.log_path_of(*started.key))
             ready = _with_options(planned, started.slot, self._threads)
             once = partial(
@@ -164,7 +164,7 @@ class _Makings:
         self.collect()
 
     def collect(self) -> None:
-        """Take note of all that have ended."""
+        """Record all stages that have ended."""
         for future in [one for one in self._running if one.done()]:
             finished = self._running.pop(future)
             self._free.append(finished.slot)
@@ -179,7 +179,7 @@ class _Makings:
 
 
 class _Walk:
-    """One member's way through its stages."""
+    """The progress of one member through its stages."""
 
     def __init__(self, member: Member, config_path: Path, store: str | None, until: str) -> None:
         config = load_config(config_path, member.overrides, store=store)
@@ -198,7 +198,7 @@ class _Walk:
         return MemberOutcome(self.member, self.artifacts, self.failure.error if self.failure else None)
 
     def advance(self, ended: Mapping[Key, str | None], record: SweepRecord) -> Planned | None:
-        """The next stage to be made, past all that are there; None when the member is done or has failed."""
+        """The next stage to build, past all cached ones; None if the member is done or has failed."""
         while self.failure is None and len(self.artifacts) < len(self._stages):
             stage = self._stages[len(self.artifacts)]
             try:
@@ -221,7 +221,7 @@ class _Walk:
         return None
 
     def leave(self, ended: Mapping[Key, str | None], record: SweepRecord) -> None:
-        """Take what is there by now; a member that still needs a stage was stopped before it."""
+        """Take what has been built so far; a member that still needs a stage was stopped before it."""
         planned = self.advance(ended, record)
         if planned is not None:
             self.failure = Failure(f"{planned.stage.name}: the sweep was stopped")
@@ -239,12 +239,12 @@ class _Walk:
 
 
 def ignore_progress(done: int, total: int, **metrics: float) -> None:
-    """A sweep tells of stages, not of steps."""
+    """A sweep reports stages, not steps."""
 
 
 def _key(planned: Planned) -> Key:
     if planned.identity is None:
-        raise ValueError(f"stage {planned.stage.name} stands before its inputs")
+        raise ValueError(f"stage {planned.stage.name} is planned before its inputs")
     return planned.identity.kind, planned.identity.key
 
 
@@ -254,7 +254,7 @@ def _with_options(planned: Planned, slot: str | None, threads: int | None) -> Pl
     if slot is not None and options.get("device") == "auto":
         options["device"] = slot
         if "devices" in options:
-            # A slot is one device: the next is another member's.
+            # A slot is one device; other devices belong to other members.
             options["devices"] = 1
     if threads is not None and options.get("threads", 0) is None:
         options["threads"] = threads
@@ -268,14 +268,14 @@ def _make_with_retries(once: Callable[[], Artifact], stop: threading.Event, name
         except Exception as error:
             if not is_worth_retrying(error):
                 raise
-            log.warning("%s: %s; it is tried again in %.0f s", name, error, delay)
+            log.warning("%s: %s; retrying in %.0f s", name, error, delay)
         if stop.wait(delay):
             raise Interrupted("the sweep was stopped")
     return once()
 
 
 def _failure(future: Future[Artifact]) -> str | None:
-    """The message of what a making raised; None where it made its artifact."""
+    """The error message of a failed build; None if it succeeded."""
     if future.cancelled():
         return "the sweep was stopped"
     error = future.exception()
@@ -283,10 +283,10 @@ def _failure(future: Future[Artifact]) -> str | None:
 
 
 def _message(error: BaseException) -> str:
-    """One line on an error; the traceback of one of this program itself goes to the log."""
+    """One line about an error. The traceback of an internal error goes to the log."""
     if isinstance(error, StageBroke | StageDied | Interrupted):
         return str(error)
     told = explain(error)
     if told is None:
-        log.error("a member of the sweep failed by an error of the program", exc_info=error)
+        log.error("a member of the sweep failed with an internal error", exc_info=error)
     return told or f"{type(error).__name__}: {error}"

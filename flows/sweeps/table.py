@@ -1,4 +1,4 @@
-"""The outcome of a sweep as tables: one row a member, and one row a group that differs in seed only."""
+"""The outcome of a sweep as tables: one row per member, and one per group that differs in seed only."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pandas as pd
 from flows.sweeps.schedule import MemberOutcome
 
 MEASURES = ("mAP", "rank1", "mAP_untrained", "detection_ap50")
-"""Of a member's first evaluation."""
+"""Metrics of a member's first evaluation."""
 ON_EACH_DATASET = ("mAP", "detection_ap50")
-"""Shown for every dataset where there are several: the cross-dataset table."""
+"""Shown per dataset if there are several: the cross-dataset table."""
 VALIDATION = re.compile(r"validation/(?:(.*)/)?coco_ap50")
 
 
 def member_table(outcomes: Sequence[MemberOutcome]) -> pd.DataFrame:
-    """Settings, measures, seconds of the re-ID stage, and the error of each member; the best mAP first."""
+    """Settings, metrics, seconds of the re-ID stage and error of each member, best mAP first."""
     rows = []
     for outcome in outcomes:
         reid = outcome.artifacts.get("reid")
@@ -36,10 +36,10 @@ def member_table(outcomes: Sequence[MemberOutcome]) -> pd.DataFrame:
 
 
 def measures(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """A member's figures, from its stages' metrics by their names.
+    """A member's metrics, from the metrics of its stages by name.
 
-    Those of the first evaluation by their own names; where several datasets are evaluated, or the detector's
-    training measures AP on validation views, each dataset's too, as `detection_ap50 on prw`.
+    Metrics of the first evaluation keep their names. With several datasets, or if detector training measures
+    AP on validation views, each dataset's metrics are added, such as `detection_ap50 on prw`.
     """
     evaluations = {
         name.partition(":")[2]: of for name, of in metrics.items() if name.partition(":")[0] == "evaluation"
@@ -56,10 +56,10 @@ def measures(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 
 def group_table(members: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
-    """Mean and deviation over seeds, sorted by mean mAP.
+    """Mean and standard deviation over seeds, sorted by mean mAP.
 
-    Members are one group where they agree in all settings but those called `seed`. Deviations are those of
-    the sample (n - 1), NaN where one member is left; failed members are counted and left out of the means.
+    Members that agree in all settings except those called `seed` form a group. Deviations are of the sample
+    (n - 1), NaN for a single member. Failed members are counted, but not averaged.
     """
     kept = [name for name in settings if name.rpartition(".")[2] != "seed"]
     groups = members.groupby(kept, sort=False) if kept else [((), members)]

@@ -37,7 +37,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny_config(tmp_path: Path, tiny_data: Path) -> Path:
-    """A config of the whole method with an empty store of its own beside it."""
+    """A config of the whole method with an empty store next to it."""
     return write_tiny_config(tmp_path, tiny_data)
 
 

@@ -1,4 +1,4 @@
-"""A Prefect server and a worker of one's own, as docs/operations.md sets them up."""
+"""A Prefect server and a worker for the tests, as docs/operations.md sets them up."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ POOL = "personsearch"
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on now."""
+    """A free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

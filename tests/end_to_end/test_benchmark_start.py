@@ -1,4 +1,4 @@
-"""`benchmark start` on a finished run: every command is timed, and a run of the report beside the report."""
+"""`benchmark start` on a finished run: every command is timed, and so is a run that builds only the report."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def test_commands_and_a_run_of_the_report_are_measured(tiny_run: TinyRun, tmp_pa
     found = {one.name: one for one in measure_commands(size)}
     assert {name for name, one in found.items() if one.at_most is None} == {
         "python",
-        "python that imports a flow of Prefect",
+        "Python that imports Prefect's flow",
     }
     assert all(one.seconds > 0 for one in found.values())
     pages = folder / "store" / "report"
     before = {path: path.stat().st_mtime_ns for path in pages.rglob("report.html")}
     assert size.beside_the_report(Path(os.environ["PREFECT_HOME"])) > 0
     assert before.keys() == set(pages.rglob("report.html"))
-    assert all(path.stat().st_mtime_ns > time for path, time in before.items()), "only the report was made"
+    assert all(path.stat().st_mtime_ns > time for path, time in before.items()), "only the report was built"

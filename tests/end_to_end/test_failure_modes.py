@@ -32,10 +32,10 @@ def test_every_flipped_byte_is_named(place: Place) -> None:
 
 
 def test_two_runs_at_once_make_everything_once(place: Place) -> None:
-    assert "each made once" in two_runs_at_once(place)
+    assert "each built once" in two_runs_at_once(place)
 
 
 def test_a_read_only_store_is_named(place: Place) -> None:
     if not may_mount():
-        pytest.skip("a read-only file system needs the right to mount one, which is not given here")
+        pytest.skip("no permission to mount a read-only file system")
     assert "read-only" in read_only_store(place)

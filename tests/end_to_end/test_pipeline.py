@@ -175,7 +175,7 @@ def test_a_damaged_shard_is_named_and_mended_alone(copy: Path, tiny_run: TinyRun
     assert named.status == 2 and "shard 0, rows 0 to" in named.stdout
     assert personsearch("plan", copy, json_to=copy.parent / "p.json").states["features"] == "runs"
     wrong = personsearch(*verify, "--mend", tiny_config_of_another_seed(copy))
-    assert wrong.status == 2 and "does not make" in wrong.stderr
+    assert wrong.status == 2 and "does not build" in wrong.stderr
     mended = personsearch(*verify, "--mend", copy)
     assert mended.status == 0, mended.stderr
     assert shard.read_bytes() == whole

@@ -57,9 +57,9 @@ def test_a_bad_image_is_named_and_the_others_are_searched(
     outcome = personsearch("search", exported, scenes, *wanted, json_to=out)
     assert outcome.status == 0, outcome.stderr
     assert {Path(match["image"]).name for match in json.loads(out.read_text())} == {"a.tif"}
-    assert outcome.stderr.count("left out: ") == 1 and "bad.jpg cannot be decoded" in outcome.stderr
+    assert outcome.stderr.count("skipped: ") == 1 and "bad.jpg cannot be decoded" in outcome.stderr
     outcome = personsearch("search", exported, scenes / "bad.jpg", *wanted)
-    assert outcome.status == 2 and "none of the images could be read" in outcome.stderr
+    assert outcome.status == 2 and "none of the images can be read" in outcome.stderr
 
 
 def test_a_case_from_the_field_is_searched(exported: Path, shared: Path, tmp_path: Path) -> None:

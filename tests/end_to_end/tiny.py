@@ -88,7 +88,7 @@ def tiny_settings(data: Path | str, store: str) -> dict[str, Any]:
 
 
 def write_tiny_config(folder: Path, data: Path | str, **changes: Any) -> Path:
-    """`folder`/tiny.yaml with its store beside it; `changes` replace top-level fields."""
+    """`folder`/tiny.yaml with its store next to it; `changes` replace top-level fields."""
     settings = tiny_settings(data, "store") | changes
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(settings, sort_keys=False))

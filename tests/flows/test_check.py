@@ -35,7 +35,7 @@ def check(*arguments: object) -> str:
 
 def test_an_image_in_two_datasets_is_found(roots: tuple[Path, Path]) -> None:
     output = check(*roots)
-    alone, together = output.split("all together:")
+    alone, together = output.split("across datasets:")
     assert "image_in_two_splits" not in alone
     assert "warning  image_in_two_splits: 1 images are" in together
     assert "wider/train/img00001.jpg" in together and "prw/test/" in together
@@ -54,9 +54,9 @@ def test_nothing_odd_is_not_said_where_images_look_alike(tmp_path: Path) -> None
         Image.fromarray(noise).resize((96, 72)).save(root / "images" / "1.jpg", quality=quality)
         (root / "labels" / "1.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     roots = tmp_path / "a", tmp_path / "b"
-    assert "nothing odd" in check(*roots).split("all together:")[1]
-    together = check(*roots, "--near-duplicates").split("all together:")[1]
-    assert "near_duplicate" in together and "nothing odd" not in together
+    assert "no problems found" in check(*roots).split("across datasets:")[1]
+    together = check(*roots, "--near-duplicates").split("across datasets:")[1]
+    assert "near_duplicate" in together and "no problems found" not in together
 
 
 def test_a_snapshot_stands_for_its_root(roots: tuple[Path, Path], tmp_path: Path) -> None:
@@ -65,17 +65,17 @@ def test_a_snapshot_stands_for_its_root(roots: tuple[Path, Path], tmp_path: Path
     assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
     snapshot = next((tmp_path / "store" / "ingest").iterdir())
     assert "image_in_two_splits" in check(snapshot, wider)
-    with pytest.raises(ConfigError, match="does not say where its images lie"):
+    with pytest.raises(ConfigError, match="does not record where its images are"):
         check(snapshot, wider, "--near-duplicates")
 
 
 def test_one_root_alone(roots: tuple[Path, Path]) -> None:
     output = check(roots[0], "--adapter", "prw")
-    assert "prw: format: prw" in output and "all together" not in output
+    assert "prw: format: prw" in output and "across datasets" not in output
 
 
 def test_options_that_do_not_fit_the_roots(roots: tuple[Path, Path]) -> None:
-    with pytest.raises(ConfigError, match="for 2 roots"):
+    with pytest.raises(ConfigError, match=r"once per root \(2 here\)"):
         check(*roots, "--adapter", "prw")
     with pytest.raises(ConfigError, match="single root"):
         check(*roots, "--option", "split=train")

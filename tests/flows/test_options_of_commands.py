@@ -1,4 +1,4 @@
-"""Options that mean one thing wherever a command has them: `--store` and `--json`."""
+"""Options that mean the same for all commands, `--store` and `--json`, and the examples of all commands."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "features stats": ("a",),
     "status": (),
 }
-"""The least arguments of commands that may do without a config."""
+"""The minimum arguments of commands that do not need a config."""
 OF_CONFIGS: dict[str, tuple[str, ...]] = {
     "run": (CONFIG,),
     "plan": (CONFIG,),
@@ -52,13 +52,13 @@ OF_CONFIGS: dict[str, tuple[str, ...]] = {
     "store gc": ("--keep", CONFIG),
     "features verify": ("a", "--mend", CONFIG),
 }
-"""Those of commands with a config."""
+"""The same for commands with a config."""
 GIVEN, CONFIGS, ENVIRONMENTS = "s3://", "gs://", "memory://"
-"""Places that are refused, each by its name: which one is named is the one that was taken."""
+"""URLs that are refused by name, so that the message shows which one was used."""
 
 
 def commands(group: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every command by its words; `store features` is `features` under another name."""
+    """Every command by its words; `store features` is an alias of `features`."""
     group = group or typer.main.get_command(app)
     context = typer.Context(group)
     for name in group.list_commands(context):
@@ -135,7 +135,7 @@ def test_the_store_is_the_option_else_the_configs_else_the_environments(
 def test_configs_of_several_stores_need_to_be_told_which(place: Path) -> None:
     for name in ("a", "b"):
         (place / f"{name}.yaml").write_text(yaml.safe_dump(tiny_settings(place, name)))
-    assert "different stores: say which with --store" in refusal(
+    assert "different stores; choose one with --store" in refusal(
         "store gc", ("--keep", "a.yaml", "--keep", "b.yaml")
     )
 
@@ -151,13 +151,26 @@ def test_a_config_without_a_store_takes_the_environments(
     assert load_config(place / CONFIG).store == "/home/me/store"
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example_that_the_command_takes(name: str) -> None:
+    _, found, example = (COMMANDS[name].help or "").partition("Example: personsearch ")
+    assert found, "no example"
+    words = example.split()
+    assert words[: len(name.split())] == name.split()
+    command = COMMANDS[name]
+    parser = command.make_parser(typer.Context(command))
+    given, rest, _ = parser.parse_args(words[len(name.split()) :])
+    assert not rest
+    assert all(given.get(each.name) for each in command.params if each.required)
+
+
 def test_json_is_a_file_everywhere() -> None:
     found = having("--json")
     assert {"run", "plan", "demo", "search", "status", "store ls", "features stats"} <= set(found)
     assert {"datasets ingest", "datasets images", "score prw", "benchmark speed"} <= set(found)
     for name, option in found.items():
         assert not option.is_flag and option.default is None, name
-        for file, message in (("missing/x.json", "no folder"), ("my.yaml", "the name of a config")):
+        for file, message in (("missing/x.json", "does not exist"), ("my.yaml", "the name of a config")):
             with pytest.raises(ValueError, match=message):
                 option.process_value(typer.Context(COMMANDS[name]), file)
 

@@ -243,7 +243,7 @@ def test_an_evaluations_own_table_is_compared_by_setting(tmp_path: Path) -> None
         assert headline["greatest_gains"] == [{"query": "0", "a": 0.1, "b": 0.2}]
     re_ranked = score(tmp_path, "compare", a, b, "--setting", "prw, re-ranked")
     assert re_ranked["greatest_gains"] == [{"query": "0", "a": 0.3, "b": 0.9}]
-    with pytest.raises(PersonSearchError, match=r"no setting 'x'; there are 'prw', 'prw, re-ranked'"):
+    with pytest.raises(PersonSearchError, match=r"no setting 'x'; this table has: 'prw', 'prw, re-ranked'"):
         score(tmp_path, "compare", a, b, "--setting", "x")
     with pytest.raises(PersonSearchError, match=r"c.parquet: --setting chooses among the settings"):
         score(tmp_path, "compare", a, by_number, "--setting", "prw")
@@ -304,12 +304,12 @@ def test_unusable_options_are_named(shared: Path, tmp_path: Path) -> None:
         (["--per-image-top-k", "--boxes-per-image", 1.5], "whole number"),
         (["--cbgm", "30"], "two whole numbers"),
         (["--rerank-with", "20,6,0.3"], "K1,K2,LAMBDA,DEPTH"),
-        (["--rerank-with", "20,6,2,200"], "weight within 0..1"),
+        (["--rerank-with", "20,6,2,200"], "weight from 0 to 1"),
         (["--boxes-per-image", 1e308], "more than can be counted"),
-        (["--protocol", "zheng2017", "--rerank-with", "20,6,0.3,200"], "goes without"),
+        (["--protocol", "zheng2017", "--rerank-with", "20,6,0.3,200"], "does not work with"),
         (["--sweep", "1,x"], "--sweep takes whole numbers such as 1,2,3"),
         (["--cbgm", "0,3"], "whole numbers of at least 1"),
-        (["--protocol", "zheng2017", "--rerank"], "goes without"),
+        (["--protocol", "zheng2017", "--rerank"], "does not work with"),
     ):
         with pytest.raises(PersonSearchError, match=message):
             score(tmp_path, *prw_options(shared), *arguments)
@@ -349,7 +349,7 @@ def test_a_spoiled_cache_of_a_protocol_file_is_made_again(
 def test_a_protocol_file_is_read_where_nothing_can_be_kept(
     protocol_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert protocol_files.read_protocol(protocol_file, protocol_file / "no folder").parsed
+    assert protocol_files.read_protocol(protocol_file, protocol_file / "does not exist").parsed
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
     assert protocol_files.default_cache() is None

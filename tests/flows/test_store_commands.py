@@ -79,7 +79,7 @@ def test_the_columns_of_ten_thousand_artifacts_line_up(
 
 
 def test_verify_names_what_is_damaged(store: LocalStore, chain: list[Artifact]) -> None:
-    assert "2 artifacts are whole" in call("store", "verify", "--store", store)
+    assert "2 artifacts verified" in call("store", "verify", "--store", store)
     data = chain[0].path / "nested" / "data.bin"
     stat = data.stat()
     data.write_bytes(b"rowz")
@@ -87,7 +87,7 @@ def test_verify_names_what_is_damaged(store: LocalStore, chain: list[Artifact]) 
     result = CliRunner().invoke(app, ["store", "verify", "--store", str(store)])
     assert isinstance(result.exception, StorageError) and "1 of 2 artifacts" in str(result.exception)
     assert f"features/{chain[0].key[:12]}: nested/data.bin does not hold to its digest" in result.output
-    assert "1 artifacts are whole" in call("store", "verify", "reid/", "--store", store)
+    assert "1 artifact verified" in call("store", "verify", "reid/", "--store", store)
     assert store.find("features", chain[0].key) is None, "the next run does not take it for whole"
 
 
@@ -103,11 +103,11 @@ def test_what_a_running_pipeline_uses_is_not_invalidated(store: LocalStore, chai
     running = record(store, pid=os.getpid())
     running.stages.append({"stage": "features", "state": "cached", "key": chain[0].key})
     running.write()
-    with pytest.raises(StorageError, match="made or used by a run that goes on now"):
+    with pytest.raises(StorageError, match="in use by a running pipeline"):
         call("store", "invalidate", "features/", "--store", store)
     with (
         store.making(chain[1].manifest.identity, again=True),
-        pytest.raises(StorageError, match="goes on now"),
+        pytest.raises(StorageError, match="in use by a running pipeline"),
     ):
         call("store", "invalidate", "reid/", "--store", store)
     running.end()
@@ -149,7 +149,7 @@ def test_a_recorded_artifact_stays_unless_a_collection_has_its_lock(
 
 
 def test_gc_says_the_bytes_and_deletes_only_when_told(store: LocalStore, chain: list[Artifact]) -> None:
-    with pytest.raises(ConfigError, match="nothing would be kept"):
+    with pytest.raises(ConfigError, match="refusing to delete everything"):
         call("store", "gc", "--store", store)
     call("store", "tag", "features/", "kept", "--store", store)
     said = call("store", "gc", "--store", store)
@@ -165,7 +165,7 @@ def test_on_object_storage_what_is_young_stays(tmp_path: Path, monkeypatch: pyte
     remote = open_store(url)
     made = make_artifact(remote, "features")
     said = call("store", "gc", "--all", "--delete", "--store", url)
-    assert "younger than 24 h stays" in said and "0 deleted" in said and "1 artifacts stay" in said
+    assert "younger than 24 h stay" in said and "0 deleted" in said and "1 artifact kept" in said
     call("store", "gc", "--all", "--delete", "--min-age", "0", "--store", url)
     assert list(remote.keys()) == [] and remote.find("features", made.key) is None
 
@@ -176,7 +176,7 @@ def test_export_and_import_bring_what_is_behind_an_artifact(
     other, third = LocalStore(tmp_path / "other"), LocalStore(tmp_path / "third")
     assert "2 artifacts copied" in call("store", "export", "reid/", "--to", other, "--store", store)
     assert other.find("features", chain[0].key) is not None
-    assert "1 artifacts copied" in call(
+    assert "1 artifact copied" in call(
         "store", "import", "reid/", "--alone", "--from", other, "--store", third
     )
     assert list(third.keys()) == [("reid", chain[1].key)]
@@ -198,9 +198,9 @@ def test_a_config_keeps_what_it_reaches(tmp_path: Path) -> None:
     made = make_first_stage(config, store)
     stale = make_artifact(store, "reid")
     said = call("store", "gc", "--keep", config, "--delete", "--store", store)
-    assert "not made yet: ingest:tracks, detector" in said and stale.key[:12] in said
+    assert "not built yet: ingest:tracks, detector" in said and stale.key[:12] in said
     assert list(store.keys()) == [("ingest", made.key)]
-    with pytest.raises(ConfigError, match=r"detector of .* is not made"):
+    with pytest.raises(ConfigError, match=r"detector of .* is not built"):
         call("store", "invalidate", "detector", "--config", config)
     with pytest.raises(ConfigError, match="no stage 'nothing'"):
         call("store", "invalidate", "nothing", "--config", config)
@@ -228,7 +228,7 @@ def test_status_says_what_exists_runs_and_failed(store: LocalStore, chain: list[
     ]
     states = {run["record"]: run["state"] for run in found["runs"]}
     assert states == {str(failed.path): "failed", str(dead.path): "was killed", str(mine.path): "runs"}
-    assert "reid: row 3 is damaged" in text and f"its log: {store.root / 'a.log'}" in text
+    assert "reid: row 3 is damaged" in text and f"log: {store.root / 'a.log'}" in text
     assert [
         area["artifact"] for area in json.loads(call("status", "--json", "-", "--store", store))["unfinished"]
     ]

@@ -28,7 +28,7 @@ class PennFudan:
         rows.images([name], list(unit.images), unit.split)
         for number, line in enumerate(read_text(root / unit.source).splitlines(), start=1):
             if found := BOX.fullmatch(line):
-                x1, y1, x2, y2 = map(int, found.groups())  # 1-based, and x2, y2 belong to the box
+                x1, y1, x2, y2 = map(int, found.groups())  # 1-based, x2 and y2 inclusive
                 rows.boxes([name], [[x1 - 1, y1 - 1, x2, y2]], unit.split, [number])
             elif line.startswith("Bounding box"):
                 rows.reject(INVALID, "row_unreadable", line[:80], number, name)

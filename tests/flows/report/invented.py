@@ -32,7 +32,7 @@ Fill = Callable[[StageContext], Made]
 
 
 class Silent:
-    """A reporter for work whose progress nobody watches."""
+    """A reporter that discards progress."""
 
     def progress(self, done: int, total: int, **metrics: float) -> None:
         pass

@@ -79,7 +79,7 @@ def test_shows_the_numbers_of_every_setting(page: Page, metrics: dict[str, Any])
         assert f"{100 * metrics[name]:.1f}" in page.text
     for setting in ("prw, 2 boxes an image", "prw, 4 boxes an image", "prw, ground-truth boxes"):
         assert setting in page.text
-    assert f"The best number of boxes an image is {metrics['best_boxes_per_image']:g}, with" in page.text
+    assert f"The best number of boxes per image is {metrics['best_boxes_per_image']:g}, with" in page.text
 
 
 def test_says_when_the_figures_mean_little(page: Page, metrics: dict[str, Any]) -> None:
@@ -116,7 +116,13 @@ def test_pictures_are_small_jpegs(page: Page) -> None:
 
 
 def test_shows_curves_features_data_time_and_origin(page: Page, report_store: ReportStore) -> None:
-    for title in ("Loss", "Validation", "Distances in a batch", "Norms", "Cumulative matching"):
+    for title in (
+        "Loss",
+        "Validation",
+        "Distances within a batch",
+        "Norms",
+        "Cumulative matching characteristic (CMC)",
+    ):
         assert title in page.text
     assert "1 of 6" in page.text  # dead channels
     snapshot = report_store.plan()[f"ingest:{HOSTILE}"].artifact
@@ -165,7 +171,7 @@ def test_other_results_give_another_digest(report_store: ReportStore, tmp_path: 
 def test_an_image_that_is_gone_is_named(report_store: ReportStore, tmp_path: Path) -> None:
     context = report_store.context("report", tmp_path)
     elsewhere = replace(context, options={"roots": {"test": str(tmp_path / "elsewhere")}})
-    with pytest.raises(StageError, match=r"the test image .*elsewhere.*\.jpg is gone"):
+    with pytest.raises(StageError, match=r"the test image .*elsewhere.*\.jpg is missing"):
         report.make(elsewhere)
 
 
@@ -195,7 +201,7 @@ def test_nothing_detected_is_said(report_store: ReportStore, tmp_path: Path) -> 
     nothing = ReportStore(config.model_copy(update={"evaluation": (strict,)}), store)
     nothing.commit("evaluation", evaluation.make)
     page = Page(nothing.make_report(tmp_path / "page")[0])
-    assert "No detection has a score of 1 or more" in page.text
+    assert "No detection has a score of at least 1" in page.text
     assert not page.of_class("div", "tile query")
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation's files become: plots by setting, and sentences on what they cannot bear."""
+"""The plots of an evaluation's files, and the warnings about their limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = ("gallery 50", "gallery 1000", "gallery full", "gallery 50, best 3 boxes
 def _results(
     folder: Path, names: Sequence[str], queries: int = FEW, protocol: str = "TestG50", **headline: Any
 ) -> Results:
-    """Evaluation files of so many queries; every setting is a little worse than the one before."""
+    """Evaluation files with this many queries; each setting is a little worse than the one before."""
     settings = [
         {
             "name": name,
@@ -46,12 +46,12 @@ def _results(
 def test_map_by_gallery_size_is_drawn_where_there_are_several(tmp_path: Path) -> None:
     figures = {figure.title: figure.svg for figure in result_figures(_results(tmp_path, NAMES))}
     assert ">6978<" in figures["mAP by gallery size"]  # the full gallery at its size
-    assert "mAP by boxes an image" not in figures  # one point is no curve
+    assert "mAP by boxes per image" not in figures  # one point is no curve
 
 
 def test_one_setting_has_no_curve_over_settings(tmp_path: Path) -> None:
     titles = [figure.title for figure in result_figures(_results(tmp_path, NAMES[:1]))]
-    assert titles == ["Cumulative matching", "Average precision by query"]
+    assert titles == ["Cumulative matching characteristic (CMC)", "Average precision by query"]
 
 
 def test_only_the_headline_setting_is_looked_at_query_by_query(tmp_path: Path) -> None:
@@ -60,15 +60,15 @@ def test_only_the_headline_setting_is_looked_at_query_by_query(tmp_path: Path) -
 
 def test_enough_queries_and_images_need_no_warning_but_for_empty_galleries(tmp_path: Path) -> None:
     found = warnings(_results(tmp_path, NAMES))
-    assert found == ["1 query has nobody to find in the gallery; each counts as AP 0."]
+    assert found == ["1 query has no match in the gallery; each counts as AP 0."]
 
 
 def test_few_queries_and_a_branch_that_learnt_nothing_are_said(tmp_path: Path) -> None:
     found = " ".join(warnings(_results(tmp_path, NAMES, queries=FEW - 1, mAP_untrained=0.95)))
     assert f"the test has {FEW - 1} queries and 6,978 images" in found
-    assert "no better than the same branch before its training" in found
+    assert "no better than the same branch before training" in found
 
 
 def test_drawn_queries_are_said(tmp_path: Path) -> None:
     found = warnings(_results(tmp_path, ["drawn queries"], protocol="drawn"))
-    assert "drawn by a rule of the config, not published" in found[0]
+    assert "drawn by a rule in the config, not published" in found[0]

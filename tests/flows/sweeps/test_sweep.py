@@ -85,10 +85,10 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Watched:
-    """A reporter for stages that are made in this very process."""
+    """A reporter for stages that are built in this process."""
 
     def progress(self, done: int, total: int, **metrics: float) -> None:
-        """Nobody watches."""
+        """Discard progress."""
 
     def should_stop(self) -> bool:
         return False
@@ -214,7 +214,7 @@ def test_a_sweep_is_on_record(config: Path) -> None:
     record = next(read_records(store.root))
     found = run_status(record)
     assert found["state"] == "failed"
-    assert found["error"].startswith("reid.seed=41: reid: the loss is nan; its log: ")
+    assert found["error"].startswith("reid.seed=41: reid: the loss is nan; log: ")
     assert {"reid", "gallery", "evaluation"} <= {name.partition(":")[0] for name in found["made"]}
     (failed,) = (stage for stage in record.stages if stage["state"] == "failed")
     assert failed["log"] in found["error"]
