@@ -1,4 +1,4 @@
-"""Options that mean the same for all commands, `--store` and `--json`, and the examples of all commands."""
+"""Options that mean the same for all commands (`--store`, `--json`), and the examples in their help."""
 
 from __future__ import annotations
 
