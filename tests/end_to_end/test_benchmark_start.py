@@ -1,4 +1,4 @@
-"""`benchmark start` on a finished run: every command is timed, and so is a run that builds only the report."""
+"""`benchmark start` on a finished run: times every command, and a run that builds only the report."""
 
 from __future__ import annotations
 
