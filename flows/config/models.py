@@ -115,8 +115,8 @@ class DetectorSection(DetectorRecipe):
     validation: tuple[ViewRef, ...] = ()
 
 
-class ReidSection(ReidRecipe, RoiRecipe):
-    """The re-ID branch, where it is joined to the detector, and what it is trained on."""
+class ReidSection(ReidRecipe):
+    """The re-ID branch, and what it is trained on."""
 
     train: ViewRef
 
@@ -191,6 +191,7 @@ class Config(Recipe):
     """Where artifacts are kept: a folder, from the config's own on, or a URL such as s3://bucket/prefix."""
     datasets: Annotated[dict[str, DatasetSource], Field(min_length=1)]
     detector: DetectorSection
+    roi: RoiRecipe = RoiRecipe()
     features: FeaturesSection = FeaturesSection()
     reid: ReidSection | None = None
     detections: DetectionOptions = DetectionOptions()
@@ -249,27 +250,24 @@ class Config(Recipe):
     def reid_recipe(self) -> ReidRecipe:
         return _narrow(self.reid_section, ReidRecipe)
 
-    def roi_recipe(self) -> RoiRecipe:
-        """With the size spelled out, so that a default and the same size given by hand are one key."""
-        height, width = self.reid_section.roi_size
-        return _narrow(self.reid_section, RoiRecipe).model_copy(
-            update={"roi_height": height, "roi_width": width}
-        )
-
     def features_recipe(self) -> FeaturesRecipe:
         section = self.features.model_dump(exclude_none=True)
-        return FeaturesRecipe.model_validate({"dtype": self._dtype, **section, "roi": self.roi_recipe()})
+        return FeaturesRecipe.model_validate({"dtype": self._dtype, **section, "roi": self.roi.canonical()})
 
     def detections_recipe(self) -> DetectionsRecipe:
         section = self.detections.model_dump()
-        return DetectionsRecipe.model_validate({**section, "dtype": self._dtype, "roi": self.roi_recipe()})
+        return DetectionsRecipe.model_validate({**section, "dtype": self._dtype, "roi": self.roi.canonical()})
 
     @property
     def _dtype(self) -> str:
-        return self.features.dtype or ("uint8" if self.reid_section.variant == "disj" else "float16")
+        return self.features.dtype or ("uint8" if self.roi.variant == "disj" else "float16")
 
 
-MISSING = {"store": f"this field is missing; write it, give --store, or set ${STORE_VARIABLE}"}
+HINTS = {
+    "store": f"this field is missing; write it, give --store, or set ${STORE_VARIABLE}",
+    **{f"reid.{name}": f"this field has moved; write roi.{name}" for name in RoiRecipe.model_fields},
+}
+"""What to do about a field that is missing or unknown, where that is more than to write or to delete it."""
 
 
 def load_config(path: Path, overrides: Iterable[str] = (), *, store: str | None = None) -> Config:
@@ -296,10 +294,10 @@ def _explained(error: ValidationError, path: Path, overrides: tuple[str, ...]) -
         try:
             Config.model_validate(read_raw(path, (), None))
         except ValidationError as of_file:
-            own = {str(problem) for problem in explain_problems(of_file, Config, MISSING)}
+            own = {str(problem) for problem in explain_problems(of_file, Config, HINTS)}
     return "; ".join(
         problem.blamed_on(str(path), () if str(problem) in own else overrides)
-        for problem in explain_problems(error, Config, MISSING)
+        for problem in explain_problems(error, Config, HINTS)
     )
 
 
@@ -307,7 +305,7 @@ def store_of(path: Path, overrides: Iterable[str] = (), *, store: str | None = N
     """The store of a config whose other fields may be wrong. Raises ConfigError when it cannot be told."""
     found = read_raw(path, overrides, store).get("store")
     if not isinstance(found, str):
-        raise ConfigError(f"{path}: store: {MISSING['store']}")
+        raise ConfigError(f"{path}: store: {HINTS['store']}")
     return _resolved_store(found, path.parent.absolute())
 
 

@@ -27,7 +27,7 @@ def stage(config: Config) -> Stage:
         version=VERSION,
         recipe={
             "reid": recipe.model_dump(mode="json"),
-            "variant": config.reid_section.variant,
+            "variant": config.roi.variant,
             "network": {"backbone": model.backbone, "norm": model.norm, "norm_epsilon": epsilon},
         },
         maker="flows.stages.reid:make",

@@ -171,7 +171,7 @@ def test_overrides_reach_any_depth_and_are_typed(tmp_path: Path) -> None:
             "datasets.prw.options={a: [1]}",
             r"options\.a: write text, a number, true or false \(given: a list\)$",
         ),
-        ("reid.variant=j9", r"^--set reid\.variant: choose 'j2', 'j3', 'j4' or 'disj' \(given: 'j9'\)$"),
+        ("roi.variant=j9", r"^--set roi\.variant: choose 'j2', 'j3', 'j4' or 'disj' \(given: 'j9'\)$"),
         ("report={scenes: 1, scenes: 2}", "scenes appears twice, in line 1, columns 2 and 13; keep one"),
         ("reid.lr=fast", r"^--set reid\.lr: write a number \(given: 'fast'\)$"),
         ("reid.lr=-1", r"reid\.lr: .*greater than 0"),
@@ -269,10 +269,32 @@ def test_files_that_are_no_config(tmp_path: Path, text: bytes, message: str) -> 
         load_config(tmp_path / "absent.yaml")
 
 
-def test_a_default_roi_and_the_same_size_by_hand_are_one_recipe(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([], ["roi.roi_height=32", "roi.roi_width=16"]),
+        (["roi.roi_scale=0.5"], ["roi.roi_height=16", "roi.roi_width=8"]),
+        (["roi.roi_scale=0.3"], ["roi.roi_scale=0.31"]),
+        (["roi.roi_height=20"], ["roi.roi_height=20", "roi.roi_width=16"]),
+    ],
+)
+def test_equal_roi_sizes_are_one_recipe_however_they_are_written(
+    tmp_path: Path, one: list[str], other: list[str]
+) -> None:
     path = write(tmp_path, minimal())
-    by_hand = load_config(path, ["reid.roi_height=32", "reid.roi_width=16"])
-    assert load_config(path).features_recipe() == by_hand.features_recipe()
+    recipe = load_config(path, one).features_recipe()
+    assert recipe == load_config(path, other).features_recipe()
+    assert recipe.roi == recipe.roi.canonical()
+
+
+def test_old_places_of_the_roi_are_one_message_that_says_what_to_write(tmp_path: Path) -> None:
+    path = write(tmp_path, minimal())
+    with pytest.raises(ConfigError, match=r"^--set reid\.variant: this field has moved; write roi\.variant$"):
+        load_config(path, ["reid.variant=j2"])
+    body = minimal()
+    body["reid"] |= {"roi_height": 8}  # type: ignore[operator]
+    with pytest.raises(ConfigError, match=r"config\.yaml: reid\.roi_height: .*; write roi\.roi_height$"):
+        load_config(write(tmp_path, body))
 
 
 @pytest.mark.parametrize("path", sorted(PROJECT.glob("configs/**/*.yaml")), ids=lambda path: path.stem)
