@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -17,7 +17,9 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     PrivateAttr,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
@@ -38,8 +40,6 @@ from personsearch_core.recipes import (
     ReidRecipe,
     RoiRecipe,
 )
-
-_R = TypeVar("_R", bound=Recipe)
 
 
 class DatasetSource(Recipe):
@@ -80,8 +80,8 @@ class ViewRef(Recipe):
     """Boxes lower than this, in pixels, become ignore regions."""
 
 
-class TrainingEntry(ViewRef):
-    """A view that takes part in detector training; one of the three says how much, by default `repeat: 1`."""
+class Amount(Recipe):
+    """How much of a view an epoch holds: one of the three."""
 
     proportion: PositiveFloat | None = None
     """This view's part of an epoch's images."""
@@ -91,21 +91,25 @@ class TrainingEntry(ViewRef):
     """Images of the view an epoch."""
 
     @model_validator(mode="after")
-    def _one_amount(self) -> TrainingEntry:
+    def _one_amount(self) -> Self:
         given = [name for name in ("proportion", "repeat", "choose") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"give one of proportion, repeat and choose, not {' and '.join(given)}")
         return self
 
-    @property
-    def amount(self) -> dict[str, float]:
-        """The one of proportion, repeat and choose that holds."""
-        given = self.model_dump(include={"proportion", "repeat", "choose"}, exclude_none=True)
-        return given or {"repeat": 1.0}
+    @model_serializer(mode="wrap")
+    def _given(self, fields: SerializerFunctionWrapHandler) -> dict[str, float]:
+        return {name: value for name, value in fields(self).items() if value is not None}
+
+
+class TrainingEntry(Amount, ViewRef):
+    """A view that takes part in detector training, by default `repeat: 1`."""
 
     @property
-    def view(self) -> ViewRef:
-        return ViewRef(dataset=self.dataset, split=self.split, min_height=self.min_height)
+    def amount(self) -> Amount:
+        """The amount that holds."""
+        is_given = self.proportion or self.repeat or self.choose
+        return self if is_given else Amount(repeat=1.0)
 
 
 class DetectorSection(DetectorRecipe):
@@ -146,15 +150,20 @@ class ReportSection(Recipe):
     """Matches in a strip."""
 
 
-class ComputeOptions(Recipe):
-    """How the work is done where it does not change a result: never part of a key."""
+class Processors(Recipe):
+    """What a stage computes on."""
 
     device: Annotated[str, AfterValidator(device_name)] = "auto"
     """`auto` is a GPU where there is one, and else the CPU; or `cpu`, `cuda`, `cuda:1`."""
     devices: PositiveInt = 1
-    """So many GPUs train the detector and extract features together."""
+    """Number of GPUs that train the detector and extract features together."""
     threads: PositiveInt | None = None
-    """CPU threads of a stage; by default as many as there are cores."""
+    """CPU threads per stage; by default as many as there are cores."""
+
+
+class ComputeOptions(Processors):
+    """How the work is done where it does not change a result: never part of a key."""
+
     checkpoint_seconds: PositiveFloat = 60.0
     """Time between the checkpoints of a training."""
     memory_budget_gib: Annotated[float, Field(gt=0, le=2**20)] | None = None
@@ -231,14 +240,13 @@ class Config(Recipe):
 
     def views(self) -> dict[str, ViewRef]:
         """Every view that a stage takes, by its place in the config."""
-        views = {f"detector.train.{at}": entry.view for at, entry in enumerate(self.detector.train)}
+        views: dict[str, ViewRef] = {
+            f"detector.train.{at}": entry for at, entry in enumerate(self.detector.train)
+        }
         views |= {f"detector.validation.{at}": view for at, view in enumerate(self.detector.validation)}
         if self.reid is not None:
             views["reid.train"] = self.reid.train
         return views | {f"evaluation.{at}.test": entry.test for at, entry in enumerate(self.evaluation)}
-
-    def detector_recipe(self) -> DetectorRecipe:
-        return _narrow(self.detector, DetectorRecipe)
 
     @property
     def reid_section(self) -> ReidSection:
@@ -246,9 +254,6 @@ class Config(Recipe):
         if self.reid is None:
             raise ConfigError("this config has no reid section")
         return self.reid
-
-    def reid_recipe(self) -> ReidRecipe:
-        return _narrow(self.reid_section, ReidRecipe)
 
     def features_recipe(self) -> FeaturesRecipe:
         section = self.features.model_dump(exclude_none=True)
@@ -336,7 +341,3 @@ def _resolved_store(store: str, folder: Path) -> str:
     if not names_a_place(store):
         raise ConfigError(f"store: {store!r} names no place: give the whole URL, as s3://bucket/prefix")
     return store
-
-
-def _narrow(section: Recipe, recipe: type[_R]) -> _R:
-    return recipe.model_validate({name: getattr(section, name) for name in recipe.model_fields})

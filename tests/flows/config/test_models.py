@@ -155,7 +155,7 @@ def test_overrides_reach_any_depth_and_are_typed(tmp_path: Path) -> None:
     )
     assert config.reid.lr == 3e-4
     assert config.detector.model.backbone == "resnet18"
-    assert config.detector.train[0].amount == {"choose": 7}
+    assert config.detector.train[0].amount.choose == 7
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import yaml
 from data_catalog.synthetic import PrwSpec, write_prw
 from flows.cli import sweep as command
 from flows.cli.status import run_status
+from flows.config.models import Processors
 from flows.errors import ConfigError, StageBroke, StageDied, StageError
 from flows.plan.reach import in_use
 from flows.plan.states import Planned
@@ -30,7 +31,7 @@ from flows.run.records import read_records
 from flows.stages.base import Stage
 from flows.sweeps import schedule
 from flows.sweeps.grid import grid, parse_axis
-from flows.sweeps.schedule import SweepOutcome, _with_options, ignore_progress, run_sweep
+from flows.sweeps.schedule import SweepOutcome, _on_slot, ignore_progress, run_sweep
 from flows.sweeps.table import group_table, member_table
 from personsearch_core.data import decoding
 from storage.local import LocalStore
@@ -280,12 +281,13 @@ def test_groups_are_means_over_seeds() -> None:
 
 
 def test_a_slot_is_one_device() -> None:
-    options = {"device": "auto", "devices": 2, "threads": None}
-    stage = Stage(name="detector", kind="detector", version=1, recipe={}, maker="", options=options)
-    ready = _with_options(Planned(stage, "runs", ""), "cuda:1", 3)
-    assert ready.stage.options == {"device": "cuda:1", "devices": 1, "threads": 3}
-    fixed = replace(stage, options={**options, "device": "cpu"})
-    assert _with_options(Planned(fixed, "runs", ""), "cuda:1", 3).stage.options["device"] == "cpu"
+    stage = Stage(
+        name="detector", kind="detector", version=1, recipe={}, maker="", processors=Processors(devices=2)
+    )
+    ready = _on_slot(Planned(stage, "runs", ""), "cuda:1", 3)
+    assert ready.stage.processors == Processors(device="cuda:1", devices=1, threads=3)
+    fixed = replace(stage, processors=Processors(device="cpu", threads=2))
+    assert _on_slot(Planned(fixed, "runs", ""), "cuda:1", 3).stage.processors == fixed.processors
 
 
 @pytest.mark.parametrize(
