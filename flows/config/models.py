@@ -98,7 +98,7 @@ class Amount(Recipe):
         return self
 
     @model_serializer(mode="wrap")
-    def _given(self, fields: SerializerFunctionWrapHandler) -> dict[str, float]:
+    def _given(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {name: value for name, value in fields(self).items() if value is not None}
 
 

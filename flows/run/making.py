@@ -127,7 +127,7 @@ def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
         with holding_devices(_devices(processors)):
             result = _function(task["maker"])(context)
         sources = {name: f"{artifact.kind}/{artifact.key}" for name, artifact in artifacts.items()}
-        provenance = made_by(processors and processors.threads)
+        provenance = made_by(None if processors is None else processors.threads)
         work.commit(
             result.content_digest,
             metrics=result.metrics,
