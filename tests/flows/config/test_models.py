@@ -209,9 +209,9 @@ def test_overrides_reach_any_depth_and_are_typed(tmp_path: Path) -> None:
         ("reid.phases=[{epochs: 1, objectives: [{kind: ioim}]}]", "ioim learns from unlabelled people"),
         (
             "reid.phases=[{epochs: 1, objectives: [{kind: semi_hard_triplet, queue: 9, temperature: 1}]}]",
-            "semi_hard_triplet has no queue and no temperature: beside weight it takes margin, squared",
+            "semi_hard_triplet has no queue and no temperature: besides weight it takes margin, squared",
         ),
-        ("detector.augmentation.scale_jitter=[2.0, 0.5]", r"is \(smallest, largest\), not \(2, 0\.5\)"),
+        ("detector.augmentation.scale_jitter=[2.0, 0.5]", r"must be \(smallest, largest\), not \(2, 0\.5\)"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, override: str, message: str) -> None:
