@@ -6,9 +6,11 @@ refused. Imports neither torch nor Prefect.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -17,7 +19,9 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     PrivateAttr,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
@@ -39,7 +43,7 @@ from personsearch_core.recipes import (
     RoiRecipe,
 )
 
-_R = TypeVar("_R", bound=Recipe)
+log = logging.getLogger(__name__)
 
 
 class DatasetSource(Recipe):
@@ -80,8 +84,8 @@ class ViewRef(Recipe):
     """Boxes lower than this, in pixels, become ignore regions."""
 
 
-class TrainingEntry(ViewRef):
-    """A view that takes part in detector training; one of the three says how much, by default `repeat: 1`."""
+class Amount(Recipe):
+    """How much of a view an epoch holds: one of the three."""
 
     proportion: PositiveFloat | None = None
     """This view's part of an epoch's images."""
@@ -91,21 +95,25 @@ class TrainingEntry(ViewRef):
     """Images of the view an epoch."""
 
     @model_validator(mode="after")
-    def _one_amount(self) -> TrainingEntry:
+    def _one_amount(self) -> Self:
         given = [name for name in ("proportion", "repeat", "choose") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"give one of proportion, repeat and choose, not {' and '.join(given)}")
         return self
 
-    @property
-    def amount(self) -> dict[str, float]:
-        """The one of proportion, repeat and choose that holds."""
-        given = self.model_dump(include={"proportion", "repeat", "choose"}, exclude_none=True)
-        return given or {"repeat": 1.0}
+    @model_serializer(mode="wrap")
+    def _given(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in fields(self).items() if value is not None}
+
+
+class TrainingEntry(Amount, ViewRef):
+    """A view that takes part in detector training, by default `repeat: 1`."""
 
     @property
-    def view(self) -> ViewRef:
-        return ViewRef(dataset=self.dataset, split=self.split, min_height=self.min_height)
+    def amount(self) -> Amount:
+        """The amount that holds."""
+        is_given = self.proportion or self.repeat or self.choose
+        return self if is_given else Amount(repeat=1.0)
 
 
 class DetectorSection(DetectorRecipe):
@@ -115,8 +123,8 @@ class DetectorSection(DetectorRecipe):
     validation: tuple[ViewRef, ...] = ()
 
 
-class ReidSection(ReidRecipe, RoiRecipe):
-    """The re-ID branch, where it is joined to the detector, and what it is trained on."""
+class ReidSection(ReidRecipe):
+    """The re-ID branch, and what it is trained on."""
 
     train: ViewRef
 
@@ -146,15 +154,20 @@ class ReportSection(Recipe):
     """Matches in a strip."""
 
 
-class ComputeOptions(Recipe):
-    """How the work is done where it does not change a result: never part of a key."""
+class Processors(Recipe):
+    """What a stage computes on."""
 
     device: Annotated[str, AfterValidator(device_name)] = "auto"
     """`auto` is a GPU where there is one, and else the CPU; or `cpu`, `cuda`, `cuda:1`."""
     devices: PositiveInt = 1
-    """So many GPUs train the detector and extract features together."""
+    """Number of GPUs that train the detector and extract features together."""
     threads: PositiveInt | None = None
-    """CPU threads of a stage; by default as many as there are cores."""
+    """CPU threads per stage; by default as many as there are cores."""
+
+
+class ComputeOptions(Processors):
+    """How the work is done where it does not change a result: never part of a key."""
+
     checkpoint_seconds: PositiveFloat = 60.0
     """Time between the checkpoints of a training."""
     memory_budget_gib: Annotated[float, Field(gt=0, le=2**20)] | None = None
@@ -191,6 +204,7 @@ class Config(Recipe):
     """Where artifacts are kept: a folder, from the config's own on, or a URL such as s3://bucket/prefix."""
     datasets: Annotated[dict[str, DatasetSource], Field(min_length=1)]
     detector: DetectorSection
+    roi: RoiRecipe = RoiRecipe()
     features: FeaturesSection = FeaturesSection()
     reid: ReidSection | None = None
     detections: DetectionOptions = DetectionOptions()
@@ -230,14 +244,13 @@ class Config(Recipe):
 
     def views(self) -> dict[str, ViewRef]:
         """Every view that a stage takes, by its place in the config."""
-        views = {f"detector.train.{at}": entry.view for at, entry in enumerate(self.detector.train)}
+        views: dict[str, ViewRef] = {
+            f"detector.train.{at}": entry for at, entry in enumerate(self.detector.train)
+        }
         views |= {f"detector.validation.{at}": view for at, view in enumerate(self.detector.validation)}
         if self.reid is not None:
             views["reid.train"] = self.reid.train
         return views | {f"evaluation.{at}.test": entry.test for at, entry in enumerate(self.evaluation)}
-
-    def detector_recipe(self) -> DetectorRecipe:
-        return _narrow(self.detector, DetectorRecipe)
 
     @property
     def reid_section(self) -> ReidSection:
@@ -246,30 +259,24 @@ class Config(Recipe):
             raise ConfigError("this config has no reid section")
         return self.reid
 
-    def reid_recipe(self) -> ReidRecipe:
-        return _narrow(self.reid_section, ReidRecipe)
-
-    def roi_recipe(self) -> RoiRecipe:
-        """With the size spelled out, so that a default and the same size given by hand are one key."""
-        height, width = self.reid_section.roi_size
-        return _narrow(self.reid_section, RoiRecipe).model_copy(
-            update={"roi_height": height, "roi_width": width}
-        )
-
     def features_recipe(self) -> FeaturesRecipe:
         section = self.features.model_dump(exclude_none=True)
-        return FeaturesRecipe.model_validate({"dtype": self._dtype, **section, "roi": self.roi_recipe()})
+        return FeaturesRecipe.model_validate({"dtype": self._dtype, **section, "roi": self.roi.canonical()})
 
     def detections_recipe(self) -> DetectionsRecipe:
         section = self.detections.model_dump()
-        return DetectionsRecipe.model_validate({**section, "dtype": self._dtype, "roi": self.roi_recipe()})
+        return DetectionsRecipe.model_validate({**section, "dtype": self._dtype, "roi": self.roi.canonical()})
 
     @property
     def _dtype(self) -> str:
-        return self.features.dtype or ("uint8" if self.reid_section.variant == "disj" else "float16")
+        return self.features.dtype or ("uint8" if self.roi.variant == "disj" else "float16")
 
 
-MISSING = {"store": f"this field is missing; write it, give --store, or set ${STORE_VARIABLE}"}
+HINTS = {
+    "store": f"this field is missing; write it, give --store, or set ${STORE_VARIABLE}",
+    **{f"reid.{name}": f"roi.{name} is given, too; write that alone" for name in RoiRecipe.model_fields},
+}
+"""What to do about a field that is missing or unknown, where that is more than to write or to delete it."""
 
 
 def load_config(path: Path, overrides: Iterable[str] = (), *, store: str | None = None) -> Config:
@@ -277,8 +284,8 @@ def load_config(path: Path, overrides: Iterable[str] = (), *, store: str | None 
 
     Raises ConfigError with one message: which file, which field, what to do.
     """
-    overrides = tuple(overrides)
-    raw = read_raw(path, overrides, store)
+    overrides = tuple(_in_roi(override) for override in overrides)
+    raw = _with_roi(read_raw(path, overrides, store), path, overrides)
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
@@ -289,17 +296,51 @@ def load_config(path: Path, overrides: Iterable[str] = (), *, store: str | None 
     return _resolve_paths(config, path.parent.absolute())
 
 
+def _in_roi(override: str) -> str:
+    """A change of a field that has moved from `reid` to `roi`, as a change of that field."""
+    name, equals, value = override.partition("=")
+    moved = name.removeprefix("reid.")
+    if not name.startswith("reid.") or moved not in RoiRecipe.model_fields:
+        return override
+    _say_moved("--set", moved)
+    return f"roi.{moved}{equals}{value}"
+
+
+def _with_roi(raw: dict[str, Any], path: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
+    """A config of before `roi` was a section, with its fields moved there from `reid`.
+
+    A file that has a field in both places keeps both, and the one under `reid` is refused.
+    """
+    reid, roi = raw.get("reid"), raw.get("roi") or {}
+    if not isinstance(reid, dict) or not isinstance(roi, dict):
+        return raw
+    changed = {override.partition("=")[0] for override in overrides}
+    reid, roi = dict(reid), dict(roi)
+    for name in [name for name in reid if name in RoiRecipe.model_fields]:
+        if name not in roi or f"roi.{name}" in changed:
+            _say_moved(str(path), name)
+            roi.setdefault(name, reid.pop(name))
+            reid.pop(name, None)
+    return {**raw, "reid": reid, **({"roi": roi} if roi else {})}
+
+
+@cache
+def _say_moved(where: str, name: str) -> None:
+    """Once per process: a config is read several times in a run."""
+    log.warning("%s: reid.%s has moved: write roi.%s (read as that for now)", where, name, name)
+
+
 def _explained(error: ValidationError, path: Path, overrides: tuple[str, ...]) -> str:
     """Every problem, blamed on the file or, where the file alone does not have it, on `--set`."""
     own = set()
     if overrides:
         try:
-            Config.model_validate(read_raw(path, (), None))
+            Config.model_validate(_with_roi(read_raw(path, (), None), path, ()))
         except ValidationError as of_file:
-            own = {str(problem) for problem in explain_problems(of_file, Config, MISSING)}
+            own = {str(problem) for problem in explain_problems(of_file, Config, HINTS)}
     return "; ".join(
         problem.blamed_on(str(path), () if str(problem) in own else overrides)
-        for problem in explain_problems(error, Config, MISSING)
+        for problem in explain_problems(error, Config, HINTS)
     )
 
 
@@ -307,7 +348,7 @@ def store_of(path: Path, overrides: Iterable[str] = (), *, store: str | None = N
     """The store of a config whose other fields may be wrong. Raises ConfigError when it cannot be told."""
     found = read_raw(path, overrides, store).get("store")
     if not isinstance(found, str):
-        raise ConfigError(f"{path}: store: {MISSING['store']}")
+        raise ConfigError(f"{path}: store: {HINTS['store']}")
     return _resolved_store(found, path.parent.absolute())
 
 
@@ -338,7 +379,3 @@ def _resolved_store(store: str, folder: Path) -> str:
     if not names_a_place(store):
         raise ConfigError(f"store: {store!r} names no place: give the whole URL, as s3://bucket/prefix")
     return store
-
-
-def _narrow(section: Recipe, recipe: type[_R]) -> _R:
-    return recipe.model_validate({name: getattr(section, name) for name in recipe.model_fields})

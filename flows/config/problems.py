@@ -68,12 +68,13 @@ def _within(one: str, other: str) -> bool:
 
 
 def explain_problems(
-    error: ValidationError, model: type[BaseModel], missing: Mapping[str, str] | None = None
+    error: ValidationError, model: type[BaseModel], hints: Mapping[str, str] | None = None
 ) -> list[Problem]:
     """All problems of a config of that model, with the nearest known name for a typo.
 
-    `missing` says what to do about a missing field where that is more than to write it.
+    `hints` say what to do about missing and unknown fields that need more than that.
     """
+    hints = hints or {}
     found: dict[str, Problem] = {}
     for problem in error.errors():
         place: _Place = problem["loc"]
@@ -82,9 +83,9 @@ def explain_problems(
             place = place[:-1]
         field = ".".join(map(str, place))
         if problem["type"] == "extra_forbidden":
-            text = f"there is no such field{_suggestion(place, model)}"
+            text = hints.get(field) or f"there is no such field{_suggestion(place, model)}"
         elif problem["type"] == "missing":
-            text = (missing or {}).get(field, "this field is missing")
+            text = hints.get(field, "this field is missing")
         elif is_one_of_several:
             text = f"write text, a number, true or false{_given(problem.get('input'))}"
         else:

@@ -34,7 +34,9 @@ class FinishedModel:
         from personsearch_core.models.weights import load_branch, load_detector
 
         net = PersonSearchNet(
-            load_detector(self.detector.path), load_branch(self.reid.path / TRAINED), self.config.roi_recipe()
+            load_detector(self.detector.path),
+            load_branch(self.reid.path / TRAINED),
+            self.config.roi.canonical(),
         )
         return net.to(torch_device(device))
 

@@ -27,10 +27,7 @@ def check_test_images(config: Config, artifacts: Mapping[str, Artifact], store: 
     `artifacts` are those of the ingest stages that there are, by stage name. Raises StageError for an image
     that is in both, unless `run.test_images_in_training` says `warn`.
     """
-    training = [
-        *(entry.view for entry in config.detector.train),
-        *([config.reid.train] if config.reid else []),
-    ]
+    training = [*config.detector.train, *([config.reid.train] if config.reid else [])]
     test = [entry.test for entry in config.evaluation]
     if not test:
         return

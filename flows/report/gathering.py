@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from flows.config.models import ReportSection
 from flows.report.content import DatasetCounts, ReportContent, TestContent
@@ -13,6 +12,7 @@ from flows.report.origin import Lineage, describe_origin, trace
 from flows.report.results import Results, result_figures, warnings
 from flows.report.training_curves import training_figures
 from flows.stages.base import StageContext
+from flows.stages.report import Options
 
 
 def gather(context: StageContext) -> ReportContent:
@@ -50,7 +50,7 @@ def _test(context: StageContext, section: ReportSection, suffix: str) -> TestCon
     spec = context.views[name]
     pixels = TestPixels(
         view=spec.of(context.artifacts[name].path),
-        root=Path(context.options["roots"][name]),
+        root=Options.model_validate(context.options).roots[name],
         gallery=context.artifacts[f"gallery{suffix}"].path,
     )
     return TestContent(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from flows.config.models import Processors
 from flows.plan.states import Planned
 from flows.plan.views import ViewSpec
 from flows.run.child import Reporter
@@ -95,6 +96,7 @@ def begin_in_process(
         },
         "views": {name: asdict(ref.view) for name, ref in stage.inputs.items() if ref.view is not None},
         "options": dict(stage.options),
+        "processors": stage.processors and stage.processors.model_dump(),
         "again": again,
         "labels": {"run": run or "-", "artifact": f"{stage.kind}/{identity.key}"},
     }
@@ -109,6 +111,7 @@ def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
     with store.making(identity, again=task["again"]) as work:
         if work.made is not None:
             return {"key": work.made.key}
+        processors = None if task["processors"] is None else Processors.model_validate(task["processors"])
         artifacts = {name: _need(store, kind, key) for name, (kind, key) in task["artifacts"].items()}
         context = StageContext(
             recipe=identity.recipe,
@@ -119,11 +122,12 @@ def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
             reporter=reporter,
             name=f"{identity.kind}/{identity.key}",
             store=store,
+            processors=processors or Processors(),
         )
-        with holding_devices(_devices(task["options"])):
+        with holding_devices(_devices(processors)):
             result = _function(task["maker"])(context)
         sources = {name: f"{artifact.kind}/{artifact.key}" for name, artifact in artifacts.items()}
-        provenance = made_by(task["options"].get("threads"))
+        provenance = made_by(None if processors is None else processors.threads)
         work.commit(
             result.content_digest,
             metrics=result.metrics,
@@ -135,13 +139,13 @@ def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
     return {"key": identity.key}
 
 
-def _devices(options: Mapping[str, Any]) -> list[str]:
-    """The GPUs that a stage computes on, by their own names; stages without a device do not load torch."""
-    if "device" not in options:
+def _devices(processors: Processors | None) -> list[str]:
+    """The GPUs that a stage computes on, by their own names; others load no torch."""
+    if processors is None:
         return []
     from flows.stages.models import gpu_names
 
-    return gpu_names(options)
+    return gpu_names(processors)
 
 
 def _need(store: Store, kind: str, key: str) -> Artifact:

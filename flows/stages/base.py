@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from flows.config.models import Config, EvaluationSection
+from flows.config.models import Config, EvaluationSection, Processors
 from flows.errors import Interrupted
 from flows.plan.views import ViewSpec
 from flows.run.child import Reporter
@@ -35,7 +35,8 @@ class InputRef:
 class Stage:
     """One node of a plan.
 
-    `recipe` and the digests of the inputs make the key; `options` (roots, devices, workers) do not.
+    `recipe` and the digests of the inputs make the key; `options` (roots, workers) and `processors` do not.
+    Recipe and options are JSON, of models that stand in the stage's file: its maker validates them.
     `fixed_inputs` are digests known beforehand, such as the fingerprint of a dataset's root.
     """
 
@@ -47,6 +48,8 @@ class Stage:
     inputs: Mapping[str, InputRef] = field(default_factory=dict)
     fixed_inputs: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    processors: Processors | None = None
+    """None for a stage without torch."""
     resume_point: Callable[[Path], str | None] | None = None
     """Says where a work area's unfinished work would go on, for the plan; looks at file names only."""
     bytes_needed: Callable[[Mapping[str, Artifact]], int | None] | None = None
@@ -84,6 +87,7 @@ class StageContext:
     """`kind/key` of the artifact that is being made; empty for work outside a store."""
     store: Store | None = None
     """Where it is made; None for work outside a store."""
+    processors: Processors = field(default_factory=Processors)
 
     def progress(self, done: int, total: int, **metrics: float) -> None:
         self.reporter.progress(done, total, **metrics)
@@ -109,6 +113,12 @@ class StageContext:
 
 def ingest_name(dataset: str) -> str:
     return f"ingest:{dataset}"
+
+
+def processors_of(config: Config, *, several: bool = False) -> Processors:
+    """What `run` lets a stage compute on: one device, unless it is made for several."""
+    run = config.run
+    return Processors(device=run.device, devices=run.devices if several else 1, threads=run.threads)
 
 
 def test_names(config: Config) -> dict[str, EvaluationSection]:

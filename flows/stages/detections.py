@@ -18,14 +18,14 @@ import pyarrow.parquet as pq
 from data_catalog.row_digests import digest_rows
 from flows.config.models import Config, EvaluationSection
 from flows.plan.views import ViewSpec, read_scenes
-from flows.stages.base import InputRef, Made, Stage, StageContext, ingest_name, last_block
+from flows.stages.base import InputRef, Made, Stage, StageContext, ingest_name, last_block, processors_of
+from personsearch_core.recipes import DetectionsRecipe, Recipe
 from storage.digests import digest_parts
 from storage.durable import flush
 
 if TYPE_CHECKING:
     from personsearch_core.data.scenes import Scene
     from personsearch_core.pooling import SceneDetections
-    from personsearch_core.recipes import DetectionsRecipe
 
 VERSION = 2
 ROWS = "rows.parquet"
@@ -48,6 +48,10 @@ ROWS_SCHEMA = pa.schema(
 )
 
 
+class Options(Recipe):
+    root: Path
+
+
 def stage(config: Config, suffix: str, entry: EvaluationSection) -> Stage:
     recipe = config.detections_recipe()
     spec = ViewSpec(entry.test.dataset, entry.test.split, "test", entry.test.min_height)
@@ -58,11 +62,8 @@ def stage(config: Config, suffix: str, entry: EvaluationSection) -> Stage:
         recipe=recipe.model_dump(mode="json"),
         maker="flows.stages.detections:make",
         inputs={"test": InputRef(ingest_name(entry.test.dataset), spec), "detector": InputRef("detector")},
-        options={
-            "root": str(config.datasets[entry.test.dataset].root),
-            "device": config.run.device,
-            "threads": config.run.threads,
-        },
+        options=Options(root=config.datasets[entry.test.dataset].root).model_dump(mode="json"),
+        processors=processors_of(config),
         resume_point=last_block,
     )
 
@@ -71,14 +72,13 @@ def make(context: StageContext) -> Made:
     """Detect block by block of images, then join the blocks into one feature store."""
     from flows.stages.models import load_stage_detector, stage_device
     from personsearch_core.pooling import detect_scenes
-    from personsearch_core.recipes import DetectionsRecipe
     from storage.feature_store import FILES_FILE, read_file_digests
 
     recipe = DetectionsRecipe.model_validate(context.recipe)
     spec, snapshot = context.views["test"], context.artifacts["test"].path
-    scenes = read_scenes(snapshot, spec, Path(context.options["root"]))
+    scenes = read_scenes(snapshot, spec, Options.model_validate(context.options).root)
     queries = _queries_by_image(snapshot, spec)
-    detector = load_stage_detector(context, stage_device(context.options))
+    detector = load_stage_detector(context, stage_device(context.processors))
     assert detector is not None
     blocks = context.work / "blocks"
     blocks.mkdir(exist_ok=True)

@@ -5,28 +5,42 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flows.config.models import Config, ViewRef
+from flows.config.models import Amount, Config, ViewRef
 from flows.errors import Interrupted
 from flows.plan.views import ViewSpec, read_scenes
-from flows.stages.base import InputRef, Made, Stage, StageContext, ingest_name, last_checkpoint
-from personsearch_core.recipes import DetectorRecipe
+from flows.stages.base import InputRef, Made, Stage, StageContext, ingest_name, last_checkpoint, processors_of
+from personsearch_core.recipes import DetectorRecipe, Recipe
 from storage.digests import digest_file, digest_safetensors
 
 VERSION = 1
 WEIGHTS = "detector.safetensors"
 
 
+class TrainingRecipe(Recipe):
+    detector: DetectorRecipe
+    amounts: dict[str, Amount]
+    """By input."""
+
+
+class Options(Recipe):
+    roots: dict[str, Path]
+    """By input."""
+    initial_weights: str | None
+    """What the recipe names, or the file where it says `file`."""
+    checkpoint_seconds: float
+
+
 def stage(config: Config) -> Stage:
-    recipe = config.detector_recipe()
+    recipe: DetectorRecipe = config.detector
     inputs, amounts, roots = {}, {}, {}
     for number, entry in enumerate(config.detector.train):
-        inputs[f"train{number}"] = _view(entry.view)
+        inputs[f"train{number}"] = _view(entry)
         amounts[f"train{number}"] = entry.amount
     for number, view in enumerate(config.detector.validation):
         inputs[f"validation{number}"] = _view(view)
     for name, ref in inputs.items():
         assert ref.view is not None
-        roots[name] = str(config.datasets[ref.view.dataset].root)
+        roots[name] = config.datasets[ref.view.dataset].root
     weights = recipe.model.initial_weights
     fixed = {}
     if weights is not None and Path(weights).is_file():
@@ -39,27 +53,23 @@ def stage(config: Config) -> Stage:
         name="detector",
         kind="detector",
         version=VERSION,
-        recipe={"detector": _recipe(recipe), "amounts": amounts},
+        recipe=_canonical(TrainingRecipe(detector=recipe, amounts=amounts)),
         maker="flows.stages.detector:make",
         inputs=inputs,
         fixed_inputs=fixed,
-        options={
-            "roots": roots,
-            "initial_weights": weights,
-            "device": config.run.device,
-            "devices": config.run.devices,
-            "threads": config.run.threads,
-            "checkpoint_seconds": config.run.checkpoint_seconds,
-        },
+        options=Options(
+            roots=roots, initial_weights=weights, checkpoint_seconds=config.run.checkpoint_seconds
+        ).model_dump(mode="json"),
+        processors=processors_of(config, several=True),
         resume_point=last_checkpoint,
     )
 
 
-def _recipe(recipe: DetectorRecipe) -> dict[str, Any]:
+def _canonical(recipe: TrainingRecipe) -> dict[str, Any]:
     """As it enters the key: without `held_out` where nothing is, so that keys from before the field hold."""
     data = recipe.model_dump(mode="json")
-    if not recipe.training.held_out:
-        del data["training"]["held_out"]
+    if not recipe.detector.training.held_out:
+        del data["detector"]["training"]["held_out"]
     return data
 
 
@@ -70,27 +80,26 @@ def make(context: StageContext) -> Made:
     from personsearch_core.training.detector import train_detector
     from personsearch_core.training.loop import RESUME_ONLY, LoopSettings, TrainingStopped
 
-    options = context.options
-    recipe = DetectorRecipe.model_validate(context.recipe["detector"])
-    model = recipe.model.model_copy(update={"initial_weights": options["initial_weights"]})
-    recipe = recipe.model_copy(update={"model": model})
+    options = Options.model_validate(context.options)
+    recipe = TrainingRecipe.model_validate(context.recipe)
+    model = recipe.detector.model.model_copy(update={"initial_weights": options.initial_weights})
     scenes = {
-        name: read_scenes(context.artifacts[name].path, spec, Path(options["roots"][name]))
+        name: read_scenes(context.artifacts[name].path, spec, options.roots[name])
         for name, spec in context.views.items()
     }
     entries = [
-        TrainingSet(scenes=scenes[name], **amount) for name, amount in context.recipe["amounts"].items()
+        TrainingSet(scenes[name], of.proportion, of.repeat, of.choose) for name, of in recipe.amounts.items()
     ]
     validation = [scene for name, part in scenes.items() if name.startswith("validation") for scene in part]
     try:
         result = train_detector(
-            recipe,
+            recipe.detector.model_copy(update={"model": model}),
             entries,
             validation,
             context.work,
-            device=stage_device(options),
-            devices=options["devices"],
-            settings=LoopSettings(checkpoint_seconds=options["checkpoint_seconds"]),
+            device=stage_device(context.processors),
+            devices=context.processors.devices,
+            settings=LoopSettings(checkpoint_seconds=options.checkpoint_seconds),
             progress=context.progress,
             should_stop=context.should_stop,
         )

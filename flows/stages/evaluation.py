@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from data_catalog.row_digests import digest_rows
 from flows.config.models import Config, EvaluationSection
@@ -19,7 +20,7 @@ from flows.stages.dask_clients import dask_client
 from flows.stages.gallery import UNTRAINED_EMBEDDINGS
 from personsearch_core.evaluation.ranking import REPORTED_RANKS, SearchResult
 from personsearch_core.evaluation.settings import settings_of
-from personsearch_core.recipes import EvaluationRecipe
+from personsearch_core.recipes import EvaluationRecipe, Recipe
 from storage.digests import digest_json, digest_parts
 
 if TYPE_CHECKING:
@@ -35,19 +36,25 @@ MAX_RANK = 50
 TOP_MATCHES = 10
 
 
+class Options(Recipe):
+    dask: str | None
+    """Address of a scheduler."""
+    workers: int | None
+    """Threads that rank, where no scheduler does."""
+
+
 def stage(config: Config, suffix: str, entry: EvaluationSection) -> Stage:
-    recipe = EvaluationRecipe.model_validate(entry.model_dump(exclude={"test"}))
     view = entry.test
-    protocols = tuple(sorted({setting.protocol for setting in settings_of(recipe)}))
+    protocols = tuple(sorted({setting.protocol for setting in settings_of(entry)}))
     spec = ViewSpec(view.dataset, view.split, "truth", view.min_height, protocols)
     return Stage(
         name=f"evaluation{suffix}",
         kind="evaluation",
         version=VERSION,
-        recipe=recipe.model_dump(mode="json"),
+        recipe=TypeAdapter(EvaluationRecipe).dump_python(entry, mode="json"),
         maker="flows.stages.evaluation:make",
         inputs={"gallery": InputRef(f"gallery{suffix}"), "truth": InputRef(ingest_name(view.dataset), spec)},
-        options={"dask": config.run.dask, "workers": config.run.workers},
+        options=Options(dask=config.run.dask, workers=config.run.workers).model_dump(mode="json"),
     )
 
 
@@ -56,11 +63,11 @@ def make(context: StageContext) -> Made:
     from flows.stages.test_set import TestSet
     from personsearch_core.evaluation.front import evaluate
 
-    recipe = EvaluationRecipe.model_validate(context.recipe)
+    recipe, options = EvaluationRecipe.model_validate(context.recipe), Options.model_validate(context.options)
     gallery, snapshot = context.artifacts["gallery"].path, context.artifacts["truth"].path
     test = TestSet(gallery, snapshot, context.views["truth"])
     mean_ap_untrained = None
-    with ranking(context.options["dask"], context.options["workers"]) as map_blocks:
+    with ranking(options.dask, options.workers) as map_blocks:
         results = evaluate(
             recipe,
             test.inputs(recipe),

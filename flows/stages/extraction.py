@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.config.models import Processors
 from flows.plan.views import ViewSpec, read_scenes
 from flows.stages.dask_clients import dask_client
 
@@ -67,7 +68,7 @@ def prepare(extraction: Extraction) -> Prepared:
 
     recipe = FeaturesRecipe.model_validate_json(extraction.recipe)
     scenes = read_scenes(Path(extraction.snapshot), extraction.view, Path(extraction.root))
-    device = stage_device({"device": extraction.devices[0], "threads": extraction.threads})
+    device = stage_device(Processors(device=extraction.devices[0], threads=extraction.threads))
     detector = load_detector(extraction.detector).to(device).eval() if extraction.detector else None
     return Prepared(recipe, scenes, detector, feature_rows(recipe, scenes, detector))
 

@@ -5,17 +5,26 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
 import pyarrow.compute as pc
 
 from data_catalog.row_digests import digest_rows
 from flows.config.models import Config
 from flows.plan.views import ViewSpec
-from flows.stages.base import InputRef, Made, Stage, StageContext, ingest_name, last_shard
+from flows.stages.base import InputRef, Made, Stage, StageContext, ingest_name, last_shard, processors_of
+from personsearch_core.recipes import Recipe
 from storage.digests import digest_parts
 from storage.store import Artifact
 
 VERSION = 2
+
+
+class Options(Recipe):
+    root: Path
+    dask: str | None
+    """Address of a scheduler."""
+    workers: int | None
 
 
 def stage(config: Config) -> Stage:
@@ -31,14 +40,10 @@ def stage(config: Config) -> Stage:
         recipe=recipe.model_dump(mode="json"),
         maker="flows.stages.features:make",
         inputs=inputs,
-        options={
-            "root": str(config.datasets[train.dataset].root),
-            "device": config.run.device,
-            "devices": config.run.devices,
-            "threads": config.run.threads,
-            "dask": config.run.dask,
-            "workers": config.run.workers,
-        },
+        options=Options(
+            root=config.datasets[train.dataset].root, dask=config.run.dask, workers=config.run.workers
+        ).model_dump(mode="json"),
+        processors=processors_of(config, several=True),
         resume_point=last_shard,
         bytes_needed=partial(_bytes_needed, config),
     )
@@ -78,17 +83,17 @@ def make(context: StageContext) -> Made:
     )
     from storage.space import require_free_space
 
-    options, spec = context.options, context.views["people"]
+    options, spec = Options.model_validate(context.options), context.views["people"]
     detector = context.artifacts.get("detector")
-    devices = device_names(options)
+    devices = device_names(context.processors)
     extraction = Extraction(
         recipe=as_text(context.recipe),
         snapshot=str(context.artifacts["people"].path),
         view=spec,
-        root=options["root"],
+        root=str(options.root),
         detector=str(detector.path) if detector else None,
         devices=devices,
-        threads=options["threads"],
+        threads=context.processors.threads,
         target=str(context.work),
         attributes=as_text(context.attributes()),
     )
@@ -100,11 +105,11 @@ def make(context: StageContext) -> Made:
     rows_left = sum(len(range(len(plan))[plan.rows_of(shard)]) for shard in missing)
     bytes_left = features_bytes(rows_left, plan.row_shape, ready.recipe.dtype)
     require_free_space(context.work, bytes_left, what="features")
-    workers = options["workers"] or len(devices)
-    if options["dask"] is None and workers == 1:
+    workers = options.workers or len(devices)
+    if options.dask is None and workers == 1:
         shards = extract(extraction, missing)
     else:
-        shards = extract_on_dask(extraction, missing, workers=workers, address=options["dask"])
+        shards = extract_on_dask(extraction, missing, workers=workers, address=options.dask)
     with contextlib.closing(shards):  # where the stage is stopped, nothing is written after its lock is gone
         for shard in shards:
             done.add(shard)

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from data_catalog.row_digests import digest_rows
 from flows.config.models import Config
-from flows.stages.base import InputRef, Made, Stage, StageContext
+from flows.stages.base import InputRef, Made, Stage, StageContext, processors_of
 from flows.stages.detections import ROWS
 from storage.digests import digest_parts
 
@@ -26,7 +26,7 @@ def stage(config: Config, suffix: str) -> Stage:
         recipe=config.gallery.model_dump(mode="json"),
         maker="flows.stages.gallery:make",
         inputs={"detections": InputRef(f"detections{suffix}"), "reid": InputRef("reid")},
-        options={"device": config.run.device, "threads": config.run.threads},
+        processors=processors_of(config),
     )
 
 
@@ -40,7 +40,7 @@ def make(context: StageContext) -> Made:
     from storage.feature_store import open_features
 
     recipe = GalleryRecipe.model_validate(context.recipe)
-    device = stage_device(context.options)
+    device = stage_device(context.processors)
     source = context.artifacts["detections"].path
     rows = pq.read_table(source / ROWS)
     pq.write_table(rows, context.work / ROWS)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from data_catalog.adapters import load_adapter
 from data_catalog.hash_cache import HashCache
 from data_catalog.ingest import ALL_IMAGES, Fingerprint, ImageUse, fingerprint, ingest
-from data_catalog.rules import NO_RULES, Rules
+from data_catalog.rules import NO_RULES, QueryRule, Rules, SplitRule
 from data_catalog.snapshot import Snapshot, ingest_findings
 from data_catalog.validation import damaged_rows
 from flows.errors import StageError
 from flows.plan.catalog import KIND, StoreSnapshots
 from flows.stages.base import Made, Stage, StageContext, ingest_name
+from personsearch_core.recipes import Recipe
 from storage.digests import digest_json, digest_parts
 from storage.local import LocalStore
 from storage.manifest import Identity
@@ -27,6 +28,35 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 VERSION = 3
+
+
+class IngestRecipe(Recipe):
+    adapter: str
+    adapter_version: int
+    dataset: str
+    options: dict[str, str]
+    queries: QueryRule | None = None
+    splits: SplitRule | None = None
+
+    @property
+    def rules(self) -> Rules:
+        return Rules(queries=self.queries, splits=self.splits)
+
+    def canonical(self) -> dict[str, Any]:
+        """As it enters the key: without the rules that are not given."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class Options(Recipe):
+    root: Path
+    store: Path
+    dask: str | None
+    """Address of a scheduler."""
+    read: bool
+    """Whether image files are read."""
+    allow_empty: bool
+    fingerprint: str = ""
+    """Digest of the root when the ingest was planned."""
 
 
 def stage(config: Config, dataset: str) -> Stage:
@@ -67,25 +97,24 @@ def root_stage(
 
     How image files are used is part of the root's fingerprint.
     """
-    recipe: dict[str, Any] = {"adapter": adapter, "dataset": dataset, "options": dict(options)}
-    recipe |= rules.recipe()
-    how = {
-        "root": str(root),
-        "store": str(store),
-        "dask": dask,
-        "read": use.read,
-        "allow_empty": allow_empty,
-    }
+    recipe = IngestRecipe(
+        adapter=adapter,
+        adapter_version=load_adapter(adapter).version,
+        dataset=dataset,
+        options=dict(options),
+        queries=rules.queries,
+        splits=rules.splits,
+    )
+    how = Options(root=root, store=store, dask=dask, read=use.read, allow_empty=allow_empty)
     found = _fingerprint(recipe, how, rehash=rehash)
-    recipe["adapter_version"] = load_adapter(adapter).version
     return Stage(
         name=ingest_name(dataset),
         kind=KIND,
         version=VERSION,
-        recipe=recipe,
+        recipe=recipe.canonical(),
         maker="flows.stages.ingest:make",
         fixed_inputs={"root": found.digest},
-        options={**how, "fingerprint": found.digest},
+        options=how.model_copy(update={"fingerprint": found.digest}).model_dump(mode="json"),
     )
 
 
@@ -102,7 +131,8 @@ def make(context: StageContext) -> Made:
     Raises what `read_root` raises.
     """
     made = read_root(context)
-    dataset, store = context.recipe["dataset"], LocalStore(Path(context.options["store"]))
+    dataset = IngestRecipe.model_validate(context.recipe).dataset
+    store = LocalStore(Options.model_validate(context.options).store)
     snapshot = Snapshot(context.work)
     for finding in (*ingest_findings(snapshot), *damaged_rows(snapshot)):
         log.warning("%s: %s", dataset, finding.message)
@@ -117,21 +147,21 @@ def read_root(context: StageContext) -> Made:
         StageError: when the root is no longer what the stage was planned for, or changes while it is read.
         CatalogError: when it cannot be read.
     """
-    recipe, options = context.recipe, context.options
+    recipe, options = IngestRecipe.model_validate(context.recipe), Options.model_validate(context.options)
     found = _fingerprint(recipe, options)
     _refuse_changed(found, options, "since the ingest was planned")
     made = ingest(
-        Path(options["root"]),
-        load_adapter(recipe["adapter"]),
+        options.root,
+        load_adapter(recipe.adapter),
         context.work,
         found,
-        name=recipe["dataset"],
-        options=recipe["options"],
-        rules=Rules.of_recipe(recipe),
-        use=_image_use(options),
-        allow_empty=options["allow_empty"],
-        dask_address=options["dask"],
-        previous=_previous(Path(options["store"]), recipe),
+        name=recipe.dataset,
+        options=recipe.options,
+        rules=recipe.rules,
+        use=ImageUse(read=options.read),
+        allow_empty=options.allow_empty,
+        dask_address=options.dask,
+        previous=_previous(options.store, recipe),
         progress=context.progress,
     )
     _refuse_changed(_fingerprint(recipe, options), options, "while they were read")
@@ -140,15 +170,15 @@ def read_root(context: StageContext) -> Made:
 
 def planned_identity(context: StageContext) -> Identity:
     """The identity of the artifact that a context of this file's stages makes."""
-    inputs = {"root": context.options["fingerprint"]}
+    inputs = {"root": Options.model_validate(context.options).fingerprint}
     return Identity(kind=KIND, version=VERSION, recipe=context.recipe, inputs=inputs)
 
 
-def _refuse_changed(found: Fingerprint, options: Mapping[str, Any], when: str) -> None:
+def _refuse_changed(found: Fingerprint, options: Options, when: str) -> None:
     """The snapshot's key says what files it was made of; of other files it would be filed wrongly."""
-    if found.digest != options["fingerprint"]:
+    if found.digest != options.fingerprint:
         raise StageError(
-            f"{options['root']}: files of the dataset changed {when}: wait until nothing writes there, "
+            f"{options.root}: files of the dataset changed {when}: wait until nothing writes there, "
             "then run the same command again"
         )
 
@@ -158,24 +188,20 @@ def content_digest(row_digests: Mapping[str, list[str]]) -> str:
     return digest_parts({name: digest_json(blocks) for name, blocks in row_digests.items()})
 
 
-def _fingerprint(recipe: dict[str, Any], options: Mapping[str, Any], *, rehash: bool = False) -> Fingerprint:
-    adapter = load_adapter(recipe["adapter"])
-    cache = HashCache(Path(options["store"]) / ".cache" / "hashes.sqlite")
-    root = Path(options["root"])
-    return fingerprint(root, adapter, recipe["options"], cache, use=_image_use(options), rehash=rehash)
+def _fingerprint(recipe: IngestRecipe, options: Options, *, rehash: bool = False) -> Fingerprint:
+    cache = HashCache(options.store / ".cache" / "hashes.sqlite")
+    use = ImageUse(read=options.read)
+    adapter = load_adapter(recipe.adapter)
+    return fingerprint(options.root, adapter, recipe.options, cache, use=use, rehash=rehash)
 
 
-def _image_use(options: Mapping[str, Any]) -> ImageUse:
-    return ImageUse(read=options["read"])
-
-
-def _previous(store: Path, recipe: dict[str, Any]) -> Snapshot | None:
+def _previous(store: Path, recipe: IngestRecipe) -> Snapshot | None:
     """The newest snapshot by the same recipe without rules, of whatever content its root had then.
 
     Rows to which rules were applied no longer say what the files do.
     """
     local = LocalStore(store)
-    as_read = {name: value for name, value in recipe.items() if name not in Rules.model_fields}
+    as_read = recipe.model_copy(update={"queries": None, "splits": None}).canonical()
     found = (local.peek(kind, key) for kind, key in local.keys(KIND))
     same = [
         artifact

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from flows.config.models import Config
 from flows.errors import Interrupted
-from flows.stages.base import InputRef, Made, Stage, StageContext, last_checkpoint
+from flows.stages.base import InputRef, Made, Stage, StageContext, last_checkpoint, processors_of
+from personsearch_core.recipes import DetectorModel, Recipe, ReidRecipe, Variant
 from storage.digests import digest_parts, digest_safetensors
 
 VERSION = 2
@@ -12,8 +15,28 @@ TRAINED = "branch.safetensors"
 UNTRAINED = "branch_untrained.safetensors"
 
 
+class Network(Recipe):
+    """What the branch takes over of the detector's network."""
+
+    backbone: Literal["resnet18", "resnet34", "resnet50"]
+    norm: Literal["frozen_batch", "batch", "group"]
+    norm_epsilon: float
+
+
+class TrainingRecipe(Recipe):
+    reid: ReidRecipe
+    variant: Variant
+    network: Network
+
+
+class Options(Recipe):
+    checkpoint_seconds: float
+    memory_budget: int | None
+    """Bytes of features that are held in memory."""
+
+
 def stage(config: Config) -> Stage:
-    recipe = config.reid_recipe()
+    recipe = config.reid_section
     inputs = {"features": InputRef("features")}
     if recipe.branch.initial_weights == "detector":
         inputs["detector"] = InputRef("detector")
@@ -25,19 +48,18 @@ def stage(config: Config) -> Stage:
         name="reid",
         kind="reid",
         version=VERSION,
-        recipe={
-            "reid": recipe.model_dump(mode="json"),
-            "variant": config.reid_section.variant,
-            "network": {"backbone": model.backbone, "norm": model.norm, "norm_epsilon": epsilon},
-        },
+        recipe=TrainingRecipe(
+            reid=recipe,
+            variant=config.roi.variant,
+            network=Network(backbone=model.backbone, norm=model.norm, norm_epsilon=epsilon),
+        ).model_dump(mode="json"),
         maker="flows.stages.reid:make",
         inputs=inputs,
-        options={
-            "device": config.run.device,
-            "threads": config.run.threads,
-            "checkpoint_seconds": config.run.checkpoint_seconds,
-            "memory_budget": None if budget is None else int(budget * 2**30),
-        },
+        options=Options(
+            checkpoint_seconds=config.run.checkpoint_seconds,
+            memory_budget=None if budget is None else int(budget * 2**30),
+        ).model_dump(mode="json"),
+        processors=processors_of(config),
         resume_point=last_checkpoint,
     )
 
@@ -50,33 +72,37 @@ def make(context: StageContext) -> Made:
     from personsearch_core.identities import ReidLabels
     from personsearch_core.models.branch import build_branch
     from personsearch_core.models.weights import save_branch
-    from personsearch_core.recipes import DetectorModel, ReidRecipe
     from personsearch_core.training.loop import RESUME_ONLY, LoopSettings, TrainingStopped
     from personsearch_core.training.reid import train_reid
     from storage.feature_store import open_features
 
-    recipe = ReidRecipe.model_validate(context.recipe["reid"])
-    variant = context.recipe["variant"]
-    model = DetectorModel(**context.recipe["network"], initial_weights="imagenet")
-    device = stage_device(context.options)
+    recipe, options = TrainingRecipe.model_validate(context.recipe), Options.model_validate(context.options)
+    network = recipe.network
+    model = DetectorModel(
+        backbone=network.backbone,
+        norm=network.norm,
+        norm_epsilon=network.norm_epsilon,
+        initial_weights="imagenet",
+    )
+    device = stage_device(context.processors)
     state = None
     if "detector" in context.artifacts:
         state = load_file(context.artifacts["detector"].path / "detector.safetensors")
-    branch = build_branch(variant, model, recipe.branch, state, seed=recipe.seed)
+    branch = build_branch(recipe.variant, model, recipe.reid.branch, state, seed=recipe.reid.seed)
     save_branch(context.work / UNTRAINED, branch)
     with open_features(context.artifacts["features"].path) as reader:
         columns = (reader.index[name].to_pylist() for name in ("person_id", "image_id", "box_id", "view"))
         labels = ReidLabels.from_columns(*columns)
         try:
             result = train_reid(
-                recipe,
+                recipe.reid,
                 branch,
                 reader,
                 labels,
                 context.work,
                 device=device,
-                settings=LoopSettings(checkpoint_seconds=context.options["checkpoint_seconds"]),
-                memory_budget=context.options["memory_budget"],
+                settings=LoopSettings(checkpoint_seconds=options.checkpoint_seconds),
+                memory_budget=options.memory_budget,
                 progress=context.progress,
                 should_stop=context.should_stop,
             )

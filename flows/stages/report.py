@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 from flows.config.models import Config
 from flows.plan.views import ViewSpec
 from flows.stages.base import InputRef, Made, Stage, StageContext, ingest_name, test_names
+from personsearch_core.recipes import Recipe
 
 VERSION = 1
 PAGE = "report.html"
+
+
+class Options(Recipe):
+    roots: dict[str, Path]
+    """By input."""
 
 
 def stage(config: Config) -> Stage:
@@ -22,7 +29,7 @@ def stage(config: Config) -> Stage:
         inputs[f"test{suffix}"] = InputRef(ingest_name(view.dataset), spec)
         inputs[f"gallery{suffix}"] = InputRef(f"gallery{suffix}")
         inputs[f"evaluation{suffix}"] = InputRef(f"evaluation{suffix}")
-        roots[f"test{suffix}"] = str(config.datasets[view.dataset].root)
+        roots[f"test{suffix}"] = config.datasets[view.dataset].root
     return Stage(
         name="report",
         kind="report",
@@ -30,7 +37,7 @@ def stage(config: Config) -> Stage:
         recipe=config.report.model_dump(mode="json"),
         maker="flows.stages.report:make",
         inputs=inputs,
-        options={"roots": roots},
+        options=Options(roots=roots).model_dump(mode="json"),
     )
 
 

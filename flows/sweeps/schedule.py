@@ -148,7 +148,7 @@ class _Makings:
             started = _Running(planned, self._free.pop(0), record)
             self._on_change(f"building {planned.stage.name} of {walk.member.name}")
             record.begin(planned, walk.member.name, walk.store.log_path_of(*started.key))
-            ready = _with_options(planned, started.slot, self._threads)
+            ready = _on_slot(planned, started.slot, self._threads)
             once = partial(
                 self._make or partial(walk.make_in_process, stop=self._stop),
                 ready,
@@ -248,17 +248,17 @@ def _key(planned: Planned) -> Key:
     return planned.identity.kind, planned.identity.key
 
 
-def _with_options(planned: Planned, slot: str | None, threads: int | None) -> Planned:
+def _on_slot(planned: Planned, slot: str | None, threads: int | None) -> Planned:
     """The stage on the slot's device, with its share of the threads; neither is part of its key."""
-    options = dict(planned.stage.options)
-    if slot is not None and options.get("device") == "auto":
-        options["device"] = slot
-        if "devices" in options:
-            # A slot is one device; other devices belong to other members.
-            options["devices"] = 1
-    if threads is not None and options.get("threads", 0) is None:
-        options["threads"] = threads
-    return replace(planned, stage=replace(planned.stage, options=options))
+    processors = planned.stage.processors
+    if processors is None:
+        return planned
+    if slot is not None and processors.device == "auto":
+        # A slot is one device: the next is another member's.
+        processors = processors.model_copy(update={"device": slot, "devices": 1})
+    if processors.threads is None:
+        processors = processors.model_copy(update={"threads": threads})
+    return replace(planned, stage=replace(planned.stage, processors=processors))
 
 
 def _make_with_retries(once: Callable[[], Artifact], stop: threading.Event, name: str) -> Artifact:

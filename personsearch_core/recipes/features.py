@@ -23,6 +23,8 @@ DEFAULT_ROI_SIZE: dict[str, tuple[int, int]] = {
 SHARED_STRIDE: dict[str, int] = {"j2": 4, "j3": 8, "j4": 16}
 """Pixels of the network's input per cell of the shared map."""
 
+_MAX_ROI_SCALE = 4
+
 
 class FeatureView(Recipe):
     """One way to cache a box. Cached maps cannot be augmented, so each view is a further row."""
@@ -50,7 +52,7 @@ class RoiRecipe(Recipe):
     """Default: that of a 256x128 crop at the stride of the shared block; for `disj`, 256."""
     roi_width: PositiveInt | None = None
     """Default: likewise; for `disj`, 128."""
-    roi_scale: Annotated[float, Field(gt=0, le=4)] = 1.0
+    roi_scale: Annotated[float, Field(gt=0, le=_MAX_ROI_SCALE)] = 1.0
     """Factor on that default: 0.5 halves height and width for every variant, so that variants compare."""
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Context added on each side, as a fraction of the box's size; the paper mentions none."""
@@ -60,14 +62,33 @@ class RoiRecipe(Recipe):
     @property
     def roi_size(self) -> tuple[int, int]:
         """(height, width) of a pooled ROI."""
-        height, width = (max(1, round(self.roi_scale * side)) for side in DEFAULT_ROI_SIZE[self.variant])
+        height, width = _scaled(self.variant, self.roi_scale)
         return (self.roi_height or height, self.roi_width or width)
+
+    def canonical(self) -> RoiRecipe:
+        """The one spelling that keys have, so that equal sizes are one key however they are written.
+
+        Height and width are spelled out; the scale is the shortest that gives both, or 1 where none does.
+        """
+        height, width = self.roi_size
+        ratio = height / DEFAULT_ROI_SIZE[self.variant][0]
+        scales = (round(ratio, digits) for digits in range(1, 17) if ratio <= _MAX_ROI_SCALE)
+        fitting = (scale for scale in scales if scale and _scaled(self.variant, scale) == (height, width))
+        return self.model_copy(
+            update={"roi_height": height, "roi_width": width, "roi_scale": next(fitting, 1.0)}
+        )
 
     def row_shape(self, backbone: str) -> tuple[int, int, int]:
         """(C, H, W) of one row of the feature store; for disj, of a crop."""
         if self.variant == "disj":
             return (3, *self.roi_size)
         return (block_channels(backbone, SHARED_BLOCKS[self.variant]), *self.roi_size)
+
+
+def _scaled(variant: Variant, scale: float) -> tuple[int, int]:
+    """(height, width) of a variant's default ROI, scaled."""
+    height, width = DEFAULT_ROI_SIZE[variant]
+    return (max(1, round(scale * height)), max(1, round(scale * width)))
 
 
 class FeatureOptions(Recipe):

@@ -90,7 +90,7 @@ def test_a_plan_says_what_features_will_take_and_refuses_what_the_disk_cannot_ho
     assert needed["features"] == sum(file.stat().st_size for file in shards if file.is_file())
     assert "will take" in plan.stdout
 
-    huge = ["--set", "reid.roi_height=30000", "--set", "reid.roi_width=30000"]
+    huge = ["--set", "roi.roi_height=30000", "--set", "roi.roi_width=30000"]
     for command in ("plan", "run"):
         refused = personsearch(command, tiny_run.config, *huge)
         assert refused.status == 2
@@ -185,7 +185,7 @@ def test_a_damaged_shard_is_named_and_mended_alone(copy: Path, tiny_run: TinyRun
 
 def tiny_config_of_another_seed(config: Path) -> Path:
     other = config.with_name("other.yaml")
-    other.write_text(config.read_text().replace("shots: 2", "shots: 2\n  roi_scale: 2"))
+    other.write_text(config.read_text().replace("shots: 2", "shots: 2\n  seed: 2"))
     return other
 
 

@@ -62,11 +62,9 @@ def tiny_settings(data: Path | str, store: str) -> dict[str, Any]:
             },
             "training": {"steps": 12, "batch_size": 2, "lr": 0.005, "schedule": {"warmup_steps": 2}},
         },
+        "roi": {"variant": "j3", "roi_height": 8, "roi_width": 4},
         "reid": {
             "train": {"dataset": "scenes", "split": "train"},
-            "variant": "j3",
-            "roi_height": 8,
-            "roi_width": 4,
             "identities_per_batch": 3,
             "shots": 2,
             "lr": 1e-3,

@@ -44,7 +44,7 @@ def test_every_field_of_the_configs_is_known(config: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "shown"),
     [
-        ("reid.variant", 'j2 | j3 | j4 | disj = "j3"'),
+        ("roi.variant", 'j2 | j3 | j4 | disj = "j3"'),
         ("reid.lr", "number > 0 = 0.0001"),
         ("reid.branch.last_stride", "1 | 2 = 2"),
         ("reid.phases[].objectives[].margin", "number > 0 | soft | null = null"),

@@ -41,14 +41,14 @@ def test_wrong_values_are_refused(text: str) -> None:
 
 
 def test_all_combinations_last_axis_fastest() -> None:
-    members = grid([parse_axis("reid.variant=j2,j3"), parse_axis("reid.seed=0..1")], always=["a.b=1"])
+    members = grid([parse_axis("roi.variant=j2,j3"), parse_axis("reid.seed=0..1")], always=["a.b=1"])
     assert [member.name for member in members] == [
-        "reid.variant=j2 reid.seed=0",
-        "reid.variant=j2 reid.seed=1",
-        "reid.variant=j3 reid.seed=0",
-        "reid.variant=j3 reid.seed=1",
+        "roi.variant=j2 reid.seed=0",
+        "roi.variant=j2 reid.seed=1",
+        "roi.variant=j3 reid.seed=0",
+        "roi.variant=j3 reid.seed=1",
     ]
-    assert members[2].overrides == ("a.b=1", "reid.variant=j3", "reid.seed=0")
+    assert members[2].overrides == ("a.b=1", "roi.variant=j3", "reid.seed=0")
 
 
 def test_one_axis_twice_is_refused() -> None:

@@ -20,6 +20,7 @@ import yaml
 from data_catalog.synthetic import PrwSpec, write_prw
 from flows.cli import sweep as command
 from flows.cli.status import run_status
+from flows.config.models import Processors
 from flows.errors import ConfigError, StageBroke, StageDied, StageError
 from flows.plan.reach import in_use
 from flows.plan.states import Planned
@@ -30,7 +31,7 @@ from flows.run.records import read_records
 from flows.stages.base import Stage
 from flows.sweeps import schedule
 from flows.sweeps.grid import grid, parse_axis
-from flows.sweeps.schedule import SweepOutcome, _with_options, ignore_progress, run_sweep
+from flows.sweeps.schedule import SweepOutcome, _on_slot, ignore_progress, run_sweep
 from flows.sweeps.table import group_table, member_table
 from personsearch_core.data import decoding
 from storage.local import LocalStore
@@ -38,7 +39,7 @@ from storage.opening import open_store
 from storage.store import Artifact
 from tests.flows.run.test_processes import is_gone, wait_for
 
-SETTINGS = ["reid.variant=j3,j4", "reid.lr=1e-3,3e-3", "reid.seed=0..4"]
+SETTINGS = ["roi.variant=j3,j4", "reid.lr=1e-3,3e-3", "reid.seed=0..4"]
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +66,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
             },
             "training": {"steps": 2, "batch_size": 2},
         },
+        "roi": {"roi_height": 8, "roi_width": 4},
         "reid": {
             "train": {"dataset": "scenes", "split": "train"},
-            "roi_height": 8,
-            "roi_width": 4,
             "branch": {"embedding_dim": 16},
             "identities_per_batch": 4,
             "shots": 2,
@@ -140,7 +140,7 @@ def test_twenty_members_share_what_can_be_shared(config: Path, monkeypatch: pyte
         return original(path)
 
     monkeypatch.setattr(decoding, "read_file", counting)
-    two = sweep(config, ["reid.variant=j3,j4"], first := MakeHere())
+    two = sweep(config, ["roi.variant=j3,j4"], first := MakeHere())
     assert all(member.error is None for member in two.members)
     assert (first.made["detector"], first.made["features"], first.made["detections"]) == (1, 2, 2)
     assert opened
@@ -261,7 +261,7 @@ def test_a_wrong_member_is_refused_before_anything_is_made(config: Path) -> None
 def test_groups_are_means_over_seeds() -> None:
     members = pd.DataFrame(
         {
-            "reid.variant": ["j2", "j2", "j3", "j3"],
+            "roi.variant": ["j2", "j2", "j3", "j3"],
             "reid.seed": ["0", "1", "0", "1"],
             "mAP": [0.2, 0.4, 0.5, float("nan")],
             "rank1": [0.1, 0.3, 0.5, float("nan")],
@@ -270,23 +270,24 @@ def test_groups_are_means_over_seeds() -> None:
             "error": [None, None, None, "reid: the loss is nan"],
         }
     )
-    groups = group_table(members, ["reid.variant", "reid.seed"])
-    assert groups["reid.variant"].tolist() == ["j3", "j2"]
+    groups = group_table(members, ["roi.variant", "reid.seed"])
+    assert groups["roi.variant"].tolist() == ["j3", "j2"]
     assert groups["mAP_mean"].tolist() == pytest.approx([0.5, 0.3])
     assert groups["mAP_std"][1] == pytest.approx(0.1414, abs=1e-4)
     assert groups["failed"].tolist() == [1, 0]
-    page = render_sweep("a <b> sweep", members, groups, ["reid.variant", "reid.seed"])
+    page = render_sweep("a <b> sweep", members, groups, ["roi.variant", "reid.seed"])
     assert page.count("<svg") == 3
     assert "a &lt;b&gt; sweep" in page
 
 
 def test_a_slot_is_one_device() -> None:
-    options = {"device": "auto", "devices": 2, "threads": None}
-    stage = Stage(name="detector", kind="detector", version=1, recipe={}, maker="", options=options)
-    ready = _with_options(Planned(stage, "runs", ""), "cuda:1", 3)
-    assert ready.stage.options == {"device": "cuda:1", "devices": 1, "threads": 3}
-    fixed = replace(stage, options={**options, "device": "cpu"})
-    assert _with_options(Planned(fixed, "runs", ""), "cuda:1", 3).stage.options["device"] == "cpu"
+    stage = Stage(
+        name="detector", kind="detector", version=1, recipe={}, maker="", processors=Processors(devices=2)
+    )
+    ready = _on_slot(Planned(stage, "runs", ""), "cuda:1", 3)
+    assert ready.stage.processors == Processors(device="cuda:1", devices=1, threads=3)
+    fixed = replace(stage, processors=Processors(device="cpu", threads=2))
+    assert _on_slot(Planned(fixed, "runs", ""), "cuda:1", 3).stage.processors == fixed.processors
 
 
 @pytest.mark.parametrize(
