@@ -80,11 +80,11 @@ GROUPS = {
         ),
         (
             "tests/storage/test_digests.py",
+            "tests/flows/plan/test_views.py",
+            "tests/flows/stages/test_stages.py",
             "tests/storage/test_older_stores.py",
             "tests/data_catalog/test_views.py",
             "tests/flows/test_golden_keys.py",
-            "tests/flows/plan/test_views.py",
-            "tests/flows/stages/test_stages.py",
         ),
         stages=("flows/stages/*.py",),
     ),
@@ -111,7 +111,21 @@ GROUPS = {
                 "listed_prw",
             )
         ),
-        (f"tests/{_CORE}/evaluation",),
+        tuple(
+            f"tests/{_CORE}/evaluation/test_{name}"
+            for name in (
+                "ranking.py",
+                "listed_prw.py",
+                "wrong_variants.py",
+                "zheng2017.py",
+                "properties.py",
+                "front.py",
+                "beyond_the_paper.py::test_budgets_of_boxes",
+                "oracles.py::test_cuhk_sysu_query_by_query",
+                "oracles.py::test_prw",
+                "oracles.py::test_zheng2017",
+            )
+        ),
     ),
     "losses": Group((f"{_CORE}/losses/*.py",), (f"tests/{_CORE}/losses",)),
     "pooling": Group((f"{_CORE}/pooling/*.py",), (f"tests/{_CORE}/pooling",)),
