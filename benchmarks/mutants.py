@@ -80,6 +80,7 @@ GROUPS = {
         ),
         (
             "tests/storage/test_digests.py",
+            "tests/storage/test_manifest.py",
             "tests/flows/plan/test_views.py",
             "tests/flows/stages/test_stages.py",
             "tests/storage/test_older_stores.py",
