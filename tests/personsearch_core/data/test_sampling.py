@@ -71,6 +71,18 @@ def test_an_epoch_draws_evenly_and_depends_on_the_seed_alone(
     assert all(counts[f"b{i}"] == 2 for i in range(3))
 
 
+def test_every_epoch_and_every_seed_has_an_order_of_its_own() -> None:
+    stream, other = (TrainingStream([TrainingEntry(scenes(40), repeat=1)], seed) for seed in (0, 1))
+
+    def order(stream: TrainingStream, epoch: int) -> list[str]:
+        numbers = range(epoch * stream.epoch_size, (epoch + 1) * stream.epoch_size)
+        return [stream[number][1].image_id for number in numbers]
+
+    orders = [order(stream, 0), order(stream, 1), order(other, 0)]
+    assert len({tuple(each) for each in orders}) == 3
+    assert len({tuple(sorted(each)) for each in orders}) == 1
+
+
 def test_entries_of_one_source_are_told_apart() -> None:
     entries = [TrainingSet(scenes(2), repeat=1), TrainingSet(scenes(2), repeat=1)]
     assert TrainingStream(entries, 0).names == ("a#0", "a#1")
