@@ -160,6 +160,8 @@ class Result:
     before: str
     after: str
     outcome: Outcome
+    by: str
+    """The test that failed; empty where none did."""
     seconds: float
 
 
@@ -241,7 +243,8 @@ class Copy:
                 raise RuntimeError(f"{name} was imported from {found}, not from the copy {self.root}")
         sys.exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
 
-    def try_mutant(self, mutant: Mutant, limit: float) -> Outcome:
+    def try_mutant(self, mutant: Mutant, limit: float) -> tuple[Outcome, str]:
+        """What comes of a mutant, and the test that noticed it."""
         target = self.root / mutant.file
         before, written = target.read_bytes(), target.stat()
         target.write_text(mutant.mutation.source)
@@ -251,8 +254,12 @@ class Copy:
             target.write_bytes(before)
             os.utime(target, ns=(written.st_atime_ns, written.st_mtime_ns))  # its bytecode stays right
         if status is None:
-            return "timed out"
-        return "killed" if status else "survived"
+            return "timed out", ""
+        if not status:
+            return "survived", ""
+        lines = self.printed.read_text(errors="replace").splitlines()
+        ends = [line for line in lines if line.startswith(("FAILED", "ERROR", "ImportError"))]
+        return "killed", ends[0].split(" - ")[0] if ends else lines[-1]
 
 
 def run_group(copy: Copy, name: str, mutants: Sequence[Mutant]) -> list[Result]:
@@ -265,12 +272,12 @@ def run_group(copy: Copy, name: str, mutants: Sequence[Mutant]) -> list[Result]:
     results = []
     for mutant in mutants:
         started = time.monotonic()
-        outcome = copy.try_mutant(mutant, limit=4 * alone + 60)
+        outcome, by = copy.try_mutant(mutant, limit=4 * alone + 60)
         seconds = round(time.monotonic() - started, 1)
-        print(f"  {outcome:9} {seconds:5.1f} s  {mutant}", flush=True)
+        print(f"  {outcome:9} {seconds:5.1f} s  {mutant}  {by}", flush=True)
         made = mutant.mutation
         results.append(
-            Result(name, mutant.file, made.line, made.operator, made.before, made.after, outcome, seconds)
+            Result(name, mutant.file, made.line, made.operator, made.before, made.after, outcome, by, seconds)
         )
     return results
 

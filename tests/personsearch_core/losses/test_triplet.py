@@ -185,7 +185,7 @@ def test_wrong_shapes_are_refused(loss: Callable[..., Tensor]) -> None:
     ("embeddings", "labels"),
     [((4,), (4,)), ((2, 2, 3), (2,)), ((0, 3), (0,)), ((4, 3), (5,)), ((4, 3), (4, 1))],
 )
-def test_every_wrong_shape_of_a_batch_is_refused(embeddings: tuple[int, ...], labels: tuple[int, ...]) -> None:
+def test_every_wrong_shape_is_refused(embeddings: tuple[int, ...], labels: tuple[int, ...]) -> None:
     with pytest.raises(PersonSearchError, match=r"must be \(B, D\) with B > 0"):
         check_batch(torch.zeros(embeddings), torch.zeros(labels, dtype=torch.int64))
     check_batch(torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64))
