@@ -259,7 +259,7 @@ class Copy:
             return "survived", ""
         lines = self.printed.read_text(errors="replace").splitlines()
         ends = [line for line in lines if line.startswith(("FAILED", "ERROR", "ImportError"))]
-        return "killed", ends[0].split(" - ")[0] if ends else lines[-1]
+        return "killed", ends[0].split(" - ")[0] if ends else f"exit status {status}"
 
 
 def run_group(copy: Copy, name: str, mutants: Sequence[Mutant]) -> list[Result]:

@@ -72,7 +72,7 @@ def test_an_epoch_draws_evenly_and_depends_on_the_seed_alone(
 
 
 def test_every_epoch_and_every_seed_has_an_order_of_its_own() -> None:
-    stream, other = (TrainingStream([TrainingEntry(scenes(40), repeat=1)], seed) for seed in (0, 1))
+    stream, other = (TrainingStream([TrainingSet(scenes(40), repeat=1)], seed) for seed in (0, 1))
 
     def order(stream: TrainingStream, epoch: int) -> list[str]:
         numbers = range(epoch * stream.epoch_size, (epoch + 1) * stream.epoch_size)
