@@ -116,6 +116,7 @@ GROUPS = {
             f"tests/{_CORE}/evaluation/test_{name}"
             for name in (
                 "ranking.py",
+                "rankings.py",
                 "listed_prw.py",
                 "wrong_variants.py",
                 "zheng2017.py",
