@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,3 +109,27 @@ def test_scenes_are_held_out_by_their_ids() -> None:
         hold_out_scenes([TrainingSet(a[:2], repeat=1)], 0.999, seed=5)
     with pytest.raises(PersonSearchError, match="are none; raise it"):
         hold_out_scenes([TrainingSet(a[:2], repeat=1)], 1e-9, seed=5)
+
+
+def test_images_of_one_id_in_two_sources_are_two_that_are_held_out() -> None:
+    renamed = [replace(scene, source="b") for scene in scenes(40)]
+    _, held = hold_out_scenes(
+        [TrainingSet(scenes(40), repeat=1), TrainingSet(renamed, repeat=1)], 0.3, seed=5
+    )
+    assert {scene.source for scene in held} == {"a held out", "b held out"}
+    assert len({scene.image_id for scene in held}) * 2 == len(held)
+
+
+def test_an_order_stays_what_it_was() -> None:
+    """Of trainings that users have begun: a resume goes on with the order that it began with."""
+    stream = TrainingStream([TrainingSet(scenes(8), repeat=1)], seed=3)
+    assert [stream[number][1].image_id for number in range(8, 16)] == [
+        "a4",
+        "a3",
+        "a1",
+        "a6",
+        "a0",
+        "a2",
+        "a5",
+        "a7",
+    ]
