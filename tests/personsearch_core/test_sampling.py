@@ -81,7 +81,7 @@ def test_single_rows_are_left_out_by_name(caplog: pytest.LogCaptureFixture) -> N
     labels = labels_of([3, 1, 3, 1])
     sampler = PKSampler(labels, np.arange(len(labels)), 2, 2)
     assert sampler.left_out == ["p01", "p03"]
-    assert "2 identities have a single row, so no positive pair, and are left out: p01, p03" in caplog.text
+    assert "2 identities have a single row, hence no positive pair, and are left out: p01, p03" in caplog.text
     assert sampler.label_of_row.tolist() == [0, 0, 0, -1, 1, 1, 1, -1]
 
 

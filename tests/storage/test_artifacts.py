@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,24 @@ def test_a_commit_that_fails_keeps_the_scratch(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(OSError, match="killed here"):
             work.commit("content", scratch=("state",))
         assert (work.path / "state").read_bytes() == b"state"
+
+
+def test_what_was_made_again_after_the_look_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look and the lock, another process may put a whole artifact in the damaged one's place."""
+    store = LocalStore(tmp_path)
+    data = make(store).path / "nested" / "data.bin"
+    data.write_bytes(b"row")
+    making_now = store.making_now
+
+    def lock_late(kind: str, key: str) -> AbstractContextManager[bool]:
+        LocalStore(tmp_path).set_aside(kind, key, "another process found it first")
+        make(LocalStore(tmp_path))
+        return making_now(kind, key)
+
+    monkeypatch.setattr(store, "making_now", lock_late)
+    found = store.find("features", IDENTITY.key)
+    assert found is not None and data.read_bytes() == b"rows"
+    assert len(list((tmp_path / ".damaged").iterdir())) == 1
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "manifest", "no_manifest"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -108,3 +110,13 @@ def test_an_artifact_of_a_new_kind_lasts(tmp_path: Path, lasts: Lasts) -> None:
     store = LocalStore(tmp_path / "store")
     made = make_artifact(store, "features")
     assert all(lasts(path) for path in (made.path, made.path.parent, store.root))
+
+
+def test_a_copy_has_the_digest_of_what_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable, "_BLOCK", 4)
+    target, blocks = tmp_path / "a" / "b" / "copy", list[int]()
+    expected = hashlib.sha256(b"0123456789").hexdigest()
+    assert durable.copy_digested(io.BytesIO(b"0123456789"), target, blocks.append) == expected
+    assert target.read_bytes() == b"0123456789" and blocks == [4, 4, 2]
+    assert durable.copy_digested(io.BytesIO(b"0123456789"), None) == expected
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

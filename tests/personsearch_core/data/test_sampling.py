@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,6 +72,18 @@ def test_an_epoch_draws_evenly_and_depends_on_the_seed_alone(
     assert all(counts[f"b{i}"] == 2 for i in range(3))
 
 
+def test_every_epoch_and_every_seed_has_an_order_of_its_own() -> None:
+    stream, other = (TrainingStream([TrainingSet(scenes(40), repeat=1)], seed) for seed in (0, 1))
+
+    def order(stream: TrainingStream, epoch: int) -> list[str]:
+        numbers = range(epoch * stream.epoch_size, (epoch + 1) * stream.epoch_size)
+        return [stream[number][1].image_id for number in numbers]
+
+    orders = [order(stream, 0), order(stream, 1), order(other, 0)]
+    assert len({tuple(each) for each in orders}) == 3
+    assert len({tuple(sorted(each)) for each in orders}) == 1
+
+
 def test_entries_of_one_source_are_told_apart() -> None:
     entries = [TrainingSet(scenes(2), repeat=1), TrainingSet(scenes(2), repeat=1)]
     assert TrainingStream(entries, 0).names == ("a#0", "a#1")
@@ -96,3 +109,27 @@ def test_scenes_are_held_out_by_their_ids() -> None:
         hold_out_scenes([TrainingSet(a[:2], repeat=1)], 0.999, seed=5)
     with pytest.raises(PersonSearchError, match="are none; raise it"):
         hold_out_scenes([TrainingSet(a[:2], repeat=1)], 1e-9, seed=5)
+
+
+def test_images_of_one_id_in_two_sources_are_two_that_are_held_out() -> None:
+    renamed = [replace(scene, source="b") for scene in scenes(40)]
+    _, held = hold_out_scenes(
+        [TrainingSet(scenes(40), repeat=1), TrainingSet(renamed, repeat=1)], 0.3, seed=5
+    )
+    assert {scene.source for scene in held} == {"a held out", "b held out"}
+    assert len({scene.image_id for scene in held}) * 2 == len(held)
+
+
+def test_an_order_stays_what_it_was() -> None:
+    """Of trainings that users have begun: a resume goes on with the order that it began with."""
+    stream = TrainingStream([TrainingSet(scenes(8), repeat=1)], seed=3)
+    assert [stream[number][1].image_id for number in range(8, 16)] == [
+        "a4",
+        "a3",
+        "a1",
+        "a6",
+        "a0",
+        "a2",
+        "a5",
+        "a7",
+    ]

@@ -184,7 +184,7 @@ def test_what_a_protocol_lacks_is_named(prw: PrwOracle) -> None:
         (across, replace(inputs, cameras=None), r"across cameras needs cameras"),
         (EvaluationRecipe(ground_truth_boxes=True), inputs, r"injection needs truth_embeddings"),
         (listed, inputs, r"no protocol 'TestG100'; they have: prw"),
-        (listed, replace(inputs, protocols=unlisted), r"TestG100 lists no gallery images"),
+        (listed, replace(inputs, protocols=unlisted), r"TestG100 has no gallery lists"),
         (
             EvaluationRecipe(),
             replace(inputs, protocols={"prw": beyond}),

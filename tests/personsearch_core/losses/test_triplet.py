@@ -17,6 +17,8 @@ from torch import Tensor
 
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.losses import batch_hard_triplet_loss, semi_hard_triplet_loss
+from personsearch_core.losses.mining import Triplets
+from personsearch_core.losses.triplet import Margin, active_fraction, check_batch
 from tests.personsearch_core.losses.literal import loop_batch_hard, loop_semi_hard, tensorflow_semi_hard
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
@@ -177,3 +179,25 @@ def test_unlabelled_rows_are_negatives_only(loss: Callable[..., Tensor]) -> None
 def test_wrong_shapes_are_refused(loss: Callable[..., Tensor]) -> None:
     with pytest.raises(PersonSearchError, match=r"not \(4, 3\) with \(3,\)"):
         loss(torch.zeros(4, 3), torch.zeros(3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "labels"),
+    [((4,), (4,)), ((2, 2, 3), (2,)), ((0, 3), (0,)), ((4, 3), (5,)), ((4, 3), (4, 1))],
+)
+def test_every_wrong_shape_is_refused(embeddings: tuple[int, ...], labels: tuple[int, ...]) -> None:
+    with pytest.raises(PersonSearchError, match=r"must be \(B, D\) with B > 0"):
+        check_batch(torch.zeros(embeddings), torch.zeros(labels, dtype=torch.int64))
+    check_batch(torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(("margin", "active"), [(0.0, 1 / 4), (0.5, 2 / 4), (2.0, 3 / 4), ("soft", 1 / 4)])
+def test_a_triplet_is_active_while_its_loss_is_above_zero(margin: Margin, active: float) -> None:
+    positive, negative = torch.tensor([3.0, 1.0, 1.0, 1.0]), torch.tensor([2.0, 1.0, 1.75, 4.0])
+    if margin == 0.5:
+        negative[1] = 1.25
+    elif margin == 2.0:
+        negative[3] = 3.0
+    triplets = Triplets(positive, negative)
+    assert active_fraction(triplets, margin) == active
+    assert active_fraction(Triplets(positive[:0], negative[:0]), margin) == 0
