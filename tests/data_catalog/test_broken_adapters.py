@@ -77,6 +77,7 @@ def test_asked_for_by_name_they_are_one_error(name: str) -> None:
 
 def test_descriptions_are_whole_sentences() -> None:
     lines = CliRunner().invoke(app, ["list"], catch_exceptions=False).output.splitlines()
-    described = {line.split()[0]: line for line in lines if not line.startswith(" ")}
+    formats = lines[: lines.index("Options of every format:")]
+    described = {line.split()[0]: line for line in formats if not line.startswith(" ")}
     ours = [line for name, line in described.items() if name not in BROKEN]
     assert ours and all(line.endswith(".") for line in ours)

@@ -68,8 +68,8 @@ def test_names_that_cannot_be_adapters(tmp_path: Path) -> None:
         with pytest.raises(CatalogError, match="cannot name an adapter"):
             write_skeleton(tmp_path, name)
     for name in ("csv", "import", "numpy", "prw", "data-catalog"):
-        with pytest.raises(CatalogError, match=r"is taken|a module already"):
+        with pytest.raises(CatalogError, match=r"is taken|the name of a module"):
             write_skeleton(tmp_path, name)
     write_skeleton(tmp_path / "x", "mine")
-    with pytest.raises(CatalogError, match="there already"):
+    with pytest.raises(CatalogError, match="already exists"):
         write_skeleton(tmp_path / "x", "mine")

@@ -149,7 +149,7 @@ def test_frames_that_others_named(
     assert snapshot.table("boxes")["image_id"].to_pylist() == [f"images/{of_frame_1}"]
     put(tmp_path, "images/d.jpg")
     put(tmp_path, "images/e.jpg")
-    with pytest.raises(CatalogError, match=r"which of \d images is which frame cannot be told"):
+    with pytest.raises(CatalogError, match=r"cannot tell which of \d images is which frame"):
         ingest_into(tmp_path, "cvat")
 
 

@@ -114,7 +114,7 @@ def test_a_label_file_without_an_image_is_a_reject(tmp_path: Path, ingest_into: 
 def test_refusals_name_the_layouts_and_what_is_near(tmp_path: Path) -> None:
     adapter = load_adapter("jde")
     write(tmp_path / "Caltech", "a.jpg")
-    with pytest.raises(CatalogError, match=r"labels_with_ids/.*such a dataset in Caltech"):
+    with pytest.raises(CatalogError, match=r"labels_with_ids/.*a dataset of this kind in Caltech"):
         adapter.discover(tmp_path, {})
     yolo = tmp_path / "yolo"
     (yolo / "labels").mkdir(parents=True)

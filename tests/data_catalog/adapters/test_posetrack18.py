@@ -164,7 +164,7 @@ def test_refusals_name_the_layouts_and_what_is_near(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="adapter coco"):
         adapter.discover(coco, {})
     put(tmp_path, [frame(0)], []).write_text('{"images": [')
-    with pytest.raises(CatalogError, match=rf"{SEQUENCE}\.json: not readable: no JSON"):
+    with pytest.raises(CatalogError, match=rf"{SEQUENCE}\.json: not readable as JSON"):
         adapter.discover(tmp_path, {})
 
 
