@@ -170,7 +170,7 @@ class _Cluster:
         self._client = client
 
     def workers(self) -> int:
-        return len(self._client.nthreads())  # type: ignore[no-untyped-call]
+        return len(self._client.nthreads())
 
     def submit(self, read: Callable[[Any], Iterator[Any]], chunk: Any) -> DaskFuture[Any]:
         return self._client.submit(_parts, read, chunk, pure=False)
@@ -189,7 +189,7 @@ def _client(address: str) -> Iterator[_Cluster]:
     from distributed import Client
 
     try:
-        client = Client(address, timeout="5s", set_as_default=False)  # type: ignore[no-untyped-call]
+        client = Client(address, timeout="5s", set_as_default=False)
     except (OSError, ValueError) as error:
         raise CatalogError(f"no Dask scheduler answers at {address}: {error}") from error
     with client:

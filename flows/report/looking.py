@@ -137,7 +137,7 @@ def _is_found(people: np.ndarray, detected: np.ndarray) -> np.ndarray:
     n, m = len(people), len(detected)
     overlaps = iou(np.repeat(people, m, axis=0), np.tile(detected, (n, 1))).reshape(n, m)
     best = overlaps.max(axis=1, initial=0.0)
-    return np.greater_equal(best, match_threshold(people.astype(np.float64)))
+    return np.asarray(np.greater_equal(best, match_threshold(people.astype(np.float64))))
 
 
 def _drawn(

@@ -176,7 +176,7 @@ def _running_mean(y: np.ndarray) -> np.ndarray:
     sums = np.concatenate([[0.0], np.cumsum(y)])
     first = np.maximum(np.arange(len(y)) - half, 0)
     last = np.minimum(np.arange(len(y)) + half + 1, len(y))
-    return (sums[last] - sums[first]) / (last - first)
+    return np.asarray((sums[last] - sums[first]) / (last - first))
 
 
 def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -39,12 +39,14 @@ class Results:
 
     @cached_property
     def headline(self) -> Mapping[str, Any]:
-        return self._metrics["headline"]
+        found: Mapping[str, Any] = self._metrics["headline"]
+        return found
 
     @cached_property
     def settings(self) -> Sequence[Mapping[str, Any]]:
         """Records of all settings, the headline first."""
-        return self._metrics["settings"]
+        found: Sequence[Mapping[str, Any]] = self._metrics["settings"]
+        return found
 
     @cached_property
     def per_query(self) -> pa.Table:
@@ -59,7 +61,8 @@ class Results:
 
     @cached_property
     def curves(self) -> Sequence[Mapping[str, Any]]:
-        return json.loads((self.path / CURVES).read_bytes())
+        found: Sequence[Mapping[str, Any]] = json.loads((self.path / CURVES).read_bytes())
+        return found
 
     @cached_property
     def _metrics(self) -> Any:

@@ -95,7 +95,8 @@ def _configured_url() -> str | None:
         return os.environ["PREFECT_API_URL"]
     from prefect.settings import PREFECT_API_URL
 
-    return PREFECT_API_URL.value()
+    found: str | None = PREFECT_API_URL.value()
+    return found
 
 
 def _require_answer(url: str) -> None:

@@ -44,7 +44,7 @@ class TestSet:
     @cached_property
     def cameras(self) -> np.ndarray:
         """(n_images,) the camera of each image, -1 where unknown."""
-        return pc.fill_null(self._view.images["camera_id"], -1).to_numpy().astype(np.int64)
+        return np.asarray(pc.fill_null(self._view.images["camera_id"], -1).to_numpy(), np.int64)
 
     @cached_property
     def detections(self) -> Detections:
@@ -63,7 +63,7 @@ class TestSet:
         order = pc.index_in(self._view.boxes["box_id"], value_set=rows["box_id"]).to_numpy(
             zero_copy_only=False
         )
-        return self._described(rows)[order]
+        return np.asarray(self._described(rows)[order])
 
     @cached_property
     def truth(self) -> GroundTruth:
@@ -163,7 +163,8 @@ class TestSet:
 
     @cached_property
     def _embeddings(self) -> np.ndarray:
-        return np.load(self.gallery / self.embeddings_file, mmap_mode="r")
+        found: np.ndarray = np.load(self.gallery / self.embeddings_file, mmap_mode="r")
+        return found
 
     @cached_property
     def _people(self) -> pa.Array:
@@ -182,13 +183,13 @@ class TestSet:
             raise CatalogError(
                 f"{self.spec.dataset}: image {stranger!r} of a protocol is not in split {self.spec.split!r}"
             )
-        return numbers.to_numpy().astype(np.int64)
+        return np.asarray(numbers.to_numpy(), np.int64)
 
     def _person_numbers(self, person_ids: pa.ChunkedArray) -> np.ndarray:
         known = pc.index_in(person_ids, value_set=self._people)
         strangers = UNLABELLED - 1  # A query's person without any box in the split: equal to no other.
         numbers = pc.if_else(pc.is_valid(person_ids), pc.fill_null(known, strangers), UNLABELLED)
-        return numbers.to_numpy().astype(np.int64)
+        return np.asarray(numbers.to_numpy(), np.int64)
 
 
 def corners(table: pa.Table) -> np.ndarray:

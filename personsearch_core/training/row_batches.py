@@ -101,7 +101,7 @@ class RowsReadAhead:
         """Copy each batch to the GPU while the previous one is in use."""
         in_use = torch.cuda.current_stream(self._device)
         if self._copying is None:  # one for all calls: a stream keeps its memory
-            self._copying = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            self._copying = torch.cuda.Stream(self._device)
         copying = self._copying
         before: tuple[Tensor, torch.cuda.Event] | None = None
         for buffer in chain(read, [None]):
