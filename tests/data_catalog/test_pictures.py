@@ -61,7 +61,10 @@ def test_a_truncated_image_is_a_finding_among_others(root: Path) -> None:
     arguments = ["check", str(root), "--adapter", "coco", "--near-duplicates"]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0
-    assert "image_undecodable: 1 images cannot be compared" in result.output and "a.jpg" in result.output
+    assert (
+        "image_undecodable: 1 images cannot be decoded, so they are not compared" in result.output
+        and "a.jpg" in result.output
+    )
 
 
 def test_images_that_do_not_decode_are_named_and_the_others_decoded_once(root: Path, tmp_path: Path) -> None:
@@ -88,7 +91,7 @@ def test_images_that_do_not_decode_are_named_and_the_others_decoded_once(root: P
 
 def test_a_picture_of_a_format_that_is_not_known_is_refused(root: Path, tmp_path: Path) -> None:
     arguments = ["show", "a.jpg", "--store", str(tmp_path), "--name", "coco", "--root", str(root)]
-    with pytest.raises(ConfigError, match=r"x\.foo: a picture's name ends with"):
+    with pytest.raises(ConfigError, match=r"x\.foo: the file name must end with"):
         CliRunner().invoke(app, [*arguments, "--out", "x.foo"], catch_exceptions=False)
 
 

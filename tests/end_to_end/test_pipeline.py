@@ -174,7 +174,7 @@ def test_a_damaged_shard_is_named_and_mended_alone(copy: Path, tiny_run: TinyRun
     named = personsearch(*verify)
     assert named.status == 2 and "shard 0, rows 0 to" in named.stdout
     assert personsearch("plan", copy, json_to=copy.parent / "p.json").states["features"] == "runs"
-    wrong = personsearch(*verify, "--mend", tiny_config_of_another_seed(copy))
+    wrong = personsearch(*verify, "--mend", tiny_config_of_another_roi(copy))
     assert wrong.status == 2 and "does not build" in wrong.stderr
     mended = personsearch(*verify, "--mend", copy)
     assert mended.status == 0, mended.stderr
@@ -183,9 +183,9 @@ def test_a_damaged_shard_is_named_and_mended_alone(copy: Path, tiny_run: TinyRun
     assert set(again.states.values()) == {"cached"}
 
 
-def tiny_config_of_another_seed(config: Path) -> Path:
+def tiny_config_of_another_roi(config: Path) -> Path:
     other = config.with_name("other.yaml")
-    other.write_text(config.read_text().replace("shots: 2", "shots: 2\n  seed: 2"))
+    other.write_text(config.read_text().replace("roi_height: 8", "roi_height: 16"))
     return other
 
 

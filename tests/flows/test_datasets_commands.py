@@ -61,7 +61,7 @@ def test_an_image_that_cannot_be_read_is_refused(root: Path, tmp_path: Path, kep
     image.write_bytes(image.read_bytes()[:kept])
     name, arguments = image.relative_to(root).as_posix(), ["--root", root, "--store", tmp_path / "store"]
     whole = ["ingest", "--adapter", "mot17", "--allow-empty", *arguments]
-    with pytest.raises(CatalogError, match=f"1 images cannot be decoded: {name}: .*leave_out=PATTERN"):
+    with pytest.raises(CatalogError, match=f"1 image cannot be decoded: {name}: .*leave_out=PATTERN"):
         call(*whole)
     call(*whole, "--no-check-images")
     call(*whole, "--option", f"leave_out={name}")

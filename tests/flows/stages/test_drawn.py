@@ -96,7 +96,7 @@ def test_the_command_says_that_queries_are_drawn(root: Path, tmp_path: Path) -> 
     ("arguments", "message"),
     [
         (("--queries", "{per_identty: 2}"), "--queries.per_identty.*did you mean 'per_identity'"),
-        (("--queries", "2"), "--queries 2: give a mapping"),
+        (("--queries", "2"), "--queries 2: write a mapping"),
         (("--queries", "{a"), "--queries {a: this is not valid YAML"),
         (("--splits", "{by: colour}"), "--splits.by"),
         (("--splits", "{by: time, parts: {train: 0.5, test: 0.4}}"), "sum to 0.9, not to 1"),

@@ -147,5 +147,5 @@ def test_a_gallery_of_other_queries_is_refused(test_set: TestSet, tmp_path: Path
 def test_galleries_of_a_rule_are_no_lists(test_set: TestSet) -> None:
     inputs, recipe = test_set.inputs(EvaluationRecipe()), EvaluationRecipe(protocol="cuhk_sysu")
     assert inputs.protocols["prw"].lists is None
-    with pytest.raises(PersonSearchError, match="protocol prw lists no gallery images, which are needed"):
+    with pytest.raises(PersonSearchError, match="protocol prw has no gallery lists, which are needed"):
         evaluate(recipe, inputs, settings=[Setting("gallery 100", "prw")])

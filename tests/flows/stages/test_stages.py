@@ -118,24 +118,30 @@ def test_every_stage_is_told_where_and_how_to_work(stages: dict[str, Stage], tmp
     photos, videos = (str(tmp_path / name) for name in ("photos", "videos"))
     store = str(tmp_path / "store")
     reading = {"store": store, "dask": "tcp://there:1", "read": True, "fingerprint": "files"}
-    test = {"photos": {"root": photos, **DEVICE}, "videos": {"root": videos, **DEVICE}}
+    test = {"photos": {"root": photos}, "videos": {"root": videos}}
     assert {name: dict(stage.options) for name, stage in stages.items()} == {
         PHOTOS: {"root": photos, "allow_empty": True, **reading},
         VIDEOS: {"root": videos, "allow_empty": False, **reading},
         "detector": {
             "roots": {"train0": photos, "train1": videos, "validation0": videos},
             "initial_weights": str(tmp_path / "weights.safetensors"),
-            "devices": 2,
             "checkpoint_seconds": 7.0,
-            **DEVICE,
         },
-        "features": {"root": photos, "devices": 2, **DEVICE, **SPREAD},
-        "reid": {"checkpoint_seconds": 7.0, "memory_budget": 2**31, **DEVICE},
+        "features": {"root": photos, **SPREAD},
+        "reid": {"checkpoint_seconds": 7.0, "memory_budget": 2**31},
         **{f"detections:{name}": options for name, options in test.items()},
-        **{f"gallery:{name}": DEVICE for name in test},
+        **{f"gallery:{name}": {} for name in test},
         **{f"evaluation:{name}": SPREAD for name in test},
         "report": {"roots": {"test:photos": photos, "test:videos": videos}},
     }
+    on = {name: stage.processors.model_dump() for name, stage in stages.items() if stage.processors}
+    computing = {name for name in stages if name.startswith(("detect", "features", "reid", "gallery"))}
+    assert on.keys() == computing
+    assert {name: where["devices"] for name, where in on.items() if where["devices"] != 1} == {
+        "detector": 2,
+        "features": 2,
+    }
+    assert all({"device": each["device"], "threads": each["threads"]} == DEVICE for each in on.values())
 
 
 def test_a_rule_of_splits_keys_its_dataset(stages: dict[str, Stage]) -> None:

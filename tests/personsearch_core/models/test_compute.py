@@ -24,7 +24,7 @@ def cpu_with(monkeypatch: pytest.MonkeyPatch, tmp_path):
         (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : fpu {flags} sse2\n")
         monkeypatch.setattr(compute, "CPU_INFO", tmp_path / "cpuinfo")
         compute.has_bf16.cache_clear()
-        compute._say_where_bf16_is_slow.cache_clear()
+        compute._warn_if_bf16_is_slow.cache_clear()
 
     yield make
     compute.has_bf16.cache_clear()
