@@ -40,8 +40,7 @@ class Annotations:
     that `Ids` gave. `crowd` and `ignore` are what `iscrowd` and `ignore` say.
 
     `identity` holds the values of the key that was asked for, as text, null where no one is named; None
-    without such a key. `nobody` says where it stands for an unknown person, `misnamed` where it cannot be an
-    identity.
+    if no key was asked for. `anonymous` marks unknown people, `misnamed` values that cannot be an identity.
     """
 
     rows: np.ndarray
@@ -52,7 +51,7 @@ class Annotations:
     crowd: np.ndarray
     ignore: np.ndarray
     identity: pa.Array | None
-    nobody: np.ndarray
+    anonymous: np.ndarray
     misnamed: np.ndarray
 
     @property
@@ -125,9 +124,9 @@ class AnnotationReader:
             return None
         if categories is None or named is None:
             return None
-        people, nobody = named
+        people, anonymous = named
         misnamed = np.zeros(len(rows), bool)
-        return Annotations(rows, names, images, categories, boxes, crowd, ignore, people, nobody, misnamed)
+        return Annotations(rows, names, images, categories, boxes, crowd, ignore, people, anonymous, misnamed)
 
     def _one_by_one(self, entries: list[Any], first_row: int) -> tuple[Annotations, list[tuple[int, str]]]:
         rows: list[int] = []
@@ -154,7 +153,7 @@ class AnnotationReader:
             crowd=np.array(crowd, bool),
             ignore=np.array(ignore, bool),
             identity=named,
-            nobody=_is_nobody(named, len(rows)) & ~wrong,
+            anonymous=_is_anonymous(named, len(rows)) & ~wrong,
             misnamed=wrong,
         )
         return found, unusable
@@ -215,10 +214,10 @@ def _identities(column: pa.Array) -> tuple[pa.Array, np.ndarray] | None:
         if numbers is None:
             return None
         named = numbers.cast(pa.string())
-    return named, _is_nobody(named, len(named))
+    return named, _is_anonymous(named, len(named))
 
 
-def _is_nobody(named: pa.Array | None, count: int) -> np.ndarray:
+def _is_anonymous(named: pa.Array | None, count: int) -> np.ndarray:
     """Where there is no identity, or a negative number, as which datasets mark the unknown."""
     if named is None:
         return np.ones(count, bool)

@@ -119,11 +119,6 @@ class Rules(_Rule):
         """Their part of a recipe: nothing where no rule is given, so that no other key changes."""
         return self.model_dump(mode="json", exclude_none=True)
 
-    @classmethod
-    def of_recipe(cls, recipe: Mapping[str, Any]) -> Rules:
-        """The rules that a recipe with `recipe()` in it asks for."""
-        return cls.model_validate({name: recipe[name] for name in cls.model_fields if name in recipe})
-
     def write(self, directory: Path) -> None:
         """Leave the rules beside a snapshot's tables; nothing where there are none."""
         if self != NO_RULES:

@@ -266,7 +266,7 @@ class _CocoReader:
         if "track_id" not in self.options or not len(self._order):
             return found.misnamed
         without = pc.is_null(self.sequences).to_numpy(zero_copy_only=False)
-        return np.asarray(found.misnamed | (~found.nobody & without[self._order[place]]))
+        return np.asarray(found.misnamed | (~found.anonymous & without[self._order[place]]))
 
     def _why_misnamed(self, found: Annotations) -> pa.Array:
         assert found.identity is not None
@@ -280,13 +280,13 @@ class _CocoReader:
         raw = taken.identity
         if raw is None:
             return {}
-        unknown = pa.array(taken.nobody | taken.ignored)
-        nobody = pa.scalar(None, pa.string())
+        unknown = pa.array(taken.anonymous | taken.ignored)
+        anonymous = pa.scalar(None, pa.string())
         if "person_id" in self.options:
-            ids = pc.if_else(unknown, nobody, raw)
+            ids = pc.if_else(unknown, anonymous, raw)
             return {"person_id": ids, "person_id_raw": raw, "person_scope": SCOPE_DATASET}
         sequences = self.sequences.take(pa.array(ordinal))
-        ids = pc.if_else(unknown, nobody, pc.binary_join_element_wise(sequences, raw, "/"))
+        ids = pc.if_else(unknown, anonymous, pc.binary_join_element_wise(sequences, raw, "/"))
         return {"person_id": ids, "person_id_raw": raw, "person_scope": SCOPE_SEQUENCE}
 
     def _reject(self, rows: Rows, found: Annotations, known: np.ndarray, person: np.ndarray) -> None:

@@ -48,7 +48,7 @@ def read(
 def same(one: Annotations, other: Annotations, ids: Ids, other_ids: Ids) -> None:
     assert [str(name) for name in one.names.to_pylist()] == other.names.to_pylist()
     assert ids.written(one.images) == other_ids.written(other.images)
-    for name in ("rows", "categories", "crowd", "ignore", "nobody", "misnamed"):
+    for name in ("rows", "categories", "crowd", "ignore", "anonymous", "misnamed"):
         assert getattr(one, name).tolist() == getattr(other, name).tolist(), name
     assert np.array_equal(one.boxes, other.boxes, equal_nan=True)
     assert one.identity is not None and other.identity is not None
