@@ -1,9 +1,11 @@
-"""Errors that end a command with one message."""
+"""Errors that end a command with one message, and `Failure`: how work ended without a result."""
 
 from __future__ import annotations
 
 import errno
 import re
+from dataclasses import dataclass, replace
+from typing import Literal
 
 
 class ConfigError(ValueError):
@@ -14,16 +16,76 @@ class StageError(ValueError):
     """A stage could not be made because of what it was given: input, disk, settings. Not worth a retry."""
 
 
-class StageDied(RuntimeError):
-    """A stage's process ended by a signal or without a word: killed, or out of memory. Worth a retry."""
-
-
-class StageBroke(RuntimeError):
-    """A stage failed by an error of the program; its log holds the traceback."""
-
-
 class Interrupted(RuntimeError):
-    """A stage stopped at a checkpoint because it was asked to; the same command goes on from there."""
+    """Work stopped at a checkpoint because it was asked to; the same command resumes there."""
+
+
+FailureKind = Literal["refused", "unreachable", "broke", "died", "interrupted"]
+"""refused: bad input, settings or disk. unreachable: a service did not answer. broke: an internal error.
+died: the process was killed, or ran out of memory. interrupted: asked to stop, or past its time limit."""
+
+EXIT_STATUS: dict[FailureKind, int] = {
+    "refused": 2,
+    "unreachable": 2,
+    "broke": 1,
+    "died": 1,
+    "interrupted": 75,  # EX_TEMPFAIL: the same command can resume
+}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why work ended without a result: the same value from where it failed to records and the screen.
+
+    `log` is the file with the output of the stage's process; None if no process was started.
+    """
+
+    kind: FailureKind
+    message: str
+    log: str | None = None
+
+    def __str__(self) -> str:
+        if self.log is None or self.kind == "interrupted":
+            return self.message
+        return f"{self.message}; log: {self.log}"
+
+    @property
+    def exit_status(self) -> int:
+        return EXIT_STATUS[self.kind]
+
+    @property
+    def is_worth_retrying(self) -> bool:
+        """Whether the same work may well succeed next time."""
+        return self.kind in ("died", "unreachable")
+
+    def of(self, name: str) -> Failure:
+        """The same failure with the name of what failed before its message."""
+        return replace(self, message=f"{name}: {self.message}")
+
+
+class StageFailed(RuntimeError):
+    """A stage ended without a result."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure)
+        self.failure = failure
+
+
+def failure_of(error: BaseException) -> Failure | None:
+    """How an error ends the work; None for a bug, whose traceback is worth more than one line."""
+    if isinstance(error, StageFailed):
+        return error.failure
+    if isinstance(error, Interrupted):
+        return Failure("interrupted", str(error))
+    message = explain(error)
+    if message is None:
+        return None
+    return Failure("unreachable" if isinstance(error, ConnectionError | TimeoutError) else "refused", message)
+
+
+def failure_or_bug(error: BaseException) -> Failure:
+    """As `failure_of`; a bug is told by its class and message."""
+    return failure_of(error) or Failure("broke", f"{type(error).__name__}: {error}")
 
 
 _ROOMS = {"flows", "personsearch_core", "data_catalog", "storage"}
@@ -73,8 +135,3 @@ def explain_os_error(error: OSError) -> str:
 
 RETRY_DELAYS = [5.0, 30.0]
 """Seconds before the second try, and before the third."""
-
-
-def is_worth_retrying(error: object) -> bool:
-    """Whether the same stage may well succeed next time: its process was killed, or a service was away."""
-    return isinstance(error, StageDied | ConnectionError)

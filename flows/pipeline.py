@@ -21,7 +21,7 @@ from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
 from flows.config.request import RunRequest
-from flows.errors import RETRY_DELAYS, Interrupted, StageBroke, StageDied, explain, is_worth_retrying
+from flows.errors import RETRY_DELAYS, Failure, failure_of
 from flows.plan.states import Planned
 from flows.run.observing import progress_of, show_run
 from flows.run.prefect_api import Api
@@ -37,10 +37,10 @@ def person_search(request: RunRequest) -> State[Any]:
     try:
         record = new_record(request)
     except Exception as error:
-        refusal = explain(error)
-        if refusal is None:
+        failure = failure_of(error)
+        if failure is None:
             raise
-        return Failed(message=refusal)
+        return Failed(message=str(failure))
     with kept(record):
         return _guarded(record, lambda: Walk.of(request, record))
 
@@ -61,10 +61,10 @@ def _guarded(record: RunRecord, begin: Callable[[], Walk]) -> State[Any]:
     try:
         return execute(begin())
     except Exception as error:
-        record.error = explain(error)
-        if record.error is None:
+        record.failure = failure_of(error)
+        if record.failure is None:
             raise
-        return Failed(message=record.error)
+        return Failed(message=str(record.failure))
 
 
 def execute(walk: Walk) -> State[Any]:
@@ -80,22 +80,23 @@ def _make_all(walk: Walk) -> State[Any]:
     record = walk.record
     while (planned := walk.next()) is not None:
         if (refusal := walk.refusal(planned)) is not None:
-            return _fail(record, planned, refusal)
+            return _fail(record, planned, Failure("refused", refusal))
         identity = planned.identity
         assert identity is not None
         state = _task(planned, walk)(identity.kind, identity.key, return_state=True)
         found = walk.store.find(identity.kind, identity.key) if state.is_completed() else None
         if found is None:
-            return _fail(record, planned, state.message)
+            unknown = Failure("broke", state.message or f"it was made and is gone from {walk.store}")
+            return _fail(record, planned, record.failure or unknown)
         walk.made(planned, found)
     made = sum(stage["state"] == "made" for stage in record.stages)
     return Completed(message=f"{made} stages made, {len(record.stages) - made} cached")
 
 
-def _fail(record: RunRecord, planned: Planned, why: str | None) -> State[Any]:
-    message = f"{planned.stage.name}: {why}"
-    record.failed(message)
-    return Failed(message=message)
+def _fail(record: RunRecord, planned: Planned, failure: Failure) -> State[Any]:
+    told = failure.of(planned.stage.name)
+    record.failed(told)
+    return Failed(message=str(told))
 
 
 def _task(planned: Planned, walk: Walk) -> Task[[str, str], Any]:
@@ -118,22 +119,17 @@ def _task(planned: Planned, walk: Walk) -> Task[[str, str], Any]:
                 walk.begin(planned).artifact(
                     on_progress=line.update, timeout_seconds=None if hours is None else hours * 3600
                 )
-            except StageDied as error:
-                record.failure = type(error).__name__
-                raise
-            except (StageBroke, Interrupted, TimeoutError) as error:
-                record.failure = type(error).__name__
-                return Failed(message=str(error))
-            except (ValueError, OSError) as error:
+            except Exception as error:
+                record.failure = failure = failure_of(error)
                 # What is wrong stays wrong: no retry, and no traceback where the message says it all.
-                refusal = explain(error)
-                if refusal is None or isinstance(error, ConnectionError):
+                if failure is None or failure.is_worth_retrying:
                     raise
-                return Failed(message=refusal)
+                return Failed(message=str(failure))
         return {"kind": kind, "key": key}
 
     return make_stage
 
 
 def _is_worth_retrying(task: Task[Any, Any], run: Any, state: State[Any]) -> bool:
-    return is_worth_retrying(state.data)
+    failure = failure_of(state.data) if isinstance(state.data, BaseException) else None
+    return failure is not None and failure.is_worth_retrying

@@ -9,7 +9,7 @@ import sys
 import typer
 
 from flows.cli.lazy import Lazy, lazy_group
-from flows.errors import Interrupted, StageBroke, StageDied, explain
+from flows.errors import failure_of
 from flows.run.prefect_defaults import be_quiet
 from flows.run.processes import KEEP_FREED_MEMORY
 
@@ -53,11 +53,6 @@ COMMANDS = {
 }
 _OURS = {"flows", "data_catalog", "storage", "personsearch_core"}
 
-BAD_INPUT = 2
-BROKEN = 1
-TRY_AGAIN = 75
-
-
 app = typer.Typer(cls=lazy_group(COMMANDS), no_args_is_help=True, pretty_exceptions_enable=False)
 
 
@@ -87,32 +82,24 @@ def personsearch(
 
 
 def main() -> None:
-    """Run the command line. Bad input ends it with a one-line message and exit status 2."""
+    """Run the command line. A failure ends it with one line and the exit status of its kind."""
     be_quiet()
     if sys.argv[1:2] == ["benchmark"]:
         _keep_freed_memory()
     try:
         app(standalone_mode=True)
-    except Interrupted as stopped:
-        _end(str(stopped), TRY_AGAIN)
-    except (StageBroke, StageDied) as error:
-        _end(str(error), BROKEN)
     except Exception as error:
-        message = explain(error)
-        if message is None:
+        failure = failure_of(error)
+        if failure is None:
             raise
-        _end(message, BAD_INPUT)
+        print(f"error: {failure}", file=sys.stderr)
+        sys.exit(failure.exit_status)
 
 
 def _keep_freed_memory() -> None:
     """Restart with the memory settings of stage processes, which only take effect when a process starts."""
     if not KEEP_FREED_MEMORY.keys() <= os.environ.keys():
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**KEEP_FREED_MEMORY, **os.environ})
-
-
-def _end(message: str, status: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(status)
 
 
 if __name__ == "__main__":

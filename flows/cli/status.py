@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,10 +64,10 @@ def describe(store: Store, runs: int) -> dict[str, Any]:
 def run_status(record: RunRecord) -> dict[str, Any]:
     """The state of a run, for --json and for the terminal."""
     failed = next((stage for stage in record.stages if stage["state"] == "failed"), None)
-    state = "failed" if record.error else "finished" if record.finished else "runs"
+    state = "failed" if record.failure else "finished" if record.finished else "runs"
     if state == "runs" and not is_running(record):
         state = "was killed"
-    log = failed.get("log") if failed else None
+    log = (record.failure and record.failure.log) or (failed and failed.get("log"))
     at = record.stages[-1]["stage"] if record.stages and state in ("runs", "was killed") else None
     return {
         "config": record.config,
@@ -76,7 +77,8 @@ def run_status(record: RunRecord) -> dict[str, Any]:
         "at": at,
         "made": [stage["stage"] for stage in record.stages if stage["state"] == "made"],
         "cached": sum(stage["state"] == "cached" for stage in record.stages),
-        "error": record.error,
+        "error": record.failure and record.failure.message,
+        "failure": record.failure and asdict(record.failure),
         "log": log if log and Path(log).exists() else None,  # a stage that failed to start has none
         "record": str(record.path),
     }

@@ -17,7 +17,7 @@ from rich.table import Table
 from flows.cli.options import ConfigsStore
 from flows.cli.printing import counted, whole_lines
 from flows.config.models import load_config
-from flows.errors import ConfigError, Interrupted, StageError
+from flows.errors import ConfigError, Interrupted, StageFailed
 from flows.report.sweep_page import render_sweep
 from flows.run.processes import hangup_as_termination
 from flows.sweeps.grid import grid, parse_axis
@@ -95,11 +95,10 @@ def sweep(
     console.print(f"{counted(len(members), 'member')}; made {made}; report: {folder}/report.html")
     if outcome.stopped:
         raise Interrupted("the sweep was stopped; run the same command again to resume")
-    failed = [one for one in outcome.members if one.error is not None]
-    if failed:
-        raise StageError(
-            f"{len(failed)} of {len(members)} members failed; {failed[0].member.name}: {failed[0].error}"
-        )
+    failures = [(one.member.name, one.failure) for one in outcome.members if one.failure is not None]
+    if failures:
+        name, first = failures[0]
+        raise StageFailed(first.of(f"{len(failures)} of {len(members)} members failed; {name}"))
 
 
 @contextmanager

@@ -18,11 +18,10 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Protocol
 
-from flows.errors import Interrupted, StageDied, explain
-
-_INTERRUPTED = 75  # EX_TEMPFAIL: the work can go on later.
+from flows.errors import failure_or_bug
 
 
 class Reporter(Protocol):
@@ -94,21 +93,12 @@ def _child_main(target: str, descriptor: int) -> int:
     module, _, function = target.partition(":")
     try:
         value = getattr(importlib.import_module(module), function)(task, messages)
-    except Interrupted as stopped:
-        messages.send("interrupted", value=str(stopped))
-        return _INTERRUPTED
-    except ConnectionError as error:
-        messages.send("unreachable", value=str(error))
-        _print_traceback()
-        return 1
     except Exception as error:
-        refusal = explain(error)
-        if refusal is None:
-            messages.send("broke", value=f"{type(error).__name__}: {error}")
-        else:
-            messages.send("refused", value=refusal)
-        _print_traceback()
-        return 1
+        failure = failure_or_bug(error)
+        messages.send("failure", value=asdict(failure))
+        if failure.kind != "interrupted":
+            _print_traceback()
+        return failure.exit_status
     messages.send("result", value=value)
     return 0
 
@@ -131,7 +121,7 @@ def _read_line(descriptor: int) -> bytes:
     while not line.endswith(b"\n"):
         byte = os.read(descriptor, 1)
         if not byte:
-            raise StageDied("the parent ended before it said what to do")
+            raise SystemExit("the parent ended before it said what to do")
         line += byte
     return line
 

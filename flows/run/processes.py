@@ -18,11 +18,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flows.errors import Interrupted, StageBroke, StageDied, StageError
+from flows.errors import Failure, Interrupted, StageFailed, failure_of
 
 log = logging.getLogger(__name__)
 
@@ -80,27 +80,34 @@ class Started:
 
         Its log records go to this process's loggers, too. `stop`, set by another thread, asks it to stop at a
         checkpoint.
-        Raises StageError for bad input or a full disk, StageBroke for an error of the program, StageDied when
-        the process was killed, ConnectionError when what it needs did not answer, Interrupted when it stopped
-        at a checkpoint or was asked to by `stop`, TimeoutError after `timeout_seconds`.
+        Raises StageFailed when it ends without a result, also after `timeout_seconds` and by `stop`.
         """
         grace = STOP_GRACE_SECONDS
         try:
-            outcome = _follow(self.reading, on_progress, _deadline(timeout_seconds), stop)
+            result = _follow(self.reading, on_progress, _deadline(timeout_seconds), stop)
             self.child.wait(STOP_GRACE_SECONDS)
-        except (TimeoutError, Interrupted):
-            raise
+        except Interrupted as stopped:
+            result = failure_of(stopped)
         except BaseException:
             if _IN_PREFECTS_RUNNER in os.environ:
                 grace = CANCEL_GRACE_SECONDS
             raise
         finally:
             self._end(grace)
-        return _result(outcome, self.child.returncode, self.target, self.log_path)
+        if result is None:
+            result = self._death()
+        if isinstance(result, Failure):
+            raise StageFailed(replace(result, log=str(self.log_path)))
+        return result.value
 
     def stop(self) -> None:
         """Have it stop at a checkpoint, and leave nothing of its group."""
         self._end(STOP_GRACE_SECONDS)
+
+    def _death(self) -> Failure:
+        code = self.child.returncode
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        return Failure("died", f"the process of {self.target} ended by {how}")
 
     def _end(self, grace_seconds: float) -> None:
         _end(self.child, grace_seconds)
@@ -133,30 +140,29 @@ def start_process(target: str, task: dict[str, Any], *, log_path: Path) -> Start
     return Started(child, reading, target, log_path)
 
 
-@dataclass
-class _Outcome:
-    kind: str | None = None
-    value: Any = None
+@dataclass(frozen=True)
+class _Result:
+    value: Any
 
 
 def _follow(
     reading: int, on_progress: Progress, deadline: float | None, stop: threading.Event | None
-) -> _Outcome:
-    """Pass on the child's messages until it closes the pipe."""
-    outcome = _Outcome()
+) -> _Result | Failure | None:
+    """Pass on the child's messages until it closes the pipe; None if it does so without a result."""
+    result: _Result | Failure | None = None
     buffer = b""
     with selectors.DefaultSelector() as selector:
         selector.register(reading, selectors.EVENT_READ)
         while True:
             if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError("the stage ran past its time limit; its last checkpoint is kept")
+                raise Interrupted("the stage ran past its time limit; its last checkpoint is kept")
             if stop is not None and stop.is_set():
                 raise Interrupted("the stage was asked to stop; its last checkpoint is kept")
             if not selector.select(timeout=1.0):
                 continue
             block = os.read(reading, 1 << 16)
             if not block:
-                return outcome
+                return result
             *lines, buffer = (buffer + block).split(b"\n")
             for line in lines:
                 message = json.loads(line)
@@ -164,23 +170,10 @@ def _follow(
                     on_progress(message["done"], message["total"], **message["metrics"])
                 elif message["kind"] == "log":
                     logging.getLogger(message["name"]).log(message["level"], "%s", message["text"])
+                elif message["kind"] == "failure":
+                    result = Failure(**message["value"])
                 else:
-                    outcome = _Outcome(message["kind"], message.get("value"))
-
-
-def _result(outcome: _Outcome, returncode: int, target: str, log_path: Path) -> Any:
-    if outcome.kind == "result":
-        return outcome.value
-    if outcome.kind == "refused":
-        raise StageError(outcome.value)
-    if outcome.kind == "unreachable":
-        raise ConnectionError(outcome.value)
-    if outcome.kind == "interrupted":
-        raise Interrupted(outcome.value)
-    if outcome.kind == "broke":
-        raise StageBroke(f"{outcome.value}; the traceback is in {log_path}")
-    how = f"signal {signal.Signals(-returncode).name}" if returncode < 0 else f"exit status {returncode}"
-    raise StageDied(f"the process of {target} ended by {how}; what it printed is in {log_path}")
+                    result = _Result(message["value"])
 
 
 def _end(child: subprocess.Popen[bytes], grace_seconds: float) -> None:

@@ -12,18 +12,19 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-if TYPE_CHECKING:
-    from flows.plan.states import Planned
-    from storage.store import Artifact
+from flows.errors import Failure, FailureKind
 from storage import durable
 from storage.store import Artifact
+
+if TYPE_CHECKING:
+    from flows.plan.states import Planned
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +45,7 @@ class RunRecord:
     pid: int = field(default_factory=os.getpid)
     host: str = field(default_factory=socket.gethostname)
     stages: list[dict[str, Any]] = field(default_factory=list)
-    error: str | None = None
-    failure: str | None = None
-    """The class of `error`, which decides the exit status of the command."""
+    failure: Failure | None = None
     finished: str | None = None
 
     @property
@@ -73,9 +72,9 @@ class RunRecord:
         )
         self.write()
 
-    def failed(self, message: str) -> None:
-        self.stages[-1].update(state="failed", error=message)
-        self.error = message
+    def failed(self, failure: Failure) -> None:
+        self.stages[-1].update(state="failed", error=failure.message)
+        self.failure = failure
         self.write()
 
     def end(self) -> None:
@@ -84,7 +83,7 @@ class RunRecord:
             if stage["state"] == "running":
                 message = f"{stage['stage']}: the run broke off"
                 stage.update(state="failed", error=message)
-                self.error = self.error or message
+                self.failure = self.failure or Failure("interrupted", message, stage.get("log"))
         self.finished = datetime.now(UTC).isoformat(timespec="seconds")
         self.write()
 
@@ -97,7 +96,7 @@ class RunRecord:
 
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        body = {name: value for name, value in self.__dict__.items() if name != "path"}
+        body = {name: value for name, value in asdict(self).items() if name != "path"}
         durable.write(self.path, json.dumps(body, indent=1) + "\n")
 
 
@@ -160,12 +159,29 @@ def read_records(store_root: Path) -> Iterator[RunRecord]:
 
 def _read(path: Path) -> RunRecord | None:
     try:
-        return RunRecord(path, **json.loads(path.read_bytes()))
+        body = json.loads(path.read_bytes())
+        return RunRecord(path, **body | {"failure": _failure(body.pop("error", None), body.get("failure"))})
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
         log.warning("the record of a run cannot be read: %s: %s", path, error)
         return None
+
+
+_KINDS_BY_CLASS: dict[str | None, FailureKind] = {
+    "StageBroke": "broke",
+    "StageDied": "died",
+    "Interrupted": "interrupted",
+    "TimeoutError": "interrupted",
+    None: "refused",
+}
+
+
+def _failure(error: str | None, failure: dict[str, Any] | str | None) -> Failure | None:
+    """The failure of a record; older records have its message and the name of its class."""
+    if isinstance(failure, dict):
+        return Failure(**failure)
+    return None if error is None else Failure(_KINDS_BY_CLASS[failure], error)
 
 
 def is_running(record: RunRecord) -> bool:

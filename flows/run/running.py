@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from data_catalog.errors import CatalogError
 from flows.config.models import Config, load_config
 from flows.config.request import RunRequest
-from flows.errors import Interrupted, StageBroke, StageDied, StageError
+from flows.errors import Failure, StageError, StageFailed, failure_or_bug
 from flows.plan.readiness import check_ready
 from flows.plan.states import Planned, make_plan, require_space, select
 from flows.run.prefect_api import api
@@ -24,13 +24,6 @@ from storage.store import Artifact, Store
 
 RESULTS = ("detection_ap50", "mAP", "rank1", "rank5", "rank10", "mAP_untrained")
 
-_FAILURES: dict[str, type[Exception]] = {
-    "StageBroke": StageBroke,
-    "StageDied": StageDied,
-    "Interrupted": Interrupted,
-    "TimeoutError": Interrupted,
-}
-
 
 @dataclass
 class Outcome:
@@ -40,9 +33,7 @@ class Outcome:
     wall_seconds: float
     results: dict[str, float | None] = field(default_factory=dict)
     report: str | None = None
-    error: str | None = None
-    failure: str | None = None
-    """The class of what a stage failed by; None for wrong input."""
+    failure: Failure | None = None
 
     def as_data(self) -> dict[str, Any]:
         """For other programs."""
@@ -53,14 +44,14 @@ class Outcome:
             "results": self.results,
             "report": self.report,
         }
-        if self.error is not None:
-            body["error"] = self.error
+        if self.failure is not None:
+            body |= {"error": self.failure.message, "failure": asdict(self.failure)}
         return body
 
     def raise_error(self) -> None:
-        """Raise when a stage failed: StageBroke, StageDied, Interrupted, or StageError for wrong input."""
-        if self.error is not None:
-            raise _FAILURES.get(self.failure or "", StageError)(self.error)
+        """Raise StageFailed if there is a failure."""
+        if self.failure is not None:
+            raise StageFailed(self.failure)
 
 
 def plan_config(request: RunRequest) -> Outcome:
@@ -72,7 +63,7 @@ def plan_config(request: RunRequest) -> Outcome:
         require_space(plan, store)
         _check_ready(config, plan, store, decode=False)
     except (StorageError, StageError, CatalogError) as error:
-        outcome.error = str(error)
+        outcome.failure = failure_or_bug(error)
     return outcome
 
 
@@ -94,8 +85,7 @@ def run_config(request: RunRequest) -> Outcome:
             state = run_recorded(walk, prefect_api)
     outcome = _with_report(_outcome(record.stages, store, started), store)
     if not state.is_completed():
-        outcome.error = record.error or state.message
-        outcome.failure = record.failure
+        outcome.failure = record.failure or Failure("broke", state.message or "the flow failed")
     return outcome
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from flows.config.models import Config, load_config, store_of
 from flows.config.request import RunRequest
-from flows.errors import explain
+from flows.errors import failure_or_bug
 from flows.plan.readiness import check_ready
 from flows.plan.states import Planned, resolve, select
 from flows.run.making import Begun, begin_in_process
@@ -145,7 +145,7 @@ def kept(record: RunRecord) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            record.error = record.error or explain(error)
+            record.failure = record.failure or failure_or_bug(error)
             raise
         finally:
             record.end()

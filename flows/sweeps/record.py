@@ -5,29 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from flows.errors import Failure
 from flows.plan.states import Planned
 from flows.run.records import RunRecord, heartbeat, new_record_path
 from storage.store import Artifact, Store
 
 _NAMED = 3
 """Number of members to name if many failed with the same error."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a member failed, and the log of its stage; None if no process was started."""
-
-    error: str
-    log: Path | None = None
-
-    def __str__(self) -> str:
-        return self.error if self.log is None else f"{self.error}; log: {self.log}"
 
 
 class SweepRecord:
@@ -57,17 +47,16 @@ class SweepRecord:
         self._to_the_end(artifact.kind, artifact.key)
         self._run.made(artifact)
 
-    def failed(self, kind: str, key: str, message: str) -> None:
+    def failed(self, kind: str, key: str, failure: Failure) -> None:
         self._to_the_end(kind, key)
-        self._run.failed(message)
+        self._run.failed(failure)
 
     def end(self, failures: Iterable[tuple[str, Failure]]) -> None:
         """Close the record with the failures, as (member, failure) in grid order."""
-        members: dict[str, list[str]] = {}
+        members: dict[Failure, list[str]] = {}
         for member, failure in failures:
-            members.setdefault(str(failure), []).append(member)
-        if members:
-            self._run.error = "\n  ".join(f"{_names(who)}: {why}" for why, who in members.items())
+            members.setdefault(failure, []).append(member)
+        self._run.failure = _joined([failure.of(_names(who)) for failure, who in members.items()])
         self._run.end()
 
     def _to_the_end(self, kind: str, key: str) -> None:
@@ -79,6 +68,13 @@ class SweepRecord:
 def _key(planned: Planned) -> tuple[str, str]:
     assert planned.identity is not None
     return planned.identity.kind, planned.identity.key
+
+
+def _joined(failures: Sequence[Failure]) -> Failure | None:
+    """One failure, of the first one's kind, that names all of them and their logs."""
+    if len(failures) < 2:
+        return failures[0] if failures else None
+    return replace(failures[0], message="\n  ".join(map(str, failures)), log=None)
 
 
 def _names(members: list[str]) -> str:

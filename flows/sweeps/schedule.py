@@ -16,13 +16,13 @@ from functools import partial
 from pathlib import Path
 
 from flows.config.models import load_config
-from flows.errors import RETRY_DELAYS, Interrupted, StageBroke, StageDied, explain, is_worth_retrying
+from flows.errors import RETRY_DELAYS, Failure, Interrupted, failure_of, failure_or_bug
 from flows.plan.readiness import check_ready
 from flows.plan.states import Planned, Selection, resolve, select
 from flows.run.making import make_in_process
 from flows.stages.building import build_stages
 from flows.sweeps.grid import Member
-from flows.sweeps.record import Failure, SweepRecord
+from flows.sweeps.record import SweepRecord
 from storage.opening import open_store
 from storage.store import Artifact, Store
 from storage.tags import stays
@@ -32,15 +32,16 @@ log = logging.getLogger(__name__)
 Make = Callable[[Planned, Store, Mapping[str, Artifact]], Artifact]
 Key = tuple[str, str]
 _NO_FORCE: frozenset[str] = frozenset()
+_STOPPED = Failure("interrupted", "the sweep was stopped")
 
 
 @dataclass
 class MemberOutcome:
-    """How one member ended: its artifacts by stage, or an error message."""
+    """How one member ended: its artifacts by stage, and its failure if it has one."""
 
     member: Member
     artifacts: dict[str, Artifact] = field(default_factory=dict)
-    error: str | None = None
+    failure: Failure | None = None
 
 
 @dataclass
@@ -126,7 +127,7 @@ class _Makings:
         records: Mapping[str, SweepRecord],
         on_change: Callable[[str], None],
     ) -> None:
-        self.ended: dict[Key, str | None] = {}
+        self.ended: dict[Key, Failure | None] = {}
         self.made: dict[str, int] = {}
         self._running: dict[Future[Artifact], _Running] = {}
         self._free = slots
@@ -169,13 +170,13 @@ class _Makings:
             finished = self._running.pop(future)
             self._free.append(finished.slot)
             kind = finished.key[0]
-            self.ended[finished.key] = error = _failure(future)
-            if error is None:
+            self.ended[finished.key] = failure = _failure(future)
+            if failure is None:
                 self.made[kind] = self.made.get(kind, 0) + 1
                 finished.record.made(future.result())
             else:
-                finished.record.failed(*finished.key, f"{finished.planned.stage.name}: {error}")
-            self._on_change(f"{'/'.join(finished.key)[:24]}: {error or 'made'}")
+                finished.record.failed(*finished.key, failure.of(finished.planned.stage.name))
+            self._on_change(f"{'/'.join(finished.key)[:24]}: {failure or 'made'}")
 
 
 class _Walk:
@@ -195,9 +196,9 @@ class _Walk:
 
     @property
     def outcome(self) -> MemberOutcome:
-        return MemberOutcome(self.member, self.artifacts, self.failure.error if self.failure else None)
+        return MemberOutcome(self.member, self.artifacts, self.failure)
 
-    def advance(self, ended: Mapping[Key, str | None], record: SweepRecord) -> Planned | None:
+    def advance(self, ended: Mapping[Key, Failure | None], record: SweepRecord) -> Planned | None:
         """The next stage to build, past all cached ones; None if the member is done or has failed."""
         while self.failure is None and len(self.artifacts) < len(self._stages):
             stage = self._stages[len(self.artifacts)]
@@ -207,7 +208,7 @@ class _Walk:
                     self._checked = True
                 planned = resolve(stage, self.store, self.artifacts, _NO_FORCE)
             except Exception as error:
-                self.failure = Failure(f"{stage.name}: {_message(error)}")
+                self.failure = _logged(error).of(stage.name)
                 return None
             if planned.artifact is not None:
                 record.uses(planned)
@@ -217,14 +218,14 @@ class _Walk:
             failure = ended.get(_key(planned))
             if failure is None:
                 return planned
-            self.failure = Failure(f"{stage.name}: {failure}", self.store.log_path_of(*_key(planned)))
+            self.failure = failure.of(stage.name)
         return None
 
-    def leave(self, ended: Mapping[Key, str | None], record: SweepRecord) -> None:
+    def leave(self, ended: Mapping[Key, Failure | None], record: SweepRecord) -> None:
         """Take what has been built so far; a member that still needs a stage was stopped before it."""
         planned = self.advance(ended, record)
         if planned is not None:
-            self.failure = Failure(f"{planned.stage.name}: the sweep was stopped")
+            self.failure = _STOPPED.of(planned.stage.name)
 
     def make_in_process(
         self,
@@ -266,27 +267,25 @@ def _make_with_retries(once: Callable[[], Artifact], stop: threading.Event, name
         try:
             return once()
         except Exception as error:
-            if not is_worth_retrying(error):
+            failure = failure_of(error)
+            if failure is None or not failure.is_worth_retrying:
                 raise
             log.warning("%s: %s; retrying in %.0f s", name, error, delay)
         if stop.wait(delay):
-            raise Interrupted("the sweep was stopped")
+            raise Interrupted(_STOPPED.message)
     return once()
 
 
-def _failure(future: Future[Artifact]) -> str | None:
-    """The error message of a failed build; None if it succeeded."""
+def _failure(future: Future[Artifact]) -> Failure | None:
+    """How a build failed; None if it succeeded."""
     if future.cancelled():
-        return "the sweep was stopped"
+        return _STOPPED
     error = future.exception()
-    return None if error is None else _message(error)
+    return None if error is None else _logged(error)
 
 
-def _message(error: BaseException) -> str:
-    """One line about an error. The traceback of an internal error goes to the log."""
-    if isinstance(error, StageBroke | StageDied | Interrupted):
-        return str(error)
-    told = explain(error)
-    if told is None:
+def _logged(error: BaseException) -> Failure:
+    """How an error ends a member. The traceback of an internal error goes to the log."""
+    if failure_of(error) is None:
         log.error("a member of the sweep failed with an internal error", exc_info=error)
-    return told or f"{type(error).__name__}: {error}"
+    return failure_or_bug(error)

@@ -29,7 +29,7 @@ def member_table(outcomes: Sequence[MemberOutcome]) -> pd.DataFrame:
                 **outcome.member.settings,
                 **measures(metrics),
                 "reid_seconds": np.nan if reid is None else reid.manifest.seconds,
-                "error": outcome.error,
+                "error": outcome.failure and outcome.failure.message,
             }
         )
     return pd.DataFrame(rows).sort_values("mAP", ascending=False, na_position="last", ignore_index=True)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from flows import pipeline
 from flows.config.models import load_config
 from flows.config.request import RunRequest
-from flows.errors import RETRY_DELAYS, Interrupted, StageBroke, StageDied, StageError
+from flows.errors import RETRY_DELAYS, Failure, Interrupted, StageError, StageFailed
 from flows.plan.states import Planned
 from flows.run.records import RunRecord, new_record_path, read_records
 from flows.run.walk import Walk, resolve_and_record
@@ -39,33 +39,38 @@ def task_that_fails_by(
     return pipeline._task(Planned(STAGE, "runs", "never made"), walk), record
 
 
-@pytest.mark.parametrize("error", [StageDied("killed"), ConnectionError("no answer")])
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (StageFailed(Failure("died", "killed", "a.log")), Failure("died", "killed", "a.log")),
+        (ConnectionError("no answer"), Failure("unreachable", "no answer")),
+    ],
+)
 def test_what_may_end_well_next_time_is_tried_again(
-    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception, failure: Failure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_stage, record = task_that_fails_by(error, LocalStore(tmp_path), monkeypatch)
     with pytest.raises(type(error)) as raised:
         make_stage.fn("reid", "key")
     assert (make_stage.retries, make_stage.retry_delay_seconds) == (len(RETRY_DELAYS), RETRY_DELAYS)
     assert retried(make_stage, Failed(data=raised.value))
-    assert record.failure == ("StageDied" if isinstance(error, StageDied) else None)
+    assert record.failure == failure
 
 
 @pytest.mark.parametrize(
     ("error", "failure"),
     [
-        (StageBroke("a bug"), "StageBroke"),
-        (Interrupted("stopped"), "Interrupted"),
-        (TimeoutError("too long"), "TimeoutError"),
-        (StageError("bad input"), None),
+        (StageFailed(Failure("broke", "a bug", "a.log")), Failure("broke", "a bug", "a.log")),
+        (Interrupted("stopped"), Failure("interrupted", "stopped")),
+        (StageError("bad input"), Failure("refused", "bad input")),
     ],
 )
 def test_what_would_end_the_same_way_is_not_tried_again(
-    error: Exception, failure: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception, failure: Failure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_stage, record = task_that_fails_by(error, LocalStore(tmp_path), monkeypatch)
     state = make_stage.fn("reid", "key")
-    assert state.is_failed() and state.message == str(error) and record.failure == failure
+    assert state.is_failed() and state.message == str(failure) and record.failure == failure
     assert not retried(make_stage, state)
 
 
@@ -81,7 +86,7 @@ def test_a_config_that_is_wrong_is_one_message_and_in_the_record(tmp_path: Path)
     state = pipeline.person_search.fn(RunRequest(config=config))
     assert state.is_failed() and "reeid: there is no such field" in (state.message or "")
     (record,) = read_records(tmp_path / "store")
-    assert record.error == state.message and record.finished is not None
+    assert record.failure == Failure("refused", state.message or "") and record.finished is not None
     state = pipeline.person_search.fn(RunRequest(config=tmp_path / "absent.yaml"))
     assert state.is_failed() and "cannot read the config" in (state.message or "")
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from flows.cli.main import app
 from flows.config.models import load_config
-from flows.errors import ConfigError
+from flows.errors import ConfigError, Failure
 from flows.plan.reach import InUse
 from flows.plan.states import Selection, resolve, select
 from flows.run.making import make_in_process
@@ -277,7 +277,7 @@ def record(store: LocalStore, *, pid: int, error: str | None = None, finished: b
         log = store.root / "a.log"
         log.touch()
         made.stages.append({"stage": "reid", "state": "failed", "key": "k", "log": str(log)})
-        made.error = error
+        made.failure = Failure("refused", error)
     if finished:
         made.end()
     made.write()

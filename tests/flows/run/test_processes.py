@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from flows.errors import Interrupted, StageBroke, StageDied, StageError
+from flows.errors import DISK_FULL, Failure, FailureKind, Interrupted, StageFailed
 from flows.run import processes
 from flows.run.child import Reporter
 from flows.run.processes import start_process
@@ -34,6 +34,10 @@ def refuse(task: dict[str, Any], reporter: Reporter) -> None:
 
 def fill_the_disk(task: dict[str, Any], reporter: Reporter) -> None:
     raise OSError(28, "No space left on device", "/full/file")
+
+
+def find_no_service(task: dict[str, Any], reporter: Reporter) -> None:
+    raise ConnectionError("no answer")
 
 
 def break_down(task: dict[str, Any], reporter: Reporter) -> None:
@@ -97,25 +101,29 @@ def test_a_result_and_its_progress_arrive(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "error", "message"),
+    ("function", "kind", "message"),
     [
-        ("refuse", StageError, "row 3 of x is damaged"),
-        ("fill_the_disk", StageError, "the disk is full: free some space"),
-        ("break_down", StageBroke, "KeyError: 'bug'; the traceback is in"),
-        ("die", StageDied, "signal SIGKILL"),
+        ("refuse", "refused", "row 3 of x is damaged"),
+        ("fill_the_disk", "refused", DISK_FULL),
+        ("find_no_service", "unreachable", "no answer"),
+        ("break_down", "broke", "KeyError: 'bug'"),
+        ("die", "died", f"the process of {HERE}:die ended by signal SIGKILL"),
     ],
 )
-def test_each_end_is_told_apart(tmp_path: Path, function: str, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
+def test_each_end_is_told_apart(tmp_path: Path, function: str, kind: FailureKind, message: str) -> None:
+    with pytest.raises(StageFailed) as raised:
         run(function, tmp_path)
+    assert raised.value.failure == Failure(kind, message, str(tmp_path / "log"))
+    assert ("Traceback" in (tmp_path / "log").read_text()) == (kind != "died")
 
 
 def test_a_time_limit_stops_the_whole_group_at_a_checkpoint(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    with pytest.raises(TimeoutError, match="time limit"):
+    with pytest.raises(StageFailed, match="time limit") as raised:
         start_process(f"{HERE}:sleep_with_a_helper", {"pids": str(pids)}, log_path=tmp_path / "log").result(
             on_progress=ignore, timeout_seconds=3
         )
+    assert raised.value.failure.kind == "interrupted"
     for pid in map(int, pids.read_text().split()):
         wait_for(lambda pid=pid: is_gone(pid))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.config.request import RunRequest
-from flows.errors import ConfigError, StageError
+from flows.errors import ConfigError, Failure, StageError
 from flows.run.records import read_records
 from flows.run.walk import Walk, kept, new_record
 from storage.local import LocalStore
@@ -77,7 +77,8 @@ def test_what_is_wrong_is_said_by_who_follows_and_in_the_record(
     with pytest.raises(StageError, match="a test image"), kept(record), walk.head_start():
         walk.next()
     (told,) = read_records(tmp_path / "store")
-    assert told.error == "a test image is a training image" and told.finished is not None
+    assert told.failure == Failure("refused", "a test image is a training image")
+    assert told.finished is not None
     with pytest.raises(ConfigError, match="there is no stage"):
         Walk.of(request_.model_copy(update={"until": "everything"}), record)
     assert not list(LocalStore(tmp_path / "store").keys())

@@ -21,7 +21,7 @@ from data_catalog.synthetic import PrwSpec, write_prw
 from flows.cli import sweep as command
 from flows.cli.status import run_status
 from flows.config.models import Processors
-from flows.errors import ConfigError, StageBroke, StageDied, StageError
+from flows.errors import ConfigError, Failure, StageFailed
 from flows.plan.reach import in_use
 from flows.plan.states import Planned
 from flows.report.sweep_page import render_sweep
@@ -106,7 +106,9 @@ class MakeHere:
         stage = planned.stage
         with self.lock:
             if stage.kind == "reid" and stage.recipe["reid"]["seed"] == self.fail_seed:
-                raise StageError("the loss is nan")
+                assert planned.identity is not None
+                log = store.log_path_of(stage.kind, planned.identity.key)
+                raise StageFailed(Failure("refused", "the loss is nan", str(log)))
             self.made[stage.kind] += 1
             return making.make_in_process(planned, store, artifacts, on_progress=ignore_progress)
 
@@ -141,13 +143,13 @@ def test_twenty_members_share_what_can_be_shared(config: Path, monkeypatch: pyte
 
     monkeypatch.setattr(decoding, "read_file", counting)
     two = sweep(config, ["roi.variant=j3,j4"], first := MakeHere())
-    assert all(member.error is None for member in two.members)
+    assert all(member.failure is None for member in two.members)
     assert (first.made["detector"], first.made["features"], first.made["detections"]) == (1, 2, 2)
     assert opened
     opened.clear()
     all_of_them = sweep(config, SETTINGS, then := MakeHere())
     assert len(all_of_them.members) == 20
-    assert all(member.error is None for member in all_of_them.members)
+    assert all(member.failure is None for member in all_of_them.members)
     assert set(then.made) == {"reid", "gallery", "evaluation"}
     assert then.made["reid"] == 20
     assert not opened
@@ -159,7 +161,9 @@ def test_a_failing_member_stops_nobody_else(config: Path) -> None:
     outcome = sweep(config, ["reid.lr=2e-3", "reid.seed=10..12"], MakeHere(fail_seed=11))
     table = member_table(outcome.members)
     assert table["error"].notna().tolist() == [False, False, True]
-    assert [member.error for member in outcome.members] == [None, "reid: the loss is nan", None]
+    ok, failed, also_ok = (member.failure for member in outcome.members)
+    assert ok is None and also_ok is None and failed is not None
+    assert (failed.kind, failed.message) == ("refused", "reid: the loss is nan")
     assert ["evaluation" in member.artifacts for member in outcome.members] == [True, False, True]
 
 
@@ -167,8 +171,8 @@ def test_a_member_that_cannot_be_planned_stops_nobody_else(config: Path) -> None
     outcome = sweep(config, ["reid.seed=30", "reid.train.split=train,nosuch"], MakeHere())
     right, wrong = outcome.members
     assert "evaluation" in right.artifacts
-    assert wrong.error is not None
-    assert "nosuch" in wrong.error
+    assert wrong.failure is not None
+    assert "nosuch" in wrong.failure.message
 
 
 def test_a_bug_in_one_making_stops_nobody_else(config: Path, tmp_path: Path) -> None:
@@ -176,11 +180,16 @@ def test_a_bug_in_one_making_stops_nobody_else(config: Path, tmp_path: Path) -> 
         raise KeyError("bug")
 
     outcome = run_sweep(config, grid([]), store=str(tmp_path), make=broken)
-    assert outcome.members[0].error == "ingest:scenes: KeyError: 'bug'"
+    assert outcome.members[0].failure == Failure("broke", "ingest:scenes: KeyError: 'bug'")
 
 
 @pytest.mark.parametrize(
-    ("error", "tries"), [(StageDied("killed"), 2), (ConnectionError("away"), 2), (StageBroke("bug"), 1)]
+    ("error", "tries"),
+    [
+        (StageFailed(Failure("died", "killed")), 2),
+        (ConnectionError("away"), 2),
+        (StageFailed(Failure("broke", "bug")), 1),
+    ],
 )
 def test_what_runs_retry_sweeps_retry(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, tries: int
@@ -195,7 +204,8 @@ def test_what_runs_retry_sweeps_retry(
 
     outcome = run_sweep(config, grid([]), store=str(tmp_path), make=failing)
     assert tried == tries
-    assert outcome.members[0].error == f"ingest:scenes: {error}"
+    failure = outcome.members[0].failure
+    assert failure is not None and failure.message == f"ingest:scenes: {error}"
 
 
 def test_a_sweep_is_on_record(config: Path) -> None:
@@ -214,10 +224,10 @@ def test_a_sweep_is_on_record(config: Path) -> None:
     record = next(read_records(store.root))
     found = run_status(record)
     assert found["state"] == "failed"
-    assert found["error"].startswith("reid.seed=41: reid: the loss is nan; log: ")
+    assert found["error"] == "reid.seed=41: reid: the loss is nan"
     assert {"reid", "gallery", "evaluation"} <= {name.partition(":")[0] for name in found["made"]}
     (failed,) = (stage for stage in record.stages if stage["state"] == "failed")
-    assert failed["log"] in found["error"]
+    assert record.failure is not None and record.failure.log == failed["log"]
     assert not in_use(store)
 
 
@@ -244,7 +254,7 @@ def test_sigterm_asks_running_stages_to_stop_and_keeps_what_is_known(
     with command._sigterm_as_interrupt():
         outcome = run_sweep(config, grid([parse_axis("reid.seed=0..1")]), store=str(tmp_path / "store"))
     assert outcome.stopped
-    assert all("asked to stop" in str(member.error) for member in outcome.members)
+    assert all("asked to stop" in str(member.failure) for member in outcome.members)
     # What is killed with its group may take a moment to go.
     wait_for(lambda: all(is_gone(int(pid)) for pid in pids.read_text().split()))
     (record,) = read_records(tmp_path / "store")
