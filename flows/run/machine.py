@@ -193,7 +193,7 @@ def _object_store(url: str) -> Fact:
 
     try:
         store = open_store(url)
-        count = sum(1 for _kind, _key in store.keys())
+        count = len(list(store.manifests()))
     except (StorageError, OSError) as error:
         return Fact("store", url, "broken", str(error))
     return Fact("store", f"{url}, {count:,} artifacts")

@@ -1,4 +1,4 @@
-"""`personsearch doctor`: each problem of a machine is a fact with advice, and only what stops runs ends it with 2."""
+"""`personsearch doctor`: each problem comes with advice, and only what stops runs ends it with status 2."""
 
 from __future__ import annotations
 
