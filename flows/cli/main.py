@@ -39,6 +39,10 @@ COMMANDS = {
         "flows.cli.status:status",
         "Show what the store holds, what is running, what is unfinished, and how the last runs ended.",
     ),
+    "doctor": Lazy(
+        "flows.cli.doctor:doctor",
+        "Check this machine: what would make runs slow or fail, and what to do about it.",
+    ),
     "fields": Lazy(
         "flows.cli.fields:fields",
         "List every config field: its type, its default and what it means.",

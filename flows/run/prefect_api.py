@@ -42,9 +42,9 @@ def api() -> Iterator[Api]:
     TimeoutError when that does not come up.
     """
     be_quiet()
-    configured = _configured_url()
+    configured = configured_url()
     if configured:
-        _require_answer(configured)
+        require_answer(configured)
         yield Api(configured)
         return
     with _loopback_without_proxy(), _embedded() as found:
@@ -90,7 +90,8 @@ def _is_no_link(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("View at ")
 
 
-def _configured_url() -> str | None:
+def configured_url() -> str | None:
+    """The API that PREFECT_API_URL or Prefect's profile names; None for the embedded one."""
     if "PREFECT_API_URL" in os.environ:
         return os.environ["PREFECT_API_URL"]
     from prefect.settings import PREFECT_API_URL
@@ -99,7 +100,7 @@ def _configured_url() -> str | None:
     return found
 
 
-def _require_answer(url: str) -> None:
+def require_answer(url: str) -> None:
     """Ask a configured API for a sign of life, through Prefect's own client: its proxy, its certificates."""
     import httpx
     from prefect.client.orchestration import get_client
