@@ -29,7 +29,6 @@ from flows.errors import ConfigError
 from flows.plan.catalog import StoreSnapshots, open_catalog
 from flows.run.provenance import made_by
 from flows.stages import ingest as ingest_stage
-from flows.stages.base import StageContext
 from storage.manifest import Identity
 from storage.opening import open_store
 from storage.store import Artifact
@@ -323,7 +322,9 @@ def _make(store: ArtifactStore, identity: Identity, options: Any, *, strict: boo
     with store.making(identity) as work:
         if work.made is not None:
             return work.made
-        context = StageContext(identity.recipe, work.path, {}, {}, options, _NoReporter())
+        context = ingest_stage.MAKER.context(
+            identity.recipe, {}, options, work=work.path, reporter=_NoReporter()
+        )
         made = ingest_stage.read_root(context)
         if strict:
             refuse_invalid(Snapshot(work.path))

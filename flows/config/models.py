@@ -260,16 +260,17 @@ class Config(Recipe):
         return self.reid
 
     def features_recipe(self) -> FeaturesRecipe:
-        section = self.features.model_dump(exclude_none=True)
-        return FeaturesRecipe.model_validate({"dtype": self._dtype, **section, "roi": self.roi.canonical()})
+        """The section with the ROI that it pools and the dtype that goes with it."""
+        return FeaturesRecipe(**dict(self.features) | self._pooled)
 
     def detections_recipe(self) -> DetectionsRecipe:
-        section = self.detections.model_dump()
-        return DetectionsRecipe.model_validate({**section, "dtype": self._dtype, "roi": self.roi.canonical()})
+        """The section with the ROI that it pools and the dtype of the features."""
+        return DetectionsRecipe(**dict(self.detections) | self._pooled)
 
     @property
-    def _dtype(self) -> str:
-        return self.features.dtype or ("uint8" if self.roi.variant == "disj" else "float16")
+    def _pooled(self) -> dict[str, Any]:
+        dtype = self.features.dtype or ("uint8" if self.roi.variant == "disj" else "float16")
+        return {"roi": self.roi.canonical(), "dtype": dtype}
 
 
 HINTS = {

@@ -44,6 +44,23 @@ class ViewSpec:
         return View(Snapshot(snapshot), self.split, self.min_height)
 
 
+@dataclass(frozen=True)
+class SnapshotView:
+    """A view of an ingested dataset, and the root of its image files."""
+
+    snapshot: Artifact
+    spec: ViewSpec
+    root: Path
+
+    @property
+    def view(self) -> View:
+        return self.spec.of(self.snapshot.path)
+
+    def scenes(self) -> list[Scene]:
+        """See `read_scenes`."""
+        return read_scenes(self.snapshot.path, self.spec, self.root)
+
+
 def view_digest(artifact: Artifact, spec: ViewSpec, store: Store) -> str:
     """Digest of what the stage takes of the snapshot; remembered beside the store's artifacts.
 

@@ -4,57 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flows.config.models import ReportSection
 from flows.report.content import DatasetCounts, ReportContent, TestContent
 from flows.report.feature_content import describe_features
 from flows.report.looking import TestPixels, draw_scenes, draw_strips
 from flows.report.origin import Lineage, describe_origin, trace
 from flows.report.results import Results, result_figures, warnings
 from flows.report.training_curves import training_figures
-from flows.stages.base import StageContext
-from flows.stages.report import Options
+from flows.stages.report import ReportContext
 
 
-def gather(context: StageContext) -> ReportContent:
+def gather(context: ReportContext) -> ReportContent:
     """Read the artifacts and draw all figures.
 
     Raises StageError for an unreadable test image, StorageError for a damaged artifact.
     """
-    section = ReportSection.model_validate(context.recipe)
-    artifacts = context.artifacts
-    suffixes = [name.removeprefix("evaluation") for name in artifacts if name.startswith("evaluation")]
-    parts = len(suffixes) + 2
+    inputs = context.inputs
+    parts = len(inputs.evaluation) + 2
     tests = []
-    for number, suffix in enumerate(suffixes, 1):
-        tests.append(_test(context, section, suffix))
+    for number, suffix in enumerate(inputs.evaluation, 1):
+        tests.append(_test(context, suffix))
         context.progress(number, parts)
     assert context.store is not None, "a report is built in a store"
-    lineage = trace(artifacts, context.store)
-    curves = {name: training_figures(artifacts[name].path) for name in ("detector", "reid")}
+    lineage = trace(inputs.artifacts(), context.store)
+    trained = {"detector": inputs.detector, "reid": inputs.reid}
+    curves = {name: training_figures(artifact.path) for name, artifact in trained.items()}
     context.progress(parts - 1, parts)
     content = ReportContent(
-        title=section.title,
+        title=context.recipe.title,
         tests=tests,
         datasets=list(_datasets(lineage)),
         curves=curves,
-        features=describe_features(artifacts["features"]),
+        features=describe_features(inputs.features),
         origin=describe_origin(lineage),
     )
     context.progress(parts, parts)
     return content
 
 
-def _test(context: StageContext, section: ReportSection, suffix: str) -> TestContent:
-    results = Results.of(context.artifacts[f"evaluation{suffix}"])
-    name = f"test{suffix}"
-    spec = context.views[name]
-    pixels = TestPixels(
-        view=spec.of(context.artifacts[name].path),
-        root=Options.model_validate(context.options).roots[name],
-        gallery=context.artifacts[f"gallery{suffix}"].path,
-    )
+def _test(context: ReportContext, suffix: str) -> TestContent:
+    section, inputs = context.recipe, context.inputs
+    results, test = Results.of(inputs.evaluation[suffix]), inputs.test[suffix]
+    pixels = TestPixels(view=test.view, root=test.root, gallery=inputs.gallery[suffix].path)
     return TestContent(
-        name=f"{spec.dataset}, {spec.split}",
+        name=f"{test.spec.dataset}, {test.spec.split}",
         headline=results.headline,
         settings=results.settings,
         score_threshold=results.score_threshold,

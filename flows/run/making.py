@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from flows.config.models import Processors
 from flows.plan.states import Planned
-from flows.plan.views import ViewSpec
+from flows.plan.views import SnapshotView, ViewSpec
 from flows.run.child import Reporter
 from flows.run.processes import Progress, Started, start_process
 from flows.run.provenance import made_by
-from flows.stages.base import Made, StageContext
+from flows.stages.base import load_maker
 from storage.devices import holding_devices
 from storage.errors import StorageError
 from storage.manifest import Identity
@@ -94,7 +94,11 @@ def begin_in_process(
         "artifacts": {
             name: [artifacts[ref.stage].kind, artifacts[ref.stage].key] for name, ref in stage.inputs.items()
         },
-        "views": {name: asdict(ref.view) for name, ref in stage.inputs.items() if ref.view is not None},
+        "views": {
+            name: {"spec": asdict(ref.view), "root": str(ref.root)}
+            for name, ref in stage.inputs.items()
+            if ref.view is not None
+        },
         "options": dict(stage.options),
         "processors": stage.processors and stage.processors.model_dump(),
         "again": again,
@@ -105,7 +109,7 @@ def begin_in_process(
 
 
 def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
-    """The child's side: hold the lock, call the maker, commit."""
+    """The child's side: hold the lock, validate what the stage takes, call the maker, commit."""
     store = open_store(task["store"])
     identity = Identity.model_validate(task["identity"])
     with store.making(identity, again=task["again"]) as work:
@@ -113,19 +117,23 @@ def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
             return {"key": work.made.key}
         processors = None if task["processors"] is None else Processors.model_validate(task["processors"])
         artifacts = {name: _need(store, kind, key) for name, (kind, key) in task["artifacts"].items()}
-        context = StageContext(
-            recipe=identity.recipe,
+        views = {
+            name: SnapshotView(artifacts[name], ViewSpec.from_json(view["spec"]), Path(view["root"]))
+            for name, view in task["views"].items()
+        }
+        maker = load_maker(task["maker"])
+        context = maker.context(
+            identity.recipe,
+            {**artifacts, **views},
+            task["options"],
             work=work.path,
-            artifacts=artifacts,
-            views={name: ViewSpec.from_json(view) for name, view in task["views"].items()},
-            options=task["options"],
             reporter=reporter,
             name=f"{identity.kind}/{identity.key}",
             store=store,
-            processors=processors or Processors(),
+            processors=processors,
         )
         with holding_devices(_devices(processors)):
-            result = _function(task["maker"])(context)
+            result = maker.make(context)
         sources = {name: f"{artifact.kind}/{artifact.key}" for name, artifact in artifacts.items()}
         provenance = made_by(None if processors is None else processors.threads)
         work.commit(
@@ -154,10 +162,4 @@ def _need(store: Store, kind: str, key: str) -> Artifact:
         raise StorageError(
             f"the input {kind}/{key} is gone from {store}; run the same command again to make it"
         )
-    return found
-
-
-def _function(name: str) -> Callable[[StageContext], Made]:
-    module, _, function = name.partition(":")
-    found: Callable[[StageContext], Made] = getattr(importlib.import_module(module), function)
     return found

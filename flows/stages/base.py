@@ -1,20 +1,25 @@
 """What a stage is: a typed recipe and named inputs that lead to one artifact.
 
-A stage is data, so that a plan can be made without making anything. `maker` names the function that does the
-work, "module:function"; it is imported in the stage's own process, and only there is torch loaded.
+A stage is data, so that planning builds nothing. `maker` names the `Maker` in the stage's file as
+"module:NAME". The stage's own process imports it, validates recipe, inputs and options by the models that the
+maker declares, and does the work; only there is torch loaded.
 """
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, Self, TypeVar, get_origin
 
-from flows.config.models import Config, EvaluationSection, Processors
+from pydantic import BaseModel, ConfigDict, InstanceOf
+
+from data_catalog.views import Use
+from flows.config.models import Config, EvaluationSection, Processors, ViewRef
 from flows.errors import Interrupted
-from flows.plan.views import ViewSpec
+from flows.plan.views import SnapshotView, ViewSpec
 from flows.run.child import Reporter
 from storage.store import Artifact, Store
 from storage.trust import Digested
@@ -25,10 +30,11 @@ Kind = Literal["ingest", "detector", "features", "reid", "detections", "gallery"
 
 @dataclass(frozen=True)
 class InputRef:
-    """An input of a stage: the artifact of another stage, or a view of a snapshot."""
+    """An input of a stage: the artifact of another stage, or a view of a snapshot and its dataset's root."""
 
     stage: str
     view: ViewSpec | None = None
+    root: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Stage:
     """One node of a plan.
 
     `recipe` and the digests of the inputs make the key; `options` (roots, workers) and `processors` do not.
-    Recipe and options are JSON, of models that stand in the stage's file: its maker validates them.
+    Recipe and options are JSON of the models that the maker declares.
     `fixed_inputs` are digests known beforehand, such as the fingerprint of a dataset's root.
     """
 
@@ -70,17 +76,70 @@ class Made:
     """Of files that were digested as they were written, by their names in the work area."""
 
 
+ArtifactInput = InstanceOf[Artifact]
+ViewInput = InstanceOf[SnapshotView]
+
+
+class Inputs(BaseModel):
+    """Base of what makers declare as their inputs: a field per name, an ArtifactInput or a ViewInput.
+
+    A field that is a dict takes all inputs whose names begin with its own, by the rest of their names:
+    `train` takes `train0` and `train1` as "0" and "1".
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def of(cls, named: Mapping[str, Artifact | SnapshotView]) -> Self:
+        """From all inputs of a stage by their names. Raises ValidationError if any is missing or unknown."""
+        groups = [name for name, each in cls.model_fields.items() if get_origin(each.annotation) is dict]
+        fields: dict[str, Any] = {}
+        for name, value in named.items():
+            group = next((one for one in groups if name.startswith(one)), None)
+            if group is None:
+                fields[name] = value
+            else:
+                fields.setdefault(group, {})[name.removeprefix(group)] = value
+        return cls.model_validate(fields)
+
+    def named(self) -> dict[str, Artifact | SnapshotView]:
+        """All inputs by the names that the stage has for them."""
+        found: dict[str, Artifact | SnapshotView] = {}
+        for name, value in self:
+            if isinstance(value, dict):
+                found |= {f"{name}{rest}": each for rest, each in value.items()}
+            elif value is not None:
+                found[name] = value
+        return found
+
+    def artifacts(self) -> dict[str, Artifact]:
+        """All inputs by their names; for a view, its snapshot."""
+        return {
+            name: value.snapshot if isinstance(value, SnapshotView) else value
+            for name, value in self.named().items()
+        }
+
+
+class Nothing(BaseModel):
+    """The options of a stage that has none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+RecipeT = TypeVar("RecipeT", bound=BaseModel)
+InputsT = TypeVar("InputsT", bound=Inputs)
+OptionsT = TypeVar("OptionsT", bound=BaseModel)
+
+
 @dataclass(frozen=True)
-class StageContext:
+class StageContext(Generic[RecipeT, InputsT, OptionsT]):
     """What a maker works with."""
 
-    recipe: dict[str, Any]
+    recipe: RecipeT
+    inputs: InputsT
+    options: OptionsT
     work: Path
     """The work area: files written here become the artifact; what an earlier try left is here too."""
-    artifacts: Mapping[str, Artifact]
-    """By input name; for an input that is a view, its snapshot."""
-    views: Mapping[str, ViewSpec]
-    options: Mapping[str, Any]
     reporter: Reporter
 
     name: str = ""
@@ -103,16 +162,68 @@ class StageContext:
 
     def attributes(self) -> dict[str, Any]:
         """What a feature store says of what made it."""
-        inputs = {name: f"{artifact.kind}/{artifact.key}" for name, artifact in self.artifacts.items()}
-        views = {name: f"{view.dataset}/{view.split}" for name, view in self.views.items()}
-        return {"artifact": self.name, "recipe": self.recipe, "inputs": inputs, "views": views}
+        artifacts = {name: f"{made.kind}/{made.key}" for name, made in self.inputs.artifacts().items()}
+        views = {
+            name: f"{value.spec.dataset}/{value.spec.split}"
+            for name, value in self.inputs.named().items()
+            if isinstance(value, SnapshotView)
+        }
+        recipe = self.recipe.model_dump(mode="json")
+        return {"artifact": self.name, "recipe": recipe, "inputs": artifacts, "views": views}
 
     def should_stop(self) -> bool:
         return self.reporter.should_stop()
 
 
+@dataclass(frozen=True)
+class Maker(Generic[RecipeT, InputsT, OptionsT]):
+    """How the stages of one kind are built: what they take, by its models, and the function that does it."""
+
+    recipe: type[RecipeT]
+    inputs: type[InputsT]
+    options: type[OptionsT]
+    make: Callable[[StageContext[RecipeT, InputsT, OptionsT]], Made]
+
+    def context(
+        self,
+        recipe: Mapping[str, Any],
+        inputs: Mapping[str, Artifact | SnapshotView],
+        options: Mapping[str, Any],
+        *,
+        work: Path,
+        reporter: Reporter,
+        name: str = "",
+        store: Store | None = None,
+        processors: Processors | None = None,
+    ) -> StageContext[RecipeT, InputsT, OptionsT]:
+        """A stage's data, validated; see StageContext."""
+        return StageContext(
+            recipe=self.recipe.model_validate(recipe),
+            inputs=self.inputs.of(inputs),
+            options=self.options.model_validate(options),
+            work=work,
+            reporter=reporter,
+            name=name,
+            store=store,
+            processors=processors or Processors(),
+        )
+
+
+def load_maker(name: str) -> Maker[Any, Any, Any]:
+    """The maker that a stage names."""
+    module, _, attribute = name.partition(":")
+    found: Maker[Any, Any, Any] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
 def ingest_name(dataset: str) -> str:
     return f"ingest:{dataset}"
+
+
+def view_input(config: Config, ref: ViewRef, use: Use, protocols: tuple[str, ...] = ()) -> InputRef:
+    """A view that a config names, as an input."""
+    spec = ViewSpec(ref.dataset, ref.split, use, ref.min_height, protocols)
+    return InputRef(ingest_name(ref.dataset), spec, config.datasets[ref.dataset].root)
 
 
 def processors_of(config: Config, *, several: bool = False) -> Processors:

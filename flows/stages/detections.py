@@ -17,9 +17,22 @@ import pyarrow.parquet as pq
 
 from data_catalog.row_digests import digest_rows
 from flows.config.models import Config, EvaluationSection
-from flows.plan.views import ViewSpec, read_scenes
-from flows.stages.base import InputRef, Made, Stage, StageContext, ingest_name, last_block, processors_of
-from personsearch_core.recipes import DetectionsRecipe, Recipe
+from flows.plan.views import SnapshotView
+from flows.stages.base import (
+    ArtifactInput,
+    InputRef,
+    Inputs,
+    Made,
+    Maker,
+    Nothing,
+    Stage,
+    StageContext,
+    ViewInput,
+    last_block,
+    processors_of,
+    view_input,
+)
+from personsearch_core.recipes import DetectionsRecipe
 from storage.digests import digest_parts
 from storage.durable import flush
 
@@ -48,38 +61,35 @@ ROWS_SCHEMA = pa.schema(
 )
 
 
-class Options(Recipe):
-    root: Path
+class DetectionsInputs(Inputs):
+    test: ViewInput
+    detector: ArtifactInput
 
 
 def stage(config: Config, suffix: str, entry: EvaluationSection) -> Stage:
-    recipe = config.detections_recipe()
-    spec = ViewSpec(entry.test.dataset, entry.test.split, "test", entry.test.min_height)
     return Stage(
         name=f"detections{suffix}",
         kind="detections",
         version=VERSION,
-        recipe=recipe.model_dump(mode="json"),
-        maker="flows.stages.detections:make",
-        inputs={"test": InputRef(ingest_name(entry.test.dataset), spec), "detector": InputRef("detector")},
-        options=Options(root=config.datasets[entry.test.dataset].root).model_dump(mode="json"),
+        recipe=config.detections_recipe().model_dump(mode="json"),
+        maker="flows.stages.detections:MAKER",
+        inputs={"test": view_input(config, entry.test, "test"), "detector": InputRef("detector")},
         processors=processors_of(config),
         resume_point=last_block,
     )
 
 
-def make(context: StageContext) -> Made:
+def make(context: StageContext[DetectionsRecipe, DetectionsInputs, Nothing]) -> Made:
     """Detect block by block of images, then join the blocks into one feature store."""
-    from flows.stages.models import load_stage_detector, stage_device
+    from flows.stages.models import stage_device
+    from personsearch_core.models.weights import load_detector
     from personsearch_core.pooling import detect_scenes
     from storage.feature_store import FILES_FILE, read_file_digests
 
-    recipe = DetectionsRecipe.model_validate(context.recipe)
-    spec, snapshot = context.views["test"], context.artifacts["test"].path
-    scenes = read_scenes(snapshot, spec, Options.model_validate(context.options).root)
-    queries = _queries_by_image(snapshot, spec)
-    detector = load_stage_detector(context, stage_device(context.processors))
-    assert detector is not None
+    recipe, test = context.recipe, context.inputs.test
+    scenes, queries = test.scenes(), _queries_by_image(test)
+    device = stage_device(context.processors)
+    detector = load_detector(context.inputs.detector.path).to(device).eval()
     blocks = context.work / "blocks"
     blocks.mkdir(exist_ok=True)
     parts = [scenes[start : start + BLOCK_IMAGES] for start in range(0, len(scenes), BLOCK_IMAGES)]
@@ -97,12 +107,14 @@ def make(context: StageContext) -> Made:
     return Made(digest, metrics, scratch=(FILES_FILE,), file_digests=read_file_digests(context.work))
 
 
+MAKER = Maker(DetectionsRecipe, DetectionsInputs, Nothing, make)
+
 _ROLES = (DETECTION, QUERY, TRUTH)
 _NO_BOXES = np.zeros((0, 4), np.float32)
 
 
-def _queries_by_image(snapshot: Path, spec: ViewSpec) -> dict[str, np.ndarray]:
-    table = spec.of(snapshot).query_boxes
+def _queries_by_image(test: SnapshotView) -> dict[str, np.ndarray]:
+    table = test.view.query_boxes
     boxes = np.stack([table[name].to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)
     grouped: dict[str, list[np.ndarray]] = {}
     for image_id, box in zip(table["image_id"].to_pylist(), boxes, strict=True):

@@ -5,10 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flows.config.models import Amount, Config, ViewRef
+from pydantic import Field
+
+from flows.config.models import Amount, Config
 from flows.errors import Interrupted
-from flows.plan.views import ViewSpec, read_scenes
-from flows.stages.base import InputRef, Made, Stage, StageContext, ingest_name, last_checkpoint, processors_of
+from flows.stages.base import (
+    Inputs,
+    Made,
+    Maker,
+    Stage,
+    StageContext,
+    ViewInput,
+    last_checkpoint,
+    processors_of,
+    view_input,
+)
 from personsearch_core.recipes import DetectorRecipe, Recipe
 from storage.digests import digest_file, digest_safetensors
 
@@ -22,25 +33,23 @@ class TrainingRecipe(Recipe):
     """By input."""
 
 
+class DetectorInputs(Inputs):
+    train: dict[str, ViewInput]
+    validation: dict[str, ViewInput] = Field(default_factory=dict)
+    """Both by their numbers in the config."""
+
+
 class Options(Recipe):
-    roots: dict[str, Path]
-    """By input."""
     initial_weights: str | None
     """What the recipe names, or the file where it says `file`."""
     checkpoint_seconds: float
 
 
 def stage(config: Config) -> Stage:
-    recipe: DetectorRecipe = config.detector
-    inputs, amounts, roots = {}, {}, {}
-    for number, entry in enumerate(config.detector.train):
-        inputs[f"train{number}"] = _view(entry)
-        amounts[f"train{number}"] = entry.amount
-    for number, view in enumerate(config.detector.validation):
-        inputs[f"validation{number}"] = _view(view)
-    for name, ref in inputs.items():
-        assert ref.view is not None
-        roots[name] = config.datasets[ref.view.dataset].root
+    recipe = config.detector
+    train = {f"train{number}": entry for number, entry in enumerate(recipe.train)}
+    validation = {f"validation{number}": view for number, view in enumerate(recipe.validation)}
+    amounts = {name: entry.amount for name, entry in train.items()}
     weights = recipe.model.initial_weights
     fixed = {}
     if weights is not None and Path(weights).is_file():
@@ -54,12 +63,12 @@ def stage(config: Config) -> Stage:
         kind="detector",
         version=VERSION,
         recipe=_canonical(TrainingRecipe(detector=recipe, amounts=amounts)),
-        maker="flows.stages.detector:make",
-        inputs=inputs,
+        maker="flows.stages.detector:MAKER",
+        inputs={name: view_input(config, ref, "boxes") for name, ref in (train | validation).items()},
         fixed_inputs=fixed,
-        options=Options(
-            roots=roots, initial_weights=weights, checkpoint_seconds=config.run.checkpoint_seconds
-        ).model_dump(mode="json"),
+        options=Options(initial_weights=weights, checkpoint_seconds=config.run.checkpoint_seconds).model_dump(
+            mode="json"
+        ),
         processors=processors_of(config, several=True),
         resume_point=last_checkpoint,
     )
@@ -73,24 +82,20 @@ def _canonical(recipe: TrainingRecipe) -> dict[str, Any]:
     return data
 
 
-def make(context: StageContext) -> Made:
+def make(context: StageContext[TrainingRecipe, DetectorInputs, Options]) -> Made:
     """Train; resumes from the newest checkpoint in the work area."""
     from flows.stages.models import stage_device
     from personsearch_core.data.sampling import TrainingSet
     from personsearch_core.training.detector import train_detector
     from personsearch_core.training.loop import RESUME_ONLY, LoopSettings, TrainingStopped
 
-    options = Options.model_validate(context.options)
-    recipe = TrainingRecipe.model_validate(context.recipe)
+    recipe, inputs, options = context.recipe, context.inputs, context.options
     model = recipe.detector.model.model_copy(update={"initial_weights": options.initial_weights})
-    scenes = {
-        name: read_scenes(context.artifacts[name].path, spec, options.roots[name])
-        for name, spec in context.views.items()
-    }
-    entries = [
-        TrainingSet(scenes[name], of.proportion, of.repeat, of.choose) for name, of in recipe.amounts.items()
-    ]
-    validation = [scene for name, part in scenes.items() if name.startswith("validation") for scene in part]
+    entries = []
+    for number, view in inputs.train.items():
+        of = recipe.amounts[f"train{number}"]
+        entries.append(TrainingSet(view.scenes(), of.proportion, of.repeat, of.choose))
+    validation = [scene for view in inputs.validation.values() for scene in view.scenes()]
     try:
         result = train_detector(
             recipe.detector.model_copy(update={"model": model}),
@@ -108,6 +113,4 @@ def make(context: StageContext) -> Made:
     return Made(digest_safetensors(context.work / WEIGHTS), dict(result.metrics), RESUME_ONLY)
 
 
-def _view(ref: ViewRef) -> InputRef:
-    spec = ViewSpec(ref.dataset, ref.split, "boxes", ref.min_height)
-    return InputRef(ingest_name(ref.dataset), spec)
+MAKER = Maker(TrainingRecipe, DetectorInputs, Options, make)

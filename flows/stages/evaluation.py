@@ -14,8 +14,17 @@ from pydantic import TypeAdapter
 
 from data_catalog.row_digests import digest_rows
 from flows.config.models import Config, EvaluationSection
-from flows.plan.views import ViewSpec
-from flows.stages.base import InputRef, Made, Stage, StageContext, ingest_name
+from flows.stages.base import (
+    ArtifactInput,
+    InputRef,
+    Inputs,
+    Made,
+    Maker,
+    Stage,
+    StageContext,
+    ViewInput,
+    view_input,
+)
 from flows.stages.dask_clients import dask_client
 from flows.stages.gallery import UNTRAINED_EMBEDDINGS
 from personsearch_core.evaluation.ranking import REPORTED_RANKS, SearchResult
@@ -36,6 +45,11 @@ MAX_RANK = 50
 TOP_MATCHES = 10
 
 
+class EvaluationStageInputs(Inputs):
+    gallery: ArtifactInput
+    truth: ViewInput
+
+
 class Options(Recipe):
     dask: str | None
     """Address of a scheduler."""
@@ -44,30 +58,29 @@ class Options(Recipe):
 
 
 def stage(config: Config, suffix: str, entry: EvaluationSection) -> Stage:
-    view = entry.test
     protocols = tuple(sorted({setting.protocol for setting in settings_of(entry)}))
-    spec = ViewSpec(view.dataset, view.split, "truth", view.min_height, protocols)
+    truth = view_input(config, entry.test, "truth", protocols)
     return Stage(
         name=f"evaluation{suffix}",
         kind="evaluation",
         version=VERSION,
         recipe=TypeAdapter(EvaluationRecipe).dump_python(entry, mode="json"),
-        maker="flows.stages.evaluation:make",
-        inputs={"gallery": InputRef(f"gallery{suffix}"), "truth": InputRef(ingest_name(view.dataset), spec)},
+        maker="flows.stages.evaluation:MAKER",
+        inputs={"gallery": InputRef(f"gallery{suffix}"), "truth": truth},
         options=Options(dask=config.run.dask, workers=config.run.workers).model_dump(mode="json"),
     )
 
 
-def make(context: StageContext) -> Made:
+def make(context: StageContext[EvaluationRecipe, EvaluationStageInputs, Options]) -> Made:
     """Score every setting of the recipe; the first is the headline."""
     from flows.stages.test_set import TestSet
     from personsearch_core.evaluation.front import evaluate
 
-    recipe, options = EvaluationRecipe.model_validate(context.recipe), Options.model_validate(context.options)
-    gallery, snapshot = context.artifacts["gallery"].path, context.artifacts["truth"].path
-    test = TestSet(gallery, snapshot, context.views["truth"])
+    recipe, truth = context.recipe, context.inputs.truth
+    gallery = context.inputs.gallery.path
+    test = TestSet(gallery, truth.snapshot.path, truth.spec)
     mean_ap_untrained = None
-    with ranking(options.dask, options.workers) as map_blocks:
+    with ranking(context.options.dask, context.options.workers) as map_blocks:
         results = evaluate(
             recipe,
             test.inputs(recipe),
@@ -103,6 +116,9 @@ def make(context: StageContext) -> Made:
         }
     )
     return Made(digest, metrics)
+
+
+MAKER = Maker(EvaluationRecipe, EvaluationStageInputs, Options, make)
 
 
 @contextmanager

@@ -7,21 +7,21 @@ a shard that two workers computed, because one of them seemed dead, is the same 
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flows.config.models import Processors
 from flows.plan.views import ViewSpec, read_scenes
 from flows.stages.dask_clients import dask_client
+from personsearch_core.recipes import FeaturesRecipe
 
 if TYPE_CHECKING:
     from personsearch_core.data.scenes import Scene
     from personsearch_core.models.detector import Detector
     from personsearch_core.pooling import RowPlan
-    from personsearch_core.recipes import FeaturesRecipe
     from storage.feature_store import FeatureWriter
 
 SHARDS_A_TASK = 4
@@ -36,7 +36,7 @@ class Extraction:
     are for each worker.
     """
 
-    recipe: str
+    recipe: FeaturesRecipe
     snapshot: str
     view: ViewSpec
     root: str
@@ -52,7 +52,6 @@ class Extraction:
 class Prepared:
     """An extraction with everything loaded."""
 
-    recipe: FeaturesRecipe
     scenes: list[Scene]
     detector: Detector | None
     plan: RowPlan
@@ -64,13 +63,11 @@ def prepare(extraction: Extraction) -> Prepared:
     from flows.stages.models import stage_device
     from personsearch_core.models.weights import load_detector
     from personsearch_core.pooling import feature_rows
-    from personsearch_core.recipes import FeaturesRecipe
 
-    recipe = FeaturesRecipe.model_validate_json(extraction.recipe)
     scenes = read_scenes(Path(extraction.snapshot), extraction.view, Path(extraction.root))
     device = stage_device(Processors(device=extraction.devices[0], threads=extraction.threads))
     detector = load_detector(extraction.detector).to(device).eval() if extraction.detector else None
-    return Prepared(recipe, scenes, detector, feature_rows(recipe, scenes, detector))
+    return Prepared(scenes, detector, feature_rows(extraction.recipe, scenes, detector))
 
 
 def open_writer(extraction: Extraction, ready: Prepared) -> FeatureWriter:
@@ -81,8 +78,8 @@ def open_writer(extraction: Extraction, ready: Prepared) -> FeatureWriter:
         extraction.target,
         len(ready.plan),
         ready.plan.row_shape,
-        ready.recipe.dtype,
-        compression=ready.recipe.compression,
+        extraction.recipe.dtype,
+        compression=extraction.recipe.compression,
         attributes=json.loads(extraction.attributes),
     )
 
@@ -97,7 +94,7 @@ def extract(extraction: Extraction, shards: Sequence[int]) -> Generator[int]:
     ready = prepare(extraction)
     plan = ready.plan
     with open_writer(extraction, ready) as writer:
-        for shard, block in extract_shards(ready.detector, ready.recipe, ready.scenes, plan, shards):
+        for shard, block in extract_shards(ready.detector, extraction.recipe, ready.scenes, plan, shards):
             writer.write(shard * plan.rows_per_shard, block)
             yield shard
 
@@ -133,8 +130,3 @@ def _extract_all(extraction: Extraction, shards: Sequence[int]) -> list[int]:
 def device_of_worker(name: object, devices: Sequence[str]) -> str:
     """Local workers are numbered from 0; those of a scheduler elsewhere have any name, and take the first."""
     return devices[name % len(devices)] if isinstance(name, int) else devices[0]
-
-
-def as_text(fields: Mapping[str, Any]) -> str:
-    """A recipe or attributes as one hashable string."""
-    return json.dumps(fields, sort_keys=True)

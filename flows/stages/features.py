@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 
 import pyarrow.compute as pc
 
 from data_catalog.row_digests import digest_rows
 from flows.config.models import Config
-from flows.plan.views import ViewSpec
-from flows.stages.base import InputRef, Made, Stage, StageContext, ingest_name, last_shard, processors_of
-from personsearch_core.recipes import Recipe
+from flows.stages.base import (
+    ArtifactInput,
+    InputRef,
+    Inputs,
+    Made,
+    Maker,
+    Stage,
+    StageContext,
+    ViewInput,
+    last_shard,
+    processors_of,
+    view_input,
+)
+from personsearch_core.recipes import FeaturesRecipe, Recipe
 from storage.digests import digest_parts
 from storage.store import Artifact
 
 VERSION = 2
 
 
+class FeaturesInputs(Inputs):
+    people: ViewInput
+    detector: ArtifactInput | None = None
+    """None for crops."""
+
+
 class Options(Recipe):
-    root: Path
     dask: str | None
     """Address of a scheduler."""
     workers: int | None
@@ -29,8 +45,7 @@ class Options(Recipe):
 
 def stage(config: Config) -> Stage:
     recipe = config.features_recipe()
-    train = config.reid_section.train
-    inputs = {"people": InputRef(ingest_name(train.dataset), _people(config))}
+    inputs = {"people": _people(config)}
     if recipe.roi.variant != "disj":
         inputs["detector"] = InputRef("detector")
     return Stage(
@@ -38,11 +53,9 @@ def stage(config: Config) -> Stage:
         kind="features",
         version=VERSION,
         recipe=recipe.model_dump(mode="json"),
-        maker="flows.stages.features:make",
+        maker="flows.stages.features:MAKER",
         inputs=inputs,
-        options=Options(
-            root=config.datasets[train.dataset].root, dask=config.run.dask, workers=config.run.workers
-        ).model_dump(mode="json"),
+        options=Options(dask=config.run.dask, workers=config.run.workers).model_dump(mode="json"),
         processors=processors_of(config, several=True),
         resume_point=last_shard,
         bytes_needed=partial(_bytes_needed, config),
@@ -53,11 +66,11 @@ def _bytes_needed(config: Config, artifacts: Mapping[str, Artifact]) -> int | No
     """Rows are counted in the snapshot, so this is known before any detector is trained."""
     from storage.feature_store import features_bytes
 
-    train, recipe = config.reid_section.train, config.features_recipe()
-    snapshot = artifacts.get(ingest_name(train.dataset))
-    if snapshot is None:
+    recipe, ref = config.features_recipe(), _people(config)
+    snapshot = artifacts.get(ref.stage)
+    if snapshot is None or ref.view is None:
         return None
-    view = _people(config).of(snapshot.path)
+    view = ref.view.of(snapshot.path)
     people = pc.invert(view.boxes["ignore"])
     if recipe.boxes == "identified":
         people = pc.and_(people, pc.is_valid(view.boxes["person_id"]))
@@ -65,14 +78,13 @@ def _bytes_needed(config: Config, artifacts: Mapping[str, Artifact]) -> int | No
     return features_bytes(n_rows, recipe.roi.row_shape(config.detector.model.backbone), recipe.dtype)
 
 
-def _people(config: Config) -> ViewSpec:
-    train = config.reid_section.train
-    return ViewSpec(train.dataset, train.split, "people", train.min_height)
+def _people(config: Config) -> InputRef:
+    return view_input(config, config.reid_section.train, "people")
 
 
-def make(context: StageContext) -> Made:
+def make(context: StageContext[FeaturesRecipe, FeaturesInputs, Options]) -> Made:
     """Pool shard by shard; shards that exist are complete and are not made again."""
-    from flows.stages.extraction import Extraction, as_text, extract, extract_on_dask, open_writer, prepare
+    from flows.stages.extraction import Extraction, extract, extract_on_dask, open_writer, prepare
     from flows.stages.models import device_names
     from storage.feature_store import (
         FILES_FILE,
@@ -83,19 +95,18 @@ def make(context: StageContext) -> Made:
     )
     from storage.space import require_free_space
 
-    options, spec = Options.model_validate(context.options), context.views["people"]
-    detector = context.artifacts.get("detector")
+    options, people, detector = context.options, context.inputs.people, context.inputs.detector
     devices = device_names(context.processors)
     extraction = Extraction(
-        recipe=as_text(context.recipe),
-        snapshot=str(context.artifacts["people"].path),
-        view=spec,
-        root=str(options.root),
+        recipe=context.recipe,
+        snapshot=str(people.snapshot.path),
+        view=people.spec,
+        root=str(people.root),
         detector=str(detector.path) if detector else None,
         devices=devices,
         threads=context.processors.threads,
         target=str(context.work),
-        attributes=as_text(context.attributes()),
+        attributes=json.dumps(context.attributes(), sort_keys=True),
     )
     ready = prepare(extraction)
     plan = ready.plan
@@ -103,7 +114,7 @@ def make(context: StageContext) -> Made:
         done = set(writer.complete_shards)
     missing = [shard for shard in range(plan.n_shards) if shard not in done]
     rows_left = sum(len(range(len(plan))[plan.rows_of(shard)]) for shard in missing)
-    bytes_left = features_bytes(rows_left, plan.row_shape, ready.recipe.dtype)
+    bytes_left = features_bytes(rows_left, plan.row_shape, context.recipe.dtype)
     require_free_space(context.work, bytes_left, what="features")
     workers = options.workers or len(devices)
     if options.dask is None and workers == 1:
@@ -114,10 +125,13 @@ def make(context: StageContext) -> Made:
         for shard in shards:
             done.add(shard)
             context.reached(len(done), plan.n_shards)
-    index = plan.index_table(dataset=spec.dataset, split=spec.split)
+    index = plan.index_table(dataset=people.spec.dataset, split=people.spec.split)
     write_index(context.work, index)
     array = finish_features(context.work)
     rows = digest_rows(index.drop_columns(["dataset", "split"]))
     metrics = {"rows": len(plan), "row_shape": list(plan.row_shape), "images": len(ready.scenes)}
     digest = digest_parts({"features": array, "index": rows})
     return Made(digest, metrics, scratch=(FILES_FILE,), file_digests=read_file_digests(context.work))
+
+
+MAKER = Maker(FeaturesRecipe, FeaturesInputs, Options, make)

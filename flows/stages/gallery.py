@@ -9,13 +9,29 @@ import pyarrow.parquet as pq
 
 from data_catalog.row_digests import digest_rows
 from flows.config.models import Config
-from flows.stages.base import InputRef, Made, Stage, StageContext, processors_of
+from flows.stages.base import (
+    ArtifactInput,
+    InputRef,
+    Inputs,
+    Made,
+    Maker,
+    Nothing,
+    Stage,
+    StageContext,
+    processors_of,
+)
 from flows.stages.detections import ROWS
+from personsearch_core.recipes import GalleryRecipe
 from storage.digests import digest_parts
 
 VERSION = 1
 EMBEDDINGS = "embeddings.npy"
 UNTRAINED_EMBEDDINGS = "embeddings_untrained.npy"
+
+
+class GalleryInputs(Inputs):
+    detections: ArtifactInput
+    reid: ArtifactInput
 
 
 def stage(config: Config, suffix: str) -> Stage:
@@ -24,31 +40,30 @@ def stage(config: Config, suffix: str) -> Stage:
         kind="gallery",
         version=VERSION,
         recipe=config.gallery.model_dump(mode="json"),
-        maker="flows.stages.gallery:make",
+        maker="flows.stages.gallery:MAKER",
         inputs={"detections": InputRef(f"detections{suffix}"), "reid": InputRef("reid")},
         processors=processors_of(config),
     )
 
 
-def make(context: StageContext) -> Made:
+def make(context: StageContext[GalleryRecipe, GalleryInputs, Nothing]) -> Made:
     """Describe every row of the detections' store by the trained branch and, if asked, the untrained."""
     from flows.stages.models import stage_device
     from flows.stages.reid import TRAINED, UNTRAINED
     from personsearch_core.embedding import embed_rows
     from personsearch_core.models.weights import load_branch
-    from personsearch_core.recipes import GalleryRecipe
     from storage.feature_store import open_features
 
-    recipe = GalleryRecipe.model_validate(context.recipe)
+    recipe = context.recipe
     device = stage_device(context.processors)
-    source = context.artifacts["detections"].path
+    source = context.inputs.detections.path
     rows = pq.read_table(source / ROWS)
     pq.write_table(rows, context.work / ROWS)
     digests = {"rows": digest_rows(rows)}
     wanted = {EMBEDDINGS: TRAINED} | ({UNTRAINED_EMBEDDINGS: UNTRAINED} if recipe.untrained else {})
     with open_features(source) as reader:
         for number, (name, weights) in enumerate(wanted.items()):
-            branch = load_branch(context.artifacts["reid"].path / weights).to(device).eval()
+            branch = load_branch(context.inputs.reid.path / weights).to(device).eval()
 
             def progress(done: int, total: int, start: int = number) -> None:
                 context.reached(start * total + done, len(wanted) * total)
@@ -57,3 +72,6 @@ def make(context: StageContext) -> Made:
             np.save(context.work / name, embeddings)
             digests[name] = hashlib.sha256(np.ascontiguousarray(embeddings).tobytes()).hexdigest()
     return Made(digest_parts(digests), {"rows": len(rows)})
+
+
+MAKER = Maker(GalleryRecipe, GalleryInputs, Nothing, make)

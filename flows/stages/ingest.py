@@ -15,7 +15,7 @@ from data_catalog.snapshot import Snapshot, ingest_findings
 from data_catalog.validation import damaged_rows
 from flows.errors import StageError
 from flows.plan.catalog import KIND, StoreSnapshots
-from flows.stages.base import Made, Stage, StageContext, ingest_name
+from flows.stages.base import Inputs, Made, Maker, Stage, StageContext, ingest_name
 from personsearch_core.recipes import Recipe
 from storage.digests import digest_json, digest_parts
 from storage.local import LocalStore
@@ -112,7 +112,7 @@ def root_stage(
         kind=KIND,
         version=VERSION,
         recipe=recipe.canonical(),
-        maker="flows.stages.ingest:make",
+        maker="flows.stages.ingest:MAKER",
         fixed_inputs={"root": found.digest},
         options=how.model_copy(update={"fingerprint": found.digest}).model_dump(mode="json"),
     )
@@ -125,29 +125,34 @@ def identity(stage: Stage) -> Identity:
     )
 
 
-def make(context: StageContext) -> Made:
+IngestContext = StageContext[IngestRecipe, Inputs, Options]
+
+
+def make(context: IngestContext) -> Made:
     """Read the root into the work area, and make its snapshot the dataset's own.
 
     Raises what `read_root` raises.
     """
     made = read_root(context)
-    dataset = IngestRecipe.model_validate(context.recipe).dataset
-    store = LocalStore(Options.model_validate(context.options).store)
+    dataset = context.recipe.dataset
     snapshot = Snapshot(context.work)
     for finding in (*ingest_findings(snapshot), *damaged_rows(snapshot)):
         log.warning("%s: %s", dataset, finding.message)
-    StoreSnapshots(store).remember(dataset, planned_identity(context).key)
+    StoreSnapshots(LocalStore(context.options.store)).remember(dataset, planned_identity(context).key)
     return made
 
 
-def read_root(context: StageContext) -> Made:
+MAKER = Maker(IngestRecipe, Inputs, Options, make)
+
+
+def read_root(context: IngestContext) -> Made:
     """Read the root into the work area; a table that an earlier try left is written again.
 
     Raises:
         StageError: when the root is no longer what the stage was planned for, or changes while it is read.
         CatalogError: when it cannot be read.
     """
-    recipe, options = IngestRecipe.model_validate(context.recipe), Options.model_validate(context.options)
+    recipe, options = context.recipe, context.options
     found = _fingerprint(recipe, options)
     _refuse_changed(found, options, "since the ingest was planned")
     made = ingest(
@@ -168,10 +173,10 @@ def read_root(context: StageContext) -> Made:
     return Made(content_digest(made.row_digests), {"counts": made.counts})
 
 
-def planned_identity(context: StageContext) -> Identity:
+def planned_identity(context: IngestContext) -> Identity:
     """The identity of the artifact that a context of this file's stages makes."""
-    inputs = {"root": Options.model_validate(context.options).fingerprint}
-    return Identity(kind=KIND, version=VERSION, recipe=context.recipe, inputs=inputs)
+    inputs = {"root": context.options.fingerprint}
+    return Identity(kind=KIND, version=VERSION, recipe=context.recipe.canonical(), inputs=inputs)
 
 
 def _refuse_changed(found: Fingerprint, options: Options, when: str) -> None:

@@ -1,4 +1,4 @@
-"""What the makers of several stages share: devices, and models out of artifacts. Imports torch."""
+"""The devices that stages compute on. Imports torch."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import torch
 
 from flows.config.devices import torch_device
 from flows.config.models import Processors
-from flows.stages.base import StageContext
-from personsearch_core.models.detector import Detector
-from personsearch_core.models.weights import load_detector
 from personsearch_core.training.distributed import cuda_numbers
 
 
@@ -37,10 +34,3 @@ def gpu_names(processors: Processors) -> list[str]:
         return []
     numbers = cuda_numbers(device, processors.devices)
     return [str(torch.cuda.get_device_properties(number).uuid) for number in numbers]
-
-
-def load_stage_detector(context: StageContext, device: torch.device) -> Detector | None:
-    """The detector among a stage's inputs, in evaluation mode; None where the stage has none."""
-    if "detector" not in context.artifacts:
-        return None
-    return load_detector(context.artifacts["detector"].path).to(device).eval()

@@ -6,7 +6,17 @@ from typing import Literal
 
 from flows.config.models import Config
 from flows.errors import Interrupted
-from flows.stages.base import InputRef, Made, Stage, StageContext, last_checkpoint, processors_of
+from flows.stages.base import (
+    ArtifactInput,
+    InputRef,
+    Inputs,
+    Made,
+    Maker,
+    Stage,
+    StageContext,
+    last_checkpoint,
+    processors_of,
+)
 from personsearch_core.recipes import DetectorModel, Recipe, ReidRecipe, Variant
 from storage.digests import digest_parts, digest_safetensors
 
@@ -27,6 +37,12 @@ class TrainingRecipe(Recipe):
     reid: ReidRecipe
     variant: Variant
     network: Network
+
+
+class ReidInputs(Inputs):
+    features: ArtifactInput
+    detector: ArtifactInput | None = None
+    """Where the branch starts from the detector's weights."""
 
 
 class Options(Recipe):
@@ -53,7 +69,7 @@ def stage(config: Config) -> Stage:
             variant=config.roi.variant,
             network=Network(backbone=model.backbone, norm=model.norm, norm_epsilon=epsilon),
         ).model_dump(mode="json"),
-        maker="flows.stages.reid:make",
+        maker="flows.stages.reid:MAKER",
         inputs=inputs,
         options=Options(
             checkpoint_seconds=config.run.checkpoint_seconds,
@@ -64,7 +80,7 @@ def stage(config: Config) -> Stage:
     )
 
 
-def make(context: StageContext) -> Made:
+def make(context: StageContext[TrainingRecipe, ReidInputs, Options]) -> Made:
     """Train from the store alone; resumes from the newest checkpoint in the work area."""
     from safetensors.torch import load_file
 
@@ -76,7 +92,7 @@ def make(context: StageContext) -> Made:
     from personsearch_core.training.reid import train_reid
     from storage.feature_store import open_features
 
-    recipe, options = TrainingRecipe.model_validate(context.recipe), Options.model_validate(context.options)
+    recipe, inputs, options = context.recipe, context.inputs, context.options
     network = recipe.network
     model = DetectorModel(
         backbone=network.backbone,
@@ -86,11 +102,11 @@ def make(context: StageContext) -> Made:
     )
     device = stage_device(context.processors)
     state = None
-    if "detector" in context.artifacts:
-        state = load_file(context.artifacts["detector"].path / "detector.safetensors")
+    if inputs.detector is not None:
+        state = load_file(inputs.detector.path / "detector.safetensors")
     branch = build_branch(recipe.variant, model, recipe.reid.branch, state, seed=recipe.reid.seed)
     save_branch(context.work / UNTRAINED, branch)
-    with open_features(context.artifacts["features"].path) as reader:
+    with open_features(inputs.features.path) as reader:
         columns = (reader.index[name].to_pylist() for name in ("person_id", "image_id", "box_id", "view"))
         labels = ReidLabels.from_columns(*columns)
         try:
@@ -111,3 +127,6 @@ def make(context: StageContext) -> Made:
     save_branch(context.work / TRAINED, branch)
     digests = {name: digest_safetensors(context.work / name) for name in (TRAINED, UNTRAINED)}
     return Made(digest_parts(digests), dict(result.metrics), RESUME_ONLY)
+
+
+MAKER = Maker(TrainingRecipe, ReidInputs, Options, make)

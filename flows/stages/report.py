@@ -3,45 +3,58 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
-from flows.config.models import Config
-from flows.plan.views import ViewSpec
-from flows.stages.base import InputRef, Made, Stage, StageContext, ingest_name, test_names
-from personsearch_core.recipes import Recipe
+from flows.config.models import Config, ReportSection
+from flows.stages.base import (
+    ArtifactInput,
+    InputRef,
+    Inputs,
+    Made,
+    Maker,
+    Nothing,
+    Stage,
+    StageContext,
+    ViewInput,
+    test_names,
+    view_input,
+)
 
 VERSION = 1
 PAGE = "report.html"
 
 
-class Options(Recipe):
-    roots: dict[str, Path]
-    """By input."""
+class ReportInputs(Inputs):
+    """Of tests by what tells their stages apart, see `test_names`."""
+
+    detector: ArtifactInput
+    reid: ArtifactInput
+    features: ArtifactInput
+    test: dict[str, ViewInput]
+    gallery: dict[str, ArtifactInput]
+    evaluation: dict[str, ArtifactInput]
+
+
+ReportContext = StageContext[ReportSection, ReportInputs, Nothing]
 
 
 def stage(config: Config) -> Stage:
     """Takes the trained models for their histories, and of each test what was found and its pixels."""
     inputs = {name: InputRef(name) for name in ("detector", "reid", "features")}
-    roots = {}
     for suffix, entry in test_names(config).items():
-        view = entry.test
-        spec = ViewSpec(view.dataset, view.split, "test", view.min_height)
-        inputs[f"test{suffix}"] = InputRef(ingest_name(view.dataset), spec)
+        inputs[f"test{suffix}"] = view_input(config, entry.test, "test")
         inputs[f"gallery{suffix}"] = InputRef(f"gallery{suffix}")
         inputs[f"evaluation{suffix}"] = InputRef(f"evaluation{suffix}")
-        roots[f"test{suffix}"] = config.datasets[view.dataset].root
     return Stage(
         name="report",
         kind="report",
         version=VERSION,
         recipe=config.report.model_dump(mode="json"),
-        maker="flows.stages.report:make",
+        maker="flows.stages.report:MAKER",
         inputs=inputs,
-        options=Options(roots=roots).model_dump(mode="json"),
     )
 
 
-def make(context: StageContext) -> Made:
+def make(context: ReportContext) -> Made:
     """Write the page.
 
     Its content digest is that of the page without its account of times, memory, machines and keys, so that
@@ -60,3 +73,6 @@ def make(context: StageContext) -> Made:
         "queries": sum(len(test.strips) for test in content.tests),
     }
     return Made(hashlib.sha256(lasting.encode()).hexdigest(), metrics)
+
+
+MAKER = Maker(ReportSection, ReportInputs, Nothing, make)

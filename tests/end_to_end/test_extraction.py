@@ -18,7 +18,6 @@ from flows.plan.views import ViewSpec
 from flows.stages.evaluation import ranking
 from flows.stages.extraction import (
     Extraction,
-    as_text,
     device_of_worker,
     extract,
     extract_on_dask,
@@ -38,7 +37,7 @@ def extraction_into(target: Path, tiny_run: TinyRun) -> Extraction:
     views = "features.views=[{kind: plain}, {kind: jittered, copies: 60}, {kind: mirrored}]"
     recipe = load_config(tiny_run.config, [views]).features_recipe()
     return Extraction(
-        recipe=as_text(recipe.model_dump(mode="json")),
+        recipe=recipe,
         snapshot=str(tiny_run.outcome.path("ingest:scenes")),
         view=ViewSpec("scenes", "train", "people"),
         root=str(tiny_run.folder / "prw"),
@@ -46,7 +45,7 @@ def extraction_into(target: Path, tiny_run: TinyRun) -> Extraction:
         devices=("cpu",),
         threads=1,
         target=str(target),
-        attributes=as_text({"artifact": "features/tried"}),
+        attributes='{"artifact": "features/tried"}',
     )
 
 

@@ -15,9 +15,9 @@ from data_catalog.synthetic.prw import PrwSpec, write_prw
 from data_catalog.views import View
 from flows.config.models import Config
 from flows.plan.states import Planned, make_plan
-from flows.plan.views import ViewSpec
+from flows.plan.views import SnapshotView, ViewSpec
 from flows.stages import detections, evaluation, gallery, ingest, report
-from flows.stages.base import Made, StageContext
+from flows.stages.base import Made, StageContext, load_maker
 from flows.stages.building import build_stages
 from storage.feature_store import create_features, finish_features, write_index
 from storage.local import LocalStore
@@ -28,7 +28,7 @@ HOSTILE = "\"><script>alert('x')</script>$x^$&amp;"
 
 SCENES = PrwSpec(train_images=4, test_images=10, train_identities=6, test_identities=6)
 
-Fill = Callable[[StageContext], Made]
+Fill = Callable[[StageContext[Any, Any, Any]], Made]
 
 
 class Silent:
@@ -51,13 +51,19 @@ class ReportStore:
     def plan(self) -> dict[str, Planned]:
         return {planned.stage.name: planned for planned in make_plan(build_stages(self.config), self.store)}
 
-    def context(self, name: str, work: Path) -> StageContext:
+    def context(self, name: str, work: Path) -> StageContext[Any, Any, Any]:
         plan = self.plan()
         stage = plan[name].stage
-        artifacts = {key: _made(plan[ref.stage]) for key, ref in stage.inputs.items()}
-        views = {key: ref.view for key, ref in stage.inputs.items() if ref.view is not None}
+        inputs: dict[str, Artifact | SnapshotView] = {}
+        for key, ref in stage.inputs.items():
+            made = _made(plan[ref.stage])
+            inputs[key] = (
+                made if ref.view is None or ref.root is None else SnapshotView(made, ref.view, ref.root)
+            )
         work.mkdir(parents=True, exist_ok=True)
-        return StageContext(stage.recipe, work, artifacts, views, stage.options, Silent(), store=self.store)
+        return load_maker(stage.maker).context(
+            stage.recipe, inputs, stage.options, work=work, reporter=Silent(), store=self.store
+        )
 
     def commit(self, name: str, fill: Fill) -> Artifact:
         planned = self.plan()[name]
@@ -65,7 +71,7 @@ class ReportStore:
         with self.store.making(planned.identity) as work:
             context = self.context(name, work.path)
             made = fill(context)
-            sources = {key: f"{found.kind}/{found.key}" for key, found in context.artifacts.items()}
+            sources = {key: f"{found.kind}/{found.key}" for key, found in context.inputs.artifacts().items()}
             made_by = {"source": "0" * 16, "libraries": {"numpy": np.__version__}, "threads": 1}
             return work.commit(made.content_digest, metrics=made.metrics, sources=sources, made_by=made_by)
 
@@ -120,7 +126,7 @@ def _made(planned: Planned) -> Artifact:
     return planned.artifact
 
 
-def _invent_detector(context: StageContext) -> Made:
+def _invent_detector(context: StageContext[Any, Any, Any]) -> Made:
     steps = np.arange(400)
     loss = 1 / (1 + steps / 40) + np.random.default_rng(0).random(400) * 0.1
     validation = [0.5 if step % 100 == 99 else None for step in steps]
@@ -128,7 +134,7 @@ def _invent_detector(context: StageContext) -> Made:
     return Made("detector", {})
 
 
-def _invent_reid(context: StageContext) -> Made:
+def _invent_reid(context: StageContext[Any, Any, Any]) -> Made:
     phase = np.repeat([0.0, 1.0], 10)
     semi_hard = [*np.linspace(1, 0.2, 10), *[None] * 10]
     batch_hard = [*[None] * 10, *np.linspace(0.7, 0.1, 10)]
@@ -145,7 +151,7 @@ def _invent_reid(context: StageContext) -> Made:
     return Made("reid", {})
 
 
-def _invent_features(context: StageContext) -> Made:
+def _invent_features(context: StageContext[Any, Any, Any]) -> Made:
     rng = np.random.default_rng(0)
     people = np.repeat(np.arange(4), 3)
     rows = (rng.normal(size=(4, 6, 2, 2))[people] + 0.1 * rng.normal(size=(12, 6, 2, 2))).astype(np.float16)

@@ -164,20 +164,21 @@ def test_equal_results_give_an_equal_digest_whenever_they_were_made(
 def test_other_results_give_another_digest(report_store: ReportStore, tmp_path: Path) -> None:
     context = report_store.context("report", tmp_path / "first")
     digest = report.make(context).content_digest
-    other = replace(context, recipe={**context.recipe, "title": "Another"}, work=tmp_path)
+    other = replace(context, recipe=context.recipe.model_copy(update={"title": "Another"}), work=tmp_path)
     assert report.make(other).content_digest != digest
 
 
 def test_an_image_that_is_gone_is_named(report_store: ReportStore, tmp_path: Path) -> None:
     context = report_store.context("report", tmp_path)
-    elsewhere = replace(context, options={"roots": {"test": str(tmp_path / "elsewhere")}})
+    test = {"": replace(context.inputs.test[""], root=tmp_path / "elsewhere")}
+    elsewhere = replace(context, inputs=context.inputs.model_copy(update={"test": test}))
     with pytest.raises(StageError, match=r"the test image .*elsewhere.*\.jpg is missing"):
         report.make(elsewhere)
 
 
 def test_an_artifact_that_is_gone_is_named(copied: ReportStore, tmp_path: Path) -> None:
     context = copied.context("report", tmp_path)
-    detections = context.artifacts["gallery"].manifest.sources["detections"]
+    detections = context.inputs.gallery[""].manifest.sources["detections"]
     shutil.rmtree(copied.store.root / detections)
     report.make(context)
     assert f"No longer in the store: {detections}." in Page((tmp_path / report.PAGE).read_text()).text
@@ -185,7 +186,7 @@ def test_an_artifact_that_is_gone_is_named(copied: ReportStore, tmp_path: Path) 
 
 def test_a_damaged_manifest_is_an_error(copied: ReportStore, tmp_path: Path) -> None:
     context = copied.context("report", tmp_path)
-    detections = context.artifacts["gallery"].manifest.sources["detections"]
+    detections = context.inputs.gallery[""].manifest.sources["detections"]
     manifest = copied.store.root / detections / FILE_NAME
     manifest.write_text(manifest.read_text().replace('"seconds"', '"minutes"'))
     with pytest.raises(StorageError, match="is damaged"):

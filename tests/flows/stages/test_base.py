@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flows.errors import Interrupted
-from flows.stages.base import StageContext
+from flows.stages.base import Inputs, Nothing, StageContext
 
 
 class Reporter:
@@ -20,8 +20,8 @@ class Reporter:
         return self.stop
 
 
-def context(tmp_path: Path, *, stop: bool) -> StageContext:
-    return StageContext({}, tmp_path, {}, {}, {}, Reporter(stop=stop))
+def context(tmp_path: Path, *, stop: bool) -> StageContext[Nothing, Inputs, Nothing]:
+    return StageContext(Nothing(), Inputs(), Nothing(), tmp_path, Reporter(stop=stop))
 
 
 def test_work_that_is_asked_to_stop_stops_where_what_is_done_is_kept(tmp_path: Path) -> None:

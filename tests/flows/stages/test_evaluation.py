@@ -36,8 +36,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ReportStore:
 @pytest.fixture
 def test_set(store: ReportStore, tmp_path: Path) -> TestSet:
     context = store.context("evaluation", tmp_path / "work")
-    gallery, snapshot = context.artifacts["gallery"].path, context.artifacts["truth"].path
-    return TestSet(gallery, snapshot, context.views["truth"])
+    truth = context.inputs.truth
+    return TestSet(context.inputs.gallery.path, truth.snapshot.path, truth.spec)
 
 
 def exported(test: TestSet, folder: Path) -> list[str]:

@@ -14,7 +14,7 @@ from flows.cli.datasets import app
 from flows.errors import StageError
 from flows.plan.catalog import open_catalog
 from flows.stages import ingest as ingest_stage
-from flows.stages.base import Stage, StageContext
+from flows.stages.base import Stage
 
 
 class Quiet:
@@ -41,7 +41,8 @@ def planned(root: Path, store: Path) -> Stage:
 
 def make(stage: Stage, work: Path) -> Any:
     work.mkdir()
-    return ingest_stage.make(StageContext(stage.recipe, work, {}, {}, stage.options, Quiet()))
+    context = ingest_stage.MAKER.context(stage.recipe, {}, stage.options, work=work, reporter=Quiet())
+    return ingest_stage.make(context)
 
 
 def add_row(root: Path, row: str = "1,99,5,5,9,9,1,1,1\n") -> None:

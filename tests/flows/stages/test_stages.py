@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from data_catalog.adapters.protocol import Layout
 from data_catalog.ingest import Fingerprint
 from flows.config.models import load_config
-from flows.plan.views import ViewSpec
+from flows.plan.views import SnapshotView, ViewSpec
 from flows.stages import ingest
-from flows.stages.base import InputRef, Stage
+from flows.stages.base import InputRef, Stage, load_maker
 from flows.stages.building import build_stages
 from storage.digests import digest_file
+from storage.manifest import Identity, Manifest
+from storage.store import Artifact
+from tests.flows.report.invented import Silent
 
 CONFIG = """
 store: store
@@ -98,7 +105,7 @@ def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Stage]:
 
 
 def test_every_stage_takes_what_its_key_depends_on(stages: dict[str, Stage], tmp_path: Path) -> None:
-    assert {name: dict(stage.inputs) for name, stage in stages.items()} == INPUTS
+    assert {name: _by_key(stage) for name, stage in stages.items()} == INPUTS
     fixed = {name: dict(stage.fixed_inputs) for name, stage in stages.items() if stage.fixed_inputs}
     weights = digest_file(tmp_path / "weights.safetensors")
     assert fixed == {
@@ -106,6 +113,44 @@ def test_every_stage_takes_what_its_key_depends_on(stages: dict[str, Stage], tmp
         VIDEOS: {"root": "files"},
         "detector": {"initial_weights": weights},
     }
+
+
+def _by_key(stage: Stage) -> dict[str, InputRef]:
+    """A stage's inputs as far as its key depends on them: without the roots of datasets."""
+    return {name: replace(ref, root=None) for name, ref in stage.inputs.items()}
+
+
+def test_every_stage_takes_images_from_the_roots_of_its_views(
+    stages: dict[str, Stage], tmp_path: Path
+) -> None:
+    refs = [ref for stage in stages.values() for ref in stage.inputs.values()]
+    assert all(ref.root == (tmp_path / ref.view.dataset if ref.view else None) for ref in refs)
+
+
+def test_every_maker_takes_what_its_stage_gives(stages: dict[str, Stage], tmp_path: Path) -> None:
+    for stage in stages.values():
+        inputs = {name: _found(ref, tmp_path) for name, ref in stage.inputs.items()}
+
+        def context(named: dict[str, Artifact | SnapshotView], stage: Stage = stage) -> Any:
+            maker = load_maker(stage.maker)
+            options = json.loads(json.dumps(stage.options))
+            return maker.context(stage.recipe, named, options, work=tmp_path, reporter=Silent())
+
+        taken = context(inputs)
+        assert taken.inputs.named() == inputs
+        with pytest.raises(ValidationError, match="other"):
+            context({**inputs, "other": _found(DETECTOR, tmp_path)})
+        for name in {"train0", "people", "features", "test", "gallery", "truth"} & inputs.keys():
+            other = DETECTOR if stage.inputs[name].view else INPUTS["features"]["people"]
+            wrong = _found(other, tmp_path)
+            with pytest.raises(ValidationError):
+                context({**inputs, name: wrong})
+
+
+def _found(ref: InputRef, folder: Path) -> Artifact | SnapshotView:
+    identity = Identity(kind=ref.stage.partition(":")[0], version=1, recipe={}, inputs={})
+    made = Artifact(folder, Manifest.model_construct(kind=identity.kind, key=identity.key))
+    return made if ref.view is None else SnapshotView(made, ref.view, ref.root or folder)
 
 
 def test_the_recipe_names_no_file_of_weights(stages: dict[str, Stage]) -> None:
@@ -118,21 +163,18 @@ def test_every_stage_is_told_where_and_how_to_work(stages: dict[str, Stage], tmp
     photos, videos = (str(tmp_path / name) for name in ("photos", "videos"))
     store = str(tmp_path / "store")
     reading = {"store": store, "dask": "tcp://there:1", "read": True, "fingerprint": "files"}
-    test = {"photos": {"root": photos}, "videos": {"root": videos}}
     assert {name: dict(stage.options) for name, stage in stages.items()} == {
         PHOTOS: {"root": photos, "allow_empty": True, **reading},
         VIDEOS: {"root": videos, "allow_empty": False, **reading},
         "detector": {
-            "roots": {"train0": photos, "train1": videos, "validation0": videos},
             "initial_weights": str(tmp_path / "weights.safetensors"),
             "checkpoint_seconds": 7.0,
         },
-        "features": {"root": photos, **SPREAD},
+        "features": SPREAD,
         "reid": {"checkpoint_seconds": 7.0, "memory_budget": 2**31},
-        **{f"detections:{name}": options for name, options in test.items()},
-        **{f"gallery:{name}": {} for name in test},
-        **{f"evaluation:{name}": SPREAD for name in test},
-        "report": {"roots": {"test:photos": photos, "test:videos": videos}},
+        **{f"{kind}:{name}": {} for kind in ("detections", "gallery") for name in ("photos", "videos")},
+        **{f"evaluation:{name}": SPREAD for name in ("photos", "videos")},
+        "report": {},
     }
     on = {name: stage.processors.model_dump() for name, stage in stages.items() if stage.processors}
     computing = {name for name in stages if name.startswith(("detect", "features", "reid", "gallery"))}
