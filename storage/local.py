@@ -243,13 +243,7 @@ class LocalStore(Store):
         replace: bool = False,
         verified: Mapping[str, list[int]] | None = None,
     ) -> Artifact:
-        """Make a work area an artifact: files and manifest flushed to the disk, then one rename.
-
-        The caller holds the lock of `making`, and the files in `work` are those of the manifest. `replace`
-        says that the key may have an artifact, which makes a difference where no lock reaches all writers.
-        `verified` is the `stat_keys` of the files from before they were digested: what changes after that is
-        digested again. Without it, that of now.
-        """
+        """As `Store.publish`: files and manifest flushed to the disk, then one rename."""
         verified = verified or stat_keys(work, manifest)
         for name in manifest.files:
             flush(work / name)

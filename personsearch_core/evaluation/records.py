@@ -6,8 +6,8 @@ x1, y1, x2, y2 in pixels of the original image, 0-based, x2 and y2 exclusive, no
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,46 @@ BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class Detections:
+class _Boxes:
+    """Columns of equal length, an image and a box in each row."""
+
+    image: IntArray
+    boxes: FloatArray
+
+    _called: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        columns = {name: value for name, value in vars(self).items() if value is not None}
+        n_rows = len(self)
+        for name, value in columns.items():
+            if len(value) != n_rows:
+                raise PersonSearchError(
+                    f"{self._called}: {len(value)} rows of {name!r}, but {n_rows} of 'image'"
+                )
+        if self.boxes.shape != (n_rows, 4):
+            raise PersonSearchError(
+                f"{self._called}: boxes must have shape ({n_rows}, 4), not {self.boxes.shape}"
+            )
+        if n_rows and self.image.min() < 0:
+            raise PersonSearchError(f"{self._called}: image indices must not be negative")
+        for name in ("boxes", "scores", "embeddings"):
+            if name in columns and not np.isfinite(columns[name]).all():
+                bad = np.isfinite(columns[name].reshape(n_rows, -1)).all(axis=1).argmin()
+                raise PersonSearchError(f"{self._called}: {name!r} of row {bad} is NaN or infinite")
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def select(self, rows: IntArray | BoolArray) -> Self:
+        """The given rows, in the given order."""
+        columns: dict[str, Any] = {
+            name: None if column is None else column[rows] for name, column in vars(self).items()
+        }
+        return replace(self, **columns)
+
+
+@dataclass(frozen=True, eq=False)
+class Detections(_Boxes):
     """People detected in all test images, in any order.
 
     Parameters
@@ -47,24 +86,14 @@ class Detections:
     1
     """
 
-    image: IntArray
-    boxes: FloatArray
     scores: FloatArray
     embeddings: FloatArray
 
-    def __post_init__(self) -> None:
-        _check_columns("detections", self)
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-    def select(self, rows: IntArray | BoolArray) -> Detections:
-        """The given rows, in the given order."""
-        return Detections(self.image[rows], self.boxes[rows], self.scores[rows], self.embeddings[rows])
+    _called = "detections"
 
 
 @dataclass(frozen=True, eq=False)
-class Queries:
+class Queries(_Boxes):
     """The people to find.
 
     Parameters
@@ -90,18 +119,15 @@ class Queries:
     [7]
     """
 
-    image: IntArray
-    boxes: FloatArray
     embeddings: FloatArray
     person_id: IntArray | None = None
 
-    def __post_init__(self) -> None:
-        _check_columns("queries", self)
-        if not len(self.image):
-            raise PersonSearchError("queries: the table is empty; an evaluation needs at least one query")
+    _called = "queries"
 
-    def __len__(self) -> int:
-        return len(self.image)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not len(self):
+            raise PersonSearchError("queries: the table is empty; an evaluation needs at least one query")
 
     def person_ids(self) -> IntArray:
         """`person_id`, for protocols that need it; raises PersonSearchError if it is missing."""
@@ -111,7 +137,7 @@ class Queries:
 
 
 @dataclass(frozen=True, eq=False)
-class GroundTruth:
+class GroundTruth(_Boxes):
     """Annotated people of all test images.
 
     Parameters
@@ -138,22 +164,15 @@ class GroundTruth:
     [False, False]
     """
 
-    image: IntArray
-    boxes: FloatArray
     person_id: IntArray
     ignore: BoolArray = field(default_factory=lambda: np.zeros(0, bool))
 
+    _called = "ground truth"
+
     def __post_init__(self) -> None:
-        if not len(self.ignore) and len(self.image):
-            object.__setattr__(self, "ignore", np.zeros(len(self.image), bool))
-        _check_columns("ground truth", self)
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-    def select(self, rows: IntArray | BoolArray) -> GroundTruth:
-        """The given rows, in the given order."""
-        return GroundTruth(self.image[rows], self.boxes[rows], self.person_id[rows], self.ignore[rows])
+        if not len(self.ignore) and len(self):
+            object.__setattr__(self, "ignore", np.zeros(len(self), bool))
+        super().__post_init__()
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,19 +233,3 @@ class GalleryLists:
             raise PersonSearchError(f"gallery lists: a query is outside 0..{n_queries - 1}")
         offsets = np.searchsorted(query[order], np.arange(n_queries + 1))
         return cls(offsets, image[order], is_positive[order].astype(bool), boxes[order])
-
-
-def _check_columns(what: str, record: Detections | Queries | GroundTruth) -> None:
-    columns = {name: value for name, value in vars(record).items() if value is not None}
-    n_rows = len(record.image)
-    for name, value in columns.items():
-        if len(value) != n_rows:
-            raise PersonSearchError(f"{what}: {len(value)} rows of {name!r}, but {n_rows} of 'image'")
-    if record.boxes.shape != (n_rows, 4):
-        raise PersonSearchError(f"{what}: boxes must have shape ({n_rows}, 4), not {record.boxes.shape}")
-    if n_rows and record.image.min() < 0:
-        raise PersonSearchError(f"{what}: image indices must not be negative")
-    for name in ("boxes", "scores", "embeddings"):
-        if name in columns and not np.isfinite(columns[name]).all():
-            bad = np.isfinite(columns[name].reshape(n_rows, -1)).all(axis=1).argmin()
-            raise PersonSearchError(f"{what}: {name!r} of row {bad} is NaN or infinite")

@@ -84,32 +84,15 @@ def batch_hard_triplet_loss(
 
     Parameters
     ----------
-    embeddings
-        (B, D), taken as they are.
-    labels
-        (B,) identity of each row.
     margin
         `soft`, or a number in the units of the distances.
-    squared
-        Whether distances are squared Euclidean ones.
-    unlabelled
-        (B,) bool: rows of unknown people, which serve as negatives only.
-
-    Returns
-    -------
-    Tensor
-        Scalar, float32 or wider; 0 if no triplet can be formed.
-
-    Raises
-    ------
-    PersonSearchError
-        If the shapes do not match or the batch is empty.
+    embeddings, labels, squared, unlabelled
+        As for `semi_hard_triplet_loss`, and so are what is returned and raised.
 
     Examples
     --------
     >>> import torch
-    >>> embeddings = torch.tensor([[0.0], [1.0], [1.5], [4.0]])
-    >>> labels = torch.tensor([0, 0, 1, 1])
+    >>> embeddings, labels = torch.tensor([[0.0], [1.0], [1.5], [4.0]]), torch.tensor([0, 0, 1, 1])
     >>> round(float(batch_hard_triplet_loss(embeddings, labels)), 4)
     1.0123
     """

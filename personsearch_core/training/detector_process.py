@@ -27,6 +27,7 @@ from personsearch_core.training.loop import (
     NonFiniteError,
     Progress,
     Stateful,
+    TrainingResult,
     ignore_progress,
     never_stop,
     run_loop,
@@ -47,15 +48,10 @@ FLUSH_STEPS = 20
 
 
 @dataclass(frozen=True)
-class DetectorResult:
-    """A finished training; `detector.safetensors` and `detector.json` are in its folder."""
+class DetectorResult(TrainingResult):
+    """Of a detector, whose folder has `detector.safetensors` and `detector.json`."""
 
-    steps: int
-    kept_steps: int
-    """Steps after which the kept weights were reached."""
     images_per_epoch: dict[str, int]
-    metrics: dict[str, float]
-    """Last values of the history."""
 
 
 def train_share(
@@ -94,7 +90,7 @@ def train_share(
             raise
     images = dict(zip(stream.names, stream.counts, strict=True))
     if group.rank != 0:
-        return DetectorResult(steps, steps, images, {})
+        return DetectorResult(steps, steps, {}, images)
     return _write_results(training, steps, images, work_dir)
 
 
@@ -268,11 +264,5 @@ def _write_results(training: _Training, steps: int, images: dict[str, int], work
     if keep == "best":
         training.detector.load_state_dict(best.weights)
     save_detector(work_dir, training.detector)
-    history = finish_history(work_dir)
-    last = {name: history.column(name)[-1].as_py() for name in history.column_names if name != "step"}
-    return DetectorResult(
-        steps=steps,
-        kept_steps=best.steps if keep == "best" else steps,
-        images_per_epoch=images,
-        metrics={name: value for name, value in last.items() if value is not None},
-    )
+    kept = best.steps if keep == "best" else steps
+    return DetectorResult(steps, kept, finish_history(work_dir), images)

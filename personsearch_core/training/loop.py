@@ -63,6 +63,17 @@ class NonFiniteError(PersonSearchError):
 
 
 @dataclass(frozen=True)
+class TrainingResult:
+    """A finished training; what it wrote is in its folder."""
+
+    steps: int
+    kept_steps: int
+    """Steps after which the kept weights were reached."""
+    metrics: dict[str, float]
+    """Last values of the history, and the kept weights' validation if people were held out."""
+
+
+@dataclass(frozen=True)
 class LoopSettings:
     """How a run is logged and checkpointed; nothing here changes its result."""
 

@@ -67,8 +67,11 @@ class MetricLog:
             self._tensorboard.close()
 
 
-def finish_history(work_dir: Path) -> pa.Table:
-    """Write `history.parquet` from `history.jsonl`: step, then every metric, null where not logged."""
+def finish_history(work_dir: Path) -> dict[str, float]:
+    """Write `history.parquet` from `history.jsonl`: step, then every metric, null where not logged.
+
+    Returns each metric's value at the last step, without those not logged there.
+    """
     source = work_dir / FILE_NAME
     with source.open() as lines:
         rows = [json.loads(line) for line in lines]
@@ -76,4 +79,5 @@ def finish_history(work_dir: Path) -> pa.Table:
     fields = [pa.field("step", pa.int64()), *(pa.field(name, pa.float64()) for name in names)]
     table = pa.Table.from_pylist(rows, schema=pa.schema(fields))
     pq.write_table(table, work_dir / "history.parquet")
-    return table
+    last = {name: table[name][-1].as_py() for name in names}
+    return {name: value for name, value in last.items() if value is not None}

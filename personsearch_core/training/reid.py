@@ -27,6 +27,7 @@ from personsearch_core.training.loop import (
     LoopSettings,
     Metrics,
     Progress,
+    TrainingResult,
     ignore_progress,
     never_stop,
     run_loop,
@@ -53,14 +54,9 @@ FLUSH_STEPS = 10
 
 
 @dataclass(frozen=True)
-class ReidResult:
-    """A finished training; `branch.safetensors`, `branch.json` and `history.parquet` are in its folder."""
+class ReidResult(TrainingResult):
+    """Of a branch, whose folder has `branch.safetensors`, `branch.json` and `history.parquet`."""
 
-    steps: int
-    kept_steps: int
-    """Steps after which the kept weights were reached."""
-    metrics: dict[str, float]
-    """Last values of the history, and the kept weights' validation if people were held out."""
     training_identities: int
     held_out_identities: int
     left_out: tuple[str, ...]
@@ -160,16 +156,13 @@ def train_reid(
         )
     if recipe.keep == "best":
         branch.load_state_dict(training.best.weights)
-    history = finish_history(work_dir)
-    last = {
-        name: column[-1].as_py() for name, column in zip(history.column_names, history.columns, strict=True)
-    }
+    metrics = finish_history(work_dir)
     if split.held_out.size:
-        last["validation/best_mAP"] = training.best.score
+        metrics["validation/best_mAP"] = training.best.score
     result = ReidResult(
         steps=steps,
         kept_steps=training.best.steps if recipe.keep == "best" else steps,
-        metrics={name: value for name, value in last.items() if value is not None and name != "step"},
+        metrics=metrics,
         training_identities=len(sampler.names),
         held_out_identities=len(np.unique(labels.label[split.held_out])),
         left_out=tuple(sampler.left_out),
