@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from data_catalog.errors import CatalogError
 from data_catalog.name_hashes import hash_names, mix
-from data_catalog.rows import COORDINATES
+from data_catalog.row_tables import COORDINATES
 from data_catalog.rules import DRAWN, LEFT_OUT, QueryRule
 from data_catalog.schema import GALLERY, QUERIES, SCOPE_SEQUENCE
 

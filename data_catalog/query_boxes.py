@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_catalog.rows import COORDINATES
+from data_catalog.row_tables import COORDINATES
 from data_catalog.schema import INVALID, QUERIES, REJECTS
 
 if TYPE_CHECKING:

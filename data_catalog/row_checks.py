@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from data_catalog.adapters.protocol import IGNORE, Options
 from data_catalog.files import path_fault, suspicious
 from data_catalog.images import Exif, Header, Unreadable, read_header
-from data_catalog.rows import COORDINATES, Rows, Tables, to_tables
+from data_catalog.row_tables import COORDINATES
+from data_catalog.rows import Rows, Tables, to_tables
 from data_catalog.schema import EXCLUDED, IMAGES, INVALID, REJECTS
 from data_catalog.snapshot import Snapshot
 

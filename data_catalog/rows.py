@@ -8,27 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 
 from data_catalog.errors import CatalogError
-from data_catalog.schema import BOXES, GALLERY, IMAGES, INVALID, QUERIES, REJECTS, SCOPE_DATASET
+from data_catalog.row_tables import COORDINATES, Block, Column, arrow_table, box_faults, box_tables, box_text
+from data_catalog.schema import BOXES, GALLERY, IMAGES, INVALID, QUERIES, REJECTS
 from data_catalog.suggestions import did_you_mean
-
-LARGEST_COORDINATE = 1e6
-"""Pixels; beyond it a coordinate is damage (float32 would no longer hold a tenth of a pixel)."""
 
 LARGE = 16_384
 """Rows."""
-
-COORDINATES = ("x1", "y1", "x2", "y2")
-
-Column = Any
-"""A sequence, an array, an Arrow array, or one value for all rows of the block."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +95,11 @@ class Rows:
 
     source_file: str
     source_unit: str | None = None
-    _images: list[_Block] = field(default_factory=list)
-    _boxes: list[_Block] = field(default_factory=list)
-    _queries: list[_Block] = field(default_factory=list)
-    _gallery: list[_Block] = field(default_factory=list)
-    _rejects: list[_Block] = field(default_factory=list)
+    _images: list[Block] = field(default_factory=list)
+    _boxes: list[Block] = field(default_factory=list)
+    _queries: list[Block] = field(default_factory=list)
+    _gallery: list[Block] = field(default_factory=list)
+    _rejects: list[Block] = field(default_factory=list)
 
     def images(
         self, image_id: Sequence[str] | pa.Array, rel_path: Column, split: Column, **more: Column
@@ -140,7 +131,7 @@ class Rows:
         """
         self._check_columns("images", more)
         self._images.append(
-            _Block(len(image_id), {"image_id": image_id, "rel_path": rel_path, "split": split, **more})
+            Block(len(image_id), {"image_id": image_id, "rel_path": rel_path, "split": split, **more})
         )
 
     def boxes(
@@ -188,7 +179,7 @@ class Rows:
             corners = _corners(boxes.astype(np.float32))
         columns = {"image_id": image_id, "split": split, "source_row": source_row, "xyxy": boxes, **corners}
         defaults = {"category": "person", "ignore": False, "source_file": self.source_file}
-        self._boxes.append(_Block(len(boxes), {**defaults, **columns, **more}))
+        self._boxes.append(Block(len(boxes), {**defaults, **columns, **more}))
 
     def queries(
         self,
@@ -229,7 +220,7 @@ class Rows:
         boxes = np.asarray(xyxy, dtype=np.float64).reshape(-1, 4)
         faults = box_faults(boxes)
         for i in np.flatnonzero(faults != "").tolist():
-            detail = f"query {query_id[i]!r}: {_box_text(boxes[i])}"
+            detail = f"query {query_id[i]!r}: {box_text(boxes[i])}"
             self.reject(INVALID, f"query_{faults[i]}", detail, source_row[i], image_id[i])
         good = np.flatnonzero(faults == "").tolist()
         columns: dict[str, Column] = {"protocol": protocol, **_corners(boxes[good].astype(np.float32))}
@@ -237,7 +228,7 @@ class Rows:
         given = {"query_id": query_id, "image_id": image_id, "person_id": person_id, "source_row": source_row}
         for name, values in given.items():
             columns[name] = [values[i] for i in good]
-        self._queries.append(_Block(len(good), columns))
+        self._queries.append(Block(len(good), columns))
 
     def gallery(
         self, protocol: str, query_id: Column, image_id: Column, is_positive: Column, **corners: Column
@@ -250,7 +241,7 @@ class Rows:
             "image_id": image_id,
             "is_positive": is_positive,
         }
-        self._gallery.append(_Block(len(image_id), {**columns, **corners}))
+        self._gallery.append(Block(len(image_id), {**columns, **corners}))
 
     def reject(
         self, severity: str, code: str, detail: str, source_row: int, image_id: str | None = None
@@ -294,7 +285,7 @@ class Rows:
         """Many rows that were not taken: as `reject`, in columns."""
         columns = {"severity": severity, "code": code, "detail": detail, "image_id": image_id}
         place = {"source_file": self.source_file, "source_row": source_row}
-        self._rejects.append(_Block(len(source_row), {**columns, **place}))
+        self._rejects.append(Block(len(source_row), {**columns, **place}))
 
     def _check_columns(self, kind: str, given: Mapping[str, Column]) -> None:
         """Raise CatalogError for a column that the table does not have: it would be lost."""
@@ -332,46 +323,27 @@ class Rows:
 
 def to_tables(parts: Sequence[Rows]) -> Tables:
     """The rows of several source files as Arrow tables, damaged boxes moved to the rejects."""
-    boxes, damaged = _box_tables(_of_units(parts, "_boxes"))
-    rejects = _table(REJECTS, _of_units(parts, "_rejects"))
+    boxes, damaged = box_tables(_of_units(parts, "_boxes"))
+    rejects = arrow_table(REJECTS, _of_units(parts, "_rejects"))
     return Tables(
-        images=_table(ADAPTER_IMAGES, _of_units(parts, "_images")),
+        images=arrow_table(ADAPTER_IMAGES, _of_units(parts, "_images")),
         boxes=boxes,
-        queries=_table(QUERIES, _of_units(parts, "_queries")),
-        gallery=_table(GALLERY, _of_units(parts, "_gallery")),
+        queries=arrow_table(QUERIES, _of_units(parts, "_queries")),
+        gallery=arrow_table(GALLERY, _of_units(parts, "_gallery")),
         rejects=pa.concat_tables([rejects, damaged]) if len(damaged) else rejects,
     )
 
 
-def _of_units(parts: Sequence[Rows], kind: str) -> list[_Block]:
+def _of_units(parts: Sequence[Rows], kind: str) -> list[Block]:
     """The blocks of one kind of all parts, each with the unit that it was read from."""
     return [
-        _Block(block.length, {**block.columns, "source_unit": rows.source_unit or rows.source_file})
+        Block(block.length, {**block.columns, "source_unit": rows.source_unit or rows.source_file})
         for rows in parts
         for block in getattr(rows, kind)
     ]
 
 
-def _box_tables(blocks: list[_Block]) -> tuple[pa.Table, pa.Table]:
-    blocks = [block for block in blocks if block.length]
-    if not blocks:
-        return BOXES.empty_table(), REJECTS.empty_table()
-    xyxy = np.concatenate([block.columns["xyxy"] for block in blocks])
-    table = _with_box_ids(_with_scope(_table(BOXES, blocks)))
-    faults = box_faults(xyxy)
-    good = faults == ""
-    if good.all():
-        return table, REJECTS.empty_table()
-    return table.filter(pa.array(good)), rejects_of_boxes(table, xyxy, faults)
-
-
-@dataclass
-class _Block:
-    length: int
-    columns: dict[str, Column]
-
-
-class _SingleRejects(_Block):
+class _SingleRejects(Block):
     """A block that grows by one row at a time."""
 
     def __init__(self, source_file: str) -> None:
@@ -385,32 +357,6 @@ class _SingleRejects(_Block):
         for name, value in {**values, "source_row": source_row, "image_id": image_id}.items():
             self.columns[name].append(value)
         self.length += 1
-
-
-def box_faults(xyxy: np.ndarray) -> np.ndarray:
-    """For each box (n, 4), the code of what makes it unusable, or ''."""
-    with np.errstate(invalid="ignore"):
-        not_finite = ~np.isfinite(xyxy).all(axis=1)
-        huge = (np.abs(xyxy) > LARGEST_COORDINATE).any(axis=1)
-        empty = (xyxy[:, 2] <= xyxy[:, 0]) | (xyxy[:, 3] <= xyxy[:, 1])
-    return np.select([not_finite, huge, empty], ["box_not_finite", "box_huge", "box_empty"], default="")
-
-
-def rejects_of_boxes(table: pa.Table, xyxy: np.ndarray, faults: np.ndarray) -> pa.Table:
-    """Rejects (severity `invalid`) for the boxes whose fault is not ''."""
-    bad = np.flatnonzero(faults != "")
-    taken = table.take(pa.array(bad))
-    details = [_box_text(box) for box in xyxy[bad]]
-    columns = {
-        "severity": np.full(len(bad), INVALID),
-        "code": faults[bad],
-        "image_id": taken["image_id"],
-        "source_unit": taken["source_unit"],
-        "source_file": taken["source_file"],
-        "source_row": taken["source_row"],
-        "detail": details,
-    }
-    return _table(REJECTS, [_Block(len(bad), columns)])
 
 
 def xywh_corners(xywh: ArrayLike) -> np.ndarray:
@@ -444,85 +390,6 @@ def visible_columns(xywh: np.ndarray, known: np.ndarray) -> dict[str, Column]:
     }
 
 
-def _box_text(box: np.ndarray) -> str:
-    return "x1 {:g}, y1 {:g}, x2 {:g}, y2 {:g}".format(*box)
-
-
 def _corners(xyxy: np.ndarray) -> dict[str, np.ndarray]:
     xyxy = np.asarray(xyxy).reshape(-1, 4)
     return {name: xyxy[:, i] for i, name in enumerate(COORDINATES)}
-
-
-def _with_scope(table: pa.Table) -> pa.Table:
-    """Scope `dataset` where an identity has none; no scope where there is no identity."""
-    known = pc.is_valid(table["person_id"])
-    scope = pc.if_else(known, pc.fill_null(table["person_scope"].cast(pa.string()), SCOPE_DATASET), None)
-    return _replace(table, "person_scope", scope)
-
-
-def _with_box_ids(table: pa.Table) -> pa.Table:
-    if table["box_id"].null_count == 0:
-        return table
-    made = pc.binary_join_element_wise(table["image_id"], table["source_row"].cast(pa.string()), "#")
-    return _replace(table, "box_id", pc.coalesce(table["box_id"], made))
-
-
-def _replace(table: pa.Table, name: str, values: pa.ChunkedArray) -> pa.Table:
-    index = table.schema.get_field_index(name)
-    target = table.schema.field(index)
-    return table.set_column(index, target, _encode(values, target.type))
-
-
-def _table(schema: pa.Schema, blocks: Sequence[_Block]) -> pa.Table:
-    blocks = [block for block in blocks if block.length]
-    if not blocks:
-        return schema.empty_table()
-    arrays = [_column(target, blocks) for target in schema]
-    return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def _column(target: pa.Field, blocks: Sequence[_Block]) -> pa.ChunkedArray:
-    name = target.name
-    plain = target.type.value_type if pa.types.is_dictionary(target.type) else target.type
-    values = [block.columns.get(name) for block in blocks]
-    if all(value is None for value in values):
-        return pa.chunked_array([pa.nulls(sum(block.length for block in blocks), target.type)])
-    if pa.types.is_dictionary(target.type) and all(_is_same_text(value, values[0]) for value in values):
-        codes = pa.array(np.zeros(sum(block.length for block in blocks), np.int32))
-        return pa.chunked_array([pa.DictionaryArray.from_arrays(codes, pa.array(values[:1], plain))])
-    chunks = [_chunk(block, plain, name) for block in blocks]
-    return _encode(pa.chunked_array(chunks, type=plain), target.type)
-
-
-def _chunk(block: _Block, type_: pa.DataType, name: str) -> pa.Array:
-    value, length = block.columns.get(name), block.length
-    try:
-        if _is_scalar(value):
-            return pa.nulls(length, type_) if value is None else pa.repeat(pa.scalar(value, type_), length)
-        if isinstance(value, pa.ChunkedArray):
-            value = value.combine_chunks()
-        array = value.cast(type_) if isinstance(value, pa.Array) else pa.array(value, type_)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
-        where = block.columns.get("source_unit")
-        raise CatalogError(
-            f"{where}: column {name!r}: a value cannot be stored as {type_}: {error}"
-        ) from error
-    if len(array) != length:
-        where = block.columns.get("source_unit")
-        raise CatalogError(f"{where}: column {name!r} has {len(array)} values for {length} rows")
-    return array
-
-
-def _encode(values: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
-    if not pa.types.is_dictionary(type_) or pa.types.is_dictionary(values.type):
-        return values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
-    joined = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    return pa.chunked_array([joined.dictionary_encode()])
-
-
-def _is_same_text(value: Column, other: Column) -> bool:
-    return isinstance(value, str) and isinstance(other, str) and value == other
-
-
-def _is_scalar(value: Column) -> bool:
-    return value is None or isinstance(value, str | int | float | bool | np.generic)

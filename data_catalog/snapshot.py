@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from data_catalog.errors import CatalogError
 from data_catalog.findings import Finding
 from data_catalog.row_digests import digest_rows
-from data_catalog.rows import COORDINATES, Tables
+from data_catalog.row_tables import COORDINATES
+from data_catalog.rows import Tables
 from data_catalog.schema import BOXES, GALLERY, IMAGES, INVALID, QUERIES, REJECTS, TABLES
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from data_catalog.findings import EXAMPLES, Finding, finding, present
 from data_catalog.images import ignores_exif
 from data_catalog.published import CountComparison, compare_published, counts_with_people
 from data_catalog.repeated_ids import repeated_ids
-from data_catalog.rows import COORDINATES
+from data_catalog.row_tables import COORDINATES
 from data_catalog.rules import Rules
 from data_catalog.schema import SCOPE_DATASET
 from data_catalog.snapshot import Snapshot, ingest_findings, invalid_rejects

@@ -8,7 +8,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from data_catalog.adapters import mot_sequences
 from data_catalog.adapters import motchallenge as mot
+from data_catalog.adapters.mot_sequences import SequencePlace
 from data_catalog.adapters.options import choice_option, is_person
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.errors import CatalogError
@@ -74,9 +76,9 @@ class Mot17:
         if wanted is not None and wanted not in DETECTORS:
             raise CatalogError(f"option detector={wanted!r}: choose one of {', '.join(DETECTORS)}")
         _first_pixel(options)
-        places = mot.find_sequences(root)
+        places = mot_sequences.find_sequences(root)
         read = _one_copy_each(places, wanted)
-        units = mot.sequence_units(root, read)
+        units = mot_sequences.sequence_units(root, read)
         for unit in units:
             mot.check_columns(root, [unit], _columns(unit), "MOT17")
         edition = _edition(read)
@@ -85,14 +87,14 @@ class Mot17:
             edition=edition,
             expected=FULL_SIZE if edition in ("MOT17", "MOT17Det") else {},
             notes=mot.notes_on(root, units),
-            other=mot.other_files(place for place in places if place not in read),
+            other=mot_sequences.other_files(place for place in places if place not in read),
         )
 
     def read(self, root: Path, unit: Unit, options: Options) -> Iterator[Rows]:
         rows = Rows(unit.source)
         taken: list[mot.TruthRow] = []
         classes = _classes(root, unit)
-        if mot.has_truth(unit):
+        if mot_sequences.has_truth(unit):
             found = mot.read_rows(
                 root / unit.source, rows, columns=_columns(unit), first_pixel=_first_pixel(options)
             )
@@ -123,23 +125,23 @@ def _columns(unit: Unit) -> tuple[int, ...]:
 
 def _labels(unit: Unit) -> str | None:
     """The file that names a sequence's classes, if it has one."""
-    return next((name for name in unit.also if name.endswith(mot.LABELS)), None)
+    return next((name for name in unit.also if name.endswith(mot_sequences.LABELS)), None)
 
 
-def _edition(places: Sequence[mot.SequencePlace]) -> str:
+def _edition(places: Sequence[SequencePlace]) -> str:
     names = [place.name for place in places]
     for edition, pattern in _EDITIONS.items():
         if any(pattern.match(name) for name in names):
             return edition
     if not any(name.startswith("MOT17-") for name in names):
         return "written like MOT17"
-    return "MOT17" if any(mot.sequence_name(name) != name for name in names) else "MOT17Det"
+    return "MOT17" if any(mot_sequences.sequence_name(name) != name for name in names) else "MOT17Det"
 
 
-def _one_copy_each(places: Sequence[mot.SequencePlace], wanted: str | None) -> list[mot.SequencePlace]:
-    copies: dict[tuple[str, str], list[mot.SequencePlace]] = {}
+def _one_copy_each(places: Sequence[SequencePlace], wanted: str | None) -> list[SequencePlace]:
+    copies: dict[tuple[str, str], list[SequencePlace]] = {}
     for place in places:
-        copies.setdefault((place.split, mot.sequence_name(place.name)), []).append(place)
+        copies.setdefault((place.split, mot_sequences.sequence_name(place.name)), []).append(place)
     if wanted is None:
         return [same[0] for same in copies.values()]
     chosen = [place for same in copies.values() for place in same if place.name.endswith(f"-{wanted}")]

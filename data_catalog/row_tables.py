@@ -1,0 +1,154 @@
+"""Blocks of rows as Arrow tables: columns by the schema, ids and scopes filled in, damaged boxes apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_catalog.errors import CatalogError
+from data_catalog.schema import BOXES, INVALID, REJECTS, SCOPE_DATASET
+
+LARGEST_COORDINATE = 1e6
+"""Pixels; beyond it a coordinate is damage (float32 would no longer hold a tenth of a pixel)."""
+
+COORDINATES = ("x1", "y1", "x2", "y2")
+
+Column = Any
+"""A sequence, an array, an Arrow array, or one value for all rows of the block."""
+
+
+@dataclass
+class Block:
+    """Some rows of one kind: columns by name, each with `length` values or one for all."""
+
+    length: int
+    columns: dict[str, Column]
+
+
+def arrow_table(schema: pa.Schema, blocks: Sequence[Block]) -> pa.Table:
+    """The blocks' rows by the schema; a column that a block lacks is null there.
+
+    Raises CatalogError for a value that the schema's type cannot hold.
+    """
+    blocks = [block for block in blocks if block.length]
+    if not blocks:
+        return schema.empty_table()
+    arrays = [_column(target, blocks) for target in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def box_tables(blocks: list[Block]) -> tuple[pa.Table, pa.Table]:
+    """Boxes with ids and scopes, and rejects for the damaged among them."""
+    blocks = [block for block in blocks if block.length]
+    if not blocks:
+        return BOXES.empty_table(), REJECTS.empty_table()
+    xyxy = np.concatenate([block.columns["xyxy"] for block in blocks])
+    table = _with_box_ids(_with_scope(arrow_table(BOXES, blocks)))
+    faults = box_faults(xyxy)
+    good = faults == ""
+    if good.all():
+        return table, REJECTS.empty_table()
+    return table.filter(pa.array(good)), _rejects_of(table, xyxy, faults)
+
+
+def box_faults(xyxy: np.ndarray) -> np.ndarray:
+    """For each box (n, 4), the code of what makes it unusable, or ''."""
+    with np.errstate(invalid="ignore"):
+        not_finite = ~np.isfinite(xyxy).all(axis=1)
+        huge = (np.abs(xyxy) > LARGEST_COORDINATE).any(axis=1)
+        empty = (xyxy[:, 2] <= xyxy[:, 0]) | (xyxy[:, 3] <= xyxy[:, 1])
+    return np.select([not_finite, huge, empty], ["box_not_finite", "box_huge", "box_empty"], default="")
+
+
+def _rejects_of(table: pa.Table, xyxy: np.ndarray, faults: np.ndarray) -> pa.Table:
+    """Rejects (severity `invalid`) for the boxes whose fault is not ''."""
+    bad = np.flatnonzero(faults != "")
+    taken = table.take(pa.array(bad))
+    details = [box_text(box) for box in xyxy[bad]]
+    columns = {
+        "severity": np.full(len(bad), INVALID),
+        "code": faults[bad],
+        "image_id": taken["image_id"],
+        "source_unit": taken["source_unit"],
+        "source_file": taken["source_file"],
+        "source_row": taken["source_row"],
+        "detail": details,
+    }
+    return arrow_table(REJECTS, [Block(len(bad), columns)])
+
+
+def box_text(box: np.ndarray) -> str:
+    """For messages."""
+    return "x1 {:g}, y1 {:g}, x2 {:g}, y2 {:g}".format(*box)
+
+
+def _with_scope(table: pa.Table) -> pa.Table:
+    """Scope `dataset` where an identity has none; no scope where there is no identity."""
+    known = pc.is_valid(table["person_id"])
+    scope = pc.if_else(known, pc.fill_null(table["person_scope"].cast(pa.string()), SCOPE_DATASET), None)
+    return _replace(table, "person_scope", scope)
+
+
+def _with_box_ids(table: pa.Table) -> pa.Table:
+    if table["box_id"].null_count == 0:
+        return table
+    made = pc.binary_join_element_wise(table["image_id"], table["source_row"].cast(pa.string()), "#")
+    return _replace(table, "box_id", pc.coalesce(table["box_id"], made))
+
+
+def _replace(table: pa.Table, name: str, values: pa.ChunkedArray) -> pa.Table:
+    index = table.schema.get_field_index(name)
+    target = table.schema.field(index)
+    return table.set_column(index, target, _encode(values, target.type))
+
+
+def _column(target: pa.Field, blocks: Sequence[Block]) -> pa.ChunkedArray:
+    name = target.name
+    plain = target.type.value_type if pa.types.is_dictionary(target.type) else target.type
+    values = [block.columns.get(name) for block in blocks]
+    if all(value is None for value in values):
+        return pa.chunked_array([pa.nulls(sum(block.length for block in blocks), target.type)])
+    if pa.types.is_dictionary(target.type) and all(_is_same_text(value, values[0]) for value in values):
+        codes = pa.array(np.zeros(sum(block.length for block in blocks), np.int32))
+        return pa.chunked_array([pa.DictionaryArray.from_arrays(codes, pa.array(values[:1], plain))])
+    chunks = [_chunk(block, plain, name) for block in blocks]
+    return _encode(pa.chunked_array(chunks, type=plain), target.type)
+
+
+def _chunk(block: Block, type_: pa.DataType, name: str) -> pa.Array:
+    value, length = block.columns.get(name), block.length
+    try:
+        if _is_scalar(value):
+            return pa.nulls(length, type_) if value is None else pa.repeat(pa.scalar(value, type_), length)
+        if isinstance(value, pa.ChunkedArray):
+            value = value.combine_chunks()
+        array = value.cast(type_) if isinstance(value, pa.Array) else pa.array(value, type_)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
+        where = block.columns.get("source_unit")
+        raise CatalogError(
+            f"{where}: column {name!r}: a value cannot be stored as {type_}: {error}"
+        ) from error
+    if len(array) != length:
+        where = block.columns.get("source_unit")
+        raise CatalogError(f"{where}: column {name!r} has {len(array)} values for {length} rows")
+    return array
+
+
+def _encode(values: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
+    if not pa.types.is_dictionary(type_) or pa.types.is_dictionary(values.type):
+        return values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
+    joined = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    return pa.chunked_array([joined.dictionary_encode()])
+
+
+def _is_same_text(value: Column, other: Column) -> bool:
+    return isinstance(value, str) and isinstance(other, str) and value == other
+
+
+def _is_scalar(value: Column) -> bool:
+    return value is None or isinstance(value, str | int | float | bool | np.generic)
