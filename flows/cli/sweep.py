@@ -20,10 +20,10 @@ from flows.config.models import load_config
 from flows.errors import ConfigError, Interrupted, StageFailed
 from flows.report.sweep_page import render_sweep
 from flows.run.processes import hangup_as_termination
-from flows.sweeps.grid import grid, parse_axis
-from flows.sweeps.objectives import PRESETS, objective_axis, shared_overrides
-from flows.sweeps.schedule import run_sweep
-from flows.sweeps.table import group_table, member_table
+from flows.studies.grid import grid, parse_axis
+from flows.studies.objectives import PRESETS, objective_axis, shared_overrides
+from flows.studies.schedule import run_sweep
+from flows.studies.table import group_table, member_table
 from storage.digests import digest_json
 from storage.opening import open_store
 

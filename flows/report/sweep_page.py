@@ -17,7 +17,7 @@ _FOLDER = Path(__file__).with_name("template")
 
 
 def render_sweep(title: str, members: pd.DataFrame, groups: pd.DataFrame, settings: Sequence[str]) -> str:
-    """One self-contained HTML file; takes the tables of `flows.sweeps.table`."""
+    """One self-contained HTML file; takes the tables of `flows.studies.table`."""
     environment = Environment(
         loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )

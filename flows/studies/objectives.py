@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from flows.config.models import Config
-from flows.sweeps.grid import Axis
+from flows.studies.grid import Axis
 
 _SEMI_HARD, _BATCH_HARD = {"kind": "semi_hard_triplet"}, {"kind": "batch_hard_triplet"}
 _CENTER = {"kind": "center", "weight": 0.01}

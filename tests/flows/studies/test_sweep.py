@@ -29,10 +29,10 @@ from flows.run import making
 from flows.run.processes import start_process
 from flows.run.records import read_records
 from flows.stages.base import Stage
-from flows.sweeps import schedule
-from flows.sweeps.grid import grid, parse_axis
-from flows.sweeps.schedule import SweepOutcome, _on_slot, ignore_progress, run_sweep
-from flows.sweeps.table import group_table, member_table
+from flows.studies import schedule
+from flows.studies.grid import grid, parse_axis
+from flows.studies.schedule import SweepOutcome, _on_slot, ignore_progress, run_sweep
+from flows.studies.table import group_table, member_table
 from personsearch_core.data import decoding
 from storage.local import LocalStore
 from storage.opening import open_store

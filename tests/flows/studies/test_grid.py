@@ -9,8 +9,8 @@ import pytest
 
 from flows.config.models import load_config
 from flows.errors import ConfigError
-from flows.sweeps.grid import grid, parse_axis
-from flows.sweeps.objectives import PRESETS, objective_axis, shared_overrides
+from flows.studies.grid import grid, parse_axis
+from flows.studies.objectives import PRESETS, objective_axis, shared_overrides
 
 DEMO = Path(__file__).resolve().parents[3] / "configs" / "demo.yaml"
 

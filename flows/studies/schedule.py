@@ -21,8 +21,8 @@ from flows.plan.readiness import check_ready
 from flows.plan.states import Planned, Selection, resolve, select
 from flows.run.making import make_in_process
 from flows.stages.building import build_stages
-from flows.sweeps.grid import Member
-from flows.sweeps.record import SweepRecord
+from flows.studies.grid import Member
+from flows.studies.record import SweepRecord
 from storage.opening import open_store
 from storage.store import Artifact, Store
 from storage.tags import stays

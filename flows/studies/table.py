@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flows.sweeps.schedule import MemberOutcome
+from flows.studies.schedule import MemberOutcome
 
 MEASURES = ("mAP", "rank1", "mAP_untrained", "detection_ap50")
 """Metrics of a member's first evaluation."""

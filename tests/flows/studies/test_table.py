@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from flows.sweeps.table import measures
+from flows.studies.table import measures
 
 
 def test_every_dataset_has_its_figures_where_there_are_several() -> None:
