@@ -9,9 +9,7 @@ from flows.stages import detections, detector, evaluation, features, gallery, in
 from flows.stages.base import Stage, test_names
 
 
-def build_stages(
-    config: Config, ingest_stage: Callable[[Config, str], Stage] = ingest.stage
-) -> list[Stage]:
+def build_stages(config: Config, ingest_stage: Callable[[Config, str], Stage] = ingest.stage) -> list[Stage]:
     """The stages that a config asks for, each after its inputs.
 
     `ingest_stage` may remember the stages of datasets that several configs share. By default it looks at the

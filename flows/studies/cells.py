@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -98,7 +99,8 @@ def source_of(column: Column, config: Config, until: Sequence[str]) -> Source:
         return Source(stage)
     for setting in settings_of(entry):
         if (
-            setting.protocol.removeprefix("TestG") == (column.gallery or setting.protocol.removeprefix("TestG"))
+            setting.protocol.removeprefix("TestG")
+            == (column.gallery or setting.protocol.removeprefix("TestG"))
             and setting.boxes_per_image == column.boxes_per_image
             and setting.ground_truth_boxes == column.ground_truth_boxes
             and (setting.per_image_top_k, setting.rescore) == (None, None)
@@ -135,24 +137,22 @@ class Filling:
     def tables(self, outcomes: Iterable[MemberOutcome]) -> list[FilledTable]:
         """All tables as they stand; cells of members that have failed or are on their way are holes."""
         by_name = {outcome.member.name: outcome for outcome in outcomes}
-        return [
-            FilledTable(
-                table,
-                tuple(
-                    FilledRow(
-                        row.name,
-                        row.title,
-                        {
-                            name: self._value(cell, table.columns[name], by_name)
-                            for name, cell in row.cells.items()
-                        },
-                        row.ours,
-                    )
-                    for row in table.rows
-                ),
+        return [self._filled(table, by_name) for table in self.study.tables]
+
+    def _filled(self, table: StudyTable, by_name: Mapping[str, MemberOutcome]) -> FilledTable:
+        rows = [
+            FilledRow(
+                row.name,
+                row.title,
+                {name: self._value(cell, table.columns[name], by_name) for name, cell in row.cells.items()},
+                row.ours,
             )
-            for table in self.study.tables
+            for row in table.rows
         ]
+        if table.is_ranked:
+            first = next(iter(table.columns))
+            rows.sort(key=lambda row: _rank(row.cells[first].value), reverse=True)
+        return FilledTable(table, tuple(rows))
 
     def _value(self, cell: Cell, column: Column, by_name: Mapping[str, MemberOutcome]) -> CellValue:
         found: dict[str, float] = {}
@@ -198,3 +198,7 @@ class Filling:
                 found = next(record for record in records if record["name"] == setting)
             self._metrics[known] = {**found, "seconds": artifact.manifest.seconds}
         return self._metrics[known]
+
+
+def _rank(value: float | None) -> float:
+    return -math.inf if value is None else value

@@ -28,8 +28,8 @@ class Loaded:
 class Loader:
     """Loads members over one store, the configs' own by default.
 
-    With `absent`, a dataset whose root is not there has a stage all the same, for plans, and `absent` collects
-    what is missing.
+    With `absent`, a dataset whose root is not there has a stage all the same, for plans, and `absent`
+    collects what is missing.
     """
 
     store: str | None = None

@@ -61,6 +61,8 @@ class StudyTable:
     columns: Mapping[str, Column]
     rows: tuple[TableRow, ...]
     published_rows: Mapping[str, PublishedRow] = field(default_factory=dict)
+    is_ranked: bool = False
+    """Whether rows are sorted by their first column, the best first."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,10 @@ class Study:
     store: str | None = None
 
     def of_rows(self, wanted: Sequence[str]) -> Study:
-        """Only these rows, by name or title, and their members. Raises ConfigError for one that is not there."""
+        """Only these rows, by name or title, and their members.
+
+        Raises ConfigError for a row that is not there.
+        """
         known = {word.lower(): row.name for row in self._rows() for word in (row.name, row.title)}
         unknown = [name for name in wanted if name.lower() not in known]
         if unknown:
@@ -177,7 +182,9 @@ def filled(template: str, values: Mapping[str, str], hint: str) -> str:
     """A text with the values of its {NAMES}. Raises ConfigError for a name without a value."""
     unknown = [name for name in _NAMES.findall(template) if name not in values]
     if unknown:
-        raise ConfigError(f"{template!r}: there is no {{{unknown[0]}}}; {hint}: {', '.join(values) or 'none'}")
+        raise ConfigError(
+            f"{template!r}: there is no {{{unknown[0]}}}; {hint}: {', '.join(values) or 'none'}"
+        )
     return _NAMES.sub(lambda match: values[match[1]], template)
 
 

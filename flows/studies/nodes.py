@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from data_catalog.errors import CatalogError
 from flows.config.models import Config
 from flows.plan.states import identity_of
 from flows.stages.base import Stage
@@ -32,6 +33,8 @@ class Node:
     artifact: Artifact | None = None
     unfinished: str | None = None
     """Where the work would resume, if it was begun."""
+    problem: str | None = None
+    """Why it cannot be built: a split or a protocol that is not there."""
     members: list[str] = field(default_factory=list)
 
     @property
@@ -52,7 +55,7 @@ class Nodes:
 
     @classmethod
     def of(cls, members: Iterable[Member], loader: Loader) -> Nodes:
-        """Raises what `Loader.load` raises; CatalogError for a split or protocol that is not there."""
+        """Raises what `Loader.load` raises."""
         found = cls(loader)
         for member in members:
             found._add(member)
@@ -73,9 +76,7 @@ class Nodes:
                     "at": [str(loaded.store), stage.kind, stage.version],
                     "recipe": stage.recipe,
                     "fixed": dict(stage.fixed_inputs),
-                    "inputs": {
-                        name: [node.number, _view(stage, name)] for name, node in inputs.items()
-                    },
+                    "inputs": {name: [node.number, _view(stage, name)] for name, node in inputs.items()},
                 }
             )
             if known not in self._known:
@@ -87,12 +88,14 @@ class Nodes:
     def _new(self, stage: Stage, config: Config, store: Store, inputs: Mapping[str, Node]) -> Node:
         node = Node(len(self.nodes), stage, config, store, inputs)
         self.nodes.append(node)
-        artifacts = {
-            ref.stage: inputs[name].artifact for name, ref in stage.inputs.items()
-        }
+        artifacts = {ref.stage: inputs[name].artifact for name, ref in stage.inputs.items()}
         there = {name: artifact for name, artifact in artifacts.items() if artifact is not None}
         if len(there) == len(artifacts) and stage.maker:
-            identity = identity_of(stage, there, store)
+            try:
+                identity = identity_of(stage, there, store)
+            except CatalogError as error:
+                node.problem = str(error)
+                return node
             node.artifact = store.inspect(stage.kind, identity.key).artifact
             work = store.work_path_of(stage.kind, identity.key)
             if node.artifact is None and stage.resume_point and work.is_dir():

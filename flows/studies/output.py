@@ -169,6 +169,9 @@ def legend(filled: FilledTable) -> str:
         parts.append(f"In brackets: published values, {filled.table.source}.")
     if any(cell.deviation is not None for row in filled.rows for cell in row.cells.values()):
         parts.append("± is the standard deviation over seeds.")
+    if filled.table.is_ranked:
+        first = next(iter(filled.table.columns.values()))
+        parts.append(f"Rows are sorted by {first.title}, which is of the test set.")
     if filled.holes:
         parts.append(f"{HOLE} is a value that is missing.")
     return " ".join(parts)
@@ -277,5 +280,3 @@ def member_table(
         for name, settings, error, made in members
     ]
     return pa.Table.from_pylist(rows, schema=schema)
-
-

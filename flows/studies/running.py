@@ -69,9 +69,7 @@ class StudyResult:
                     "name": each.member.name,
                     "settings": each.member.settings,
                     "error": None if each.failure is None else str(each.failure),
-                    "artifacts": {
-                        stage: f"{made.kind}/{made.key}" for stage, made in each.artifacts.items()
-                    },
+                    "artifacts": {stage: f"{made.kind}/{made.key}" for stage, made in each.artifacts.items()},
                 }
                 for each in self.members
             ],

@@ -102,7 +102,6 @@ def run_members(
     records = {str(walk.store): StudyRecord(recorded_as, walk.store) for walk in walks}
     stop = threading.Event()
 
-
     def outcomes() -> list[MemberOutcome]:
         return [walk.outcome for walk in walks]
 

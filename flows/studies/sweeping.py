@@ -33,11 +33,10 @@ def sweep_study(
         None,
         columns,
         tuple(
-            TableRow(
-                name, name, {key: Cell(tuple(of), column.metric) for key, column in columns.items()}
-            )
+            TableRow(name, name, {key: Cell(tuple(of), column.metric) for key, column in columns.items()})
             for name, of in rows.items()
         ),
+        is_ranked=True,
     )
     return Study(path, f"Sweep of {path.name}", members, (table,), store)
 

@@ -62,7 +62,9 @@ def test_no_axes_is_the_config_itself() -> None:
 
 def test_presets_are_valid_configs_of_equal_length() -> None:
     base = load_config(DEMO)
-    members = grid([objective_axis(base)], shared_overrides(base))
+    members = grid(
+        [objective_axis(base, {name: name for name in PRESETS}, "objective")], shared_overrides(base)
+    )
     assert [member.settings["objective"] for member in members] == list(PRESETS)
     kinds = set()
     for member in members:
