@@ -65,6 +65,33 @@ def parse_yaml(text: str, where: str, *, any_names: bool = False) -> Any:
         ) from error
 
 
+def locate(text: str, field: str) -> tuple[str, int]:
+    """The part of a field's dotted name that leads somewhere, and its line, counted from 1.
+
+    Names may hold dots. ("", 0) where not even the first is there. The text is one that `parse_yaml` takes.
+    """
+    node, line, rest = _Loader(text, "").get_single_node(), 0, field
+    while rest and (step := _step(node, rest)) is not None:
+        name, node, line = step
+        rest = rest[len(name) :].removeprefix(".")
+    return field.removesuffix(rest), line
+
+
+def _step(node: yaml.Node | None, field: str) -> tuple[str, yaml.Node, int] | None:
+    """The first name of a field in a node, its value and its line."""
+    if isinstance(node, yaml.MappingNode):
+        named = [(key.value, value, key) for key, value in node.value]
+    elif isinstance(node, yaml.SequenceNode):
+        named = [(str(at), value, value) for at, value in enumerate(node.value)]
+    else:
+        return None
+    fitting = [each for each in named if field == each[0] or field.startswith(f"{each[0]}.")]
+    if not fitting:
+        return None
+    name, value, at = max(fitting, key=lambda each: len(each[0]))
+    return name, value, at.start_mark.line + 1
+
+
 def on_one_line(text: str) -> str:
     return " ".join(text.split())
 

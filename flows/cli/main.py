@@ -31,6 +31,10 @@ COMMANDS = {
         "flows.cli.search:export",
         "Write the trained model of a finished config to one folder of safetensors and JSON.",
     ),
+    "study": Lazy(
+        "flows.cli.study:app",
+        "Build the tables of a paper, or of your own: members that share all artifacts. Plan their cost.",
+    ),
     "sweep": Lazy(
         "flows.cli.sweep:sweep",
         "Run a grid of settings, sharing all artifacts in one store, and rank the members by mAP.",

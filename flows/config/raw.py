@@ -25,23 +25,36 @@ STORE_VARIABLE = "PERSONSEARCH_STORE"
 _NAME = "[A-Za-z_][A-Za-z0-9_]*"
 _VARIABLE = re.compile(rf"\$\{{(?P<name>{_NAME})(?::-(?P<default>[^}}]*))?\}}")
 _PATH_VARIABLE = re.compile(rf"{_VARIABLE.pattern}|\$(?P<bare>{_NAME})|(?P<dollar>\$\$)|(?P<broken>\$\{{)")
-_PATHS = (("store",), ("datasets", "*", "root"), ("detector", "model", "initial_weights"))
-"""Fields that hold a path; `*` is any name."""
+Places = tuple[tuple[str, ...], ...]
+"""Fields of a file; `*` is any name."""
+
+_PATHS: Places = (("store",), ("datasets", "*", "root"), ("detector", "model", "initial_weights"))
+"""Fields of a config that hold a path."""
 
 
 def read_raw(path: Path, overrides: Iterable[str], store: str | None) -> dict[str, Any]:
     """A config as its files and its overrides say, unchecked, with the values of variables."""
     # Expanded first, because that copies: where YAML aliases share a mapping, an override changes one place.
-    raw: dict[str, Any] = _expand(_with_places(_read_mapping(path), None), path)
+    raw = read_extended(path, _PATHS, None)
     for override in overrides:
         apply_override(raw, override)
     # What is not expanded yet was given by `--set`.
-    raw = _mapped_paths(raw, lambda text: expanded_path(text, "--set"))
+    raw = _mapped_paths(raw, _PATHS, lambda text: expanded_path(text, "--set"))
     if store is not None:
         raw["store"] = given_store(store, "--store")
     elif raw.get("store") is None and os.environ.get(STORE_VARIABLE):
         raw["store"] = given_store(os.environ[STORE_VARIABLE], f"${STORE_VARIABLE}")
     return raw
+
+
+def read_extended(path: Path, paths: Places, folder: Path | None) -> dict[str, Any]:
+    """A file's fields over those of the file that it extends, unchecked, with the values of variables.
+
+    `paths` are the fields that hold paths; those that the file itself has are taken from `folder` on, or stay
+    as they are written without one. Raises ConfigError for a file that cannot be read.
+    """
+    expanded: dict[str, Any] = _expand(_with_places(_read_mapping(path, paths), folder, paths), path)
+    return expanded
 
 
 def given_store(store: str, where: str) -> str:
@@ -58,7 +71,7 @@ def absolute(path: str | Path, folder: Path) -> str:
         raise ConfigError(f"{path}: there is no such user's home; give the whole path") from error
 
 
-def _read_mapping(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _read_mapping(path: Path, paths: Places, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A config file's mapping over that of the file it extends."""
     try:
         raw = read_yaml(path)
@@ -75,7 +88,8 @@ def _read_mapping(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, A
     extended = path if not isinstance(base, str) else _extended(path, base)
     if extended.resolve() in chain:
         raise ConfigError(f"{path}: extends wants the name of another config file, not {base!r}")
-    return _merged(_with_places(_read_mapping(extended, chain), extended.parent.absolute()), raw)
+    base_raw = _read_mapping(extended, paths, chain)
+    return _merged(_with_places(base_raw, extended.parent.absolute(), paths), raw)
 
 
 def _extended(path: Path, base: str) -> Path:
@@ -115,14 +129,14 @@ class ExpandedPath(str):
         return path
 
 
-def _with_places(raw: dict[str, Any], folder: Path | None) -> dict[str, Any]:
+def _with_places(raw: dict[str, Any], folder: Path | None, paths: Places) -> dict[str, Any]:
     """A file's fields, their paths marked with its folder; those marked before stay."""
-    return _mapped_paths(raw, lambda text: text if isinstance(text, _Path) else _Path(text, folder))
+    return _mapped_paths(raw, paths, lambda text: text if isinstance(text, _Path) else _Path(text, folder))
 
 
-def _mapped_paths(raw: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
-    """A copy of a config's fields with each path changed."""
-    for fields in _PATHS:
+def _mapped_paths(raw: dict[str, Any], paths: Places, change: Callable[[str], str]) -> dict[str, Any]:
+    """A copy of a file's fields with each path changed."""
+    for fields in paths:
         raw = _mapped(raw, fields, change)
     return raw
 

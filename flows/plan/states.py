@@ -110,8 +110,18 @@ def require_space(plan: Iterable[Planned], store: Store) -> None:
             require_free_space(store.root, planned.bytes_needed, what=planned.stage.name)
 
 
-def resolve(stage: Stage, store: Store, artifacts: Mapping[str, Artifact], again: frozenset[str]) -> Planned:
-    """How one stage stands, given the artifacts of the stages before it."""
+def resolve(
+    stage: Stage,
+    store: Store,
+    artifacts: Mapping[str, Artifact],
+    again: frozenset[str],
+    *,
+    explain: bool = True,
+) -> Planned:
+    """How one stage stands, given the artifacts of the stages before it.
+
+    With `explain`, a stage that runs is compared with the store's artifacts of its kind, to say why.
+    """
     missing = [ref.stage for ref in stage.inputs.values() if ref.stage not in artifacts]
     if missing:
         # A split or a protocol that is not there is said now, and not after the training before it.
@@ -119,12 +129,7 @@ def resolve(stage: Stage, store: Store, artifacts: Mapping[str, Artifact], again
             if ref.view is not None and ref.stage in artifacts:
                 view_digest(artifacts[ref.stage], ref.view, store)
         return Planned(stage, "runs", f"{missing[0]} is to be made first")
-    identity = Identity(
-        kind=stage.kind,
-        version=stage.version,
-        recipe=stage.recipe,
-        inputs=_input_digests(stage, artifacts, store),
-    )
+    identity = identity_of(stage, artifacts, store)
     if stage.name in again:
         return Planned(stage, "runs", "asked to be made again", identity)
     found = store.inspect(stage.kind, identity.key)
@@ -137,8 +142,20 @@ def resolve(stage: Stage, store: Store, artifacts: Mapping[str, Artifact], again
     point = stage.resume_point(work) if stage.resume_point and work.is_dir() else None
     if point is not None:
         return Planned(stage, "resumes", f"resumes at {point}", identity)
-    why = _why_new(identity, store) if found.problem is None else f"what is there is damaged: {found.problem}"
+    if found.problem is not None:
+        why = f"what is there is damaged: {found.problem}"
+    else:
+        why = _why_new(identity, store) if explain else "not in this store"
     return Planned(stage, "runs", why, identity)
+
+
+def identity_of(stage: Stage, artifacts: Mapping[str, Artifact], store: Store) -> Identity:
+    """What a stage's artifact is known by, from the artifacts of its inputs by their stages' names.
+
+    Raises CatalogError for a split or a protocol that is not there.
+    """
+    inputs = _input_digests(stage, artifacts, store)
+    return Identity(kind=stage.kind, version=stage.version, recipe=stage.recipe, inputs=inputs)
 
 
 def _bytes_needed(planned: Planned, store: Store, artifacts: Mapping[str, Artifact]) -> int | None:

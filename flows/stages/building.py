@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flows.config.models import Config
 from flows.stages import detections, detector, evaluation, features, gallery, ingest, reid, report
 from flows.stages.base import Stage, test_names
 
 
-def build_stages(config: Config) -> list[Stage]:
+def build_stages(config: Config, ingest_stage: Callable[[Config, str], Stage] = ingest.stage) -> list[Stage]:
     """The stages that a config asks for, each after its inputs.
 
-    Looks at the datasets' roots for their fingerprints; raises CatalogError when one is missing or damaged.
+    `ingest_stage` may remember the stages of datasets that several configs share. By default it looks at the
+    datasets' roots for their fingerprints; raises CatalogError when one is missing or damaged.
     """
     used = {view.dataset for view in config.views().values()}
-    stages = [ingest.stage(config, name) for name in config.datasets if name in used]
+    stages = [ingest_stage(config, name) for name in config.datasets if name in used]
     stages.append(detector.stage(config))
     if config.reid is not None:
         stages += [features.stage(config), reid.stage(config)]

@@ -18,6 +18,7 @@ from tests.end_to_end.tiny import tiny_settings
 
 ROOT = "ROOT"
 CONFIG = "CONFIG"
+STUDY = "STUDY"
 WORDS: dict[str, tuple[str, ...]] = {
     "datasets ingest": ("--adapter", "prw", "--root", ROOT),
     "datasets stats": ("--name", "x"),
@@ -46,6 +47,8 @@ OF_CONFIGS: dict[str, tuple[str, ...]] = {
     "plan": (CONFIG,),
     "search": (CONFIG, ROOT, "--query", "q.png"),
     "export": (CONFIG, "folder"),
+    "study run": (STUDY,),
+    "study plan": (STUDY,),
     "sweep": (CONFIG, "--set", "reid.seed=0,1"),
     "status": (CONFIG,),
     "store invalidate": ("reid", "--config", CONFIG),
@@ -94,6 +97,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / ROOT).mkdir()
     (tmp_path / ROOT / "a.png").touch()
     (tmp_path / "there" / "ingest").mkdir(parents=True)
+    column = {"title": "mAP", "metric": "mAP"}
+    study = {
+        "title": "A study",
+        "config": CONFIG,
+        "members": {"a": {}},
+        "tables": {"t": {"title": "A table", "columns": {"mAP": column}, "rows": {"a": {}}}},
+    }
+    (tmp_path / STUDY).write_text(yaml.safe_dump(study))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PERSONSEARCH_STORE", raising=False)
     return tmp_path

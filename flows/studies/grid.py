@@ -1,4 +1,4 @@
-"""Parse `--set reid.lr=1e-4,3e-4 --set reid.seed=0..4` into the members of a grid."""
+"""The points of a grid, and axes of one out of `--set reid.lr=1e-4,3e-4 --set reid.seed=0..4`."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Member:
-    """One point of the grid: its settings, and the config overrides that they imply."""
+class Point:
+    """One point of a grid: its value of each axis, and the config overrides that they imply."""
 
     settings: dict[str, str]
     overrides: tuple[str, ...]
@@ -47,8 +47,8 @@ def parse_axis(text: str) -> Axis:
     return Axis(name, tuple(found))
 
 
-def grid(axes: Sequence[Axis], always: Iterable[str] = ()) -> list[Member]:
-    """All combinations, the last axis varying fastest; `always` are overrides of every member."""
+def grid(axes: Sequence[Axis], always: Iterable[str] = ()) -> list[Point]:
+    """All combinations, the last axis varying fastest; `always` are overrides of every point."""
     names = [axis.name for axis in axes]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
@@ -56,15 +56,15 @@ def grid(axes: Sequence[Axis], always: Iterable[str] = ()) -> list[Member]:
             f"--set names {', '.join(sorted(twice))} more than once: list all values in one --set"
         )
     fixed = tuple(always)
-    members = []
+    points = []
     for values in product(*(axis.values for axis in axes)):
         overrides = [
             override
             for axis, value in zip(axes, values, strict=True)
             for override in axis.overrides_of(value)
         ]
-        members.append(Member(dict(zip(names, values, strict=True)), (*fixed, *overrides)))
-    return members
+        points.append(Point(dict(zip(names, values, strict=True)), (*fixed, *overrides)))
+    return points
 
 
 def _split(values: str) -> list[str]:

@@ -1,6 +1,6 @@
-"""The record of a sweep: one entry per artifact, however many members need it, stored with those of runs.
+"""The record of a study: one entry per artifact, however many members need it, stored with those of runs.
 
-`gc` uses it to keep what a running sweep needs, `status` to show how a sweep ended.
+`gc` uses it to keep what a running study needs, `status` to show how a study ended.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NAMED = 3
 """Number of members to name if many failed with the same error."""
 
 
-class SweepRecord:
+class StudyRecord:
     """A RunRecord whose stages are built in parallel."""
 
     def __init__(self, config: Path, store: Store) -> None:
@@ -32,7 +32,7 @@ class SweepRecord:
         return heartbeat(self._run)
 
     def uses(self, planned: Planned) -> None:
-        """Note an artifact that existed, or that this sweep has built for another member."""
+        """Note an artifact that existed, or that this study has built for another member."""
         if _key(planned) not in self._entries:
             self._run.cached(planned)
             self._entries[_key(planned)] = self._run.stages[-1]

@@ -9,8 +9,8 @@ import pytest
 
 from flows.config.models import load_config
 from flows.errors import ConfigError
-from flows.sweeps.grid import grid, parse_axis
-from flows.sweeps.objectives import PRESETS, objective_axis, shared_overrides
+from flows.studies.grid import grid, parse_axis
+from flows.studies.objectives import PRESETS, objective_axis, shared_overrides
 
 DEMO = Path(__file__).resolve().parents[3] / "configs" / "demo.yaml"
 
@@ -62,7 +62,9 @@ def test_no_axes_is_the_config_itself() -> None:
 
 def test_presets_are_valid_configs_of_equal_length() -> None:
     base = load_config(DEMO)
-    members = grid([objective_axis(base)], shared_overrides(base))
+    members = grid(
+        [objective_axis(base, {name: name for name in PRESETS}, "objective")], shared_overrides(base)
+    )
     assert [member.settings["objective"] for member in members] == list(PRESETS)
     kinds = set()
     for member in members:

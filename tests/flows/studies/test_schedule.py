@@ -12,27 +12,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import torch
 import yaml
 
 from data_catalog.synthetic import PrwSpec, write_prw
-from flows.cli import sweep as command
+from flows.cli import slots as command
 from flows.cli.status import run_status
 from flows.config.models import Processors
 from flows.errors import ConfigError, Failure, StageFailed
 from flows.plan.reach import in_use
 from flows.plan.states import Planned
-from flows.report.sweep_page import render_sweep
 from flows.run import making
 from flows.run.processes import start_process
 from flows.run.records import read_records
 from flows.stages.base import Stage
-from flows.sweeps import schedule
-from flows.sweeps.grid import grid, parse_axis
-from flows.sweeps.schedule import SweepOutcome, _on_slot, ignore_progress, run_sweep
-from flows.sweeps.table import group_table, member_table
+from flows.studies import schedule
+from flows.studies.cells import Filling
+from flows.studies.grid import parse_axis
+from flows.studies.loading import Loader
+from flows.studies.members import Study
+from flows.studies.schedule import Make, StudyOutcome, _on_slot, ignore_progress, run_members
+from flows.studies.sweeping import sweep_study
 from personsearch_core.data import decoding
 from storage.local import LocalStore
 from storage.opening import open_store
@@ -127,9 +128,17 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(making, "start_process", Here)
 
 
-def sweep(config: Path, settings: list[str], make: MakeHere) -> SweepOutcome:
-    members = grid([parse_axis(text) for text in settings])
-    return run_sweep(config, members, make=make, slots=(None, None))
+def study_of(config: Path, *settings: str) -> Study:
+    return sweep_study(config, [parse_axis(text) for text in settings])
+
+
+def build(study: Study, make: Make | None, store: Path | None = None, slots: int = 2) -> StudyOutcome:
+    loader = Loader(None if store is None else str(store))
+    return run_members(list(study.members.values()), loader, study.path, make=make, slots=[None] * slots)
+
+
+def sweep(config: Path, settings: list[str], make: MakeHere) -> StudyOutcome:
+    return build(study_of(config, *settings), make)
 
 
 @pytest.mark.slow
@@ -157,14 +166,17 @@ def test_twenty_members_share_what_can_be_shared(config: Path, monkeypatch: pyte
     assert not again.made
 
 
-def test_a_failing_member_stops_nobody_else(config: Path) -> None:
-    outcome = sweep(config, ["reid.lr=2e-3", "reid.seed=10..12"], MakeHere(fail_seed=11))
-    table = member_table(outcome.members)
-    assert table["error"].notna().tolist() == [False, False, True]
-    ok, failed, also_ok = (member.failure for member in outcome.members)
-    assert ok is None and also_ok is None and failed is not None
+def test_a_failing_member_leaves_a_named_hole(config: Path) -> None:
+    study = study_of(config, "reid.lr=2e-3,4e-3", "reid.seed=10..11")
+    outcome = build(study, MakeHere(fail_seed=11))
+    ok, failed, *_ = (member.failure for member in outcome.members)
+    assert ok is None and failed is not None
     assert (failed.kind, failed.message) == ("refused", "reid: the loss is nan")
-    assert ["evaluation" in member.artifacts for member in outcome.members] == [True, False, True]
+    assert ["evaluation" in member.artifacts for member in outcome.members] == [True, False] * 2
+    (table,) = Filling(study, Loader()).tables(outcome.members)
+    assert [len(row.cells["mAP"].values) for row in table.rows] == [1, 1]
+    (table,) = Filling(study, Loader()).tables(outcome.members[1:2])
+    assert "reid: the loss is nan" in str(table.rows[0].cells["mAP"].hole)
 
 
 def test_a_member_that_cannot_be_planned_stops_nobody_else(config: Path) -> None:
@@ -179,7 +191,7 @@ def test_a_bug_in_one_making_stops_nobody_else(config: Path, tmp_path: Path) -> 
     def broken(planned: Planned, store: LocalStore, artifacts: Mapping[str, Artifact]) -> Artifact:
         raise KeyError("bug")
 
-    outcome = run_sweep(config, grid([]), store=str(tmp_path), make=broken)
+    outcome = build(study_of(config), broken, tmp_path)
     assert outcome.members[0].failure == Failure("broke", "ingest:scenes: KeyError: 'bug'")
 
 
@@ -202,7 +214,7 @@ def test_what_runs_retry_sweeps_retry(
         tried += 1
         raise error
 
-    outcome = run_sweep(config, grid([]), store=str(tmp_path), make=failing)
+    outcome = build(study_of(config), failing, tmp_path, slots=1)
     assert tried == tries
     failure = outcome.members[0].failure
     assert failure is not None and failure.message == f"ingest:scenes: {error}"
@@ -216,8 +228,7 @@ def test_a_sweep_is_on_record(config: Path) -> None:
         return make(planned, store, artifacts)
 
     make = MakeHere(fail_seed=41)
-    members = grid([parse_axis("reid.seed=40..41")])
-    run_sweep(config, members, make=looking)
+    build(study_of(config, "reid.seed=40..41"), looking, slots=1)
     # Another member waits for its turn with what it found there; gc must spare that, too.
     assert used["evaluation"] >= {"ingest", "detector", "features", "reid", "detections", "gallery"}
     store = open_store(str(config.parent / "store"))
@@ -251,8 +262,8 @@ def test_sigterm_asks_running_stages_to_stop_and_keeps_what_is_known(
 
     monkeypatch.setattr(schedule, "make_in_process", work_on)
     threading.Thread(target=ask_to_stop, daemon=True).start()
-    with command._sigterm_as_interrupt():
-        outcome = run_sweep(config, grid([parse_axis("reid.seed=0..1")]), store=str(tmp_path / "store"))
+    with command.sigterm_as_interrupt():
+        outcome = build(study_of(config, "reid.seed=0..1"), None, tmp_path / "store")
     assert outcome.stopped
     assert all("asked to stop" in str(member.failure) for member in outcome.members)
     # What is killed with its group may take a moment to go.
@@ -266,28 +277,6 @@ def test_a_wrong_member_is_refused_before_anything_is_made(config: Path) -> None
     with pytest.raises(ConfigError, match="did you mean 'lr'"):
         sweep(config, ["reid.seed=20", "reid.lrr=1e-3"], make)
     assert not make.made
-
-
-def test_groups_are_means_over_seeds() -> None:
-    members = pd.DataFrame(
-        {
-            "roi.variant": ["j2", "j2", "j3", "j3"],
-            "reid.seed": ["0", "1", "0", "1"],
-            "mAP": [0.2, 0.4, 0.5, float("nan")],
-            "rank1": [0.1, 0.3, 0.5, float("nan")],
-            "mAP_untrained": [0.1, 0.1, 0.1, float("nan")],
-            "reid_seconds": [1.0, 3.0, 2.0, float("nan")],
-            "error": [None, None, None, "reid: the loss is nan"],
-        }
-    )
-    groups = group_table(members, ["roi.variant", "reid.seed"])
-    assert groups["roi.variant"].tolist() == ["j3", "j2"]
-    assert groups["mAP_mean"].tolist() == pytest.approx([0.5, 0.3])
-    assert groups["mAP_std"][1] == pytest.approx(0.1414, abs=1e-4)
-    assert groups["failed"].tolist() == [1, 0]
-    page = render_sweep("a <b> sweep", members, groups, ["roi.variant", "reid.seed"])
-    assert page.count("<svg") == 3
-    assert "a &lt;b&gt; sweep" in page
 
 
 def test_a_slot_is_one_device() -> None:
@@ -314,4 +303,4 @@ def test_slots_are_the_gpus_that_are_visible(
     monkeypatch: pytest.MonkeyPatch, parallel: int | None, device: str, gpus: int, slots: list[str | None]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    assert command._slots(parallel, device) == slots
+    assert command.slots(parallel, Processors(device=device)) == slots

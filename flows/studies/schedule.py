@@ -15,15 +15,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from flows.config.models import load_config
 from flows.errors import RETRY_DELAYS, Failure, Interrupted, failure_of, failure_or_bug
 from flows.plan.readiness import check_ready
-from flows.plan.states import Planned, Selection, resolve, select
+from flows.plan.states import Planned, resolve
 from flows.run.making import make_in_process
-from flows.stages.building import build_stages
-from flows.sweeps.grid import Member
-from flows.sweeps.record import SweepRecord
-from storage.opening import open_store
+from flows.studies.loading import Loader
+from flows.studies.members import Member
+from flows.studies.record import StudyRecord
 from storage.store import Artifact, Store
 from storage.tags import stays
 
@@ -32,7 +30,7 @@ log = logging.getLogger(__name__)
 Make = Callable[[Planned, Store, Mapping[str, Artifact]], Artifact]
 Key = tuple[str, str]
 _NO_FORCE: frozenset[str] = frozenset()
-_STOPPED = Failure("interrupted", "the sweep was stopped")
+_STOPPED = Failure("interrupted", "the study was stopped")
 
 
 @dataclass
@@ -45,27 +43,48 @@ class MemberOutcome:
 
 
 @dataclass
-class SweepOutcome:
-    """All members in grid order, the number of stages built by kind, and whether the sweep was stopped."""
+class StudyOutcome:
+    """All members in order, the number of stages built by kind, and whether the study was stopped."""
 
     members: list[MemberOutcome]
     made: dict[str, int]
     stopped: bool = False
 
 
-def run_sweep(
-    config_path: Path,
+@dataclass(frozen=True)
+class Change:
+    """A stage of a member has begun or, with `ended`, ended; `members()` is how all of them stand."""
+
+    stage: str
+    member: str
+    ended: bool
+    failure: Failure | None
+    members: Callable[[], list[MemberOutcome]]
+
+    def __str__(self) -> str:
+        if not self.ended:
+            return f"building {self.stage} of {self.member}"
+        return f"{self.stage} of {self.member}: {self.failure or 'built'}"
+
+
+def ignore_change(change: Change) -> None:
+    """For callers that only want the outcome."""
+
+
+def run_members(
     members: Sequence[Member],
+    loader: Loader,
+    recorded_as: Path,
     *,
-    store: str | None = None,
     slots: Sequence[str | None] = (None,),
     threads: int | None = None,
-    until: str = "evaluation",
     make: Make | None = None,
-    on_change: Callable[[str], None] = log.info,
-) -> SweepOutcome:
-    """Build all stages of the members up to `until`, and return how each member ended.
+    on_change: Callable[[Change], None] = ignore_change,
+) -> StudyOutcome:
+    """Build the stages of all members, and return how each member ended.
 
+    recorded_as
+        the study or config that the store's record of runs names.
     slots
         one stage at a time per slot; a slot that names a device (`cuda:1`) runs its stages there, unless the
         config names a device.
@@ -74,17 +93,24 @@ def run_sweep(
     make
         how to build a stage; by default in a process of its own.
     on_change
-        called with a line of text whenever a stage starts or ends.
+        called whenever a stage begins or ends.
 
     KeyboardInterrupt asks running stages to stop at a checkpoint, waits for them, and returns what has been
     built so far. Raises ConfigError, before anything is built, if a member's config is wrong.
     """
-    walks = [_Walk(member, config_path, store, until) for member in members]
-    records = {str(walk.store): SweepRecord(config_path, walk.store) for walk in walks}
+    walks = [_Walk(member, loader) for member in members]
+    records = {str(walk.store): StudyRecord(recorded_as, walk.store) for walk in walks}
     stop = threading.Event()
-    makings = _Makings(list(slots), threads, make, stop, records, on_change)
+
+    def outcomes() -> list[MemberOutcome]:
+        return [walk.outcome for walk in walks]
+
+    def changed(stage: str, member: str, ended: bool, failure: Failure | None) -> None:
+        on_change(Change(stage, member, ended, failure, outcomes))
+
+    makings = _Makings(list(slots), threads, make, stop, records, changed)
     stopped = False
-    with ExitStack() as hearts, ThreadPoolExecutor(len(slots), thread_name_prefix="sweep") as pool:
+    with ExitStack() as hearts, ThreadPoolExecutor(len(slots), thread_name_prefix="study") as pool:
         try:
             for record in records.values():
                 hearts.enter_context(record.heartbeat())
@@ -93,22 +119,24 @@ def run_sweep(
         except KeyboardInterrupt:
             stopped = True
         finally:
-            # However the sweep ends, no stage keeps running: all are asked to stop at a checkpoint.
+            # However the study ends, no stage keeps running: all are asked to stop at a checkpoint.
             stop.set()
             pool.shutdown(cancel_futures=True)
             makings.collect()
             for walk in walks:
                 walk.leave(makings.ended, records[str(walk.store)])
+            makings.tell_ended()
             for at, record in records.items():
                 record.end((w.member.name, w.failure) for w in walks if str(w.store) == at and w.failure)
-    return SweepOutcome([walk.outcome for walk in walks], makings.made, stopped)
+    return StudyOutcome(outcomes(), makings.made, stopped)
 
 
 @dataclass(frozen=True)
 class _Running:
     planned: Planned
+    member: str
     slot: str | None
-    record: SweepRecord
+    record: StudyRecord
 
     @property
     def key(self) -> Key:
@@ -124,11 +152,12 @@ class _Makings:
         threads: int | None,
         make: Make | None,
         stop: threading.Event,
-        records: Mapping[str, SweepRecord],
-        on_change: Callable[[str], None],
+        records: Mapping[str, StudyRecord],
+        on_change: Callable[[str, str, bool, Failure | None], None],
     ) -> None:
         self.ended: dict[Key, Failure | None] = {}
         self.made: dict[str, int] = {}
+        self._untold: list[tuple[str, str, Failure | None]] = []
         self._running: dict[Future[Artifact], _Running] = {}
         self._free = slots
         self._threads = threads
@@ -139,25 +168,35 @@ class _Makings:
 
     def begin(self, walks: Sequence[_Walk], pool: ThreadPoolExecutor) -> bool:
         """Start what members need next while slots are free. False if nothing is running."""
-        for walk in walks:
-            record = self._records[str(walk.store)]
-            planned = walk.advance(self.ended, record)
+        wanted = [(walk, walk.advance(self.ended, self._records[str(walk.store)])) for walk in walks]
+        self.tell_ended()
+        for walk, planned in wanted:
             if planned is None or not self._free:
                 continue
             if any(one.key == _key(planned) for one in self._running.values()):
                 continue
-            started = _Running(planned, self._free.pop(0), record)
-            self._on_change(f"building {planned.stage.name} of {walk.member.name}")
-            record.begin(planned, walk.member.name, walk.store.log_path_of(*started.key))
-            ready = _on_slot(planned, started.slot, self._threads)
-            once = partial(
-                self._make or partial(walk.make_in_process, stop=self._stop),
-                ready,
-                walk.store,
-                dict(walk.artifacts),
-            )
-            self._running[pool.submit(_make_with_retries, once, self._stop, planned.stage.name)] = started
+            self._start(walk, planned, pool)
         return bool(self._running)
+
+    def _start(self, walk: _Walk, planned: Planned, pool: ThreadPoolExecutor) -> None:
+        record = self._records[str(walk.store)]
+        started = _Running(planned, walk.member.name, self._free.pop(0), record)
+        self._on_change(planned.stage.name, walk.member.name, False, None)
+        record.begin(planned, walk.member.name, walk.store.log_path_of(*started.key))
+        ready = _on_slot(planned, started.slot, self._threads)
+        once = partial(
+            self._make or partial(walk.make_in_process, stop=self._stop),
+            ready,
+            walk.store,
+            dict(walk.artifacts),
+        )
+        self._running[pool.submit(_make_with_retries, once, self._stop, planned.stage.name)] = started
+
+    def tell_ended(self) -> None:
+        """Report the stages that have ended, once the members know their artifacts."""
+        while self._untold:
+            stage, member, failure = self._untold.pop(0)
+            self._on_change(stage, member, True, failure)
 
     def wait(self) -> None:
         """Wait until a stage has ended."""
@@ -176,37 +215,38 @@ class _Makings:
                 finished.record.made(future.result())
             else:
                 finished.record.failed(*finished.key, failure.of(finished.planned.stage.name))
-            self._on_change(f"{'/'.join(finished.key)[:24]}: {failure or 'made'}")
+            self._untold.append((finished.planned.stage.name, finished.member, failure))
 
 
 class _Walk:
     """The progress of one member through its stages."""
 
-    def __init__(self, member: Member, config_path: Path, store: str | None, until: str) -> None:
-        config = load_config(config_path, member.overrides, store=store)
+    def __init__(self, member: Member, loader: Loader) -> None:
+        loaded = loader.load(member)
         self.member = member
-        self.store = open_store(config.store)
+        self.store = loaded.store
         self.artifacts: dict[str, Artifact] = {}
         self.failure: Failure | None = None
-        hours = config.run.stage_timeout_hours
+        hours = loaded.config.run.stage_timeout_hours
         self._timeout = None if hours is None else 3600 * hours
-        self._stages, _ = select(build_stages(config), Selection(until=until))
-        self._config = config
+        self._stages = loaded.stages
+        self._config = loaded.config
+        self._takes_datasets = any(stage.kind == "ingest" for stage in loaded.stages)
         self._checked = False
 
     @property
     def outcome(self) -> MemberOutcome:
-        return MemberOutcome(self.member, self.artifacts, self.failure)
+        return MemberOutcome(self.member, dict(self.artifacts), self.failure)
 
-    def advance(self, ended: Mapping[Key, Failure | None], record: SweepRecord) -> Planned | None:
+    def advance(self, ended: Mapping[Key, Failure | None], record: StudyRecord) -> Planned | None:
         """The next stage to build, past all cached ones; None if the member is done or has failed."""
         while self.failure is None and len(self.artifacts) < len(self._stages):
             stage = self._stages[len(self.artifacts)]
             try:
-                if stage.kind != "ingest" and not self._checked:
+                if stage.kind != "ingest" and self._takes_datasets and not self._checked:
                     check_ready(self._config, self._stages, self.artifacts, self.store)
                     self._checked = True
-                planned = resolve(stage, self.store, self.artifacts, _NO_FORCE)
+                planned = resolve(stage, self.store, self.artifacts, _NO_FORCE, explain=False)
             except Exception as error:
                 self.failure = _logged(error).of(stage.name)
                 return None
@@ -221,7 +261,7 @@ class _Walk:
             self.failure = failure.of(stage.name)
         return None
 
-    def leave(self, ended: Mapping[Key, Failure | None], record: SweepRecord) -> None:
+    def leave(self, ended: Mapping[Key, Failure | None], record: StudyRecord) -> None:
         """Take what has been built so far; a member that still needs a stage was stopped before it."""
         planned = self.advance(ended, record)
         if planned is not None:
@@ -240,7 +280,7 @@ class _Walk:
 
 
 def ignore_progress(done: int, total: int, **metrics: float) -> None:
-    """A sweep reports stages, not steps."""
+    """A study reports stages, not steps."""
 
 
 def _key(planned: Planned) -> Key:
@@ -287,5 +327,5 @@ def _failure(future: Future[Artifact]) -> Failure | None:
 def _logged(error: BaseException) -> Failure:
     """How an error ends a member. The traceback of an internal error goes to the log."""
     if failure_of(error) is None:
-        log.error("a member of the sweep failed with an internal error", exc_info=error)
+        log.error("a member of the study failed with an internal error", exc_info=error)
     return failure_or_bug(error)

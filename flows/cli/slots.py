@@ -1,0 +1,56 @@
+"""How many stages of a study are built at once, and on which devices."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from flows.config.models import Processors
+from flows.run.processes import hangup_as_termination
+
+Parallel = Annotated[
+    int | None,
+    typer.Option(min=1, help="Stages to build at once (default: one per GPU, or one per two CPU cores)."),
+]
+
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Handle SIGTERM like Ctrl-C: running stages save a checkpoint, and the tables are written."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with hangup_as_termination():
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def slots(parallel: int | None, run: Processors) -> list[str | None]:
+    """One slot per GPU, or one per two CPU cores: a single member keeps few more of them busy.
+
+    Stages that the config gives a number of threads have as many slots as fit the cores. If the config names
+    a device, slots do not, and a GPU gets one slot by default.
+    """
+    on_cpu = max(1, (os.cpu_count() or 1) // (run.threads or 2))
+    if run.device != "auto":
+        return [None] * (parallel or (1 if run.device.startswith("cuda") else on_cpu))
+    gpus = _visible_gpus()
+    count = parallel or gpus or on_cpu
+    return [f"cuda:{number % gpus}" if gpus else None for number in range(count)]
+
+
+def threads_of(slots: list[str | None]) -> int:
+    """CPU threads of each slot."""
+    return max(1, (os.cpu_count() or 1) // len(slots))
+
+
+def _visible_gpus() -> int:
+    """Number of GPUs that stages can use; CUDA_VISIBLE_DEVICES may hide some."""
+    import torch
+
+    return torch.cuda.device_count()

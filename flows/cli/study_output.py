@@ -1,0 +1,121 @@
+"""How `study` and `sweep` show their tables: live on a terminal, a line per stage elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Column, Table
+from rich.text import Text
+
+from flows.cli.printing import counted, whole_lines
+from flows.errors import Interrupted, StageFailed
+from flows.studies.cells import FilledTable
+from flows.studies.output import heading, holes_of, legend, text_rows
+from flows.studies.running import Standing, StudyResult
+
+
+class Watching:
+    """Shows how a study stands; call it with each `Standing`."""
+
+    def __init__(self, console: Console, live: Live | None) -> None:
+        self._console, self._live = console, live
+        self._filled: dict[tuple[str, str, str], str] = {}
+
+    def __call__(self, standing: Standing) -> None:
+        line = f"{standing.done} of {standing.total}{_time_left(standing.seconds_left)}: {standing.text}"
+        if self._live is not None:
+            tables = [rich_table(filled) for filled in standing.tables]
+            self._live.update(Group(*tables, Text(line)))
+            return
+        self._console.print(line, markup=False, highlight=False)
+        for text in self._new_cells(standing.tables):
+            self._console.print(f"  {text}", markup=False, highlight=False)
+
+    def _new_cells(self, tables: Sequence[FilledTable]) -> Iterator[str]:
+        """The rows that have gained values since the last call."""
+        for filled in tables:
+            names = [*filled.table.columns]
+            for row, texts in zip(filled.rows, text_rows(filled), strict=False):
+                gained = [
+                    f"{filled.table.columns[name].title} {text}"
+                    for name, text in zip(names, texts[1:], strict=True)
+                    if row.cells[name].value is not None
+                    and self._filled.get((filled.table.name, row.name, name)) != text
+                ]
+                for name, text in zip(names, texts[1:], strict=True):
+                    if row.cells[name].value is not None:
+                        self._filled[filled.table.name, row.name, name] = text
+                if gained:
+                    yield f"{filled.table.title}: {texts[0]}: {', '.join(gained)}"
+
+
+@contextmanager
+def watching() -> Iterator[Watching]:
+    """A watcher of a study that runs in the block."""
+    console = whole_lines()
+    if not console.is_terminal:
+        yield Watching(console, None)
+        return
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        yield Watching(console, live)
+
+
+def rich_table(filled: FilledTable) -> Table:
+    """A table for the terminal; titles wrap, and no column is cut."""
+    columns = [Column(heading(column), justify="right") for column in filled.table.columns.values()]
+    table = Table("", *columns, title=filled.table.title, box=None, pad_edge=False, title_justify="left")
+    for line in text_rows(filled):
+        table.add_row(*map(Text, line))
+    return table
+
+
+def print_result(result: StudyResult, report: Path | None) -> None:
+    """The tables, what is missing and why, and where the files are."""
+    console = whole_lines()
+    for filled in result.tables:
+        console.print(rich_table(filled))
+        for text in (filled.table.caption, legend(filled)):
+            if text:
+                console.print(text, markup=False, highlight=False)
+        console.print()
+    for text in holes_of(result.tables):
+        console.print(f"missing: {text}", markup=False, highlight=False)
+    for each in result.failed:
+        console.print(f"failed: {each.member.name}: {each.failure}", markup=False, highlight=False)
+    made = ", ".join(f"{count} {kind}" for kind, count in sorted(result.made.items())) or "nothing"
+    console.print(
+        f"{counted(len(result.members), 'member')}; built {made} in {result.wall_seconds:.1f} s; "
+        f"tables: {result.folder}",
+        highlight=False,
+    )
+    if report is not None:
+        console.print(f"report: {report}", highlight=False)
+
+
+def raise_failure(result: StudyResult) -> None:
+    """Raise Interrupted if the study was stopped, StageFailed if members failed."""
+    if result.stopped:
+        raise Interrupted("the study was stopped; run the same command again to resume")
+    failures = [(each.member.name, each.failure) for each in result.members if each.failure is not None]
+    if failures:
+        name, first = failures[0]
+        raise StageFailed(first.of(f"{len(failures)} of {len(result.members)} members failed; {name}"))
+
+
+def _time_left(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f", about {spoken_time(seconds)} left"
+
+
+def spoken_time(seconds: float) -> str:
+    """40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

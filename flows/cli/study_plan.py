@@ -1,0 +1,93 @@
+"""How `study plan` shows stages and their cost."""
+
+from __future__ import annotations
+
+from rich.table import Column, Table
+from rich.text import Text
+
+from flows.cli.printing import counted, whole_lines
+from flows.cli.study_output import spoken_time
+from flows.studies import figures
+from flows.studies.cost import Cost
+from flows.studies.planning import PlannedNode, StudyPlan
+from storage.space import in_units
+
+_SHOWN = 2
+"""Members of a stage that are named."""
+
+
+def print_study_plan(plan: StudyPlan) -> None:
+    """A line per stage that is to be built, totals, and what cannot run."""
+    console = whole_lines()
+    table = Table(
+        Column("no.", justify="right"),
+        "stage",
+        "for",
+        "waits for",
+        Column("on a GPU", justify="right"),
+        Column("on the CPU", justify="right"),
+        Column("disk", justify="right"),
+        Column("memory", justify="right"),
+        "concluded from",
+        box=None,
+        pad_edge=False,
+    )
+    for each in plan.missing:
+        table.add_row(*map(Text, _line(each)))
+    if plan.missing:
+        console.print(table)
+    console.print(_summary(plan), markup=False, highlight=False)
+    for text in plan.absent:
+        console.print(f"not here: {text}", markup=False, highlight=False)
+    if plan.left_out:
+        console.print(f"left out by the budget: {', '.join(plan.left_out)}", markup=False, highlight=False)
+
+
+def _line(each: PlannedNode) -> list[str]:
+    node, cost = each.node, each.cost
+    assert cost is not None
+    more = len(node.members) - _SHOWN
+    members = ", ".join(node.members[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return [
+        str(node.number + 1),
+        node.stage.name + (f" ({each.state})" if each.state != "runs" else ""),
+        members,
+        ", ".join(str(before.number + 1) for before in node.waits_for),
+        _time(cost.gpu_seconds) if cost.uses_gpu else "",
+        _time(cost.cpu_seconds),
+        "" if cost.disk_bytes is None else in_units(cost.disk_bytes),
+        "" if cost.memory_bytes is None else in_units(cost.memory_bytes),
+        cost.basis,
+    ]
+
+
+def _time(seconds: float | None) -> str:
+    return "?" if seconds is None else spoken_time(seconds)
+
+
+def _summary(plan: StudyPlan) -> str:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(plan.kinds.items()))
+    lines = [
+        f"{counted(len(plan.study.members), 'member')} share {counted(len(plan.stages), 'stage')}: {kinds}."
+    ]
+    if not plan.missing:
+        return f"{lines[0]} All of them are built."
+    totals = plan.totals
+    built = len(plan.stages) - totals.stages
+    lines.append(
+        f"{totals.stages} are to be built, {built} are there: "
+        f"{totals.gpu_seconds / 3600:.1f} GPU hours and {totals.other_seconds / 3600:.1f} h of other stages, "
+        f"or {totals.cpu_seconds / 3600:.1f} h without a GPU; {in_units(totals.disk_bytes)} of disk for "
+        f"features, {in_units(totals.memory_bytes)} of memory at most."
+    )
+    if any(_is_of_figures(each.cost) for each in plan.missing):
+        lines.append(
+            f"Figures of {figures.SOURCE} are of an {figures.GPU}, and of {figures.CPU} without a GPU."
+        )
+    if totals.unknown:
+        lines.append(f"{totals.unknown} of them have no estimate before the datasets are read.")
+    return "\n".join(lines)
+
+
+def _is_of_figures(cost: Cost | None) -> bool:
+    return cost is not None and cost.basis.startswith(figures.SOURCE)

@@ -1,0 +1,204 @@
+"""The cells of a study's tables: which artifact has the metric, and its value."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from data_catalog.suggestions import did_you_mean
+from flows.config.models import Config
+from flows.errors import ConfigError
+from flows.stages.base import test_names
+from flows.stages.evaluation import METRICS
+from flows.studies.loading import Loader
+from flows.studies.members import Cell, Study, StudyTable, cells_of
+from flows.studies.models import Column, Unit
+from flows.studies.reading import place
+from flows.studies.schedule import MemberOutcome
+from personsearch_core.evaluation.settings import settings_of
+from storage.store import Artifact, Store
+
+_OF_TESTS = ("detections", "gallery", "evaluation")
+"""Kinds of stages that a member has one of for each test dataset."""
+
+FACTORS: dict[Unit, float] = {"percent": 100.0}
+"""What turns a metric into a unit's values, where that is not 1."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a column's metric is in a member: the stage, and the setting of an evaluation."""
+
+    stage: str
+    setting: str | None = None
+
+
+@dataclass(frozen=True)
+class CellValue:
+    """A cell as it stands: values in the column's unit, one per distinct artifact, or why there are none."""
+
+    values: tuple[float, ...]
+    artifacts: tuple[str, ...]
+    """As kind/key."""
+    published: float | None
+    hole: str | None = None
+
+    @property
+    def value(self) -> float | None:
+        return statistics.fmean(self.values) if self.values else None
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation of the sample (n - 1); None for fewer than two values."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+
+@dataclass(frozen=True)
+class FilledRow:
+    name: str
+    title: str
+    cells: Mapping[str, CellValue]
+    ours: bool = False
+
+
+@dataclass(frozen=True)
+class FilledTable:
+    """A table with its values, as far as there are any."""
+
+    table: StudyTable
+    rows: tuple[FilledRow, ...]
+
+    @property
+    def holes(self) -> int:
+        return sum(cell.hole is not None for row in self.rows for cell in row.cells.values())
+
+
+def source_of(column: Column, config: Config, until: Sequence[str]) -> Source:
+    """The stage of a member, of those named `until`, that has a column's metric.
+
+    Raises ConfigError when the member has none.
+    """
+    suffix, entry = "", None
+    if column.stage in _OF_TESTS:
+        tests = {of.test.dataset: (name, of) for name, of in test_names(config).items()}
+        if not tests:
+            raise ConfigError("its config evaluates nothing")
+        wanted = column.test or next(iter(tests))
+        if wanted not in tests:
+            raise ConfigError(f"it is not tested on {wanted!r} but on {', '.join(tests)}")
+        suffix, entry = tests[wanted]
+    stage = f"{column.stage}{suffix}"
+    if stage not in until:
+        raise ConfigError(f"it has no stage {stage}; it has {', '.join(until)}")
+    given = (column.gallery, column.boxes_per_image, column.ground_truth_boxes or None)
+    if entry is None or column.stage != "evaluation" or given == (None, None, None):
+        return Source(stage)
+    for setting in settings_of(entry):
+        if (
+            setting.protocol.removeprefix("TestG")
+            == (column.gallery or setting.protocol.removeprefix("TestG"))
+            and setting.boxes_per_image == column.boxes_per_image
+            and setting.ground_truth_boxes == column.ground_truth_boxes
+            and (setting.per_image_top_k, setting.rescore) == (None, None)
+        ):
+            return Source(stage, setting.name)
+    settings = "; ".join(setting.name for setting in settings_of(entry))
+    raise ConfigError(f"its evaluation has no setting like this column's; it has {settings}")
+
+
+def check_cells(study: Study, loader: Loader) -> None:
+    """Raise ConfigError, with its line, for a column that a member cannot have a value of."""
+    known: set[tuple[str, str, str]] = set()
+    for table, column, cell in cells_of(study.tables):
+        for name in cell.members:
+            if (table.name, column, name) in known or name not in study.members:
+                continue
+            known.add((table.name, column, name))
+            loaded = loader.load(study.members[name])
+            try:
+                source_of(table.columns[column], loaded.config, [stage.name for stage in loaded.stages])
+            except ConfigError as error:
+                at = place(study.path, f"tables.{table.name}.columns.{column}")
+                raise ConfigError(f"{at}: column {column!r} of member {name!r}: {error}") from error
+
+
+@dataclass
+class Filling:
+    """Reads cells from the artifacts that members have; what was read is remembered."""
+
+    study: Study
+    loader: Loader
+    _metrics: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def tables(self, outcomes: Iterable[MemberOutcome]) -> list[FilledTable]:
+        """All tables as they stand; cells of members that have failed or are on their way are holes."""
+        by_name = {outcome.member.name: outcome for outcome in outcomes}
+        return [self._filled(table, by_name) for table in self.study.tables]
+
+    def _filled(self, table: StudyTable, by_name: Mapping[str, MemberOutcome]) -> FilledTable:
+        rows = [
+            FilledRow(
+                row.name,
+                row.title,
+                {name: self._value(cell, table.columns[name], by_name) for name, cell in row.cells.items()},
+                row.ours,
+            )
+            for row in table.rows
+        ]
+        if table.is_ranked:
+            first = next(iter(table.columns))
+            rows.sort(key=lambda row: _rank(row.cells[first].value), reverse=True)
+        return FilledTable(table, tuple(rows))
+
+    def _value(self, cell: Cell, column: Column, by_name: Mapping[str, MemberOutcome]) -> CellValue:
+        found: dict[str, float] = {}
+        holes = []
+        for name in cell.members:
+            outcome = by_name.get(name)
+            if outcome is None:
+                holes.append(f"{name}: left out")
+                continue
+            value = self._of_member(cell, column, outcome)
+            if isinstance(value, str):
+                holes.append(f"{name}: {value}")
+            else:
+                found[value[0]] = value[1]
+        hole = "; ".join(holes) if holes and not found else None
+        return CellValue(tuple(found.values()), tuple(found), cell.published, hole)
+
+    def _of_member(self, cell: Cell, column: Column, outcome: MemberOutcome) -> tuple[str, float] | str:
+        """The artifact's name and the value, or why there is none."""
+        loaded = self.loader.load(outcome.member)
+        try:
+            source = source_of(column, loaded.config, [stage.name for stage in loaded.stages])
+        except ConfigError as error:  # members of a sweep may differ in what they are tested on
+            return str(error)
+        artifact = outcome.artifacts.get(source.stage)
+        if artifact is None:
+            return str(outcome.failure or f"{source.stage} is not built yet")
+        metrics = self._metrics_of(artifact, source.setting, loaded.store)
+        value = metrics.get(cell.metric)
+        if not isinstance(value, int | float):
+            hint = did_you_mean(cell.metric, metrics)
+            return f"{artifact.kind} has no metric {cell.metric!r}{hint}; it has {', '.join(metrics)}"
+        return f"{artifact.kind}/{artifact.key}", FACTORS.get(column.unit, 1.0) * value
+
+    def _metrics_of(self, artifact: Artifact, setting: str | None, store: Store) -> Mapping[str, Any]:
+        """Metrics of an artifact, of one setting of an evaluation, and `seconds`."""
+        known = f"{artifact.key} {setting}"
+        if known not in self._metrics:
+            found: Mapping[str, Any] = artifact.manifest.metrics
+            if setting is not None:
+                path = store.local_path(artifact.kind, artifact.key) / METRICS
+                records = json.loads(path.read_bytes())["settings"]
+                found = next(record for record in records if record["name"] == setting)
+            self._metrics[known] = {**found, "seconds": artifact.manifest.seconds}
+        return self._metrics[known]
+
+
+def _rank(value: float | None) -> float:
+    return -math.inf if value is None else value

@@ -1,0 +1,117 @@
+"""Synthetic datasets of a study: drawn once in native layouts, in place of the configs' own datasets."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+
+from data_catalog.synthetic import (
+    CuhkSysuSpec,
+    Mot17Spec,
+    PrwSpec,
+    Style,
+    WiderPedestrianSpec,
+    write_cuhk_sysu,
+    write_mot17,
+    write_prw,
+    write_wider_pedestrian,
+)
+from personsearch_core.recipes import Recipe, Seed
+from storage.digests import digest_json
+
+Layout = Literal["prw", "cuhk-sysu", "mot17", "wider-pedestrian"]
+Write = Callable[..., None]
+
+_LAYOUTS: dict[str, tuple[Any, Write]] = {
+    "prw": (PrwSpec, write_prw),
+    "cuhk-sysu": (CuhkSysuSpec, write_cuhk_sysu),
+    "mot17": (Mot17Spec, write_mot17),
+    "wider-pedestrian": (WiderPedestrianSpec, write_wider_pedestrian),
+}
+
+
+class DrawnDataset(Recipe):
+    """One dataset: its layout, what is drawn, and how it looks."""
+
+    layout: Layout
+    """Also the adapter that reads it."""
+    seed: Seed = 0
+    scenes: dict[str, Any] = Field(default_factory=dict)
+    """Numbers and sizes: train_images, test_images, width, height, train_identities, test_identities, ...; of
+    mot17: sequences, frames."""
+    style: dict[str, Any] = Field(default_factory=dict)
+    """The look of the domain: hue, background_hue, background_value, clutter, cast, noise, heights."""
+
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> Self:
+        _ = self.parts
+        return self
+
+    @property
+    def parts(self) -> tuple[Any, Style]:
+        """The specification of the layout's writer, and the style. Raises ValueError for unknown fields."""
+        return _checked(_LAYOUTS[self.layout][0], self.scenes), _checked(Style, self.style)
+
+    def write(self, root: Path) -> None:
+        """Draw it under `root`, which is made."""
+        spec, style = self.parts
+        _LAYOUTS[self.layout][1](root, spec, seed=self.seed, style=style)
+
+
+class Drawing(Recipe):
+    """Which datasets are drawn, and where to."""
+
+    folder: Path
+    """From the folder of the study file on."""
+    datasets: Annotated[dict[str, DrawnDataset], Field(min_length=1)]
+    """By the names that the configs give their datasets."""
+
+    def root(self, name: str) -> Path:
+        """Where a dataset lies; another specification has another folder."""
+        drawn = self.datasets[name]
+        spec, style = drawn.parts
+        what = [drawn.layout, drawn.seed, asdict(spec), asdict(style)]
+        return self.folder / f"{name}-{digest_json(json.loads(json.dumps(what)))[:8]}"
+
+    def overrides(self) -> tuple[str, ...]:
+        """What makes a config read the drawn datasets in the place of its own."""
+        return tuple(
+            f"datasets.{name}.{field}={json.dumps(value)}"
+            for name, drawn in self.datasets.items()
+            for field, value in (("adapter", drawn.layout), ("root", str(self.root(name))))
+        )
+
+    def draw(self, on_change: Callable[[str], None]) -> None:
+        """Draw the datasets that are not there yet."""
+        for name, drawn in self.datasets.items():
+            if not self.root(name).is_dir():
+                on_change(f"drawing {name}, a stand-in in the layout of {drawn.layout}")
+                draw_once(self.root(name), drawn.write)
+
+
+def draw_once(root: Path, write: Callable[[Path], None]) -> None:
+    """Write a dataset unless it exists; a half-written one never gets its final name."""
+    if root.is_dir():
+        return
+    unfinished = root.parent / f".{root.name}-{os.getpid()}"
+    write(unfinished)
+    unfinished.rename(root)
+
+
+def _checked(kind: Any, fields: dict[str, Any]) -> Any:
+    unknown = sorted(set(fields) - set(kind.__dataclass_fields__))
+    if unknown:
+        raise ValueError(
+            f"there is no {', '.join(unknown)}; known are {', '.join(kind.__dataclass_fields__)}"
+        )
+    try:
+        return TypeAdapter(kind).validate_python(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error

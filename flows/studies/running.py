@@ -1,0 +1,186 @@
+"""A study as one call: build what is missing, fill the tables as it goes, and write them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from flows.studies.cells import FilledTable, Filling
+from flows.studies.loading import Loader
+from flows.studies.members import Study
+from flows.studies.nodes import Nodes
+from flows.studies.output import as_data, as_latex, as_markdown, as_parquet, member_table
+from flows.studies.schedule import Change, Make, MemberOutcome, run_members
+from storage import durable
+from storage.digests import digest_json
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a study stands: its tables as far as they are filled, and the stages built and to build."""
+
+    text: str
+    """What has just happened."""
+    tables: Sequence[FilledTable]
+    done: int
+    total: int
+    seconds_left: float | None = None
+
+
+def ignore_standing(standing: Standing) -> None:
+    """For callers that only want the result."""
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """The outcome of a study."""
+
+    study: Study
+    tables: Sequence[FilledTable]
+    members: Sequence[MemberOutcome]
+    made: Mapping[str, int]
+    """Stages built, by kind."""
+    folder: Path
+    """Where the tables are written."""
+    wall_seconds: float
+    stopped: bool = False
+    finished: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    @property
+    def failed(self) -> list[MemberOutcome]:
+        return [member for member in self.members if member.failure is not None]
+
+    def as_data(self) -> dict[str, Any]:
+        """For other programs."""
+        return {
+            "study": str(self.study.path),
+            "title": self.study.title,
+            "finished": self.finished,
+            "tables": as_data(self.tables),
+            "members": [
+                {
+                    "name": each.member.name,
+                    "settings": each.member.settings,
+                    "error": None if each.failure is None else str(each.failure),
+                    "artifacts": {stage: f"{made.kind}/{made.key}" for stage, made in each.artifacts.items()},
+                }
+                for each in self.members
+            ],
+            "made": dict(self.made),
+            "wall_seconds": self.wall_seconds,
+        }
+
+
+def run_study(
+    study: Study,
+    loader: Loader,
+    *,
+    slots: Sequence[str | None] = (None,),
+    threads: int | None = None,
+    folder: Path | None = None,
+    make: Make | None = None,
+    on_change: Callable[[Standing], None] = ignore_standing,
+    seconds_left: Callable[[Nodes, int, float], float | None] = lambda nodes, done, elapsed: None,
+) -> StudyResult:
+    """Build what the members need and the store does not have yet, and write the tables.
+
+    slots, threads, make
+        see `run_members`.
+    folder
+        where the tables are written, again whenever a cell is filled; by default in the store.
+    on_change
+        called whenever a stage begins or ends.
+    seconds_left
+        estimates the time left, from the nodes as they stood, how many are built, and the seconds so far.
+
+    Raises ConfigError, before anything is built, for a config that is wrong.
+    """
+    started = time.monotonic()
+    members = list(study.members.values())
+    nodes = Nodes.of(members, loader)
+    filling = Filling(study, loader)
+    folder = folder or _folder(study, loader)
+    watching = _Watching(study, filling, nodes, folder, on_change, seconds_left, started)
+    outcome = run_members(
+        members, loader, study.path, slots=slots, threads=threads, make=make, on_change=watching.changed
+    )
+    seconds = round(time.monotonic() - started, 3)
+    result = StudyResult(
+        study,
+        filling.tables(outcome.members),
+        outcome.members,
+        outcome.made,
+        folder,
+        seconds,
+        outcome.stopped,
+    )
+    write_result(result)
+    return result
+
+
+def write_result(result: StudyResult) -> None:
+    """Write tables and members into the result's folder, in every format but HTML."""
+    write_tables(result.study, result.tables, result.folder)
+    members = (
+        (
+            each.member.name,
+            each.member.settings,
+            None if each.failure is None else str(each.failure),
+            {stage: f"{made.kind}/{made.key}" for stage, made in each.artifacts.items()},
+        )
+        for each in result.members
+    )
+    pq.write_table(member_table(members), result.folder / "members.parquet")
+    durable.write(result.folder / "study.json", json.dumps(result.as_data(), indent=1) + "\n", lasting=False)
+
+
+def write_tables(study: Study, tables: Sequence[FilledTable], folder: Path) -> None:
+    """Write the tables as they stand."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(as_parquet(tables), folder / "cells.parquet")
+    durable.write(folder / "tables.md", as_markdown(study.title, tables), lasting=False)
+    durable.write(folder / "tables.tex", as_latex(tables), lasting=False)
+
+
+class _Watching:
+    """Fills the tables as stages end, and tells who watches."""
+
+    def __init__(
+        self,
+        study: Study,
+        filling: Filling,
+        nodes: Nodes,
+        folder: Path,
+        on_change: Callable[[Standing], None],
+        seconds_left: Callable[[Nodes, int, float], float | None],
+        started: float,
+    ) -> None:
+        self._study, self._filling, self._nodes, self._folder = study, filling, nodes, folder
+        self._on_change, self._seconds_left, self._started = on_change, seconds_left, started
+        self._total, self._done = len(nodes.missing), 0
+        self._tables = filling.tables(())
+        self._holes = -1
+
+    def changed(self, change: Change) -> None:
+        if change.ended:
+            self._done += 1
+            self._tables = self._filling.tables(change.members())
+            holes = sum(table.holes for table in self._tables)
+            if holes != self._holes:
+                self._holes = holes
+                write_tables(self._study, self._tables, self._folder)
+        left = self._seconds_left(self._nodes, self._done, time.monotonic() - self._started)
+        self._on_change(Standing(str(change), self._tables, self._done, self._total, left))
+
+
+def _folder(study: Study, loader: Loader) -> Path:
+    store = loader.load(next(iter(study.members.values()))).store
+    what = [str(study.path), *study.members, *(table.name for table in study.tables)]
+    return store.root / ".studies" / digest_json(what)[:12]
