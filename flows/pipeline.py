@@ -23,8 +23,9 @@ from prefect.tasks import Task
 from flows.config.request import RunRequest
 from flows.errors import RETRY_DELAYS, Failure, failure_of
 from flows.plan.states import Planned
+from flows.run.embedded_api import Api
 from flows.run.observing import progress_of, show_run
-from flows.run.prefect_api import Api
+from flows.run.prefect_api import api
 from flows.run.records import RunRecord, where_time_went
 from flows.run.walk import Walk, kept, new_record
 
@@ -41,7 +42,8 @@ def person_search(request: RunRequest) -> State[Any]:
         if failure is None:
             raise
         return Failed(message=str(failure))
-    with kept(record):
+    with kept(record), api() as prefect_api:
+        prefect_api.watch_over(UUID(flow_run.id))
         return _guarded(record, lambda: Walk.of(request, record))
 
 

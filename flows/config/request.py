@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from flows.plan.states import Selection
 from flows.stages.base import Kind
@@ -15,7 +15,8 @@ class RunRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    config: Path
+    config: Path = Field(json_schema_extra={"minLength": 1})
+    """Prefect refuses a deployment whose config is empty, such as of a variable that is not set."""
     overrides: tuple[str, ...] = ()
     """Changes to the config, `reid.lr=3e-4`."""
     store: str | None = None

@@ -38,6 +38,18 @@ _LAST_LINES = 3
 
 
 @dataclass(frozen=True)
+class Lease:
+    """A file that a run locks while it lives."""
+
+    path: Path
+
+    @property
+    def note(self) -> Path:
+        """Where the run writes which flow run it is."""
+        return self.path.with_suffix(".run")
+
+
+@dataclass(frozen=True)
 class Place:
     """The files of one API in a home folder; `name` tells APIs of different settings apart."""
 
@@ -68,9 +80,15 @@ class Place:
         """Held by the one API that brings the database up to date."""
         return self.folder / "database.lock"
 
-    def new_lease(self) -> Path:
-        """A free name; locked by a run, it keeps the API alive."""
-        return self.folder / f"{self.name}.{secrets.token_hex(8)}.lease"
+    @contextmanager
+    def lease(self) -> Iterator[Lease]:
+        """A lease of the calling process, which keeps an embedded API alive while it is held."""
+        lease = Lease(self.folder / f"{self.name}.{secrets.token_hex(8)}.lease")
+        with exclusive(lease.path, what="the lease of a run"):
+            try:
+                yield lease
+            finally:
+                lease.note.unlink(missing_ok=True)
 
     def leases(self) -> list[Path]:
         return list(self.folder.glob(f"{self.name}.*.lease"))
@@ -95,7 +113,7 @@ class Place:
         killed = []
         for lease in self.leases():
             if is_held(lease) is None:
-                note = _note_of(lease)
+                note = Lease(lease).note
                 if note.exists():
                     killed.append(UUID(note.read_text()))
                 note.unlink(missing_ok=True)
@@ -113,31 +131,27 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """An embedded API in use."""
+class Api:
+    """A Prefect API in use, and the lease by which others see that this process lives."""
 
     url: str
-    lease: Path
+    lease: Lease
 
     def watch_over(self, flow_run: UUID) -> None:
-        """Have the flow run marked as crashed when this process is killed."""
-        _write(_note_of(self.lease), str(flow_run))
+        """Have the flow run marked as crashed if this process is killed."""
+        _write(self.lease.note, str(flow_run))
 
 
 @contextmanager
-def embedded_api(place: Place) -> Iterator[Embedded]:
+def embedded_api(place: Place) -> Iterator[Api]:
     """The API of a home folder, which is started where none runs, and kept while the block lasts.
 
     Raises ConnectionError when it fails to start or does not answer, TimeoutError when it does not come up.
     """
     idle = idle_seconds()
-    lease = place.new_lease()
     try:
-        with exclusive(lease, what="the lease of a Prefect API"):
-            try:
-                yield Embedded(_running_url(place, idle), lease)
-            finally:
-                _note_of(lease).unlink(missing_ok=True)
+        with place.lease() as lease:
+            yield Api(_running_url(place, idle), lease)
     finally:
         if idle == 0:
             _wait_for_end(place)
@@ -213,11 +227,6 @@ def _wait_for_end(place: Place) -> None:
     deadline = time.monotonic() + _END_SECONDS
     while is_held(place.lock) is not None and not place.is_in_use() and time.monotonic() < deadline:
         time.sleep(_LOOK_SECONDS)
-
-
-def _note_of(lease: Path) -> Path:
-    """Where a run writes which flow run it is."""
-    return lease.with_suffix(".run")
 
 
 def _write(path: Path, text: str) -> None:

@@ -12,10 +12,10 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from typing import TYPE_CHECKING
 
 from flows.run.embedded_api import Place
+from flows.run.killed_runs import mark_as_crashed
 from flows.run.prefect_defaults import be_quiet
 from storage.locks import exclusive, exclusive_now, is_held
 
@@ -83,7 +83,7 @@ async def _until_idle(place: Place, url: str, idle_seconds: float) -> None:
     used = time.monotonic()
     while is_held(place.lock) == os.getpid():
         for flow_run in place.killed_runs():
-            await _mark_as_crashed(flow_run, url)
+            await asyncio.to_thread(mark_as_crashed, flow_run, url)
         if place.is_in_use():
             used = time.monotonic()
         elif time.monotonic() - used >= idle_seconds:
@@ -93,31 +93,6 @@ async def _until_idle(place: Place, url: str, idle_seconds: float) -> None:
                 return
             place.write_address(url)
         await asyncio.sleep(_LOOK_SECONDS)
-
-
-async def _mark_as_crashed(flow_run: UUID, url: str) -> None:
-    """What a killed run can no longer say of itself and of its tasks."""
-    import httpx
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter
-    from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-    from prefect.states import Crashed, State
-
-    crashed: State[Any] = Crashed(message="the process of the run was killed")
-    of_run = FlowRunFilter.model_validate({"id": {"any_": [flow_run]}})
-    try:
-        with temporary_settings({PREFECT_API_URL: url}):
-            async with get_client() as client:
-                run = await client.read_flow_run(flow_run)
-                if run.state is not None and run.state.is_final():
-                    return
-                await client.set_flow_run_state(flow_run, crashed, force=True)
-                for task_run in await client.read_task_runs(flow_run_filter=of_run):
-                    if task_run.state is None or not task_run.state.is_final():
-                        await client.set_task_run_state(task_run.id, crashed, force=True)
-    except (ObjectNotFound, PrefectHTTPStatusError, httpx.HTTPError) as error:
-        log.warning("flow run %s was killed and could not be marked as crashed: %s", flow_run, error)
 
 
 if __name__ == "__main__":

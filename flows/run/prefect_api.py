@@ -7,11 +7,10 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from uuid import UUID
 
-from flows.run.embedded_api import Embedded, Place, embedded_api
+from flows.run.embedded_api import Api, Place, embedded_api
+from flows.run.killed_runs import server_in_use
 from flows.run.prefect_defaults import be_quiet
 from storage.digests import digest_json
 
@@ -19,19 +18,6 @@ if TYPE_CHECKING:
     from prefect.settings import Settings
 
 _LOOPBACK = "127.0.0.1"
-
-
-@dataclass(frozen=True)
-class Api:
-    """The API of a run; `embedded` is None where a server is configured."""
-
-    url: str
-    embedded: Embedded | None = None
-
-    def watch_over(self, flow_run: UUID) -> None:
-        """Have the flow run marked as crashed when this process is killed; a worker does so itself."""
-        if self.embedded is not None:
-            self.embedded.watch_over(flow_run)
 
 
 @contextmanager
@@ -45,7 +31,10 @@ def api() -> Iterator[Api]:
     configured = configured_url()
     if configured:
         require_answer(configured)
-        yield Api(configured)
+        from prefect.settings import get_current_settings
+
+        with server_in_use(configured, get_current_settings().home) as found:
+            yield found
         return
     with _loopback_without_proxy(), _embedded() as found:
         yield found
@@ -69,7 +58,7 @@ def _embedded() -> Iterator[Api]:
             mine = {PREFECT_API_URL: embedded.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
             with temporary_settings(mine):
                 try:
-                    yield Api(embedded.url, embedded)
+                    yield embedded
                 finally:
                     _deliver_logs()
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -16,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.end_to_end.commands import PROJECT
-
-POOL = "personsearch"
+from tests.pages import Page, Shell
 
 
 def free_port() -> int:
@@ -33,7 +31,6 @@ class Server:
 
     url: str
     environment: dict[str, str]
-    folder: Path
 
     def prefect(self, *words: str, **variables: str) -> str:
         """Run the `prefect` command line and return what it printed."""
@@ -65,31 +62,44 @@ class Server:
 
 
 @contextmanager
-def running_server(folder: Path) -> Iterator[Server]:
-    """A server with its database in `folder`; ends with the block."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}/api"
-    environment = os.environ | {
-        "PREFECT_HOME": str(folder / "prefect"),
-        "PREFECT_API_URL": url,
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        # Otherwise a schedule is looked at once a minute only.
-        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
-    }
-    server = Server(url, environment, folder)
-    with _process(server, "server", "start", "--port", str(port)):
-        wait_until(lambda: _is_healthy(url), 120)
-        yield server
+def served_as_documented(folder: Path, config: Path) -> Iterator[Server]:
+    """A server, all deployments for `config`, and a worker: set up and stopped as docs/operations.md says.
 
-
-@contextmanager
-def working(server: Server) -> Iterator[None]:
-    """A process worker on the pool, which is made."""
-    server.prefect("work-pool", "create", POOL, "--type", "process", "--overwrite")
-    with _process(server, "worker", "start", "--pool", POOL):
-        yield
+    What differs: the port and the folder of Prefect's files, and a schedule is looked at every 2 seconds.
+    """
+    page = Page.of("operations.md").section("A server, a worker, a schedule")
+    port = str(free_port())
+    pid_file = folder / "worker.pid"
+    shell = Shell(
+        PREFECT_HOME=str(folder / "prefect"),
+        PREFECT_SERVER_API_PORT=port,
+        PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS="2",
+        PREFECT_WORKER_QUERY_SECONDS="2",
+    )
+    started = page.block_with("prefect server start").replaced(
+        {
+            "127.0.0.1:4200": f"127.0.0.1:{port}",
+            "/srv/personsearch/nightly.yaml": str(config),
+            # Job control, since a shell without it lets what it starts ignore Ctrl-C.
+            "prefect worker start --pool personsearch": "set -m; prefect worker start --pool personsearch "
+            f"> {folder / 'worker.log'} 2>&1 & echo $! > {pid_file}",
+        }
+    )
+    stopped = page.block_with("prefect server stop").replaced(
+        {
+            'pkill -f "prefect worker start"': f"kill $(cat {pid_file})",
+            'pgrep -f "prefect worker start"': f"2> /dev/null kill -0 $(cat {pid_file})",
+        }
+    )
+    try:
+        shell.run(started)
+        yield Server(
+            f"http://127.0.0.1:{port}/api",
+            shell.environment
+            | {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "PERSONSEARCH_CONFIG": str(config)},
+        )
+    finally:
+        shell.run(stopped)
 
 
 def wait_until(condition: Callable[[], object], seconds: float, *, every: float = 0.5) -> None:
@@ -97,32 +107,3 @@ def wait_until(condition: Callable[[], object], seconds: float, *, every: float 
     while not condition():
         assert time.monotonic() < deadline, f"did not happen within {seconds:.0f} s"
         time.sleep(every)
-
-
-@contextmanager
-def _process(server: Server, *words: str) -> Iterator[None]:
-    with (server.folder / f"{words[0]}.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", *words],
-            env=server.environment,
-            cwd=PROJECT,
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            yield
-        finally:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _is_healthy(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=5):
-            return True
-    except OSError:
-        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 
 from flows.cli.status import describe
 from storage.local import LocalStore
-from tests.end_to_end.server import Server, running_server, wait_until, working
+from tests.end_to_end.commands import PROJECT, command, personsearch
+from tests.end_to_end.server import Server, served_as_documented, wait_until
 from tests.end_to_end.tiny import write_tiny_config
 
 pytestmark = pytest.mark.slow
@@ -22,21 +24,20 @@ MINUTES = 240.0
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("server")) as server, working(server):
-        yield server
+def config(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
+    """A config with data of its own."""
+    folder = tmp_path_factory.mktemp("deployed")
+    shutil.copytree(tiny_data, folder, dirs_exist_ok=True)
+    return write_tiny_config(folder, ".")
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path, server: Server) -> Path:
-    """A config with data of its own, and every deployment of the project registered for it."""
-    folder = tmp_path_factory.mktemp("deployed")
-    shutil.copytree(tiny_data, folder, dirs_exist_ok=True)
-    path = write_tiny_config(folder, ".")
-    server.prefect("deploy", "--all", PERSONSEARCH_CONFIG=str(path))
-    # At once, so that the minute passes while the other tests run.
-    server.prefect("deploy", "-n", "ingest", "--cron", "* * * * *", PERSONSEARCH_CONFIG=str(path))
-    return path
+def server(tmp_path_factory: pytest.TempPathFactory, config: Path) -> Iterator[Server]:
+    """Server, deployments and worker, set up and stopped by the commands of docs/operations.md."""
+    with served_as_documented(tmp_path_factory.mktemp("server"), config) as server:
+        # At once, so that the minute passes while the other tests run.
+        server.prefect("deploy", "-n", "ingest", "--cron", "* * * * *")
+        yield server
 
 
 def ended_run(server: Server, deployment: str, *, by_cron: bool = False) -> dict[str, Any]:
@@ -86,3 +87,36 @@ def test_by_cron_then_by_hand_nothing_new_is_made(server: Server, config: Path) 
     server.prefect("deployment", "run", "person-search/ingest")
     second = ended_run(server, "ingest")
     assert (second["state_type"], second["state"]["message"]) == ("COMPLETED", "0 stages made, 2 cached")
+
+
+def test_a_deployment_without_a_config_or_with_a_wrong_one_is_refused(server: Server, tmp_path: Path) -> None:
+    for given, message in (
+        ("", "error: set PERSONSEARCH_CONFIG to the config"),
+        (str(tmp_path / "absent.yaml"), "error: cannot read the config"),
+    ):
+        refused = server.try_prefect("deploy", "-n", "reid", PERSONSEARCH_CONFIG=given)
+        assert refused.returncode != 0 and message in refused.stderr
+        assert "Traceback" not in refused.stderr
+
+
+def test_a_run_that_was_killed_is_marked_by_the_next_one(server: Server, config: Path) -> None:
+    slow = ["--set", "detector.training.steps=1000000", "--until", "detector"]
+    run = subprocess.Popen(
+        command("run", config, *slow), env=server.environment, cwd=PROJECT, stderr=subprocess.DEVNULL
+    )
+    store = LocalStore(config.parent / "store")
+    wait_until(lambda: describe(store, 0)["making"] and by_hand(server, "RUNNING"), MINUTES)
+    (running,) = by_hand(server, "RUNNING")
+    run.kill()
+    run.wait()
+    assert [each["id"] for each in by_hand(server, "RUNNING")] == [running["id"]], "no server sees it"
+    again = ["--until", "ingest", "--force", "ingest:tracks"]
+    done = personsearch("run", config, *again, environment=server.environment)
+    assert done.status == 0, done.stderr
+    assert [flow_run["id"] for flow_run in by_hand(server, "CRASHED")] == [running["id"]]
+
+
+def by_hand(server: Server, state: str) -> list[dict[str, Any]]:
+    """The flow runs in a state that no deployment started."""
+    found = server.ask("/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": [state]}}}})
+    return [flow_run for flow_run in found if flow_run["deployment_id"] is None]

@@ -80,14 +80,14 @@ def retried(made: Task[[str, str], Any], state: State[Any]) -> bool:
     return bool(condition(made, None, state))
 
 
-def test_a_config_that_is_wrong_is_one_message_and_in_the_record(tmp_path: Path) -> None:
+def test_a_config_that_is_wrong_is_one_message_and_in_the_record(tmp_path: Path, prefect_api: str) -> None:
     config = tmp_path / "wrong.yaml"
     config.write_text("store: store\nreeid: {}\n")
-    state = pipeline.person_search.fn(RunRequest(config=config))
+    state = pipeline.person_search(RunRequest(config=config), return_state=True)
     assert state.is_failed() and "reeid: there is no such field" in (state.message or "")
     (record,) = read_records(tmp_path / "store")
     assert record.failure == Failure("refused", state.message or "") and record.finished is not None
-    state = pipeline.person_search.fn(RunRequest(config=tmp_path / "absent.yaml"))
+    state = pipeline.person_search(RunRequest(config=tmp_path / "absent.yaml"), return_state=True)
     assert state.is_failed() and "cannot read the config" in (state.message or "")
 
 

@@ -117,7 +117,7 @@ def test_an_api_is_shared_replaced_when_killed_and_ends_with_its_home(
 
     monkeypatch.delenv(IDLE_MINUTES)
     stale = Place.of(tmp_path / "home", "other")
-    for file in (stale.lock, stale.address, stale.log, stale.new_lease()):
+    for file in (stale.lock, stale.address, stale.log, stale.folder / "other.1.lease"):
         file.write_text("1")
     with embedded_api(place):
         process = is_held(place.lock)
