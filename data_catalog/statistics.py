@@ -1,10 +1,8 @@
-"""Statistics of a snapshot: a table, and figures in one HTML file that needs nothing else."""
+"""Statistics of a snapshot: counts by split, and how sizes and numbers of people are spread."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
 import pyarrow as pa
@@ -14,24 +12,37 @@ from data_catalog.counts import COUNTED
 from data_catalog.published import CountComparison, compare_published
 from data_catalog.snapshot import Snapshot, counts_found
 
-WIDTH, HEIGHT, MARGIN = 420, 200, 34
-HEIGHT_EDGES = (0, 25, 50, 75, 100, 150, 200, 300, 400, 600, 1_000_000)
-ASPECT_EDGES = (0.0, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.8, 1.0, 1e6)
-COUNT_EDGES = (0, 1, 2, 3, 4, 6, 9, 13, 21, 51, 1_000_000)
+MOST_BARS = 14
+FAR = 2.0
+"""A largest value of more than this times the 99th percentile is counted, and not drawn to scale."""
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """How many values fall between each two edges, the lower one included."""
+    """How many values fall between each two edges, the lower one included; all bins are equally wide.
+
+    `unit` is what the values are, `what` is counted; `above` counts what is beyond the last edge.
+    """
 
     title: str
+    unit: str
+    what: str
     edges: tuple[float, ...]
     counts: tuple[int, ...]
+    above: int = 0
+    whole: bool = False
 
     def labels(self) -> list[str]:
-        """What each bar stands for."""
-        last = len(self.counts) - 1
-        return [f"{self.edges[i]:g}+" if i == last else f"{self.edges[i]:g}" for i in range(len(self.counts))]
+        """The values that each bar stands for."""
+        pairs = zip(self.edges, self.edges[1:], strict=False)
+        if not self.whole:
+            return [f"{low:g} to {high:g}" for low, high in pairs]
+        return [f"{low:g}" if high - low == 1 else f"{low:g} to {high - 1:g}" for low, high in pairs]
+
+    def rows(self) -> list[tuple[str, int]]:
+        """(values, count) of each bar and of what is beyond the last."""
+        rows = list(zip(self.labels(), self.counts, strict=True))
+        return [*rows, (f"{self.edges[-1]:g} or more", self.above)] if self.above else rows
 
 
 @dataclass(frozen=True)
@@ -56,37 +67,19 @@ def statistics(snapshot: Snapshot) -> Statistics:
     )
     heights = pc.subtract(people["y2"], people["y1"]).to_numpy()
     widths = pc.subtract(people["x2"], people["x1"]).to_numpy()
+    people_of_images = _people_of_images(people, images) if len(people) else np.zeros(0)
     boxes_of_id, cameras_of_id = _identities(people, images)
     return Statistics(
         snapshot.name,
         counts,
         (
-            _histogram("People an image", _people_of_images(people, images), COUNT_EDGES),
-            _histogram("Height of a box (pixels)", heights, HEIGHT_EDGES),
-            _histogram("Width / height of a box", widths / heights, ASPECT_EDGES),
-            _histogram("Identities by number of boxes", boxes_of_id, COUNT_EDGES[1:]),
-            _histogram("Identities by number of cameras", cameras_of_id, COUNT_EDGES[1:]),
+            *histogram("People per image", "people", "images", people_of_images, whole=True),
+            *histogram("Height of a person", "height of the box, pixels", "people", heights),
+            *histogram("Shape of a person", "width / height of the box", "people", widths / heights),
+            *histogram("Boxes per identity", "boxes", "identities", boxes_of_id, whole=True),
+            *histogram("Cameras per identity", "cameras", "identities", cameras_of_id, whole=True),
         ),
         tuple(compare_published(snapshot)),
-    )
-
-
-def statistics_page(found: Statistics) -> str:
-    """The statistics as one HTML document, names escaped."""
-    rows = "".join(
-        f"<tr><th>{escape(split)}</th>{''.join(f'<td>{numbers[name]:,}</td>' for name in COUNTED)}</tr>"
-        for split, numbers in found.counts.items()
-    )
-    head = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in COUNTED)
-    figures = "".join(f"<figure>{_bars(each)}</figure>" for each in found.histograms)
-    published = "".join(f"<p>{escape(each.source)}: {escape(str(each))}</p>" for each in found.published)
-    title = escape(found.name)
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>'
-        "body{font:14px system-ui,sans-serif;margin:2em;color:#222}table{border-collapse:collapse}"
-        "td,th{padding:.3em .8em;text-align:right;border-bottom:1px solid #ddd}"
-        "figure{display:inline-block;margin:1em 1em 0 0}</style>"
-        f"<h1>{title}</h1><table><tr><th></th>{head}</tr>{rows}</table>{published}{figures}</html>\n"
     )
 
 
@@ -97,35 +90,34 @@ def _people_of_images(people: pa.Table, images: pa.Table) -> np.ndarray:
 
 
 def _identities(people: pa.Table, images: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """For each identity, its number of boxes and of cameras (0 where cameras are unknown)."""
+    """For each identity, its number of boxes; for each that a known camera saw, its number of cameras."""
     known = people.filter(pc.is_valid(people["person_id"]))
     at = pc.index_in(known["image_id"], value_set=images["image_id"].combine_chunks())
     table = pa.table({"id": known["person_id"], "camera": images["camera_id"].take(at)})
     groups = table.group_by("id").aggregate([([], "count_all"), ("camera", "count_distinct")])
-    return groups["count_all"].to_numpy(), groups["camera_count_distinct"].to_numpy()
+    cameras = groups["camera_count_distinct"].to_numpy()
+    return groups["count_all"].to_numpy(), cameras[cameras > 0]
 
 
-def _histogram(title: str, values: np.ndarray, edges: Sequence[float]) -> Histogram:
-    counts, _ = np.histogram(values, bins=np.array(edges, np.float64))
-    return Histogram(title, tuple(edges), tuple(counts.tolist()))
+def histogram(
+    title: str, unit: str, what: str, values: np.ndarray, *, whole: bool = False
+) -> list[Histogram]:
+    """The histogram of values (n,), or nothing where there is none. `whole`: they are whole numbers."""
+    if not len(values):
+        return []
+    low, high = float(values.min()), float(values.max())
+    usual = float(np.quantile(values, 0.99))
+    end = high if high <= FAR * max(usual, 1.0 if whole else 0.0) else usual
+    step = _step(max(end - low, 0.0), whole=whole)
+    first = np.floor(low / step)
+    edges = (first + np.arange(int(np.floor(end / step) - first) + 2)) * step
+    counts, _ = np.histogram(values[values < edges[-1]], bins=edges)
+    above = len(values) - int(counts.sum())
+    return [Histogram(title, unit, what, tuple(edges.tolist()), tuple(counts.tolist()), above, whole)]
 
 
-def _bars(histogram: Histogram) -> str:
-    """A bar chart as SVG."""
-    top = max(histogram.counts, default=0) or 1
-    step = (WIDTH - 2 * MARGIN) / len(histogram.counts)
-    floor = HEIGHT - MARGIN
-    parts = [
-        f'<svg width="{WIDTH}" height="{HEIGHT}" font-family="system-ui,sans-serif" font-size="10">',
-        f'<text x="{WIDTH / 2}" y="14" text-anchor="middle" font-size="13">{escape(histogram.title)}</text>',
-    ]
-    for index, (label, count) in enumerate(zip(histogram.labels(), histogram.counts, strict=True)):
-        left, high = MARGIN + index * step, (floor - 34) * count / top
-        middle = left + step / 2
-        bar = f'x="{left + 1:.1f}" y="{floor - high:.1f}" width="{step - 2:.1f}" height="{high:.1f}"'
-        parts += [
-            f'<rect {bar} fill="#4878a8"/>',
-            f'<text x="{middle:.1f}" y="{floor - high - 3:.1f}" text-anchor="middle">{count}</text>',
-            f'<text x="{middle:.1f}" y="{floor + 12}" text-anchor="middle">{escape(label)}</text>',
-        ]
-    return "".join([*parts, "</svg>"])
+def _step(span: float, *, whole: bool) -> float:
+    """A width of 1, 2 or 5 times a power of ten that cuts the span into at most `MOST_BARS` parts."""
+    least = max(span / MOST_BARS, 1.0 if whole or not span else 0.0)
+    power = 10.0 ** np.floor(np.log10(least))
+    return float(next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least))

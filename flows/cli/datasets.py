@@ -126,7 +126,7 @@ def ingest(
         refuse_outcome(snapshot)
     if strict:
         refuse_invalid(snapshot)
-    StoreSnapshots(artifacts).remember(str(identity.recipe["dataset"]), artifact.key)
+    StoreSnapshots(artifacts).remember(str(identity.recipe["dataset"]), artifact.key, root)
     result = {
         **nested(counts_found(snapshot)),
         "path": str(artifact.path),
@@ -153,22 +153,29 @@ def stats(
     html: Path | None = typer.Option(
         None, help="Also write the figures to this file, a self-contained page."
     ),
+    root: Path | None = typer.Option(
+        None, help="Root folder of the dataset, for pictures on the page (default: the folder last ingested)."
+    ),
 ) -> None:
     """Print statistics of an ingested dataset, or write them as a page of figures.
 
     Example: personsearch datasets stats --store STORE --name prw --html stats.html
     """
-    from data_catalog.statistics import statistics, statistics_page
+    from data_catalog.statistics import statistics
 
-    found = statistics(_snapshot(open_catalog(chosen_store(store)), name))
+    snapshots = StoreSnapshots(open_store(chosen_store(store)))
+    found = statistics(_snapshot(Catalog(snapshots), name))
     print_table(found.counts)
     for each in found.published:
         typer.echo(f"{each.source}: {each}")
     for histogram in found.histograms:
-        bars = zip(histogram.labels(), histogram.counts, strict=True)
-        typer.echo(f"{histogram.title}: " + "  ".join(f"{label}: {count:,}" for label, count in bars))
+        bars = "  ".join(f"{label}: {count:,}" for label, count in histogram.rows())
+        typer.echo(f"{histogram.title} ({histogram.unit}: {histogram.what}): {bars}")
     if html is not None:
-        html.write_text(statistics_page(found), encoding="utf-8")
+        from flows.report.statistics_page import render_statistics
+
+        page = render_statistics(found, snapshots.artifact(name), root or snapshots.root(name))
+        html.write_text(page, encoding="utf-8")
         typer.echo(f"wrote {html}")
 
 

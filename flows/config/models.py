@@ -212,6 +212,12 @@ class Config(Recipe):
     evaluation: Annotated[tuple[EvaluationSection, ...], BeforeValidator(_as_tuple)] = ()
     report: ReportSection = ReportSection()
     run: ComputeOptions = ComputeOptions()
+    _written_as: str = PrivateAttr("")
+
+    @property
+    def written_as(self) -> str:
+        """The file that the config was read from, with its `--set` options; empty if it was not read."""
+        return self._written_as
 
     @model_validator(mode="after")
     def _views_name_datasets(self) -> Config:
@@ -294,6 +300,7 @@ def load_config(path: Path, overrides: Iterable[str] = (), *, store: str | None 
     for name, source in config.datasets.items():
         root = raw["datasets"][name]["root"]
         source._unset = root.unset if isinstance(root, ExpandedPath) else ()
+    config._written_as = " ".join([path.name, *(f"--set {override}" for override in overrides)])
     return _resolve_paths(config, path.parent.absolute())
 
 

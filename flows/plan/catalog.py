@@ -38,18 +38,23 @@ class StoreSnapshots:
     def folder(self, name: str) -> Path:
         return self.artifact(name).path
 
-    def remember(self, name: str, key: str) -> None:
-        """Note which snapshot a dataset's last ingest made or found; kept on this machine."""
+    def remember(self, name: str, key: str, root: Path) -> None:
+        """Note which snapshot a dataset's last ingest made or found, of which root; kept on this machine."""
         path = self._pointer(name)
         try:
             durable.make_folder(path.parent)
-            durable.write(path, key)
+            durable.write(path, f"{key}\n{root.absolute()}")
         except OSError as error:
             log.info("the snapshot of %s is not remembered: %s", name, error)  # a read-only store
 
+    def root(self, name: str) -> Path | None:
+        """The folder that the dataset's last ingest on this machine read; None where that is not known."""
+        _, root = self._remembered(name)
+        return Path(root) if root else None
+
     def artifact(self, name: str) -> Artifact:
         """The snapshot that the last ingest made or found; CatalogError when the store holds none."""
-        key = self._remembered(name)
+        key, _ = self._remembered(name)
         if key.isalnum():
             found = self.store.find(KIND, key)
             if found is not None and _name(found) == name:
@@ -62,16 +67,17 @@ class StoreSnapshots:
         known = ", ".join(self.names()) or "none"
         raise CatalogError(f"{self.store} holds no snapshot of {name!r}; it has: {known}")
 
-    def _remembered(self, name: str) -> str:
-        """The key that `remember` noted; empty where there is none that can be read."""
+    def _remembered(self, name: str) -> tuple[str, str]:
+        """Key and root that `remember` noted; empty where there are none that can be read."""
         path = self._pointer(name)
         try:
-            return path.read_text()
+            key, _, root = path.read_text().partition("\n")
+            return key, root
         except OSError:
-            return ""
+            return "", ""
         except UnicodeDecodeError as error:
             log.warning("%s is damaged, and the newest snapshot is taken: %s", path, error)
-            return ""
+            return "", ""
 
     def _all(self) -> list[Artifact]:
         peeked = (self.store.peek(kind, key) for kind, key in self.store.keys(KIND))

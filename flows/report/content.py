@@ -23,33 +23,43 @@ class Figure:
 
 @dataclass(frozen=True)
 class Tile:
-    """A crop on a strip; `picture` is a data URI. `is_right` is None for the query itself."""
+    """A crop on a strip; `picture` is a data URI. `style` is query, right, wrong, or none for a miss."""
 
     picture: str
     width: int
     height: int
     image_id: str
-    is_right: bool | None = None
+    style: str
+    note: str = ""
+    """What a wrong match shows, or what became of a miss."""
     rank: int = 0
     similarity: float = 0.0
 
 
 @dataclass(frozen=True)
 class Strip:
-    """A query and its best matches. `first_right` is the rank of the first correct one, 0 for none."""
+    """A query with its best matches, and other boxes of its person, which are not among them.
+
+    `first_right` is the rank of the first correct match, 0 for none. Of `n_truths` boxes to find `n_lower`
+    were ranked lower than the matches shown, and `n_missed` were not detected; None if that is not known.
+    """
 
     query_id: str
+    image_id: str
     person_id: str
     ap: float
     first_right: int
     n_truths: int
+    n_lower: int | None
+    n_missed: int | None
     query: Tile
     matches: Sequence[Tile]
+    misses: Sequence[Tile]
 
 
 @dataclass(frozen=True)
 class DrawnBox:
-    """A box on a scene; `style` is a class of the style sheet: detection, found, missed or ignored."""
+    """A box on a picture; `style` is a class of the style sheet: found, false, missed, unknown or ignored."""
 
     style: str
     box: Corners
@@ -65,17 +75,34 @@ class DrawnBox:
 
 
 @dataclass(frozen=True)
-class ScenePicture:
-    """A test image with its detections and annotations; sizes in pixels of the original."""
+class Label:
+    """A box's label; `place` is its position as CSS, in percent of the picture."""
 
-    image_id: str
+    style: str
+    text: str
+    place: str
+
+
+@dataclass(frozen=True)
+class ScenePicture:
+    """An image with boxes in pixels of the original, and labels of those for which there is room."""
+
+    name: str
+    """For those who do not see it."""
     picture: str
     width: int
     height: int
     boxes: Sequence[DrawnBox]
-    n_detections: int
-    n_people: int
-    n_found: int
+    labels: Sequence[Label]
+    caption: str
+
+
+@dataclass(frozen=True)
+class DetectionContent:
+    """How well people are detected; `facts` are (name, value) at the evaluation's score threshold."""
+
+    facts: Sequence[tuple[str, str]]
+    figures: Sequence[Figure]
 
 
 @dataclass(frozen=True)
@@ -87,7 +114,10 @@ class TestContent:
     settings: Sequence[Mapping[str, Any]]
     score_threshold: float
     warnings: Sequence[str]
+    varied_boxes: str
+    """What the number of boxes per image, varied, says beside the headline; empty if it was not varied."""
     figures: Sequence[Figure]
+    detection: DetectionContent
     scenes: Sequence[ScenePicture]
     strips: Sequence[Strip]
 
@@ -140,6 +170,10 @@ class Origin:
     gone: Sequence[str]
     """Artifacts that are no longer in the store, as `kind/key`."""
     machine: Sequence[tuple[str, str]]
+    config: str
+    """The config file and its overrides; empty where that is not known."""
+    evaluated: str
+    """When the newest evaluation was built."""
 
     @property
     def total_seconds(self) -> float:
@@ -151,6 +185,8 @@ class ReportContent:
     """Everything on the page."""
 
     title: str
+    lead: str
+    """In plain words: what was trained on what and tested on what."""
     tests: Sequence[TestContent]
     datasets: Sequence[DatasetCounts]
     curves: Mapping[str, Sequence[Figure]] = field(default_factory=dict)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from flows.report.content import DatasetCounts, ReportContent, TestContent
+from flows.report.detection_content import describe_detection
 from flows.report.feature_content import describe_features
-from flows.report.looking import TestPixels, draw_scenes, draw_strips
 from flows.report.origin import Lineage, describe_origin, trace
-from flows.report.results import Results, result_figures, warnings
+from flows.report.results import Results, result_figures, varied_boxes, warnings
+from flows.report.scenes import draw_test_scenes
+from flows.report.strips import draw_strips
+from flows.report.test_pixels import TestPixels
 from flows.report.training_curves import training_figures
 from flows.stages.report import ReportContext
+
+_NETWORKS = {"resnet18": "ResNet-18", "resnet50": "ResNet-50"}
+_VARIANTS = {
+    "j2": "J2, which shares layers C1 and C2 with the detector",
+    "j3": "J3, which shares layers C1 to C3 with the detector",
+    "j4": "J4, which shares layers C1 to C4 with the detector",
+    "disj": "Disj, which shares no layers with the detector and reads image crops",
+}
 
 
 def gather(context: ReportContext) -> ReportContent:
@@ -31,11 +42,12 @@ def gather(context: ReportContext) -> ReportContent:
     context.progress(parts - 1, parts)
     content = ReportContent(
         title=context.recipe.title,
+        lead=_lead(context, lineage),
         tests=tests,
         datasets=list(_datasets(lineage)),
         curves=curves,
         features=describe_features(inputs.features),
-        origin=describe_origin(lineage),
+        origin=describe_origin(lineage, context.options.config),
     )
     context.progress(parts, parts)
     return content
@@ -48,13 +60,38 @@ def _test(context: ReportContext, suffix: str) -> TestContent:
     return TestContent(
         name=f"{test.spec.dataset}, {test.spec.split}",
         headline=results.headline,
-        settings=results.settings,
+        settings=[
+            {**setting, "rank1_interval": results.rank1_intervals.get(setting["name"])}
+            for setting in results.settings
+        ],
         score_threshold=results.score_threshold,
         warnings=warnings(results),
+        varied_boxes=varied_boxes(results),
         figures=result_figures(results),
-        scenes=draw_scenes(pixels, section.scenes, results.score_threshold),
+        detection=describe_detection(pixels.judged, results.headline, results.score_threshold),
+        scenes=draw_test_scenes(pixels, section.scenes, results.score_threshold),
         strips=draw_strips(pixels, results, section.queries, section.ranks),
     )
+
+
+def _lead(context: ReportContext, lineage: Lineage) -> str:
+    """Which model, trained on what, tested on what."""
+    options = context.options
+    variant = lineage.manifests["reid"].identity.recipe["variant"]
+    backbone = lineage.manifests["detector"].identity.recipe["detector"]["model"]["backbone"]
+    specs = (test.spec for test in context.inputs.test.values())
+    tested = _listed(f"{spec.dataset}/{spec.split}" for spec in specs)
+    return (
+        f"How well a model finds a person again in the images of {tested}. Its RetinaNet detector "
+        f"({_NETWORKS[backbone]}) was trained on {_listed(options.detector_trained_on)}; its re-ID branch "
+        f"{_VARIANTS[variant]}, on {options.reid_trained_on}."
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _datasets(lineage: Lineage) -> Iterator[DatasetCounts]:

@@ -68,8 +68,9 @@ def trace(artifacts: Mapping[str, Artifact], store: Store) -> Lineage:
     return lineage
 
 
-def describe_origin(lineage: Lineage) -> Origin:
-    """Keys, recipes, times and machine of every artifact behind the report."""
+def describe_origin(lineage: Lineage, config: str) -> Origin:
+    """Keys, recipes, times and machine of every artifact behind the report; `config` is what asked for it."""
+    evaluated = [each.created for each in lineage.manifests.values() if each.kind == "evaluation"]
     return Origin(
         stages=[
             StageOrigin(label, manifest.kind, manifest.key, manifest.created, list(departures(manifest)))
@@ -78,6 +79,8 @@ def describe_origin(lineage: Lineage) -> Origin:
         times=_end_to_end(lineage),
         gone=lineage.gone,
         machine=_machine(lineage),
+        config=config,
+        evaluated=max(evaluated, default=""),
     )
 
 

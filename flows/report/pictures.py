@@ -29,15 +29,10 @@ def crop_people(wanted: Mapping[ImageFile, Sequence[Corners]]) -> Crops:
     """
     crops = {}
     for file, boxes in wanted.items():
-        whole = _read(file)
+        whole = read_picture(file)
         for box in boxes:
-            crops[file, box] = _fitted(whole.crop(_clipped(box, whole.size)), CROP_SIZE)
+            crops[file, box] = fitted(whole.crop(_clipped(box, whole.size)), CROP_SIZE)
     return crops
-
-
-def read_scaled(file: ImageFile, size: tuple[int, int] = SCENE_SIZE) -> Image.Image:
-    """The whole image, shrunk to fit `size`. Raises StageError if it cannot be read."""
-    return _fitted(_read(file), size)
 
 
 def as_data_uri(image: Image.Image) -> str:
@@ -47,7 +42,8 @@ def as_data_uri(image: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _read(file: ImageFile) -> Image.Image:
+def read_picture(file: ImageFile) -> Image.Image:
+    """The whole image. Raises StageError if it cannot be read."""
     try:
         return file.rgb()
     except CatalogError as error:
@@ -66,7 +62,8 @@ def _clipped(box: Corners, size: tuple[int, int]) -> tuple[int, int, int, int]:
     return x1, y1, min(max(round(box[2]), x1 + 1), width), min(max(round(box[3]), y1 + 1), height)
 
 
-def _fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A copy that fits into `size`, width and height in pixels; never larger."""
     shrunk = image.copy()
     shrunk.thumbnail(size, Image.Resampling.LANCZOS)
     return shrunk

@@ -31,8 +31,8 @@ _SMOOTH_FROM = 60
 """Curves with at least this many points get a running mean over the noisy line."""
 _MARKED_BELOW = 25
 _MOST_POINTS = 300
-_WIDTH, _HEIGHT, _LEGEND_ROW = 4.6, 2.7, 0.17
-"""In inches; one inch is about a quarter of a plot's width on the page."""
+_WIDTH, _HEIGHT, _LEGEND_ROW = 3.9, 2.5, 0.17
+"""In inches; a plot of this width fills a phone's screen with its type in full size."""
 _LONG_LABEL = 24
 """In characters; longer labels are stacked, not placed side by side."""
 
@@ -69,20 +69,25 @@ def line_plot(
     percent: bool = False,
     markers: bool = False,
     log_x: bool = False,
+    whole_x: bool = False,
     level: tuple[str, float] | None = None,
 ) -> Markup:
     """Lines on shared axes.
 
     `percent`: y values are fractions. `markers`: the lines have few points, each with its own tick.
-    `level`: a labelled horizontal line.
+    `level`: a labelled horizontal line. `whole_x`: x runs from 0 to 100 %. Lines with an empty label are not
+    in the legend.
     """
 
     def draw(axes: Axes) -> None:
         for number, (label, x, y) in enumerate(series):
             colour, dashes = _look(number)
-            axes.plot(x, y, dashes, color=colour, label=label, marker="o" if markers else None, markersize=4)
+            marker = "o" if markers else None
+            axes.plot(x, y, dashes, color=colour, label=label or None, marker=marker, markersize=4)
         if level is not None:
             axes.axhline(level[1], color=INK, linestyle=":", linewidth=1, label=level[0])
+        if whole_x:
+            axes.set_xlim(0, 102)
         if log_x:
             axes.set_xscale("log")
             axes.xaxis.set_minor_locator(NullLocator())
@@ -136,6 +141,46 @@ def histogram(values: np.ndarray, x_label: str, y_label: str, bins: int = 20) ->
     return draw_svg(draw)
 
 
+def bar_plot(
+    edges: Sequence[float], counts: Sequence[int], x_label: str, y_label: str, *, whole: bool = False
+) -> Markup:
+    """Bars between each two of `edges` (n + 1,), as wide as they are apart, `counts` (n,) high.
+
+    `whole`: x values are whole numbers, and so are its ticks.
+    """
+
+    def draw(axes: Axes) -> None:
+        axes.bar(edges[:-1], counts, width=np.diff(edges) * 0.94, align="edge", color=SERIES[0])
+        axes.set_xlim(edges[0], edges[-1])
+        axes.xaxis.set_major_locator(MaxNLocator(7, integer=whole))
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.grid(axis="x", visible=False)
+        axes.set(xlabel=x_label, ylabel=y_label)
+
+    return draw_svg(draw)
+
+
+def group_plot(labels: Sequence[str], fractions: Sequence[float], x_label: str, y_label: str) -> Markup:
+    """A bar from 0 to 100 % per group, with its label below and its percentage on top."""
+
+    def draw(axes: Axes) -> None:
+        places = range(len(labels))
+        axes.bar(places, fractions, width=0.7, color=SERIES[0])
+        for place, fraction in zip(places, fractions, strict=True):
+            axes.annotate(
+                f"{100 * fraction:.0f}", (place, fraction), (0, 2), textcoords="offset points", ha="center"
+            )
+        axes.set_xticks(places, labels)
+        axes.set_ylim(0, 1.12)
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+        axes.grid(axis="x", visible=False)
+        axes.set(xlabel=x_label, ylabel=y_label)
+
+    return draw_svg(draw)
+
+
 def draw_svg(draw: Callable[[Axes], None]) -> Markup:
     """What `draw` puts on the axes, as inline SVG, with a legend of all labelled lines above the axes."""
     with matplotlib.rc_context(_STYLE):
@@ -160,7 +205,6 @@ def _for_page(svg: str) -> str:
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    svg = svg.replace("<svg", '<svg class="plot" role="img"', 1)
     for stand_in, variable in _VARIABLES.items():
         svg = svg.replace(stand_in, variable)
     return re.sub(r"\n\s*", "\n", svg)

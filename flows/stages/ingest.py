@@ -76,7 +76,7 @@ def stage(config: Config, dataset: str) -> Stage:
     )
     key = identity(made).key
     if store.peek(made.kind, key) is not None:  # it will not be made, and yet is the dataset's snapshot now
-        StoreSnapshots(store).remember(dataset, key)
+        StoreSnapshots(store).remember(dataset, key, source.root)
     return made
 
 
@@ -138,7 +138,9 @@ def make(context: IngestContext) -> Made:
     snapshot = Snapshot(context.work)
     for finding in (*ingest_findings(snapshot), *damaged_rows(snapshot)):
         log.warning("%s: %s", dataset, finding.message)
-    StoreSnapshots(LocalStore(context.options.store)).remember(dataset, planned_identity(context).key)
+    StoreSnapshots(LocalStore(context.options.store)).remember(
+        dataset, planned_identity(context).key, context.options.root
+    )
     return made
 
 

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import hashlib
 
-from flows.config.models import Config, ReportSection
+from flows.config.models import Config, ReportSection, ViewRef
 from flows.stages.base import (
     ArtifactInput,
     InputRef,
     Inputs,
     Made,
     Maker,
-    Nothing,
     Stage,
     StageContext,
     ViewInput,
     test_names,
     view_input,
 )
+from personsearch_core.recipes import Recipe
 
-VERSION = 1
+VERSION = 2
 PAGE = "report.html"
+
+
+class Options(Recipe):
+    detector_trained_on: tuple[str, ...]
+    reid_trained_on: str
+    config: str = ""
+    """The config file and its overrides, as a reader of the page would type them."""
 
 
 class ReportInputs(Inputs):
@@ -34,7 +41,7 @@ class ReportInputs(Inputs):
     evaluation: dict[str, ArtifactInput]
 
 
-ReportContext = StageContext[ReportSection, ReportInputs, Nothing]
+ReportContext = StageContext[ReportSection, ReportInputs, Options]
 
 
 def stage(config: Config) -> Stage:
@@ -51,7 +58,16 @@ def stage(config: Config) -> Stage:
         recipe=config.report.model_dump(mode="json"),
         maker="flows.stages.report:MAKER",
         inputs=inputs,
+        options=Options(
+            detector_trained_on=tuple(_shown(entry) for entry in config.detector.train),
+            reid_trained_on=_shown(config.reid_section.train),
+            config=config.written_as,
+        ).model_dump(mode="json"),
     )
+
+
+def _shown(view: ViewRef) -> str:
+    return f"{view.dataset}/{view.split}"
 
 
 def make(context: ReportContext) -> Made:
@@ -75,4 +91,4 @@ def make(context: ReportContext) -> Made:
     return Made(hashlib.sha256(lasting.encode()).hexdigest(), metrics)
 
 
-MAKER = Maker(ReportSection, ReportInputs, Nothing, make)
+MAKER = Maker(ReportSection, ReportInputs, Options, make)

@@ -14,6 +14,8 @@ from personsearch_core.evaluation.matching import expand_ranges, group_by_image,
 from personsearch_core.evaluation.records import BoolArray, Detections, FloatArray, GroundTruth, IntArray
 
 TRUE_POSITIVE_IOU = 0.5
+MOST_PER_IMAGE = 100
+"""COCO's figures take this many boxes per image, those of the highest scores."""
 _COCO_AREA_RANGE = [[0.0, 1e10]]
 
 
@@ -102,6 +104,18 @@ def coco_detection(detections: Detections, truth: GroundTruth, n_images: int) ->
     """AP50 and AP (IoU 0.5 to 0.95) of one class by pycocotools, at most 100 boxes per image -> fractions."""
     if not len(detections) or truth.ignore.all():
         return 0.0, 0.0
+    evaluation = coco_evaluation(detections, truth, n_images)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.accumulate()
+    precision = evaluation.eval["precision"][:, :, 0, 0, 0]
+    return float(precision[0].mean()), float(precision.mean())
+
+
+def coco_evaluation(detections: Detections, truth: GroundTruth, n_images: int) -> COCOeval:
+    """pycocotools' matches of at least one detection with ground truth: `evalImgs`, one entry per image.
+
+    Its ids are rows of `detections` and of `truth`, counted from 1.
+    """
     annotations = COCO()
     annotations.dataset = {
         "images": [{"id": i} for i in range(n_images)],
@@ -113,11 +127,9 @@ def coco_detection(detections: Detections, truth: GroundTruth, n_images: int) ->
         found = annotations.loadRes(_coco_results(detections))
         evaluation = COCOeval(annotations, found, "bbox")
         evaluation.params.areaRng, evaluation.params.areaRngLbl = _COCO_AREA_RANGE, ["all"]
-        evaluation.params.maxDets = [100]
+        evaluation.params.maxDets = [MOST_PER_IMAGE]
         evaluation.evaluate()
-        evaluation.accumulate()
-    precision = evaluation.eval["precision"][:, :, 0, 0, 0]
-    return float(precision[0].mean()), float(precision.mean())
+    return evaluation
 
 
 def _coco_annotations(truth: GroundTruth) -> list[dict[str, object]]:

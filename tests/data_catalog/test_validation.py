@@ -20,7 +20,7 @@ from data_catalog.errors import CatalogError
 from data_catalog.export_coco import export_coco
 from data_catalog.image_ids import find_images
 from data_catalog.ingest import counts_found
-from data_catalog.statistics import statistics, statistics_page
+from data_catalog.statistics import statistics
 from data_catalog.validation import check_snapshot, damaged_rows
 from data_catalog.views import View
 
@@ -50,9 +50,7 @@ def test_statistics_count_everybody(mot_root: Path, ingest_into: Any) -> None:
     counts = counts_found(snapshot)
     heights = next(each for each in found.histograms if each.title.startswith("Height"))
     assert sum(heights.counts) == counts["boxes"] - counts["ignored"]
-    page = statistics_page(found)
-    assert "<script>" not in page
-    assert "http" not in page
+    assert [each.title for each in found.histograms if not sum(each.counts)] == []  # none is empty
 
 
 def test_an_image_is_drawn_with_its_boxes(prw_root: Path, ingest_into: Any) -> None:

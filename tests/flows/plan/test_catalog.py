@@ -52,7 +52,7 @@ def test_a_damaged_pointer_leads_to_the_newest_snapshot(
     store = LocalStore(tmp_path / "store")
     snapshots = StoreSnapshots(store)
     key = snapshots.artifact("scenes").key
-    snapshots.remember("scenes", key)
+    snapshots.remember("scenes", key, tmp_path / "prw")
     (store.root / ".cache" / "snapshots" / "scenes").write_bytes(b"\xff" + key.encode()[1:])
     assert snapshots.artifact("scenes").key == key and "is damaged" in caplog.text
 
@@ -75,11 +75,14 @@ def test_the_last_ingest_decides_and_without_a_note_the_newest(catalog: Catalog,
     first = snapshots.artifact("scenes").key
     second = put(snapshots.store, "scenes", "prw", tmp_path / "prw", number=1)
     for key in (first, second, first):
-        snapshots.remember("scenes", key)
+        snapshots.remember("scenes", key, tmp_path / "prw")
         assert open_catalog(tmp_path / "store")["scenes"].snapshot.path.name == key
-    snapshots.remember("scenes", "../../elsewhere")
+    assert snapshots.root("scenes") == tmp_path / "prw" and snapshots.root("tracks") is None
+    snapshots.remember("scenes", "../../elsewhere", tmp_path / "prw")
     assert snapshots.artifact("scenes").key in (first, second)
-    snapshots.remember("scenes", snapshots.artifact("tracks").key)  # the snapshot of another name
+    snapshots.remember(
+        "scenes", snapshots.artifact("tracks").key, tmp_path / "prw"
+    )  # the snapshot of another name
     assert snapshots.artifact("scenes").key in (first, second)
 
 

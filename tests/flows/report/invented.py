@@ -28,6 +28,8 @@ HOSTILE = "\"><script>alert('x')</script>$x^$&amp;"
 
 SCENES = PrwSpec(train_images=4, test_images=10, train_identities=6, test_identities=6)
 
+_BOX = ["image_id", "x1", "y1", "x2", "y2"]
+
 Fill = Callable[[StageContext[Any, Any, Any]], Made]
 
 
@@ -115,6 +117,7 @@ def _config(folder: Path) -> Config:
                 "test": {"dataset": HOSTILE, "split": "test"},
                 "boxes_per_image": [2, 4],
                 "ground_truth_boxes": True,
+                "bootstrap_samples": 200,
             },
             "report": {"title": f"A title {HOSTILE}", "scenes": 3, "queries": 2, "ranks": 5},
         }
@@ -164,11 +167,15 @@ def _invent_features(context: StageContext[Any, Any, Any]) -> Made:
 
 
 def _invent_gallery(work: Path, view: View) -> Made:
-    """Six of seven people are detected, a little off the truth; embeddings are the people's, with noise."""
+    """Six of seven people are detected, a little off the truth, and a corner of every image is taken for one;
+    embeddings are the people's, with noise.
+    """
     rng = np.random.default_rng(0)
     truth = view.boxes
     queries = view.query_boxes
     detected = truth.take(np.flatnonzero(np.arange(len(truth)) % 7))
+    detected = detected.select(_BOX)
+    detected = pa.concat_tables([detected, _corners_of(view.images).cast(detected.schema)])
     person_of = dict(zip(_keys(truth), truth["person_id"].to_pylist(), strict=True))
     parts, people = [], []
     for role, boxes, shift in (
@@ -184,13 +191,20 @@ def _invent_gallery(work: Path, view: View) -> Made:
         if role == detections.TRUTH:
             columns["box_id"] = boxes["box_id"]
         parts.append(pa.Table.from_pydict(columns, schema=detections.ROWS_SCHEMA))
-        people += [person_of[key] for key in _keys(boxes)]
+        people += [person_of.get(key) for key in _keys(boxes)]
     names = sorted({person or "" for person in people})
     means = rng.normal(size=(len(names), 8))[[names.index(person or "") for person in people]]
     pq.write_table(pa.concat_tables(parts).unify_dictionaries(), work / detections.ROWS)
     np.save(work / gallery.EMBEDDINGS, _unit(means + 0.7 * rng.normal(size=means.shape)))
     np.save(work / gallery.UNTRAINED_EMBEDDINGS, _unit(rng.normal(size=means.shape)))
     return Made("gallery", {})
+
+
+def _corners_of(images: pa.Table) -> pa.Table:
+    """A box in the upper left of each image."""
+    sides = {"x1": 0.0, "y1": 0.0, "x2": 8.0, "y2": 16.0}
+    columns = {name: pa.array([side] * len(images), pa.float32()) for name, side in sides.items()}
+    return pa.table({"image_id": images["image_id"], **columns})
 
 
 def _keys(boxes: pa.Table) -> list[tuple[object, ...]]:

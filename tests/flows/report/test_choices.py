@@ -7,8 +7,9 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.report.looking import choose_queries, spread
 from flows.report.origin import departures
+from flows.report.scenes import spread
+from flows.report.strips import choose_queries
 from personsearch_core.recipes import FeaturesRecipe, ReidRecipe, RoiRecipe
 from storage.manifest import Identity, Manifest
 

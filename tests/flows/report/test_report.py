@@ -19,6 +19,7 @@ from PIL import Image
 from data_catalog.synthetic.prw import write_prw
 from flows.config.models import DatasetSource, ViewRef
 from flows.errors import StageError
+from flows.report.results import Results
 from flows.stages import evaluation, report
 from storage.errors import StorageError
 from storage.local import LocalStore
@@ -79,7 +80,34 @@ def test_shows_the_numbers_of_every_setting(page: Page, metrics: dict[str, Any])
         assert f"{100 * metrics[name]:.1f}" in page.text
     for setting in ("prw, 2 boxes an image", "prw, 4 boxes an image", "prw, ground-truth boxes"):
         assert setting in page.text
-    assert f"The best number of boxes per image is {metrics['best_boxes_per_image']:g}, with" in page.text
+    assert f"Here that is {metrics['best_boxes_per_image']:g}, with an mAP of" in page.text
+    assert "It is chosen on the test set itself" in page.text
+
+
+def test_says_first_what_was_trained_and_tested_on_what(page: Page) -> None:
+    assert (
+        f"How well a model finds a person again in the images of {HOSTILE}/test. Its RetinaNet detector "
+        f"(ResNet-50) was trained on {HOSTILE}/train; its re-ID branch J3, which shares layers C1 to C3 "
+        f"with the detector, on {HOSTILE}/train."
+    ) in page.text
+    assert "Evaluated on " in page.text
+
+
+def test_rank_1_has_an_interval_like_map(page: Page, report_store: ReportStore) -> None:
+    artifact = report_store.plan()["evaluation"].artifact
+    assert artifact is not None
+    low, high = Results.of(artifact).rank1_intervals["prw"]
+    assert low <= artifact.manifest.metrics["rank1"] <= high and low < high
+    assert f"({100 * low:.1f} to {100 * high:.1f})" in page.text
+
+
+def test_detection_has_a_section_of_its_own(page: Page) -> None:
+    for title in (
+        "Precision and recall of the detector",
+        "People found, by size",
+        "false positives per image",
+    ):
+        assert title in page.text
 
 
 def test_says_when_the_figures_mean_little(page: Page, metrics: dict[str, Any]) -> None:
@@ -91,13 +119,24 @@ def test_frames_right_and_wrong_matches_beside_their_query(page: Page) -> None:
     assert len(page.of_class("div", "tile query")) == 4  # the two hardest, and two of the rest
     assert right and wrong
     assert len(right) + len(wrong) == 4 * 5
+    headings = re.findall(r"Query (\S+) in image (\S+) ·", page.text)
+    assert len(headings) == 4 and all(image.endswith(".jpg") for _, image in headings)
     hardest_first = [float(ap) for ap in re.findall(r"AP ([\d.]+) %", page.text)]
     assert hardest_first == sorted(hardest_first)
 
 
+def test_tells_what_became_of_the_people_that_no_match_shows(page: Page) -> None:
+    outcomes = re.findall(
+        r"(\d+) to find: (\d+) among the matches shown, (\d+) ranked lower, (\d+) not detected", page.text
+    )
+    assert outcomes and all(int(n) == int(a) + int(b) + int(c) for n, a, b, c in outcomes)
+    assert any(int(missed) for *_, missed in outcomes)
+    assert "not detected" in page.text and "another person" in page.text and "background" in page.text
+
+
 def test_draws_detections_and_ground_truth_on_scenes(page: Page) -> None:
     assert len(page.of_class("figure", "scene")) == 3
-    for style in ("detection", "found", "missed"):
+    for style in ("found", "false", "missed"):
         boxes = page.of_class("rect", style)
         assert boxes, style
         assert all(float(box["width"] or 0) > 0 and float(box["height"] or 0) > 0 for box in boxes)
@@ -105,7 +144,7 @@ def test_draws_detections_and_ground_truth_on_scenes(page: Page) -> None:
 
 def test_pictures_are_small_jpegs(page: Page) -> None:
     sources = [attrs["src"] for tag, attrs in page.elements if tag == "img"]
-    assert len(sources) == 4 * 6
+    assert len(sources) == 4 * 6 + len(page.of_class("div", "tile none"))
     for source in sources:
         kind, _, data = str(source).partition(",")
         assert kind == "data:image/jpeg;base64"

@@ -174,7 +174,11 @@ def test_every_stage_is_told_where_and_how_to_work(stages: dict[str, Stage], tmp
         "reid": {"checkpoint_seconds": 7.0, "memory_budget": 2**31},
         **{f"{kind}:{name}": {} for kind in ("detections", "gallery") for name in ("photos", "videos")},
         **{f"evaluation:{name}": SPREAD for name in ("photos", "videos")},
-        "report": {},
+        "report": {
+            "detector_trained_on": ["photos/train", "videos/a"],
+            "reid_trained_on": "photos/train",
+            "config": "config.yaml",
+        },
     }
     on = {name: stage.processors.model_dump() for name, stage in stages.items() if stage.processors}
     computing = {name for name in stages if name.startswith(("detect", "features", "reid", "gallery"))}

@@ -1,0 +1,118 @@
+"""The pages as a browser shows them: at two sizes, light and dark, and to a screen reader."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from data_catalog.snapshot import Snapshot
+from data_catalog.statistics import statistics
+from flows.plan.catalog import StoreSnapshots
+from flows.report.statistics_page import render_statistics
+from tests.flows.report.invented import HOSTILE, ReportStore
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = pytest.mark.browser
+
+SIZES = ((1400, 1000), (390, 844))
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+LABELS = """() => [...document.querySelectorAll('.scene .label')].map(label => {
+  const box = label.getBoundingClientRect(), frame = label.parentElement.getBoundingClientRect();
+  return {scene: [...document.querySelectorAll('.scene')].indexOf(label.closest('.scene')),
+    size: parseFloat(getComputedStyle(label).fontSize), box: [box.left, box.top, box.right, box.bottom],
+    inside: box.left >= frame.left - 1 && box.right <= frame.right + 1 && box.top >= frame.top - 1
+      && box.bottom <= frame.bottom + 1};
+})"""
+HINTS = """() => [...document.querySelectorAll('.scroll')].map(each => [
+  each.scrollWidth > each.clientWidth + 1,
+  getComputedStyle(each.querySelector('.hint')).display !== 'none'])"""
+UNNAMED = """() => [...document.querySelectorAll('svg[role=img]')].filter(
+  svg => !svg.querySelector(':scope > title')?.textContent && !svg.getAttribute('aria-label')).length"""
+
+
+@pytest.fixture(scope="module")
+def pages(report_store: ReportStore, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The files of a report and of a statistics page."""
+    folder = tmp_path_factory.mktemp("pages")
+    report_store.make_report(folder)
+    snapshots = StoreSnapshots(report_store.store)
+    artifact = snapshots.artifact(HOSTILE)
+    page = render_statistics(statistics(Snapshot(artifact.path)), artifact, snapshots.root(HOSTILE))
+    (folder / "statistics.html").write_text(page, encoding="utf-8")
+    return {"report": folder / "report.html", "statistics": folder / "statistics.html"}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests of the module."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine: apt-get install chromium, or .ci/run as root")
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """The accessibility checks of axe-core, as a script."""
+    package = pytest.importorskip("axe_core_python", reason="axe-core-python is not installed")
+    return (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES, ids=["desktop", "phone"])
+@pytest.mark.parametrize("name", ["report", "statistics"])
+def test_a_page_is_whole_and_readable(
+    pages: dict[str, Path], browser: Browser, axe: str, name: str, size: tuple[int, int], scheme: Any
+) -> None:
+    viewport: Any = {"width": size[0], "height": size[1]}
+    context = browser.new_context(viewport=viewport, color_scheme=scheme)
+    page = context.new_page()
+    messages: list[str] = []
+    requests: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(pages[name].as_uri())
+    assert messages == []
+    assert [url for url in requests if not url.startswith("data:")] == [pages[name].as_uri()]
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    assert page.evaluate(UNNAMED) == 0 < page.locator("svg[role=img]").count()
+    assert all(scrolls == says for scrolls, says in page.evaluate(HINTS))
+    _check_labels(page.evaluate(LABELS))
+    page.evaluate(axe)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    context.close()
+    assert [(each["id"], each["nodes"][0]["html"][:200]) for each in found["violations"]] == []
+    assert len(found["passes"]) > 10
+
+
+def test_the_keys_of_the_scenes_hide_what_they_name(pages: dict[str, Path], browser: Browser) -> None:
+    page = browser.new_page()
+    page.goto(pages["report"].as_uri())
+    for style in ("found", "false", "missed"):
+        boxes = page.locator(f".scene rect.{style}")
+        assert boxes.count() and boxes.first.is_visible()
+        page.locator(f".show-{style}").uncheck()
+        assert not boxes.first.is_visible()
+    assert not page.locator(".scene .label").first.is_visible()
+    page.close()
+
+
+def _check_labels(labels: list[dict[str, Any]]) -> None:
+    assert labels
+    for at, label in enumerate(labels):
+        assert label["inside"] and label["size"] >= 11
+        for other in labels[:at]:
+            if other["scene"] == label["scene"]:
+                (x1, y1, x2, y2), (u1, v1, u2, v2) = label["box"], other["box"]
+                assert x2 <= u1 + 0.5 or u2 <= x1 + 0.5 or y2 <= v1 + 0.5 or v2 <= y1 + 0.5
