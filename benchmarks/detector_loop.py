@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.models.detection import RetinaNet, retinanet_resnet50_fpn
 from torchvision.transforms.v2 import functional as F
 
-from flows.benchmarks.drawing import draw_scenes
+from benchmarks.drawing import draw_scenes
 from personsearch_core.data.loader import load_batch, training_batches
 from personsearch_core.data.prefetch import decode_threads
 from personsearch_core.data.sampling import TrainingSet, TrainingStream

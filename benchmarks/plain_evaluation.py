@@ -105,11 +105,10 @@ def _rank(
 def _overlap(boxes: FloatArray, truth: FloatArray) -> FloatArray:
     sides = np.minimum(boxes[:, 2:], truth[2:]) - np.maximum(boxes[:, :2], truth[:2])
     intersection = np.maximum(sides, 0).prod(axis=1)
-    return intersection / (
-        (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (truth[2:] - truth[:2]).prod() - intersection
-    )
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (truth[2:] - truth[:2]).prod()
+    return np.asarray(intersection / (areas - intersection))
 
 
 def _wanted_overlap(truth: FloatArray) -> float:
     width, height = truth[2:] - truth[:2]
-    return min(0.5, width * height / ((width + 10) * (height + 10)))
+    return float(min(0.5, width * height / ((width + 10) * (height + 10))))

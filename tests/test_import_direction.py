@@ -1,4 +1,6 @@
-"""Imports run one way: flows -> personsearch_core, data_catalog, storage; none of the three knows another."""
+"""Imports run one way: benchmarks -> flows -> personsearch_core, data_catalog, storage; none of these three
+knows another.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,8 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[1]
 ROOMS = ("flows", "personsearch_core", "data_catalog", "storage")
 FORBIDDEN = {
+    "benchmarks": {"tests"},
+    "flows": {"benchmarks", "tests"},
     "personsearch_core": {"flows", "data_catalog", "storage", "prefect"},
     "data_catalog": {"flows", "personsearch_core", "storage", "prefect", "torch", "torchvision"},
     "storage": {"flows", "personsearch_core", "data_catalog", "prefect", "torch", "torchvision"},

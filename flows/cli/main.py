@@ -56,7 +56,7 @@ COMMANDS = {
     "features": Lazy("flows.cli.features:app", "Cached features: show, verify, export, statistics."),
     "score": Lazy("flows.cli.score:app", "Score detections and embeddings from any software."),
     "benchmark": Lazy(
-        "flows.benchmarks.commands:app", "Measure speed and memory against baselines in the same run."
+        "benchmarks.commands:app", "Measure speed and memory against baselines in the same run."
     ),
 }
 _OURS = {"flows", "data_catalog", "storage", "personsearch_core"}

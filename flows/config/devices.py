@@ -1,6 +1,6 @@
-"""Names of devices, as configs and options give them: `auto`, `cpu`, `cuda`, `cuda:1`.
+"""Devices as configs and options name them, `auto`, `cpu`, `cuda`, `cuda:1`, and as stages compute on them.
 
-What is wrong with a name is known without torch; whether the device is here is not.
+Whether a name is right is known without torch; whether the device exists here is not.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from flows.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
+
+    from flows.config.models import Processors
 
 _NAME = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?")
 
@@ -37,3 +39,38 @@ def torch_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= gpus:
         raise ConfigError(f"device {name} was asked for, {gpus} GPUs can be seen here: use cpu or auto")
     return device
+
+
+def stage_device(processors: Processors) -> torch.device:
+    """The device to compute on. Sets the number of threads, too. Raises ConfigError where it is not here."""
+    import torch
+
+    if processors.threads is not None:
+        torch.set_num_threads(processors.threads)
+    return torch_device(processors.device)
+
+
+def device_names(processors: Processors) -> tuple[str, ...]:
+    """Every device that is named: `devices` GPUs from `device` on, or the CPU."""
+    from personsearch_core.training.distributed import cuda_numbers
+
+    device = stage_device(processors)
+    if device.type != "cuda":
+        return (str(device),)
+    return tuple(f"cuda:{number}" for number in cuda_numbers(device, processors.devices))
+
+
+def gpu_names(processors: Processors) -> list[str]:
+    """The UUIDs of the GPUs that are named; none on the CPU.
+
+    Raises PersonSearchError where they are not here.
+    """
+    import torch
+
+    from personsearch_core.training.distributed import cuda_numbers
+
+    device = stage_device(processors)
+    if device.type != "cuda":
+        return []
+    numbers = cuda_numbers(device, processors.devices)
+    return [str(torch.cuda.get_device_properties(number).uuid) for number in numbers]

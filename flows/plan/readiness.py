@@ -10,14 +10,14 @@ from typing import Any
 
 from data_catalog.adapters import load_adapter
 from data_catalog.decode_checks import memory_of, undecodable_images, undecodable_rejects
+from data_catalog.duplicates import images_in_both
 from data_catalog.errors import CatalogError
 from data_catalog.outcome import outcome_faults
 from data_catalog.readiness import identity_faults, protocol_faults, training_faults
 from data_catalog.snapshot import Snapshot, image_digests
 from data_catalog.views import View
-from flows.config.models import Config
+from flows.config.models import Config, ViewRef
 from flows.errors import StageError
-from flows.plan.leakage import check_test_images
 from flows.plan.memo import Memo
 from flows.plan.views import ViewSpec, view_digest
 from flows.stages.base import Stage, ingest_name
@@ -26,7 +26,8 @@ from storage.store import Artifact, Store
 log = logging.getLogger(__name__)
 
 READY = "ready"
-SHOWN = 3
+_NONE_SHARED = "none"
+_SHOWN = 3
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -51,7 +52,7 @@ def check_ready(
         if faults:
             raise StageError("; ".join(faults))
         memo.write(READY)
-    check_test_images(config, there, store)
+    _check_test_images(config, there, store)
 
 
 def _question(
@@ -133,9 +134,61 @@ def _undecodable(
     faults = undecodable_images(root, digests, memory_of(store.root), progress)
     faults |= undecodable_rejects(root, snapshot)
     if faults:
-        shown = "; ".join(f"{root / path}: {fault}" for path, fault in sorted(faults.items())[:SHOWN])
-        more = "; ..." if len(faults) > SHOWN else ""
+        shown = "; ".join(f"{root / path}: {fault}" for path, fault in sorted(faults.items())[:_SHOWN])
+        more = "; ..." if len(faults) > _SHOWN else ""
         yield (
             f"{dataset}: {len(faults):,} images cannot be decoded: {shown}{more}. Replace them, or leave "
             f"them out by datasets.{dataset}.options.leave_out"
         )
+
+
+def _check_test_images(config: Config, artifacts: Mapping[str, Artifact], store: Store) -> None:
+    """Compare the bytes of all training images with those of all test images; no image is opened.
+
+    `artifacts` are those of the ingest stages that there are, by stage name. Raises StageError for an image
+    that is in both, unless `run.test_images_in_training` says `warn`.
+    """
+    training = [*config.detector.train, *([config.reid.train] if config.reid else [])]
+    test = [entry.test for entry in config.evaluation]
+    if not test:
+        return
+    memo = Memo(store.root, "leakage", _images_compared(training, test, artifacts))
+    if memo.read() == _NONE_SHARED:
+        return
+    found = images_in_both(_views(training, artifacts, store), _views(test, artifacts, store))
+    if not len(found):
+        memo.write(_NONE_SHARED)
+        return
+    shown = "; ".join(
+        f"{row['test']}/{row['test_image']} is {row['training']}/{row['training_image']}"
+        for row in found.slice(0, _SHOWN).to_pylist()
+    )
+    message = f"{len(found)} test images are training images: {shown}{'; ...' if len(found) > _SHOWN else ''}"
+    if config.run.test_images_in_training == "refuse":
+        raise StageError(
+            f"{message}. Results would look better than they are: train on other views, or set "
+            "run.test_images_in_training=warn"
+        )
+    log.warning("%s", message)
+
+
+def _images_compared(
+    training: list[ViewRef], test: list[ViewRef], artifacts: Mapping[str, Artifact]
+) -> dict[str, Any]:
+    """What the comparison's outcome follows from."""
+
+    def of(refs: list[ViewRef]) -> list[list[str | None]]:
+        named = {(ingest_name(ref.dataset), ref.split) for ref in refs}
+        made = ((artifacts.get(name), split) for name, split in named)
+        return sorted([artifact.content_digest, split] for artifact, split in made if artifact is not None)
+
+    return {"training": of(training), "test": of(test)}
+
+
+def _views(refs: list[ViewRef], artifacts: Mapping[str, Artifact], store: Store) -> list[View]:
+    views = []
+    for dataset, split in sorted({(ref.dataset, ref.split) for ref in refs}):
+        ingested = artifacts.get(ingest_name(dataset))
+        if ingested is not None:
+            views.append(View(Snapshot(store.local_path(ingested.kind, ingested.key)), split))
+    return views

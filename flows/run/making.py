@@ -151,7 +151,7 @@ def _devices(processors: Processors | None) -> list[str]:
     """The GPUs that a stage computes on, by their own names; others load no torch."""
     if processors is None:
         return []
-    from flows.stages.models import gpu_names
+    from flows.config.devices import gpu_names
 
     return gpu_names(processors)
 

@@ -81,7 +81,7 @@ def stage(config: Config, suffix: str, entry: EvaluationSection) -> Stage:
 
 def make(context: StageContext[DetectionsRecipe, DetectionsInputs, Nothing]) -> Made:
     """Detect block by block of images, then join the blocks into one feature store."""
-    from flows.stages.models import stage_device
+    from flows.config.devices import stage_device
     from personsearch_core.models.weights import load_detector
     from personsearch_core.pooling import detect_scenes
     from storage.feature_store import FILES_FILE, read_file_digests

@@ -84,7 +84,7 @@ def _canonical(recipe: TrainingRecipe) -> dict[str, Any]:
 
 def make(context: StageContext[TrainingRecipe, DetectorInputs, Options]) -> Made:
     """Train; resumes from the newest checkpoint in the work area."""
-    from flows.stages.models import stage_device
+    from flows.config.devices import stage_device
     from personsearch_core.data.sampling import TrainingSet
     from personsearch_core.training.detector import train_detector
     from personsearch_core.training.loop import RESUME_ONLY, LoopSettings, TrainingStopped

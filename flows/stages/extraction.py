@@ -60,7 +60,7 @@ class Prepared:
 @lru_cache(maxsize=1)
 def prepare(extraction: Extraction) -> Prepared:
     """Load the detector and plan the rows; once for each process."""
-    from flows.stages.models import stage_device
+    from flows.config.devices import stage_device
     from personsearch_core.models.weights import load_detector
     from personsearch_core.pooling import feature_rows
 

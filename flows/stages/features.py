@@ -84,8 +84,8 @@ def _people(config: Config) -> InputRef:
 
 def make(context: StageContext[FeaturesRecipe, FeaturesInputs, Options]) -> Made:
     """Pool shard by shard; shards that exist are complete and are not made again."""
+    from flows.config.devices import device_names
     from flows.stages.extraction import Extraction, extract, extract_on_dask, open_writer, prepare
-    from flows.stages.models import device_names
     from storage.feature_store import (
         FILES_FILE,
         features_bytes,

@@ -48,7 +48,7 @@ def stage(config: Config, suffix: str) -> Stage:
 
 def make(context: StageContext[GalleryRecipe, GalleryInputs, Nothing]) -> Made:
     """Describe every row of the detections' store by the trained branch and, if asked, the untrained."""
-    from flows.stages.models import stage_device
+    from flows.config.devices import stage_device
     from flows.stages.reid import TRAINED, UNTRAINED
     from personsearch_core.embedding import embed_rows
     from personsearch_core.models.weights import load_branch

@@ -84,7 +84,7 @@ def make(context: StageContext[TrainingRecipe, ReidInputs, Options]) -> Made:
     """Train from the store alone; resumes from the newest checkpoint in the work area."""
     from safetensors.torch import load_file
 
-    from flows.stages.models import stage_device
+    from flows.config.devices import stage_device
     from personsearch_core.identities import ReidLabels
     from personsearch_core.models.branch import build_branch
     from personsearch_core.models.weights import save_branch

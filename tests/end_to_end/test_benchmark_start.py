@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from flows.benchmarks.start import StartBenchmark, measure_commands
+from benchmarks.start import StartBenchmark, measure_commands
 from tests.end_to_end.conftest import TinyRun
 
 

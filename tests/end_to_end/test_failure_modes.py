@@ -1,4 +1,4 @@
-"""The quick trials of benchmarks/failure_modes.py."""
+"""The quick trials of tests/campaigns/failure_modes.py."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import shutil
 
 import pytest
 
-from benchmarks.failure_modes import (
+from storage.local import LocalStore
+from tests.campaigns.failure_modes import (
     Place,
     flipped_bytes,
     may_mount,
     read_only_store,
     two_runs_at_once,
 )
-from benchmarks.kill_campaign import digests
-from storage.local import LocalStore
+from tests.campaigns.kill_campaign import digests
 from tests.end_to_end.conftest import TinyRun
 
 pytestmark = pytest.mark.slow

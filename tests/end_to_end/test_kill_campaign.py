@@ -1,4 +1,4 @@
-"""A short kill campaign; benchmarks/kill_campaign.py is the long one."""
+"""A short kill campaign; tests/campaigns/kill_campaign.py is the long one."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.kill_campaign import digests, run_campaign
 from storage.local import LocalStore
+from tests.campaigns.kill_campaign import digests, run_campaign
 from tests.end_to_end.conftest import TinyRun
 
 pytestmark = pytest.mark.slow

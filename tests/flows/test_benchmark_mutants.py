@@ -6,8 +6,8 @@ import ast
 
 import pytest
 
-from benchmarks.mutants import GROUPS, PROJECT, draw
-from benchmarks.mutations import mutations
+from tests.campaigns.mutants import GROUPS, PROJECT, draw
+from tests.campaigns.mutations import mutations
 
 SOURCE = '''
 """A docstring with 3 words - or so."""

@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from flows.benchmarks.store import store
+from benchmarks.store import store
 
 OTHERS = {"zarr-python .oindex", "tensorstore", "h5py", "LMDB"}
 

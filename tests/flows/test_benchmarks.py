@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.benchmarks.extraction import ExtractionBenchmark, measure_extraction
-from flows.benchmarks.reid import ReidBenchmark, measure_reid
+from benchmarks.extraction import ExtractionBenchmark, measure_extraction
+from benchmarks.reid import ReidBenchmark, measure_reid
 from personsearch_core.recipes import DetectorModel
 
 SMALL = DetectorModel(

@@ -13,7 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from flows.benchmarks import commands as benchmark
+from benchmarks import commands as benchmark
 from flows.cli import main, store
 from flows.cli.lazy import Lazy, lazy_group
 

@@ -257,7 +257,7 @@ def test_a_damaged_manifest_is_listed_nowhere_and_breaks_nothing(
 
 
 def test_much_garbage_is_found_and_all_of_it_deleted(store: LocalStore) -> None:
-    """How long 10,000 artifacts take, `benchmarks.operations` measures."""
+    """How long 10,000 artifacts take, `tests.campaigns.operations` measures."""
     kept = many_artifacts(store, 500)[0]
     garbage = find_garbage(store, [kept])
     assert len(garbage.artifacts) == 499

@@ -6,7 +6,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from flows.benchmarks.commands import app
+from benchmarks.commands import app
 from flows.cli.main import app as personsearch
 from flows.config.devices import device_name, torch_device
 from flows.errors import ConfigError

@@ -13,7 +13,7 @@ import pytest
 import zarr
 from moto.server import ThreadedMotoServer
 
-from flows.benchmarks.range_server import RangeHandler, RangeServer, serve
+from benchmarks.range_server import RangeHandler, RangeServer, serve
 from storage.errors import StorageError
 from storage.feature_store import open_features
 

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 import typer
 
-from flows.benchmarks.other_stores import OTHER_STORES
-from flows.benchmarks.range_server import serve
-from flows.benchmarks.timing import Measurement, medians_in_turn, report
+from benchmarks.other_stores import OTHER_STORES
+from benchmarks.range_server import serve
+from benchmarks.timing import Measurement, medians_in_turn, report
 from flows.cli.json_file import Json
 from personsearch_core.training.row_batches import RowsReadAhead
 from storage.feature_store import (

@@ -1,6 +1,6 @@
 """Put small mistakes into the code, one at a time, and see whether the tests notice.
 
-    python -m benchmarks.mutants --seed 0 --count 60
+    python -m tests.campaigns.mutants --seed 0 --count 60
 
 The mistakes are drawn by a seeded generator, equally many in each group of files. Each is written into a copy
 of the project, where the group's tests run. A mistake that no test notices survives: it is a gap in the
@@ -29,9 +29,9 @@ from typing import Literal
 
 import pytest
 
-from benchmarks.mutations import Mutation, mutations
+from tests.campaigns.mutations import Mutation, mutations
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 
 Outcome = Literal["killed", "survived", "timed out"]
 """Of a mutant. A test that waits for ever has noticed it, too."""

@@ -1,6 +1,6 @@
 """A stand-in for object storage: an HTTP file server with range requests and a delay per request.
 
-`python -m flows.benchmarks.range_server FOLDER --delay 0.02` prints its port and serves until it is ended.
+`python -m benchmarks.range_server FOLDER --delay 0.02` prints its port and serves until it is ended.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class RangeHandler(BaseHTTPRequestHandler):
 @contextmanager
 def serve(folder: Path, delay: float) -> Iterator[str]:
     """Serve `folder` from a separate process with `delay` seconds per request; yields the URL."""
-    command = [sys.executable, "-m", "flows.benchmarks.range_server", str(folder), "--delay", str(delay)]
+    command = [sys.executable, "-m", "benchmarks.range_server", str(folder), "--delay", str(delay)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:

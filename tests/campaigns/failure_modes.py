@@ -1,6 +1,6 @@
 """Make things go wrong, and write a table of faults and outcomes.
 
-    python benchmarks/failure_modes.py --out docs/failure-modes.md
+    python -m tests.campaigns.failure_modes --out docs/failure-modes.md
 
 Each trial is a function that returns what happened, in a few words, or raises AssertionError if the outcome
 is wrong. A full or read-only disk needs the right to mount a tmpfs, and a wrong clock the program `faketime`;
@@ -23,10 +23,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.kill_campaign import Digests, digests, undisturbed
 from flows.run.embedded_api import IDLE_MINUTES
 from flows.run.prefect_api import api
 from storage.local import LocalStore
+from tests.campaigns.kill_campaign import Digests, digests, undisturbed
 from tests.end_to_end.commands import PROJECT, Outcome, command, personsearch
 from tests.end_to_end.tiny import STAGES, draw_tiny_data, write_tiny_config
 
@@ -298,7 +298,7 @@ def main() -> int:
     table = "\n".join(
         ["# Failure modes", "", "| fault | outcome |", "|---|---|"]
         + [f"| {name} | {outcome} |" for name, outcome in rows]
-        + ["", "Made by `python benchmarks/failure_modes.py`.", ""]
+        + ["", "Made by `python -m tests.campaigns.failure_modes`.", ""]
     )
     if arguments.out is not None:
         arguments.out.write_text(table)

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 import typer
 
-from flows.benchmarks.drawing import draw_scenes
-from flows.benchmarks.timing import Measurement, medians_in_turn, report
+from benchmarks.drawing import draw_scenes
+from benchmarks.timing import Measurement, medians_in_turn, report
 from flows.cli.json_file import Json
 from flows.config.devices import torch_device
 from personsearch_core.data.prefetch import decode_threads, prefetch

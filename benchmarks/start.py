@@ -17,8 +17,8 @@ from statistics import median
 
 import typer
 
+from benchmarks.timing import Measurement, medians_in_turn, report
 from data_catalog.synthetic import Mot17Spec, PrwSpec, write_mot17, write_prw
-from flows.benchmarks.timing import Measurement, medians_in_turn, report
 from flows.cli.demo import demo_config
 from flows.cli.json_file import writable
 from flows.run.embedded_api import FOLDER

@@ -8,23 +8,23 @@ from flows.cli.lazy import Lazy, lazy_group
 
 COMMANDS = {
     "start": Lazy(
-        "flows.benchmarks.start:start",
+        "benchmarks.start:start",
         "Measure the overhead of commands and small runs, as whole processes.",
     ),
     "store": Lazy(
-        "flows.benchmarks.store:store",
+        "benchmarks.store:store",
         "Measure the feature store against memmap, bare reads and other stores.",
     ),
     "extraction": Lazy(
-        "flows.benchmarks.extraction:extraction",
+        "benchmarks.extraction:extraction",
         "Measure feature extraction against bare decoding and the forward pass of the shared blocks.",
     ),
     "speed": Lazy(
-        "flows.benchmarks.speed:speed",
+        "benchmarks.speed:speed",
         "Time detection and embedding per person, with the ratio to Disj, its bound and the paper's.",
     ),
     "reid": Lazy(
-        "flows.benchmarks.reid:reid",
+        "benchmarks.reid:reid",
         "Measure a re-ID step from the store against memory, a plain loop and recomputed features.",
     ),
 }

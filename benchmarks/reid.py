@@ -18,8 +18,8 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from flows.benchmarks.drawing import draw_scenes
-from flows.benchmarks.timing import Measurement, medians_in_turn, report
+from benchmarks.drawing import draw_scenes
+from benchmarks.timing import Measurement, medians_in_turn, report
 from flows.cli.json_file import Json
 from flows.config.devices import torch_device
 from personsearch_core.identities import ReidLabels

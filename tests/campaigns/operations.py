@@ -5,7 +5,8 @@
   of it deleted. Also the first half of the deletion, after which artifacts are no longer visible, and
   `shutil.rmtree` on the same files, which is the floor of the second half.
 
-    python -m benchmarks.operations WORK [--only cached store] [--artifacts 10000] [--rounds 5] [--json OUT]
+    python -m tests.campaigns.operations WORK [--only cached store] [--artifacts 10000] [--rounds 5]
+        [--json OUT]
 """
 
 from __future__ import annotations

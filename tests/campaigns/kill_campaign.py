@@ -1,7 +1,7 @@
 """Kill the tiny pipeline at random moments, start it again, and compare with a run left alone.
 
-    python -m benchmarks.kill_campaign --kills 60 --seed 0
-    python -m benchmarks.kill_campaign --kills 20 --stage features
+    python -m tests.campaigns.kill_campaign --kills 60 --seed 0
+    python -m tests.campaigns.kill_campaign --kills 20 --stage features
 
 The victim is the flow, the process of the stage that it is building, or a Dask worker that reads a dataset.
 After each kill no process of the flow may be left running, no lock may be held, and every visible artifact
