@@ -70,6 +70,7 @@ def run_status(record: RunRecord) -> dict[str, Any]:
     log = (record.failure and record.failure.log) or (failed and failed.get("log"))
     at = record.stages[-1]["stage"] if record.stages and state in ("runs", "was killed") else None
     return {
+        "name": record.name,
         "config": record.config,
         "started": record.started,
         "finished": record.finished,
@@ -108,6 +109,4 @@ def _print(found: dict[str, Any]) -> None:
 def _line(run: dict[str, Any]) -> str:
     made = ", ".join(run["made"]) or "nothing"
     at = f" at {run['at']}" if run["at"] else ""
-    return (
-        f"{run['started']} {Path(run['config']).name} {run['state']}{at}; made {made}; {run['cached']} cached"
-    )
+    return f"{run['name']} {Path(run['config']).name} {run['state']}{at}; made {made}; {run['cached']} cached"

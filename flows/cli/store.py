@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +16,7 @@ from flows.cli.options import ConfigsStore, Store, chosen_store
 from flows.cli.printing import counted, padded
 from flows.config.raw import given_store
 from flows.errors import ConfigError
+from flows.run.records import RUN_NAME, RunRecord
 from storage.errors import StorageError
 from storage.gc import Garbage, collect, find_garbage
 from storage.listing import Entry, list_entries, resolve_name, with_followers
@@ -198,8 +199,12 @@ def untag(
 def gc(
     store: ConfigsStore = None,
     keep: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="CONFIG", help="Keep all artifacts of this config; repeatable."),
+        list[str] | None,
+        typer.Option(
+            metavar="CONFIG|STUDY|RUN",
+            help="Keep all artifacts of a config, of a study, or of a run or sweep by its name in `status`; "
+            "repeatable.",
+        ),
     ] = None,
     delete: Annotated[
         bool, typer.Option("--delete", help="Delete; without this, only list what would be deleted.")
@@ -224,9 +229,9 @@ def gc(
 
     Example: personsearch store gc --keep configs/demo.yaml --delete
     """
-    from flows.plan.reach import InUse
+    from flows.plan.reach import InUse, last_users
 
-    place = chosen_store(store, *(keep or ()))
+    place = chosen_store(store, *(Path(name) for name in keep or () if not RUN_NAME.fullmatch(name)))
     opened = open_existing(place)
     hours = min_age if min_age is not None else YOUNG_HOURS if is_remote(place) else 0.0
     reach = _reach_of(keep or (), opened, everything=everything)
@@ -238,7 +243,7 @@ def gc(
         typer.echo(f"not built yet: {', '.join(reach.unmade)}; artifacts that depend on these are not kept")
     used = InUse(opened)
     garbage = find_garbage(opened, reach.names | used(), timedelta(hours=hours), despite_gaps=everything)
-    _print_garbage(garbage)
+    _print_garbage(garbage, last_users(opened))
     count = sum(map(len, (garbage.artifacts, garbage.work_areas, garbage.set_aside, garbage.objects)))
     what = "would be deleted (pass --delete to do so)"
     if delete:
@@ -296,27 +301,52 @@ def _copy(source: ArtifactStore, target: ArtifactStore, names: list[str] | None,
     typer.echo(f"{counted(copied, 'artifact')} copied to {target}, {in_units(moved)}")
 
 
-def _reach_of(configs: Iterable[Path], store: ArtifactStore, *, everything: bool) -> Reach:
-    """What the configs keep, printed for each. Refuses a config that keeps nothing, unless `everything`."""
-    from flows.plan.reach import Reach, reached_by
+def _reach_of(names: Iterable[str], store: ArtifactStore, *, everything: bool) -> Reach:
+    """What each name keeps, printed. Refuses a name that keeps nothing, unless `everything`."""
+    from flows.plan.reach import Reach
 
     reach = Reach()
-    for config in configs:
-        of_config = reached_by([config], store)
-        made = sum(store.peek(*name.split("/")) is not None for name in of_config.names)
-        typer.echo(f"{config} keeps {counted(made, 'artifact')}")
+    for name in names:
+        of_name = _kept_by(name, store)
+        made = sum(store.peek(*each.split("/")) is not None for each in of_name.names)
+        typer.echo(f"{name} keeps {counted(made, 'artifact')}")
         if not made and not everything:
-            raise ConfigError(
-                f"{config} keeps nothing of {store}: check the config and the store, or pass --all"
-            )
-        reach.names |= of_config.names
-        reach.unmade += of_config.unmade
+            raise ConfigError(f"{name} keeps nothing of {store}: check the name and the store, or pass --all")
+        reach.add(of_name)
     return reach
 
 
-def _print_garbage(garbage: Garbage) -> None:
+def _kept_by(name: str, store: ArtifactStore) -> Reach:
+    """What a config, a study or a recorded run reaches in the store."""
+    from flows.config.models import load_config
+    from flows.plan.reach import Reach, reached_by
+    from flows.run.records import find_record
+    from flows.stages.building import build_stages
+    from flows.studies.loading import Loader
+    from flows.studies.members import resolve_study
+    from flows.studies.reading import is_study, read_study
+
+    if RUN_NAME.fullmatch(name):
+        record = find_record(store.root, name)
+        if record is None:
+            raise ConfigError(f"--keep {name}: no record of this run in {store}; see `status`")
+        return Reach(set(record.artifacts()))
+    path = Path(name)
+    if not is_study(path):
+        return reached_by(build_stages(load_config(path, store=str(store))), store)
+    study = resolve_study(path, read_study(path), store=str(store))
+    loader, reach = Loader(str(store)), Reach()
+    for member in study.members.values():
+        reach.add(reached_by(loader.load(member).stages, store))
+    reach.unmade = list(dict.fromkeys(reach.unmade))
+    return reach
+
+
+def _print_garbage(garbage: Garbage, users: Mapping[str, RunRecord]) -> None:
     for entry in garbage.artifacts:
-        typer.echo(f"  {_short(entry.name)}  {in_units(entry.size)}  {entry.created}")
+        user = users.get(entry.name)
+        of = f"  last used by {user.name} ({Path(user.config).name})" if user else ""
+        typer.echo(f"  {_short(entry.name)}  {in_units(entry.size)}  {entry.created}{of}")
     for folder in garbage.work_areas:
         typer.echo(f"  unfinished {_short(folder.name)}  {in_units(folder.size)}")
     for folder in garbage.set_aside:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,5 +69,8 @@ def finished_model(
     detector, reid = found["detector"], found["reid"]
     if detector is None or reid is None:
         name = "reid" if detector else "detector"
-        raise ConfigError(f"{name} is not made yet; run first: personsearch run {config_path}")
+        words = ["personsearch", "run", str(config_path)]
+        words += [word for change in overrides for word in ("--set", change)]
+        words += [] if store is None else ["--store", store]
+        raise ConfigError(f"{name} is not built yet; run first: {shlex.join(words)}")
     return FinishedModel(config, detector, reid)

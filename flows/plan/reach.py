@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from flows.config.models import load_config
 from flows.plan.states import make_plan
-from flows.run.records import is_running, read_records, records_folder
-from flows.stages.building import build_stages
+from flows.run.records import RunRecord, is_running, read_records, records_folder
+from flows.stages.base import Stage
 from storage.store import Store
 
 SETTLED_NS = 50_000_000
@@ -23,28 +21,35 @@ class Reach:
     names: set[str] = field(default_factory=set)
     unmade: list[str] = field(default_factory=list)
 
+    def add(self, other: Reach) -> None:
+        self.names |= other.names
+        self.unmade += other.unmade
 
-def reached_by(configs: Iterable[Path], store: Store) -> Reach:
-    """What the configs' plans name in `store`, made or not yet; nothing is made."""
+
+def reached_by(stages: Sequence[Stage], store: Store) -> Reach:
+    """What a plan of the stages names in `store`, made or not yet; nothing is made."""
     reach = Reach()
-    for path in configs:
-        for planned in make_plan(build_stages(load_config(path, store=str(store))), store):
-            if planned.identity is not None:
-                reach.names.add(f"{planned.stage.kind}/{planned.identity.key}")
-            if planned.artifact is None:
-                reach.unmade.append(planned.stage.name)
+    for planned in make_plan(stages, store):
+        if planned.identity is not None:
+            reach.names.add(f"{planned.stage.kind}/{planned.identity.key}")
+        if planned.artifact is None:
+            reach.unmade.append(planned.stage.name)
     return reach
 
 
 def in_use(store: Store) -> frozenset[str]:
     """What the runs that go on now have used or made so far, as `kind/key`."""
-    return frozenset(
-        f"{stage['stage'].partition(':')[0]}/{stage['key']}"
-        for record in read_records(store.root)
-        if is_running(record)
-        for stage in record.stages
-        if stage["key"] is not None
-    )
+    running = filter(is_running, read_records(store.root))
+    return frozenset(name for record in running for name in record.artifacts())
+
+
+def last_users(store: Store) -> dict[str, RunRecord]:
+    """By artifact, `kind/key`: the last run or study that used or built it, as far as records are kept."""
+    users: dict[str, RunRecord] = {}
+    for record in read_records(store.root):
+        for name in record.artifacts():
+            users.setdefault(name, record)
+    return users
 
 
 class InUse:

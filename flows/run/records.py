@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import secrets
 import socket
 import threading
@@ -34,6 +35,8 @@ GONE_SECONDS = 3600.0
 
 KEPT_RECORDS = 1000
 
+RUN_NAME = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")
+
 
 @dataclass
 class RunRecord:
@@ -52,6 +55,12 @@ class RunRecord:
     def name(self) -> str:
         """What tells runs of a store apart; each line of a stage's log has it as `run`."""
         return self.path.stem
+
+    def artifacts(self) -> Iterator[str]:
+        """What the run has used or built, as `kind/key`."""
+        for stage in self.stages:
+            if stage["key"] is not None:
+                yield f"{stage['stage'].partition(':')[0]}/{stage['key']}"
 
     def begin(self, planned: Planned, log_path: Path | None) -> None:
         log_file = None if log_path is None else str(log_path)
@@ -148,6 +157,12 @@ def where_time_went(stages: Iterable[Mapping[str, Any]], wall_seconds: float) ->
     parts = [*sorted(made, key=lambda part: -part[1]), ("the rest", max(rest, 0.0))]
     shown = [f"{name} {seconds:.1f} s ({seconds / max(wall_seconds, 1e-9):.0%})" for name, seconds in parts]
     return f"where the time went: {', '.join(shown)}; {wall_seconds:.1f} s in all"
+
+
+def find_record(store_root: Path, name: str) -> RunRecord | None:
+    """The record of the run of that name, as `status` prints it; None without one."""
+    path = records_folder(store_root) / f"{name}.json"
+    return _read(path) if RUN_NAME.fullmatch(name) else None
 
 
 def read_records(store_root: Path) -> Iterator[RunRecord]:

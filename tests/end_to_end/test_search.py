@@ -110,4 +110,7 @@ def test_a_wrong_search_is_refused(tiny_run: TinyRun, arguments: list[str], mess
 def test_a_model_that_is_not_made_yet_is_said(tiny_run: TinyRun, tmp_path: Path) -> None:
     outcome = personsearch("export", tiny_run.config, tmp_path / "m", "--set", "reid.lr=0.7")
     assert outcome.status == 2
-    assert "reid is not made yet; run first" in outcome.stderr
+    assert (
+        f"reid is not built yet; run first: personsearch run {tiny_run.config} --set reid.lr=0.7\n"
+        in outcome.stderr
+    )

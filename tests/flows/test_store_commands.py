@@ -282,3 +282,35 @@ def record(store: LocalStore, *, pid: int, error: str | None = None, finished: b
         made.end()
     made.write()
     return made
+
+
+def test_a_run_is_kept_by_its_name_and_garbage_says_whose_it_was(
+    store: LocalStore, chain: list[Artifact]
+) -> None:
+    record = RunRecord(new_record_path(store.root), "configs/mine.yaml")
+    record.stages = [{"stage": made.kind, "key": made.key, "state": "cached"} for made in chain]
+    record.end()
+    said = call("store", "gc", "--all", "--store", store)
+    assert said.count(f"last used by {record.name} (mine.yaml)") == len(chain)
+    said = call("store", "gc", "--keep", record.name, "--delete", "--store", store)
+    assert f"{record.name} keeps 2 artifacts" in said and "0 deleted" in said
+    assert record.name in call("status", "--store", store)
+    unknown = "20200101T000000-abcdef"
+    with pytest.raises(ConfigError, match=f"no record of this run in .*{store.root.name}; see `status`"):
+        call("store", "gc", "--keep", unknown, "--store", store)
+
+
+def test_a_study_keeps_what_its_members_reach(tmp_path: Path) -> None:
+    draw_tiny_data(tmp_path)
+    config = write_tiny_config(tmp_path, ".")
+    store = LocalStore(tmp_path / "store")
+    made = make_first_stage(config, store)
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        f"title: Two rates\nstore: store\nconfig: {config.name}\n"
+        "members: {low: {set: {reid.lr: 0.0001}}, high: {set: {reid.lr: 0.001}}}\n"
+        "tables: {all: {title: All, columns: {mAP: {title: mAP, metric: mAP}}, rows: {low: {}, high: {}}}}\n"
+    )
+    said = call("store", "gc", "--keep", study, "--delete", "--store", store)
+    assert "study.yaml keeps 1 artifact" in said and "0 deleted" in said
+    assert list(store.keys()) == [("ingest", made.key)]
