@@ -170,12 +170,11 @@ def _timed_parts(networks: dict[Variant, PersonSearchNet], batch: _Batch) -> dic
 
 def _detection(network: PersonSearchNet, batch: _Batch) -> Callable[[], Tensor | None]:
     """Detection including suppression; returns the shared map."""
-    size = (batch.inputs.shape[-2], batch.inputs.shape[-1])
 
     @torch.inference_mode()
     def detect() -> Tensor | None:
         output, shared = network.detect(batch.inputs)
-        select_detections(output, size, score_threshold=0.5, nms_threshold=0.5, max_per_image=100)
+        select_detections(output, batch.placements, score_threshold=0.5, nms_threshold=0.5, max_per_image=100)
         return shared
 
     return detect

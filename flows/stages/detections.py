@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from personsearch_core.data.scenes import Scene
     from personsearch_core.pooling import SceneDetections
 
-VERSION = 2
+VERSION = 3
 ROWS = "rows.parquet"
 DETECTION, QUERY, TRUTH = "detection", "query", "truth"
 BLOCK_IMAGES = 64

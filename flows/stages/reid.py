@@ -17,10 +17,12 @@ from flows.stages.base import (
     last_checkpoint,
     processors_of,
 )
-from personsearch_core.recipes import DetectorModel, Recipe, ReidRecipe, Variant
+from personsearch_core.recipes import BATCH_NORM_EPSILON, DetectorModel, Recipe, ReidRecipe, Variant
 from storage.digests import digest_parts, digest_safetensors
 
-VERSION = 2
+VERSION = 3
+SAME_AT_EQUAL_EPSILON = 2
+"""Version 3 gives the branch's norms the trunk's epsilon; where it had that before, its artifacts hold."""
 TRAINED = "branch.safetensors"
 UNTRAINED = "branch_untrained.safetensors"
 
@@ -56,18 +58,24 @@ def stage(config: Config) -> Stage:
     inputs = {"features": InputRef("features")}
     if recipe.branch.initial_weights == "detector":
         inputs["detector"] = InputRef("detector")
-    model = config.detector.model
-    frozen = recipe.branch.norm == "frozen_batch"
-    epsilon = recipe.branch.frozen_epsilon(model) if frozen else model.epsilon
+    model, branch = config.detector.model, recipe.branch
+    epsilon = branch.epsilon(model)
+    if epsilon == branch.model_copy(update={"norm_epsilon": None}).epsilon(model):
+        recipe = recipe.model_copy(update={"branch": branch.model_copy(update={"norm_epsilon": None})})
+    of_imagenet = branch.norm == "frozen_batch" and branch.initial_weights == "imagenet"
     budget = config.run.memory_budget_gib
     return Stage(
         name="reid",
         kind="reid",
-        version=VERSION,
+        version=SAME_AT_EQUAL_EPSILON if epsilon == branch.earlier_epsilon(model) else VERSION,
         recipe=TrainingRecipe(
             reid=recipe,
             variant=config.roi.variant,
-            network=Network(backbone=model.backbone, norm=model.norm, norm_epsilon=epsilon),
+            network=Network(
+                backbone=model.backbone,
+                norm=model.norm,
+                norm_epsilon=BATCH_NORM_EPSILON if of_imagenet else model.epsilon,
+            ),
         ).model_dump(mode="json"),
         maker="flows.stages.reid:MAKER",
         inputs=inputs,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet
 from torchvision.ops import FrozenBatchNorm2d
 
-from personsearch_core.recipes import DetectorModel
+from personsearch_core.recipes import BATCH_NORM_EPSILON, DetectorModel
 
 BACKBONES: dict[str, Callable[..., resnet.ResNet]] = {
     "resnet18": resnet.resnet18,
@@ -37,18 +37,18 @@ class FrozenBatchNorm(FrozenBatchNorm2d):  # type: ignore[misc]
         return torch.addcmul(shift.to(x.dtype).view(columns), x, scale.to(x.dtype).view(columns))
 
 
-def norm_layer(kind: str, epsilon: float = 1e-5) -> NormLayer:
+def norm_layer(kind: str, epsilon: float = BATCH_NORM_EPSILON) -> NormLayer:
     """`frozen_batch`, `batch` or `group`, as a function of the number of channels."""
     if kind == "frozen_batch":
         return partial(FrozenBatchNorm, eps=epsilon)
     if kind == "group":
-        return _group_norm
-    return nn.BatchNorm2d
+        return partial(_group_norm, epsilon=epsilon)
+    return partial(nn.BatchNorm2d, eps=epsilon)
 
 
-def _group_norm(channels: int) -> nn.GroupNorm:
+def _group_norm(channels: int, epsilon: float) -> nn.GroupNorm:
     """32 groups (Wu & He 2018), or fewer, so that each has at least two channels."""
-    return nn.GroupNorm(min(32, channels // 2), channels)
+    return nn.GroupNorm(min(32, channels // 2), channels, eps=epsilon)
 
 
 def stem_and_layers(backbone: str, norm: NormLayer) -> resnet.ResNet:
@@ -66,7 +66,7 @@ class Backbone(nn.Module):
 
     def __init__(self, model: DetectorModel) -> None:
         super().__init__()
-        network = stem_and_layers(model.backbone, norm_layer(model.norm, model.epsilon))
+        network = stem_and_layers(model.backbone, norm_layer(model.norm, model.trunk_epsilon))
         self.conv1 = network.conv1
         self.bn1 = network.bn1
         self.relu = network.relu

@@ -41,7 +41,8 @@ class Branch(nn.Module):
         self.variant = variant
         self.detector_model = detector_model
         self.branch = branch
-        norm = norm_layer(branch.norm, branch.frozen_epsilon(detector_model))
+        self.norm_epsilon = branch.epsilon(detector_model)
+        norm = norm_layer(branch.norm, self.norm_epsilon)
         network = stem_and_layers(detector_model.backbone, norm)
         blocks = OrderedDict(network.named_children())
         if variant == "disj":

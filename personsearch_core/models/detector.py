@@ -9,9 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.retinanet import RetinaNetHead
-from torchvision.ops import Conv2dNormActivation, clip_boxes_to_image, nms
+from torchvision.ops import Conv2dNormActivation, nms
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
 
+from personsearch_core.boxes import Placement, place_image
 from personsearch_core.models.anchors import AnchorGrid, Targets
 from personsearch_core.models.backbone import Backbone
 from personsearch_core.models.detection_loss import BOX_CODER, detection_losses
@@ -131,6 +132,7 @@ class Detector(nn.Module):
     def detect(
         self,
         images: Tensor,
+        placements: Sequence[Placement] | None = None,
         *,
         score_threshold: float = 0.05,
         nms_threshold: float = 0.5,
@@ -142,6 +144,9 @@ class Detector(nn.Module):
         ----------
         images
             (B, 3, H, W), uint8 or float in 0..1, on the network's input.
+        placements
+            Where each picture lies on its input, for at least one image; further images are padding and are
+            left out. By default, a picture fills its input.
         score_threshold
             Minimum score of a detection.
         nms_threshold
@@ -152,11 +157,14 @@ class Detector(nn.Module):
         Returns
         -------
         list of ImageDetections
-            Per image, best first: boxes (n, 4) in input pixels, clipped to the input, and scores (n,).
+            Per image, best first: boxes (n, 4) in input pixels, clipped to the picture, and scores (n,).
         """
+        if placements is None:
+            height, width = images.shape[-2:]
+            placements = [place_image(width, height, width, height)] * len(images)
         return select_detections(
             self.heads(images),
-            (images.shape[-2], images.shape[-1]),
+            placements,
             score_threshold=score_threshold,
             nms_threshold=nms_threshold,
             max_per_image=max_per_image,
@@ -194,24 +202,30 @@ def build_detector(model: DetectorModel, loss: DetectionLoss | None = None) -> D
 @torch.no_grad()
 def select_detections(
     output: HeadOutput,
-    input_size: tuple[int, int],
+    placements: Sequence[Placement],
     *,
     score_threshold: float,
     nms_threshold: float,
     max_per_image: int,
 ) -> list[ImageDetections]:
-    """Decode the best anchors per level above the threshold, then suppress non-maxima."""
+    """Decode the best anchors per level above the threshold, clip them, then suppress non-maxima.
+
+    Boxes are clipped to the picture and not to the padding around it, as torchvision does: what a box covers
+    of the padding would count in its overlaps. Images without a placement, the last ones, are left out.
+    """
+    pictures = torch.tensor([placement.target for placement in placements], device=output.logits.device)
+    top_left, bottom_right = pictures[:, None, [0, 1, 0, 1]].float(), pictures[:, None, [2, 3, 2, 3]].float()
     boxes, scores = [], []
     first = 0
     for size in output.levels:
         level = slice(first, first + size)
         first += size
-        level_scores = torch.sigmoid(output.logits[:, level].float())
+        level_scores = torch.sigmoid(output.logits[: len(pictures), level].float())
         best, anchor = level_scores.topk(min(CANDIDATES_PER_LEVEL, size), dim=1)
-        deltas = output.deltas[:, level].float().gather(1, anchor[..., None].expand(-1, -1, 4))
+        deltas = output.deltas[: len(pictures), level].float().gather(1, anchor[..., None].expand(-1, -1, 4))
         anchors = output.anchors[level][anchor.flatten()]
         decoded = BOX_CODER.decode_single(deltas.flatten(0, 1), anchors)
-        boxes.append(clip_boxes_to_image(decoded, input_size).view(*anchor.shape, 4))
+        boxes.append(decoded.view(*anchor.shape, 4).clamp(top_left, bottom_right))
         scores.append(best)
     return [
         _suppress(*image, score_threshold, nms_threshold, max_per_image)

@@ -129,7 +129,7 @@ class PersonSearchNet(nn.Module):
             output, shared = self.detect(inputs)
             found = select_detections(
                 output,
-                (model.image_height, model.image_width),
+                placements,
                 score_threshold=score_threshold,
                 nms_threshold=nms_threshold,
                 max_per_image=max_per_image,

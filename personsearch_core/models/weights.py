@@ -94,6 +94,7 @@ def save_branch(path: Path, branch: Branch) -> None:
         "variant": branch.variant,
         "detector_model": branch.detector_model.model_dump_json(),
         "branch": branch.branch.model_dump_json(),
+        "norm_epsilon": branch.norm_epsilon,
     }
     # One entry: the order of several is not fixed, and equal branches should give equal bytes.
     save_weights(path, branch.state_dict(), {"branch": json.dumps(description)})
@@ -107,7 +108,9 @@ def load_branch(path: str | Path) -> Branch:
     try:
         metadata = json.loads(header["branch"])
         model = DetectorModel.model_validate_json(metadata["detector_model"])
-        branch = Branch(metadata["variant"], model, BranchModel.model_validate_json(metadata["branch"]))
+        recipe = BranchModel.model_validate_json(metadata["branch"])
+        epsilon = metadata.get("norm_epsilon", recipe.earlier_epsilon(model))
+        branch = Branch(metadata["variant"], model, recipe.model_copy(update={"norm_epsilon": epsilon}))
     except (KeyError, ValueError) as error:
         raise PersonSearchError(f"{path} does not say which branch it holds: {error}") from error
     load_state(branch, state, str(path))

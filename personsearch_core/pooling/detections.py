@@ -100,12 +100,11 @@ def _detect_batch(
         output, shared = detector.heads_and_shared(images, shared_variant)
     found = select_detections(
         output,
-        (images.shape[-2], images.shape[-1]),
+        [item.placement for item in batch],
         score_threshold=recipe.score_threshold,
         nms_threshold=recipe.nms_threshold,
         max_per_image=recipe.max_per_image,
     )
-    found = found[: len(batch)]  # without padding
     boxes = [
         in_original_pixels(people.boxes, item.placement, item.scene.width, item.scene.height)
         for item, people in zip(batch, found, strict=True)

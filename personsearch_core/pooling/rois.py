@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.ops import roi_align
+from torchvision.ops import roi_align, roi_pool
 from torchvision.transforms.v2 import functional as F
 
 from personsearch_core.boxes import Boxes, Placement, clip_boxes, widen_boxes
@@ -25,7 +25,7 @@ def clipped_rois(boxes: Boxes, width: int, height: int, roi: RoiRecipe) -> Boxes
 
 
 def roi_boxes(rois: Boxes, placement: Placement, roi: RoiRecipe) -> Boxes:
-    """Clipped ROIs (n, 4) in original pixels -> cells of the shared map, for `roi_align` at scale 1.
+    """Clipped ROIs (n, 4) in original pixels -> cells of the shared map, for `pool_shared_map`.
 
     Accounts for letterbox, mirroring and stride.
     """
@@ -41,17 +41,21 @@ def in_original_pixels(boxes: Tensor, placement: Placement, width: int, height: 
 def pool_shared_map(shared: Tensor, rois: Sequence[Boxes], roi: RoiRecipe) -> Tensor:
     """Pool each image's ROIs (in cells of the map) from maps (B, C, h, w): (sum n, C, H, W), float32.
 
-    On a CPU, with a fixed number of samples, the result is channels last in memory; `models.compute.arrange`
-    it for a network. Adaptive sampling uses torchvision's single-threaded kernel.
+    `roi_pool` is torchvision's: it rounds a ROI to whole cells, of which the last row and column count too.
+    On a CPU, `roi_align` with a fixed number of samples gives a result that is channels last in memory;
+    `models.compute.arrange` it for a network. `roi_pool` and adaptive sampling use torchvision's
+    single-threaded kernels.
     """
     images = np.repeat(np.arange(len(rois)), [len(own) for own in rois])
     boxes = np.concatenate([np.reshape(own, (-1, 4)) for own in rois]) if len(rois) else np.empty((0, 4))
     rows = torch.from_numpy(np.column_stack([images, boxes]).astype(np.float32)).to(shared.device)
-    if shared.device.type == "cpu" and roi.sampling_ratio > 0:
+    if roi.operator == "roi_align" and shared.device.type == "cpu" and roi.sampling_ratio > 0:
         return bilinear_roi_align(shared.float(), rows, roi.roi_size, roi.sampling_ratio)
-    pooled: Tensor = roi_align(
-        shared.float().contiguous(), rows, roi.roi_size, 1.0, roi.sampling_ratio, aligned=True
-    )
+    maps = shared.float().contiguous()
+    if roi.operator == "roi_pool":
+        pooled: Tensor = roi_pool(maps, rows, roi.roi_size, 1.0)
+    else:
+        pooled = roi_align(maps, rows, roi.roi_size, 1.0, roi.sampling_ratio, aligned=True)
     return pooled
 
 

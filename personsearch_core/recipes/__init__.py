@@ -17,6 +17,7 @@ from personsearch_core.recipes.base import (
     Variant,
 )
 from personsearch_core.recipes.detector import (
+    BATCH_NORM_EPSILON,
     BOTTLENECK_EXPANSION,
     DetectionLoss,
     DetectorAugmentation,
@@ -53,9 +54,11 @@ from personsearch_core.recipes.reid import (
     Objective,
     Phase,
     ReidRecipe,
+    ReidSchedule,
 )
 
 __all__ = [
+    "BATCH_NORM_EPSILON",
     "BOTTLENECK_EXPANSION",
     "DEFAULT_ROI_SIZE",
     "EVALUATION_FIELDS",
@@ -88,6 +91,7 @@ __all__ = [
     "ReRanking",
     "Recipe",
     "ReidRecipe",
+    "ReidSchedule",
     "RoiRecipe",
     "Schedule",
     "Seed",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,6 +20,14 @@ class Recipe(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def later(default: Any) -> Any:
+    """Marks a field that is younger than artifacts that exist: at its default it is left out of a dump.
+
+    So the keys of artifacts that were made before the field hold.
+    """
+    return Field(exclude_if=lambda value: value == default)
 
 
 class Compute(Recipe):

@@ -6,7 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from personsearch_core.recipes.base import Compute, Probability, Recipe, Schedule, Seed
+from personsearch_core.recipes.base import Compute, Probability, Recipe, Schedule, Seed, later
+
+BATCH_NORM_EPSILON = 1e-5
+"""PyTorch's default, with which torchvision's classifiers were trained."""
 
 BOTTLENECK_EXPANSION: dict[str, int] = {"resnet18": 1, "resnet34": 1, "resnet50": 4}
 
@@ -29,7 +32,8 @@ class DetectorModel(Recipe):
     norm: Literal["frozen_batch", "batch", "group"] = "frozen_batch"
     """`frozen_batch` needs initial weights: from scratch it would never learn its statistics."""
     norm_epsilon: Annotated[float, Field(ge=0)] | None = None
-    """Epsilon of frozen norms. Default: 0 for torchvision's COCO weights (trained with it), else 1e-5."""
+    """Epsilon of frozen norms. Default: 0 for torchvision's COCO weights (trained with it), else 1e-5. Others
+    always have 1e-5."""
     trainable_layers: Annotated[int, Field(ge=0, le=5)] = 5
     """5 = all. Freezing C1-C2, as torchvision does, would keep J2's maps from learning from the datasets."""
     initial_weights: str | None = "coco"
@@ -44,7 +48,12 @@ class DetectorModel(Recipe):
         """`norm_epsilon` with its default filled in."""
         if self.norm_epsilon is not None:
             return self.norm_epsilon
-        return 0.0 if self.initial_weights == "coco" else 1e-5
+        return 0.0 if self.initial_weights == "coco" else BATCH_NORM_EPSILON
+
+    @property
+    def trunk_epsilon(self) -> float:
+        """Epsilon that the norms of the trunk compute with."""
+        return self.epsilon if self.norm == "frozen_batch" else BATCH_NORM_EPSILON
 
     @model_validator(mode="after")
     def _norm_can_be_learnt(self) -> DetectorModel:
@@ -110,7 +119,7 @@ class DetectorTraining(Recipe):
     keep: Literal["best", "last"] = "last"
     """Which weights the artifact holds; `best` needs validation images."""
     validate_every_epochs: PositiveInt = 1
-    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    held_out: Annotated[float, Field(ge=0, lt=1), later(0.0)] = 0.0
     """Fraction of each training view's images to hold out: AP is measured on them, besides the validation
     views. A hash of the image id and the recipe's seed decides, so an image stays on its side when others are
     added or removed. Neighbouring frames of a video fall on both sides, which flatters AP."""

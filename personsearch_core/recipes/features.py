@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from personsearch_core.recipes.base import Compute, Probability, Recipe, Seed, Variant
+from personsearch_core.recipes.base import Compute, Probability, Recipe, Seed, Variant, later
 from personsearch_core.recipes.detector import block_channels
 
 SHARED_BLOCKS: dict[str, int] = {"j2": 2, "j3": 3, "j4": 4}
@@ -57,7 +57,19 @@ class RoiRecipe(Recipe):
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Context added on each side, as a fraction of the box's size; the paper mentions none."""
     sampling_ratio: Annotated[int, Field(ge=0)] = 2
-    """Samples of roi_align per bin and axis; 0 adapts to the ROI's size."""
+    """Samples of `roi_align` per bin and axis; 0 adapts to the ROI's size."""
+    operator: Annotated[Literal["roi_align", "roi_pool"], later("roi_align")] = "roi_align"
+    """How a bin is read from the shared map. `roi_pool`: the maximum over whole cells (Girshick 2015), as the
+    paper's words "ROI pooling" may mean; `roi_align`: the mean of bilinear samples (He et al. 2017)."""
+
+    @model_validator(mode="after")
+    def _fields_have_an_effect(self) -> RoiRecipe:
+        if self.operator == "roi_pool" and self.variant == "disj":
+            raise ValueError("disj cuts crops out of the image and has no operator: leave it out")
+        samples = RoiRecipe.model_fields["sampling_ratio"].default  # by value: a dump spells it out
+        if self.operator == "roi_pool" and self.sampling_ratio != samples:
+            raise ValueError("roi_pool has no sampling_ratio, which is for roi_align only: leave it out")
+        return self
 
     @property
     def roi_size(self) -> tuple[int, int]:

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from personsearch_core.recipes.base import Compute, Probability, Recipe, Schedule, Seed
-from personsearch_core.recipes.detector import DetectorModel
+from personsearch_core.recipes.base import Compute, Probability, Recipe, Schedule, Seed, later
+from personsearch_core.recipes.detector import BATCH_NORM_EPSILON, DetectorModel
 
 
 class BranchModel(Recipe):
@@ -23,12 +23,22 @@ class BranchModel(Recipe):
     """Pass normalised embeddings to the losses too; the soft margin of Hermans et al. needs free ones."""
     last_stride: Literal[1, 2] = 2
     norm: Literal["frozen_batch", "batch", "group"] = "batch"
+    norm_epsilon: Annotated[Annotated[float, Field(ge=0)] | None, later(None)] = None
+    """Epsilon of the norms. Default: the trunk's for initial weights of the detector, whose blocks the branch
+    then continues exactly (0 for COCO's weights); else 1e-5."""
     initial_weights: Literal["detector", "imagenet", "random"] = "detector"
     """`detector`: the blocks that the detector trained on people; they match their shared map."""
 
-    def frozen_epsilon(self, detector: DetectorModel) -> float:
-        """Epsilon of frozen norms: the one that the weights were trained with."""
-        return 1e-5 if self.initial_weights == "imagenet" else detector.epsilon
+    def epsilon(self, detector: DetectorModel) -> float:
+        """`norm_epsilon` with its default filled in."""
+        if self.norm_epsilon is not None:
+            return self.norm_epsilon
+        return detector.trunk_epsilon if self.initial_weights == "detector" else BATCH_NORM_EPSILON
+
+    def earlier_epsilon(self, detector: DetectorModel) -> float:
+        """Epsilon of branches from before `norm_epsilon`: only frozen norms took the detector's."""
+        of_detector = self.norm == "frozen_batch" and self.initial_weights == "detector"
+        return detector.epsilon if of_detector else BATCH_NORM_EPSILON
 
 
 class Objective(Recipe):
@@ -93,6 +103,14 @@ NEED_UNLABELLED = ("iel", "ioim")
 """Objectives that differ from OIM only in how they treat unlabelled people."""
 
 
+class ReidSchedule(Schedule):
+    """Linear-cosine decay (Bello et al. 2017, as in TensorFlow) after a linear warm-up."""
+
+    span: Annotated[Literal["run", "phase"], later("run")] = "run"
+    """What the schedule spans; the paper does not say. `run`: one decay over all phases, and the optimiser's
+    moments carry over. `phase`: warm-up, decay and moments start again with each phase."""
+
+
 class Phase(Recipe):
     """A number of epochs with a sum of objectives."""
 
@@ -118,7 +136,7 @@ class ReidRecipe(Recipe):
     lr: PositiveFloat = 1e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"
-    schedule: Schedule = Schedule()
+    schedule: ReidSchedule = ReidSchedule()
     gradient_clip: PositiveFloat | None = None
     fused_optimiser: bool = True
     """One kernel for all parameters; rounds differently from the plain loop, so it is part of the recipe."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 
@@ -12,6 +13,7 @@ class Phases:
     def __init__(self, planned_ends: Sequence[int]) -> None:
         self.planned = planned_ends[-1]
         """Steps of all phases together when none ends early."""
+        self._lengths = [end - start for start, end in pairwise((0, *planned_ends))]
         self._ends = list(planned_ends)
         self._done = 0
 
@@ -22,6 +24,11 @@ class Phases:
     def position(self, step: int) -> int:
         """Position of a step in the plan: steps that were skipped count as done."""
         return step + self.planned - self._ends[-1]
+
+    def within(self, step: int) -> tuple[int, int]:
+        """(position of a step in its phase, steps that the phase was planned to have)."""
+        phase = self.at(step)
+        return step - (self._ends[phase - 1] if phase else 0), self._lengths[phase]
 
     def advance(self, done: int) -> None:
         """Record that `done` steps are done."""

@@ -263,7 +263,7 @@ class ReidTraining:
         phase = self.phases.at(step)
         objective = self.objectives[phase]
         assert isinstance(objective, WeightedSum)
-        rate = recipe.lr * rate_factor(recipe.schedule, self.phases.position(step), self.phases.planned)
+        rate = recipe.lr * self._rate_factor(step)
         set_rate(self.optimiser, rate)
         self.branch.train()
         with autocast(recipe.compute, self.device):
@@ -282,6 +282,16 @@ class ReidTraining:
             "rate": rate,
             "phase": phase,
         }
+
+    def _rate_factor(self, step: int) -> float:
+        """The schedule's factor; a phase with a schedule of its own also starts with fresh moments."""
+        schedule = self.recipe.schedule
+        if schedule.span == "run":
+            return rate_factor(schedule, self.phases.position(step), self.phases.planned)
+        position, length = self.phases.within(step)
+        if position == 0:
+            self.optimiser.state.clear()
+        return rate_factor(schedule, position, length)
 
     def validate_when_due(self, done: int) -> dict[str, float]:
         """Search among the held-out people every few epochs, and at the end.

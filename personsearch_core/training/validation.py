@@ -66,7 +66,7 @@ def detect_boxes(detector: Detector, scenes: Sequence[Scene], compute: Compute) 
         images, placements = zip(*(next(placed) for _ in part), strict=True)
         with torch.inference_mode(), autocast(compute, device):
             inputs = batch_on(device, images, compute, BATCH_IMAGES)
-            found = detector.detect(inputs, score_threshold=SCORE_THRESHOLD)[: len(part)]
+            found = detector.detect(inputs, placements, score_threshold=SCORE_THRESHOLD)
         for scene, placement, people in zip(part, placements, found, strict=True):
             yield (
                 in_original_pixels(people.boxes, placement, scene.width, scene.height),

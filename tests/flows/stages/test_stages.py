@@ -193,3 +193,30 @@ def test_every_stage_is_told_where_and_how_to_work(stages: dict[str, Stage], tmp
 def test_a_rule_of_splits_keys_its_dataset(stages: dict[str, Stage]) -> None:
     assert "splits" not in stages[PHOTOS].recipe
     assert stages[VIDEOS].recipe["splits"]["by"] == "time"
+
+
+def _versions(tmp_path: Path, *changes: str) -> dict[str, int]:
+    stages = build_stages(load_config(tmp_path / "config.yaml", changes))
+    return {stage.name: stage.version for stage in stages}
+
+
+def test_only_stages_that_give_another_result_have_another_version(
+    stages: dict[str, Stage], tmp_path: Path
+) -> None:
+    """A trunk of COCO's epsilon 0 gives it to the branch; the best weights are chosen by another AP."""
+    before = {name: stage.version for name, stage in stages.items()}
+    frozen = "detector.model.norm=frozen_batch"
+    assert _versions(tmp_path, frozen) == before
+    coco = (frozen, "detector.model.norm_epsilon=0")
+    assert _versions(tmp_path, *coco) == {**before, "reid": before["reid"] + 1}
+    assert _versions(tmp_path, *coco, "reid.branch.norm=frozen_batch") == before
+    assert _versions(tmp_path, *coco, "reid.branch.norm_epsilon=1e-5") == before
+    assert _versions(tmp_path, "detector.training.keep=best") == {
+        **before,
+        "detector": before["detector"] + 1,
+    }
+
+
+def test_the_trunks_epsilon_spelled_out_is_the_same_key(stages: dict[str, Stage], tmp_path: Path) -> None:
+    spelled = build_stages(load_config(tmp_path / "config.yaml", ["reid.branch.norm_epsilon=1e-5"]))
+    assert next(stage.recipe for stage in spelled if stage.name == "reid") == stages["reid"].recipe

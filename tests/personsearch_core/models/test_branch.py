@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.backbone import FrozenBatchNorm
@@ -123,12 +124,43 @@ def test_no_scenes_give_no_results() -> None:
     assert net.search([]) == [] and net.search([], []) == []
 
 
-@pytest.mark.parametrize(("weights", "epsilon"), [("imagenet", 1e-5), ("detector", 0.0)])
+@pytest.mark.parametrize(
+    ("weights", "trunk", "epsilon"),
+    [("imagenet", "frozen_batch", 1e-5), ("detector", "frozen_batch", 0.0), ("detector", "batch", 1e-5)],
+)
+@pytest.mark.parametrize("norm", ["frozen_batch", "batch"])
 @pytest.mark.parametrize("variant", ["j3", "disj"])
-def test_frozen_norms_have_the_epsilon_of_their_own_weights(
-    variant: str, weights: str, epsilon: float
+def test_norms_have_the_epsilon_of_their_weights(
+    variant: str, norm: str, weights: str, trunk: str, epsilon: float
 ) -> None:
-    recipe = BranchModel(norm="frozen_batch", initial_weights=weights)  # type: ignore[arg-type]
-    branch = Branch(variant, DetectorModel(backbone="resnet18", initial_weights="coco"), recipe)  # type: ignore[arg-type]
-    found = {part.eps for part in branch.modules() if isinstance(part, FrozenBatchNorm)}
+    model = DetectorModel(backbone="resnet18", norm=trunk, initial_weights="coco")  # type: ignore[arg-type]
+    branch = Branch(variant, model, BranchModel(norm=norm, initial_weights=weights))  # type: ignore[arg-type]
+    found = {part.eps for part in branch.modules() if isinstance(part, FrozenBatchNorm | nn.BatchNorm2d)}
     assert found == {epsilon}
+
+
+@pytest.mark.parametrize("norm", ["batch", "frozen_batch"])
+def test_a_branch_continues_cocos_trunk(norm: str) -> None:
+    """COCO's epsilon is 0 and its dead channels have tiny variances: another epsilon gives other features."""
+    torch.manual_seed(0)
+    model = DetectorModel(backbone="resnet18", initial_weights="coco")
+    detector = build_detector(model).eval()
+    for name, buffer in detector.backbone.body.named_buffers():
+        if name.endswith("running_var"):
+            buffer.copy_(torch.logspace(-6, 0, len(buffer)))
+    shared = torch.rand(2, 128, 16, 8)
+    with torch.no_grad():
+        expected = detector.backbone.body.layer4(detector.backbone.body.layer3(shared))
+        scale = expected.abs().max()
+        errors = [
+            build_branch("j3", model, BranchModel(norm=norm, norm_epsilon=epsilon), detector.state_dict())  # type: ignore[arg-type]
+            .eval()
+            .features(shared)
+            .sub(expected)
+            .abs()
+            .max()
+            .item()
+            / scale
+            for epsilon in (None, 1e-5)
+        ]
+    assert errors[0] < 1e-6 < 1e-3 < errors[1]

@@ -10,10 +10,11 @@ from torchvision.models.detection._utils import Matcher, _box_loss
 from torchvision.ops import FrozenBatchNorm2d, box_iou
 
 from personsearch_core import models
-from personsearch_core.models.anchors import BACKGROUND, UNDECIDED, Targets, match_anchors
+from personsearch_core.boxes import place_image
+from personsearch_core.models.anchors import BACKGROUND, UNDECIDED, AnchorGrid, Targets, match_anchors
 from personsearch_core.models.backbone import norm_layer
 from personsearch_core.models.detection_loss import BOX_CODER, detection_losses, sigmoid_focal_loss
-from personsearch_core.models.detector import Detector, build_detector
+from personsearch_core.models.detector import Detector, HeadOutput, build_detector, select_detections
 from personsearch_core.recipes import Compute, DetectionLoss, DetectorModel
 from tests.personsearch_core.scene_files import TINY
 
@@ -275,3 +276,50 @@ def test_a_near_dead_channel_is_finite_in_half_precision() -> None:
     maps = torch.full((1, 2, 1, 1), 1e-5).half()
     torch.testing.assert_close(own(maps).float(), theirs(maps).float(), rtol=1e-3, atol=1e-6)
     assert own(maps).dtype == torch.float16 and torch.isfinite(own(maps)).all()
+
+
+def test_boxes_are_clipped_to_the_picture_as_torchvision_clips_them(reference: RetinaNet) -> None:
+    """1920x1080 on 640x640 leaves 280 rows of padding; the same output of the heads goes through both."""
+    model = TINY.model_copy(
+        update={"image_width": 640, "image_height": 640, "anchor_ratios": (0.5, 1.0, 2.0)}
+    )
+    grid, size = AnchorGrid(model), (640, 640)
+    anchors, levels = grid.anchors(*size, torch.device("cpu")), grid.levels(*size)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, len(anchors), generator=generator)
+    deltas = torch.randn(1, len(anchors), 4, generator=generator)
+    (expected,) = reference.postprocess_detections(
+        {
+            "cls_logits": [part[..., None] for part in logits.split(levels, dim=1)],
+            "bbox_regression": list(deltas.split(levels, dim=1)),
+        },
+        [list(anchors.split(levels))],
+        [(360, 640)],
+    )
+    placement = place_image(1920, 1080, 640, 640)
+    (found,) = select_detections(
+        HeadOutput(logits, deltas, anchors, levels),
+        [placement],
+        score_threshold=0.0,
+        nms_threshold=reference.nms_thresh,
+        max_per_image=reference.detections_per_img,
+    )
+    torch.testing.assert_close(found.scores, expected["scores"])
+    torch.testing.assert_close(found.boxes, expected["boxes"])
+    assert found.boxes[:, 3].max() == 360
+
+
+def test_padding_does_not_count_in_overlaps() -> None:
+    """Two boxes that share the picture and part in the padding below it are one person."""
+    output = HeadOutput(
+        torch.tensor([[2.0, 1.0]]),
+        torch.zeros(1, 2, 4),
+        torch.tensor([[0.0, 300, 100, 380], [0.0, 300, 100, 640]]),
+        (2,),
+    )
+    limits = {"score_threshold": 0.5, "nms_threshold": 0.5, "max_per_image": 10}
+    whole, letterboxed = place_image(640, 640, 640, 640), place_image(1920, 1080, 640, 640)
+    assert [len(select_detections(output, [how], **limits)[0].boxes) for how in (whole, letterboxed)] == [
+        2,
+        1,
+    ]  # type: ignore[arg-type]

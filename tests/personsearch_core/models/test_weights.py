@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from urllib.error import URLError
 
 import pytest
 import torch
+from safetensors import safe_open
 from torchvision.models import ResNet50_Weights, WeightsEnum, resnet18
 from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights, retinanet_resnet50_fpn
 
@@ -104,6 +106,18 @@ def test_a_saved_branch_is_the_same(tmp_path: Path) -> None:
     maps = torch.rand(2, 128, 8, 4)
     with torch.no_grad():
         torch.testing.assert_close(again.embed(maps), branch.embed(maps), rtol=0, atol=0)
+
+
+def test_a_branch_from_before_the_field_keeps_its_epsilon(tmp_path: Path) -> None:
+    """It was trained with 1e-5 whatever its trunk had; a new one takes the trunk's 0 over."""
+    model = TINY.model_copy(update={"norm": "frozen_batch", "initial_weights": "coco"})
+    branch = build_branch("j4", model, BranchModel(), build_detector(model).state_dict())
+    save_branch(tmp_path / "new.safetensors", branch)
+    with safe_open(tmp_path / "new.safetensors", framework="pt") as file:
+        description = json.loads(file.metadata()["branch"])
+    assert description.pop("norm_epsilon") == load_branch(tmp_path / "new.safetensors").norm_epsilon == 0
+    save_weights(tmp_path / "old.safetensors", branch.state_dict(), {"branch": json.dumps(description)})
+    assert load_branch(tmp_path / "old.safetensors").norm_epsilon == 1e-5
 
 
 def test_weights_that_are_no_branch_are_refused(tmp_path: Path) -> None:

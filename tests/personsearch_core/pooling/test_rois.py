@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -164,3 +167,45 @@ def test_pooling_has_a_gradient() -> None:
     pool_shared_map(maps, [np.array([[1, 1, 5, 6]], np.float32)], RoiRecipe(variant="j4")).sum().backward()
     assert maps.grad is not None
     np.testing.assert_allclose(maps.grad.sum(), 2 * 16 * 8, rtol=1e-5)
+
+
+def _cells_of_bin(first: int, last: int, number: int, bins: int, cells: int) -> tuple[int, int]:
+    size = max(last - first + 1, 1) / bins
+    start, stop = first + math.floor(number * size), first + math.ceil((number + 1) * size)
+    return min(max(start, 0), cells), min(max(stop, 0), cells)
+
+
+def _roi_pool_by_hand(maps: torch.Tensor, image: int, box: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
+    """Girshick 2015: a ROI rounded to whole cells, both ends counted, and the maximum of each bin's cells."""
+    x1, y1, x2, y2 = (math.floor(abs(value) + 0.5) * int(np.sign(value)) for value in box)
+    height, width = maps.shape[2:]
+    pooled = torch.zeros(maps.shape[1], *size)
+    for i, j in np.ndindex(*size):
+        top, bottom = _cells_of_bin(y1, y2, i, size[0], height)
+        left, right = _cells_of_bin(x1, x2, j, size[1], width)
+        if top < bottom and left < right:
+            pooled[:, i, j] = maps[image, :, top:bottom, left:right].amax(dim=(1, 2))
+    return pooled
+
+
+@given(st.lists(st.tuples(*[st.integers(-24, 60).map(lambda n: n / 4)] * 4), max_size=5))
+def test_roi_pool_takes_the_maximum_over_whole_cells(corners: list[tuple[float, ...]]) -> None:
+    maps = _maps(2, 3, 9, 12)
+    own = np.sort(np.array(corners, np.float32).reshape(-1, 2, 2), axis=1).reshape(-1, 4)
+    roi = RoiRecipe(variant="j4", roi_height=4, roi_width=2, operator="roi_pool")
+    found = pool_shared_map(maps, [own[:2], own[2:]], roi)
+    expected = [_roi_pool_by_hand(maps, int(n >= 2), box, roi.roi_size) for n, box in enumerate(own)]
+    assert found.shape == (len(own), 3, 4, 2)
+    for row, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(row, wanted, rtol=0, atol=0)
+
+
+def test_an_operator_changes_keys_and_its_default_does_not() -> None:
+    assert "operator" not in RoiRecipe(operator="roi_align").model_dump()
+    assert RoiRecipe(operator="roi_pool").model_dump()["operator"] == "roi_pool"
+
+
+@pytest.mark.parametrize("fields", [{"variant": "disj"}, {"sampling_ratio": 4}])
+def test_what_roi_pool_has_no_use_for_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="leave it out"):
+        RoiRecipe.model_validate({"operator": "roi_pool", **fields})

@@ -25,6 +25,7 @@ from personsearch_core.identities import ReidLabels
 from personsearch_core.recipes import ReidRecipe
 from personsearch_core.schedules import rate_factor
 from personsearch_core.training import reid
+from personsearch_core.training.checkpoints import load_newest
 from personsearch_core.training.loop import LoopSettings, NonFiniteError, TrainingStopped
 from personsearch_core.training.reid import ReidResult, ReidTraining, train_reid
 from personsearch_core.training.watching import CollapseError
@@ -237,6 +238,40 @@ def test_early_stopping_ends_the_phase_and_the_next_begins_anew(tmp_path: Path) 
         train(tmp_path / "pieces", wanted, should_stop=lambda: next(calls) == stop_in)
     train(tmp_path / "pieces", wanted)
     parts = [(tmp_path / name / "branch.safetensors").read_bytes() for name in ("whole", "pieces")]
+    assert parts[0] == parts[1]
+
+
+def _optimiser_steps(work_dir: Path) -> float:
+    """Steps that Adam's moments were gathered over, by the last checkpoint."""
+    found = load_newest(work_dir / "checkpoints")
+    assert found is not None
+    return float(found.state["optimiser"]["state"][0]["step"])
+
+
+def test_a_schedule_may_span_the_run_or_each_phase(tmp_path: Path) -> None:
+    phases = [
+        {"objectives": OBJECTIVES["semi_hard"], "epochs": 3},
+        {"objectives": OBJECTIVES["batch_hard"], "epochs": 2},
+    ]
+    rates = {}
+    for span in ("run", "phase"):
+        wanted = recipe(phases, schedule={"span": span, "warmup_steps": 2})
+        train(tmp_path / span, wanted)
+        rates[span] = pq.read_table(tmp_path / span / "history.parquet")["rate"].to_numpy()
+    n_first, n_second = 3 * 3, 2 * 3
+    factors = [rate_factor(wanted.schedule, step, n_first) for step in range(n_first)]
+    factors += [rate_factor(wanted.schedule, step, n_second) for step in range(n_second)]
+    np.testing.assert_allclose(rates["phase"], 0.003 * np.array(factors), rtol=1e-6)
+    assert (np.diff(rates["run"])[2:] < 0).all()
+    assert [_optimiser_steps(tmp_path / span) for span in ("run", "phase")] == [n_first + n_second, n_second]
+    for _ in range(20):
+        calls = iter(range(1000))
+        try:
+            train(tmp_path / "pieces", wanted, should_stop=lambda calls=calls: next(calls) == 3)
+            break
+        except TrainingStopped:
+            continue
+    parts = [(tmp_path / name / "branch.safetensors").read_bytes() for name in ("phase", "pieces")]
     assert parts[0] == parts[1]
 
 
