@@ -1,8 +1,10 @@
-"""A package of an adapter that the project does not know, as a user would install it, and its dataset."""
+"""Packages that the project does not know, as a user would install them: an adapter, and an objective."""
 
 from __future__ import annotations
 
 import os
+import re
+import tomllib
 from pathlib import Path
 
 from PIL import Image
@@ -17,10 +19,34 @@ def install_adapter(folder: Path) -> dict[str, str]:
     the environment of a process that finds it.
     """
     write_skeleton(folder, "street-cams")
-    info = folder / "personsearch_street_cams-0.1.0.dist-info"
+    _describe(
+        folder, "personsearch-street-cams", "[personsearch.datasets]\nstreet-cams = street_cams:StreetCams\n"
+    )
+    return _environment(folder)
+
+
+def install_objective(folder: Path) -> dict[str, str]:
+    """Likewise, the objective of docs/adding-an-objective.md, as it stands there."""
+    code, project = re.findall(
+        r"```(?:python|toml)\n(.*?)```", (_PROJECT / "docs/adding-an-objective.md").read_text(), re.DOTALL
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "additive_margin.py").write_text(code)
+    described = tomllib.loads(project)["project"]
+    points = described["entry-points"]["personsearch.objectives"]
+    lines = "".join(f"{name} = {value}\n" for name, value in points.items())
+    _describe(folder, described["name"], f"[personsearch.objectives]\n{lines}")
+    return _environment(folder)
+
+
+def _describe(folder: Path, name: str, entry_points: str) -> None:
+    info = folder / f"{name.replace('-', '_')}-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: personsearch-street-cams\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text("[personsearch.datasets]\nstreet-cams = street_cams:StreetCams\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(entry_points)
+
+
+def _environment(folder: Path) -> dict[str, str]:
     path = os.pathsep.join([str(folder), str(_PROJECT)])
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 

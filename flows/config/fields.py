@@ -89,12 +89,18 @@ def _section(schema: _Schema, models: dict[str, _Schema]) -> tuple[_Schema | Non
     choices = [(choice, "") for choice in (schema, *schema.get("anyOf", ()))]
     choices += [
         (schema.get("items") or {}, "[]"),
-        (schema.get("additionalProperties") or {}, f".{_ANY_NAME}"),
+        (_held(schema), f".{_ANY_NAME}"),
     ]
     for choice, entry in choices:
         if "$ref" in choice:
             return models[choice["$ref"].rpartition("/")[2]], entry
     return None, ""
+
+
+def _held(schema: _Schema) -> _Schema:
+    """What the entries of a mapping hold, if that is stated."""
+    held = schema.get("additionalProperties")
+    return held if isinstance(held, dict) else {}
 
 
 def _takes(schema: _Schema) -> str:
@@ -110,7 +116,8 @@ def _takes(schema: _Schema) -> str:
     if kind == "array":
         return f"list of {_takes(schema['items'])}"
     if kind == "object":
-        return f"{_takes(schema['additionalProperties'])}, by name"
+        held = _held(schema)
+        return f"{_takes(held) if held else 'anything'}, by name"
     bounds = ", ".join(f"{sign} {schema[bound]}" for bound, sign in _BOUNDS.items() if bound in schema)
     return f"{kind} {bounds}" if bounds else str(schema.get("format", kind))
 

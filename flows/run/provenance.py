@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGES = ("flows", "personsearch_core", "data_catalog", "storage")
-_LIBRARIES = ("torch", "torchvision", "numpy", "pyarrow", "zarr", "scipy", "pillow", "prefect", "dask")
+_LIBRARIES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "pyarrow",
+    "zarr",
+    "scipy",
+    "pillow",
+    "prefect",
+    "dask",
+    "pytorch-metric-learning",
+)
 
 
 @functools.cache

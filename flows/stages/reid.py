@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from flows.config.models import Config
 from flows.errors import Interrupted
@@ -17,7 +19,7 @@ from flows.stages.base import (
     last_checkpoint,
     processors_of,
 )
-from personsearch_core.recipes import BATCH_NORM_EPSILON, DetectorModel, Recipe, ReidRecipe, Variant
+from personsearch_core.recipes import BATCH_NORM_EPSILON, DetectorModel, Recipe, ReidRecipe, Variant, later
 from storage.digests import digest_parts, digest_safetensors
 
 VERSION = 3
@@ -39,6 +41,8 @@ class TrainingRecipe(Recipe):
     reid: ReidRecipe
     variant: Variant
     network: Network
+    objective_versions: Annotated[dict[str, int], Field(default_factory=dict), later({})]
+    """Of objectives that other packages offer."""
 
 
 class ReidInputs(Inputs):
@@ -76,6 +80,7 @@ def stage(config: Config) -> Stage:
                 norm=model.norm,
                 norm_epsilon=BATCH_NORM_EPSILON if of_imagenet else model.epsilon,
             ),
+            objective_versions=_versions(recipe),
         ).model_dump(mode="json"),
         maker="flows.stages.reid:MAKER",
         inputs=inputs,
@@ -86,6 +91,15 @@ def stage(config: Config) -> Stage:
         processors=processors_of(config),
         resume_point=last_checkpoint,
     )
+
+
+def _versions(recipe: ReidRecipe) -> dict[str, int]:
+    names = {each.kind for phase in recipe.phases for each in phase.objectives if each.is_third_party}
+    if not names:
+        return {}
+    from personsearch_core.losses.third_party import objective_version
+
+    return {name: objective_version(name) for name in sorted(names)}
 
 
 def make(context: StageContext[TrainingRecipe, ReidInputs, Options]) -> Made:

@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from personsearch_core.errors import PersonSearchError
 from personsearch_core.losses.center import CenterLoss
 from personsearch_core.losses.distances import pairwise_distances
+from personsearch_core.losses.metric_learning import MetricLearning
 from personsearch_core.losses.mining import batch_hard_triplets, relations, semi_hard_triplets
 from personsearch_core.losses.objective import Batch, ReidObjective, Term
 from personsearch_core.losses.oim import InstanceEnhancing, OnlineInstanceMatching
 from personsearch_core.losses.pairing import OnLinePairing
 from personsearch_core.losses.softmax import HardExamplePrioritySoftmax, IdentitySoftmax
+from personsearch_core.losses.third_party import build_third_party
 from personsearch_core.losses.triplet import Margin, Miner, active_fraction, triplet_margin_loss
 from personsearch_core.recipes import Objective
 
@@ -107,7 +108,7 @@ def build_objective(objectives: tuple[Objective, ...], identities: int, dim: int
     """
     return WeightedSum(
         terms=[_build_term(objective, identities, dim) for objective in objectives],
-        kinds=[objective.kind for objective in objectives],
+        kinds=[objective.name for objective in objectives],
         weights=[objective.weight for objective in objectives],
     )
 
@@ -139,8 +140,10 @@ def _build_term(objective: Objective, identities: int, dim: int) -> ReidObjectiv
             return CenterLoss(identities, dim, rate=1.0 - momentum)
         case "olp":
             return OnLinePairing(dim, **_given(objective, "temperature", "queue"))
+        case "metric_learning":
+            return MetricLearning(objective, identities, dim)
         case _:
-            raise PersonSearchError(f"unknown objective {objective.kind!r}")
+            return build_third_party(objective.kind, objective.options, identities, dim)
 
 
 def _given(objective: Objective, *names: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,13 @@ class Term:
 
 
 class ReidObjective(nn.Module, ABC):
-    """A term of the re-ID loss. Parameters are learnt with the branch; buffers are its memory."""
+    """A term of the re-ID loss. Parameters are learnt with the branch; buffers are its memory.
+
+    Other packages offer theirs as entry points `personsearch.objectives`; see docs/adding-an-objective.md.
+    """
+
+    version: ClassVar[int] = 1
+    """Of an objective of another package: raised where it computes something else, it keys new trainings."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> Term:

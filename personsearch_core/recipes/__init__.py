@@ -15,6 +15,7 @@ from personsearch_core.recipes.base import (
     Schedule,
     Seed,
     Variant,
+    later,
 )
 from personsearch_core.recipes.detector import (
     BATCH_NORM_EPSILON,
@@ -97,4 +98,5 @@ __all__ = [
     "Seed",
     "Variant",
     "block_channels",
+    "later",
 ]

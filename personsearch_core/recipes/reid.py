@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import difflib
+from importlib.metadata import entry_points
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from personsearch_core.recipes.base import Compute, Probability, Recipe, Schedule, Seed, later
 from personsearch_core.recipes.detector import BATCH_NORM_EPSILON, DetectorModel
@@ -41,20 +43,50 @@ class BranchModel(Recipe):
         return detector.epsilon if of_detector else BATCH_NORM_EPSILON
 
 
+OBJECTIVE_FIELDS: dict[str, tuple[str, ...]] = {
+    "semi_hard_triplet": ("margin", "squared"),
+    "batch_hard_triplet": ("margin", "squared"),
+    "identity_softmax": (),
+    "oim": ("temperature", "momentum", "queue"),
+    "iel": ("temperature", "momentum", "queue", "threshold"),
+    "ioim": ("temperature", "unlabelled_temperature", "momentum", "queue"),
+    "center": ("momentum",),
+    "hep_softmax": ("hard_identities",),
+    "olp": ("temperature", "queue"),
+    "metric_learning": ("loss", "loss_options", "miner", "miner_options"),
+}
+"""Fields of an `Objective`, by the kind that uses them."""
+
+
+def _show_kinds(schema: dict[str, Any]) -> None:
+    schema["enum"] = [*OBJECTIVE_FIELDS, "OTHER"]
+
+
+def _known_kind(kind: str) -> str:
+    """One of ours, `metric_learning`, or an entry point; the latter's package is not loaded here."""
+    if kind in OBJECTIVE_FIELDS:
+        return kind
+    offered = {point.name for point in entry_points(group="personsearch.objectives")}
+    if kind not in offered:
+        known = [*OBJECTIVE_FIELDS, *sorted(offered)]
+        near = difflib.get_close_matches(kind, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"choose {', '.join(known)}, or install the package that offers it{hint}")
+    return kind
+
+
+def _none_if_empty(options: dict[str, Any] | None) -> dict[str, Any] | None:
+    return options or None
+
+
+Options = Annotated[dict[str, Any] | None, AfterValidator(_none_if_empty), later(None)]
+
+
 class Objective(Recipe):
     """One term of a re-ID loss; `weight` multiplies it in the sum."""
 
-    kind: Literal[
-        "semi_hard_triplet",
-        "batch_hard_triplet",
-        "identity_softmax",
-        "oim",
-        "iel",
-        "ioim",
-        "center",
-        "hep_softmax",
-        "olp",
-    ]
+    kind: Annotated[str, AfterValidator(_known_kind), Field(json_schema_extra=_show_kinds)]
+    """`metric_learning` is any loss of pytorch-metric-learning; packages may offer further kinds."""
     weight: PositiveFloat = 1.0
     margin: PositiveFloat | Literal["soft"] | None = None
     """Triplets: default 1.0 (semi-hard) or soft (batch-hard)."""
@@ -73,11 +105,22 @@ class Objective(Recipe):
     """`iel`: minimum cosine similarity at which an unlabelled person takes an identity."""
     hard_identities: PositiveInt | None = None
     """`hep_softmax`: number of identities in the softmax besides the batch's own."""
+    loss: Annotated[str | None, later(None)] = None
+    """`metric_learning`: name of the loss, such as CircleLoss; it sees people with an identity only."""
+    loss_options: Options = None
+    """`metric_learning`: the loss's arguments, except the numbers of identities and dimensions. A distance,
+    reducer or regularizer is written `{name: LpDistance, p: 2}`."""
+    miner: Annotated[str | None, later(None)] = None
+    """`metric_learning`: name of the miner, such as MultiSimilarityMiner; by default, nothing is mined."""
+    miner_options: Options = None
+    """`metric_learning`: the miner's arguments."""
+    options: Options = None
+    """Arguments of an objective that another package offers."""
 
     @model_validator(mode="after")
     def _fields_have_an_effect(self) -> Objective:
-        known = OBJECTIVE_FIELDS[self.kind]
-        every = {name for names in OBJECTIVE_FIELDS.values() for name in names}
+        known = OBJECTIVE_FIELDS.get(self.kind, ("options",))
+        every = {"options", *(name for names in OBJECTIVE_FIELDS.values() for name in names)}
         idle = sorted(name for name in every - {*known} if getattr(self, name) is not None)
         if idle:
             raise ValueError(
@@ -86,19 +129,34 @@ class Objective(Recipe):
             )
         return self
 
+    @model_validator(mode="after")
+    def _other_packages_accept_it(self) -> Objective:
+        """Builds it on trial. These packages load torch, so a plan does too if a config asks for them."""
+        if self.kind == "metric_learning":
+            if self.loss is None:
+                raise ValueError("metric_learning needs loss: the name of one of pytorch-metric-learning's")
+            if self.miner is None and self.miner_options is not None:
+                raise ValueError("miner_options need a miner")
+            from personsearch_core.losses.metric_learning import check_metric_learning
 
-OBJECTIVE_FIELDS: dict[str, tuple[str, ...]] = {
-    "semi_hard_triplet": ("margin", "squared"),
-    "batch_hard_triplet": ("margin", "squared"),
-    "identity_softmax": (),
-    "oim": ("temperature", "momentum", "queue"),
-    "iel": ("temperature", "momentum", "queue", "threshold"),
-    "ioim": ("temperature", "unlabelled_temperature", "momentum", "queue"),
-    "center": ("momentum",),
-    "hep_softmax": ("hard_identities",),
-    "olp": ("temperature", "queue"),
-}
-"""Fields of an `Objective`, by the kind that uses them."""
+            check_metric_learning(self)
+        elif self.is_third_party:
+            from personsearch_core.losses.third_party import check_third_party
+
+            check_third_party(self.kind, self.options)
+        return self
+
+    @property
+    def is_third_party(self) -> bool:
+        """Whether another package's entry point offers it."""
+        return self.kind not in OBJECTIVE_FIELDS
+
+    @property
+    def name(self) -> str:
+        """What it is called in logs."""
+        return self.loss or self.kind
+
+
 NEED_UNLABELLED = ("iel", "ioim")
 """Objectives that differ from OIM only in how they treat unlabelled people."""
 

@@ -113,7 +113,7 @@ def _collapsed_levels(phase: Phase) -> dict[str, float]:
         if objective.kind in ("semi_hard_triplet", "batch_hard_triplet"):
             margin = default_margin(objective)
             level = math.log(2) if margin == "soft" else float(margin)
-            levels[free_name(f"loss/{objective.kind}", levels)] = level
+            levels[free_name(f"loss/{objective.name}", levels)] = level
     return levels
 
 

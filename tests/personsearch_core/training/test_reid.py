@@ -39,6 +39,7 @@ OBJECTIVES: dict[str, list[dict[str, Any]]] = {
     "oim": [{"kind": "oim", "queue": 20}],
     "iel": [{"kind": "iel", "queue": 20}],
     "ioim_center": [{"kind": "ioim", "queue": 20}, {"kind": "center", "weight": 0.01}],
+    "circle": [{"kind": "metric_learning", "loss": "CircleLoss", "miner": "MultiSimilarityMiner"}],
     "hep_olp": [{"kind": "hep_softmax", "hard_identities": 4}, {"kind": "olp"}],
 }
 

@@ -1,0 +1,101 @@
+"""An objective of another package: found by its entry point, checked, trained, and keyed by its version."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from flows.stages import reid
+from personsearch_core.losses import third_party
+from personsearch_core.recipes import Objective, ReidRecipe
+from personsearch_core.training.reid import ReidResult, train_reid
+from tests.personsearch_core.training.synthetic_rows import people, small_branch
+from tests.third_party import install_objective
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "site-packages"
+    install_objective(folder)
+    monkeypatch.syspath_prepend(folder)
+    for module in ("additive_margin", "broken_margin"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    third_party._check.cache_clear()
+    return folder
+
+
+def train(work_dir: Path, epochs: int, lr: float) -> ReidResult:
+    phase = {
+        "objectives": [{"kind": "additive_margin", "options": {"margin": 0.2, "scale": 8}}],
+        "epochs": epochs,
+    }
+    recipe = ReidRecipe.model_validate(
+        {
+            "branch": {"embedding_dim": 8},
+            "phases": [phase],
+            "identities_per_batch": 8,
+            "shots": 3,
+            "lr": lr,
+            "held_out_identities": 0.3,
+            "validate_every_epochs": epochs,
+        }
+    )
+    reader, labels = people(identities=40, boxes=5, unlabelled=40)
+    return train_reid(recipe, small_branch(), reader, labels, work_dir)
+
+
+def test_it_trains(package: Path, tmp_path: Path) -> None:
+    untrained = train(tmp_path / "untrained", 1, 1e-12)
+    trained = train(tmp_path / "trained", 40, 0.003)
+    assert trained.metrics["validation/mAP"] > 1.1 * untrained.metrics["validation/mAP"]
+    assert trained.metrics["correct"] > 10 / trained.training_identities
+    assert trained.metrics["loss/additive_margin"] > 0
+
+
+def test_its_version_is_part_of_the_key(package: Path) -> None:
+    def versions(*kinds: str) -> dict[str, int]:
+        phase = {"objectives": [{"kind": kind} for kind in kinds], "epochs": 1}
+        return reid._versions(ReidRecipe.model_validate({"phases": [phase]}))
+
+    assert versions("oim") == {}
+    assert versions("oim", "additive_margin") == {"additive_margin": 1}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kind": "additive_margi"}, r"choose semi_hard_triplet, .*did you mean 'additive_margin'\?"),
+        ({"options": {"margn": 1}}, "no option 'margn'; did you mean 'margin'"),
+        ({"options": {"dim": 1}}, "no option 'dim'"),
+        (
+            {"options": {"margin": "wide"}},
+            "'additive_margin' cannot be computed with these options: TypeError",
+        ),
+        ({"temperature": 0.1}, "additive_margin has no temperature"),
+    ],
+)
+def test_its_options_are_checked_when_the_recipe_is_read(
+    package: Path, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Objective.model_validate({"kind": "additive_margin", **fields})
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("raise RuntimeError('no licence')", "cannot be loaded: RuntimeError: no licence"),
+        ("def AdditiveMargin(identities, dim): return identities", "must be a ReidObjective, not a int"),
+        ("class AdditiveMargin:\n    def __init__(self, dim): ...", "cannot be built: TypeError"),
+    ],
+)
+def test_a_broken_package_is_named(package: Path, code: str, message: str) -> None:
+    (package / "broken_margin.py").write_text(code)
+    points = next(package.glob("*.dist-info")) / "entry_points.txt"
+    points.write_text("[personsearch.objectives]\nadditive_margin = broken_margin:AdditiveMargin\n")
+    with pytest.raises(ValidationError, match=f"'additive_margin'.*{message}"):
+        Objective(kind="additive_margin")
