@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
@@ -28,18 +29,24 @@ def training_sample(
     augmentation: DetectorAugmentation,
     rng: np.random.Generator,
     out: Tensor | None = None,
+    people: NDArray[np.int64] | None = None,
 ) -> tuple[Tensor, Targets]:
     """Decode and augment one scene: uint8 (3, H, W), and its visible boxes in input pixels.
 
-    All random numbers come from `rng`, equally many whichever augmentations are on.
+    All random numbers come from `rng`, equally many whichever augmentations are on. `people`: see
+    `scene_targets`.
     """
     image = read_scene(scene)
     placement = _draw_placement(scene, model, augmentation, rng)
-    return _photometric(render(image, placement, out), augmentation, rng), scene_targets(scene, placement)
+    targets = scene_targets(scene, placement, people)
+    return _photometric(render(image, placement, out), augmentation, rng), targets
 
 
-def scene_targets(scene: Scene, placement: Placement) -> Targets:
-    """A scene's boxes in pixels of the network's input, clipped to the placed region."""
+def scene_targets(scene: Scene, placement: Placement, people: NDArray[np.int64] | None = None) -> Targets:
+    """A scene's boxes in pixels of the network's input, clipped to the placed region.
+
+    `people`, if given, are the labels of all of the scene's boxes.
+    """
     x1, y1, x2, y2 = placement.source
     whole = clip_boxes(scene.boxes, scene.width, scene.height)
     offset = np.array([x1, y1, x1, y1], dtype=whole.dtype)
@@ -48,7 +55,8 @@ def scene_targets(scene: Scene, placement: Placement) -> Targets:
     boxes = placement.map_boxes(visible)
     keep = ((boxes[:, 2:] - boxes[:, :2]) >= SMALLEST_SIDE).all(axis=1)
     ignore = scene.ignore | (seen < VISIBLE_PART)
-    return Targets(torch.from_numpy(boxes[keep].astype(np.float32)), torch.from_numpy(ignore[keep]))
+    labels = None if people is None else torch.from_numpy(people[keep])
+    return Targets(torch.from_numpy(boxes[keep].astype(np.float32)), torch.from_numpy(ignore[keep]), labels)
 
 
 def _draw_placement(

@@ -99,9 +99,8 @@ def _canvases(recipe: DetectorRecipe, count: int, pin: bool) -> Tensor:
 def _load(stream: TrainingStream, recipe: DetectorRecipe, canvas: Tensor, number: int) -> tuple[Targets, int]:
     """Fill the canvas with an image of the stream; returns its people and its training entry."""
     entry, scene = stream[number]
-    sample, target = training_sample(
-        scene, recipe.model, recipe.augmentation, stream.generator(number), out=canvas
-    )
+    rng, people = stream.generator(number), stream.people(entry, scene)
+    sample, target = training_sample(scene, recipe.model, recipe.augmentation, rng, canvas, people)
     if sample is not canvas:
         canvas.copy_(sample)
     return target, entry

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from personsearch_core.data.scenes import Scene
 from personsearch_core.errors import PersonSearchError
+from personsearch_core.identities import UNLABELLED
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,8 @@ class TrainingSet:
         Passes over the scenes per epoch, also fractions of one.
     choose
         Images per epoch.
+    identities
+        Whether a joint training learns the identities of its people.
 
     Raises
     ------
@@ -46,6 +49,7 @@ class TrainingSet:
     proportion: float | None = None
     repeat: float | None = None
     choose: int | None = None
+    identities: bool = False
 
     @property
     def name(self) -> str:
@@ -143,6 +147,8 @@ class TrainingStream:
         self.counts = images_per_epoch(entries)
         self.epoch_size = sum(self.counts)
         self.names = _distinct_names(entries)
+        self.identities = _identities(entries)
+        """Label of each identity to learn, by its source and name."""
         self._seed = seed
         self._order = lru_cache(maxsize=2)(self._shuffled_epoch)
 
@@ -151,6 +157,13 @@ class TrainingStream:
         epoch, position = divmod(number, self.epoch_size)
         entry, scene = self._order(epoch)[position]
         return int(entry), self.entries[entry].scenes[scene]
+
+    def people(self, entry: int, scene: Scene) -> NDArray[np.int64] | None:
+        """Labels (n,) of a scene's boxes, or None if the entry's identities are not learnt."""
+        if not self.entries[entry].identities:
+            return None
+        labels = (self.identities.get((scene.source, name), UNLABELLED) for name in scene.person_ids)
+        return np.fromiter(labels, np.int64, len(scene.person_ids))
 
     def generator(self, number: int) -> np.random.Generator:
         """Random generator of image `number`, for its augmentation."""
@@ -170,6 +183,13 @@ class TrainingStream:
             parts.append(np.stack([np.full(count, index), scenes], axis=1))
         order = np.concatenate(parts).astype(np.int64)
         return order[rng.permutation(len(order))]
+
+
+def _identities(entries: Sequence[TrainingSet]) -> dict[tuple[str, str | None], int]:
+    """Unknown people have no entry."""
+    scenes = (scene for entry in entries if entry.identities for scene in entry.scenes)
+    named = {(scene.source, name) for scene in scenes for name in scene.person_ids if name is not None}
+    return {identity: label for label, identity in enumerate(sorted(named))}
 
 
 def _fixed_images(entry: TrainingSet) -> int:

@@ -32,14 +32,17 @@ SCALES_PER_OCTAVE = (1.0, 2.0 ** (1.0 / 3), 2.0 ** (2.0 / 3))
 class Targets(NamedTuple):
     """The people of one training image, in pixels of the network's input.
 
-    boxes: (n, 4) float32 with positive areas. ignore: (n,) bool.
+    boxes: (n, 4) float32 with positive areas. ignore: (n,) bool. people: (n,) int64, the label of each box's
+    identity or `UNLABELLED`; None if identities are not learnt from this image.
     """
 
     boxes: Tensor
     ignore: Tensor
+    people: Tensor | None = None
 
     def to(self, device: torch.device) -> Targets:
-        return Targets(self.boxes.to(device, non_blocking=True), self.ignore.to(device, non_blocking=True))
+        moved = (part if part is None else part.to(device, non_blocking=True) for part in self)
+        return Targets(*moved)  # type: ignore[arg-type]
 
 
 class AnchorGrid:

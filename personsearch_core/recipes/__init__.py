@@ -46,6 +46,7 @@ from personsearch_core.recipes.features import (
     FeatureView,
     RoiRecipe,
 )
+from personsearch_core.recipes.joint import JointOptions, JointRecipe
 from personsearch_core.recipes.reid import (
     NEED_UNLABELLED,
     OBJECTIVE_FIELDS,
@@ -85,6 +86,8 @@ __all__ = [
     "FeaturesRecipe",
     "GalleryRecipe",
     "GallerySize",
+    "JointOptions",
+    "JointRecipe",
     "Objective",
     "Phase",
     "Precision",

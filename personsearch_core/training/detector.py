@@ -11,7 +11,7 @@ import torch
 from personsearch_core.data.sampling import TrainingSet, hold_out_scenes
 from personsearch_core.data.scenes import Scene
 from personsearch_core.errors import PersonSearchError
-from personsearch_core.recipes import DetectorRecipe
+from personsearch_core.recipes import DetectorRecipe, JointRecipe
 from personsearch_core.training.detector_process import DetectorResult, train_share
 from personsearch_core.training.distributed import train_in_parallel
 from personsearch_core.training.loop import LoopSettings, Progress, ignore_progress, never_stop
@@ -25,6 +25,7 @@ def train_detector(
     *,
     device: torch.device | str | None = None,
     devices: int = 1,
+    joint: JointRecipe | None = None,
     settings: LoopSettings | None = None,
     progress: Progress = ignore_progress,
     should_stop: Callable[[], bool] = never_stop,
@@ -53,6 +54,9 @@ def train_detector(
     devices
         More than one: data-parallel processes, launched by torchrun, that share every batch; on GPUs, counted
         from `device`.
+    joint
+        Also train a branch in the same steps, on the identities of entries that have `identities`; writes
+        `branch.safetensors` and, as it was before, `branch_untrained.safetensors`.
     settings, progress, should_stop
         Checkpointing and logging; called with progress; asked before each step whether to stop.
 
@@ -71,11 +75,13 @@ def train_detector(
     """
     entries, held_out = hold_out_scenes(entries, recipe.training.held_out, recipe.seed)
     validation = [*validation, *held_out]
-    _check_inputs(recipe, validation, devices)
+    _check_inputs(recipe, validation, devices, joint)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     train: Callable[..., DetectorResult] = train_share
     if devices > 1:
         train = partial(train_in_parallel, devices=devices)
+    elif joint is not None:
+        train = partial(train_share, joint=joint)
     return train(
         recipe,
         entries,
@@ -88,7 +94,17 @@ def train_detector(
     )
 
 
-def _check_inputs(recipe: DetectorRecipe, validation: Sequence[Scene], devices: int) -> None:
+def _check_inputs(
+    recipe: DetectorRecipe, validation: Sequence[Scene], devices: int, joint: JointRecipe | None
+) -> None:
+    if joint is not None and devices > 1:
+        raise PersonSearchError(
+            f"joint training computes on one device, not {devices}: each would have a memory of its own"
+        )
+    if joint is not None and recipe.training.keep == "best":
+        raise PersonSearchError(
+            "training.keep: best goes by detection alone: use keep: last with joint training"
+        )
     if recipe.training.keep == "best" and not validation:
         raise PersonSearchError(
             "training.keep: best needs validation scenes to measure AP on: name validation views, or set "

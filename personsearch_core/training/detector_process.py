@@ -15,12 +15,19 @@ from personsearch_core.data.loader import Share, TrainingBatch, batch_numbers, t
 from personsearch_core.data.sampling import TrainingSet, TrainingStream
 from personsearch_core.data.scenes import Scene
 from personsearch_core.models.compute import arrange, prepare
+from personsearch_core.models.detection_loss import detection_losses
 from personsearch_core.models.detector import Detector, build_detector
 from personsearch_core.models.states import save_weights
-from personsearch_core.models.weights import load_initial_weights, save_detector
-from personsearch_core.recipes import DetectorRecipe
+from personsearch_core.models.weights import load_initial_weights, save_branch, save_detector
+from personsearch_core.recipes import DetectorRecipe, JointRecipe
 from personsearch_core.schedules import rate_factor
 from personsearch_core.training.group import Alone
+from personsearch_core.training.joint import (
+    BRANCH_WEIGHTS,
+    UNTRAINED_BRANCH_WEIGHTS,
+    JointBranch,
+    ReidLoss,
+)
 from personsearch_core.training.loop import (
     LoopSettings,
     Metrics,
@@ -62,6 +69,7 @@ def train_share(
     *,
     device: torch.device,
     group: Alone | None = None,
+    joint: JointRecipe | None = None,
     settings: LoopSettings | None = None,
     progress: Progress = ignore_progress,
     should_stop: Callable[[], bool] = never_stop,
@@ -71,7 +79,10 @@ def train_share(
     stream = TrainingStream(entries, recipe.seed)
     with ExitStack() as stack:
         stack.enter_context(advice_when_out_of_memory(_memory_advice(recipe)))
-        training = stack.enter_context(closing(_Training(recipe, stream, validation, device, group)))
+        training = stack.enter_context(closing(_Training(recipe, stream, validation, device, group, joint)))
+        if training.joint is not None:
+            work_dir.mkdir(parents=True, exist_ok=True)
+            save_branch(work_dir / UNTRAINED_BRANCH_WEIGHTS, training.joint.branch)
         try:
             steps = run_loop(
                 training.step,
@@ -117,14 +128,23 @@ def _memory_advice(recipe: DetectorRecipe) -> str:
 
 
 class _Losses(nn.Module):
-    """The detector's losses as a forward pass, for data-parallel wrapping."""
+    """The losses as one forward pass, for data-parallel wrapping."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, joint: JointBranch | None) -> None:
         super().__init__()
         self.detector = detector
+        self.joint = joint
 
-    def forward(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
-        return self.detector.losses(batch.images, batch.targets)
+    def forward(self, batch: TrainingBatch) -> tuple[Tensor, Tensor, ReidLoss | None]:
+        """Classification and regression, each (B,), and the re-ID loss of a joint training."""
+        if self.joint is None:
+            return (*self.detector.losses(batch.images, batch.targets), None)
+        output, shared = self.detector.heads_and_shared(batch.images, self.joint.recipe.roi.variant)
+        assert shared is not None
+        classification, regression = detection_losses(
+            output.logits, output.deltas, output.anchors, batch.targets, self.detector.loss
+        )
+        return classification, regression, self.joint(shared, batch.targets)
 
 
 class _Training:
@@ -137,6 +157,7 @@ class _Training:
         validation: Sequence[Scene],
         device: torch.device,
         group: Alone,
+        joint: JointRecipe | None = None,
     ) -> None:
         self.recipe = recipe
         self.stream = stream
@@ -145,16 +166,20 @@ class _Training:
         self.group = group
         self.total_steps = total_steps(recipe, stream.epoch_size)
         self.detector = prepare(_initial_detector(recipe).to(device).train(), recipe.compute)
-        self.losses = group.wrap(_Losses(self.detector))
+        self.joint: JointBranch | None = None
+        if joint is not None:
+            identities = len(stream.identities)
+            self.joint = JointBranch(joint, self.detector, identities, recipe.compute, recipe.seed).to(device)
+        self.losses = group.wrap(_Losses(self.detector, self.joint))
         training = recipe.training
         self.optimiser = build_optimiser(
             training.optimiser,
-            self.detector.parameters(),
+            self.losses.parameters(),
             lr=training.lr,
             weight_decay=training.weight_decay,
             momentum=training.momentum,
         )
-        self.parameters = [p for p in self.detector.parameters() if p.requires_grad]
+        self.parameters = [p for p in self.losses.parameters() if p.requires_grad]
         self.scaler = gradient_scaler(recipe.compute, device)
         self.best = BestWeights()
         self.state: dict[str, Stateful] = {
@@ -163,6 +188,8 @@ class _Training:
             "scaler": self.scaler,
             "best": self.best,
         }
+        if self.joint is not None:
+            self.state["joint"] = self.joint
         self._batches: Iterator[TrainingBatch] | None = None
 
     def step(self, step: int) -> Metrics:
@@ -172,14 +199,22 @@ class _Training:
         set_rate(self.optimiser, rate)
         self.optimiser.zero_grad(set_to_none=True)
         sums = torch.zeros(3, len(self.stream.entries), device=self.device)
+        watched: dict[str, Tensor] = {}
         for _ in range(recipe.training.accumulate):
-            sums += self._backward(self._next_batch(step))
+            of_batch, of_people = self._backward(self._next_batch(step))
+            sums += of_batch
+            for name, value in of_people.items():
+                mean = value / recipe.training.accumulate
+                watched[name] = watched[name] + mean if name in watched else mean
         self.scaler.unscale_(self.optimiser)
         clip = recipe.training.gradient_clip
         norm = nn.utils.clip_grad_norm_(self.parameters, math.inf if clip is None else clip)
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        return {**self._metrics(self.group.sum(sums)), "gradient_norm": norm, "rate": rate}
+        metrics = {**self._metrics(self.group.sum(sums)), **watched}
+        if self.joint is not None:
+            metrics["loss"] = metrics["loss"] + self.joint.recipe.weight * metrics["reid"]
+        return {**metrics, "gradient_norm": norm, "rate": rate}
 
     def validate_when_due(self, done: int) -> dict[str, float]:
         """AP after every few epochs, and at the end."""
@@ -215,20 +250,29 @@ class _Training:
         batch = next(self._batches).to(self.device)
         return replace(batch, images=arrange(batch.images, self.recipe.compute))
 
-    def _backward(self, batch: TrainingBatch) -> Tensor:
-        """Add the batch's gradients; returns (3, entries): sums of images, classification and regression.
+    def _backward(self, batch: TrainingBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add the batch's gradients; returns (3, entries): sums of images, classification and regression, and
+        what a joint training's re-ID loss measures.
 
         The loss is a mean over the images of the whole step. Shares of processes may be unequal, and wrapping
         averages gradients over processes; hence the weight.
         """
         with autocast(self.recipe.compute, self.device):
-            classification, regression = self.losses(batch)
+            classification, regression, reid = self.losses(batch)
         weight = self.group.count / _images_per_step(self.recipe)
         loss = (classification.sum() + regression.sum()) * weight
+        watched: dict[str, Tensor] = {}
+        if self.joint is not None:
+            watched["reid"] = torch.zeros((), device=self.device)
+            if reid is not None:
+                loss = loss + self.joint.recipe.weight * reid.term.loss / self.recipe.training.accumulate
+                watched |= {"reid": reid.term.loss.detach(), **reid.term.watched}
         self.scaler.scale(loss).backward()
+        if self.joint is not None and reid is not None:
+            self.joint.objective.update(reid.people)
         rows = torch.stack([torch.ones_like(classification), classification, regression]).detach()
         sums = torch.zeros(3, len(self.stream.entries), device=self.device)
-        return sums.index_add(1, batch.entries, rows)
+        return sums.index_add(1, batch.entries, rows), watched
 
     def _metrics(self, sums: Tensor) -> dict[str, Tensor]:
         """Losses of the step's images, and of each entry's (NaN, which is not logged, if it has none)."""
@@ -264,5 +308,7 @@ def _write_results(training: _Training, steps: int, images: dict[str, int], work
     if keep == "best":
         training.detector.load_state_dict(best.weights)
     save_detector(work_dir, training.detector)
+    if training.joint is not None:
+        save_branch(work_dir / BRANCH_WEIGHTS, training.joint.branch)
     kept = best.steps if keep == "best" else steps
     return DetectorResult(steps, kept, finish_history(work_dir), images)
