@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
+
 from data_catalog.suggestions import near_names
 from flows.config.models import Config
 from flows.errors import ConfigError
@@ -38,13 +40,18 @@ def config_fields(below: str = "") -> list[ConfigField]:
 
     Raises ConfigError when there is none.
     """
-    schema = Config.model_json_schema()
+    return fields_of(Config, below, "config")
+
+
+def fields_of(model: type[BaseModel], below: str, what: str) -> list[ConfigField]:
+    """As `config_fields`, for the model of a file that messages call `what`."""
+    schema = model.model_json_schema()
     fields = list(_fields(schema, schema["$defs"], ""))
     unnamed = [field for field in fields if _is_below(field.path.replace(f".{_ANY_NAME}", ""), below)]
     wanted = unnamed or [field for field in fields if not below or _is_below(field.path, below)]
     if not wanted:
         raise ConfigError(
-            f"a config has no field {below!r}{_near(below, fields)}; its sections and fields are "
+            f"a {what} has no field {below!r}{_near(below, fields)}; its sections and fields are "
             f"{', '.join(schema['properties'])}"
         )
     return wanted
@@ -89,12 +96,18 @@ def _section(schema: _Schema, models: dict[str, _Schema]) -> tuple[_Schema | Non
     choices = [(choice, "") for choice in (schema, *schema.get("anyOf", ()))]
     choices += [
         (schema.get("items") or {}, "[]"),
-        (schema.get("additionalProperties") or {}, f".{_ANY_NAME}"),
+        (_held(schema), f".{_ANY_NAME}"),
     ]
     for choice, entry in choices:
         if "$ref" in choice:
             return models[choice["$ref"].rpartition("/")[2]], entry
     return None, ""
+
+
+def _held(schema: _Schema) -> _Schema:
+    """What the entries of a mapping hold, if that is stated."""
+    held = schema.get("additionalProperties")
+    return held if isinstance(held, dict) else {}
 
 
 def _takes(schema: _Schema) -> str:
@@ -110,7 +123,8 @@ def _takes(schema: _Schema) -> str:
     if kind == "array":
         return f"list of {_takes(schema['items'])}"
     if kind == "object":
-        return f"{_takes(schema['additionalProperties'])}, by name"
+        held = _held(schema)
+        return f"{_takes(held) if held else 'anything'}, by name"
     bounds = ", ".join(f"{sign} {schema[bound]}" for bound, sign in _BOUNDS.items() if bound in schema)
     return f"{kind} {bounds}" if bounds else str(schema.get("format", kind))
 

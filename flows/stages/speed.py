@@ -12,7 +12,7 @@ from typing import Any
 
 from flows.config.models import Config, Processors, SpeedSection
 from flows.errors import ConfigError
-from flows.stages.base import Made, Stage, StageContext, processors_of
+from flows.stages.base import Inputs, Made, Maker, Nothing, Stage, StageContext, processors_of
 from personsearch_core.recipes import DetectorModel, Recipe
 from storage.digests import digest_json
 
@@ -52,18 +52,18 @@ def stage(config: Config) -> Stage:
         kind="speed",
         version=VERSION,
         recipe=recipe.model_dump(mode="json"),
-        maker="flows.stages.speed:make",
+        maker="flows.stages.speed:MAKER",
         processors=processors_of(config),
         alone=True,
     )
 
 
-def make(context: StageContext) -> Made:
+def make(context: StageContext[SpeedRecipe, Inputs, Nothing]) -> Made:
     """Time every architecture and case; metrics are called `j3/4x20/ms_per_person`: 4 images of 20 people."""
     from flows.stages.models import stage_device
     from personsearch_core.speed import measure_speed
 
-    recipe = SpeedRecipe.model_validate(context.recipe)
+    recipe = context.recipe
     rows = measure_speed(
         recipe.variants,
         recipe.images,
@@ -80,6 +80,9 @@ def make(context: StageContext) -> Made:
         case = f"{row.variant}/{row.images}x{row.people}"
         metrics |= {f"{case}/ms_per_person": row.ms_per_person, f"{case}/ratio": row.ratio}
     return Made(digest_json(metrics), metrics)
+
+
+MAKER = Maker(SpeedRecipe, Inputs, Nothing, make)
 
 
 def this_machine(processors: Processors) -> Machine:
