@@ -1,4 +1,4 @@
-"""`personsearch fields`: what a config may contain."""
+"""`personsearch fields`: what a config or a study may contain."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.config.fields import config_fields
+from flows.config.fields import ConfigField, config_fields, fields_of
 
 _INDENT = "    "
 _WIDTH = 110
@@ -24,12 +24,23 @@ def fields(
     ${NAME} and ${NAME:-DEFAULT} are replaced by environment variables anywhere in a config. In paths, $NAME
     is replaced too, and $$ is a dollar sign.
 
+    `fields study` lists the fields of a study file, `fields study.tables` those of its tables.
+
     Example: personsearch fields reid.branch
     """
-    for field in config_fields(below):
+    for field in _fields(below):
         default = f" = {field.default}" if field.default else ""
         typer.echo(f"{field.path}: {field.takes}{default}")
         if field.description:
             typer.echo(
                 textwrap.fill(field.description, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)
             )
+
+
+def _fields(below: str) -> list[ConfigField]:
+    first, _, rest = below.partition(".")
+    if first != "study":
+        return config_fields(below)
+    from flows.studies.models import StudyFile
+
+    return fields_of(StudyFile, rest, "study")

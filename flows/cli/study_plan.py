@@ -82,7 +82,8 @@ def _summary(plan: StudyPlan) -> str:
     )
     if any(_is_of_figures(each.cost) for each in plan.missing):
         lines.append(
-            f"Figures of {figures.SOURCE} are of an {figures.GPU}, and of {figures.CPU} without a GPU."
+            f"In quotes: sections of {figures.SOURCE}, whose figures are of an {figures.GPU} or of "
+            f"{figures.CPU}. Published counts stand for those of datasets that are not read yet."
         )
     if totals.unknown:
         lines.append(f"{totals.unknown} of them have no estimate before the datasets are read.")
@@ -90,4 +91,4 @@ def _summary(plan: StudyPlan) -> str:
 
 
 def _is_of_figures(cost: Cost | None) -> bool:
-    return cost is not None and cost.basis.startswith(figures.SOURCE)
+    return cost is not None and cost.basis.startswith('"')

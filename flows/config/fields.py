@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
+
 from data_catalog.suggestions import near_names
 from flows.config.models import Config
 from flows.errors import ConfigError
@@ -38,13 +40,18 @@ def config_fields(below: str = "") -> list[ConfigField]:
 
     Raises ConfigError when there is none.
     """
-    schema = Config.model_json_schema()
+    return fields_of(Config, below, "config")
+
+
+def fields_of(model: type[BaseModel], below: str, what: str) -> list[ConfigField]:
+    """As `config_fields`, for the model of a file that messages call `what`."""
+    schema = model.model_json_schema()
     fields = list(_fields(schema, schema["$defs"], ""))
     unnamed = [field for field in fields if _is_below(field.path.replace(f".{_ANY_NAME}", ""), below)]
     wanted = unnamed or [field for field in fields if not below or _is_below(field.path, below)]
     if not wanted:
         raise ConfigError(
-            f"a config has no field {below!r}{_near(below, fields)}; its sections and fields are "
+            f"a {what} has no field {below!r}{_near(below, fields)}; its sections and fields are "
             f"{', '.join(schema['properties'])}"
         )
     return wanted

@@ -31,6 +31,7 @@ from flows.config.problems import explain_problems
 from flows.config.raw import PUBLISHED_WEIGHTS, STORE_VARIABLE, ExpandedPath, absolute, read_raw
 from flows.errors import ConfigError
 from personsearch_core.recipes import (
+    Compute,
     DetectionOptions,
     DetectionsRecipe,
     DetectorRecipe,
@@ -41,6 +42,7 @@ from personsearch_core.recipes import (
     Recipe,
     ReidRecipe,
     RoiRecipe,
+    Variant,
 )
 
 log = logging.getLogger(__name__)
@@ -142,6 +144,19 @@ class EvaluationSection(EvaluationRecipe):
     test: ViewRef
 
 
+class SpeedSection(Recipe):
+    """Which architectures are timed, on which batches; the network is the detector's, with random weights."""
+
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = ("disj", "j2", "j3", "j4")
+    images: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 4, 8)
+    """Images per batch."""
+    people: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (5, 20)
+    """People per image."""
+    rounds: PositiveInt = 5
+    """The median of this many is reported."""
+    compute: Compute = Compute()
+
+
 class ReportSection(Recipe):
     """What the report shows."""
 
@@ -211,6 +226,8 @@ class Config(Recipe):
     gallery: GalleryRecipe = GalleryRecipe()
     evaluation: Annotated[tuple[EvaluationSection, ...], BeforeValidator(_as_tuple)] = ()
     report: ReportSection = ReportSection()
+    speed: SpeedSection | None = None
+    """Also time the architectures on this machine, as the stage `speed`."""
     run: ComputeOptions = ComputeOptions()
     _written_as: str = PrivateAttr("")
 

@@ -33,6 +33,9 @@ _WRITE = {
 _SCALARS = ("str", "int", "float", "bool")
 """Ends of the places of a value that might be any of these: one problem, told once."""
 
+_NAMED = 3
+"""Overrides to name, where any of them may be the cause."""
+
 _Place = tuple[int | str, ...]
 
 
@@ -58,6 +61,8 @@ class Problem:
             for override, name in names.items()
             if _within(self.field, name) or _within(name, self.field)
         ]
+        if len(near or overrides) > _NAMED:
+            return f"{file} with {len(overrides)} changes by --set: {self}"
         if overrides:
             return f"--set {', '.join(near or overrides)}: {self}"
         return f"{file}: {self}"

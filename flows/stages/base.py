@@ -24,7 +24,9 @@ from flows.run.child import Reporter
 from storage.store import Artifact, Store
 from storage.trust import Digested
 
-Kind = Literal["ingest", "detector", "features", "reid", "detections", "gallery", "evaluation", "report"]
+Kind = Literal[
+    "ingest", "detector", "features", "reid", "detections", "gallery", "evaluation", "report", "speed"
+]
 """What stages are called that make the same from other datasets; in the order in which they are made."""
 
 
@@ -56,6 +58,8 @@ class Stage:
     options: Mapping[str, Any] = field(default_factory=dict)
     processors: Processors | None = None
     """None for a stage without torch."""
+    alone: bool = False
+    """Whether nothing else may run meanwhile: it measures time."""
     resume_point: Callable[[Path], str | None] | None = None
     """Says where a work area's unfinished work would go on, for the plan; looks at file names only."""
     bytes_needed: Callable[[Mapping[str, Artifact]], int | None] | None = None

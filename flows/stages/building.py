@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flows.config.models import Config
-from flows.stages import detections, detector, evaluation, features, gallery, ingest, reid, report
+from flows.stages import detections, detector, evaluation, features, gallery, ingest, reid, report, speed
 from flows.stages.base import Stage, test_names
 
 
@@ -28,4 +28,6 @@ def build_stages(config: Config, ingest_stage: Callable[[Config, str], Stage] = 
         ]
     if config.evaluation:
         stages.append(report.stage(config))
+    if config.speed is not None:
+        stages.append(speed.stage(config))
     return stages

@@ -46,6 +46,8 @@ class CellValue:
     """As kind/key."""
     published: float | None
     hole: str | None = None
+    settings: tuple[Mapping[str, str], ...] = ()
+    """Of the member of each value."""
 
     @property
     def value(self) -> float | None:
@@ -156,6 +158,7 @@ class Filling:
 
     def _value(self, cell: Cell, column: Column, by_name: Mapping[str, MemberOutcome]) -> CellValue:
         found: dict[str, float] = {}
+        settings: dict[str, Mapping[str, str]] = {}
         holes = []
         for name in cell.members:
             outcome = by_name.get(name)
@@ -167,8 +170,9 @@ class Filling:
                 holes.append(f"{name}: {value}")
             else:
                 found[value[0]] = value[1]
+                settings[value[0]] = outcome.member.settings
         hole = "; ".join(holes) if holes and not found else None
-        return CellValue(tuple(found.values()), tuple(found), cell.published, hole)
+        return CellValue(tuple(found.values()), tuple(found), cell.published, hole, tuple(settings.values()))
 
     def _of_member(self, cell: Cell, column: Column, outcome: MemberOutcome) -> tuple[str, float] | str:
         """The artifact's name and the value, or why there is none."""

@@ -44,6 +44,7 @@ class Cost:
     disk_bytes: int | None
     memory_bytes: int | None
     basis: str
+    """Number of earlier artifacts, or the section of docs/benchmarks.md in quotes."""
     uses_gpu: bool = True
 
     def seconds(self, gpu: bool) -> float | None:
@@ -79,9 +80,7 @@ class Estimator:
         if gpu is None or figure is None:
             basis = "unknown before the datasets are read"
         else:
-            basis = f'{figures.SOURCE}, "{figure.where}"'
-            if not is_counted(origin):
-                basis += ", for the published number of images"
+            basis = f'"{figure.where}"' + ("" if is_counted(origin) else " and published counts")
         earlier = self._of(origin.kind).get(likeness(origin))
         if earlier is not None and amount is not None:
             seconds = START_SECONDS + earlier.seconds_per_unit * amount

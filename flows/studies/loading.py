@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from flows.config.models import Config, load_config
 from flows.errors import ConfigError
 from flows.plan.states import Selection, select
-from flows.stages import ingest
+from flows.stages import ingest, speed
 from flows.stages.base import Stage, ingest_name
 from flows.stages.building import build_stages
 from flows.studies.members import Member
@@ -41,10 +41,16 @@ class Loader:
     def load(self, member: Member) -> Loaded:
         """Raises ConfigError for a config that is wrong, and what `ingest.stage` raises."""
         if member.name not in self._loaded:
-            config = load_config(member.config, member.overrides, store=self.store)
+            try:
+                config = load_config(member.config, member.overrides, store=self.store)
+            except ConfigError as error:
+                raise ConfigError(f"member {member.name!r}: {error}") from error
             if config.store not in self._stores:
                 self._stores[config.store] = open_store(config.store)
-            stages, _ = select(build_stages(config, self._ingest_stage), Selection(until=member.until))
+            if member.until == "speed":  # needs no dataset, so none is looked at
+                stages = [speed.stage(config)]
+            else:
+                stages, _ = select(build_stages(config, self._ingest_stage), Selection(until=member.until))
             self._loaded[member.name] = Loaded(config, stages, self._stores[config.store])
         return self._loaded[member.name]
 

@@ -115,7 +115,9 @@ def cells_of(tables: Iterable[StudyTable]) -> Iterator[tuple[StudyTable, str, Ce
 def resolve_study(
     path: Path, file: StudyFile, *, store: str | None = None, seeds: Sequence[int] = ()
 ) -> Study:
-    """The members and tables of a study file, with `seeds` in place of its own if there are any.
+    """The tables of a study file and the members that they need.
+
+    `seeds` stand in place of the file's own, if there are any.
 
     Raises ConfigError for a config, a grid or a name that is wrong, with its file and line.
     """
@@ -134,13 +136,8 @@ def resolve_study(
                 )
             groups[member.name] = list(_with_seeds(member, seeds or file.seeds, file.seed_fields))
     tables = tuple(_table(path, name, table, groups, file) for name, table in file.tables.items())
-    members = {member.name: member for group in groups.values() for member in group}
     needed = {name for _, _, cell in cells_of(tables) for name in cell.members}
-    idle = [name for name, group in groups.items() if not needed & {each.name for each in group}]
-    if idle:
-        raise ConfigError(
-            f"{path}: no table has a cell of the member {idle[0]!r}: add one, or remove the member"
-        )
+    members = {each.name: each for group in groups.values() for each in group if each.name in needed}
     return Study(path, file.title, members, tables, chosen)
 
 

@@ -100,7 +100,10 @@ class Table(Recipe):
 
 
 class StudyFile(Recipe):
-    """Members, seeds and tables. `extends: OTHER.yaml` inherits the fields of another study."""
+    """Members, seeds and tables.
+
+    `extends: OTHER.yaml` inherits the fields of another study; null takes a member or a table away.
+    """
 
     title: str
     config: Path | None = None

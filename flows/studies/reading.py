@@ -30,6 +30,9 @@ def read_study(path: Path) -> StudyFile:
     Raises ConfigError with every problem, each with the file and line it stands in.
     """
     raw = read_extended(path, _PATHS, path.parent.absolute())
+    for field in ("members", "tables"):  # null takes away what another study has that this one extends
+        if isinstance(raw.get(field), dict):
+            raw[field] = {name: value for name, value in raw[field].items() if value is not None}
     try:
         study = StudyFile.model_validate(raw)
     except ValidationError as error:

@@ -13,13 +13,16 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from flows.studies.cells import FilledTable, Filling
+from flows.studies.cost import Estimator
 from flows.studies.loading import Loader
 from flows.studies.members import Study
 from flows.studies.nodes import Nodes
 from flows.studies.output import as_data, as_latex, as_markdown, as_parquet, member_table
+from flows.studies.remaining import Remaining
 from flows.studies.schedule import Change, Make, MemberOutcome, run_members
 from storage import durable
 from storage.digests import digest_json
+from storage.store import Store
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,6 @@ def run_study(
     folder: Path | None = None,
     make: Make | None = None,
     on_change: Callable[[Standing], None] = ignore_standing,
-    seconds_left: Callable[[Nodes, int, float], float | None] = lambda nodes, done, elapsed: None,
 ) -> StudyResult:
     """Build what the members need and the store does not have yet, and write the tables.
 
@@ -97,8 +99,6 @@ def run_study(
         where the tables are written, again whenever a cell is filled; by default in the store.
     on_change
         called whenever a stage begins or ends.
-    seconds_left
-        estimates the time left, from the nodes as they stood, how many are built, and the seconds so far.
 
     Raises ConfigError, before anything is built, for a config that is wrong.
     """
@@ -107,7 +107,8 @@ def run_study(
     nodes = Nodes.of(members, loader)
     filling = Filling(study, loader)
     folder = folder or _folder(study, loader)
-    watching = _Watching(study, filling, nodes, folder, on_change, seconds_left, started)
+    remaining = Remaining(nodes, Estimator(_store(study, loader)), len(slots))
+    watching = _Watching(study, filling, remaining, folder, on_change)
     outcome = run_members(
         members, loader, study.path, slots=slots, threads=threads, make=make, on_change=watching.changed
     )
@@ -156,31 +157,35 @@ class _Watching:
         self,
         study: Study,
         filling: Filling,
-        nodes: Nodes,
+        remaining: Remaining,
         folder: Path,
         on_change: Callable[[Standing], None],
-        seconds_left: Callable[[Nodes, int, float], float | None],
-        started: float,
     ) -> None:
-        self._study, self._filling, self._nodes, self._folder = study, filling, nodes, folder
-        self._on_change, self._seconds_left, self._started = on_change, seconds_left, started
-        self._total, self._done = len(nodes.missing), 0
+        self._study, self._filling, self._remaining, self._folder = study, filling, remaining, folder
+        self._on_change = on_change
+        self._total, self._done = len(remaining.nodes.missing), 0
         self._tables = filling.tables(())
         self._holes = -1
 
     def changed(self, change: Change) -> None:
         if change.ended:
             self._done += 1
+            self._remaining.end(change.member, change.stage)
             self._tables = self._filling.tables(change.members())
             holes = sum(table.holes for table in self._tables)
             if holes != self._holes:
                 self._holes = holes
                 write_tables(self._study, self._tables, self._folder)
-        left = self._seconds_left(self._nodes, self._done, time.monotonic() - self._started)
+        else:
+            self._remaining.begin(change.member, change.stage)
+        left = self._remaining.seconds
         self._on_change(Standing(str(change), self._tables, self._done, self._total, left))
 
 
+def _store(study: Study, loader: Loader) -> Store:
+    return loader.load(next(iter(study.members.values()))).store
+
+
 def _folder(study: Study, loader: Loader) -> Path:
-    store = loader.load(next(iter(study.members.values()))).store
     what = [str(study.path), *study.members, *(table.name for table in study.tables)]
-    return store.root / ".studies" / digest_json(what)[:12]
+    return _store(study, loader).root / ".studies" / digest_json(what)[:12]

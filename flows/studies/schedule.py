@@ -173,7 +173,10 @@ class _Makings:
         for walk, planned in wanted:
             if planned is None or not self._free:
                 continue
-            if any(one.key == _key(planned) for one in self._running.values()):
+            running = [*self._running.values()]
+            if any(one.key == _key(planned) for one in running):
+                continue
+            if running and (planned.stage.alone or running[0].planned.stage.alone):
                 continue
             self._start(walk, planned, pool)
         return bool(self._running)
@@ -297,7 +300,7 @@ def _on_slot(planned: Planned, slot: str | None, threads: int | None) -> Planned
     if slot is not None and processors.device == "auto":
         # A slot is one device: the next is another member's.
         processors = processors.model_copy(update={"device": slot, "devices": 1})
-    if processors.threads is None:
+    if processors.threads is None and not planned.stage.alone:
         processors = processors.model_copy(update={"threads": threads})
     return replace(planned, stage=replace(planned.stage, processors=processors))
 

@@ -19,6 +19,7 @@ from data_catalog.ingest import Fingerprint
 from flows.config.models import load_config
 from flows.stages import ingest
 from flows.stages.building import build_stages
+from flows.studies.reading import is_study
 from storage.digests import digest_json
 from storage.manifest import Identity
 
@@ -27,7 +28,7 @@ FILE = Path(__file__).with_suffix(".json")
 
 
 def shipped_configs() -> list[str]:
-    found = (PROJECT / "configs").rglob("*.yaml")
+    found = (path for path in (PROJECT / "configs").rglob("*.yaml") if not is_study(path))
     return sorted(path.relative_to(PROJECT).as_posix() for path in found)
 
 

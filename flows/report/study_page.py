@@ -1,0 +1,156 @@
+"""The page of a study or a sweep: its tables, what is missing, and where every value comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from markupsafe import Markup
+from matplotlib.axes import Axes
+
+from flows.pages.page import moment, render_page
+from flows.report.content import Figure
+from flows.report.page import FOLDER
+from flows.report.plots import SERIES, draw_svg
+from flows.studies.cells import FilledTable
+from flows.studies.output import heading, holes_of, legend, text_rows
+from flows.studies.running import StudyResult
+
+_LONG_LABEL = 8
+"""Labels of an axis that are longer are turned."""
+
+
+@dataclass(frozen=True)
+class PageTable:
+    """A table as the page shows it. `best` is the row that is marked, and only where the text says how it
+    was chosen."""
+
+    id: str
+    title: str
+    caption: str
+    legend: str
+    columns: list[str]
+    rows: list[list[str]]
+    published: list[list[str]]
+    best: int | None
+
+
+@dataclass(frozen=True)
+class CellOrigin:
+    """Where a value comes from."""
+
+    table: str
+    row: str
+    column: str
+    artifacts: str
+
+
+def render_study(result: StudyResult) -> str:
+    """One self-contained HTML file."""
+    cells = [cell for table in result.tables for row in table.rows for cell in row.cells.values()]
+    filled = sum(cell.value is not None for cell in cells)
+    lead = (
+        f"{len(result.members)} trained and evaluated members fill {filled} of {len(cells)} cells; measured "
+        f"from {result.study.path}, as of {moment(result.finished)}."
+    )
+    tables = [_page_table(number, table) for number, table in enumerate(result.tables)]
+    figures, holes = list(_figures(result)), holes_of(result.tables)
+    failed = [(each.member.name, str(each.failure)) for each in result.failed]
+    sections = [(table.id, table.title) for table in tables]
+    sections += [("settings", "Settings")] if figures else []
+    sections += [("missing", "What is missing")] if holes or failed else []
+    return render_page(
+        FOLDER,
+        "study.html.j2",
+        title=result.study.title,
+        lead=lead,
+        sections=[*sections, ("origin", "Where the values come from")],
+        tables=tables,
+        figures=figures,
+        holes=holes,
+        failed=failed,
+        origins=list(_origins(result)),
+        members=[
+            (each.member.name, each.member.config.name, ", ".join(_changes(each.member.settings)))
+            for each in result.members
+        ],
+    )
+
+
+def _page_table(number: int, filled: FilledTable) -> PageTable:
+    lines = text_rows(filled)
+    has_best = filled.table.is_ranked and len(filled.rows) > 1
+    return PageTable(
+        id=f"table{number + 1}",
+        title=filled.table.title,
+        caption=filled.table.caption,
+        legend=legend(filled),
+        columns=[heading(column) for column in filled.table.columns.values()],
+        rows=lines[: len(filled.rows)],
+        published=lines[len(filled.rows) :],
+        best=0 if has_best else None,
+    )
+
+
+def _origins(result: StudyResult) -> Iterator[CellOrigin]:
+    for filled in result.tables:
+        for row in filled.rows:
+            for name, cell in row.cells.items():
+                if cell.artifacts:
+                    title = filled.table.columns[name].title
+                    yield CellOrigin(filled.table.title, row.title, title, ", ".join(cell.artifacts))
+
+
+def _changes(settings: Mapping[str, str]) -> Iterator[str]:
+    return (f"{name}={value}" for name, value in settings.items())
+
+
+def _figures(result: StudyResult) -> Iterator[Figure]:
+    """Of a ranked table: its first column over each setting of the members, a point per member."""
+    for filled in result.tables:
+        if not filled.table.is_ranked:
+            continue
+        column, points = next(iter(filled.table.columns.items())), _points(filled)
+        settings = {name for _, values in points for name in values}
+        for name in sorted(settings - {"seed"}):
+            chosen = [(values[name], value) for value, values in points if name in values]
+            if len({setting for setting, _ in chosen}) > 1 and not name.endswith(".seed"):
+                title = f"{column[1].title} over {name}"
+                yield Figure(title, _scatter(chosen, name, heading(column[1])), "A point per member.")
+
+
+def _points(filled: FilledTable) -> list[tuple[float, Mapping[str, str]]]:
+    """The values of a table's first column, each with the settings of its member."""
+    first = next(iter(filled.table.columns))
+    return [
+        (value, settings)
+        for row in filled.rows
+        for value, settings in zip(row.cells[first].values, row.cells[first].settings, strict=True)
+    ]
+
+
+def _scatter(points: list[tuple[str, float]], setting: str, y_label: str) -> Markup:
+    def draw(axes: Axes) -> None:
+        labels = list(dict.fromkeys(sorted((label for label, _ in points), key=_sort_key)))
+        axes.scatter(
+            [labels.index(label) for label, _ in points],
+            [value for _, value in points],
+            color=SERIES[0],
+            s=16,
+            alpha=0.7,
+        )
+        axes.set_xticks(range(len(labels)), labels)
+        axes.set_xlim(-0.5, len(labels) - 0.5)
+        axes.tick_params(axis="x", rotation=30 if max(map(len, labels)) > _LONG_LABEL else 0)
+        axes.set_xlabel(setting)
+        axes.set_ylabel(y_label)
+
+    return draw_svg(draw)
+
+
+def _sort_key(value: str) -> tuple[int, float, str]:
+    """Sorts numbers by value, before words."""
+    try:
+        return (0, float(value), value)
+    except ValueError:
+        return (1, 0.0, value)
