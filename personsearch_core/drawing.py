@@ -43,7 +43,9 @@ def cropped(image: Image.Image, box: Sequence[float]) -> Image.Image:
     width, height = image.size
     x1 = min(max(round(box[0]), 0), width - 1)
     y1 = min(max(round(box[1]), 0), height - 1)
-    return image.crop((x1, y1, min(max(round(box[2]), x1 + 1), width), min(max(round(box[3]), y1 + 1), height)))
+    return image.crop(
+        (x1, y1, min(max(round(box[2]), x1 + 1), width), min(max(round(box[3]), y1 + 1), height))
+    )
 
 
 def as_data_uri(image: Image.Image) -> str:

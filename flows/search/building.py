@@ -32,13 +32,13 @@ from flows.search.layout import (
     read_description,
 )
 from flows.search.merging import merge
-from flows.search.model import GivenModel, given_model, save_once
+from flows.search.model import GivenModel, given_model, partial_model, save_once
 from flows.search.segments import BUILDING, Part, Segments, still_to_read
 from flows.search.sources import Source, located, merged_places, place_of, scan
 from storage.digests import digest_json
 
 if TYPE_CHECKING:
-    from personsearch_core.models.search import PersonSearchNet
+    pass
 
 BATCH = 8
 Progress = Callable[[int, int, float], None]
@@ -62,7 +62,7 @@ class Where:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an update did, in files, images (a video has many), people and seconds; and what the index holds."""
+    """What an update did, in files, images (a video has many), people and seconds; and what there is now."""
 
     added: int
     changed: int
@@ -142,6 +142,7 @@ def build_index(
         tally = search.write_parts(folder / MODEL, changes.todo, segments, progress)
         seconds = time.monotonic() - started
         described = put_in_place(folder, description, places, [old, *segments.read()], changes)
+        segments.remove()
     return _outcome(changes, tally, faults, seconds, described)
 
 
@@ -217,7 +218,7 @@ def put_in_place(
     """Merge the last index and its new parts, and replace it, unless it stays as it is."""
     old = parts[0]
     stamped = restamped(old.sources, changes.kept)
-    merged = merge([Part(stamped, old.people, old.embeddings), *parts[1:]], changes.wanted)
+    merged = merge(Part(stamped, old.people, old.embeddings), changes.kept, parts[1:], changes.found)
     described = description.model_copy(
         update={
             "places": tuple(places),
@@ -264,7 +265,7 @@ def _require_place(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file: name a folder for the index")
     if folder.is_dir() and not is_index(folder):
-        ours = {BUILDING, MODEL, ".next", ".lock"}
+        ours = {BUILDING, MODEL, partial_model(folder / MODEL).name, ".next", ".lock"}
         strangers = sorted(path.name for path in folder.iterdir() if path.name not in ours)
         if strangers:
             raise ConfigError(f"{folder} holds {strangers[0]} and no index: name a new or empty folder")

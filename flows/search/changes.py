@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flows.search.layout import Place
 from flows.search.sources import Source
 from storage.digests import digest_file
 
@@ -30,15 +29,15 @@ class Changes:
     barred: int = 0
 
     @property
-    def wanted(self) -> Mapping[Key, tuple[int, int]]:
-        """By key, size and date of everything that belongs into the index."""
-        return self.kept | {source.key: source.stat for source in self.todo}
+    def found(self) -> Mapping[Key, tuple[int, int]]:
+        """By key, size and date of the files that are searched."""
+        return {source.key: source.stat for source in self.todo}
 
 
 def compare(
     files: Sequence[Source], old: pa.Table, scanned: Collection[int], removed: Collection[str]
 ) -> Changes:
-    """Compare files with the sources of the last index; a file whose date alone has changed is read and stays.
+    """Compare files with the sources of the index; a file of which only the date has changed stays.
 
     Sources of places that were not looked through stay, too.
     """

@@ -17,7 +17,7 @@ from flows.errors import ConfigError
 from flows.search.embeddings import write_embeddings
 from flows.search.layout import DESCRIPTION, EMBEDDINGS, PEOPLE, SOURCES, Description
 from flows.search.merging import Merged
-from flows.search.segments import BUILDING, parquet_bytes
+from flows.search.segments import parquet_bytes
 from storage import durable
 from storage.locks import exclusive_now
 
@@ -43,7 +43,7 @@ def settle(index: Path) -> None:
 
 
 def commit(index: Path, merged: Merged, description: Description) -> None:
-    """Replace the tables and the embeddings of an index, and forget the parts that they were made of."""
+    """Replace the tables and the embeddings of an index."""
     folder = index / _NEXT
     shutil.rmtree(folder, ignore_errors=True)
     durable.make_folder(folder)
@@ -61,7 +61,8 @@ def commit(index: Path, merged: Merged, description: Description) -> None:
 def content_of(people: Path) -> str:
     """The digest that a people.parquet carries; '' if it has none."""
     metadata = pq.read_schema(people).metadata or {}
-    return metadata.get(b"content", b"").decode()
+    content: bytes = metadata.get(b"content", b"")
+    return content.decode()
 
 
 def _settle(index: Path) -> None:
@@ -76,5 +77,4 @@ def _settle(index: Path) -> None:
             shutil.rmtree(index / name)
         (folder / name).replace(index / name)
         durable.flush(index)
-    shutil.rmtree(index / BUILDING, ignore_errors=True)
     shutil.rmtree(folder)

@@ -32,7 +32,7 @@ def find_on_dask(
 ) -> Iterator[tuple[Tally, Part | None]]:
     """`found_parts` on Dask: a task has 64 images, or one video.
 
-    Raises StageError when no scheduler answers at `address`, ConnectionError when workers die again and again.
+    Raises StageError when no scheduler answers at `address`, ConnectionError when workers die repeatedly.
     """
     from distributed import KilledWorker, as_completed
     from distributed.comm import CommClosedError

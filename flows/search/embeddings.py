@@ -19,7 +19,9 @@ from storage import durable
 ROWS_PER_CHUNK = 131_072
 
 
-def write_embeddings(folder: Path, blocks: Iterator[np.ndarray], rows: int, dimensions: int, content: str) -> None:
+def write_embeddings(
+    folder: Path, blocks: Iterator[np.ndarray], rows: int, dimensions: int, content: str
+) -> None:
     """Write (rows, dimensions) float16 block by block, `chunk_rows(rows)` rows each; it is on the disk on
     return."""
     import zarr  # takes most of a second, and a search never needs it

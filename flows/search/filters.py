@@ -37,7 +37,7 @@ class Filters:
     exclude: tuple[int | str | Path, ...] = ()
 
     def kept(self, index: Index) -> NDArray[np.bool_] | None:
-        """(people,) bool; None when everybody is kept. Raises ConfigError for what the index does not have."""
+        """(people,) bool, or None to keep all. Raises ConfigError for an unknown camera, time or row."""
         table = index.table
         masks = [_of_cameras(index, self.cameras)] if self.cameras else []
         for given, name, compare in (

@@ -112,6 +112,7 @@ def _read_image(net: PersonSearchNet, source: Source) -> Read:
 def _video_jobs(net: PersonSearchNet, source: Source, settings: Settings, first: int) -> Iterator[Job]:
     """Jobs for the frames and one for the end; decoding itself happens here, frame after frame."""
     time, seen, sha256 = time_in_name(source.image), first > 0, ""
+    fault: str | None
     try:
         sha256 = digest_file(source.path)
         for frame in sampled_frames(source.path, settings, first=first):

@@ -34,9 +34,7 @@ if TYPE_CHECKING:
 _CORNERS = ("x1", "y1", "x2", "y2")
 
 
-def open_index(
-    path: str | Path, device: str = "auto", *, roots: Mapping[str, Path] | None = None
-) -> Index:
+def open_index(path: str | Path, device: str = "auto", *, roots: Mapping[str, Path] | None = None) -> Index:
     """Open an index that `build_index` or `personsearch index` made.
 
     Only the table of people is read now; embeddings are mapped into memory, and the model is loaded when a
@@ -79,9 +77,7 @@ class Index:
     ) -> None:
         self.folder = folder
         self.description = description
-        self.places: tuple[Place, ...] = tuple(
-            located(place, folder, roots) for place in description.places
-        )
+        self.places: tuple[Place, ...] = tuple(located(place, folder, roots) for place in description.places)
         self._device = device
         if net is not None:
             self.net = net
@@ -214,7 +210,8 @@ class Index:
 
     def path(self, row: int) -> Path:
         """The file in which a person was seen."""
-        return self.places[self._value("place", row)].root / str(self._value("image", row))
+        place: Place = self.places[self._value("place", row)]
+        return place.root / str(self._value("image", row))
 
     def box(self, row: int) -> tuple[float, float, float, float]:
         """A person's box: x1, y1, x2, y2 in pixels of the image."""

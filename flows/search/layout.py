@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypedDict
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
@@ -61,6 +61,14 @@ SOURCES_SCHEMA = pa.schema(
 )
 
 
+class Finding(TypedDict):
+    """Which detections count as people."""
+
+    score_threshold: float
+    nms_threshold: float
+    max_per_image: int
+
+
 class Settings(BaseModel):
     """How people are found: one index has one."""
 
@@ -74,9 +82,13 @@ class Settings(BaseModel):
     per_second: PositiveFloat | None = None
     """Frames per second of a video; unless `every` is given, 1."""
 
-    def finding(self) -> dict[str, float | int]:
-        """The settings of `PersonSearchNet.search`."""
-        return self.model_dump(include={"score_threshold", "nms_threshold", "max_per_image"})
+    def finding(self) -> Finding:
+        """The settings as arguments of `PersonSearchNet.search`."""
+        return Finding(
+            score_threshold=self.score_threshold,
+            nms_threshold=self.nms_threshold,
+            max_per_image=self.max_per_image,
+        )
 
 
 class Place(BaseModel):

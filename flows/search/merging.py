@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,18 +46,25 @@ class Merged:
             yield self.embeddings(slice(start, start + size))
 
 
-def merge(parts: Sequence[Part], wanted: Mapping[Key, tuple[int, int]]) -> Merged:
-    """Join what the parts have of the wanted files, by key with their size and date (ns).
+def merge(
+    old: Part,
+    kept: Mapping[Key, tuple[int, int]],
+    new: Sequence[Part],
+    found: Mapping[Key, tuple[int, int]],
+) -> Merged:
+    """Join what the old part has of the kept files and the new ones of those found.
 
-    Of a video under way, parts hold consecutive frames.
+    Files are given by key with their size and date. Of a video, new parts may hold consecutive frames.
     """
+    parts = [old, *new]
     rows: dict[Key, dict[str, Any]] = {}
     keys: list[list[Key | None]] = []
     for part in parts:
-        own = part.sources.to_pylist()
-        keys.append([_taken(row, rows, wanted) for row in own])
+        wanted = kept if part is old else found
+        keys.append([_taken(row, rows, wanted) for row in part.sources.to_pylist()])
     order = {key: number for number, key in enumerate(sorted(rows))}
-    people, columns = _sorted_people(parts, [[order.get(key, -1) if key else -1 for key in each] for each in keys])
+    numbers = [[order[key] if key else -1 for key in own] for own in keys]
+    people, columns = _sorted_people(parts, numbers)
     merged = Merged(
         sources=pa.Table.from_pylist([rows[key] for key in order], schema=SOURCES_SCHEMA),
         people=people,
@@ -86,7 +93,7 @@ def _sorted_people(
     """People whose source is not -1, by source, frame and their order; and (part, row) of each."""
     tables, part, row, source = [], [], [], []
     for number, (each, numbers) in enumerate(zip(parts, sources, strict=True)):
-        own = np.asarray(numbers, np.int64)[each.people["source"].to_numpy()] if len(each.people) else np.zeros(0, np.int64)
+        own = np.asarray([*numbers, -1], np.int64)[each.people["source"].to_numpy()]
         kept = np.flatnonzero(own >= 0)
         tables.append(each.people.take(pa.array(kept)))
         part.append(np.full(len(kept), number, np.int64))
@@ -124,10 +131,4 @@ def _with_tracks(merged: Merged) -> Merged:
     numbered[of_video] = rank[number.ravel()]
     column = pa.array(numbered, pa.int32(), mask=numbered < 0)
     at = people.schema.get_field_index("track")
-    return Merged(
-        merged.sources, people.set_column(at, PEOPLE_SCHEMA.field("track"), column), *_rest(merged)
-    )
-
-
-def _rest(merged: Merged) -> tuple[Sequence[Part], NDArray[np.int64], NDArray[np.int64]]:
-    return merged.parts, merged.part, merged.row
+    return replace(merged, people=people.set_column(at, PEOPLE_SCHEMA.field("track"), column))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,10 @@ class GivenModel:
     settings: Settings
     load: Callable[[str], PersonSearchNet]
     save: Callable[[Path], None]
+
+    def loaded_once(self) -> GivenModel:
+        """The same, keeping what it loads."""
+        return replace(self, load=cache(self.load))
 
 
 def given_model(model: Path, overrides: Sequence[str] = (), store: str | None = None) -> GivenModel:
@@ -115,7 +120,7 @@ def save_once(model: GivenModel, folder: Path) -> None:
     """Put a model into a folder, whole or not at all, unless it is there."""
     if folder.is_dir() and digest_of_model(folder) == model.digest:
         return
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial = partial_model(folder)
     for old in (partial, folder):
         shutil.rmtree(old, ignore_errors=True)
     durable.make_folder(partial)
@@ -124,6 +129,11 @@ def save_once(model: GivenModel, folder: Path) -> None:
         durable.flush(path)
     partial.rename(folder)
     durable.flush(folder.parent)
+
+
+def partial_model(folder: Path) -> Path:
+    """Where a model is written before it gets its place."""
+    return folder.with_name(f".{folder.name}.partial")
 
 
 def _dimensions(branch: Path) -> int:

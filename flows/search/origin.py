@@ -15,7 +15,8 @@ _GENERIC_FOLDERS = frozenset(
     | {"pictures", "scene", "scenes", "data", "train", "test", "val", "gallery", "query", "video", "videos"}
 )
 _STAMP = re.compile(
-    r"(?<!\d)((?:19|20)\d\d)([-_.]?)(\d\d)\2(\d\d)[T_\-. ]?(\d\d)([-_.:h]?)(\d\d)\6(\d\d)(?:[.,_]?(\d{3}))?(?!\d)"
+    r"(?<!\d)((?:19|20)\d\d)([-_.]?)(\d\d)\2(\d\d)[T_\-. ]?"
+    r"(\d\d)([-_.:h]?)(\d\d)\6(\d\d)(?:[.,_]?(\d{3}))?(?!\d)"
 )
 _DATE = re.compile(r"[\d\-_.T: ]+")
 _EXIF_IFD, _TAKEN, _TAKEN_FRACTION = 0x8769, 0x9003, 0x9291
@@ -37,13 +38,17 @@ def camera_of(image: str, *, video: bool = False) -> str | None:
     if named := _NAMED_CAMERA.search(path.name):
         return (named[1] or named[2]).lower()
     for folder in reversed(path.parts[:-1]):
-        if folder not in ("..", "/") and folder.lower() not in _GENERIC_FOLDERS and not _DATE.fullmatch(folder):
+        if (
+            folder not in ("..", "/")
+            and folder.lower() not in _GENERIC_FOLDERS
+            and not _DATE.fullmatch(folder)
+        ):
             return folder
     return path.stem if video else None
 
 
 def time_in_name(image: str) -> datetime | None:
-    """The date and time in a file's name, such as `20240501_120003.jpg` or `cam1-2024-05-01T12-00-03.250.png`.
+    """The time in a file's name, such as `20240501_120003.jpg` or `cam1-2024-05-01T12-00-03.250.png`.
 
     Examples
     --------
@@ -53,8 +58,8 @@ def time_in_name(image: str) -> datetime | None:
     for stamp in _STAMP.finditer(PurePosixPath(image).stem):
         year, _, month, day, hour, _, minute, second, millisecond = stamp.groups()
         try:
-            return datetime(
-                *map(int, (year, month, day, hour, minute, second)), 1000 * int(millisecond or 0)
+            return datetime.fromisoformat(
+                f"{year}-{month}-{day}T{hour}:{minute}:{second}.{millisecond or '000'}"
             )
         except ValueError:
             continue
@@ -79,4 +84,3 @@ def _read_time_taken(encoded: bytes) -> datetime | None:
     taken = datetime.strptime(str(tags[_TAKEN]).strip("\0 "), "%Y:%m:%d %H:%M:%S")
     fraction = str(tags.get(_TAKEN_FRACTION, "")).strip("\0 ")
     return taken.replace(microsecond=int(1e6 * float(f"0.{fraction}"))) if fraction.isdecimal() else taken
-

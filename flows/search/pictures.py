@@ -71,11 +71,14 @@ def results_html(results: Results) -> str:
 def _tile(index: Index, match: Match) -> str:
     crop = crop_of(index, match)
     shown = (
-        "<div>(file is missing)</div>" if crop is None else f'<img src="{as_data_uri(crop)}" alt="match {match.rank}">'
+        "<div>(file is missing)</div>"
+        if crop is None
+        else f'<img src="{as_data_uri(crop)}" alt="match {match.rank}">'
     )
     told = [f"{match.rank}. {match.similarity:.3f}", Path(match.image).name, match.camera, match.time]
     lines = "<br>".join(escape(str(each)) for each in told if each)
-    return f'<figure style="{_FIGURE}" title="{escape(match.image)}">{shown}<figcaption>{lines}</figcaption></figure>'
+    caption = f"<figcaption>{lines}</figcaption>"
+    return f'<figure style="{_FIGURE}" title="{escape(match.image)}">{shown}{caption}</figure>'
 
 
 def index_html(index: Index) -> str:

@@ -33,7 +33,7 @@ class Part:
 
 
 class Segments:
-    """The finished parts in an index's work folder; those of another purpose (model, settings) are dropped."""
+    """Finished parts in the work folder; those of another purpose (model, settings) are dropped."""
 
     def __init__(self, index: Path, purpose: str) -> None:
         self._folder = index / BUILDING

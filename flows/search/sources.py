@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -55,7 +55,9 @@ def place_of(scenes: Path, index: Path) -> Place:
     elif path.is_file() and (is_image(path.name) or is_video(path)):
         kind = "file"
     else:
-        what = "not an image, a video, a list (.txt) or a folder" if path.exists() else "no such file or folder"
+        what = (
+            "not an image, a video, a list (.txt) or a folder" if path.exists() else "no such file or folder"
+        )
         raise ConfigError(f"{scenes}: {what}")
     return Place(kind=kind, path=str(path), from_index=os.path.relpath(path, index.absolute()))
 
@@ -78,14 +80,17 @@ def merged_places(known: Sequence[Place], given: Sequence[Place]) -> tuple[Place
 def scan(places: Sequence[Place], wanted: Iterable[int]) -> tuple[list[Source], list[str]]:
     """The files of the wanted places in the order of an index, and faults of those that are not there.
 
-    A file that two places hold belongs to the first.
+    A file that two places hold belongs to the first. Raises ConfigError for a place without images and
+    videos, such as an empty mount point.
     """
     found: list[Source] = []
     faults: list[str] = []
     seen: set[str] = set()
     for number in sorted(wanted):
-        root = places[number].root
-        for image in _names(places[number]):
+        root, names = places[number].root, _names(places[number])
+        if not names:
+            raise ConfigError(f"{places[number].path}: there are no images or videos in it")
+        for image in names:
             path = root / image
             if (resolved := os.path.realpath(path)) in seen:
                 continue
@@ -104,12 +109,11 @@ def scan(places: Sequence[Place], wanted: Iterable[int]) -> tuple[list[Source], 
     return found, faults
 
 
-def _names(place: Place) -> Iterator[str]:
+def _names(place: Place) -> list[str]:
+    """Paths of images and videos, relative to the place's root; a list may also have absolute ones."""
     if place.kind == "file":
-        yield Path(place.path).name
-    elif place.kind == "folder":
-        yield from (name for name in walk(place.root) if is_image(name) or is_video(name))
-    else:
-        for line in read_text(Path(place.path)).splitlines():
-            if line.strip() and not line.startswith("#"):
-                yield os.path.normpath(line.strip())
+        return [Path(place.path).name]
+    if place.kind == "folder":
+        return [name for name in walk(place.root) if is_image(name) or is_video(name)]
+    lines = (line.strip() for line in read_text(Path(place.path)).splitlines())
+    return [os.path.normpath(line) for line in lines if line and not line.startswith("#")]

@@ -35,7 +35,7 @@ class People(NamedTuple):
 
 
 class PlacedImage(NamedTuple):
-    """An image on the network's input: uint8 (3, height, width), where it was placed, and, for disj, itself."""
+    """An image on the network's input, uint8 (3, height, width); where it was placed; for disj, itself."""
 
     pixels: Tensor
     placement: Placement
@@ -243,9 +243,7 @@ class PersonSearchNet(nn.Module):
             crops = [crop_people(image, own, self.roi) for image, own in zip(images, rois, strict=True)]
             pooled = torch.cat(crops).to(model_device(self.branch))
         else:
-            cells = [
-                roi_boxes(own, each.placement, self.roi) for own, each in zip(rois, placed, strict=True)
-            ]
+            cells = [roi_boxes(own, each.placement, self.roi) for own, each in zip(rois, placed, strict=True)]
             pooled = pool_shared_map(shared, cells, self.roi)
         with autocast(self.compute, pooled.device):
             embeddings = self.branch.embed(arrange(pooled, self.compute))

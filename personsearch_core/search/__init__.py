@@ -1,1 +1,1 @@
-"""Search over arrays: the rows of an index that are most similar to a query, and people found in a picture."""
+"""Search over arrays: the rows that are most similar to a query, and the people found in a picture."""

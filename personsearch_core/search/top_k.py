@@ -87,9 +87,7 @@ class Similarities:
         """Similarities of ascending rows, in float32."""
         exact = np.empty(len(rows), np.float32)
         cuts = np.searchsorted(rows, self._starts)
-        for block, start, first, last in zip(
-            self._blocks, self._starts, cuts[:-1], cuts[1:], strict=False
-        ):
+        for block, start, first, last in zip(self._blocks, self._starts, cuts[:-1], cuts[1:], strict=False):
             own = block[torch.from_numpy(rows[first:last] - start)]
             exact[first:last] = (own.float() @ self._query).numpy()
         return exact
