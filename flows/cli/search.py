@@ -80,6 +80,10 @@ def search(
         list[str] | None,
         typer.Option(metavar="[OLD=]NEW", help="Where scenes are now that were indexed elsewhere."),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Also write a page with the pictures of the matches."),
+    ] = None,
     overrides: Overrides = None,
     store: ConfigsStore = None,
     json: Json = None,
@@ -94,6 +98,8 @@ def search(
     personsearch search configs/demo.yaml FRAMES --query FRAMES/a.jpg --box 127,93,164,183
     """
     device_name(device)
+    if html is not None and not html.absolute().parent.is_dir():
+        raise ConfigError(f"--html {html}: folder {html.absolute().parent} does not exist")
     if not query:
         raise ConfigError("name the image that shows the person (--query)")
     boxes = _boxes(box or (), len(query))
@@ -114,6 +120,10 @@ def search(
             every_frame=every_frame,
         )
         write_json(json, results.as_json())
+        if html is not None:
+            from flows.search.page import results_page
+
+            html.write_text(results_page(results), encoding="utf-8")
         _show(results, opened)
 
 

@@ -43,4 +43,3 @@ def read_picture(file: ImageFile) -> Image.Image:
         ) from error
     except Unreadable as error:
         raise StageError(f"report: {file.path} cannot be read: {error}") from error
-
