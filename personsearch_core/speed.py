@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from personsearch_core.boxes import Boxes, Placement, place_image
+from personsearch_core.boxes import Boxes, place_image
 from personsearch_core.data.decoding import render
 from personsearch_core.models.branch import build_branch
 from personsearch_core.models.compute import arrange, model_device
 from personsearch_core.models.detector import build_detector, select_detections
-from personsearch_core.models.search import PersonSearchNet
+from personsearch_core.models.search import PersonSearchNet, PlacedImage
 from personsearch_core.pooling.rois import row_shape
 from personsearch_core.recipes import BranchModel, Compute, DetectorModel, RoiRecipe, Variant
 from personsearch_core.training.optimisation import autocast
@@ -75,8 +75,7 @@ class SpeedRow:
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    scenes: list[Tensor]
-    placements: list[Placement]
+    placed: list[PlacedImage]
     inputs: Tensor
     boxes: list[Boxes]
 
@@ -151,11 +150,14 @@ def _draw_batch(n_images: int, n_people: int, network: PersonSearchNet) -> _Batc
         scenes.append(torch.from_numpy(rng.integers(0, 256, (3, height, width), dtype=np.uint8)))
         corner = rng.uniform(0, 1, (n_people, 2)) * (width - PERSON_SIZE[0], height - PERSON_SIZE[1])
         boxes.append(np.concatenate([corner, corner + PERSON_SIZE], axis=1).astype(np.float32))
-    placements = [place_image(width, height, model.image_width, model.image_height, model.resize)] * n_images
-    placed = torch.stack([render(scene, how) for scene, how in zip(scenes, placements, strict=True)])
+    placement = place_image(width, height, model.image_width, model.image_height, model.resize)
+    pixels = [render(scene, placement) for scene in scenes]
     device = model_device(network.detector)
-    inputs = arrange(placed.to(device), network.compute)
-    return _Batch([scene.to(device) for scene in scenes], placements, inputs, boxes)
+    inputs = arrange(torch.stack(pixels).to(device), network.compute)
+    placed = [
+        PlacedImage(own, placement, scene.to(device)) for own, scene in zip(pixels, scenes, strict=True)
+    ]
+    return _Batch(placed, inputs, boxes)
 
 
 def _timed_parts(networks: dict[Variant, PersonSearchNet], batch: _Batch) -> dict[str, Callable[[], object]]:
@@ -186,7 +188,7 @@ def _everything(network: PersonSearchNet, batch: _Batch) -> Callable[[], object]
 
     @torch.inference_mode()
     def search() -> object:
-        return network.embed(batch.scenes, batch.placements, batch.boxes, detect())
+        return network.embed(batch.placed, batch.boxes, detect())
 
     return search
 

@@ -23,12 +23,16 @@ COMMANDS = {
         "flows.cli.demo:demo",
         "Run the whole method on synthetic scenes: a few minutes on two CPU cores, no GPU, no download.",
     ),
+    "index": Lazy(
+        "flows.cli.index:index",
+        "Build an index of the people in images and videos, or bring it up to date.",
+    ),
     "search": Lazy(
         "flows.cli.search:search",
-        "Find a person, given by a box in one image, in scene images. Most similar first.",
+        "Find a person in an index. Most similar first.",
     ),
     "export": Lazy(
-        "flows.cli.search:export",
+        "flows.cli.export:export",
         "Write the trained model of a finished config to one folder of safetensors and JSON.",
     ),
     "study": Lazy(

@@ -1,180 +1,252 @@
-"""`personsearch search` and `personsearch export`: use a trained model, or export it."""
+"""`personsearch search`: find a person in an index, or in scenes that are indexed on the fly."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from data_catalog.files import image_files
+from flows.cli.index import print_faults, progress_line, root_paths
 from flows.cli.json_file import Json, write_json
 from flows.cli.options import ConfigsStore, finite
 from flows.cli.printing import counted, whole_lines
-from flows.cli.run import ConfigPath, Overrides
-from flows.config.devices import device_name, torch_device
+from flows.cli.run import Overrides
+from flows.config.devices import device_name
 from flows.errors import ConfigError
-from flows.plan.finished import finished_model
 
 if TYPE_CHECKING:
-    from personsearch_core.models.search import PersonSearchNet
-
-
-Model = Annotated[
-    Path,
-    typer.Argument(help="A config whose run has finished, or a folder written by `export`.", metavar="MODEL"),
-]
+    from flows.search.index import Index
+    from flows.search.results import Results
 
 
 def search(
-    model: Model,
-    gallery: Annotated[
-        list[Path],
+    index: Annotated[
+        Path,
         typer.Argument(
-            metavar="GALLERY...", help="Scene images, or folders that are searched recursively for images."
+            help="An index. Or, before SCENES, a config whose run has finished or a folder of `export`.",
+            metavar="INDEX",
         ),
     ],
-    query: Annotated[Path, typer.Option(help="Image that shows the person.")],
-    box: Annotated[
-        str | None,
-        typer.Option(
-            metavar="X1,Y1,X2,Y2", help="Box around the person, in pixels (default: the whole image)."
+    scenes: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[SCENES]...",
+            help="With a model: images, videos, lists of files, or folders of them, indexed for this search.",
         ),
     ] = None,
+    query: Annotated[
+        list[Path] | None, typer.Option(help="Image that shows the person; repeat for several shots.")
+    ] = None,
+    box: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="X1,Y1,X2,Y2", help="Box around the person, in pixels; repeat for each --query."
+        ),
+    ] = None,
+    point: Annotated[
+        str | None, typer.Option(metavar="X,Y", help="A point on the person, in pixels.")
+    ] = None,
+    person: Annotated[
+        int | None, typer.Option(min=1, help="Number of the person, as listed without it.")
+    ] = None,
+    whole_image: Annotated[
+        bool, typer.Option("--whole-image", help="The whole image is the person: it is a crop.")
+    ] = False,
+    camera: Annotated[list[str] | None, typer.Option(help="Only matches of this camera; repeatable.")] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only matches at or after 2024-05-01T12:00, or 0:01:30 in videos."),
+    ] = None,
+    before: Annotated[str | None, typer.Option(metavar="TIME", help="Only matches before this time.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Number of matches to show.")] = 10,
+    exclude_query_image: Annotated[
+        bool, typer.Option("--exclude-query-image", help="Leave out the files of the query itself.")
+    ] = False,
+    every_frame: Annotated[
+        bool,
+        typer.Option("--every-frame", help="In videos show every frame, not only the best of each track."),
+    ] = False,
     score_threshold: Annotated[
-        float, typer.Option(min=0, max=1, callback=finite, help="Minimum detection score.")
-    ] = 0.5,
+        float | None,
+        typer.Option(min=0, max=1, callback=finite, help="With SCENES: minimum detection score."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    root: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[OLD=]NEW", help="Where scenes are now that were indexed elsewhere."),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Also write a page with the pictures of the matches."),
+    ] = None,
     overrides: Overrides = None,
     store: ConfigsStore = None,
     json: Json = None,
 ) -> None:
-    """Find a person, given by a box in one image, in scene images. Most similar first.
+    """Find a person in an index. Most similar first.
 
-    If the query's own image is among them, it is searched too, and the person's own box comes first.
-    Unreadable images are named and skipped.
+    Without --box, --point, --person or --whole-image the query is the one person in the image, or the whole
+    image if nobody is found in it; several people are listed to choose from.
 
-    Example: personsearch search configs/demo.yaml FRAMES --query FRAMES/a.jpg --box 127,93,164,183
+    Examples:
+    personsearch search INDEX --query a.jpg --person 2
+    personsearch search configs/demo.yaml FRAMES --query FRAMES/a.jpg --box 127,93,164,183
     """
     device_name(device)
-    around = _parse_box(box)
-    scenes = list(dict.fromkeys(_images(gallery)))
-    net = _load(model, overrides or (), store, device)
-    with whole_lines().status(f"searching {counted(len(scenes), 'image')}"):
-        found, left_out = find_person(net, query, around, scenes, score_threshold)
-    matches = found[:top]
-    for fault in left_out:
-        typer.echo(f"skipped: {fault}", err=True)
-    if len(left_out) == len(scenes):
-        raise ConfigError("none of the images can be read")
-    write_json(json, matches)
-    table = Table("rank", "similarity", "score", "box", "image", box=None, pad_edge=False)
-    for rank, match in enumerate(matches, 1):
-        corners = ", ".join(f"{value:.0f}" for value in match["box"])
-        table.add_row(
-            str(rank), f"{match['similarity']:.3f}", f"{match['score']:.2f}", corners, match["image"]
+    if html is not None and not html.absolute().parent.is_dir():
+        raise ConfigError(f"--html {html}: folder {html.absolute().parent} does not exist")
+    if not query:
+        raise ConfigError("name the image that shows the person (--query)")
+    boxes = _boxes(box or (), len(query))
+    at = _numbers("--point", point, 2) if point is not None else None
+    with _opened(index, scenes or (), score_threshold, device, root or (), overrides, store) as opened:
+        results = opened.search(
+            query[0],
+            box=boxes[0],
+            point=at,
+            person=person,
+            whole_image=whole_image,
+            shots=list(zip(query[1:], boxes[1:], strict=True)),
+            cameras=camera or (),
+            after=after,
+            before=before,
+            top=top,
+            exclude_query_image=exclude_query_image,
+            every_frame=every_frame,
         )
-    console = whole_lines()
-    console.print(
-        table if matches else f"no person was detected in {counted(len(scenes) - len(left_out), 'image')}"
-    )
+        write_json(json, results.as_json())
+        if html is not None:
+            from flows.search.page import results_page
+
+            html.write_text(results_page(results), encoding="utf-8")
+        _show(results, opened)
 
 
-def export(
-    config: ConfigPath,
-    folder: Annotated[Path, typer.Argument(help="Folder to write.", metavar="FOLDER")],
-    programs: Annotated[
-        bool,
-        typer.Option(
-            "--programs", help="Also export detector and branch as torch.export programs and ONNX files."
-        ),
-    ] = False,
-    overrides: Overrides = None,
-    store: ConfigsStore = None,
-) -> None:
-    """Write the trained model of a finished config to one folder of safetensors and JSON.
-
-    Example: personsearch export configs/demo.yaml model
-    """
-    from personsearch_core.export import export_programs, require_place_for_model, save_model
-
-    require_place_for_model(folder)
-    finished = finished_model(config, overrides or (), store)
-    net = finished.load("cpu")
-    save_model(folder, net.detector, net.branch, net.roi, finished.provenance())
-    files = export_programs(folder, net) if programs else []
-    typer.echo(f"wrote the model to {folder}" + "".join(f"\n  {path.name}" for path in files))
-
-
-def find_person(
-    net: PersonSearchNet,
-    query: Path,
-    box: Sequence[float] | None,
+@contextmanager
+def _opened(
+    index: Path,
     scenes: Sequence[Path],
-    score_threshold: float,
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """People detected in the scenes, most similar to the query first (image, box, score, similarity), and
-    one message per scene that cannot be read.
+    score_threshold: float | None,
+    device: str,
+    root: Sequence[str],
+    overrides: Sequence[str] | None,
+    store: str | None,
+) -> Iterator[Index]:
+    """The index, or one of the scenes that lasts as long as the search."""
+    from flows.search.index import open_index
+    from flows.search.layout import is_index
 
-    `box` is (x1, y1, x2, y2) in pixels of the query image; None means the whole image. Images are opened one
-    at a time. Raises PersonSearchError for an unreadable query image, ConfigError for a box outside it.
-    """
-    import numpy as np
-
-    from personsearch_core.data.decoding import read_image
-    from personsearch_core.errors import PersonSearchError
-
-    image = read_image(query)
-    height, width = image.shape[-2:]
-    corners = list(box) if box is not None else [0.0, 0.0, float(width), float(height)]
-    if not (
-        corners[0] < min(corners[2], width) and corners[1] < min(corners[3], height) and min(corners[2:]) > 0
-    ):
-        raise ConfigError(f"--box {corners} has no area inside {query}, which is {width}x{height} pixels")
-    wanted = net.search([image], [np.array([corners], np.float32)])[0].embeddings[0]
-    matches, left_out = [], []
-    for path in scenes:
-        try:
-            scene = read_image(path)
-        except PersonSearchError as error:
-            left_out.append(str(error))
-            continue
-        people = net.search([scene], score_threshold=score_threshold)[0]
-        similarity = (people.embeddings @ wanted).tolist()
-        for own, score, value in zip(people.boxes.tolist(), people.scores.tolist(), similarity, strict=True):
-            matches.append({"image": str(path), "box": own, "score": score, "similarity": value})
-    return sorted(matches, key=lambda match: -match["similarity"]), left_out
+    if not scenes:
+        if index.exists() and not is_index(index):
+            raise ConfigError(
+                f"{index} is not an index: build one with `personsearch index`, or name scenes after a model"
+            )
+        if score_threshold is not None:
+            raise ConfigError("--score-threshold is a setting of the index: give it to `personsearch index`")
+        yield open_index(index, device, roots=root_paths(index, root))
+        return
+    if is_index(index):
+        raise ConfigError(f"{index} is an index: leave out the scenes, or add them with `personsearch index`")
+    with tempfile.TemporaryDirectory(prefix="personsearch-index-") as folder:
+        yield _on_the_fly(Path(folder) / "index", index, scenes, score_threshold, device, overrides, store)
 
 
-def _load(model: Path, overrides: Sequence[str], store: str | None, device: str) -> PersonSearchNet:
-    if not model.is_dir():
-        return finished_model(model, overrides, store).load(device)
-    from personsearch_core.export import load_model
+def _on_the_fly(
+    folder: Path,
+    model: Path,
+    scenes: Sequence[Path],
+    score_threshold: float | None,
+    device: str,
+    overrides: Sequence[str] | None,
+    store: str | None,
+) -> Index:
+    from flows.search.building import Where, build_index
+    from flows.search.index import Index
+    from flows.search.layout import Settings, read_description
+    from flows.search.model import given_model
 
-    return load_model(model).to(torch_device(device))
+    given = given_model(model, overrides or (), store).loaded_once()
+    with progress_line() as progress:
+        outcome = build_index(
+            folder,
+            scenes,
+            given,
+            settings=Settings(score_threshold=0.5 if score_threshold is None else score_threshold),
+            where=Where(device=device),
+            keep_model=False,
+            progress=progress,
+        )
+    print_faults(outcome)
+    if not outcome.images:
+        raise ConfigError("none of the images can be read")
+    return Index(folder, read_description(folder), device, {}, net=given.load(device))
 
 
-def _images(places: Sequence[Path]) -> Iterator[Path]:
-    for place in places:
-        if place.is_dir():
-            found = [place / name for name in image_files(place, "", recursive=True)]
-        else:
-            found = [place] if place.is_file() else []
-        if not found:
-            raise ConfigError(f"{place} is neither an image nor a folder that contains images")
-        yield from found
+def _show(results: Results, index: Index) -> None:
+    from flows.search.results import shown_path
+
+    console = whole_lines()
+    if results.choices:
+        table = Table("person", "score", "box", box=None, pad_edge=False)
+        for person in results.choices:
+            table.add_row(str(person.number), f"{person.score:.2f}", _corners(person.box))
+        console.print(table)
+        console.print(
+            f"{len(results.choices)} people in {results.query['image']}: "
+            "choose one with --person, --point or --box"
+        )
+        console.print(f"they are numbered in {_draw_choices(results)}")
+        return
+    if not results.matches:
+        console.print(f"no match among {counted(len(index), 'person').replace('persons', 'people')}")
+        return
+    table = Table("rank", "similarity", "score", "box", "camera", "time", "image", box=None, pad_edge=False)
+    for match in results.matches:
+        table.add_row(
+            str(match.rank),
+            f"{match.similarity:.3f}",
+            f"{match.score:.2f}",
+            _corners(match.box),
+            match.camera or "",
+            match.time or "",
+            shown_path(match.image),
+        )
+    console.print(table)
 
 
-def _parse_box(text: str | None) -> list[float] | None:
-    if text is None:
-        return None
+def _draw_choices(results: Results) -> Path:
+    """A picture of the numbered people, for who looks at a terminal."""
+    from personsearch_core.search.people import FoundPeople
+
+    assert isinstance(results.choices, FoundPeople)
+    with tempfile.NamedTemporaryFile(prefix="personsearch-people-", suffix=".jpg", delete=False) as file:
+        results.choices.draw().save(file, "JPEG", quality=85)
+    return Path(file.name)
+
+
+def _corners(box: Sequence[float]) -> str:
+    return ", ".join(f"{value:.0f}" for value in box)
+
+
+def _boxes(texts: Sequence[str], queries: int) -> list[list[float] | None]:
+    """One box per query, or None."""
+    boxes = [_numbers("--box", text, 4) for text in texts]
+    if len(boxes) not in (0, queries):
+        raise ConfigError(f"give --box once per --query ({queries} here) or not at all; got {len(boxes)}")
+    return [*boxes] if boxes else [None] * queries
+
+
+def _numbers(option: str, text: str, count: int) -> list[float]:
+    names = {2: "X,Y", 4: "X1,Y1,X2,Y2"}[count]
     try:
-        corners = [float(part) for part in text.split(",")]
+        numbers = [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise ConfigError(f"--box takes X1,Y1,X2,Y2 in pixels; got {text!r}") from error
-    if len(corners) != 4:
-        raise ConfigError(f"--box takes four numbers X1,Y1,X2,Y2; got {text!r}")
-    return corners
+        raise ConfigError(f"{option} takes {names} in pixels; got {text!r}") from error
+    if len(numbers) != count:
+        raise ConfigError(f"{option} takes {count} numbers {names}; got {text!r}")
+    return numbers

@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 from data_catalog.images import ImageFile
 from flows.report.content import DrawnBox, ScenePicture
 from flows.report.labels import place_labels
-from flows.report.pictures import SCENE_SIZE, as_data_uri, fitted, read_picture
+from flows.report.pictures import SCENE_SIZE, read_picture
 from flows.report.test_pixels import TestPixels, rows_of
 from flows.stages.test_set import corners
+from personsearch_core.drawing import as_data_uri, fitted
 
 
 def scenes_with_people(images: pa.Table, boxes: pa.Table, count: int) -> pa.Table:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import stat
 import warnings
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -29,17 +32,21 @@ _INVERSE = {6: 8, 8: 6}
 _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 
 
-def read_image(path: str | Path, *, apply_exif: bool = True) -> Tensor:
-    """Decode an image file to RGB, as a viewer shows it.
+def read_image(
+    source: str | Path | bytes, *, apply_exif: bool = True, max_pixels: int | None = None
+) -> Tensor:
+    """Decode an image to RGB, as a viewer shows it.
 
     Of 16 bits per channel the upper 8 are kept; grey and palette images become RGB; transparency is dropped.
 
     Parameters
     ----------
-    path
-        Any format that Pillow reads.
+    source
+        A file, or the bytes of one: any format that Pillow reads.
     apply_exif
         Whether to turn the image as its EXIF orientation says.
+    max_pixels
+        Refuse an image whose header says more, before anything is decoded.
 
     Returns
     -------
@@ -49,7 +56,8 @@ def read_image(path: str | Path, *, apply_exif: bool = True) -> Tensor:
     Raises
     ------
     PersonSearchError
-        If the file is missing, damaged or not an image, or if its pixels have no standard range (floats).
+        If the file is missing, damaged, too large or not an image, or if its pixels have no standard range
+        (floats).
 
     Examples
     --------
@@ -59,20 +67,23 @@ def read_image(path: str | Path, *, apply_exif: bool = True) -> Tensor:
     ...     read_image(file.name).shape
     torch.Size([3, 3, 4])
     """
+    name = "the image" if isinstance(source, bytes) else f"image {source}"
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):
-            raise PersonSearchError(f"image {path} is not a regular file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             # Of a path, Pillow would map pixels that are not compressed into memory, and mistake the sides of
             # a turned TIFF.
-            with Path(path).open("rb") as file, Image.open(file) as image:
+            with _opened(source, name) as file, Image.open(file) as image:
+                if max_pixels is not None and image.width * image.height > max_pixels:
+                    raise PersonSearchError(
+                        f"{name} is {image.width}x{image.height}, more than {max_pixels:,} pixels"
+                    )
                 turn = _turn(image, apply_exif)
-                pixels = _quickly(image, path)
+                pixels = _quickly(image, source, name)
                 if pixels is None:
                     pixels = _by_pillow(image)
     except FileNotFoundError as error:
-        raise PersonSearchError(f"image {path} does not exist") from error
+        raise PersonSearchError(f"{name} does not exist") from error
     except (
         UnidentifiedImageError,
         Image.DecompressionBombError,
@@ -83,8 +94,36 @@ def read_image(path: str | Path, *, apply_exif: bool = True) -> Tensor:
         if isinstance(error, PersonSearchError):
             raise
         why = "it is not an image" if isinstance(error, UnidentifiedImageError) else error
-        raise PersonSearchError(f"image {path} cannot be decoded: {why}") from error
+        raise PersonSearchError(f"{name} cannot be decoded: {why}") from error
     return _turned(pixels, turn).contiguous()
+
+
+ImageSource = str | Path | bytes | Image.Image | Tensor
+"""An image as Python has it: a file, the bytes of one, a PIL image, or uint8 pixels (3, H, W)."""
+
+
+def as_pixels(source: ImageSource, *, max_pixels: int | None = None) -> Tensor:
+    """An image from anywhere as uint8 (3, H, W); files and bytes as `read_image` decodes them.
+
+    Raises PersonSearchError for what `read_image` refuses, and for tensors of another type or shape.
+    """
+    if isinstance(source, Tensor):
+        if source.dtype != torch.uint8 or source.dim() != 3 or source.shape[0] != 3:
+            raise PersonSearchError(
+                f"an image is uint8 of shape (3, H, W); got {source.dtype} of shape {tuple(source.shape)}"
+            )
+        return source
+    if isinstance(source, Image.Image):
+        return _turned(_by_pillow(source), _turn(source, apply_exif=True)).contiguous()
+    return read_image(source, max_pixels=max_pixels)
+
+
+def _opened(source: str | Path | bytes, name: str) -> AbstractContextManager[BinaryIO]:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    if not stat.S_ISREG(Path(source).stat().st_mode):
+        raise PersonSearchError(f"{name} is not a regular file")
+    return Path(source).open("rb")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -103,18 +142,22 @@ def _turn(image: Image.Image, apply_exif: bool) -> int:
     return orientation if apply_exif else 1
 
 
-def _quickly(image: Image.Image, path: str | Path) -> Tensor | None:
+def _quickly(image: Image.Image, source: str | Path | bytes, name: str) -> Tensor | None:
     """Decode a JPEG with torchvision, as stored; None if only Pillow can (CMYK, or torchvision fails).
 
     PNG is left to Pillow: one damaged byte of its pixels crashes the process in torchvision's decoder.
     """
     if image.format != "JPEG" or image.mode == "CMYK":
         return None
+    if isinstance(source, bytes):
+        encoded = torch.frombuffer(bytearray(source), dtype=torch.uint8)
+    else:
+        encoded = read_file(str(source))
     try:
-        pixels: Tensor = decode_image(read_file(str(path)), mode=ImageReadMode.RGB)
+        pixels: Tensor = decode_image(encoded, mode=ImageReadMode.RGB)
     except RuntimeError as error:
         logger.warning(
-            "%s is decoded by Pillow because torchvision failed: %s", path, str(error).splitlines()[0]
+            "%s is decoded by Pillow because torchvision failed: %s", name, str(error).splitlines()[0]
         )
         return None
     return pixels

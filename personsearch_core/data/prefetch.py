@@ -10,6 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -39,3 +40,23 @@ def prefetch(
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def in_thread(items: Iterable[Item], *, ahead: int) -> Generator[Item, None, None]:
+    """The items of an iterable that works for each of them: a thread takes up to `ahead` in advance.
+
+    An exception of the iterable is raised after the items before it. Closing waits for the item under way.
+    """
+    source = iter(items)
+    pending: deque[Future[list[Item]]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
+        try:
+            while True:
+                while len(pending) <= ahead:
+                    pending.append(pool.submit(lambda: list(islice(source, 1))))
+                taken = pending.popleft().result()
+                if not taken:
+                    return
+                yield taken[0]
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

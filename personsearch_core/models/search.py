@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from personsearch_core.boxes import Boxes, Placement, place_image
-from personsearch_core.data.decoding import render
+from personsearch_core.data.decoding import ImageSource, as_pixels, render
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.branch import Branch
 from personsearch_core.models.compute import arrange, model_device, prepare
@@ -22,6 +22,7 @@ from personsearch_core.pooling.rois import (
     roi_boxes,
 )
 from personsearch_core.recipes import Compute, RoiRecipe
+from personsearch_core.search.people import FoundPeople
 from personsearch_core.training.optimisation import autocast
 
 
@@ -31,6 +32,19 @@ class People(NamedTuple):
     boxes: Boxes
     scores: Tensor
     embeddings: Tensor
+
+
+class PlacedImage(NamedTuple):
+    """An image on the network's input, uint8 (3, height, width); where it was placed; for disj, itself."""
+
+    pixels: Tensor
+    placement: Placement
+    image: Tensor | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the image itself."""
+        return self.placement.source[2:]
 
 
 class PersonSearchNet(nn.Module):
@@ -117,14 +131,30 @@ class PersonSearchNet(nn.Module):
         list of People
             Per image, best first.
         """
-        if not images:
+        placed = [self.place(image) for image in images]
+        return self.search_placed(
+            placed,
+            boxes,
+            score_threshold=score_threshold,
+            nms_threshold=nms_threshold,
+            max_per_image=max_per_image,
+        )
+
+    @torch.inference_mode()
+    def search_placed(
+        self,
+        placed: Sequence[PlacedImage],
+        boxes: Sequence[Boxes] | None = None,
+        *,
+        score_threshold: float = 0.5,
+        nms_threshold: float = 0.5,
+        max_per_image: int = 100,
+    ) -> list[People]:
+        """`search` for images that `place` has placed, in other threads for instance."""
+        if not placed:
             return []
-        sizes = [(image.shape[-1], image.shape[-2]) for image in images]
         model = self.detector.model
-        placements = [
-            place_image(*size, model.image_width, model.image_height, model.resize) for size in sizes
-        ]
-        inputs = self.network_input(images, placements)
+        inputs = self.network_input(placed)
         if boxes is None:
             output, shared = self.detect(inputs)
             found = select_detections(
@@ -136,24 +166,62 @@ class PersonSearchNet(nn.Module):
             )
             scores = [people.scores for people in found]
             boxes = [
-                in_original_pixels(people.boxes, placement, *size)
-                for people, placement, size in zip(found, placements, sizes, strict=True)
+                in_original_pixels(people.boxes, each.placement, *each.size)
+                for people, each in zip(found, placed, strict=True)
             ]
         else:
             scores = [torch.ones(len(own)) for own in boxes]
             shared = None if self.disjoint else self.shared_map(inputs)
-        embeddings = self.embed(images, placements, boxes, shared)
+        embeddings = self.embed(placed, boxes, shared)
         return [People(*parts) for parts in zip(boxes, scores, embeddings, strict=True)]
+
+    def people(
+        self,
+        image: ImageSource,
+        *,
+        score_threshold: float = 0.5,
+        nms_threshold: float = 0.5,
+        max_per_image: int = 100,
+    ) -> FoundPeople:
+        """The people in one picture: a tuple of `Person`, best first, that draws itself in a notebook.
+
+        Parameters
+        ----------
+        image
+            A file, the bytes of one, a PIL image, or uint8 (3, H, W).
+        score_threshold, nms_threshold, max_per_image
+            As in `search`.
+
+        Raises
+        ------
+        PersonSearchError
+            If the image cannot be read.
+        """
+        pixels = as_pixels(image)
+        (found,) = self.search(
+            [pixels],
+            score_threshold=score_threshold,
+            nms_threshold=nms_threshold,
+            max_per_image=max_per_image,
+        )
+        return FoundPeople.of(pixels, found.boxes, found.scores, found.embeddings)
+
+    def place(self, image: Tensor) -> PlacedImage:
+        """An image, uint8 (3, H, W), resized onto the network's input."""
+        model = self.detector.model
+        size = image.shape[-1], image.shape[-2]
+        placement = place_image(*size, model.image_width, model.image_height, model.resize)
+        return PlacedImage(render(image, placement), placement, image if self.disjoint else None)
 
     @property
     def disjoint(self) -> bool:
         """Whether people are embedded from crops instead of the shared map."""
         return self.roi.variant == "disj"
 
-    def network_input(self, images: Sequence[Tensor], placements: Sequence[Placement]) -> Tensor:
-        """The scenes placed on the network's input: uint8 (B, 3, H, W) on the model's device."""
-        placed = torch.stack([render(image, how) for image, how in zip(images, placements, strict=True)])
-        return arrange(placed.to(model_device(self.detector)), self.compute)
+    def network_input(self, placed: Sequence[PlacedImage]) -> Tensor:
+        """The images as one batch: uint8 (B, 3, H, W) on the model's device."""
+        pixels = torch.stack([each.pixels for each in placed])
+        return arrange(pixels.to(model_device(self.detector)), self.compute)
 
     def detect(self, inputs: Tensor) -> tuple[HeadOutput, Tensor | None]:
         """The heads' output and the shared map (None for disj), in one pass through the backbone."""
@@ -166,22 +234,16 @@ class PersonSearchNet(nn.Module):
             return self.detector.shared_maps(inputs, self.roi.variant)
 
     def embed(
-        self,
-        images: Sequence[Tensor],
-        placements: Sequence[Placement],
-        boxes: Sequence[Boxes],
-        shared: Tensor | None,
+        self, placed: Sequence[PlacedImage], boxes: Sequence[Boxes], shared: Tensor | None
     ) -> list[Tensor]:
         """Embeddings (n, D) of each image's boxes (original pixels), in one batch through the branch."""
-        rois = [
-            clipped_rois(own, image.shape[-1], image.shape[-2], self.roi)
-            for own, image in zip(boxes, images, strict=True)
-        ]
+        rois = [clipped_rois(own, *each.size, self.roi) for own, each in zip(boxes, placed, strict=True)]
         if shared is None:
+            images = [each.image for each in placed if each.image is not None]
             crops = [crop_people(image, own, self.roi) for image, own in zip(images, rois, strict=True)]
             pooled = torch.cat(crops).to(model_device(self.branch))
         else:
-            cells = [roi_boxes(own, how, self.roi) for own, how in zip(rois, placements, strict=True)]
+            cells = [roi_boxes(own, each.placement, self.roi) for own, each in zip(rois, placed, strict=True)]
             pooled = pool_shared_map(shared, cells, self.roi)
         with autocast(self.compute, pooled.device):
             embeddings = self.branch.embed(arrange(pooled, self.compute))

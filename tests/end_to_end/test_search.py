@@ -20,26 +20,52 @@ def exported(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-def test_search_finds_the_query_itself_first(tiny_run: TinyRun, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def index(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("indexed") / "index"
     frames = tiny_run.folder / "prw" / "frames"
-    query = sorted(frames.iterdir())[0]
-    out = tmp_path / "matches.json"
-    wanted = ["--query", query, "--score-threshold", "0.0", "--top", "100000"]
-    outcome = personsearch("search", tiny_run.config, frames, *wanted, json_to=out)
+    outcome = personsearch("index", frames, "--model", tiny_run.config, "--out", folder)
     assert outcome.status == 0, outcome.stderr
-    matches = json.loads(out.read_text())
-    assert matches and matches[0].keys() == {"image", "box", "score", "similarity"}
-    similarities = [match["similarity"] for match in matches]
-    assert similarities == sorted(similarities, reverse=True)
-    assert len({match["image"] for match in matches}) > 1
+    assert "20 new" in outcome.stdout and "images/s" in outcome.stdout
+    return folder
 
-    box = matches[-1]["box"]
-    again = [*wanted[:1], matches[-1]["image"], "--box", ",".join(map(str, box)), *wanted[2:]]
-    outcome = personsearch("search", tiny_run.config, matches[-1]["image"], *again, json_to=out)
+
+def test_an_index_is_searched_without_model_or_config(index: Path, tiny_run: TinyRun, tmp_path: Path) -> None:
+    query = sorted((tiny_run.folder / "prw" / "frames").iterdir())[0]
+    out = tmp_path / "out.json"
+    outcome = personsearch("search", index, "--query", query, json_to=out)
     assert outcome.status == 0, outcome.stderr
-    best = json.loads(out.read_text())[0]
-    assert best["box"] == pytest.approx(box, abs=0.5)
-    assert best["similarity"] == pytest.approx(1, abs=1e-3)
+    people = json.loads(out.read_text())["people"]
+    assert len(people) > 1 and people[0].keys() == {"person", "box", "score"}
+    drawn = Path(outcome.stdout.strip().rpartition(" ")[2])
+    with Image.open(drawn) as picture:
+        assert picture.size == (96, 96)
+    drawn.unlink()
+
+    chosen = ["--query", query, "--person", people[-1]["person"], "--top", "3"]
+    outcome = personsearch("search", index, *chosen, json_to=out)
+    assert outcome.status == 0, outcome.stderr
+    body = json.loads(out.read_text())
+    assert body["query"]["box"] == people[-1]["box"] and len(body["matches"]) == 3
+    best = body["matches"][0]
+    assert best.keys() == {"rank", "image", "box", "score", "similarity", "camera", "time"}
+    assert best["image"] == str(query) and best["box"] == pytest.approx(people[-1]["box"], abs=0.5)
+    assert best["similarity"] == pytest.approx(1, abs=1e-3) and best["camera"] in ("c1", "c2")
+    outcome = personsearch("search", index, *chosen, "--exclude-query-image", json_to=out)
+    assert str(query) not in {match["image"] for match in json.loads(out.read_text())["matches"]}
+
+
+def test_scenes_are_indexed_for_one_search(index: Path, tiny_run: TinyRun, tmp_path: Path) -> None:
+    frames = tiny_run.folder / "prw" / "frames"
+    wanted = ["--query", sorted(frames.iterdir())[0], "--whole-image", "--top", "100000"]
+    found = []
+    for words in ((index,), (tiny_run.config, frames, "--score-threshold", "0")):
+        outcome = personsearch("search", *words, *wanted, json_to=tmp_path / "found.json")
+        assert outcome.status == 0, outcome.stderr
+        found.append(json.loads((tmp_path / "found.json").read_text())["matches"])
+    assert found[0] == found[1] and len({match["image"] for match in found[0]}) > 1
+    similarities = [match["similarity"] for match in found[0]]
+    assert similarities == sorted(similarities, reverse=True)
 
 
 def test_a_bad_image_is_named_and_the_others_are_searched(
@@ -53,10 +79,10 @@ def test_a_bad_image_is_named_and_the_others_are_searched(
     (scenes / "._a.jpg").write_bytes(b"a file that a Mac leaves behind")
     (scenes / "bad.jpg").write_bytes(frame.read_bytes()[:300])
     out = tmp_path / "matches.json"
-    wanted = ["--query", frame, "--score-threshold", "0.0"]
+    wanted = ["--query", frame, "--whole-image", "--score-threshold", "0.0"]
     outcome = personsearch("search", exported, scenes, *wanted, json_to=out)
     assert outcome.status == 0, outcome.stderr
-    assert {Path(match["image"]).name for match in json.loads(out.read_text())} == {"a.tif"}
+    assert {Path(match["image"]).name for match in json.loads(out.read_text())["matches"]} == {"a.tif"}
     assert outcome.stderr.count("skipped: ") == 1 and "bad.jpg cannot be decoded" in outcome.stderr
     outcome = personsearch("search", exported, scenes / "bad.jpg", *wanted)
     assert outcome.status == 2 and "none of the images can be read" in outcome.stderr
@@ -66,10 +92,10 @@ def test_a_case_from_the_field_is_searched(exported: Path, shared: Path, tmp_pat
     case = shared / "cases" / "search_one_bad_image"
     for folder in ("gallery", "tif"):
         out = tmp_path / f"{folder}.json"
-        wanted = ["--query", case / "good.jpg", "--score-threshold", "0.0"]
+        wanted = ["--query", case / "good.jpg", "--whole-image", "--score-threshold", "0.0"]
         outcome = personsearch("search", exported, case / folder, *wanted, json_to=out)
         assert outcome.status == 0 and "left out" not in outcome.stderr, outcome.stderr
-        assert json.loads(out.read_text())
+        assert json.loads(out.read_text())["matches"]
 
 
 def test_an_exported_model_says_how_it_was_trained(exported: Path) -> None:
@@ -80,7 +106,7 @@ def test_an_exported_model_says_how_it_was_trained(exported: Path) -> None:
 
 def test_an_exported_model_gives_the_same_matches(tiny_run: TinyRun, exported: Path, tmp_path: Path) -> None:
     frames = tiny_run.folder / "prw" / "frames"
-    wanted = [frames, "--query", sorted(frames.iterdir())[0], "--score-threshold", "0.0"]
+    wanted = [frames, "--query", sorted(frames.iterdir())[0], "--whole-image", "--score-threshold", "0.0"]
     found = []
     for number, model in enumerate((tiny_run.config, exported)):
         outcome = personsearch("search", model, *wanted, json_to=tmp_path / f"{number}.json")
@@ -92,7 +118,9 @@ def test_an_exported_model_gives_the_same_matches(tiny_run: TinyRun, exported: P
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--box", "1,2,3"], "four numbers"),
+        (["--box", "1,2,3"], "4 numbers"),
+        (["--point", "1"], "2 numbers"),
+        (["--box", "1,2,3,4", "--box", "1,2,3,4"], "once per --query"),
         (["--box", "a,b,c,d"], "X1,Y1,X2,Y2"),
         (["--box", "500,0,600,90"], "no area inside"),
         (["--query", "absent.jpg"], "absent.jpg"),

@@ -45,6 +45,7 @@ WORDS: dict[str, tuple[str, ...]] = {
 OF_CONFIGS: dict[str, tuple[str, ...]] = {
     "run": (CONFIG,),
     "plan": (CONFIG,),
+    "index": (ROOT, "--model", CONFIG, "--out", "index"),
     "search": (CONFIG, ROOT, "--query", "q.png"),
     "export": (CONFIG, "folder"),
     "study run": (STUDY,),

@@ -1,0 +1,38 @@
+"""`personsearch export`: a trained model as one folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.options import ConfigsStore
+from flows.cli.run import ConfigPath, Overrides
+from flows.plan.finished import finished_model
+
+
+def export(
+    config: ConfigPath,
+    folder: Annotated[Path, typer.Argument(help="Folder to write.", metavar="FOLDER")],
+    programs: Annotated[
+        bool,
+        typer.Option(
+            "--programs", help="Also export detector and branch as torch.export programs and ONNX files."
+        ),
+    ] = False,
+    overrides: Overrides = None,
+    store: ConfigsStore = None,
+) -> None:
+    """Write the trained model of a finished config to one folder of safetensors and JSON.
+
+    Example: personsearch export configs/demo.yaml model
+    """
+    from personsearch_core.export import export_programs, require_place_for_model, save_model
+
+    require_place_for_model(folder)
+    finished = finished_model(config, overrides or (), store)
+    net = finished.load("cpu")
+    save_model(folder, net.detector, net.branch, net.roi, finished.provenance())
+    files = export_programs(folder, net) if programs else []
+    typer.echo(f"wrote the model to {folder}" + "".join(f"\n  {path.name}" for path in files))

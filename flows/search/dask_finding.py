@@ -1,0 +1,81 @@
+"""Finding people by the workers of a Dask cluster that see the same files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.search.collecting import Tally, found_parts
+from flows.search.layout import Settings
+from flows.search.segments import Part
+from flows.search.sources import Source
+from flows.stages.dask_clients import dask_client
+
+if TYPE_CHECKING:
+    from personsearch_core.models.search import PersonSearchNet
+
+_IMAGES_A_TASK = 64
+
+
+def find_on_dask(
+    model: Path,
+    sources: Sequence[Source],
+    settings: Settings,
+    batch: int,
+    first_frames: Mapping[tuple[int, str], int],
+    *,
+    device: str,
+    address: str | None,
+    workers: int | None,
+) -> Iterator[tuple[Tally, Part | None]]:
+    """`found_parts` on Dask: a task has 64 images, or one video.
+
+    Raises StageError when no scheduler answers at `address`, ConnectionError when workers die repeatedly.
+    """
+    from distributed import KilledWorker, as_completed
+    from distributed.comm import CommClosedError
+
+    with dask_client(address, workers) as client:
+        futures = [
+            client.submit(_find, model, task, settings, batch, dict(first_frames), device, pure=False)
+            for task in _tasks(sources)
+        ]
+        try:
+            for future in as_completed(futures, loop=client.loop):
+                yield future.result()
+                future.release()
+        except (KilledWorker, CommClosedError) as error:
+            raise ConnectionError(f"Dask workers were lost: {error}") from error
+
+
+def _tasks(sources: Sequence[Source]) -> Iterator[list[Source]]:
+    images = [source for source in sources if source.kind == "image"]
+    for start in range(0, len(images), _IMAGES_A_TASK):
+        yield images[start : start + _IMAGES_A_TASK]
+    yield from ([source] for source in sources if source.kind == "video")
+
+
+def _find(
+    model: Path,
+    sources: Sequence[Source],
+    settings: Settings,
+    batch: int,
+    first_frames: Mapping[tuple[int, str], int],
+    device: str,
+) -> tuple[Tally, Part | None]:
+    done, whole = Tally(), None
+    for tally, part in found_parts(
+        _net(model, device), sources, settings, batch, first_frames, part_seconds=float("inf")
+    ):
+        done += tally
+        whole = part or whole
+    return done, whole
+
+
+@lru_cache(maxsize=1)
+def _net(model: Path, device: str) -> PersonSearchNet:
+    from flows.search.model import load_exported
+
+    return load_exported(model, device)

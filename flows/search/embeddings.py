@@ -1,0 +1,75 @@
+"""`embeddings.zarr`: plain Zarr v3 in float16 without compression, so that its files can be multiplied as
+they lie.
+
+Chunks are large blocks of whole rows. The feature store, by contrast, has one row per chunk, for random
+reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from flows.errors import ConfigError
+from storage import durable
+
+ROWS_PER_CHUNK = 131_072
+
+
+def write_embeddings(
+    folder: Path, blocks: Iterator[np.ndarray], rows: int, dimensions: int, content: str
+) -> None:
+    """Write (rows, dimensions) float16 block by block, `chunk_rows(rows)` rows each; it is on the disk on
+    return."""
+    import zarr  # takes most of a second, and a search never needs it
+
+    array = zarr.create_array(
+        str(folder),
+        shape=(rows, dimensions),
+        chunks=(chunk_rows(rows), dimensions),
+        dtype="float16",
+        compressors=None,
+        fill_value=0,
+        attributes={"content": content},
+        config={"write_empty_chunks": True},
+    )
+    start = 0
+    for block in blocks:
+        array[start : start + len(block)] = block
+        start += len(block)
+    for path in sorted(folder.rglob("*"), reverse=True):
+        durable.flush(path)
+    durable.flush(folder)
+
+
+def chunk_rows(rows: int) -> int:
+    return max(1, min(rows, ROWS_PER_CHUNK))
+
+
+def map_embeddings(folder: Path, content: str) -> list[np.ndarray]:
+    """The array's blocks (n, D) float16, mapped into memory: nothing is read yet.
+
+    Raises ConfigError if the array is damaged, or is not that of this content.
+    """
+    try:
+        metadata = json.loads((folder / "zarr.json").read_bytes())
+        rows, dimensions = metadata["shape"]
+        size = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
+        codecs = [codec["name"] for codec in metadata["codecs"]]
+        if metadata["data_type"] != "float16" or codecs != ["bytes"]:
+            raise ConfigError(f"{folder} is not an uncompressed float16 array: build the index again")
+        if metadata["attributes"]["content"] != content:
+            raise ConfigError(f"{folder} does not belong to the people beside it: build the index again")
+        blocks = []
+        for number, start in enumerate(range(0, rows, size)):
+            # Copy-on-write, because torch takes no read-only arrays; nothing is ever written.
+            mapped = np.memmap(folder / "c" / str(number) / "0", np.float16, "c", shape=(size, dimensions))
+            blocks.append(mapped[: min(size, rows - start)])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{folder} is damaged: {error}; build the index again") from error
+    return blocks

@@ -1,0 +1,155 @@
+"""The model of an index: given as a finished config or an exported folder, and kept in the index."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.errors import ConfigError
+from flows.search.layout import Settings
+from storage import durable
+from storage.digests import digest_json, digest_parts, digest_safetensors
+
+if TYPE_CHECKING:
+    from personsearch_core.models.search import PersonSearchNet
+
+
+@dataclass(frozen=True)
+class GivenModel:
+    """A trained model that is loaded or copied only if needed.
+
+    digest: of weights and recipes. dimensions: of an embedding. settings: how it is meant to find people.
+    load: by the name of a device. save: into a folder.
+    """
+
+    digest: str
+    dimensions: int
+    settings: Settings
+    load: Callable[[str], PersonSearchNet]
+    save: Callable[[Path], None]
+
+    def loaded_once(self) -> GivenModel:
+        """The same, keeping what it loads."""
+        return replace(self, load=cache(self.load))
+
+
+def given_model(model: Path, overrides: Sequence[str] = (), store: str | None = None) -> GivenModel:
+    """The model that a MODEL argument names. Raises ConfigError if it is neither a finished config nor a
+    model's folder."""
+    return _exported(model) if model.is_dir() else _of_config(model, overrides, store)
+
+
+def _exported(folder: Path) -> GivenModel:
+    from personsearch_core.export import BRANCH, FILES
+
+    def load(device: str) -> PersonSearchNet:
+        return load_exported(folder, device)
+
+    def save(target: Path) -> None:
+        for name in sorted(FILES):
+            if (folder / name).is_file() and not name.endswith((".pt2", ".onnx", ".partial")):
+                shutil.copyfile(folder / name, target / name)
+
+    digest = digest_of_model(folder)
+    return GivenModel(digest, _dimensions(folder / BRANCH), Settings(), load, save)
+
+
+def _of_config(config: Path, overrides: Sequence[str], store: str | None) -> GivenModel:
+    from flows.plan.finished import finished_model
+    from flows.stages.reid import TRAINED
+    from personsearch_core.export import save_model
+    from personsearch_core.models.weights import DETECTOR_DESCRIPTION, DETECTOR_WEIGHTS
+
+    finished = finished_model(config, overrides, store)
+
+    def save(target: Path) -> None:
+        net = finished.load("cpu")
+        save_model(target, net.detector, net.branch, net.roi, finished.provenance())
+
+    detector = finished.detector.path
+    digest = _digest(
+        detector / DETECTOR_WEIGHTS,
+        detector / DETECTOR_DESCRIPTION,
+        finished.reid.path / TRAINED,
+        finished.config.roi.canonical().model_dump(mode="json"),
+    )
+    options = finished.config.detections
+    tests = finished.config.evaluation
+    settings = Settings(
+        score_threshold=tests[0].score_threshold if tests else 0.5,
+        nms_threshold=options.nms_threshold,
+        max_per_image=options.max_per_image,
+    )
+    dimensions = _dimensions(finished.reid.path / TRAINED)
+    return GivenModel(digest, dimensions, settings, finished.load, save)
+
+
+def load_exported(folder: Path, device: str) -> PersonSearchNet:
+    """An exported model, on the device."""
+    from flows.config.devices import torch_device
+    from personsearch_core.export import load_model
+
+    on = torch_device(device)
+    return load_model(folder).to(on)
+
+
+def digest_of_model(folder: Path) -> str:
+    """Digest of an exported model: its weights and recipes, not where it came from.
+
+    Raises ConfigError if the folder holds none.
+    """
+    from personsearch_core.export import BRANCH, DESCRIPTION
+    from personsearch_core.models.weights import DETECTOR_DESCRIPTION, DETECTOR_WEIGHTS
+
+    try:
+        roi = json.loads((folder / DESCRIPTION).read_text())["roi"]
+        return _digest(folder / DETECTOR_WEIGHTS, folder / DETECTOR_DESCRIPTION, folder / BRANCH, roi)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{folder} is not a model: give a config whose run has finished, or a folder written by "
+            f"`personsearch export` ({error})"
+        ) from error
+
+
+def save_once(model: GivenModel, folder: Path) -> None:
+    """Put a model into a folder, whole or not at all, unless it is there."""
+    if folder.is_dir() and digest_of_model(folder) == model.digest:
+        return
+    partial = partial_model(folder)
+    for old in (partial, folder):
+        shutil.rmtree(old, ignore_errors=True)
+    durable.make_folder(partial)
+    model.save(partial)
+    for path in partial.iterdir():
+        durable.flush(path)
+    partial.rename(folder)
+    durable.flush(folder.parent)
+
+
+def partial_model(folder: Path) -> Path:
+    """Where a model is written before it gets its place."""
+    return folder.with_name(f".{folder.name}.partial")
+
+
+def _dimensions(branch: Path) -> int:
+    """Length of the embeddings that a branch gives, from the header of its weights."""
+    from safetensors import safe_open
+
+    with safe_open(branch, framework="numpy") as weights:
+        return int(weights.get_slice("embedding.weight").get_shape()[0])
+
+
+def _digest(detector: Path, description: Path, branch: Path, roi: object) -> str:
+    return digest_parts(
+        {
+            "detector": digest_safetensors(detector),
+            "description": digest_json(json.loads(description.read_text())),
+            "branch": digest_safetensors(branch),
+            "roi": digest_json(roi),
+        }
+    )

@@ -1,0 +1,138 @@
+"""The rows most similar to a query, exactly: one product over all rows, then the best ones again in float32.
+
+The product is taken in float16, the format of the rows, block by block, or in float32 over small copies
+where that is quicker; which it is, each process measures once. Its rounding cannot decide who is among the
+best: every row within it of the last place is compared again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_COPIED_ROWS = 4096
+"""Rows that are converted to float32 at once: they stay in the processor's cache."""
+_MEASURED_ROWS = 16384
+_GROUP = 64
+_ROUNDING = 2.0**-9
+"""Of a float16 product, relative to the largest one: twice the error of rounding query and result."""
+_MOST_COMPARED = 65536
+"""Rows that are compared again for one query, beside those that are asked for."""
+
+Product = Callable[[Tensor, Tensor, Tensor], None]
+"""(rows (n, D) float16, query (D,) float32, result (n,) float16): fills the result."""
+
+
+class Similarities:
+    """How similar every row is to one query; `best` gives the best rows of those that are kept.
+
+    Parameters
+    ----------
+    blocks
+        float16 (n, D) each, on the CPU; they may be mapped files.
+    query
+        (D,) float32.
+
+    Examples
+    --------
+    >>> rows = torch.eye(3).half()
+    >>> found, similarity = Similarities([rows[:2], rows[2:]], torch.tensor([0.1, 0.5, 0.9])).best(2)
+    >>> found.tolist(), [round(value, 3) for value in similarity.tolist()]
+    ([2, 1], [0.9, 0.5])
+    """
+
+    def __init__(self, blocks: Sequence[Tensor], query: Tensor) -> None:
+        self._blocks = blocks
+        self._query = query.float()
+        self._starts = np.cumsum([0, *(len(block) for block in blocks)])
+        self._quick = torch.empty(int(self._starts[-1]), dtype=torch.float16)
+        product = quickest_product(self._query.numel())
+        direction = self._query / self._query.norm().clamp(min=1e-12)
+        for block, start in zip(blocks, self._starts, strict=False):
+            product(block, direction, self._quick[start : start + len(block)])
+
+    def __len__(self) -> int:
+        return len(self._quick)
+
+    def best(
+        self, count: int, kept: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The most similar rows, best first, and their similarities in float32; ties in the order of rows.
+
+        Parameters
+        ----------
+        count
+            Fewer are given if fewer are kept.
+        kept
+            (N,) bool: the rows to choose from; all by default.
+        """
+        quick = self._quick.float()
+        if not len(quick):
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        margin = _ROUNDING * float(max(map(abs, torch.stack(torch.aminmax(quick)).tolist())))
+        if kept is not None:
+            quick.masked_fill_(torch.from_numpy(~kept), -torch.inf)
+        rows = _candidates(quick, count, margin)
+        similarity = self._exact(rows)
+        order = np.lexsort((rows, -similarity))[:count]
+        return rows[order], similarity[order]
+
+    def _exact(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Similarities of ascending rows, in float32."""
+        exact = np.empty(len(rows), np.float32)
+        cuts = np.searchsorted(rows, self._starts)
+        for block, start, first, last in zip(self._blocks, self._starts, cuts[:-1], cuts[1:], strict=False):
+            own = block[torch.from_numpy(rows[first:last] - start)]
+            exact[first:last] = (own.float() @ self._query).numpy()
+        return exact
+
+
+def _candidates(quick: Tensor, count: int, margin: float) -> NDArray[np.int64]:
+    """Ascending rows among which the `count` best are, if no value of `quick` is wrong by half the margin."""
+    whole = len(quick) // _GROUP * _GROUP
+    # Each of the best groups has a row as good as its maximum: their last maximum bounds the last place.
+    groups = quick[:whole].view(-1, _GROUP).amax(1)
+    bound = float(groups.topk(count).values[-1]) if count <= len(groups) else -torch.inf
+    near = quick >= bound - margin if bound > -torch.inf else quick > -torch.inf
+    rows = near.nonzero()[:, 0]
+    most = count + _MOST_COMPARED
+    if len(rows) > most:
+        rows = rows[quick[rows].topk(most).indices].sort().values
+    return rows.numpy()
+
+
+@cache
+def quickest_product(dimensions: int) -> Product:
+    """The quicker product for rows of this length on this machine, as measured now."""
+    rows = torch.ones(_MEASURED_ROWS, dimensions, dtype=torch.float16)
+    query, result = torch.ones(dimensions), torch.empty(_MEASURED_ROWS, dtype=torch.float16)
+
+    def seconds(product: Product) -> float:
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            product(rows, query, result)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    return min((half_product, copied_product), key=seconds)
+
+
+def half_product(rows: Tensor, query: Tensor, result: Tensor) -> None:
+    """The product in float16 as torch has it; quick where the processor multiplies float16."""
+    torch.mm(rows, query.half()[:, None], out=result[:, None])
+
+
+def copied_product(rows: Tensor, query: Tensor, result: Tensor) -> None:
+    """The product in float32 over small copies of the rows."""
+    copies = torch.empty((min(_COPIED_ROWS, len(rows)), rows.shape[1]))
+    for first in range(0, len(rows), _COPIED_ROWS):
+        part = rows[first : first + _COPIED_ROWS]
+        copied = copies[: len(part)].copy_(part)
+        result[first : first + len(part)] = copied @ query
