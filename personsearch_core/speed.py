@@ -176,7 +176,8 @@ def _detection(network: PersonSearchNet, batch: _Batch) -> Callable[[], Tensor |
     @torch.inference_mode()
     def detect() -> Tensor | None:
         output, shared = network.detect(batch.inputs)
-        select_detections(output, batch.placements, score_threshold=0.5, nms_threshold=0.5, max_per_image=100)
+        placements = [each.placement for each in batch.placed]
+        select_detections(output, placements, score_threshold=0.5, nms_threshold=0.5, max_per_image=100)
         return shared
 
     return detect

@@ -159,7 +159,7 @@ class PersonSearchNet(nn.Module):
             output, shared = self.detect(inputs)
             found = select_detections(
                 output,
-                placements,
+                [each.placement for each in placed],
                 score_threshold=score_threshold,
                 nms_threshold=nms_threshold,
                 max_per_image=max_per_image,
