@@ -200,7 +200,7 @@ def test_a_batch_is_matched_as_torchvision_matches_each_image() -> None:
         batch.append(Targets(torch.cat([corners, corners + sides], dim=1), order >= people))
     one_by_one, at_once = match_anchors(anchors, batch), models.anchors._match(anchors, batch)
     assert torch.equal(one_by_one, at_once)
-    for (boxes, ignore), found in zip(batch, at_once, strict=True):
+    for (boxes, ignore, _), found in zip(batch, at_once, strict=True):
         rows = torch.nonzero(~ignore).squeeze(1)
         expected = torch.full((len(anchors),), BACKGROUND)
         if len(rows):
