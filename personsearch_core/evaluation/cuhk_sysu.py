@@ -15,8 +15,8 @@ def listed_search(
     """What each query ranks and should find; query i ranks the images of entry i of `lists`.
 
     With `full_gallery` a query ranks all images except its own, once each (pass the lists of TestG50); its
-    own image stays if a list has it as a positive. An image that a list repeats is ranked once, or as often as
-    it is listed if `repeats`; its ground truth always counts as often as it is listed.
+    own image stays if a list has it as a positive. An image that a list repeats is ranked once, with
+    `repeats` as often as it is listed; its ground truth always counts as often as it is listed.
     """
     if len(lists) != len(queries):
         raise PersonSearchError(f"the protocol has {len(lists)} queries, but the table has {len(queries)}")

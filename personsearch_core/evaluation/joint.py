@@ -1,8 +1,8 @@
 """Ranks many settings over one pool of detections together: similarities and matches are looked at once.
 
-Detections that the same settings rank form a class. A query's similarities are sorted class by class; how many
-of a setting's detections are at least as similar as a positive is then a sum over its classes, and what the
-setting hides from the query is subtracted. The numbers equal those of each setting alone.
+Detections that the same settings rank form a class. A query's similarities are sorted class by class; how
+many of a setting's detections are at least as similar as a positive is then a sum over its classes, and what
+the setting hides from the query is subtracted. The numbers equal those of each setting alone.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class JointRanking:
 def run_tasks(
     tasks: Sequence[Task], map_blocks: MapBlocks, progress: Callable[[int, int], None] | None = None
 ) -> list[list[Any]]:
-    """Outcomes of each task's blocks. Tasks that rank parts of one pool for the same queries do so together."""
+    """Outcomes of each task's blocks; tasks with the same queries and pool of detections rank together."""
     together: dict[object, list[int]] = {}
     for number, task in enumerate(tasks):
         key = (id(task.queries.embeddings), id(task.gallery.pool)) if _can_join(task) else number
@@ -140,7 +140,9 @@ def _rank_block(joint: JointRanking, block: range, products: BlockProducts) -> l
 class _Searches:
     """The part of searches with the same ground truths and hidden images, for one block."""
 
-    def __init__(self, joint: JointRanking, numbers: list[int], block: range, products: BlockProducts) -> None:
+    def __init__(
+        self, joint: JointRanking, numbers: list[int], block: range, products: BlockProducts
+    ) -> None:
         task = joint.tasks[numbers[0]]
         assert isinstance(task, SearchTask) and isinstance(task.scope, WholeGallery)
         self.numbers, self.block, self.whole, self.scope = numbers, block, joint.whole, task.scope
@@ -170,7 +172,7 @@ class _Searches:
         self.n_ranked = self.ranks.sum(axis=1)
 
     def levels(self, i: int) -> FloatArray:
-        """The similarities that need a count for query i: of its positives, and just above the best of them."""
+        """The similarities that need a count for query i: its positives', and just above the best one's."""
         of_query = self.best[:, self.stops[i] : self.stops[i + 1]]
         if not of_query.size:
             return of_query.ravel()
@@ -222,7 +224,9 @@ class _Searches:
 class _Originals:
     """The part of rankings by PRW's original protocol, for one block."""
 
-    def __init__(self, joint: JointRanking, numbers: list[int], block: range, products: BlockProducts) -> None:
+    def __init__(
+        self, joint: JointRanking, numbers: list[int], block: range, products: BlockProducts
+    ) -> None:
         tasks = [task for task in map(joint.tasks.__getitem__, numbers) if isinstance(task, Zheng2017Task)]
         self.numbers, self.tasks, self.block, self.row = numbers, tasks, block, joint.whole.row
         self.ranks = joint.classes.ranks[numbers]

@@ -26,8 +26,8 @@ def whole_search(
 
     Images are grouped by `image_group` (n_images,): by themselves, or by camera. A query's own frame is left
     out, of the ground truth too; by `cameras` all frames of its own group are, or all others. Queries without
-    ground truth count as AP 0 and a miss (`SearchResult.without_truth`). `also_hidden` removes further frames:
-    those of the query's other shots. The gallery must be grouped by `image_group`.
+    ground truth count as AP 0 and a miss (`SearchResult.without_truth`). `also_hidden` removes further
+    frames: those of the query's other shots. The gallery must be grouped by `image_group`.
     """
     own, by_image = image_group[queries.image], len(np.unique(image_group)) == len(image_group)
     if cameras == "all" and not by_image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class PublishedFigure:
 
     def distance(self, figures: Mapping[str, float]) -> float:
         """How far the metric is from this number; infinite if it is not among the figures."""
-        return abs(figures[self.metric] - self.value) if self.metric in figures else float("inf")
+        return abs(figures[self.metric] - self.value) if self.metric in figures else math.inf
 
 
 def parse_published(text: str) -> tuple[PublishedFigure, ...]:
@@ -38,13 +39,13 @@ def parse_published(text: str) -> tuple[PublishedFigure, ...]:
 
     The digits given say how far they were rounded. Raises PersonSearchError for anything else.
     """
-    figures = []
+    figures: list[PublishedFigure] = []
     for part in text.split(","):
         name, equals, number = part.partition("=")
         metric = _metric(name)
         if not equals or metric is None:
             raise PersonSearchError(
-                f"{part.strip()!r} is not a published number: give METRIC=NUMBER such as mAP=.252,rank1=47.0, "
+                f"{part.strip()!r} is not a published number: give METRIC=NUMBER such as mAP=.252,rank1=47, "
                 f"with a metric of {', '.join(METRICS)}"
             )
         if any(metric == figure.metric for figure in figures):
@@ -53,14 +54,19 @@ def parse_published(text: str) -> tuple[PublishedFigure, ...]:
     return tuple(figures)
 
 
-def nearest(
-    published: tuple[PublishedFigure, ...], readings: Mapping[str, Mapping[str, float]]
-) -> str | None:
-    """The name of the reading whose figures are least far from the published ones; None without readings."""
+def nearest(published: tuple[PublishedFigure, ...], readings: Mapping[str, Mapping[str, float]]) -> str:
+    """The name of the reading whose figures are least far from the published ones.
+
+    Raises PersonSearchError if no reading has all the metrics.
+    """
     distances = {
         name: max(figure.distance(figures) for figure in published) for name, figures in readings.items()
     }
-    return min(distances, key=distances.__getitem__, default=None)
+    name = min(distances, key=distances.__getitem__)
+    if not math.isfinite(distances[name]):
+        metrics = ", ".join(figure.metric for figure in published)
+        raise PersonSearchError(f"no reading of this dataset has {metrics}")
+    return name
 
 
 def _metric(name: str) -> str | None:

@@ -59,7 +59,9 @@ class _Chosen:
     score_threshold: float | None
 
 
-def rankings(recipe: EvaluationRecipe, inputs: EvaluationInputs, settings: Sequence[Setting]) -> list[Ranking]:
+def rankings(
+    recipe: EvaluationRecipe, inputs: EvaluationInputs, settings: Sequence[Setting]
+) -> list[Ranking]:
     """What each setting ranks. Settings share queries, ground truths and pools of detections as objects."""
     shared = _Shared(recipe, inputs)
     chosen = [shared.chosen(setting) for setting in settings]
@@ -79,7 +81,7 @@ def rankings(recipe: EvaluationRecipe, inputs: EvaluationInputs, settings: Seque
 
 
 def effective(rules: Rules, inputs: EvaluationInputs) -> Rules:
-    """The plainest rules with the same outcome on these inputs: settings that come to the same are ranked once."""
+    """The plainest rules with the same outcome on these inputs."""
     truncate, similarity = rules.truncate, rules.similarity
     if truncate == "sizes" and inputs.truth is not None:
         boxes = inputs.truth.boxes
@@ -103,6 +105,7 @@ class _Shared:
         """What a setting ranks; PRW's original protocol ranks neither junk nor unlabelled people."""
         inputs, threshold = self.inputs, setting.score_threshold
         found = self._detections(setting)
+        rows: IntArray
         if setting.ground_truth_boxes:
             rows, threshold = np.arange(len(found)), None
         elif setting.per_image_top_k is not None:
@@ -126,12 +129,12 @@ class _Shared:
     ) -> Task:
         queries, hidden = self._queries(setting, protocol)
         if setting.rules.original:
-            truth, cameras = (self.inputs.required(name, "protocol zheng2017") for name in ("truth", "cameras"))
+            truth, cameras = (
+                self.inputs.required(name, "protocol zheng2017") for name in ("truth", "cameras")
+            )
             return zheng2017_task(gallery, detections, queries, truth, cameras, self._labels(detections))
         question = setting.protocol, setting.full_gallery, setting.multi_shot, *_of_question(setting.rules)
-        scope, truths = self._once(
-            question, lambda: self._question(setting, protocol, image_group, hidden)
-        )
+        scope, truths = self._once(question, lambda: self._question(setting, protocol, image_group, hidden))
         task, options = SearchTask(queries, gallery, scope, truths), setting.rescore
         if isinstance(options, ReRanking):
             return with_k_reciprocal(task, options)

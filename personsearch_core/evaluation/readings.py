@@ -15,7 +15,7 @@ import numpy as np
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation.embeddings import detected_queries
 from personsearch_core.evaluation.inputs import EvaluationInputs
-from personsearch_core.evaluation.settings import Rules, Setting
+from personsearch_core.evaluation.settings import Rules, Setting, listed_protocol
 from personsearch_core.recipes import EvaluationRecipe
 
 BUDGETS = (1, 2, 3, 5, 10)
@@ -60,8 +60,7 @@ def readings_of(recipe: EvaluationRecipe) -> list[Reading]:
     if recipe.readings is None:
         return []
     if recipe.protocol == "cuhk_sysu":
-        size = recipe.gallery_sizes[0]
-        return cuhk_sysu_readings("TestG50" if size == "full" else f"TestG{size}")
+        return cuhk_sysu_readings(listed_protocol(recipe.gallery_sizes[0]))
     return prw_readings("prw")
 
 
@@ -179,9 +178,9 @@ def _obstacle(setting: Setting, inputs: EvaluationInputs) -> str | None:
     rules = setting.rules
     if setting.ground_truth_boxes and inputs.truth_embeddings is None:
         return "the ground-truth boxes have no embeddings"
-    if rules.original or rules.cameras != "all":
-        if inputs.cameras is None or len(np.unique(inputs.cameras)) < 2:
-            return "the images are not of several known cameras"
+    by_camera = rules.original or rules.cameras != "all"
+    if by_camera and (inputs.cameras is None or len(np.unique(inputs.cameras)) < 2):
+        return "the images are not of several known cameras"
     if setting.boxes_per_image is not None and not len(inputs.detections):
         return "there are no detections"
     if rules.query == "detected":

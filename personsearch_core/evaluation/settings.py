@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from personsearch_core.recipes import EVALUATION_FIELDS, ContextMatching, EvaluationRecipe, ReRanking
+from personsearch_core.recipes import (
+    EVALUATION_FIELDS,
+    ContextMatching,
+    EvaluationRecipe,
+    GallerySize,
+    ReRanking,
+)
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,11 @@ class Setting:
     rules: Rules = field(default_factory=Rules)
 
 
+def listed_protocol(size: GallerySize) -> str:
+    """The protocol that lists galleries of a size; the full ones start from those of TestG50."""
+    return "TestG50" if size == "full" else f"TestG{size}"
+
+
 def settings_of(recipe: EvaluationRecipe) -> list[Setting]:
     """All settings of a recipe, the headline first.
 
@@ -98,12 +109,16 @@ def settings_of(recipe: EvaluationRecipe) -> list[Setting]:
     at, rules = recipe.score_threshold, Rules.of(recipe)
     if recipe.protocol in EVALUATION_FIELDS["gallery_sizes"]:
         base = [
-            Setting(f"gallery {size}", "TestG50" if size == "full" else f"TestG{size}", at, size == "full", rules=rules)
+            Setting(f"gallery {size}", listed_protocol(size), at, size == "full", rules=rules)
             for size in recipe.gallery_sizes
         ]
     else:
         drawn = recipe.protocol == "drawn"
-        base = [Setting("drawn queries" if drawn else recipe.protocol, "drawn" if drawn else "prw", at, rules=rules)]
+        base = [
+            Setting(
+                "drawn queries" if drawn else recipe.protocol, "drawn" if drawn else "prw", at, rules=rules
+            )
+        ]
     first = base[0]
     more = [
         replace(first, name=f"{first.name}, {count:g} boxes an image", boxes_per_image=count)

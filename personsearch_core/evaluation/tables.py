@@ -4,7 +4,7 @@
 |---|---|
 | detections | image, x1, y1, x2, y2 (pixels), score, embedding (list of numbers, same length in all rows) |
 | queries | query, image, x1, y1, x2, y2, embedding; person_id if the protocol goes by identity |
-| boxes | ground truth: image, x1, y1, x2, y2, person_id (null = unlabelled); optional: ignore (bool or 0/1), embedding |
+| boxes | ground truth: image, x1, y1, x2, y2, person_id (null = unlabelled); ignore, embedding (optional) |
 | images | image; camera_id if the protocol goes by camera |
 
 Readers raise PersonSearchError for tables that cannot be scored, naming the file, the row (from 0) and the

@@ -121,9 +121,9 @@ def _rank_block(task: Zheng2017Task, block: range, products: Products | None) ->
         other_camera = task.camera[own] != task.query_camera[query]
         similarities[own[~other_camera]] = -np.inf
         found.append(_ranks_of(similarities, own[other_camera], task.gallery.row))
-    query = np.repeat(np.arange(len(block)), [len(ranks) for ranks in found])
+    of_query = np.repeat(np.arange(len(block)), [len(ranks) for ranks in found])
     n_truths = task.n_truths[block.start : block.stop]
-    return average_precisions(query, np.concatenate(found), n_truths)
+    return average_precisions(of_query, np.concatenate(found), n_truths)
 
 
 def label_detections(detections: Detections, truth: GroundTruth) -> DetectionLabels:
@@ -197,7 +197,7 @@ def _ranks_of(similarities: FloatArray, positives: IntArray, row: IntArray) -> I
 
 
 def average_precisions(query: IntArray, ranks: IntArray, n_truths: IntArray) -> tuple[FloatArray, IntArray]:
-    """AP (q,) and rank of the first positive (q,), 0 if none, from the ranks (f,) of positives of `query` (f,).
+    """AP (q,) and rank of the first positive (q,), 0 if none, from `ranks` (f,) of positives of `query` (f,).
 
     AP is the area below trapezoids between the precision at each positive's rank and at the rank before it.
     Ranks are 1-based; the precision before the first one is 1. `n_truths` (q,).
