@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.cli.json_file import write_json
 from flows.cli.printing import padded
 from flows.cli.score_output import Clock, figures, standard_figures
 from personsearch_core.errors import PersonSearchError
@@ -99,7 +99,7 @@ def score_readings(
         }
         if verdict is not None:
             numbers["published"] = verdict
-        json_file.write_text(json.dumps(numbers, indent=2) + "\n")
+        write_json(json_file, numbers)
 
 
 def _record(reading: Reading, scored: Scored) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from flows.stages.base import (
 from flows.stages.dask_clients import dask_client
 from flows.stages.gallery import UNTRAINED_EMBEDDINGS
 from personsearch_core.evaluation.ranking import REPORTED_RANKS, SearchResult
-from personsearch_core.evaluation.readings import readings_of, usable_readings
+from personsearch_core.evaluation.readings import Reading, Skipped, readings_of, usable_readings
 from personsearch_core.evaluation.settings import settings_of
 from personsearch_core.recipes import EvaluationRecipe, Recipe
 from storage.digests import digest_json, digest_parts
@@ -110,11 +110,7 @@ def make(context: StageContext[EvaluationRecipe, EvaluationStageInputs, Options]
     metrics = _headline(results, mean_ap_untrained, len(test.image_ids))
     body: dict[str, Any] = {"headline": metrics, "settings": [_record(found) for found in results.searches]}
     if recipe.readings is not None:
-        body["readings"] = [
-            {**_record(found), "rules": reading.rules, "equal_to": reading.code}
-            for reading, found in zip(readings, by_reading, strict=True)
-        ]
-        body["readings_skipped"] = [{"name": each.name, "reason": each.reason} for each in skipped]
+        body |= _readings(readings, by_reading, skipped)
     (context.work / METRICS).write_text(json.dumps(body, indent=1) + "\n")
     curves = [_curves(found) for found in results.searches]
     (context.work / CURVES).write_text(json.dumps(curves) + "\n")
@@ -143,6 +139,18 @@ def ranking(address: str | None, workers: int | None) -> Iterator[MapBlocks]:
             yield on_dask(client)
     else:
         yield in_threads(workers or 1)
+
+
+def _readings(
+    readings: Sequence[Reading], searches: Sequence[Scored], skipped: Sequence[Skipped]
+) -> dict[str, Any]:
+    return {
+        "readings": [
+            {**_record(found), "rules": reading.rules, "equal_to": reading.code}
+            for reading, found in zip(readings, searches, strict=True)
+        ],
+        "readings_skipped": [{"name": each.name, "reason": each.reason} for each in skipped],
+    }
 
 
 def _headline(results: EvaluationResults, mean_ap_untrained: float | None, n_images: int) -> dict[str, Any]:

@@ -27,14 +27,15 @@ def comparable_detections(detections: Detections, similarity: Similarity) -> Det
     """Detections whose dot products with `comparable_queries` rank them by `similarity`."""
     embeddings = detections.embeddings
     if similarity == "cosine":
-        norms = np.sqrt(_squared_norms(embeddings))
+        norms = np.sqrt(_squared_norms(embeddings)).astype(np.float32)
         embeddings = embeddings / np.maximum(norms, np.finfo(np.float32).tiny)[:, None]
     elif similarity == "euclidean":
         # |q - g|^2 = |q|^2 - 2 (q.g - |g|^2 / 2)
-        embeddings = np.concatenate([embeddings, -_squared_norms(embeddings)[:, None] / 2], axis=1)
+        halves = (-_squared_norms(embeddings) / 2).astype(np.float32)
+        embeddings = np.concatenate([embeddings, halves[:, None]], axis=1)
     else:
         return detections
-    return replace(detections, embeddings=embeddings.astype(np.float32))
+    return replace(detections, embeddings=embeddings)
 
 
 def comparable_queries(queries: Queries, similarity: Similarity) -> Queries:

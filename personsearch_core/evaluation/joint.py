@@ -165,7 +165,10 @@ class _Searches:
             else np.empty(shape, np.float32)
         )
         self.stops = np.searchsorted(self.query, np.arange(len(block) + 1))
-        self.rows = np.arange(len(numbers))[:, None]
+        highest = np.full((len(block), len(numbers)), np.float32(-np.inf))
+        np.maximum.at(highest, self.query, self.best.T)
+        self.above = _just_above(highest).T
+        self.rows = np.arange(len(numbers))
         self.counts = np.zeros(shape)
         self.n_above_best = np.zeros((len(numbers), len(block)), np.int64)
         self.n_gallery = np.empty((len(numbers), len(block)), np.int64)
@@ -176,7 +179,7 @@ class _Searches:
         of_query = self.best[:, self.stops[i] : self.stops[i + 1]]
         if not of_query.size:
             return of_query.ravel()
-        return np.concatenate([of_query.ravel(), _just_above(of_query.max(axis=1))])
+        return np.concatenate([of_query.ravel(), self.above[:, i]])
 
     def count(self, i: int, similarities: FloatArray, levels: FloatArray, counts: FloatArray) -> None:
         """Take query i's counts from those of all detections, (tasks, levels)."""
@@ -190,9 +193,8 @@ class _Searches:
             return
         of_apart = _at_least(similarities[apart], ranks, levels)
         counts = of_apart if self.scope.only else counts - of_apart
-        self.counts[:, members] = counts[self.rows, levels.searchsorted(of_query)]
-        above = _just_above(of_query.max(axis=1))
-        self.n_above_best[:, i] = counts[self.rows[:, 0], levels.searchsorted(above)]
+        self.counts[:, members] = counts[self.rows[:, None], levels.searchsorted(of_query)]
+        self.n_above_best[:, i] = counts[self.rows, levels.searchsorted(self.above[:, i])]
 
     def _apart(self, i: int) -> IntArray:
         """The detections that query i does not rank, or the only ones that it ranks."""
@@ -244,13 +246,14 @@ class _Originals:
         self.stops = np.append(0, np.cumsum(counts))
         self.similarity = products[self.query, self.own]
         self.other_camera = camera[self.own] != tasks[0].query_camera[block.start : block.stop][self.query]
+        self.above = _just_above(self.similarity)
         self.rank = np.zeros((len(numbers), len(self.own)), np.int64)
 
     def levels(self, i: int) -> FloatArray:
         """The similarities of query i's person in other cameras, and those just above them."""
         members = slice(self.stops[i], self.stops[i + 1])
-        positives = self.similarity[members][self.other_camera[members]]
-        return np.concatenate([positives, _just_above(positives)])
+        shown = self.other_camera[members]
+        return np.concatenate([self.similarity[members][shown], self.above[members][shown]])
 
     def count(self, i: int, similarities: FloatArray, levels: FloatArray, counts: FloatArray) -> None:
         """Take query i's counts from those of all detections, (tasks, levels)."""
@@ -258,11 +261,11 @@ class _Originals:
         hidden, positives = own[~self.other_camera[own]], own[self.other_camera[own]]
         if not len(positives):
             return
-        at_least = (self.similarity[hidden, None] >= levels).astype(np.float32)
-        counts = counts - self.ranks[:, self.own[hidden]].astype(np.float32) @ at_least
+        if len(hidden):
+            counts = counts - _at_least(self.similarity[hidden], self.ranks[:, self.own[hidden]], levels)
         values = self.similarity[positives]
         last = counts[:, levels.searchsorted(values)]
-        above = counts[:, levels.searchsorted(_just_above(values))]
+        above = counts[:, levels.searchsorted(self.above[positives])]
         ranked = self.ranks[:, self.own[positives]]
         for number, place in np.argwhere(ranked & (last - above > 1)):
             tied = self.ranks[number] & (similarities == values[place])

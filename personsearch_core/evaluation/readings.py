@@ -16,7 +16,7 @@ from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation.embeddings import detected_queries
 from personsearch_core.evaluation.inputs import EvaluationInputs
 from personsearch_core.evaluation.settings import Rules, Setting, listed_protocol
-from personsearch_core.recipes import EvaluationRecipe
+from personsearch_core.recipes import EVALUATION_FIELDS, EvaluationRecipe
 
 BUDGETS = (1, 2, 3, 5, 10)
 """Numbers of boxes per image."""
@@ -59,7 +59,7 @@ def readings_of(recipe: EvaluationRecipe) -> list[Reading]:
     """
     if recipe.readings is None:
         return []
-    if recipe.protocol == "cuhk_sysu":
+    if recipe.protocol in EVALUATION_FIELDS["gallery_sizes"]:
         return cuhk_sysu_readings(listed_protocol(recipe.gallery_sizes[0]))
     return prw_readings("prw")
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from personsearch_core.recipes.base import Probability, Recipe, Seed
+from personsearch_core.recipes.base import Probability, Recipe, Seed, later
 
 
 class ReRanking(Recipe):
@@ -50,7 +50,7 @@ class EvaluationRecipe(Recipe):
     """Also score with ground-truth boxes instead of detections."""
     re_ranking: ReRanking | None = None
     context_matching: ContextMatching | None = None
-    readings: Literal["all"] | None = Field(default=None, exclude_if=lambda value: value is None)
+    readings: Annotated[Literal["all"] | None, later(None)] = None
     """`all`: also score by every published code's rules (`personsearch_core.evaluation.readings`)."""
     bootstrap_samples: Annotated[int, Field(ge=0)] = 0
     """Number of bootstrap samples for confidence intervals of mAP and rank-1; 0 = none."""
