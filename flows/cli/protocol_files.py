@@ -7,7 +7,8 @@ import logging
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,8 +18,11 @@ from data_catalog.adapters.cuhk_sysu import CuhkSysu
 from data_catalog.adapters.protocol import Unit
 from data_catalog.rows import to_tables
 from data_catalog.schema import GALLERY, QUERIES
+from personsearch_core.evaluation.readings import LOW_RESOLUTION, OCCLUSION
 
 log = logging.getLogger(__name__)
+
+SUBSET_FILES = {OCCLUSION: "Occlusion.mat", LOW_RESOLUTION: "Resolution.mat"}
 
 _FORMAT = f"{CuhkSysu.name}-{CuhkSysu.version}"
 _TABLES = {"queries": QUERIES, "gallery": GALLERY}
@@ -31,6 +35,14 @@ class ProtocolTables:
     queries: pa.Table
     gallery: pa.Table
     parsed: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Subsets:
+    """CUHK-SYSU's subsets by the names of their readings, and why others are missing."""
+
+    tables: Mapping[str, ProtocolTables] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
 
 
 def default_cache() -> Path | None:
@@ -62,6 +74,18 @@ def read_protocol(path: Path, cache: Path | None) -> ProtocolTables:
     except OSError as error:
         log.warning("cannot cache the parsed protocol: %s", error)
     return parsed
+
+
+def read_subsets(protocol_file: Path, cache: Path | None) -> Subsets:
+    """The subsets' files beside a protocol file, in annotation/test/subset of the dataset."""
+    folder = protocol_file.absolute().parent.parent / "subset"
+    found, missing = {}, {}
+    for name, file in SUBSET_FILES.items():
+        if (folder / file).is_file():
+            found[name] = read_protocol(folder / file, cache)
+        else:
+            missing[name] = f"{folder / file} is not there"
+    return Subsets(found, missing)
 
 
 def _parse(path: Path) -> ProtocolTables:

@@ -11,12 +11,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows.cli.json_file import writable
+from flows.cli.json_file import Json
 from flows.cli.options import finite
-from flows.cli.protocol_files import default_cache, read_protocol
+from flows.cli.protocol_files import Subsets, default_cache, read_protocol, read_subsets
 from flows.cli.score_compare import compare
-from flows.cli.score_inputs import read_boxes, read_listed, read_prw
-from flows.cli.score_options import MULTI_SHOT, rescored, standard_setting, sweep_settings
+from flows.cli.score_inputs import PROTOCOL, read_boxes, read_listed, read_prw
+from flows.cli.score_options import MULTI_SHOT, STANDARD_THRESHOLD, rescored, standard_setting, sweep_settings
 from flows.cli.score_output import (
     Clock,
     breakdown_figures,
@@ -27,10 +27,18 @@ from flows.cli.score_output import (
     write,
     write_per_query,
 )
+from flows.cli.score_readings import AllReadings, PublishedNumbers, Wanted, score_readings
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation import tables
 from personsearch_core.evaluation.front import evaluate
 from personsearch_core.evaluation.parallel import in_threads
+from personsearch_core.evaluation.readings import (
+    LOW_RESOLUTION,
+    OCCLUSION,
+    cuhk_sysu_readings,
+    prw_readings,
+)
+from personsearch_core.evaluation.settings import Rules
 from personsearch_core.recipes import EvaluationRecipe
 
 app = typer.Typer(no_args_is_help=True, help="Score detections and embeddings from any software.")
@@ -43,9 +51,6 @@ ImagesFile = Annotated[
 ]
 BoxesFile = Annotated[Path, typer.Option(help="Parquet, ground truth: image, x1, y1, x2, y2, person_id.")]
 Threshold = Annotated[float, typer.Option(callback=finite, help="Minimum detection score.")]
-Json = Annotated[
-    Path | None, typer.Option("--json", callback=writable, help="Also write the numbers to this file.")
-]
 PerQuery = Annotated[Path | None, typer.Option(help="Write one row per query to this Parquet file.")]
 Cbgm = Annotated[
     str | None,
@@ -78,7 +83,7 @@ def cuhk_sysu(
     detections: DetectionsFile,
     queries: QueriesFile,
     protocol_file: Annotated[Path, typer.Option(help="TestG50.mat ... TestG4000.mat.")],
-    score_threshold: Threshold = 0.5,
+    score_threshold: Threshold = STANDARD_THRESHOLD,
     full_gallery: Annotated[
         bool, typer.Option("--full-gallery", help="Rank all test images; needs TestG50.mat.")
     ] = False,
@@ -91,6 +96,14 @@ def cuhk_sysu(
     rerank_with: RerankWith = None,
     bootstrap: Bootstrap = 0,
     breakdown: Breakdown = False,
+    all_readings: AllReadings = False,
+    published: PublishedNumbers = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            help="For --all-readings: Parquet, ground truth: image, x1, y1, x2, y2, person_id, embedding."
+        ),
+    ] = None,
     threads: Threads = 1,
 ) -> None:
     """Score by CUHK-SYSU's search protocol. `query` numbers the queries of the protocol file from 0.
@@ -100,6 +113,15 @@ def cuhk_sysu(
     """
     standard = replace(standard_setting(score_threshold), full_gallery=full_gallery)
     further = rescored(standard, cbgm, cbgm_lift, rerank, rerank_with)
+    others = {
+        "--score-threshold": score_threshold != STANDARD_THRESHOLD,
+        "--full-gallery": full_gallery,
+        "--breakdown": breakdown,
+        "--per-query": per_query is not None,
+    }
+    wanted = Wanted.of(all_readings, published, others)
+    if boxes is not None and not wanted:
+        raise PersonSearchError("--boxes is for --all-readings only")
     clock = Clock()
     with spoken_warnings():
         with clock.step("read"):
@@ -107,15 +129,31 @@ def cuhk_sysu(
             query_table = tables.open_queries(queries, person_id=False)
         with clock.step("protocol"):
             protocol = read_protocol(protocol_file, cache or default_cache())
+            subsets = read_subsets(protocol_file, cache or default_cache()) if wanted else Subsets()
         with clock.step("read"):
-            files = read_listed(found_table, query_table, protocol, protocol_file, whole=full_gallery)
+            files = read_listed(
+                found_table, query_table, protocol, protocol_file, subsets, boxes, whole=full_gallery
+            )
+    if wanted:
+        score_readings(
+            wanted,
+            EvaluationRecipe(protocol="cuhk_sysu", bootstrap_samples=bootstrap),
+            files.inputs,
+            cuhk_sysu_readings(PROTOCOL, (OCCLUSION, LOW_RESOLUTION)),
+            further,
+            missing=files.missing,
+            clock=clock,
+            threads=threads,
+            json_file=json_file,
+        )
+        return
     with clock.step("evaluate"):
         recipe = EvaluationRecipe(protocol="cuhk_sysu", bootstrap_samples=bootstrap)
         results = evaluate(
             recipe, files.inputs, settings=[standard, *further], map_blocks=in_threads(threads)
         )
-    first, *others = results.searches
-    numbers = standard_figures(first) | {found.setting.name: figures(found) for found in others}
+    first, *more = results.searches
+    numbers = standard_figures(first) | {found.setting.name: figures(found) for found in more}
     if breakdown:
         numbers |= breakdown_figures(first, files.inputs)
     write(json_file, numbers, clock)
@@ -146,7 +184,7 @@ def prw(
         bool,
         typer.Option("--per-image-top-k", help="Keep the K best boxes of each image instead of a threshold."),
     ] = False,
-    score_threshold: Threshold = 0.5,
+    score_threshold: Threshold = STANDARD_THRESHOLD,
     sweep: Annotated[
         str | None,
         typer.Option(
@@ -165,6 +203,8 @@ def prw(
     rerank_with: RerankWith = None,
     bootstrap: Bootstrap = 0,
     breakdown: Breakdown = False,
+    all_readings: AllReadings = False,
+    published: PublishedNumbers = None,
     threads: Threads = 1,
 ) -> None:
     """Score by PRW's search protocols. Options such as --sweep and --cbgm add to the standard numbers.
@@ -181,18 +221,42 @@ def prw(
             "--protocol zheng2017 does not work with --cbgm, --rerank, --multi-shot or --breakdown"
         )
     budgets = sweep_settings(sweep, standard) if sweep is not None else {}
+    others = {
+        "--cross-camera": cross_camera,
+        "--protocol": protocol != "person-search",
+        "--boxes-per-image": boxes_per_image is not None,
+        "--score-threshold": score_threshold != STANDARD_THRESHOLD,
+        "--sweep": sweep is not None,
+        "--multi-shot": multi_shot,
+        "--breakdown": breakdown,
+        "--per-query": per_query is not None,
+    }
+    wanted = Wanted.of(all_readings, published, others)
     clock = Clock()
     with spoken_warnings(), clock.step("read"):
-        files = read_prw(detections, queries, images, boxes)
+        files = read_prw(detections, queries, images, boxes, truth_embeddings=bool(wanted))
+    if wanted:
+        score_readings(
+            wanted,
+            EvaluationRecipe(bootstrap_samples=bootstrap),
+            files.inputs,
+            prw_readings(PROTOCOL),
+            further,
+            clock=clock,
+            threads=threads,
+            json_file=json_file,
+        )
+        return
     with clock.step("evaluate"):
         if protocol == "zheng2017":
             recipe = EvaluationRecipe(protocol="zheng2017", bootstrap_samples=bootstrap)
         else:
             recipe = EvaluationRecipe(cross_camera=cross_camera, bootstrap_samples=bootstrap)
+        rules = Rules.of(recipe)
         results = evaluate(
             recipe,
             files.inputs,
-            settings=[standard, *further, *budgets.values()],
+            settings=[replace(each, rules=rules) for each in (standard, *further, *budgets.values())],
             detection_at=None,
             map_blocks=in_threads(threads),
         )

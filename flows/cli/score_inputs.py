@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from flows.cli.protocol_files import ProtocolTables
+from flows.cli.protocol_files import ProtocolTables, Subsets
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation import tables
 from personsearch_core.evaluation.inputs import EvaluationInputs, SearchProtocol
-from personsearch_core.evaluation.records import GroundTruth, IntArray, Queries
+from personsearch_core.evaluation.records import FloatArray, GalleryLists, GroundTruth, IntArray, Queries
 
 PROTOCOL = "search"
 """Name of the only protocol of these inputs."""
@@ -21,31 +22,88 @@ PROTOCOL = "search"
 
 @dataclass(frozen=True, eq=False)
 class SearchFiles:
-    """The inputs of a search, and the ascending numbers (q,) that the files give their queries."""
+    """The inputs of a search, and the ascending numbers (q,) that the files give their queries.
+
+    `missing` says why a protocol that may be asked for is not among the inputs.
+    """
 
     inputs: EvaluationInputs
     query: IntArray
+    missing: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_listed(
-    found: tables.Table, queries: tables.Table, protocol: ProtocolTables, protocol_file: Path, *, whole: bool
+    found: tables.Table,
+    queries: tables.Table,
+    protocol: ProtocolTables,
+    protocol_file: Path,
+    subsets: Subsets,
+    boxes: Path | None,
+    *,
+    whole: bool,
 ) -> SearchFiles:
-    """A search with listed galleries. Images are those of the protocol and, if `whole`, of the detections."""
-    names = [protocol.gallery["image_id"], protocol.queries["image_id"]]
-    images = tables.Names.of("image", *names, *([found.column("image")] * whole))
-    lists = tables.gallery_lists_from(protocol.gallery, protocol.queries["query_id"], images)
+    """A search with listed galleries, and its subsets: their queries are the table's at the same boxes.
+
+    Images are those of the protocols, of `boxes` and, if `whole`, of the detections.
+    """
+    box_table = None if boxes is None else tables.open_boxes(boxes, embeddings=True)
+    names = [
+        column
+        for each in (protocol, *subsets.tables.values())
+        for column in (each.gallery["image_id"], each.queries["image_id"])
+    ]
+    names += [found.column("image")] * whole
+    names += [] if box_table is None else [box_table.column("image")]
+    images = tables.Names.of("image", *names)
     _check_queries(queries, protocol.queries, protocol_file)
     detections = tables.detections_from(found, images)
-    asked = SearchProtocol(tables.queries_from(queries, images), lists)
-    return SearchFiles(
-        EvaluationInputs(detections, len(images), {PROTOCOL: asked}), queries.integers("query")
-    )
+    asked = tables.queries_from(queries, images)
+    protocols = {PROTOCOL: SearchProtocol(asked, _lists(protocol, images))}
+    missing = dict(subsets.missing)
+    for name, subset in subsets.tables.items():
+        rows = _rows_of_boxes(subset.queries, queries)
+        if (rows < 0).any():
+            first = subset.queries.slice(int((rows < 0).argmax()), 1).to_pylist()[0]
+            missing[name] = (
+                f"{(rows < 0).sum()} of its {len(rows)} queries are not in {queries.path} by image and box "
+                f"(first: query {first['query_id']} in {first['image_id']})"
+            )
+        else:
+            protocols[name] = SearchProtocol(asked.select(rows), _lists(subset, images))
+    inputs = EvaluationInputs(detections, len(images), protocols)
+    if box_table is not None:
+        people = tables.Names.of("person", box_table.column("person_id"))
+        truth = tables.ground_truth_from(box_table, images, people)
+        inputs = replace(inputs, truth=truth, truth_embeddings=_embeddings(box_table))
+    return SearchFiles(inputs, queries.integers("query"), missing)
 
 
-def read_prw(detections: Path, queries: Path, images: Path, boxes: Path) -> SearchFiles:
-    """A search among all test images except the query's, with ground truth by identity."""
+def _lists(protocol: ProtocolTables, images: tables.Names) -> GalleryLists:
+    return tables.gallery_lists_from(protocol.gallery, protocol.queries["query_id"], images)
+
+
+def _rows_of_boxes(wanted: pa.Table, queries: tables.Table) -> IntArray:
+    """Row of `queries` with each wanted image and box, in whole pixels -> (n,), -1 where there is none."""
+    corners = np.stack([wanted[name].to_numpy() for name in tables.BOX], axis=1)
+    keys = zip(wanted["image_id"].to_pylist(), np.rint(corners).tolist(), strict=True)
+    ours = zip(queries.column("image").to_pylist(), np.rint(queries.boxes()).tolist(), strict=True)
+    rows = {(image, *box): row for row, (image, box) in enumerate(ours)}
+    return np.array([rows.get((image, *box), -1) for image, box in keys], np.int64)
+
+
+def _embeddings(boxes: tables.Table) -> FloatArray | None:
+    return boxes.embeddings() if "embedding" in boxes.data.column_names else None
+
+
+def read_prw(
+    detections: Path, queries: Path, images: Path, boxes: Path, *, truth_embeddings: bool = False
+) -> SearchFiles:
+    """A search among all test images except the query's, with ground truth by identity.
+
+    With `truth_embeddings` those of the boxes are read too, if the table has them.
+    """
     image_table = tables.open_images(images, camera_id=True)
-    box_table = tables.open_boxes(boxes)
+    box_table = tables.open_boxes(boxes, embeddings=truth_embeddings)
     query_table = tables.open_queries(queries, person_id=True)
     names = tables.Names.of("image", image_table.column("image"))
     people = tables.Names.of("person", box_table.column("person_id"), query_table.column("person_id"))
@@ -56,7 +114,7 @@ def read_prw(detections: Path, queries: Path, images: Path, boxes: Path) -> Sear
     _warn_of_strangers(query_table, boxes, searched, truth)
     found = tables.detections_from(tables.open_detections(detections, embeddings=True), names)
     protocols = {PROTOCOL: SearchProtocol(searched)}
-    inputs = EvaluationInputs(found, len(names), protocols, truth, cameras=cameras)
+    inputs = EvaluationInputs(found, len(names), protocols, truth, _embeddings(box_table), cameras)
     return SearchFiles(inputs, query_table.integers("query"))
 
 

@@ -13,6 +13,8 @@ from personsearch_core.recipes import ContextMatching, ReRanking
 STANDARD, CBGM, RERANK, MULTI_SHOT = "standard", "cbgm", "rerank", "multi_shot"
 """Names of settings; all but the first are also keys in the output."""
 
+STANDARD_THRESHOLD = 0.5
+
 Options = TypeVar("Options", ContextMatching, ReRanking)
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
+from flows.cli.json_file import write_json
 from personsearch_core.evaluation.boxes_per_image import best_budget
 from personsearch_core.evaluation.breakdown import (
     QueryClass,
@@ -105,10 +106,8 @@ def spoken_warnings() -> Iterator[None]:
 def write(path: Path | None, numbers: dict[str, Any], clock: Clock) -> None:
     if clock.seconds:
         numbers = numbers | {"seconds": clock.seconds}
-    text = json.dumps(numbers, indent=2)
-    typer.echo(text)
-    if path is not None:
-        path.write_text(text + "\n")
+    typer.echo(json.dumps(numbers, indent=2))
+    write_json(path, numbers)
 
 
 def write_per_query(path: Path | None, found: Scored, query: IntArray) -> None:

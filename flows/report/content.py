@@ -107,11 +107,16 @@ class DetectionContent:
 
 @dataclass(frozen=True)
 class TestContent:
-    """One test set: its metrics and pictures. `settings` are the records of the evaluation's metrics."""
+    """One test set: its metrics and pictures.
+
+    `settings` and `readings` are records of the evaluation's metrics, `readings_skipped` names and reasons.
+    """
 
     name: str
     headline: Mapping[str, Any]
     settings: Sequence[Mapping[str, Any]]
+    readings: Sequence[Mapping[str, Any]]
+    readings_skipped: Sequence[Mapping[str, str]]
     score_threshold: float
     warnings: Sequence[str]
     varied_boxes: str

@@ -64,6 +64,8 @@ def _test(context: ReportContext, suffix: str) -> TestContent:
             {**setting, "rank1_interval": results.rank1_intervals.get(setting["name"])}
             for setting in results.settings
         ],
+        readings=results.readings,
+        readings_skipped=results.readings_skipped,
         score_threshold=results.score_threshold,
         warnings=warnings(results),
         varied_boxes=varied_boxes(results),

@@ -53,6 +53,18 @@ class Results:
         found: Sequence[Mapping[str, Any]] = self._metrics["settings"]
         return found
 
+    @property
+    def readings(self) -> Sequence[Mapping[str, Any]]:
+        """Records of all published codes' readings, empty if the evaluation did not ask for them."""
+        found: Sequence[Mapping[str, Any]] = self._metrics.get("readings", ())
+        return found
+
+    @property
+    def readings_skipped(self) -> Sequence[Mapping[str, str]]:
+        """The readings that the test set does not allow: `name` and `reason`."""
+        found: Sequence[Mapping[str, str]] = self._metrics.get("readings_skipped", ())
+        return found
+
     @cached_property
     def per_query(self) -> pa.Table:
         """The queries of the headline setting."""

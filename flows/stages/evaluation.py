@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from flows.stages.base import (
 from flows.stages.dask_clients import dask_client
 from flows.stages.gallery import UNTRAINED_EMBEDDINGS
 from personsearch_core.evaluation.ranking import REPORTED_RANKS, SearchResult
+from personsearch_core.evaluation.readings import Reading, Skipped, readings_of, usable_readings
 from personsearch_core.evaluation.settings import settings_of
 from personsearch_core.recipes import EvaluationRecipe, Recipe
 from storage.digests import digest_json, digest_parts
@@ -81,19 +82,24 @@ def make(context: StageContext[EvaluationRecipe, EvaluationStageInputs, Options]
     test = TestSet(gallery, truth.snapshot.path, truth.spec)
     mean_ap_untrained = None
     with ranking(context.options.dask, context.options.workers) as map_blocks:
+        inputs, scored = test.inputs(recipe), settings_of(recipe)
+        readings, skipped = usable_readings(readings_of(recipe), inputs)
         results = evaluate(
             recipe,
-            test.inputs(recipe),
+            inputs,
+            settings=[*scored, *(reading.setting for reading in readings)],
             keep_best=TOP_MATCHES,
             map_blocks=map_blocks,
             progress=lambda done, total: context.reached(done, total + 1),
         )
+        by_reading = results.searches[len(scored) :]
+        results = replace(results, searches=results.searches[: len(scored)])
         if (gallery / UNTRAINED_EMBEDDINGS).is_file():
             before = replace(test, embeddings_file=UNTRAINED_EMBEDDINGS)
             untrained = evaluate(
                 recipe,
                 before.inputs(recipe),
-                settings=settings_of(recipe)[:1],
+                settings=scored[:1],
                 detection_at=None,
                 map_blocks=map_blocks,
             )
@@ -102,7 +108,9 @@ def make(context: StageContext[EvaluationRecipe, EvaluationStageInputs, Options]
     per_query = pa.concat_tables(_per_query(found, ids) for found in results.searches)
     matches = _matches(results, ids, test.image_ids)
     metrics = _headline(results, mean_ap_untrained, len(test.image_ids))
-    body = {"headline": metrics, "settings": [_record(found) for found in results.searches]}
+    body: dict[str, Any] = {"headline": metrics, "settings": [_record(found) for found in results.searches]}
+    if recipe.readings is not None:
+        body |= _readings(readings, by_reading, skipped)
     (context.work / METRICS).write_text(json.dumps(body, indent=1) + "\n")
     curves = [_curves(found) for found in results.searches]
     (context.work / CURVES).write_text(json.dumps(curves) + "\n")
@@ -131,6 +139,18 @@ def ranking(address: str | None, workers: int | None) -> Iterator[MapBlocks]:
             yield on_dask(client)
     else:
         yield in_threads(workers or 1)
+
+
+def _readings(
+    readings: Sequence[Reading], searches: Sequence[Scored], skipped: Sequence[Skipped]
+) -> dict[str, Any]:
+    return {
+        "readings": [
+            {**_record(found), "rules": reading.rules, "equal_to": reading.code}
+            for reading, found in zip(readings, searches, strict=True)
+        ],
+        "readings_skipped": [{"name": each.name, "reason": each.reason} for each in skipped],
+    }
 
 
 def _headline(results: EvaluationResults, mean_ap_untrained: float | None, n_images: int) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class TestSet:
             len(self.image_ids),
             _Protocols(self.search_protocol),
             self.truth,
-            self.truth_embeddings if recipe.ground_truth_boxes else None,
+            self.truth_embeddings if recipe.ground_truth_boxes or recipe.readings else None,
             self.cameras,
         )
 

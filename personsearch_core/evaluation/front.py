@@ -12,13 +12,14 @@ import numpy as np
 from personsearch_core.evaluation.boxes_per_image import best_budget
 from personsearch_core.evaluation.comparison import Interval, bootstrap_interval
 from personsearch_core.evaluation.inputs import EvaluationInputs
-from personsearch_core.evaluation.parallel import MapBlocks, run_jobs, serially
+from personsearch_core.evaluation.joint import run_tasks
+from personsearch_core.evaluation.parallel import MapBlocks, serially
 from personsearch_core.evaluation.ranking import SearchResult
-from personsearch_core.evaluation.rankings import chosen_detections, search_tasks, zheng2017_tasks
+from personsearch_core.evaluation.rankings import effective, rankings
 from personsearch_core.evaluation.search import SearchTask
 from personsearch_core.evaluation.settings import Setting, settings_of
 from personsearch_core.evaluation.top_matches import TopMatches, top_matches
-from personsearch_core.evaluation.zheng2017 import Zheng2017Result, Zheng2017Task
+from personsearch_core.evaluation.zheng2017 import Zheng2017Result
 from personsearch_core.recipes import EvaluationRecipe
 
 if TYPE_CHECKING:
@@ -141,26 +142,7 @@ def evaluate(
     searches: tuple[Scored, ...] = ()
     matches = None
     if settings:
-        chosen = chosen_detections(inputs, settings)
-        work: list[SearchTask | Zheng2017Task] = []
-        if recipe.protocol == "zheng2017":
-            work += zheng2017_tasks(inputs, settings, chosen)
-            # It does not rank junk, which matches may include: they take a search of their own.
-            searched = list(settings[:1]) if keep_best else []
-        else:
-            searched = list(settings)
-        tasks = search_tasks(recipe, inputs, searched, chosen[: len(searched)])
-        if keep_best:
-            tasks[0] = replace(tasks[0], keep_best=keep_best)
-        work += tasks
-        blocks = run_jobs([task.job() for task in work], map_blocks, progress)
-        searches = tuple(
-            Scored(setting, task.result(part, each.score_threshold), recipe.bootstrap_samples, recipe.seed)
-            for setting, task, part, each in zip(settings, work, blocks, chosen, strict=False)
-        )
-        if keep_best:
-            truth = inputs.required("truth", "a match")
-            matches = top_matches(tasks[0], blocks[len(work) - len(tasks)], truth)
+        searches, matches = _searched(recipe, inputs, settings, keep_best, map_blocks, progress)
     detection = None
     if detection_at is not None and inputs.truth is not None:
         # pycocotools imports matplotlib, which is slow and not needed for a search.
@@ -170,3 +152,47 @@ def evaluate(
             inputs.detections, inputs.truth, inputs.n_images, score_threshold=detection_at
         )
     return EvaluationResults(searches, detection, matches)
+
+
+def _searched(
+    recipe: EvaluationRecipe,
+    inputs: EvaluationInputs,
+    settings: Sequence[Setting],
+    keep_best: int,
+    map_blocks: MapBlocks,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[tuple[Scored, ...], TopMatches | None]:
+    """The result of each setting, and the best matches of the first one if any are to be kept."""
+    asked = [_ranked(setting, inputs) for setting in settings]
+    # PRW's original protocol does not rank junk, which matches may include.
+    headline = replace(asked[0], rules=replace(asked[0].rules, original=False))
+    distinct = list(dict.fromkeys([*asked, headline] if keep_best else asked))
+    found = rankings(recipe, inputs, distinct)
+    tasks = [each.task for each in found]
+    kept = tasks[distinct.index(headline)] if keep_best else None
+    if isinstance(kept, SearchTask):
+        kept = tasks[distinct.index(headline)] = replace(kept, keep_best=keep_best)
+    blocks = run_tasks(tasks, map_blocks, progress)
+    results = {
+        setting: task.result(part, each.score_threshold)
+        for setting, task, part, each in zip(distinct, tasks, blocks, found, strict=True)
+    }
+    searches = tuple(
+        Scored(setting, _averaged(setting, results[key]), recipe.bootstrap_samples, recipe.seed)
+        for setting, key in zip(settings, asked, strict=True)
+    )
+    if not isinstance(kept, SearchTask):
+        return searches, None
+    truth = inputs.required("truth", "a match")
+    return searches, top_matches(kept, blocks[distinct.index(headline)], truth)
+
+
+def _ranked(setting: Setting, inputs: EvaluationInputs) -> Setting:
+    """The setting as far as it decides a ranking: those that come to the same are ranked once."""
+    return replace(setting, name="", rules=replace(effective(setting.rules, inputs), times_recall=True))
+
+
+def _averaged(setting: Setting, result: SearchResult | Zheng2017Result) -> SearchResult | Zheng2017Result:
+    if setting.rules.times_recall or not isinstance(result, SearchResult):
+        return result
+    return result.over_found()

@@ -17,7 +17,7 @@ class GroupedDetections:
 
     `row` (n,) gives their rows in the input. Image i's detections are `image_starts[i]:image_stops[i]`,
     those of group g `group_starts[g]:group_starts[g + 1]`. Detection i's embedding is `pool[column[i]]`, or
-    `pool[i]` if `column` is None: galleries of several settings share a pool.
+    `pool[i]` if `column` is None: galleries of several settings share a pool, and `whole` is all of it.
     """
 
     row: IntArray
@@ -29,6 +29,7 @@ class GroupedDetections:
     group_starts: IntArray
     pool: FloatArray
     column: IntArray | None = None
+    whole: GroupedDetections | None = None
 
     def __len__(self) -> int:
         return len(self.row)
@@ -52,6 +53,7 @@ class GroupedDetections:
             group_starts=np.searchsorted(places, self.group_starts),
             pool=self.pool,
             column=places if self.column is None else self.column[places],
+            whole=self if self.whole is None else self.whole,
         )
 
 

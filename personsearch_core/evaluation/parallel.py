@@ -19,6 +19,8 @@ _BLOCK_BYTES = 64 << 20
 
 Products = Iterator[FloatArray]
 """The similarities of each query of a block, (n,), in order."""
+BlockProducts = FloatArray
+"""The similarities of a block of b queries with a whole pool, (b, m)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,14 +30,16 @@ class Job:
     `embeddings` (q, d) of the queries; `pool` (m, d) of detections, of which the ranking takes the n at
     `column`, None = all. `rank(block, products)` returns the outcome of one block; `products` are the
     similarities with these, (n,) per query, and may be overwritten. A job that compares few of all pairs
-    computes them itself: it gets None and states its memory per query, `own_bytes`.
+    computes them itself: it gets None and states its memory per query, `own_bytes`. A job with `whole_block`
+    gets all similarities of the block with the pool at once, (b, m), and must not change them.
     """
 
     embeddings: FloatArray
     pool: FloatArray
     column: IntArray | None
-    rank: Callable[[range, Products | None], Any]
+    rank: Callable[[range, Any], Any]
     own_bytes: float | None = None
+    whole_block: bool = False
 
 
 Jobs = tuple[Job, ...]
@@ -90,7 +94,10 @@ def _rank_together(jobs: Jobs, block: range) -> list[Any]:
     if jobs[0].own_bytes is not None:
         return [job.rank(block, None) for job in jobs]
     products = jobs[0].embeddings[block.start : block.stop] @ jobs[0].pool.T
-    return [job.rank(block, _rows(products, job, last=job is jobs[-1])) for job in jobs]
+    return [
+        job.rank(block, products if job.whole_block else _rows(products, job, last=job is jobs[-1]))
+        for job in jobs
+    ]
 
 
 def _rows(products: FloatArray, job: Job, *, last: bool) -> Products:

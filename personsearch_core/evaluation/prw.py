@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from personsearch_core.evaluation.matching import expand_ranges
 from personsearch_core.evaluation.records import FloatArray, GroundTruth, IntArray, Queries
-from personsearch_core.evaluation.task import HiddenImages, QueryTruths, WholeGallery
+from personsearch_core.evaluation.task import NO_GROUP, HiddenImages, QueryTruths, WholeGallery
 from personsearch_core.identities import UNLABELLED
+
+_DIGITS = 3
 
 
 def whole_search(
-    queries: Queries, truth: GroundTruth, image_group: IntArray, also_hidden: HiddenImages | None = None
+    queries: Queries,
+    truth: GroundTruth,
+    image_group: IntArray,
+    also_hidden: HiddenImages | None = None,
+    cameras: Literal["all", "other", "same"] = "all",
+    truncate: Literal["corners", "sizes"] = "corners",
 ) -> tuple[WholeGallery, QueryTruths]:
     """What each query ranks and should find.
 
-    Frames of the query's own `image_group` (n_images,) are left out, of the ground truth too: a group is a
-    frame, or a camera in a search across cameras. Queries without ground truth count as AP 0 and a miss
-    (`SearchResult.without_truth`). `also_hidden` removes further frames: those of the query's other shots.
-    The gallery must be grouped by `image_group`.
+    Images are grouped by `image_group` (n_images,): by themselves, or by camera. A query's own frame is left
+    out, of the ground truth too; by `cameras` all frames of its own group are, or all others. Queries without
+    ground truth count as AP 0 and a miss (`SearchResult.without_truth`). `also_hidden` removes further
+    frames: those of the query's other shots. The gallery must be grouped by `image_group`.
     """
-    scope = WholeGallery(image_group[queries.image], also_hidden)
-    return scope, _truths(queries, truth, image_group, scope)
+    own, by_image = image_group[queries.image], len(np.unique(image_group)) == len(image_group)
+    if cameras == "all" and not by_image:
+        also_hidden = also_hidden or HiddenImages(np.arange(len(queries) + 1), queries.image)
+        own = np.full(len(queries), NO_GROUP)
+    scope = WholeGallery(own, also_hidden, only=cameras == "same")
+    return scope, _truths(queries, truth, image_group, scope, truncate)
 
 
-def _truths(queries: Queries, truth: GroundTruth, image_group: IntArray, scope: WholeGallery) -> QueryTruths:
+def _truths(
+    queries: Queries,
+    truth: GroundTruth,
+    image_group: IntArray,
+    scope: WholeGallery,
+    truncate: Literal["corners", "sizes"],
+) -> QueryTruths:
     rows = first_box_of_each_person(truth)
     rows = rows[np.argsort(truth.person_id[rows], kind="stable")]
     people = truth.person_id[rows]
@@ -32,14 +51,15 @@ def _truths(queries: Queries, truth: GroundTruth, image_group: IntArray, scope: 
     stops = np.searchsorted(people, queries.person_ids(), side="right")
     query, position = expand_ranges(starts, stops - starts)
     row = rows[position]
-    shown = image_group[truth.image[row]] != scope.hidden_group[query]
+    shown = (image_group[truth.image[row]] == scope.group[query]) == scope.only
     if scope.also_hidden is not None:
         hidden_query = np.repeat(np.arange(len(queries)), np.diff(scope.also_hidden.offsets))
         key = query * len(image_group) + truth.image[row]
         shown &= ~np.isin(key, hidden_query * len(image_group) + scope.also_hidden.image)
     query, row = query[shown], row[shown]
     offsets = np.searchsorted(query, np.arange(len(queries) + 1))
-    return QueryTruths(offsets, truth.image[row], search_boxes(truth.boxes[row]), np.diff(offsets))
+    boxes = search_boxes(truth.boxes[row], truncate)
+    return QueryTruths(offsets, truth.image[row], boxes, np.diff(offsets))
 
 
 def first_box_of_each_person(truth: GroundTruth) -> IntArray:
@@ -52,13 +72,17 @@ def first_box_of_each_person(truth: GroundTruth) -> IntArray:
     return order[np.flatnonzero(~repeats)]
 
 
-def search_boxes(boxes: FloatArray) -> FloatArray:
+def search_boxes(boxes: FloatArray, truncate: Literal["corners", "sizes"] = "corners") -> FloatArray:
     """Ground-truth boxes (n, 4) as person-search code reads them.
 
-    x and y are clipped at 0, keeping width and height, then all are truncated to integers.
+    x and y are clipped at 0, keeping width and height. All are truncated to integers: the corners, or x, y,
+    width and height before they are added.
     """
     boxes = boxes.astype(np.float64)
     size = boxes[:, 2:] - boxes[:, :2]
     corner = np.maximum(boxes[:, :2], 0)
+    if truncate == "sizes":
+        # A width that was whole in the file is not always the difference of two float32 corners.
+        corner, size = np.trunc(corner), np.trunc(np.round(size, _DIGITS))
     integers: FloatArray = np.trunc(np.concatenate([corner, corner + size], axis=1))
     return integers

@@ -6,7 +6,7 @@ precision is taken after all detections that are as similar. In top-k a positive
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -144,6 +144,10 @@ class SearchResult(QueryResults):
             "rank": self.rank.astype(np.int32),
             "ambiguous": self.is_ambiguous(),
         }
+
+    def over_found(self) -> SearchResult:
+        """The same ranking with AP as the mean over the ground truths found: not multiplied by recall."""
+        return replace(self, ap=step_average_precision(self.found, self.n_found))
 
     def precision_recall(self, levels: int = 101) -> tuple[FloatArray, FloatArray]:
         """Mean interpolated precision over queries at equidistant recalls -> recall, precision (levels,).

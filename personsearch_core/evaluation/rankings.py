@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -11,134 +12,199 @@ from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation.boxes_per_image import score_threshold_for, top_k_of_each_image
 from personsearch_core.evaluation.cbgm import with_context_matching
 from personsearch_core.evaluation.cuhk_sysu import listed_search
+from personsearch_core.evaluation.embeddings import (
+    comparable_detections,
+    comparable_queries,
+    detected_queries,
+    of_one_norm,
+)
 from personsearch_core.evaluation.injection import inject_ground_truth
 from personsearch_core.evaluation.inputs import EvaluationInputs, SearchProtocol
 from personsearch_core.evaluation.listed_prw import search_in_lists
 from personsearch_core.evaluation.matching import GroupedDetections, group_by_image, keep_by_score
 from personsearch_core.evaluation.multi_shot import pool_shots
-from personsearch_core.evaluation.prw import whole_search
+from personsearch_core.evaluation.prw import search_boxes, whole_search
 from personsearch_core.evaluation.records import Detections, IntArray, Queries
 from personsearch_core.evaluation.rerank import with_k_reciprocal
 from personsearch_core.evaluation.search import SearchTask
-from personsearch_core.evaluation.settings import Setting
-from personsearch_core.evaluation.task import ListedGallery, QueryTruths, WholeGallery
-from personsearch_core.evaluation.zheng2017 import JUNK, Zheng2017Task, label_detections, zheng2017_task
+from personsearch_core.evaluation.settings import Rules, Setting
+from personsearch_core.evaluation.task import HiddenImages, ListedGallery, QueryTruths, WholeGallery
+from personsearch_core.evaluation.zheng2017 import (
+    JUNK,
+    DetectionLabels,
+    Zheng2017Task,
+    label_detections,
+    zheng2017_task,
+)
 from personsearch_core.identities import UNLABELLED
 from personsearch_core.recipes import EVALUATION_FIELDS, EvaluationRecipe, ReRanking
 
+Task = SearchTask | Zheng2017Task
+
 
 @dataclass(frozen=True, eq=False)
-class Chosen:
-    """The rows of `detections` that a setting ranks, and its score threshold, None = any."""
+class Ranking:
+    """A setting's task, and the score threshold of what it ranks, None = any."""
+
+    task: Task
+    score_threshold: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Chosen:
+    """The rows of `detections` that a setting ranks."""
 
     detections: Detections
     rows: IntArray
     score_threshold: float | None
 
 
-def chosen_detections(inputs: EvaluationInputs, settings: Sequence[Setting]) -> list[Chosen]:
-    """What each setting ranks; settings with ground-truth boxes share one object of them."""
-    found, true_boxes = inputs.detections, None
-    if any(setting.ground_truth_boxes for setting in settings):
-        needed = (inputs.required(name, "ground-truth injection") for name in ("truth", "truth_embeddings"))
-        true_boxes = inject_ground_truth(*needed)
-    chosen = []
-    for setting in settings:
-        threshold = setting.score_threshold
-        if setting.ground_truth_boxes and true_boxes is not None:
-            chosen.append(Chosen(true_boxes, np.arange(len(true_boxes)), None))
+def rankings(
+    recipe: EvaluationRecipe, inputs: EvaluationInputs, settings: Sequence[Setting]
+) -> list[Ranking]:
+    """What each setting ranks. Settings share queries, ground truths and pools of detections as objects."""
+    shared = _Shared(recipe, inputs)
+    chosen = [shared.chosen(setting) for setting in settings]
+    group = np.arange(inputs.n_images)
+    if any(setting.rules.cameras != "all" for setting in settings):
+        cameras = inputs.required("cameras", "a search across cameras")
+        group = np.unique(cameras, return_inverse=True)[1]
+    galleries = _galleries(chosen, group)
+    found: dict[int, Ranking] = {}
+    for name in dict.fromkeys(setting.protocol for setting in settings):
+        protocol = inputs.protocol(name)  # One at a time: their lists take memory.
+        for i, setting in enumerate(settings):
+            if setting.protocol == name:
+                task = shared.task(setting, protocol, chosen[i].detections, galleries[i], group)
+                found[i] = Ranking(task, chosen[i].score_threshold)
+    return [found[i] for i in range(len(settings))]
+
+
+def effective(rules: Rules, inputs: EvaluationInputs) -> Rules:
+    """The plainest rules with the same outcome on these inputs."""
+    truncate, similarity = rules.truncate, rules.similarity
+    if truncate == "sizes" and inputs.truth is not None:
+        boxes = inputs.truth.boxes
+        if np.array_equal(search_boxes(boxes), search_boxes(boxes, "sizes")):
+            truncate = "corners"
+    if similarity != "dot":
+        described = (inputs.detections.embeddings, inputs.truth_embeddings)
+        if all(of_one_norm(embeddings) for embeddings in described if embeddings is not None):
+            similarity = "dot"
+    return replace(rules, truncate=truncate, similarity=similarity)
+
+
+class _Shared:
+    """What settings have in common is made once."""
+
+    def __init__(self, recipe: EvaluationRecipe, inputs: EvaluationInputs) -> None:
+        self.recipe, self.inputs = recipe, inputs
+        self._made: dict[Hashable, Any] = {}
+
+    def chosen(self, setting: Setting) -> _Chosen:
+        """What a setting ranks; PRW's original protocol ranks neither junk nor unlabelled people."""
+        inputs, threshold = self.inputs, setting.score_threshold
+        found = self._detections(setting)
+        rows: IntArray
+        if setting.ground_truth_boxes:
+            rows, threshold = np.arange(len(found)), None
         elif setting.per_image_top_k is not None:
-            chosen.append(Chosen(found, top_k_of_each_image(found, setting.per_image_top_k), None))
+            rows, threshold = top_k_of_each_image(found, setting.per_image_top_k), None
         else:
             if setting.boxes_per_image is not None:
                 threshold = score_threshold_for(found.scores, inputs.n_images, setting.boxes_per_image)
-            chosen.append(Chosen(found, keep_by_score(found, threshold), threshold))
-    return chosen
+            rows = keep_by_score(found, threshold)
+        if setting.rules.original:
+            person = self._labels(found).person_id[rows]
+            rows = rows[np.isin(person, (JUNK, UNLABELLED), invert=True)]
+        return _Chosen(found, rows, threshold)
 
-
-def search_tasks(
-    recipe: EvaluationRecipe, inputs: EvaluationInputs, settings: Sequence[Setting], chosen: Sequence[Chosen]
-) -> list[SearchTask]:
-    """One task per setting; tasks with the same detections share a pool."""
-    image_group = np.arange(inputs.n_images)
-    if recipe.cross_camera:
-        cameras = inputs.required("cameras", "a search across cameras")
-        image_group = np.unique(cameras, return_inverse=True)[1]
-    questions = _questions(recipe, inputs, settings, image_group)
-    tasks = []
-    for setting, gallery in zip(settings, _galleries(chosen, image_group), strict=True):
-        queries, scope, truths = questions[setting.question]
+    def task(
+        self,
+        setting: Setting,
+        protocol: SearchProtocol,
+        detections: Detections,
+        gallery: GroupedDetections,
+        image_group: IntArray,
+    ) -> Task:
+        queries, hidden = self._queries(setting, protocol)
+        if setting.rules.original:
+            truth, cameras = (
+                self.inputs.required(name, "protocol zheng2017") for name in ("truth", "cameras")
+            )
+            return zheng2017_task(gallery, detections, queries, truth, cameras, self._labels(detections))
+        question = setting.protocol, setting.full_gallery, setting.multi_shot, *_of_question(setting.rules)
+        scope, truths = self._once(question, lambda: self._question(setting, protocol, image_group, hidden))
         task, options = SearchTask(queries, gallery, scope, truths), setting.rescore
         if isinstance(options, ReRanking):
-            task = with_k_reciprocal(task, options)
-        elif options is not None:
-            task = with_context_matching(task, options)
-        tasks.append(task)
-    return tasks
+            return with_k_reciprocal(task, options)
+        return task if options is None else with_context_matching(task, options)
+
+    def _detections(self, setting: Setting) -> Detections:
+        similarity = setting.rules.similarity
+        if setting.ground_truth_boxes:
+            needed = (
+                self.inputs.required(name, "ground-truth injection") for name in ("truth", "truth_embeddings")
+            )
+            found = self._once("ground truth", lambda: inject_ground_truth(*needed))
+        else:
+            found = self.inputs.detections
+        made: Detections = self._once(
+            ("detections", id(found), similarity), lambda: comparable_detections(found, similarity)
+        )
+        return made
+
+    def _labels(self, detections: Detections) -> DetectionLabels:
+        """Of all detections, before any choice."""
+        truth = self.inputs.required("truth", "protocol zheng2017")
+        made: DetectionLabels = self._once(
+            ("labels", id(detections)), lambda: label_detections(detections, truth)
+        )
+        return made
+
+    def _queries(self, setting: Setting, protocol: SearchProtocol) -> tuple[Queries, HiddenImages | None]:
+        def make() -> tuple[Queries, HiddenImages | None]:
+            queries, hidden = protocol.queries, None
+            if setting.rules.query == "detected":
+                queries = detected_queries(queries, self.inputs.detections)
+            if setting.multi_shot:
+                queries, hidden = pool_shots(queries)
+            return comparable_queries(queries, setting.rules.similarity), hidden
+
+        key = setting.protocol, setting.multi_shot, setting.rules.query, setting.rules.similarity
+        made: tuple[Queries, HiddenImages | None] = self._once(("queries", *key), make)
+        return made
+
+    def _question(
+        self,
+        setting: Setting,
+        protocol: SearchProtocol,
+        image_group: IntArray,
+        hidden: HiddenImages | None,
+    ) -> tuple[ListedGallery | WholeGallery, QueryTruths]:
+        """Which images each query ranks, and what it should find in them."""
+        queries, lists, rules = protocol.queries, protocol.lists, setting.rules
+        if self.recipe.protocol in EVALUATION_FIELDS["gallery_sizes"]:
+            if lists is None:
+                raise PersonSearchError(f"protocol {setting.protocol} has no gallery lists, which are needed")
+            return listed_search(queries, lists, full_gallery=setting.full_gallery, repeats=rules.repeats)
+        truth = self.inputs.required("truth", f"protocol {self.recipe.protocol}")
+        if self.recipe.protocol == "drawn" and lists is not None:
+            own = np.arange(len(image_group)) if rules.cameras == "all" else image_group
+            return search_in_lists(queries, truth, own, lists)
+        return whole_search(queries, truth, image_group, hidden, rules.cameras, rules.truncate)
+
+    def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
 
-def zheng2017_tasks(
-    inputs: EvaluationInputs, settings: Sequence[Setting], chosen: Sequence[Chosen]
-) -> list[Zheng2017Task]:
-    """One task per setting, by PRW's original protocol. Detections are labelled before any choice.
-
-    Tasks with the same detections share a pool, without junk and unlabelled people.
-    """
-    truth, cameras = (inputs.required(name, "protocol zheng2017") for name in ("truth", "cameras"))
-    different = {id(each.detections): each.detections for each in chosen}
-    labels = {key: label_detections(detections, truth) for key, detections in different.items()}
-    queries = {name: inputs.protocol(name).queries for name in {setting.protocol for setting in settings}}
-    ranked = []
-    for each in chosen:
-        person = labels[id(each.detections)].person_id[each.rows]
-        rows = each.rows[np.isin(person, (JUNK, UNLABELLED), invert=True)]
-        ranked.append(replace(each, rows=rows))
-    tasks = []
-    for setting, each, gallery in zip(
-        settings, ranked, _galleries(ranked, np.arange(inputs.n_images)), strict=True
-    ):
-        asked, known = queries[setting.protocol], labels[id(each.detections)]
-        tasks.append(zheng2017_task(gallery, each.detections, asked, truth, cameras, known))
-    return tasks
+def _of_question(rules: Rules) -> tuple[str, str, bool]:
+    return rules.cameras, rules.truncate, rules.repeats
 
 
-_Question = tuple[Queries, ListedGallery | WholeGallery, QueryTruths]
-
-
-def _questions(
-    recipe: EvaluationRecipe, inputs: EvaluationInputs, settings: Sequence[Setting], image_group: IntArray
-) -> dict[tuple[str, bool, bool], _Question]:
-    """Whom to search, what each query ranks and should find; each protocol is read once, to save memory."""
-    questions = {}
-    for name in dict.fromkeys(setting.protocol for setting in settings):
-        protocol = inputs.protocol(name)
-        for setting in settings:
-            if setting.protocol == name and setting.question not in questions:
-                questions[setting.question] = _question(recipe, inputs, protocol, setting, image_group)
-    return questions
-
-
-def _question(
-    recipe: EvaluationRecipe,
-    inputs: EvaluationInputs,
-    protocol: SearchProtocol,
-    setting: Setting,
-    image_group: IntArray,
-) -> _Question:
-    queries, hidden = protocol.queries, None
-    if recipe.protocol in EVALUATION_FIELDS["gallery_sizes"]:
-        if protocol.lists is None:
-            raise PersonSearchError(f"protocol {setting.protocol} has no gallery lists, which are needed")
-        return queries, *listed_search(queries, protocol.lists, full_gallery=setting.full_gallery)
-    truth = inputs.required("truth", f"protocol {recipe.protocol}")
-    if recipe.protocol == "drawn" and protocol.lists is not None:
-        return queries, *search_in_lists(queries, truth, image_group, protocol.lists)
-    if setting.multi_shot:
-        queries, hidden = pool_shots(queries)
-    return queries, *whole_search(queries, truth, image_group, hidden)
-
-
-def _galleries(chosen: Sequence[Chosen], image_group: IntArray) -> list[GroupedDetections]:
+def _galleries(chosen: Sequence[_Chosen], image_group: IntArray) -> list[GroupedDetections]:
     """What each setting ranks, in groups of images; settings with the same detections share a pool."""
     kept: dict[int, list[IntArray]] = {}
     for each in chosen:

@@ -129,6 +129,11 @@ class Queries(_Boxes):
         if not len(self):
             raise PersonSearchError("queries: the table is empty; an evaluation needs at least one query")
 
+    def select(self, rows: IntArray | BoolArray) -> Queries:
+        """The given rows, in the given order."""
+        person = None if self.person_id is None else self.person_id[rows]
+        return Queries(self.image[rows], self.boxes[rows], self.embeddings[rows], person)
+
     def person_ids(self) -> IntArray:
         """`person_id`, for protocols that need it; raises PersonSearchError if it is missing."""
         if self.person_id is None:

@@ -110,7 +110,7 @@ def rank_block(task: SearchTask, block: range, products: Products | None) -> Blo
         n_above_best[i] = np.count_nonzero(ranked.values > positives.max())
 
     query = np.repeat(np.arange(block.start, block.stop), np.diff(truth_stops))
-    chosen = _first_maximum(candidate_similarity, similarity, pair_starts)
+    chosen = first_maximum(candidate_similarity, similarity, pair_starts)
     found = FoundTruths(
         query=query,
         truth=truth,
@@ -133,7 +133,7 @@ def _best(ranked: Ranked, count: int) -> Best:
     return head if ranked.detections is None else ranked.detections[head], ranked.values[head]
 
 
-def _first_maximum(values: FloatArray, maxima: FloatArray, starts: IntArray) -> IntArray:
+def first_maximum(values: FloatArray, maxima: FloatArray, starts: IntArray) -> IntArray:
     """Per segment, the index of the first value that equals its maximum."""
     lengths = np.diff(starts, append=len(values))
     at_maximum = np.flatnonzero(values == np.repeat(maxima, lengths))

@@ -2,9 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from personsearch_core.recipes import EVALUATION_FIELDS, ContextMatching, EvaluationRecipe, ReRanking
+from personsearch_core.recipes import (
+    EVALUATION_FIELDS,
+    ContextMatching,
+    EvaluationRecipe,
+    GallerySize,
+    ReRanking,
+)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The rules that published codes apply differently; by default those of SeqNet's.
+
+    Parameters
+    ----------
+    original
+        PRW's original protocol (Zheng et al., CVPR 2017) instead of the one that person-search papers use.
+    cameras
+        Which frames a query ranks, without lists: all but its own, only those of other cameras, or all of its
+        own camera with its own frame among them.
+    query
+        A query's embedding: the one that is given for its box, or that of the detection in its image that
+        overlaps the box best.
+    similarity
+        `dot` product of the embeddings as given, `cosine`, or minus the `euclidean` distance.
+    truncate
+        Ground truth in whole pixels: truncate the corners, or x, y, width and height.
+    repeats
+        Rank an image that a gallery lists twice twice. Its ground truth always counts twice.
+    times_recall
+        Multiply a query's AP by the fraction of its ground truths that were found.
+    """
+
+    original: bool = False
+    cameras: Literal["all", "other", "same"] = "all"
+    query: Literal["given", "detected"] = "given"
+    similarity: Literal["dot", "cosine", "euclidean"] = "dot"
+    truncate: Literal["corners", "sizes"] = "corners"
+    repeats: bool = False
+    times_recall: bool = True
+
+    @classmethod
+    def of(cls, recipe: EvaluationRecipe) -> Rules:
+        """Those that a recipe asks for."""
+        cameras: Literal["all", "other"] = "other" if recipe.cross_camera else "all"
+        return cls(original=recipe.protocol == "zheng2017", cameras=cameras)
 
 
 @dataclass(frozen=True)
@@ -31,6 +77,8 @@ class Setting:
         Re-ranking or context matching.
     multi_shot
         Give each query the mean embedding of all queries of its person.
+    rules
+        The rules of matching, ranking and averaging.
     """
 
     name: str
@@ -42,11 +90,12 @@ class Setting:
     per_image_top_k: int | None = None
     rescore: ReRanking | ContextMatching | None = None
     multi_shot: bool = False
+    rules: Rules = field(default_factory=Rules)
 
-    @property
-    def question(self) -> tuple[str, bool, bool]:
-        """What the setting asks for, whichever detections it ranks."""
-        return self.protocol, self.full_gallery, self.multi_shot
+
+def listed_protocol(size: GallerySize) -> str:
+    """The protocol that lists galleries of a size; the full ones start from those of TestG50."""
+    return "TestG50" if size == "full" else f"TestG{size}"
 
 
 def settings_of(recipe: EvaluationRecipe) -> list[Setting]:
@@ -57,15 +106,19 @@ def settings_of(recipe: EvaluationRecipe) -> list[Setting]:
     >>> [setting.name for setting in settings_of(EvaluationRecipe(ground_truth_boxes=True))]
     ['prw', 'prw, ground-truth boxes']
     """
-    at = recipe.score_threshold
+    at, rules = recipe.score_threshold, Rules.of(recipe)
     if recipe.protocol in EVALUATION_FIELDS["gallery_sizes"]:
         base = [
-            Setting(f"gallery {size}", "TestG50" if size == "full" else f"TestG{size}", at, size == "full")
+            Setting(f"gallery {size}", listed_protocol(size), at, size == "full", rules=rules)
             for size in recipe.gallery_sizes
         ]
     else:
         drawn = recipe.protocol == "drawn"
-        base = [Setting("drawn queries" if drawn else recipe.protocol, "drawn" if drawn else "prw", at)]
+        base = [
+            Setting(
+                "drawn queries" if drawn else recipe.protocol, "drawn" if drawn else "prw", at, rules=rules
+            )
+        ]
     first = base[0]
     more = [
         replace(first, name=f"{first.name}, {count:g} boxes an image", boxes_per_image=count)

@@ -78,7 +78,7 @@ def similarities(
 
 def _whole(task: SearchTask, scope: WholeGallery, block: range, products: Products) -> Iterator[Ranked]:
     for query, row in zip(block, products, strict=True):
-        hidden = _hidden_detections(task.gallery, scope, query)
+        hidden = hidden_detections(task.gallery, scope, query)
         row[hidden] = -np.inf
         yield Ranked(row, None, row, len(row) - len(hidden))
 
@@ -88,19 +88,25 @@ def _shown(
 ) -> Iterator[tuple[IntArray, FloatArray]]:
     for query, row in zip(block, products, strict=True):
         shown = np.ones(len(row), bool)
-        shown[_hidden_detections(task.gallery, scope, query)] = False
+        shown[hidden_detections(task.gallery, scope, query)] = False
         detections = np.flatnonzero(shown)
         yield detections, row[detections]
 
 
-def _hidden_detections(gallery: GroupedDetections, scope: WholeGallery, query: int) -> IntArray:
-    group = scope.hidden_group[query]
+def hidden_detections(gallery: GroupedDetections, scope: WholeGallery, query: int) -> IntArray:
+    """Places of the detections in `gallery` that a query does not rank -> (h,), ascending."""
+    group = scope.group[query]
     hidden = np.arange(0)
     if group >= 0:
-        hidden = np.arange(gallery.group_starts[group], gallery.group_starts[group + 1])
+        start, stop = gallery.group_starts[group], gallery.group_starts[group + 1]
+        hidden = np.arange(start, stop)
+        if scope.only:
+            hidden = np.concatenate([np.arange(start), np.arange(stop, len(gallery))])
     if scope.also_hidden is None:
         return hidden
     images = scope.also_hidden.of(query)
+    if group < 0 and len(images) == 1:
+        return np.arange(gallery.image_starts[images[0]], gallery.image_stops[images[0]])
     starts = gallery.image_starts[images]
     _, further = expand_ranges(starts, gallery.image_stops[images] - starts)
     return np.union1d(hidden, further)

@@ -4,7 +4,7 @@
 |---|---|
 | detections | image, x1, y1, x2, y2 (pixels), score, embedding (list of numbers, same length in all rows) |
 | queries | query, image, x1, y1, x2, y2, embedding; person_id if the protocol goes by identity |
-| boxes | ground truth: image, x1, y1, x2, y2, person_id (null = unlabelled); ignore (optional, bool or 0/1) |
+| boxes | ground truth: image, x1, y1, x2, y2, person_id (null = unlabelled); ignore, embedding (optional) |
 | images | image; camera_id if the protocol goes by camera |
 
 Readers raise PersonSearchError for tables that cannot be scored, naming the file, the row (from 0) and the
@@ -274,9 +274,10 @@ def queries_from(table: Table, images: Names, people: Names | None = None) -> Qu
     return Queries(images.index(table, "image"), table.boxes(), table.embeddings(), person)
 
 
-def open_boxes(path: Path) -> Table:
-    """The ground truth's columns."""
-    return open_table(path, ("image", *BOX, "person_id"), ("ignore",))
+def open_boxes(path: Path, *, embeddings: bool = False) -> Table:
+    """The ground truth's columns; with `embeddings` also `embedding`, if there is one."""
+    optional = ("ignore", "embedding") if embeddings else ("ignore",)
+    return open_table(path, ("image", *BOX, "person_id"), optional)
 
 
 def ground_truth_from(table: Table, images: Names, people: Names) -> GroundTruth:

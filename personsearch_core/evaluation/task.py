@@ -48,12 +48,16 @@ class HiddenImages:
         return self.image[self.offsets[query] : self.offsets[query + 1]]
 
 
+NO_GROUP = -1
+
+
 @dataclass(frozen=True, eq=False)
 class WholeGallery:
-    """Each query ranks all detections except those of one group of images, `hidden_group` (q,), -1 = none.
+    """Each query ranks all detections except those of one group of images, `group` (q,), NO_GROUP = none.
 
-    `also_hidden` removes further images.
+    With `only` it ranks that group alone. `also_hidden` removes further images.
     """
 
-    hidden_group: IntArray
+    group: IntArray
     also_hidden: HiddenImages | None = None
+    only: bool = False

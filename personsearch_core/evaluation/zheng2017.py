@@ -28,8 +28,9 @@ from personsearch_core.identities import UNLABELLED
 PERSON_IOU = 0.5
 JUNK_IOU = 0.3
 LAST_RANK = 1000
-BACKGROUND = -2
-JUNK = -3
+BACKGROUND = UNLABELLED - 2
+JUNK = UNLABELLED - 3
+"""Not the next number below UNLABELLED, which readers give to people that have no box in the test set."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,17 +114,16 @@ def zheng2017_task(
 def _rank_block(task: Zheng2017Task, block: range, products: Products | None) -> tuple[FloatArray, IntArray]:
     """AP (b,) and rank of the first positive (b,) of a block's queries."""
     assert products is not None
-    ap, rank, query_person = np.zeros(len(block)), np.zeros(len(block), np.int64), task.queries.person_ids()
-    for i, (query, similarities) in enumerate(zip(block, products, strict=True)):
+    query_person = task.queries.person_ids()
+    found = []
+    for query, similarities in zip(block, products, strict=True):
         own = np.flatnonzero(task.person_id == query_person[query])
         other_camera = task.camera[own] != task.query_camera[query]
         similarities[own[~other_camera]] = -np.inf
-        ranks = _ranks_of(similarities, own[other_camera], task.gallery.row)
-        ranks = ranks[ranks <= LAST_RANK]
-        if len(ranks):
-            ap[i] = trapezoid_average_precision(ranks, task.n_truths[query])
-            rank[i] = ranks[0]
-    return ap, rank
+        found.append(_ranks_of(similarities, own[other_camera], task.gallery.row))
+    of_query = np.repeat(np.arange(len(block)), [len(ranks) for ranks in found])
+    n_truths = task.n_truths[block.start : block.stop]
+    return average_precisions(of_query, np.concatenate(found), n_truths)
 
 
 def label_detections(detections: Detections, truth: GroundTruth) -> DetectionLabels:
@@ -196,12 +196,21 @@ def _ranks_of(similarities: FloatArray, positives: IntArray, row: IntArray) -> I
     return np.sort(ranks)
 
 
-def trapezoid_average_precision(ranks: IntArray, n_truths: int) -> float:
-    """AP by trapezoids between the precision at each positive's rank and at the rank before it.
+def average_precisions(query: IntArray, ranks: IntArray, n_truths: IntArray) -> tuple[FloatArray, IntArray]:
+    """AP (q,) and rank of the first positive (q,), 0 if none, from `ranks` (f,) of positives of `query` (f,).
 
-    `ranks` are 1-based and ascending; the precision before the first rank is 1.
+    AP is the area below trapezoids between the precision at each positive's rank and at the rank before it.
+    Ranks are 1-based; the precision before the first one is 1. `n_truths` (q,).
     """
-    found = np.arange(1, len(ranks) + 1)
-    precision = found / ranks
+    within = ranks <= LAST_RANK
+    query, ranks = query[within], ranks[within]
+    order = np.lexsort((ranks, query))
+    query, ranks = query[order], ranks[order]
+    starts = np.searchsorted(query, np.arange(len(n_truths)))
+    found = np.arange(1, len(ranks) + 1) - starts[query]
     before = np.where(ranks > 1, (found - 1) / np.maximum(ranks - 1, 1), 1.0)
-    return float(((precision + before) / 2).sum() / n_truths)
+    areas = np.bincount(query, (found / ranks + before) / 2, minlength=len(n_truths))
+    first = np.zeros(len(n_truths), np.int64)
+    has_one = np.unique(query)
+    first[has_one] = ranks[starts[has_one]]
+    return areas / np.maximum(n_truths, 1), first

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from personsearch_core.recipes.base import Probability, Recipe, Seed
+from personsearch_core.recipes.base import Probability, Recipe, Seed, later
 
 
 class ReRanking(Recipe):
@@ -50,6 +50,8 @@ class EvaluationRecipe(Recipe):
     """Also score with ground-truth boxes instead of detections."""
     re_ranking: ReRanking | None = None
     context_matching: ContextMatching | None = None
+    readings: Annotated[Literal["all"] | None, later(None)] = None
+    """`all`: also score by every published code's rules (`personsearch_core.evaluation.readings`)."""
     bootstrap_samples: Annotated[int, Field(ge=0)] = 0
     """Number of bootstrap samples for confidence intervals of mAP and rank-1; 0 = none."""
     seed: Seed = 0
@@ -69,6 +71,7 @@ class EvaluationRecipe(Recipe):
 EVALUATION_FIELDS: dict[str, tuple[str, ...]] = {
     "gallery_sizes": ("cuhk_sysu",),
     "cross_camera": ("prw", "drawn"),
+    "readings": ("cuhk_sysu", "prw", "zheng2017"),
     "re_ranking": ("cuhk_sysu", "prw", "drawn"),
     "context_matching": ("cuhk_sysu", "prw", "drawn"),
 }

@@ -118,6 +118,7 @@ def _config(folder: Path) -> Config:
                 "boxes_per_image": [2, 4],
                 "ground_truth_boxes": True,
                 "bootstrap_samples": 200,
+                "readings": "all",
             },
             "report": {"title": f"A title {HOSTILE}", "scenes": 3, "queries": 2, "ranks": 5},
         }

@@ -61,6 +61,13 @@ def page(html: str) -> Page:
     return Page(html)
 
 
+def test_every_reading_has_a_row_with_its_code(page: Page) -> None:
+    assert "Every reading" in page.text
+    for name in ("seqnet", "coat-multi-view", "alignps", "zheng2017", "gt-boxes"):
+        assert name in page.text
+    assert "LukeJaffe/GFN" in page.text
+
+
 @pytest.fixture(scope="module")
 def metrics(report_store: ReportStore) -> dict[str, Any]:
     artifact = report_store.plan()["evaluation"].artifact

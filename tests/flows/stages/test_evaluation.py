@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,32 @@ def test_run_and_score_give_one_number_one_name(
     assert made.metrics["detection_ap50"] == detection["coco_ap50"] > 0
     assert made.metrics["detection_ap"] == detection["coco_ap"]
     assert made.metrics["detection_recall_at_0.5"] == detection["recall"]
+
+
+def test_an_evaluation_has_all_readings_if_it_asks_for_them(
+    store: ReportStore, test_set: TestSet, tmp_path: Path
+) -> None:
+    context = store.context("evaluation", tmp_path / "work")
+    plain = evaluation.make(replace(context, recipe=context.recipe.model_copy(update={"readings": None})))
+    without = json.loads((context.work / evaluation.METRICS).read_text())
+    made = evaluation.make(context)
+    assert made.metrics == plain.metrics and made.content_digest != plain.content_digest
+    numbers = json.loads((context.work / evaluation.METRICS).read_text())
+    readings = {each["name"]: each for each in numbers.pop("readings")}
+    skipped = {each["name"] for each in numbers.pop("readings_skipped")}
+    assert numbers == without
+    by_score = tmp_path / "score.json"
+    scored_table("prw", *exported(test_set, tmp_path), "--all-readings", "--json", str(by_score))
+    expected = {each["name"]: each for each in json.loads(by_score.read_text())["readings"]}
+    assert set(readings) == {*expected, "gt-boxes", "gt-boxes-cross-camera"} - skipped
+    for name, reading in expected.items():
+        assert readings[name]["mAP"] == reading["mAP"], name
+    assert readings["seqnet"]["mAP"] == made.metrics["mAP"]
+
+
+def scored_table(*arguments: str) -> None:
+    outcome = CliRunner().invoke(app, list(arguments))
+    assert outcome.exit_code == 0, outcome.output
 
 
 def test_the_artifact_has_every_query_and_its_best_matches(store: ReportStore, tmp_path: Path) -> None:

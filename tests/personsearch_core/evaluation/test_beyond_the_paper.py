@@ -21,9 +21,10 @@ from personsearch_core.evaluation.breakdown import by_camera_pair, by_class, by_
 from personsearch_core.evaluation.comparison import bootstrap_interval, compare_runs
 from personsearch_core.evaluation.injection import inject_ground_truth
 from personsearch_core.evaluation.multi_shot import pool_shots
-from personsearch_core.evaluation.rankings import chosen_detections, search_tasks
+from personsearch_core.evaluation.rankings import rankings
 from personsearch_core.evaluation.records import Detections, Queries
 from personsearch_core.evaluation.rerank import k_reciprocal_distances
+from personsearch_core.evaluation.search import SearchTask
 from personsearch_core.evaluation.settings import Setting
 from personsearch_core.evaluation.similarities import similarities
 from personsearch_core.recipes import ContextMatching, EvaluationRecipe, ReRanking
@@ -92,7 +93,8 @@ def test_context_matching_lifts_the_querys_match(
     )
     inputs = prw_inputs(detections, queries, p.truth, p.cameras)
     settings_ = [Setting(NAME, NAME, rescore=ContextMatching(k1=k1, k2=k2, lift=lift))]
-    (task,) = search_tasks(EvaluationRecipe(), inputs, settings_, chosen_detections(inputs, settings_))
+    task = rankings(EvaluationRecipe(), inputs, settings_)[0].task
+    assert isinstance(task, SearchTask)
     matching = task.rescore
     assert matching is not None
     everyone = range(len(queries))

@@ -32,7 +32,8 @@ def test_it_is_prw_without_what_is_not_listed(cross_camera: bool, threshold: flo
     gallery = group_by_image(found, keep_by_score(found, threshold), groups)
     others = [np.setdiff1d(np.arange(IMAGES), images) for images in listed]
     hidden = HiddenImages(np.cumsum([0, *map(len, others)]), np.concatenate(others))
-    asked = (search_in_lists(queries, truth, groups, lists), whole_search(queries, truth, groups, hidden))
+    whole = whole_search(queries, truth, groups, hidden, "other" if cross_camera else "all")
+    asked = (search_in_lists(queries, truth, groups, lists), whole)
     tasks = [SearchTask(queries, gallery, *each) for each in asked]
     blocks = run_jobs([task.job() for task in tasks], serially)
     result, expected = (t.result(part, threshold) for t, part in zip(tasks, blocks, strict=True))

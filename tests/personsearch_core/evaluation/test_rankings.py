@@ -17,9 +17,9 @@ def test_the_lists_of_a_protocol_are_searched_once(monkeypatch: pytest.MonkeyPat
     searched: list[int] = []
     search = rankings.listed_search
 
-    def counted(queries: Any, lists: Any, *, full_gallery: bool) -> Any:
+    def counted(queries: Any, lists: Any, **rules: bool) -> Any:
         searched.append(id(lists))
-        return search(queries, lists, full_gallery=full_gallery)
+        return search(queries, lists, **rules)
 
     monkeypatch.setattr(rankings, "listed_search", counted)
     recipe = EvaluationRecipe(protocol="cuhk_sysu", gallery_sizes=("50", "100"), per_image_top_k=(1, 2))

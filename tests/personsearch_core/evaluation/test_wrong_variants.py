@@ -9,7 +9,7 @@ from benchmarks.searches import search_lists
 from personsearch_core.evaluation import matching, ranking, rankings
 from personsearch_core.evaluation.ranking import FoundTruths
 from personsearch_core.evaluation.records import Detections, FloatArray, GalleryLists, IntArray
-from personsearch_core.evaluation.zheng2017 import trapezoid_average_precision
+from personsearch_core.evaluation.zheng2017 import average_precisions
 from tests.personsearch_core.evaluation.oracles import CuhkSysuOracle
 
 
@@ -74,12 +74,7 @@ def test_repeats_not_counted(cuhk_sysu: CuhkSysuOracle) -> None:
 
 def test_trapezoid(cuhk_sysu: CuhkSysuOracle, monkeypatch: pytest.MonkeyPatch) -> None:
     def trapezoid(found: FoundTruths, n_truths: IntArray) -> FloatArray:
-        ap = np.zeros(len(n_truths))
-        for query in np.unique(found.query):
-            ap[query] = trapezoid_average_precision(
-                np.sort(found.at_least[found.query == query]), n_truths[query]
-            )
-        return ap
+        return average_precisions(found.query, found.at_least, n_truths)[0]
 
     monkeypatch.setattr(ranking, "step_average_precision", trapezoid)
     # Where the known number came from, the trapezoid before a tie began a little earlier.

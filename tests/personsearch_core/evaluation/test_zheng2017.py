@@ -10,8 +10,8 @@ from personsearch_core.evaluation.records import Detections, GroundTruth, Querie
 from personsearch_core.evaluation.zheng2017 import (
     BACKGROUND,
     JUNK,
+    average_precisions,
     label_detections,
-    trapezoid_average_precision,
 )
 from personsearch_core.identities import UNLABELLED
 from tests.personsearch_core.evaluation.test_properties import Problem, problem
@@ -107,10 +107,10 @@ def test_ties_keep_the_order_of_the_input() -> None:
 
 
 def test_trapezoid_starts_at_precision_one() -> None:
-    assert trapezoid_average_precision(np.array([1]), 1) == 1.0
-    assert trapezoid_average_precision(np.array([2, 3]), 2) == pytest.approx(
-        ((0 + 1 / 2) / 2 + (1 / 2 + 2 / 3) / 2) / 2
-    )
+    query, ranks, n_truths = np.array([2, 0, 2]), np.array([3, 1, 2]), np.array([1, 4, 2])
+    ap, first = average_precisions(query, ranks, n_truths)
+    assert ap == pytest.approx([1.0, 0.0, ((0 + 1 / 2) / 2 + (1 / 2 + 2 / 3) / 2) / 2])
+    assert first.tolist() == [1, 0, 2]
 
 
 def literal(p: Problem, threshold: float) -> list[float]:
