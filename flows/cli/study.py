@@ -54,7 +54,12 @@ def run(
     budget: Budget = None,
     parallel: Parallel = None,
     json: Json = None,
-    latex: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the tables here.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the page of the tables to this file.")
+    ] = None,
+    latex: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the tables as LaTeX to this file.")
+    ] = None,
 ) -> None:
     """Build every artifact that the study needs and the store does not have, and fill its tables.
 
@@ -62,12 +67,13 @@ def run(
 
     Example: personsearch study run configs/table1_drawn.yaml --json table1.json --latex table1.tex
     """
-    from flows.cli.study_output import print_result, raise_failure, watching
+    from flows.cli.study_output import print_result, raise_failure, watching, write_page
     from flows.studies.cells import check_cells
     from flows.studies.loading import Loader
     from flows.studies.running import run_study
 
-    _require_folder(latex)
+    _require_folder("--html", html)
+    _require_folder("--latex", latex)
     file = read_study(study)
     if file.draw is not None:
         file.draw.draw(lambda text: typer.echo(text, err=True))
@@ -81,9 +87,11 @@ def run(
     with sigterm_as_interrupt(), watching() as watch:
         result = run_study(chosen, loader, slots=places, threads=threads_of(places), on_change=watch)
     write_json(json, result.as_data())
-    if latex is not None:
-        latex.write_text((result.folder / "tables.tex").read_text(encoding="utf-8"), encoding="utf-8")
-    print_result(result, None)
+    page = write_page(result)
+    for to, written in ((html, page), (latex, result.folder / "tables.tex")):
+        if to is not None:
+            to.write_bytes(written.read_bytes())
+    print_result(result, page)
     raise_failure(result)
 
 
@@ -158,6 +166,6 @@ def parse_duration(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def _require_folder(path: Path | None) -> None:
+def _require_folder(option: str, path: Path | None) -> None:
     if path is not None and not path.absolute().parent.is_dir():
-        raise ConfigError(f"{path}: there is no folder {path.absolute().parent}")
+        raise ConfigError(f"{option} {path}: folder {path.absolute().parent} does not exist")

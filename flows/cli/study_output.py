@@ -73,7 +73,16 @@ def rich_table(filled: FilledTable) -> Table:
     return table
 
 
-def print_result(result: StudyResult, report: Path | None) -> None:
+def write_page(result: StudyResult) -> Path:
+    """Write the page beside the tables."""
+    from flows.report.study_page import render_study  # loads matplotlib
+
+    path = result.folder / "report.html"
+    path.write_text(render_study(result), encoding="utf-8")
+    return path
+
+
+def print_result(result: StudyResult, report: Path) -> None:
     """The tables, what is missing and why, and where the files are."""
     console = whole_lines()
     for filled in result.tables:
@@ -92,8 +101,7 @@ def print_result(result: StudyResult, report: Path | None) -> None:
         f"tables: {result.folder}",
         highlight=False,
     )
-    if report is not None:
-        console.print(f"report: {report}", highlight=False)
+    console.print(f"report: {report}", highlight=False)
 
 
 def raise_failure(result: StudyResult) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from flows.cli.options import ConfigsStore
 from flows.cli.slots import Parallel, sigterm_as_interrupt, slots, threads_of
-from flows.cli.study_output import print_result, raise_failure, watching
+from flows.cli.study_output import print_result, raise_failure, watching, write_page
 from flows.config.models import load_config
 from flows.errors import ConfigError
 from flows.studies.grid import parse_axis
@@ -63,5 +63,5 @@ def sweep(
             folder=out,
             on_change=watch,
         )
-    print_result(result, None)
+    print_result(result, write_page(result))
     raise_failure(result)

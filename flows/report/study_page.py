@@ -78,7 +78,8 @@ def render_study(result: StudyResult) -> str:
 
 
 def _page_table(number: int, filled: FilledTable) -> PageTable:
-    lines = text_rows(filled)
+    # No line breaks within a value.
+    lines = [[name, *(cell.replace(" ", "\u00a0") for cell in cells)] for name, *cells in text_rows(filled)]
     has_best = filled.table.is_ranked and len(filled.rows) > 1
     return PageTable(
         id=f"table{number + 1}",

@@ -171,7 +171,7 @@ def legend(filled: FilledTable) -> str:
         parts.append("± is the standard deviation over seeds.")
     if filled.table.is_ranked:
         first = next(iter(filled.table.columns.values()))
-        parts.append(f"Rows are sorted by {first.title}, which is of the test set.")
+        parts.append(f"Rows are sorted by {first.title}: the best one is chosen on the test set.")
     if filled.holes:
         parts.append(f"{HOLE} is a value that is missing.")
     return " ".join(parts)
@@ -240,7 +240,8 @@ def as_latex(tables: Iterable[FilledTable]) -> str:
 def _latex_table(filled: FilledTable) -> str:
     columns = filled.table.columns
     head = ["", *(heading(column) for column in columns.values())]
-    caption = " ".join(text for text in (filled.table.title, filled.table.caption, legend(filled)) if text)
+    texts = (f"{filled.table.title}.", filled.table.caption, legend(filled))
+    caption = " ".join(text for text in texts if text)
     ran, published = text_rows(filled)[: len(filled.rows)], text_rows(filled)[len(filled.rows) :]
     body = [_latex_line(line) for line in ran]
     if published:

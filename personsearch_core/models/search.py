@@ -153,7 +153,6 @@ class PersonSearchNet(nn.Module):
         """`search` for images that `place` has placed, in other threads for instance."""
         if not placed:
             return []
-        model = self.detector.model
         inputs = self.network_input(placed)
         if boxes is None:
             output, shared = self.detect(inputs)
