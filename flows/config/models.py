@@ -310,6 +310,8 @@ def load_config(path: Path, overrides: Iterable[str] = (), *, store: str | None 
     """
     overrides = tuple(_in_roi(override) for override in overrides)
     raw = _with_roi(read_raw(path, overrides, store), path, overrides)
+    if "members" in raw and "tables" in raw:
+        raise ConfigError(f"{path} is a study, not a config; use: personsearch study run {path}")
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:

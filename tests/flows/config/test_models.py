@@ -11,6 +11,8 @@ from flows.config.models import Config, load_config, store_of
 from flows.errors import ConfigError
 from flows.stages.building import build_stages
 from flows.stages.detector import stage as detector_stage
+from flows.studies.members import resolve_study
+from flows.studies.reading import is_study, read_study
 from personsearch_core.recipes import OBJECTIVE_FIELDS, Objective
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -309,8 +311,11 @@ def test_the_roi_is_read_from_its_old_place_and_what_to_write_is_said(
 
 
 @pytest.mark.parametrize("path", sorted(PROJECT.glob("configs/**/*.yaml")), ids=lambda path: path.stem)
-def test_every_config_of_the_project_is_valid(path: Path) -> None:
-    assert isinstance(load_config(path), Config)
+def test_every_config_and_study_of_the_project_is_valid(path: Path) -> None:
+    if is_study(path):
+        assert resolve_study(path, read_study(path)).members
+    else:
+        assert isinstance(load_config(path), Config)
 
 
 @pytest.mark.parametrize("name", ["$HERE/config.yaml", "${HERE}/config.yaml", "~/config.yaml"])
@@ -323,7 +328,7 @@ def test_what_a_config_extends_is_a_path_as_any_other(
     (tmp_path / "inner").mkdir()
     own = tmp_path / "inner" / "own.yaml"
     own.write_text(f"extends: {name}\n")
-    assert load_config(own) == base
+    assert load_config(own).model_dump() == base.model_dump()
     own.write_text("extends: $NOWHERE/config.yaml\n")
     with pytest.raises(ConfigError, match=r"own\.yaml: extends.*NOWHERE is not set"):
         load_config(own)

@@ -141,5 +141,7 @@ def test_a_cell_that_no_run_can_fill_is_refused_before_it(
 def test_configs_are_no_studies(tmp_path: Path) -> None:
     path = write_study(tmp_path)
     assert is_study(path) and not is_study(tmp_path / "tiny.yaml")
+    with pytest.raises(ConfigError, match="is a study, not a config; use: personsearch study run"):
+        load_config(path)
     with pytest.raises(ConfigError, match=r"members: this field is missing; a study has members and tables"):
         read_study(tmp_path / "tiny.yaml")
