@@ -23,6 +23,10 @@ COMMANDS = {
         "benchmarks.speed:speed",
         "Time detection and embedding per person, with the ratio to Disj, its bound and the paper's.",
     ),
+    "search": Lazy(
+        "benchmarks.search:search",
+        "Measure search against one product over all embeddings, and indexing against the model alone.",
+    ),
     "reid": Lazy(
         "benchmarks.reid:reid",
         "Measure a re-ID step from the store against memory, a plain loop and recomputed features.",

@@ -9,11 +9,9 @@ import base64
 import io
 import logging
 import re
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any
 from uuid import UUID
 
@@ -27,15 +25,14 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.exceptions import PrefectHTTPStatusError
-from tqdm import tqdm
 
+from flows.run.progress import ProgressLine
 from flows.run.records import RunRecord
 from storage.store import Artifact
 
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 5.0
-_LOG_SECONDS = 30.0
 TRAININGS = ("detector", "reid")
 HISTORY = "history.parquet"
 
@@ -53,42 +50,6 @@ def show_run(record: RunRecord, artifacts: Mapping[str, Artifact]) -> None:
             if stage["state"] == "made" and name in TRAININGS and name in artifacts:
                 markdown = f"![{name}: loss by step]({_as_url(loss_curve(artifacts[name]))})"
                 create_markdown_artifact(markdown, key=f"{run}-{name}-curve", description=f"Loss of {name}")
-
-
-class ProgressLine:
-    """A bar on a terminal, elsewhere a log record now and then. Use it as a context manager."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._bar: Any = None
-        self._logged_at = time.monotonic()
-        self.also: Callable[[int, int], None] | None = None
-        """Who else follows, with (done, total)."""
-
-    def update(self, done: int, total: int, **metrics: float) -> None:
-        if self.also is not None:
-            self.also(done, total)
-        shown = {name: f"{value:.4g}" for name, value in metrics.items()}
-        if sys.stderr.isatty():
-            if self._bar is None:
-                self._bar = tqdm(total=total, desc=self.name, dynamic_ncols=True, leave=False)
-            self._bar.total = total
-            self._bar.n = done
-            self._bar.set_postfix(shown)
-        elif time.monotonic() - self._logged_at >= _LOG_SECONDS:
-            self._logged_at = time.monotonic()
-            log.info(
-                "%s: %d of %d %s", self.name, done, total, " ".join(f"{k}={v}" for k, v in shown.items())
-            )
-
-    def __enter__(self) -> ProgressLine:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
 
 @contextmanager

@@ -138,9 +138,7 @@ def build_index(
         changes = compare(files, old.sources, scanned, description.removed)
         search = _Search(description.settings, where or Where(), model or given_model(folder / MODEL))
         segments = Segments(folder, digest_json([description.model, search.settings.model_dump()]))
-        started = time.monotonic()
-        tally = search.write_parts(folder / MODEL, changes.todo, segments, progress)
-        seconds = time.monotonic() - started
+        tally, seconds = search.write_parts(folder / MODEL, changes.todo, segments, progress)
         described = put_in_place(folder, description, places, [old, *segments.read()], changes)
         segments.remove()
     return _outcome(changes, tally, faults, seconds, described)
@@ -154,19 +152,20 @@ class _Search:
 
     def write_parts(
         self, folder: Path, sources: Sequence[Source], segments: Segments, progress: Progress
-    ) -> Tally:
-        """Search the files that no finished part has, and write parts as they come."""
+    ) -> tuple[Tally, float]:
+        """Search the files that no finished part has, writing parts as they come; and the seconds it took."""
         rest, first_frames = still_to_read(sources, segments.read())
         if not rest:
-            return Tally()
-        expected, done, started = self._expected_images(rest), Tally(), time.monotonic()
-        for tally, part in self._parts(folder, rest, first_frames):
+            return Tally(), 0.0
+        parts = self._parts(folder, rest, first_frames)
+        expected, done, started, seconds = self._expected_images(rest), Tally(), time.monotonic(), 0.0
+        for tally, part in parts:
             done += tally
             if part is not None and len(part.sources):
                 segments.write(part)
-            seconds = max(1e-9, time.monotonic() - started)
+            seconds = time.monotonic() - started
             progress(done.images + done.skipped, max(expected, done.images), done.images / seconds)
-        return done
+        return done, seconds
 
     def _parts(
         self, folder: Path, sources: Sequence[Source], first_frames: Mapping[tuple[int, str], int]
