@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from uuid import UUID
 
 from flows.errors import ConfigError
@@ -142,16 +143,30 @@ class Api:
         _write(self.lease.note, str(flow_run))
 
 
+def start_ahead() -> subprocess.Popen[bytes] | None:
+    """Start an API before Prefect is loaded here, which takes as long in its process; for `embedded_api`.
+
+    It finds out by itself which place is its own, and says so. None if an API runs already, and with an idle
+    time of 0, which would end it before it is used. Raises ConfigError for a wrong idle time.
+    """
+    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    idle = idle_seconds()
+    if idle == 0 or any(is_held(lock) is not None for lock in (home / FOLDER).glob("*.lock")):
+        return None
+    return _popen([str(idle)], stdout=subprocess.PIPE)
+
+
 @contextmanager
-def embedded_api(place: Place) -> Iterator[Api]:
+def embedded_api(place: Place, ahead: subprocess.Popen[bytes] | None = None) -> Iterator[Api]:
     """The API of a home folder, which is started where none runs, and kept while the block lasts.
 
+    `ahead` is of `start_ahead`; it is ended if it serves another place.
     Raises ConnectionError when it fails to start or does not answer, TimeoutError when it does not come up.
     """
     idle = idle_seconds()
     try:
         with place.lease() as lease:
-            yield Api(_running_url(place, idle), lease)
+            yield Api(_running_url(place, idle, ahead and _if_at(place, ahead)), lease)
     finally:
         if idle == 0:
             _wait_for_end(place)
@@ -172,19 +187,33 @@ def idle_seconds() -> float:
     return 60 * minutes
 
 
-def _running_url(place: Place, idle: float) -> str:
+def _if_at(place: Place, ahead: subprocess.Popen[bytes]) -> subprocess.Popen[bytes] | None:
+    """The process that was started ahead if it serves the place; it says nothing where it failed."""
+    assert ahead.stdout is not None
+    with ahead.stdout as said:
+        name = said.readline().decode().strip()
+    if name == place.name:
+        return ahead
+    ahead.kill()
+    ahead.wait()
+    return None
+
+
+def _running_url(place: Place, idle: float, ahead: subprocess.Popen[bytes] | None) -> str:
     """Wait for the API's address; start a process where none is there or on its way."""
-    started: subprocess.Popen[bytes] | None = None
+    started = ahead
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         holder = is_held(place.lock)
         if holder is None:
             # One that another process's API sent away has ended with 0; that one may have died since.
-            if started is None or started.poll() == 0:
+            # Of what was started ahead there is no output to tell, so that it is tried again.
+            status = None if started is None else started.poll()
+            if started is None or status == 0 or (started is ahead and status is not None):
                 started = _start(place, idle)
-            elif started.returncode is not None:
+            elif status is not None:
                 raise ConnectionError(
-                    f"the embedded Prefect API failed to start (exit status {started.returncode}). "
+                    f"the embedded Prefect API failed to start (exit status {status}). "
                     f"Last output: {_last_words(place.log)} (its database is in $PREFECT_HOME, "
                     "by default ~/.prefect)"
                 )
@@ -202,13 +231,21 @@ def _running_url(place: Place, idle: float) -> str:
 
 def _start(place: Place, idle: float) -> subprocess.Popen[bytes]:
     with place.log.open("wb") as said:
-        return subprocess.Popen(
-            [sys.executable, "-m", "flows.run.embedded_server", str(place.folder), place.name, str(idle)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-            start_new_session=True,
-        )
+        return _popen([str(idle), str(place.folder), place.name], stderr=said)
+
+
+def _popen(
+    arguments: list[str],
+    stdout: int = subprocess.DEVNULL,
+    stderr: int | IO[bytes] = subprocess.DEVNULL,
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.run.embedded_server", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
+    )
 
 
 def _require_answer(url: str, process: int) -> None:

@@ -1,5 +1,6 @@
-"""The process of an embedded Prefect API: `python -m flows.run.embedded_server FOLDER NAME IDLE_SECONDS`.
+"""The process of an embedded Prefect API: `python -m flows.run.embedded_server IDLE_SECONDS [FOLDER NAME]`.
 
+Without a place it is the one of its own settings, whose name it prints; it ends if they name another API.
 It belongs to no run. It ends when no run has held a lease for IDLE_SECONDS, or when its folder is gone.
 """
 
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from flows.run.embedded_api import Place
 from flows.run.killed_runs import mark_as_crashed
-from flows.run.prefect_defaults import be_quiet
+from flows.run.prefect_api import configured_url, own_place
+from flows.run.prefect_defaults import be_quiet, fewer_collections
 from storage.locks import exclusive, exclusive_now, is_held
 
 if TYPE_CHECKING:
@@ -43,8 +45,9 @@ def serve(place: Place, idle_seconds: float) -> int:
 
 def _serve(place: Place, idle_seconds: float) -> int:
     be_quiet()
-    import uvicorn
-    from prefect.server.api.server import create_app
+    with fewer_collections():
+        import uvicorn
+        from prefect.server.api.server import create_app
 
     # All is imported: the folder that the first run was started in may go.
     os.chdir("/")
@@ -95,5 +98,19 @@ async def _until_idle(place: Place, url: str, idle_seconds: float) -> None:
         await asyncio.sleep(_LOOK_SECONDS)
 
 
+def _serve_own(idle_seconds: float) -> int:
+    """Serve the place of this process's own settings."""
+    be_quiet()
+    with fewer_collections():
+        if configured_url():
+            return 0
+        place = own_place()
+    print(place.name, flush=True)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    return serve(place, idle_seconds)
+
+
 if __name__ == "__main__":
-    sys.exit(serve(Place(Path(sys.argv[1]), sys.argv[2]), float(sys.argv[3])))
+    seconds, place = float(sys.argv[1]), sys.argv[2:]
+    sys.exit(serve(Place(Path(place[0]), place[1]), seconds) if place else _serve_own(seconds))

@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-from flows.run.embedded_api import Api, Place, embedded_api
+from flows.run import embedded_api
+from flows.run.embedded_api import Api, Place
 from flows.run.killed_runs import server_in_use
-from flows.run.prefect_defaults import be_quiet
+from flows.run.prefect_defaults import be_quiet, fewer_collections
 from storage.digests import digest_json
-
-if TYPE_CHECKING:
-    from prefect.settings import Settings
 
 _LOOPBACK = "127.0.0.1"
 
 
+def start_ahead() -> subprocess.Popen[bytes] | None:
+    """Start an embedded API, if one will be needed, before Prefect is loaded; for `api`."""
+    be_quiet()
+    return None if "PREFECT_API_URL" in os.environ else embedded_api.start_ahead()
+
+
 @contextmanager
-def api() -> Iterator[Api]:
+def api(ahead: subprocess.Popen[bytes] | None = None) -> Iterator[Api]:
     """The API for this run: as PREFECT_API_URL or the profile says, else the embedded one of PREFECT_HOME.
 
+    `ahead` is of `start_ahead`.
     Raises ConnectionError when a configured API does not answer, or when the embedded one fails to start, and
     TimeoutError when that does not come up.
     """
     be_quiet()
-    configured = configured_url()
+    with fewer_collections():
+        configured = configured_url()
     if configured:
         require_answer(configured)
         from prefect.settings import get_current_settings
@@ -36,24 +42,18 @@ def api() -> Iterator[Api]:
         with server_in_use(configured, get_current_settings().home) as found:
             yield found
         return
-    with _loopback_without_proxy(), _embedded() as found:
+    with _loopback_without_proxy(), _embedded(ahead) as found:
         yield found
 
 
 @contextmanager
-def _embedded() -> Iterator[Api]:
-    from prefect.settings import (
-        PREFECT_API_URL,
-        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-        get_current_settings,
-        temporary_settings,
-    )
+def _embedded(ahead: subprocess.Popen[bytes] | None) -> Iterator[Api]:
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    place = _place_of(get_current_settings())
     runs = logging.getLogger("prefect.flow_runs")
     runs.addFilter(_is_no_link)
     try:
-        with embedded_api(place) as embedded:
+        with embedded_api.embedded_api(own_place(), ahead) as embedded:
             # The API sees by its lease whether a run lives; ending a thread of heartbeats costs up to 1 s.
             mine = {PREFECT_API_URL: embedded.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
             with temporary_settings(mine):
@@ -65,10 +65,12 @@ def _embedded() -> Iterator[Api]:
         runs.removeFilter(_is_no_link)
 
 
-def _place_of(settings: Settings) -> Place:
-    """Runs share an API where server settings, Prefect's version and the installation are the same."""
+def own_place() -> Place:
+    """By Prefect's settings: runs share an API where those of the server, version and installation agree."""
     import prefect
+    from prefect.settings import get_current_settings
 
+    settings = get_current_settings()
     server = settings.server.to_environment_variables(exclude_unset=True)
     meant = {"server": server, "prefect": prefect.__version__, "python": sys.executable}
     return Place.of(settings.home, digest_json(meant)[:12])

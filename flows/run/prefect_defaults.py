@@ -1,8 +1,11 @@
-"""Prefect's defaults for unattended, offline use. They are set before Prefect is imported."""
+"""What is set before Prefect is imported: defaults for unattended, offline use, and a quicker import."""
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -17,3 +20,14 @@ def be_quiet() -> None:
     """Set the defaults in the environment, where the user has not chosen otherwise."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+
+
+@contextmanager
+def fewer_collections() -> Iterator[None]:
+    """Import without looking for garbage, which takes a fifth of Prefect's time; what is imported stays."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

@@ -14,7 +14,7 @@ from flows.config.request import RunRequest
 from flows.errors import Failure, StageError, StageFailed, failure_or_bug
 from flows.plan.readiness import check_ready
 from flows.plan.states import Planned, make_plan, require_space, select
-from flows.run.prefect_api import api
+from flows.run.prefect_api import api, start_ahead
 from flows.run.processes import hangup_as_termination
 from flows.run.walk import Walk, kept, new_record
 from flows.stages.building import build_stages
@@ -75,11 +75,12 @@ def run_config(request: RunRequest) -> Outcome:
     if all(planned.state == "cached" for planned in plan):
         _check_ready(config, plan, store, decode=True)
         return _with_report(_outcome([planned.as_record() for planned in plan], store, started), store)
+    # Prefect takes longer to load, and a fresh API to start, than many a stage takes.
+    ahead = start_ahead()
     record = new_record(request)
     with kept(record):
         walk = Walk.of(request, record)
-        # Prefect takes longer to load, and a fresh API to start, than many a stage takes.
-        with hangup_as_termination(), walk.head_start(), api() as prefect_api:
+        with hangup_as_termination(), walk.head_start(), api(ahead) as prefect_api:
             from flows.pipeline import run_recorded
 
             state = run_recorded(walk, prefect_api)

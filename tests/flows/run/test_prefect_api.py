@@ -24,6 +24,21 @@ from flows.run.embedded_api import IDLE_MINUTES, Place, embedded_api
 from storage.locks import exclusive, is_held
 
 # A run that is killed in the middle of its only task.
+STARTED_AHEAD = """
+import os
+os.environ.pop("PREFECT_API_URL", None)
+from flows.run.embedded_api import Place, _if_at
+from flows.run.prefect_api import api, own_place, start_ahead
+from storage.locks import is_held
+ahead = start_ahead()
+with api(ahead):
+    print(is_held(own_place().lock) == ahead.pid)
+    print(start_ahead())
+ahead.wait(60)
+other = start_ahead()
+print(_if_at(Place.of(own_place().folder.parent, "elsewhere"), other), other.returncode is not None)
+"""
+
 KILLED_RUN = """
 import os, signal
 from uuid import UUID
@@ -125,6 +140,17 @@ def test_an_api_is_shared_replaced_when_killed_and_ends_with_its_home(
         assert not list(place.folder.glob("other.*")), "what a killed API of other settings left is cleared"
     shutil.rmtree(tmp_path / "home")
     wait_until(lambda: not Path(f"/proc/{process}/exe").exists())
+
+
+@pytest.mark.slow
+def test_an_api_that_is_started_ahead_is_the_one_of_the_run(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STARTED_AHEAD],
+        env={**os.environ, "PREFECT_HOME": str(tmp_path), IDLE_MINUTES: "0.01"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines() == ["True", "None", "None True"], done.stderr
 
 
 @pytest.mark.slow
