@@ -1,4 +1,4 @@
-"""One GPU is held by one process at a time on this machine; the kernel frees it when its holder dies."""
+"""A lock per GPU of this machine; the kernel releases it if the holder dies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from storage.locks import exclusive
 
 @contextmanager
 def holding_devices(names: Iterable[str]) -> Iterator[None]:
-    """Hold the named devices, whoever's store or pipeline it is; waits while another process holds one.
+    """Hold the named devices across all stores and pipelines; waits while another process holds one.
 
     Names are the hardware's own (a GPU's UUID), since numbers depend on what a process may see. All are taken
     in the order of their names, so that two processes never wait for one another.

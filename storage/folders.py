@@ -1,4 +1,4 @@
-"""Directories: what lies in them, and deleting it."""
+"""Directories: listing and deleting their content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def remove_tree(folder: Path) -> None:
-    """Delete a folder; what another process deletes meanwhile is no error."""
+    """Delete a folder; files that another process deletes at the same time are not an error."""
 
     def is_gone(function: object, path: str, failure: tuple[Any, BaseException, Any]) -> None:
         if not isinstance(failure[1], FileNotFoundError):
@@ -21,7 +21,7 @@ def remove_tree(folder: Path) -> None:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files in a folder; what is deleted meanwhile does not count."""
+    """Bytes of all files in a folder, without those deleted meanwhile."""
     total = 0
     for file in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
@@ -30,7 +30,7 @@ def size_of(folder: Path) -> int:
 
 
 def visible_names(folder: Path) -> Iterator[str]:
-    """The folders in a folder, but for hidden ones; none where there is no such folder."""
+    """The folders in a folder, without hidden ones; none if the folder does not exist."""
     try:
         with os.scandir(folder) as entries:
             yield from (entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
@@ -44,7 +44,7 @@ def files_under(folder: Path) -> list[Path]:
 
 
 def remove_from(folder: Path, names: Iterable[str]) -> None:
-    """Delete files and folders by their names in `folder`; one that is not there is no error."""
+    """Delete files and folders by their names in `folder`; missing ones are ignored."""
     for name in names:
         path = folder / name
         if path.is_dir():
@@ -54,6 +54,6 @@ def remove_from(folder: Path, names: Iterable[str]) -> None:
 
 
 def cache_folder() -> Path:
-    """Where this machine keeps its work and its copies: $PERSONSEARCH_CACHE, or ~/.cache/personsearch."""
+    """The local folder for work and copies: $PERSONSEARCH_CACHE, or ~/.cache/personsearch."""
     chosen = os.environ.get("PERSONSEARCH_CACHE")
     return Path(chosen) if chosen else Path.home() / ".cache" / "personsearch"

@@ -1,4 +1,4 @@
-"""Garbage collection: what nobody asks for any more, what deleting it would free, and its deletion."""
+"""Garbage collection: find what nothing needs, say how much space it takes, and delete it."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Folder:
-    """A directory that is not an artifact: unfinished work, what was set aside, what waits for deletion."""
+    """A directory that is not an artifact: unfinished work, or something set aside or half deleted."""
 
     name: str
     path: Path
     size: int
     maker_of: str | None = None
-    """The artifact, `kind/key`, whose maker may need it."""
+    """The artifact, `kind/key`, that the process building it may need this folder for."""
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """What nothing reaches; sizes in bytes."""
+    """What can be deleted; sizes in bytes."""
 
     artifacts: tuple[Entry, ...]
     work_areas: tuple[Folder, ...]
     set_aside: tuple[Folder, ...]
     kept: int
-    """How many artifacts stay."""
+    """Number of artifacts that stay."""
     lineages: Lineages
-    """What all artifacts were made from, as far as any manifest tells."""
+    """The sources of all artifacts, as far as any manifest records them."""
     objects: tuple[Objects, ...] = ()
-    """On object storage: what no manifest names."""
+    """Object storage: objects that no manifest names."""
     before: datetime | None = None
-    """Of these, what was written since stays."""
+    """Objects written after this moment stay."""
     strays: tuple[Path, ...] = ()
     """Locks and unfinished files of processes that died."""
 
@@ -58,13 +58,14 @@ class Garbage:
 def find_garbage(
     store: Store, keep: Iterable[str], min_age: timedelta = timedelta(0), *, despite_gaps: bool = False
 ) -> Garbage:
-    """What neither `keep` (names `kind/key`) nor a tag reaches, itself or by what it was made from.
+    """Everything except the artifacts that `keep` (names `kind/key`) or a tag names, and their sources.
 
-    An artifact or work area that a process of this machine is making now is never garbage. Artifacts younger
-    than `min_age` stay with what they were made from, and so do objects that no manifest names: on object
-    storage another machine may be about to use them, which cannot be seen from here.
-    Raises StorageError when a tag points to no artifact, and, but for `despite_gaps`, when the
-    sources of something that stays are unknown: either would let go what is to be kept.
+    An artifact or work area that a process of this machine is building is never garbage. Artifacts younger
+    than `min_age` stay with their sources, and so do young objects that no manifest names: on object storage,
+    another machine may be about to use them, which cannot be seen from here.
+
+    Raises StorageError if a tag points to no artifact, or, without `despite_gaps`, if the sources of an
+    artifact that stays are unknown: in both cases something that should be kept could be deleted.
     """
     before = datetime.now(UTC) - min_age
     entries = list_entries(store)
@@ -72,7 +73,7 @@ def find_garbage(
     wanted = {*keep, *tags(store).values()}
     if min_age:
         wanted |= store.written_since(before)
-    # After the listing: what was away by then, because it is being replaced, is found here.
+    # After the listing, which misses artifacts that are being replaced; those are found here.
     lineages = Lineages([*entries, *_out_of_sight_entries(store)])
     kept = _reached(store, lineages, wanted, despite_gaps=despite_gaps)
     garbage = [
@@ -115,7 +116,7 @@ def _out_of_sight_entries(store: Store) -> Iterator[Entry]:
 
 
 def _reached(store: Store, lineages: Lineages, roots: Set[str], *, despite_gaps: bool) -> frozenset[str]:
-    """All that `roots` were made from. Raises StorageError when that cannot be told."""
+    """`roots` and all their sources. Raises StorageError if these cannot be determined."""
     while True:
         reach = lineages.reach(roots)
         back = []
@@ -128,7 +129,7 @@ def _reached(store: Store, lineages: Lineages, roots: Set[str], *, despite_gaps:
                     back.append(manifest)
                     is_gap = False
             except FileNotFoundError:
-                is_gap = name not in roots  # a root without an artifact is not made yet
+                is_gap = name not in roots  # a root without an artifact has not been built yet
             except StorageError as error:
                 log.warning("%s", error)
             if is_gap and not despite_gaps:
@@ -140,20 +141,20 @@ def _reached(store: Store, lineages: Lineages, roots: Set[str], *, despite_gaps:
 
 
 def _gap(store: Store, name: str, follower: str) -> str:
-    whose = name if follower == name else f"{name}, which {follower} was made from,"
+    whose = name if follower == name else f"{name}, a source of {follower},"
     return (
-        f"nothing is deleted: the manifest of {whose} is damaged or gone from {store}, so what it was"
-        " made from cannot be told. Make it again (run its config) or import it; or take back the tag that"
-        " keeps it (`store untag`); or pass --all to delete although its sources may be lost"
+        f"nothing was deleted: the manifest of {whose} is damaged or missing in {store}, so its sources are"
+        " unknown. Build it again (run its config) or import it; or remove the tag that keeps it"
+        " (`store untag`); or pass --all to delete even if its sources are lost"
     )
 
 
 def collect(store: Store, garbage: Garbage, in_use: Callable[[], Set[str]] = frozenset) -> frozenset[str]:
-    """Delete it, followers before what they were made from; interrupted, the rest is garbage as before.
+    """Delete the garbage, artifacts before their sources. If interrupted, the rest is still garbage.
 
-    What a process has begun to make since stays, and so does what `in_use` or a tag names by then, with all
-    that it was made from: both are asked before each deletion, under the key's lock. What another has deleted
-    since is no error. Returns the names, `kind/key`, of what stayed.
+    Before each deletion, under the key's lock, this checks again what processes are building, what `in_use`
+    and tags name, and their sources: those stay. Artifacts that another process has deleted are skipped.
+    Returns the names, `kind/key`, of those that stayed.
     """
     hidden: list[Path] = []
     spared = _Spared(store, garbage.lineages, in_use)
@@ -161,7 +162,7 @@ def collect(store: Store, garbage: Garbage, in_use: Callable[[], Set[str]] = fro
         for folder in _out_of_sight(store, garbage, spared):
             hidden.append(folder)
     finally:
-        # Deleting takes as long as the file system takes, and no lock is held for it.
+        # Deleting can take long, so no lock is held meanwhile.
         for folder in hidden:
             remove_tree(folder)
     for objects in garbage.objects:
@@ -172,7 +173,7 @@ def collect(store: Store, garbage: Garbage, in_use: Callable[[], Set[str]] = fro
 
 
 def _out_of_sight(store: Store, garbage: Garbage, spared: _Spared) -> Iterator[Path]:
-    """Folders that nobody can see or use any more, each as soon as it is one."""
+    """Move garbage out of sight, and yield each folder as soon as no other process can use it."""
     for entry in reversed(_sources_first(garbage.artifacts)):
         with spared.unless(entry.name) as free:
             if not free:
@@ -193,7 +194,7 @@ def _out_of_sight(store: Store, garbage: Garbage, spared: _Spared) -> Iterator[P
 
 
 class _Spared:
-    """What is made, used or tagged by now; what that was made from is worked out only when it has changed."""
+    """What is being built, used or tagged now. Sources are computed only when that has changed."""
 
     def __init__(self, store: Store, lineages: Lineages, in_use: Callable[[], Set[str]]) -> None:
         self._store = store
@@ -206,12 +207,12 @@ class _Spared:
 
     @contextmanager
     def unless(self, name: str) -> Iterator[bool]:
-        """Whether the artifact `kind/key` is free to go; then nobody can make it while this holds."""
+        """Whether the artifact `kind/key` can be deleted; if so, no process can build it inside the block."""
         with self._store.making_now(*name.split("/")) as alone:
             used = alone and self._is_used(name)
             if used or not alone:
                 self.stayed.add(name)
-                why = "a run or a tag has begun to use it" if used else "a process makes or deletes it now"
+                why = "a run or a tag uses it now" if used else "another process is building or deleting it"
                 log.warning("%s stays: %s", name, why)
             yield alone and not used
 

@@ -38,7 +38,7 @@ class Entry:
 def list_entries(store: Store, kind: str | None = None) -> list[Entry]:
     """Every finished artifact, by kind and age; one whose manifest is damaged is left out.
 
-    So is, with a warning, one whose manifest names another artifact than the folder that it lies in.
+    An artifact whose manifest does not match its folder is left out too, with a warning.
     Raises NewerVersionError when a newer version of this software has written into the store.
     """
     entries = []

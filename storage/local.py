@@ -22,14 +22,14 @@ from storage.work_area import drop_manifest
 
 log = logging.getLogger(__name__)
 
-_STRANGER = "its manifest is that of another artifact"
-_HALF_REPLACED = "it is out of sight while it is replaced"
+_STRANGER = "its manifest belongs to another artifact"
+_HALF_REPLACED = "it is being replaced"
 _LOOKS = 50
 _PAUSE_SECONDS = 0.01
 
 
 class LocalStore(Store):
-    """Artifacts under one root directory; see `storage.place` for what lies where."""
+    """Artifacts under one root directory; see `storage.place` for the layout."""
 
     def __init__(self, root: Path) -> None:
         self.place = Place(root)
@@ -42,10 +42,10 @@ class LocalStore(Store):
         return self.root.is_dir()
 
     def find(self, kind: str, key: str) -> Artifact | None:
-        """The artifact, when it exists and can be trusted; what is damaged is set aside and named in the log.
+        """The artifact, if it exists and is intact; a damaged one is set aside and logged.
 
-        A file whose stat equals that of its last verification is trusted; any other is digested again.
-        Nothing is set aside that a process is making again now: it is not there, until that process ends.
+        A file is trusted if its stat is unchanged since it was verified; otherwise it is digested again.
+        A damaged artifact that a process is building again is not set aside: it counts as missing until then.
         """
         stamp, found = self._inspect(kind, key)
         if found.problem is None:
@@ -53,16 +53,18 @@ class LocalStore(Store):
         with self.making_now(kind, key) as alone:
             if alone:
                 return self.find_alone(kind, key, found if self._stamp(kind, key) == stamp else None)
-        log.warning("artifact %s/%s is being made again; what is there: %s", kind, key, found.problem)
+        log.warning(
+            "artifact %s/%s is being built again; the present one is damaged: %s", kind, key, found.problem
+        )
         return None
 
     def inspect(self, kind: str, key: str) -> Inspection:
         return self._inspect(kind, key)[1]
 
     def _inspect(self, kind: str, key: str) -> tuple[object, Inspection]:
-        """Look until what is wrong is no writer's doing, which takes a moment between two renames.
+        """Look again while a problem may come from a writer that is between two renames.
 
-        Returns the stamp from before the look, too.
+        Also returns the stamp from before the look.
         """
         stamp, found = self._stamp(kind, key), self._look(kind, key)
         for _ in range(_LOOKS):
@@ -79,7 +81,7 @@ class LocalStore(Store):
         return stamp, found
 
     def _stamp(self, kind: str, key: str) -> object:
-        """Another one when a process has moved the artifact or put another in its place."""
+        """A value that changes when a process moves or replaces the artifact."""
         path = self.path_of(kind, key)
         with contextlib.suppress(FileNotFoundError):
             inode = path.stat().st_ino
@@ -90,9 +92,9 @@ class LocalStore(Store):
         return None
 
     def find_alone(self, kind: str, key: str, seen: Inspection | None = None) -> Artifact | None:
-        """As `find`, for the holder of the key's lock: what it looks at, nobody else moves.
+        """Like `find`, for the holder of the key's lock: no other process moves the artifact meanwhile.
 
-        `seen` is what an earlier look found, if that still holds.
+        `seen` is the result of an earlier look, if it is still valid.
         """
         found = seen or self._look(kind, key)
         if found.problem == _HALF_REPLACED:
@@ -163,23 +165,23 @@ class LocalStore(Store):
         durable.write(self.place.tags_path / tag, artifact + "\n")
 
     def remove_tag(self, tag: str) -> None:
-        """Raises FileNotFoundError when no tag has that name."""
+        """Remove a tag. Raises FileNotFoundError if it does not exist."""
         durable.remove(self.place.tags_path / tag)
 
     def local_path(self, kind: str, key: str) -> Path:
-        """Where an artifact's files can be read on this machine, damaged ones, too."""
+        """Where this machine can read an artifact's files, even damaged ones."""
         return self.path_of(kind, key)
 
     def verify(self, kind: str, key: str) -> list[str]:
-        """Digest every file of an artifact and say what does not hold; nothing is moved.
+        """Digest every file of an artifact and return the problems; nothing is moved.
 
-        What does not hold is not trusted any more, whatever its stat says: the next `find` digests it, too.
+        If there are any, the next `find` digests the files again, even if their stat is unchanged.
         """
         path = self.path_of(kind, key)
         try:
             manifest = read_manifest(path / FILE_NAME)
         except FileNotFoundError:
-            return [f"{path}: no such artifact"]
+            return [f"{path}: there is no artifact"]
         except NewerVersionError:
             raise
         except StorageError as error:
@@ -192,13 +194,13 @@ class LocalStore(Store):
         return problems
 
     def distrust(self, kind: str, key: str) -> None:
-        """Have every file of an artifact digested again when it is next asked for."""
+        """Make the next `find` digest every file of an artifact again."""
         self._trust.forget(kind, key)
 
     def set_aside(self, kind: str, key: str, why: str) -> Path:
-        """Move an artifact out of sight, to be looked at by a person; whoever needs it makes it again.
+        """Move an artifact aside for inspection, so that it is built again when needed.
 
-        Raises FileNotFoundError when it is missing. Waits for a process that is making it.
+        Raises FileNotFoundError if it is missing. Waits for a process that is building it.
         """
         with self.place.making(kind, key):
             return self._move_aside(kind, key, why)
@@ -207,14 +209,14 @@ class LocalStore(Store):
         target = _free_path(self.root / ".damaged", kind, key)
         target.parent.mkdir(parents=True, exist_ok=True)
         self.path_of(kind, key).rename(target)
-        log.warning("artifact %s/%s is set aside as %s: %s", kind, key, target, why)
+        log.warning("artifact %s/%s was set aside as %s: %s", kind, key, target, why)
         self._trust.forget(kind, key)
         return target
 
     def reopen(self, kind: str, key: str) -> Path:
-        """Make an artifact a work area again, to be resumed by whoever makes it; returns the work area.
+        """Turn an artifact back into a work area that can be resumed, and return that.
 
-        Raises FileNotFoundError when it is missing.
+        Raises FileNotFoundError if it is missing.
         """
         work = self.work_path_of(kind, key)
         with self.place.making(kind, key):
@@ -227,9 +229,9 @@ class LocalStore(Store):
         return work
 
     def take_away(self, kind: str, key: str) -> Path | None:
-        """The first half of `remove`: the artifact is out of sight, and its folder is to be deleted.
+        """The first half of `remove`: move the artifact out of sight, and return the folder to delete.
 
-        Returns that folder, None where nothing is left. Raises FileNotFoundError when it is missing.
+        Raises FileNotFoundError if the artifact is missing.
         """
         away = self.place.hide(self.path_of(kind, key))
         self._trust.forget(kind, key)
@@ -243,7 +245,7 @@ class LocalStore(Store):
         replace: bool = False,
         verified: Mapping[str, list[int]] | None = None,
     ) -> Artifact:
-        """As `Store.publish`: files and manifest flushed to the disk, then one rename."""
+        """See `Store.publish`: flush files and manifest to disk, then rename once."""
         verified = verified or stat_keys(work, manifest)
         for name in manifest.files:
             flush(work / name)
@@ -261,7 +263,7 @@ class LocalStore(Store):
         return Artifact(target, manifest)
 
     def _move_away(self, target: Path) -> Path | None:
-        """Where an artifact that is being replaced waits until its successor is in place."""
+        """Move an artifact that is being replaced out of the way, until the new one is in place."""
         if not target.exists():
             return None
         away = self.place.replaced_path(target.parent.name, target.name)

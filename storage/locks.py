@@ -42,7 +42,7 @@ def exclusive_now(path: Path) -> Iterator[bool]:
 
 
 def is_held(path: Path) -> int | None:
-    """The process id of a live holder, or None when nobody holds the lock."""
+    """The process id of a live holder, or None if the lock is free."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -108,7 +108,7 @@ def _sign(descriptor: int, path: Path) -> bool:
 
 
 def _release(descriptor: int, path: Path) -> None:
-    """Remove the lock file, unless it was deleted meanwhile and what lies there is another's lock."""
+    """Remove the lock file, unless it was deleted in the meantime and another process has a new one."""
     try:
         # Unlinking while held is safe because `_sign` compares inodes after the lock was taken.
         if _is_same_file(descriptor, path):

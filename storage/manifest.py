@@ -1,4 +1,4 @@
-"""The manifest of an artifact: what it is, what it was made from, and every file with its digest."""
+"""The manifest of an artifact: its identity, its sources, and the digest of every file."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from storage.errors import NewerVersionError, StorageError
 from storage.lineage import RECORD
 
 SCHEMA = 1
-"""Raised when an older version would misread a manifest; then what reads it keeps reading the older ones."""
+"""Increase it if older versions would misread a manifest. Older schemas must stay readable."""
 FILE_NAME = "manifest.json"
 
 
 def _inside(name: str) -> str:
-    """A file's name as it may be joined to a directory: manifests come from other people's stores, too."""
+    """Check that a file's name is safe to join to a directory: manifests may come from other stores."""
     path = PurePosixPath(name)
     if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
-        raise ValueError(f"{name!r} is no name of a file inside the artifact")
+        raise ValueError(f"{name!r} is not the name of a file inside the artifact")
     return name
 
 
@@ -37,9 +37,9 @@ class FileEntry(BaseModel):
 
 
 class Identity(BaseModel):
-    """What an artifact's key is computed over.
+    """What an artifact's key is computed from.
 
-    `inputs` maps the name of an input to its content digest: an artifact, or a view of one.
+    `inputs` maps the name of an input to a content digest: of an artifact, or of a view of one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,7 +55,7 @@ class Identity(BaseModel):
 
 
 class Manifest(BaseModel):
-    """Written last; a directory without one does not exist for anyone."""
+    """Written last; a directory without a manifest is not an artifact."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -66,13 +66,13 @@ class Manifest(BaseModel):
     files: dict[Annotated[str, AfterValidator(_inside)], FileEntry]
     metrics: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    """The artifacts that it was made from, `kind/key` by input name: for people, not for the key."""
+    """The artifacts that it was made from, `kind/key` by input name. Not part of the key."""
     made_by: dict[str, Any] = {}
-    """Digest of the package's source, library versions, host, threads: provenance, not identity."""
+    """Digest of the package's source, library versions, host, threads. Not part of the key."""
     created: str
     seconds: float
     peak_memory_bytes: int | None = None
-    """Of the process that made it or of the largest of its children, whichever is larger."""
+    """Of the process that built it or of its largest child, whichever is larger."""
 
     @property
     def kind(self) -> str:
@@ -80,7 +80,7 @@ class Manifest(BaseModel):
 
     @property
     def lineage(self) -> list[str] | None:
-        """All that it was made from, through every generation; None where that was not recorded."""
+        """All its sources, through every generation; None if they were not recorded."""
         return recorded_lineage(self.made_by)
 
     def to_json(self) -> str:
@@ -91,34 +91,34 @@ class Manifest(BaseModel):
 def read_manifest(path: Path) -> Manifest:
     """Read and check a manifest file.
 
-    Raises FileNotFoundError when it is missing, StorageError when its own digest or its key does not hold,
-    NewerVersionError when a newer version wrote it.
+    Raises FileNotFoundError if it is missing, StorageError if its own digest or its key does not match,
+    NewerVersionError if a newer version wrote it.
     """
     return parse_manifest(path.read_bytes(), str(path))
 
 
 def parse_manifest(raw: bytes, where: str) -> Manifest:
-    """As `read_manifest`, of bytes that lie at `where`."""
+    """Like `read_manifest`, for bytes read from `where`."""
     body = checked_body(raw, where)
     try:
         manifest = Manifest.model_validate(body)
     except ValidationError as error:
         raise StorageError(f"{where} is damaged: {error}") from error
     if manifest.key != manifest.identity.key:
-        raise StorageError(f"{where} is damaged: its key does not follow from its recipe and inputs")
+        raise StorageError(f"{where} is damaged: its key does not match its recipe and inputs")
     return manifest
 
 
 def checked_body(raw: bytes, where: str) -> dict[str, Any]:
-    """What a manifest says, once its own digest and its schema are checked: every version writes both so.
+    """The fields of a manifest, after checking its own digest and its schema, which every version writes.
 
-    Raises StorageError when it is damaged, NewerVersionError when a newer version wrote it.
+    Raises StorageError if it is damaged, NewerVersionError if a newer version wrote it.
     """
     holds = False
     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
         body = orjson.loads(raw)
         claimed = body.pop("self_digest")
-        # Quicker than canonical JSON, and the same bytes but for some floats and what is not ASCII.
+        # Faster than canonical JSON, with the same bytes except for some floats and non-ASCII text.
         holds = claimed == hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
     try:
         if not holds:
@@ -128,7 +128,7 @@ def checked_body(raw: bytes, where: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{where} is damaged: {error}") from error
     if not holds:
-        raise StorageError(f"{where} is damaged: it does not hold to its own digest")
+        raise StorageError(f"{where} is damaged: it does not match its own digest")
     if not isinstance(schema, int) or schema > SCHEMA:
         raise NewerVersionError(
             f"{where} was written by a newer version of personsearch (its schema is {schema}, and this "
@@ -138,7 +138,7 @@ def checked_body(raw: bytes, where: str) -> dict[str, Any]:
 
 
 def recorded_lineage(made_by: Mapping[str, Any]) -> list[str] | None:
-    """Every source of every generation, as `made_by` has it."""
+    """Every source of every generation, as recorded in `made_by`."""
     recorded = made_by.get(RECORD)
     is_list = isinstance(recorded, list) and all(isinstance(name, str) for name in recorded)
     return recorded if is_list else None

@@ -1,13 +1,13 @@
-"""Where everything of a store lies on a local file system.
+"""The layout of a store on a local file system.
 
 <root>/<kind>/<key>/manifest.json + files     artifacts
-<root>/.work/<kind>/<key>/                    work areas: what a resume finds
-<root>/.locks/<kind>/<key>                    kernel locks of running writers
+<root>/.work/<kind>/<key>/                    work areas: unfinished work, to be resumed
+<root>/.locks/<kind>/<key>                    kernel locks of processes that write
 <root>/.trust/<kind>/<key>.json               the stat of every file at its last verification
-<root>/.damaged/<kind>-<key>-<n>/             what failed verification, set aside
-<root>/.replaced/<kind>-<key>/                what is being replaced, until its successor is in place
-<root>/.removed/                              what is being deleted
-<root>/.tags/<tag>                            the artifact that a person gave a name
+<root>/.damaged/<kind>-<key>-<n>/             artifacts that failed verification
+<root>/.replaced/<kind>-<key>/                artifacts that are being replaced
+<root>/.removed/                              folders that are being deleted
+<root>/.tags/<tag>                            the artifact that has this tag
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from storage.locks import exclusive, exclusive_now, is_held
 
 
 class Place:
-    """The folders, files and locks under one root folder of this machine, by the names of what they hold."""
+    """The folders, files and locks under one local root folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
 
     def path_of(self, kind: str, key: str) -> Path:
-        """Where an artifact lies. Raises StorageError when `kind` or `key` is not one plain name."""
+        """The folder of an artifact. Raises StorageError unless `kind` and `key` are plain names."""
         return self.root.joinpath(plain_name(kind), plain_name(key))
 
     def work_path_of(self, kind: str, key: str) -> Path:
@@ -38,39 +38,39 @@ class Place:
 
     @property
     def removed_path(self) -> Path:
-        """Where artifacts wait for their deletion; what is found here can be deleted."""
+        """Where artifacts wait for deletion; everything here can be deleted."""
         return self.root / ".removed"
 
     @property
     def leftover_paths(self) -> tuple[Path, ...]:
-        """Folders whose content is nobody's: set aside, or half deleted."""
+        """Folders with content that nothing uses: set aside, or half deleted."""
         return self.root / ".damaged", self.removed_path
 
     def replaced(self) -> Iterator[tuple[str, str, Path]]:
-        """(kind, key, folder) of what was replaced and is not deleted yet, or waits for its successor."""
+        """(kind, key, folder) of artifacts that are being replaced, or were and are not deleted yet."""
         for name in sorted(visible_names(self.root / ".replaced")):
             kind, _, key = name.rpartition("-")
             if kind and key:
                 yield kind, key, self.root / ".replaced" / name
 
     def strays(self) -> list[Path]:
-        """Small files of processes that died at a bad moment: locks without a holder, unfinished files."""
+        """Small files that dead processes left: locks without a holder, and unfinished files."""
         locks = [
             path for path in (self.root / ".locks").rglob("*") if path.is_file() and is_held(path) is None
         ]
         folders = [self.tags_path, self.root / ".runs", *(self.root / ".trust").glob("*")]
         unfinished = [path for folder in folders for path in durable.abandoned(folder)]
-        return sorted([*locks, *unfinished, *self._strays_of_old()])
+        return sorted([*locks, *unfinished, *self._older_strays()])
 
     def remove_stray(self, path: Path) -> None:
-        """Delete one of `strays`, but for a lock that a process has taken since."""
+        """Delete one of `strays`, unless it is a lock that a process has taken since."""
         if path.is_relative_to(self.root / ".locks"):
-            with exclusive_now(path):  # whoever releases a lock removes its file
+            with exclusive_now(path):  # releasing a lock removes its file
                 return
         path.unlink(missing_ok=True)
 
-    def _strays_of_old(self) -> Iterator[Path]:
-        """What earlier versions called their unfinished files."""
+    def _older_strays(self) -> Iterator[Path]:
+        """Unfinished files as earlier versions named them."""
         yield from self.tags_path.glob(".*.tmp")
         for path in (self.root / ".trust").glob("*/*.tmp"):
             if not Path("/proc", path.suffixes[-2].strip(".") if path.suffixes[1:] else "-").exists():
@@ -90,21 +90,21 @@ class Place:
                 yield kind, key
 
     def holder(self, kind: str, key: str) -> int | None:
-        """The process that is making this artifact now, if any."""
+        """The process that is building this artifact, if any."""
         return is_held(self.lock_path(kind, key))
 
     def making(self, kind: str, key: str) -> AbstractContextManager[None]:
-        """The lock of whoever makes, replaces or moves an artifact; a second process waits."""
+        """The lock for building, replacing or moving an artifact; a second process waits."""
         return exclusive(self.lock_path(kind, key), what=f"{kind}/{key}")
 
     def making_now(self, kind: str, key: str) -> AbstractContextManager[bool]:
-        """The same lock without waiting for it: False when another process holds it."""
+        """The same lock without waiting: False if another process holds it."""
         return exclusive_now(self.lock_path(kind, key))
 
     def hide(self, folder: Path) -> Path:
-        """Move a folder of the store to where it waits for its deletion; the caller holds its key's lock.
+        """Move a folder of the store to where it waits for deletion; the caller holds its key's lock.
 
-        Raises FileNotFoundError when it is missing.
+        Raises FileNotFoundError if it is missing.
         """
         away = self.removed_path / f"{folder.parent.name}-{folder.name}-{secrets.token_hex(8)}"
         try:
@@ -121,7 +121,7 @@ class Place:
 
 
 def plain_name(name: str) -> str:
-    """A kind or a key as it may be joined to the root: listings and tags come from other people, too."""
+    """Check that a kind or key is safe to join to the root, since listings and tags may come from others."""
     if not name or name.startswith(".") or "/" in name or "\0" in name:
         raise StorageError(f"{name!r} cannot be the kind or the key of an artifact")
     return name

@@ -1,13 +1,13 @@
-"""The artifact store on object storage, where there is neither a rename nor a lock.
+"""The artifact store on object storage, which has neither renames nor locks.
 
-<url>/<kind>/<key>/manifest.json              written last, and only where there is none
+<url>/<kind>/<key>/manifest.json              written last, and only if there is none
 <url>/<kind>/<key>/<version>/...              the files; `version` is a digest over all of them
-<url>/.damaged/<kind>-<key>-<n>/              what failed verification, set aside
-<url>/.tags/<tag>                             the artifact that a person gave a name
+<url>/.damaged/<kind>-<key>-<n>/              artifacts that failed verification
+<url>/.tags/<tag>                             the artifact that has this tag
 
-Work happens in a folder of this machine, which also keeps what was made here or fetched. Since a version is
-named by its content, writers of different bytes never touch one another's files, and an upload that was
-interrupted goes on where it ended. Whoever puts the manifest first has made the artifact; the other takes it.
+Work happens in a local folder, which also caches artifacts that were built here or downloaded. A version is
+named after its content, so writers of different bytes never touch each other's files, and an interrupted
+upload resumes where it stopped. The first writer of a manifest wins; another one uses that artifact.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ _DAMAGED = ".damaged"
 
 
 class _DamagedPart(StorageError):
-    """A file of an artifact that is missing or does not hold to its digest."""
+    """A file of an artifact that is missing or does not match its digest."""
 
 
 class RemoteStore(Store):
     """Artifacts under a URL of object storage.
 
-    Locks, work and logs lie in the local folder `root`, and so does the cache: what was made here or fetched.
+    The local folder `root` holds locks, work, logs and the cache of artifacts built here or downloaded.
     """
 
     def __init__(self, url: str, root: Path | None = None) -> None:
         self.url = url.rstrip("/")
         self._cache = LocalStore(root or cache_folder() / hashlib.sha256(self.url.encode()).hexdigest()[:16])
         self.place = self._cache.place
-        # Other machines write here, too: nothing that was listed once may be taken for true later.
+        # Other machines write here, too, so listings must not be cached.
         self.system, self.prefix = filesystem(self.url, use_listings_cache=False, skip_instance_cache=True)
 
     def __str__(self) -> str:
@@ -62,7 +62,7 @@ class RemoteStore(Store):
         return self._is_there(self.prefix)
 
     def find(self, kind: str, key: str) -> Artifact | None:
-        """The artifact, fetched to this machine; every byte of it is digested once on its way."""
+        """The artifact, downloaded to this machine; every byte is digested once on the way."""
         self.path_of(kind, key)  # refuses what is not a plain name
         with exclusive(self.root / ".locks" / "fetching" / f"{kind}-{key}", what=f"a copy of {kind}/{key}"):
             raw = self._read(self._key_path(kind, key, FILE_NAME))
@@ -74,13 +74,13 @@ class RemoteStore(Store):
                 if raw == seen:
                     self.set_aside(kind, key, problem)
                     return None
-                # Another machine has replaced it meanwhile.
+                # Another machine has replaced it in the meantime.
             self._forget(kind, key)
             return None
 
     @reaching()
     def inspect(self, kind: str, key: str) -> Inspection:
-        """Whether the artifact is there with every file in its size."""
+        """Whether the artifact exists and every file has the right size."""
         raw = self._read(self._key_path(kind, key, FILE_NAME))
         if raw is None:
             return Inspection()
@@ -114,7 +114,7 @@ class RemoteStore(Store):
     def local_path(self, kind: str, key: str) -> Path:
         found = self.find(kind, key)
         if found is None:
-            raise StorageError(f"{self.url}/{kind}/{key} is gone or damaged")
+            raise StorageError(f"{self.url}/{kind}/{key} is missing or damaged")
         return found.path
 
     def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
@@ -156,13 +156,13 @@ class RemoteStore(Store):
 
     @reaching()
     def stray_objects(self, before: datetime) -> list[Objects]:
-        """Unfinished uploads, versions that were replaced, and what was set aside, older than `before`."""
+        """Unfinished uploads, replaced versions and damaged artifacts that are older than `before`."""
         versions = dict(self._versions())
         groups: dict[str, list[dict[str, Any]]] = {}
         for path, entry in self._listed("").items():
             parts = path.removeprefix(f"{self.prefix}/").split("/")
             depth = 2 if parts[0] == _DAMAGED else 3
-            # What is less deep, or hidden, nobody here has written.
+            # This store writes nothing at a higher level or under other hidden names.
             if len(parts) > depth and (depth == 2 or not parts[0].startswith(".")):
                 groups.setdefault("/".join(parts[:depth]), []).append(entry)
         return [
@@ -173,7 +173,7 @@ class RemoteStore(Store):
 
     @reaching()
     def remove_objects(self, objects: Objects, before: datetime) -> None:
-        """Delete them, unless something was added to them since or a manifest names them now."""
+        """Delete them, unless objects were added since, or a manifest names them now."""
         artifact = objects.name.rpartition("/")[0]
         raw = self._read(f"{self.prefix}/{artifact}/{FILE_NAME}")
         versions = {} if raw is None else {artifact: _version_of(raw)}
@@ -187,7 +187,7 @@ class RemoteStore(Store):
     def verify(self, kind: str, key: str) -> list[str]:
         raw = self._read(self._key_path(kind, key, FILE_NAME))
         if raw is None:
-            return [f"{self.url}/{kind}/{key}: no such artifact"]
+            return [f"{self.url}/{kind}/{key}: there is no artifact"]
         try:
             manifest = parse_manifest(raw, f"{self.url}/{kind}/{key}/{FILE_NAME}")
         except NewerVersionError:
@@ -198,7 +198,7 @@ class RemoteStore(Store):
         for name, entry in manifest.files.items():
             try:
                 if self._transfer(manifest, name, None) != entry.sha256:
-                    problems.append(f"{name} does not hold to its digest")
+                    problems.append(f"{name} does not match its digest")
             except FileNotFoundError:
                 problems.append(f"{name} is missing")
         return problems
@@ -211,7 +211,7 @@ class RemoteStore(Store):
         number = 0
         while self.system.exists(target := f"{self.prefix}/{_DAMAGED}/{kind}-{key}-{number}"):
             number += 1
-        log.warning("artifact %s/%s is set aside as %s: %s", kind, key, target, why)
+        log.warning("artifact %s/%s was set aside as %s: %s", kind, key, target, why)
         source = self._key_path(kind, key)
         for path in self.system.find(source):
             self.system.cp_file(path, target + path.removeprefix(source))
@@ -242,7 +242,7 @@ class RemoteStore(Store):
         replace: bool = False,
         verified: Mapping[str, list[int]] | None = None,
     ) -> Artifact:
-        """Upload the files, then put the manifest where there is none yet."""
+        """Upload the files, then the manifest unless there is one."""
         kind, key = manifest.kind, manifest.key
         missing = [
             name for name, entry in manifest.files.items() if not self._has(manifest, name, entry.size)
@@ -257,16 +257,18 @@ class RemoteStore(Store):
                 mode="overwrite" if replace else "create",
             )
         except FileExistsError:
-            log.info("%s/%s was made by another machine meanwhile: its artifact is taken", kind, key)
+            log.info("%s/%s was built by another machine at the same time; using its artifact", kind, key)
             shutil.rmtree(work)
             found = self.find(kind, key)
             if found is None:
-                raise StorageError(f"{self.url}/{kind}/{key} was made elsewhere, but is gone again") from None
+                raise StorageError(
+                    f"{self.url}/{kind}/{key} was built elsewhere, but has been deleted since"
+                ) from None
             return found
         return self._cache.publish(work, manifest, replace=replace, verified=verified)
 
     def _bring(self, kind: str, key: str, raw: bytes) -> tuple[Artifact | None, str]:
-        """The artifact of this manifest on this machine, or what is wrong with it."""
+        """The artifact of this manifest on this machine, or the problem with it."""
         try:
             manifest = self._parsed(kind, key, raw)
         except NewerVersionError:
@@ -281,11 +283,11 @@ class RemoteStore(Store):
     def _parsed(self, kind: str, key: str, raw: bytes) -> Manifest:
         manifest = parse_manifest(raw, f"{self.url}/{kind}/{key}/{FILE_NAME}")
         if (manifest.kind, manifest.key) != (kind, key):
-            raise StorageError("its manifest is that of another artifact")
+            raise StorageError("its manifest belongs to another artifact")
         return manifest
 
     def _kept(self, manifest: Manifest) -> Artifact | None:
-        """This machine's copy, when it is whole and of this very manifest."""
+        """The local copy, if it is intact and has the same manifest."""
         kept = self._cache.find(manifest.kind, manifest.key)
         return kept if kept is not None and kept.manifest == manifest else None
 
@@ -301,7 +303,7 @@ class RemoteStore(Store):
             except FileNotFoundError:
                 whole = False
             if not whole:
-                raise _DamagedPart(f"{name} is missing or does not hold to its digest")
+                raise _DamagedPart(f"{name} is missing or does not match its digest")
         folder.mkdir(parents=True, exist_ok=True)
         return self._cache.publish(folder, manifest)
 
@@ -319,19 +321,19 @@ class RemoteStore(Store):
             yield f"{kind}/{key}", _version_of(raw)
 
     def _is_needed(self, name: str, versions: Mapping[str, str | None]) -> bool:
-        """Whether the manifest of `kind/key/version` means this version, or it is being made here now."""
+        """Whether the manifest of `kind/key/version` names this version, or it is being built here now."""
         artifact, _, version = name.rpartition("/")
         if artifact == _DAMAGED:
             return False
         return versions.get(artifact, "") in (version, None) or self.holder(*artifact.split("/")) is not None
 
     def _listed(self, name: str) -> dict[str, dict[str, Any]]:
-        """Every object below a name, by path."""
+        """Every object under a prefix, by path."""
         folder = f"{self.prefix}/{name}".rstrip("/")
         return dict(self.system.find(folder, detail=True))
 
     def _depth(self, path: str) -> int:
-        """How many names a path has below the store's own."""
+        """The number of names in a path below the store's prefix."""
         return path.removeprefix(f"{self.prefix}/").count("/") + 1
 
     def _tag_path(self, tag: str) -> str:
@@ -356,7 +358,7 @@ class RemoteStore(Store):
 
     @reaching()
     def _contents(self, paths: list[str]) -> dict[str, bytes]:
-        """What lies at these paths; what is deleted meanwhile is left out."""
+        """The content at these paths, without objects deleted in the meantime."""
         found = self.system.cat(paths, on_error="return") if paths else {}
         for content in found.values():
             if not isinstance(content, bytes | FileNotFoundError):
@@ -385,12 +387,12 @@ class RemoteStore(Store):
 
 
 def _version(manifest: Manifest) -> str:
-    """Files of other content lie under another name."""
+    """A name for the files' content."""
     return digest_json({name: entry.sha256 for name, entry in manifest.files.items()})[:16]
 
 
 def _version_of(raw: bytes) -> str | None:
-    """The version that a manifest means; None for a damaged one, which may mean any."""
+    """The version that a manifest names; None for a damaged one, which may name any."""
     try:
         return _version(parse_manifest(raw, FILE_NAME))
     except StorageError:
@@ -398,6 +400,6 @@ def _version_of(raw: bytes) -> str | None:
 
 
 def _names(manifest_path: str) -> tuple[str, str]:
-    """The kind and the key of the artifact whose manifest lies at this path."""
+    """The kind and key of the artifact whose manifest is at this path."""
     kind, key = manifest_path.split("/")[-3:-1]
     return kind, key

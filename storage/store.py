@@ -1,4 +1,4 @@
-"""What a store of artifacts offers, wherever it lies: immutable folders that appear whole or not at all."""
+"""The interface of a store of artifacts: immutable folders that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a look at a key finds: its artifact, or what is wrong with it, or (both None) nothing."""
+    """What a key has: its artifact, a problem with it, or nothing (both None)."""
 
     artifact: Artifact | None = None
     problem: str | None = None
@@ -47,43 +47,43 @@ class Inspection:
 
 @dataclass(frozen=True)
 class Objects:
-    """Objects below one name of object storage that no manifest names; size in bytes."""
+    """Objects under one prefix of object storage that no manifest names; size in bytes."""
 
     name: str
     size: int
 
 
 class Store(ABC):
-    """Artifacts by kind and key. Made by `storage.opening.open_store`.
+    """Artifacts by kind and key. Opened by `storage.opening.open_store`.
 
-    Whatever meets a manifest of a newer version raises NewerVersionError.
+    Methods that read a manifest raise NewerVersionError if a newer version wrote it.
     """
 
     place: Place
-    """Where this machine keeps its locks, work areas and logs, and all of a store that is a folder."""
+    """Where this machine keeps locks, work areas and logs; for a local store, everything."""
 
     @abstractmethod
     def exists(self) -> bool:
-        """Whether anything was ever kept here."""
+        """Whether there is a store at this place."""
 
     @abstractmethod
     def find(self, kind: str, key: str) -> Artifact | None:
-        """The artifact on this machine, when it exists whole; what is damaged is set aside and logged."""
+        """The artifact, on this machine, if it is intact; a damaged one is set aside and logged."""
 
     @abstractmethod
     def inspect(self, kind: str, key: str) -> Inspection:
-        """As `find`, but what is damaged stays where it is, and is said; nothing is fetched.
+        """Like `find`, but a damaged artifact stays where it is and is reported; nothing is downloaded.
 
-        The artifact's path is where `find` will have it.
+        The artifact's path is where `find` would put it.
         """
 
     @abstractmethod
     def manifest_of(self, kind: str, key: str) -> Manifest:
-        """The manifest alone. Raises FileNotFoundError where it is missing, StorageError where damaged."""
+        """Only the manifest. Raises FileNotFoundError if it is missing, StorageError if damaged."""
 
     @abstractmethod
     def manifests(self, kind: str | None = None) -> Iterator[tuple[str, str, bytes]]:
-        """(kind, key, manifest as it is stored, unchecked) of every finished artifact; for listings."""
+        """(kind, key, raw unchecked manifest) of every finished artifact; for listings."""
 
     @abstractmethod
     def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
@@ -91,27 +91,27 @@ class Store(ABC):
 
     @abstractmethod
     def hidden_manifests(self) -> Iterator[bytes]:
-        """Manifests, unchecked, of artifacts that are out of sight: replaced, set aside, or being deleted."""
+        """Raw manifests of artifacts that are being replaced or deleted, or were set aside."""
 
     @abstractmethod
     def local_path(self, kind: str, key: str) -> Path:
-        """Where an artifact's files can be read on this machine."""
+        """Where this machine can read an artifact's files."""
 
     @abstractmethod
     def verify(self, kind: str, key: str) -> list[str]:
-        """Digest every file of an artifact and say what does not hold; nothing is moved."""
+        """Digest every file of an artifact and return the problems; nothing is moved."""
 
     @abstractmethod
     def distrust(self, kind: str, key: str) -> None:
-        """Have every file of an artifact digested again when it is next asked for."""
+        """Make the next `find` digest every file of an artifact again."""
 
     @abstractmethod
     def written_since(self, moment: datetime) -> set[str]:
-        """The artifacts, `kind/key`, put here after a moment by the clock of whoever keeps them."""
+        """The artifacts, `kind/key`, stored after a moment, by the clock of the storage."""
 
     @abstractmethod
     def find_alone(self, kind: str, key: str) -> Artifact | None:
-        """As `find`, for the holder of the key's lock."""
+        """Like `find`, for the holder of the key's lock."""
 
     @abstractmethod
     def publish(
@@ -122,61 +122,61 @@ class Store(ABC):
         replace: bool = False,
         verified: Mapping[str, list[int]] | None = None,
     ) -> Artifact:
-        """Make a work area an artifact: its files first, then the manifest, all of it flushed.
+        """Turn a work area into an artifact: first its files, then the manifest, all flushed to disk.
 
-        The caller holds the lock of `making`, and the files in `work` are those of the manifest. `replace`
-        says that the key may have an artifact, which makes a difference where no lock reaches all writers.
-        `verified` is the `stat_keys` of the files from before they were digested: what changes after that is
-        digested again. Without it, that of now.
+        The caller holds the lock of `making`, and `work` holds the files that the manifest names. `replace`
+        says that the key may already have an artifact, which matters where locks do not reach all writers.
+        `verified` is the `stat_keys` of the files before they were digested (default: now): files that change
+        later are digested again.
         """
 
     @abstractmethod
     def set_aside(self, kind: str, key: str, why: str) -> Path:
-        """Move an artifact out of sight, to be looked at by a person; whoever needs it makes it again.
+        """Move an artifact aside for inspection, so that it is built again when needed.
 
-        Raises FileNotFoundError when it is missing. Waits for a process that is making it.
+        Raises FileNotFoundError if it is missing. Waits for a process that is building it.
         """
 
     @abstractmethod
     def reopen(self, kind: str, key: str) -> Path:
-        """Make an artifact a work area again, to be resumed by whoever makes it; returns the work area.
+        """Turn an artifact back into a work area that can be resumed, and return that.
 
-        Raises FileNotFoundError when it is missing.
+        Raises FileNotFoundError if it is missing.
         """
 
     @abstractmethod
     def take_away(self, kind: str, key: str) -> Path | None:
-        """The first half of `remove`: the artifact is out of sight, and its folder is to be deleted.
+        """The first half of `remove`: move the artifact out of sight, and return the folder to delete.
 
-        Returns that folder, None where nothing is left. Raises FileNotFoundError when it is missing.
+        Returns None if nothing is left to delete. Raises FileNotFoundError if the artifact is missing.
         """
 
     @abstractmethod
     def read_tags(self) -> dict[str, bytes]:
-        """What every tag holds; see `storage.tags`."""
+        """The content of every tag; see `storage.tags`."""
 
     @abstractmethod
     def write_tag(self, tag: str, artifact: str) -> None:
-        """Let a tag hold the artifact `kind/key`, so that it lasts."""
+        """Point a tag to the artifact `kind/key`, durably."""
 
     @abstractmethod
     def remove_tag(self, tag: str) -> None:
-        """Raises FileNotFoundError when no tag has that name."""
+        """Remove a tag. Raises FileNotFoundError if it does not exist."""
 
     def stray_objects(self, before: datetime) -> list[Objects]:
-        """What no manifest names and was not touched since a moment; folders have none."""
+        """Objects that no manifest names and that are older than `before`; local stores have none."""
         return []
 
     def remove_objects(self, objects: Objects, before: datetime) -> None:
-        """Delete them, unless something was added to them since or a manifest names them now."""
+        """Delete them, unless objects were added since, or a manifest names them now."""
         raise StorageError(f"{self} has no objects without a manifest")
 
     @contextmanager
     def making(self, identity: Identity, *, again: bool = False) -> Iterator[WorkArea]:
         """A work area for the artifact, under its lock; a second process waits, then finds `made` set.
 
-        The lock belongs to this process: call it from the process that writes. With `again` an artifact that
-        exists is made once more, and replaced only when its successor is whole.
+        The lock belongs to this process, so call this from the process that writes. With `again`, an existing
+        artifact is built again, and replaced only when the new one is complete.
         """
         kind, key = identity.kind, identity.key
         durable.make_folder(self.root)
@@ -189,7 +189,7 @@ class Store(ABC):
             yield WorkArea(self, identity, path, made, again)
 
     def peek(self, kind: str, key: str) -> Artifact | None:
-        """As `find`, but by the manifest alone: no file is looked at, nothing is moved. For listings."""
+        """Like `find`, but reads only the manifest and moves nothing. For listings."""
         try:
             return Artifact(self.path_of(kind, key), self.manifest_of(kind, key))
         except NewerVersionError:
@@ -200,7 +200,7 @@ class Store(ABC):
     def remove(self, kind: str, key: str) -> None:
         """Delete an artifact; an interrupted removal leaves no part of it.
 
-        Raises FileNotFoundError when it is missing.
+        Raises FileNotFoundError if it is missing.
         """
         away = self.take_away(kind, key)
         if away is not None:
@@ -208,11 +208,11 @@ class Store(ABC):
 
     @property
     def root(self) -> Path:
-        """The folder of this machine where the store keeps what is not an artifact, or all of it."""
+        """The local folder for everything that is not an artifact; for a local store, for everything."""
         return self.place.root
 
     def path_of(self, kind: str, key: str) -> Path:
-        """Where `find` has an artifact. Raises StorageError when `kind` or `key` is not one plain name."""
+        """Where `find` puts an artifact. Raises StorageError unless `kind` and `key` are plain names."""
         return self.place.path_of(kind, key)
 
     def work_path_of(self, kind: str, key: str) -> Path:
@@ -226,9 +226,9 @@ class Store(ABC):
         return self.place.work_areas()
 
     def holder(self, kind: str, key: str) -> int | None:
-        """The process of this machine that is making this artifact now, if any."""
+        """The local process that is building this artifact, if any."""
         return self.place.holder(kind, key)
 
     def making_now(self, kind: str, key: str) -> AbstractContextManager[bool]:
-        """The lock of `making` without waiting for it: False when another process holds it."""
+        """The lock of `making` without waiting: False if another process holds it."""
         return self.place.making_now(kind, key)

@@ -1,4 +1,4 @@
-"""Tags: names that a person gives to artifacts, which garbage collection then leaves alone."""
+"""Tags: names for artifacts that garbage collection must keep."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from storage.listing import list_entries, with_sources
 from storage.store import Store
 
 COLLECTION_SECONDS = 2.0
-"""More than a collection takes from its question what is in use to the rename by which an artifact goes."""
+"""Longer than a collection takes from checking what is in use to renaming an artifact away."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def set_tag(store: Store, tag: str, artifact: str) -> None:
-    """Let `tag` point to the artifact `kind/key` from now on; on return it lasts, and collections honour it.
+    """Point `tag` to the artifact `kind/key`. On return it is durable, and collections honour it.
 
-    Raises StorageError for a bad name, and when the artifact is not there, or a collection deletes it, or
-    something that it was made from, meanwhile.
+    Raises StorageError for an invalid name, for a missing artifact, and if a collection deletes the artifact
+    or one of its sources at the same moment.
     """
     entries = list_entries(store)
     kept = with_sources(entries, [artifact])
@@ -36,16 +36,16 @@ def set_tag(store: Store, tag: str, artifact: str) -> None:
             else:
                 store.write_tag(tag, before.decode().strip())
             raise StorageError(
-                f"{artifact} is not tagged: a collection has just deleted {name}; run its config again, then"
+                f"{artifact} was not tagged: a collection has just deleted {name}; run its config again, then"
                 " tag it"
             )
 
 
 def stays(store: Store, kind: str, key: str) -> bool:
-    """Whether an artifact is still there, now that a tag or the record of a run names it.
+    """Whether an artifact still exists after a tag or the record of a run has named it.
 
-    A collection that asked what is in use before that holds the artifact's lock until it has deleted it; so
-    does, for much longer, whoever makes it again, who deletes nothing.
+    A collection that checked what is in use before then holds the artifact's lock until it has deleted it. A
+    process that builds the artifact again holds the lock too, for much longer, but deletes nothing.
     """
     deadline = time.monotonic() + COLLECTION_SECONDS
     while store.holder(kind, key) is not None and time.monotonic() < deadline:
@@ -56,7 +56,7 @@ def stays(store: Store, kind: str, key: str) -> bool:
 
 
 def remove_tag(store: Store, tag: str) -> None:
-    """Forget a tag, not its artifact. Raises StorageError when there is none of that name."""
+    """Remove a tag; its artifact stays. Raises StorageError if there is no such tag."""
     try:
         store.remove_tag(_checked(tag))
     except FileNotFoundError as error:
@@ -65,20 +65,20 @@ def remove_tag(store: Store, tag: str) -> None:
 
 
 def tags(store: Store) -> dict[str, str]:
-    """The artifact, `kind/key`, of every tag. Raises StorageError for a tag that is no text."""
+    """The artifact, `kind/key`, of every tag. Raises StorageError for a tag that is not text."""
     return {tag: _text(store, tag, content) for tag, content in store.read_tags().items()}
 
 
 def require_artifacts(store: Store, names: Container[str]) -> None:
-    """Raise StorageError for a tag that points to none of the artifacts `names`.
+    """Raise StorageError if a tag points to something that is not among the artifacts `names`.
 
-    What it was meant to keep cannot be known: its file may be damaged, or its artifact's manifest.
+    It is then unknown what the tag should keep: its file may be damaged, or the manifest of its artifact.
     """
     for tag, artifact in tags(store).items():
         if artifact not in names:
             raise StorageError(
-                f"the tag {tag!r} of {store} points to {artifact!r}, which is not there: give the "
-                "tag again (`store tag`), or take it back (`store untag`)"
+                f"the tag {tag!r} of {store} points to {artifact!r}, which does not exist: set the "
+                "tag again (`store tag`), or remove it (`store untag`)"
             )
 
 
@@ -87,8 +87,7 @@ def _text(store: Store, tag: str, content: bytes) -> str:
         return content.decode().strip()
     except UnicodeDecodeError as error:
         raise StorageError(
-            f"the tag {tag!r} of {store} is damaged: give it again (`store tag`), or take it back "
-            "(`store untag`)"
+            f"the tag {tag!r} of {store} is damaged: set it again (`store tag`), or remove it (`store untag`)"
         ) from error
 
 

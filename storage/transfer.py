@@ -25,7 +25,7 @@ def copy_artifact(
     """Copy one artifact with its manifest as it is; False when the target has it already.
 
     What an interrupted copy left is replaced. `progress` is called with the bytes of each block.
-    Raises StorageError when the source does not have it, or a file does not hold to its digest.
+    Raises StorageError when the source does not have it, or a file does not match its digest.
     """
     kind, _, key = name.partition("/")
     found = source.find(kind, key)
@@ -39,7 +39,7 @@ def copy_artifact(
                 digest = copy_digested(reading, work.path / file, progress)
             if digest != entry.sha256:
                 raise StorageError(
-                    f"{found.path / file} does not hold to its digest: it changed or is damaged"
+                    f"{found.path / file} does not match its digest: it changed or is damaged"
                 )
         _remove_others(work.path, found)
         target.publish(work.path, found.manifest)

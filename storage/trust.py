@@ -1,4 +1,4 @@
-"""What a store remembers of its last verification: the stat of every file, which stands for its bytes.
+"""The memory of a store's last verification: the stat of every file, which stands for its bytes.
 
 A file whose stat equals that of its last verification is trusted; any other is digested again.
 """
@@ -25,20 +25,20 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Digested:
-    """A file's SHA-256, in hex, and its `stat_key` of then: of any other it says nothing."""
+    """A file's SHA-256, in hex, and the `stat_key` for which it is valid."""
 
     sha256: str
     stat: list[int]
 
 
 class Trust:
-    """The memory of one store, in a folder of its own: <folder>/<kind>/<key>.json."""
+    """The memory of one store, as <folder>/<kind>/<key>.json."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def problems(self, folder: Path, manifest: Manifest, *, trust_stat: bool) -> list[str]:
-        """What of an artifact's files does not hold; with `trust_stat`, the trusted are not digested."""
+        """The problems with an artifact's files; with `trust_stat`, files with a known stat are not digested."""
         trusted = self._read(manifest) if trust_stat else {}
         problems, verified = [], {}
         for name, entry in manifest.files.items():
@@ -51,7 +51,7 @@ class Trust:
                 if stat.st_size != entry.size:
                     problems.append(f"{name} has {stat.st_size} bytes, not {entry.size}")
                 elif digest_file(folder / name) != entry.sha256:
-                    problems.append(f"{name} does not hold to its digest")
+                    problems.append(f"{name} does not match its digest")
             except FileNotFoundError:
                 problems.append(f"{name} is missing")
         if verified != trusted and not problems:
@@ -75,7 +75,7 @@ class Trust:
             log.info("the verification of %s/%s is not remembered: %s", kind, key, error)
 
     def forget(self, kind: str, key: str) -> None:
-        """Have every file of an artifact digested again when it is next asked for."""
+        """Make the next `problems` digest every file of an artifact again."""
         with contextlib.suppress(OSError):  # where nothing can be written, nothing was trusted either
             self._path(kind, key).unlink(missing_ok=True)
 
@@ -84,13 +84,13 @@ class Trust:
 
 
 def in_short(problems: Sequence[str]) -> str:
-    """The first of them, and how many there are: an artifact may have lost a thousand files."""
+    """The first problem and their number: an artifact may have lost a thousand files."""
     rest = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
     return "; ".join(problems[:_SHOWN]) + rest
 
 
 def stat_keys(folder: Path, manifest: Manifest) -> dict[str, list[int]]:
-    """The stat of every file of a manifest, as the store remembers what it verified."""
+    """The stat of every file of a manifest, in the form in which it is remembered."""
     return {name: stat_key((folder / name).stat()) for name in manifest.files}
 
 

@@ -1,4 +1,4 @@
-"""Where an artifact is made, and how it becomes one."""
+"""The folder in which an artifact is built, and how it becomes an artifact."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from storage.store import Artifact, Store
 
 _TEMPORARY = "manifest.tmp"
-"""What earlier versions wrote a manifest as."""
+"""The name under which earlier versions wrote a manifest."""
 
 
 @dataclass
 class WorkArea:
-    """Where one artifact is made, under its lock. Without `commit` everything stays for a resume."""
+    """Where one artifact is built, under its lock. Without `commit`, everything stays for a resume."""
 
     store: Store
     identity: Identity
@@ -48,10 +48,9 @@ class WorkArea:
     ) -> Artifact:
         """Flush every file, write the manifest, and make the artifact visible by one rename.
 
-        `digests` are those of files that their writer has digested; what is no longer as it was then, and
-        all others, is read again.
-        `scratch` names files and folders of the work area, relative to it, that only a resume needs: they are
-        no part of the artifact, and are removed when it is there. A kill before that costs disk, not work.
+        `digests`: of files that their writer has digested; others, and changed files, are read again.
+        `scratch` names files and folders of the work area that only a resume needs. They are not part of the
+        artifact and are removed once it exists; a kill before that leaves them on the disk, and loses no work.
         """
         files, verified, digests = {}, {}, digests or {}
         aside = [self.path / name for name in scratch]
@@ -81,20 +80,20 @@ class WorkArea:
         return self.made
 
     def _lineage(self, sources: Mapping[str, str]) -> dict[str, list[str]]:
-        """The record of all that it was made from; empty where a link of the chain is lost."""
+        """The record of all sources; empty if a link of the chain is missing."""
         found = lineage_of(sources.values(), self.store.manifest_of)
         return {} if found is None else {RECORD: found}
 
 
 def drop_manifest(work: Path) -> None:
-    """A try that was killed in its commit left its manifest, which must not become a part of the next."""
+    """Delete the manifest of an attempt that was killed during its commit."""
     for name in (FILE_NAME, _TEMPORARY):
         (work / name).unlink(missing_ok=True)
     durable.remove_abandoned(work)
 
 
 def _peak_memory_bytes() -> int:
-    """Of this process or of the largest of its children that have ended, whichever is larger."""
+    """Peak memory of this process or of its largest finished child, whichever is larger."""
     who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     peak = max(resource.getrusage(each).ru_maxrss for each in who)
     return peak if sys.platform == "darwin" else peak * 1024

@@ -1,8 +1,8 @@
 """Arrays of rows in plain Zarr v3: written once, shard by shard, and read in random batches at the speed of
 memory.
 
-What a user may import is listed here, and each name loads what it needs when it is first used (PEP 562):
-whoever only reads a local store loads neither TensorStore, zarr nor pandas.
+The public names are listed here, and each loads what it needs on first use (PEP 562): reading a local store
+loads neither TensorStore, zarr nor pandas.
 """
 
 from importlib import import_module

@@ -1,7 +1,7 @@
 """The content digest of an array: over dtype, shape and the raw C-order bytes of each block of 256 rows.
 
-Shards are digested apart, by whoever writes them, in pieces that combine into that digest; how the array is
-sharded or compressed does not count.
+Each writer digests its shards in pieces that combine into that digest, which does not depend on sharding or
+compression.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BLOCK_ROWS = 256
 
 
 class ArrayDigests(BaseModel):
-    """What `digests.json` holds: SHA-256, in hex, of each piece of `piece_rows` rows and of the array."""
+    """The content of `digests.json`: SHA-256, in hex, of each piece of `piece_rows` rows and of the array."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)  # whatever another version notes beside these
 
@@ -34,7 +34,7 @@ class ArrayDigests(BaseModel):
 
 
 class ShardDigests(BaseModel):
-    """What a shard's writer notes: SHA-256, in hex, of its pieces and, if known, its file's digest."""
+    """A writer's note on a shard: SHA-256, in hex, of its pieces and, if known, of its file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -84,7 +84,7 @@ def read_digests(path: Path) -> ArrayDigests:
 
 
 def read_file_digests(path: Path) -> dict[str, Digested]:
-    """What is known of the files of a feature store without reading them: by their names in it."""
+    """Known digests of a feature store's files, by name, which need not be read."""
     try:
         return _FILES.validate_json((path / FILES_FILE).read_bytes())
     except (FileNotFoundError, ValidationError):  # they will be read

@@ -1,7 +1,7 @@
 """Positioned reads straight from the shard files of a local store.
 
-What lies in the page cache is copied by two threads (RWF_NOWAIT never waits for the disk); what does not is
-read by many at once, because each such read is a wait for the device.
+Two threads copy what is in the page cache (RWF_NOWAIT never waits for the disk). Many threads read the rest
+at once, because each such read waits for the device.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from storage.feature_store.shard_files import decode_row, open_shard
 from storage.feature_store.shard_index import MISSING
 
 _TWO_FROM = 8 << 20
-"""Bytes of a request from which a second thread pays for its hand-over."""
+"""From this many bytes per request on, a second thread is worth its overhead."""
 _CLOSED = -1
 _KEPT_OPEN = threading.BoundedSemaphore(max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2))
 """Files that the readers of this process keep open, all together; past it each read opens its file."""
@@ -101,7 +101,7 @@ class DiskReader(FeatureReader):
         self._in_stripes(read, len(rest))
 
     def _copy_cached(self, reads: list[Read], target: memoryview) -> list[Read]:
-        """Copy what the page cache holds, and return the rest."""
+        """Copy what is in the page cache, and return the rest."""
         if not self._nowait:
             return reads
         rest: list[Read] = []

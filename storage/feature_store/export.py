@@ -1,4 +1,4 @@
-"""Chosen rows of a feature store, with what the index says of them, in one file for other programs."""
+"""Export chosen rows of a feature store and their index to one file for other programs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMATS = (".npz", ".safetensors")
 
 
 def export_rows(reader: FeatureReader, indices: ArrayLike, target: str | Path) -> None:
-    """Write chosen rows, with what the index says of them, to one file; the rows are held in memory.
+    """Write chosen rows and their index to one file; all rows are held in memory.
 
     Parameters
     ----------
@@ -59,11 +59,11 @@ def export_rows(reader: FeatureReader, indices: ArrayLike, target: str | Path) -
 
 
 def _rows_of_index(reader: FeatureReader, rows: np.ndarray) -> pa.Table:
-    """What the index, which may be another program's, says of the rows beside their numbers."""
+    """The columns of the index, which another program may have written, without the row numbers."""
     index = reader.index
     if len(index) != reader.shape[0]:
         raise StorageError(
-            f"the index has {len(index)} rows, the array {reader.shape[0]}: it is not this array's"
+            f"the index has {len(index)} rows, the array {reader.shape[0]}: it belongs to another array"
         )
     return index.select([name for name in index.column_names if name != "row"]).take(pa.array(rows))
 

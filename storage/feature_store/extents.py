@@ -29,7 +29,7 @@ class ExtentTable:
 
     def __init__(self, layout: ArrayLayout) -> None:
         self.layout = layout
-        # Address space only: pages of shards that nobody reads are never touched.
+        # Only address space: pages of shards that are not read are never touched.
         slots = layout.n_shards * layout.rows_per_shard
         self.offsets = np.empty(slots, np.int64)
         self.lengths = np.empty(0 if layout.has_fixed_rows else slots, np.int64)

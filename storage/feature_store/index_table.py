@@ -1,4 +1,4 @@
-"""`index.parquet`: what each row of a feature store is."""
+"""`index.parquet`: image, box, person and view of each row of a feature store."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def read_index(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def check_index(group: Path, n_rows: int) -> None:
-    """Hold the index, where there is one, to its digest in the artifact's manifest and to its checksums.
+    """Check the index, if there is one, against its digest in the artifact's manifest and its checksums.
 
     Raises StorageError when it is damaged.
     """
@@ -72,7 +72,7 @@ def check_index(group: Path, n_rows: int) -> None:
         noted = read_manifest(group / FILE_NAME).files.get(INDEX_FILE)
         if noted is not None and (not file.exists() or digest_file(file) != noted.sha256):
             raise StorageError(
-                f"{file} is damaged: it does not have the digest that the artifact's manifest notes; make "
+                f"{file} is damaged: its digest is not the one in the artifact's manifest; make "
                 "the artifact again"
             )
     if not file.exists():

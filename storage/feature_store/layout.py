@@ -1,4 +1,4 @@
-"""Where the rows of a Zarr v3 array lie: its metadata, reduced to what a positioned read needs."""
+"""The layout of a Zarr v3 array: its metadata, reduced to what a positioned read needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORK_DIRECTORY = ".partial"
 METADATA_FILE = "zarr.json"
 ROWS_PER_SHARD = 256
 MARK = "feature_store"
-"""The attribute that our writer sets: where it is, a missing shard is unfinished work, not fill values."""
+"""An attribute that our writer sets: with it, a missing shard means unfinished work, not fill values."""
 
 _DTYPES = {"float16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32"}
 
@@ -32,8 +32,8 @@ class IndirectLayoutError(StorageError):
 class ArrayLayout:
     """A sharded array of rows: one row a chunk, whole rows a shard.
 
-    `rows_per_shard` rows lie in each shard file, in any order, each raw or as one Zstandard frame, with or
-    without a CRC-32C; the shard's index of (offset, length) lies at the file's end or start.
+    Each shard file has `rows_per_shard` rows in any order, each raw or as one Zstandard frame, with or
+    without a CRC-32C, and the shard's index of (offset, length) at its end or start.
     """
 
     shape: tuple[int, ...]
@@ -92,11 +92,11 @@ class ArrayLayout:
 def parse_layout(metadata: Mapping[str, Any], where: str) -> ArrayLayout:
     """The layout that a Zarr v3 array's metadata describes; `where` names it in errors.
 
-    Raises StorageError when this is no Zarr v3 array, IndirectLayoutError when it is one whose rows must be
-    read by a general Zarr client.
+    Raises StorageError if this is not a Zarr v3 array, IndirectLayoutError if only a general Zarr client can
+    read its rows.
     """
     if not isinstance(metadata, Mapping):
-        raise StorageError(f"{where} is damaged: it holds no JSON object")
+        raise StorageError(f"{where} is damaged: it is not a JSON object")
     if metadata.get("zarr_format") != 3 or metadata.get("node_type") != "array":
         raise StorageError(f"{where} is not the metadata of a Zarr v3 array")
     try:

@@ -67,17 +67,17 @@ def metadata_files(
 
 
 def write_or_compare(file: Path, content: bytes) -> None:
-    """Write a metadata file, or see that the one that exists says the same.
+    """Write a metadata file, or check that the existing one has the same content.
 
-    One that is not a JSON object says nothing, as after a power cut, and is written again: shards are held to
-    digests of their rows, whatever the metadata was.
+    One that is not a JSON object, as after a power cut, is written again: shards are checked against digests
+    of their rows anyway.
     """
     try:
         there = json.loads(file.read_bytes())
     except FileNotFoundError:
         there = None
     except ValueError as error:
-        log.warning("%s is damaged, and is written again: %s", file, error)
+        log.warning("%s is damaged; writing it again: %s", file, error)
         there = None
     wanted = json.loads(content)
     if not isinstance(there, dict):
@@ -98,6 +98,6 @@ def read_layout(group: Path) -> ArrayLayout:
     try:
         return parse_layout(json.loads(file.read_bytes()), str(file))
     except FileNotFoundError as error:
-        raise StorageError(f"{group} is no feature store: it has no {ARRAY}/{METADATA_FILE}") from error
+        raise StorageError(f"{group} is not a feature store: it has no {ARRAY}/{METADATA_FILE}") from error
     except ValueError as error:
         raise StorageError(f"{file} is damaged: {error}") from error

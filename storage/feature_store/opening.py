@@ -54,8 +54,8 @@ def open_features(
     tier
         `auto` reads all rows into memory when they take at most `memory_budget` bytes, else reads a local
         store by positioned reads (`disk`) and a remote one by ranged requests (`remote`). An array whose rows
-        are not whole chunks of a shard, or are compressed by anything but Zstandard, goes through
-        TensorStore. What was chosen, and why, is logged.
+        are not whole chunks of a shard, or are not compressed by Zstandard, goes through TensorStore. The
+        choice and its reason are logged.
     memory_budget
         Bytes.
     threads
@@ -117,7 +117,7 @@ def open_features(
 
 @cache
 def _say(location: str, tier: str, why: str) -> None:
-    """Once in a process: work by blocks opens a store many times."""
+    """Log it once per process: work by blocks opens a store many times."""
     log.info("%s is read by tier %s (%s)", location, tier, why)
 
 
@@ -148,7 +148,7 @@ def _find_array(system: AbstractFileSystem, path: str, root: str) -> tuple[str, 
             return array, json.loads(content)
         except ValueError as error:
             raise StorageError(f"{join(array, METADATA_FILE)} is damaged: {error}") from error
-    raise StorageError(f"{root} is no feature store: it has no {ARRAY}/{METADATA_FILE}")
+    raise StorageError(f"{root} is not a feature store: it has no {ARRAY}/{METADATA_FILE}")
 
 
 def _index_reader(system: AbstractFileSystem, path: str) -> Callable[[], pa.Table]:

@@ -1,4 +1,4 @@
-"""What every reader of a feature store offers, whatever tier it reads from."""
+"""The interface of all readers of a feature store, whatever tier they read from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Tier = Literal["auto", "memory", "disk", "remote"]
 
 
 class FeatureReader(ABC):
-    """Random access to the rows of a feature store. Made by `open_features`; threads may share one."""
+    """Random access to the rows of a feature store. Opened by `open_features`; threads may share one."""
 
     tier: Tier
     shape: tuple[int, ...]
@@ -79,7 +79,7 @@ class FeatureReader(ABC):
         return out
 
     def buffer(self, n_rows: int) -> np.ndarray:
-        """Memory for `n_rows` rows, for `rows(..., out=...)`; a copy into it is quickest."""
+        """Memory for `n_rows` rows, for `rows(..., out=...)`; copying into it is fastest."""
         return allocate_buffer((n_rows, *self.shape[1:]), self.dtype)
 
     @abstractmethod

@@ -23,7 +23,7 @@ Check = Callable[[int], str | None]
 
 @dataclass(frozen=True)
 class DamagedShard:
-    """A shard that does not hold to its digests, its rows, and why."""
+    """A shard that does not match its digests, its rows, and the reason."""
 
     shard: int
     rows: range

@@ -55,9 +55,9 @@ def create_features(
     attributes: Mapping[str, Any] | None = None,
     flush: bool = True,
 ) -> FeatureWriter:
-    """Create the array `features`, (n_rows, *row_shape), in the Zarr group at `path`, or reopen it to go on.
+    """Create the array `features`, (n_rows, *row_shape), in the Zarr group at `path`, or reopen it to resume.
 
-    Other files may lie in `path`. Several processes may call this at once, and write different shards.
+    `path` may hold other files. Several processes may call this at once, and write different shards.
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ class FeatureWriter:
                 (self.path / DIGESTS_FILE).unlink(missing_ok=True)
 
     def _wait_for_shards(self, pending: int) -> None:
-        """Until at most so many shards are on their way."""
+        """Wait until at most this many shards are being written."""
         while len(self._pending) > pending:
             shard = next(iter(self._pending))
             self._pending.pop(shard).result()

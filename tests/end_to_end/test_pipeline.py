@@ -198,4 +198,4 @@ def test_a_damaged_artifact_is_set_aside_and_made_again(copy: Path, tiny_run: Ti
     assert outcome.status == 0, outcome.stderr
     assert made(outcome) == {"reid"}, "training again leads to the same bytes, so nothing below is touched"
     assert weights.read_bytes() == before
-    assert "branch.safetensors does not hold to its digest" in outcome.stderr
+    assert "branch.safetensors does not match its digest" in outcome.stderr

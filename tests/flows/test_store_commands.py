@@ -86,7 +86,7 @@ def test_verify_names_what_is_damaged(store: LocalStore, chain: list[Artifact]) 
     os.utime(data, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     result = CliRunner().invoke(app, ["store", "verify", "--store", str(store)])
     assert isinstance(result.exception, StorageError) and "1 of 2 artifacts" in str(result.exception)
-    assert f"features/{chain[0].key[:12]}: nested/data.bin does not hold to its digest" in result.output
+    assert f"features/{chain[0].key[:12]}: nested/data.bin does not match its digest" in result.output
     assert "1 artifact verified" in call("store", "verify", "reid/", "--store", store)
     assert store.find("features", chain[0].key) is None, "the next run does not take it for whole"
 

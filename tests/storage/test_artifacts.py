@@ -148,7 +148,7 @@ def test_a_flip_that_hides_behind_an_equal_stat_is_found_by_verify(tmp_path: Pat
         file.write(b"x")
     os.utime(data, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert store.find("features", IDENTITY.key) is not None
-    assert store.verify("features", IDENTITY.key) == ["nested/data.bin does not hold to its digest"]
+    assert store.verify("features", IDENTITY.key) == ["nested/data.bin does not match its digest"]
 
 
 def test_a_change_while_it_is_digested_is_not_trusted(
@@ -252,7 +252,7 @@ def test_a_look_moves_nothing_and_says_what_is_wrong(tmp_path: Path) -> None:
     assert store.inspect("features", IDENTITY.key).artifact == made
     data = made.path / "nested" / "data.bin"
     data.write_bytes(b"rowz")
-    assert store.inspect("features", IDENTITY.key).problem == "nested/data.bin does not hold to its digest"
+    assert store.inspect("features", IDENTITY.key).problem == "nested/data.bin does not match its digest"
     assert data.exists() and not (tmp_path / ".damaged").exists()
 
 
@@ -360,4 +360,4 @@ def test_what_was_digested_as_it_was_written_is_read_again_only_if_it_has_change
     assert files["large"].sha256 == intended
     found = hashlib.sha256(b"as the disk has it").hexdigest()
     assert files["changed"].sha256 == files["small"].sha256 == found
-    assert store.verify("features", made.key) == ["large does not hold to its digest"]
+    assert store.verify("features", made.key) == ["large does not match its digest"]

@@ -73,7 +73,7 @@ def test_a_tag_that_means_nothing_stops_a_collection(store: LocalStore, chain: l
     file = store.root / ".tags" / "good"
     content = file.read_bytes()
     file.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
-    with pytest.raises(StorageError, match=r"the tag 'good' of .*, which is not there"):
+    with pytest.raises(StorageError, match=r"the tag 'good' of .*, which does not exist"):
         find_garbage(store, [])
     file.write_bytes(bytes([content[0] ^ 0x80]) + content[1:])
     with pytest.raises(StorageError, match=r"the tag 'good' of .* is damaged"):

@@ -115,7 +115,7 @@ def test_where_no_lineage_was_recorded_a_collection_keeps_or_refuses(
     if lose in (set_aside, put_out_of_sight):
         assert [entry.kind for entry in find_garbage(store, []).artifacts] == ["apart"]
         return
-    with pytest.raises(StorageError, match=rf"{name_of(chain[2])}, which {name_of(chain[3])} was made from"):
+    with pytest.raises(StorageError, match=rf"{name_of(chain[2])}, a source of {name_of(chain[3])},"):
         find_garbage(store, [])
     assert len(find_garbage(store, [], despite_gaps=True).artifacts) >= 1
     remove_tag(store, "release")

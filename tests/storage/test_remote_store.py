@@ -144,7 +144,7 @@ def test_what_was_deleted_remotely_is_gone_for_all(machines: tuple[RemoteStore, 
     assert two.find(made.kind, made.key) is not None
     collect(one, find_garbage(one, []))
     assert two.find(made.kind, made.key) is None
-    with pytest.raises(StorageError, match="gone or damaged"):
+    with pytest.raises(StorageError, match="missing or damaged"):
         two.local_path(made.kind, made.key)
 
 

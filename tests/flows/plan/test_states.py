@@ -90,5 +90,5 @@ def test_a_plan_leaves_what_is_damaged_where_it_is(tmp_path: Path) -> None:
     data.write_bytes(b"rowz")
     (planned,) = make_plan([stage("features")], store)
     assert planned.state == "runs"
-    assert planned.reason == "what is there is damaged: nested/data.bin does not hold to its digest"
+    assert planned.reason == "what is there is damaged: nested/data.bin does not match its digest"
     assert data.exists() and not (tmp_path / ".damaged").exists()

@@ -185,7 +185,7 @@ def test_a_forked_child_reads_with_threads_of_its_own(make_store, make_rows):
 
 
 def test_what_is_no_store(tmp_path: Path):
-    with pytest.raises(StorageError, match="is no feature store"):
+    with pytest.raises(StorageError, match="is not a feature store"):
         open_features(tmp_path)
     (tmp_path / "features").mkdir()
     (tmp_path / "features" / "zarr.json").write_text("{")

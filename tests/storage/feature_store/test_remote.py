@@ -57,7 +57,7 @@ def test_rows_from_a_url(make_store, make_rows, remote_root, compression):
     in_memory = open_features(f"{url}/store", memory_budget=rows.nbytes, storage_options=options)
     assert in_memory.tier == "memory"
     assert np.array_equal(in_memory.rows(indices), rows[indices])
-    with pytest.raises(StorageError, match="is no feature store"):
+    with pytest.raises(StorageError, match="is not a feature store"):
         open_features(f"{url}/absent", storage_options=options)
     with pytest.raises(StorageError, match="not on this machine"):
         open_features(f"{url}/store", "disk", storage_options=options)

@@ -117,12 +117,12 @@ def test_the_index_of_an_artifact_is_held_to_its_manifest(make_rows, tmp_path: P
     index = make_index(10)
     names = pa.array(["another"] * 10)
     write_index(made.path, index.set_column(index.column_names.index("person_id"), "person_id", names))
-    with pytest.raises(StorageError, match="the digest that the artifact's manifest notes"):
+    with pytest.raises(StorageError, match="its digest is not the one in the artifact's manifest"):
         verify_features(made.path)
 
 
 def test_what_cannot_be_verified(make_store, make_rows, tmp_path: Path):
-    with pytest.raises(StorageError, match="is no feature store"):
+    with pytest.raises(StorageError, match="is not a feature store"):
         verify_features(tmp_path)
     path = make_store(make_rows(300))
     digests = path / "digests.json"
