@@ -39,6 +39,8 @@ from personsearch_core.recipes import (
     FeatureOptions,
     FeaturesRecipe,
     GalleryRecipe,
+    JointOptions,
+    JointRecipe,
     Recipe,
     ReidRecipe,
     RoiRecipe,
@@ -118,11 +120,23 @@ class TrainingEntry(Amount, ViewRef):
         return self if is_given else Amount(repeat=1.0)
 
 
+class JointSection(JointOptions):
+    """The branch in the detector's training, instead of `reid`: L = L_det + weight * L_reid (section 2 of
+    Loesch et al. 2019). It reads the shared map of the detector's own batch at its people, and learns at the
+    detector's rate, by its optimiser, for as many steps.
+    """
+
+    datasets: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Datasets of `detector.train` whose identities the branch learns; others give boxes alone."""
+
+
 class DetectorSection(DetectorRecipe):
     """The detector, and what it is trained and validated on."""
 
     train: Annotated[tuple[TrainingEntry, ...], Field(min_length=1)]
     validation: tuple[ViewRef, ...] = ()
+    joint: JointSection | None = None
+    """By default the branch has a training of its own, `reid`."""
 
 
 class ReidSection(ReidRecipe):
@@ -245,25 +259,43 @@ class Config(Recipe):
         tests = [entry.test.dataset for entry in self.evaluation]
         if len(set(tests)) != len(tests):
             raise ValueError("evaluation: one entry a dataset; use its options for further settings")
-        if self.evaluation and self.reid is None:
+        if self.evaluation and self.reid is None and self.detector.joint is None:
             raise ValueError("evaluation: there is nothing to evaluate without a reid section")
+        self._check_joint()
         self._check_norms()
-        if self.reid is not None:
+        if self.reid is not None or self.joint_recipe() is not None:
             # Their own rules, such as which dtype goes with which variant, are checked here and now.
             _ = self.features_recipe(), self.detections_recipe()
         return self
+
+    def _check_joint(self) -> None:
+        joint = self.detector.joint
+        if joint is None:
+            return
+        if self.reid is not None:
+            raise ValueError("detector.joint trains the branch: leave out reid, or set it to null")
+        trained = {entry.dataset for entry in self.detector.train}
+        for name in joint.datasets:
+            if name not in trained:
+                raise ValueError(
+                    f"detector.joint.datasets: {name!r} is not in detector.train, which has "
+                    f"{', '.join(sorted(trained))}"
+                )
+        if self.detector.training.keep == "best":
+            raise ValueError("detector.training.keep: best goes by detection alone; with joint, use last")
 
     def _check_norms(self) -> None:
         """Group norms have no statistics, batch norms have: neither starts from the weights of the other."""
         model = self.detector.model
         if model.norm == "group" and model.initial_weights in PUBLISHED_WEIGHTS:
             raise ValueError(_norms_differ("detector.model", "group", model.initial_weights, "batch"))
-        if self.reid is None:
+        place, section = ("reid", self.reid) if self.reid else ("detector.joint", self.detector.joint)
+        if section is None:
             return
-        branch = self.reid.branch
+        branch = section.branch
         held = {"detector": model.norm, "imagenet": "batch"}.get(branch.initial_weights, branch.norm)
         if (branch.norm == "group") != (held == "group"):
-            raise ValueError(_norms_differ("reid.branch", branch.norm, branch.initial_weights, held))
+            raise ValueError(_norms_differ(f"{place}.branch", branch.norm, branch.initial_weights, held))
 
     def views(self) -> dict[str, ViewRef]:
         """Every view that a stage takes, by its place in the config."""
@@ -281,6 +313,18 @@ class Config(Recipe):
         if self.reid is None:
             raise ConfigError("this config has no reid section")
         return self.reid
+
+    @property
+    def branch_stage(self) -> str:
+        """The stage that trains the branch."""
+        return "reid" if self.detector.joint is None else "detector"
+
+    def joint_recipe(self) -> JointRecipe | None:
+        """The section `detector.joint` with the ROI that the branch reads; None without that section."""
+        if self.detector.joint is None:
+            return None
+        options = {name: getattr(self.detector.joint, name) for name in JointOptions.model_fields}
+        return JointRecipe(**options, roi=self.roi.canonical())
 
     def features_recipe(self) -> FeaturesRecipe:
         """The section with the ROI that it pools and the dtype that goes with it."""

@@ -26,17 +26,18 @@ class FinishedModel:
     config: Config
     detector: Artifact
     reid: Artifact
+    """What holds the branch; the detector itself if both were trained in one step."""
 
     def load(self, device: str = "auto") -> PersonSearchNet:
         """Detector and branch as one network, on the device."""
         from flows.config.devices import torch_device
-        from flows.stages.reid import TRAINED
+        from flows.stages.detector import TRAINED_BRANCH
         from personsearch_core.models.search import PersonSearchNet
         from personsearch_core.models.weights import load_branch, load_detector
 
         net = PersonSearchNet(
             load_detector(self.detector.path),
-            load_branch(self.reid.path / TRAINED),
+            load_branch(self.reid.path / TRAINED_BRANCH),
             self.config.roi.canonical(),
         )
         return net.to(torch_device(device))
@@ -61,14 +62,15 @@ def finished_model(
 ) -> FinishedModel:
     """The model that a config's run made. Raises ConfigError when it is not made yet."""
     config = load_config(config_path, overrides, store=store)
-    stages, _ = select(build_stages(config), Selection(until="reid"))
+    stages, _ = select(build_stages(config), Selection(until=config.branch_stage))
     opened = open_store(config.store)
     plan = {planned.stage.name: planned for planned in make_plan(stages, opened)}
-    made = {name: plan[name].artifact for name in ("detector", "reid")}
+    stage_of = {"detector": "detector", "reid": config.branch_stage}
+    made = {name: plan[stage].artifact for name, stage in stage_of.items()}
     found = {name: opened.find(each.kind, each.key) if each else None for name, each in made.items()}
     detector, reid = found["detector"], found["reid"]
     if detector is None or reid is None:
-        name = "reid" if detector else "detector"
+        name = config.branch_stage if detector else "detector"
         words = ["personsearch", "run", str(config_path)]
         words += [word for change in overrides for word in ("--set", change)]
         words += [] if store is None else ["--store", store]

@@ -104,6 +104,8 @@ def _faults(
 def _view_faults(config: Config, stage: Stage, spec: ViewSpec, view: View) -> Iterator[str]:
     if stage.kind == "detector":
         yield from training_faults(view)
+    if stage.kind == "detector" and spec.use == "people":
+        yield from identity_faults(view, per_batch=0)
     if stage.kind == "features" and config.reid is not None:
         yield from identity_faults(view, config.reid.identities_per_batch)
     for protocol in spec.protocols:

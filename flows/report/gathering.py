@@ -38,7 +38,7 @@ def gather(context: ReportContext) -> ReportContent:
     assert context.store is not None, "a report is built in a store"
     lineage = trace(inputs.artifacts(), context.store)
     trained = {"detector": inputs.detector, "reid": inputs.reid}
-    curves = {name: training_figures(artifact.path) for name, artifact in trained.items()}
+    curves = {name: training_figures(each.path) for name, each in trained.items() if each is not None}
     context.progress(parts - 1, parts)
     content = ReportContent(
         title=context.recipe.title,
@@ -46,7 +46,7 @@ def gather(context: ReportContext) -> ReportContent:
         tests=tests,
         datasets=list(_datasets(lineage)),
         curves=curves,
-        features=describe_features(inputs.features),
+        features=describe_features(inputs.features) if inputs.features else None,
         origin=describe_origin(lineage, context.options.config),
     )
     context.progress(parts, parts)
@@ -79,14 +79,16 @@ def _test(context: ReportContext, suffix: str) -> TestContent:
 def _lead(context: ReportContext, lineage: Lineage) -> str:
     """Which model, trained on what, tested on what."""
     options = context.options
-    variant = lineage.manifests["reid"].identity.recipe["variant"]
-    backbone = lineage.manifests["detector"].identity.recipe["detector"]["model"]["backbone"]
+    detector = lineage.manifests["detector"].identity.recipe
+    backbone, joint = detector["detector"]["model"]["backbone"], detector.get("joint")
+    variant = joint["roi"]["variant"] if joint else lineage.manifests["reid"].identity.recipe["variant"]
+    together = ", in the same steps," if joint else ","
     specs = (test.spec for test in context.inputs.test.values())
     tested = _listed(f"{spec.dataset}/{spec.split}" for spec in specs)
     return (
         f"How well a model finds a person again in the images of {tested}. Its RetinaNet detector "
         f"({_NETWORKS[backbone]}) was trained on {_listed(options.detector_trained_on)}; its re-ID branch "
-        f"{_VARIANTS[variant]}, on {options.reid_trained_on}."
+        f"{_VARIANTS[variant]}{together} on {_listed(options.reid_trained_on)}."
     )
 
 

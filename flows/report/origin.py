@@ -13,6 +13,7 @@ from personsearch_core.recipes import (
     EvaluationRecipe,
     FeaturesRecipe,
     GalleryRecipe,
+    JointOptions,
     Recipe,
     ReidRecipe,
     RoiRecipe,
@@ -87,6 +88,11 @@ def describe_origin(lineage: Lineage, config: str) -> Origin:
 def departures(manifest: Manifest) -> Iterator[tuple[str, str]]:
     """Recipe fields of an artifact that differ from the defaults, as (dotted name, value)."""
     recipe, defaults = manifest.identity.recipe, {}
+    if "joint" in recipe:
+        joint = JointOptions().model_dump(mode="json") | {
+            "roi": _default_roi(recipe["joint"]["roi"]["variant"])
+        }
+        yield from _changed("joint", joint, recipe["joint"])
     if manifest.kind in _RECIPES:
         # Detector and re-ID nest their recipe next to the other parts of their key.
         recipe = recipe.get(manifest.kind, recipe)

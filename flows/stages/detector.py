@@ -1,8 +1,9 @@
-"""`detector`: training views of all datasets -> RetinaNet's weights."""
+"""`detector`: training views of all datasets -> RetinaNet's weights, and a branch's in a joint training."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
@@ -19,19 +20,27 @@ from flows.stages.base import (
     processors_of,
     view_input,
 )
-from personsearch_core.recipes import DetectorRecipe, Recipe
-from storage.digests import digest_file, digest_safetensors
+from personsearch_core.recipes import DetectorRecipe, JointRecipe, Recipe, later, objective_versions
+from storage.digests import digest_file, digest_parts, digest_safetensors
 
 VERSION = 1
 BEST_VERSION = 2
 """Of trainings that keep the best weights: version 2 measures AP with boxes clipped to the picture."""
 WEIGHTS = "detector.safetensors"
+TRAINED_BRANCH = "branch.safetensors"
+UNTRAINED_BRANCH = "branch_untrained.safetensors"
+"""Of a joint training, and of the stage `reid`."""
 
 
 class TrainingRecipe(Recipe):
     detector: DetectorRecipe
     amounts: dict[str, Amount]
     """By input."""
+    joint: Annotated[JointRecipe | None, later(None)] = None
+    identities: Annotated[tuple[str, ...], later(())] = ()
+    """Inputs whose people a joint training learns to tell apart."""
+    objective_versions: Annotated[dict[str, int], Field(default_factory=dict), later({})]
+    """Of a joint training's objectives that other packages offer."""
 
 
 class DetectorInputs(Inputs):
@@ -47,10 +56,12 @@ class Options(Recipe):
 
 
 def stage(config: Config) -> Stage:
-    recipe = config.detector
+    recipe, joint = config.detector, config.joint_recipe()
+    learnt = () if recipe.joint is None else recipe.joint.datasets
     train = {f"train{number}": entry for number, entry in enumerate(recipe.train)}
     validation = {f"validation{number}": view for number, view in enumerate(recipe.validation)}
     amounts = {name: entry.amount for name, entry in train.items()}
+    identities = tuple(name for name, entry in train.items() if entry.dataset in learnt)
     weights = recipe.model.initial_weights
     fixed = {}
     if weights is not None and Path(weights).is_file():
@@ -63,14 +74,23 @@ def stage(config: Config) -> Stage:
         name="detector",
         kind="detector",
         version=VERSION if recipe.training.keep == "last" else BEST_VERSION,
-        recipe=TrainingRecipe(detector=recipe, amounts=amounts).model_dump(mode="json"),
+        recipe=TrainingRecipe(
+            detector=recipe,
+            amounts=amounts,
+            joint=joint,
+            identities=identities,
+            objective_versions=objective_versions(joint.objectives if joint else ()),
+        ).model_dump(mode="json"),
         maker="flows.stages.detector:MAKER",
-        inputs={name: view_input(config, ref, "boxes") for name, ref in (train | validation).items()},
+        inputs={
+            name: view_input(config, ref, "people" if name in identities else "boxes")
+            for name, ref in (train | validation).items()
+        },
         fixed_inputs=fixed,
         options=Options(initial_weights=weights, checkpoint_seconds=config.run.checkpoint_seconds).model_dump(
             mode="json"
         ),
-        processors=processors_of(config, several=True),
+        processors=processors_of(config, several=joint is None),
         resume_point=last_checkpoint,
     )
 
@@ -87,7 +107,8 @@ def make(context: StageContext[TrainingRecipe, DetectorInputs, Options]) -> Made
     entries = []
     for number, view in inputs.train.items():
         of = recipe.amounts[f"train{number}"]
-        entries.append(TrainingSet(view.scenes(), of.proportion, of.repeat, of.choose))
+        identities = f"train{number}" in recipe.identities
+        entries.append(TrainingSet(view.scenes(), of.proportion, of.repeat, of.choose, identities))
     validation = [scene for view in inputs.validation.values() for scene in view.scenes()]
     try:
         result = train_detector(
@@ -97,13 +118,17 @@ def make(context: StageContext[TrainingRecipe, DetectorInputs, Options]) -> Made
             context.work,
             device=stage_device(context.processors),
             devices=context.processors.devices,
+            joint=recipe.joint,
             settings=LoopSettings(checkpoint_seconds=options.checkpoint_seconds),
             progress=context.progress,
             should_stop=context.should_stop,
         )
     except TrainingStopped as stopped:
         raise Interrupted(str(stopped)) from stopped
-    return Made(digest_safetensors(context.work / WEIGHTS), dict(result.metrics), RESUME_ONLY)
+    files = (WEIGHTS,) if recipe.joint is None else (WEIGHTS, TRAINED_BRANCH, UNTRAINED_BRANCH)
+    digests = {name: digest_safetensors(context.work / name) for name in files}
+    digest = digests[WEIGHTS] if recipe.joint is None else digest_parts(digests)
+    return Made(digest, dict(result.metrics), RESUME_ONLY)
 
 
 MAKER = Maker(TrainingRecipe, DetectorInputs, Options, make)

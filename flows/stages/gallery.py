@@ -32,6 +32,7 @@ UNTRAINED_EMBEDDINGS = "embeddings_untrained.npy"
 class GalleryInputs(Inputs):
     detections: ArtifactInput
     reid: ArtifactInput
+    """What holds the branch: a re-ID stage, or a detector that was trained jointly."""
 
 
 def stage(config: Config, suffix: str) -> Stage:
@@ -41,7 +42,7 @@ def stage(config: Config, suffix: str) -> Stage:
         version=VERSION,
         recipe=config.gallery.model_dump(mode="json"),
         maker="flows.stages.gallery:MAKER",
-        inputs={"detections": InputRef(f"detections{suffix}"), "reid": InputRef("reid")},
+        inputs={"detections": InputRef(f"detections{suffix}"), "reid": InputRef(config.branch_stage)},
         processors=processors_of(config),
     )
 
@@ -49,7 +50,7 @@ def stage(config: Config, suffix: str) -> Stage:
 def make(context: StageContext[GalleryRecipe, GalleryInputs, Nothing]) -> Made:
     """Describe every row of the detections' store by the trained branch and, if asked, the untrained."""
     from flows.config.devices import stage_device
-    from flows.stages.reid import TRAINED, UNTRAINED
+    from flows.stages.detector import TRAINED_BRANCH, UNTRAINED_BRANCH
     from personsearch_core.embedding import embed_rows
     from personsearch_core.models.weights import load_branch
     from storage.feature_store import open_features
@@ -60,7 +61,9 @@ def make(context: StageContext[GalleryRecipe, GalleryInputs, Nothing]) -> Made:
     rows = pq.read_table(source / ROWS)
     pq.write_table(rows, context.work / ROWS)
     digests = {"rows": digest_rows(rows)}
-    wanted = {EMBEDDINGS: TRAINED} | ({UNTRAINED_EMBEDDINGS: UNTRAINED} if recipe.untrained else {})
+    wanted = {EMBEDDINGS: TRAINED_BRANCH} | (
+        {UNTRAINED_EMBEDDINGS: UNTRAINED_BRANCH} if recipe.untrained else {}
+    )
     with open_features(source) as reader:
         for number, (name, weights) in enumerate(wanted.items()):
             branch = load_branch(context.inputs.reid.path / weights).to(device).eval()

@@ -19,14 +19,21 @@ from flows.stages.base import (
     last_checkpoint,
     processors_of,
 )
-from personsearch_core.recipes import BATCH_NORM_EPSILON, DetectorModel, Recipe, ReidRecipe, Variant, later
+from flows.stages.detector import TRAINED_BRANCH, UNTRAINED_BRANCH
+from personsearch_core.recipes import (
+    BATCH_NORM_EPSILON,
+    DetectorModel,
+    Recipe,
+    ReidRecipe,
+    Variant,
+    later,
+    objective_versions,
+)
 from storage.digests import digest_parts, digest_safetensors
 
 VERSION = 3
 SAME_AT_EQUAL_EPSILON = 2
 """Version 3 gives the branch's norms the trunk's epsilon; where it had that before, its artifacts hold."""
-TRAINED = "branch.safetensors"
-UNTRAINED = "branch_untrained.safetensors"
 
 
 class Network(Recipe):
@@ -80,7 +87,9 @@ def stage(config: Config) -> Stage:
                 norm=model.norm,
                 norm_epsilon=BATCH_NORM_EPSILON if of_imagenet else model.epsilon,
             ),
-            objective_versions=_versions(recipe),
+            objective_versions=objective_versions(
+                each for phase in recipe.phases for each in phase.objectives
+            ),
         ).model_dump(mode="json"),
         maker="flows.stages.reid:MAKER",
         inputs=inputs,
@@ -91,15 +100,6 @@ def stage(config: Config) -> Stage:
         processors=processors_of(config),
         resume_point=last_checkpoint,
     )
-
-
-def _versions(recipe: ReidRecipe) -> dict[str, int]:
-    names = {each.kind for phase in recipe.phases for each in phase.objectives if each.is_third_party}
-    if not names:
-        return {}
-    from personsearch_core.losses.third_party import objective_version
-
-    return {name: objective_version(name) for name in sorted(names)}
 
 
 def make(context: StageContext[TrainingRecipe, ReidInputs, Options]) -> Made:
@@ -127,7 +127,7 @@ def make(context: StageContext[TrainingRecipe, ReidInputs, Options]) -> Made:
     if inputs.detector is not None:
         state = load_file(inputs.detector.path / "detector.safetensors")
     branch = build_branch(recipe.variant, model, recipe.reid.branch, state, seed=recipe.reid.seed)
-    save_branch(context.work / UNTRAINED, branch)
+    save_branch(context.work / UNTRAINED_BRANCH, branch)
     with open_features(inputs.features.path) as reader:
         columns = (reader.index[name].to_pylist() for name in ("person_id", "image_id", "box_id", "view"))
         labels = ReidLabels.from_columns(*columns)
@@ -146,8 +146,8 @@ def make(context: StageContext[TrainingRecipe, ReidInputs, Options]) -> Made:
             )
         except TrainingStopped as stopped:
             raise Interrupted(str(stopped)) from stopped
-    save_branch(context.work / TRAINED, branch)
-    digests = {name: digest_safetensors(context.work / name) for name in (TRAINED, UNTRAINED)}
+    save_branch(context.work / TRAINED_BRANCH, branch)
+    digests = {name: digest_safetensors(context.work / name) for name in (TRAINED_BRANCH, UNTRAINED_BRANCH)}
     return Made(digest_parts(digests), dict(result.metrics), RESUME_ONLY)
 
 

@@ -25,7 +25,7 @@ PAGE = "report.html"
 
 class Options(Recipe):
     detector_trained_on: tuple[str, ...]
-    reid_trained_on: str
+    reid_trained_on: tuple[str, ...]
     config: str = ""
     """The config file and its overrides, as a reader of the page would type them."""
 
@@ -34,8 +34,9 @@ class ReportInputs(Inputs):
     """Of tests by what tells their stages apart, see `test_names`."""
 
     detector: ArtifactInput
-    reid: ArtifactInput
-    features: ArtifactInput
+    reid: ArtifactInput | None = None
+    features: ArtifactInput | None = None
+    """None if the detector's training included the branch."""
     test: dict[str, ViewInput]
     gallery: dict[str, ArtifactInput]
     evaluation: dict[str, ArtifactInput]
@@ -46,11 +47,17 @@ ReportContext = StageContext[ReportSection, ReportInputs, Options]
 
 def stage(config: Config) -> Stage:
     """Takes the trained models for their histories, and of each test what was found and its pixels."""
-    inputs = {name: InputRef(name) for name in ("detector", "reid", "features")}
+    joint = config.detector.joint
+    trained = ("detector", "reid", "features") if joint is None else ("detector",)
+    inputs = {name: InputRef(name) for name in trained}
     for suffix, entry in test_names(config).items():
         inputs[f"test{suffix}"] = view_input(config, entry.test, "test")
         inputs[f"gallery{suffix}"] = InputRef(f"gallery{suffix}")
         inputs[f"evaluation{suffix}"] = InputRef(f"evaluation{suffix}")
+    if joint is None:
+        learnt: list[ViewRef] = [config.reid_section.train]
+    else:
+        learnt = [entry for entry in config.detector.train if entry.dataset in joint.datasets]
     return Stage(
         name="report",
         kind="report",
@@ -60,7 +67,7 @@ def stage(config: Config) -> Stage:
         inputs=inputs,
         options=Options(
             detector_trained_on=tuple(_shown(entry) for entry in config.detector.train),
-            reid_trained_on=_shown(config.reid_section.train),
+            reid_trained_on=tuple(_shown(view) for view in learnt),
             config=config.written_as,
         ).model_dump(mode="json"),
     )

@@ -57,6 +57,7 @@ from personsearch_core.recipes.reid import (
     Phase,
     ReidRecipe,
     ReidSchedule,
+    objective_versions,
 )
 
 __all__ = [
@@ -102,4 +103,5 @@ __all__ = [
     "Variant",
     "block_channels",
     "later",
+    "objective_versions",
 ]

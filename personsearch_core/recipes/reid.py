@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal
 
@@ -155,6 +156,16 @@ class Objective(Recipe):
     def name(self) -> str:
         """What it is called in logs."""
         return self.loss or self.kind
+
+
+def objective_versions(objectives: Iterable[Objective]) -> dict[str, int]:
+    """Versions of the objectives that other packages offer, by name; loads those packages."""
+    names = sorted({objective.kind for objective in objectives if objective.is_third_party})
+    if not names:
+        return {}
+    from personsearch_core.losses.third_party import objective_version
+
+    return {name: objective_version(name) for name in names}
 
 
 NEED_UNLABELLED = ("iel", "ioim")

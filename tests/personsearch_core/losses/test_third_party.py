@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from flows.stages import reid
 from personsearch_core.losses import third_party
-from personsearch_core.recipes import Objective, ReidRecipe
+from personsearch_core.recipes import Objective, ReidRecipe, objective_versions
 from personsearch_core.training.reid import ReidResult, train_reid
 from tests.personsearch_core.training.synthetic_rows import people, small_branch
 from tests.third_party import install_objective
@@ -58,11 +57,10 @@ def test_it_trains(package: Path, tmp_path: Path) -> None:
 
 def test_its_version_is_part_of_the_key(package: Path) -> None:
     def versions(*kinds: str) -> dict[str, int]:
-        phase = {"objectives": [{"kind": kind} for kind in kinds], "epochs": 1}
-        return reid._versions(ReidRecipe.model_validate({"phases": [phase]}))
+        return objective_versions(Objective(kind=kind) for kind in kinds)
 
     assert versions("oim") == {}
-    assert versions("oim", "additive_margin") == {"additive_margin": 1}
+    assert versions("oim", "additive_margin", "additive_margin") == {"additive_margin": 1}
 
 
 @pytest.mark.parametrize(

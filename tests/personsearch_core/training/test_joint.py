@@ -181,14 +181,13 @@ def test_stopped_anywhere_gives_the_same_bytes(tmp_path: Path, entries: list[Tra
         assert (tmp_path / "pieces" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
-def test_both_halves_learn(tmp_path: Path, entries: list[TrainingSet]) -> None:
+def test_the_branch_learns(tmp_path: Path, entries: list[TrainingSet]) -> None:
     wanted = joint(objectives=(Objective(kind="identity_softmax"),))
     train(
         tmp_path, entries, wanted, training={"steps": 24, "batch_size": 3, "optimiser": "adamw", "lr": 0.003}
     )
     history = pq.read_table(tmp_path / "history.parquet").to_pandas()
-    for name in ("reid", "classification"):
-        assert history[name][-5:].mean() < 0.8 * history[name][:5].mean(), name
+    assert history["reid"][-5:].mean() < 0.7 * history["reid"][:5].mean()
     branches = [load_file(tmp_path / f"branch{suffix}.safetensors") for suffix in ("", "_untrained")]
     assert any(not torch.equal(value, branches[1][name]) for name, value in branches[0].items())
     embeddings = load_branch(tmp_path / "branch.safetensors").embed(torch.rand(3, 128, 8, 4))
