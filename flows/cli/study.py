@@ -138,7 +138,7 @@ def _plan(study: Study, loader: Loader, budget: str | None) -> StudyPlan:
     from flows.studies.nodes import Nodes
     from flows.studies.planning import plan_study, within_budget
 
-    estimator = Estimator(loader.load(next(iter(study.members.values()))).store)
+    estimator = Estimator(loader.store_of(study))
     found = plan_study(study, Nodes.of(study.members.values(), loader), estimator)
     if budget is None:
         return found

@@ -10,7 +10,7 @@ from flows.plan.states import Selection, select
 from flows.stages import ingest, speed
 from flows.stages.base import Stage, ingest_name
 from flows.stages.building import build_stages
-from flows.studies.members import Member
+from flows.studies.members import Member, Study
 from storage.opening import open_store
 from storage.store import Store
 
@@ -53,6 +53,10 @@ class Loader:
                 stages, _ = select(build_stages(config, self._ingest_stage), Selection(until=member.until))
             self._loaded[member.name] = Loaded(config, stages, self._stores[config.store])
         return self._loaded[member.name]
+
+    def store_of(self, study: Study) -> Store:
+        """The store of a study's first member, where its tables are kept, too."""
+        return self.load(next(iter(study.members.values()))).store
 
     def _ingest_stage(self, config: Config, dataset: str) -> Stage:
         known = (dataset, config.store, config.datasets[dataset].model_dump_json())
