@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from flows.config.models import Config, load_config
 from flows.errors import ConfigError
@@ -29,11 +30,11 @@ class Loader:
     """Loads members over one store, the configs' own by default.
 
     With `absent`, a dataset whose root is not there has a stage all the same, for plans, and `absent`
-    collects what is missing.
+    collects what is missing, by root.
     """
 
     store: str | None = None
-    absent: list[str] | None = None
+    absent: dict[Path, str] | None = None
     _loaded: dict[str, Loaded] = field(default_factory=dict)
     _stores: dict[str, Store] = field(default_factory=dict)
     _ingests: dict[tuple[str, str, str], Stage] = field(default_factory=dict)
@@ -70,7 +71,7 @@ class Loader:
         except ConfigError as error:
             if self.absent is None or config.datasets[dataset].root.is_dir():
                 raise
-            self.absent.append(str(error))
+            self.absent[config.datasets[dataset].root] = str(error)
             return Stage(
                 name=ingest_name(dataset),
                 kind="ingest",

@@ -106,7 +106,7 @@ def run_study(
     nodes = Nodes.of(members, loader)
     filling = Filling(study, loader)
     folder = folder or _folder(study, loader)
-    remaining = Remaining(nodes, Estimator(loader.store_of(study)), len(slots))
+    remaining = Remaining(nodes, Estimator(loader.store_of(study), study.drawn), len(slots))
     watching = _Watching(study, filling, remaining, folder, on_change)
     outcome = run_members(
         members, loader, study.path, slots=slots, threads=threads, make=make, on_change=watching.changed

@@ -113,7 +113,7 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, old: str, new: str,
     path = write_study(tmp_path, STUDY.replace(old, new, 1))
     with pytest.raises(ConfigError, match=message):
         study = study_of(path)
-        check_cells(study, Loader(absent=[]))
+        check_cells(study, Loader(absent={}))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_cell_that_no_run_can_fill_is_refused_before_it(
 ) -> None:
     study = study_of(write_study(tmp_path, STUDY.replace(old, new, 1)))
     with pytest.raises(ConfigError, match=message):
-        check_cells(study, Loader(absent=[]))
+        check_cells(study, Loader(absent={}))
 
 
 def test_configs_are_no_studies(tmp_path: Path) -> None:
