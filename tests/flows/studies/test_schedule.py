@@ -31,9 +31,11 @@ from flows.run.records import read_records
 from flows.stages.base import Stage
 from flows.studies import schedule
 from flows.studies.cells import Filling
+from flows.studies.cost import START_SECONDS, Estimator
 from flows.studies.grid import parse_axis
 from flows.studies.loading import Loader
 from flows.studies.members import Study
+from flows.studies.nodes import Nodes
 from flows.studies.running import run_study
 from flows.studies.schedule import Make, StudyOutcome, _on_slot, ignore_progress, run_members
 from flows.studies.sweeping import sweep_study
@@ -184,6 +186,11 @@ def test_a_sweep_is_ranked_and_every_cell_names_its_artifact(config: Path, tmp_p
     ranked = pq.read_table(tmp_path / "cells.parquet").to_pylist()
     assert [each["value"] for each in ranked if each["column"] == "mAP"] == means
     page = render_study(result)
+    other = study_of(config, "reid.seed=77")
+    nodes = Nodes.of(other.members.values(), loader)
+    (reid,) = (node for node in nodes.missing if node.stage.kind == "reid")
+    cost = Estimator(loader.store_of(other), gpu=False).cost(reid)
+    assert cost.basis.endswith("of this store") and (cost.cpu_seconds or 0) > START_SECONDS
     assert page.count("<svg") == 1 and "chosen on the test set" in page and 'class="best"' in page
 
 

@@ -143,5 +143,10 @@ def test_configs_are_no_studies(tmp_path: Path) -> None:
     assert is_study(path) and not is_study(tmp_path / "tiny.yaml")
     with pytest.raises(ConfigError, match="is a study, not a config; use: personsearch study run"):
         load_config(path)
-    with pytest.raises(ConfigError, match=r"members: this field is missing; a study has members and tables"):
+    with pytest.raises(
+        ConfigError, match=r"tiny.yaml is a config, not a study; run it with: personsearch run"
+    ):
         read_study(tmp_path / "tiny.yaml")
+    (tmp_path / "no.yaml").write_text("title: x\ntables: {}\n")
+    with pytest.raises(ConfigError, match=r"members: this field is missing; a study has members and tables"):
+        read_study(tmp_path / "no.yaml")
