@@ -116,7 +116,7 @@ def plan(
     from flows.studies.loading import Loader
 
     chosen = _chosen(study, read_study(study), store, rows, seeds)
-    loader = Loader(chosen.store, absent=[])
+    loader = Loader(chosen.store, absent={})
     check_cells(chosen, loader)
     found = _plan(chosen, loader, budget)
     write_json(json, found.as_data())
@@ -138,7 +138,7 @@ def _plan(study: Study, loader: Loader, budget: str | None) -> StudyPlan:
     from flows.studies.nodes import Nodes
     from flows.studies.planning import plan_study, within_budget
 
-    estimator = Estimator(loader.load(next(iter(study.members.values()))).store)
+    estimator = Estimator(loader.store_of(study), study.drawn)
     found = plan_study(study, Nodes.of(study.members.values(), loader), estimator)
     if budget is None:
         return found

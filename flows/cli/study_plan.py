@@ -37,6 +37,8 @@ def print_study_plan(plan: StudyPlan) -> None:
     if plan.missing:
         console.print(table)
     console.print(_summary(plan), markup=False, highlight=False)
+    if plan.study.drawn:
+        console.print(f"{counted(len(plan.study.drawn), 'dataset')} of the study are drawn.", highlight=False)
     for text in plan.absent:
         console.print(f"not here: {text}", markup=False, highlight=False)
     if plan.left_out:
@@ -74,11 +76,11 @@ def _summary(plan: StudyPlan) -> str:
         return f"{lines[0]} All of them are built."
     totals = plan.totals
     built = len(plan.stages) - totals.stages
+    gpu, other, cpu = map(spoken_time, (totals.gpu_seconds, totals.other_seconds, totals.cpu_seconds))
+    disk, memory = in_units(totals.disk_bytes), in_units(totals.memory_bytes)
     lines.append(
-        f"{totals.stages} are to be built, {built} are there: "
-        f"{totals.gpu_seconds / 3600:.1f} GPU hours and {totals.other_seconds / 3600:.1f} h of other stages, "
-        f"or {totals.cpu_seconds / 3600:.1f} h without a GPU; {in_units(totals.disk_bytes)} of disk for "
-        f"features, {in_units(totals.memory_bytes)} of memory at most."
+        f"{totals.stages} are to be built, {built} are there: {gpu} of a GPU and {other} of other stages, or "
+        f"{cpu} without a GPU; {disk} of disk for features, {memory} of memory at most."
     )
     if any(_is_of_figures(each.cost) for each in plan.missing):
         lines.append(

@@ -60,7 +60,7 @@ def stage(config: Config) -> Stage:
 
 def make(context: StageContext[SpeedRecipe, Inputs, Nothing]) -> Made:
     """Time every architecture and case; metrics are called `j3/4x20/ms_per_person`: 4 images of 20 people."""
-    from flows.stages.models import stage_device
+    from flows.config.devices import stage_device
     from personsearch_core.speed import measure_speed
 
     recipe = context.recipe

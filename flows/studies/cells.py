@@ -39,7 +39,7 @@ class Source:
 
 @dataclass(frozen=True)
 class CellValue:
-    """A cell as it stands: values in the column's unit, one per distinct artifact, or why there are none."""
+    """A cell as it stands: values in the column's unit, one per distinct artifact; why others are missing."""
 
     values: tuple[float, ...]
     artifacts: tuple[str, ...]
@@ -76,7 +76,7 @@ class FilledTable:
 
     @property
     def holes(self) -> int:
-        return sum(cell.hole is not None for row in self.rows for cell in row.cells.values())
+        return sum(cell.value is None for row in self.rows for cell in row.cells.values())
 
 
 def source_of(column: Column, config: Config, until: Sequence[str]) -> Source:
@@ -171,7 +171,7 @@ class Filling:
             else:
                 found[value[0]] = value[1]
                 settings[value[0]] = outcome.member.settings
-        hole = "; ".join(holes) if holes and not found else None
+        hole = "; ".join(holes) or None
         return CellValue(tuple(found.values()), tuple(found), cell.published, hole, tuple(settings.values()))
 
     def _of_member(self, cell: Cell, column: Column, outcome: MemberOutcome) -> tuple[str, float] | str:

@@ -65,12 +65,14 @@ class Estimator:
     """Estimates nodes of one store, from what is in it or else from docs/benchmarks.md."""
 
     store: Store
+    drawn: Mapping[Path, Mapping[str, int]] = field(default_factory=dict)
+    """Counts of synthetic datasets that are not drawn yet, by root."""
     gpu: bool = field(default_factory=lambda: has_gpu())
     """Whether this machine has a GPU, so that what its store holds was made there."""
     _earlier: dict[str, Mapping[object, _Earlier]] = field(default_factory=dict)
 
     def cost(self, node: Node) -> Cost:
-        origin = ToMake(node)
+        origin = ToMake(node, self.drawn)
         amount = work(origin)
         figure = _figure(origin)
         units = None if figure is None or amount is None else amount * _relative_size(origin)

@@ -87,12 +87,34 @@ class Drawing(Recipe):
             for field, value in (("adapter", drawn.layout), ("root", str(self.root(name))))
         )
 
+    def counts(self) -> dict[Path, dict[str, int]]:
+        """What an ingest will count in each, by root: images exactly, boxes and queries about."""
+        return {self.root(name): _counts(drawn.parts[0]) for name, drawn in self.datasets.items()}
+
     def draw(self, on_change: Callable[[str], None]) -> None:
         """Draw the datasets that are not there yet."""
         for name, drawn in self.datasets.items():
             if not self.root(name).is_dir():
                 on_change(f"drawing {name}, a stand-in in the layout of {drawn.layout}")
                 draw_once(self.root(name), drawn.write)
+
+
+def _counts(spec: Any) -> dict[str, int]:
+    if isinstance(spec, Mot17Spec):
+        images = {"train": spec.sequences * spec.frames, "test": spec.test_sequences * spec.frames}
+        identities = {"train": 0, "test": 0}
+    else:
+        images = {"train": spec.train_images, "test": spec.test_images}
+        identities = {"train": spec.train_identities, "test": spec.test_identities}
+    people = sum(spec.people) / 2
+    found = {"images": sum(images.values()), "queries": identities["test"]}
+    for split, number in images.items():
+        found |= {
+            f"{split}.images": number,
+            f"{split}.boxes": round(people * number),
+            f"{split}.ids": identities[split],
+        }
+    return found
 
 
 def draw_once(root: Path, write: Callable[[Path], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from flows.config.models import Config, load_config
 from flows.errors import ConfigError
@@ -10,7 +11,7 @@ from flows.plan.states import Selection, select
 from flows.stages import ingest, speed
 from flows.stages.base import Stage, ingest_name
 from flows.stages.building import build_stages
-from flows.studies.members import Member
+from flows.studies.members import Member, Study
 from storage.opening import open_store
 from storage.store import Store
 
@@ -29,11 +30,11 @@ class Loader:
     """Loads members over one store, the configs' own by default.
 
     With `absent`, a dataset whose root is not there has a stage all the same, for plans, and `absent`
-    collects what is missing.
+    collects what is missing, by root.
     """
 
     store: str | None = None
-    absent: list[str] | None = None
+    absent: dict[Path, str] | None = None
     _loaded: dict[str, Loaded] = field(default_factory=dict)
     _stores: dict[str, Store] = field(default_factory=dict)
     _ingests: dict[tuple[str, str, str], Stage] = field(default_factory=dict)
@@ -54,6 +55,10 @@ class Loader:
             self._loaded[member.name] = Loaded(config, stages, self._stores[config.store])
         return self._loaded[member.name]
 
+    def store_of(self, study: Study) -> Store:
+        """The store of a study's first member, where its tables are kept, too."""
+        return self.load(next(iter(study.members.values()))).store
+
     def _ingest_stage(self, config: Config, dataset: str) -> Stage:
         known = (dataset, config.store, config.datasets[dataset].model_dump_json())
         if known not in self._ingests:
@@ -66,7 +71,7 @@ class Loader:
         except ConfigError as error:
             if self.absent is None or config.datasets[dataset].root.is_dir():
                 raise
-            self.absent.append(str(error))
+            self.absent[config.datasets[dataset].root] = str(error)
             return Stage(
                 name=ingest_name(dataset),
                 kind="ingest",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,11 @@ class TableRow:
     """By column."""
     ours: bool = False
 
+    def is_called(self, wanted: str) -> bool:
+        """Whether this is its name or title, or the title up to a comma: J3 is "J3" and "J3, m-w-p"."""
+        words = (self.name, self.title, self.title.partition(",")[0])
+        return wanted.lower() in map(str.lower, words)
+
 
 @dataclass(frozen=True)
 class StudyTable:
@@ -74,27 +79,28 @@ class Study:
     members: Mapping[str, Member]
     tables: tuple[StudyTable, ...]
     store: str | None = None
+    drawn: Mapping[Path, Mapping[str, int]] = field(default_factory=dict)
+    """What synthetic datasets hold, by root, as an ingest counts it: known before they are drawn."""
 
     def of_rows(self, wanted: Sequence[str]) -> Study:
-        """Only these rows, by name or title, and their members.
+        """Only these rows, by `TableRow.is_called`, and their members.
 
         Raises ConfigError for a row that is not there.
         """
-        known = {word.lower(): row.name for row in self._rows() for word in (row.name, row.title)}
-        unknown = [name for name in wanted if name.lower() not in known]
+        rows = list(self._rows())
+        unknown = [name for name in wanted if not any(row.is_called(name) for row in rows)]
         if unknown:
-            names = list(dict.fromkeys(row.title for row in self._rows()))
+            names = list(dict.fromkeys(row.title for row in rows))
             hint = did_you_mean(unknown[0], names)
-            raise ConfigError(f"--rows: there is no row {unknown[0]!r}{hint}; there are {', '.join(names)}")
-        kept = {known[name.lower()] for name in wanted}
-        return self._with_rows(lambda row: row.name in kept or row.title.lower() in map(str.lower, wanted))
+            raise ConfigError(f"--rows: there is no row {unknown[0]!r}{hint}; there are {'; '.join(names)}")
+        return self._with_rows(lambda row: any(row.is_called(name) for name in wanted))
 
     def of_members(self, names: Iterable[str]) -> Study:
         """The same tables with these members alone: cells of the others stay holes."""
         kept = set(names)
         return replace(self, members={name: each for name, each in self.members.items() if name in kept})
 
-    def _with_rows(self, wants: Any) -> Study:
+    def _with_rows(self, wants: Callable[[TableRow], bool]) -> Study:
         tables = [replace(table, rows=tuple(filter(wants, table.rows))) for table in self.tables]
         left = tuple(table for table in tables if table.rows)
         needed = {name for _, _, cell in cells_of(left) for name in cell.members}
@@ -138,7 +144,8 @@ def resolve_study(
     tables = tuple(_table(path, name, table, groups, file) for name, table in file.tables.items())
     needed = {name for _, _, cell in cells_of(tables) for name in cell.members}
     members = {each.name: each for group in groups.values() for each in group if each.name in needed}
-    return Study(path, file.title, members, tables, chosen)
+    drawn = {} if file.draw is None else file.draw.counts()
+    return Study(path, file.title, members, tables, chosen, drawn)
 
 
 def _members(name: str, group: MemberGroup, file: StudyFile, store: str | None) -> Iterator[Member]:

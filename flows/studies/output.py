@@ -14,6 +14,7 @@ from flows.studies.models import Column, Unit
 _DIGITS: dict[Unit, int] = {"percent": 1, "ms": 1, "s": 1, "ratio": 2, "number": 2}
 _UNITS: dict[Unit, str] = {"percent": "%", "ms": "ms", "s": "s", "ratio": "x", "number": ""}
 HOLE = "–"
+PARTIAL = "*"
 
 CELLS = pa.schema(
     [
@@ -135,6 +136,8 @@ def shown(cell: CellValue, unit: Unit) -> str:
         text = f"{cell.value:.{_DIGITS[unit]}f}"
         if cell.deviation is not None:
             text += f" ± {cell.deviation:.{_DIGITS[unit]}f}"
+        if cell.hole is not None:
+            text += PARTIAL
     return text if cell.published is None else f"{text} ({published_text(cell.published, unit)})"
 
 
@@ -167,11 +170,14 @@ def legend(filled: FilledTable) -> str:
     parts = []
     if filled.table.source:
         parts.append(f"In brackets: published values, {filled.table.source}.")
-    if any(cell.deviation is not None for row in filled.rows for cell in row.cells.values()):
+    cells = [cell for row in filled.rows for cell in row.cells.values()]
+    if any(cell.deviation is not None for cell in cells):
         parts.append("± is the standard deviation over seeds.")
     if filled.table.is_ranked:
         first = next(iter(filled.table.columns.values()))
         parts.append(f"Rows are sorted by {first.title}: the best one is chosen on the test set.")
+    if any(cell.values and cell.hole is not None for cell in cells):
+        parts.append(f"{PARTIAL} is of fewer seeds than asked for.")
     if filled.holes:
         parts.append(f"{HOLE} is a value that is missing.")
     return " ".join(parts)

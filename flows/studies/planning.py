@@ -120,7 +120,8 @@ def plan_study(study: Study, nodes: Nodes, estimator: Estimator) -> StudyPlan:
     stages = [
         PlannedNode(node, estimator.cost(node) if node.artifact is None else None) for node in nodes.nodes
     ]
-    return StudyPlan(study, nodes, stages, list(nodes.loader.absent or ()))
+    absent = nodes.loader.absent or {}
+    return StudyPlan(study, nodes, stages, [text for root, text in absent.items() if root not in study.drawn])
 
 
 def within_budget(plan: StudyPlan, seconds: float, gpu: bool) -> list[str]:

@@ -30,6 +30,8 @@ def read_study(path: Path) -> StudyFile:
     Raises ConfigError with every problem, each with the file and line it stands in.
     """
     raw = read_extended(path, _PATHS, path.parent.absolute())
+    if "detector" in raw and "members" not in raw:
+        raise ConfigError(f"{path} is a config, not a study; run it with: personsearch run {path}")
     for field in ("members", "tables"):  # null takes away what another study has that this one extends
         if isinstance(raw.get(field), dict):
             raw[field] = {name: value for name, value in raw[field].items() if value is not None}

@@ -22,7 +22,6 @@ from flows.studies.remaining import Remaining
 from flows.studies.schedule import Change, Make, MemberOutcome, run_members
 from storage import durable
 from storage.digests import digest_json
-from storage.store import Store
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def run_study(
     nodes = Nodes.of(members, loader)
     filling = Filling(study, loader)
     folder = folder or _folder(study, loader)
-    remaining = Remaining(nodes, Estimator(_store(study, loader)), len(slots))
+    remaining = Remaining(nodes, Estimator(loader.store_of(study), study.drawn), len(slots))
     watching = _Watching(study, filling, remaining, folder, on_change)
     outcome = run_members(
         members, loader, study.path, slots=slots, threads=threads, make=make, on_change=watching.changed
@@ -182,10 +181,6 @@ class _Watching:
         self._on_change(Standing(str(change), self._tables, self._done, self._total, left))
 
 
-def _store(study: Study, loader: Loader) -> Store:
-    return loader.load(next(iter(study.members.values()))).store
-
-
 def _folder(study: Study, loader: Loader) -> Path:
     what = [str(study.path), *study.members, *(table.name for table in study.tables)]
-    return _store(study, loader).root / ".studies" / digest_json(what)[:12]
+    return loader.store_of(study).root / ".studies" / digest_json(what)[:12]

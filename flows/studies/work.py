@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Protocol
 
 from data_catalog.adapters import load_adapter
@@ -56,6 +57,8 @@ class ToMake:
     """A node as an origin."""
 
     node: Node
+    drawn: Mapping[Path, Mapping[str, int]]
+    """Counts of synthetic datasets, by root."""
 
     @property
     def kind(self) -> str:
@@ -67,7 +70,7 @@ class ToMake:
 
     def input(self, name: str) -> ToMake | None:
         found = self.node.inputs.get(name)
-        return None if found is None else ToMake(found)
+        return None if found is None else ToMake(found, self.drawn)
 
     def split(self, name: str) -> str:
         view = self.node.stage.inputs[name].view
@@ -78,7 +81,8 @@ class ToMake:
         made = self.node.artifact
         if made is not None:
             return dict(made.manifest.metrics.get("counts", {}))
-        return _published(str(self.recipe["adapter"]))
+        root = self.node.config.datasets[str(self.recipe["dataset"])].root
+        return self.drawn.get(root) or _published(str(self.recipe["adapter"]))
 
 
 @dataclass(frozen=True)
@@ -150,10 +154,11 @@ def work(origin: Origin) -> float | None:
 
 
 def is_counted(origin: ToMake) -> bool:
-    """Whether the datasets that a stage depends on are read, so that its work is counted, not published."""
+    """Whether no published count stands for a dataset that a stage depends on: all are read, or drawn."""
     if origin.kind == "ingest":
-        return origin.node.artifact is not None
-    return all(is_counted(ToMake(node)) for node in origin.node.inputs.values())
+        root = origin.node.config.datasets[str(origin.recipe["dataset"])].root
+        return origin.node.artifact is not None or root in origin.drawn
+    return all(is_counted(ToMake(node, origin.drawn)) for node in origin.node.inputs.values())
 
 
 def variant_of(origin: Origin) -> str:

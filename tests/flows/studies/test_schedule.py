@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -23,15 +24,19 @@ from flows.config.models import Processors
 from flows.errors import ConfigError, Failure, StageFailed
 from flows.plan.reach import in_use
 from flows.plan.states import Planned
+from flows.report.study_page import render_study
 from flows.run import making
 from flows.run.processes import start_process
 from flows.run.records import read_records
 from flows.stages.base import Stage
 from flows.studies import schedule
 from flows.studies.cells import Filling
+from flows.studies.cost import START_SECONDS, Estimator
 from flows.studies.grid import parse_axis
 from flows.studies.loading import Loader
 from flows.studies.members import Study
+from flows.studies.nodes import Nodes
+from flows.studies.running import run_study
 from flows.studies.schedule import Make, StudyOutcome, _on_slot, ignore_progress, run_members
 from flows.studies.sweeping import sweep_study
 from personsearch_core.data import decoding
@@ -164,6 +169,29 @@ def test_twenty_members_share_what_can_be_shared(config: Path, monkeypatch: pyte
     assert not opened
     sweep(config, SETTINGS, again := MakeHere())
     assert not again.made
+
+
+def test_a_sweep_is_ranked_and_every_cell_names_its_artifact(config: Path, tmp_path: Path) -> None:
+    study = study_of(config, "roi.variant=j3,j4", "reid.seed=0..1")
+    loader = Loader()
+    result = run_study(study, loader, make=MakeHere(), slots=[None, None], folder=tmp_path)
+    (table,) = result.tables
+    means = [row.cells["mAP"].value for row in table.rows]
+    assert means == sorted(means, reverse=True) and {row.name for row in table.rows} == {"j3", "j4"}
+    for row in table.rows:
+        cell = row.cells["mAP"]
+        metrics = [loader.store_of(study).manifest_of(*name.split("/")).metrics for name in cell.artifacts]
+        assert cell.values == tuple(100 * found["mAP"] for found in metrics)
+        assert len(cell.values) == 2 and cell.deviation is not None
+    ranked = pq.read_table(tmp_path / "cells.parquet").to_pylist()
+    assert [each["value"] for each in ranked if each["column"] == "mAP"] == means
+    page = render_study(result)
+    other = study_of(config, "reid.seed=77")
+    nodes = Nodes.of(other.members.values(), loader)
+    (reid,) = (node for node in nodes.missing if node.stage.kind == "reid")
+    cost = Estimator(loader.store_of(other), gpu=False).cost(reid)
+    assert cost.basis.endswith("of this store") and (cost.cpu_seconds or 0) > START_SECONDS
+    assert page.count("<svg") == 1 and "chosen on the test set" in page and 'class="best"' in page
 
 
 def test_a_failing_member_leaves_a_named_hole(config: Path) -> None:

@@ -113,7 +113,7 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, old: str, new: str,
     path = write_study(tmp_path, STUDY.replace(old, new, 1))
     with pytest.raises(ConfigError, match=message):
         study = study_of(path)
-        check_cells(study, Loader(absent=[]))
+        check_cells(study, Loader(absent={}))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_cell_that_no_run_can_fill_is_refused_before_it(
 ) -> None:
     study = study_of(write_study(tmp_path, STUDY.replace(old, new, 1)))
     with pytest.raises(ConfigError, match=message):
-        check_cells(study, Loader(absent=[]))
+        check_cells(study, Loader(absent={}))
 
 
 def test_configs_are_no_studies(tmp_path: Path) -> None:
@@ -143,5 +143,10 @@ def test_configs_are_no_studies(tmp_path: Path) -> None:
     assert is_study(path) and not is_study(tmp_path / "tiny.yaml")
     with pytest.raises(ConfigError, match="is a study, not a config; use: personsearch study run"):
         load_config(path)
-    with pytest.raises(ConfigError, match=r"members: this field is missing; a study has members and tables"):
+    with pytest.raises(
+        ConfigError, match=r"tiny.yaml is a config, not a study; run it with: personsearch run"
+    ):
         read_study(tmp_path / "tiny.yaml")
+    (tmp_path / "no.yaml").write_text("title: x\ntables: {}\n")
+    with pytest.raises(ConfigError, match=r"members: this field is missing; a study has members and tables"):
+        read_study(tmp_path / "no.yaml")

@@ -1,0 +1,67 @@
+"""Stand-ins of a study: drawn once, in native layouts, read by the adapters of those."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data_catalog.layouts import fitting_adapter
+from flows.config.models import load_config
+from flows.errors import ConfigError
+from flows.studies.drawing import Drawing
+from flows.studies.reading import read_study
+from tests.flows.studies.files import STUDY, study_of, write_study
+
+DRAW = """
+draw:
+  folder: drawn
+  datasets:
+    scenes: {layout: prw, scenes: {train_images: 2, test_images: 2, width: 64, height: 64}}
+    tracks: {layout: mot17, seed: 3, scenes: {sequences: 1, frames: 1, width: 64, height: 64, detectors: []}}
+"""
+
+
+def drawing(path: Path) -> Drawing:
+    found = read_study(path).draw
+    assert found is not None
+    return found
+
+
+def test_members_read_what_is_drawn(tmp_path: Path) -> None:
+    path = write_study(tmp_path, STUDY + DRAW)
+    member = study_of(path).members["j3 on scenes"]
+    config = load_config(member.config, member.overrides)
+    drawn = drawing(path)
+    assert config.datasets["tracks"].root == drawn.root("tracks")
+    said: list[str] = []
+    drawn.draw(said.append)
+    assert said == [
+        "drawing scenes, a stand-in in the layout of prw",
+        "drawing tracks, a stand-in in the layout of mot17",
+    ]
+    assert (drawn.root("scenes") / "query_info.txt").is_file()
+    assert fitting_adapter(drawn.root("tracks"), {}) == "mot17"
+    said.clear()
+    drawn.draw(said.append)
+    assert not said
+
+
+def test_another_specification_is_another_folder(tmp_path: Path) -> None:
+    first = drawing(write_study(tmp_path, STUDY + DRAW))
+    second = drawing(write_study(tmp_path, STUDY + DRAW.replace("seed: 3", "seed: 4")))
+    assert first.root("scenes") == second.root("scenes") and first.root("tracks") != second.root("tracks")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("frames: 1", "frams: 1", r"line 29: draw\.datasets\.tracks: there is no frams; known are"),
+        ("frames: 1", "frames: many", r"frames: "),
+        ("frames: 1", "frames: 0", r"cannot be drawn"),
+        ("layout: mot17", "layout: kitti", r"layout: choose 'prw'"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_study(write_study(tmp_path, STUDY + DRAW.replace(old, new)))
