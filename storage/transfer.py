@@ -38,9 +38,7 @@ def copy_artifact(
             with (found.path / file).open("rb") as reading:
                 digest = copy_digested(reading, work.path / file, progress)
             if digest != entry.sha256:
-                raise StorageError(
-                    f"{found.path / file} does not match its digest: it changed or is damaged"
-                )
+                raise StorageError(f"{found.path / file} does not match its digest: it changed or is damaged")
         _remove_others(work.path, found)
         target.publish(work.path, found.manifest)
     return True

@@ -38,7 +38,7 @@ class Trust:
         self.folder = folder
 
     def problems(self, folder: Path, manifest: Manifest, *, trust_stat: bool) -> list[str]:
-        """The problems with an artifact's files; with `trust_stat`, files with a known stat are not digested."""
+        """The problems with an artifact's files; `trust_stat`: files with a known stat are not digested."""
         trusted = self._read(manifest) if trust_stat else {}
         problems, verified = [], {}
         for name, entry in manifest.files.items():

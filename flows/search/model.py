@@ -61,7 +61,7 @@ def _exported(folder: Path) -> GivenModel:
 
 def _of_config(config: Path, overrides: Sequence[str], store: str | None) -> GivenModel:
     from flows.plan.finished import finished_model
-    from flows.stages.reid import TRAINED
+    from flows.stages.detector import TRAINED_BRANCH
     from personsearch_core.export import save_model
     from personsearch_core.models.weights import DETECTOR_DESCRIPTION, DETECTOR_WEIGHTS
 
@@ -75,7 +75,7 @@ def _of_config(config: Path, overrides: Sequence[str], store: str | None) -> Giv
     digest = _digest(
         detector / DETECTOR_WEIGHTS,
         detector / DETECTOR_DESCRIPTION,
-        finished.reid.path / TRAINED,
+        finished.reid.path / TRAINED_BRANCH,
         finished.config.roi.canonical().model_dump(mode="json"),
     )
     options = finished.config.detections
@@ -85,7 +85,7 @@ def _of_config(config: Path, overrides: Sequence[str], store: str | None) -> Giv
         nms_threshold=options.nms_threshold,
         max_per_image=options.max_per_image,
     )
-    dimensions = _dimensions(finished.reid.path / TRAINED)
+    dimensions = _dimensions(finished.reid.path / TRAINED_BRANCH)
     return GivenModel(digest, dimensions, settings, finished.load, save)
 
 
