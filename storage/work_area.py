@@ -50,7 +50,7 @@ class WorkArea:
 
         `digests`: of files that their writer has digested; others, and changed files, are read again.
         `scratch` names files and folders of the work area that only a resume needs. They are not part of the
-        artifact and are removed once it exists; a kill before that leaves them on the disk, and loses no work.
+        artifact and are removed once it exists; a kill before that leaves them on the disk, losing no work.
         """
         files, verified, digests = {}, {}, digests or {}
         aside = [self.path / name for name in scratch]
