@@ -87,7 +87,7 @@ def test_files_that_change_while_they_are_read_are_refused(
         return found
 
     monkeypatch.setattr(ingest_stage, "ingest", slow)
-    with pytest.raises(StageError, match="while they were read"):
+    with pytest.raises(StageError, match="during the ingest"):
         make(stage, tmp_path / "work")
     assert pointers(tmp_path / "store") == []
 
