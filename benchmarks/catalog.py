@@ -43,7 +43,7 @@ def measure_prw(work: Path, _: argparse.Namespace) -> dict[str, Any]:
     root = work / "prw"
     if not root.exists():
         write_prw_annotations(root)
-    arguments = ("--adapter", "prw", "--root", str(root), "--no-images")
+    arguments = ("--adapter", "prw", str(root), "--no-images")
     first, again = (_ingest(work, "prw", *arguments) for _ in range(2))
     return {
         "files": len(list((root / "annotations").iterdir())),
@@ -60,7 +60,7 @@ def measure_coco(work: Path, options: argparse.Namespace) -> dict[str, Any]:
     root = work / "coco"
     if not (root / "val.json").exists():
         write_coco(root, options.boxes)
-    found = _ingest(work, "coco", "--adapter", "coco", "--root", str(root), "--no-images")
+    found = _ingest(work, "coco", "--adapter", "coco", str(root), "--no-images")
     snapshot = Snapshot(Path(found["path"]))
     started = time.perf_counter()
     table = snapshot.table("boxes", filter=pc.field("split") == "train")
@@ -83,7 +83,7 @@ def measure_protocols(work: Path, _: argparse.Namespace) -> dict[str, Any]:
     for size in GALLERIES:
         if not (folder / f"TestG{size}.mat").exists():
             write_protocol(folder / f"TestG{size}.mat", gallery=size)
-    found = _ingest(work, "cuhk", "--adapter", "cuhk-sysu", "--root", str(root), "--no-images")
+    found = _ingest(work, "cuhk", "--adapter", "cuhk-sysu", str(root), "--no-images")
     started = time.perf_counter()
     table = Snapshot(Path(found["path"])).gallery(f"TestG{GALLERIES[-1]}")
     return {

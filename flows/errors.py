@@ -104,7 +104,7 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
-DISK_FULL = "the disk is full: free some space and run the same command again; it goes on from there"
+DISK_FULL = "the disk is full: free some space and run the same command again to resume"
 
 # Libraries that write files themselves wrap the system's error in one of their own.
 _FULL_IN_WORDS = re.compile(

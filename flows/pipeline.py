@@ -1,4 +1,4 @@
-"""The Prefect flow that executes a plan: one task a stage.
+"""The Prefect flow that executes a plan: one task per stage.
 
 Prefect observes, the manifest decides: whether a stage runs is asked of the store, so tasks cache nothing.
 Tasks take and return references (kind, key), never data.
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @flow(name="person-search", flow_run_name="{request.config.stem}")
 def person_search(request: RunRequest) -> State[Any]:
-    """Make what the config asks for and the store does not have yet, stage by stage."""
+    """Build, stage by stage, what the config asks for and the store does not have yet."""
     try:
         record = new_record(request)
     except Exception as error:
@@ -48,7 +48,7 @@ def person_search(request: RunRequest) -> State[Any]:
 
 
 def run_recorded(walk: Walk, api: Api) -> State[Any]:
-    """The same flow, run here and now, for a caller that keeps the record, also when no disk takes it."""
+    """The same flow, run in this process for a caller that keeps the record, even if it cannot be written."""
 
     @flow(name="person-search", flow_run_name=Path(walk.record.config).stem)
     def recorded() -> State[Any]:
@@ -59,7 +59,7 @@ def run_recorded(walk: Walk, api: Api) -> State[Any]:
 
 
 def _guarded(record: RunRecord, begin: Callable[[], Walk]) -> State[Any]:
-    """Execute; what is wrong with the input ends the run with one line, without a traceback."""
+    """Execute; bad input ends the run with one line, without a traceback."""
     try:
         return execute(begin())
     except Exception as error:
@@ -92,7 +92,7 @@ def _make_all(walk: Walk) -> State[Any]:
             return _fail(record, planned, record.failure or unknown)
         walk.made(planned, found)
     made = sum(stage["state"] == "made" for stage in record.stages)
-    return Completed(message=f"{made} stages made, {len(record.stages) - made} cached")
+    return Completed(message=f"{made} stages built, {len(record.stages) - made} cached")
 
 
 def _fail(record: RunRecord, planned: Planned, failure: Failure) -> State[Any]:
@@ -114,7 +114,7 @@ def _task(planned: Planned, walk: Walk) -> Task[[str, str], Any]:
         persist_result=False,
     )
     def make_stage(kind: str, key: str) -> Any:
-        log.info("making %s (%s/%s): %s", planned.stage.name, kind, key, planned.reason)
+        log.info("building %s (%s/%s): %s", planned.stage.name, kind, key, planned.reason)
         record.failure = None
         with progress_of(planned.stage.name) as line:
             try:
@@ -123,7 +123,7 @@ def _task(planned: Planned, walk: Walk) -> Task[[str, str], Any]:
                 )
             except Exception as error:
                 record.failure = failure = failure_of(error)
-                # What is wrong stays wrong: no retry, and no traceback where the message says it all.
+                # Bad input stays bad: no retry, and no traceback if the message says it all.
                 if failure is None or failure.is_worth_retrying:
                     raise
                 return Failed(message=str(failure))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -23,7 +23,7 @@ from data_catalog.snapshot import Snapshot, counts_found, image_digests, ingest_
 from data_catalog.validation import damaged_rows
 from flows.cli.check import check
 from flows.cli.json_file import Json, write_json
-from flows.cli.options import EXAMPLES, Store, chosen_store, parse_options, parse_rules
+from flows.cli.options import EXAMPLES, Store, argument, chosen_store, parse_options, parse_rules
 from flows.cli.printing import counted, print_counts, print_table
 from flows.errors import ConfigError
 from flows.plan.catalog import StoreSnapshots, open_catalog
@@ -61,10 +61,19 @@ def list_adapters() -> None:
         typer.echo(f"{'':20} {option}: {meaning}")
 
 
+OldName = Annotated[str | None, typer.Option("--name", hidden=True, help="The argument NAME.")]
+OldRoot = Annotated[Path | None, typer.Option("--root", hidden=True, help="The argument ROOT.")]
+Name = Annotated[str | None, typer.Argument(metavar="NAME", help="Name of the dataset in the catalog.")]
+
+
 @app.command()
 def ingest(
+    root: Annotated[
+        Path | None,
+        typer.Argument(metavar="ROOT", help="Folder of the dataset, as its authors publish it."),
+    ] = None,
     adapter: str | None = typer.Option(None, help="Format, as named by `datasets list` (default: detected)."),
-    root: Path = typer.Option(..., help="Folder of the dataset, as its authors publish it."),
+    root_option: OldRoot = None,
     store: Store = None,
     name: str | None = typer.Option(
         None, help="Name of the dataset in the catalog (default: the adapter's name)."
@@ -98,9 +107,10 @@ def ingest(
 ) -> None:
     """Read a dataset into a snapshot of validated Parquet tables; unchanged data is not read again.
 
-    Example: personsearch datasets ingest --root ROOT --store STORE
+    Example: personsearch datasets ingest ROOT --store STORE
     """
     started = time.monotonic()
+    root = argument(root, root_option, "--root", "datasets ingest ROOT")
     artifacts = open_store(chosen_store(store))
     options = parse_options(option)
     if adapter is None:
@@ -148,8 +158,9 @@ app.command()(check)
 
 @app.command()
 def stats(
+    name: Name = None,
     store: Store = None,
-    name: str = typer.Option(..., help="Name of the dataset in the catalog."),
+    name_option: OldName = None,
     html: Path | None = typer.Option(
         None, help="Also write the figures to this file, a self-contained page."
     ),
@@ -159,10 +170,11 @@ def stats(
 ) -> None:
     """Print statistics of an ingested dataset, or write them as a page of figures.
 
-    Example: personsearch datasets stats --store STORE --name prw --html stats.html
+    Example: personsearch datasets stats prw --store STORE --html stats.html
     """
     from data_catalog.statistics import statistics
 
+    name = argument(name, name_option, "--name", "datasets stats NAME")
     snapshots = StoreSnapshots(open_store(chosen_store(store)))
     found = statistics(_snapshot(Catalog(snapshots), name))
     print_table(found.counts)
@@ -181,14 +193,16 @@ def stats(
 
 @app.command()
 def rejects(
+    name: Name = None,
     store: Store = None,
-    name: str = typer.Option(..., help="Name of the dataset in the catalog."),
+    name_option: OldName = None,
     out: Path | None = typer.Option(None, help="CSV file to write (default: print the rows)."),
 ) -> None:
     """List every source row that was rejected, as CSV: its file, its row number and the reason.
 
-    Example: personsearch datasets rejects --store STORE --name prw --out rejects.csv
+    Example: personsearch datasets rejects prw --store STORE --out rejects.csv
     """
+    name = argument(name, name_option, "--name", "datasets rejects NAME")
     found = open_catalog(chosen_store(store))[name].table("rejects")
     text = found.to_pandas().to_csv(index=False)
     if out is None:
@@ -224,18 +238,26 @@ def images(
 
 @app.command()
 def show(
-    image_id: str = typer.Argument(..., help="Image id; `datasets images` lists them."),
+    name: Name = None,
+    image_id: Annotated[
+        str | None, typer.Argument(metavar="IMAGE_ID", help="Image id; `datasets images` lists them.")
+    ] = None,
     store: Store = None,
-    name: str = typer.Option(..., help="Name of the dataset in the catalog."),
+    name_option: OldName = None,
     root: Path = typer.Option(..., help="Root folder of the dataset."),
     out: Path = typer.Option(Path("shown.png"), help="Image file to write."),
 ) -> None:
     """Draw an image with its boxes, identities and ignore regions.
 
-    Example: personsearch datasets show c1s1_000151.jpg --store STORE --name prw --root ROOT
+    Example: personsearch datasets show prw c1s1_000151.jpg --store STORE --root ROOT
     """
     from data_catalog.drawing import draw_image
 
+    usage = "datasets show NAME IMAGE_ID"
+    if name_option is not None and image_id is None:
+        name, image_id = None, name  # as it used to be called: the image alone is an argument
+    name = argument(name, name_option, "--name", usage)
+    image_id = argument(image_id, None, "IMAGE_ID", usage)
     if out.suffix.lower() not in PICTURES:
         raise ConfigError(f"--out {out}: the file name must end with one of {', '.join(PICTURES)}")
     draw_image(_snapshot(open_catalog(chosen_store(store)), name), image_id, root).save(out)

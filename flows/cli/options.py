@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -15,6 +15,8 @@ from flows.errors import ConfigError
 
 if TYPE_CHECKING:
     from data_catalog.rules import Rules
+
+T = TypeVar("T")
 
 Store = Annotated[
     str | None,
@@ -54,6 +56,21 @@ def chosen_store(given: str | None, *configs: Path | None) -> str:
     if found is None:
         raise ConfigError(f"no store is given: pass --store FOLDER (or a URL), or set ${STORE_VARIABLE}")
     return found
+
+
+def argument(given: T | None, by_option: T | None, option: str, usage: str) -> T:
+    """The value of a required argument that used to be an option, which is still accepted for now.
+
+    Raises ConfigError if neither or both are given.
+    """
+    if given is not None and by_option is not None:
+        raise ConfigError(f"{option} is an argument now; give it once: {usage}")
+    if by_option is not None:
+        typer.echo(f"note: {option} is an argument now: {usage}", err=True)
+        return by_option
+    if given is None:
+        raise ConfigError(f"an argument is missing: {usage}")
+    return given
 
 
 def default_store() -> str | None:

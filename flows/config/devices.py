@@ -21,7 +21,9 @@ _NAME = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?")
 def device_name(name: str) -> str:
     """The name itself. Raises ConfigError where it is none."""
     if _NAME.fullmatch(name) is None:
-        raise ConfigError(f"{name!r} is no device: use auto, cpu, cuda, or one GPU by its number, cuda:1")
+        raise ConfigError(
+            f"{name!r} is not a device: use auto, cpu, cuda, or one GPU by its number, such as cuda:1"
+        )
     return name
 
 
@@ -37,7 +39,7 @@ def torch_device(name: str) -> torch.device:
         name = "cuda" if gpus else "cpu"
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= gpus:
-        raise ConfigError(f"device {name} was asked for, {gpus} GPUs can be seen here: use cpu or auto")
+        raise ConfigError(f"device {name} is not available; GPUs visible here: {gpus}; use cpu or auto")
     return device
 
 

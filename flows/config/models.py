@@ -56,15 +56,15 @@ class DatasetSource(Recipe):
     adapter: str
     """A native format; `personsearch datasets list` shows them all."""
     root: Path
-    """The dataset's folder, from the folder of the config file on."""
+    """The dataset's folder, relative to the config file."""
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    """What the adapter alone understands."""
+    """Options of the adapter; `personsearch datasets list` shows them."""
     queries: QueryRule | None = None
-    """For a dataset with identities and no queries of its own: the protocol `drawn`, by this rule."""
+    """For a dataset with identities but without queries: how to draw the queries of the protocol `drawn`."""
     splits: SplitRule | None = None
-    """For a dataset without splits of its own: how its images are shared out among some."""
+    """For a dataset without splits: how to split its images."""
     allow_empty: bool = False
-    """Take a root without images, a split with images and no box, or one that is mostly damaged, as it is."""
+    """Accept a root without images, a split with images but no boxes, and a split that is mostly damaged."""
     _unset: tuple[str, ...] = PrivateAttr(())
 
     def require_root(self, field: str) -> None:
@@ -72,7 +72,7 @@ class DatasetSource(Recipe):
         if self.root.is_dir():
             return
         hint = "".join(
-            f"; ${name} is not set, so that its default was taken: set it to where the datasets lie"
+            f"; ${name} is not set, so its default was used: set it to the folder of the datasets"
             for name in self._unset
         )
         raise ConfigError(f"{field}: there is no folder {self.root}{hint}")
@@ -82,21 +82,21 @@ class ViewRef(Recipe):
     """A split of a dataset, perhaps filtered."""
 
     dataset: str
-    """One of `datasets`, by its name."""
+    """A name under `datasets`."""
     split: str
     min_height: PositiveFloat | None = None
-    """Boxes lower than this, in pixels, become ignore regions."""
+    """Boxes shorter than this, in pixels, become ignore regions."""
 
 
 class Amount(Recipe):
-    """How much of a view an epoch holds: one of the three."""
+    """How much of a view an epoch takes: one of the three."""
 
     proportion: PositiveFloat | None = None
-    """This view's part of an epoch's images."""
+    """This view's share of an epoch's images."""
     repeat: PositiveFloat | None = None
-    """Passes over the view's images an epoch, also fractions."""
+    """Passes over the view's images per epoch; fractions are allowed."""
     choose: PositiveInt | None = None
-    """Images of the view an epoch."""
+    """Images of the view per epoch."""
 
     @model_validator(mode="after")
     def _one_amount(self) -> Self:
@@ -111,11 +111,11 @@ class Amount(Recipe):
 
 
 class TrainingEntry(Amount, ViewRef):
-    """A view that takes part in detector training, by default `repeat: 1`."""
+    """A view that the detector is trained on, by default with `repeat: 1`."""
 
     @property
     def amount(self) -> Amount:
-        """The amount that holds."""
+        """The amount given, or the default."""
         is_given = self.proportion or self.repeat or self.choose
         return self if is_given else Amount(repeat=1.0)
 
@@ -131,7 +131,7 @@ class JointSection(JointOptions):
 
 
 class DetectorSection(DetectorRecipe):
-    """The detector, and what it is trained and validated on."""
+    """The detector, its training views and its validation views."""
 
     train: Annotated[tuple[TrainingEntry, ...], Field(min_length=1)]
     validation: tuple[ViewRef, ...] = ()
@@ -140,20 +140,20 @@ class DetectorSection(DetectorRecipe):
 
 
 class ReidSection(ReidRecipe):
-    """The re-ID branch, and what it is trained on."""
+    """The re-ID branch and its training view."""
 
     train: ViewRef
 
 
 class FeaturesSection(FeatureOptions):
-    """Which boxes are cached, in how many views, and how."""
+    """Which boxes are cached, in which views and in what format."""
 
     dtype: Literal["float16", "float32", "uint8"] | None = None
-    """By default float16, and uint8 for the crops of disj."""
+    """Default: float16, or uint8 for the crops of disj."""
 
 
 class EvaluationSection(EvaluationRecipe):
-    """What is searched, and how that is scored; the first entry's first protocol is the run's headline."""
+    """The test view and how to score a search in it; a run's headline is the first entry's first protocol."""
 
     test: ViewRef
 
@@ -176,42 +176,42 @@ class ReportSection(Recipe):
 
     title: str = "Person search"
     scenes: Annotated[int, Field(ge=0)] = 6
-    """Scenes drawn with their detections."""
+    """Number of scenes shown with their detections."""
     queries: Annotated[int, Field(ge=0)] = 8
-    """Retrieval strips: the hardest queries first, and as many spread over the rest."""
+    """Retrieval strips: this many of the hardest queries, and as many spread over the rest."""
     ranks: PositiveInt = 10
-    """Matches in a strip."""
+    """Matches per strip."""
 
 
 class Processors(Recipe):
-    """What a stage computes on."""
+    """The processors that a stage computes on."""
 
     device: Annotated[str, AfterValidator(device_name)] = "auto"
-    """`auto` is a GPU where there is one, and else the CPU; or `cpu`, `cuda`, `cuda:1`."""
+    """`cpu`, `cuda` or `cuda:1`; `auto` is a GPU if there is one, otherwise the CPU."""
     devices: PositiveInt = 1
     """Number of GPUs that train the detector and extract features together."""
     threads: PositiveInt | None = None
-    """CPU threads per stage; by default as many as there are cores."""
+    """CPU threads per stage (default: one per core)."""
 
 
 class ComputeOptions(Processors):
-    """How the work is done where it does not change a result: never part of a key."""
+    """How to do the work, as far as that does not change results: never part of a key."""
 
     checkpoint_seconds: PositiveFloat = 60.0
-    """Time between the checkpoints of a training."""
+    """Seconds between checkpoints of a training."""
     memory_budget_gib: Annotated[float, Field(gt=0, le=2**20)] | None = None
-    """Features up to this size are held in memory during re-ID training, the GPU's where it trains on one.
-    By default 4 GiB, and on a GPU half of what is free there."""
+    """Features up to this size are held in memory during re-ID training: the GPU's if it trains on one.
+    Default: 4 GiB, or half of a GPU's free memory."""
     dask: str | None = None
-    """Address of a Dask scheduler for ingest, extraction and large galleries; local processes by default."""
+    """Address of a Dask scheduler for ingest, extraction and large galleries (default: local processes)."""
     workers: PositiveInt | None = None
-    """Processes that extract features, by default one a device; threads that rank, by default one."""
+    """Processes that extract features (default: one per device), and threads that rank (default: one)."""
     check_images: bool = True
-    """Decode every image that a stage takes once, before anything is trained."""
+    """Before any training, decode every image of every view once."""
     test_images_in_training: Literal["refuse", "warn"] = "refuse"
-    """What a test image among the images of any training view means for the run."""
+    """What to do if a test image is also a training image."""
     stage_timeout_hours: PositiveFloat | None = None
-    """A stage that takes longer is stopped, and goes on from its checkpoint in the next run."""
+    """A stage that takes longer is stopped; the next run resumes it from its checkpoint."""
 
 
 def _norms_differ(section: str, norm: str, weights: str, held: str) -> str:
@@ -227,10 +227,10 @@ def _as_tuple(value: Any) -> Any:
 
 
 class Config(Recipe):
-    """A run. Without `reid` it ends with the detector, without `evaluation` with the branch."""
+    """A run: without `reid` it ends with the detector, without `evaluation` with the branch."""
 
     store: str
-    """Where artifacts are kept: a folder, from the config's own on, or a URL such as s3://bucket/prefix."""
+    """Where artifacts are kept: a folder, relative to the config file, or a URL such as s3://bucket/prefix."""
     datasets: Annotated[dict[str, DatasetSource], Field(min_length=1)]
     detector: DetectorSection
     roi: RoiRecipe = RoiRecipe()
@@ -255,10 +255,14 @@ class Config(Recipe):
         known = ", ".join(self.datasets)
         for place, view in self.views().items():
             if view.dataset not in self.datasets:
-                raise ValueError(f"{place}.dataset: {view.dataset!r} is none of the datasets, {known}")
+                raise ValueError(
+                    f"{place}.dataset: {view.dataset!r} is not a dataset of this config; it has {known}"
+                )
         tests = [entry.test.dataset for entry in self.evaluation]
         if len(set(tests)) != len(tests):
-            raise ValueError("evaluation: one entry a dataset; use its options for further settings")
+            raise ValueError(
+                "evaluation: give one entry per dataset; for more settings, use that entry's options"
+            )
         if self.evaluation and self.reid is None and self.detector.joint is None:
             raise ValueError("evaluation: there is nothing to evaluate without a reid section")
         self._check_joint()
@@ -341,8 +345,8 @@ class Config(Recipe):
 
 
 HINTS = {
-    "store": f"this field is missing; write it, give --store, or set ${STORE_VARIABLE}",
-    **{f"reid.{name}": f"roi.{name} is given, too; write that alone" for name in RoiRecipe.model_fields},
+    "store": f"this field is missing; add it, pass --store, or set ${STORE_VARIABLE}",
+    **{f"reid.{name}": f"roi.{name} is given, too; keep only that" for name in RoiRecipe.model_fields},
 }
 """What to do about a field that is missing or unknown, where that is more than to write or to delete it."""
 
@@ -435,7 +439,8 @@ def _resolve_paths(config: Config, folder: Path) -> Config:
         if not Path(file).is_file():
             known = ", ".join(PUBLISHED_WEIGHTS)
             raise ConfigError(
-                f"detector.model.initial_weights: {weights!r} is none of {known}, and there is no file {file}"
+                f"detector.model.initial_weights: {weights!r} is not one of {known}, and there is no "
+                f"file {file}"
             )
         model = config.detector.model.model_copy(update={"initial_weights": file})
         resolved["detector"] = config.detector.model_copy(update={"model": model})
@@ -448,5 +453,7 @@ def _resolved_store(store: str, folder: Path) -> str:
     from storage.urls import names_a_place  # loads fsspec
 
     if not names_a_place(store):
-        raise ConfigError(f"store: {store!r} names no place: give the whole URL, as s3://bucket/prefix")
+        raise ConfigError(
+            f"store: {store!r} does not name a place: give the whole URL, such as s3://bucket/prefix"
+        )
     return store

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ValidationError
 from data_catalog.suggestions import did_you_mean, near_names
 
 _WRITE = {
-    "tuple_type": "write a list, as [1, 2]",
-    "list_type": "write a list, as [1, 2]",
+    "tuple_type": "write a list such as [1, 2]",
+    "list_type": "write a list such as [1, 2]",
     "int_type": "write a whole number",
     "int_parsing": "write a whole number",
     "int_from_float": "write a whole number",
@@ -22,11 +22,11 @@ _WRITE = {
     "finite_number": "write a finite number",
     "bool_type": "write true or false",
     "bool_parsing": "write true or false",
-    "string_type": "write text, in quotes where it looks like something else",
+    "string_type": "write text; quote it if it looks like another type",
     "path_type": "write a path",
-    "model_type": "write its fields below it, each as NAME: VALUE",
-    "model_attributes_type": "write its fields below it, each as NAME: VALUE",
-    "dict_type": "write names and values below it, each as NAME: VALUE",
+    "model_type": "write its fields below it as NAME: VALUE",
+    "model_attributes_type": "write its fields below it as NAME: VALUE",
+    "dict_type": "write names and values below it as NAME: VALUE",
 }
 """What to do about a problem, by pydantic's name for it."""
 

@@ -68,7 +68,7 @@ def absolute(path: str | Path, folder: Path) -> str:
     try:
         return os.path.normpath(folder / Path(path).expanduser())
     except RuntimeError as error:
-        raise ConfigError(f"{path}: there is no such user's home; give the whole path") from error
+        raise ConfigError(f"{path}: that user has no home folder; give the whole path") from error
 
 
 def _read_mapping(path: Path, paths: Places, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -80,14 +80,14 @@ def _read_mapping(path: Path, paths: Places, extended_by: tuple[Path, ...] = ())
             raise
         raise ConfigError(f"{extended_by[-1]}: extends: {error}") from error
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path} holds no mapping; see configs/demo.yaml for an example")
+        raise ConfigError(f"{path} does not hold a mapping; see configs/demo.yaml for an example")
     base = raw.pop("extends", None)
     if base is None:
         return raw
     chain = (*extended_by, path.resolve())
     extended = path if not isinstance(base, str) else _extended(path, base)
     if extended.resolve() in chain:
-        raise ConfigError(f"{path}: extends wants the name of another config file, not {base!r}")
+        raise ConfigError(f"{path}: extends must name another config file, not {base!r}")
     base_raw = _read_mapping(extended, paths, chain)
     return _merged(_with_places(base_raw, extended.parent.absolute(), paths), raw)
 
@@ -167,7 +167,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     """Set one field of a raw config, `reid.lr=3e-4`: the value is YAML, list items are named by number."""
     name, separator, text = override.partition("=")
     if not separator or not name:
-        raise ConfigError(f"--set wants NAME=VALUE such as reid.lr=3e-4, not {override!r}")
+        raise ConfigError(f"--set takes NAME=VALUE such as reid.lr=3e-4, not {override!r}")
     *parents, last = name.split(".")
     node: Any = raw
     for parent in parents:
@@ -187,7 +187,7 @@ def _child(node: Any, part: str, name: str) -> Any:
     if isinstance(node, list):
         return node[_list_position(node, part, name)]
     if not isinstance(node, dict):
-        raise ConfigError(f"--set {name}: nothing lies under {part!r}")
+        raise ConfigError(f"--set {name}: there is nothing under {part!r}")
     if node.get(part) is None:
         node[part] = {}
     return node[part]
@@ -195,7 +195,7 @@ def _child(node: Any, part: str, name: str) -> Any:
 
 def _list_position(node: list[Any], part: str, name: str) -> int:
     if not part.isdecimal() or int(part) >= len(node):
-        raise ConfigError(f"--set {name}: {part!r} is none of the positions 0 to {len(node) - 1}")
+        raise ConfigError(f"--set {name}: {part!r} is not a position from 0 to {len(node) - 1}")
     return int(part)
 
 

@@ -1,4 +1,4 @@
-"""Short answers that follow from digests, remembered beside the store's artifacts: they only spare time."""
+"""Short answers that follow from digests, remembered beside the store's artifacts only to save time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class Memo:
-    """The answer of one kind to a question; a damaged or missing one is worked out again."""
+    """The answer of one kind to a question; if it is damaged or missing, it is computed again."""
 
     def __init__(self, store_root: Path, kind: str, question: Mapping[str, Any]) -> None:
         self.path = store_root / ".cache" / kind / digest_json(question)

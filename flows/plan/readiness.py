@@ -1,4 +1,4 @@
-"""What later stages need of the datasets, checked right after the ingest and before any training."""
+"""Checks of the datasets right after the ingest, before any training: whether later stages can use them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check_ready(
     *,
     decode: bool = True,
 ) -> None:
-    """Check what the stages take of the datasets that are there, once for one content of them.
+    """Check that the stages can use the datasets that are there, once per content of them.
 
     `artifacts` are those of the ingest stages, by stage name. With `decode`, images that were never decoded
     are. Raises StageError with all that is missing, and for test images among the training images.
@@ -139,8 +139,8 @@ def _undecodable(
         shown = "; ".join(f"{root / path}: {fault}" for path, fault in sorted(faults.items())[:_SHOWN])
         more = "; ..." if len(faults) > _SHOWN else ""
         yield (
-            f"{dataset}: {len(faults):,} images cannot be decoded: {shown}{more}. Replace them, or leave "
-            f"them out by datasets.{dataset}.options.leave_out"
+            f"{dataset}: {len(faults):,} images cannot be decoded: {shown}{more}. Replace them, or exclude "
+            f"them with datasets.{dataset}.options.leave_out"
         )
 
 
@@ -168,7 +168,7 @@ def _check_test_images(config: Config, artifacts: Mapping[str, Artifact], store:
     message = f"{len(found)} test images are training images: {shown}{'; ...' if len(found) > _SHOWN else ''}"
     if config.run.test_images_in_training == "refuse":
         raise StageError(
-            f"{message}. Results would look better than they are: train on other views, or set "
+            f"{message}. The results would be too good: train on other views, or set "
             "run.test_images_in_training=warn"
         )
     log.warning("%s", message)

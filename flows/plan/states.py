@@ -33,7 +33,7 @@ class Planned:
     identity: Identity | None = None
     artifact: Artifact | None = None
     bytes_needed: int | None = None
-    """What making it will add to the disk, as far as that is known beforehand."""
+    """What building it will add to the disk, if that is known beforehand."""
 
     def as_record(self) -> dict[str, Any]:
         """The stage as data, for --json and for the run's record."""
@@ -69,7 +69,7 @@ class _OnThisMachine(Mapping[str, Artifact]):
 
 @dataclass(frozen=True)
 class Selection:
-    """What the user asks for beside the config: stages to make anew, and where to end."""
+    """What the user asks for besides the config: stages to rebuild, and where to end."""
 
     force: frozenset[str] = frozenset()
     start_from: str | None = None
@@ -77,7 +77,7 @@ class Selection:
 
 
 def select(stages: Sequence[Stage], selection: Selection) -> tuple[list[Stage], frozenset[str]]:
-    """The stages that are asked for, and the names of those to be made again even if they are cached.
+    """The stages that are asked for, and the names of those to be rebuilt even if they are cached.
 
     A kind stands for all its stages: `ingest` for `ingest:prw`. Raises ConfigError for any other name.
     """
@@ -92,7 +92,7 @@ def select(stages: Sequence[Stage], selection: Selection) -> tuple[list[Stage], 
 
 
 def make_plan(stages: Sequence[Stage], store: Store, again: frozenset[str] = frozenset()) -> list[Planned]:
-    """Every stage as it stands now, in order; nothing is made, moved or, but for a snapshot, fetched."""
+    """The state of every stage, in order; nothing is built, moved or, except for snapshots, fetched."""
     artifacts: dict[str, Artifact] = {}
     plan = []
     for stage in stages:
@@ -118,32 +118,32 @@ def resolve(
     *,
     explain: bool = True,
 ) -> Planned:
-    """How one stage stands, given the artifacts of the stages before it.
+    """The state of one stage, given the artifacts of the stages before it.
 
     With `explain`, a stage that runs is compared with the store's artifacts of its kind, to say why.
     """
     missing = [ref.stage for ref in stage.inputs.values() if ref.stage not in artifacts]
     if missing:
-        # A split or a protocol that is not there is said now, and not after the training before it.
+        # Report a missing split or protocol now, rather than after the training before it.
         for ref in stage.inputs.values():
             if ref.view is not None and ref.stage in artifacts:
                 view_digest(artifacts[ref.stage], ref.view, store)
-        return Planned(stage, "runs", f"{missing[0]} is to be made first")
+        return Planned(stage, "runs", f"{missing[0]} must be built first")
     identity = identity_of(stage, artifacts, store)
     if stage.name in again:
-        return Planned(stage, "runs", "asked to be made again", identity)
+        return Planned(stage, "runs", "a rebuild was requested", identity)
     found = store.inspect(stage.kind, identity.key)
     if found.artifact is not None:
         return Planned(stage, "cached", _provenance_note(found.artifact), identity, found.artifact)
     holder = store.holder(stage.kind, identity.key)
     if holder is not None:
-        return Planned(stage, "runs", f"process {holder} is making it now", identity)
+        return Planned(stage, "runs", f"process {holder} is building it now", identity)
     work = store.work_path_of(stage.kind, identity.key)
     point = stage.resume_point(work) if stage.resume_point and work.is_dir() else None
     if point is not None:
         return Planned(stage, "resumes", f"resumes at {point}", identity)
     if found.problem is not None:
-        why = f"what is there is damaged: {found.problem}"
+        why = f"its artifact is damaged: {found.problem}"
     else:
         why = _why_new(identity, store) if explain else "not in this store"
     return Planned(stage, "runs", why, identity)
@@ -181,14 +181,14 @@ def _input_digests(stage: Stage, artifacts: Mapping[str, Artifact], store: Store
 
 def _provenance_note(artifact: Artifact) -> str:
     manifest = artifact.manifest
-    note = f"made {manifest.created}"
+    note = f"built {manifest.created}"
     if manifest.made_by.get("source") not in (None, source_digest()):
         note += " by another version of the code"
     return note
 
 
 def _why_new(identity: Identity, store: Store) -> str:
-    """What tells this stage from the most similar artifact of its kind; of several, from the newest.
+    """How this stage differs from the most similar artifact of its kind, or the newest of several.
 
     Only the COMPARED newest are looked at, so that a store of thousands does not hold up a plan.
     """
@@ -197,7 +197,7 @@ def _why_new(identity: Identity, store: Store) -> str:
     whole = (found for entry in compared if (found := store.peek(entry.kind, entry.key)) is not None)
     each = [list(_differences(artifact.manifest.identity, identity)) for artifact in whole]
     if not each:
-        return "never made in this store"
+        return "not built in this store yet"
     differences = min(each, key=len)
     shown = "; ".join(differences[:3]) + ("; ..." if len(differences) > 3 else "")
     return f"new: {shown}" if shown else "its artifact is gone"

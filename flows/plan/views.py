@@ -86,7 +86,9 @@ def read_scenes(snapshot: Path, spec: ViewSpec, root: Path) -> list[Scene]:
     view = spec.of(snapshot)
     images, boxes = view.images, view.boxes
     if images["width"].null_count or images["height"].null_count:
-        raise CatalogError(f"{spec.dataset}: the snapshot was made without images; ingest it with them")
+        raise CatalogError(
+            f"{spec.dataset}: its snapshot was built without images; ingest it without --no-images"
+        )
     corners = np.stack([boxes[name].to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)
     ignore = boxes["ignore"].to_numpy()
     box_ids, person_ids = boxes["box_id"].to_pylist(), boxes["person_id"].to_pylist()

@@ -25,7 +25,7 @@ from flows.errors import failure_or_bug
 
 
 class Reporter(Protocol):
-    """What work in a child says to its parent, and what the parent asks of it."""
+    """How work in a child reports to its parent, and learns that it should stop."""
 
     def progress(self, done: int, total: int, **metrics: float) -> None: ...
 
@@ -110,13 +110,13 @@ def _log_format(labels: Mapping[str, str]) -> str:
 
 
 def _print_traceback() -> None:
-    # The log may lie on the very disk that is full; the parent has the message already.
+    # The log may be on the very disk that is full; the parent already has the message.
     with contextlib.suppress(OSError):
         traceback.print_exc()
 
 
 def _read_line(descriptor: int) -> bytes:
-    # Byte by byte: a buffered reader would swallow the end of file that the watch waits for.
+    # Byte by byte: a buffered reader would swallow the end of file that the parent watch waits for.
     line = b""
     while not line.endswith(b"\n"):
         byte = os.read(descriptor, 1)

@@ -49,7 +49,7 @@ def _serve(place: Place, idle_seconds: float) -> int:
         import uvicorn
         from prefect.server.api.server import create_app
 
-    # All is imported: the folder that the first run was started in may go.
+    # Everything is imported, so the folder in which the first run was started may be deleted.
     os.chdir("/")
     place.clear_others()
     app = create_app(ephemeral=True)

@@ -1,4 +1,4 @@
-"""Making one stage: in the stage's own process, under the key's lock, ended by a commit."""
+"""Building one stage: in its own process, under its key's lock, up to the commit."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ class Begun:
         made = None if identity is None else self.store.find(stage.kind, identity.key)
         if made is None:
             raise StorageError(
-                f"{stage.name} was made but is not in {self.store}: was the store changed meanwhile?"
+                f"{stage.name} was built but is not in {self.store}: did something else change the store?"
             )
         return made
 
     def stop(self) -> None:
-        """Have it stop at a checkpoint."""
+        """Stop it at a checkpoint."""
         self.process.stop()
 
 
@@ -160,6 +160,6 @@ def _need(store: Store, kind: str, key: str) -> Artifact:
     found = store.find(kind, key)
     if found is None:
         raise StorageError(
-            f"the input {kind}/{key} is gone from {store}; run the same command again to make it"
+            f"the input {kind}/{key} is gone from {store}; run the same command again to rebuild it"
         )
     return found

@@ -148,4 +148,4 @@ def _never_in_the_way() -> Iterator[None]:
     try:
         yield
     except (httpx.HTTPError, PrefectHTTPStatusError, OSError) as error:
-        log.warning("Prefect's API did not take what was to be shown: %s", error)
+        log.warning("Prefect's API rejected tables or progress of this run: %s", error)

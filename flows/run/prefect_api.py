@@ -92,7 +92,7 @@ def configured_url() -> str | None:
 
 
 def require_answer(url: str) -> None:
-    """Ask a configured API for a sign of life, through Prefect's own client: its proxy, its certificates."""
+    """Check that a configured API answers, with Prefect's own client, so with its proxy and certificates."""
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
@@ -110,7 +110,7 @@ def require_answer(url: str) -> None:
 
 @contextmanager
 def _loopback_without_proxy() -> Iterator[None]:
-    """For every HTTP client of this process: what listens on this machine is no matter for a proxy."""
+    """Let every HTTP client of this process reach this machine without a proxy."""
     before = {name: os.environ.get(name) for name in ("no_proxy", "NO_PROXY")}
     spared = next(filter(None, before.values()), None)
     os.environ.update(dict.fromkeys(before, _LOOPBACK if spared is None else f"{spared},{_LOOPBACK}"))

@@ -1,4 +1,4 @@
-"""Work in a process of its own: started, followed, stopped and never left behind.
+"""Work in a separate process: start it, follow it, stop it, and never leave it behind.
 
 The child is flows/run/child.py: it reads its task as one line of JSON from standard input and then watches
 that pipe, whose end tells it that the parent is gone.
@@ -30,8 +30,8 @@ Progress = Callable[..., None]
 """progress(done, total, **metrics)"""
 
 KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
-"""For glibc: what a layer frees, the next one gets. By default every large map goes back to the kernel and
-comes anew as zeroed pages: half of a CPU's time at 640x640 (docs/benchmarks.md)."""
+"""For glibc: memory that one layer frees is reused by the next. By default every large map is returned to the
+kernel and comes back as zeroed pages: half of the CPU time at 640x640 (docs/benchmarks.md)."""
 
 STOP_GRACE_SECONDS = 60.0
 """How long a child may take to write a checkpoint after SIGTERM."""
@@ -45,9 +45,9 @@ _IN_PREFECTS_RUNNER = "PREFECT__FLOW_RUN_ID"
 
 @contextmanager
 def hangup_as_termination() -> Iterator[None]:
-    """SIGHUP, as of a terminal that is closed, does what SIGTERM does: the last checkpoint is waited for.
+    """Treat SIGHUP, such as from a closed terminal, like SIGTERM: wait for the last checkpoint.
 
-    Where hang-ups are ignored, as `nohup` has it, they stay ignored.
+    If hang-ups are ignored, as under `nohup`, they stay ignored.
     """
     on_main_thread = threading.current_thread() is threading.main_thread()
     if not on_main_thread or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
@@ -101,7 +101,7 @@ class Started:
         return result.value
 
     def stop(self) -> None:
-        """Have it stop at a checkpoint, and leave nothing of its group."""
+        """Stop it at a checkpoint, and end its whole group."""
         self._end(STOP_GRACE_SECONDS)
 
     def _death(self) -> Failure:
@@ -133,7 +133,7 @@ def start_process(target: str, task: dict[str, Any], *, log_path: Path) -> Start
         )
     os.close(writing)
     assert child.stdin is not None
-    # One that has died already is known by the end of what it says.
+    # If it has died already, its closed pipe will tell.
     with contextlib.suppress(BrokenPipeError):
         child.stdin.write(json.dumps(task).encode() + b"\n")
         child.stdin.flush()
@@ -148,14 +148,14 @@ class _Result:
 def _follow(
     reading: int, on_progress: Progress, deadline: float | None, stop: threading.Event | None
 ) -> _Result | Failure | None:
-    """Pass on the child's messages until it closes the pipe; None if it does so without a result."""
+    """Pass on the child's messages until it closes the pipe; None if it ended without a result."""
     result: _Result | Failure | None = None
     buffer = b""
     with selectors.DefaultSelector() as selector:
         selector.register(reading, selectors.EVENT_READ)
         while True:
             if deadline is not None and time.monotonic() > deadline:
-                raise Interrupted("the stage ran past its time limit; its last checkpoint is kept")
+                raise Interrupted("the stage exceeded its time limit; its last checkpoint is kept")
             if stop is not None and stop.is_set():
                 raise Interrupted("the stage was asked to stop; its last checkpoint is kept")
             if not selector.select(timeout=1.0):
@@ -177,7 +177,7 @@ def _follow(
 
 
 def _end(child: subprocess.Popen[bytes], grace_seconds: float) -> None:
-    """Ask a running child to stop at a checkpoint, then make sure that nothing of its group is left."""
+    """Ask a running child to stop at a checkpoint, then make sure that its group is gone."""
     if child.poll() is None:
         child.terminate()
         try:

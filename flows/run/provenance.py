@@ -1,4 +1,4 @@
-"""Who and what made an artifact: recorded in its manifest, never part of its key."""
+"""What built an artifact: recorded in its manifest, never part of its key."""
 
 from __future__ import annotations
 

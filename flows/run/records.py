@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 60.0
 GONE_SECONDS = 3600.0
-"""A run of another host whose record is older than this is gone; far more than a beat, as clocks differ."""
+"""A run of another host has ended if its record is older than this: many beats, since clocks differ."""
 
 KEPT_RECORDS = 1000
 
@@ -87,21 +87,21 @@ class RunRecord:
         self.write()
 
     def end(self) -> None:
-        """Close the record; a stage that was on its way when the run broke off has failed."""
+        """Close the record; a stage that was running when the run was interrupted has failed."""
         for stage in self.stages:
             if stage["state"] == "running":
-                message = f"{stage['stage']}: the run broke off"
+                message = f"{stage['stage']}: the run was interrupted"
                 stage.update(state="failed", error=message)
                 self.failure = self.failure or Failure("interrupted", message, stage.get("log"))
         self.finished = datetime.now(UTC).isoformat(timespec="seconds")
         self.write()
 
     def write(self) -> None:
-        """Bring the file up to date; where the disk is full the run goes on, and only its record suffers."""
+        """Write the file; if the disk is full, the run continues without an up-to-date record."""
         try:
             self._write()
         except OSError as error:
-            log.warning("the run's record %s cannot be written: %s", self.path, error)
+            log.warning("cannot write the run's record %s: %s", self.path, error)
 
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ def where_time_went(stages: Iterable[Mapping[str, Any]], wall_seconds: float) ->
     """One line: the stages that were made, by their share of a run's wall time, the longest first."""
     made = [(stage["stage"], stage["seconds"]) for stage in stages if stage["state"] == "made"]
     if not made:
-        return f"nothing was made in {wall_seconds:.1f} s"
+        return f"everything was already there ({wall_seconds:.1f} s)"
     rest = wall_seconds - sum(seconds for _, seconds in made)
     parts = [*sorted(made, key=lambda part: -part[1]), ("the rest", max(rest, 0.0))]
     shown = [f"{name} {seconds:.1f} s ({seconds / max(wall_seconds, 1e-9):.0%})" for name, seconds in parts]
@@ -179,7 +179,7 @@ def _read(path: Path) -> RunRecord | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
-        log.warning("the record of a run cannot be read: %s: %s", path, error)
+        log.warning("cannot read the record of a run: %s: %s", path, error)
         return None
 
 
@@ -213,7 +213,7 @@ def is_running(record: RunRecord) -> bool:
         except FileNotFoundError:
             return False
     try:
-        # A number that another process has got since is no sign of life.
+        # Another process may have been given the same number since.
         begun = datetime.fromtimestamp(psutil.Process(record.pid).create_time(), UTC)
     except psutil.NoSuchProcess:
         return False

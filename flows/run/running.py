@@ -27,7 +27,7 @@ RESULTS = ("detection_ap50", "mAP", "rank1", "rank5", "rank10", "mAP_untrained")
 
 @dataclass
 class Outcome:
-    """How every stage stands, and the results as far as there are any."""
+    """The state of every stage, and the results so far."""
 
     stages: list[dict[str, Any]]
     wall_seconds: float
@@ -55,7 +55,7 @@ class Outcome:
 
 
 def plan_config(request: RunRequest) -> Outcome:
-    """The plan of a config as it stands; makes nothing. What a run would refuse by then is its error."""
+    """The plan of a config as it stands; builds nothing. What a run would refuse now is its failure."""
     started = time.monotonic()
     config, store, plan = _planned(request)
     outcome = _outcome([planned.as_record() for planned in plan], store, started)
@@ -68,7 +68,7 @@ def plan_config(request: RunRequest) -> Outcome:
 
 
 def run_config(request: RunRequest) -> Outcome:
-    """Execute a config's plan; with nothing to do, no API server is started and Prefect is not loaded."""
+    """Execute a config's plan; if there is nothing to do, neither start an API nor load Prefect."""
     started = time.monotonic()
     config, store, plan = _planned(request)
     require_space(plan, store)
@@ -107,13 +107,13 @@ def _artifacts(plan: Iterable[Planned]) -> dict[str, Artifact]:
 
 
 def _check_ready(config: Config, plan: list[Planned], store: Store, *, decode: bool) -> None:
-    """As a run does before the first stage that uses a dataset, with the datasets that are there."""
+    """Check the datasets that are there, as a run does before the first stage that uses one."""
     if any(planned.stage.kind != "ingest" for planned in plan):
         check_ready(config, [planned.stage for planned in plan], _artifacts(plan), store, decode=decode)
 
 
 def _with_report(outcome: Outcome, store: Store) -> Outcome:
-    """The outcome of a run, whose report is to be looked at: on this machine, then."""
+    """The outcome of a run, whose report must be on this machine so that it can be opened."""
     for stage in outcome.stages:
         if outcome.report is not None and stage["stage"].partition(":")[0] == "report":
             store.local_path("report", stage["key"])

@@ -1,4 +1,4 @@
-"""A run's way through its stages: what is cached is passed over, what is to be made comes out. No Prefect."""
+"""A run's way through its stages: skips what is cached and yields what must be built. No Prefect."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ class Walk:
         """Why this run may not make the stage."""
         if not self.only or planned.stage.kind in self.only:
             return None
-        return f"{planned.reason}; this run makes only {', '.join(self.only)}"
+        return f"{planned.reason}; this run builds only {', '.join(self.only)}"
 
     @contextmanager
     def head_start(self) -> Iterator[None]:
-        """Begin with the first stage that is to be made, while who follows it comes up in the block.
+        """Start the first stage to be built while the block starts what will follow it.
 
-        `begin` hands it over; what was not handed over at the end of the block is stopped at a checkpoint.
+        `begin` hands it over; if nothing took it by the end of the block, it is stopped at a checkpoint.
         """
         self._ahead = Future()
         try:
@@ -119,7 +119,7 @@ def resolve_and_record(
     again: frozenset[str],
     record: RunRecord,
 ) -> Planned:
-    """As `resolve`; what is cached is in the record by then, and no collection can take it any more."""
+    """As `resolve`, and record a cached artifact, so that no garbage collection deletes it any more."""
     while (planned := resolve(stage, store, artifacts, again)).artifact is not None:
         record.cached(planned)
         if stays(store, planned.artifact.kind, planned.artifact.key):
@@ -140,7 +140,7 @@ def new_record(request: RunRequest) -> RunRecord:
 
 @contextmanager
 def kept(record: RunRecord) -> Iterator[None]:
-    """Keep the record up to date in the block; its end, or the error that ends it, is the record's end."""
+    """Keep the record up to date in the block, and close it at the end with the error if there is one."""
     with heartbeat(record):
         try:
             yield

@@ -1,1 +1,1 @@
-"""One file a stage: its inputs, its recipe, and how it is made."""
+"""One file per stage: its recipe, its inputs, and how it is built."""

@@ -27,7 +27,7 @@ from storage.trust import Digested
 Kind = Literal[
     "ingest", "detector", "features", "reid", "detections", "gallery", "evaluation", "report", "speed"
 ]
-"""What stages are called that make the same from other datasets; in the order in which they are made."""
+"""In the order in which they are built; stages of one kind do the same for different datasets."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Stage:
     alone: bool = False
     """Whether nothing else may run meanwhile: it measures time."""
     resume_point: Callable[[Path], str | None] | None = None
-    """Says where a work area's unfinished work would go on, for the plan; looks at file names only."""
+    """Says, for the plan, where unfinished work would resume; looks at file names only."""
     bytes_needed: Callable[[Mapping[str, Artifact]], int | None] | None = None
     """How much the artifact will take on the disk, for the plan, from the artifacts made so far by their
     stages' names; None while that cannot be known."""
@@ -69,7 +69,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Made:
-    """What a maker returns: the digest of the declared payload, and figures worth keeping in the manifest."""
+    """What a maker returns: the digest of the declared payload, and metrics for the manifest."""
 
     content_digest: str
     metrics: dict[str, Any]
@@ -143,7 +143,7 @@ class StageContext(Generic[RecipeT, InputsT, OptionsT]):
     inputs: InputsT
     options: OptionsT
     work: Path
-    """The work area: files written here become the artifact; what an earlier try left is here too."""
+    """The work area: files written here become the artifact; it still has what an earlier attempt left."""
     reporter: Reporter
 
     name: str = ""
@@ -156,13 +156,13 @@ class StageContext(Generic[RecipeT, InputsT, OptionsT]):
         self.reporter.progress(done, total, **metrics)
 
     def reached(self, done: int, total: int) -> None:
-        """Progress at a point where the work may stop: what is done lies in the work area, or is on its way.
+        """Report progress at a point where the work may stop, since what is done is in the work area.
 
         Raises Interrupted when the stage was asked to stop.
         """
         self.progress(done, total)
         if self.should_stop() and done < total:
-            raise Interrupted(f"stopped at {done} of {total}; the same command goes on from what is kept")
+            raise Interrupted(f"stopped at {done} of {total}; run the same command again to resume")
 
     def attributes(self) -> dict[str, Any]:
         """What a feature store says of what made it."""
@@ -231,7 +231,7 @@ def view_input(config: Config, ref: ViewRef, use: Use, protocols: tuple[str, ...
 
 
 def processors_of(config: Config, *, several: bool = False) -> Processors:
-    """What `run` lets a stage compute on: one device, unless it is made for several."""
+    """The processors that `run` gives a stage: one device, unless the stage can use several."""
     run = config.run
     return Processors(device=run.device, devices=run.devices if several else 1, threads=run.threads)
 

@@ -1,4 +1,4 @@
-"""`detections`: a test view and the detector -> boxes, scores, and pooled features of everybody of interest.
+"""`detections`: a test view and the detector -> detections, and pooled features of them, queries and truth.
 
 Rows of the feature store are, image by image: kept detections, query boxes, ground-truth boxes;
 `rows.parquet` says which is which.
@@ -44,7 +44,7 @@ VERSION = 3
 ROWS = "rows.parquet"
 DETECTION, QUERY, TRUTH = "detection", "query", "truth"
 BLOCK_IMAGES = 64
-"""Images between two points where an interrupted stage goes on."""
+"""An interrupted stage resumes at a multiple of this many images."""
 
 ROWS_SCHEMA = pa.schema(
     [

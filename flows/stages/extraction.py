@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from storage.feature_store import FeatureWriter
 
 SHARDS_A_TASK = 4
-"""Enough that a worker reads ahead, few enough that a killed one loses little."""
+"""Enough for a worker to read ahead, few enough that a killed one loses little."""
 
 
 @dataclass(frozen=True)

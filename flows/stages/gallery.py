@@ -1,4 +1,4 @@
-"""`gallery`: the branch on a test view's cached features -> everybody's embedding. Opens no image."""
+"""`gallery`: the branch on a test view's cached features -> embeddings of all its rows. Opens no image."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def stage(config: Config, suffix: str) -> Stage:
 
 
 def make(context: StageContext[GalleryRecipe, GalleryInputs, Nothing]) -> Made:
-    """Describe every row of the detections' store by the trained branch and, if asked, the untrained."""
+    """Embed every row of the detections' store with the trained branch and, if asked, the untrained one."""
     from flows.config.devices import stage_device
     from flows.stages.detector import TRAINED_BRANCH, UNTRAINED_BRANCH
     from personsearch_core.embedding import embed_rows

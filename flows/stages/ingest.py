@@ -171,7 +171,7 @@ def read_root(context: IngestContext) -> Made:
         previous=_previous(options.store, recipe),
         progress=context.progress,
     )
-    _refuse_changed(_fingerprint(recipe, options), options, "while they were read")
+    _refuse_changed(_fingerprint(recipe, options), options, "during the ingest")
     return Made(content_digest(made.row_digests), {"counts": made.counts})
 
 
@@ -185,7 +185,7 @@ def _refuse_changed(found: Fingerprint, options: Options, when: str) -> None:
     """The snapshot's key says what files it was made of; of other files it would be filed wrongly."""
     if found.digest != options.fingerprint:
         raise StageError(
-            f"{options.root}: files of the dataset changed {when}: wait until nothing writes there, "
+            f"{options.root}: files of the dataset changed {when}: wait until nothing writes to it, "
             "then run the same command again"
         )
 

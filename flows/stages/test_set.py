@@ -29,7 +29,7 @@ _BOX = ["image_id", *_CORNERS]
 @dataclass(frozen=True)
 class TestSet:
     __test__ = False  # its name is the field's; pytest shall not collect it
-    """One test view with the embeddings of a gallery artifact."""
+    """A test view with the embeddings of a gallery artifact."""
 
     gallery: Path
     snapshot: Path
@@ -141,7 +141,7 @@ class TestSet:
         rows = self._rows(QUERY)
         if rows.select(_BOX) != distinct.select(_BOX).cast(rows.select(_BOX).schema):
             raise CatalogError(
-                f"{self.spec.dataset}: the gallery describes other query boxes than the snapshot has; "
+                f"{self.spec.dataset}: the gallery was built for other query boxes than the snapshot's; "
                 "rebuild it with --from detections"
             )
         owner = pc.list_parent_indices(distinct["query_id_list"])

@@ -137,7 +137,7 @@ def test_a_link_to_its_own_folder_is_no_endless_walk(tmp_path: Path) -> None:
 
 def test_ingest_finds_the_format_itself(tmp_path: Path) -> None:
     wider(tmp_path / "root")
-    words = ["ingest", "--root", str(tmp_path / "root"), "--store", str(tmp_path / "store")]
+    words = ["ingest", str(tmp_path / "root"), "--store", str(tmp_path / "store")]
     result = CliRunner().invoke(app, words, catch_exceptions=False)
     assert result.exit_code == 0 and "format: wider-pedestrian" in result.output
     with pytest.raises(CatalogError, match="no adapter knows its layout"):

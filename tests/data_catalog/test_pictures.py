@@ -90,7 +90,7 @@ def test_images_that_do_not_decode_are_named_and_the_others_decoded_once(root: P
 
 
 def test_a_picture_of_a_format_that_is_not_known_is_refused(root: Path, tmp_path: Path) -> None:
-    arguments = ["show", "a.jpg", "--store", str(tmp_path), "--name", "coco", "--root", str(root)]
+    arguments = ["show", "coco", "a.jpg", "--store", str(tmp_path), "--root", str(root)]
     with pytest.raises(ConfigError, match=r"x\.foo: the file name must end with"):
         CliRunner().invoke(app, [*arguments, "--out", "x.foo"], catch_exceptions=False)
 

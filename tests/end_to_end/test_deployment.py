@@ -62,7 +62,7 @@ def test_evaluation_alone_trains_nothing(server: Server, config: Path) -> None:
     server.prefect("deployment", "run", "person-search/evaluation")
     run = ended_run(server, "evaluation")
     assert run["state_type"] == "FAILED"
-    assert "detector: never made in this store; this run makes only ingest" in run["state"]["message"]
+    assert "detector: not built in this store yet; this run builds only ingest" in run["state"]["message"]
 
 
 def test_a_cancelled_run_stops_at_a_checkpoint_and_leaves_no_process(server: Server, config: Path) -> None:
@@ -86,7 +86,7 @@ def test_by_cron_then_by_hand_nothing_new_is_made(server: Server, config: Path) 
     server.prefect("deployment", "schedule", "clear", "person-search/ingest", "--accept-yes")
     server.prefect("deployment", "run", "person-search/ingest")
     second = ended_run(server, "ingest")
-    assert (second["state_type"], second["state"]["message"]) == ("COMPLETED", "0 stages made, 2 cached")
+    assert (second["state_type"], second["state"]["message"]) == ("COMPLETED", "0 stages built, 2 cached")
 
 
 def test_a_deployment_without_a_config_or_with_a_wrong_one_is_refused(server: Server, tmp_path: Path) -> None:

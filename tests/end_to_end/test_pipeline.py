@@ -58,7 +58,7 @@ def test_again_nothing_is_made_and_neither_torch_nor_prefect_is_loaded(tiny_run:
     )
     assert done.returncode == 0, done.stderr
     assert "LOADED []" in done.stdout
-    assert "nothing was made" in done.stdout
+    assert "everything was already there" in done.stdout
     assert times(tiny_run.store / "detector") | times(tiny_run.store / "report") == before
 
 
@@ -69,7 +69,7 @@ def test_a_plan_says_why(tiny_run: TinyRun, tmp_path: Path) -> None:
     assert outcome.states["features"] == outcome.states["detections"] == "cached"
     reasons = {stage["stage"]: stage["reason"] for stage in outcome.data["stages"]}
     assert reasons["reid"] == "new: reid.branch.embedding_dim 16 -> 12"
-    assert reasons["gallery"] == "reid is to be made first"
+    assert reasons["gallery"] == "reid must be built first"
 
 
 def test_a_plan_says_that_a_split_is_not_there_before_anything_is_trained(tiny_run: TinyRun) -> None:

@@ -61,7 +61,7 @@ def test_nothing_odd_is_not_said_where_images_look_alike(tmp_path: Path) -> None
 
 def test_a_snapshot_stands_for_its_root(roots: tuple[Path, Path], tmp_path: Path) -> None:
     prw, wider = roots
-    arguments = ["ingest", "--adapter", "prw", "--root", str(prw), "--store", str(tmp_path / "store")]
+    arguments = ["ingest", str(prw), "--adapter", "prw", "--store", str(tmp_path / "store")]
     assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
     snapshot = next((tmp_path / "store" / "ingest").iterdir())
     assert "image_in_two_splits" in check(snapshot, wider)

@@ -13,6 +13,7 @@ from data_catalog.errors import CatalogError
 from data_catalog.synthetic import Mot17Spec, write_mot17
 from flows.cli.datasets import app
 from flows.config.models import load_config
+from flows.errors import ConfigError
 from flows.plan.catalog import open_catalog
 from flows.stages import ingest as ingest_stage
 
@@ -33,7 +34,7 @@ def call(*arguments: object) -> str:
 
 
 def ingest(root: Path, store: object) -> str:
-    return call("ingest", "--adapter", "mot17", "--root", root, "--store", store)
+    return call("ingest", root, "--adapter", "mot17", "--store", store)
 
 
 def folder_of(store: object) -> Path:
@@ -51,7 +52,7 @@ def test_a_root_that_was_put_back_shows_its_own_snapshot(root: Path, tmp_path: P
     truth.write_text(before)
     assert "cached in" in ingest(root, store)
     assert second != first == folder_of(store)
-    assert str(first) in call("stats", "--store", store, "--name", "mot17")
+    assert str(first) in call("stats", "mot17", "--store", store)
 
 
 @pytest.mark.parametrize("kept", [0, 400])
@@ -59,7 +60,7 @@ def test_an_image_that_cannot_be_read_is_refused(root: Path, tmp_path: Path, kep
     """An empty file is among the rejects with its boxes, one that is cut short is not: both are told."""
     image = next(root.glob("train/*/img1/000002.jpg"))
     image.write_bytes(image.read_bytes()[:kept])
-    name, arguments = image.relative_to(root).as_posix(), ["--root", root, "--store", tmp_path / "store"]
+    name, arguments = image.relative_to(root).as_posix(), [root, "--store", tmp_path / "store"]
     whole = ["ingest", "--adapter", "mot17", "--allow-empty", *arguments]
     with pytest.raises(CatalogError, match=f"1 image cannot be decoded: {name}: .*leave_out=PATTERN"):
         call(*whole)
@@ -84,7 +85,7 @@ def test_images_are_listed_and_a_wrong_id_names_near_ones(root: Path, tmp_path: 
     for wrong in (f"img1/{first}.jpg", f"{last[:-1]}x", first.swapcase()):
         near = last if wrong.startswith(last[:-1]) and wrong.endswith("x") else first
         with pytest.raises(CatalogError, match=rf"no image '{wrong}'; did you mean .*'{near}'"):
-            call("show", wrong, "--store", store, "--name", "mot17", "--root", root)
+            call("show", "mot17", wrong, "--store", store, "--root", root)
 
 
 def test_a_plan_that_finds_a_snapshot_makes_it_the_datasets_own(root: Path, tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_a_store_on_object_storage(root: Path, tmp_path: Path, monkeypatch: pyte
         assert "made in" in ingest(root, store)
         assert "cached in" in ingest(root, store)
         monkeypatch.setenv("PERSONSEARCH_CACHE", str(tmp_path / "two"))  # another machine
-        assert "whole root" in call("stats", "--store", store, "--name", "mot17")
+        assert "whole root" in call("stats", "mot17", "--store", store)
         exported = call("export", tmp_path / "out.json", "--view", "mot17/train", "--store", store)
         assert "2 images" in exported
     finally:
@@ -133,5 +134,23 @@ def test_rejects_are_printed_as_csv(root: Path, tmp_path: Path) -> None:
     truth.write_text(truth.read_text() + "1,99,5,5,nan,9,1,1,1\n")
     said = ingest(root, tmp_path / "store")
     assert "mot17: format: mot17" in said and "warning: 1 rows are damaged" in said
-    lines = call("rejects", "--store", tmp_path / "store", "--name", "mot17").splitlines()
+    lines = call("rejects", "mot17", "--store", tmp_path / "store").splitlines()
     assert lines[0].startswith("severity,code,image_id") and any("gt.txt" in line for line in lines[1:])
+
+
+def test_arguments_that_used_to_be_options_are_still_read(root: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    said = call("ingest", "--root", root, "--adapter", "mot17", "--store", store)
+    assert "note: --root is an argument now: datasets ingest ROOT" in said
+    assert "note: --name is an argument now" in call("stats", "--name", "mot17", "--store", store)
+    image = call("images", "mot17", "--store", store).splitlines()[0]
+    out = tmp_path / "shown.png"
+    call("show", image, "--name", "mot17", "--store", store, "--root", root, "--out", out)
+    assert out.is_file()
+    for words, message in (
+        (["stats"], "an argument is missing: datasets stats NAME"),
+        (["stats", "mot17", "--name", "mot17"], "give it once"),
+        (["show", "mot17"], "an argument is missing: datasets show NAME IMAGE_ID"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            call(*words, "--store", store, *(["--root", root] if words[0] == "show" else []))

@@ -20,10 +20,10 @@ ROOT = "ROOT"
 CONFIG = "CONFIG"
 STUDY = "STUDY"
 WORDS: dict[str, tuple[str, ...]] = {
-    "datasets ingest": ("--adapter", "prw", "--root", ROOT),
-    "datasets stats": ("--name", "x"),
-    "datasets rejects": ("--name", "x"),
-    "datasets show": ("a", "--name", "x", "--root", ROOT),
+    "datasets ingest": (ROOT, "--adapter", "prw"),
+    "datasets stats": ("x",),
+    "datasets rejects": ("x",),
+    "datasets show": ("x", "a", "--root", ROOT),
     "datasets images": ("x",),
     "datasets export": ("out.json", "--view", "x/train"),
     "store ls": (),

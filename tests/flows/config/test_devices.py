@@ -14,7 +14,7 @@ from flows.errors import ConfigError
 
 @pytest.mark.parametrize("name", ["", "foo", "gpu", "cuda:", "cuda:x", "cuda:-1", "CPU", "mps", "cuda:0,1"])
 def test_other_names_are_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="no device: use auto, cpu, cuda"):
+    with pytest.raises(ConfigError, match="not a device: use auto, cpu, cuda"):
         device_name(name)
 
 
@@ -30,7 +30,7 @@ def test_names_and_their_devices(monkeypatch: pytest.MonkeyPatch, gpus: int, nam
 @pytest.mark.parametrize(("gpus", "name"), [(0, "cuda"), (0, "cuda:0"), (1, "cuda:1")])
 def test_a_gpu_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch, gpus: int, name: str) -> None:
     see(monkeypatch, gpus)
-    with pytest.raises(ConfigError, match=f"device {name} was asked for, {gpus} GPUs can be seen"):
+    with pytest.raises(ConfigError, match=f"device {name} is not available; GPUs visible here: {gpus}"):
         torch_device(name)
 
 
@@ -41,7 +41,7 @@ def test_benchmarks_refuse_other_names(benchmark: str) -> None:
 
 def test_a_search_refuses_other_names_before_it_loads_a_model() -> None:
     arguments = ["search", "no-model", "no-image.jpg", "--query", "no-query.jpg", "--device", "foo"]
-    with pytest.raises(ConfigError, match="'foo' is no device"):
+    with pytest.raises(ConfigError, match="'foo' is not a device"):
         CliRunner().invoke(personsearch, arguments, catch_exceptions=False)
 
 

@@ -109,8 +109,7 @@ def test_a_list_of_sections_shows_its_default_without_what_has_no_value() -> Non
 def test_the_command_shows_descriptions() -> None:
     shown = CliRunner().invoke(app, ["fields", "run.checkpoint_seconds"]).output
     assert (
-        shown
-        == "run.checkpoint_seconds: number > 0 = 60.0\n    Time between the checkpoints of a training.\n"
+        shown == "run.checkpoint_seconds: number > 0 = 60.0\n    Seconds between checkpoints of a training.\n"
     )
 
 

@@ -55,16 +55,16 @@ def test_a_file_of_weights_resolves_against_the_config_file(
     assert detector_stage(config).fixed_inputs.keys() == {"initial_weights"}
     assert load_config(path, [f"{name}=coco"]).detector.model.initial_weights == "coco"
     with pytest.raises(
-        ConfigError, match=r"'cocoo' is none of coco, imagenet, and there is no file .*/cocoo"
+        ConfigError, match=r"'cocoo' is not one of coco, imagenet, and there is no file .*/cocoo"
     ):
         load_config(path, [f"{name}=cocoo"])
 
 
 @pytest.mark.parametrize("store", ["s3://", "s3:///", "memory://"])
 def test_a_url_without_a_place_is_refused(tmp_path: Path, store: str) -> None:
-    with pytest.raises(ConfigError, match="names no place"):
+    with pytest.raises(ConfigError, match="does not name a place"):
         load_config(write(tmp_path, minimal() | {"store": store}))
-    with pytest.raises(ConfigError, match="names no place"):
+    with pytest.raises(ConfigError, match="does not name a place"):
         load_config(write(tmp_path, minimal()), store=store)
 
 
@@ -166,8 +166,8 @@ def test_overrides_reach_any_depth_and_are_typed(tmp_path: Path) -> None:
         ("reid.learning_rate=1", r"^--set reid\.learning_rate: there is no such field; did you mean 'lr'\?$"),
         ("reid.bakbone=1", r"did you mean 'detector\.model\.backbone'\?$"),
         ("reid.phases=[{epochs: 1, objektives: []}]", r"phases\.0\.objektives: .*did you mean 'objectives'"),
-        ("detector.train=3", r"^--set detector\.train: write a list, as \[1, 2\] \(given: 3\)$"),
-        ("features=3", r"^--set features: write its fields below it, each as NAME: VALUE \(given: 3\)$"),
+        ("detector.train=3", r"^--set detector\.train: write a list such as \[1, 2\] \(given: 3\)$"),
+        ("features=3", r"^--set features: write its fields below it as NAME: VALUE \(given: 3\)$"),
         (
             "datasets.prw.options={a: [1]}",
             r"options\.a: write text, a number, true or false \(given: a list\)$",
@@ -176,9 +176,12 @@ def test_overrides_reach_any_depth_and_are_typed(tmp_path: Path) -> None:
         ("report={scenes: 1, scenes: 2}", "scenes appears twice, in line 1, columns 2 and 13; keep one"),
         ("reid.lr=fast", r"^--set reid\.lr: write a number \(given: 'fast'\)$"),
         ("reid.lr=-1", r"reid\.lr: .*greater than 0"),
-        ("detector.train.3.choose=7", "none of the positions 0 to 0"),
+        ("detector.train.3.choose=7", "not a position from 0 to 0"),
         ("nonsense", "NAME=VALUE"),
-        ("reid.train.dataset=unknown", "reid.train.dataset: 'unknown' is none of the datasets, prw"),
+        (
+            "reid.train.dataset=unknown",
+            "reid.train.dataset: 'unknown' is not a dataset of this config; it has prw",
+        ),
         ("features.dtype=uint8", "does not go with variant"),
         ("detector.model.initial_weights=null", r"'frozen_batch' .*from scratch use 'batch' or 'group'$"),
         (
@@ -200,10 +203,10 @@ def test_overrides_reach_any_depth_and_are_typed(tmp_path: Path) -> None:
         ("detector.model.norm=group", r"detector\.model: norm 'group' cannot start from.*'coco'"),
         ("reid.lr=[", r"--set reid\.lr=\[: this is not valid YAML: while parsing"),
         ("report.title=2024-13-01", "is not valid YAML: month must be in 1..12"),
-        ("run.device=foo", r"run\.device: 'foo' is no device: use auto, cpu, cuda"),
+        ("run.device=foo", r"run\.device: 'foo' is not a device: use auto, cpu, cuda"),
         ("run.memory_budget_gib=.inf", r"run\.memory_budget_gib: .*less than or equal to 1048576"),
         ("run.memory_budget_gib=.nan", r"run\.memory_budget_gib: .*less than"),
-        ("datasets.prw.root=~nosuchuser/x", "~nosuchuser/x: there is no such user's home"),
+        ("datasets.prw.root=~nosuchuser/x", "~nosuchuser/x: that user has no home folder"),
         ("reid.cuda_graphs=true", r"cuda_graphs needs compute\.compile"),
         ("reid.phases=[]", r"reid\.phases: .*at least 1"),
         ("reid.phases=[{epochs: 1, objectives: []}]", r"reid\.phases\.0\.objectives: .*at least 1"),
@@ -261,7 +264,7 @@ def test_an_entry_has_one_amount(tmp_path: Path) -> None:
     ("text", "message"),
     [
         (b"a: [", "not valid YAML"),
-        (b"- 1", "holds no mapping"),
+        (b"- 1", "does not hold a mapping"),
         (b"report: {title: caf\xe9}", "not UTF-8 text: byte 19 is 0xe9"),
         (b"a: 2024-13-01", "not valid YAML"),
     ],
@@ -306,7 +309,7 @@ def test_the_roi_is_read_from_its_old_place_and_what_to_write_is_said(
     assert f"{path}: reid.roi_height has moved: write roi.roi_height" in caplog.text
     assert "--set: reid.variant has moved: write roi.variant" in caplog.text
     body["roi"] = {"roi_height": 9}
-    with pytest.raises(ConfigError, match=r"reid\.roi_height: roi\.roi_height is given, too; write"):
+    with pytest.raises(ConfigError, match=r"reid\.roi_height: roi\.roi_height is given, too; keep only that"):
         load_config(write(tmp_path, body))
 
 

@@ -33,7 +33,7 @@ def test_what_is_cached_on_object_storage_is_not_fetched(tmp_path: Path) -> None
     (data,) = (path for path in two.system.find(f"{two.prefix}/features") if path.endswith("data.bin"))
     two.system.rm_file(data)
     (damaged,) = make_plan([stage("features")], two)
-    assert damaged.reason == "what is there is damaged: nested/data.bin is missing"
+    assert damaged.reason == "its artifact is damaged: nested/data.bin is missing"
     assert [f"{kind}/{key}" for kind, key in two.keys("features")] == [name_of(features)]
 
 
@@ -90,5 +90,5 @@ def test_a_plan_leaves_what_is_damaged_where_it_is(tmp_path: Path) -> None:
     data.write_bytes(b"rowz")
     (planned,) = make_plan([stage("features")], store)
     assert planned.state == "runs"
-    assert planned.reason == "what is there is damaged: nested/data.bin does not match its digest"
+    assert planned.reason == "its artifact is damaged: nested/data.bin does not match its digest"
     assert data.exists() and not (tmp_path / ".damaged").exists()

@@ -1,4 +1,4 @@
-"""What is kept of a run that broke off, and how its command ends."""
+"""What is kept of a run that was interrupted, and how its command ends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_run_that_broke_off_has_failed_and_its_log_is_named(tmp_path: Path) ->
     (read,) = read_records(tmp_path)
     found = run_status(read)
     assert (found["state"], found["log"]) == ("failed", None)  # it had not come to a log
-    assert "reid: the run broke off" in found["error"]
+    assert "reid: the run was interrupted" in found["error"]
     (tmp_path / "reid.log").write_text("what it said\n")
     assert run_status(read)["log"] == str(tmp_path / "reid.log")
 

@@ -62,7 +62,7 @@ def test_what_a_run_may_not_make_is_not_begun(request_: RunRequest) -> None:
     with walk.head_start():
         planned = walk.next()
         assert planned is not None and walk._begun is None
-        assert "this run makes only report" in (walk.refusal(planned) or "")
+        assert "this run builds only report" in (walk.refusal(planned) or "")
 
 
 def test_what_is_wrong_is_said_by_who_follows_and_in_the_record(

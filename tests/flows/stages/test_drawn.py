@@ -45,7 +45,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def _ingest(root: Path, store: Path, *arguments: str) -> Any:
-    command = ["ingest", "--adapter", "mot17", "--root", str(root), "--store", str(store), *arguments]
+    command = ["ingest", str(root), "--adapter", "mot17", "--store", str(store), *arguments]
     return CliRunner().invoke(app, command)
 
 
@@ -88,7 +88,7 @@ def test_the_command_says_that_queries_are_drawn(root: Path, tmp_path: Path) -> 
     made = _ingest(root, store, "--queries", "{at_least_images: 2, split: train}")
     assert made.exit_code == 0, made.output
     assert "are drawn by a rule (seed 0), not published" in made.output
-    stats = CliRunner().invoke(app, ["stats", "--store", str(store), "--name", "mot17"])
+    stats = CliRunner().invoke(app, ["stats", "mot17", "--store", str(store)])
     assert "not published" in stats.output
 
 

@@ -167,7 +167,7 @@ def test_a_gallery_of_other_queries_is_refused(test_set: TestSet, tmp_path: Path
     pq.write_table(rows.set_column(place, rows.schema.field(place), shifted), gallery / ROWS)
     np.save(gallery / EMBEDDINGS, np.load(test_set.gallery / EMBEDDINGS))
     other = TestSet(gallery, test_set.snapshot, test_set.spec)
-    with pytest.raises(CatalogError, match=r"describes other query boxes .* --from detections"):
+    with pytest.raises(CatalogError, match=r"for other query boxes .* --from detections"):
         other.search_protocol("prw")
 
 

@@ -87,14 +87,14 @@ def test_files_that_change_while_they_are_read_are_refused(
         return found
 
     monkeypatch.setattr(ingest_stage, "ingest", slow)
-    with pytest.raises(StageError, match="while they were read"):
+    with pytest.raises(StageError, match="during the ingest"):
         make(stage, tmp_path / "work")
     assert pointers(tmp_path / "store") == []
 
 
 def test_a_strict_ingest_that_fails_leaves_the_datasets_snapshot(root: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    arguments = ["ingest", "--adapter", "mot17", "--root", str(root), "--store", str(store), "--strict"]
+    arguments = ["ingest", str(root), "--adapter", "mot17", "--store", str(store), "--strict"]
     assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
     before, kept = pointers(store), open_catalog(store)["mot17"].snapshot.path
     add_row(root, "1,99,5,5,nan,9,1,1,1\n")
