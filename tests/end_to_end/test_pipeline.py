@@ -58,7 +58,7 @@ def test_again_nothing_is_made_and_neither_torch_nor_prefect_is_loaded(tiny_run:
     )
     assert done.returncode == 0, done.stderr
     assert "LOADED []" in done.stdout
-    assert "nothing was made" in done.stdout
+    assert "everything was already there" in done.stdout
     assert times(tiny_run.store / "detector") | times(tiny_run.store / "report") == before
 
 
