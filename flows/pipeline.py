@@ -23,6 +23,7 @@ from prefect.tasks import Task
 from flows.config.request import RunRequest
 from flows.errors import RETRY_DELAYS, Failure, failure_of
 from flows.plan.states import Planned
+from flows.run.console import told
 from flows.run.embedded_api import Api
 from flows.run.observing import progress_of, show_run
 from flows.run.prefect_api import api
@@ -115,18 +116,23 @@ def _task(planned: Planned, walk: Walk) -> Task[[str, str], Any]:
     )
     def make_stage(kind: str, key: str) -> Any:
         log.info("building %s (%s/%s): %s", planned.stage.name, kind, key, planned.reason)
+        if planned.state == "resumes":
+            told.info("%s %s", planned.stage.name, planned.reason)
         record.failure = None
         with progress_of(planned.stage.name) as line:
             try:
-                walk.begin(planned).artifact(
+                built = walk.begin(planned).artifact(
                     on_progress=line.update, timeout_seconds=None if hours is None else hours * 3600
                 )
             except Exception as error:
                 record.failure = failure = failure_of(error)
                 # Bad input stays bad: no retry, and no traceback if the message says it all.
                 if failure is None or failure.is_worth_retrying:
+                    if failure is not None:
+                        told.warning("%s", failure.of(planned.stage.name))
                     raise
                 return Failed(message=str(failure))
+        line.built(built)
         return {"kind": kind, "key": key}
 
     return make_stage

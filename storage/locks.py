@@ -66,7 +66,7 @@ def _acquire(path: Path, what: str) -> int:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 holder = (os.pread(descriptor, 32, 0) or b"?").decode()
-                log.info("waiting for process %s, which holds the lock of %s", holder, what)
+                log.warning("waiting for process %s, which holds the lock of %s", holder, what)
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             if _sign(descriptor, path):
                 return descriptor

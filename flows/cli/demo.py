@@ -14,6 +14,7 @@ from flows.cli.printing import print_run
 from flows.cli.run import Force, From, Overrides, Until
 from flows.config.request import RunRequest
 from flows.errors import ConfigError
+from flows.run.console import busy, told
 from flows.run.running import run_config
 
 SEED = 7
@@ -39,7 +40,9 @@ def demo(
     Example: personsearch demo --folder /tmp/demo
     """
     folder = folder.absolute()
-    draw_once(folder / "data")
+    told.info("drawing synthetic datasets in %s, unless they are there", folder / "data")
+    with busy("drawing"):
+        draw_once(folder / "data")
     os.environ["PERSONSEARCH_DEMO"] = str(folder)
     request = RunRequest(
         config=demo_config(),

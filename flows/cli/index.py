@@ -112,9 +112,9 @@ def index(
 @contextmanager
 def progress_line() -> Iterator[Progress]:
     """Progress of an index, with images per second."""
-    from flows.run.progress import ProgressLine
+    from flows.run.stage_line import StageLine
 
-    with ProgressLine("index") as line:
+    with StageLine("index") as line:
         yield lambda done, total, rate: line.update(done, total, images_per_second=rate)
 
 

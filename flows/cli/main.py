@@ -10,6 +10,7 @@ import typer
 
 from flows.cli.lazy import Lazy, lazy_group
 from flows.errors import failure_of
+from flows.run.console import ConsoleHandler
 from flows.run.prefect_defaults import be_quiet
 from flows.run.processes import KEEP_FREED_MEMORY
 
@@ -88,7 +89,7 @@ def personsearch(
     Read datasets into one catalog, train a detector, cache its features, train a re-ID branch, search.
     """
     level = logging.DEBUG if verbose else logging.INFO
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, handlers=[ConsoleHandler(verbose=verbose)])
     for package in _OURS:
         logging.getLogger(package).setLevel(level)
 

@@ -15,6 +15,13 @@ from flows.run.records import where_time_went
 if TYPE_CHECKING:
     from flows.run.running import Outcome
 
+_RESULTS = {
+    "detection_ap50": "detection AP50",
+    "rank1": "rank-1",
+    "rank5": "rank-5",
+    "rank10": "rank-10",
+    "mAP_untrained": "mAP before training",
+}
 _STYLES = {"cached": "green", "made": "cyan", "runs": "yellow", "resumes": "magenta", "failed": "red"}
 
 
@@ -36,9 +43,10 @@ def print_run(outcome: Outcome) -> None:
         table.add_row(stage["stage"], _state(stage), seconds, stage["path"] or "")
     console = whole_lines()
     console.print(table)
-    if any(value is not None for value in outcome.results.values()):
-        results = Table(*outcome.results, box=None, pad_edge=False)
-        results.add_row(*("-" if value is None else f"{value:.4f}" for value in outcome.results.values()))
+    found = {name: value for name, value in outcome.results.items() if value is not None}
+    if found:
+        results = Table(*(_RESULTS.get(name, name) for name in found), box=None, pad_edge=False)
+        results.add_row(*(f"{100 * value:.1f} %" for value in found.values()))
         console.print(results)
     if outcome.report:
         console.print(f"report: {outcome.report}")

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from flows.cli.printing import counted, whole_lines
+from flows.durations import about
 from flows.errors import Interrupted, StageFailed
 from flows.studies.cells import FilledTable
 from flows.studies.output import heading, holes_of, legend, text_rows
@@ -117,13 +118,4 @@ def raise_failure(result: StudyResult) -> None:
 def _time_left(seconds: float | None) -> str:
     if seconds is None:
         return ""
-    return f", about {spoken_time(seconds)} left"
-
-
-def spoken_time(seconds: float) -> str:
-    """40 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+    return f", about {about(seconds)} left"

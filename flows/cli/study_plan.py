@@ -6,7 +6,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from flows.cli.printing import counted, whole_lines
-from flows.cli.study_output import spoken_time
+from flows.durations import about
 from flows.studies import figures
 from flows.studies.cost import Cost
 from flows.studies.planning import PlannedNode, StudyPlan
@@ -64,7 +64,7 @@ def _line(each: PlannedNode) -> list[str]:
 
 
 def _time(seconds: float | None) -> str:
-    return "?" if seconds is None else spoken_time(seconds)
+    return "?" if seconds is None else about(seconds)
 
 
 def _summary(plan: StudyPlan) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from flows.durations import duration
+
 _DESIGN = Path(__file__).with_name("template")
 
 SELF_CONTAINED = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -56,15 +58,6 @@ def _environment(folder: Path) -> Environment:
 def percent(fraction: float | None) -> str:
     """A fraction as a number of percent, a dash for None."""
     return "–" if fraction is None else f"{100 * fraction:.1f}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds, or minutes and seconds, or hours and minutes."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def mebibytes(size: int | None) -> str:

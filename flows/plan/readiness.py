@@ -20,6 +20,7 @@ from flows.config.models import Config, ViewRef
 from flows.errors import StageError
 from flows.plan.memo import Memo
 from flows.plan.views import ViewSpec, view_digest
+from flows.run.console import told
 from flows.stages.base import Stage, ingest_name
 from storage.store import Artifact, Store
 
@@ -125,13 +126,13 @@ def _missing_file(config: Config, spec: ViewSpec) -> str:
 def _undecodable(
     snapshot: Snapshot, dataset: str, root: Path, digests: Mapping[str, str], store: Store
 ) -> Iterator[str]:
-    told = time.monotonic()
+    said_at = time.monotonic()
 
     def progress(done: int, total: int) -> None:
-        nonlocal told
-        if time.monotonic() - told > _SECONDS_BETWEEN_LINES:
-            log.info("%s: checked that %s of %s images decode", dataset, f"{done:,}", f"{total:,}")
-            told = time.monotonic()
+        nonlocal said_at
+        if time.monotonic() - said_at > _SECONDS_BETWEEN_LINES:
+            told.info("%s: checked that %s of %s images decode", dataset, f"{done:,}", f"{total:,}")
+            said_at = time.monotonic()
 
     faults = undecodable_images(root, digests, memory_of(store.root), progress)
     faults |= undecodable_rejects(root, snapshot)

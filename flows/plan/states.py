@@ -195,7 +195,10 @@ def _why_new(identity: Identity, store: Store) -> str:
     newest_first = sorted(list_entries(store, identity.kind), key=lambda entry: entry.created, reverse=True)
     compared = newest_first[:COMPARED]
     whole = (found for entry in compared if (found := store.peek(entry.kind, entry.key)) is not None)
-    each = [list(_differences(artifact.manifest.identity, identity)) for artifact in whole]
+    known = (artifact.manifest.identity for artifact in whole)
+    # A snapshot of another dataset tells nothing about this one.
+    related = [old for old in known if old.recipe.get("dataset") == identity.recipe.get("dataset")]
+    each = [list(_differences(old, identity)) for old in related]
     if not each:
         return "not built in this store yet"
     differences = min(each, key=len)

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a line of progress, and in Prefect's UI stages, results, curves and progress.
+"""What a person sees of a run in Prefect's UI: stages, results, curves, and the progress of a stage.
 
 Showing is never worth a run: when the API does not take it, the log says so and the run goes on.
 """
@@ -26,8 +26,8 @@ from prefect.artifacts import (
 )
 from prefect.exceptions import PrefectHTTPStatusError
 
-from flows.run.progress import ProgressLine
 from flows.run.records import RunRecord
+from flows.run.stage_line import StageLine
 from storage.store import Artifact
 
 log = logging.getLogger(__name__)
@@ -53,13 +53,12 @@ def show_run(record: RunRecord, artifacts: Mapping[str, Artifact]) -> None:
 
 
 @contextmanager
-def progress_of(name: str) -> Iterator[ProgressLine]:
-    """A line of progress that is in the UI, too."""
-    with ProgressLine(name) as line:
-        shown = _ShownProgress(name)
-        line.also = shown.update
+def progress_of(name: str) -> Iterator[StageLine]:
+    """The line of a stage, whose progress is in the UI, too."""
+    shown = _ShownProgress(name)
+    with StageLine(name, also=shown.update) as line:
         yield line
-        shown.finish()
+    shown.finish()
 
 
 class _ShownProgress:

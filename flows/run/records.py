@@ -11,7 +11,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -148,11 +148,12 @@ def _prune(folder: Path) -> None:
                 path.unlink()
 
 
-def where_time_went(stages: Iterable[Mapping[str, Any]], wall_seconds: float) -> str:
+def where_time_went(stages: Sequence[Mapping[str, Any]], wall_seconds: float) -> str:
     """One line: the stages that were made, by their share of a run's wall time, the longest first."""
     made = [(stage["stage"], stage["seconds"]) for stage in stages if stage["state"] == "made"]
     if not made:
-        return f"everything was already there ({wall_seconds:.1f} s)"
+        is_whole = all(stage["state"] == "cached" for stage in stages)
+        return f"{'everything was already there' if is_whole else 'nothing was built'} ({wall_seconds:.1f} s)"
     rest = wall_seconds - sum(seconds for _, seconds in made)
     parts = [*sorted(made, key=lambda part: -part[1]), ("the rest", max(rest, 0.0))]
     shown = [f"{name} {seconds:.1f} s ({seconds / max(wall_seconds, 1e-9):.0%})" for name, seconds in parts]

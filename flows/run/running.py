@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 from data_catalog.errors import CatalogError
 from flows.config.models import Config, load_config
 from flows.config.request import RunRequest
-from flows.errors import Failure, StageError, StageFailed, failure_or_bug
+from flows.errors import Failure, Interrupted, StageError, StageFailed, failure_or_bug
 from flows.plan.readiness import check_ready
 from flows.plan.states import Planned, make_plan, require_space, select
+from flows.run.console import busy, told
 from flows.run.prefect_api import api, start_ahead
 from flows.run.processes import hangup_as_termination
+from flows.run.records import RunRecord
 from flows.run.walk import Walk, kept, new_record
 from flows.stages.building import build_stages
 from storage.errors import StorageError
@@ -70,24 +73,50 @@ def plan_config(request: RunRequest) -> Outcome:
 def run_config(request: RunRequest) -> Outcome:
     """Execute a config's plan; if there is nothing to do, neither start an API nor load Prefect."""
     started = time.monotonic()
-    config, store, plan = _planned(request)
+    with busy(f"reading {request.config.name} and its store"):
+        config, store, plan = _planned(request)
     require_space(plan, store)
     if all(planned.state == "cached" for planned in plan):
-        _check_ready(config, plan, store, decode=True)
+        with busy("checking the datasets"):
+            _check_ready(config, plan, store, decode=True)
         return _with_report(_outcome([planned.as_record() for planned in plan], store, started), store)
     # Prefect takes longer to load, and a fresh API to start, than many a stage takes.
     ahead = start_ahead()
     record = new_record(request)
-    with kept(record):
-        walk = Walk.of(request, record)
-        with hangup_as_termination(), walk.head_start(), api(ahead) as prefect_api:
+    to_build = sum(planned.state != "cached" for planned in plan)
+    told.info("%s: %s of %s stages to build, store %s", request.config.name, to_build, len(plan), store)
+    with kept(record), _stopped_by_hand(record, plan, store), hangup_as_termination(), ExitStack() as stack:
+        with busy("starting Prefect beside the first stage"):
+            walk = Walk.of(request, record)
+            stack.enter_context(walk.head_start())
+            prefect_api = stack.enter_context(api(ahead))
             from flows.pipeline import run_recorded
-
-            state = run_recorded(walk, prefect_api)
+        state = run_recorded(walk, prefect_api)
     outcome = _with_report(_outcome(record.stages, store, started), store)
     if not state.is_completed():
         outcome.failure = record.failure or Failure("broke", state.message or "the flow failed")
     return outcome
+
+
+@contextmanager
+def _stopped_by_hand(record: RunRecord, plan: Sequence[Planned], store: Store) -> Iterator[None]:
+    """Ctrl-C ends the block with one message: what is saved, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        running = [stage for stage in record.stages if stage["state"] == "running"]
+        saved = "".join(f"; {_saved(stage, plan, store)}" for stage in running)
+        raise Interrupted(f"stopped{saved}; run the same command to go on") from None
+
+
+def _saved(running: Mapping[str, Any], plan: Sequence[Planned], store: Store) -> str:
+    """What a stage that was stopped has kept in its work area."""
+    name, key = running["stage"], running["key"]
+    stage = next(planned.stage for planned in plan if planned.stage.name == name)
+    point = None
+    if stage.resume_point is not None and key is not None:
+        point = stage.resume_point(store.work_path_of(stage.kind, key))
+    return f"{name} has no checkpoint yet" if point is None else f"{name} is saved at {point}"
 
 
 def _planned(request: RunRequest) -> tuple[Config, Store, list[Planned]]:

@@ -118,7 +118,7 @@ def open_features(
 @cache
 def _say(location: str, tier: str, why: str) -> None:
     """Log it once per process: work by blocks opens a store many times."""
-    log.info("%s is read by tier %s (%s)", location, tier, why)
+    log.debug("%s is read by tier %s (%s)", location, tier, why)
 
 
 def _direct_reader(

@@ -1,0 +1,21 @@
+"""How spans of time are written for people."""
+
+from __future__ import annotations
+
+
+def duration(seconds: float) -> str:
+    """12.3 s, 2 min 05 s, 1 h 18 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def about(seconds: float) -> str:
+    """For a guess: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
