@@ -42,7 +42,7 @@ Seeds = Annotated[
 
 @app.callback()
 def study() -> None:
-    """Build the tables of a study: members that share all artifacts, and cells that are their metrics."""
+    """Build the tables of a paper, or of your own: members that share all artifacts. Plan their cost."""
 
 
 @app.command()

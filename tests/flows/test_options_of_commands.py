@@ -40,6 +40,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "features export": ("a", "--out", "x.npz"),
     "features stats": ("a",),
     "status": (),
+    "doctor": (),
 }
 """The minimum arguments of commands that do not need a config."""
 OF_CONFIGS: dict[str, tuple[str, ...]] = {
