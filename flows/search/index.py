@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from flows.errors import ConfigError
 from flows.search.committing import content_of, settle
-from flows.search.embeddings import map_embeddings
+from flows.search.embeddings import load_embeddings
 from flows.search.filters import Filters, When
 from flows.search.layout import EMBEDDINGS, MODEL, PEOPLE, Description, Place, read_description
 from flows.search.sources import located
@@ -37,8 +37,8 @@ _CORNERS = ("x1", "y1", "x2", "y2")
 def open_index(path: str | Path, device: str = "auto", *, roots: Mapping[str, Path] | None = None) -> Index:
     """Open an index that `build_index` or `personsearch index` made.
 
-    Only the table of people is read now; embeddings are mapped into memory, and the model is loaded when a
-    picture is searched for people.
+    Only the table of people is read now: embeddings are read by the first search, and the model is loaded
+    when a picture is first searched for people.
 
     Parameters
     ----------
@@ -235,8 +235,8 @@ class Index:
 
     @cached_property
     def blocks(self) -> list[NDArray[np.float16]]:
-        """The embeddings, in blocks of rows, mapped into memory."""
-        return map_embeddings(self.folder / EMBEDDINGS, self.description.content)
+        """The embeddings, in blocks of rows: in memory from the first search on, or mapped if it is full."""
+        return load_embeddings(self.folder / EMBEDDINGS, self.description.content)
 
     @cached_property
     def sources(self) -> pa.Table:
