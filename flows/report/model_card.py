@@ -59,7 +59,7 @@ def _what(finished: FinishedModel) -> str:
         "Finds people in images, and describes each by numbers "
         f"({config.reid_section.branch.embedding_dim} of them) by which a person is found again. The "
         f"detector is a RetinaNet ({model.backbone}) on inputs of {model.image_width}x{model.image_height} "
-        f"pixels; the re-ID branch ({roi.variant}) {shares}. Method: Loesch, Rabarisoa and Audigier, ICIP 2019."
+        f"pixels; the re-ID branch ({roi.variant}) {shares}. Method: Loesch et al., ICIP 2019."
     )
 
 
