@@ -71,6 +71,9 @@ def search(
         bool,
         typer.Option("--every-frame", help="In videos show every frame, not only the best of each track."),
     ] = False,
+    approximate: Annotated[
+        bool, typer.Option("--approximate", help="Use the approximate index, for millions of people.")
+    ] = False,
     score_threshold: Annotated[
         float | None,
         typer.Option(
@@ -120,6 +123,7 @@ def search(
             top=top,
             exclude_query_image=exclude_query_image,
             every_frame=every_frame,
+            approximate=approximate,
         )
         write_json(json, results.as_json())
         if html is not None:

@@ -1,13 +1,13 @@
 """The rows most similar to a query, exactly: one product over all rows, then the best ones again in float32.
 
-The product is taken in float16, the format of the rows, block by block, or in float32 over small copies
-where that is quicker; which it is, each process measures once. Its rounding cannot decide who is among the
-best: every row within it of the last place is compared again.
+The product is taken in float16, the format of the rows, block by block, or on processors without instructions
+for it in float32 over small copies. Its rounding cannot decide who is among the best: every row within it of
+the last place is compared again.
 """
 
 from __future__ import annotations
 
-import time
+import platform
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 
@@ -16,10 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_COPIED_ROWS = 4096
-"""Rows that are converted to float32 at once: they stay in the processor's cache."""
-_MEASURED_ROWS = 16384
-_TRIES = 5
+_COPIED_ROWS = 16_384
+"""Rows that are converted to float32 at once."""
 _GROUP = 64
 _ROUNDING = 2.0**-9
 """Of a float16 product, relative to the largest one: twice the error of rounding query and result."""
@@ -53,7 +51,7 @@ class Similarities:
         self._query = query.float()
         self._starts = np.cumsum([0, *(len(block) for block in blocks)])
         self._quick = torch.empty(int(self._starts[-1]), dtype=torch.float16)
-        product = quickest_product(self._query.numel())
+        product = quickest_product()
         direction = self._query / self._query.norm().clamp(min=1e-12)
         for block, start in zip(blocks, self._starts, strict=False):
             product(block, direction, self._quick[start : start + len(block)])
@@ -86,8 +84,8 @@ class Similarities:
     @cached_property
     def _margin(self) -> float:
         """How far two float16 products may be in the wrong order; rows are about as long as 1 or shorter."""
-        largest = max(map(abs, torch.stack(torch.aminmax(self._quick)).tolist()))
-        return _ROUNDING * max(1.0, largest)
+        least, most = (float(value) for value in torch.aminmax(self._quick))
+        return _ROUNDING * max(1.0, -least, most)
 
     def _exact(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Similarities of ascending rows, in float32."""
@@ -124,21 +122,11 @@ def _candidates(quick: Tensor, count: int, margin: float) -> NDArray[np.int64]:
 
 
 @cache
-def quickest_product(dimensions: int) -> Product:
-    """The quicker product for rows of this length on this machine, as measured now."""
-    rows = torch.ones(_MEASURED_ROWS, dimensions, dtype=torch.float16)
-    query, result = torch.ones(dimensions), torch.empty(_MEASURED_ROWS, dtype=torch.float16)
-
-    def seconds(product: Product) -> float:
-        times = []
-        for _ in range(_TRIES):
-            start = time.perf_counter()
-            product(rows, query, result)
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    # Without instructions for float16 the difference is large; noise must not decide.
-    return copied_product if 1.5 * seconds(copied_product) < seconds(half_product) else half_product
+def quickest_product() -> Product:
+    """The quicker product on this machine: that in float16, unless torch would emulate it."""
+    if platform.machine() in ("aarch64", "arm64") or torch.ops.mkldnn._is_mkldnn_fp16_supported():
+        return half_product
+    return copied_product
 
 
 def half_product(rows: Tensor, query: Tensor, result: Tensor) -> None:
