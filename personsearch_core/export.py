@@ -4,6 +4,7 @@ model.json           the ROI recipe, how to prepare images, where the model came
 detector.safetensors, detector.json, branch.safetensors
 detector.pt2, branch.pt2      torch.export programs (`export_programs`)
 detector.onnx, branch.onnx    the same in ONNX
+model_card.md        what it was trained on, its figures and its limits, for people
 """
 
 from __future__ import annotations
@@ -38,10 +39,11 @@ from personsearch_core.recipes import SHARED_BLOCKS, Compute, RoiRecipe
 FORMAT = 1
 DESCRIPTION = "model.json"
 BRANCH = "branch.safetensors"
+MODEL_CARD = "model_card.md"
 _UNFINISHED = "model.json.partial"
 _GRAPHS = ("detector", "branch")
 FILES = frozenset(
-    {DESCRIPTION, _UNFINISHED, DETECTOR_WEIGHTS, DETECTOR_DESCRIPTION, BRANCH}
+    {DESCRIPTION, _UNFINISHED, DETECTOR_WEIGHTS, DETECTOR_DESCRIPTION, BRANCH, MODEL_CARD}
     | {f"{graph}.{kind}" for graph in _GRAPHS for kind in ("pt2", "onnx")}
 )
 """All files that a model's folder may hold."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from data_catalog.synthetic import Mot17Spec, PrwSpec, write_mot17, write_prw
+from flows.cli.index import progress_line
 from flows.cli.json_file import Json, give
-from flows.cli.printing import print_run
+from flows.cli.printing import counted, print_run
 from flows.cli.run import Force, From, Overrides, Until
 from flows.config.request import RunRequest
 from flows.errors import ConfigError
@@ -51,8 +54,28 @@ def demo(
         start_from=start_from,
         until=until,
     )
-    give(run_config(request), json, print_run)
+    outcome = run_config(request)
+    give(outcome, json, print_run)
     typer.echo(f"try next:\n{_how_to_go_on(folder)}")
+    if until is None:
+        _index_scenes(folder, overrides or ())
+
+
+def _index_scenes(folder: Path, overrides: Sequence[str]) -> None:
+    """Index the demo's scenes, or bring the index up to date; a model that changed starts it again."""
+    from flows.search import build_index
+    from flows.search.layout import is_index, read_description
+    from flows.search.model import given_model
+
+    model, index = given_model(demo_config(), overrides), folder / "index"
+    if is_index(index) and read_description(index).model != model.digest:
+        shutil.rmtree(index)
+    with progress_line() as progress:
+        outcome = build_index(index, [folder / "data" / "prw" / "frames"], model, progress=progress)
+    typer.echo(
+        f"indexed {outcome.people_in_all:,} people in {counted(outcome.files_in_all, 'image')}; "
+        f"search for them in a browser:\n  personsearch serve {index}"
+    )
 
 
 def _how_to_go_on(folder: Path) -> str:

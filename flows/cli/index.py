@@ -18,6 +18,7 @@ from flows.config.devices import device_name
 from flows.errors import ConfigError
 
 if TYPE_CHECKING:
+    from flows.search.approximate import Recall
     from flows.search.building import Outcome, Progress
     from flows.search.layout import Settings
     from flows.search.model import GivenModel
@@ -41,6 +42,12 @@ def index(
     ] = None,
     remove: Annotated[
         bool, typer.Option("--remove", help="Take the named files out of the index, for good.")
+    ] = False,
+    approximate: Annotated[
+        bool,
+        typer.Option(
+            "--approximate", help="Also build an approximate index, for millions of people (extra `ann`)."
+        ),
     ] = False,
     score_threshold: Annotated[
         float | None,
@@ -105,8 +112,14 @@ def index(
     print_faults(outcome)
     if outcome.faults and not outcome.files_in_all:
         raise ConfigError("none of the files can be read")
-    write_json(json, asdict(outcome))
+    recall = _approximate(out) if approximate else None
+    write_json(json, {**asdict(outcome), **({} if recall is None else {"recall": recall.recall})})
     _print(out, outcome)
+    if recall is not None:
+        typer.echo(
+            f"approximate index: {100 * recall.recall:.1f} % of the ten best matches of the exact search "
+            f"are found ({recall.queries} queries)"
+        )
 
 
 @contextmanager
@@ -160,6 +173,13 @@ def _settings(
         return None
     base = read_description(folder).settings if is_index(folder) else model.settings if model else None
     return None if base is None else base.model_copy(update=given)
+
+
+def _approximate(folder: Path) -> Recall:
+    from flows.search.approximate import build_approximate
+    from flows.search.index import open_index
+
+    return build_approximate(open_index(folder))
 
 
 def _remove(folder: Path, images: Sequence[Path], root: Sequence[str], json: Path | None) -> None:

@@ -71,9 +71,14 @@ def search(
         bool,
         typer.Option("--every-frame", help="In videos show every frame, not only the best of each track."),
     ] = False,
+    approximate: Annotated[
+        bool, typer.Option("--approximate", help="Use the approximate index, for millions of people.")
+    ] = False,
     score_threshold: Annotated[
         float | None,
-        typer.Option(min=0, max=1, callback=finite, help="With SCENES: minimum detection score."),
+        typer.Option(
+            min=0, max=1, callback=finite, help="With SCENES: minimum detection score, as in `index`."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
     root: Annotated[
@@ -118,6 +123,7 @@ def search(
             top=top,
             exclude_query_image=exclude_query_image,
             every_frame=every_frame,
+            approximate=approximate,
         )
         write_json(json, results.as_json())
         if html is not None:
@@ -167,16 +173,19 @@ def _on_the_fly(
 ) -> Index:
     from flows.search.building import Where, build_index
     from flows.search.index import Index
-    from flows.search.layout import Settings, read_description
+    from flows.search.layout import read_description
     from flows.search.model import given_model
 
     given = given_model(model, overrides or (), store).loaded_once()
+    settings = given.settings
+    if score_threshold is not None:
+        settings = settings.model_copy(update={"score_threshold": score_threshold})
     with progress_line() as progress:
         outcome = build_index(
             folder,
             scenes,
             given,
-            settings=Settings(score_threshold=0.5 if score_threshold is None else score_threshold),
+            settings=settings,
             where=Where(device=device),
             keep_model=False,
             progress=progress,

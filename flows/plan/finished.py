@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,22 @@ class FinishedModel:
             }
             for name, manifest in made.items()
         }
+
+    def evaluations(self) -> Mapping[str, Artifact]:
+        """The evaluations of the model that are built, by the name of the test (dataset, split)."""
+        store = open_store(self.config.store)
+        built = {
+            planned.stage.name: planned.artifact for planned in make_plan(build_stages(self.config), store)
+        }
+        several = len(self.config.evaluation) > 1
+        found = {}
+        for entry in self.config.evaluation:
+            name = f"evaluation:{entry.test.dataset}" if several else "evaluation"
+            ref = built.get(name)
+            artifact = store.find(ref.kind, ref.key) if ref else None
+            if artifact is not None:
+                found[f"{entry.test.dataset}, {entry.test.split}"] = artifact
+        return found
 
 
 def finished_model(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from flows.errors import ConfigError
 from flows.search.committing import content_of, settle
-from flows.search.embeddings import map_embeddings
+from flows.search.embeddings import load_embeddings
 from flows.search.filters import Filters, When
 from flows.search.layout import EMBEDDINGS, MODEL, PEOPLE, Description, Place, read_description
 from flows.search.sources import located
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+    from flows.search.approximate import Approximate
     from flows.search.query import Shot
     from flows.search.results import Results
     from personsearch_core.data.decoding import ImageSource
@@ -37,8 +38,8 @@ _CORNERS = ("x1", "y1", "x2", "y2")
 def open_index(path: str | Path, device: str = "auto", *, roots: Mapping[str, Path] | None = None) -> Index:
     """Open an index that `build_index` or `personsearch index` made.
 
-    Only the table of people is read now; embeddings are mapped into memory, and the model is loaded when a
-    picture is searched for people.
+    Only the table of people is read now: embeddings are read by the first search, and the model is loaded
+    when a picture is first searched for people.
 
     Parameters
     ----------
@@ -139,6 +140,7 @@ class Index:
         exclude: Sequence[int | str | Path] = (),
         exclude_query_image: bool = False,
         every_frame: bool = False,
+        approximate: bool = False,
     ) -> Results:
         """Find a person in the index.
 
@@ -167,6 +169,9 @@ class Index:
         every_frame
             Whether people in videos match frame by frame; by default each track matches once, in its best
             frame.
+        approximate
+            Whether to use the approximate index, which `build_approximate` has made. Where a filter leaves
+            too few of what it finds, the search is exact.
 
         Raises
         ------
@@ -180,7 +185,13 @@ class Index:
         request = QueryRequest(image, box, point, person, whole_image, tuple(shots), embedding)
         filters = Filters(tuple(cameras), after, before, tuple(exclude))
         return answer(
-            self, request, filters, top=top, without_image=exclude_query_image, every_frame=every_frame
+            self,
+            request,
+            filters,
+            top=top,
+            without_image=exclude_query_image,
+            every_frame=every_frame,
+            approximate=approximate,
         )
 
     def picture(
@@ -235,8 +246,15 @@ class Index:
 
     @cached_property
     def blocks(self) -> list[NDArray[np.float16]]:
-        """The embeddings, in blocks of rows, mapped into memory."""
-        return map_embeddings(self.folder / EMBEDDINGS, self.description.content)
+        """The embeddings, in blocks of rows: in memory from the first search on, or mapped if it is full."""
+        return load_embeddings(self.folder / EMBEDDINGS, self.description.content)
+
+    @cached_property
+    def approximate(self) -> Approximate:
+        """The approximate index. Raises ConfigError if there is none that belongs to this index."""
+        from flows.search.approximate import Approximate
+
+        return Approximate(self)
 
     @cached_property
     def sources(self) -> pa.Table:

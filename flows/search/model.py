@@ -62,14 +62,14 @@ def _exported(folder: Path) -> GivenModel:
 def _of_config(config: Path, overrides: Sequence[str], store: str | None) -> GivenModel:
     from flows.plan.finished import finished_model
     from flows.stages.detector import TRAINED_BRANCH
-    from personsearch_core.export import save_model
     from personsearch_core.models.weights import DETECTOR_DESCRIPTION, DETECTOR_WEIGHTS
 
     finished = finished_model(config, overrides, store)
 
     def save(target: Path) -> None:
-        net = finished.load("cpu")
-        save_model(target, net.detector, net.branch, net.roi, finished.provenance())
+        from flows.report.model_card import write_model
+
+        write_model(finished, target)
 
     detector = finished.detector.path
     digest = _digest(

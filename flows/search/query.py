@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,7 @@ def answer(
     top: int,
     without_image: bool,
     every_frame: bool,
+    approximate: bool = False,
 ) -> Results:
     """`Index.search`."""
     request.check()
@@ -96,21 +98,38 @@ def answer(
         embeddings.append(_given_embedding(index, request.embedding))
     embeddings += [_of_shot(index, shot) for shot in request.shots]
     told["shots"] = len(embeddings)
-    rows, similarities = _best(index, _mean(embeddings), kept, top, every_frame)
+    told["approximate"] = approximate
+    ranking = _ranking(index, _mean(embeddings), kept, approximate)
+    rows, similarities = _best(index, ranking, top, every_frame)
     return Results(told, matches_of(index, rows.tolist(), similarities.tolist()), index=index)
 
 
+Ranking = Callable[[int], tuple[NDArray[np.int64], NDArray[np.float32]]]
+"""The best rows and their similarities, for a number of them."""
+
+
+def _ranking(index: Index, query: Tensor, kept: NDArray[np.bool_] | None, approximate: bool) -> Ranking:
+    @cache
+    def exact() -> Similarities:
+        return Similarities([torch.from_numpy(block) for block in index.blocks], query)
+
+    def best(count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        near = index.approximate.best(query, count, kept) if approximate else None
+        return exact().best(count, kept) if near is None else near
+
+    return best
+
+
 def _best(
-    index: Index, query: Tensor, kept: NDArray[np.bool_] | None, top: int, every_frame: bool
+    index: Index, ranking: Ranking, top: int, every_frame: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    similarities = Similarities([torch.from_numpy(block) for block in index.blocks], query)
     tracks = index.table["track"]
     if every_frame or tracks.null_count == len(tracks):
-        return similarities.best(top, kept)
+        return ranking(top)
     track_of = tracks.fill_null(-1).to_numpy()
     count = 4 * top
     while True:
-        rows, values = similarities.best(count, kept)
+        rows, values = ranking(count)
         own = np.where(track_of[rows] < 0, -1 - np.arange(len(rows)), track_of[rows])
         first = np.sort(np.unique(own, return_index=True)[1])
         if len(first) >= top or len(rows) < count:

@@ -1,24 +1,23 @@
 """The rows most similar to a query, exactly: one product over all rows, then the best ones again in float32.
 
-The product is taken in float16, the format of the rows, block by block, or in float32 over small copies
-where that is quicker; which it is, each process measures once. Its rounding cannot decide who is among the
-best: every row within it of the last place is compared again.
+The product is taken in float16, the format of the rows, block by block, or on processors without instructions
+for it in float32 over small copies. Its rounding cannot decide who is among the best: every row within it of
+the last place is compared again.
 """
 
 from __future__ import annotations
 
-import time
+import platform
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_COPIED_ROWS = 4096
-"""Rows that are converted to float32 at once: they stay in the processor's cache."""
-_MEASURED_ROWS = 16384
+_COPIED_ROWS = 16_384
+"""Rows that are converted to float32 at once."""
 _GROUP = 64
 _ROUNDING = 2.0**-9
 """Of a float16 product, relative to the largest one: twice the error of rounding query and result."""
@@ -52,7 +51,7 @@ class Similarities:
         self._query = query.float()
         self._starts = np.cumsum([0, *(len(block) for block in blocks)])
         self._quick = torch.empty(int(self._starts[-1]), dtype=torch.float16)
-        product = quickest_product(self._query.numel())
+        product = quickest_product()
         direction = self._query / self._query.norm().clamp(min=1e-12)
         for block, start in zip(blocks, self._starts, strict=False):
             product(block, direction, self._quick[start : start + len(block)])
@@ -72,16 +71,21 @@ class Similarities:
         kept
             (N,) bool: the rows to choose from; all by default.
         """
-        quick = self._quick.float()
-        if not len(quick):
+        if not len(self):
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        margin = _ROUNDING * float(max(map(abs, torch.stack(torch.aminmax(quick)).tolist())))
+        quick = self._quick
         if kept is not None:
-            quick.masked_fill_(torch.from_numpy(~kept), -torch.inf)
-        rows = _candidates(quick, count, margin)
+            quick = quick.masked_fill(torch.from_numpy(~kept), -torch.inf)
+        rows = _candidates(quick, count, self._margin)
         similarity = self._exact(rows)
         order = np.lexsort((rows, -similarity))[:count]
         return rows[order], similarity[order]
+
+    @cached_property
+    def _margin(self) -> float:
+        """How far two float16 products may be in the wrong order; rows are about as long as 1 or shorter."""
+        least, most = (float(value) for value in torch.aminmax(self._quick))
+        return _ROUNDING * max(1.0, -least, most)
 
     def _exact(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Similarities of ascending rows, in float32."""
@@ -94,34 +98,35 @@ class Similarities:
 
 
 def _candidates(quick: Tensor, count: int, margin: float) -> NDArray[np.int64]:
-    """Ascending rows among which the `count` best are, if no value of `quick` is wrong by half the margin."""
-    whole = len(quick) // _GROUP * _GROUP
-    # Each of the best groups has a row as good as its maximum: their last maximum bounds the last place.
-    groups = quick[:whole].view(-1, _GROUP).amax(1)
-    bound = float(groups.topk(count).values[-1]) if count <= len(groups) else -torch.inf
-    near = quick >= bound - margin if bound > -torch.inf else quick > -torch.inf
-    rows = near.nonzero()[:, 0]
+    """Ascending rows among which the `count` best are, if no value of `quick` is wrong by half the margin.
+
+    Rows are looked at in groups of 64, spread over all rows. Each of the best groups has a row as good as its
+    maximum, so that the maximum of the last of them bounds the last place from below.
+    """
+    groups = len(quick) // _GROUP
+    if count < groups:
+        best = quick[: groups * _GROUP].view(_GROUP, groups).amax(0).float()
+        bound = float(best.topk(count).values[-1]) - margin
+        near = (best >= bound).nonzero()
+        rest = torch.arange(groups * _GROUP, len(quick))
+        rows = torch.cat([(near + groups * torch.arange(_GROUP)).flatten(), rest])
+        rows = rows[quick[rows].float() >= bound]
+    else:
+        rows = torch.arange(len(quick))
+    values = quick[rows].float()
+    rows, values = rows[values > -torch.inf], values[values > -torch.inf]
     most = count + _MOST_COMPARED
     if len(rows) > most:
-        rows = rows[quick[rows].topk(most).indices].sort().values
-    return rows.numpy()
+        rows = rows[values.topk(most).indices]
+    return rows.sort().values.numpy()
 
 
 @cache
-def quickest_product(dimensions: int) -> Product:
-    """The quicker product for rows of this length on this machine, as measured now."""
-    rows = torch.ones(_MEASURED_ROWS, dimensions, dtype=torch.float16)
-    query, result = torch.ones(dimensions), torch.empty(_MEASURED_ROWS, dtype=torch.float16)
-
-    def seconds(product: Product) -> float:
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            product(rows, query, result)
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    return min((half_product, copied_product), key=seconds)
+def quickest_product() -> Product:
+    """The quicker product on this machine: that in float16, unless torch would emulate it."""
+    if platform.machine() in ("aarch64", "arm64") or torch.ops.mkldnn._is_mkldnn_fp16_supported():
+        return half_product
+    return copied_product
 
 
 def half_product(rows: Tensor, query: Tensor, result: Tensor) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from PIL import Image
 
 from flows.errors import ConfigError
 from flows.search import Index, open_index
+from flows.search.approximate import build_approximate
 from flows.search.model import GivenModel
 from personsearch_core import read_image
 from tests.flows.search.conftest import SETTINGS
@@ -158,6 +162,25 @@ def test_a_wrong_query_is_refused(index: Index, built: Path, arguments: dict[str
     given = {name: image if value == "IMAGE" else value for name, value in arguments.items()}
     with pytest.raises(ValueError, match=message):
         index.search(**given)
+
+
+def test_an_approximate_search_finds_the_same_here_and_says_its_recall(built: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "index"
+    shutil.copytree(built, copy)
+    index = open_index(copy, roots={str(built.parent / "scenes"): built.parent / "scenes"})
+    with pytest.raises(ConfigError, match="personsearch index --approximate"):
+        index.search(shots=[0], approximate=True)
+    recall = build_approximate(index)
+    assert recall.people == len(index) == recall.queries and recall.recall > 0.95
+    ways: tuple[dict[str, Any], ...] = ({"top": 9}, {"top": 40, "cameras": ["hall"]})
+    for filters in ways:
+        exact, near = (index.search(shots=[0], approximate=way, **filters).matches for way in (False, True))
+        assert [match.person_row for match in near] == [match.person_row for match in exact]
+        similar = [match.similarity for match in exact]
+        assert [match.similarity for match in near] == pytest.approx(similar, abs=1e-5)
+    (copy / "approximate.json").write_text(json.dumps({**asdict(recall), "content": "of yesterday"}))
+    with pytest.raises(ConfigError, match="older than the index"):
+        open_index(copy).search(shots=[0], approximate=True)
 
 
 def test_pictures_are_of_the_index_alone(index: Index, built: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from data_catalog.images import Unreadable, as_rgb, open_image, read_header
 from personsearch_core.boxes import place_image
-from personsearch_core.data.decoding import PADDING_COLOUR, read_image, read_scene, render
+from personsearch_core.data.decoding import PADDING_COLOUR, as_pixels, read_image, read_scene, render
 from personsearch_core.errors import PersonSearchError
 from tests.personsearch_core.scene_files import write_scenes
 
@@ -188,3 +188,25 @@ def test_mirroring_flips_the_content_not_the_padding() -> None:
     ramp = torch.from_numpy(np.tile(np.arange(64, dtype=np.uint8), (3, 32, 1)))
     placed = render(ramp, place_image(64, 32, 96, 32, "letterbox", mirrored=True))
     assert placed[0, 0, :64].tolist() == list(range(63, -1, -1))
+
+
+def test_images_come_from_anywhere(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("a.png", "a.jpg", "a.tif"):
+        path = tmp_path / name
+        Image.fromarray(pixels).save(path, exif=exif)
+        expected = read_image(path)
+        assert expected.shape == (3, 40, 30)
+        assert torch.equal(read_image(path.read_bytes()), expected)
+        assert torch.equal(as_pixels(expected), expected)
+        with Image.open(path) as image:
+            difference = as_pixels(image).int() - expected.int()
+        assert difference.abs().max() <= (2 if name == "a.jpg" else 0)  # two JPEG decoders
+    with pytest.raises(PersonSearchError, match="the image cannot be decoded: it is not an image"):
+        read_image(b"a text")
+    with pytest.raises(PersonSearchError, match="is 40x30, more than 1,000 pixels"):
+        read_image(tmp_path / "a.png", max_pixels=1000)
+    with pytest.raises(PersonSearchError, match=r"got torch.float32 of shape \(3, 4, 4\)"):
+        as_pixels(torch.zeros(3, 4, 4))

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
-from personsearch_core.data.prefetch import prefetch
+from personsearch_core.data.prefetch import in_thread, prefetch
 
 
 def test_results_come_in_order() -> None:
@@ -42,3 +43,26 @@ def test_no_more_than_asked_is_computed_ahead() -> None:
     time.sleep(0.05)
     assert len(started) <= 5
     results.close()  # type: ignore[attr-defined]
+
+
+def test_an_iterable_works_ahead_in_a_thread() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(10):
+            taken.append(number)
+            yield number
+        raise ValueError("the end")
+
+    found = in_thread(items(), ahead=2)
+    assert next(found) == 0
+    time.sleep(0.05)
+    assert len(taken) <= 4
+    rest: list[int] = []
+    with pytest.raises(ValueError, match="the end"):
+        rest.extend(iter(found))
+    assert taken == list(range(10))
+    closed = in_thread(items(), ahead=2)
+    next(closed)
+    closed.close()
+    assert len(taken) <= 14

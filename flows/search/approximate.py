@@ -1,0 +1,129 @@
+"""An approximate index beside the exact search, for more people than one product can take: HNSW by usearch.
+
+`approximate.usearch` holds the graph, `approximate.json` which content it belongs to and its recall, measured
+against the exact search when it was built.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from flows.errors import ConfigError
+from storage import durable
+
+if TYPE_CHECKING:
+    from flows.search.index import Index
+
+GRAPH, ABOUT = "approximate.usearch", "approximate.json"
+TOP = 10
+_QUERIES = 200
+_NEIGHBOURS = 16
+_BUILD_WIDTH, _SEARCH_WIDTH = 128, 256
+
+
+@dataclass(frozen=True)
+class Recall:
+    """How much an approximate search finds of the exact one's matches.
+
+    recall: part of the ten best of the exact search that are among its ten best, over `queries` people of
+    the index. people, content: of the index.
+    """
+
+    content: str
+    people: int
+    queries: int
+    recall: float
+
+
+def build_approximate(index: Index) -> Recall:
+    """Build the graph of an index and measure its recall.
+
+    Raises ConfigError if usearch is not installed, or if the index is empty.
+    """
+    graph = _usearch().Index(
+        ndim=index.description.dimensions,
+        metric="ip",
+        dtype="f16",
+        connectivity=_NEIGHBOURS,
+        expansion_add=_BUILD_WIDTH,
+        expansion_search=_SEARCH_WIDTH,
+    )
+    if not len(index):
+        raise ConfigError("there is nobody in the index to search for")
+    start = 0
+    for block in index.blocks:
+        graph.add(np.arange(start, start + len(block)), np.ascontiguousarray(block))
+        start += len(block)
+    recall = Recall(index.description.content, len(index), *_measured(index, graph))
+    (index.folder / ABOUT).unlink(missing_ok=True)
+    partial = index.folder / durable.partial_name(GRAPH)
+    graph.save(str(partial))
+    durable.flush(partial)
+    partial.replace(index.folder / GRAPH)
+    durable.write(index.folder / ABOUT, json.dumps(asdict(recall), indent=1) + "\n")
+    return recall
+
+
+class Approximate:
+    """The graph of an index, mapped into memory. Raises ConfigError if there is none, or an older one."""
+
+    def __init__(self, index: Index) -> None:
+        try:
+            self.recall = Recall(**json.loads((index.folder / ABOUT).read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(
+                f"{index.folder} has no approximate index; build it: "
+                f"personsearch index --approximate --out {index.folder}"
+            ) from error
+        if self.recall.content != index.description.content:
+            raise ConfigError(
+                "the approximate index is older than the index: "
+                f"personsearch index --approximate --out {index.folder}"
+            )
+        self._graph = _usearch().Index.restore(str(index.folder / GRAPH), view=True)
+        self._index = index
+
+    def best(
+        self, query: torch.Tensor, count: int, kept: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+        """As `Similarities.best`, among the rows that the graph finds; None if too few of them are kept."""
+        wanted = min(len(self._index), 4 * count + _SEARCH_WIDTH)
+        rows = np.sort(np.asarray(self._graph.search(query.numpy(), wanted).keys, np.int64))
+        rows = rows if kept is None else rows[kept[rows]]
+        if len(rows) < min(count, len(self._index)):
+            return None
+        found = np.stack([self._index.embedding(row) for row in rows.tolist()])
+        similarity = found @ query.numpy()
+        order = np.lexsort((rows, -similarity))[:count]
+        return rows[order], similarity[order]
+
+
+def _measured(index: Index, graph: Any) -> tuple[int, float]:
+    """Number of queries, and recall at ten, for people drawn from the index."""
+    from personsearch_core.search.top_k import Similarities
+
+    drawn = np.random.default_rng(0).choice(len(index), min(_QUERIES, len(index)), replace=False)
+    blocks = [torch.from_numpy(block) for block in index.blocks]
+    found = 0.0
+    for row in drawn.tolist():
+        query = index.embedding(row)
+        exact = Similarities(blocks, torch.from_numpy(query)).best(TOP)[0]
+        near = np.asarray(graph.search(query, TOP).keys)
+        found += len(np.intersect1d(exact, near)) / len(exact)
+    return len(drawn), found / len(drawn)
+
+
+def _usearch() -> Any:
+    try:
+        import usearch.index
+    except ImportError as error:
+        raise ConfigError(
+            "an approximate index needs the package usearch: pip install 'personsearch[ann]'"
+        ) from error
+    return usearch.index
