@@ -80,7 +80,9 @@ def test_what_is_left_out_has_the_default_that_is_shown() -> None:
     shown = {field.path: field.default for field in config_fields() if field.takes != "list of sections"}
     compared = 0
     for path, default in shown.items():
-        if default not in ("", "(to be given)") and not re.search(r"\[]|NAME|^(reid|speed)$|^detector\.joint", path):
+        if default not in ("", "(to be given)") and not re.search(
+            r"\[]|NAME|^(reid|speed)$|^detector\.joint", path
+        ):
             value = to_jsonable_python(functools.reduce(getattr, path.split("."), given))
             assert json.loads(default) == value, path
             compared += 1
