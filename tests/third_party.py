@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from PIL import Image
 from data_catalog.skeleton import write_skeleton
 
 _PROJECT = Path(__file__).resolve().parents[1]
+OBJECTIVE = _PROJECT / "docs/examples/additive_margin"
 
 
 def install_adapter(folder: Path) -> dict[str, str]:
@@ -26,16 +27,13 @@ def install_adapter(folder: Path) -> dict[str, str]:
 
 
 def install_objective(folder: Path) -> dict[str, str]:
-    """Likewise, the objective of docs/adding-an-objective.md, as it stands there."""
-    code, project = re.findall(
-        r"```(?:python|toml)\n(.*?)```", (_PROJECT / "docs/adding-an-objective.md").read_text(), re.DOTALL
-    )
+    """Likewise, docs/examples/additive_margin."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "additive_margin.py").write_text(code)
-    described = tomllib.loads(project)["project"]
-    points = described["entry-points"]["personsearch.objectives"]
+    shutil.copy(OBJECTIVE / "additive_margin.py", folder)
+    project = tomllib.loads((OBJECTIVE / "pyproject.toml").read_text())["project"]
+    points = project["entry-points"]["personsearch.objectives"]
     lines = "".join(f"{name} = {value}\n" for name, value in points.items())
-    _describe(folder, described["name"], f"[personsearch.objectives]\n{lines}")
+    _describe(folder, project["name"], f"[personsearch.objectives]\n{lines}")
     return _environment(folder)
 
 

@@ -84,10 +84,7 @@ def index(
     Only new and changed files are searched; files that are gone drop out. Unreadable files are named and
     skipped. After an interruption the same command goes on.
 
-    Examples:
-    personsearch index frames video.mp4 --model configs/demo.yaml --out people
-    personsearch index --out people
-    personsearch index --remove frames/a.jpg --out people
+    Example: personsearch index frames video.mp4 --model configs/demo.yaml --out people
     """
     device_name(device)
     if remove:

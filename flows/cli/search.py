@@ -98,9 +98,7 @@ def search(
     Without --box, --point, --person or --whole-image the query is the one person in the image, or the whole
     image if nobody is found in it; several people are listed to choose from.
 
-    Examples:
-    personsearch search INDEX --query a.jpg --person 2
-    personsearch search configs/demo.yaml FRAMES --query FRAMES/a.jpg --box 127,93,164,183
+    Example: personsearch search configs/demo.yaml FRAMES --query FRAMES/a.jpg --box 127,93,164,183
     """
     device_name(device)
     if html is not None and not html.absolute().parent.is_dir():

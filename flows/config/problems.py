@@ -81,8 +81,12 @@ def explain_problems(
     """
     hints = hints or {}
     found: dict[str, Problem] = {}
-    for problem in error.errors():
+    problems = error.errors()
+    places = [problem["loc"] for problem in problems]
+    for problem in problems:
         place: _Place = problem["loc"]
+        if problem["type"] == "too_short" and any(each[: len(place)] == place != each for each in places):
+            continue  # only because the entries that have problems are not counted
         is_one_of_several = len(place) > 1 and place[-1] in _SCALARS
         if is_one_of_several:
             place = place[:-1]

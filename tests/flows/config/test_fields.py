@@ -80,7 +80,9 @@ def test_what_is_left_out_has_the_default_that_is_shown() -> None:
     shown = {field.path: field.default for field in config_fields() if field.takes != "list of sections"}
     compared = 0
     for path, default in shown.items():
-        if default not in ("", "(to be given)") and not re.search(r"\[]|NAME|^(reid|speed)$|^detector\.joint", path):
+        if default not in ("", "(to be given)") and not re.search(
+            r"\[]|NAME|^(reid|speed)$|^detector\.joint", path
+        ):
             value = to_jsonable_python(functools.reduce(getattr, path.split("."), given))
             assert json.loads(default) == value, path
             compared += 1
@@ -130,3 +132,15 @@ def test_an_unknown_field_is_refused(path: str) -> None:
 def test_a_field_of_another_place_is_suggested(path: str, near: str) -> None:
     with pytest.raises(ConfigError, match=rf"no field '{path}' \(did you mean {near}\?\)"):
         config_fields(path)
+
+
+def test_every_field_that_the_papers_page_names_exists() -> None:
+    """`.name` stands for a field beside the one before it."""
+    known = {field.path.replace("[]", "") for field in config_fields()}
+    table = (CONFIGS.parent / "docs" / "paper.md").read_text()
+    named, last = set(), ""
+    for name in re.findall(r"`(\.?[a-z_]+(?:\[\])?(?:\.[a-z_\[\]]+)*)`", table):
+        last = f"{last.rpartition('.')[0]}{name}" if name.startswith(".") else name.replace("[]", "")
+        if "." in last and last.partition(".")[0] in Config.model_fields:
+            named.add(last)
+    assert len(named) > 60 and named <= known

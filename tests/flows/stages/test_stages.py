@@ -176,7 +176,7 @@ def test_every_stage_is_told_where_and_how_to_work(stages: dict[str, Stage], tmp
         **{f"evaluation:{name}": SPREAD for name in ("photos", "videos")},
         "report": {
             "detector_trained_on": ["photos/train", "videos/a"],
-            "reid_trained_on": "photos/train",
+            "reid_trained_on": ["photos/train"],
             "config": "config.yaml",
         },
     }

@@ -12,14 +12,14 @@ from pydantic import ValidationError
 from personsearch_core.losses import third_party
 from personsearch_core.recipes import Objective, ReidRecipe, objective_versions
 from personsearch_core.training.reid import ReidResult, train_reid
+from tests import third_party as third_party_package
 from tests.personsearch_core.training.synthetic_rows import people, small_branch
-from tests.third_party import install_objective
 
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "site-packages"
-    install_objective(folder)
+    third_party_package.install_objective(folder)
     monkeypatch.syspath_prepend(folder)
     for module in ("additive_margin", "broken_margin"):
         monkeypatch.delitem(sys.modules, module, raising=False)
@@ -45,6 +45,13 @@ def train(work_dir: Path, epochs: int, lr: float) -> ReidResult:
     )
     reader, labels = people(identities=40, boxes=5, unlabelled=40)
     return train_reid(recipe, small_branch(), reader, labels, work_dir)
+
+
+def test_the_guide_shows_the_example() -> None:
+    guide = (third_party_package.OBJECTIVE.parents[1] / "adding-an-objective.md").read_text()
+    for name in ("additive_margin.py", "pyproject.toml"):
+        assert (third_party_package.OBJECTIVE / name).read_text() in guide
+    assert (third_party_package.OBJECTIVE / "additive_margin.py").read_text().count("\n") <= 30
 
 
 def test_it_trains(package: Path, tmp_path: Path) -> None:
