@@ -230,6 +230,8 @@ def _rows_of_query(index: Index, request: QueryRequest) -> NDArray[np.bool_]:
     """People of files with the content or the path of a query image."""
     images = [request.image] if request.image is not None else []
     images += [shot[0] for shot in request.shots if not isinstance(shot, int)]
+    if not any(isinstance(image, str | Path | bytes) for image in images):
+        raise ConfigError("the query's image can only be left out if it is given as a file or as its bytes")
     paths = [Path(image) for image in images if isinstance(image, str | Path)]
     hidden = rows_of_images(index, paths)
     digests = {hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}
