@@ -34,6 +34,7 @@ bench: $(READY)
 	$(BIN)/personsearch benchmark store
 	$(BIN)/personsearch benchmark extraction
 	$(BIN)/personsearch benchmark reid
+	$(BIN)/personsearch benchmark search
 	$(BIN)/personsearch benchmark speed
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.evaluation
 

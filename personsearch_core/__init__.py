@@ -31,6 +31,8 @@ _EXPORTS = {
     ),
     "sampling": "PKSampler",
     "schedules": "linear_cosine_decay rate_factor",
+    "search.people": "FoundPeople Person",
+    "search.top_k": "Similarities",
     "training.detector": "train_detector",
     "training.reid": "train_reid",
 }

@@ -1,4 +1,4 @@
-"""`personsearch index`: find everybody in scenes once, to search them as often as one likes."""
+"""`personsearch index`: find the people in scenes once, and search them many times."""
 
 from __future__ import annotations
 

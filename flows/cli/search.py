@@ -96,7 +96,7 @@ def search(
     """Find a person in an index. Most similar first.
 
     Without --box, --point, --person or --whole-image the query is the one person in the image, or the whole
-    image if nobody is found in it; several people are listed to choose from.
+    image if no person is found in it; several people are listed to choose from.
 
     Example: personsearch search configs/demo.yaml FRAMES --query FRAMES/a.jpg --box 127,93,164,183
     """

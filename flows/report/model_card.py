@@ -17,7 +17,7 @@ _COLUMNS = ("mAP", "rank1", "rank5", "rank10")
 _RESPONSIBLE = """\
 ## Responsible use
 
-A match says that two pictures look alike to this model. It does not prove who somebody is: people in similar
+A match says that two pictures look alike to this model. It does not prove who a person is: people in similar
 clothes are confused, and errors are more frequent for people, places and cameras that the training data does
 not show. Have a person check every match before it has consequences. Search for people only where the law
 allows it (in the EU, see the GDPR and the AI Act) and where those who are filmed know of it. Keep no more

@@ -1,4 +1,4 @@
-"""Search indexes: the people of folders, lists and videos, found once, and searched as often as one likes.
+"""Search indexes: the people of folders, lists and videos, found once and searched many times.
 
 Each name loads its part when it is first used.
 """

@@ -55,7 +55,7 @@ def build_approximate(index: Index) -> Recall:
         expansion_search=_SEARCH_WIDTH,
     )
     if not len(index):
-        raise ConfigError("there is nobody in the index to search for")
+        raise ConfigError("the index is empty: there are no people to search for")
     start = 0
     for block in index.blocks:
         graph.add(np.arange(start, start + len(block)), np.ascontiguousarray(block))
@@ -71,7 +71,7 @@ def build_approximate(index: Index) -> Recall:
 
 
 class Approximate:
-    """The graph of an index, mapped into memory. Raises ConfigError if there is none, or an older one."""
+    """The graph of an index, mapped into memory. Raises ConfigError if it is missing or older than the index."""
 
     def __init__(self, index: Index) -> None:
         try:

@@ -71,7 +71,7 @@ def restamped(old: pa.Table, kept: Mapping[Key, tuple[int, int]]) -> pa.Table:
 
 
 def path_digest(path: object) -> str:
-    """How the path of a removed file is remembered: nobody can read it, but it is known again."""
+    """How the path of a removed file is remembered: as a digest, which does not tell the name."""
     return hashlib.sha256(f"path:{path}".encode("utf-8", "surrogateescape")).hexdigest()
 
 

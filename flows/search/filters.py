@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,9 +86,7 @@ def rows_of_images(index: Index, images: Sequence[str | Path]) -> NDArray[np.boo
     for image in images:
         path = Path(image).absolute()
         for number, place in enumerate(index.places):
-            if path.is_relative_to(place.root):
-                wanted.add((number, path.relative_to(place.root).as_posix()))
-            wanted.add((number, str(path)))
+            wanted |= {(number, os.path.relpath(path, place.root)), (number, str(path))}
     names = index.table["image"].combine_chunks()
     found = np.zeros(len(index), bool)
     place_column = index.table["place"].to_numpy()

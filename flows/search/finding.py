@@ -58,7 +58,7 @@ def find_people(
     batch: int,
     first_frames: Mapping[tuple[int, str], int] | None = None,
 ) -> Iterator[list[Found]]:
-    """Batch by batch, everybody in the files; a batch has `batch` images, the last one may have fewer.
+    """Find the people in files, batch by batch; a batch has `batch` images, the last one may have fewer.
 
     A file that cannot be read is a step without an image and with a fault. `first_frames` says by key at
     which frame a video goes on.

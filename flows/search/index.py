@@ -113,7 +113,7 @@ class Index:
 
     @property
     def time_range(self) -> tuple[datetime, datetime] | None:
-        """The first and the last time at which somebody was seen; None if no picture has a time."""
+        """The first and the last time at which a person was seen; None if no picture has a time."""
         ends = pc.min_max(self.table["time"]).as_py()
         return None if ends["min"] is None else (ends["min"], ends["max"])
 
@@ -150,7 +150,7 @@ class Index:
             A picture of the person: a file, bytes, a PIL image or uint8 (3, H, W).
         box, point, person, whole_image
             Who in the picture: a box x1, y1, x2, y2 or a point x, y in pixels, a number of `people`, or the
-            whole picture as a crop. By default the one person in it, or the whole picture if nobody is found.
+            whole picture as a crop. By default the one person in it, or the whole picture if none is found.
             If several are found, the results have no matches but the people to choose from, as `choices`.
         shots
             More pictures of the same person: (image, box), with None for a box as above, or rows of the
@@ -251,7 +251,7 @@ class Index:
 
     @cached_property
     def approximate(self) -> Approximate:
-        """The approximate index. Raises ConfigError if there is none that belongs to this index."""
+        """The approximate index. Raises ConfigError if it is missing or older than the index."""
         from flows.search.approximate import Approximate
 
         return Approximate(self)

@@ -185,13 +185,13 @@ def _at(people: FoundPeople, point: Sequence[float]) -> Person:
     x, y = point
     there = [p for p in people if p.box[0] <= x < p.box[2] and p.box[1] <= y < p.box[3]]
     if not there:
-        raise ConfigError(f"nobody was found at {x:g},{y:g}: {_numbered(people)}; or give a box")
+        raise ConfigError(f"no person was found at {x:g},{y:g}: {_numbered(people)}; or give a box")
     return min(there, key=lambda p: (p.box[2] - p.box[0]) * (p.box[3] - p.box[1]))
 
 
 def _numbered(people: FoundPeople) -> str:
     if not people:
-        return "nobody was found in it"
+        return "no person was found in it"
     listed = [f"{p.number} at {', '.join(f'{value:.0f}' for value in p.box)}" for p in people[:8]]
     more = f" and {len(people) - 8} more" if len(people) > 8 else ""
     return f"it shows {'; '.join(listed)}{more}"
@@ -230,6 +230,8 @@ def _rows_of_query(index: Index, request: QueryRequest) -> NDArray[np.bool_]:
     """People of files with the content or the path of a query image."""
     images = [request.image] if request.image is not None else []
     images += [shot[0] for shot in request.shots if not isinstance(shot, int)]
+    if not any(isinstance(image, str | Path | bytes) for image in images):
+        raise ConfigError("the query's image can only be left out if it is given as a file or as its bytes")
     paths = [Path(image) for image in images if isinstance(image, str | Path)]
     hidden = rows_of_images(index, paths)
     digests = {hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}

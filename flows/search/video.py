@@ -55,7 +55,7 @@ def sampled_frames(path: Path, settings: Settings, *, first: int = 0) -> Iterato
 
 
 def frame_at(path: Path, time_code: float) -> Tensor:
-    """The frame with a time code, uint8 (3, H, W). Raises BadVideo if there is none."""
+    """The frame with a time code, uint8 (3, H, W). Raises BadVideo if it is missing."""
     for _, frame, own in _decoded(path, start=time_code):
         if own >= time_code - 1e-4:
             return _upright(frame)

@@ -102,6 +102,14 @@ def test_an_exported_model_says_how_it_was_trained(exported: Path) -> None:
     provenance = json.loads((exported / "model.json").read_text())["provenance"]
     assert provenance["detector"]["recipe"]["detector"]["training"]["steps"] == 12
     assert provenance["reid"]["recipe"]["reid"]["phases"][0]["epochs"] == 2
+    card = (exported / "model_card.md").read_text()
+    for said in (
+        "scenes, split train (format prw)",
+        "| scenes, test | prw |",
+        "only 8 queries",
+        "Responsible use",
+    ):
+        assert said in card
 
 
 def test_an_exported_model_gives_the_same_matches(tiny_run: TinyRun, exported: Path, tmp_path: Path) -> None:

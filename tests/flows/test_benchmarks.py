@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.extraction import ExtractionBenchmark, measure_extraction
 from benchmarks.reid import ReidBenchmark, measure_reid
+from benchmarks.search import SearchBenchmark, measure_search
 from personsearch_core.recipes import DetectorModel
 
 SMALL = DetectorModel(
@@ -33,3 +34,11 @@ def test_extraction(tmp_path: Path) -> None:
     found = list(measure_extraction(tmp_path, size))
     assert [one.value > 0 for one in found] == [True] * 3
     assert [one.bound for one in found] == ["", "", "<= 1.1"]
+
+
+@pytest.mark.slow
+def test_search(tmp_path: Path) -> None:
+    size = SearchBenchmark(people=2000, images=10, rounds=1, model=SMALL, size=(96, 224))
+    found = {one.name: one for one in measure_search(tmp_path, size)}
+    assert [one.bound for one in found.values() if one.bound] == ["<= 1", "<= 1.2", "<= 1", ">= 0.95", "<= 3"]
+    assert all(one.value > 0 for one in found.values())

@@ -147,7 +147,7 @@ def test_several_shots_are_one_query(index: Index, built: Path) -> None:
         ({"image": "IMAGE", "box": (500, 0, 600, 90)}, "no area inside the image, which is 120x80"),
         ({"image": "IMAGE", "box": (1, 1, 9, 9), "person": 1}, "choose one"),
         ({"image": "IMAGE", "person": 50}, "there is no person 50"),
-        ({"image": "IMAGE", "point": (-5, -5)}, "nobody was found at -5,-5"),
+        ({"image": "IMAGE", "point": (-5, -5)}, "no person was found at -5,-5"),
         ({"image": "IMAGE", "whole_image": True, "cameras": ["entrence"]}, "did you mean entrance"),
         ({"image": "IMAGE", "whole_image": True, "after": "yesterday"}, "not a time"),
         ({"image": "IMAGE", "whole_image": True, "top": 0}, "at least one match"),
