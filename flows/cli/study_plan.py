@@ -76,7 +76,7 @@ def _summary(plan: StudyPlan) -> str:
         return f"{lines[0]} All of them are built."
     totals = plan.totals
     built = len(plan.stages) - totals.stages
-    gpu, other, cpu = map(spoken_time, (totals.gpu_seconds, totals.other_seconds, totals.cpu_seconds))
+    gpu, other, cpu = map(about, (totals.gpu_seconds, totals.other_seconds, totals.cpu_seconds))
     disk, memory = in_units(totals.disk_bytes), in_units(totals.memory_bytes)
     lines.append(
         f"{totals.stages} are to be built, {built} are there: {gpu} of a GPU and {other} of other stages, or "
