@@ -19,6 +19,7 @@ from flows.config.request import RunRequest
 from flows.errors import ConfigError
 from flows.run.console import busy, told
 from flows.run.running import run_config
+from flows.studies.drawing import draw_once
 
 SEED = 7
 SCENES = PrwSpec(train_images=140, test_images=60, train_identities=80, test_identities=20)
@@ -45,7 +46,8 @@ def demo(
     folder = folder.absolute()
     told.info("drawing synthetic datasets in %s, unless they are there", folder / "data")
     with busy("drawing"):
-        draw_once(folder / "data")
+        for name, write in (("prw", _draw_scenes), ("mot17", _draw_tracks)):
+            draw_once(folder / "data" / name, write)
     os.environ["PERSONSEARCH_DEMO"] = str(folder)
     request = RunRequest(
         config=demo_config(),
@@ -90,16 +92,6 @@ def _how_to_go_on(folder: Path) -> str:
         f"  personsearch plan {config} --set reid.lr=3e-4\n"
         f"  personsearch search {config} {frames} --query {frames / frame}.jpg --box {box}"
     )
-
-
-def draw_once(data: Path) -> None:
-    """Write the demo's datasets unless they exist; a half-written one never gets its final name."""
-    for name, write in (("prw", _draw_scenes), ("mot17", _draw_tracks)):
-        if (data / name).is_dir():
-            continue
-        unfinished = data / f".{name}-{os.getpid()}"
-        write(unfinished)
-        unfinished.rename(data / name)
 
 
 def demo_config() -> Path:

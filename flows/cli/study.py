@@ -13,6 +13,7 @@ from flows.cli.json_file import Json, write_json
 from flows.cli.options import ConfigsStore
 from flows.cli.slots import Parallel, sigterm_as_interrupt, slots, threads_of
 from flows.errors import ConfigError
+from flows.run.console import told
 from flows.studies.reading import read_study
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def run(
     _require_folder("--latex", latex)
     file = read_study(study)
     if file.draw is not None:
-        file.draw.draw(lambda text: typer.echo(text, err=True))
+        file.draw.draw(told.info)
     chosen = _chosen(study, file, store, rows, seeds)
     loader = Loader(chosen.store)
     check_cells(chosen, loader)

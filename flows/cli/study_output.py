@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
@@ -14,6 +14,7 @@ from rich.text import Text
 from flows.cli.printing import counted, whole_lines
 from flows.durations import about
 from flows.errors import Interrupted, StageFailed
+from flows.run.console import is_terminal, terminal, told
 from flows.studies.cells import FilledTable
 from flows.studies.output import heading, holes_of, legend, text_rows
 from flows.studies.running import Standing, StudyResult
@@ -22,8 +23,8 @@ from flows.studies.running import Standing, StudyResult
 class Watching:
     """Shows how a study stands; call it with each `Standing`."""
 
-    def __init__(self, console: Console, live: Live | None) -> None:
-        self._console, self._live = console, live
+    def __init__(self, live: Live | None) -> None:
+        self._live = live
         self._filled: dict[tuple[str, str, str], str] = {}
 
     def __call__(self, standing: Standing) -> None:
@@ -32,9 +33,9 @@ class Watching:
             tables = [rich_table(filled) for filled in standing.tables]
             self._live.update(Group(*tables, Text(line)))
             return
-        self._console.print(line, markup=False, highlight=False)
+        told.info("%s", line)
         for text in self._new_cells(standing.tables):
-            self._console.print(f"  {text}", markup=False, highlight=False)
+            told.info("  %s", text)
 
     def _new_cells(self, tables: Sequence[FilledTable]) -> Iterator[str]:
         """The rows that have gained values since the last call."""
@@ -57,12 +58,11 @@ class Watching:
 @contextmanager
 def watching() -> Iterator[Watching]:
     """A watcher of a study that runs in the block."""
-    console = whole_lines()
-    if not console.is_terminal:
-        yield Watching(console, None)
+    if not is_terminal():
+        yield Watching(None)
         return
-    with Live(console=console, refresh_per_second=4, transient=True) as live:
-        yield Watching(console, live)
+    with Live(console=terminal(), refresh_per_second=4, transient=True) as live:
+        yield Watching(live)
 
 
 def rich_table(filled: FilledTable) -> Table:

@@ -47,7 +47,7 @@ class CellOrigin:
 
 def render_study(result: StudyResult) -> str:
     """One self-contained HTML file."""
-    cells = [cell for table in result.tables for row in table.rows for cell in row.cells.values()]
+    cells = [cell for table in result.tables for cell in table.cells]
     filled = sum(cell.value is not None for cell in cells)
     lead = (
         f"{len(result.members)} trained and evaluated members fill {filled} of {len(cells)} cells; measured "

@@ -19,7 +19,7 @@ from flows.studies.members import Cell, Study, StudyTable, cells_of
 from flows.studies.models import Column, Unit
 from flows.studies.reading import place
 from flows.studies.schedule import MemberOutcome
-from personsearch_core.evaluation.settings import settings_of
+from personsearch_core.evaluation.settings import Setting, listed_protocol, settings_of
 from storage.store import Artifact, Store
 
 _OF_TESTS = ("detections", "gallery", "evaluation")
@@ -75,8 +75,13 @@ class FilledTable:
     rows: tuple[FilledRow, ...]
 
     @property
-    def holes(self) -> int:
-        return sum(cell.value is None for row in self.rows for cell in row.cells.values())
+    def cells(self) -> list[CellValue]:
+        return [cell for row in self.rows for cell in row.cells.values()]
+
+    @property
+    def artifacts(self) -> set[str]:
+        """All that the values are from."""
+        return {name for cell in self.cells for name in cell.artifacts}
 
 
 def source_of(column: Column, config: Config, until: Sequence[str]) -> Source:
@@ -96,30 +101,41 @@ def source_of(column: Column, config: Config, until: Sequence[str]) -> Source:
     stage = f"{column.stage}{suffix}"
     if stage not in until:
         raise ConfigError(f"it has no stage {stage}; it has {', '.join(until)}")
-    given = (column.gallery, column.boxes_per_image, column.ground_truth_boxes or None)
-    if entry is None or column.stage != "evaluation" or given == (None, None, None):
+    if entry is None or column.stage != "evaluation" or not _asks_for_setting(column):
         return Source(stage)
-    for setting in settings_of(entry):
-        if (
-            setting.protocol.removeprefix("TestG")
-            == (column.gallery or setting.protocol.removeprefix("TestG"))
-            and setting.boxes_per_image == column.boxes_per_image
-            and setting.ground_truth_boxes == column.ground_truth_boxes
-            and (setting.per_image_top_k, setting.rescore) == (None, None)
-        ):
-            return Source(stage, setting.name)
-    settings = "; ".join(setting.name for setting in settings_of(entry))
-    raise ConfigError(f"its evaluation has no setting like this column's; it has {settings}")
+    settings = settings_of(entry)
+    found = next((setting for setting in settings if _is_asked_for(setting, column)), None)
+    if found is None:
+        names = "; ".join(setting.name for setting in settings)
+        raise ConfigError(f"its evaluation has no setting like this column's; it has {names}")
+    return Source(stage, found.name)
+
+
+def _asks_for_setting(column: Column) -> bool:
+    return column.gallery is not None or column.boxes_per_image is not None or column.ground_truth_boxes
+
+
+def _is_asked_for(setting: Setting, column: Column) -> bool:
+    gallery = column.gallery is None or (
+        setting.full_gallery
+        if column.gallery == "full"
+        else setting.protocol == listed_protocol(column.gallery)
+    )
+    return (
+        gallery
+        and setting.boxes_per_image == column.boxes_per_image
+        and setting.ground_truth_boxes == column.ground_truth_boxes
+        and setting.per_image_top_k is None
+        and setting.rescore is None
+    )
 
 
 def check_cells(study: Study, loader: Loader) -> None:
     """Raise ConfigError, with its line, for a column that a member cannot have a value of."""
-    known: set[tuple[str, str, str]] = set()
     for table, column, cell in cells_of(study.tables):
         for name in cell.members:
-            if (table.name, column, name) in known or name not in study.members:
+            if name not in study.members:
                 continue
-            known.add((table.name, column, name))
             loaded = loader.load(study.members[name])
             try:
                 source_of(table.columns[column], loaded.config, [stage.name for stage in loaded.stages])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from flows.studies.cells import CellValue, FilledTable
 from flows.studies.models import Column, Unit
+from flows.studies.schedule import MemberOutcome
 
 _DIGITS: dict[Unit, int] = {"percent": 1, "ms": 1, "s": 1, "ratio": 2, "number": 2}
 _UNITS: dict[Unit, str] = {"percent": "%", "ms": "ms", "s": "s", "ratio": "x", "number": ""}
@@ -170,15 +171,14 @@ def legend(filled: FilledTable) -> str:
     parts = []
     if filled.table.source:
         parts.append(f"In brackets: published values, {filled.table.source}.")
-    cells = [cell for row in filled.rows for cell in row.cells.values()]
-    if any(cell.deviation is not None for cell in cells):
+    if any(cell.deviation is not None for cell in filled.cells):
         parts.append("± is the standard deviation over seeds.")
     if filled.table.is_ranked:
         first = next(iter(filled.table.columns.values()))
         parts.append(f"Rows are sorted by {first.title}: the best one is chosen on the test set.")
-    if any(cell.values and cell.hole is not None for cell in cells):
+    if any(cell.values and cell.hole is not None for cell in filled.cells):
         parts.append(f"{PARTIAL} is of fewer seeds than asked for.")
-    if filled.holes:
+    if any(cell.value is None for cell in filled.cells):
         parts.append(f"{HOLE} is a value that is missing.")
     return " ".join(parts)
 
@@ -274,16 +274,14 @@ def _latex_line(cells: Sequence[str]) -> str:
     return f"{' & '.join(map(latex_text, cells))} \\\\"
 
 
-def member_table(
-    members: Iterable[tuple[str, Mapping[str, str], str | None, Mapping[str, str]]],
-) -> pa.Table:
-    """name, settings, error and the artifact of every stage of each member."""
+def member_table(members: Iterable[MemberOutcome]) -> pa.Table:
+    """Name, settings, error, and the artifact of every stage of each member."""
     text = pa.map_(pa.string(), pa.string())
     schema = pa.schema(
-        [("member", pa.string()), ("settings", text), ("error", pa.string()), ("artifacts", text)]
+        [("name", pa.string()), ("settings", text), ("error", pa.string()), ("artifacts", text)]
     )
     rows = [
-        {"member": name, "settings": list(settings.items()), "error": error, "artifacts": list(made.items())}
-        for name, settings, error, made in members
+        {name: list(value.items()) if isinstance(value, dict) else value for name, value in row.items()}
+        for row in (each.as_data() for each in members)
     ]
     return pa.Table.from_pylist(rows, schema=schema)

@@ -66,15 +66,7 @@ class StudyResult:
             "title": self.study.title,
             "finished": self.finished,
             "tables": as_data(self.tables),
-            "members": [
-                {
-                    "name": each.member.name,
-                    "settings": each.member.settings,
-                    "error": None if each.failure is None else str(each.failure),
-                    "artifacts": {stage: f"{made.kind}/{made.key}" for stage, made in each.artifacts.items()},
-                }
-                for each in self.members
-            ],
+            "members": [each.as_data() for each in self.members],
             "made": dict(self.made),
             "wall_seconds": self.wall_seconds,
         }
@@ -128,16 +120,7 @@ def run_study(
 def write_result(result: StudyResult) -> None:
     """Write tables and members into the result's folder, in every format but HTML."""
     write_tables(result.study, result.tables, result.folder)
-    members = (
-        (
-            each.member.name,
-            each.member.settings,
-            None if each.failure is None else str(each.failure),
-            {stage: f"{made.kind}/{made.key}" for stage, made in each.artifacts.items()},
-        )
-        for each in result.members
-    )
-    pq.write_table(member_table(members), result.folder / "members.parquet")
+    pq.write_table(member_table(result.members), result.folder / "members.parquet")
     durable.write(result.folder / "study.json", json.dumps(result.as_data(), indent=1) + "\n", lasting=False)
 
 
@@ -164,16 +147,16 @@ class _Watching:
         self._on_change = on_change
         self._total, self._done = len(remaining.nodes.missing), 0
         self._tables = filling.tables(())
-        self._holes = -1
+        self._artifacts: set[str] = set()
 
     def changed(self, change: Change) -> None:
         if change.ended:
             self._done += 1
             self._remaining.end(change.member, change.stage)
             self._tables = self._filling.tables(change.members())
-            holes = sum(table.holes for table in self._tables)
-            if holes != self._holes:
-                self._holes = holes
+            artifacts = {name for table in self._tables for name in table.artifacts}
+            if artifacts != self._artifacts:
+                self._artifacts = artifacts
                 write_tables(self._study, self._tables, self._folder)
         else:
             self._remaining.begin(change.member, change.stage)
@@ -182,5 +165,5 @@ class _Watching:
 
 
 def _folder(study: Study, loader: Loader) -> Path:
-    what = [str(study.path), *study.members, *(table.name for table in study.tables)]
+    what = [str(study.path.resolve()), *study.members, *(table.name for table in study.tables)]
     return loader.store_of(study).root / ".studies" / digest_json(what)[:12]

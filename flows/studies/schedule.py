@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from flows.errors import RETRY_DELAYS, Failure, Interrupted, failure_of, failure_or_bug
 from flows.plan.readiness import check_ready
@@ -40,6 +41,15 @@ class MemberOutcome:
     member: Member
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     failure: Failure | None = None
+
+    def as_data(self) -> dict[str, Any]:
+        """For other programs: artifacts as kind/key."""
+        return {
+            "name": self.member.name,
+            "settings": dict(self.member.settings),
+            "error": None if self.failure is None else str(self.failure),
+            "artifacts": {stage: f"{made.kind}/{made.key}" for stage, made in self.artifacts.items()},
+        }
 
 
 @dataclass

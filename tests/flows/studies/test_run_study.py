@@ -64,7 +64,9 @@ def test_a_killed_study_resumes_and_a_failed_member_leaves_a_hole(tmp_path: Path
     study = write_study(tmp_path, STUDY)
     words = command("study", "run", study, "--parallel", 1, "--json", tmp_path / "out.json")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    first = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
+    first = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
     kill_when(first, "building features of good")
     assert is_gone(first.pid)
     before = built(tmp_path / "store")
@@ -75,8 +77,8 @@ def test_a_killed_study_resumes_and_a_failed_member_leaves_a_hole(tmp_path: Path
     assert "1 of 2 members failed; broken: reid: loss is" in second.stderr
     after = built(tmp_path / "store")
     assert {name: after[name] for name in before} == before  # nothing is built twice
-    assert "0 of 2: building features of good" in second.stdout
-    assert "Table A: Good: rows 22.00 (22.50)" in second.stdout
+    assert "0 of 2: building features of good" in second.stderr
+    assert "Table A: Good: rows 22.00 (22.50)" in second.stderr
 
     body = json.loads((tmp_path / "out.json").read_text())
     cell = body["tables"]["a"]["rows"][0]["cells"]["rows"]
