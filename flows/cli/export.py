@@ -28,10 +28,10 @@ def export(
 
     Example: personsearch export configs/demo.yaml model
     """
-    from personsearch_core.export import export_programs, require_place_for_model, save_model
+    finished = finished_model(config, overrides or (), store)
+    from personsearch_core.export import export_programs, require_place_for_model, save_model  # loads torch
 
     require_place_for_model(folder)
-    finished = finished_model(config, overrides or (), store)
     net = finished.load("cpu")
     save_model(folder, net.detector, net.branch, net.roi, finished.provenance())
     files = export_programs(folder, net) if programs else []
