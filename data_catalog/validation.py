@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,9 @@ def check_snapshot(snapshot: Snapshot) -> list[Finding]:
     )
     rules = Rules.of_snapshot(snapshot)
     found = [
-        *([] if rules.splits else [*_counts(snapshot), *_published(snapshot)]),  # of the files' own splits
+        *(
+            [] if rules.splits else [*_counts(snapshot), *published_findings(compare_published(snapshot))]
+        ),  # of the files' own splits
         *ingest_findings(snapshot),
         *damaged_rows(snapshot),
         *_stated_sizes(images),
@@ -61,20 +63,28 @@ def _counts(snapshot: Snapshot) -> list[Finding]:
     if not differences:
         return []
     edition = f"; edition found: {row['edition']}" if row["edition"] else ""
-    text = "; ".join(differences) + edition
+    text = _shown(differences) + edition
     return [Finding("note", "counts_differ", len(differences), f"not the whole published dataset: {text}")]
 
 
-def _published(snapshot: Snapshot) -> list[Finding]:
-    """Totals that differ from those of a publication, one finding for each."""
+def published_findings(compared: Iterable[CountComparison]) -> list[Finding]:
+    """One finding per publication with totals that differ."""
     differing: dict[str, list[CountComparison]] = {}
-    for each in compare_published(snapshot):
+    for each in compared:
         if each.given != each.found:
             differing.setdefault(each.source, []).append(each)
     return [
-        Finding("note", "not_as_published", len(totals), f"{source}: {'; '.join(map(str, totals))}")
+        Finding(
+            "note", "not_as_published", len(totals), f"{source}: {_shown([str(each) for each in totals])}"
+        )
         for source, totals in differing.items()
     ]
+
+
+def _shown(differences: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = len(differences) - EXAMPLES
+    return "; ".join(differences[:EXAMPLES]) + (f"; and {more} more totals" if more > 0 else "")
 
 
 def damaged_rows(snapshot: Snapshot) -> list[Finding]:

@@ -19,7 +19,10 @@ def open_store(location: str) -> Store:
         from storage.remote import RemoteStore
 
         return RemoteStore(location)
-    return LocalStore(local_path(location))
+    folder = local_path(location)
+    if folder.is_file():
+        raise StorageError(f"the store {location} is a file: name a folder, which need not exist yet")
+    return LocalStore(folder)
 
 
 def open_existing(location: str) -> Store:

@@ -20,9 +20,9 @@ from data_catalog.layouts import fitting_adapter
 from data_catalog.outcome import refuse_outcome
 from data_catalog.rule_notes import rule_notes
 from data_catalog.snapshot import Snapshot, counts_found, image_digests, ingest_findings
-from data_catalog.validation import damaged_rows
+from data_catalog.validation import damaged_rows, published_findings
 from flows.cli.check import check
-from flows.cli.json_file import Json, write_json
+from flows.cli.json_file import Json, require_writable, write_json
 from flows.cli.options import EXAMPLES, Store, argument, chosen_store, parse_options, parse_rules
 from flows.cli.printing import counted, print_counts, print_table
 from flows.errors import ConfigError
@@ -175,11 +175,13 @@ def stats(
     from data_catalog.statistics import statistics
 
     name = argument(name, name_option, "--name", "datasets stats NAME")
+    if html is not None:
+        require_writable(html, "--html")
     snapshots = StoreSnapshots(open_store(chosen_store(store)))
     found = statistics(_snapshot(Catalog(snapshots), name))
     print_table(found.counts)
-    for each in found.published:
-        typer.echo(f"{each.source}: {each}")
+    for finding in published_findings(found.published):
+        typer.echo(f"{finding.level}: {finding.message}")
     for histogram in found.histograms:
         bars = "  ".join(f"{label}: {count:,}" for label, count in histogram.rows())
         typer.echo(f"{histogram.title} ({histogram.unit}: {histogram.what}): {bars}")

@@ -28,11 +28,11 @@ def export(
 
     Example: personsearch export configs/demo.yaml model
     """
+    finished = finished_model(config, overrides or (), store)
     from flows.report.model_card import write_model
-    from personsearch_core.export import export_programs, require_place_for_model
+    from personsearch_core.export import export_programs, require_place_for_model  # loads torch
 
     require_place_for_model(folder)
-    finished = finished_model(config, overrides or (), store)
     write_model(finished, folder)
     files = export_programs(folder, finished.load("cpu")) if programs else []
     typer.echo(f"wrote the model to {folder}" + "".join(f"\n  {path.name}" for path in files))

@@ -29,13 +29,20 @@ def writable(path: Path | None) -> Path | None:
     """
     if path is None or path == STANDARD_OUTPUT:
         return None
-    folder = path.absolute().parent
     if path.suffix.lower() in (".yaml", ".yml"):
         raise ConfigError(f"--json {path}: this is the name of a config; pass a FILE to write, or - to print")
+    return require_writable(path, "--json")
+
+
+def require_writable(path: Path, option: str) -> Path:
+    """The path of a file that is to be written; ConfigError, before any work, if that cannot be."""
+    folder = path.absolute().parent
     if not folder.is_dir():
-        raise ConfigError(f"--json {path}: folder {folder} does not exist")
-    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
-        raise ConfigError(f"--json {path}: cannot write to this file")
+        raise ConfigError(f"{option} {path}: folder {folder} does not exist; create it, or name another")
+    if path.is_dir():
+        raise ConfigError(f"{option} {path}: this is a folder; name a file in it")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise ConfigError(f"{option} {path}: cannot write to this file")
     return path
 
 

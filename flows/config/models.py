@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from data_catalog.rules import QueryRule, SplitRule
+from data_catalog.suggestions import did_you_mean
 from flows.config.devices import device_name
 from flows.config.problems import explain_problems
 from flows.config.raw import PUBLISHED_WEIGHTS, STORE_VARIABLE, ExpandedPath, absolute, read_raw
@@ -255,8 +256,9 @@ class Config(Recipe):
         known = ", ".join(self.datasets)
         for place, view in self.views().items():
             if view.dataset not in self.datasets:
+                near = did_you_mean(view.dataset, self.datasets)
                 raise ValueError(
-                    f"{place}.dataset: {view.dataset!r} is not a dataset of this config; it has {known}"
+                    f"{place}.dataset: {view.dataset!r} is not a dataset of this config{near}; it has {known}"
                 )
         tests = [entry.test.dataset for entry in self.evaluation]
         if len(set(tests)) != len(tests):

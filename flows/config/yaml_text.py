@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog import yaml_text
+from data_catalog.suggestions import did_you_mean
 from data_catalog.yaml_text import MOST_BYTES, YamlError
 from flows.errors import ConfigError
 
@@ -26,11 +27,15 @@ def read_text(path: Path) -> str:
     """The text of a YAML or JSON file, as `parse_yaml` takes it; raises ConfigError as `read_yaml` does."""
     try:
         text = _regular_bytes(path).decode("utf-8-sig")
+    except FileNotFoundError as error:
+        near = did_you_mean(path.name, _yaml_files(path.absolute().parent))
+        raise ConfigError(f"cannot read the config {path}: there is no such file{near}") from error
     except OSError as error:
         raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#x}"
+            f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#x}; "
+            "save it as UTF-8, or name another file"
         ) from error
     if path.suffix.lower() == ".json":
         text = text.replace("\t", " ")  # YAML takes no tab between values, and a JSON string holds none
@@ -52,6 +57,10 @@ def parse_yaml(text: str, where: str) -> Any:
 def _parsed(text: str, where: str) -> Any:
     """Members of a study share a config's text, and PyYAML takes 10 ms for it."""
     return yaml_text.parse_yaml(text, where)
+
+
+def _yaml_files(folder: Path) -> list[str]:
+    return [path.name for ending in ("*.yaml", "*.yml") for path in folder.glob(ending)]
 
 
 def _regular_bytes(path: Path) -> bytes:

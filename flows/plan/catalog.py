@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from data_catalog.catalog import Catalog
 from data_catalog.errors import CatalogError
+from data_catalog.suggestions import did_you_mean
 from storage import durable
 from storage.opening import open_store
 from storage.store import Artifact, Store
@@ -65,7 +66,8 @@ class StoreSnapshots:
             if sound is not None:
                 return sound
         known = ", ".join(self.names()) or "none"
-        raise CatalogError(f"{self.store} holds no snapshot of {name!r}; it has: {known}")
+        near = did_you_mean(name, self.names())
+        raise CatalogError(f"{self.store} holds no snapshot of {name!r}{near}; it has: {known}")
 
     def _remembered(self, name: str) -> tuple[str, str]:
         """Key and root that `remember` noted; empty where there are none that can be read."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from data_catalog.suggestions import did_you_mean
 from flows.errors import ConfigError
 from flows.plan.views import view_digest
 from flows.run.provenance import source_digest
@@ -227,7 +228,8 @@ def _named(stages: Iterable[Stage], wanted: str) -> set[str]:
     found = {stage.name for stage in stages if wanted in (stage.name, stage.kind)}
     if not found:
         known = ", ".join(stage.name for stage in stages)
-        raise ConfigError(f"there is no stage {wanted!r}; this config has {known}")
+        near = did_you_mean(wanted, {name for stage in stages for name in (stage.name, stage.kind)})
+        raise ConfigError(f"there is no stage {wanted!r}{near}; this config has {known}")
     return found
 
 

@@ -121,6 +121,9 @@ def _saved(running: Mapping[str, Any], plan: Sequence[Planned], store: Store) ->
 
 def _planned(request: RunRequest) -> tuple[Config, Store, list[Planned]]:
     config = load_config(request.config, request.overrides, store=request.store)
+    unused = config.datasets.keys() - {view.dataset for view in config.views().values()}
+    for name in sorted(unused):
+        told.warning("datasets.%s: no stage uses this dataset", name)
     store = open_store(config.store)
     stages, again = select(build_stages(config), request.selection)
     try:

@@ -110,9 +110,10 @@ def digest_of_model(folder: Path) -> str:
         roi = json.loads((folder / DESCRIPTION).read_text())["roi"]
         return _digest(folder / DETECTOR_WEIGHTS, folder / DETECTOR_DESCRIPTION, folder / BRANCH, roi)
     except (OSError, KeyError, TypeError, ValueError) as error:
+        why = f"it has no {DESCRIPTION}" if isinstance(error, FileNotFoundError) else str(error)
         raise ConfigError(
-            f"{folder} is not a model: give a config whose run has finished, or a folder written by "
-            f"`personsearch export` ({error})"
+            f"{folder} is not a model: {why}; give a config whose run has finished, or a folder written by "
+            "`personsearch export`"
         ) from error
 
 

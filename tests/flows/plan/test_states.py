@@ -92,3 +92,18 @@ def test_a_plan_leaves_what_is_damaged_where_it_is(tmp_path: Path) -> None:
     assert planned.state == "runs"
     assert planned.reason == "its artifact is damaged: nested/data.bin does not match its digest"
     assert data.exists() and not (tmp_path / ".damaged").exists()
+
+
+def test_a_dataset_is_not_compared_with_another_one(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+
+    def ingest(dataset: str, adapter: str) -> Stage:
+        recipe = {"dataset": dataset, "adapter": adapter}
+        return Stage("ingest:x", "ingest", version=1, recipe=recipe, maker="nobody:make")
+
+    (planned,) = make_plan([ingest("prw", "prw")], store)
+    assert planned.identity is not None
+    with store.making(planned.identity) as work:
+        work.commit("digest")
+    assert make_plan([ingest("mot17", "mot17")], store)[0].reason == "never made in this store"
+    assert make_plan([ingest("prw", "coco")], store)[0].reason == "new: adapter 'prw' -> 'coco'"
