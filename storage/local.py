@@ -224,6 +224,7 @@ class LocalStore(Store):
             path = self.path_of(kind, key)
             path.rename(work)
             # First the move: an artifact that is still in place without its manifest would be damaged.
+            flush(work.parent)
             flush(path.parent)
             drop_manifest(work)
         self._trust.forget(kind, key)

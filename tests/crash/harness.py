@@ -1,11 +1,12 @@
 """Runs every operation to its death at each of its calls, and looks at what is left.
 
-    python -m tests.crash.harness --library crash_shim.so [--operations NAME ...] [--share I/N] [--sample SECONDS]
-        [--power] --json OUT
+    python -m tests.crash.harness [--operations NAME ...] [--share I/N] [--sample N] [--power]
+        [--requests] --json OUT
 
-It must run with the library preloaded (LD_PRELOAD). A point is a forked process, so that nothing is imported
-twice; it is forked before any thread starts. Python's own file calls and those of pyarrow, torch and
-safetensors go through the library. The disk is not waited for: an fsync counts, and is recorded.
+It must run with the library preloaded (`tests.crash.shim.build`, LD_PRELOAD). A point is a forked process, so
+that nothing is imported twice; it is forked before any thread starts. Python's own file calls and those of
+pyarrow, torch and safetensors go through the library. The disk is not waited for: a flush counts and is
+recorded.
 """
 
 from __future__ import annotations
@@ -22,20 +23,22 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 import traceback
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.crash import power, shim
-from tests.crash.operations import OPERATIONS, Operation
+from tests.crash.operations import CARELESS, OPERATIONS, Operation
+from tests.crash.requests import REMOTE, Cut, RemoteBench, server
 from tests.crash.shim import Call, Kind, Mode
 
 SUBSETS = 200
+EVERY = {**OPERATIONS, CARELESS.name: CARELESS}
+Point = TypeVar("Point")
 SECONDS = 60
 """More than any operation takes: what hangs is a fault."""
 
@@ -49,7 +52,12 @@ class Report:
     layouts: int = 0
     outcomes: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     faults: list[str] = field(default_factory=list)
-    seconds: float = 0.0
+
+    def note(self, where: str, faults: Sequence[str]) -> None:
+        """Keep the faults of a point, and print them at once."""
+        for fault in faults:
+            self.faults.append(f"{where}: {fault}")
+            print(f"fault: {where}: {fault}", file=sys.stderr, flush=True)
 
 
 def in_a_fork(work: Callable[[], Any]) -> tuple[str, Any]:
@@ -173,25 +181,23 @@ def points_of(calls: Sequence[Call]) -> Iterator[tuple[Mode, int]]:
         yield Mode.AFTER, len(calls) - 1
 
 
-def crash(bench: Bench, report: Report, chosen: Sequence[tuple[Mode, int]], until: float) -> None:
+def crash(bench: Bench, report: Report, chosen: Sequence[tuple[Mode, int]]) -> None:
     for mode, point in chosen:
-        if time.monotonic() > until:
-            break
         how, place = bench.cut(mode, point)
         report.points += 1
         report.outcomes[f"{mode.name.lower()}: {how}"] += 1
         faults = bench.judge(place)
         if mode in (Mode.BEFORE, Mode.AFTER) and how != "killed":
             faults.append(f"it was not killed: {how}")
-        report.faults += [f"{mode.name} call {point}: {fault}" for fault in faults]
+        report.note(f"{mode.name} at call {point}", faults)
 
 
-def cut_power(bench: Bench, report: Report, subsets: int, until: float, random_source: random.Random) -> None:
-    """Lay out what each cut may leave of the recorded calls, and look at it."""
+def cut_power(
+    bench: Bench, report: Report, points: Sequence[int], subsets: int, source: random.Random
+) -> None:
+    """Lay out what a cut at each of the points may leave of the recorded calls, and look at it."""
     place, seen = bench.start, set[str]()
-    for layout in power.layouts(bench.disk, bench.calls, subsets, random_source):
-        if time.monotonic() > until:
-            break
+    for layout in power.layouts(bench.disk, bench.calls, points, subsets, source):
         report.layouts += 1
         if layout.digest in seen:
             report.outcomes["power: seen before"] += 1
@@ -201,41 +207,83 @@ def cut_power(bench: Bench, report: Report, subsets: int, until: float, random_s
         layout.disk.write(place)
         faults = bench.judge(place, returned=layout.returned)
         report.outcomes["power: looked at"] += 1
-        report.faults += [f"power cut after call {layout.point} ({layout.what}): {fault}" for fault in faults]
+        report.note(f"power cut after call {layout.point}, {layout.what}", faults)
+
+
+def crash_requests(bench: RemoteBench, report: Report, chosen: Sequence[tuple[Cut, int]]) -> None:
+    """Like `crash`, on object storage."""
+    for cut, point in chosen:
+        how, faults = bench.cut(cut, point)
+        report.points += 1
+        report.outcomes[f"{cut.name.lower()}: {how}"] += 1
+        report.note(f"request {point}, {cut.value}", faults)
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """Which points this process tries: its share of all, or of each operation `sample` at random."""
+
+    index: int
+    n_shares: int
+    sample: int | None
+    power: bool
+    subsets: int
+    seed: int
+
+    def local(self, names: Sequence[str]) -> Iterator[tuple[str, Report]]:
+        for number, name in enumerate(names):
+            if self.power and number % self.n_shares != self.index:
+                continue
+            with tempfile.TemporaryDirectory(dir=_fast_folder()) as folder:
+                bench = Bench(EVERY[name], Path(folder))
+                report = Report(len(bench.calls))
+                source = random.Random(f"{self.seed} {name}")
+                if self.power:
+                    cut_power(bench, report, self._cuts(len(bench.calls), source), self.subsets, source)
+                else:
+                    crash(bench, report, self._share(list(points_of(bench.calls)), source))
+            yield name, report
+
+    def remote(self) -> Iterator[tuple[str, Report]]:
+        with server() as bucket, tempfile.TemporaryDirectory(dir=_fast_folder()) as folder:
+            for name, operation in REMOTE.items():
+                bench = RemoteBench(operation, bucket, Path(folder), in_a_fork)
+                report = Report(len(bench.methods))
+                chosen = self._share(list(bench.points()), random.Random(f"{self.seed} {name}"))
+                crash_requests(bench, report, chosen)
+                yield name, report
+
+    def _share(self, points: list[Point], source: random.Random) -> list[Point]:
+        if self.sample is not None:
+            return source.sample(points, min(self.sample, len(points)))
+        return points[self.index :: self.n_shares]
+
+    def _cuts(self, n_calls: int, source: random.Random) -> list[int]:
+        """After how many calls to cut the power; after all of them always."""
+        if self.sample is None:
+            return list(range(n_calls + 1))
+        return [*source.sample(range(n_calls), min(self.sample, n_calls)), n_calls]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--operations", nargs="*", choices=OPERATIONS, default=list(OPERATIONS))
+    parser.add_argument("--operations", nargs="*", choices=EVERY, default=list(OPERATIONS))
     parser.add_argument("--share", default="0/1", help="This process's part of the points: I/N.")
-    parser.add_argument("--sample", type=float, help="Seconds; a random sample of the points.")
+    parser.add_argument("--sample", type=int, help="Points per operation, at random; default: all.")
     parser.add_argument("--power", action="store_true", help="Cut the power instead.")
+    parser.add_argument("--requests", action="store_true", help="Also upload and download.")
     parser.add_argument("--subsets", type=int, default=SUBSETS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, required=True)
-    arguments = parser.parse_args()
+    asked = parser.parse_args()
     logging.disable()
     warnings.simplefilter("ignore")
-    index, n_shares = map(int, arguments.share.split("/"))
-    names, reports = arguments.operations, {}
-    for number, name in enumerate(names):
-        started = time.monotonic()
-        source = random.Random(f"{arguments.seed} {number}")
-        with tempfile.TemporaryDirectory(dir=_fast_folder()) as folder:
-            bench = Bench(OPERATIONS[name], Path(folder))
-            report = reports[name] = Report(len(bench.calls))
-            chosen = list(points_of(bench.calls))
-            budget = arguments.sample / len(names) if arguments.sample else float("inf")
-            until = time.monotonic() + budget
-            if arguments.sample:
-                source.shuffle(chosen)
-            if not arguments.power:
-                crash(bench, report, chosen[index::n_shares], until)
-            elif index == number % n_shares:
-                cut_power(bench, report, arguments.subsets, until, source)
-        report.seconds = round(time.monotonic() - started, 2)
-        print(f"{name}: {report.calls} calls, {report.points} points, {len(report.faults)} faults", file=sys.stderr)
-    arguments.json.write_text(json.dumps({name: vars(report) for name, report in reports.items()}, indent=1))
+    index, n_shares = map(int, asked.share.split("/"))
+    campaign = Campaign(index, n_shares, asked.sample, asked.power, asked.subsets, asked.seed)
+    reports = dict(campaign.local(asked.operations))
+    if asked.requests:
+        reports |= campaign.remote()
+    asked.json.write_text(json.dumps({name: vars(report) for name, report in reports.items()}, indent=1))
 
 
 def _fast_folder() -> str | None:

@@ -1,9 +1,8 @@
 """The operations that must survive a death at any of their calls.
 
-`prepare` makes what the operation starts from, `run` is the operation, `check` looks at what a death left: it
-opens the store, lists and verifies, says what is wrong, and raises nothing. `run` again must then succeed, and
-`outcome` be that of a run that was never cut off. `done` says, in a state after `run` has returned, what of its
-promise is missing.
+`prepare` makes what the operation starts from, and `run` is the operation. `check` looks at what a death
+left: it opens the store, lists, verifies, and says what is wrong. `run` must then succeed when it is
+repeated, and `outcome` be that of a run that was never cut off.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from data_catalog.rows import Rows, to_tables
@@ -62,19 +60,26 @@ def prepare_chain(folder: Path) -> None:
 
 
 def check_store(folder: Path, *needed: str, name: str = "store") -> list[str]:
-    """What is wrong with a store: artifacts that are damaged, tags that point nowhere, `needed` ones that are gone.
-
-    `needed` are kinds of which an artifact must be there.
-    """
+    """What is wrong with a store: damage, tags that point nowhere, kinds `needed` that are gone."""
     store = store_of(folder, name)
-    found = [f"{kind}/{key}: {'; '.join(faults)}" for kind, key in store.keys() if (faults := store.verify(kind, key))]
-    entries = {entry.name for entry in list_entries(store)}
-    found += [f"the tag {tag} points to {name}, which is gone" for tag, name in tags(store).items() if name not in entries]
+    verified = {entry.name: store.verify(entry.kind, entry.key) for entry in list_entries(store)}
+    found = [f"{artifact}: {'; '.join(faults)}" for artifact, faults in verified.items() if faults]
+    for each, artifact in tags(store).items():
+        if artifact not in verified:
+            found.append(f"the tag {each} points to {artifact}, which is gone")
     usable = {kind for kind, key in _all_keys(store) if store.find(kind, key) is not None}
     found += [f"no artifact of kind {kind} is left" for kind in needed if kind not in usable]
     if any((store.root / ".damaged").glob("*")):
         found.append("an artifact was set aside as damaged")
     return found
+
+
+def check_chain(folder: Path) -> list[str]:
+    return check_store(folder, "ingest", "features")
+
+
+def check_all(folder: Path) -> list[str]:
+    return check_store(folder, "ingest", "features", "reid")
 
 
 def _all_keys(store: LocalStore) -> set[tuple[str, str]]:
@@ -87,10 +92,10 @@ def outcome_of_store(folder: Path, name: str = "store") -> Outcome:
     everything = {entry.name for entry in list_entries(store)}
     collect(store, find_garbage(store, everything))
     rest = find_garbage(store, everything)
-    artifacts = {
-        f"{kind}/{key}": [store.manifest_of(kind, key).content_digest, *sorted(store.manifest_of(kind, key).files)]
-        for kind, key in store.keys()
-    }
+    artifacts = {}
+    for entry in list_entries(store):
+        manifest = store.manifest_of(entry.kind, entry.key)
+        artifacts[entry.name] = [manifest.content_digest, *sorted(manifest.files)]
     leftovers = [str(path) for path in rest.strays] + [each.name for each in rest.set_aside]
     return {"artifacts": artifacts, "tags": tags(store), "left": leftovers}
 
@@ -154,7 +159,7 @@ def export(folder: Path) -> None:
 
 
 def check_export(folder: Path) -> list[str]:
-    return [*check_store(folder, "ingest", "features", "reid"), *check_store(folder, name="other")]
+    return [*check_all(folder), *check_store(folder, name="other")]
 
 
 def outcome_of_export(folder: Path) -> Outcome:
@@ -213,7 +218,13 @@ def snapshot(folder: Path) -> None:
             names = [f"{number}.jpg" for number in range(3)]
             for name in names:
                 rows.images([name], name, "train")
-            rows.boxes(names, np.array([[0, 0, 10, 20]] * 3, np.float32), "train", [1, 2, 3], person_id=["a", "b", None])
+            rows.boxes(
+                names,
+                np.array([[0, 0, 10, 20]] * 3, np.float32),
+                "train",
+                [1, 2, 3],
+                person_id=["a", "b", None],
+            )
             with SnapshotWriter(work.path, "drawn") as writer:
                 writer.write(to_tables([rows]))
                 writer.finish(writer.images_and_queries()[1], lambda: DESCRIPTION)
@@ -232,14 +243,10 @@ def train(folder: Path) -> None:
         save_checkpoint(folder / "checkpoints", step, {"sum": total})
 
 
-def prepare_training(folder: Path) -> None:
-    save_checkpoint(folder / "checkpoints", 1, {"sum": torch.zeros(50)})
-
-
 def check_training(folder: Path) -> list[str]:
     newest = load_newest(folder / "checkpoints")
     if newest is None:
-        return ["no checkpoint is left"]
+        return []
     right = torch.full((50,), sum(range(newest.step)), dtype=torch.float32)
     return [] if torch.equal(newest.state["sum"], right) else [f"step {newest.step} has another state"]
 
@@ -252,7 +259,9 @@ def outcome_of_training(folder: Path) -> Outcome:
 
 def record(folder: Path) -> None:
     """A run's record from its beginning to its end."""
-    written = RunRecord(records_folder(folder / "store") / "20260101T000000-abcdef.json", "config.yaml", started="now")
+    written = RunRecord(
+        records_folder(folder / "store") / "20260101T000000-abcdef.json", "config.yaml", started="now"
+    )
     written.stages = [{"stage": "ingest", "state": "made", "key": "1"}]
     written._write()
     written.stages.append({"stage": "reid", "state": "made", "key": "2"})
@@ -282,20 +291,43 @@ def nothing(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-CHAIN = ("ingest", "features")
 OPERATIONS = {
     operation.name: operation
     for operation in (
-        Operation("commit", prepare_chain, commit, lambda f: check_store(f, *CHAIN, "reid"), outcome_of_store),
-        Operation("replace", prepare_chain, replace, lambda f: check_store(f, *CHAIN, "reid"), outcome_of_store),
-        Operation("reopen", prepare_chain, reopen, lambda f: check_store(f, *CHAIN), outcome_of_store),
-        Operation("gc", prepare_chain, collection, lambda f: check_store(f, *CHAIN), outcome_of_store),
-        Operation("tag", prepare_chain, tag, lambda f: check_store(f, *CHAIN, "reid"), outcome_of_store),
-        Operation("untag", prepare_chain, untag, lambda f: check_store(f, *CHAIN, "reid"), outcome_of_store),
+        Operation("commit", prepare_chain, commit, check_all, outcome_of_store),
+        Operation("replace", prepare_chain, replace, check_all, outcome_of_store),
+        Operation("reopen", prepare_chain, reopen, check_chain, outcome_of_store),
+        Operation("gc", prepare_chain, collection, check_chain, outcome_of_store),
+        Operation("tag", prepare_chain, tag, check_all, outcome_of_store),
+        Operation("untag", prepare_chain, untag, check_all, outcome_of_store),
         Operation("export", prepare_chain, export, check_export, outcome_of_export),
         Operation("features", prepare_features, resume, check_store, outcome_of_features),
         Operation("snapshot", nothing, snapshot, check_store, outcome_of_store),
-        Operation("checkpoints", prepare_training, train, check_training, outcome_of_training),
+        Operation("checkpoints", nothing, train, check_training, outcome_of_training),
         Operation("records", nothing, record, check_record, outcome_of_record),
     )
 }
+
+
+def carelessly(folder: Path) -> None:
+    """What the harness must notice: a file is written in place, then said to be whole."""
+    (folder / "note.json").write_text(json.dumps({"rows": list(range(100))}))
+
+
+def check_note(folder: Path) -> list[str]:
+    json.loads((folder / "note.json").read_bytes())
+    return []
+
+
+def prepare_note(folder: Path) -> None:
+    nothing(folder)
+    (folder / "note.json").write_text("{}")
+
+
+CARELESS = Operation(
+    "careless",
+    prepare_note,
+    carelessly,
+    check_note,
+    lambda f: dict(json.loads((f / "note.json").read_bytes())),
+)

@@ -1,4 +1,4 @@
-"""What a power cut may leave, by the calls that were made: a model of a disk that keeps only what was flushed.
+"""What a power cut may leave of the calls that were made: a model of a disk that keeps what was flushed.
 
 The bytes of a file last once the file is flushed, the names in a folder once the folder is. Of the calls that
 were not flushed, any may have reached the disk, in any order: every prefix of them is laid out, and random
@@ -106,16 +106,23 @@ class Layout:
     returned: bool
 
 
-def layouts(start: Disk, calls: Sequence[Call], subsets: int, source: random.Random) -> Iterator[Layout]:
-    """For every point: each prefix of what was not flushed, and random subsets of it, each look only once."""
-    for point in range(len(calls) + 1):
+def layouts(
+    start: Disk, calls: Sequence[Call], points: Sequence[int], subsets: int, source: random.Random
+) -> Iterator[Layout]:
+    """For a cut after each number of calls: each prefix of what was not flushed, and random subsets of it."""
+    for point in points:
         pending = _pending(calls[:point])
         waiting = [number for number in range(point) if number in pending]
-        choices = [(f"the first {n} of {len(waiting)} unflushed", set(waiting[:n])) for n in range(len(waiting) + 1)]
+        choices = [
+            (f"the first {n} of {len(waiting)} unflushed", set(waiting[:n])) for n in range(len(waiting) + 1)
+        ]
         if len(waiting) > 1:
             chances = [source.random() for _ in range(subsets)]
             choices += [
-                (f"{chance:.0%} of {len(waiting)} unflushed", {n for n in waiting if source.random() < chance})
+                (
+                    f"{chance:.0%} of {len(waiting)} unflushed",
+                    {n for n in waiting if source.random() < chance},
+                )
                 for chance in chances
             ]
         seen: set[frozenset[int]] = set()

@@ -44,8 +44,8 @@ class Kind(IntEnum):
 class Call:
     """One recorded call: inode numbers, names and bytes, as far as its kind has them.
 
-    CREATE and MAKE_FOLDER: folder `a`, inode `b`, `name`. WRITE: inode `a`, offset `b`, `data`. TRUNCATE: inode
-    `a`, size `b`. FLUSH: inode `a`. RENAME and LINK: folders `a` and `b`, inode `c`, `name` and `other`.
+    CREATE, MAKE_FOLDER: folder `a`, inode `b`, `name`. WRITE: inode `a`, offset `b`, `data`. TRUNCATE: inode
+    `a`, size `b`. FLUSH: inode `a`. RENAME, LINK: folders `a` and `b`, inode `c`, `name` and `other`.
     UNLINK: folder `a`, inode `b`, `name`. FAILED: the call failed by itself, and changed nothing.
     """
 
@@ -71,7 +71,7 @@ def build(folder: Path) -> Path:
 
 
 def arm(root: Path, mode: Mode, point: int = -1, log: int = -1) -> None:
-    """Count the calls below `root` from 0, and do `mode` at call `point`; `log` is an open file for records."""
+    """Count the calls below `root` from 0, and do `mode` at call `point`; `log`: an open file for records."""
     library = ctypes.CDLL(None)
     library.crash_arm(os.fsencode(root), int(mode), ctypes.c_long(point), log)
 
