@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: setup demo test lint format bench clean
+.PHONY: setup demo test crash lint format bench clean
 
 setup: $(READY)
 
@@ -19,6 +19,10 @@ demo: $(READY)
 # Two processes, one thread each: end-to-end tests mostly wait for processes to start.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Every crash point of every operation that writes, and what a power cut may leave.
+crash: $(READY)
+	$(BIN)/python -m tests.crash.campaign
 
 lint: $(READY)
 	$(BIN)/ruff check --no-cache .

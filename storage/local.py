@@ -207,7 +207,7 @@ class LocalStore(Store):
 
     def _move_aside(self, kind: str, key: str, why: str) -> Path:
         target = _free_path(self.root / ".damaged", kind, key)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(target.parent)
         self.path_of(kind, key).rename(target)
         log.warning("artifact %s/%s was set aside as %s: %s", kind, key, target, why)
         self._trust.forget(kind, key)
@@ -222,8 +222,12 @@ class LocalStore(Store):
         with self.place.making(kind, key):
             if work.exists():
                 shutil.rmtree(work)
-            work.parent.mkdir(parents=True, exist_ok=True)
-            self.path_of(kind, key).rename(work)
+            durable.make_folder(work.parent)
+            path = self.path_of(kind, key)
+            path.rename(work)
+            # First the move: an artifact that is still in place without its manifest would be damaged.
+            flush(work.parent)
+            flush(path.parent)
             drop_manifest(work)
         self._trust.forget(kind, key)
         return work
@@ -269,7 +273,7 @@ class LocalStore(Store):
         away = self.place.replaced_path(target.parent.name, target.name)
         if away.exists():
             shutil.rmtree(away)
-        away.parent.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(away.parent)
         target.rename(away)
         return away
 

@@ -104,14 +104,17 @@ class Place:
     def hide(self, folder: Path) -> Path:
         """Move a folder of the store to where it waits for deletion; the caller holds its key's lock.
 
+        On return the move is durable, so that no power cut brings back a folder that lacks files.
         Raises FileNotFoundError if it is missing.
         """
         away = self.removed_path / f"{folder.parent.name}-{folder.name}-{secrets.token_hex(8)}"
         try:
-            return folder.rename(away)
+            folder.rename(away)
         except FileNotFoundError:
-            away.parent.mkdir(parents=True, exist_ok=True)
-            return folder.rename(away)
+            durable.make_folder(away.parent)
+            folder.rename(away)
+        durable.flush(folder.parent)
+        return away
 
     def lock_path(self, kind: str, key: str) -> Path:
         return self.root.joinpath(".locks", plain_name(kind), plain_name(key))

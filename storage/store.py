@@ -184,7 +184,7 @@ class Store(ABC):
             path = self.work_path_of(kind, key)
             made = None if again else self.find_alone(kind, key)
             if made is None:
-                path.mkdir(parents=True, exist_ok=True)
+                durable.make_folder(path)
                 drop_manifest(path)
             yield WorkArea(self, identity, path, made, again)
 

@@ -104,7 +104,7 @@ class RunRecord:
             log.warning("cannot write the run's record %s: %s", self.path, error)
 
     def _write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(self.path.parent)
         body = {name: value for name, value in asdict(self).items() if name != "path"}
         durable.write(self.path, json.dumps(body, indent=1) + "\n")
 

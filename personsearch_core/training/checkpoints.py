@@ -36,7 +36,9 @@ class Checkpoint:
 
 def save_checkpoint(directory: Path, step: int, state: Mapping[str, Any], keep: int = KEPT) -> Path:
     """Write the state after `step` steps, delete all but the newest `keep` checkpoints; returns the file."""
-    directory.mkdir(parents=True, exist_ok=True)
+    if not directory.is_dir():
+        directory.mkdir(parents=True, exist_ok=True)
+        _flush_directory(directory.parent)
     final = directory / _name(step)
     temporary = directory / f".{final.name}.part"
     with temporary.open("wb") as file:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from storage.feature_store.digests import (
 from storage.feature_store.layout import ARRAY, DIGESTS_FILE, WORK_DIRECTORY, ArrayLayout
 from storage.feature_store.metadata import read_layout
 from storage.feature_store.shard_files import complete_shards, read_shard
+from storage.folders import remove_tree
 from storage.urls import local_path
 
 
@@ -58,8 +59,18 @@ def finish_features(path: str | Path) -> str:
         shards = [noted[shard] for shard in range(layout.n_shards)]
         _note_files(group, layout, shards)
         durable.write(group / DIGESTS_FILE, _collect_digests(group, layout, shards).model_dump_json())
-    shutil.rmtree(group / WORK_DIRECTORY, ignore_errors=True)  # another process may be removing it too
+    _clear(group / WORK_DIRECTORY)
     return read_digests(group).content
+
+
+def _clear(work: Path) -> None:
+    """Remove the work directory: what stays in it would become a part of the artifact."""
+    try:
+        remove_tree(work)
+    except OSError as error:
+        # Another process may be making a shard again that is there; it removes what it has written.
+        if error.errno != errno.ENOTEMPTY:
+            raise
 
 
 def pieces_of(group: Path, layout: ArrayLayout, shard: int) -> tuple[str, ...] | None:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from storage import durable
+from storage import durable, local
 from storage.feature_store import create_features
 from storage.local import LocalStore
+from storage.manifest import Identity
 from storage.tags import remove_tag, set_tag
 from tests.storage.making import make_artifact, name_of
 
@@ -110,6 +111,47 @@ def test_an_artifact_of_a_new_kind_lasts(tmp_path: Path, lasts: Lasts) -> None:
     store = LocalStore(tmp_path / "store")
     made = make_artifact(store, "features")
     assert all(lasts(path) for path in (made.path, made.path.parent, store.root))
+
+
+def test_what_is_replaced_waits_where_it_lasts(tmp_path: Path, lasts: Lasts) -> None:
+    store = LocalStore(tmp_path / "store")
+    identity = make_artifact(store, "ingest").manifest.identity
+    with store.making(identity, again=True) as work:
+        (work.path / "note.txt").write_text("again")
+        work.commit("again")
+    assert lasts(store.root / ".replaced")
+
+
+def test_an_artifact_has_moved_for_good_before_its_files_are_touched(
+    tmp_path: Path, lasts: Lasts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut may bring it back without its manifest, or without some of its files."""
+    store = LocalStore(tmp_path / "store")
+    artifact = make_artifact(store, "ingest")
+    gone: list[bool] = []
+    flush = durable.flush
+
+    def watched(path: Path) -> None:
+        flush(path)
+        if path == artifact.path.parent:
+            gone.append(not artifact.path.exists())
+
+    monkeypatch.setattr(durable, "flush", watched)
+    monkeypatch.setattr(local, "flush", watched)
+    monkeypatch.setattr(local, "drop_manifest", lambda work: gone.append(lasts(work)))
+    store.reopen(artifact.kind, artifact.key)
+    assert gone == [True, True]
+    gone.clear()
+    artifact = make_artifact(store, "ingest", 1)
+    gone.clear()
+    store.take_away(artifact.kind, artifact.key)
+    assert gone == [True]
+
+
+def test_a_work_area_lasts(tmp_path: Path, lasts: Lasts) -> None:
+    store = LocalStore(tmp_path / "store")
+    with store.making(Identity(kind="ingest", version=1, recipe={}, inputs={})) as work:
+        assert all(lasts(path) for path in (work.path, work.path.parent, work.path.parent.parent))
 
 
 def test_a_copy_has_the_digest_of_what_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from flows.plan.states import Planned
 from flows.run.records import RunRecord, read_records
 from flows.run.running import Outcome
 from flows.stages.base import Stage
+from storage import durable
 
 
 def test_a_run_that_broke_off_has_failed_and_its_log_is_named(tmp_path: Path) -> None:
@@ -27,6 +28,19 @@ def test_a_run_that_broke_off_has_failed_and_its_log_is_named(tmp_path: Path) ->
     assert "reid: the run was interrupted" in found["error"]
     (tmp_path / "reid.log").write_text("what it said\n")
     assert run_status(read)["log"] == str(tmp_path / "reid.log")
+
+
+def test_the_first_record_of_a_store_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[Path] = []
+    flush = durable.flush
+
+    def watched(path: Path) -> None:
+        flush(path)
+        flushed.append(path)
+
+    monkeypatch.setattr(durable, "flush", watched)
+    RunRecord(tmp_path / "store" / ".runs" / "now.json", "config.yaml").end()
+    assert {tmp_path, tmp_path / "store", tmp_path / "store" / ".runs"} <= {*flushed}
 
 
 @pytest.mark.parametrize("kind", EXIT_STATUS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,22 @@ def test_half_written_one_is_invisible(tmp_path: Path) -> None:
     found = load_newest(tmp_path)
     assert found is not None
     assert found.step == 5
+
+
+def test_a_new_folder_of_checkpoints_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: dict[Path, set[str]] = {}
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        fsync(descriptor)
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path.is_dir():
+            flushed[path] = {each.name for each in path.iterdir()}
+
+    monkeypatch.setattr(os, "fsync", watched)
+    _save(tmp_path / "checkpoints", 5)
+    assert "checkpoints" in flushed[tmp_path]
+    assert {"step-000000005.pt", "step-000000005.pt.sha256"} <= flushed[tmp_path / "checkpoints"]
 
 
 def test_remove(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -123,3 +124,26 @@ def test_digests_that_a_power_cut_emptied_do_not_stop_a_resume(tmp_path: Path, m
         assert writer.complete_shards == ()
         writer.write(0, rows)
     assert read_digests(path).content == content and verify_features(path) == []
+
+
+def test_what_cannot_be_cleared_away_does_not_become_a_part_of_the_store(
+    tmp_path: Path, make_rows, monkeypatch: pytest.MonkeyPatch
+):
+    rows = make_rows(600)
+    begin(tmp_path / "features", rows, {})
+    unlink = os.unlink
+
+    def failing(path, **options):
+        if "digests-1" in str(path):
+            raise OSError(errno.EIO, "no")
+        unlink(path, **options)
+
+    with create_features(tmp_path / "features", 600, rows.shape[1:], rows.dtype) as writer:
+        writer.write(512, rows[512:])
+        monkeypatch.setattr(os, "unlink", failing)
+        with pytest.raises(OSError, match="no"):
+            writer.close()
+        monkeypatch.undo()
+        finish_features(tmp_path / "features")
+    assert not (tmp_path / "features/.partial").exists()
+    assert verify_features(tmp_path / "features") == []

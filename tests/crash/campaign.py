@@ -1,0 +1,92 @@
+"""All crash points and power cuts on two cores: `make crash`.
+
+    python -m tests.crash.campaign [--json OUT]
+
+Prints a line per operation; the exit status is 1 if there are faults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.crash import shim
+
+PROJECT = Path(__file__).resolve().parents[2]
+_ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",  # the others keep a thread of their own
+}
+
+Reports = dict[str, dict[str, Any]]
+
+
+def run(options: Sequence[str], *, shares: int = 1) -> Reports:
+    """The harness's reports by operation, from `shares` processes at once."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        environment = {**os.environ, **_ONE_THREAD, "LD_PRELOAD": str(shim.build(folder))}
+        command = [sys.executable, "-m", "tests.crash.harness", *options]
+        running = [
+            subprocess.Popen(
+                [*command, "--share", f"{share}/{shares}", "--json", str(folder / f"{share}.json")],
+                env=environment,
+                cwd=PROJECT,
+            )
+            for share in range(shares)
+        ]
+        failed = [process.wait() for process in running]
+        if any(failed):
+            raise SystemExit(f"the harness failed with status {max(failed)}")
+        return merged([json.loads((folder / f"{share}.json").read_bytes()) for share in range(shares)])
+
+
+def merged(parts: Sequence[Reports]) -> Reports:
+    """One report per operation; points, layouts, outcomes and faults are added up."""
+    whole: Reports = {}
+    for part in parts:
+        for name, report in part.items():
+            before = whole.setdefault(
+                name, {"calls": 0, "points": 0, "layouts": 0, "outcomes": {}, "faults": []}
+            )
+            before["calls"] = report["calls"]
+            before["points"] += report["points"]
+            before["layouts"] += report["layouts"]
+            before["outcomes"] = dict(Counter(before["outcomes"]) + Counter(report["outcomes"]))
+            before["faults"] += report["faults"]
+    return whole
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    found: dict[str, Reports] = {}
+    for title, options in (("crash points", ["--requests"]), ("power cuts", ["--power"])):
+        started = time.monotonic()
+        reports = found[title] = run(options, shares=2)
+        for name, report in reports.items():
+            tried = report["points"] or report["layouts"]
+            print(f"{title}: {name}: {report['calls']} calls, {tried} tried, {len(report['faults'])} faults")
+            for fault in report["faults"]:
+                print(f"  {fault}")
+        print(f"{title}: {time.monotonic() - started:.0f} s", flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+    sys.exit(any(report["faults"] for reports in found.values() for report in reports.values()))
+
+
+if __name__ == "__main__":
+    main()

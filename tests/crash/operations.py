@@ -1,0 +1,333 @@
+"""The operations that must survive a death at any of their calls.
+
+`prepare` makes what the operation starts from, and `run` is the operation. `check` looks at what a death
+left: it opens the store, lists, verifies, and says what is wrong. `run` must then succeed when it is
+repeated, and `outcome` be that of a run that was never cut off.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data_catalog.rows import Rows, to_tables
+from data_catalog.snapshot import SnapshotWriter
+from flows.run.records import RunRecord, records_folder
+from personsearch_core.training.checkpoints import load_newest, save_checkpoint
+from storage.errors import StorageError
+from storage.feature_store import create_features, verify_features
+from storage.feature_store.layout import ARRAY
+from storage.feature_store.metadata import read_layout
+from storage.feature_store.shard_files import read_shard
+from storage.gc import collect, find_garbage
+from storage.listing import list_entries
+from storage.local import LocalStore
+from storage.manifest import Identity
+from storage.store import Artifact
+from storage.tags import remove_tag, set_tag, tags
+from storage.transfer import copy_artifact
+from tests.storage.making import make_artifact, name_of
+
+Outcome = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Operation:
+    name: str
+    prepare: Callable[[Path], None]
+    run: Callable[[Path], None]
+    check: Callable[[Path], list[str]]
+    outcome: Callable[[Path], Outcome]
+
+
+def store_of(folder: Path, name: str = "store") -> LocalStore:
+    return LocalStore(folder / name)
+
+
+def prepare_chain(folder: Path) -> None:
+    """Two artifacts of a chain, the second tagged, and one that nothing needs."""
+    store = store_of(folder)
+    first = make_artifact(store, "ingest")
+    second = make_artifact(store, "features", sources=(first,))
+    make_artifact(store, "reid", 7)
+    set_tag(store, "kept", name_of(second))
+
+
+def check_store(folder: Path, *needed: str, name: str = "store") -> list[str]:
+    """What is wrong with a store: damage, tags that point nowhere, kinds `needed` that are gone."""
+    store = store_of(folder, name)
+    verified = {entry.name: store.verify(entry.kind, entry.key) for entry in list_entries(store)}
+    found = [f"{artifact}: {'; '.join(faults)}" for artifact, faults in verified.items() if faults]
+    for each, artifact in tags(store).items():
+        if artifact not in verified:
+            found.append(f"the tag {each} points to {artifact}, which is gone")
+    usable = {kind for kind, key in _all_keys(store) if store.find(kind, key) is not None}
+    found += [f"no artifact of kind {kind} is left" for kind in needed if kind not in usable]
+    if any((store.root / ".damaged").glob("*")):
+        found.append("an artifact was set aside as damaged")
+    return found
+
+
+def check_chain(folder: Path) -> list[str]:
+    return check_store(folder, "ingest", "features")
+
+
+def check_all(folder: Path) -> list[str]:
+    return check_store(folder, "ingest", "features", "reid")
+
+
+def _all_keys(store: LocalStore) -> set[tuple[str, str]]:
+    return {*store.keys(), *((kind, key) for kind, key, _ in store.place.replaced())}
+
+
+def outcome_of_store(folder: Path, name: str = "store") -> Outcome:
+    """What a person sees of a store, once a collection has cleared what dead processes left."""
+    store = store_of(folder, name)
+    everything = {entry.name for entry in list_entries(store)}
+    collect(store, find_garbage(store, everything))
+    rest = find_garbage(store, everything)
+    artifacts = {}
+    for entry in list_entries(store):
+        manifest = store.manifest_of(entry.kind, entry.key)
+        artifacts[entry.name] = [manifest.content_digest, *sorted(manifest.files)]
+    leftovers = [str(path) for path in rest.strays] + [each.name for each in rest.set_aside]
+    return {"artifacts": artifacts, "tags": tags(store), "left": leftovers}
+
+
+def commit(folder: Path) -> None:
+    store = store_of(folder)
+    source = found(store, "features")
+    make_artifact(store, "reid", 1, sources=(source,))
+
+
+def found(store: LocalStore, kind: str) -> Artifact:
+    """The artifact of a kind with the least key."""
+    for each, key in store.keys(kind):
+        artifact = store.find(each, key)
+        if artifact is not None:
+            return artifact
+    raise StorageError(f"no artifact of kind {kind}")
+
+
+def replace(folder: Path) -> None:
+    """The artifact that nothing needs, made again with other content."""
+    store = store_of(folder)
+    identity = Identity(kind="reid", version=1, recipe={"seed": 7}, inputs={})
+    with store.making(identity, again=True) as work:
+        (work.path / "nested").mkdir(exist_ok=True)
+        (work.path / "nested" / "data.bin").write_bytes(b"other rows")
+        (work.path / "note.txt").write_text("again")
+        work.commit("again")
+
+
+def collection(folder: Path) -> None:
+    """Everything goes that the tag does not keep."""
+    store = store_of(folder)
+    collect(store, find_garbage(store, ()))
+
+
+def tag(folder: Path) -> None:
+    store = store_of(folder)
+    set_tag(store, "best", name_of(found(store, "features")))
+
+
+def untag(folder: Path) -> None:
+    store = store_of(folder)
+    if "kept" in store.read_tags():
+        remove_tag(store, "kept")
+
+
+def reopen(folder: Path) -> None:
+    """An artifact is made a work area again, and finished."""
+    store = store_of(folder)
+    if any(True for _ in store.keys("reid")):
+        artifact = found(store, "reid")
+        store.reopen(artifact.kind, artifact.key)
+    make_artifact(store, "reid", 7)
+
+
+def export(folder: Path) -> None:
+    source, target = store_of(folder), store_of(folder, "other")
+    for kind in ("ingest", "features"):
+        copy_artifact(source, target, name_of(found(source, kind)))
+
+
+def check_export(folder: Path) -> list[str]:
+    return [*check_all(folder), *check_store(folder, name="other")]
+
+
+def outcome_of_export(folder: Path) -> Outcome:
+    return {name: outcome_of_store(folder, name) for name in ("store", "other")}
+
+
+ROWS, ROW = 40, (4, 8, 8)
+
+
+def rows_of(shard: int) -> np.ndarray:
+    return np.random.default_rng(shard).standard_normal((16, *ROW)).astype(np.float16)[: ROWS - 16 * shard]
+
+
+def prepare_features(folder: Path) -> None:
+    """A feature store of three shards of which one is made."""
+    store = store_of(folder)
+    with store.making(FEATURES) as work:
+        writer = create_features(work.path / "features.zarr", ROWS, ROW, rows_per_shard=16)
+        writer.write(0, rows_of(0))
+        assert writer.complete_shards == (0,)
+
+
+FEATURES = Identity(kind="features", version=1, recipe={"roi": 16}, inputs={})
+
+
+def resume(folder: Path) -> None:
+    with store_of(folder).making(FEATURES) as work:
+        if work.made is None:
+            with create_features(work.path / "features.zarr", ROWS, ROW, rows_per_shard=16) as writer:
+                for shard in sorted({0, 1, 2} - set(writer.complete_shards)):
+                    writer.write(16 * shard, rows_of(shard))
+            work.commit("features")
+
+
+def outcome_of_features(folder: Path) -> Outcome:
+    group = found(store_of(folder), "features").path / "features.zarr"
+    layout = read_layout(group)
+    same = [bool(np.array_equal(read_shard(group / ARRAY, layout, each), rows_of(each))) for each in range(3)]
+    return {**outcome_of_store(folder), "rows": same, "damaged": len(verify_features(group))}
+
+
+DESCRIPTION: Mapping[str, Any] = {
+    "adapter": "drawn",
+    "adapter_version": 1,
+    "root_fingerprint": "",
+    "counts_expected": {},
+    "counts_found": {"boxes": 3},
+}
+
+
+def snapshot(folder: Path) -> None:
+    identity = Identity(kind="ingest", version=1, recipe={"dataset": "drawn"}, inputs={})
+    with store_of(folder).making(identity) as work:
+        if work.made is None:
+            rows = Rows("boxes.csv")
+            names = [f"{number}.jpg" for number in range(3)]
+            for name in names:
+                rows.images([name], name, "train")
+            rows.boxes(
+                names,
+                np.array([[0, 0, 10, 20]] * 3, np.float32),
+                "train",
+                [1, 2, 3],
+                person_id=["a", "b", None],
+            )
+            with SnapshotWriter(work.path, "drawn") as writer:
+                writer.write(to_tables([rows]))
+                writer.finish(writer.images_and_queries()[1], lambda: DESCRIPTION)
+            work.commit("snapshot")
+
+
+STEPS = 4
+
+
+def train(folder: Path) -> None:
+    """Goes on from the newest checkpoint, and saves one after each step."""
+    newest = load_newest(folder / "checkpoints")
+    step, total = (newest.step, newest.state["sum"]) if newest else (0, torch.zeros(50))
+    while step < STEPS:
+        step, total = step + 1, total + step
+        save_checkpoint(folder / "checkpoints", step, {"sum": total})
+
+
+def check_training(folder: Path) -> list[str]:
+    newest = load_newest(folder / "checkpoints")
+    if newest is None:
+        return []
+    right = torch.full((50,), sum(range(newest.step)), dtype=torch.float32)
+    return [] if torch.equal(newest.state["sum"], right) else [f"step {newest.step} has another state"]
+
+
+def outcome_of_training(folder: Path) -> Outcome:
+    newest = load_newest(folder / "checkpoints")
+    assert newest is not None
+    return {"step": newest.step, "sum": newest.state["sum"].tolist()}
+
+
+def record(folder: Path) -> None:
+    """A run's record from its beginning to its end."""
+    written = RunRecord(
+        records_folder(folder / "store") / "20260101T000000-abcdef.json", "config.yaml", started="now"
+    )
+    written.stages = [{"stage": "ingest", "state": "made", "key": "1"}]
+    written._write()
+    written.stages.append({"stage": "reid", "state": "made", "key": "2"})
+    written.finished = "then"
+    written._write()
+
+
+def check_record(folder: Path) -> list[str]:
+    faults = []
+    for path in records_folder(folder / "store").glob("*.json"):
+        try:
+            body = json.loads(path.read_bytes())
+        except ValueError as error:
+            faults.append(f"{path.name}: {error}")
+        else:
+            faults += [] if body["stages"] else [f"{path.name} has no stages"]
+    return faults
+
+
+def outcome_of_record(folder: Path) -> Outcome:
+    (path,) = records_folder(folder / "store").glob("*.json")
+    body = json.loads(path.read_bytes())
+    return {name: body[name] for name in ("stages", "finished", "started", "config")}
+
+
+def nothing(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+OPERATIONS = {
+    operation.name: operation
+    for operation in (
+        Operation("commit", prepare_chain, commit, check_all, outcome_of_store),
+        Operation("replace", prepare_chain, replace, check_all, outcome_of_store),
+        Operation("reopen", prepare_chain, reopen, check_chain, outcome_of_store),
+        Operation("gc", prepare_chain, collection, check_chain, outcome_of_store),
+        Operation("tag", prepare_chain, tag, check_all, outcome_of_store),
+        Operation("untag", prepare_chain, untag, check_all, outcome_of_store),
+        Operation("export", prepare_chain, export, check_export, outcome_of_export),
+        Operation("features", prepare_features, resume, check_store, outcome_of_features),
+        Operation("snapshot", nothing, snapshot, check_store, outcome_of_store),
+        Operation("checkpoints", nothing, train, check_training, outcome_of_training),
+        Operation("records", nothing, record, check_record, outcome_of_record),
+    )
+}
+
+
+def carelessly(folder: Path) -> None:
+    """What the harness must notice: a file is written in place, then said to be whole."""
+    (folder / "note.json").write_text(json.dumps({"rows": list(range(100))}))
+
+
+def check_note(folder: Path) -> list[str]:
+    json.loads((folder / "note.json").read_bytes())
+    return []
+
+
+def prepare_note(folder: Path) -> None:
+    nothing(folder)
+    (folder / "note.json").write_text("{}")
+
+
+CARELESS = Operation(
+    "careless",
+    prepare_note,
+    carelessly,
+    check_note,
+    lambda f: dict(json.loads((f / "note.json").read_bytes())),
+)
