@@ -23,6 +23,7 @@ from flows.serving.work import Work
 
 _Row = Annotated[int, Path(ge=0, le=2**31 - 1, description="A person of the index.")]
 _Token = Annotated[str, Path(max_length=64, description="The token of a picture that was sent.")]
+_Number = Annotated[int | None, Query(ge=1, le=10_000, description="Which of the picture's people.")]
 _Name = Annotated[PersonName, Query(description="The name of a person.")]
 _JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}, "description": "A JPEG."}}
 _BODY = {
@@ -129,9 +130,9 @@ def _add_pictures(app: FastAPI, served: Served, work: Work, receiver: Receiver) 
         responses=_JPEG | problems(404, 422),
         response_class=Response,
     )
-    def sent_picture(token: _Token) -> Response:
-        """The picture itself, shrunk to at most 1600 x 1200 pixels."""
-        return _jpeg(served.upload(token).drawn)
+    async def sent_picture(token: _Token, person: _Number = None) -> Response:
+        """The picture itself, shrunk to at most 1600 x 1200 pixels; or the crop of one of its people."""
+        return _jpeg(await work.drawing(partial(served.sent, token, person)))
 
 
 def _add_searches(app: FastAPI, served: Served, work: Work) -> None:

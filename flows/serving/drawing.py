@@ -12,7 +12,10 @@ from flows.search.pictures import scene_of
 from personsearch_core.drawing import cropped, fitted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from flows.search.index import Index
+    from personsearch_core.search.people import FoundPeople
 
 SCENE_SIZE = (1600, 1200)
 CROP_SIZE = (192, 384)
@@ -47,3 +50,8 @@ def draw_scene(index: Index, row: int) -> Drawn:
 def draw_crop(index: Index, row: int) -> Drawn:
     """A person's crop. Raises what `draw_scene` raises."""
     return as_jpeg(cropped(scene_of(index, row), index.box(row)), CROP_SIZE)
+
+
+def crop_of_picture(people: FoundPeople, box: Sequence[float]) -> Drawn:
+    """A part of a client's picture."""
+    return as_jpeg(cropped(people.picture(), box), CROP_SIZE)

@@ -26,10 +26,11 @@ from flows.serving.answers import (
     SearchRequest,
     Shown,
 )
-from flows.serving.drawing import Drawn, draw_crop, draw_scene
+from flows.serving.drawing import Drawn, crop_of_picture, draw_crop, draw_scene
 from flows.serving.limits import Limits
 from flows.serving.refusals import Refused
 from flows.serving.uploads import Kept, Upload
+from personsearch_core.search.people import Person
 
 EXAMPLES = 8
 
@@ -127,6 +128,11 @@ class Served:
         if (found := self.uploads.get(token)) is None:
             raise Refused(404, "this picture is not in memory any more: choose it again")
         return found
+
+    def sent(self, token: str, person: int | None) -> Drawn:
+        """A picture that was sent, or the crop of one of its people. Raises Refused (404) without them."""
+        upload = self.upload(token)
+        return upload.drawn if person is None else crop_of_picture(upload.people, _person_of(upload, person).box)
 
     def judged(self, name: str) -> JudgedPerson:
         index = self.index
@@ -276,9 +282,13 @@ def _query_of(upload: Upload, asked: SearchRequest) -> dict[str, Any]:
         return {"embedding": people[0].embedding}
     if asked.person is None:
         raise Refused(422, f"{len(people)} people are in the picture: choose by person, box or whole_image")
-    if asked.person > len(people):
-        raise Refused(422, f"there is no person {asked.person} in the picture: it has {len(people)}")
-    return {"embedding": people[asked.person - 1].embedding}
+    return {"embedding": _person_of(upload, asked.person).embedding}
+
+
+def _person_of(upload: Upload, number: int) -> Person:
+    if number > len(upload.people):
+        raise Refused(404, f"there is no person {number} in the picture: it has {len(upload.people)}")
+    return upload.people[number - 1]
 
 
 def _same_content(index: Index, sha256: str) -> list[int]:

@@ -143,6 +143,8 @@ function send(file) {
 
 function outlined(place, source, size, people, label) {
   const image = make("img", { src: source, alt: "", width: size.width, height: size.height });
+  const area = ({ box: [x1, y1, x2, y2] }) => (x2 - x1) * (y2 - y1);
+  const bySize = [...people].sort((a, b) => area(b) - area(a));
   const buttons = people.map((person) => {
     const [x1, y1, x2, y2] = person.box;
     const button = make("button", { class: person.marked ? "outline marked" : "outline", "aria-label": label(person), onclick: person.choose });
@@ -151,12 +153,14 @@ function outlined(place, source, size, people, label) {
       top: percentOf(Math.max(0, y1), size.height),
       width: percentOf(Math.min(x2, size.width) - Math.max(0, x1), size.width),
       height: percentOf(Math.min(y2, size.height) - Math.max(0, y1), size.height),
-      zIndex: person.marked ? 3 : 1,
+      zIndex: person.marked ? people.length + 1 : bySize.indexOf(person) + 1,  // small ones stay within reach
     });
     if (person.number) button.append(make("span", { "aria-hidden": "true" }, String(person.number)));
     return button;
   });
-  place.replaceChildren(make("div", { class: "outlined" }, image, ...buttons));
+  const frame = make("div", { class: "outlined" }, image, ...buttons);
+  frame.style.setProperty("--aspect", size.width / size.height);
+  place.replaceChildren(frame);
 }
 
 function choosing(told, source, size, people, whole) {
@@ -221,7 +225,9 @@ function showMatches() {
 }
 
 function drawQuery(query) {
-  const from = query.row !== null ? cropOf(query.row) : query.picture ? `api/pictures/${encodeURIComponent(query.picture)}/picture` : null;
+  const person = query.person ? `?person=${query.person}` : "";
+  const sent = query.picture && `api/pictures/${encodeURIComponent(query.picture)}/picture${person}`;
+  const from = query.row !== null ? cropOf(query.row) : sent;
   at("query").replaceChildren(make("div", { class: "tile query" },
     from && make("img", { src: from, alt: "The query", width: 84, height: 150 }),
     query.shots === 1 ? "Query" : `Query of ${query.shots} shots`));
@@ -234,7 +240,7 @@ function drawMatch(match, place) {
     make("button", { class: "crop", "aria-label": `${told}: show the scene`, onclick: () => openScene(place) },
       make("img", { src: cropOf(match.row), alt: "", loading: "lazy", width: 96, height: 192 })),
     make("div", {}, make("strong", {}, `${match.rank}.`), ` ${match.similarity.toFixed(2)}`, isConfirmed ? " ✓ confirmed" : ""),
-    make("div", { class: "muted" }, placeOf(match) || match.image),
+    make("div", { class: "muted" }, match.time ? placeOf(match) : [match.camera, match.image].filter(Boolean).join(", ")),
     make("div", { class: "choices" },
       isConfirmed
         ? make("button", { class: "quiet", "aria-label": `Take back: ${told}`, onclick: () => judge([match.row], "withdrawn") }, "Undo")
