@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from flows.cli.index import root_paths
+from flows.cli.judge import JudgementsFile, judgements_of
 from flows.config.devices import device_name
-from flows.search.judgements import SUFFIX, beside
 
 
 def serve(
@@ -25,10 +25,7 @@ def serve(
             "and a new one beyond it). Other users of the machine see command lines, so prefer the variable."
         ),
     ] = None,
-    judgements: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help=f"File of judgements (default: INDEX{SUFFIX})."),
-    ] = None,
+    judgements: JudgementsFile = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
     root: Annotated[
         list[str] | None,
@@ -44,7 +41,7 @@ def serve(
     device_name(device)
     run(
         index,
-        judgements or beside(index),
+        judgements_of(index, judgements),
         host=host,
         port=port,
         token=chosen_token(host, token),

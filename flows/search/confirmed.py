@@ -64,7 +64,9 @@ def export_confirmed(index: Index, judgements: Judgements, folder: Path) -> Expo
         judged = judgements.of(index, person)
         for row in judged.confirmed:
             if names.setdefault(row, person) != person:
-                left_out.append(f"row {row} is confirmed for {names[row]} and for {person}: {person} is left out")
+                left_out.append(
+                    f"row {row} is confirmed for {names[row]} and for {person}: {person} is left out"
+                )
         left_out += [f"{judged.missing} judgements for {person} are of shots that are not in the index"] * (
             judged.missing > 0
         )
@@ -149,5 +151,7 @@ def _require_place(folder: Path) -> None:
         raise ConfigError(f"{folder} is a file: name a folder")
     if folder.is_dir():
         names = {path.name for path in folder.iterdir()}
-        if names and (names != {IMAGES, ANNOTATIONS} or not (folder / ANNOTATIONS / f"{SPLIT}.json").is_file()):
+        if names and (
+            names != {IMAGES, ANNOTATIONS} or not (folder / ANNOTATIONS / f"{SPLIT}.json").is_file()
+        ):
             raise ConfigError(f"{folder} holds files that are not of an export: name a new or empty folder")

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 SUFFIX = ".judgements.jsonl"
 Verdict = Literal["confirmed", "rejected", "withdrawn"]
 PersonName = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$"),
 ]
 _MIN_IOU = 0.7
 """A box of an index that was built again, on another device say, differs a little."""

@@ -136,7 +136,9 @@ class SearchRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     row: Row | None = None
-    picture: Annotated[str | None, Field(max_length=64, description="The token of a picture that was sent.")] = None
+    picture: Annotated[
+        str | None, Field(max_length=64, description="The token of a picture that was sent.")
+    ] = None
     person: Annotated[int | None, Field(ge=1, le=10_000, description="Which of the picture's people.")] = None
     box: Annotated[
         str | None,

@@ -92,7 +92,9 @@ def _add_index(app: FastAPI, served: Served, work: Work) -> None:
         """The scene in which a person was seen, with everybody in it."""
         return await work.drawing(partial(served.scene, row))
 
-    @app.get("/api/scenes/{row}/picture", tags=["index"], responses=_JPEG | unknown_row, response_class=Response)
+    @app.get(
+        "/api/scenes/{row}/picture", tags=["index"], responses=_JPEG | unknown_row, response_class=Response
+    )
     async def scene_picture(row: _Row) -> Response:
         """That scene, shrunk to at most 1600 x 1200 pixels."""
         return _jpeg(await work.drawing(partial(served.drawn, "scene", row)))
@@ -159,7 +161,8 @@ def _described(upload: Upload) -> answers.Picture:
         width=upload.drawn.width,
         height=upload.drawn.height,
         people=[
-            answers.PersonInPicture(person=each.number, box=each.box, score=each.score) for each in upload.people
+            answers.PersonInPicture(person=each.number, box=each.box, score=each.score)
+            for each in upload.people
         ],
     )
 

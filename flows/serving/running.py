@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from flows.errors import ConfigError
+from flows.search.judgements import Judgements
 from flows.serving.access import Access, is_loopback
 from flows.serving.limits import Limits
 
@@ -53,7 +54,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def run(
     index: Path,
-    judgements: Path,
+    judgements: Judgements,
     *,
     host: str,
     port: int,
@@ -66,14 +67,12 @@ def run(
     """Serve an index until the process is asked to stop. Raises ConfigError if it cannot."""
     import uvicorn
 
-    from flows.search.judgements import Judgements
     from flows.serving.app import create_app
     from flows.serving.searching import Served
 
-    kept = Judgements(judgements)
-    kept.read()
+    judgements.read()
     with listen(host, port) as listening:
-        served = Served(index, kept, device=device, roots=roots, limits=limits)
+        served = Served(index, judgements, device=device, roots=roots, limits=limits)
         own_port = int(listening.getsockname()[1])
         access = Access(host, own_port, token)
         shown = f"[{host}]" if ":" in host else host

@@ -93,7 +93,9 @@ class Served:
         found, first = np.unique(sources, return_index=True)
         chosen = np.linspace(0, len(found) - 1, min(EXAMPLES, len(found))).round().astype(int)
         rows = first[chosen].tolist()
-        return [Example(row=row, image=_image(index, row), people=len(same_picture(index, row))) for row in rows]
+        return [
+            Example(row=row, image=_image(index, row), people=len(same_picture(index, row))) for row in rows
+        ]
 
     def scene(self, row: int) -> Scene:
         """Raises Refused (404) if the index has no such row, or its file cannot be read any more."""
@@ -132,7 +134,9 @@ class Served:
     def sent(self, token: str, person: int | None) -> Drawn:
         """A picture that was sent, or the crop of one of its people. Raises Refused (404) without them."""
         upload = self.upload(token)
-        return upload.drawn if person is None else crop_of_picture(upload.people, _person_of(upload, person).box)
+        return (
+            upload.drawn if person is None else crop_of_picture(upload.people, _person_of(upload, person).box)
+        )
 
     def judged(self, name: str) -> JudgedPerson:
         index = self.index

@@ -154,9 +154,8 @@ def decoded(encoded: bytes, max_pixels: int) -> Tensor:
 def found_in(index: Index, encoded: bytes, max_pixels: int) -> Upload:
     """Decode an upload, find its people and give it a token. Raises Refused."""
     people = index.people(decoded(encoded, max_pixels))
-    picture = Image.fromarray(people.pixels.permute(1, 2, 0).numpy())
     token, digest = secrets.token_urlsafe(16), hashlib.sha256(encoded).hexdigest()
-    return Upload(token, digest, people, as_jpeg(picture))
+    return Upload(token, digest, people, as_jpeg(people.picture()))
 
 
 def _too_many_pixels(size: tuple[int, int] | None, most: int) -> str:
