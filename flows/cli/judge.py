@@ -115,9 +115,9 @@ def _export(index: Index, kept: Judgements, folder: Path, json: Path | None) -> 
     for fault in exported.left_out:
         typer.echo(f"left out: {fault}", err=True)
     people = "1 person" if exported.people == 1 else f"{exported.people:,} people"
+    shots, images = counted(exported.shots, "confirmed shot"), counted(exported.images, "image")
     typer.echo(
-        f"wrote {counted(exported.shots, 'confirmed shot')} of {people} in {counted(exported.images, 'image')}; "
-        "to read them:\n"
+        f"wrote {shots} of {people} in {images}; to read them:\n"
         f"  personsearch datasets ingest --adapter coco --root {folder} --option person_id=person_id "
         "--option camera_id=cam_id --store STORE --name confirmed"
     )

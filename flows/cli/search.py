@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -22,6 +22,7 @@ from flows.errors import ConfigError
 
 if TYPE_CHECKING:
     from flows.search.index import Index
+    from flows.search.judgements import Judged
     from flows.search.results import Results
 
 
@@ -131,12 +132,22 @@ def search(
             exclude_query_image=exclude_query_image,
             every_frame=every_frame,
         )
-        write_json(json, results.as_json())
+        body = results.as_json()
+        if name is not None:
+            _tell_judged(body, results, judged)
+        write_json(json, body)
         if html is not None:
             from flows.search.page import results_page
 
             html.write_text(results_page(results), encoding="utf-8")
         _show(results, opened)
+
+
+def _tell_judged(body: dict[str, Any], results: Results, judged: Judged) -> None:
+    """Add to matches for a person their rows, which `personsearch judge` takes, and what was said of them."""
+    for told, match in zip(body.get("matches", ()), results.matches, strict=False):
+        verdict = "confirmed" if match.person_row in judged.confirmed else None
+        told |= {"row": match.person_row, "verdict": verdict}
 
 
 @contextmanager

@@ -58,20 +58,7 @@ def export_confirmed(index: Index, judgements: Judgements, folder: Path) -> Expo
         If nobody is confirmed, or the folder holds something else.
     """
     _require_place(folder)
-    names: dict[int, str] = {}
-    left_out: list[str] = []
-    for person in judgements.names():
-        judged = judgements.of(index, person)
-        for row in judged.confirmed:
-            if names.setdefault(row, person) != person:
-                left_out.append(
-                    f"row {row} is confirmed for {names[row]} and for {person}: {person} is left out"
-                )
-        left_out += [f"{judged.missing} judgements for {person} are of shots that are not in the index"] * (
-            judged.missing > 0
-        )
-    if not names:
-        raise ConfigError(f"{judgements.file}: no match is confirmed, so there is nothing to export")
+    names, left_out = _confirmed(index, judgements)
     partial = folder.with_name(durable.partial_name(folder.name))
     try:
         content = _write_images(index, names, partial / IMAGES, left_out)
@@ -88,6 +75,22 @@ def export_confirmed(index: Index, judgements: Judgements, folder: Path) -> Expo
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Exported(len(set(shots)), len(shots), len(content.images), tuple(left_out))
+
+
+def _confirmed(index: Index, judgements: Judgements) -> tuple[dict[int, str], list[str]]:
+    """The person of each confirmed row, and what has to be left out. Raises ConfigError if nothing is."""
+    names: dict[int, str] = {}
+    left_out: list[str] = []
+    for person in judgements.names():
+        judged = judgements.of(index, person)
+        for row in judged.confirmed:
+            if names.setdefault(row, person) != person:
+                left_out.append(f"row {row} for {person}: it is confirmed for {names[row]}, too")
+        if judged.missing:
+            left_out.append(f"{judged.missing} of {person}: not in the index")
+    if not names:
+        raise ConfigError(f"{judgements.file}: no match is confirmed, so there is nothing to export")
+    return names, left_out
 
 
 def _write_images(index: Index, names: Mapping[int, str], images: Path, left_out: list[str]) -> _Content:
@@ -151,7 +154,6 @@ def _require_place(folder: Path) -> None:
         raise ConfigError(f"{folder} is a file: name a folder")
     if folder.is_dir():
         names = {path.name for path in folder.iterdir()}
-        if names and (
-            names != {IMAGES, ANNOTATIONS} or not (folder / ANNOTATIONS / f"{SPLIT}.json").is_file()
-        ):
+        is_export = names == {IMAGES, ANNOTATIONS} and (folder / ANNOTATIONS / f"{SPLIT}.json").is_file()
+        if names and not is_export:
             raise ConfigError(f"{folder} holds files that are not of an export: name a new or empty folder")

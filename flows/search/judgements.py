@@ -148,17 +148,15 @@ class Judgements:
             else:
                 rejected += rows[:1]
                 left_out.update(rows, *map(places.same_track, rows))
-        return Judged(tuple(confirmed), tuple(rejected), tuple(sorted(left_out)), missing)
+        return Judged(tuple(confirmed), tuple(rejected), tuple(sorted(left_out - {*confirmed})), missing)
 
     def _parsed(self, number: int, line: bytes) -> Judgement:
         try:
             return Judgement.model_validate_json(line)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise ConfigError(
-                f"{self.file}, line {number}: {where and f'{where}: '}{first['msg']}; correct or delete the line"
-            ) from error
+            what = ": ".join([".".join(map(str, first["loc"])), first["msg"]]).removeprefix(": ")
+            raise ConfigError(f"{self.file}, line {number}: {what}; correct or delete the line") from error
 
 
 class _Places:

@@ -37,7 +37,6 @@ class Match:
         """What `--json` gives; a match in a video also says its time code and track."""
         body = {
             "rank": self.rank,
-            "row": self.person_row,
             "image": self.image,
             "box": list(self.box),
             "score": self.score,

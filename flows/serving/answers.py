@@ -131,7 +131,7 @@ class JudgedPerson(_Body):
 
 
 class SearchRequest(BaseModel):
-    """Who is searched for: row, or picture with person, box or whole_image, or a name alone; and the filters."""
+    """Who is searched for (row; picture with person, box or whole_image; a name alone) and the filters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

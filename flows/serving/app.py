@@ -168,5 +168,5 @@ def _described(upload: Upload) -> answers.Picture:
 
 
 def _jpeg(drawn: Drawn) -> Response:
-    """The address of a picture says the version of the index, so it may be kept by the browser for a while."""
+    """A browser may keep it for a while: the page's addresses of pictures say the version of the index."""
     return Response(drawn.jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=600"})
