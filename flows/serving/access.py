@@ -16,7 +16,7 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,7 +25,9 @@ from flows.serving.page import sign_in_page
 from flows.serving.refusals import refusal
 
 SIGN_IN = "/sign-in"
-_MOST_FORM_BYTES = 4096
+PICTURES = "/api/pictures"
+_MOST_BODY_BYTES = 64 * 1024
+"""Of any request but that which sends a picture; it has to say its length."""
 _SAFE = frozenset({"GET", "HEAD"})
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _HEADERS = {
@@ -122,6 +124,8 @@ class Gate:
             return refusal(421, f"this server is called {access.host}, not {_host(headers)[:100]}")
         if scope["method"] not in _SAFE and not _is_of_this_site(headers):
             return refusal(403, "requests from pages of other sites are refused", close=True)
+        if (status := _body_problem(headers)) and path != PICTURES:
+            return refusal(*status, close=True)
         if access.token is not None and path == SIGN_IN and scope["method"] == "POST":
             return await self._sign_in(Request(scope, receive))
         if access.token is not None and path == "/" and "token" in (query := _query(scope)):
@@ -133,15 +137,8 @@ class Gate:
         return refusal(401, "a token is needed: send it as `Authorization: Bearer TOKEN`", close=True)
 
     async def _sign_in(self, request: Request) -> Response:
-        body = bytearray()
-        try:
-            async for part in request.stream():
-                body += part
-                if len(body) > _MOST_FORM_BYTES:
-                    return refusal(413, "a token is shorter", close=True)
-        except ClientDisconnect:
-            pass
-        form: Mapping[str, list[str]] = parse_qs(body.decode("utf-8", "replace"))
+        body = (await request.body()).decode("utf-8", "replace")
+        form: Mapping[str, list[str]] = parse_qs(body)
         return self._signed_in(form.get("token", [""])[0].strip())
 
     def _signed_in(self, token: str) -> Response:
@@ -165,6 +162,16 @@ def _host(headers: Headers) -> str:
         return (urlsplit(f"//{headers.get('host', '')}").hostname or "").lower()
     except ValueError:
         return ""
+
+
+def _body_problem(headers: Headers) -> tuple[int, str] | None:
+    """Status and message if a request has a body that is too large, or that does not say its length."""
+    length = headers.get("content-length", "0")
+    if "transfer-encoding" in headers:
+        return 411, "say the length of the body (Content-Length)"
+    if not length.isdecimal() or int(length) > _MOST_BODY_BYTES:
+        return 413, f"the body is larger than {_MOST_BODY_BYTES // 1024} KiB"
+    return None
 
 
 def _is_of_this_site(headers: Headers) -> bool:

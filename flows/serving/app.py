@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse, HTMLResponse, Response
 
 from flows.search.judgements import PersonName
 from flows.serving import answers
-from flows.serving.access import Access, Gate
+from flows.serving.access import PICTURES, Access, Gate
 from flows.serving.drawing import Drawn
 from flows.serving.page import SCRIPT, search_page
 from flows.serving.refusals import add_handlers, problems
@@ -107,7 +107,7 @@ def _add_index(app: FastAPI, served: Served, work: Work) -> None:
 
 def _add_pictures(app: FastAPI, served: Served, work: Work, receiver: Receiver) -> None:
     @app.post(
-        "/api/pictures",
+        PICTURES,
         tags=["pictures"],
         status_code=201,
         openapi_extra=_BODY,
@@ -149,7 +149,7 @@ def _add_searches(app: FastAPI, served: Served, work: Work) -> None:
         """What was confirmed and rejected for a person."""
         return await work.searching(partial(served.judged, name))
 
-    @app.post("/api/judgements", tags=["judgements"], responses=problems(404, 409, 422))
+    @app.post("/api/judgements", tags=["judgements"], responses=problems(400, 404, 409, 411, 413, 422))
     async def judge(judgement: answers.Judgement) -> answers.JudgedPerson:
         """Confirm or reject matches, or take that back; on the disk when this is answered."""
         return await work.searching(partial(served.judge, judgement))
