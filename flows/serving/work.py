@@ -7,8 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from anyio import CapacityLimiter, to_thread
-
 from flows.serving.limits import Limits
 from flows.serving.refusals import Refused
 
@@ -16,14 +14,14 @@ Result = TypeVar("Result")
 
 
 class Work:
-    """Threads of one server; made within its event loop or before."""
+    """The threads of one server."""
 
     def __init__(self, limits: Limits) -> None:
         self._model = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._searches = ThreadPoolExecutor(limits.threads, thread_name_prefix="search")
+        self._drawings = ThreadPoolExecutor(limits.threads, thread_name_prefix="draw")
         self._most_waiting = limits.model_queue
         self._waiting = 0
-        self._searching = CapacityLimiter(limits.threads)
-        self._drawing = CapacityLimiter(limits.threads)
 
     async def with_model(self, function: Callable[[], Result]) -> Result:
         """Call it in the model's thread, one after another. Raises Refused (503) if too many wait."""
@@ -37,11 +35,12 @@ class Work:
 
     async def searching(self, function: Callable[[], Result]) -> Result:
         """Call it in one of the threads for searches."""
-        return await to_thread.run_sync(function, limiter=self._searching)
+        return await asyncio.get_running_loop().run_in_executor(self._searches, function)
 
     async def drawing(self, function: Callable[[], Result]) -> Result:
         """Call it in one of the threads that read scenes."""
-        return await to_thread.run_sync(function, limiter=self._drawing)
+        return await asyncio.get_running_loop().run_in_executor(self._drawings, function)
 
     def close(self) -> None:
-        self._model.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._model, self._searches, self._drawings):
+            pool.shutdown(wait=False, cancel_futures=True)
