@@ -8,6 +8,7 @@ let state = {};      // the fields that the address gives
 let matches = [];    // those on the page
 let shown = 0;       // the match in the dialog
 let wanted = 0;      // answers to older questions are dropped
+let version = document.querySelector("[data-version]").dataset.version;  // of the index that rows refer to
 
 // Elements
 
@@ -40,7 +41,8 @@ function tellProblem(what, todo = "") {
 const timeOf = (person) => (person.time || "").replace("T", " ");
 const placeOf = (person) => [person.camera, timeOf(person)].filter(Boolean).join(", ");
 const percentOf = (part, whole) => `${(100 * part) / whole}%`;
-const cropOf = (row) => `api/people/${row}/crop?version=${state.version || ""}`;
+const cropOf = (row) => `api/people/${row}/crop?version=${version}`;
+const sceneOf = (row) => `api/scenes/${encodeURIComponent(row)}/picture?version=${version}`;
 
 // Requests
 
@@ -125,7 +127,7 @@ function showExamples() {
     at("examples").querySelector("ul").replaceChildren(...examples.map((example) => {
       const people = example.people === 1 ? "1 person" : `${example.people} people`;
       return make("li", {}, make("a", { href: `?scene=${example.row}` },
-        make("img", { src: `api/scenes/${example.row}/picture`, alt: "", loading: "lazy" }), `${example.image}, ${people}`));
+        make("img", { src: sceneOf(example.row), alt: "", loading: "lazy" }), `${example.image}, ${people}`));
     }));
     if (!examples.length) tell("The index holds nobody: add scenes with `personsearch index`.");
   });
@@ -188,9 +190,9 @@ function showScene() {
     const scene = await ask(`api/scenes/${encodeURIComponent(state.scene)}`);
     if (!isCurrent()) return;
     const people = scene.people.map((person, number) => ({
-      ...person, number: number + 1, choose: () => go({ ...filters(), row: String(person.row) }),
+      ...person, number: number + 1, choose: () => go({ ...filters(), row: String(person.row), version }),
     }));
-    choosing([scene.image, placeOf(scene)].filter(Boolean).join(", "), `api/scenes/${state.scene}/picture`, scene, people, false);
+    choosing([scene.image, placeOf(scene)].filter(Boolean).join(", "), sceneOf(state.scene), scene, people, false);
   });
 }
 
@@ -210,8 +212,9 @@ function showMatches() {
       state.name ? ask(`api/judgements?${new URLSearchParams({ name: state.name })}`) : null,
     ]);
     if (!isCurrent()) return;
-    if (state.version !== answer.version && state.row) {
-      state.version = answer.version;
+    version = answer.version;
+    if (state.row && !state.version) {
+      state.version = version;
       history.replaceState(null, "", `?${question()}`);
     }
     matches = answer.matches;
@@ -268,7 +271,7 @@ function judge(rows, verdict) {
     return undefined;
   }
   return attempt("Saving", async () => {
-    const body = JSON.stringify({ name: state.name, verdict, rows, version: state.version || null });
+    const body = JSON.stringify({ name: state.name, verdict, rows, version });
     await ask("api/judgements", { method: "POST", body, headers: { "Content-Type": "application/json" } });
     await showMatches();
   });
@@ -320,9 +323,9 @@ function openScene(place) {
     if (matches[shown] !== match) return;
     const people = scene.people.map((person) => ({
       ...person, marked: person.row === match.row,
-      choose: () => { at("scene").close(); go({ ...filters(), row: String(person.row), version: state.version }); },
+      choose: () => { at("scene").close(); go({ ...filters(), row: String(person.row), version }); },
     }));
-    outlined(at("scene").querySelector(".people"), `api/scenes/${match.row}/picture`, scene, people,
+    outlined(at("scene").querySelector(".people"), sceneOf(match.row), scene, people,
       (person) => person.marked ? "This match: search for this person" : "Search for this person");
     const told = [`similarity ${match.similarity.toFixed(3)}`, match.image, placeOf(match)].filter(Boolean).join(" · ");
     at("scene").querySelector("p.muted").textContent = `${told}. Click a person to search for them.`;
