@@ -20,7 +20,7 @@ from flows.search import build_index, open_index
 from flows.search.judgements import Judgements
 from flows.search.model import GivenModel
 from flows.serving.searching import Served
-from tests.flows.serving import hostile
+from benchmarks import hostile
 from tests.flows.serving.conftest import LIMITS, Site, serving
 from tests.personsearch_core.scene_files import write_scenes
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.flows.serving import hostile
+from benchmarks import hostile
 from tests.flows.serving.conftest import Site
 
 if TYPE_CHECKING:
