@@ -94,7 +94,8 @@ class Served:
         chosen = np.linspace(0, len(found) - 1, min(EXAMPLES, len(found))).round().astype(int)
         rows = first[chosen].tolist()
         return [
-            Example(row=row, image=_image(index, row), people=len(same_picture(index, row))) for row in rows
+            Example(row=row, image=_image(index.row(row)["image"]), people=len(same_picture(index, row)))
+            for row in rows
         ]
 
     def scene(self, row: int) -> Scene:
@@ -247,7 +248,7 @@ def shown(index: Index, row: int) -> Shown:
     told = index.row(row)
     return Shown(
         row=row,
-        image=_image(index, row),
+        image=_image(told["image"]),
         box=index.box(row),
         score=told["score"],
         camera=told["camera"],
@@ -257,9 +258,9 @@ def shown(index: Index, row: int) -> Shown:
     )
 
 
-def _image(index: Index, row: int) -> str:
+def _image(name: str) -> str:
     """The path of an image within its place: clients do not learn where that is."""
-    image = Path(str(index.row(row)["image"]))
+    image = Path(name)
     return image.name if image.is_absolute() or ".." in image.parts else image.as_posix()
 
 

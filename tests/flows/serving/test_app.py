@@ -16,11 +16,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from PIL import Image
 
+from benchmarks import hostile
 from flows.search import build_index, open_index
 from flows.search.judgements import Judgements
 from flows.search.model import GivenModel
 from flows.serving.searching import Served
-from benchmarks import hostile
 from tests.flows.serving.conftest import LIMITS, Site, serving
 from tests.personsearch_core.scene_files import write_scenes
 
