@@ -27,6 +27,10 @@ COMMANDS = {
         "benchmarks.search:search",
         "Measure search against one product over all embeddings, and indexing against the model alone.",
     ),
+    "serve": Lazy(
+        "benchmarks.serving:serve",
+        "Measure the search page under load, and what it does with hostile uploads.",
+    ),
     "reid": Lazy(
         "benchmarks.reid:reid",
         "Measure a re-ID step from the store against memory, a plain loop and recomputed features.",

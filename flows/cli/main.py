@@ -32,6 +32,14 @@ COMMANDS = {
         "flows.cli.search:search",
         "Find a person in an index. Most similar first.",
     ),
+    "serve": Lazy(
+        "flows.cli.serve:serve",
+        "Search an index in the browser: a page on this machine, and the same over HTTP for programs.",
+    ),
+    "judge": Lazy(
+        "flows.cli.judge:judge",
+        "Confirm or reject matches for a person, list judgements, or export them as a dataset.",
+    ),
     "export": Lazy(
         "flows.cli.export:export",
         "Write the trained model of a finished config to one folder of safetensors and JSON.",

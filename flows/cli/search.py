@@ -6,13 +6,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from flows.cli.index import print_faults, progress_line, root_paths
 from flows.cli.json_file import Json, write_json
+from flows.cli.judge import JudgementsFile, judged_rows
 from flows.cli.options import ConfigsStore, finite
 from flows.cli.printing import counted, whole_lines
 from flows.cli.run import Overrides
@@ -21,6 +22,7 @@ from flows.errors import ConfigError
 
 if TYPE_CHECKING:
     from flows.search.index import Index
+    from flows.search.judgements import Judged
     from flows.search.results import Results
 
 
@@ -63,6 +65,15 @@ def search(
         typer.Option(metavar="TIME", help="Only matches at or after 2024-05-01T12:00, or 0:01:30 in videos."),
     ] = None,
     before: Annotated[str | None, typer.Option(metavar="TIME", help="Only matches before this time.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Add the shots confirmed for this person to the query, or search with them alone; leave out "
+            "rejected ones (`personsearch judge`).",
+        ),
+    ] = None,
+    judgements: JudgementsFile = None,
     top: Annotated[int, typer.Option(min=1, help="Number of matches to show.")] = 10,
     exclude_query_image: Annotated[
         bool, typer.Option("--exclude-query-image", help="Leave out the files of the query itself.")
@@ -103,18 +114,20 @@ def search(
     device_name(device)
     if html is not None and not html.absolute().parent.is_dir():
         raise ConfigError(f"--html {html}: folder {html.absolute().parent} does not exist")
-    if not query:
+    if not query and name is None:
         raise ConfigError("name the image that shows the person (--query)")
-    boxes = _boxes(box or (), len(query))
+    boxes = _boxes(box or (), len(query or ()))
     at = _numbers("--point", point, 2) if point is not None else None
     with _opened(index, scenes or (), score_threshold, device, root or (), overrides, store) as opened:
+        judged = judged_rows(opened, name, judgements)
         results = opened.search(
-            query[0],
-            box=boxes[0],
+            query[0] if query else None,
+            box=boxes[0] if boxes else None,
             point=at,
             person=person,
             whole_image=whole_image,
-            shots=list(zip(query[1:], boxes[1:], strict=True)),
+            shots=[*zip((query or ())[1:], boxes[1:], strict=True), *judged.confirmed],
+            exclude=judged.left_out,
             cameras=camera or (),
             after=after,
             before=before,
@@ -123,12 +136,22 @@ def search(
             every_frame=every_frame,
             approximate=approximate,
         )
-        write_json(json, results.as_json())
+        body = results.as_json()
+        if name is not None:
+            _tell_judged(body, results, judged)
+        write_json(json, body)
         if html is not None:
             from flows.search.page import results_page
 
             html.write_text(results_page(results), encoding="utf-8")
         _show(results, opened)
+
+
+def _tell_judged(body: dict[str, Any], results: Results, judged: Judged) -> None:
+    """Add to matches for a person their rows, which `personsearch judge` takes, and what was said of them."""
+    for told, match in zip(body.get("matches", ()), results.matches, strict=False):
+        verdict = "confirmed" if match.person_row in judged.confirmed else None
+        told |= {"row": match.person_row, "verdict": verdict}
 
 
 @contextmanager
@@ -212,10 +235,13 @@ def _show(results: Results, index: Index) -> None:
     if not results.matches:
         console.print(f"no match among {counted(len(index), 'person').replace('persons', 'people')}")
         return
-    table = Table("rank", "similarity", "score", "box", "camera", "time", "image", box=None, pad_edge=False)
+    table = Table(
+        "rank", "row", "similarity", "score", "box", "camera", "time", "image", box=None, pad_edge=False
+    )
     for match in results.matches:
         table.add_row(
             str(match.rank),
+            str(match.person_row),
             f"{match.similarity:.3f}",
             f"{match.score:.2f}",
             _corners(match.box),

@@ -48,10 +48,15 @@ class FoundPeople(tuple[Person, ...]):
         found.pixels = pixels
         return found
 
+    def picture(self) -> Image.Image:
+        """The picture as it is."""
+        return Image.fromarray(self.pixels.permute(1, 2, 0).cpu().numpy())
+
     def draw(self) -> Image.Image:
         """The picture with everybody outlined and numbered."""
-        picture = Image.fromarray(self.pixels.permute(1, 2, 0).cpu().numpy())
-        return outline(picture, [person.box for person in self], [str(person.number) for person in self])
+        return outline(
+            self.picture(), [person.box for person in self], [str(person.number) for person in self]
+        )
 
     def _repr_html_(self) -> str:
         shown = as_data_uri(fitted(self.draw(), _SHOWN_SIZE))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 SIZES = ((1400, 1000), (390, 844))
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 LABELS = """() => [...document.querySelectorAll('.scene .label')].map(label => {
   const box = label.getBoundingClientRect(), frame = label.parentElement.getBoundingClientRect();
@@ -47,25 +44,6 @@ def pages(report_store: ReportStore, tmp_path_factory: pytest.TempPathFactory) -
     page = render_statistics(statistics(Snapshot(artifact.path)), artifact, snapshots.root(HOSTILE))
     (folder / "statistics.html").write_text(page, encoding="utf-8")
     return {"report": folder / "report.html", "statistics": folder / "statistics.html"}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One Chromium for all tests of the module."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine: apt-get install chromium, or .ci/run as root")
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
-
-
-@pytest.fixture(scope="module")
-def axe() -> str:
-    """The accessibility checks of axe-core, as a script."""
-    package = pytest.importorskip("axe_core_python", reason="axe-core-python is not installed")
-    return (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,0 +1,51 @@
+"""`personsearch serve`: the search page of an index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.index import root_paths
+from flows.cli.judge import JudgementsFile, judgements_of
+from flows.config.devices import device_name
+
+
+def serve(
+    index: Annotated[Path, typer.Argument(help="An index.", metavar="INDEX")],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond this machine a token is required.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 is any free one.")] = 8000,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            help="Token that every request needs (default: $PERSONSEARCH_TOKEN, then none on this machine "
+            "and a new one beyond it). Other users of the machine see command lines, so prefer the variable."
+        ),
+    ] = None,
+    judgements: JudgementsFile = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    root: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[OLD=]NEW", help="Where scenes are now that were indexed elsewhere."),
+    ] = None,
+) -> None:
+    """Search an index in the browser. The page needs nothing but this server; /openapi.json is for programs.
+
+    Example: personsearch serve people --port 8080
+    """
+    from flows.serving.running import chosen_token, run
+
+    device_name(device)
+    run(
+        index,
+        judgements_of(index, judgements),
+        host=host,
+        port=port,
+        token=chosen_token(host, token),
+        device=device,
+        roots=root_paths(index, root or ()),
+        say=typer.echo,
+    )
