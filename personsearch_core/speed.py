@@ -90,6 +90,7 @@ def measure_speed(
     compute: Compute | None = None,
     rounds: int = 5,
     warm_up: int = 2,
+    roi_scale: float = 1.0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[SpeedRow]:
     """Time each architecture for each number of images per batch and people per image.
@@ -97,11 +98,11 @@ def measure_speed(
     Weights are random, scenes are noise and boxes are drawn: none of this changes the work. The scenes are
     already decoded on the device and, for the backbone, placed on the network's input; disj cuts its crops
     from them there. Architectures take turns within each round, so that disturbances affect all alike. Disj
-    is always measured, because the others are compared with it.
+    is always measured, because the others are compared with it. `roi_scale` is that of `RoiRecipe`.
     """
     compute = compute or Compute()
     wanted: list[Variant] = [*dict.fromkeys(("disj", *variants))]
-    networks = _networks(wanted, model, device, compute)
+    networks = _networks(wanted, model, device, compute, roi_scale)
     rows: list[SpeedRow] = []
     cases = [(n_images, n_people) for n_images in images for n_people in people]
     for number, (n_images, n_people) in enumerate(cases):
@@ -129,13 +130,20 @@ def median_times(
 
 
 def _networks(
-    variants: Iterable[Variant], model: DetectorModel, device: torch.device, compute: Compute
+    variants: Iterable[Variant],
+    model: DetectorModel,
+    device: torch.device,
+    compute: Compute,
+    roi_scale: float,
 ) -> dict[Variant, PersonSearchNet]:
     detector = build_detector(model).to(device).eval()
     recipe = BranchModel(initial_weights="random", norm="frozen_batch")
     return {
         variant: PersonSearchNet(
-            detector, build_branch(variant, model, recipe).to(device), RoiRecipe(variant=variant), compute
+            detector,
+            build_branch(variant, model, recipe).to(device),
+            RoiRecipe(variant=variant, roi_scale=roi_scale),
+            compute,
         )
         for variant in variants
     }

@@ -160,7 +160,8 @@ class EvaluationSection(EvaluationRecipe):
 
 
 class SpeedSection(Recipe):
-    """Which architectures are timed, on which batches; the network is the detector's, with random weights."""
+    """Which architectures are timed, on which batches: the detector's network and `roi.roi_scale`, random
+    weights."""
 
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = ("disj", "j2", "j3", "j4")
     images: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 4, 8)

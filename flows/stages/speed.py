@@ -35,6 +35,7 @@ class SpeedRecipe(SpeedSection):
     """What is timed, and where."""
 
     model: DetectorModel
+    roi_scale: float
     machine: Machine
 
 
@@ -46,7 +47,12 @@ def stage(config: Config) -> Stage:
     model = config.detector.model
     if model.initial_weights is not None:
         model = model.model_copy(update={"initial_weights": "imagenet"})
-    recipe = SpeedRecipe(**section.model_dump(), model=model, machine=this_machine(processors_of(config)))
+    recipe = SpeedRecipe(
+        **section.model_dump(),
+        model=model,
+        roi_scale=config.roi.canonical().roi_scale,
+        machine=this_machine(processors_of(config)),
+    )
     return Stage(
         name="speed",
         kind="speed",
@@ -72,6 +78,7 @@ def make(context: StageContext[SpeedRecipe, Inputs, Nothing]) -> Made:
         device=stage_device(context.processors),
         compute=recipe.compute,
         rounds=recipe.rounds,
+        roi_scale=recipe.roi_scale,
         progress=context.reached,
     )
     (context.work / ROWS).write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
