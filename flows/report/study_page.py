@@ -49,9 +49,10 @@ def render_study(result: StudyResult) -> str:
     """One self-contained HTML file."""
     cells = [cell for table in result.tables for cell in table.cells]
     filled = sum(cell.value is not None for cell in cells)
+    runs = f"{len(result.members)} member{'' if len(result.members) == 1 else 's'}"
     lead = (
-        f"{len(result.members)} trained and evaluated members fill {filled} of {len(cells)} cells; measured "
-        f"from {result.study.path}, as of {moment(result.finished)}."
+        f"{filled} of {len(cells)} cells are filled, from artifacts of {runs} of {result.study.path}, as of "
+        f"{moment(result.finished)}."
     )
     tables = [_page_table(number, table) for number, table in enumerate(result.tables)]
     figures, holes = list(_figures(result)), holes_of(result.tables)
@@ -70,6 +71,7 @@ def render_study(result: StudyResult) -> str:
         holes=holes,
         failed=failed,
         origins=list(_origins(result)),
+        runs=runs,
         members=[
             (each.member.name, each.member.config.name, ", ".join(_changes(each.member.settings)))
             for each in result.members
