@@ -103,6 +103,10 @@ def plan(
     rows: Rows = None,
     seeds: Seeds = None,
     budget: Budget = None,
+    gpu: Annotated[
+        bool | None,
+        typer.Option("--gpu/--cpu", help="Budget for a machine with a GPU, or without (default: this one)."),
+    ] = None,
     json: Json = None,
 ) -> None:
     """List the stages that a study needs, what each waits for, and what it will cost. Builds nothing.
@@ -119,7 +123,7 @@ def plan(
     chosen = _chosen(study, read_study(study), store, rows, seeds)
     loader = Loader(chosen.store, absent={})
     check_cells(chosen, loader)
-    found = _plan(chosen, loader, budget)
+    found = _plan(chosen, loader, budget, gpu)
     write_json(json, found.as_data())
     print_study_plan(found)
 
@@ -133,7 +137,7 @@ def _chosen(path: Path, file: StudyFile, store: str | None, rows: str | None, se
     )
 
 
-def _plan(study: Study, loader: Loader, budget: str | None) -> StudyPlan:
+def _plan(study: Study, loader: Loader, budget: str | None, gpu: bool | None = None) -> StudyPlan:
     """The plan of the study, or of the members that fit the budget."""
     from flows.studies.cost import Estimator
     from flows.studies.nodes import Nodes
@@ -144,7 +148,7 @@ def _plan(study: Study, loader: Loader, budget: str | None) -> StudyPlan:
     if budget is None:
         return found
     try:
-        names = within_budget(found, parse_duration(budget), estimator.gpu)
+        names = within_budget(found, parse_duration(budget), estimator.gpu if gpu is None else gpu)
     except ValueError as error:
         raise ConfigError(f"--budget: {error}") from error
     if not names:
