@@ -14,7 +14,7 @@ from tests.crash.campaign import Reports, run
 from tests.crash.power import Disk, layouts
 from tests.crash.shim import Call, Kind
 
-SAMPLE = os.environ.get("PERSONSEARCH_CRASH_SAMPLE", "8")
+SAMPLE = os.environ.get("PERSONSEARCH_CRASH_SAMPLE", "6")
 """Points per operation."""
 needs_shim = pytest.mark.skipif(
     sys.platform != "linux" or shim.compiler() is None, reason="needs Linux and a C compiler (cc)"
@@ -34,7 +34,7 @@ def test_a_death_at_any_call_loses_nothing() -> None:
 
 @needs_shim
 def test_a_power_cut_behind_any_call_loses_nothing() -> None:
-    reports = run(["--power", "--sample", SAMPLE, "--subsets", "3"])
+    reports = run(["--power", "--sample", "2", "--subsets", "3"])
     assert not faults(reports)
     assert all(report["outcomes"]["power: looked at"] for report in reports.values())
 
