@@ -111,7 +111,7 @@ def _add_pictures(app: FastAPI, served: Served, work: Work, receiver: Receiver) 
         tags=["pictures"],
         status_code=201,
         openapi_extra=_BODY,
-        responses=problems(408, 413, 415, 422, 503),
+        responses=problems(400, 408, 413, 415, 422, 503),
     )
     async def send_a_picture(request: Request) -> answers.Picture:
         """Find the people in a picture. It is kept in memory only, as long as there is room."""

@@ -70,6 +70,8 @@ def run(
     from flows.serving.app import create_app
     from flows.serving.searching import Served
 
+    if token is None and not is_loopback(host):
+        raise ConfigError(f"{host} is reached from other machines: a token is required")
     judgements.read()
     with listen(host, port) as listening:
         served = Served(index, judgements, device=device, roots=roots, limits=limits)

@@ -120,6 +120,7 @@ class Served:
         key = f"{what}/{row}/{version_of(index)}"
         if (found := self._drawn.get(key)) is None:
             try:
+                _require_unchanged(index, row)
                 found = (draw_scene if what == "scene" else draw_crop)(index, row)
             except (ValueError, OSError) as error:
                 raise Refused(404, f"the picture of row {row} cannot be read any more") from error
@@ -256,6 +257,13 @@ def shown(index: Index, row: int) -> Shown:
         time_code=told["time_code"],
         track=told["track"],
     )
+
+
+def _require_unchanged(index: Index, row: int) -> None:
+    """Raise ConfigError if a file has another size than when it was indexed: it shows something else."""
+    path, size = index.path(row), index.sources["bytes"][index.row(row)["source"]].as_py()
+    if path.stat().st_size != size:
+        raise ConfigError(f"{path} has changed since it was indexed")
 
 
 def _image(name: str) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from fastapi import Request
 from PIL import Image, UnidentifiedImageError
+from starlette.requests import ClientDisconnect
 from torch import Tensor
 
 from flows.serving.drawing import Drawn, as_jpeg
@@ -114,10 +115,13 @@ class Receiver:
 
     async def _read(self, request: Request) -> bytes:
         body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > self._limits.upload_bytes:
-                raise self._too_large()
+        try:
+            async for part in request.stream():
+                body += part
+                if len(body) > self._limits.upload_bytes:
+                    raise self._too_large()
+        except ClientDisconnect as error:
+            raise Refused(400, "the connection was closed before the picture had arrived") from error
         if not body:
             raise Refused(422, "the body is empty: send the bytes of a picture")
         return bytes(body)

@@ -65,12 +65,11 @@ async function ask(path, options = {}) {
 const TODO = {
   0: "Check that it is still running, then try again.",
   401: "Reload this page to sign in.",
-  404: "Choose another one.",
-  409: "Choose the person again.",
-  413: "",
   415: "Choose a JPEG, PNG or WebP picture.",
   503: "Try again in a moment.",
 };
+
+const GONE = [404, 409];  // what the address names is not there any more
 
 async function attempt(text, work) {
   const turn = ++wanted;
@@ -81,7 +80,9 @@ async function attempt(text, work) {
     await work(() => turn === wanted);
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    if (turn === wanted) tellProblem(sentence(error.message), TODO[error.status]);
+    if (turn !== wanted) return;
+    tellProblem(sentence(error.message), TODO[error.status]);
+    if (GONE.includes(error.status)) await startOver();
   } finally {
     if (turn === wanted) document.body.removeAttribute("aria-busy");
   }
@@ -122,15 +123,24 @@ function show() {
 function showExamples() {
   return attempt("", async (isCurrent) => {
     const examples = await ask("api/examples");
-    if (!isCurrent()) return;
-    at("examples").hidden = examples.length === 0;
-    at("examples").querySelector("ul").replaceChildren(...examples.map((example) => {
-      const people = example.people === 1 ? "1 person" : `${example.people} people`;
-      return make("li", {}, make("a", { href: `?scene=${example.row}` },
-        make("img", { src: sceneOf(example.row), alt: "", loading: "lazy" }), `${example.image}, ${people}`));
-    }));
-    if (!examples.length) tell("The index holds nobody: add scenes with `personsearch index`.");
+    if (isCurrent()) drawExamples(examples);
   });
+}
+
+async function startOver() {
+  for (const id of ["who", "found"]) at(id).hidden = true;
+  at("start").hidden = false;
+  drawExamples(await ask("api/examples").catch(() => []));
+}
+
+function drawExamples(examples) {
+  at("examples").hidden = examples.length === 0;
+  at("examples").querySelector("ul").replaceChildren(...examples.map((example) => {
+    const people = example.people === 1 ? "1 person" : `${example.people} people`;
+    return make("li", {}, make("a", { href: `?scene=${example.row}` },
+      make("img", { src: sceneOf(example.row), alt: "", loading: "lazy" }), `${example.image}, ${people}`));
+  }));
+  if (!examples.length) tell("The index holds nobody: add scenes with `personsearch index`.");
 }
 
 function send(file) {
@@ -141,7 +151,7 @@ function send(file) {
   });
 }
 
-// Whom do you look for?
+// Who are you looking for?
 
 function outlined(place, source, size, people, label) {
   const image = make("img", { src: source, alt: "", width: size.width, height: size.height });
@@ -289,7 +299,7 @@ function drawTimeline() {
   const times = timed.map(moment);
   const first = isVideo ? 0 : Math.min(...times);
   const span = Math.max(...times) - first || 1;
-  const width = 1000, lane = 34, left = 12;
+  const width = Math.max(200, at("timeline").clientWidth), lane = 34, left = 12;
   const svg = drawing("svg", { viewBox: `0 0 ${width} ${lanes.length * lane}`, role: "img", "aria-label": `When the ${timed.length} matches were seen; the list below says the same` });
   lanes.forEach((name, number) => {
     const y = number * lane + 24;
@@ -375,6 +385,7 @@ for (const button of at("scene").querySelectorAll("[data-step]")) {
 for (const button of at("scene").querySelectorAll("[data-verdict]")) {
   button.addEventListener("click", () => { at("scene").close(); judge([matches[shown].row], button.dataset.verdict); });
 }
+addEventListener("resize", () => { if (!at("found").hidden) drawTimeline(); });
 addEventListener("popstate", () => { readAddress(); show(); });
 readAddress();
 show();

@@ -11,7 +11,7 @@ import pytest
 from flows.errors import ConfigError
 from flows.search.judgements import Judgements
 from flows.serving.access import is_loopback
-from flows.serving.running import TOKEN_VARIABLE, chosen_token, listen
+from flows.serving.running import TOKEN_VARIABLE, chosen_token, listen, run
 from flows.serving.searching import Served
 from tests.flows.serving.conftest import Site, serving
 
@@ -114,6 +114,12 @@ def test_beyond_this_machine_there_is_always_a_token(monkeypatch: pytest.MonkeyP
     for weak in ("short", "with spaces in it!", "", "umläute-are-not-for-headers"):
         with pytest.raises(ConfigError, match="at least 16"):
             chosen_token("127.0.0.1", weak)
+
+
+def test_nothing_is_served_to_other_machines_without_a_token(built: Path, tmp_path: Path) -> None:
+    judgements = Judgements(tmp_path / "j.jsonl")
+    with pytest.raises(ConfigError, match="a token is required"):
+        run(built, judgements, host="0.0.0.0", port=0, token=None, say=print)
 
 
 def test_an_address_that_cannot_be_had_is_named() -> None:

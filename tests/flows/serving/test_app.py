@@ -217,6 +217,19 @@ def test_a_full_queue_is_said_with_when_to_come_back(site: Site, picture: bytes)
         assert full.client.get("/api/index").status_code == 200
 
 
+def test_a_file_that_shows_something_else_now_is_not_given(built: Path, tmp_path: Path) -> None:
+    shutil.copytree(built.parent, tmp_path / "moved")
+    with serving(
+        Served(tmp_path / "moved" / "index", Judgements(tmp_path / "j.jsonl"), device="cpu")
+    ) as site:
+        assert site.client.get("/api/people/0/crop").status_code == 200
+        for path in (tmp_path / "moved" / "scenes" / "entrance").iterdir():
+            Image.new("RGB", (9, 9)).save(path)
+        for address in ("/api/scenes/0", "/api/people/1/crop"):
+            answer = site.client.get(address)
+            assert answer.status_code == 404 and str(tmp_path) not in answer.text
+
+
 def test_an_updated_index_is_served_at_once(built: Path, model: GivenModel, tmp_path: Path) -> None:
     shutil.copytree(built, tmp_path / "index")
     with serving(Served(tmp_path / "index", Judgements(tmp_path / "j.jsonl"), device="cpu")) as site:
