@@ -71,7 +71,7 @@ def build_approximate(index: Index) -> Recall:
 
 
 class Approximate:
-    """The graph of an index, mapped into memory. Raises ConfigError if it is missing or older than the index."""
+    """The graph of an index, mapped into memory. Raises ConfigError if it is missing or out of date."""
 
     def __init__(self, index: Index) -> None:
         try:
