@@ -22,6 +22,7 @@ def test_a_joint_model_is_evaluated_reported_and_searched(tmp_path: Path, prefec
     page = (outcome.path("report") / "report.html").read_text()
     assert "in the same steps, on scenes/train" in page
     frame = next((tmp_path / "prw" / "frames").iterdir())
-    found = personsearch("search", config, frame, "--query", frame, "--score-threshold", "0.0")
+    wanted = ["--query", frame, "--person", "1", "--score-threshold", "0.0"]
+    found = personsearch("search", config, frame, *wanted)
     assert found.status == 0, found.stderr
     assert "1.000" in found.stdout
