@@ -9,6 +9,7 @@ import pytest
 
 from data_catalog.snapshot import Snapshot
 from data_catalog.statistics import statistics
+from flows.pages.page import render_page
 from flows.plan.catalog import StoreSnapshots
 from flows.report.statistics_page import render_statistics
 from tests.flows.report.invented import HOSTILE, ReportStore
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
+PAGES = ("report", "statistics", "components")
 SIZES = ((1400, 1000), (390, 844))
 
 LABELS = """() => [...document.querySelectorAll('.scene .label')].map(label => {
@@ -34,21 +36,55 @@ UNNAMED = """() => [...document.querySelectorAll('svg[role=img]')].filter(
   svg => !svg.querySelector(':scope > title')?.textContent && !svg.getAttribute('aria-label')).length"""
 
 
+COMPONENTS = """{% extends "base.html.j2" %}
+{% import "components.html.j2" as ui %}
+{% block nav %}{{ ui.nav([("inputs", "Inputs"), ("words", "Words")]) }}{% endblock %}
+{% block main %}
+<section id="inputs">
+<h2>Inputs</h2>
+<form class="filters">
+<div class="field"><label for="camera">Camera</label><select id="camera"><option>all</option></select></div>
+<div class="field"><label for="score">Minimum score</label><input id="score" type="range"></div>
+<div class="field"><label for="picture">Picture</label><input id="picture" type="text" value="a.jpg"></div>
+<label class="key found"><input type="checkbox" checked> found</label>
+<button>Search</button> <button class="quiet">Reset</button> <a class="button quiet" href="#words">Words</a>
+</form>
+</section>
+<section id="words">
+<h2>Words</h2>
+{{ ui.warning(hostile) }} {{ ui.empty("Nothing was found.", "Lower the minimum score.") }}
+{{ ui.error("The picture cannot be read.", "Choose another.") }}
+{{ ui.facts([("root", "/data" * 40)]) }} {{ ui.terms([("mAP", "mean average precision")]) }}
+{% call ui.strip("Query 1") %}{{ ui.tile(pixel, 1, 1, "a person", "1", "wrong", "background") }}{% endcall %}
+{% call ui.scroll("Wide") %}
+<table><tr>{% for _ in range(30) %}<td>12,345</td>{% endfor %}</tr></table>
+{% endcall %}
+<svg class="plot" role="img"><title>A plot</title></svg>
+</section>
+{% endblock %}
+"""
+PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAAC"
+
+
 @pytest.fixture(scope="module")
 def pages(report_store: ReportStore, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The files of a report and of a statistics page."""
+    """The files of a report, of a statistics page, and of a page with the components that they do not use."""
     folder = tmp_path_factory.mktemp("pages")
     report_store.make_report(folder)
     snapshots = StoreSnapshots(report_store.store)
     artifact = snapshots.artifact(HOSTILE)
     page = render_statistics(statistics(Snapshot(artifact.path)), artifact, snapshots.root(HOSTILE))
     (folder / "statistics.html").write_text(page, encoding="utf-8")
-    return {"report": folder / "report.html", "statistics": folder / "statistics.html"}
+    (folder / "sampler.html.j2").write_text(COMPONENTS, encoding="utf-8")
+    words = {"title": "Components", "lead": "All of them.", "hostile": HOSTILE, "pixel": PIXEL}
+    page = render_page(folder, "sampler.html.j2", **words)
+    (folder / "components.html").write_text(page, encoding="utf-8")
+    return {name: folder / f"{name}.html" for name in PAGES}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES, ids=["desktop", "phone"])
-@pytest.mark.parametrize("name", ["report", "statistics"])
+@pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_whole_and_readable(
     pages: dict[str, Path], browser: Browser, axe: str, name: str, size: tuple[int, int], scheme: Any
 ) -> None:
@@ -66,7 +102,9 @@ def test_a_page_is_whole_and_readable(
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
     assert page.evaluate(UNNAMED) == 0 < page.locator("svg[role=img]").count()
     assert all(scrolls == says for scrolls, says in page.evaluate(HINTS))
-    _check_labels(page.evaluate(LABELS))
+    labels = page.evaluate(LABELS)
+    assert bool(labels) == (name != "components")
+    _check_labels(labels)
     page.evaluate(axe)
     found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
     context.close()
@@ -87,7 +125,6 @@ def test_the_keys_of_the_scenes_hide_what_they_name(pages: dict[str, Path], brow
 
 
 def _check_labels(labels: list[dict[str, Any]]) -> None:
-    assert labels
     for at, label in enumerate(labels):
         assert label["inside"] and label["size"] >= 11
         for other in labels[:at]:
