@@ -105,5 +105,5 @@ def test_a_dataset_is_not_compared_with_another_one(tmp_path: Path) -> None:
     assert planned.identity is not None
     with store.making(planned.identity) as work:
         work.commit("digest")
-    assert make_plan([ingest("mot17", "mot17")], store)[0].reason == "never made in this store"
+    assert make_plan([ingest("mot17", "mot17")], store)[0].reason == "not built in this store yet"
     assert make_plan([ingest("prw", "coco")], store)[0].reason == "new: adapter 'prw' -> 'coco'"
