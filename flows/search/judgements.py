@@ -147,7 +147,7 @@ class Judgements:
                 confirmed += rows[:1]
             else:
                 rejected += rows[:1]
-                left_out.update(rows, *map(places.same_track, rows))
+                left_out.update(rows, *(rows_of_track(index, row) for row in rows))
         return Judged(tuple(confirmed), tuple(rejected), tuple(sorted(left_out - {*confirmed})), missing)
 
     def _parsed(self, number: int, line: bytes) -> Judgement:
@@ -159,6 +159,16 @@ class Judgements:
             raise ConfigError(f"{self.file}, line {number}: {what}; correct or delete the line") from error
 
 
+def rows_of_track(index: Index, row: int) -> list[int]:
+    """All rows of the track of a row in a video; none if it has no track."""
+    tracks = index.table["track"]
+    track = tracks[row]
+    if not track.is_valid:
+        return []
+    rows: list[int] = np.flatnonzero(pc.equal(tracks, track).fill_null(False).to_numpy()).tolist()
+    return rows
+
+
 class _Places:
     """Finds the rows of an index that show what a judgement names."""
 
@@ -166,7 +176,6 @@ class _Places:
         self._table = index.table
         self._source = index.table["source"].to_numpy()
         self._frame = index.table["frame"].fill_null(-1).to_numpy()
-        self._track = index.table["track"].fill_null(-1).to_numpy()
         self._sources: dict[str, list[int]] = {}
         wanted = pa.array(sorted({judgement.sha256 for judgement in judgements}), pa.string())
         digests = index.sources["sha256"].combine_chunks()
@@ -183,10 +192,6 @@ class _Places:
                 overlap = self._overlap(rows, judgement.box)
                 found += [int(rows[overlap.argmax()])] if overlap.max() >= _MIN_IOU else []
         return found
-
-    def same_track(self, row: int) -> list[int]:
-        track = self._track[row]
-        return [] if track < 0 else np.flatnonzero(self._track == track).tolist()
 
     def _overlap(self, rows: NDArray[np.int64], box: Sequence[float]) -> NDArray[np.float32]:
         from personsearch_core.evaluation.matching import iou

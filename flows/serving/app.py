@@ -18,7 +18,7 @@ from flows.serving.drawing import Drawn
 from flows.serving.page import SCRIPT, search_page
 from flows.serving.refusals import add_handlers, problems
 from flows.serving.searching import Served, needs_model
-from flows.serving.uploads import Receiver, Upload, found_in
+from flows.serving.uploads import Receiver, Upload
 from flows.serving.work import Work
 
 _Row = Annotated[int, Path(ge=0, le=2**31 - 1, description="A person of the index.")]
@@ -116,9 +116,7 @@ def _add_pictures(app: FastAPI, served: Served, work: Work, receiver: Receiver) 
     async def send_a_picture(request: Request) -> answers.Picture:
         """Find the people in a picture. It is kept in memory only, as long as there is room."""
         async with receiver.receive(request) as encoded:
-            find = partial(found_in, served.index, encoded, served.limits.upload_pixels)
-            upload = await work.with_model(find)
-        served.uploads.add(upload.token, upload)
+            upload = await work.with_model(partial(served.receive, encoded))
         return _described(upload)
 
     @app.get("/api/pictures/{token}", tags=["pictures"], responses=problems(404, 422))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from flows.errors import ConfigError
 from flows.search.index import Index, open_index
-from flows.search.judgements import Judged, Judgements
+from flows.search.judgements import Judged, Judgements, rows_of_track
 from flows.search.layout import DESCRIPTION
 from flows.search.results import time_text
 from flows.serving.answers import (
@@ -29,7 +29,7 @@ from flows.serving.answers import (
 from flows.serving.drawing import Drawn, crop_of_picture, draw_crop, draw_scene
 from flows.serving.limits import Limits
 from flows.serving.refusals import Refused
-from flows.serving.uploads import Kept, Upload
+from flows.serving.uploads import Kept, Upload, found_in
 from personsearch_core.search.people import Person
 
 EXAMPLES = 8
@@ -49,7 +49,7 @@ class Served:
     ) -> None:
         self.judgements = judgements
         self.limits = limits or Limits()
-        self.uploads: Kept[Upload] = Kept(self.limits.kept_bytes)
+        self._uploads: Kept[Upload] = Kept(self.limits.kept_bytes)
         self._drawn: Kept[Drawn] = Kept(self.limits.drawn_bytes)
         self._folder, self._device, self._roots = folder, device, roots
         self._opening = threading.Lock()
@@ -62,11 +62,6 @@ class Served:
             if _stamp(self._folder) != self._stamp:
                 self._stamp, self._index = self._opened(self._index)
             return self._index
-
-    def require_version(self, given: str | None) -> None:
-        """Raise Refused (409) if rows are those of an index that was updated since."""
-        if given is not None and given != version_of(self.index):
-            raise Refused(409, "the index has been updated since: search again")
 
     def about(self) -> About:
         index = self.index
@@ -127,18 +122,25 @@ class Served:
             self._drawn.add(key, found)
         return found
 
+    def receive(self, encoded: bytes) -> Upload:
+        """Find the people in a picture and keep it. Raises Refused (413 or 415)."""
+        upload = found_in(self.index, encoded, self.limits.upload_pixels)
+        self._uploads.add(upload.token, upload)
+        return upload
+
     def upload(self, token: str) -> Upload:
-        """Raises Refused (404) if it is not in memory."""
-        if (found := self.uploads.get(token)) is None:
+        """Raises Refused (404) if it is not in memory, or its people were found by another model."""
+        found = self._uploads.get(token)
+        if found is None or found.model != self.index.description.model:
             raise Refused(404, "this picture is not in memory any more: choose it again")
         return found
 
     def sent(self, token: str, person: int | None) -> Drawn:
         """A picture that was sent, or the crop of one of its people. Raises Refused (404) without them."""
         upload = self.upload(token)
-        return (
-            upload.drawn if person is None else crop_of_picture(upload.people, _person_of(upload, person).box)
-        )
+        if person is None:
+            return upload.drawn
+        return crop_of_picture(upload.people, _person_of(upload, person).box)
 
     def judged(self, name: str) -> JudgedPerson:
         index = self.index
@@ -152,8 +154,8 @@ class Served:
 
     def judge(self, judgement: Judgement) -> JudgedPerson:
         """Raises Refused if the index has no such rows (404), or was updated since (409)."""
-        self.require_version(judgement.version)
         index = self.index
+        require_version(index, judgement.version)
         for row in judgement.rows:
             require_row(index, row)
         self.judgements.add(index, judgement.name, judgement.verdict, judgement.rows)
@@ -161,31 +163,19 @@ class Served:
 
     def search(self, asked: SearchRequest) -> SearchAnswer:
         """Raises Refused or ConfigError for a query that does not fit."""
-        self.require_version(asked.version)
         index = self.index
+        require_version(index, asked.version)
         _require_one_query(asked)
         judged = self.judgements.of(index, asked.name) if asked.name else Judged()
-        shots = list(judged.confirmed)
-        left_out = set(judged.left_out)
-        query: dict[str, Any] = {}
-        if asked.row is not None:
-            require_row(index, asked.row)
-            shots = list(dict.fromkeys([asked.row, *shots]))
-            left_out.update([] if asked.own_image else same_picture(index, asked.row))
-        elif asked.picture is not None:
-            upload = self.upload(asked.picture)
-            query = _query_of(upload, asked)
-            left_out.update([] if asked.own_image else _same_content(index, upload.sha256))
-        elif not shots:
-            raise Refused(422, f"no shot is confirmed for {asked.name}: choose a picture")
+        query = self._query(index, asked, judged.confirmed)
+        own = [] if asked.own_image else self._own_picture(index, asked)
         results = index.search(
             **query,
-            shots=shots,
             cameras=asked.camera,
             after=asked.after,
             before=asked.before,
             top=asked.top,
-            exclude=sorted(left_out),
+            exclude=sorted({*judged.left_out, *own}),
             every_frame=asked.every_frame,
         )
         told = Query(
@@ -196,19 +186,35 @@ class Served:
             name=asked.name,
             shots=results.query["shots"],
         )
-        confirmed = set(judged.confirmed)
         matches = [
             Match(
                 **shown(index, match.person_row).model_dump(),
                 rank=match.rank,
                 similarity=match.similarity,
-                verdict="confirmed" if match.person_row in confirmed else None,
+                verdict="confirmed" if match.person_row in judged.confirmed else None,
             )
             for match in results.matches
         ]
         return SearchAnswer(
             version=version_of(index), query=told, matches=matches, hidden=len(judged.rejected)
         )
+
+    def _query(self, index: Index, asked: SearchRequest, confirmed: Sequence[int]) -> dict[str, Any]:
+        """Arguments of `Index.search` that say who is searched for."""
+        if asked.row is not None:
+            require_row(index, asked.row)
+            return {"shots": list(dict.fromkeys([asked.row, *confirmed]))}
+        if asked.picture is not None:
+            return {**_query_of(self.upload(asked.picture), asked), "shots": confirmed}
+        if not confirmed:
+            raise Refused(422, f"no shot is confirmed for {asked.name}: choose a picture")
+        return {"shots": confirmed}
+
+    def _own_picture(self, index: Index, asked: SearchRequest) -> list[int]:
+        """The rows of the query's own picture, in a video of its own track, too."""
+        if asked.row is not None:
+            return [*same_picture(index, asked.row), *rows_of_track(index, asked.row)]
+        return [] if asked.picture is None else _same_content(index, self.upload(asked.picture).sha256)
 
     def _opened(self, before: Index | None = None) -> tuple[tuple[int, int], Index]:
         """The index as it is now, with all that an update would replace read or mapped."""
@@ -228,6 +234,12 @@ def needs_model(asked: SearchRequest) -> bool:
 
 def version_of(index: Index) -> str:
     return index.description.content[:12]
+
+
+def require_version(index: Index, given: str | None) -> None:
+    """Raise Refused (409) if rows are those of an index that was updated since."""
+    if given is not None and given != version_of(index):
+        raise Refused(409, "the index has been updated since: search again")
 
 
 def require_row(index: Index, row: int) -> None:

@@ -38,9 +38,10 @@ _SCAN = b"\xff\xda"
 
 @dataclass(frozen=True, eq=False)
 class Upload:
-    """A picture and the people in it, by a token that only its client knows."""
+    """A picture and the people in it, by a token that only its client knows. model: what found them."""
 
     token: str
+    model: str
     sha256: str
     people: FoundPeople
     drawn: Drawn
@@ -159,7 +160,7 @@ def found_in(index: Index, encoded: bytes, max_pixels: int) -> Upload:
     """Decode an upload, find its people and give it a token. Raises Refused."""
     people = index.people(decoded(encoded, max_pixels))
     token, digest = secrets.token_urlsafe(16), hashlib.sha256(encoded).hexdigest()
-    return Upload(token, digest, people, as_jpeg(people.picture()))
+    return Upload(token, index.description.model, digest, people, as_jpeg(people.picture()))
 
 
 def _too_many_pixels(size: tuple[int, int] | None, most: int) -> str:
