@@ -2,7 +2,8 @@
 
 A simulated user searches the demo's test frames for half of the identities and judges matches by the ground
 truth, until 30 are confirmed. The confirmed shots become a dataset, the branch is trained again on it and on
-the training frames, and both models search for the other identities, in frames without a confirmed shot.
+the training frames, and both models search for the other identities: in frames without a confirmed shot, and
+in all of them.
 
     PERSONSEARCH_DEMO=DEMO python -m benchmarks.confirming WORK [--confirmations 30] [--json OUT]
 
@@ -98,8 +99,8 @@ def index_of(model: Path, scenes: Scenes, folder: Path) -> Index:
     return open_index(folder)
 
 
-def confirm(index: Index, scenes: Scenes, people: Sequence[str], judgements: Judgements, count: int) -> int:
-    """Search for each person in turn and judge the matches, until so many are confirmed; returns how many."""
+def confirm(index: Index, scenes: Scenes, people: Sequence[str], judgements: Judgements, count: int) -> None:
+    """Search for each person in turn and judge the matches, until so many are confirmed."""
     share = -(-count // len(people))
     confirmed = 0
     for person in people:
@@ -120,7 +121,6 @@ def confirm(index: Index, scenes: Scenes, people: Sequence[str], judgements: Jud
                 right = scenes.shows(Path(match.image).name, match.box, person)
                 judgements.add(index, person, "confirmed" if right else "rejected", [match.person_row])
                 missing, confirmed = missing - right, confirmed + right
-    return confirmed
 
 
 def train_again(work: Path, scenes: Scenes) -> Path:
@@ -231,28 +231,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("work", type=Path, help="new folder")
+    parser.add_argument(
+        "work",
+        type=Path,
+        help="folder of indexes, judgements and the export; finished steps are not repeated",
+    )
     parser.add_argument("--confirmations", type=int, default=30)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     work: Path = options.work.absolute()
-    work.mkdir(parents=True)
+    work.mkdir(parents=True, exist_ok=True)
     scenes = read_scenes(load_config(DEMO, ()))
     confirmed, others = scenes.identities[::2], scenes.identities[1::2]
     before = index_of(DEMO, scenes, work / "before")
     judgements = Judgements(work / "judgements.jsonl")
-    count = confirm(before, scenes, confirmed, judgements, options.confirmations)
+    if not judgements.read():
+        confirm(before, scenes, confirmed, judgements, options.confirmations)
     exported = export_confirmed(before, judgements, work / "confirmed")
     held = [judgements.of(before, person) for person in confirmed]
     shown = {before.path(row).name for each in held for row in each.confirmed}
     after = index_of(train_again(work, scenes), scenes, work / "after")
     results = {
-        "confirmed": count,
+        "confirmed": sum(len(each.confirmed) for each in held),
         "rejected": sum(len(each.rejected) for each in held),
         "people": exported.people,
-        "before": score(before, scenes, others, shown),
-        "after": score(after, scenes, others, shown),
-        "whole test set before": score(before, scenes, scenes.identities, ()),
+        "frames without a confirmed shot": {
+            "before": score(before, scenes, others, shown),
+            "after": score(after, scenes, others, shown),
+        },
+        "all test frames": {
+            "before": score(before, scenes, others, ()),
+            "after": score(after, scenes, others, ()),
+        },
     }
     print(json.dumps(results, indent=1))
     if options.json is not None:
