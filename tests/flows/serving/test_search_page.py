@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
+DESKTOP, PHONE = (1400, 900, "light"), (390, 844, "dark")
 DROP = """([bytes, name, kind]) => {
   const data = new DataTransfer();
   data.items.add(new File([new Uint8Array(bytes)], name, {type: kind}));
@@ -28,10 +29,10 @@ PASTE = """([bytes, name, kind]) => {
 }"""
 
 
-@pytest.fixture(params=[(1400, 900, "light"), (390, 844, "dark")], ids=["desktop", "phone"])
+@pytest.fixture
 def page(browser: Browser, site: Site, request: pytest.FixtureRequest) -> Iterator[Page]:
     """The start page, with nothing loaded from elsewhere and no message on the console."""
-    width, height, scheme = request.param
+    width, height, scheme = getattr(request, "param", DESKTOP)
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
     page = context.new_page()
     page.set_default_timeout(10_000)
@@ -64,6 +65,7 @@ def rows(page: Page) -> list[str]:
     return [str(address) for address in shown]
 
 
+@pytest.mark.parametrize("page", [DESKTOP, PHONE], ids=["desktop", "phone"], indirect=True)
 def test_choose_click_filter_judge_and_share(page: Page, site: Site, built: Path, axe: str) -> None:
     check(page, axe)
     page.set_input_files("#file", built.parent / "scenes" / "entrance" / "20240501_120000.png")
@@ -115,6 +117,7 @@ def test_choose_click_filter_judge_and_share(page: Page, site: Site, built: Path
     assert site.client.get("/api/index").json()["names"] == []
 
 
+@pytest.mark.parametrize("page", [PHONE], ids=["phone"], indirect=True)
 def test_start_from_a_scene_and_go_on_from_a_match(page: Page, axe: str) -> None:
     page.locator(".examples a").first.click()
     page.wait_for_selector("#picture .outline")
