@@ -55,9 +55,7 @@ def judge(
 
     Judgements are kept in a file of yours and change no index: `search --name NAME` takes them into account.
 
-    Examples:
-    personsearch judge people --name Ann --confirm 17 --confirm 230 --reject 4
-    personsearch judge people --export confirmed
+    Example: personsearch judge people --name Ann --confirm 17 --confirm 230 --reject 4
     """
     from flows.search.index import open_index
 
