@@ -30,7 +30,10 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as environment:
         home = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
         environment.setenv("PREFECT_HOME", str(home / "prefect"))
+        # Also where an earlier test has loaded Prefect, with the settings of then.
+        from prefect.settings import PREFECT_HOME, temporary_settings
+
         environment.delenv("PREFECT_API_URL", raising=False)
         environment.setenv(IDLE_MINUTES, "0")
-        with api() as found:
+        with temporary_settings({PREFECT_HOME: home / "prefect"}), api() as found:
             yield found.url
