@@ -29,7 +29,7 @@ def test_a_place_for_json_is_looked_at_before_the_work(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for place, words in (("missing/x.json", "does not exist"), (".", "cannot write")):
+    for place, words in (("missing/x.json", "does not exist"), (".", "this is a folder")):
         result = CliRunner().invoke(app, [*command, "--json", place])
         assert isinstance(result.exception, ConfigError) and words in str(result.exception)
     assert not list(tmp_path.iterdir())
