@@ -29,7 +29,7 @@ COMMANDS = {
     ),
     "serve": Lazy(
         "benchmarks.serving:serve",
-        "Measure the search page under load, and what it does with hostile uploads.",
+        "Measure the search page under load and against uploads that it must refuse.",
     ),
     "reid": Lazy(
         "benchmarks.reid:reid",

@@ -32,7 +32,9 @@ def serve(
         typer.Option(metavar="[OLD=]NEW", help="Where scenes are now that were indexed elsewhere."),
     ] = None,
 ) -> None:
-    """Search an index in the browser. The page needs nothing but this server; /openapi.json is for programs.
+    """Search an index in the browser: a page on this machine, and the same over HTTP for programs.
+
+    The page loads nothing from other servers; /openapi.json describes the interface.
 
     Example: personsearch serve people --port 8080
     """

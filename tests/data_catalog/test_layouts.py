@@ -141,4 +141,4 @@ def test_ingest_finds_the_format_itself(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, words, catch_exceptions=False)
     assert result.exit_code == 0 and "format: wider-pedestrian" in result.output
     with pytest.raises(CatalogError, match="no adapter knows its layout"):
-        CliRunner().invoke(app, [*words[:2], str(tmp_path / "store"), *words[3:]], catch_exceptions=False)
+        CliRunner().invoke(app, ["ingest", str(tmp_path / "store"), *words[2:]], catch_exceptions=False)

@@ -121,7 +121,7 @@ def test_index_at_the_start_as_tensorstore_writes_it(tmp_path: Path, rows):
 )
 def test_other_layouts_go_through_tensorstore(tmp_path: Path, rows, options, caplog):
     create(tmp_path / "store", **options)[:] = rows
-    with caplog.at_level("INFO"):
+    with caplog.at_level("DEBUG"):
         reader = open_features(tmp_path / "store")
     assert "through TensorStore" in caplog.text
     indices = np.array([599, 0, 0, 256, 255])

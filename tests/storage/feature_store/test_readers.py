@@ -87,7 +87,7 @@ def test_threads_share_a_reader(make_store, make_rows, tier):
 def test_auto_chooses_by_budget_and_says_why(make_store, make_rows, caplog):
     path = make_store(make_rows(300))
     size = 300 * 48
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         assert open_features(path).tier == "disk"
         assert open_features(path, memory_budget=size - 1).tier == "disk"
         assert open_features(path, memory_budget=size).tier == "memory"
