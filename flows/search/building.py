@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -36,9 +35,6 @@ from flows.search.model import GivenModel, given_model, partial_model, save_once
 from flows.search.segments import BUILDING, Part, Segments, still_to_read
 from flows.search.sources import Source, located, merged_places, place_of, scan
 from storage.digests import digest_json
-
-if TYPE_CHECKING:
-    pass
 
 BATCH = 8
 Progress = Callable[[int, int, float], None]
