@@ -42,10 +42,20 @@ class FinishedModel:
         )
         return net.to(torch_device(device))
 
-    def provenance(self) -> dict[str, Any]:
-        """Of the detector and the branch: key, content digest, date, the recipe of training, its inputs."""
-        made = {"detector": self.detector.manifest, "reid": self.reid.manifest}
+    def finding(self) -> dict[str, Any]:
+        """How the config finds people, as arguments of `PersonSearchNet.search`."""
+        options, tests = self.config.detections, self.config.evaluation
         return {
+            "score_threshold": tests[0].score_threshold if tests else 0.5,
+            "nms_threshold": options.nms_threshold,
+            "max_per_image": options.max_per_image,
+        }
+
+    def provenance(self) -> dict[str, Any]:
+        """Of the detector and the branch: key, content digest, date, the recipe of training, its inputs; and
+        how people are found."""
+        made = {"detector": self.detector.manifest, "reid": self.reid.manifest}
+        return {"finding": self.finding()} | {
             name: {
                 "key": manifest.key,
                 "content_digest": manifest.content_digest,

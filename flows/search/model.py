@@ -45,7 +45,7 @@ def given_model(model: Path, overrides: Sequence[str] = (), store: str | None = 
 
 
 def _exported(folder: Path) -> GivenModel:
-    from personsearch_core.export import BRANCH, FILES
+    from personsearch_core.export import BRANCH, DESCRIPTION, FILES
 
     def load(device: str) -> PersonSearchNet:
         return load_exported(folder, device)
@@ -56,7 +56,10 @@ def _exported(folder: Path) -> GivenModel:
                 shutil.copyfile(folder / name, target / name)
 
     digest = digest_of_model(folder)
-    return GivenModel(digest, _dimensions(folder / BRANCH), Settings(), load, save)
+    description = json.loads((folder / DESCRIPTION).read_text())
+    # Models of earlier versions do not say it.
+    settings = Settings(**(description.get("provenance") or {}).get("finding", {}))
+    return GivenModel(digest, _dimensions(folder / BRANCH), settings, load, save)
 
 
 def _of_config(config: Path, overrides: Sequence[str], store: str | None) -> GivenModel:
@@ -78,15 +81,8 @@ def _of_config(config: Path, overrides: Sequence[str], store: str | None) -> Giv
         finished.reid.path / TRAINED_BRANCH,
         finished.config.roi.canonical().model_dump(mode="json"),
     )
-    options = finished.config.detections
-    tests = finished.config.evaluation
-    settings = Settings(
-        score_threshold=tests[0].score_threshold if tests else 0.5,
-        nms_threshold=options.nms_threshold,
-        max_per_image=options.max_per_image,
-    )
     dimensions = _dimensions(finished.reid.path / TRAINED_BRANCH)
-    return GivenModel(digest, dimensions, settings, finished.load, save)
+    return GivenModel(digest, dimensions, Settings(**finished.finding()), finished.load, save)
 
 
 def load_exported(folder: Path, device: str) -> PersonSearchNet:
