@@ -100,7 +100,7 @@ def index_of(model: Path, scenes: Scenes, folder: Path) -> Index:
 
 
 def confirm(index: Index, scenes: Scenes, people: Sequence[str], judgements: Judgements, count: int) -> None:
-    """Search for each person in turn and judge the matches, until so many are confirmed."""
+    """Search for each person in turn and judge the matches, until enough are confirmed."""
     share = -(-count // len(people))
     confirmed = 0
     for person in people:

@@ -52,7 +52,7 @@ class ImageLookup:
         return list(self._by_stem.get(plain_name(stem), []))
 
     def without_suffix(self, path: str) -> str | None:
-        """The file of a path that lacks its suffix; None if there is no such file."""
+        """The file of a path that lacks its suffix; None if it does not exist."""
         plain = plain_name(path)
         same = self._by_stem.get(plain.rpartition("/")[2], [])
         return next((each for each in reversed(same) if _stem(plain_name(each)) == plain), None)

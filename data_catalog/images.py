@@ -114,7 +114,7 @@ def image_size(path: Path, exif: str = "apply") -> tuple[int, int]:
     Raises
     ------
     CatalogError
-        If there is no such file.
+        If the file does not exist.
     Unreadable
         If it is damaged or not an image; a `ValueError`.
 

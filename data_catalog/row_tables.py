@@ -88,7 +88,7 @@ def box_text(box: np.ndarray) -> str:
 
 
 def _with_scope(table: pa.Table) -> pa.Table:
-    """Scope `dataset` where an identity has none; no scope where there is no identity."""
+    """Scope `dataset` where an identity has none; none without an identity."""
     known = pc.is_valid(table["person_id"])
     scope = pc.if_else(known, pc.fill_null(table["person_scope"].cast(pa.string()), SCOPE_DATASET), None)
     return _replace(table, "person_scope", scope)

@@ -66,7 +66,7 @@ def find_sequences(root: Path) -> list[SequencePlace]:
     """Where the sequences lie. The name of a folder above them is their split.
 
     Raises:
-        CatalogError: when there is no sequence.
+        CatalogError: if no sequence is found.
     """
     if (root / GROUND_TRUTH).is_file():
         return [SequencePlace("", DEFAULT)]
@@ -121,7 +121,7 @@ def sequence_units(root: Path, places: Sequence[SequencePlace]) -> list[Unit]:
 
 
 def _unit(root: Path, place: SequencePlace, info: SequenceInfo, name: str) -> Unit:
-    """A sequence's gt.txt, or its seqinfo.ini or images where there is no ground truth (test)."""
+    """A sequence's gt.txt, or its seqinfo.ini or images without ground truth (test)."""
     files = [file for file in (GROUND_TRUTH, INFO, LABELS) if (root / place.inside(file)).is_file()]
     has_source = bool(files) and files[0] != LABELS
     return Unit(
