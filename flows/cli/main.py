@@ -72,7 +72,8 @@ COMMANDS = {
         "benchmarks.commands:app", "Measure speed and memory against baselines in the same run."
     ),
 }
-_OURS = {"flows", "data_catalog", "storage", "personsearch_core"}
+PACKAGES = ("flows", "data_catalog", "storage", "personsearch_core")
+"""Those whose log messages the command line shows."""
 
 app = typer.Typer(cls=lazy_group(COMMANDS), no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -98,7 +99,7 @@ def personsearch(
     """
     level = logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(level=logging.WARNING, handlers=[ConsoleHandler(verbose=verbose)])
-    for package in _OURS:
+    for package in PACKAGES:
         logging.getLogger(package).setLevel(level)
 
 
