@@ -218,7 +218,7 @@ def _identities(column: pa.Array) -> tuple[pa.Array, np.ndarray] | None:
 
 
 def _is_anonymous(named: pa.Array | None, count: int) -> np.ndarray:
-    """Where there is no identity, or a negative number, as which datasets mark the unknown."""
+    """True where the identity is missing or negative, which is how datasets mark unknown people."""
     if named is None:
         return np.ones(count, bool)
     negative = pc.match_substring_regex(named, NEGATIVE)

@@ -237,7 +237,7 @@ def usable(paths: Iterable[str]) -> tuple[str, ...]:
 
 
 def frame_number(path: str) -> int | None:
-    """The number at the end of a file's name, as videos' frames are numbered; None if there is none."""
+    """The number at the end of a file's name, as videos' frames are numbered; None without one."""
     digits = _LAST_DIGITS.search(PurePosixPath(path).stem)
     return int(digits[1]) if digits else None
 

@@ -199,7 +199,7 @@ def _text(data: bytes | memoryview, position: int, order: str, shape: tuple[int,
     try:
         text = raw.decode(encoding)
     except UnicodeDecodeError as error:
-        raise Damaged(f"text at byte {position} is no {encoding}") from error
+        raise Damaged(f"text at byte {position} is not {encoding}") from error
     if shape[0] == 1:
         return text
     if len(text) != _count(shape):

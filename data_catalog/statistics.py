@@ -102,7 +102,7 @@ def _identities(people: pa.Table, images: pa.Table) -> tuple[np.ndarray, np.ndar
 def histogram(
     title: str, unit: str, what: str, values: np.ndarray, *, whole: bool = False
 ) -> list[Histogram]:
-    """The histogram of values (n,), or nothing where there is none. `whole`: they are whole numbers."""
+    """The histogram of values (n,), or nothing where there is none. `whole`: the values are integers."""
     if not len(values):
         return []
     low, high = float(values.min()), float(values.max())

@@ -26,7 +26,7 @@ def open_store(location: str) -> Store:
 
 
 def open_existing(location: str) -> Store:
-    """As `open_store`. Raises StorageError, too, when there is no store."""
+    """Like `open_store`, but raises StorageError if the location has no store."""
     store = open_store(location)
     if not store.exists():
         raise StorageError(f"there is no store at {location}")

@@ -56,7 +56,7 @@ def stays(store: Store, kind: str, key: str) -> bool:
 
 
 def remove_tag(store: Store, tag: str) -> None:
-    """Remove a tag; its artifact stays. Raises StorageError if there is no such tag."""
+    """Remove a tag; its artifact stays. Raises StorageError if the tag is unknown."""
     try:
         store.remove_tag(_checked(tag))
     except FileNotFoundError as error:

@@ -18,7 +18,7 @@ _EMPTY = struct.pack("<II", 14, 0)
 def write_protocol(
     path: Path, *, queries: int = 2_900, gallery: int = 4_000, images: int = TEST_IMAGES, seed: int = 0
 ) -> None:
-    """Write a `TestG<gallery>.mat` of so many queries, each with so many distinct gallery images.
+    """Write a `TestG<gallery>.mat` of `queries` queries, each with `gallery` distinct gallery images.
 
     The first two entries of a gallery carry the query's person. One compressed variable holds everything; it
     is written as a stream.

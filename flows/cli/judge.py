@@ -89,7 +89,7 @@ def judged_rows(index: Index, name: str | None, file: Path | None) -> Judged:
     kept = judgements_of(index.folder, file)
     judged = kept.of(index, name)
     if not judged.confirmed and not judged.rejected:
-        known = ", ".join(kept.names()) or "nobody"
+        known = ", ".join(kept.names()) or "none"
         raise ConfigError(f"nothing in the index is judged for {name!r}; {kept.file} has: {known}")
     return judged
 

@@ -12,7 +12,7 @@ from flows.cli.lazy import Lazy, lazy_group
 from flows.errors import failure_of
 from flows.run.console import ConsoleHandler
 from flows.run.prefect_defaults import be_quiet
-from flows.run.processes import KEEP_FREED_MEMORY
+from flows.run.template import KEEP_FREED_MEMORY
 
 COMMANDS = {
     "run": Lazy("flows.cli.run:run", "Run a config: build every artifact that is not in the store yet."),

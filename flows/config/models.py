@@ -69,7 +69,7 @@ class DatasetSource(Recipe):
     _unset: tuple[str, ...] = PrivateAttr(())
 
     def require_root(self, field: str) -> None:
-        """Raise ConfigError, which names the field and what decides on it, when there is no such folder."""
+        """Raise ConfigError, naming the field and what sets it, if the folder is missing."""
         if self.root.is_dir():
             return
         hint = "".join(

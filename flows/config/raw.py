@@ -112,7 +112,7 @@ class _Path(str):
         return path
 
     def placed(self, expanded: str) -> str:
-        """The path as any file may have it; what is no relative path stays."""
+        """The path as any file may have it; anything but a relative path stays."""
         if "://" in expanded or expanded.startswith("~") or expanded in PUBLISHED_WEIGHTS:
             return expanded
         return expanded if self.folder is None else os.path.normpath(self.folder / expanded)

@@ -29,7 +29,7 @@ def render_page(
     """The template of `folder`, which extends `base.html.j2`, as one HTML document.
 
     `title` is its heading, `lead` the sentence below. Everything inserted is escaped unless it is Markup; a
-    name that the template uses and nobody gave raises jinja2.UndefinedError.
+    name that the template uses and that was not given raises jinja2.UndefinedError.
     """
     style = Markup((_DESIGN / "style.css").read_text())
     page = _environment(folder).get_template(template)

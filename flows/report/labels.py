@@ -18,7 +18,7 @@ _Rectangle = tuple[float, float, float, float]
 def place_labels(boxes: Sequence[DrawnBox], width: int, height: int) -> list[Label]:
     """Labels of the boxes on a picture of `width` x `height` pixels, earlier boxes first.
 
-    A label for which there is no room beside its box is left out.
+    A label that does not fit beside its box is left out.
     """
     scale = SMALLEST / width
     taken: list[_Rectangle] = []

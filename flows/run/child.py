@@ -1,8 +1,8 @@
-"""The child's side of a stage's process: it reports, obeys SIGTERM and SIGHUP, and never outlives its parent.
+"""A stage's process: it reports to the run, obeys SIGTERM and SIGHUP, and never outlives the run.
 
-Standard input is a pipe whose other end the parent holds. Its end of file means that the parent is gone,
-kill -9 included, and the child ends its whole process group at once. (PR_SET_PDEATHSIG would not do: it
-follows the *thread* that spawned, which an orchestrator may end early.)
+Standard input is a pipe whose other end the run holds. Its end of file means that the run is gone, kill -9
+included, and this process ends its whole group at once. (PR_SET_PDEATHSIG would not do: it follows the
+*thread* that spawned, which an orchestrator may end early.)
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -81,16 +80,21 @@ def die_with_parent(descriptor: int = 0) -> None:
     threading.Thread(target=watch, daemon=True, name="parent-watch").start()
 
 
-def _child_main(target: str, descriptor: int) -> int:
+def run_child(descriptor: int) -> int:
+    """Do the task that standard input names; what is said of it goes to the descriptor. The exit status."""
     messages = _Messages(descriptor)
     signal.signal(signal.SIGTERM, messages.stop)
     signal.signal(signal.SIGHUP, messages.stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    task = json.loads(_read_line(0))
+    order = json.loads(_read_line(0))
+    os.environ.clear()
+    os.environ.update(order["environ"])
+    os.chdir(order["folder"])
+    task = order["task"]
     logging.basicConfig(level=logging.INFO, format=_log_format(task.get("labels", {})))
     logging.getLogger().addHandler(messages)
     die_with_parent(0)
-    module, _, function = target.partition(":")
+    module, _, function = order["target"].partition(":")
     try:
         value = getattr(importlib.import_module(module), function)(task, messages)
     except Exception as error:
@@ -124,7 +128,3 @@ def _read_line(descriptor: int) -> bytes:
             raise SystemExit("the parent ended before it said what to do")
         line += byte
     return line
-
-
-if __name__ == "__main__":
-    sys.exit(_child_main(sys.argv[1], int(sys.argv[2])))

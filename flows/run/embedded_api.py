@@ -207,7 +207,7 @@ def _running_url(place: Place, idle: float, ahead: subprocess.Popen[bytes] | Non
         holder = is_held(place.lock)
         if holder is None:
             # One that another process's API sent away has ended with 0; that one may have died since.
-            # Of what was started ahead there is no output to tell, so that it is tried again.
+            # What was started ahead has no output to quote, so it is started again.
             status = None if started is None else started.poll()
             if started is None or status == 0 or (started is ahead and status is not None):
                 started = _start(place, idle)

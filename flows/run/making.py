@@ -15,7 +15,7 @@ from flows.plan.views import SnapshotView, ViewSpec
 from flows.run.child import Reporter
 from flows.run.processes import Progress, Started, start_process
 from flows.run.provenance import made_by
-from flows.stages.base import load_maker
+from flows.stages.base import Stage, load_maker
 from storage.devices import holding_devices
 from storage.errors import StorageError
 from storage.manifest import Identity
@@ -105,7 +105,14 @@ def begin_in_process(
         "labels": {"run": run or "-", "artifact": f"{stage.kind}/{identity.key}"},
     }
     log_path = store.log_path_of(stage.kind, identity.key)
-    return Begun(planned, store, start_process("flows.run.making:make", task, log_path=log_path))
+    started = start_process("flows.run.making:make", task, log_path=log_path, imports=_slow_imports(stage))
+    return Begun(planned, store, started)
+
+
+def _slow_imports(stage: Stage) -> list[str]:
+    """What the stage's process would take seconds to import."""
+    maker, _, _ = stage.maker.partition(":")
+    return [maker] if stage.processors is None else [maker, "torch", "torch.optim", "torchvision"]
 
 
 def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:

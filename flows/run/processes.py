@@ -1,7 +1,7 @@
 """Work in a separate process: start it, follow it, stop it, and never leave it behind.
 
-The child is flows/run/child.py: it reads its task as one line of JSON from standard input and then watches
-that pipe, whose end tells it that the parent is gone.
+The child is forked from flows/run/template.py and runs flows/run/child.py: it reads its task as one line of
+JSON from standard input and then watches that pipe, whose end tells it that this process is gone.
 """
 
 from __future__ import annotations
@@ -12,26 +12,21 @@ import logging
 import os
 import selectors
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from flows.errors import Failure, Interrupted, StageFailed, failure_of
+from flows.run.template import KEEP_FREED_MEMORY, TEMPLATE, Forked
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[..., None]
 """progress(done, total, **metrics)"""
-
-KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
-"""For glibc: memory that one layer frees is reused by the next. By default every large map is returned to the
-kernel and comes back as zeroed pages: half of the CPU time at 640x640 (docs/benchmarks.md)."""
 
 STOP_GRACE_SECONDS = 60.0
 """How long a child may take to write a checkpoint after SIGTERM."""
@@ -64,8 +59,7 @@ def hangup_as_termination() -> Iterator[None]:
 class Started:
     """A child process at work."""
 
-    child: subprocess.Popen[bytes]
-    reading: int
+    child: Forked
     target: str
     log_path: Path
 
@@ -84,7 +78,7 @@ class Started:
         """
         grace = STOP_GRACE_SECONDS
         try:
-            result = _follow(self.reading, on_progress, _deadline(timeout_seconds), stop)
+            result = _follow(self.child.messages, on_progress, _deadline(timeout_seconds), stop)
             self.child.wait(STOP_GRACE_SECONDS)
         except Interrupted as stopped:
             result = failure_of(stopped)
@@ -105,39 +99,34 @@ class Started:
         self._end(STOP_GRACE_SECONDS)
 
     def _death(self) -> Failure:
-        code = self.child.returncode
+        code = self.child.wait(None)
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
         return Failure("died", f"the process of {self.target} ended by {how}")
 
     def _end(self, grace_seconds: float) -> None:
         _end(self.child, grace_seconds)
-        os.close(self.reading)
 
 
-def start_process(target: str, task: dict[str, Any], *, log_path: Path) -> Started:
+def start_process(
+    target: str, task: dict[str, Any], *, log_path: Path, imports: Iterable[str] = ()
+) -> Started:
     """Call `target` ("module:function") with (task, reporter) in a child process.
 
-    Its output goes to `log_path`. Ask for its result once, or stop it.
+    Its output goes to `log_path`. `imports` are the modules that take long to load and that later processes
+    need, too. Ask for its result once, or stop it.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    reading, writing = os.pipe()
-    with log_path.open("ab") as log_file:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "flows.run.child", target, str(writing)],
-            stdin=subprocess.PIPE,
-            stdout=log_file,
-            stderr=log_file,
-            pass_fds=(writing,),
-            env={**KEEP_FREED_MEMORY, **os.environ},
-            start_new_session=True,
-        )
-    os.close(writing)
-    assert child.stdin is not None
+    child = TEMPLATE.fork(log_path, [target.partition(":")[0], *imports])
+    order = {
+        "target": target,
+        "task": task,
+        "folder": str(Path.cwd()),
+        "environ": {**KEEP_FREED_MEMORY, **os.environ},
+    }
     # If it has died already, its closed pipe will tell.
     with contextlib.suppress(BrokenPipeError):
-        child.stdin.write(json.dumps(task).encode() + b"\n")
-        child.stdin.flush()
-    return Started(child, reading, target, log_path)
+        child.tell(json.dumps(order).encode() + b"\n")
+    return Started(child, target, log_path)
 
 
 @dataclass(frozen=True)
@@ -176,21 +165,17 @@ def _follow(
                     result = _Result(message["value"])
 
 
-def _end(child: subprocess.Popen[bytes], grace_seconds: float) -> None:
+def _end(child: Forked, grace_seconds: float) -> None:
     """Ask a running child to stop at a checkpoint, then make sure that its group is gone."""
-    if child.poll() is None:
-        child.terminate()
+    if child.is_running():
+        child.signal(signal.SIGTERM)
         try:
             child.wait(grace_seconds)
-        except subprocess.TimeoutExpired:
+        except TimeoutError:
             log.warning("process %s did not stop within %.0f s and is killed", child.pid, grace_seconds)
-    try:
-        os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        log.debug("nothing is left of process group %s", child.pid)
-    child.wait()
-    if child.stdin is not None and not child.stdin.closed:
-        child.stdin.close()
+    child.signal(signal.SIGKILL, group=True)
+    child.wait(None)
+    child.close()
 
 
 def _deadline(timeout_seconds: float | None) -> float | None:

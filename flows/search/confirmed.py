@@ -55,7 +55,7 @@ def export_confirmed(index: Index, judgements: Judgements, folder: Path) -> Expo
     Raises
     ------
     ConfigError
-        If nobody is confirmed, or the folder holds something else.
+        If no match is confirmed, or the folder holds something else.
     """
     _require_place(folder)
     names, left_out = _confirmed(index, judgements)

@@ -56,7 +56,7 @@ class QueryRequest:
         if self.image is None and chosen:
             raise ConfigError(f"{chosen[0]} needs an image that it refers to")
         if self.image is None and self.embedding is None and not self.shots:
-            raise ConfigError("there is no query: give an image, shots or an embedding")
+            raise ConfigError("the query is missing: give an image, shots or an embedding")
 
 
 @dataclass(frozen=True, eq=False)

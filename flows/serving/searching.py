@@ -288,7 +288,7 @@ def _require_one_query(asked: SearchRequest) -> None:
     if asked.row is not None and asked.picture is not None:
         raise Refused(422, "the query is given by row and by picture: choose one")
     if asked.row is None and asked.picture is None and asked.name is None:
-        raise Refused(422, "there is no query: give a row, a picture or a name")
+        raise Refused(422, "the query is missing: give a row, a picture or a name")
     chosen = [asked.person is not None, asked.box is not None, asked.whole_image]
     if sum(chosen) > 1:
         raise Refused(422, "give one of person, box and whole_image")

@@ -31,7 +31,7 @@ PRESETS: dict[str, list[list[dict[str, Any]]]] = {
 
 
 OBJECTIVE = "reid.objective"
-"""The axis of a study's grid that is no field of a config: it stands for `reid.phases`."""
+"""The axis of a study's grid that is not a config field: it stands for `reid.phases`."""
 
 
 def objective_axis(config: Config, objectives: Mapping[str, Any], name: str = OBJECTIVE) -> Axis:
@@ -61,7 +61,7 @@ def _phases(given: Any) -> list[list[dict[str, Any]]]:
     for phase in phases:
         if not isinstance(phase, list) or not phase or not all(isinstance(term, dict) for term in phase):
             raise ConfigError(
-                f"{given!r} is no objective: give the name of a preset ({', '.join(PRESETS)}), or "
+                f"{given!r} is not an objective: give the name of a preset ({', '.join(PRESETS)}), or "
                 "{kind: ...}, as in reid.phases[].objectives"
             )
     return phases

@@ -28,7 +28,7 @@ def held_out_search(
     """mAP and rank-1 of searching each of n rows among the rows of other images.
 
     embeddings (n, D), compared by dot product; label and image (n,). Step AP with grouped ties; rows whose
-    person is in no other image are not queries. Raises if there is no query.
+    person is in no other image are not queries. Raises PersonSearchError if no query is left.
     """
     average_precisions, firsts = [], []
     for query in range(len(embeddings)):

@@ -7,19 +7,9 @@ from typing import Any
 
 import yaml
 
-from data_catalog.synthetic import Mot17Spec, PrwSpec, write_mot17, write_prw
+from benchmarks.start import SCENES, TRACKS
+from data_catalog.synthetic import write_mot17, write_prw
 
-SCENES = PrwSpec(
-    train_images=12,
-    test_images=8,
-    width=96,
-    height=96,
-    train_identities=6,
-    test_identities=4,
-    cameras=2,
-    people=(2, 3),
-)
-TRACKS = Mot17Spec(sequences=1, frames=3, width=96, height=96)
 STAGES = (
     "ingest:scenes",
     "ingest:tracks",

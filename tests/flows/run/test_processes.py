@@ -19,6 +19,7 @@ from flows.errors import DISK_FULL, Failure, FailureKind, Interrupted, StageFail
 from flows.run import processes
 from flows.run.child import Reporter
 from flows.run.processes import start_process
+from flows.run.template import Template
 from storage.errors import StorageError
 
 
@@ -61,6 +62,21 @@ def never_stop(task: dict[str, Any], reporter: Reporter) -> None:
     time.sleep(120)
 
 
+def where_it_runs(task: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+    return {
+        "template": os.getppid(),
+        "loaded": "wave" in sys.modules,
+        "folder": str(Path.cwd()),
+        "told": os.environ.get("PERSONSEARCH_TOLD"),
+    }
+
+
+def outlive_the_template(task: dict[str, Any], reporter: Reporter) -> str:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(0.2)
+    return "done"
+
+
 def stop_slowly(task: dict[str, Any], reporter: Reporter) -> None:
     Path(task["pids"]).write_text(str(os.getpid()))
     while not reporter.should_stop():
@@ -98,6 +114,30 @@ def test_a_result_and_its_progress_arrive(tmp_path: Path) -> None:
     result = started.result(on_progress=lambda done, total, **metrics: seen.append((done, total)))
     assert result == 5
     assert seen[-1] == (3, 3)
+
+
+def test_what_one_process_needs_is_loaded_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "TEMPLATE", Template())
+
+    def ask(*imports: str) -> dict[str, Any]:
+        target = f"{HERE}:where_it_runs"
+        started = start_process(target, {}, log_path=tmp_path / "log", imports=imports)
+        return dict(started.result(on_progress=ignore))
+
+    first = ask()
+    assert not first["loaded"] and first["told"] is None
+    second = ask("wave", "a module that cannot be imported")
+    assert second["loaded"] and second["template"] == first["template"]
+    monkeypatch.setenv("PERSONSEARCH_TOLD", "yes")
+    monkeypatch.chdir(tmp_path)
+    assert ask() == second | {"told": "yes", "folder": str(tmp_path)}
+
+
+def test_a_template_that_is_killed_is_replaced(tmp_path: Path) -> None:
+    assert run("outlive_the_template", tmp_path) == "done"
+    assert run("add", tmp_path, a=2, b=3) == 5
 
 
 @pytest.mark.parametrize(

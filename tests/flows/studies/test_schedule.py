@@ -124,7 +124,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares the start of seventy processes; stages in processes of their own are tested elsewhere."""
 
     class Here:
-        def __init__(self, target: str, task: dict[str, Any], *, log_path: Path) -> None:
+        def __init__(self, target: str, task: dict[str, Any], *, log_path: Path, imports: list[str]) -> None:
             self.task = task
 
         def result(self, **_: object) -> object:

@@ -1,0 +1,235 @@
+"""The process that a run's stages are forked from, so that what they all import is loaded once.
+
+It computes nothing and starts no thread, so that a fork of it is as good as a new process. A stage's process
+is its child; the process that asked for it learns its id and its exit status over a socket of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import NoReturn
+
+from flows.run.child import run_child
+
+KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
+"""For glibc: memory that one layer frees is reused by the next. By default every large map is returned to the
+kernel and comes back as zeroed pages: half of the CPU time at 640x640 (docs/benchmarks.md)."""
+
+_MESSAGE = 1 << 16
+
+
+class Forked:
+    """A process that was forked for this one. It keeps its id until `close`.
+
+    If the template was killed, so that it cannot be told how the process ends, its exit status is SIGKILL's.
+    """
+
+    def __init__(self, line: socket.socket, task: int, messages: int) -> None:
+        self._line = line
+        self._task = task
+        self.messages = messages
+        """What it writes about its work."""
+        self.exit_status: int | None = None
+        """Negative for a signal, as for `subprocess.Popen`; None while it runs."""
+
+    @cached_property
+    def pid(self) -> int | None:
+        """Its id; None if the template was killed before it could fork."""
+        self._line.settimeout(None)
+        said = self._line.recv(_MESSAGE)
+        return int(said) if said else None
+
+    def tell(self, order: bytes) -> None:
+        """Write to its standard input, whose end ends it. Raises BrokenPipeError."""
+        while order:
+            order = order[os.write(self._task, order) :]
+
+    def wait(self, seconds: float | None) -> int:
+        """Wait until it ends, and return its exit status. Raises TimeoutError."""
+        if self.exit_status is None and self.pid is not None:
+            self._line.settimeout(seconds)
+            if said := self._line.recv(_MESSAGE):
+                self.exit_status = int(said)
+        if self.exit_status is None:
+            self.exit_status = -signal.SIGKILL
+        return self.exit_status
+
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        with suppress(BlockingIOError):
+            self.wait(0)
+        return self.exit_status is None
+
+    def signal(self, number: int, *, group: bool = False) -> None:
+        """Send a signal to it, or to its whole group, unless that is gone."""
+        if self.pid is not None:
+            with suppress(ProcessLookupError):
+                (os.killpg if group else os.kill)(self.pid, number)
+
+    def close(self) -> None:
+        """Give its id back."""
+        for descriptor in (self._task, self.messages):
+            os.close(descriptor)
+        self._line.close()
+
+
+class Template:
+    """This process's side: one template, started when it is first needed; it ends with this process."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._of = 0
+
+    def fork(self, log_path: Path, imports: Iterable[str]) -> Forked:
+        """Fork a process that waits for its task; its output goes to the log.
+
+        `imports` are loaded in the template first, and so by no later process again.
+        """
+        line, far_line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        task, to_task = os.pipe()
+        from_messages, messages = os.pipe()
+        with log_path.open("ab") as log:
+            given = [far_line.fileno(), task, messages, log.fileno()]
+            try:
+                self._ask(json.dumps(sorted(imports)).encode(), given)
+            finally:
+                far_line.close()
+                os.close(task)
+                os.close(messages)
+        return Forked(line, to_task, from_messages)
+
+    def _ask(self, message: bytes, descriptors: list[int]) -> None:
+        with self._mutex:
+            if self._socket is not None and self._of == os.getpid():
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    socket.send_fds(self._socket, [message], descriptors)
+                    return
+                self._socket.close()
+            self._socket, self._of = _start(), os.getpid()
+            socket.send_fds(self._socket, [message], descriptors)
+
+
+def _start() -> socket.socket:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        subprocess.Popen(
+            [sys.executable, "-m", "flows.run.template"],
+            stdin=theirs.fileno(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**KEEP_FREED_MEMORY, **os.environ},
+            start_new_session=True,
+        )
+    return ours
+
+
+TEMPLATE = Template()
+
+
+class _Server:
+    """The template's side: it forks when it is asked to, and reports how its children end."""
+
+    def __init__(self, requests: socket.socket) -> None:
+        self._requests = requests
+        self._running: dict[socket.socket, int] = {}
+        self._ended: dict[socket.socket, int] = {}
+        self._woken, self._wake = os.pipe()
+        for descriptor in (self._woken, self._wake):
+            os.set_blocking(descriptor, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(requests, selectors.EVENT_READ)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+
+    def serve(self) -> None:
+        """Fork until the other end is closed. A child does its work, and does not return."""
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj is self._requests:
+                    message, descriptors, _, _ = socket.recv_fds(self._requests, _MESSAGE, 4)
+                    if not message:
+                        return
+                    line, *given = descriptors
+                    if self._fork(socket.socket(fileno=line), given, json.loads(message)) == 0:
+                        _end_with(run_child(given[1]))
+                elif key.fileobj == self._woken:
+                    os.read(self._woken, 4096)
+                    self._report()
+                else:
+                    self._forget(key.fileobj)  # type: ignore[arg-type]
+
+    def _fork(self, line: socket.socket, given: list[int], imports: list[str]) -> int:
+        for name in imports:
+            # The child imports it again, and says why that fails.
+            with suppress(Exception):
+                importlib.import_module(name)
+        pid = os.fork()
+        if pid == 0:
+            self._become_child(line, *given)
+        else:
+            for descriptor in given:
+                os.close(descriptor)
+            self._running[line] = pid
+            self._selector.register(line, selectors.EVENT_READ)
+            line.send(str(pid).encode())
+        return pid
+
+    def _become_child(self, line: socket.socket, task: int, messages: int, log: int) -> None:
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._selector.close()
+        for other in (self._requests, line, *self._running, *self._ended):
+            other.close()
+        for descriptor in (self._woken, self._wake):
+            os.close(descriptor)
+        for descriptor, at in ((task, 0), (log, 1), (log, 2)):
+            os.dup2(descriptor, at)
+        for descriptor in (task, log):
+            os.close(descriptor)
+
+    def _report(self) -> None:
+        """Tell of children that have ended; each keeps its id until whoever asked for it has read that."""
+        for line, pid in list(self._running.items()):
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                continue
+            self._ended[line] = self._running.pop(line)
+            how = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            assert how is not None
+            status = how.si_status if how.si_code == os.CLD_EXITED else -how.si_status
+            with suppress(BrokenPipeError):
+                line.send(str(status).encode())
+
+    def _forget(self, line: socket.socket) -> None:
+        """The other end is closed: nothing asks for this child again."""
+        self._selector.unregister(line)
+        line.close()
+        if line in self._ended:
+            os.waitpid(self._ended.pop(line), 0)
+
+
+def _end_with(status: int) -> NoReturn:
+    """End this process at once: taking all modules down one by one takes 2 s, and its work is committed."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    _Server(socket.socket(fileno=os.dup(0))).serve()
