@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 import typer
 
 from benchmarks.drawing import draw_scenes
+from benchmarks.options import VAR, Device, Folder, Rounds, temporary_folder
 from benchmarks.timing import Measurement, medians_in_turn, report
 from flows.cli.json_file import Json
 from flows.config.devices import torch_device
@@ -116,9 +116,9 @@ def extraction(
     shards: int = typer.Option(
         1, min=1, help="Number of shards to extract, each of 32 images with 8 people."
     ),
-    rounds: int = typer.Option(5, min=1, help="Number of rounds; medians are reported."),
-    device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:1 ..."),
-    folder: Path = typer.Option(Path("var"), help="Folder for temporary files, on the disk to measure."),
+    rounds: Rounds = 5,
+    device: Device = "auto",
+    folder: Folder = VAR,
     json_file: Json = None,
 ) -> None:
     """Measure feature extraction against bare decoding and the forward pass of the shared blocks.
@@ -127,7 +127,6 @@ def extraction(
     """
     on = torch_device(device)
     size = ExtractionBenchmark(shards=shards, rounds=rounds, device=on)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="benchmark-extraction-", dir=folder) as temporary:
+    with temporary_folder("extraction", folder) as temporary:
         settings = {"shards": shards, "rounds": rounds, "device": str(on)}
-        report(measure_extraction(Path(temporary), size), settings, json_file)
+        report(measure_extraction(temporary, size), settings, json_file)

@@ -5,7 +5,6 @@ Features are random and images synthetic: the time of a step does not depend on 
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
@@ -19,6 +18,7 @@ import typer
 from torch import Tensor, nn
 
 from benchmarks.drawing import draw_scenes
+from benchmarks.options import VAR, Device, Folder, Rounds, temporary_folder
 from benchmarks.timing import Measurement, medians_in_turn, report
 from flows.cli.json_file import Json
 from flows.config.devices import torch_device
@@ -246,9 +246,9 @@ def _labels(rows: int) -> ReidLabels:
 def reid(
     rows: int = typer.Option(1024, min=256, help="Number of rows in the store."),
     batch: int = typer.Option(128, min=8, help="Rows per batch, a multiple of four."),
-    rounds: int = typer.Option(5, min=1, help="Number of rounds; medians are reported."),
-    device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:1 ..."),
-    folder: Path = typer.Option(Path("var"), help="Folder for temporary files, on the disk to measure."),
+    rounds: Rounds = 5,
+    device: Device = "auto",
+    folder: Folder = VAR,
     json_file: Json = None,
 ) -> None:
     """Measure a re-ID step from the store against memory, a plain loop and recomputed features.
@@ -258,8 +258,7 @@ def reid(
     if batch % 4 or 2 * batch > rows:
         raise typer.BadParameter(f"{batch} must be a multiple of four, and at most half of the {rows} rows")
     on = torch_device(device)
-    folder.mkdir(parents=True, exist_ok=True)
     size = ReidBenchmark(rows, batch, rounds, on)
-    with tempfile.TemporaryDirectory(prefix="benchmark-reid-", dir=folder) as temporary:
+    with temporary_folder("reid", folder) as temporary:
         settings = {"rows": rows, "batch": batch, "rounds": rounds, "device": str(on)}
-        report(measure_reid(Path(temporary), size), settings, json_file)
+        report(measure_reid(temporary, size), settings, json_file)

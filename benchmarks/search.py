@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ import torch
 import typer
 
 from benchmarks.drawing import draw_scenes
+from benchmarks.options import VAR, Device, Folder, Rounds, temporary_folder
 from benchmarks.timing import Measurement, medians_in_turn, report
 from flows.cli.json_file import Json
 from flows.config.devices import torch_device
@@ -200,9 +200,9 @@ def _model(folder: Path, size: SearchBenchmark) -> GivenModel:
 def search(
     people: int = typer.Option(1_000_000, min=1000, help="Number of people in the index that is searched."),
     images: int = typer.Option(200, min=10, help="Number of images that are indexed."),
-    rounds: int = typer.Option(5, min=1, help="Number of rounds; medians are reported."),
-    device: str = typer.Option("auto", help="Of the model: auto, cpu, cuda, cuda:1 ..."),
-    folder: Path = typer.Option(Path("var"), help="Folder for temporary files, on the disk to measure."),
+    rounds: Rounds = 5,
+    device: Device = "auto",
+    folder: Folder = VAR,
     json_file: Json = None,
 ) -> None:
     """Measure search against one product over all embeddings, and indexing against the model alone.
@@ -210,7 +210,6 @@ def search(
     Example: personsearch benchmark search --images 100
     """
     size = SearchBenchmark(people=people, images=images, rounds=rounds, device=torch_device(device))
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="benchmark-search-", dir=folder) as temporary:
+    with temporary_folder("search", folder) as temporary:
         settings = {"people": people, "images": images, "rounds": rounds, "device": str(size.device)}
-        report(measure_search(Path(temporary), size), settings, json_file)
+        report(measure_search(temporary, size), settings, json_file)

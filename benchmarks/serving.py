@@ -24,6 +24,7 @@ import psutil
 import typer
 
 from benchmarks import hostile
+from benchmarks.options import Device
 from benchmarks.timing import Measurement, report
 from flows.cli.json_file import Json
 from flows.errors import ConfigError
@@ -214,7 +215,7 @@ def serve(
     index: Annotated[Path, typer.Argument(help="An index of images.", metavar="INDEX")],
     clients: int = typer.Option(50, min=1, help="Number of clients at once."),
     seconds: float = typer.Option(60.0, min=1, help="Seconds of load."),
-    device: str = typer.Option("auto", help="Of the model: auto, cpu, cuda, cuda:1 ..."),
+    device: Device = "auto",
     json_file: Json = None,
 ) -> None:
     """Measure the search page under load and against uploads that it must refuse.

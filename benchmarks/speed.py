@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import typer
 from rich.table import Table
 
+from benchmarks.options import Device, Rounds
 from flows.cli.json_file import Json, write_json
 from flows.cli.printing import whole_lines
 from flows.config.devices import torch_device
@@ -24,13 +25,13 @@ def speed(
     variants: str = typer.Option("disj,j2,j3,j4", help="Architectures, comma-separated."),
     images: str = typer.Option("1,4,8", help="Images per batch, comma-separated."),
     people: str = typer.Option("5,20", help="People per image, comma-separated."),
-    device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:1 ..."),
+    device: Device = "auto",
     backbone: Backbone = typer.Option("resnet50", help="resnet18, resnet34 or resnet50."),
     size: int = typer.Option(640, min=64, help="Width and height of the network input, in pixels."),
     precision: Precision = typer.Option("fp32", help="fp32, bf16 or fp16."),
     channels_last: bool = typer.Option(False, help="Use the channels-last memory format."),
     compile_blocks: bool = typer.Option(False, "--compile", help="Compile each block with torch.compile."),
-    rounds: int = typer.Option(5, min=1, help="Number of rounds; medians are reported."),
+    rounds: Rounds = 5,
     json_file: Json = None,
 ) -> None:
     """Time detection and embedding per person, with the ratio to Disj, its bound and the paper's.

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,11 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-import typer
-
+from benchmarks.options import VAR, Folder, Rounds, temporary_folder
 from benchmarks.timing import Measurement, medians_in_turn, report
 from data_catalog.synthetic import Mot17Spec, PrwSpec, write_mot17, write_prw
 from flows.cli.demo import demo_config
-from flows.cli.json_file import writable
+from flows.cli.json_file import Json
 from flows.run.embedded_api import FOLDER
 from storage.locks import is_held
 
@@ -193,17 +191,14 @@ def end_apis(home: Path) -> None:
 
 
 def start(
-    rounds: int = typer.Option(5, min=1, help="Number of rounds; medians are reported."),
-    folder: Path = typer.Option(Path("var"), help="Folder for temporary files."),
-    json_file: Path | None = typer.Option(
-        None, "--json", callback=writable, help="Also write the figures to this file."
-    ),
+    rounds: Rounds = 5,
+    folder: Folder = VAR,
+    json_file: Json = None,
 ) -> None:
     """Measure the overhead of commands and small runs, as whole processes.
 
     Example: personsearch benchmark start --rounds 3
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="benchmark-start-", dir=folder) as temporary:
-        measured = measure_start(Path(temporary).absolute(), demo_config(), rounds)
+    with temporary_folder("start", folder) as temporary:
+        measured = measure_start(temporary, demo_config(), rounds)
         report(measured, {"rounds": rounds}, json_file)

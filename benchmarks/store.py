@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 import typer
 
+from benchmarks.options import VAR, Folder, Rounds, temporary_folder
 from benchmarks.other_stores import OTHER_STORES
 from benchmarks.range_server import serve
 from benchmarks.timing import Measurement, medians_in_turn, report
@@ -324,8 +324,8 @@ def _check(reader: FeatureReader, plain: np.memmap, indices: np.ndarray) -> None
 def store(
     rows: int = typer.Option(8192, min=256, help="Number of records to write and read."),
     record_shape: str = typer.Option("512,24,8", help="Shape of a float16 record, comma-separated."),
-    rounds: int = typer.Option(30, min=1, help="Number of rounds; medians are reported."),
-    folder: Path = typer.Option(Path("var"), help="Folder for temporary files, on the disk to measure."),
+    rounds: Rounds = 30,
+    folder: Folder = VAR,
     json_file: Json = None,
 ) -> None:
     """Measure the feature store against memmap, bare reads and other stores.
@@ -333,10 +333,9 @@ def store(
     Example: personsearch benchmark store --rows 2048
     """
     shape = _parse_shape(record_shape)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="benchmark-store-", dir=folder) as temporary:
+    with temporary_folder("store", folder) as temporary:
         settings = {"rows": rows, "record_shape": shape, "rounds": rounds}
-        report(measure_store(Path(temporary), rows, shape, rounds), settings, json_file)
+        report(measure_store(temporary, rows, shape, rounds), settings, json_file)
 
 
 def _parse_shape(text: str) -> list[int]:

@@ -53,7 +53,7 @@ def test_what_is_not_handed_over_is_stopped(request_: RunRequest) -> None:
     with pytest.raises(ConnectionError, match="no API"), walk.head_start():
         begun = walk._begun
         raise ConnectionError("no API")
-    assert begun is not None and begun.process.child.returncode is not None
+    assert begun is not None and begun.process.child.exit_status is not None
 
 
 def test_what_a_run_may_not_make_is_not_begun(request_: RunRequest) -> None:
