@@ -1,4 +1,4 @@
-"""What a person said of matches: confirmed or rejected for somebody with a name, kept in a file of one's own.
+"""What a person said of matches: confirmed or rejected for a named person, kept in a file of their own.
 
 The file has one JSON object per line and is only ever appended to. A judgement names the picture by its
 content, the frame and the box, so it survives updates and moves of the index.

@@ -113,7 +113,7 @@ class SearchAnswer(_Body):
 
 
 class Judgement(_Body):
-    """Confirm or reject people of the index for somebody with a name, or take a verdict back."""
+    """Confirm or reject people of the index for a named person, or take a verdict back."""
 
     name: PersonName
     verdict: Literal["confirmed", "rejected", "withdrawn"]

@@ -179,7 +179,7 @@ function choosing(told, source, size, people, whole) {
   at("who-told").textContent = told;
   at("whole").hidden = !whole;
   outlined(at("picture"), source, size, people, (person) => `Person ${person.number}`);
-  tell(people.length ? "" : "Nobody was found in this picture.");
+  tell(people.length ? "" : "No people were found in this picture.");
   at("who").querySelector("h2").focus({ preventScroll: true });
 }
 
@@ -190,7 +190,7 @@ function showPicture() {
     const people = picture.people.map((person) => ({
       ...person, number: person.person, choose: () => go({ ...state, person: String(person.person) }),
     }));
-    const told = people.length ? "Choose one of the outlined people." : "Nobody was found. If the picture is a crop of one person, use the whole picture.";
+    const told = people.length ? "Choose one of the outlined people." : "No people were found. If the picture is a crop of one person, use the whole picture.";
     choosing(told, `api/pictures/${encodeURIComponent(state.picture)}/picture`, picture, people, true);
   });
 }
@@ -277,7 +277,7 @@ function drawJudged(judged) {
 function judge(rows, verdict) {
   if (!state.name) {
     at("name").focus();
-    tellProblem("Name the person first.", "Matches are confirmed and rejected for somebody.");
+    tellProblem("Name the person first.", "Matches are confirmed or rejected for a named person.");
     return undefined;
   }
   return attempt("Saving", async () => {
