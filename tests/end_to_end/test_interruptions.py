@@ -17,7 +17,7 @@ from tests.end_to_end.tiny import tiny_settings, write_tiny_config
 
 TRAININGS = {"detector": "detector.safetensors", "reid": "branch.safetensors"}
 # Long enough for a kill to fall inside.
-LONGER = ("detector.training.steps=40", "reid.phases.0.epochs=30")
+LONGER = ("detector.training.steps=16", "reid.phases.0.epochs=12")
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 240) -> None:
@@ -69,5 +69,5 @@ def kill_while_making(kind: str, words: list[object], store: Path, log_path: Pat
 
 def test_the_longer_settings_are_those_of_the_tiny_config() -> None:
     settings = tiny_settings("data", "store")
-    assert settings["detector"]["training"]["steps"] < 40
-    assert settings["reid"]["phases"][0]["epochs"] < 30
+    assert settings["detector"]["training"]["steps"] < 16
+    assert settings["reid"]["phases"][0]["epochs"] < 12
