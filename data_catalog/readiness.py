@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.views import View, protocol_view
@@ -17,9 +18,7 @@ def training_faults(view: View) -> Iterator[str]:
 
 def identity_faults(view: View, per_batch: int) -> Iterator[str]:
     """Why a branch cannot be trained on a view: fewer identities with two boxes than a batch takes."""
-    people = view.boxes.filter(pc.and_(pc.invert(view.boxes["ignore"]), pc.is_valid(view.boxes["person_id"])))
-    counts = people["person_id"].value_counts()
-    several = pc.sum(pc.greater_equal(counts.field("counts"), 2)).as_py() or 0
+    people, several = _people(view), identities_in_pairs(view)
     if not len(people):
         yield (
             f"no box of split {view.split!r} has an identity: re-ID needs a dataset with identities; this "
@@ -30,6 +29,17 @@ def identity_faults(view: View, per_batch: int) -> Iterator[str]:
             f"split {view.split!r} has {several:,} identities with two boxes or more, but a batch takes "
             f"{per_batch:,}: lower reid.identities_per_batch, or train on a larger view"
         )
+
+
+def identities_in_pairs(view: View) -> int:
+    """Number of identities with two boxes or more."""
+    counts = _people(view)["person_id"].value_counts()
+    return pc.sum(pc.greater_equal(counts.field("counts"), 2)).as_py() or 0
+
+
+def _people(view: View) -> pa.Table:
+    """The boxes that have an identity."""
+    return view.boxes.filter(pc.and_(pc.invert(view.boxes["ignore"]), pc.is_valid(view.boxes["person_id"])))
 
 
 def protocol_faults(view: View, protocol: str) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ UNLABELLED = -1
 
 @dataclass(frozen=True)
 class ReidLabels:
-    """Who is on each of the n rows of a feature store, as numbers.
+    """Who is on each of the n rows of one feature store, or of several one after the other, as numbers.
 
     Parameters
     ----------
@@ -31,7 +31,11 @@ class ReidLabels:
     plain
         (n,) False for mirrored and jittered views of a box.
     names
-        Person ids of the labels.
+        Person ids of the labels; of several stores `dataset/id`.
+    source
+        (n,) index into `sources`.
+    sources
+        Names of the datasets, in the order of their rows and of their labels; of a single store "".
 
     Examples
     --------
@@ -45,6 +49,8 @@ class ReidLabels:
     box: IntArray
     plain: npt.NDArray[np.bool_]
     names: tuple[str, ...]
+    source: IntArray
+    sources: tuple[str, ...] = ("",)
 
     def __len__(self) -> int:
         return len(self.label)
@@ -99,7 +105,45 @@ class ReidLabels:
                 [view == "plain" for view in views] if views is not None else np.ones(count), bool
             ),
             names=tuple(names.tolist()),
+            source=np.zeros(count, np.int64),
         )
+
+    @classmethod
+    def joined(cls, parts: Mapping[str, ReidLabels]) -> ReidLabels:
+        """Labels of the rows of several datasets, one dataset after the other.
+
+        Nothing is shared: person 7 of one dataset is not person 7 of another, nor are their images the same.
+        Labels count the people of the first dataset, in the order of their ids, then those of the second.
+
+        Examples
+        --------
+        >>> of_a = ReidLabels.from_columns(["7", None, "8"], ["1", "1", "2"])
+        >>> of_b = ReidLabels.from_columns(["7", "7"], ["1", "2"])
+        >>> both = ReidLabels.joined({"a": of_a, "b": of_b})
+        >>> both.label.tolist(), both.image.tolist(), both.names
+        ([0, -1, 1, 2, 2], [0, 0, 1, 2, 3], ('a/7', 'a/8', 'b/7'))
+        """
+        each = list(parts.values())
+        people = [0, *np.cumsum([len(part.names) for part in each]).tolist()]
+        images = [0, *np.cumsum([_count(part.image) for part in each]).tolist()]
+        boxes = [0, *np.cumsum([_count(part.box) for part in each]).tolist()]
+        label = [
+            np.where(part.label == UNLABELLED, UNLABELLED, part.label + first)
+            for part, first in zip(each, people, strict=False)
+        ]
+        return cls(
+            label=np.concatenate(label),
+            image=np.concatenate([part.image + first for part, first in zip(each, images, strict=False)]),
+            box=np.concatenate([part.box + first for part, first in zip(each, boxes, strict=False)]),
+            plain=np.concatenate([part.plain for part in each]),
+            names=tuple(f"{dataset}/{name}" for dataset, part in parts.items() for name in part.names),
+            source=np.repeat(np.arange(len(each)), [len(part) for part in each]),
+            sources=tuple(parts),
+        )
+
+    def rows_of(self, source: int) -> IntArray:
+        """Numbers of the rows of a dataset."""
+        return np.flatnonzero(self.source == source)
 
 
 @dataclass(frozen=True)
@@ -111,16 +155,16 @@ class IdentitySplit:
 
 
 def hold_out_identities(labels: ReidLabels, part: float, seed: int) -> IdentitySplit:
-    """Hold out a part of the identities, together with every image they appear in.
+    """Hold out a part of the identities of each dataset, together with every image they appear in.
 
     Identities that share an image, directly or through others, are held out together or not at all: neither a
     held-out person nor the scene around one is trained on. Whole groups are taken in a seeded order while
-    they fit.
+    they fit. Of several datasets each is split as it would be alone.
 
     Parameters
     ----------
     labels
-        The rows of a feature store.
+        The rows of one feature store or of several.
     part
         Fraction of the identities to hold out; 0 holds out none.
     seed
@@ -133,7 +177,7 @@ def hold_out_identities(labels: ReidLabels, part: float, seed: int) -> IdentityS
     Raises
     ------
     PersonSearchError
-        If no group fits, or if fewer than two people would be held out.
+        If no group of a dataset fits, or if fewer than two of its people would be held out.
 
     Examples
     --------
@@ -145,29 +189,41 @@ def hold_out_identities(labels: ReidLabels, part: float, seed: int) -> IdentityS
     """
     if part == 0:
         return IdentitySplit(np.arange(len(labels)), np.empty(0, np.int64))
-    known = labels.label != UNLABELLED
-    n_identities = len(labels.names)
-    group = _groups(labels.label[known], labels.image[known], n_identities)
+    splits = [_hold_out_of(labels, source, part, seed) for source in range(len(labels.sources))]
+    return IdentitySplit(
+        np.concatenate([split.training for split in splits]),
+        np.concatenate([split.held_out for split in splits]),
+    )
+
+
+def _hold_out_of(labels: ReidLabels, source: int, part: float, seed: int) -> IdentitySplit:
+    """The split of one dataset's rows."""
+    rows = labels.rows_of(source)
+    label, image = labels.label[rows], labels.image[rows]
+    known = label != UNLABELLED
+    people, person = np.unique(label[known], return_inverse=True)
+    group = _groups(person, image[known], len(people))
     sizes = np.bincount(group)
-    wanted = round(part * n_identities)
+    wanted = round(part * len(people))
     taken = _fill(np.random.default_rng((seed, 1)).permutation(len(sizes)), sizes, wanted)
+    whose = f"{labels.sources[source]}: " if labels.sources[source] else ""
     if sizes[taken].sum() < 2:
         raise PersonSearchError(
-            f"held_out_identities={part} asks for {wanted} of {n_identities} identities, but people who "
-            f"share images form {len(sizes)} groups, the smallest of {sizes.min(initial=0)}, the largest of "
-            f"{sizes.max(initial=0)}: no two people fit. Hold out a larger part, or 0"
+            f"{whose}held_out_identities={part} asks for {wanted} of {len(people)} identities, but people "
+            f"who share images form {len(sizes)} groups, the smallest of {sizes.min(initial=0)}, the largest "
+            f"of {sizes.max(initial=0)}: no two people fit. Hold out a larger part, or 0"
         )
     if sizes[taken].sum() < 0.5 * wanted:
         logger.warning(
-            "%d identities are held out instead of %d: people who share images stay together",
+            "%s%d identities are held out instead of %d: people who share images stay together",
+            whose,
             sizes[taken].sum(),
             wanted,
         )
-    is_held_out = np.isin(group, taken)
-    of_held_out = np.zeros(len(labels), dtype=bool)
-    of_held_out[known] = is_held_out[labels.label[known]]
-    in_their_images = np.isin(labels.image, labels.image[of_held_out])
-    return IdentitySplit(np.flatnonzero(~in_their_images), np.flatnonzero(of_held_out & labels.plain))
+    of_held_out = np.zeros(len(rows), dtype=bool)
+    of_held_out[known] = np.isin(group, taken)[person]
+    in_their_images = np.isin(image, image[of_held_out])
+    return IdentitySplit(rows[~in_their_images], rows[of_held_out & labels.plain[rows]])
 
 
 def _fill(order: IntArray, sizes: IntArray, wanted: int) -> IntArray:
@@ -185,12 +241,16 @@ def _groups(label: IntArray, image: IntArray, n_identities: int) -> IntArray:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    n_images = int(image.max(initial=-1)) + 1
+    n_images = _count(image)
     size = n_identities + n_images
     links = coo_array((np.ones(len(label), bool), (label, n_identities + image)), shape=(size, size))
     _, component = connected_components(links, directed=False)
     _, group = np.unique(component[:n_identities], return_inverse=True)
     return group.astype(np.int64)
+
+
+def _count(numbers: IntArray) -> int:
+    return int(numbers.max(initial=-1)) + 1
 
 
 def _numbered(names: Sequence[str]) -> IntArray:

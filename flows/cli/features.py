@@ -155,12 +155,12 @@ def _mend(where: str, store: str, config: Path, damaged: list[DamagedShard]) -> 
             f"{entry.name} is not built shard by shard: run `store invalidate` on it, then run again"
         )
     request = RunRequest(config=config, store=store, until=MADE_BY_FEATURES_STAGE)
-    planned = {stage["stage"]: stage["key"] for stage in plan_config(request).stages}
-    if planned[MADE_BY_FEATURES_STAGE] != entry.key:
+    planned = {stage["key"]: stage["stage"] for stage in plan_config(request).stages}
+    if entry.key not in planned:
         raise ConfigError(f"{config} does not build {entry.name}: pass the config that it was built from")
     work = opened.reopen(entry.kind, entry.key)
     remove_shards(work, [each.shard for each in damaged])
-    run_config(request).raise_error()
+    run_config(request.model_copy(update={"until": planned[entry.key]})).raise_error()
 
 
 def _store_of(where: str, store: str | None, config: Path | None = None) -> str | None:

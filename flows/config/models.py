@@ -7,7 +7,7 @@ refused. Imports neither torch nor Prefect.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -31,6 +31,8 @@ from flows.config.devices import device_name
 from flows.config.problems import explain_problems
 from flows.config.raw import PUBLISHED_WEIGHTS, STORE_VARIABLE, ExpandedPath, absolute, read_raw
 from flows.errors import ConfigError
+from personsearch_core.amounts import check_amounts
+from personsearch_core.errors import PersonSearchError
 from personsearch_core.recipes import (
     Compute,
     DetectionOptions,
@@ -93,11 +95,11 @@ class Amount(Recipe):
     """How much of a view an epoch takes: one of the three."""
 
     proportion: PositiveFloat | None = None
-    """This view's share of an epoch's images."""
+    """This view's share of an epoch's images, or of its identities in `reid.train`."""
     repeat: PositiveFloat | None = None
-    """Passes over the view's images per epoch; fractions are allowed."""
+    """Passes over the view's images or identities per epoch; fractions are allowed."""
     choose: PositiveInt | None = None
-    """Images of the view per epoch."""
+    """Images or identities of the view per epoch."""
 
     @model_validator(mode="after")
     def _one_amount(self) -> Self:
@@ -112,13 +114,14 @@ class Amount(Recipe):
 
 
 class TrainingEntry(Amount, ViewRef):
-    """A view that the detector is trained on, by default with `repeat: 1`."""
+    """A view that is trained on, by default with `repeat: 1`."""
 
     @property
     def amount(self) -> Amount:
         """The amount given, or the default."""
-        is_given = self.proportion or self.repeat or self.choose
-        return self if is_given else Amount(repeat=1.0)
+        if not (self.proportion or self.repeat or self.choose):
+            return Amount(repeat=1.0)
+        return Amount(proportion=self.proportion, repeat=self.repeat, choose=self.choose)
 
 
 class JointSection(JointOptions):
@@ -140,10 +143,21 @@ class DetectorSection(DetectorRecipe):
     """By default the branch has a training of its own, `reid`."""
 
 
-class ReidSection(ReidRecipe):
-    """The re-ID branch and its training view."""
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, Mapping) else value
 
-    train: ViewRef
+
+class ReidSection(ReidRecipe):
+    """The re-ID branch and its training views."""
+
+    train: Annotated[tuple[TrainingEntry, ...], Field(min_length=1), BeforeValidator(_as_tuple)]
+    """A view, or a list with one view per dataset. Each dataset has features and identities of its own, and
+    every batch draws identities of all of them, in proportion to what an epoch takes of each."""
+
+    @property
+    def entries(self) -> tuple[TrainingEntry, ...]:
+        """The views in the order in which their rows and identities are numbered: by dataset."""
+        return tuple(sorted(self.train, key=lambda entry: entry.dataset))
 
 
 class FeaturesSection(FeatureOptions):
@@ -224,8 +238,11 @@ def _norms_differ(section: str, norm: str, weights: str, held: str) -> str:
     )
 
 
-def _as_tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, Mapping) else value
+def _check_amounts(place: str, entries: Sequence[TrainingEntry]) -> None:
+    try:
+        check_amounts([entry.amount for entry in entries])
+    except PersonSearchError as error:
+        raise ValueError(f"{place}: {error}") from error
 
 
 class Config(Recipe):
@@ -268,12 +285,21 @@ class Config(Recipe):
             )
         if self.evaluation and self.reid is None and self.detector.joint is None:
             raise ValueError("evaluation: there is nothing to evaluate without a reid section")
+        self._check_amounts()
         self._check_joint()
         self._check_norms()
         if self.reid is not None or self.joint_recipe() is not None:
             # Their own rules, such as which dtype goes with which variant, are checked here and now.
             _ = self.features_recipe(), self.detections_recipe()
         return self
+
+    def _check_amounts(self) -> None:
+        if self.reid is not None:
+            _check_amounts("reid.train", self.reid.train)
+            trained = [entry.dataset for entry in self.reid.train]
+            if len(set(trained)) != len(trained):
+                raise ValueError("reid.train: give one entry per dataset")
+        _check_amounts("detector.train", self.detector.train)
 
     def _check_joint(self) -> None:
         joint = self.detector.joint
@@ -311,7 +337,11 @@ class Config(Recipe):
         }
         views |= {f"detector.validation.{at}": view for at, view in enumerate(self.detector.validation)}
         if self.reid is not None:
-            views["reid.train"] = self.reid.train
+            several = len(self.reid.train) > 1
+            views |= {
+                f"reid.train.{at}" if several else "reid.train": entry
+                for at, entry in enumerate(self.reid.train)
+            }
         return views | {f"evaluation.{at}.test": entry.test for at, entry in enumerate(self.evaluation)}
 
     @property

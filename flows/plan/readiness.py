@@ -13,7 +13,12 @@ from data_catalog.decode_checks import memory_of, undecodable_images, undecodabl
 from data_catalog.duplicates import images_in_both
 from data_catalog.errors import CatalogError
 from data_catalog.outcome import outcome_faults
-from data_catalog.readiness import identity_faults, protocol_faults, training_faults
+from data_catalog.readiness import (
+    identities_in_pairs,
+    identity_faults,
+    protocol_faults,
+    training_faults,
+)
 from data_catalog.snapshot import Snapshot, image_digests
 from data_catalog.views import View
 from flows.config.models import Config, ViewRef
@@ -22,6 +27,7 @@ from flows.plan.memo import Memo
 from flows.plan.views import ViewSpec, view_digest
 from flows.run.console import told
 from flows.stages.base import Stage, ingest_name
+from personsearch_core.sampling import largest_shares
 from storage.store import Artifact, Store
 
 log = logging.getLogger(__name__)
@@ -60,12 +66,14 @@ def _question(
     config: Config, stages: Sequence[Stage], artifacts: Mapping[str, Artifact], decode: bool
 ) -> dict[str, Any]:
     """What the outcome of the checks follows from."""
+    entries = config.reid.entries if config.reid else ()
     return {
         "snapshots": {name: artifact.content_digest for name, artifact in artifacts.items()},
         "views": sorted(str(ref.view) for stage in stages for ref in stage.inputs.values() if ref.view),
         "allow_empty": [name for name, source in config.datasets.items() if source.allow_empty],
         "identities_per_batch": config.reid.identities_per_batch if config.reid else None,
         "decode": decode,
+        **({"amounts": [entry.amount.model_dump() for entry in entries]} if len(entries) > 1 else {}),
     }
 
 
@@ -81,6 +89,7 @@ def _faults(
         if made is not None and not source.allow_empty:
             yield from outcome_faults(Snapshot(store.local_path(made.kind, made.key)))
     images: dict[str, dict[str, str]] = {}
+    shares = _identities_per_batch(config, stages, artifacts, store)
     for stage in stages:
         for ref in stage.inputs.values():
             if ref.view is None or ref.stage not in artifacts:
@@ -89,7 +98,7 @@ def _faults(
             try:
                 view_digest(made, ref.view, store)
                 view = ref.view.of(store.local_path(made.kind, made.key))
-                found = list(_view_faults(config, stage, ref.view, view))
+                found = list(_view_faults(stage, ref.view, view, shares.get(stage.name, 0)))
             except CatalogError as error:
                 found = [str(error).removeprefix(f"{dataset}: ")]
             yield from (f"{dataset}: {fault}{_missing_file(config, ref.view)}" for fault in found)
@@ -102,13 +111,32 @@ def _faults(
             yield from _undecodable(snapshot, dataset, config.datasets[dataset].root, digests, store)
 
 
-def _view_faults(config: Config, stage: Stage, spec: ViewSpec, view: View) -> Iterator[str]:
+def _identities_per_batch(
+    config: Config, stages: Sequence[Stage], artifacts: Mapping[str, Artifact], store: Store
+) -> dict[str, int]:
+    """How many identities a batch takes at most of each features stage; none if a dataset cannot be read."""
+    refs = {stage.name: stage.inputs["people"] for stage in stages if stage.kind == "features"}
+    if config.reid is None or len(refs) < 2:
+        return dict.fromkeys(refs, config.reid.identities_per_batch if config.reid else 0)
+    people = []
+    try:
+        for ref in refs.values():
+            made = artifacts[ref.stage]
+            assert ref.view is not None
+            people.append(identities_in_pairs(ref.view.of(store.local_path(made.kind, made.key))))
+    except (KeyError, CatalogError):
+        return {}  # `_faults` says so of the view itself
+    amounts = [entry.amount for entry in config.reid.entries]
+    return dict(zip(refs, largest_shares(amounts, people, config.reid.identities_per_batch), strict=True))
+
+
+def _view_faults(stage: Stage, spec: ViewSpec, view: View, per_batch: int) -> Iterator[str]:
     if stage.kind == "detector":
         yield from training_faults(view)
     if stage.kind == "detector" and spec.use == "people":
         yield from identity_faults(view, per_batch=0)
-    if stage.kind == "features" and config.reid is not None:
-        yield from identity_faults(view, config.reid.identities_per_batch)
+    if stage.kind == "features":
+        yield from identity_faults(view, per_batch)
     for protocol in spec.protocols:
         yield from protocol_faults(view, protocol)
 
@@ -151,7 +179,7 @@ def _check_test_images(config: Config, artifacts: Mapping[str, Artifact], store:
     `artifacts` are those of the ingest stages that there are, by stage name. Raises StageError for an image
     that is in both, unless `run.test_images_in_training` says `warn`.
     """
-    training = [*config.detector.train, *([config.reid.train] if config.reid else [])]
+    training: list[ViewRef] = [*config.detector.train, *(config.reid.train if config.reid else ())]
     test = [entry.test for entry in config.evaluation]
     if not test:
         return

@@ -196,5 +196,6 @@ class ReportContent:
     datasets: Sequence[DatasetCounts]
     curves: Mapping[str, Sequence[Figure]] = field(default_factory=dict)
     """Training curves by stage."""
-    features: FeatureContent | None = None
+    features: Mapping[str, FeatureContent] = field(default_factory=dict)
+    """By dataset, if there are several; '' for the only one."""
     origin: Origin | None = None

@@ -46,7 +46,9 @@ def gather(context: ReportContext) -> ReportContent:
         tests=tests,
         datasets=list(_datasets(lineage)),
         curves=curves,
-        features=describe_features(inputs.features) if inputs.features else None,
+        features={
+            suffix.removeprefix(":"): describe_features(store) for suffix, store in inputs.features.items()
+        },
         origin=describe_origin(lineage, context.options.config),
     )
     context.progress(parts, parts)

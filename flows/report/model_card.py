@@ -67,7 +67,8 @@ def _training_data(finished: FinishedModel) -> Iterator[str]:
     config = finished.config
     for view in config.detector.train:
         yield f"detector: {_view(finished, view)}"
-    yield f"re-ID branch: {_view(finished, config.reid_section.train)}"
+    for view in config.reid_section.train:
+        yield f"re-ID branch: {_view(finished, view)}"
     yield f"initial weights of the detector: {config.detector.model.initial_weights or 'random'}"
 
 
@@ -109,7 +110,7 @@ def _figure(value: float, interval: Sequence[float] | None) -> str:
 
 def _limits(finished: FinishedModel, results: Mapping[str, Results]) -> Iterator[str]:
     config = finished.config
-    trained = {view.dataset for view in config.detector.train} | {config.reid_section.train.dataset}
+    trained = {view.dataset for view in (*config.detector.train, *config.reid_section.train)}
     yield (
         f"It was trained on {' and '.join(sorted(trained))}; on other cameras, places, seasons and clothes "
         "it can be much worse than the figures say."

@@ -38,6 +38,8 @@ class Lineage:
 
     manifests: dict[str, Manifest] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
+    named: Mapping[str, str] = field(default_factory=dict)
+    """Labels of artifacts `kind/key` that have one of their own."""
     _seen: set[str] = field(default_factory=set)
 
     def add(self, store: Store, source: str, suffix: str) -> None:
@@ -53,7 +55,7 @@ class Lineage:
             return
         for before in manifest.sources.values():
             self.add(store, before, suffix)
-        self.manifests[_label(manifest, suffix)] = manifest
+        self.manifests[self.named.get(source) or _label(manifest, suffix)] = manifest
 
 
 def trace(artifacts: Mapping[str, Artifact], store: Store) -> Lineage:
@@ -62,7 +64,8 @@ def trace(artifacts: Mapping[str, Artifact], store: Store) -> Lineage:
     The sources of the inputs need not be on this machine.
     Raises StorageError for a damaged manifest.
     """
-    lineage = Lineage()
+    stores = {f"{each.kind}/{each.key}": name for name, each in artifacts.items() if each.kind == "features"}
+    lineage = Lineage(named=stores)
     for name, artifact in artifacts.items():
         _, colon, test = name.partition(":")
         lineage.add(store, f"{artifact.kind}/{artifact.key}", colon + test)

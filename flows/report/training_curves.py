@@ -75,7 +75,7 @@ def _series(history: pa.Table, name: str) -> Series:
     """The steps at which a metric was logged, counted from 1, and its values."""
     logged = pc.is_valid(history[name])
     steps = history["step"].filter(logged).to_numpy() + 1
-    label = name.rpartition("/")[2].replace("_", " ")
+    label = (name.partition("/")[2] or name).replace("_", " ").replace("/", " ")
     return label, steps, history[name].filter(logged).to_numpy()
 
 

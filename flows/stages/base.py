@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, Self, TypeVar, get_origin
 from pydantic import BaseModel, ConfigDict, InstanceOf
 
 from data_catalog.views import Use
-from flows.config.models import Config, EvaluationSection, Processors, ViewRef
+from flows.config.models import Config, EvaluationSection, Processors, TrainingEntry, ViewRef
 from flows.errors import Interrupted
 from flows.plan.views import SnapshotView, ViewSpec
 from flows.run.child import Reporter
@@ -234,6 +234,15 @@ def processors_of(config: Config, *, several: bool = False) -> Processors:
     """The processors that `run` gives a stage: one device, unless the stage can use several."""
     run = config.run
     return Processors(device=run.device, devices=run.devices if several else 1, threads=run.threads)
+
+
+def feature_names(config: Config) -> dict[str, TrainingEntry]:
+    """What tells the stages of each re-ID dataset apart: '' for the only one, ':dataset' for several.
+
+    Their order is that of the rows that the branch is trained on.
+    """
+    entries = config.reid_section.entries
+    return {f":{entry.dataset}" if len(entries) > 1 else "": entry for entry in entries}
 
 
 def test_names(config: Config) -> dict[str, EvaluationSection]:

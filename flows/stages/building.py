@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from flows.config.models import Config
 from flows.stages import detections, detector, evaluation, features, gallery, ingest, reid, report, speed
-from flows.stages.base import Stage, test_names
+from flows.stages.base import Stage, feature_names, test_names
 
 
 def build_stages(config: Config, ingest_stage: Callable[[Config, str], Stage] = ingest.stage) -> list[Stage]:
@@ -19,7 +19,8 @@ def build_stages(config: Config, ingest_stage: Callable[[Config, str], Stage] = 
     stages = [ingest_stage(config, name) for name in config.datasets if name in used]
     stages.append(detector.stage(config))
     if config.reid is not None:
-        stages += [features.stage(config), reid.stage(config)]
+        stages += [features.stage(config, name, view) for name, view in feature_names(config).items()]
+        stages.append(reid.stage(config))
     for name, entry in test_names(config).items():
         stages += [
             detections.stage(config, name, entry),

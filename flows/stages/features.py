@@ -10,7 +10,7 @@ from functools import partial
 import pyarrow.compute as pc
 
 from data_catalog.row_digests import digest_rows
-from flows.config.models import Config
+from flows.config.models import Config, ViewRef
 from flows.stages.base import (
     ArtifactInput,
     InputRef,
@@ -43,13 +43,14 @@ class Options(Recipe):
     workers: int | None
 
 
-def stage(config: Config) -> Stage:
-    recipe = config.features_recipe()
-    inputs = {"people": _people(config)}
+def stage(config: Config, name: str, view: ViewRef) -> Stage:
+    """The stage of one dataset; `name` is of `feature_names`."""
+    recipe, people = config.features_recipe(), view_input(config, view, "people")
+    inputs = {"people": people}
     if recipe.roi.variant != "disj":
         inputs["detector"] = InputRef("detector")
     return Stage(
-        name="features",
+        name=f"features{name}",
         kind="features",
         version=VERSION,
         recipe=recipe.model_dump(mode="json"),
@@ -58,15 +59,15 @@ def stage(config: Config) -> Stage:
         options=Options(dask=config.run.dask, workers=config.run.workers).model_dump(mode="json"),
         processors=processors_of(config, several=True),
         resume_point=last_shard,
-        bytes_needed=partial(_bytes_needed, config),
+        bytes_needed=partial(_bytes_needed, config, people),
     )
 
 
-def _bytes_needed(config: Config, artifacts: Mapping[str, Artifact]) -> int | None:
+def _bytes_needed(config: Config, ref: InputRef, artifacts: Mapping[str, Artifact]) -> int | None:
     """Rows are counted in the snapshot, so this is known before any detector is trained."""
     from storage.feature_store import features_bytes
 
-    recipe, ref = config.features_recipe(), _people(config)
+    recipe = config.features_recipe()
     snapshot = artifacts.get(ref.stage)
     if snapshot is None or ref.view is None:
         return None
@@ -76,10 +77,6 @@ def _bytes_needed(config: Config, artifacts: Mapping[str, Artifact]) -> int | No
         people = pc.and_(people, pc.is_valid(view.boxes["person_id"]))
     n_rows = recipe.rows_per_box * pc.sum(people, min_count=0).as_py()
     return features_bytes(n_rows, recipe.roi.row_shape(config.detector.model.backbone), recipe.dtype)
-
-
-def _people(config: Config) -> InputRef:
-    return view_input(config, config.reid_section.train, "people")
 
 
 def make(context: StageContext[FeaturesRecipe, FeaturesInputs, Options]) -> Made:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from flows.config.models import Config
+from flows.config.models import Amount, Config, TrainingEntry
 from flows.errors import Interrupted
 from flows.stages.base import (
     ArtifactInput,
@@ -16,6 +18,7 @@ from flows.stages.base import (
     Maker,
     Stage,
     StageContext,
+    feature_names,
     last_checkpoint,
     processors_of,
 )
@@ -31,9 +34,15 @@ from personsearch_core.recipes import (
 )
 from storage.digests import digest_parts, digest_safetensors
 
+if TYPE_CHECKING:
+    from personsearch_core.identities import ReidLabels
+    from storage.feature_store import FeatureReader
+
 VERSION = 3
 SAME_AT_EQUAL_EPSILON = 2
 """Version 3 gives the branch's norms the trunk's epsilon; where it had that before, its artifacts hold."""
+ONCE_EACH = Amount(repeat=1.0)
+"""What an epoch takes of a dataset whose amount is not in the recipe: each identity once."""
 
 
 class Network(Recipe):
@@ -50,10 +59,13 @@ class TrainingRecipe(Recipe):
     network: Network
     objective_versions: Annotated[dict[str, int], Field(default_factory=dict), later({})]
     """Of objectives that other packages offer."""
+    amounts: Annotated[dict[str, Amount], Field(default_factory=dict), later({})]
+    """By input."""
 
 
 class ReidInputs(Inputs):
-    features: ArtifactInput
+    features: dict[str, ArtifactInput]
+    """By number, in the order of `feature_names`; '' for the only one."""
     detector: ArtifactInput | None = None
     """Where the branch starts from the detector's weights."""
 
@@ -62,11 +74,15 @@ class Options(Recipe):
     checkpoint_seconds: float
     memory_budget: int | None
     """Bytes of features that are held in memory."""
+    datasets: Annotated[tuple[str, ...], later(())] = ()
+    """Names of the inputs' datasets, if there are several."""
 
 
 def stage(config: Config) -> Stage:
     recipe = config.reid_section
-    inputs = {"features": InputRef("features")}
+    names = feature_names(config)
+    stores = [f"features{at}" for at in range(len(names))] if len(names) > 1 else ["features"]
+    inputs = {store: InputRef(f"features{name}") for store, name in zip(stores, names, strict=True)}
     if recipe.branch.initial_weights == "detector":
         inputs["detector"] = InputRef("detector")
     model, branch = config.detector.model, recipe.branch
@@ -90,16 +106,25 @@ def stage(config: Config) -> Stage:
             objective_versions=objective_versions(
                 each for phase in recipe.phases for each in phase.objectives
             ),
+            amounts=_amounts(dict(zip(stores, names.values(), strict=True))),
         ).model_dump(mode="json"),
         maker="flows.stages.reid:MAKER",
         inputs=inputs,
         options=Options(
             checkpoint_seconds=config.run.checkpoint_seconds,
             memory_budget=None if budget is None else int(budget * 2**30),
+            datasets=tuple(entry.dataset for entry in names.values()) if len(names) > 1 else (),
         ).model_dump(mode="json"),
         processors=processors_of(config),
         resume_point=last_checkpoint,
     )
+
+
+def _amounts(entries: Mapping[str, TrainingEntry]) -> dict[str, Amount]:
+    """Amounts other than each identity once: a single dataset's `proportion` comes to that, too."""
+    if len(entries) == 1 and all(entry.proportion is not None for entry in entries.values()):
+        return {}
+    return {name: entry.amount for name, entry in entries.items() if entry.amount != ONCE_EACH}
 
 
 def make(context: StageContext[TrainingRecipe, ReidInputs, Options]) -> Made:
@@ -107,12 +132,11 @@ def make(context: StageContext[TrainingRecipe, ReidInputs, Options]) -> Made:
     from safetensors.torch import load_file
 
     from flows.config.devices import stage_device
-    from personsearch_core.identities import ReidLabels
     from personsearch_core.models.branch import build_branch
     from personsearch_core.models.weights import save_branch
     from personsearch_core.training.loop import RESUME_ONLY, LoopSettings, TrainingStopped
     from personsearch_core.training.reid import train_reid
-    from storage.feature_store import open_features
+    from storage.feature_store import join_readers, open_features
 
     recipe, inputs, options = context.recipe, context.inputs, context.options
     network = recipe.network
@@ -128,16 +152,17 @@ def make(context: StageContext[TrainingRecipe, ReidInputs, Options]) -> Made:
         state = load_file(inputs.detector.path / "detector.safetensors")
     branch = build_branch(recipe.variant, model, recipe.reid.branch, state, seed=recipe.reid.seed)
     save_branch(context.work / UNTRAINED_BRANCH, branch)
-    with open_features(inputs.features.path) as reader:
-        columns = (reader.index[name].to_pylist() for name in ("person_id", "image_id", "box_id", "view"))
-        labels = ReidLabels.from_columns(*columns)
+    numbers = sorted(inputs.features, key=lambda number: int(number or 0))
+    with ExitStack() as stack:
+        readers = [stack.enter_context(open_features(inputs.features[each].path)) for each in numbers]
         try:
             result = train_reid(
                 recipe.reid,
                 branch,
-                reader,
-                labels,
+                join_readers(readers),
+                _labels(readers, options.datasets),
                 context.work,
+                amounts=[recipe.amounts.get(f"features{each}", ONCE_EACH) for each in numbers],
                 device=device,
                 settings=LoopSettings(checkpoint_seconds=options.checkpoint_seconds),
                 memory_budget=options.memory_budget,
@@ -149,6 +174,17 @@ def make(context: StageContext[TrainingRecipe, ReidInputs, Options]) -> Made:
     save_branch(context.work / TRAINED_BRANCH, branch)
     digests = {name: digest_safetensors(context.work / name) for name in (TRAINED_BRANCH, UNTRAINED_BRANCH)}
     return Made(digest_parts(digests), dict(result.metrics), RESUME_ONLY)
+
+
+def _labels(readers: Sequence[FeatureReader], datasets: Sequence[str]) -> ReidLabels:
+    """Who is on the rows of the readers, one after the other."""
+    from personsearch_core.identities import ReidLabels
+
+    columns = ("person_id", "image_id", "box_id", "view")
+    labels = [
+        ReidLabels.from_columns(*(reader.index[name].to_pylist() for name in columns)) for reader in readers
+    ]
+    return ReidLabels.joined(dict(zip(datasets, labels, strict=True))) if datasets else labels[0]
 
 
 MAKER = Maker(TrainingRecipe, ReidInputs, Options, make)

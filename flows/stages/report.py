@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+from pydantic import Field
+
 from flows.config.models import Config, ReportSection, ViewRef
 from flows.stages.base import (
     ArtifactInput,
@@ -14,6 +16,7 @@ from flows.stages.base import (
     Stage,
     StageContext,
     ViewInput,
+    feature_names,
     test_names,
     view_input,
 )
@@ -35,8 +38,8 @@ class ReportInputs(Inputs):
 
     detector: ArtifactInput
     reid: ArtifactInput | None = None
-    features: ArtifactInput | None = None
-    """None if the detector's training included the branch."""
+    features: dict[str, ArtifactInput] = Field(default_factory=dict)
+    """Of the branch's datasets, see `feature_names`; none if the detector's training included the branch."""
     test: dict[str, ViewInput]
     gallery: dict[str, ArtifactInput]
     evaluation: dict[str, ArtifactInput]
@@ -48,14 +51,15 @@ ReportContext = StageContext[ReportSection, ReportInputs, Options]
 def stage(config: Config) -> Stage:
     """Takes the trained models for their histories, and of each test what was found and its pixels."""
     joint = config.detector.joint
-    trained = ("detector", "reid", "features") if joint is None else ("detector",)
+    stores = [f"features{name}" for name in feature_names(config)] if joint is None else []
+    trained = ["detector", "reid", *stores] if joint is None else ["detector"]
     inputs = {name: InputRef(name) for name in trained}
     for suffix, entry in test_names(config).items():
         inputs[f"test{suffix}"] = view_input(config, entry.test, "test")
         inputs[f"gallery{suffix}"] = InputRef(f"gallery{suffix}")
         inputs[f"evaluation{suffix}"] = InputRef(f"evaluation{suffix}")
     if joint is None:
-        learnt: list[ViewRef] = [config.reid_section.train]
+        learnt: list[ViewRef] = list(config.reid_section.train)
     else:
         learnt = [entry for entry in config.detector.train if entry.dataset in joint.datasets]
     return Stage(

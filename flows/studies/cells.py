@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_catalog.suggestions import did_you_mean
-from flows.config.models import Config
+from flows.config.models import Config, ViewRef
 from flows.errors import ConfigError
-from flows.stages.base import test_names
+from flows.stages.base import feature_names, test_names
 from flows.stages.evaluation import METRICS
 from flows.studies.loading import Loader
 from flows.studies.members import Cell, Study, StudyTable, cells_of
@@ -98,6 +98,8 @@ def source_of(column: Column, config: Config, until: Sequence[str]) -> Source:
         if wanted not in tests:
             raise ConfigError(f"it is not tested on {wanted!r} but on {', '.join(tests)}")
         suffix, entry = tests[wanted]
+    elif column.stage == "features" and config.reid is not None:
+        suffix = _of_dataset(column.dataset, feature_names(config))
     stage = f"{column.stage}{suffix}"
     if stage not in until:
         raise ConfigError(f"it has no stage {stage}; it has {', '.join(until)}")
@@ -109,6 +111,15 @@ def source_of(column: Column, config: Config, until: Sequence[str]) -> Source:
         names = "; ".join(setting.name for setting in settings)
         raise ConfigError(f"its evaluation has no setting like this column's; it has {names}")
     return Source(stage, found.name)
+
+
+def _of_dataset(wanted: str | None, names: Mapping[str, ViewRef]) -> str:
+    """What tells a dataset's features stage from the others. Raises ConfigError if there is none."""
+    by_dataset = {view.dataset: name for name, view in names.items()}
+    wanted = wanted or next(iter(by_dataset))
+    if wanted not in by_dataset:
+        raise ConfigError(f"its re-ID is not trained on {wanted!r} but on {', '.join(by_dataset)}")
+    return by_dataset[wanted]
 
 
 def _asks_for_setting(column: Column) -> bool:

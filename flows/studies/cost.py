@@ -138,7 +138,7 @@ def _figure(origin: ToMake) -> Figure | None:
 def _relative_size(origin: ToMake) -> float:
     """The network's size, against that of the figures: ResNet-50 on 640x640, or on a whole ROI."""
     if origin.kind in ("reid", "gallery"):
-        features = origin.input("features") or origin.input("detections")
+        features = next(iter(origin.inputs("features").values()), None) or origin.input("detections")
         return 1.0 if features is None else _relative_roi(features)
     if origin.kind not in ("detector", "features", "detections"):
         return 1.0

@@ -53,6 +53,8 @@ class Column(Recipe):
     stage: Kind = "evaluation"
     test: str | None = None
     """The test dataset, where a member has several (default: the first)."""
+    dataset: str | None = None
+    """`features`: the dataset, where re-ID is trained on several (default: the first)."""
     gallery: GallerySize | None = None
     """Evaluations: the setting with this gallery size."""
     boxes_per_image: float | None = None

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from data_catalog.adapters import load_adapter
+from flows.config.models import Amount
 from flows.studies.nodes import Node
+from personsearch_core.amounts import per_epoch
 from personsearch_core.evaluation.settings import settings_of
 from personsearch_core.recipes import EvaluationRecipe, FeaturesRecipe, RoiRecipe
 from storage.manifest import Manifest
@@ -33,6 +35,9 @@ class Origin(Protocol):
     def recipe(self) -> Mapping[str, Any]: ...
 
     def input(self, name: str) -> Origin | None: ...
+
+    def inputs(self, kind: str) -> Mapping[str, Origin | None]:
+        """The inputs of a name that may be numbered, `features0` and `features1` for `features`."""
 
     def split(self, name: str) -> str:
         """The split that a view among the inputs takes."""
@@ -72,6 +77,9 @@ class ToMake:
         found = self.node.inputs.get(name)
         return None if found is None else ToMake(found, self.drawn)
 
+    def inputs(self, kind: str) -> Mapping[str, ToMake | None]:
+        return {name: self.input(name) for name in self.node.inputs if name.startswith(kind)}
+
     def split(self, name: str) -> str:
         view = self.node.stage.inputs[name].view
         return "" if view is None else view.split
@@ -105,6 +113,9 @@ class Built:
         found = self.store.peek(kind, key) if key else None
         return None if found is None else Built(found.manifest, self.store)
 
+    def inputs(self, kind: str) -> Mapping[str, Built | None]:
+        return {name: self.input(name) for name in self.manifest.sources if name.startswith(kind)}
+
     def split(self, name: str) -> str:
         """Manifests do not say; nearly all datasets call their splits so."""
         return "test" if name in ("test", "truth") else "train"
@@ -126,7 +137,7 @@ def likeness(origin: Origin) -> tuple[Any, ...]:
         detector = origin.input("detector")
         return (roi.variant, roi.roi_size, None if detector is None else likeness(detector))
     if origin.kind == "reid":
-        features = origin.input("features")
+        features = next(iter(origin.inputs("features").values()), None)
         return (recipe["network"]["backbone"], None if features is None else likeness(features)[:2])
     if origin.kind == "gallery":
         detections = origin.input("detections")
@@ -218,16 +229,23 @@ def _detector(origin: Origin) -> float | None:
 
 
 def _reid(origin: Origin) -> float | None:
-    recipe, features = origin.recipe["reid"], origin.input("features")
+    recipe, amounts = origin.recipe["reid"], origin.recipe.get("amounts", {})
+    stores = origin.inputs("features")
+    people = [_identities(features) for features in stores.values()]
+    identities = [number for number in people if number is not None]
+    if not identities or len(identities) < len(people):
+        return None
+    drawn = [Amount.model_validate(amounts.get(name, {"repeat": 1.0})) for name in stores]
+    steps = -(-sum(per_epoch(drawn, identities)) // recipe["identities_per_batch"])
+    rows = recipe["identities_per_batch"] * recipe["shots"] + recipe["unlabelled_per_batch"]
+    return float(steps * rows * sum(phase["epochs"] for phase in recipe["phases"]))
+
+
+def _identities(features: Origin | None) -> int | None:
     people = None if features is None else features.input("people")
     if features is None or people is None:
         return None
-    identities = people.counts.get(f"{features.split('people')}.ids")
-    if identities is None:
-        return None
-    steps = -(-identities // recipe["identities_per_batch"])
-    rows = recipe["identities_per_batch"] * recipe["shots"] + recipe["unlabelled_per_batch"]
-    return float(steps * rows * sum(phase["epochs"] for phase in recipe["phases"]))
+    return people.counts.get(f"{features.split('people')}.ids")
 
 
 def _gallery(origin: Origin) -> float | None:

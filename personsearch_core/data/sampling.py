@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from personsearch_core.amounts import per_epoch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.identities import UNLABELLED
@@ -110,29 +111,8 @@ def _is_held_out(scene: Scene, part: float, seed: int) -> bool:
 
 
 def images_per_epoch(entries: Sequence[TrainingSet]) -> tuple[int, ...]:
-    """Images of each entry per epoch.
-
-    Beside entries with repeat or choose, proportions are fractions of the whole epoch and must leave room
-    (sum below 1). If all entries have proportions, only their ratios count, and an epoch has as many images
-    as there are scenes.
-    """
-    if not entries:
-        raise PersonSearchError("training needs at least one entry")
-    fixed = sum(_fixed_images(entry) for entry in entries)
-    proportions = sum(entry.proportion or 0.0 for entry in entries)
-    if fixed == 0:
-        total = sum(len(entry.scenes) for entry in entries) / proportions
-    elif proportions < 1:
-        total = fixed / (1 - proportions)
-    else:
-        raise PersonSearchError(
-            f"the proportions of the training entries sum to {proportions:g}, which leaves no images for "
-            "entries with repeat or choose: they must sum to less than 1"
-        )
-    return tuple(
-        max(1, round(total * entry.proportion)) if entry.proportion is not None else _fixed_images(entry)
-        for entry in entries
-    )
+    """Images of each entry per epoch; see `per_epoch`."""
+    return per_epoch(entries, [len(entry.scenes) for entry in entries])
 
 
 class TrainingStream:
@@ -190,14 +170,6 @@ def _identities(entries: Sequence[TrainingSet]) -> dict[tuple[str, str | None], 
     scenes = (scene for entry in entries if entry.identities for scene in entry.scenes)
     named = {(scene.source, name) for scene in scenes for name in scene.person_ids if name is not None}
     return {identity: label for label, identity in enumerate(sorted(named))}
-
-
-def _fixed_images(entry: TrainingSet) -> int:
-    if entry.choose is not None:
-        return entry.choose
-    if entry.repeat is not None:
-        return max(1, round(entry.repeat * len(entry.scenes)))
-    return 0
 
 
 def _distinct_names(entries: Sequence[TrainingSet]) -> tuple[str, ...]:

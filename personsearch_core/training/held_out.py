@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import numpy.typing as npt
 
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.evaluation.ranking import count_at_least
-from personsearch_core.identities import IntArray
+from personsearch_core.identities import IntArray, ReidLabels
 
 _NO_QUERIES = (
     "no held-out person is in two images, so there is nothing to search for: raise held_out_identities or "
@@ -20,6 +22,41 @@ def check_held_out(label: IntArray, image: IntArray) -> None:
     in_images = np.unique(np.stack([label, image], axis=1), axis=0)
     if len(in_images) == len(np.unique(label)):
         raise PersonSearchError(_NO_QUERIES)
+
+
+def check_validation(labels: ReidLabels, rows: IntArray) -> None:
+    """Raise, with the dataset's name, if `validate` would have no query in the held-out rows of one."""
+    for source, own in _by_source(labels, rows):
+        try:
+            check_held_out(labels.label[own], labels.image[own])
+        except PersonSearchError as error:
+            raise PersonSearchError(f"{source}: {error}" if source else str(error)) from error
+
+
+def validate(
+    embed: Callable[[IntArray], npt.NDArray[np.float32]], labels: ReidLabels, rows: IntArray
+) -> dict[str, float]:
+    """mAP and rank-1 of searching the held-out people, by `validation/<metric>`.
+
+    Of several datasets each is searched on its own, as tests are, and also has
+    `validation/<dataset>/<metric>`; `validation/<metric>` is the mean of these, so that a dataset counts the
+    same whatever its size.
+    """
+    found = {
+        source: held_out_search(embed(own), labels.label[own], labels.image[own])
+        for source, own in _by_source(labels, rows)
+    }
+    means = {name: float(np.mean([each[name] for each in found.values()])) for name in ("mAP", "rank1")}
+    metrics = {f"validation/{name}": value for name, value in means.items()}
+    for source, each in found.items() if len(found) > 1 else ():
+        metrics |= {f"validation/{source}/{name}": value for name, value in each.items()}
+    return metrics
+
+
+def _by_source(labels: ReidLabels, rows: IntArray) -> Iterator[tuple[str, IntArray]]:
+    """Each dataset's name and its part of the rows."""
+    for number, source in enumerate(labels.sources):
+        yield source, rows[labels.source[rows] == number]
 
 
 def held_out_search(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import accumulate
@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from personsearch_core.errors import PersonSearchError
+from personsearch_core.amounts import Amount
 from personsearch_core.identities import IntArray, ReidLabels, hold_out_identities
-from personsearch_core.losses.build import WeightedSum, build_objective
+from personsearch_core.losses.build import WeightedSum, build_objective, free_name
 from personsearch_core.losses.objective import Batch
 from personsearch_core.models.states import save_weights
 from personsearch_core.recipes import ReidRecipe
 from personsearch_core.sampling import PKSampler
 from personsearch_core.schedules import rate_factor
-from personsearch_core.training.held_out import check_held_out, held_out_search
+from personsearch_core.training.held_out import check_validation, validate
 from personsearch_core.training.loop import (
     LoopSettings,
     Metrics,
@@ -42,8 +42,15 @@ from personsearch_core.training.optimisation import (
     take_step,
 )
 from personsearch_core.training.phases import Phases
+from personsearch_core.training.reid_inputs import check_inputs
 from personsearch_core.training.row_batches import RowBatches, RowReader, open_batches
-from personsearch_core.training.watching import BestWeights, CollapseWatch, embedding_statistics
+from personsearch_core.training.watching import (
+    BestWeights,
+    CollapseWatch,
+    embedding_statistics,
+    losses_by_source,
+    positions_by_source,
+)
 
 MEMORY_BUDGET = 4 * 2**30
 """Default number of bytes up to which all rows are held in a host's memory."""
@@ -58,6 +65,8 @@ class ReidResult(TrainingResult):
     """Of a branch, whose folder has `branch.safetensors`, `branch.json` and `history.parquet`."""
 
     training_identities: int
+    identities_per_epoch: dict[str, int]
+    """Of each dataset, if there are several."""
     held_out_identities: int
     left_out: tuple[str, ...]
     """Identities with a single row, which have no positive pair."""
@@ -70,6 +79,7 @@ def train_reid(
     labels: ReidLabels,
     work_dir: Path,
     *,
+    amounts: Sequence[Amount] | None = None,
     device: torch.device | str = "cpu",
     memory_budget: int | None = None,
     threads: int = 1,
@@ -90,11 +100,13 @@ def train_reid(
     branch
         Pooled maps or crops (B, *row) -> embeddings (B, `recipe.branch.embedding_dim`), not normalised.
     reader
-        The rows (N, *row).
+        The rows (N, *row), of several datasets one after the other.
     labels
-        Who is on each row; unlabelled rows are drawn only as `unlabelled_per_batch`.
+        Who is on each row, and of which dataset; unlabelled rows are drawn only as `unlabelled_per_batch`.
     work_dir
         Checkpoints and results; an interrupted run goes on from there.
+    amounts
+        How many identities of each dataset an epoch takes; by default each identity once.
     device
         Where to train.
     memory_budget
@@ -121,10 +133,10 @@ def train_reid(
         If `should_stop()` was true.
     """
     device = torch.device(device)
-    _check_inputs(recipe, branch, reader, labels)
+    check_inputs(recipe, branch, reader, labels)
     split = hold_out_identities(labels, recipe.held_out_identities, recipe.seed)
     if split.held_out.size:
-        check_held_out(labels.label[split.held_out], labels.image[split.held_out])
+        check_validation(labels, split.held_out)
     sampler = PKSampler(
         labels,
         split.training,
@@ -132,6 +144,7 @@ def train_reid(
         recipe.shots,
         recipe.unlabelled_per_batch,
         recipe.seed,
+        amounts,
     )
     batch_rows = recipe.identities_per_batch * recipe.shots + recipe.unlabelled_per_batch
     with ExitStack() as stack:
@@ -164,6 +177,7 @@ def train_reid(
         kept_steps=training.best.steps if recipe.keep == "best" else steps,
         metrics=metrics,
         training_identities=len(sampler.names),
+        identities_per_epoch=_of_several(labels.sources, sampler.per_epoch),
         held_out_identities=len(np.unique(labels.label[split.held_out])),
         left_out=tuple(sampler.left_out),
     )
@@ -171,27 +185,8 @@ def train_reid(
     return result
 
 
-def _check_inputs(recipe: ReidRecipe, branch: nn.Module, reader: RowReader, labels: ReidLabels) -> None:
-    if reader.shape[0] == 0 or not labels.names:
-        raise PersonSearchError(
-            f"there is nothing to train on: the store has {reader.shape[0]} rows of {len(labels.names)} "
-            "identities; check its dataset and split"
-        )
-    if len(labels) != reader.shape[0]:
-        raise PersonSearchError(
-            f"the index has {len(labels)} rows, the features have {reader.shape[0]}: not the same store"
-        )
-    first = next((part for part in branch.modules() if isinstance(part, nn.Conv2d)), None)
-    if first is not None and tuple(reader.shape[1:2]) != (first.in_channels,):
-        raise PersonSearchError(
-            f"the store holds rows of {tuple(reader.shape[1:])}, but the branch takes maps of "
-            f"{first.in_channels} channels: the features are for another variant or backbone; "
-            "build features for this one"
-        )
-    if recipe.held_out_identities == 0 and (recipe.keep == "best" or recipe.early_stopping is not None):
-        raise PersonSearchError(
-            "keep: best and early_stopping need held_out_identities above 0 to measure mAP on"
-        )
+def _of_several(sources: Sequence[str], numbers: Sequence[int]) -> dict[str, int]:
+    return dict(zip(sources, numbers, strict=True)) if len(sources) > 1 else {}
 
 
 def _memory_budget(device: torch.device) -> int:
@@ -259,7 +254,9 @@ class ReidTraining:
     def step(self, step: int) -> Metrics:
         """One optimiser step on the batch of that number."""
         recipe = self.recipe
-        features, labels = self._batch(step)
+        rows = self.sampler.batch(step)
+        features = self._next_features(step)
+        labels = torch.from_numpy(self.sampler.label_of_row[rows]).to(self.device)
         phase = self.phases.at(step)
         objective = self.objectives[phase]
         assert isinstance(objective, WeightedSum)
@@ -271,12 +268,14 @@ class ReidTraining:
         if recipe.branch.loss_normalise:
             embeddings = F.normalize(embeddings.float(), dim=1)
         batch = Batch(embeddings, labels)
+        by_source = losses_by_source(objective, batch.detached(), self._positions(rows))
         term = objective(batch)
         norm = take_step(term.loss, self.optimiser, self.scaler, recipe.gradient_clip)
         objective.update(batch.detached())
         return {
             "loss": term.loss.detach(),
             **term.watched,
+            **{free_name(f"loss/{name}", term.watched): loss for name, loss in by_source.items()},
             **embedding_statistics(batch),
             "gradient_norm": norm,
             "rate": rate,
@@ -311,13 +310,9 @@ class ReidTraining:
         return measured
 
     def _validate(self, done: int) -> dict[str, float]:
-        measured = held_out_search(
-            self._embed(self.held_out),
-            self.labels.label[self.held_out],
-            self.labels.image[self.held_out],
-        )
-        self.best.offer(measured["mAP"], done, self.branch.state_dict())
-        return {f"validation/{name}": value for name, value in measured.items()}
+        measured = validate(self._embed, self.labels, self.held_out)
+        self.best.offer(measured["validation/mAP"], done, self.branch.state_dict())
+        return measured
 
     def describe_batch(self, step: int) -> str:
         rows = self.sampler.batch(step)
@@ -327,12 +322,16 @@ class ReidTraining:
         """Stop reading ahead."""
         self._open.close()
 
-    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+    def _next_features(self, step: int) -> Tensor:
+        """Those of the batch of that number, which follows the one before, or is the first of all."""
         if self._features is None:
             opened = self.batches(self.sampler.batch(s) for s in range(step, self.phases.planned))
             self._features = self._open.enter_context(closing(opened))  # type: ignore[type-var]
-        labels = torch.from_numpy(self.sampler.label_of_row[self.sampler.batch(step)])
-        return self._on_device(next(self._features)), labels.to(self.device)
+        return self._on_device(next(self._features))
+
+    def _positions(self, rows: IntArray) -> dict[str, IntArray]:
+        source, label = self.labels.source[rows], self.sampler.label_of_row[rows]
+        return positions_by_source(source, label, self.labels.sources)
 
     def _on_device(self, features: Tensor) -> Tensor:
         """Maps as float32 in the recipe's memory format; crops stay uint8."""
@@ -381,6 +380,7 @@ def _write_results(recipe: ReidRecipe, branch: nn.Module, result: ReidResult, wo
         "steps": result.steps,
         "kept_steps": result.kept_steps,
         "training_identities": result.training_identities,
+        "identities_per_epoch": result.identities_per_epoch,
         "held_out_identities": result.held_out_identities,
         "left_out": list(result.left_out),
         "metrics": result.metrics,

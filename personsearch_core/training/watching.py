@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from personsearch_core.errors import PersonSearchError
+from personsearch_core.identities import UNLABELLED, IntArray
 from personsearch_core.losses.build import default_margin, free_name
 from personsearch_core.losses.distances import pairwise_distances
 from personsearch_core.losses.mining import relations
@@ -35,6 +38,33 @@ def embedding_statistics(batch: Batch) -> dict[str, Tensor]:
         "negative_distance": _masked_mean(distances, related.different),
         "embedding_norm": embeddings.float().norm(dim=1).mean(),
     }
+
+
+@torch.no_grad()
+def losses_by_source(
+    objective: nn.Module, batch: Batch, positions: Mapping[str, IntArray]
+) -> dict[str, Tensor]:
+    """The loss of each dataset's rows of a batch on their own, by dataset; `positions` are those rows.
+
+    It is computed by copies of the objective, since other packages' objectives may remember what they see.
+    """
+    found = {}
+    for source, rows in positions.items():
+        chosen = torch.from_numpy(rows).to(batch.labels.device)
+        own = Batch(batch.embeddings[chosen], batch.labels[chosen])
+        found[source] = copy.deepcopy(objective)(own).loss
+    return found
+
+
+def positions_by_source(source: IntArray, label: IntArray, sources: Sequence[str]) -> dict[str, IntArray]:
+    """The rows of a batch by their datasets, if there are several.
+
+    `source` (B,) are indices into `sources`, `label` (B,) identities. A dataset with fewer than two people in
+    the batch is left out: it has no loss of its own.
+    """
+    own = {name: np.flatnonzero(source == number) for number, name in enumerate(sources)}
+    people = {name: np.unique(label[rows][label[rows] != UNLABELLED]) for name, rows in own.items()}
+    return {name: rows for name, rows in own.items() if len(people[name]) > 1} if len(own) > 1 else {}
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from storage.feature_store.export import export_rows
     from storage.feature_store.finishing import finish_features
     from storage.feature_store.index_table import write_index
+    from storage.feature_store.joining import join_readers
     from storage.feature_store.layout import FILES_FILE
     from storage.feature_store.opening import open_features
     from storage.feature_store.reader import FeatureReader, Tier
@@ -28,6 +29,7 @@ _NAMES = {
     "export": ("export_rows",),
     "finishing": ("finish_features",),
     "index_table": ("write_index",),
+    "joining": ("join_readers",),
     "layout": ("FILES_FILE",),
     "opening": ("open_features",),
     "reader": ("FeatureReader", "Tier"),
@@ -52,6 +54,7 @@ __all__ = [
     "feature_statistics",
     "features_bytes",
     "finish_features",
+    "join_readers",
     "open_features",
     "read_digests",
     "read_file_digests",

@@ -343,7 +343,8 @@ def test_a_config_extends_another(tmp_path: Path) -> None:
     more.write_text("extends: config.yaml\nreid: {lr: 0.5, train: {split: val}}\n")
     config = load_config(more)
     assert config.reid_section.lr == 0.5
-    assert config.reid_section.train.dataset == "prw" and config.reid_section.train.split == "val"
+    (entry,) = config.reid_section.train
+    assert entry.dataset == "prw" and entry.split == "val"
     more.write_text("extends: more.yaml\n")
     with pytest.raises(ConfigError, match="another config file"):
         load_config(more)

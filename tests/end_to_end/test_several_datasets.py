@@ -1,0 +1,124 @@
+"""A dataset joins the re-ID training: its features are added, and nothing of the first one is touched."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from data_catalog.synthetic import write_prw
+from flows.cli import features
+from flows.config.models import load_config
+from flows.config.request import RunRequest
+from flows.plan.finished import finished_model
+from flows.plan.reach import reached_by
+from flows.report.model_card import model_card
+from flows.run.running import plan_config
+from flows.stages.building import build_stages
+from storage.errors import StorageError
+from storage.feature_store import open_features
+from storage.opening import open_store
+from tests.end_to_end.commands import Outcome, personsearch
+from tests.end_to_end.conftest import TinyRun
+from tests.end_to_end.tiny import SCENES
+
+JOINED = {"ingest:others", "features:others"}
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the finished run, and beside it a second dataset, whose people have the same ids."""
+    folder = tmp_path_factory.mktemp("several") / "tiny"
+    shutil.copytree(tiny_run.folder, folder)
+    write_prw(folder / "others", SCENES, seed=6)
+    train = [
+        {"dataset": "scenes", "split": "train"},
+        {"dataset": "others", "split": "train", "repeat": 0.5},
+    ]
+    grown = {
+        "extends": "tiny.yaml",
+        "datasets": {"others": {"adapter": "prw", "root": "others"}},
+        "reid": {"train": train},
+    }
+    (folder / "grown.yaml").write_text(yaml.safe_dump(grown))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def grown(folder: Path, prefect_api: str) -> tuple[dict[str, int], Outcome]:
+    """What the first dataset and the detector had on disk before the run, and how the run ended."""
+    before = times(folder / "store")
+    outcome = personsearch("run", folder / "grown.yaml", json_to=folder / "grown.json")
+    assert outcome.status == 0, outcome.stderr
+    return before, outcome
+
+
+def times(store: Path) -> dict[str, int]:
+    """When each file of an artifact was last changed."""
+    kinds = ("ingest", "detector", "features", "detections")
+    files = (path for kind in kinds for path in (store / kind).rglob("*") if path.is_file())
+    return {str(path.relative_to(store)): path.stat().st_mtime_ns for path in files}
+
+
+def test_only_what_the_new_dataset_touches_is_made(
+    folder: Path, grown: tuple[dict[str, int], Outcome], tiny_run: TinyRun
+) -> None:
+    before, outcome = grown
+    made = {stage for stage, state in outcome.states.items() if state == "made"}
+    assert made == JOINED | {"reid", "gallery", "evaluation", "report"}
+    assert outcome.path("features:scenes").name == tiny_run.outcome.path("features").name
+    after = times(folder / "store")
+    assert {name: after[name] for name in before} == before
+    added = {Path(name).parts[:2] for name in after.keys() - before.keys()}
+    assert added == {outcome.path(stage).parts[-2:] for stage in JOINED}
+
+
+def test_the_branch_learns_the_people_of_both(grown: tuple[dict[str, int], Outcome]) -> None:
+    _, outcome = grown
+    people = 0
+    for name in ("scenes", "others"):
+        with open_features(outcome.path(f"features:{name}")) as reader:
+            assert set(reader.index["dataset"].to_pylist()) == {name}
+            counts = reader.index["person_id"].drop_null().value_counts().to_pylist()
+            people += sum(each["counts"] > 1 for each in counts)
+    made = next(stage for stage in outcome.data["stages"] if stage["stage"] == "reid")
+    history = pq.read_table(Path(made["path"]) / "history.parquet")
+    assert {"loss/scenes", "loss/others"} <= set(history.column_names)
+    described = yaml.safe_load((Path(made["path"]) / "branch.json").read_text())
+    assert described["training_identities"] == people
+    assert list(described["identities_per_epoch"]) == ["others", "scenes"]
+
+
+def test_report_and_card_name_both(folder: Path, grown: tuple[dict[str, int], Outcome]) -> None:
+    _, outcome = grown
+    page = Path(outcome.data["report"]).read_text()
+    assert "on scenes/train and others/train" in page
+    assert "<h3>others</h3>" in page and "<h3>scenes</h3>" in page
+    for name in ("scenes", "others"):
+        assert outcome.path(f"features:{name}").name in page and f"features:{name}" in page
+    card = model_card(finished_model(folder / "grown.yaml"))
+    assert "re-ID branch: others, split train" in card and "trained on others and scenes" in card
+
+
+def test_plan_gc_and_mend_know_both_stores(folder: Path, grown: tuple[dict[str, int], Outcome]) -> None:
+    _, outcome = grown
+    config = folder / "grown.yaml"
+    states = {stage["stage"]: stage["state"] for stage in plan_config(RunRequest(config=config)).stages}
+    assert set(states.values()) == {"cached"}
+    loaded = load_config(config)
+    stores = {f"features/{outcome.path(f'features:{name}').name}" for name in ("scenes", "others")}
+    assert stores <= reached_by(build_stages(loaded), open_store(loaded.store)).names
+
+    others = outcome.path("features:others")
+    (shard,) = (path for path in (others / "features" / "c").rglob("*") if path.is_file())
+    whole = shard.read_bytes()
+    shard.chmod(0o644)
+    shard.write_bytes(whole[:100] + bytes(100) + whole[200:])
+    where = f"features/{others.name}"
+    with pytest.raises(StorageError, match="damaged: 1 shard"):
+        features.verify(where, store=loaded.store)
+    features.verify(where, store=loaded.store, mend=config)
+    assert shard.read_bytes() == whole
