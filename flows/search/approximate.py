@@ -1,7 +1,7 @@
 """An approximate index beside the exact search, for more people than one product can take: HNSW by usearch.
 
 `approximate.usearch` holds the graph, `approximate.json` which content it belongs to and its recall, measured
-against the exact search when it was built.
+against the exact search when it was built, and `approximate.sha256` the digests of both.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from flows.errors import ConfigError
+from personsearch_core.checksums import checksum_text, problems
 from storage import durable
 
 if TYPE_CHECKING:
     from flows.search.index import Index
 
-GRAPH, ABOUT = "approximate.usearch", "approximate.json"
+GRAPH, ABOUT, GRAPH_CHECKSUMS = "approximate.usearch", "approximate.json", "approximate.sha256"
 TOP = 10
 _QUERIES = 200
 _NEIGHBOURS = 16
@@ -65,8 +66,11 @@ def build_approximate(index: Index) -> Recall:
     partial = index.folder / durable.partial_name(GRAPH)
     graph.save(str(partial))
     durable.flush(partial)
+    about = json.dumps(asdict(recall), indent=1) + "\n"
+    sums = checksum_text({GRAPH: partial, ABOUT: about.encode()})
     partial.replace(index.folder / GRAPH)
-    durable.write(index.folder / ABOUT, json.dumps(asdict(recall), indent=1) + "\n")
+    durable.write(index.folder / GRAPH_CHECKSUMS, sums)
+    durable.write(index.folder / ABOUT, about)
     return recall
 
 
@@ -81,6 +85,11 @@ class Approximate:
                 f"{index.folder} has no approximate index; build it: "
                 f"personsearch index --approximate --out {index.folder}"
             ) from error
+        if found := problems(index.folder, [ABOUT], GRAPH_CHECKSUMS):
+            raise ConfigError(
+                f"the approximate index is damaged: {found[0]}; build it again: "
+                f"personsearch index --approximate --out {index.folder}"
+            )
         if self.recall.content != index.description.content:
             raise ConfigError(
                 "the approximate index is older than the index: "

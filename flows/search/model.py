@@ -45,15 +45,18 @@ def given_model(model: Path, overrides: Sequence[str] = (), store: str | None = 
 
 
 def _exported(folder: Path) -> GivenModel:
-    from personsearch_core.export import BRANCH, DESCRIPTION, FILES
+    from personsearch_core.checksums import CHECKSUMS, write_checksums
+    from personsearch_core.export import BRANCH, DESCRIPTION, present_files
 
     def load(device: str) -> PersonSearchNet:
         return load_exported(folder, device)
 
     def save(target: Path) -> None:
-        for name in sorted(FILES):
-            if (folder / name).is_file() and not name.endswith((".pt2", ".onnx", ".partial")):
+        for name in present_files(folder):
+            if not name.endswith((".pt2", ".onnx")):
                 shutil.copyfile(folder / name, target / name)
+        if (folder / CHECKSUMS).is_file():
+            write_checksums(target, present_files(target))
 
     digest = digest_of_model(folder)
     description = json.loads((folder / DESCRIPTION).read_text())
@@ -97,11 +100,12 @@ def load_exported(folder: Path, device: str) -> PersonSearchNet:
 def digest_of_model(folder: Path) -> str:
     """Digest of an exported model: its weights and recipes, not where it came from.
 
-    Raises ConfigError if the folder holds none.
+    Raises ConfigError if the folder holds none, PersonSearchError if it is damaged.
     """
-    from personsearch_core.export import BRANCH, DESCRIPTION
+    from personsearch_core.export import BRANCH, DESCRIPTION, require_whole_model
     from personsearch_core.models.weights import DETECTOR_DESCRIPTION, DETECTOR_WEIGHTS
 
+    require_whole_model(folder)
     try:
         roi = json.loads((folder / DESCRIPTION).read_text())["roi"]
         return _digest(folder / DETECTOR_WEIGHTS, folder / DETECTOR_DESCRIPTION, folder / BRANCH, roi)
