@@ -58,7 +58,7 @@ def _problem(folder: Path, name: str, noted: str | None, sums: str) -> str | Non
 def _read(file: Path) -> dict[str, str]:
     """Digests by name. Raises ValueError if the file has another format, or names files elsewhere."""
     noted = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(file.read_bytes().decode().removesuffix("\n").split("\n"), 1):
         found = _LINE.fullmatch(line)
         path = PurePosixPath(found[2]) if found else PurePosixPath("/")
         if found is None or path.is_absolute() or ".." in path.parts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.errors import ConfigError
-from flows.search.layout import DESCRIPTION, EMBEDDINGS, MODEL, PEOPLE, SOURCES
+from flows.search.layout import DESCRIPTION, EMBEDDINGS, MODEL, PEOPLE, SOURCES, read_description
 from personsearch_core.checksums import CHECKSUMS, listed_files, problems
 
 _READ_AT_ONCE = (DESCRIPTION, PEOPLE, f"{EMBEDDINGS}/zarr.json")
@@ -27,27 +27,25 @@ def require_whole(folder: Path) -> None:
 def verify_index(folder: Path) -> int:
     """Read every byte of an index, its model and its approximate index; returns the number of files.
 
-    Raises ConfigError if a file is missing or does not hold to its digest, or if an earlier version, which
-    noted no digests, built the index.
+    Raises ConfigError if a file is missing or does not hold to its digest, or if there are no digests.
     """
     from flows.search.approximate import ABOUT, GRAPH, GRAPH_CHECKSUMS  # both load torch
     from personsearch_core.export import LOADED
 
-    if not (folder / CHECKSUMS).is_file():
-        raise ConfigError(
-            f"{folder} has no {CHECKSUMS}: it is not an index, or an earlier version built it; build it again"
-        )
-    parts = {
-        "": (folder, _files(folder), CHECKSUMS),
-        f"{MODEL}/": (folder / MODEL, {*LOADED, *listed_files(folder / MODEL)}, CHECKSUMS),
-    }
-    if (folder / ABOUT).exists() or (folder / GRAPH_CHECKSUMS).exists():
-        parts["approximate"] = (folder, {ABOUT, GRAPH}, GRAPH_CHECKSUMS)
+    read_description(folder)
+    parts = [
+        ("", folder, _files(folder), CHECKSUMS),
+        (f"{MODEL}/", folder / MODEL, {*LOADED, *listed_files(folder / MODEL)}, CHECKSUMS),
+    ]
+    if any((folder / name).exists() for name in (ABOUT, GRAPH, GRAPH_CHECKSUMS)):
+        parts.append(("", folder, {ABOUT, GRAPH}, GRAPH_CHECKSUMS))
     found = []
-    for start, (place, names, sums) in parts.items():
-        found += [start * start.endswith("/") + problem for problem in problems(place, names, sums)]
+    for start, place, names, sums in parts:
+        found += [f"{start}{problem}" for problem in problems(place, names, sums)]
+        if not (place / sums).exists():
+            found.append(f"{start}{sums} is missing, unless an earlier version, which wrote none, built it")
     _refuse(folder, found)
-    return sum(len(names) for _, names, _ in parts.values())
+    return sum(len(names) for _, _, names, _ in parts)
 
 
 def _files(folder: Path) -> set[str]:

@@ -14,7 +14,7 @@ import random
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +25,7 @@ from flows.errors import ConfigError
 from flows.run.embedded_api import IDLE_MINUTES
 from flows.run.prefect_api import api
 from flows.search import open_index
-from flows.search.approximate import GRAPH
+from flows.search.approximate import GRAPH, GRAPH_CHECKSUMS, VERIFIED, Approximate
 from flows.search.layout import EMBEDDINGS, MODEL, SOURCES
 from flows.search.whole import verify_index
 from personsearch_core.checksums import CHECKSUMS, listed_files, problems
@@ -57,6 +57,8 @@ class Subject:
     may_be_silent: Callable[[str, str], bool]
     skipped: frozenset[str] = frozenset()
     """Names of folders that are subjects of their own."""
+    untold: frozenset[tuple[str, str]] = frozenset()
+    """Files and damages that change no result and are not told."""
 
     def files(self) -> list[Path]:
         """Without those that the folder's use keeps for itself."""
@@ -87,7 +89,7 @@ def same_size_and_time(path: Path, other: Path, source: random.Random) -> None:
 
 
 def cut_short(path: Path, other: Path, source: random.Random) -> None:
-    os.truncate(path, source.randrange(path.stat().st_size))
+    os.truncate(path, source.randrange(max(1, path.stat().st_size - 1)))  # more than a last newline
 
 
 def deleted(path: Path, other: Path, source: random.Random) -> None:
@@ -109,6 +111,7 @@ DAMAGES: dict[str, Damage] = {
     "deleted": deleted,
     SWAPPED: swapped,
 }
+NO_NOTE = frozenset({(CHECKSUMS, "deleted")})
 BY_PLACE = ("one byte flipped", SAME_STAT, "cut short")
 """Damages that have a place in the file, and are tried at several."""
 
@@ -134,30 +137,32 @@ def damage_all(subject: Subject, places: int, source: random.Random, sample: int
     ]
     for path, damage in cases if sample is None else source.sample(cases, min(sample, len(cases))):
         others = [each for each in contents if contents[each] != contents[path]]
-        if damage == SWAPPED and not others:
+        if (damage == SWAPPED and not others) or (path.name, damage) in subject.untold:
             continue
         for look in (subject.next_use, *subject.verify.values()):
             assert not look(), f"{subject.name} is damaged from the start: {look()}"
         other = source.choice(others) if others else path
         with put_back(path, other):
             DAMAGES[damage](path, other, source)
-            _judge(subject, path.relative_to(subject.folder).as_posix(), damage, source, found)
+            names = [each.relative_to(subject.folder).as_posix() for each in (path, other)]
+            _judge(subject, names[: 2 if damage == SWAPPED else 1], damage, source, found)
     return found
 
 
-def _judge(subject: Subject, name: str, damage: str, source: random.Random, found: Found) -> None:
+def _judge(subject: Subject, names: Sequence[str], damage: str, source: random.Random, found: Found) -> None:
+    """One of the damaged files must be named by whoever tells."""
     used = subject.next_use()
     found.told["the next use" if used else "verification alone"] += 1
-    if not _names(used, name) and (used or not subject.may_be_silent(name, damage)):
-        found.faults.append(f"{subject.name}: {name}, {damage}: the next use says {used!r}")
+    if not _is_named(used, names) and (used or not subject.may_be_silent(names[0], damage)):
+        found.faults.append(f"{subject.name}: {names}, {damage}: the next use says {used!r}")
     # In any order: whoever finds damage makes the others look again.
     for what, look in source.sample(list(subject.verify.items()), len(subject.verify)):
-        if not _names(told := look(), name):
-            found.faults.append(f"{subject.name}: {name}, {damage}: {what} says {told!r}")
+        if not _is_named(told := look(), names):
+            found.faults.append(f"{subject.name}: {names}, {damage}: {what} says {told!r}")
 
 
-def _names(told: str, name: str) -> bool:
-    return name in told or Path(name).name in told
+def _is_named(told: str, names: Sequence[str]) -> bool:
+    return any(name in told or Path(name).name in told for name in names)
 
 
 @contextmanager
@@ -200,8 +205,9 @@ def exported_model(folder: Path) -> Subject:
         "exported model",
         folder,
         lambda: _refusal(lambda: load_model(folder)),
-        {"SHA256SUMS": lambda: _checked(folder, {*LOADED, *listed_files(folder)})},
+        {"SHA256SUMS": lambda: "; ".join(problems(folder, {*LOADED, *listed_files(folder)}))},
         lambda name, damage: name not in (*LOADED, CHECKSUMS),
+        untold=NO_NOTE,
     )
 
 
@@ -210,7 +216,8 @@ def search_index(folder: Path) -> Subject:
 
     def searched() -> str:
         index = open_index(folder)
-        index.search(embedding=index.embedding(0), approximate=True)
+        index.search(embedding=index.embedding(0))
+        Approximate(index)  # a search in a damaged graph could end this process
         return ""
 
     return Subject(
@@ -218,8 +225,13 @@ def search_index(folder: Path) -> Subject:
         folder,
         lambda: _refusal(searched),
         {"index --verify": lambda: _refusal(lambda: verify_index(folder))},
-        lambda name, damage: name in (SOURCES, GRAPH) or name.startswith(f"{EMBEDDINGS}/c/"),
-        frozenset({MODEL}),
+        lambda name, damage: (
+            name in (SOURCES, GRAPH_CHECKSUMS)
+            or name.startswith(f"{EMBEDDINGS}/c/")
+            or (name == GRAPH and damage == SAME_STAT)
+            or (name, damage) in NO_NOTE
+        ),
+        frozenset({MODEL, VERIFIED}),
     )
 
 
@@ -232,6 +244,7 @@ def study_outputs(store: Path) -> Iterator[Subject]:
             lambda: "",
             {"store verify": lambda: "; ".join(_damaged_studies(LocalStore(store)))},
             lambda name, damage: True,
+            untold=NO_NOTE,
         )
 
 
@@ -242,10 +255,6 @@ def _refusal(use: Callable[[], object]) -> str:
     except (ConfigError, PersonSearchError) as error:
         return str(error)
     return ""
-
-
-def _checked(folder: Path, names: Iterable[str]) -> str:
-    return "; ".join(problems(folder, names))
 
 
 def subjects(config: Path) -> Iterator[Subject]:

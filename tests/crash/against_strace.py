@@ -1,10 +1,9 @@
 """Does the preloaded library see every call that changes a file? Each operation once below strace.
 
-
     python -m tests.crash.against_strace
 
-Calls are compared by kind and name, as threads may change their order and names have random parts. Writes are
-compared by the files written: where strace sees a copy inside the kernel, the library makes the caller write.
+Calls are compared by kind and name, as threads may change their order and names have random parts; writes by
+the files written, since a copy inside the kernel, which strace sees, becomes several writes for the library.
 """
 
 from __future__ import annotations
@@ -116,7 +115,8 @@ def _of_line(line: str, root: str, there: set[str]) -> Iterator[tuple[str, str]]
     call, arguments = found[1], found[2]
     quoted = re.findall(r'"([^"]*)"', arguments)
     opened = re.findall(rf"\d+<({re.escape(root)}[^>]*)>", line)
-    path = _absolute(quoted[-1], opened) if quoted else (opened or [""])[0]
+    by_name = call not in (*_WRITES, *_COPIES, "fsync", "fdatasync", "ftruncate", "mmap")
+    path = _absolute(quoted[-1], opened) if by_name and quoted else (opened or [""])[-1]
     if not path.startswith(root):
         return
     if call in ("openat", "open") and "O_CREAT" in arguments and path not in there:
@@ -131,8 +131,10 @@ def _of_line(line: str, root: str, there: set[str]) -> Iterator[tuple[str, str]]
     elif call == "ftruncate":
         yield Kind.TRUNCATE.name, _plain(path)
     elif call.startswith(("rename", "link")):
-        there.add(path)
-        there.discard(_absolute(quoted[0], opened))
+        before = _absolute(quoted[0], opened)
+        moved = {each for each in there if f"{each}/".startswith(f"{before}/")}
+        there -= moved if call.startswith("rename") else set()
+        there |= {path + each.removeprefix(before) for each in moved}
         yield Kind.RENAME.name if call.startswith("rename") else Kind.LINK.name, _plain(path)
     elif call in ("unlink", "unlinkat", "rmdir"):
         there.discard(path)
