@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from flows.errors import ConfigError
 from flows.search.layout import Settings
+from personsearch_core.errors import PersonSearchError
 from storage import durable
 from storage.digests import digest_json, digest_parts, digest_safetensors
 
@@ -118,9 +120,10 @@ def digest_of_model(folder: Path) -> str:
 
 
 def save_once(model: GivenModel, folder: Path) -> None:
-    """Put a model into a folder, whole or not at all, unless it is there."""
-    if folder.is_dir() and digest_of_model(folder) == model.digest:
-        return
+    """Put a model into a folder, whole or not at all, unless it is there and whole."""
+    with contextlib.suppress(ConfigError, PersonSearchError):  # what is damaged is replaced
+        if folder.is_dir() and digest_of_model(folder) == model.digest:
+            return
     partial = partial_model(folder)
     for old in (partial, folder):
         shutil.rmtree(old, ignore_errors=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.errors import ConfigError
-from flows.search.layout import DESCRIPTION, EMBEDDINGS, MODEL, PEOPLE, SOURCES, read_description
+from flows.search.layout import DESCRIPTION, EMBEDDINGS, MODEL, PEOPLE, SOURCES, Description, read_description
 from personsearch_core.checksums import CHECKSUMS, listed_files, problems
+from personsearch_core.errors import PersonSearchError
 
 _READ_AT_ONCE = (DESCRIPTION, PEOPLE, f"{EMBEDDINGS}/zarr.json")
 
@@ -25,27 +26,38 @@ def require_whole(folder: Path) -> None:
 
 
 def verify_index(folder: Path) -> int:
-    """Read every byte of an index, its model and its approximate index; returns the number of files.
+    """Read every byte of an index, its model and its approximate index.
+
+    Returns the number of files, without those of the model.
 
     Raises ConfigError if a file is missing or does not hold to its digest, or if there are no digests.
     """
-    from flows.search.approximate import ABOUT, GRAPH, GRAPH_CHECKSUMS  # both load torch
-    from personsearch_core.export import LOADED
+    from flows.search.approximate import ABOUT, GRAPH, GRAPH_CHECKSUMS  # loads torch
 
-    read_description(folder)
-    parts = [
-        ("", folder, _files(folder), CHECKSUMS),
-        (f"{MODEL}/", folder / MODEL, {*LOADED, *listed_files(folder / MODEL)}, CHECKSUMS),
-    ]
+    description = read_description(folder)
+    parts = [(_files(folder), CHECKSUMS)]
     if any((folder / name).exists() for name in (ABOUT, GRAPH, GRAPH_CHECKSUMS)):
-        parts.append(("", folder, {ABOUT, GRAPH}, GRAPH_CHECKSUMS))
-    found = []
-    for start, place, names, sums in parts:
-        found += [f"{start}{problem}" for problem in problems(place, names, sums)]
-        if not (place / sums).exists():
-            found.append(f"{start}{sums} is missing, unless an earlier version, which wrote none, built it")
+        parts.append(({ABOUT, GRAPH}, GRAPH_CHECKSUMS))
+    found = _damaged_model(folder / MODEL, description)
+    for names, sums in parts:
+        found += problems(folder, names, sums)
+        if not (folder / sums).exists():
+            found.append(f"{sums} is missing, unless an earlier version, which wrote none, built it")
     _refuse(folder, found)
-    return sum(len(names) for _, _, names, _ in parts)
+    return sum(len(names) for names, _ in parts)
+
+
+def _damaged_model(model: Path, description: Description) -> list[str]:
+    """What is wrong with the index's copy of its model, which may also be kept elsewhere."""
+    from flows.search.model import digest_of_model
+
+    if not model.is_dir():
+        return []
+    try:
+        is_other = digest_of_model(model) != description.model
+    except (ConfigError, PersonSearchError) as error:
+        return [str(error)]
+    return [f"{MODEL} is not the model that the index was built with"] if is_other else []
 
 
 def _files(folder: Path) -> set[str]:
