@@ -30,7 +30,7 @@ from tests.campaigns.damage import (
 from tests.end_to_end.commands import personsearch
 from tests.end_to_end.conftest import TinyRun
 
-SAMPLE = int(os.environ.get("PERSONSEARCH_DAMAGE_SAMPLE", "8"))
+SAMPLE = int(os.environ.get("PERSONSEARCH_DAMAGE_SAMPLE", "5"))
 """Cases per subject."""
 KINDS = ("ingest", "detector", "features", "reid", "detections", "gallery", "evaluation", "report")
 
@@ -82,7 +82,7 @@ def test_a_run_that_verifies_sees_what_size_and_time_hide(config: Path) -> None:
     assert {each.state for each in make_plan(stages, careful)} == {"cached"}
 
 
-def test_run_verify_rebuilds_what_is_damaged_and_store_verify_names_it(config: Path, tmp_path: Path) -> None:
+def test_run_verify_rebuilds_what_is_damaged_behind_size_and_time(config: Path, tmp_path: Path) -> None:
     folder = tmp_path / "tiny"
     shutil.copytree(config.parent, folder)
     store, config = folder / "store", folder / config.name
