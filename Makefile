@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: setup demo test crash lint format bench clean
+.PHONY: setup demo test crash power-cuts damage lint format bench clean
 
 setup: $(READY)
 
@@ -20,9 +20,17 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-# Every crash point of every operation that writes, and what a power cut may leave.
+# Every crash point of every operation that writes: a few minutes on two cores.
 crash: $(READY)
 	$(BIN)/python -m tests.crash.campaign
+
+# What a power cut may leave at each of these points: about ten minutes.
+power-cuts: $(READY)
+	$(BIN)/python -m tests.crash.campaign --power
+
+# Every file of every kind of artifact, damaged in every way.
+damage: $(READY)
+	$(BIN)/python -m tests.campaigns.damage
 
 lint: $(READY)
 	$(BIN)/ruff check --no-cache .

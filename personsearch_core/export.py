@@ -5,6 +5,7 @@ detector.safetensors, detector.json, branch.safetensors
 detector.pt2, branch.pt2      torch.export programs (`export_programs`)
 detector.onnx, branch.onnx    the same in ONNX
 model_card.md        what it was trained on, its figures and its limits, for people
+SHA256SUMS           digests of all files, which `load_model` and `sha256sum --check` hold them to
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from personsearch_core.checksums import CHECKSUMS, UNFINISHED_CHECKSUMS, checksum_text, problems
 from personsearch_core.data.decoding import PADDING_COLOUR
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.branch import Branch
@@ -44,9 +46,11 @@ _UNFINISHED = "model.json.partial"
 _GRAPHS = ("detector", "branch")
 FILES = frozenset(
     {DESCRIPTION, _UNFINISHED, DETECTOR_WEIGHTS, DETECTOR_DESCRIPTION, BRANCH, MODEL_CARD}
+    | {CHECKSUMS, UNFINISHED_CHECKSUMS}
     | {f"{graph}.{kind}" for graph in _GRAPHS for kind in ("pt2", "onnx")}
 )
 """All files that a model's folder may hold."""
+LOADED = (DESCRIPTION, DETECTOR_WEIGHTS, DETECTOR_DESCRIPTION, BRANCH)
 
 
 def save_model(
@@ -99,6 +103,8 @@ def save_model(
         "provenance": dict(provenance or {}),
     }
     (directory / _UNFINISHED).write_text(json.dumps(description, indent=2) + "\n")
+    written = {name: directory / (_UNFINISHED if name == DESCRIPTION else name) for name in LOADED}
+    (directory / CHECKSUMS).write_text(checksum_text(written))
     (directory / _UNFINISHED).replace(directory / DESCRIPTION)
 
 
@@ -115,6 +121,12 @@ def require_place_for_model(directory: Path) -> None:
             f"{directory} holds {strangers[0]}, which is not part of a model: "
             "name a new or empty folder, or one whose model is to be replaced"
         )
+
+
+def present_files(directory: Path) -> list[str]:
+    """The model's files that a folder holds, for a note of their digests."""
+    notes = {CHECKSUMS, UNFINISHED_CHECKSUMS, _UNFINISHED}
+    return sorted(name for name in FILES - notes if (directory / name).is_file())
 
 
 def _describes_model(file: Path) -> bool:
@@ -143,7 +155,7 @@ def load_model(directory: str | Path, compute: Compute | None = None) -> PersonS
     Raises
     ------
     PersonSearchError
-        If the folder holds no model, or one of another format.
+        If the folder holds no model, a damaged one, or one of another format.
 
     Examples
     --------
@@ -159,6 +171,7 @@ def load_model(directory: str | Path, compute: Compute | None = None) -> PersonS
     PersonSearchNet(variant=j4, backbone=resnet18, input=640x640, roi=8x16, embedding_dim=256)
     """
     path = Path(directory) / DESCRIPTION
+    require_whole_model(path.parent)
     try:
         description = json.loads(path.read_text())
         roi = RoiRecipe.model_validate(description["roi"])
@@ -168,6 +181,19 @@ def load_model(directory: str | Path, compute: Compute | None = None) -> PersonS
     if version != FORMAT:
         raise PersonSearchError(f"{path} has format {version}; this version reads format {FORMAT}")
     return PersonSearchNet(load_detector(directory), load_branch(Path(directory) / BRANCH), roi, compute)
+
+
+def require_whole_model(directory: Path) -> None:
+    """Hold what `load_model` reads to the digests that were noted when it was written.
+
+    Models of earlier versions have no digests. Raises PersonSearchError if a file is missing or has other
+    bytes.
+    """
+    if found := problems(directory, LOADED):
+        raise PersonSearchError(
+            f"the model in {directory} is damaged: {found[0]}: export or copy it again, or remove "
+            f"{CHECKSUMS} if you changed it yourself"
+        )
 
 
 class DetectorGraph(nn.Module):

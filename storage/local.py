@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -16,13 +17,15 @@ from storage.errors import NewerVersionError, StorageError
 from storage.folders import remove_tree, visible_names
 from storage.manifest import FILE_NAME, Manifest, read_manifest
 from storage.place import Place, plain_name
-from storage.store import Artifact, Inspection, Store
+from storage.store import Artifact, FirstLooks, Inspection, Store
 from storage.trust import Trust, in_short, stat_keys
 from storage.work_area import drop_manifest
 
 log = logging.getLogger(__name__)
 
-_STRANGER = "its manifest belongs to another artifact"
+_STRANGER = f"{FILE_NAME} belongs to another artifact"
+_NO_MANIFEST = f"{FILE_NAME} is missing"
+_KEY = re.compile(r"[0-9a-f]{32}")
 _HALF_REPLACED = "it is being replaced"
 _LOOKS = 50
 _PAUSE_SECONDS = 0.01
@@ -31,9 +34,10 @@ _PAUSE_SECONDS = 0.01
 class LocalStore(Store):
     """Artifacts under one root directory; see `storage.place` for the layout."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, verify_first: bool = False) -> None:
         self.place = Place(root)
         self._trust = Trust(self.root / ".trust")
+        self._looks = FirstLooks(verify_first)
 
     def __str__(self) -> str:
         return str(self.root)
@@ -111,7 +115,7 @@ class LocalStore(Store):
             manifest = read_manifest(path / FILE_NAME)
         except FileNotFoundError:
             if path.is_dir():
-                return Inspection(problem="it has no manifest")
+                return Inspection(problem=_NO_MANIFEST)
             return Inspection(
                 problem=_HALF_REPLACED if self.place.replaced_path(kind, key).is_dir() else None
             )
@@ -121,7 +125,10 @@ class LocalStore(Store):
             return Inspection(problem=str(error))
         if (manifest.kind, manifest.key) != (kind, key):
             return Inspection(problem=_STRANGER)
-        problems = self._trust.problems(path, manifest, trust_stat=True)
+        trust_stat = not self._looks.must_verify(kind, key)
+        problems = self._trust.problems(path, manifest, trust_stat=trust_stat)
+        if problems and not trust_stat:
+            self.distrust(kind, key)
         return Inspection(problem=in_short(problems)) if problems else Inspection(Artifact(path, manifest))
 
     def manifest_of(self, kind: str, key: str) -> Manifest:
@@ -133,6 +140,13 @@ class LocalStore(Store):
             for key in sorted(visible_names(self.root / each)):
                 if self.root.joinpath(each, key, FILE_NAME).is_file():
                     yield each, key
+
+    def without_manifest(self) -> Iterator[tuple[str, str]]:
+        for kind in sorted(visible_names(self.root)):
+            for key in sorted(visible_names(self.root / kind)):
+                folder = self.root / kind / key
+                if _KEY.fullmatch(key) and folder.is_dir() and not (folder / FILE_NAME).exists():
+                    yield kind, key
 
     def manifests(self, kind: str | None = None) -> Iterator[tuple[str, str, bytes]]:
         for each, key in self.keys(kind):
@@ -181,7 +195,7 @@ class LocalStore(Store):
         try:
             manifest = read_manifest(path / FILE_NAME)
         except FileNotFoundError:
-            return [f"{path}: there is no artifact"]
+            return [_NO_MANIFEST if path.is_dir() else f"{path}: there is no artifact"]
         except NewerVersionError:
             raise
         except StorageError as error:

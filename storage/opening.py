@@ -8,8 +8,11 @@ from storage.store import Store
 from storage.urls import is_remote, local_path, names_a_place
 
 
-def open_store(location: str) -> Store:
+def open_store(location: str, *, verify_first: bool = False) -> Store:
     """The store at a folder, or at an object store's URL (`s3://bucket/prefix`).
+
+    With `verify_first`, every file of an artifact is digested when the store first looks at it, whatever its
+    size and time.
 
     Raises StorageError when no driver for the URL's scheme is installed, or the URL is a scheme alone.
     """
@@ -18,11 +21,11 @@ def open_store(location: str) -> Store:
             raise StorageError(f"{location} names no store: give the whole URL, as s3://bucket/prefix")
         from storage.remote import RemoteStore
 
-        return RemoteStore(location)
+        return RemoteStore(location, verify_first=verify_first)
     folder = local_path(location)
     if folder.is_file():
         raise StorageError(f"the store {location} is a file: name a folder, which need not exist yet")
-    return LocalStore(folder)
+    return LocalStore(folder, verify_first=verify_first)
 
 
 def open_existing(location: str) -> Store:

@@ -29,7 +29,7 @@ from storage.local import LocalStore
 from storage.locks import exclusive
 from storage.manifest import FILE_NAME, Manifest, parse_manifest
 from storage.object_storage import modified, reaching
-from storage.store import Artifact, Inspection, Objects, Store
+from storage.store import Artifact, FirstLooks, Inspection, Objects, Store
 from storage.trust import in_short
 from storage.urls import filesystem
 
@@ -48,9 +48,11 @@ class RemoteStore(Store):
     The local folder `root` holds locks, work, logs and the cache of artifacts built here or downloaded.
     """
 
-    def __init__(self, url: str, root: Path | None = None) -> None:
+    def __init__(self, url: str, root: Path | None = None, *, verify_first: bool = False) -> None:
         self.url = url.rstrip("/")
-        self._cache = LocalStore(root or cache_folder() / hashlib.sha256(self.url.encode()).hexdigest()[:16])
+        folder = root or cache_folder() / hashlib.sha256(self.url.encode()).hexdigest()[:16]
+        self._cache = LocalStore(folder, verify_first=verify_first)
+        self._looks = FirstLooks(verify_first)
         self.place = self._cache.place
         # Other machines write here, too, so listings must not be cached.
         self.system, self.prefix = filesystem(self.url, use_listings_cache=False, skip_instance_cache=True)
@@ -98,6 +100,9 @@ class RemoteStore(Store):
                 problems.append(f"{name} is missing")
             elif part["size"] != entry.size:
                 problems.append(f"{name} has {part['size']} bytes, not {entry.size}")
+        if not problems and self._looks.must_verify(kind, key):
+            problems = self.verify(kind, key)
+            self._cache.inspect(kind, key)  # a damaged copy on this machine is not trusted any more
         if problems:
             return Inspection(problem=in_short(problems))
         return Inspection(Artifact(self.path_of(kind, key), manifest))
@@ -283,7 +288,7 @@ class RemoteStore(Store):
     def _parsed(self, kind: str, key: str, raw: bytes) -> Manifest:
         manifest = parse_manifest(raw, f"{self.url}/{kind}/{key}/{FILE_NAME}")
         if (manifest.kind, manifest.key) != (kind, key):
-            raise StorageError("its manifest belongs to another artifact")
+            raise StorageError(f"{FILE_NAME} belongs to another artifact")
         return manifest
 
     def _kept(self, manifest: Manifest) -> Artifact | None:

@@ -53,6 +53,21 @@ class Objects:
     size: int
 
 
+class FirstLooks:
+    """Which artifacts a process has to verify before it uses them: with `verify_first`, each one once."""
+
+    def __init__(self, verify_first: bool) -> None:
+        self._verify_first = verify_first
+        self._seen: set[tuple[str, str]] = set()
+
+    def must_verify(self, kind: str, key: str) -> bool:
+        """Whether this is the first look at an artifact; what is built after that has just been digested."""
+        if not self._verify_first or (kind, key) in self._seen:
+            return False
+        self._seen.add((kind, key))
+        return True
+
+
 class Store(ABC):
     """Artifacts by kind and key. Opened by `storage.opening.open_store`.
 
@@ -162,6 +177,13 @@ class Store(ABC):
     @abstractmethod
     def remove_tag(self, tag: str) -> None:
         """Remove a tag. Raises FileNotFoundError if it does not exist."""
+
+    def without_manifest(self) -> Iterator[tuple[str, str]]:
+        """(kind, key) of folders that have an artifact's name and have lost their manifest.
+
+        On object storage these are stray objects.
+        """
+        return iter(())
 
     def stray_objects(self, before: datetime) -> list[Objects]:
         """Objects that no manifest names and that are older than `before`; local stores have none."""

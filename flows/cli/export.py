@@ -30,9 +30,15 @@ def export(
     """
     finished = finished_model(config, overrides or (), store)
     from flows.report.model_card import write_model
-    from personsearch_core.export import export_programs, require_place_for_model  # loads torch
+    from personsearch_core.checksums import write_checksums
+    from personsearch_core.export import (  # loads torch
+        export_programs,
+        present_files,
+        require_place_for_model,
+    )
 
     require_place_for_model(folder)
     write_model(finished, folder)
     files = export_programs(folder, finished.load("cpu")) if programs else []
+    write_checksums(folder, present_files(folder))
     typer.echo(f"wrote the model to {folder}" + "".join(f"\n  {path.name}" for path in files))

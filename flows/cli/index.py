@@ -43,6 +43,9 @@ def index(
     remove: Annotated[
         bool, typer.Option("--remove", help="Take the named files out of the index, for good.")
     ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Only read every byte of the index, and name what is damaged.")
+    ] = False,
     approximate: Annotated[
         bool,
         typer.Option(
@@ -87,6 +90,9 @@ def index(
     Example: personsearch index frames video.mp4 --model configs/demo.yaml --out people
     """
     device_name(device)
+    if verify:
+        _verify(out)
+        return
     if remove:
         _remove(out, scenes or (), root or (), json)
         return
@@ -177,6 +183,14 @@ def _approximate(folder: Path) -> Recall:
     from flows.search.index import open_index
 
     return build_approximate(open_index(folder))
+
+
+def _verify(folder: Path) -> None:
+    from flows.search.committing import settle
+    from flows.search.whole import verify_index
+
+    settle(folder)
+    typer.echo(f"{folder}: {counted(verify_index(folder), 'file')} verified, no damage found")
 
 
 def _remove(folder: Path, images: Sequence[Path], root: Sequence[str], json: Path | None) -> None:

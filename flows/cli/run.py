@@ -42,6 +42,14 @@ def run(
     force: Force = None,
     until: Until = None,
     dask: Dask = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="First read every byte of images and cached artifacts, even if size and time are unchanged; "
+            "what is damaged is rebuilt.",
+        ),
+    ] = False,
     json: Json = None,
 ) -> None:
     """Run a config: build every artifact that is not in the store yet.
@@ -51,7 +59,7 @@ def run(
     from flows.run.running import run_config
 
     request = _request(config, overrides, store, start_from, force, until, dask)
-    give(run_config(request), json, print_run)
+    give(run_config(request.model_copy(update={"verify": verify})), json, print_run)
 
 
 def plan(

@@ -17,6 +17,7 @@ from flows.cli.printing import counted, padded
 from flows.config.raw import given_store
 from flows.errors import ConfigError
 from flows.run.records import RUN_NAME, RunRecord
+from personsearch_core.checksums import listed_files, problems
 from storage.errors import StorageError
 from storage.gc import Garbage, collect, find_garbage
 from storage.listing import Entry, list_entries, resolve_name, with_followers
@@ -119,12 +120,18 @@ def verify(store: Store = None, names: Names = None) -> None:
     entries = list_entries(opened)
     chosen = [resolve_name(entries, name) for name in names] if names else None
     checked = [(entry.kind, entry.key) for entry in chosen] if chosen else list(opened.keys())
+    checked += [] if names else opened.without_manifest()
     damaged = 0
     for kind, key in checked:
-        problems = opened.verify(kind, key)
-        damaged += bool(problems)
-        for problem in problems:
+        found = opened.verify(kind, key)
+        damaged += bool(found)
+        for problem in found:
             typer.echo(f"{_short(f'{kind}/{key}')}: {problem}")
+    studies = [] if names else _damaged_studies(opened)
+    for problem in studies:
+        typer.echo(problem)
+    if studies and not damaged:
+        raise StorageError(f"damaged: {counted(len(studies), 'file')} of studies; run these studies again")
     if damaged:
         raise StorageError(
             f"damaged: {damaged} of {counted(len(checked), 'artifact')}; the next run rebuilds them"
@@ -286,6 +293,15 @@ def import_artifacts(
     """
     target = chosen_store(store)
     _copy(open_existing(given_store(source, "--from")), open_store(target), names, alone=alone)
+
+
+def _damaged_studies(store: ArtifactStore) -> list[str]:
+    """What is wrong with the files of studies and sweeps, by the digests beside them."""
+    found = []
+    for folder in sorted((store.root / ".studies").glob("*")):
+        for problem in problems(folder, listed_files(folder)):
+            found.append(f"{folder.relative_to(store.root)}: {problem}; run the study again")
+    return found
 
 
 def _copy(source: ArtifactStore, target: ArtifactStore, names: list[str] | None, *, alone: bool) -> None:

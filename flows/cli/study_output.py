@@ -75,11 +75,13 @@ def rich_table(filled: FilledTable) -> Table:
 
 
 def write_page(result: StudyResult) -> Path:
-    """Write the page beside the tables."""
+    """Write the page beside the tables, and the digests of all."""
     from flows.report.study_page import render_study  # loads matplotlib
+    from personsearch_core.checksums import write_checksums
 
     path = result.folder / "report.html"
     path.write_text(render_study(result), encoding="utf-8")
+    write_checksums(result.folder, [file.name for file in result.folder.iterdir() if file.is_file()])
     return path
 
 

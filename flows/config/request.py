@@ -25,6 +25,8 @@ class RunRequest(BaseModel):
     until: str | None = None
     only: tuple[Kind, ...] = ()
     """Kinds of stages that may be made; a run that needs another ends with its name. By default all may."""
+    verify: bool = False
+    """Whether every byte of images and artifacts is read before it is used, whatever its size and time."""
 
     @property
     def selection(self) -> Selection:

@@ -9,7 +9,8 @@ from flows.config.models import ViewRef
 from flows.plan.finished import FinishedModel
 from flows.report.origin import departures
 from flows.report.results import Results
-from personsearch_core.export import MODEL_CARD, save_model
+from personsearch_core.checksums import write_checksums
+from personsearch_core.export import MODEL_CARD, present_files, save_model
 from storage import durable
 from storage.manifest import Manifest
 
@@ -31,6 +32,7 @@ def write_model(finished: FinishedModel, folder: Path) -> None:
     net = finished.load("cpu")
     save_model(folder, net.detector, net.branch, net.roi, finished.provenance())
     durable.write(folder / MODEL_CARD, model_card(finished))
+    write_checksums(folder, present_files(folder))
 
 
 def model_card(finished: FinishedModel) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from flows.run.prefect_api import api, start_ahead
 from flows.run.processes import hangup_as_termination
 from flows.run.records import RunRecord
 from flows.run.walk import Walk, kept, new_record
+from flows.stages import ingest
 from flows.stages.building import build_stages
 from storage.errors import StorageError
 from storage.opening import open_store
@@ -87,7 +89,7 @@ def run_config(request: RunRequest) -> Outcome:
     told.info("%s: %s of %s stages to build, store %s", request.config.name, to_build, len(plan), store)
     with kept(record), _stopped_by_hand(record, plan, store), hangup_as_termination(), ExitStack() as stack:
         with busy("starting Prefect beside the first stage"):
-            walk = Walk.of(request, record)
+            walk = Walk.of(request, record, store)
             stack.enter_context(walk.head_start())
             prefect_api = stack.enter_context(api(ahead))
             from flows.pipeline import run_recorded
@@ -124,8 +126,10 @@ def _planned(request: RunRequest) -> tuple[Config, Store, list[Planned]]:
     unused = config.datasets.keys() - {view.dataset for view in config.views().values()}
     for name in sorted(unused):
         told.warning("datasets.%s: no stage uses this dataset", name)
-    store = open_store(config.store)
-    stages, again = select(build_stages(config), request.selection)
+    store = open_store(config.store, verify_first=request.verify)
+    stages, again = select(
+        build_stages(config, partial(ingest.stage, rehash=request.verify)), request.selection
+    )
     try:
         return config, store, make_plan(stages, store, again)
     except CatalogError:  # a split or a protocol that is not there: all that is missing is said, by its files

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from flows.config.models import Config, load_config, store_of
 from flows.config.request import RunRequest
@@ -15,6 +16,7 @@ from flows.plan.readiness import check_ready
 from flows.plan.states import Planned, resolve, select
 from flows.run.making import Begun, begin_in_process
 from flows.run.records import RunRecord, heartbeat, new_record_path
+from flows.stages import ingest
 from flows.stages.base import Kind, Stage
 from flows.stages.building import build_stages
 from storage.opening import open_store
@@ -41,11 +43,16 @@ class Walk:
     _begun: Begun | None = None
 
     @classmethod
-    def of(cls, request: RunRequest, record: RunRecord) -> Walk:
-        """From the first stage on. Raises ConfigError for a config or a selection that is wrong."""
+    def of(cls, request: RunRequest, record: RunRecord, planned: Store | None = None) -> Walk:
+        """From the first stage on. Raises ConfigError for a config or a selection that is wrong.
+
+        `planned`: the store, if this process has planned the run and so read what it had to verify.
+        """
         config = load_config(request.config, request.overrides, store=request.store)
-        stages, again = select(build_stages(config), request.selection)
-        return cls(config, open_store(config.store), stages, again, record, request.only)
+        rehash = request.verify and planned is None
+        stages, again = select(build_stages(config, partial(ingest.stage, rehash=rehash)), request.selection)
+        store = planned or open_store(config.store, verify_first=request.verify)
+        return cls(config, store, stages, again, record, request.only)
 
     def next(self) -> Planned | None:
         """The next stage that is to be made, which the record then names as running; None at the end.

@@ -1,11 +1,12 @@
 """An approximate index beside the exact search, for more people than one product can take: HNSW by usearch.
 
 `approximate.usearch` holds the graph, `approximate.json` which content it belongs to and its recall, measured
-against the exact search when it was built.
+against the exact search when it was built, and `approximate.sha256` the digests of both.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,16 @@ import torch
 from numpy.typing import NDArray
 
 from flows.errors import ConfigError
+from personsearch_core.checksums import checksum_text, problems
 from storage import durable
+from storage.trust import stat_key
 
 if TYPE_CHECKING:
     from flows.search.index import Index
 
-GRAPH, ABOUT = "approximate.usearch", "approximate.json"
+GRAPH, ABOUT, GRAPH_CHECKSUMS = "approximate.usearch", "approximate.json", "approximate.sha256"
+VERIFIED = ".approximate.verified"
+"""Size, time and inode of the graph when it was last held to its digest."""
 TOP = 10
 _QUERIES = 200
 _NEIGHBOURS = 16
@@ -60,13 +65,16 @@ def build_approximate(index: Index) -> Recall:
     for block in index.blocks:
         graph.add(np.arange(start, start + len(block)), np.ascontiguousarray(block))
         start += len(block)
-    recall = Recall(index.description.content, len(index), *_measured(index, graph))
     (index.folder / ABOUT).unlink(missing_ok=True)
     partial = index.folder / durable.partial_name(GRAPH)
     graph.save(str(partial))
     durable.flush(partial)
+    recall = Recall(index.description.content, len(index), *_measured(index, graph))
+    about = json.dumps(asdict(recall), indent=1) + "\n"
+    sums = checksum_text({GRAPH: partial, ABOUT: about.encode()})
     partial.replace(index.folder / GRAPH)
-    durable.write(index.folder / ABOUT, json.dumps(asdict(recall), indent=1) + "\n")
+    durable.write(index.folder / GRAPH_CHECKSUMS, sums)
+    durable.write(index.folder / ABOUT, about)
     return recall
 
 
@@ -77,15 +85,13 @@ class Approximate:
         try:
             self.recall = Recall(**json.loads((index.folder / ABOUT).read_text()))
         except (OSError, ValueError, TypeError) as error:
-            raise ConfigError(
-                f"{index.folder} has no approximate index; build it: "
-                f"personsearch index --approximate --out {index.folder}"
-            ) from error
+            missing = f"{index.folder} has no approximate index (no sound {ABOUT})"
+            raise _rebuild(index, missing) from error
         if self.recall.content != index.description.content:
-            raise ConfigError(
-                "the approximate index is older than the index: "
-                f"personsearch index --approximate --out {index.folder}"
-            )
+            raise _rebuild(index, f"the approximate index ({ABOUT}) is older than the index")
+        if found := problems(index.folder, [ABOUT], GRAPH_CHECKSUMS):
+            raise _rebuild(index, f"the approximate index is damaged: {found[0]}")
+        _require_graph(index)
         self._graph = _usearch().Index.restore(str(index.folder / GRAPH), view=True)
         self._index = index
 
@@ -102,6 +108,27 @@ class Approximate:
         similarity = found @ query.numpy()
         order = np.lexsort((rows, -similarity))[:count]
         return rows[order], similarity[order]
+
+
+def _require_graph(index: Index) -> None:
+    """Hold the graph to its digest unless size, time and inode are those of the last time.
+
+    A search in a damaged graph can end the process. Raises ConfigError.
+    """
+    graph, mark = index.folder / GRAPH, index.folder / VERIFIED
+    if not graph.is_file():
+        raise _rebuild(index, f"{graph} is missing")
+    stat = json.dumps(stat_key(graph.stat()))
+    if mark.is_file() and mark.read_bytes() == stat.encode():
+        return
+    if found := problems(index.folder, [GRAPH], GRAPH_CHECKSUMS):
+        raise _rebuild(index, f"the approximate index is damaged: {found[0]}")
+    with contextlib.suppress(OSError):  # where nothing can be written, it is digested every time
+        durable.write(mark, stat, lasting=False)
+
+
+def _rebuild(index: Index, why: str) -> ConfigError:
+    return ConfigError(f"{why}; build it: personsearch index --approximate --out {index.folder}")
 
 
 def _measured(index: Index, graph: Any) -> tuple[int, float]:

@@ -34,6 +34,7 @@ from flows.search.merging import merge
 from flows.search.model import GivenModel, given_model, partial_model, save_once
 from flows.search.segments import BUILDING, Part, Segments, still_to_read
 from flows.search.sources import Source, located, merged_places, place_of, scan
+from flows.search.whole import require_whole
 from storage.digests import digest_json
 
 BATCH = 8
@@ -192,10 +193,11 @@ class _Search:
 
 
 def read_part(folder: Path, description: Description) -> Part:
-    """The index as it is, as one part; an empty one where it is new."""
+    """The index as it is, as one part; an empty one where it is new. Raises ConfigError if it is damaged."""
     if not description.content:
         nothing = np.zeros((0, description.dimensions), np.float16)
         return Part(SOURCES_SCHEMA.empty_table(), PEOPLE_SCHEMA.empty_table(), nothing)
+    require_whole(folder)
     blocks = map_embeddings(folder / EMBEDDINGS, description.content)
     people = pq.read_table(folder / PEOPLE, schema=PEOPLE_SCHEMA)
     rows = blocks[0] if len(blocks) == 1 else np.concatenate(blocks) if blocks else None

@@ -18,6 +18,7 @@ from flows.search.embeddings import write_embeddings
 from flows.search.layout import DESCRIPTION, EMBEDDINGS, PEOPLE, SOURCES, Description
 from flows.search.merging import Merged
 from flows.search.segments import parquet_bytes
+from personsearch_core.checksums import CHECKSUMS, checksum_text
 from storage import durable
 from storage.locks import exclusive_now
 
@@ -54,6 +55,8 @@ def commit(index: Path, merged: Merged, description: Description) -> None:
     durable.write(folder / PEOPLE, parquet_bytes(people))
     durable.write(folder / SOURCES, parquet_bytes(merged.sources))
     durable.write(folder / DESCRIPTION, description.model_dump_json(indent=1) + "\n")
+    written = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    durable.write(folder / CHECKSUMS, checksum_text(written))
     durable.write(folder / _COMPLETE, "")
     _settle(index)
 
@@ -70,7 +73,7 @@ def _settle(index: Path) -> None:
     if not (folder / _COMPLETE).exists():
         shutil.rmtree(folder, ignore_errors=True)  # an update that was killed while it wrote them
         return
-    for name in (EMBEDDINGS, PEOPLE, SOURCES, DESCRIPTION):
+    for name in (EMBEDDINGS, PEOPLE, SOURCES, DESCRIPTION, CHECKSUMS):
         if not (folder / name).exists():
             continue
         if (index / name).is_dir():

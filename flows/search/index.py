@@ -20,6 +20,7 @@ from flows.search.embeddings import load_embeddings
 from flows.search.filters import Filters, When
 from flows.search.layout import EMBEDDINGS, MODEL, PEOPLE, Description, Place, read_description
 from flows.search.sources import located
+from flows.search.whole import require_read
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,8 +39,9 @@ _CORNERS = ("x1", "y1", "x2", "y2")
 def open_index(path: str | Path, device: str = "auto", *, roots: Mapping[str, Path] | None = None) -> Index:
     """Open an index that `build_index` or `personsearch index` made.
 
-    Only the table of people is read now: embeddings are read by the first search, and the model is loaded
-    when a picture is first searched for people.
+    Only the table of people is read now, and held to its digest: embeddings are read by the first search, and
+    trusted by their size (`personsearch index --verify` reads every byte); the model is loaded when a picture
+    is first searched for people.
 
     Parameters
     ----------
@@ -62,6 +64,7 @@ def open_index(path: str | Path, device: str = "auto", *, roots: Mapping[str, Pa
     """
     folder = Path(path)
     settle(folder)
+    require_read(folder)
     return Index(folder, read_description(folder), device, roots or {})
 
 

@@ -5,6 +5,7 @@ index.json        what the index is: format, model, settings, places of scenes
 people.parquet    one row per person, in the order of scenes, frames and scores
 sources.parquet   one row per file that was read; only updates need it
 embeddings.zarr   float16 (people, dimensions), row by row as people.parquet
+SHA256SUMS        digests of these files; the model has its own
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from flows.errors import ConfigError
 from flows.search.layout import Settings
+from personsearch_core.errors import PersonSearchError
 from storage import durable
 from storage.digests import digest_json, digest_parts, digest_safetensors
 
@@ -45,15 +47,18 @@ def given_model(model: Path, overrides: Sequence[str] = (), store: str | None = 
 
 
 def _exported(folder: Path) -> GivenModel:
-    from personsearch_core.export import BRANCH, DESCRIPTION, FILES
+    from personsearch_core.checksums import CHECKSUMS, write_checksums
+    from personsearch_core.export import BRANCH, DESCRIPTION, present_files
 
     def load(device: str) -> PersonSearchNet:
         return load_exported(folder, device)
 
     def save(target: Path) -> None:
-        for name in sorted(FILES):
-            if (folder / name).is_file() and not name.endswith((".pt2", ".onnx", ".partial")):
+        for name in present_files(folder):
+            if not name.endswith((".pt2", ".onnx")):
                 shutil.copyfile(folder / name, target / name)
+        if (folder / CHECKSUMS).is_file():
+            write_checksums(target, present_files(target))
 
     digest = digest_of_model(folder)
     description = json.loads((folder / DESCRIPTION).read_text())
@@ -97,11 +102,12 @@ def load_exported(folder: Path, device: str) -> PersonSearchNet:
 def digest_of_model(folder: Path) -> str:
     """Digest of an exported model: its weights and recipes, not where it came from.
 
-    Raises ConfigError if the folder holds none.
+    Raises ConfigError if the folder holds none, PersonSearchError if it is damaged.
     """
-    from personsearch_core.export import BRANCH, DESCRIPTION
+    from personsearch_core.export import BRANCH, DESCRIPTION, require_whole_model
     from personsearch_core.models.weights import DETECTOR_DESCRIPTION, DETECTOR_WEIGHTS
 
+    require_whole_model(folder)
     try:
         roi = json.loads((folder / DESCRIPTION).read_text())["roi"]
         return _digest(folder / DETECTOR_WEIGHTS, folder / DETECTOR_DESCRIPTION, folder / BRANCH, roi)
@@ -114,9 +120,10 @@ def digest_of_model(folder: Path) -> str:
 
 
 def save_once(model: GivenModel, folder: Path) -> None:
-    """Put a model into a folder, whole or not at all, unless it is there."""
-    if folder.is_dir() and digest_of_model(folder) == model.digest:
-        return
+    """Put a model into a folder, whole or not at all, unless it is there and whole."""
+    with contextlib.suppress(ConfigError, PersonSearchError):  # what is damaged is replaced
+        if folder.is_dir() and digest_of_model(folder) == model.digest:
+            return
     partial = partial_model(folder)
     for old in (partial, folder):
         shutil.rmtree(old, ignore_errors=True)

@@ -59,8 +59,11 @@ class Options(Recipe):
     """Digest of the root when the ingest was planned."""
 
 
-def stage(config: Config, dataset: str) -> Stage:
-    """The stage of one dataset. Its root is fingerprinted here: a few stats when nothing changed."""
+def stage(config: Config, dataset: str, *, rehash: bool = False) -> Stage:
+    """The stage of one dataset. Its root is fingerprinted here: a few stats when nothing changed.
+
+    With `rehash`, every file is read again, whatever its stat.
+    """
     source = config.datasets[dataset]
     source.require_root(f"datasets.{dataset}.root")
     store = open_store(config.store)
@@ -73,6 +76,7 @@ def stage(config: Config, dataset: str) -> Stage:
         store=store.root,
         dask=config.run.dask,
         allow_empty=source.allow_empty,
+        rehash=rehash,
     )
     key = identity(made).key
     if store.peek(made.kind, key) is not None:  # it will not be made, and yet is the dataset's snapshot now

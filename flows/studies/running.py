@@ -20,6 +20,7 @@ from flows.studies.nodes import Nodes
 from flows.studies.output import as_data, as_latex, as_markdown, as_parquet, member_table
 from flows.studies.remaining import Remaining
 from flows.studies.schedule import Change, Make, MemberOutcome, run_members
+from personsearch_core.checksums import CHECKSUMS
 from storage import durable
 from storage.digests import digest_json
 
@@ -127,6 +128,7 @@ def write_result(result: StudyResult) -> None:
 def write_tables(study: Study, tables: Sequence[FilledTable], folder: Path) -> None:
     """Write the tables as they stand."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / CHECKSUMS).unlink(missing_ok=True)  # written again beside the page
     pq.write_table(as_parquet(tables), folder / "cells.parquet")
     durable.write(folder / "tables.md", as_markdown(study.title, tables), lasting=False)
     durable.write(folder / "tables.tex", as_latex(tables), lasting=False)

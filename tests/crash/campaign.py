@@ -1,6 +1,6 @@
-"""All crash points and power cuts on two cores: `make crash`.
+"""All crash points on two cores (`make crash`), or all power cuts (`make power-cuts`).
 
-    python -m tests.crash.campaign [--json OUT]
+    python -m tests.crash.campaign [--power] [--operations NAME ...] [--json OUT]
 
 Prints a line per operation; the exit status is 1 if there are faults.
 """
@@ -71,21 +71,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--power", action="store_true", help="Cut the power instead.")
+    parser.add_argument("--operations", nargs="*", help="Only these local operations.")
     parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    found: dict[str, Reports] = {}
-    for title, options in (("crash points", ["--requests"]), ("power cuts", ["--power"])):
-        started = time.monotonic()
-        reports = found[title] = run(options, shares=2)
-        for name, report in reports.items():
-            tried = report["points"] or report["layouts"]
-            print(f"{title}: {name}: {report['calls']} calls, {tried} tried, {len(report['faults'])} faults")
-            for fault in report["faults"]:
-                print(f"  {fault}")
-        print(f"{title}: {time.monotonic() - started:.0f} s", flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
-    sys.exit(any(report["faults"] for reports in found.values() for report in reports.values()))
+    asked = parser.parse_args()
+    options = ["--power"] if asked.power else [] if asked.operations else ["--requests"]
+    options += ["--operations", *asked.operations] if asked.operations else []
+    started = time.monotonic()
+    reports = run(options, shares=2)
+    for name, report in reports.items():
+        tried = f"{report['layouts']} layouts" if asked.power else f"{report['points']} points"
+        outcomes = ", ".join(f"{count} {what}" for what, count in sorted(report["outcomes"].items()))
+        print(f"{name}: {report['calls']} calls, {tried}, {len(report['faults'])} faults ({outcomes})")
+        for fault in report["faults"]:
+            print(f"  {fault}")
+    totals = [sum(report[what] for report in reports.values()) for what in ("calls", "points", "layouts")]
+    faults = sum(len(report["faults"]) for report in reports.values())
+    print(
+        f"{len(reports)} operations: {totals[0]} calls, {totals[1]} points, {totals[2]} layouts, {faults} "
+        f"faults in {time.monotonic() - started:.0f} s"
+    )
+    if asked.json:
+        asked.json.write_text(json.dumps(reports, indent=1) + "\n")
+    sys.exit(bool(faults))
 
 
 if __name__ == "__main__":

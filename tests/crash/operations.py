@@ -1,15 +1,9 @@
-"""The operations that must survive a death at any of their calls.
-
-`prepare` makes what the operation starts from, and `run` is the operation. `check` looks at what a death
-left: it opens the store, lists, verifies, and says what is wrong. `run` must then succeed when it is
-repeated, and `outcome` be that of a run that was never cut off.
-"""
+"""The operations that must survive a death at any of their calls."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +26,8 @@ from storage.manifest import Identity
 from storage.store import Artifact
 from storage.tags import remove_tag, set_tag, tags
 from storage.transfer import copy_artifact
+from tests.crash.bench import Operation, Outcome
 from tests.storage.making import make_artifact, name_of
-
-Outcome = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Operation:
-    name: str
-    prepare: Callable[[Path], None]
-    run: Callable[[Path], None]
-    check: Callable[[Path], list[str]]
-    outcome: Callable[[Path], Outcome]
 
 
 def store_of(folder: Path, name: str = "store") -> LocalStore:

@@ -1,25 +1,28 @@
-"""The same on object storage, where a point is a request: before it, after it, or its answer lost."""
+"""The same on object storage, where a point is a request: death before it, half-way through or after it."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+from urllib.parse import urlsplit
 
+import boto3
 from aiobotocore.httpsession import AIOHTTPSession
 from botocore.exceptions import EndpointConnectionError
+from botocore.loaders import create_loader
 
-from storage.listing import list_entries
-from storage.remote import RemoteStore
-from tests.storage.making import make_artifact
+from tests.crash.bench import Outcome
+from tests.crash.remote_operations import RemoteOperation, check, outcome
 
 BUCKET = "crash"
 _SERVER = """
@@ -34,18 +37,10 @@ sys.stdin.read()
 
 class Cut(Enum):
     BEFORE = "die before it"
+    HALF = "die half-way through its body"
     AFTER = "die after its answer"
     REFUSED = "no connection"
     LOST = "answered, but the answer is lost"
-
-
-@dataclass(frozen=True)
-class RemoteOperation:
-    """Like `operations.Operation`, over a store's URL and the folder of one machine."""
-
-    name: str
-    prepare: Callable[[str, Path], None]
-    run: Callable[[str, Path], None]
 
 
 @contextmanager
@@ -67,11 +62,9 @@ def server() -> Iterator[str]:
             "AWS_SECRET_ACCESS_KEY": "testing",
             "AWS_DEFAULT_REGION": "us-east-1",
         }
-        subprocess.run(
-            [sys.executable, "-c", f"import boto3; boto3.client('s3').create_bucket(Bucket={BUCKET!r})"],
-            check=True,
-        )
-        yield f"s3://{BUCKET}"
+        with patch("botocore.session.create_loader", cache(create_loader)):  # descriptions are read once
+            boto3.client("s3").create_bucket(Bucket=BUCKET)
+            yield f"s3://{BUCKET}"
     finally:
         process.kill()
         process.wait()
@@ -88,6 +81,9 @@ def counted(cut: Cut | None = None, point: int = -1) -> Iterator[list[str]]:
         methods.append(request.method)
         if mine == point and cut is Cut.BEFORE:
             os.kill(os.getpid(), 9)
+        if mine == point and cut is Cut.HALF:
+            _send_half(request)
+            os.kill(os.getpid(), 9)
         if mine == point and cut is Cut.REFUSED:
             raise EndpointConnectionError(endpoint_url=request.url)
         answer = await send(session, request)
@@ -101,67 +97,42 @@ def counted(cut: Cut | None = None, point: int = -1) -> Iterator[list[str]]:
         yield methods
 
 
-def upload(url: str, machine: Path) -> None:
-    store = RemoteStore(url, machine)
-    make_artifact(store, "reid", sources=(make_artifact(store, "ingest"),))  # type: ignore[arg-type]
+def _send_half(request: Any) -> None:
+    """The head of a request and half of its body, or half of the head where it has none."""
+    address = urlsplit(request.url)
+    body = request.body or b""
+    body = body if isinstance(body, bytes | bytearray) else body.read()
+    names = {name: _text(value) for name, value in request.headers.items()}
+    lines = [f"{request.method} {address.path}?{address.query} HTTP/1.1", f"Host: {address.netloc}"]
+    lines += [f"{name}: {value}" for name, value in names.items() if name.lower() != "host"]
+    head = "\r\n".join([*lines, "", ""]).encode()
+    with socket.create_connection((address.hostname or "", address.port or 80)) as connection:
+        connection.sendall(head + body[: len(body) // 2] if len(body) > 1 else head[: len(head) // 2])
 
 
-def nothing(url: str, machine: Path) -> None:
-    machine.mkdir(parents=True, exist_ok=True)
-
-
-def uploaded(url: str, machine: Path) -> None:
-    """Made by another machine."""
-    upload(url, machine.with_name("other"))
-    nothing(url, machine)
-
-
-def download(url: str, machine: Path) -> None:
-    store = RemoteStore(url, machine)
-    assert all(store.find(entry.kind, entry.key) for entry in list_entries(store))
-
-
-def check(url: str, folder: Path) -> list[str]:
-    """What another machine finds wrong with the store."""
-    store = RemoteStore(url, folder / "reader")
-    found = []
-    for entry in list_entries(store):
-        faults = store.verify(entry.kind, entry.key)
-        if faults or store.find(entry.kind, entry.key) is None:
-            found.append(f"{entry.name}: {'; '.join(faults)}")
-    return found + [f"{name} is damaged" for name in store._listed(".damaged")]
-
-
-def outcome(url: str, folder: Path) -> dict[str, str]:
-    store = RemoteStore(url, folder / "reader")
-    return {
-        entry.name: store.manifest_of(entry.kind, entry.key).content_digest for entry in list_entries(store)
-    }
-
-
-REMOTE = {
-    operation.name: operation
-    for operation in (
-        RemoteOperation("upload", nothing, upload),
-        RemoteOperation("download", uploaded, download),
-    )
-}
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 class RemoteBench:
-    """One operation on object storage; every point has a store of its own."""
+    """One operation on object storage; every point has a copy of the store that was prepared once."""
 
     def __init__(
         self, operation: RemoteOperation, bucket: str, folder: Path, fork: Callable[..., Any]
     ) -> None:
-        self.operation, self.bucket, self.folder, self.fork = operation, bucket, folder, fork
-        self.number = 0
+        self.operation, self.folder, self.fork = operation, folder, fork
+        self._bucket = bucket.removeprefix("s3://")
+        self._prefix = f"{operation.name.replace(' ', '-')}-{os.getpid()}"
+        self._number = 0
+        self._objects = boto3.client("s3")
+        self._template = folder / operation.name
+        self.must(lambda: operation.prepare(self._url(), self._template / "machine"))
         url, machine = self.fresh()
 
-        def whole() -> tuple[list[str], dict[str, str]]:
+        def whole() -> tuple[list[str], Outcome]:
             with counted() as methods:
                 operation.run(url, machine)
-            return methods, outcome(url, self.folder)
+            return methods, outcome(url, machine.parent)
 
         self.methods, self.expected = self.must(whole)
 
@@ -172,17 +143,23 @@ class RemoteBench:
             for cut in Cut if changes else (Cut.BEFORE, Cut.REFUSED):
                 yield cut, point
 
+    def _url(self) -> str:
+        return f"s3://{self._bucket}/{self._prefix}-{self._number}"
+
     def fresh(self) -> tuple[str, Path]:
         """A store with what the operation starts from, and the folder of the machine that runs it."""
-        self.number += 1
-        url, machine = (
-            f"{self.bucket}/{self.operation.name}-{os.getpid()}-{self.number}",
-            self.folder / "machine",
-        )
-        for each in ("machine", "other", "reader"):
-            shutil.rmtree(self.folder / each, ignore_errors=True)
-        self.must(lambda: self.operation.prepare(url, machine))
-        return url, machine
+        self._number += 1
+        place = self.folder / "now"
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(self._template, place, symlinks=True)
+        prepared = f"{self._prefix}-0/"
+        for each in self._objects.list_objects_v2(Bucket=self._bucket, Prefix=prepared).get("Contents", ()):
+            self._objects.copy_object(
+                Bucket=self._bucket,
+                Key=f"{self._prefix}-{self._number}/{each['Key'].removeprefix(prepared)}",
+                CopySource={"Bucket": self._bucket, "Key": each["Key"]},
+            )
+        return self._url(), place / "machine"
 
     def must(self, work: Callable[[], Any]) -> Any:
         how, value = self.fork(work)
@@ -199,10 +176,11 @@ class RemoteBench:
                 self.operation.run(url, machine)
 
         def look() -> list[str]:
-            faults = check(url, self.folder)
+            needed = self.operation.needed
+            faults = check(url, machine.parent, needed)
             self.operation.run(url, machine)
-            faults += [f"repeated: {fault}" for fault in check(url, self.folder)]
-            found = outcome(url, self.folder)
+            faults += [f"repeated: {fault}" for fault in check(url, machine.parent, needed)]
+            found = outcome(url, machine.parent)
             return faults if found == self.expected else [*faults, f"another outcome: {found}"]
 
         how, _ = self.fork(work)

@@ -33,6 +33,13 @@ def test_a_death_at_any_call_loses_nothing() -> None:
 
 
 @needs_shim
+def test_a_death_at_any_request_loses_nothing() -> None:
+    reports = run(["--operations", "--requests", "--sample", "1"])
+    assert not faults(reports)
+    assert all(report["calls"] and report["points"] for report in reports.values())
+
+
+@needs_shim
 def test_a_power_cut_behind_any_call_loses_nothing() -> None:
     reports = run(["--power", "--sample", "2", "--subsets", "3"])
     assert not faults(reports)

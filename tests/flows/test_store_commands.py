@@ -29,6 +29,7 @@ from flows.run.records import (
     records_folder,
 )
 from flows.stages.building import build_stages
+from personsearch_core.checksums import write_checksums
 from storage.errors import StorageError
 from storage.listing import Entry
 from storage.local import LocalStore
@@ -89,6 +90,26 @@ def test_verify_names_what_is_damaged(store: LocalStore, chain: list[Artifact]) 
     assert f"features/{chain[0].key[:12]}: nested/data.bin does not match its digest" in result.output
     assert "1 artifact verified" in call("store", "verify", "reid/", "--store", store)
     assert store.find("features", chain[0].key) is None, "the next run does not take it for whole"
+
+
+def test_verify_names_a_lost_manifest_and_a_damaged_table(store: LocalStore, chain: list[Artifact]) -> None:
+    (chain[1].path / "manifest.json").unlink()
+    (store.root / "reid" / "notes").mkdir()  # nothing of ours
+    study = store.root / ".studies" / "0123456789ab"
+    study.mkdir(parents=True)
+    (study / "tables.md").write_text("| mAP | 71.0 |")
+    write_checksums(study, ["tables.md"])
+    (study / "tables.md").write_text("| mAP | 77.0 |")
+    result = CliRunner().invoke(app, ["store", "verify", "--store", str(store)])
+    assert isinstance(result.exception, StorageError) and "1 of 2 artifacts" in str(result.exception)
+    assert f"reid/{chain[1].key[:12]}: manifest.json is missing" in result.output
+    assert (
+        ".studies/0123456789ab: tables.md does not match its digest in SHA256SUMS; run the study"
+        in result.output
+    )
+    store.set_aside("reid", chain[1].key, "it has no manifest")
+    result = CliRunner().invoke(app, ["store", "verify", "--store", str(store)])
+    assert isinstance(result.exception, StorageError) and "1 file of studies" in str(result.exception)
 
 
 def test_invalidate_says_what_depends_on_it(store: LocalStore, chain: list[Artifact]) -> None:

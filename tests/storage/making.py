@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from storage.local import LocalStore
 from storage.manifest import Identity
-from storage.store import Artifact
+from storage.store import Artifact, Store
 
 
 def make_artifact(
-    store: LocalStore,
+    store: Store,
     kind: str,
     seed: int = 0,
     *,

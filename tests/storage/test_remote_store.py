@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -49,6 +50,32 @@ def machines(s3: str, tmp_path: Path) -> tuple[RemoteStore, RemoteStore]:
     """One store, as two machines see it."""
     url = f"{s3}/{tmp_path.name}"
     return RemoteStore(url, tmp_path / "one"), RemoteStore(url, tmp_path / "two")
+
+
+def test_a_store_that_verifies_first_sees_damage_of_the_same_size_there_and_here(
+    s3: str, tmp_path: Path
+) -> None:
+    url = f"{s3}/{tmp_path.name}"
+    store = RemoteStore(url, tmp_path / "one")
+    made = make_artifact(store, "features")
+
+    def careful() -> RemoteStore:
+        return RemoteStore(url, tmp_path / "one", verify_first=True)
+
+    copy = made.path / "nested" / "data.bin"
+    stat = copy.stat()
+    copy.write_bytes(b"rowz")
+    os.utime(copy, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert (store.find("features", made.key) or made).path == made.path, "trusted by its stat"
+    assert careful().inspect("features", made.key).problem is None, "what is stored is whole"
+    found = store.find("features", made.key)
+    assert found is not None and copy.read_bytes() == b"rows", "and the copy is fetched again"
+
+    (part,) = (path for path in store.system.find(f"{store.prefix}/features") if path.endswith("data.bin"))
+    store.system.pipe_file(part, b"rowz")
+    assert store.inspect("features", made.key).problem is None
+    problem = careful().inspect("features", made.key).problem
+    assert problem == "nested/data.bin does not match its digest"
 
 
 def test_what_one_machine_makes_another_finds(machines: tuple[RemoteStore, RemoteStore]) -> None:

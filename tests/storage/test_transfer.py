@@ -87,5 +87,5 @@ def test_an_artifact_under_another_key_is_not_taken_for_it(stores: tuple[LocalSt
     one, two = make_artifact(store, "features", 1), make_artifact(store, "features", 2)
     shutil.rmtree(two.path)
     shutil.copytree(one.path, two.path)
-    assert store.verify("features", two.key) == ["its manifest belongs to another artifact"]
+    assert store.verify("features", two.key) == ["manifest.json belongs to another artifact"]
     assert store.find("features", two.key) is None and store.find("features", one.key) is not None

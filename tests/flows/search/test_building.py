@@ -39,7 +39,7 @@ def test_an_index_is_plain_files(scenes: Path, model: GivenModel, tmp_path: Path
     outcome = build_index(out, [scenes], model, settings=SETTINGS)
     assert (outcome.added, outcome.images, outcome.skipped) == (6, 6, 0)
     assert {path.name for path in out.iterdir()} == {
-        "model", "index.json", "people.parquet", "sources.parquet", "embeddings.zarr"
+        "model", "index.json", "people.parquet", "sources.parquet", "embeddings.zarr", "SHA256SUMS"
     }  # fmt: skip
     array = zarr.open_array(str(out / "embeddings.zarr"), mode="r")
     assert array.shape == (24, 16) and array.dtype == np.float16

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli.main import app
+from personsearch_core.checksums import listed_files, problems
 from storage.manifest import read_manifest
 from tests.end_to_end.tiny import draw_tiny_data
 from tests.flows.run.test_processes import is_gone
@@ -95,3 +96,6 @@ def test_a_killed_study_resumes_and_a_failed_member_leaves_a_hole(tmp_path: Path
     assert again.exit_code == 0, again.output
     assert "built nothing" in again.output and built(tmp_path / "store") == after
     assert "Two members &lt;b&gt;" in html.read_text() and r"\begin{tabular}" in latex.read_text()
+    for folder in (tmp_path / "store" / ".studies").iterdir():
+        noted = listed_files(folder)
+        assert "report.html" in noted and not problems(folder, noted)
