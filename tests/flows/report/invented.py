@@ -85,6 +85,12 @@ class ReportStore:
     def ingest(self, dataset: str) -> None:
         self.commit(f"ingest:{dataset}", ingest.make)
 
+    def train_branch(self, *features: str) -> None:
+        """Features by the names of their stages, and the branch."""
+        for name in features:
+            self.commit(name, _invent_features)
+        self.commit("reid", _invent_reid)
+
     def search(self, dataset: str, suffix: str = "") -> None:
         """Detections, gallery and evaluation of a dataset's test split."""
         snapshot = _made(self.plan()[f"ingest:{dataset}"])
@@ -100,8 +106,7 @@ def make_store(folder: Path) -> ReportStore:
     made = ReportStore(_config(folder), LocalStore(folder / "store"))
     made.ingest(HOSTILE)
     made.commit("detector", _invent_detector)
-    made.commit("features", _invent_features)
-    made.commit("reid", _invent_reid)
+    made.train_branch("features")
     made.search(HOSTILE)
     return made
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from data_catalog.synthetic.prw import write_prw
-from flows.config.models import DatasetSource, ViewRef
+from flows.config.models import DatasetSource, TrainingEntry, ViewRef
 from flows.errors import StageError
 from flows.report.results import Results
 from flows.stages import evaluation, report
@@ -252,24 +252,29 @@ def test_nothing_detected_is_said(report_store: ReportStore, tmp_path: Path) -> 
     assert not page.of_class("div", "tile query")
 
 
-def test_several_tests_are_told_apart(copied: ReportStore, tmp_path: Path) -> None:
+def test_several_tests_and_training_sets_are_told_apart(copied: ReportStore, tmp_path: Path) -> None:
     write_prw(tmp_path / "abroad", SCENES, seed=1)
     home = copied.config.evaluation[0]
     abroad = home.model_copy(update={"test": ViewRef(dataset="abroad", split="test"), "boxes_per_image": ()})
     source = DatasetSource(adapter="prw", root=tmp_path / "abroad")
+    trained = tuple(TrainingEntry(dataset=name, split="train") for name in ("abroad", HOSTILE))
     copied.config = copied.config.model_copy(
         update={
             "datasets": {**copied.config.datasets, "abroad": source},
             "evaluation": (home, abroad),
+            "reid": copied.config.reid_section.model_copy(update={"train": trained}),
         }
     )
     copied.ingest("abroad")
+    copied.train_branch("features:abroad", f"features:{HOSTILE}")
     copied.search("abroad", ":abroad")
     copied.search(HOSTILE, f":{HOSTILE}")
     page = Page(copied.make_report(tmp_path / "page")[0])
     assert f"{HOSTILE}, test" in page.text and "abroad, test" in page.text
     assert len(page.of_class("div", "tile query")) == 2 * 4
-    for stage in ("detections", "gallery", "evaluation"):
+    assert f"on abroad/train and {HOSTILE}/train" in page.text
+    assert page.text.count("shape of a row") == 2
+    for stage in ("features", "detections", "gallery", "evaluation"):
         assert f"{stage}:abroad" in page.text and f"{stage}:{HOSTILE}" in page.text
 
 

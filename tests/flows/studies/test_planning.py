@@ -46,6 +46,11 @@ def test_table_1_shares_what_can_be_shared(path: Path, tmp_path: Path) -> None:
     assert len(plan.absent) == (0 if path.stem == "table1_drawn" else 4)
 
 
+def test_trainings_on_one_dataset_and_on_two_share_its_features(tmp_path: Path) -> None:
+    plan = plan_of(study_of(CONFIGS / "several_drawn.yaml"), tmp_path)
+    assert (plan.kinds["reid"], plan.kinds["features"], plan.kinds["detector"]) == (3 * 3, 2 * 3, 3)
+
+
 def test_a_plan_reads_each_file_and_each_dataset_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
