@@ -142,7 +142,7 @@ def new_record(request: RunRequest) -> RunRecord:
     store can be told.
     """
     store = open_store(store_of(request.config, request.overrides, store=request.store))
-    return RunRecord(new_record_path(store.root), str(request.config))
+    return RunRecord(new_record_path(store.root), str(request.config), overrides=list(request.overrides))
 
 
 @contextmanager
