@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from flows.config.raw import PUBLISHED_WEIGHTS
+from flows.config.trained_on import TRAINED_ON, TrainedOn
 from flows.errors import ConfigError
 from personsearch_core.recipes import BranchModel, DetectionLoss, DetectorModel
 from storage.digests import digest_parts, digest_safetensors
@@ -27,7 +26,11 @@ class ExportedModel:
     """A folder that `personsearch export` wrote."""
 
     folder: Path
-    description: dict[str, Any]
+    roi: dict[str, Any]
+    origin: dict[str, dict[str, Any]]
+    """What the export says of the detector and of the branch, `reid`: key, date, recipe."""
+    trained_on: dict[str, tuple[TrainedOn, ...]]
+    """Likewise; empty in exports of earlier versions."""
     model: DetectorModel
     loss: DetectionLoss
     variant: str
@@ -43,14 +46,18 @@ class ExportedModel:
             raise ConfigError(f"there is no folder {folder}; name a folder of `personsearch export`")
         try:
             description = json.loads((folder / MODEL).read_text())
+            provenance = description.get("provenance") or {}
+            origin = {part: dict(provenance.get(part) or {}) for part in ("detector", "reid")}
             described = json.loads((folder / DETECTOR_DESCRIPTION).read_text())
             header = _metadata(folder / BRANCH)
             model = DetectorModel.model_validate(described["model"])
             return cls(
                 folder=folder,
-                description={
-                    "roi": dict(description["roi"]),
-                    "provenance": description.get("provenance") or {},
+                roi=dict(description["roi"]),
+                origin=origin,
+                trained_on={
+                    part: tuple(TrainedOn.model_validate(each) for each in of.get(TRAINED_ON, ()))
+                    for part, of in origin.items()
                 },
                 model=_without_path(model),
                 loss=DetectionLoss.model_validate(described["loss"]),
@@ -64,19 +71,9 @@ class ExportedModel:
             raise ConfigError(
                 f"{folder} is not a model: it has no {missing}; name a folder of `personsearch export`"
             ) from error
-        except (OSError, ValueError, KeyError, TypeError, ValidationError, StorageError) as error:
-            raise ConfigError(f"the model in {folder} is damaged: {error}; export it again") from error
-
-    @property
-    def roi(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.description["roi"]
-        return found
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """What the export says of the detector and the branch: key, date, recipe, training data."""
-        found: dict[str, Any] = self.description["provenance"]
-        return found
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            said = " ".join(str(error).split())
+            raise ConfigError(f"the model in {folder} is damaged: {said}; export it again") from error
 
     def detector(self) -> tuple[Identity, str]:
         """What the imported detector is known by (its weights and its network), and its content digest."""

@@ -16,9 +16,8 @@ from flows.config.raw import is_folder
 from flows.config.trained_on import TrainedOn, trained_on
 from flows.errors import ConfigError
 from personsearch_core.recipes import Recipe
-from storage.errors import StorageError
 from storage.manifest import KEY_LENGTH, Identity, Manifest
-from storage.store import Store
+from storage.store import Inspection, Store
 from storage.tags import tags
 
 Section = Literal["detector", "reid"]
@@ -63,20 +62,15 @@ def find_pin(section: Section, given: str, store: Store) -> Pin:
     if is_folder(given):
         return _exported(section, given)
     tag, name = (None, given) if "/" in given else (given, _tagged(store, given))
-    manifest = _manifest(store, name)
-    model = _of_kind(section, name, manifest, store)
-    found = f"{model.kind}/{model.key}"
-    problem = store.inspect(model.kind, model.key).problem
-    if problem is not None:
-        raise ConfigError(
-            f"{found} of {store} is damaged: {problem}; import it again (`store import {found} --from "
-            "OTHER`), or take another"
-        )
+    named = _manifest(store, name)
+    model = _of_kind(section, name, named, store)
+    if model is not named:
+        model = _manifest(store, f"{model.kind}/{model.key}")
     roi, digest = _shared_layers(model, store) if section == "reid" else (_joint_roi(model), None)
     return Pin(
         given=given,
         tag=tag,
-        tagged=None if tag is None else f"{manifest.kind}/{manifest.key}",
+        tagged=None if tag is None else f"{named.kind}/{named.key}",
         identity=model.identity,
         content_digest=model.content_digest,
         created=model.created,
@@ -91,14 +85,14 @@ def _tagged(store: Store, tag: str) -> str:
     if tag not in found:
         known = f"(its tags: {', '.join(found) or 'none'})"
         raise ConfigError(
-            f"{store} has no tag {tag!r} {known}{did_you_mean(tag, found) or '.'} Set it (`store tag`, or a run "
-            f"with `promote: {{tag: {tag}}}`), or name an artifact as detector/KEY, or a folder as ./{tag}"
+            f"{store} has no tag {tag!r} {known}{did_you_mean(tag, found) or '.'} Set it (`store tag`, or a "
+            f"run with `promote: {{tag: {tag}}}`), or name an artifact (detector/KEY) or a folder (./{tag})"
         )
     return found[tag]
 
 
 def _manifest(store: Store, name: str) -> Manifest:
-    """The manifest of `kind/key`, where the key may be a unique beginning."""
+    """The manifest of the artifact `kind/key`, where the key may be a unique beginning, if it is whole."""
     kind, _, start = name.partition("/")
     is_whole = len(start) == KEY_LENGTH
     keys = [start] if is_whole else [key for _, key in store.keys(kind) if key.startswith(start)]
@@ -106,17 +100,13 @@ def _manifest(store: Store, name: str) -> Manifest:
         raise ConfigError(
             f"{name} is the beginning of {len(keys)} artifacts of {store}: give more of the key"
         )
-    try:
-        if keys:
-            return store.manifest_of(kind, keys[0])
-    except FileNotFoundError:
-        pass  # a whole key that the store does not have
-    except StorageError as error:
-        raise ConfigError(f"{name}: {error}") from error
-    raise ConfigError(
-        f"{store} has no artifact {name}; `store ls` shows what it has, and `store import {name} --from "
-        "OTHER` copies it from another store"
-    )
+    found = store.inspect(kind, keys[0]) if keys else Inspection()
+    if found.artifact is not None:
+        return found.artifact.manifest
+    copy = f"`store import {name} --from OTHER` copies it from another store"
+    if found.problem is not None:
+        raise ConfigError(f"{name} of {store} is damaged: {found.problem}; {copy}")
+    raise ConfigError(f"{store} has no artifact {name}; `store ls` shows what it has, and {copy}")
 
 
 def _of_kind(section: Section, name: str, manifest: Manifest, store: Store) -> Manifest:
@@ -140,16 +130,10 @@ def _of_kind(section: Section, name: str, manifest: Manifest, store: Store) -> M
 def _sources(manifest: Manifest, store: Store) -> Iterator[Manifest]:
     """The manifests of everything that an artifact was made from, as far as the store has them."""
     for source in manifest.sources.values():
-        found = manifest_of(store, source)
+        found = store.peek(*source.split("/"))
         if found is not None:
-            yield found
-            yield from _sources(found, store)
-
-
-def manifest_of(store: Store, name: str) -> Manifest | None:
-    """The manifest of the artifact `kind/key`; None if the store does not have it, or it is damaged."""
-    found = store.peek(*name.split("/"))
-    return None if found is None else found.manifest
+            yield found.manifest
+            yield from _sources(found.manifest, store)
 
 
 def _joint_roi(detector: Manifest) -> dict[str, Any] | None:
@@ -165,22 +149,21 @@ def _shared_layers(branch: Manifest, store: Store) -> tuple[dict[str, Any] | Non
         if source.kind == "features":
             roi = source.identity.recipe.get("roi", roi)
             digest = source.identity.inputs.get("detector", digest)
-    return roi, None if branch.identity.recipe["variant"] == "disj" else digest
+    return roi, None if branch.identity.recipe.get("variant") == "disj" else digest
 
 
 def _exported(section: Section, folder: str) -> Pin:
     model = ExportedModel.read(Path(folder))
     identity, digest = model.detector() if section == "detector" else model.branch()
-    made = model.provenance.get(section) or {}
     return Pin(
         given=folder,
         tag=None,
         tagged=None,
         identity=identity,
         content_digest=digest,
-        created=str(made.get("created", "")),
-        trained_on=tuple(TrainedOn.model_validate(each) for each in made.get("trained_on", ())),
+        created=str(model.origin[section].get("created", "")),
+        trained_on=model.trained_on[section],
         folder=model.folder,
         roi=model.roi if section == "reid" else None,
-        detector_digest=model.detector_digest if section == "reid" else None,
+        detector_digest=identity.inputs.get("detector"),
     )

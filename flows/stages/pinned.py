@@ -102,6 +102,6 @@ def _copied(context: ImportContext, files: Mapping[str, str]) -> ExportedModel:
 
 def _origin(model: ExportedModel, part: str) -> dict[str, Any]:
     """What the export says of the part's origin."""
-    of = model.provenance.get(part) or {}
+    of = model.origin[part]
     origin: dict[str, Any] = {"exported": {name: of.get(name) for name in ("key", "created", "recipe")}}
     return origin | ({TRAINED_ON: of[TRAINED_ON]} if TRAINED_ON in of else {})
