@@ -22,7 +22,7 @@ from flows.run.notices import announced
 from flows.run.prefect_api import api, start_ahead
 from flows.run.processes import hangup_as_termination
 from flows.run.records import RunRecord
-from flows.run.walk import Walk, kept, new_record
+from flows.run.walk import Walk, kept, new_record, tell_pinned
 from flows.stages import ingest
 from flows.stages.building import build_stages
 from storage.errors import StorageError
@@ -89,12 +89,12 @@ def run_config(request: RunRequest) -> Outcome:
         with busy(f"reading {request.config.name} and its store"):
             config, store, plan = _planned(request)
         require_space(plan, store)
-        for pinned in (planned for planned in plan if planned.pinned is not None):
-            told.info("%s %s", pinned.stage.name, pinned.pinned)
         is_cached = all(planned.state == "cached" for planned in plan)
         if is_cached:
             with busy("checking the datasets"):
                 _check_ready(config, plan, store, decode=True)
+            for planned in plan:
+                tell_pinned(planned)
     if is_cached:
         return _all_cached(request, config, plan, store, started)
     # Prefect takes longer to load, and a fresh API to start, than many a stage takes.

@@ -134,7 +134,7 @@ def test_growth_is_told_by_split_or_of_an_older_artifact_by_dataset(
         model = PinnedModel.of(pin, {"scenes": now}.get)
         assert str(model).endswith(said)
         assert model.as_record()["growth"][0]["images_now"] == 13 - views
-        assert "not ingested here since" in str(PinnedModel.of(pin, lambda _: None))
+        assert "known after the ingest" in str(PinnedModel.of(pin, lambda _: None))
 
 
 @pytest.mark.parametrize(
