@@ -258,13 +258,13 @@ class ComputeOptions(Processors):
 
 
 class Promotion(Recipe):
-    """Moves a tag to the model of this run (its re-ID branch; of a joint training, the detector), only if its
-    results are not worse than those of the model that has the tag, in every test of the config.
+    """Moves a tag to the model of this run, only if it is not worse than the model that has the tag.
 
-    Both are compared by the same queries in the same images.
+    Both are compared in every test of the config, by the same queries in the same images.
     """
 
     tag: Annotated[str, AfterValidator(require_name)]
+    """Goes to the re-ID branch; of a joint training, to the detector."""
     metric: Literal["mAP", "rank1"] = "mAP"
     tolerance: Annotated[float, Field(ge=0)] = 0.5
     """By how many percentage points it may be worse."""
@@ -306,7 +306,8 @@ class Config(Recipe):
     speed: SpeedSection | None = None
     """Also time the architectures on this machine, as the stage `speed`."""
     promote: Promotion | None = None
-    """By default, tags are only moved by hand (`store tag`)."""
+    """Move a tag to this run's model if its results are not worse than those of the model that has the tag. By
+    default, tags are only moved by hand (`store tag`)."""
     run: ComputeOptions = ComputeOptions()
     _written_as: str = PrivateAttr("")
 
