@@ -306,8 +306,8 @@ class Config(Recipe):
     speed: SpeedSection | None = None
     """Also time the architectures on this machine, as the stage `speed`."""
     promote: Promotion | None = None
-    """Move a tag to this run's model if its results are not worse than those of the model that has the tag. By
-    default, tags are only moved by hand (`store tag`)."""
+    """Move a tag to this run's model if its results are not worse than those of the model that has the tag.
+    By default, tags are only moved by hand (`store tag`)."""
     run: ComputeOptions = ComputeOptions()
     _written_as: str = PrivateAttr("")
 
