@@ -10,8 +10,6 @@ import os
 import signal
 import subprocess
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -101,6 +99,9 @@ def _tell(words: list[str], text: str) -> str | None:
 
 def _post(url: str, text: str, run: str) -> str | None:
     """Post the line as JSON. Messages name only the host: the rest of such a URL is often a secret."""
+    import urllib.error  # loads ssl, which no good night needs
+    import urllib.request
+
     body = json.dumps({"text": text, "run": run}).encode()
     host, outcome = urlsplit(url).hostname, [f"no answer within {LIMIT_SECONDS:g} s"]
 
