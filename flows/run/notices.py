@@ -99,7 +99,8 @@ def _tell(words: list[str], text: str) -> str | None:
 
 def _post(url: str, text: str, run: str) -> str | None:
     """Post the line as JSON. Messages name only the host: the rest of such a URL is often a secret."""
-    import urllib.error  # loads ssl, which no good night needs
+    import http.client  # loads ssl, which no good night needs
+    import urllib.error
     import urllib.request
 
     body = json.dumps({"text": text, "run": run}).encode()
@@ -112,7 +113,7 @@ def _post(url: str, text: str, run: str) -> str | None:
                 outcome.clear()
         except urllib.error.HTTPError as error:
             outcome[:] = [f"status {error.code}"]
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             outcome[:] = [str(getattr(error, "reason", None) or type(error).__name__)]
 
     # A server that sends a byte now and then never meets the time limit of a socket, so wait for the whole.

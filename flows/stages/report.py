@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Annotated
 
 from pydantic import Field
 
@@ -21,7 +22,7 @@ from flows.stages.base import (
     test_names,
     view_input,
 )
-from personsearch_core.recipes import Recipe
+from personsearch_core.recipes import Recipe, later
 
 VERSION = 2
 PAGE = "report.html"
@@ -32,9 +33,9 @@ class Options(Recipe):
     reid_trained_on: tuple[str, ...]
     config: str = ""
     """The config file and its overrides, as a reader of the page would type them."""
-    pins: tuple[Pin, ...] = ()
+    pins: Annotated[tuple[Pin, ...], later(())] = ()
     """The models that were taken as they are."""
-    promote: Promotion | None = None
+    promote: Annotated[Promotion | None, later(None)] = None
 
 
 class ReportInputs(Inputs):

@@ -35,6 +35,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.received.append((self.headers["Content-Type"], body))
+        if self.path == "/odd":
+            self.wfile.write(b"no HTTP\r\n\r\n")
+            return
         if self.path == "/slow":
             for _ in range(50):
                 self.wfile.write(b"H")
@@ -74,6 +77,7 @@ def test_a_web_server_gets_the_line_and_the_run(inbox: tuple[str, list[Any]]) ->
     assert send(f"{url}/ok", "it failed", "run 7") is None
     assert received == [("application/json", {"text": "it failed", "run": "run 7"})]
     assert send(f"{url}/no?secret", "it failed", "run 7") == "127.0.0.1: status 403"
+    assert send(f"{url}/odd", "it failed", "run 7") == "127.0.0.1: BadStatusLine"
     assert send("http://127.0.0.1:9/secret", "it failed", "") == "127.0.0.1: [Errno 111] Connection refused"
 
 
