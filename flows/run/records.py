@@ -51,6 +51,7 @@ class RunRecord:
     failure: Failure | None = None
     finished: str | None = None
     overrides: list[str] = field(default_factory=list)
+    """Changes of the config, except of its section `run`."""
     promotion: dict[str, Any] | None = None
     """Whether a tag was moved to the run's model, and why; see `flows.run.promotion.Verdict`."""
     bad_news: list[str] = field(default_factory=list)

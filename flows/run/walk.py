@@ -150,7 +150,9 @@ def new_record(request: RunRequest) -> RunRecord:
     store can be told.
     """
     store = open_store(store_of(request.config, request.overrides, store=request.store))
-    return RunRecord(new_record_path(store.root), str(request.config), overrides=list(request.overrides))
+    # What is under `run` changes no result, and may hold the URL of a web hook.
+    overrides = [each for each in request.overrides if not each.startswith("run.")]
+    return RunRecord(new_record_path(store.root), str(request.config), overrides=overrides)
 
 
 @contextmanager
