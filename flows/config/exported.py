@@ -10,6 +10,7 @@ from typing import Any
 from flows.config.raw import PUBLISHED_WEIGHTS
 from flows.config.trained_on import TRAINED_ON, TrainedOn
 from flows.errors import ConfigError
+from personsearch_core.checksums import problems
 from personsearch_core.recipes import BranchModel, DetectionLoss, DetectorModel
 from storage.digests import digest_parts, digest_safetensors
 from storage.errors import StorageError
@@ -51,7 +52,7 @@ class ExportedModel:
             described = json.loads((folder / DETECTOR_DESCRIPTION).read_text())
             header = _metadata(folder / BRANCH)
             model = DetectorModel.model_validate(described["model"])
-            return cls(
+            found = cls(
                 folder=folder,
                 roi=dict(description["roi"]),
                 origin=origin,
@@ -66,6 +67,9 @@ class ExportedModel:
                 detector_digest=digest_safetensors(folder / DETECTOR),
                 branch_digest=digest_safetensors(folder / BRANCH),
             )
+            if wrong := problems(folder, (MODEL, DETECTOR, DETECTOR_DESCRIPTION, BRANCH)):
+                raise StorageError(wrong[0])
+            return found
         except FileNotFoundError as error:
             missing = Path(str(error.filename)).name
             raise ConfigError(

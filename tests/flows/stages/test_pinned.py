@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -129,6 +130,15 @@ def test_a_folder_that_is_no_whole_model_is_refused_before_anything_starts(
             built(planned, store, {})
     with pytest.raises(ConfigError, match=rf"detector.use: the model in {model} is damaged: "):
         config_of(tmp_path, model)
+    described = json.loads((model / "model.json").read_text())
+    weights.write_bytes(whole)
+    (model / "model.json").write_text(json.dumps({**described, "roi": {"variant": "j2"}}))
+    with pytest.raises(ConfigError, match=r"model.json does not match its digest in SHA256SUMS"):
+        config_of(tmp_path, model)
+    (model / "model.json").write_text(json.dumps({**described, "provenance": ["no mapping"]}))
+    with pytest.raises(ConfigError, match="is damaged: 'list' object has no attribute"):
+        config_of(tmp_path, model)
+    shutil.copy(exported / "model.json", model)
     weights.unlink()
     with pytest.raises(ConfigError, match=rf"{model} is not a model: it has no detector.safetensors"):
         config_of(tmp_path, model)
