@@ -46,11 +46,9 @@ def add_image(root: Path, split: str) -> None:
     savemat(file, {field: cells})
 
 
-def run(config: Path, *changes: str) -> Outcome:
+def run(config: Path, *changes: str, until: str = "evaluation") -> Outcome:
     words = [word for change in changes for word in ("--set", change)]
-    return personsearch(
-        "run", config, "--until", "evaluation", *words, json_to=config.parent / "outcome.json"
-    )
+    return personsearch("run", config, "--until", until, *words, json_to=config.parent / "outcome.json")
 
 
 def test_a_pinned_model_through_growth_promotion_and_bad_nights(copy: Path, tiny_run: TinyRun) -> None:
@@ -95,13 +93,18 @@ def test_a_pinned_model_through_growth_promotion_and_bad_nights(copy: Path, tiny
     assert unpinned["detector"] == "runs"
 
     # Another artifact with the same weights: the detections stay, and the comparison allows it.
-    imported = run(copy, f"detector={{use: {exported}}}", f"reid={{use: {exported}}}", PROMOTE, notify)
+    folder = f"{{use: {exported}}}"
+    imported = run(copy, f"detector={folder}", f"reid={folder}", PROMOTE, notify, until="report")
     assert imported.status == 0, imported.stderr
     states = imported.states
     assert states["detections"] == "cached" and states["detector"] == states["reid"] == "made"
     assert imported.data["promotion"]["outcome"] == "allowed", imported.data["promotion"]
     assert "mAP +0.0 points" in imported.data["promotion"]["text"]
     assert tags(store)["production"] == f"reid/{imported.path('reid').name}"
+    page = Path(imported.data["report"]).read_text()
+    assert f"<b>detector</b> pinned: the model in {exported}, built " in page
+    assert "scenes/train had 12 images" in page and "since then +1 images" in page
+    assert f"When this page was built: tag production: goes from {branch} to reid/" in page
 
     # Not comparable: what has the tag was never tested. The tag stays, and that is told; the run succeeds.
     set_tag(store, "production", f"speed/{speed(store)}")
