@@ -25,6 +25,8 @@ from flows.errors import RETRY_DELAYS, Failure, failure_of
 from flows.plan.states import Planned
 from flows.run.console import told
 from flows.run.embedded_api import Api
+from flows.run.nights import conclude
+from flows.run.notices import announced
 from flows.run.observing import progress_of, show_run
 from flows.run.prefect_api import api
 from flows.run.records import RunRecord, where_time_went
@@ -37,13 +39,14 @@ log = logging.getLogger(__name__)
 def person_search(request: RunRequest) -> State[Any]:
     """Build, stage by stage, what the config asks for and the store does not have yet."""
     try:
-        record = new_record(request)
+        with announced(request):
+            record = new_record(request)
     except Exception as error:
         failure = failure_of(error)
         if failure is None:
             raise
         return Failed(message=str(failure))
-    with kept(record), api() as prefect_api:
+    with kept(record), announced(request, record), api() as prefect_api:
         prefect_api.watch_over(UUID(flow_run.id))
         return _guarded(record, lambda: Walk.of(request, record))
 
@@ -92,8 +95,10 @@ def _make_all(walk: Walk) -> State[Any]:
             unknown = Failure("broke", state.message or f"it was made and is gone from {walk.store}")
             return _fail(record, planned, record.failure or unknown)
         walk.made(planned, found)
+    conclude(walk.config, walk.artifacts, walk.store, record)
     made = sum(stage["state"] == "made" for stage in record.stages)
-    return Completed(message=f"{made} stages built, {len(record.stages) - made} cached")
+    promotion = f"; {record.promotion['text']}" if record.promotion else ""
+    return Completed(message=f"{made} stages built, {len(record.stages) - made} cached{promotion}")
 
 
 def _fail(record: RunRecord, planned: Planned, failure: Failure) -> State[Any]:

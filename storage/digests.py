@@ -47,6 +47,8 @@ def digest_safetensors(path: Path) -> str:
     try:
         with path.open("rb") as file:
             (header_size,) = struct.unpack("<Q", file.read(8))
+            if header_size > path.stat().st_size:
+                raise StorageError(f"{path} is not a safetensors file: it is shorter than its header says")
             header = json.loads(file.read(header_size))
             start = 8 + header_size
             for name in sorted(header.keys() - {"__metadata__"}):

@@ -19,6 +19,8 @@ from storage.lineage import RECORD
 SCHEMA = 1
 """Increase it if older versions would misread a manifest. Older schemas must stay readable."""
 FILE_NAME = "manifest.json"
+KEY_LENGTH = 32
+"""Characters of a key."""
 
 
 def _inside(name: str) -> str:
@@ -51,7 +53,7 @@ class Identity(BaseModel):
 
     @property
     def key(self) -> str:
-        return digest_json(self.model_dump(mode="json"))[:32]
+        return digest_json(self.model_dump(mode="json"))[:KEY_LENGTH]
 
 
 class Manifest(BaseModel):

@@ -26,7 +26,7 @@ def set_tag(store: Store, tag: str, artifact: str) -> None:
     kept = with_sources(entries, [artifact])
     if artifact not in kept:
         raise StorageError(f"{store} has no artifact {artifact!r} to tag; `store ls` shows what it has")
-    before = store.read_tags().get(_checked(tag))
+    before = store.read_tags().get(require_name(tag))
     store.write_tag(tag, artifact)
     for name in sorted(kept):
         kind, _, key = name.partition("/")
@@ -58,7 +58,7 @@ def stays(store: Store, kind: str, key: str) -> bool:
 def remove_tag(store: Store, tag: str) -> None:
     """Remove a tag; its artifact stays. Raises StorageError if the tag is unknown."""
     try:
-        store.remove_tag(_checked(tag))
+        store.remove_tag(require_name(tag))
     except FileNotFoundError as error:
         known = ", ".join(store.read_tags()) or "none"
         raise StorageError(f"{store} has no tag {tag!r}; it has: {known}") from error
@@ -91,7 +91,8 @@ def _text(store: Store, tag: str, content: bytes) -> str:
         ) from error
 
 
-def _checked(tag: str) -> str:
+def require_name(tag: str) -> str:
+    """The tag, if its name is a valid one. Raises StorageError otherwise."""
     if not _NAME.fullmatch(tag):
         raise StorageError(f"{tag!r} cannot be a tag: use letters, digits, dots, dashes and underscores")
     return tag

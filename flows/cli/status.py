@@ -80,6 +80,9 @@ def run_status(record: RunRecord) -> dict[str, Any]:
         "cached": sum(stage["state"] == "cached" for stage in record.stages),
         "error": record.failure and record.failure.message,
         "failure": record.failure and asdict(record.failure),
+        "promotion": record.promotion,
+        "bad_news": record.bad_news,
+        "warnings": record.warnings,
         "log": log if log and Path(log).exists() else None,  # a stage that failed to start has none
         "record": str(record.path),
     }
@@ -102,6 +105,8 @@ def _print(found: dict[str, Any]) -> None:
         console.print(_line(run), markup=False)
         if run["error"]:
             console.print(f"  {run['error']}", markup=False)
+        for said in (*run["bad_news"], *run["warnings"]):
+            console.print(f"  {said}", markup=False)
         if run["log"]:
             console.print(f"  log: {run['log']}", markup=False)
 

@@ -391,6 +391,10 @@ def _artifact_of_stage(opened: ArtifactStore, settings: Config, config: Path, st
     from flows.stages.building import build_stages
 
     plan = make_plan(build_stages(settings), opened)
+    if any(planned.stage.name == stage and planned.pinned is not None for planned in plan):
+        raise ConfigError(
+            f"{stage} of {config} is pinned: no run would build it again; name the artifact itself"
+        )
     made = {planned.stage.name: planned.artifact for planned in plan}
     if stage not in made:
         raise ConfigError(f"no stage {stage!r}; {config} has: {', '.join(made)}")

@@ -28,6 +28,9 @@ from pydantic import (
 from data_catalog.rules import QueryRule, SplitRule
 from data_catalog.suggestions import did_you_mean
 from flows.config.devices import device_name
+from flows.config.notify import notify_target
+from flows.config.pinned_sections import detector_fields, pinned_roi, pins_of, reid_fields
+from flows.config.pins import Pin, Section
 from flows.config.problems import explain_problems
 from flows.config.raw import PUBLISHED_WEIGHTS, STORE_VARIABLE, ExpandedPath, absolute, read_raw
 from flows.errors import ConfigError
@@ -49,6 +52,7 @@ from personsearch_core.recipes import (
     RoiRecipe,
     Variant,
 )
+from storage.tags import require_name
 
 log = logging.getLogger(__name__)
 
@@ -141,6 +145,16 @@ class DetectorSection(DetectorRecipe):
     validation: tuple[ViewRef, ...] = ()
     joint: JointSection | None = None
     """By default the branch has a training of its own, `reid`."""
+    use: str | None = None
+    """Instead of all other fields: a trained detector that is taken as it is, whatever the datasets hold now.
+    A tag, `detector/KEY`, or the folder of an exported model (`./model`)."""
+
+
+class PinnedDetector(DetectorSection):
+    """The section that `use` stands for, from the model's own recipe."""
+
+    train: tuple[TrainingEntry, ...] = ()
+    pin: Pin
 
 
 def _as_tuple(value: Any) -> Any:
@@ -153,11 +167,21 @@ class ReidSection(ReidRecipe):
     train: Annotated[tuple[TrainingEntry, ...], Field(min_length=1), BeforeValidator(_as_tuple)]
     """A view, or a list with one view per dataset. Each dataset has features and identities of its own, and
     every batch draws identities of all of them, in proportion to what an epoch takes of each."""
+    use: str | None = None
+    """Instead of all other fields: a trained branch that is taken as it is, with the detector that it was
+    trained on. A tag, `reid/KEY`, or the folder of an exported model."""
 
     @property
     def entries(self) -> tuple[TrainingEntry, ...]:
         """The views in the order in which their rows and identities are numbered: by dataset."""
         return tuple(sorted(self.train, key=lambda entry: entry.dataset))
+
+
+class PinnedReid(ReidSection):
+    """The section that `use` stands for, from the model's own recipe."""
+
+    train: tuple[TrainingEntry, ...] = ()
+    pin: Pin
 
 
 class FeaturesSection(FeatureOptions):
@@ -228,6 +252,25 @@ class ComputeOptions(Processors):
     """What to do if a test image is also a training image."""
     stage_timeout_hours: PositiveFloat | None = None
     """A stage that takes longer is stopped; the next run resumes it from its checkpoint."""
+    notify: Annotated[str | tuple[str, ...] | None, AfterValidator(notify_target)] = None
+    """Gets one line when a run failed or its results got worse: a command, which reads the line from its
+    standard input and runs without a shell, or an http(s) URL, which gets a POST with JSON: `text`, `run`."""
+
+
+class Promotion(Recipe):
+    """Moves a tag to the model of this run, only if it is not worse than the model that has the tag.
+
+    Both are compared in every test of the config, by the same queries in the same images.
+    """
+
+    tag: Annotated[str, AfterValidator(require_name)]
+    """Goes to the re-ID branch; of a joint training, to the detector."""
+    metric: Literal["mAP", "rank1"] = "mAP"
+    tolerance: Annotated[float, Field(ge=0)] = 0.5
+    """By how many percentage points it may be worse."""
+    paired: bool = True
+    """Compare with the lower end of the difference's 95 % interval over resampled queries; if false, with the
+    difference alone."""
 
 
 def _norms_differ(section: str, norm: str, weights: str, held: str) -> str:
@@ -240,7 +283,8 @@ def _norms_differ(section: str, norm: str, weights: str, held: str) -> str:
 
 def _check_amounts(place: str, entries: Sequence[TrainingEntry]) -> None:
     try:
-        check_amounts([entry.amount for entry in entries])
+        if entries:  # a pinned model has none
+            check_amounts([entry.amount for entry in entries])
     except PersonSearchError as error:
         raise ValueError(f"{place}: {error}") from error
 
@@ -261,6 +305,9 @@ class Config(Recipe):
     report: ReportSection = ReportSection()
     speed: SpeedSection | None = None
     """Also time the architectures on this machine, as the stage `speed`."""
+    promote: Promotion | None = None
+    """Move a tag to this run's model if its results are not worse than those of the model that has the tag.
+    By default, tags are only moved by hand (`store tag`)."""
     run: ComputeOptions = ComputeOptions()
     _written_as: str = PrivateAttr("")
 
@@ -285,6 +332,8 @@ class Config(Recipe):
             )
         if self.evaluation and self.reid is None and self.detector.joint is None:
             raise ValueError("evaluation: there is nothing to evaluate without a reid section")
+        if self.promote is not None and not self.evaluation:
+            raise ValueError("promote: there is nothing to compare without an evaluation section")
         self._check_amounts()
         self._check_joint()
         self._check_norms()
@@ -303,7 +352,7 @@ class Config(Recipe):
 
     def _check_joint(self) -> None:
         joint = self.detector.joint
-        if joint is None:
+        if joint is None or self.detector.use is not None:
             return
         if self.reid is not None:
             raise ValueError("detector.joint trains the branch: leave out reid, or set it to null")
@@ -343,6 +392,31 @@ class Config(Recipe):
                 for at, entry in enumerate(self.reid.train)
             }
         return views | {f"evaluation.{at}.test": entry.test for at, entry in enumerate(self.evaluation)}
+
+    @property
+    def pins(self) -> dict[Section, Pin]:
+        """The trained models that are taken as they are, by the stage in whose place they stand."""
+        found: dict[Section, Pin] = {}
+        if isinstance(self.detector, PinnedDetector):
+            found["detector"] = self.detector.pin
+        if isinstance(self.reid, PinnedReid):
+            found["reid"] = self.reid.pin
+        return found
+
+    def training_views(self, part: Section) -> tuple[ViewRef, ...]:
+        """What this config trains the detector, or the branch, on; nothing if that is pinned."""
+        if part == "detector":
+            return self.detector.train
+        joint = self.detector.joint
+        if joint is not None:
+            return tuple(entry for entry in self.detector.train if entry.dataset in joint.datasets)
+        return () if self.reid is None else self.reid.train
+
+    def used_datasets(self) -> set[str]:
+        """Those that a stage takes, and those whose growth since a pinned model's training is told."""
+        used = {view.dataset for view in self.views().values()}
+        learnt = {each.dataset for pin in self.pins.values() for each in pin.trained_on}
+        return used | (learnt & self.datasets.keys())
 
     @property
     def reid_section(self) -> ReidSection:
@@ -390,7 +464,7 @@ def load_config(path: Path, overrides: Iterable[str] = (), *, store: str | None 
     Raises ConfigError with one message: which file, which field, what to do.
     """
     overrides = tuple(_in_roi(override) for override in overrides)
-    raw = _with_roi(read_raw(path, overrides, store), path, overrides)
+    raw = _with_pins(_with_roi(read_raw(path, overrides, store), path, overrides), path)
     if "members" in raw and "tables" in raw:
         raise ConfigError(f"{path} is a study, not a config; use: personsearch study run {path}")
     try:
@@ -432,6 +506,31 @@ def _with_roi(raw: dict[str, Any], path: Path, overrides: tuple[str, ...]) -> di
     return {**raw, "reid": reid, **({"roi": roi} if roi else {})}
 
 
+def _with_pins(raw: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A raw config with the trained models that it names in the place of their sections."""
+    if not isinstance(raw.get("store"), str):
+        return raw
+    folder = path.parent.absolute()
+    try:
+        pins = pins_of(raw, _resolved_store(raw["store"], folder), folder)
+        if not pins:
+            return raw
+        sections: dict[str, Any] = {"roi": pinned_roi(raw, pins) or {}}
+        if (detector := pins.get("detector")) is not None:
+            alone = raw.get("reid") is None
+            sections["detector"] = PinnedDetector(**detector_fields(detector, with_branch=alone))
+        if (branch := pins.get("reid")) is not None:
+            sections["reid"] = PinnedReid(**reid_fields(branch))
+    except ValidationError as error:
+        raise ConfigError(
+            f"{path}: the recipe of a pinned model is not one that this version reads: "
+            f"{explain_problems(error, Config)[0]}"
+        ) from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return raw | sections
+
+
 @cache
 def _say_moved(where: str, name: str) -> None:
     """Once per process: a config is read several times in a run."""
@@ -467,7 +566,7 @@ def _resolve_paths(config: Config, folder: Path) -> Config:
     }
     resolved: dict[str, Any] = {"datasets": sources, "store": _resolved_store(config.store, folder)}
     weights = config.detector.model.initial_weights
-    if weights is not None and weights not in PUBLISHED_WEIGHTS:
+    if config.detector.use is None and weights is not None and weights not in PUBLISHED_WEIGHTS:
         file = absolute(weights, folder)
         if not Path(file).is_file():
             known = ", ".join(PUBLISHED_WEIGHTS)

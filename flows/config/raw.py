@@ -28,7 +28,13 @@ _PATH_VARIABLE = re.compile(rf"{_VARIABLE.pattern}|\$(?P<bare>{_NAME})|(?P<dolla
 Places = tuple[tuple[str, ...], ...]
 """Fields of a file; `*` is any name."""
 
-_PATHS: Places = (("store",), ("datasets", "*", "root"), ("detector", "model", "initial_weights"))
+ARTIFACT = re.compile(r"(?P<kind>[a-z][a-z0-9_-]*)/(?P<key>[0-9a-f]{4,})")
+"""An artifact by its kind and the beginning of its key."""
+
+_PINS: Places = (("detector", "use"), ("reid", "use"))
+"""Fields that name a trained model, and hold a path if it is a folder."""
+
+_PATHS: Places = (("store",), ("datasets", "*", "root"), ("detector", "model", "initial_weights"), *_PINS)
 """Fields of a config that hold a path."""
 
 
@@ -71,6 +77,11 @@ def absolute(path: str | Path, folder: Path) -> str:
         raise ConfigError(f"{path}: that user has no home folder; give the whole path") from error
 
 
+def is_folder(model: str) -> bool:
+    """Whether `use` names a folder: it has a slash and is not `kind/key`."""
+    return "/" in model and not ARTIFACT.fullmatch(model)
+
+
 def _read_mapping(path: Path, paths: Places, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A config file's mapping over that of the file it extends."""
     try:
@@ -89,6 +100,10 @@ def _read_mapping(path: Path, paths: Places, extended_by: tuple[Path, ...] = ())
     if extended.resolve() in chain:
         raise ConfigError(f"{path}: extends must name another config file, not {base!r}")
     base_raw = _read_mapping(extended, paths, chain)
+    for section, field in _PINS:
+        own = raw.get(section)
+        if isinstance(own, dict) and own.get(field) is not None:  # it takes the place of a training's section
+            base_raw.pop(section, None)
     return _merged(_with_places(base_raw, extended.parent.absolute(), paths), raw)
 
 
@@ -131,10 +146,18 @@ class ExpandedPath(str):
 
 def _with_places(raw: dict[str, Any], folder: Path | None, paths: Places) -> dict[str, Any]:
     """A file's fields, their paths marked with its folder; those marked before stay."""
-    return _mapped_paths(raw, paths, lambda text: text if isinstance(text, _Path) else _Path(text, folder))
+
+    def marked(text: str, folder: Path | None) -> str:
+        return text if isinstance(text, _Path) else _Path(text, folder)
+
+    pins = [place for place in paths if place in _PINS]
+    raw = _mapped_paths(raw, pins, lambda text: marked(text, folder if is_folder(text) else None))
+    return _mapped_paths(raw, paths, lambda text: marked(text, folder))
 
 
-def _mapped_paths(raw: dict[str, Any], paths: Places, change: Callable[[str], str]) -> dict[str, Any]:
+def _mapped_paths(
+    raw: dict[str, Any], paths: Iterable[tuple[str, ...]], change: Callable[[str], str]
+) -> dict[str, Any]:
     """A copy of a file's fields with each path changed."""
     for fields in paths:
         raw = _mapped(raw, fields, change)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.config.models import Config, load_config
+from flows.config.trained_on import TRAINED_ON, trained_on
 from flows.errors import ConfigError
 from flows.plan.states import Selection, make_plan, select
 from flows.stages.building import build_stages
@@ -52,9 +53,10 @@ class FinishedModel:
         }
 
     def provenance(self) -> dict[str, Any]:
-        """Of the detector and the branch: key, content digest, date, the recipe of training, its inputs; and
-        how people are found."""
+        """Of the detector and the branch: key, content digest, date, the recipe of training, its inputs, the
+        views that it was trained on; and how people are found."""
         made = {"detector": self.detector.manifest, "reid": self.reid.manifest}
+        store = open_store(self.config.store)
         return {"finding": self.finding()} | {
             name: {
                 "key": manifest.key,
@@ -62,6 +64,7 @@ class FinishedModel:
                 "created": manifest.created,
                 "recipe": manifest.identity.recipe,
                 "inputs": manifest.identity.inputs,
+                TRAINED_ON: [each.model_dump() for each in trained_on(manifest, store)],
             }
             for name, manifest in made.items()
         }

@@ -179,14 +179,16 @@ def _check_test_images(config: Config, artifacts: Mapping[str, Artifact], store:
     `artifacts` are those of the ingest stages that there are, by stage name. Raises StageError for an image
     that is in both, unless `run.test_images_in_training` says `warn`.
     """
-    training: list[ViewRef] = [*config.detector.train, *(config.reid.train if config.reid else ())]
+    training = [*config.training_views("detector"), *config.training_views("reid")]
+    pinned = _pinned_snapshots(config, store)
     test = [entry.test for entry in config.evaluation]
     if not test:
         return
-    memo = Memo(store.root, "leakage", _images_compared(training, test, artifacts))
+    memo = Memo(store.root, "leakage", _images_compared(training, test, artifacts, pinned))
     if memo.read() == _NONE_SHARED:
         return
-    found = images_in_both(_views(training, artifacts, store), _views(test, artifacts, store))
+    trained = [*_views(training, artifacts, store), *_pinned_views(pinned, store)]
+    found = images_in_both(trained, _views(test, artifacts, store))
     if not len(found):
         memo.write(_NONE_SHARED)
         return
@@ -203,8 +205,23 @@ def _check_test_images(config: Config, artifacts: Mapping[str, Artifact], store:
     log.warning("%s", message)
 
 
+def _pinned_snapshots(config: Config, store: Store) -> list[tuple[Artifact, str]]:
+    """What pinned models were trained on, if the store still has it: snapshots of then, and their splits."""
+    learnt = {each for pin in config.pins.values() for each in pin.trained_on}
+    named = sorted((each.snapshot, each.split) for each in learnt if each.snapshot and each.split)
+    found = ((store.peek(*snapshot.split("/")), split) for snapshot, split in named)
+    return [(artifact, split) for artifact, split in found if artifact is not None]
+
+
+def _pinned_views(pinned: list[tuple[Artifact, str]], store: Store) -> list[View]:
+    return [View(Snapshot(store.local_path(made.kind, made.key)), split) for made, split in pinned]
+
+
 def _images_compared(
-    training: list[ViewRef], test: list[ViewRef], artifacts: Mapping[str, Artifact]
+    training: list[ViewRef],
+    test: list[ViewRef],
+    artifacts: Mapping[str, Artifact],
+    pinned: list[tuple[Artifact, str]],
 ) -> dict[str, Any]:
     """What the comparison's outcome follows from."""
 
@@ -213,7 +230,8 @@ def _images_compared(
         made = ((artifacts.get(name), split) for name, split in named)
         return sorted([artifact.content_digest, split] for artifact, split in made if artifact is not None)
 
-    return {"training": of(training), "test": of(test)}
+    then = sorted([artifact.content_digest, split] for artifact, split in pinned)
+    return {"training": [*of(training), *then], "test": of(test)}
 
 
 def _views(refs: list[ViewRef], artifacts: Mapping[str, Artifact], store: Store) -> list[View]:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from data_catalog.suggestions import did_you_mean
-from flows.errors import ConfigError
+from flows.config.pins import Pin
+from flows.errors import ConfigError, StageError
+from flows.plan.pinned import PinnedModel
 from flows.plan.views import view_digest
 from flows.run.provenance import source_digest
-from flows.stages.base import Stage
+from flows.stages.base import Stage, ingest_name
 from storage.listing import list_entries
 from storage.manifest import Identity
 from storage.space import require_free_space
@@ -35,6 +37,8 @@ class Planned:
     artifact: Artifact | None = None
     bytes_needed: int | None = None
     """What building it will add to the disk, if that is known beforehand."""
+    pinned: PinnedModel | None = None
+    """The trained model that stands in for the stage."""
 
     def as_record(self) -> dict[str, Any]:
         """The stage as data, for --json and for the run's record."""
@@ -47,6 +51,7 @@ class Planned:
             "path": str(made.path) if made else None,
             "seconds": made.manifest.seconds if made else None,
             "bytes_needed": self.bytes_needed,
+            **({} if self.pinned is None else {"pinned": self.pinned.as_record()}),
         }
 
 
@@ -89,6 +94,12 @@ def select(stages: Sequence[Stage], selection: Selection) -> tuple[list[Stage], 
     again = {name for wanted in selection.force for name in _named(stages, wanted)}
     if selection.start_from is not None:
         again |= _with_followers(stages, _named(stages, selection.start_from))
+    for stage in stages:
+        if stage.pin is not None and stage.name in again:
+            raise ConfigError(
+                f"{stage.name} is pinned ({stage.name}.use: {stage.pin.given}) and is not built again: name "
+                f"a later stage, or remove {stage.name}.use to train"
+            )
     return chosen, frozenset(again)
 
 
@@ -131,6 +142,8 @@ def resolve(
                 view_digest(artifacts[ref.stage], ref.view, store)
         return Planned(stage, "runs", f"{missing[0]} must be built first")
     identity = identity_of(stage, artifacts, store)
+    if stage.pin is not None:
+        return _resolve_pinned(stage, stage.pin, identity, store, artifacts)
     if stage.name in again:
         return Planned(stage, "runs", "a rebuild was requested", identity)
     found = store.inspect(stage.kind, identity.key)
@@ -148,6 +161,20 @@ def resolve(
     else:
         why = _why_new(identity, store) if explain else "not in this store"
     return Planned(stage, "runs", why, identity)
+
+
+def _resolve_pinned(
+    stage: Stage, pin: Pin, identity: Identity, store: Store, artifacts: Mapping[str, Artifact]
+) -> Planned:
+    """A pinned model is there, or is imported; it is never trained."""
+    model = PinnedModel.of(pin, lambda dataset: artifacts.get(ingest_name(dataset)))
+    found = store.inspect(stage.kind, identity.key)
+    if found.artifact is not None:
+        return Planned(stage, "cached", str(model), identity, found.artifact, pinned=model)
+    if pin.folder is not None:
+        return Planned(stage, "runs", f"{model}; will be imported", identity, pinned=model)
+    why = "is gone" if found.problem is None else f"is damaged: {found.problem}"
+    raise StageError(f"{stage.name}.use: {pin.artifact} of {store} {why}; import it again, or take another")
 
 
 def identity_of(stage: Stage, artifacts: Mapping[str, Artifact], store: Store) -> Identity:

@@ -179,6 +179,10 @@ class Origin:
     """The config file and its overrides; empty where that is not known."""
     evaluated: str
     """When the newest evaluation was built."""
+    pinned: Sequence[tuple[str, str]] = ()
+    """Parts of the model that were taken as they are: since when, trained on what, and its growth since."""
+    promotion: str = ""
+    """Whether a tag goes to this model, and why; empty if the config promotes none."""
 
     @property
     def total_seconds(self) -> float:

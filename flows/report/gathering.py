@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
+from data_catalog.errors import CatalogError
+from flows.plan.catalog import StoreSnapshots
+from flows.plan.pinned import PinnedModel
 from flows.report.content import DatasetCounts, ReportContent, TestContent
 from flows.report.detection_content import describe_detection
 from flows.report.feature_content import describe_features
@@ -13,7 +17,9 @@ from flows.report.scenes import draw_test_scenes
 from flows.report.strips import draw_strips
 from flows.report.test_pixels import TestPixels
 from flows.report.training_curves import training_figures
+from flows.run.promotion import judge
 from flows.stages.report import ReportContext
+from storage.store import Artifact, Store
 
 _NETWORKS = {"resnet18": "ResNet-18", "resnet50": "ResNet-50"}
 _VARIANTS = {
@@ -49,10 +55,36 @@ def gather(context: ReportContext) -> ReportContent:
         features={
             suffix.removeprefix(":"): describe_features(store) for suffix, store in inputs.features.items()
         },
-        origin=describe_origin(lineage, context.options.config),
+        origin=replace(
+            describe_origin(lineage, context.options.config),
+            pinned=list(_pinned(context, context.store)),
+            promotion=_promotion(context, context.store),
+        ),
     )
     context.progress(parts, parts)
     return content
+
+
+def _pinned(context: ReportContext, store: Store) -> Iterator[tuple[str, str]]:
+    snapshots = StoreSnapshots(store)
+
+    def today(dataset: str) -> Artifact | None:
+        try:
+            return snapshots.artifact(dataset)
+        except CatalogError:  # it is not in this store
+            return None
+
+    for pin in context.options.pins:
+        yield pin.identity.kind, str(PinnedModel.of(pin, today))
+
+
+def _promotion(context: ReportContext, store: Store) -> str:
+    """As the run decides after it has built the report."""
+    inputs, section = context.inputs, context.options.promote
+    if section is None:
+        return ""
+    tests = {f"evaluation{suffix}": each for suffix, each in inputs.evaluation.items()}
+    return str(judge(section, inputs.reid or inputs.detector, tests, store))
 
 
 def _test(context: ReportContext, suffix: str) -> TestContent:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from flows.config.models import ViewRef
+from flows.config.pins import Section
 from flows.plan.finished import FinishedModel
 from flows.report.origin import departures
 from flows.report.results import Results
@@ -67,10 +68,11 @@ def _what(finished: FinishedModel) -> str:
 
 def _training_data(finished: FinishedModel) -> Iterator[str]:
     config = finished.config
-    for view in config.detector.train:
-        yield f"detector: {_view(finished, view)}"
-    for view in config.reid_section.train:
-        yield f"re-ID branch: {_view(finished, view)}"
+    parts: tuple[tuple[Section, str], ...] = (("detector", "detector"), ("reid", "re-ID branch"))
+    for part, name in parts:
+        if part in config.pins:
+            yield from (f"{name}: {each}" for each in config.pins[part].learnt())
+        yield from (f"{name}: {_view(finished, view)}" for view in config.training_views(part))
     yield f"initial weights of the detector: {config.detector.model.initial_weights or 'random'}"
 
 
@@ -112,10 +114,12 @@ def _figure(value: float, interval: Sequence[float] | None) -> str:
 
 def _limits(finished: FinishedModel, results: Mapping[str, Results]) -> Iterator[str]:
     config = finished.config
-    trained = {view.dataset for view in (*config.detector.train, *config.reid_section.train)}
+    views = (*config.training_views("detector"), *config.training_views("reid"))
+    trained = {view.dataset for view in views}
+    trained |= {each.dataset for pin in config.pins.values() for each in pin.trained_on}
     yield (
-        f"It was trained on {' and '.join(sorted(trained))}; on other cameras, places, seasons and clothes "
-        "it can be much worse than the figures say."
+        f"It was trained on {' and '.join(sorted(trained)) or 'unknown data'}; on other cameras, places, "
+        "seasons and clothes it can be much worse than the figures say."
     )
     tested = {entry.test.dataset for entry in config.evaluation} if results else set()
     if same := sorted(tested & trained):

@@ -58,7 +58,12 @@ _PANELS = (
 
 
 def training_figures(artifact: Path) -> list[Figure]:
-    """Plots of a training artifact's history; skips quantities that it does not contain."""
+    """Plots of a training artifact's history; skips quantities that it does not contain.
+
+    A model that was imported has no history.
+    """
+    if not (artifact / HISTORY).is_file():
+        return []
     history = pq.read_table(artifact / HISTORY)
     boundaries = _phase_starts(history)
     figures = []

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.config.models import Processors
+from flows.config.trained_on import VIEWS, view_record
 from flows.plan.states import Planned
 from flows.plan.views import SnapshotView, ViewSpec
 from flows.run.child import Reporter
@@ -142,7 +143,12 @@ def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
         with holding_devices(_devices(processors)):
             result = maker.make(context)
         sources = {name: f"{artifact.kind}/{artifact.key}" for name, artifact in artifacts.items()}
+        taken = {
+            name: view_record(each.spec.dataset, each.spec.split, each.snapshot.manifest)
+            for name, each in views.items()
+        }
         provenance = made_by(None if processors is None else processors.threads)
+        provenance |= ({VIEWS: taken} if taken else {}) | dict(result.made_by)
         work.commit(
             result.content_digest,
             metrics=result.metrics,

@@ -47,7 +47,8 @@ def show_run(record: RunRecord, artifacts: Mapping[str, Artifact]) -> None:
             create_table_artifact(results, key=f"{run}-results", description="Results of every test")
         for stage in record.stages:
             name = stage["stage"]
-            if stage["state"] == "made" and name in TRAININGS and name in artifacts:
+            is_trained = stage["state"] == "made" and name in TRAININGS and "pinned" not in stage
+            if is_trained and name in artifacts:
                 markdown = f"![{name}: loss by step]({_as_url(loss_curve(artifacts[name]))})"
                 create_markdown_artifact(markdown, key=f"{run}-{name}-curve", description=f"Loss of {name}")
 

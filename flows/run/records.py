@@ -50,6 +50,14 @@ class RunRecord:
     stages: list[dict[str, Any]] = field(default_factory=list)
     failure: Failure | None = None
     finished: str | None = None
+    overrides: list[str] = field(default_factory=list)
+    """Changes of the config, except of its section `run`."""
+    promotion: dict[str, Any] | None = None
+    """Whether a tag was moved to the run's model, and why; see `flows.run.promotion.Verdict`."""
+    bad_news: list[str] = field(default_factory=list)
+    """What got worse, although nothing failed."""
+    warnings: list[str] = field(default_factory=list)
+    """What went wrong beside the run's own work."""
 
     @property
     def name(self) -> str:

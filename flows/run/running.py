@@ -17,10 +17,12 @@ from flows.errors import Failure, Interrupted, StageError, StageFailed, failure_
 from flows.plan.readiness import check_ready
 from flows.plan.states import Planned, make_plan, require_space, select
 from flows.run.console import busy, told
+from flows.run.nights import conclude
+from flows.run.notices import announced
 from flows.run.prefect_api import api, start_ahead
 from flows.run.processes import hangup_as_termination
 from flows.run.records import RunRecord
-from flows.run.walk import Walk, kept, new_record
+from flows.run.walk import Walk, kept, new_record, tell_pinned
 from flows.stages import ingest
 from flows.stages.building import build_stages
 from storage.errors import StorageError
@@ -39,16 +41,24 @@ class Outcome:
     results: dict[str, float | None] = field(default_factory=dict)
     report: str | None = None
     failure: Failure | None = None
+    promotion: dict[str, Any] | None = None
+    """Whether a tag was moved to the run's model, and why."""
 
     def as_data(self) -> dict[str, Any]:
         """For other programs."""
         shown = ("stage", "state", "reason", "key", "path", "seconds", "bytes_needed")
         body: dict[str, Any] = {
-            "stages": [{name: stage.get(name) for name in shown} for stage in self.stages],
+            "stages": [
+                {name: stage.get(name) for name in shown}
+                | ({"pinned": stage["pinned"]} if "pinned" in stage else {})
+                for stage in self.stages
+            ],
             "wall_seconds": self.wall_seconds,
             "results": self.results,
             "report": self.report,
         }
+        if self.promotion is not None:
+            body["promotion"] = self.promotion
         if self.failure is not None:
             body |= {"error": self.failure.message, "failure": asdict(self.failure)}
         return body
@@ -75,29 +85,55 @@ def plan_config(request: RunRequest) -> Outcome:
 def run_config(request: RunRequest) -> Outcome:
     """Execute a config's plan; if there is nothing to do, neither start an API nor load Prefect."""
     started = time.monotonic()
-    with busy(f"reading {request.config.name} and its store"):
-        config, store, plan = _planned(request)
-    require_space(plan, store)
-    if all(planned.state == "cached" for planned in plan):
-        with busy("checking the datasets"):
-            _check_ready(config, plan, store, decode=True)
-        return _with_report(_outcome([planned.as_record() for planned in plan], store, started), store)
+    with announced(request):
+        with busy(f"reading {request.config.name} and its store"):
+            config, store, plan = _planned(request)
+        require_space(plan, store)
+        is_cached = all(planned.state == "cached" for planned in plan)
+        if is_cached:
+            with busy("checking the datasets"):
+                _check_ready(config, plan, store, decode=True)
+            for planned in plan:
+                tell_pinned(planned)
+    if is_cached:
+        return _all_cached(request, config, plan, store, started)
     # Prefect takes longer to load, and a fresh API to start, than many a stage takes.
     ahead = start_ahead()
     record = new_record(request)
     to_build = sum(planned.state != "cached" for planned in plan)
     told.info("%s: %s of %s stages to build, store %s", request.config.name, to_build, len(plan), store)
-    with kept(record), _stopped_by_hand(record, plan, store), hangup_as_termination(), ExitStack() as stack:
+    with (
+        kept(record),
+        _stopped_by_hand(record, plan, store),
+        announced(request, record),
+        hangup_as_termination(),
+        ExitStack() as stack,
+    ):
         with busy("starting Prefect beside the first stage"):
             walk = Walk.of(request, record, store)
             stack.enter_context(walk.head_start())
             prefect_api = stack.enter_context(api(ahead))
             from flows.pipeline import run_recorded
         state = run_recorded(walk, prefect_api)
+        if not state.is_completed():
+            record.failure = record.failure or Failure("broke", state.message or "the flow failed")
     outcome = _with_report(_outcome(record.stages, store, started), store)
-    if not state.is_completed():
-        outcome.failure = record.failure or Failure("broke", state.message or "the flow failed")
+    outcome.failure, outcome.promotion = record.failure, record.promotion
     return outcome
+
+
+def _all_cached(
+    request: RunRequest, config: Config, plan: Sequence[Planned], store: Store, started: float
+) -> Outcome:
+    """The outcome where nothing is to be built; a model that was not promoted before may be now."""
+    outcome = _outcome([planned.as_record() for planned in plan], store, started)
+    if config.promote is not None:
+        record = new_record(request)
+        record.stages = outcome.stages
+        with kept(record), announced(request, record):
+            conclude(config, _artifacts(plan), store, record)
+        outcome.promotion = record.promotion
+    return _with_report(outcome, store)
 
 
 @contextmanager
@@ -123,7 +159,7 @@ def _saved(running: Mapping[str, Any], plan: Sequence[Planned], store: Store) ->
 
 def _planned(request: RunRequest) -> tuple[Config, Store, list[Planned]]:
     config = load_config(request.config, request.overrides, store=request.store)
-    unused = config.datasets.keys() - {view.dataset for view in config.views().values()}
+    unused = config.datasets.keys() - config.used_datasets()
     for name in sorted(unused):
         told.warning("datasets.%s: no stage uses this dataset", name)
     store = open_store(config.store, verify_first=request.verify)

@@ -14,6 +14,7 @@ from flows.config.request import RunRequest
 from flows.errors import failure_or_bug
 from flows.plan.readiness import check_ready
 from flows.plan.states import Planned, resolve, select
+from flows.run.console import told
 from flows.run.making import Begun, begin_in_process
 from flows.run.records import RunRecord, heartbeat, new_record_path
 from flows.stages import ingest
@@ -111,6 +112,7 @@ class Walk:
                 check_ready(self.config, self.stages, self.artifacts, self.store)
                 self._checked = True
             planned = resolve_and_record(stage, self.store, self.artifacts, self.again, self.record)
+            tell_pinned(planned)
             if planned.artifact is None:
                 key = None if planned.identity is None else planned.identity.key
                 self.record.begin(planned, None if key is None else self.store.log_path_of(stage.kind, key))
@@ -135,6 +137,12 @@ def resolve_and_record(
     return planned
 
 
+def tell_pinned(planned: Planned) -> None:
+    """Say which trained model stands in for a stage, since when, and how much its data has grown."""
+    if planned.pinned is not None:
+        told.info("%s %s", planned.stage.name, planned.pinned)
+
+
 def new_record(request: RunRequest) -> RunRecord:
     """An empty record of a run, with a free name in the config's store.
 
@@ -142,7 +150,9 @@ def new_record(request: RunRequest) -> RunRecord:
     store can be told.
     """
     store = open_store(store_of(request.config, request.overrides, store=request.store))
-    return RunRecord(new_record_path(store.root), str(request.config))
+    # What is under `run` changes no result, and may hold the URL of a web hook.
+    overrides = [each for each in request.overrides if not each.startswith("run.")]
+    return RunRecord(new_record_path(store.root), str(request.config), overrides=overrides)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, InstanceOf
 
 from data_catalog.views import Use
 from flows.config.models import Config, EvaluationSection, Processors, TrainingEntry, ViewRef
+from flows.config.pins import Pin
 from flows.errors import Interrupted
 from flows.plan.views import SnapshotView, ViewSpec
 from flows.run.child import Reporter
@@ -65,6 +66,8 @@ class Stage:
     bytes_needed: Callable[[Mapping[str, Artifact]], int | None] | None = None
     """How much the artifact will take on the disk, for the plan, from the artifacts made so far by their
     stages' names; None while that cannot be known."""
+    pin: Pin | None = None
+    """The trained model that stands in for this stage, which is never built again."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ class Made:
     it is committed."""
     file_digests: Mapping[str, Digested] = field(default_factory=dict)
     """Of files that were digested as they were written, by their names in the work area."""
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+    """Provenance besides that of the code, the machine and the views."""
 
 
 ArtifactInput = InstanceOf[Artifact]

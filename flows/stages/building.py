@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flows.config.models import Config
-from flows.stages import detections, detector, evaluation, features, gallery, ingest, reid, report, speed
+from flows.stages import (
+    detections,
+    detector,
+    evaluation,
+    features,
+    gallery,
+    ingest,
+    pinned,
+    reid,
+    report,
+    speed,
+)
 from flows.stages.base import Stage, feature_names, test_names
 
 
@@ -15,10 +26,14 @@ def build_stages(config: Config, ingest_stage: Callable[[Config, str], Stage] = 
     `ingest_stage` may remember the stages of datasets that several configs share. By default it looks at the
     datasets' roots for their fingerprints; raises CatalogError when one is missing or damaged.
     """
-    used = {view.dataset for view in config.views().values()}
+    used, pins = config.used_datasets(), config.pins
     stages = [ingest_stage(config, name) for name in config.datasets if name in used]
-    stages.append(detector.stage(config))
-    if config.reid is not None:
+    stages.append(
+        pinned.stage("detector", pins["detector"]) if "detector" in pins else detector.stage(config)
+    )
+    if "reid" in pins:
+        stages.append(pinned.stage("reid", pins["reid"]))
+    elif config.reid is not None:
         stages += [features.stage(config, name, view) for name, view in feature_names(config).items()]
         stages.append(reid.stage(config))
     for name, entry in test_names(config).items():

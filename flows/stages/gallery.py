@@ -61,12 +61,15 @@ def make(context: StageContext[GalleryRecipe, GalleryInputs, Nothing]) -> Made:
     rows = pq.read_table(source / ROWS)
     pq.write_table(rows, context.work / ROWS)
     digests = {"rows": digest_rows(rows)}
-    wanted = {EMBEDDINGS: TRAINED_BRANCH} | (
-        {UNTRAINED_EMBEDDINGS: UNTRAINED_BRANCH} if recipe.untrained else {}
-    )
+    branches = context.inputs.reid.path
+    wanted = {EMBEDDINGS: TRAINED_BRANCH}
+    if (
+        recipe.untrained and (branches / UNTRAINED_BRANCH).is_file()
+    ):  # an imported model has only the trained one
+        wanted[UNTRAINED_EMBEDDINGS] = UNTRAINED_BRANCH
     with open_features(source) as reader:
         for number, (name, weights) in enumerate(wanted.items()):
-            branch = load_branch(context.inputs.reid.path / weights).to(device).eval()
+            branch = load_branch(branches / weights).to(device).eval()
 
             def progress(done: int, total: int, start: int = number) -> None:
                 context.reached(start * total + done, len(wanted) * total)

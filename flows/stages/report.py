@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Annotated
 
 from pydantic import Field
 
-from flows.config.models import Config, ReportSection, ViewRef
+from flows.config.models import Config, Promotion, ReportSection
+from flows.config.pins import Pin, Section
 from flows.stages.base import (
     ArtifactInput,
     InputRef,
@@ -20,7 +22,7 @@ from flows.stages.base import (
     test_names,
     view_input,
 )
-from personsearch_core.recipes import Recipe
+from personsearch_core.recipes import Recipe, later
 
 VERSION = 2
 PAGE = "report.html"
@@ -31,6 +33,9 @@ class Options(Recipe):
     reid_trained_on: tuple[str, ...]
     config: str = ""
     """The config file and its overrides, as a reader of the page would type them."""
+    pins: Annotated[tuple[Pin, ...], later(())] = ()
+    """The models that were taken as they are."""
+    promote: Annotated[Promotion | None, later(None)] = None
 
 
 class ReportInputs(Inputs):
@@ -58,10 +63,6 @@ def stage(config: Config) -> Stage:
         inputs[f"test{suffix}"] = view_input(config, entry.test, "test")
         inputs[f"gallery{suffix}"] = InputRef(f"gallery{suffix}")
         inputs[f"evaluation{suffix}"] = InputRef(f"evaluation{suffix}")
-    if joint is None:
-        learnt: list[ViewRef] = list(config.reid_section.train)
-    else:
-        learnt = [entry for entry in config.detector.train if entry.dataset in joint.datasets]
     return Stage(
         name="report",
         kind="report",
@@ -70,15 +71,21 @@ def stage(config: Config) -> Stage:
         maker="flows.stages.report:MAKER",
         inputs=inputs,
         options=Options(
-            detector_trained_on=tuple(_shown(entry) for entry in config.detector.train),
-            reid_trained_on=tuple(_shown(view) for view in learnt),
+            detector_trained_on=_trained_on(config, "detector"),
+            reid_trained_on=_trained_on(config, "reid"),
             config=config.written_as,
+            pins=tuple(config.pins.values()),
+            promote=config.promote,
         ).model_dump(mode="json"),
     )
 
 
-def _shown(view: ViewRef) -> str:
-    return f"{view.dataset}/{view.split}"
+def _trained_on(config: Config, part: Section) -> tuple[str, ...]:
+    """The views that a part of the model learnt from, such as `prw/train`."""
+    holder: Section = "detector" if part == "reid" and config.detector.joint is not None else part
+    if holder in config.pins:
+        return config.pins[holder].learnt()
+    return tuple(f"{view.dataset}/{view.split}" for view in config.training_views(part))
 
 
 def make(context: ReportContext) -> Made:

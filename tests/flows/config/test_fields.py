@@ -81,7 +81,7 @@ def test_what_is_left_out_has_the_default_that_is_shown() -> None:
     compared = 0
     for path, default in shown.items():
         if default not in ("", "(to be given)") and not re.search(
-            r"\[]|NAME|^(reid|speed)$|^detector\.joint", path
+            r"\[]|NAME|^(reid|speed)$|^detector\.joint|^promote", path
         ):
             value = to_jsonable_python(functools.reduce(getattr, path.split("."), given))
             assert json.loads(default) == value, path

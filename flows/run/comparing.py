@@ -1,0 +1,59 @@
+"""Two evaluations compared query by query."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from flows.stages.evaluation import PER_QUERY
+from personsearch_core.evaluation.comparison import compare_runs
+from storage.store import Artifact, Store
+
+Metric = Literal["mAP", "rank1"]
+
+_COLUMNS: dict[Metric, str] = {"mAP": "ap", "rank1": "hit1"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The later evaluation against the earlier one, in percentage points, with the 95 % interval."""
+
+    metric: Metric
+    difference: float
+    low: float
+    high: float
+    queries: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.metric} {self.difference:+.1f} points (95 % interval {self.low:+.1f} to {self.high:+.1f} "
+            f"over {self.queries} queries)"
+        )
+
+
+def compare(store: Store, before: Artifact, after: Artifact, metric: Metric) -> Comparison | None:
+    """Compare the headlines of two evaluations by the queries that both have; None if they share none.
+
+    Only evaluations with the same recipe say the same by a query's figure: the caller makes sure of it.
+    """
+    first, second = (_by_query(store, each, metric) for each in (before, after))
+    shared = sorted(first.keys() & second.keys())
+    if not shared:
+        return None
+    old, new = (100.0 * np.array([values[query] for query in shared]) for values in (first, second))
+    difference = compare_runs(old, new, np.random.default_rng(0)).difference
+    return Comparison(metric, difference.mean, difference.low, difference.high, len(shared))
+
+
+def _by_query(store: Store, evaluation: Artifact, metric: Metric) -> dict[str, float]:
+    """A metric of the headline, which is the first setting, by query."""
+    folder = store.local_path(evaluation.kind, evaluation.key)
+    column = _COLUMNS[metric]
+    table = pq.read_table(folder / PER_QUERY, columns=["setting", "query_id", column])
+    table = table.filter(pc.equal(table["setting"], table["setting"][0]))
+    values = (float(value) for value in table[column].to_pylist())
+    return dict(zip(map(str, table["query_id"].to_pylist()), values, strict=True))
