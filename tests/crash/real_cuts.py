@@ -2,9 +2,9 @@
 
     python -m tests.crash.real_cuts [--operations NAME ...] [--every N]
 
-The process dies before its n-th call, or has just returned; in the same moment the file system is shut down
-without flushing its log (FS_IOC_SHUTDOWN), which leaves what a cut leaves. Then it is mounted again and looked
-at, and the operation repeated, as by the harness.
+The process dies before its n-th call, or has just returned. In the same moment the file system is shut down
+without flushing its log (FS_IOC_SHUTDOWN), which leaves what a cut leaves. Then it is mounted again and
+judged, and the operation repeated, as by the harness.
 """
 
 from __future__ import annotations
