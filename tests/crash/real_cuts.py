@@ -25,7 +25,6 @@ from pathlib import Path
 
 from tests.crash import shim
 from tests.crash.bench import Bench, Report, fast_folder, in_a_fork
-from tests.crash.harness import LOCAL
 from tests.crash.shim import Mode
 
 _SHUTDOWN, _NO_LOG_FLUSH = 0x8004587D, 2
@@ -91,6 +90,8 @@ def _run(*words: str) -> None:
 
 
 def main() -> None:
+    from tests.crash.harness import LOCAL  # loads torch, which `earlier_faults` does without
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
