@@ -53,7 +53,7 @@ _TRACED = (
     *("unlink", "unlinkat", "rmdir", "mkdir", "mkdirat", "mmap", *_COPIES, *_WRITES, *_UNSEEN),
 )
 _CALL = re.compile(r"^(\w+)\((.*)\)\s+= (-?\d+)")
-_RANDOM = re.compile(r"\.\d+\.[0-9a-f]{8}(?=\.partial)|-[0-9a-f]{16}$")
+_RANDOM = re.compile(r"\.(\d+\.[0-9a-f]{8}|[0-9a-f]{32})(?=\.partial)|-[0-9a-f]{16}$")
 
 
 def _plain(path: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -67,6 +68,12 @@ def merged(parts: Sequence[Reports]) -> Reports:
     return whole
 
 
+def _cpu_seconds() -> float:
+    """What the finished processes of this one have taken."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -89,7 +96,7 @@ def main() -> None:
     faults = sum(len(report["faults"]) for report in reports.values())
     print(
         f"{len(reports)} operations: {totals[0]} calls, {totals[1]} points, {totals[2]} layouts, {faults} "
-        f"faults in {time.monotonic() - started:.0f} s"
+        f"faults in {time.monotonic() - started:.0f} s, {_cpu_seconds():.0f} s of CPU"
     )
     if asked.json:
         asked.json.write_text(json.dumps(reports, indent=1) + "\n")

@@ -1,11 +1,11 @@
 """The first faults that were found in the store, shown by the harness on the code of then and not on today's.
 
-    python -m tests.crash.earlier_faults                      # today's code
     git worktree add EARLIER 23761c3
-    cd EARLIER && PYTHONPATH=EARLIER:TODAY python -m tests.crash.earlier_faults
+    PYTHONPATH=EARLIER:TODAY python -P -m tests.crash.earlier_faults [--real]
+    PYTHONPATH=TODAY python -P -m tests.crash.earlier_faults [--real]
 
-It uses only what the storage of both has. Prints a line per fault; the exit status is the number of those
-that are there.
+It uses only what the storage of both has. With --real (root, loop devices) the power cuts are those of a file
+system. Prints a line per fault; the exit status is the number of those that are there.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from storage.manifest import Identity
 from storage.tags import set_tag, tags
 from tests.crash import shim
 from tests.crash.bench import Bench, Operation, Outcome, Report, cut_power, fast_folder
+from tests.crash.real_cuts import RealDisk, cut_at
 
 try:
     from storage.local import LocalStore
@@ -40,6 +41,7 @@ CHAIN = ("ingest", "detector", "features", "reid", "evaluation")
 ROWS, ROW, SHARD = 40, (4, 512), 16
 _FEATURES = Identity(kind="features", version=1, recipe={"roi": 16}, inputs={})
 _POINTS, _SUBSETS = 12, 20
+REAL = "--real"
 
 
 def store_of(folder: Path) -> Any:
@@ -109,9 +111,16 @@ def tag(folder: Path) -> None:
 
 
 def power_cuts(operation: Operation) -> list[str]:
+    """What is wrong after power cuts: of a model of a disk, or with --real of a file system."""
     with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
         bench, report, source = Bench(operation, Path(folder)), Report(is_quiet=True), random.Random(0)
         n_calls = len(bench.calls)
+        if REAL in sys.argv:
+            (Path(folder) / "disk").mkdir()
+            disk = RealDisk(Path(folder) / "disk", bench.template)
+            points = [*range(0, n_calls, 3), n_calls]
+            found = [(point, fault) for point in points for fault in cut_at(bench, disk, point)]
+            return [f"of {len(points)} cuts: before call {point}: {fault}" for point, fault in found]
         points = sorted(source.sample(range(n_calls), min(_POINTS, n_calls)))
         cut_power(bench, report, [*points, n_calls], _SUBSETS, source)
         return [f"of {report.layouts} layouts: {fault}" for fault in report.faults]
@@ -182,7 +191,7 @@ def main() -> None:
     if "crash_shim" not in os.environ.get("LD_PRELOAD", ""):
         with tempfile.TemporaryDirectory() as name:
             environment = {**os.environ, "LD_PRELOAD": str(shim.build(Path(name)))}
-            words = [sys.executable, "-m", "tests.crash.earlier_faults"]
+            words = [sys.executable, "-P", "-m", "tests.crash.earlier_faults", *sys.argv[1:]]
             raise SystemExit(subprocess.run(words, env=environment).returncode)
     logging.disable()
     print(f"storage: {Path(sys.modules['storage.gc'].__file__ or '').parent}")

@@ -76,6 +76,11 @@ def arm(root: Path, mode: Mode, point: int = -1, log: int = -1) -> None:
     library.crash_arm(os.fsencode(root), int(mode), ctypes.c_long(point), log)
 
 
+def wait_for_disk() -> None:
+    """From now on a flush is one; before, it only counts."""
+    ctypes.CDLL(None).crash_wait_for_disk(1)
+
+
 def disarm() -> int:
     """Stop counting; returns the number of calls."""
     library = ctypes.CDLL(None)

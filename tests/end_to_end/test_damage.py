@@ -65,37 +65,42 @@ def test_damage_is_told_with_the_name_of_the_file(name: str, config: Path) -> No
     assert not found.faults and sum(found.told.values())
 
 
-def test_a_run_that_verifies_sees_what_size_and_time_hide(config: Path) -> None:
-    store = config.parent / "store"
+def test_a_plan_that_verifies_sees_what_size_and_time_hide(config: Path) -> None:
+    store = LocalStore(config.parent / "store")
     stages = build_stages(load_config(config))
-    damaged = artifact(store, *next(LocalStore(store).keys("gallery")))
-    file = next(path for path in damaged.files() if path.name.startswith("embeddings"))
-    with put_back(file):
-        same_size_and_time(file, file, random.Random(0))
-        states = {each.stage.name: each for each in make_plan(stages, open_store(str(store)))}
-        assert states["gallery"].state == "cached"
-        careful = open_store(str(store), verify_first=True)
+    gallery, evaluation = (
+        artifact(store.root, *next(store.keys(kind))) for kind in ("gallery", "evaluation")
+    )
+    embeddings = next(path for path in gallery.files() if path.name.startswith("embeddings"))
+    metrics = next(path for path in evaluation.files() if path.name == "metrics.json")
+    careful = open_store(str(store.root), verify_first=True)
+    with put_back(metrics):
+        same_size_and_time(metrics, metrics, random.Random(0))
+        with put_back(embeddings):
+            same_size_and_time(embeddings, embeddings, random.Random(0))
+            assert {each.state for each in make_plan(stages, store)} == {"cached"}
+            states = {each.stage.name: each for each in make_plan(stages, careful)}
+            assert states["gallery"].reason == (
+                f"its artifact is damaged: {embeddings.name} does not match its digest"
+            )
+            assert states["evaluation"].reason == "gallery must be built first"
+        # The gallery is whole again, as if it had been rebuilt; now the evaluation is looked at.
         states = {each.stage.name: each for each in make_plan(stages, careful)}
-        assert states["gallery"].reason == f"its artifact is damaged: {file.name} does not match its digest"
-        assert states["evaluation"].reason == "gallery must be built first"
-    careful = open_store(str(store), verify_first=True)
+        assert states["gallery"].state == "cached"
+        assert (
+            states["evaluation"].reason == "its artifact is damaged: metrics.json does not match its digest"
+        )
     assert {each.state for each in make_plan(stages, careful)} == {"cached"}
 
 
-def test_run_verify_rebuilds_what_is_damaged_behind_size_and_time(config: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "tiny"
-    shutil.copytree(config.parent, folder)
-    store, config = folder / "store", folder / config.name
-    for kind in ("gallery", "evaluation"):
-        file = sorted(artifact(store, *next(LocalStore(store).keys(kind))).files())[0]
-        same_size_and_time(file, file, random.Random(0))
-    again = personsearch("run", config, json_to=tmp_path / "cached.json")
-    assert set(again.states.values()) == {"cached"}
+def test_run_verify_rebuilds_what_is_damaged(config: Path, tmp_path: Path) -> None:
+    store = LocalStore(config.parent / "store")
+    damaged = artifact(store.root, *next(store.keys("evaluation")))
+    same_size_and_time(damaged.files()[0], damaged.files()[0], random.Random(0))
+    assert not damaged.next_use()
     verified = personsearch(
         "run", config, "--verify", "--until", "evaluation", json_to=tmp_path / "built.json"
     )
     assert verified.status == 0, verified.stderr
-    built = {stage for stage, state in verified.states.items() if state == "made"}
-    assert built == {"gallery", "evaluation"}
-    named = personsearch("store", "verify", "--store", store)
-    assert named.status == 0, named.stdout
+    assert [stage for stage, state in verified.states.items() if state == "made"] == ["evaluation"]
+    assert not [problem for kind, key in sorted(store.keys()) for problem in store.verify(kind, key)]
