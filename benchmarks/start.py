@@ -66,6 +66,9 @@ _AT_MOST = {
     "store ls": 1.0,
     "run, all cached": 2.0,
 }
+BARE = "python -c pass"
+"""How long a process takes that does nothing, which tells how busy a machine is."""
+
 _BESIDE = 4.0
 _WAIT_SECONDS = 60.0
 
@@ -154,10 +157,14 @@ def measure_commands(size: StartBenchmark) -> Iterator[Measurement]:
         "plan": partial(size.pipeline, "plan"),
         "run, all cached": partial(size.pipeline, "run"),
     }
-    for name, seconds in medians_in_turn(contenders, size.rounds).items():
+    medians = medians_in_turn(contenders, size.rounds)
+    for name, seconds in medians.items():
         yield Measurement(
             "whole process", name, seconds, size.rounds, seconds, "s", at_most=_AT_MOST.get(name)
         )
+    for name, seconds in medians.items():
+        ratio = seconds / medians["python"]
+        yield Measurement(f"{BARE} is 1", name, seconds, size.rounds, ratio, f"x {BARE}")
 
 
 def _runs(size: StartBenchmark) -> Iterator[Measurement]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 from PIL import Image, ImageDraw
 
-from data_catalog.errors import CatalogError
+from data_catalog.errors import CatalogError, UnknownImage
 from data_catalog.files import path_fault
 from data_catalog.image_ids import near_ids, spelled_id
 from data_catalog.images import ImageFile, Unreadable, ignores_exif
@@ -21,18 +21,15 @@ def draw_image(snapshot: Snapshot, image_id: str, root: Path) -> Image.Image:
     ignore.
 
     Raises:
-        CatalogError: when there is no such image in the snapshot, or no such file under the root, or it is
-            damaged.
+        UnknownImage: when the snapshot has no image of that id.
+        CatalogError: when there is no such file under the root, or it is damaged.
     """
     image_id = spelled_id(snapshot, image_id)
     found = snapshot.table("images", ["rel_path", "decoding"], pc.field("image_id") == image_id)
     if not len(found):
         near = near_ids(snapshot, image_id)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "no name is close to it"
-        raise CatalogError(
-            f"{snapshot.name}: no image {image_id!r}; {hint} (all: personsearch datasets images "
-            f"{snapshot.name})"
-        )
+        raise UnknownImage(f"{snapshot.name}: no image {image_id!r}; {hint}")
     rel_path, decoding = found["rel_path"][0].as_py(), found["decoding"][0].as_py()
     fault = path_fault(rel_path)
     if fault is not None:

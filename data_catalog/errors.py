@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class CatalogError(ValueError):
     """Something about a dataset is wrong; the message says what, where (file, row, field) and what to do."""
+
+
+class UnknownImage(CatalogError):
+    """A dataset has no image of that id."""

@@ -191,6 +191,9 @@ def _client(address: str) -> Iterator[_Cluster]:
     try:
         client = Client(address, timeout="5s", set_as_default=False)
     except (OSError, ValueError) as error:
-        raise CatalogError(f"no Dask scheduler answers at {address}: {error}") from error
+        raise CatalogError(
+            f"no Dask scheduler answers at {address}: {error}; start one (`dask scheduler`), or "
+            "read without Dask"
+        ) from error
     with client:
         yield _Cluster(client)

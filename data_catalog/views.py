@@ -166,7 +166,7 @@ def _in_order(boxes: pa.Table, image_ids: pa.ChunkedArray) -> pa.Table:
 
 
 def _low_ignored(boxes: pa.Table, min_height: float) -> pa.Table:
-    """Boxes lower than `min_height` pixels turned into ignore regions."""
+    """Boxes shorter than `min_height` pixels turned into ignore regions."""
     low = pc.less(pc.subtract(boxes["y2"], boxes["y1"]), pa.scalar(min_height, pa.float32()))
     newly = pc.and_(low, pc.invert(boxes["ignore"]))
     reasons = pc.if_else(newly, LOW, boxes["ignore_reason"].cast(pa.string()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import socket
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -128,6 +129,10 @@ def explain_os_error(error: OSError) -> str:
     where = f" at {error.filename}" if error.filename else ""
     if is_disk_full(error):
         return DISK_FULL
+    if error.errno == errno.ENOENT and error.filename:
+        return f"there is no file or folder {error.filename}: check the path"
+    if isinstance(error, socket.gaierror):
+        return f"the server's name is not known ({error.strerror}): check the address that was given"
     if error.errno == errno.EROFS:
         return f"the file system is read-only{where}: choose a store that can be written (--store)"
     return f"{error.strerror or error}{where}"

@@ -15,6 +15,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _INDENTED = re.compile(r"(?:^ {4}\S.*\n(?: {4}.*\n)*)", re.MULTILINE)
 _COMMENT = re.compile(r"\s+#\s.*$")
+_INLINE = re.compile(r"`([a-z]+ [^`\n]*)`")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,15 @@ class Page:
         for text in _INDENTED.findall(_BLOCK.sub("", self.text)):
             yield Block(textwrap.dedent(text))
 
+    def commands(self, program: str) -> list[str]:
+        """The commands of a program, in blocks and between backticks, in the page's order and each once."""
+        found = []
+        for line in self.text.replace("\\\n", " ").splitlines():
+            whole = _COMMENT.sub("", line).strip("$ ")
+            texts = [whole] if whole.startswith(f"{program} ") else _INLINE.findall(line)
+            found += [text for text in texts if text.startswith(f"{program} ")]
+        return list(dict.fromkeys(" ".join(text.split()) for text in found))
+
     def block_with(self, words: str) -> Block:
         (found,) = [block for block in self.blocks() if words in block.text]
         return found
@@ -75,8 +85,8 @@ class Shell:
 
     def __init__(self, **variables: str) -> None:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        self.environment = os.environ | {"PATH": path} | variables
-        self.environment.pop("PREFECT_API_URL", None)
+        inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+        self.environment = inherited | {"PATH": path} | variables
 
     def run(self, block: Block, *, timeout: float = 180) -> str:
         """Run the commands of a block, each of which must succeed, and return what they print."""

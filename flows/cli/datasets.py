@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ from data_catalog.adapters.protocol import COMMON_OPTIONS
 from data_catalog.catalog import Catalog
 from data_catalog.counts import nested
 from data_catalog.decode_checks import memory_of, undecodable_images, undecodable_rejects
-from data_catalog.errors import CatalogError
+from data_catalog.errors import CatalogError, UnknownImage
 from data_catalog.ingest import ImageUse, refuse_invalid
 from data_catalog.layouts import fitting_adapter
 from data_catalog.outcome import refuse_outcome
@@ -22,7 +23,7 @@ from data_catalog.rule_notes import rule_notes
 from data_catalog.snapshot import Snapshot, counts_found, image_digests, ingest_findings
 from data_catalog.validation import damaged_rows, published_findings
 from flows.cli.check import check
-from flows.cli.json_file import Json, require_writable, write_json
+from flows.cli.json_file import Json, to_write, write_json
 from flows.cli.options import EXAMPLES, Store, argument, chosen_store, parse_options, parse_rules
 from flows.cli.printing import counted, print_counts, print_table
 from flows.errors import ConfigError
@@ -162,7 +163,7 @@ def stats(
     store: Store = None,
     name_option: OldName = None,
     html: Path | None = typer.Option(
-        None, help="Also write the figures to this file, a self-contained page."
+        None, callback=to_write("--html"), help="Also write the figures to this file, a self-contained page."
     ),
     root: Path | None = typer.Option(
         None, help="Root folder of the dataset, for pictures on the page (default: the folder last ingested)."
@@ -175,8 +176,8 @@ def stats(
     from data_catalog.statistics import statistics
 
     name = argument(name, name_option, "--name", "datasets stats NAME")
-    if html is not None:
-        require_writable(html, "--html")
+    if root is not None and not root.is_dir():
+        raise ConfigError(f"--root {root}: there is no such folder")
     snapshots = StoreSnapshots(open_store(chosen_store(store)))
     found = statistics(_snapshot(Catalog(snapshots), name))
     print_table(found.counts)
@@ -198,7 +199,9 @@ def rejects(
     name: Name = None,
     store: Store = None,
     name_option: OldName = None,
-    out: Path | None = typer.Option(None, help="CSV file to write (default: print the rows)."),
+    out: Path | None = typer.Option(
+        None, callback=to_write("--out"), help="CSV file to write (default: print the rows)."
+    ),
 ) -> None:
     """List every source row that was rejected, as CSV: its file, its row number and the reason.
 
@@ -247,7 +250,7 @@ def show(
     store: Store = None,
     name_option: OldName = None,
     root: Path = typer.Option(..., help="Root folder of the dataset."),
-    out: Path = typer.Option(Path("shown.png"), help="Image file to write."),
+    out: Path = typer.Option(Path("shown.png"), callback=to_write("--out"), help="Image file to write."),
 ) -> None:
     """Draw an image with its boxes, identities and ignore regions.
 
@@ -262,13 +265,19 @@ def show(
     image_id = argument(image_id, None, "IMAGE_ID", usage)
     if out.suffix.lower() not in PICTURES:
         raise ConfigError(f"--out {out}: the file name must end with one of {', '.join(PICTURES)}")
-    draw_image(_snapshot(open_catalog(chosen_store(store)), name), image_id, root).save(out)
+    place = chosen_store(store)
+    try:
+        picture = draw_image(_snapshot(open_catalog(place), name), image_id, root)
+    except UnknownImage as error:
+        listing = shlex.join(["personsearch", "datasets", "images", name, "--store", place])
+        raise ConfigError(f"{error} (all: {listing})") from error
+    picture.save(out)
     typer.echo(f"wrote {out}")
 
 
 @app.command()
 def export(
-    out: Path = typer.Argument(..., help="JSON file to write."),
+    out: Path = typer.Argument(..., callback=to_write("OUT"), help="JSON file to write."),
     view: list[str] = typer.Option(..., help="NAME/SPLIT of an ingested dataset; repeatable."),
     store: Store = None,
     root: list[str] = typer.Option(

@@ -19,6 +19,7 @@ from flows.config.request import RunRequest
 from flows.errors import ConfigError
 from flows.run.console import busy, told
 from flows.run.running import run_config
+from flows.run.stopping import stoppable
 from flows.studies.drawing import draw_once
 
 SEED = 7
@@ -45,7 +46,7 @@ def demo(
     """
     folder = folder.absolute()
     told.info("drawing synthetic datasets in %s, unless they are there", folder / "data")
-    with busy("drawing"):
+    with stoppable(), busy("drawing"):
         for name, write in (("prw", _draw_scenes), ("mot17", _draw_tracks)):
             draw_once(folder / "data" / name, write)
     os.environ["PERSONSEARCH_DEMO"] = str(folder)
@@ -58,12 +59,11 @@ def demo(
     )
     outcome = run_config(request)
     give(outcome, json, print_run)
-    typer.echo(f"try next:\n{_how_to_go_on(folder)}")
-    if until is None:
-        _index_scenes(folder, overrides or ())
+    index = _index_scenes(folder, overrides or ()) if until is None else None
+    typer.echo(f"try next:\n{_how_to_go_on(folder, index)}")
 
 
-def _index_scenes(folder: Path, overrides: Sequence[str]) -> None:
+def _index_scenes(folder: Path, overrides: Sequence[str]) -> Path:
     """Index the demo's scenes, or bring the index up to date; a model that changed starts it again."""
     from flows.search import build_index
     from flows.search.layout import is_index, read_description
@@ -72,26 +72,24 @@ def _index_scenes(folder: Path, overrides: Sequence[str]) -> None:
     model, index = given_model(demo_config(), overrides), folder / "index"
     if is_index(index) and read_description(index).model != model.digest:
         shutil.rmtree(index)
-    with progress_line() as progress:
+    with stoppable(), progress_line() as progress:
         outcome = build_index(index, [folder / "data" / "prw" / "frames"], model, progress=progress)
-    typer.echo(
-        f"indexed {outcome.people_in_all:,} people in {counted(outcome.files_in_all, 'image')}; "
-        f"search for them in a browser:\n  personsearch serve {index}"
-    )
+    images = counted(outcome.files_in_all, "image")
+    typer.echo(f"indexed {outcome.people_in_all:,} people in {images}: {index}")
+    return index
 
 
-def _how_to_go_on(folder: Path) -> str:
-    """Commands to copy: a plan, and a search for the first query of the synthetic test set."""
-    config, scenes = demo_config(), folder / "data" / "prw"
+def _how_to_go_on(folder: Path, index: Path | None) -> str:
+    """Commands to copy: a plan, and searches in the index, one for a query of the synthetic test set."""
+    plan = f"  export PERSONSEARCH_DEMO={folder}\n  personsearch plan {demo_config()} --set reid.lr=3e-4"
+    if index is None:
+        return plan
+    scenes = folder / "data" / "prw"
     _, x, y, width, height, frame = (scenes / "query_info.txt").read_text().split(maxsplit=6)[:6]
     left, top = float(x), float(y)
     box = f"{left:.0f},{top:.0f},{left + float(width):.0f},{top + float(height):.0f}"
-    frames = scenes / "frames"
-    return (
-        f"  export PERSONSEARCH_DEMO={folder}\n"
-        f"  personsearch plan {config} --set reid.lr=3e-4\n"
-        f"  personsearch search {config} {frames} --query {frames / frame}.jpg --box {box}"
-    )
+    query = scenes / "frames" / f"{frame}.jpg"
+    return f"{plan}\n  personsearch search {index} --query {query} --box {box}\n  personsearch serve {index}"
 
 
 def demo_config() -> Path:

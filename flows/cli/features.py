@@ -11,8 +11,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from flows.cli.json_file import Json, write_json
-from flows.cli.options import ConfigsStore, Store, chosen_store, default_store
+from flows.cli.json_file import Json, to_write, write_json
+from flows.cli.options import ConfigsStore, Store, artifact_named, chosen_store, default_store
 from flows.cli.printing import counted
 from flows.config.request import RunRequest
 from flows.errors import ConfigError
@@ -26,7 +26,7 @@ from storage.feature_store import (
     summarise_features,
     verify_features,
 )
-from storage.listing import Entry, list_entries, resolve_name
+from storage.listing import Entry
 from storage.opening import open_store
 from storage.space import in_units
 from storage.store import Store as ArtifactStore
@@ -100,7 +100,9 @@ def verify(
 @app.command()
 def export(
     where: Where,
-    out: Annotated[Path, typer.Option(help="File to write: .npz or .safetensors.")],
+    out: Annotated[
+        Path, typer.Option(callback=to_write("--out"), help="File to write: .npz or .safetensors.")
+    ],
     rows: Annotated[str, typer.Option(help="Rows to export, such as 0:100 or 3,17,99 (default: all).")] = ":",
     store: Store = None,
 ) -> None:
@@ -166,8 +168,12 @@ def _mend(where: str, store: str, config: Path, damaged: list[DamagedShard]) -> 
 def _store_of(where: str, store: str | None, config: Path | None = None) -> str | None:
     """The store that holds the artifact `where`; None if `where` is a folder or the URL of one."""
     if store is None and config is None:
-        is_place = is_remote(where) or Path(where).is_dir()
-        return None if is_place else default_store()
+        if is_remote(where) or Path(where).is_dir():
+            return None
+        found = default_store()
+        if found is None:
+            raise ConfigError(f"there is no folder {where}; if it is an artifact, name its store (--store)")
+        return found
     return chosen_store(store, config)
 
 
@@ -181,7 +187,7 @@ def _folder(where: str, store: str | None) -> str | Path:
 
 def _artifact(name: str, store: str) -> tuple[ArtifactStore, Entry]:
     opened = open_store(store)
-    return opened, resolve_name(list_entries(opened), name)
+    return opened, artifact_named(opened, name)
 
 
 def _most_rows(identities: Mapping[tuple[str, str], int]) -> str:

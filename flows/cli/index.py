@@ -16,6 +16,7 @@ from flows.cli.printing import counted
 from flows.cli.run import Overrides
 from flows.config.devices import device_name
 from flows.errors import ConfigError
+from flows.run.stopping import stoppable
 
 if TYPE_CHECKING:
     from flows.search.approximate import Recall
@@ -102,7 +103,7 @@ def index(
     if every is not None and per_second is not None:
         raise ConfigError("--every and --per-second both say which frames of a video: choose one")
     given = None if model is None else given_model(model, overrides or (), store)
-    with progress_line() as progress:
+    with stoppable(), progress_line() as progress:
         outcome = build_index(
             out,
             scenes or (),

@@ -1,4 +1,4 @@
-"""The file of `--json`: checked before the work starts, and written before anything is printed."""
+"""Files that commands write, above all that of `--json`: checked before the work starts."""
 
 from __future__ import annotations
 
@@ -31,11 +31,15 @@ def writable(path: Path | None) -> Path | None:
         return None
     if path.suffix.lower() in (".yaml", ".yml"):
         raise ConfigError(f"--json {path}: this is the name of a config; pass a FILE to write, or - to print")
-    return require_writable(path, "--json")
+    return _require_writable(path, "--json")
 
 
-def require_writable(path: Path, option: str) -> Path:
-    """The path of a file that is to be written; ConfigError, before any work, if that cannot be."""
+def to_write(option: str) -> Callable[[Path | None], Path | None]:
+    """A callback of the option for a file to write: ConfigError, before any work, if that cannot be done."""
+    return lambda path: None if path is None else _require_writable(path, option)
+
+
+def _require_writable(path: Path, option: str) -> Path:
     folder = path.absolute().parent
     if not folder.is_dir():
         raise ConfigError(f"{option} {path}: folder {folder} does not exist; create it, or name another")

@@ -89,8 +89,11 @@ def judged_rows(index: Index, name: str | None, file: Path | None) -> Judged:
     kept = judgements_of(index.folder, file)
     judged = kept.of(index, name)
     if not judged.confirmed and not judged.rejected:
-        known = ", ".join(kept.names()) or "none"
-        raise ConfigError(f"nothing in the index is judged for {name!r}; {kept.file} has: {known}")
+        known = ", ".join(kept.names()) or "no judgements yet"
+        raise ConfigError(
+            f"nothing in the index is judged for {name!r} (`personsearch judge` does that); {kept.file} has: "
+            f"{known}"
+        )
     return judged
 
 
@@ -116,7 +119,7 @@ def _export(index: Index, kept: Judgements, folder: Path, json: Path | None) -> 
     shots, images = counted(exported.shots, "confirmed shot"), counted(exported.images, "image")
     typer.echo(
         f"wrote {shots} of {people} in {images}; to read them:\n"
-        f"  personsearch datasets ingest --adapter coco --root {folder} --option person_id=person_id "
+        f"  personsearch datasets ingest {folder} --adapter coco --option person_id=person_id "
         "--option camera_id=cam_id --store STORE --name confirmed"
     )
 

@@ -1,4 +1,7 @@
-"""Command groups that import a command's module only when it is called, not for help or completion."""
+"""Command groups that import a command's module only when it is called, not for help or completion.
+
+They also say in the words of configs what is wrong with the value of an option.
+"""
 
 from __future__ import annotations
 
@@ -48,4 +51,23 @@ def lazy_group(commands: Mapping[str, Lazy]) -> type[typer.core.TyperGroup]:
                 command = commands[name].load(name)
             return name, command, rest
 
+        def invoke(self, ctx: Any) -> Any:
+            try:
+                return super().invoke(ctx)
+            except typer.BadParameter as error:
+                _reword(error)
+                raise
+
     return LazyGroup
+
+
+def _reword(error: typer.BadParameter) -> None:
+    """Typer passes on pydantic's message, which does not say what was given."""
+    if error.__cause__ is None:
+        return
+    from pydantic import ValidationError
+
+    from flows.config.problems import explain_value
+
+    if isinstance(error.__cause__, ValidationError):
+        error.message = explain_value(error.__cause__.errors()[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -15,6 +16,8 @@ from flows.errors import ConfigError
 
 if TYPE_CHECKING:
     from data_catalog.rules import Rules
+    from storage.listing import Entry
+    from storage.store import Store as ArtifactStore
 
 T = TypeVar("T")
 
@@ -76,7 +79,41 @@ def argument(given: T | None, by_option: T | None, option: str, usage: str) -> T
 def default_store() -> str | None:
     """The store of $PERSONSEARCH_STORE; None when the variable is unset or empty."""
     found = os.environ.get(STORE_VARIABLE)
-    return given_store(found, f"${STORE_VARIABLE}") if found else None
+    if not found:
+        return None
+    place = given_store(found, f"${STORE_VARIABLE}")
+    if Path(place).is_file():
+        raise ConfigError(f"${STORE_VARIABLE}: {place} is a file: set it to the folder of the store")
+    return place
+
+
+def existing_store(given: str | None, *configs: Path | None) -> ArtifactStore:
+    """The store that `chosen_store` names. Raises ConfigError, too, when there is none yet."""
+    from storage.opening import open_store
+
+    place = chosen_store(given, *configs)
+    store = open_store(place)
+    if not store.exists():
+        config = next((str(each) for each in configs if each is not None), None)
+        words = ["personsearch", "run", config or "CONFIG"]
+        words += [] if given is None and config is not None else ["--store", place]
+        raise ConfigError(f"there is no store at {place}; name another, or make it: {shlex.join(words)}")
+    return store
+
+
+def artifact_named(store: ArtifactStore, name: str, entries: Iterable[Entry] | None = None) -> Entry:
+    """The artifact that `name` means among `entries`, by default all of the store.
+
+    Raises ConfigError, with the command that lists what there is, when it is none or several.
+    """
+    from storage.errors import StorageError
+    from storage.listing import list_entries, resolve_name
+
+    try:
+        return resolve_name(list_entries(store) if entries is None else entries, name)
+    except StorageError as error:
+        listing = shlex.join(["personsearch", "store", "ls", "--store", str(store)])
+        raise ConfigError(f"{error} ({listing})") from error
 
 
 def finite(value: float | None) -> float | None:

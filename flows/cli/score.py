@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows.cli.json_file import Json
+from flows.cli.json_file import Json, to_write
 from flows.cli.options import finite
 from flows.cli.protocol_files import Subsets, default_cache, read_protocol, read_subsets
 from flows.cli.score_compare import compare
@@ -51,7 +51,10 @@ ImagesFile = Annotated[
 ]
 BoxesFile = Annotated[Path, typer.Option(help="Parquet, ground truth: image, x1, y1, x2, y2, person_id.")]
 Threshold = Annotated[float, typer.Option(callback=finite, help="Minimum detection score.")]
-PerQuery = Annotated[Path | None, typer.Option(help="Write one row per query to this Parquet file.")]
+PerQuery = Annotated[
+    Path | None,
+    typer.Option(help="Write one row per query to this Parquet file.", callback=to_write("--per-query")),
+]
 Cbgm = Annotated[
     str | None,
     typer.Option(

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from flows.cli.index import print_faults, progress_line, root_paths
-from flows.cli.json_file import Json, write_json
+from flows.cli.json_file import Json, to_write, write_json
 from flows.cli.judge import JudgementsFile, judged_rows
 from flows.cli.options import ConfigsStore, finite
 from flows.cli.printing import counted, whole_lines
@@ -98,7 +98,11 @@ def search(
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option("--html", metavar="FILE", help="Also write a page with the pictures of the matches."),
+        typer.Option(
+            metavar="FILE",
+            callback=to_write("--html"),
+            help="Also write a page with the pictures of the matches.",
+        ),
     ] = None,
     overrides: Overrides = None,
     store: ConfigsStore = None,
@@ -112,8 +116,6 @@ def search(
     Example: personsearch search configs/demo.yaml FRAMES --query FRAMES/a.jpg --box 127,93,164,183
     """
     device_name(device)
-    if html is not None and not html.absolute().parent.is_dir():
-        raise ConfigError(f"--html {html}: folder {html.absolute().parent} does not exist")
     if not query and name is None:
         raise ConfigError("name the image that shows the person (--query)")
     boxes = _boxes(box or (), len(query or ()))
@@ -166,13 +168,11 @@ def _opened(
 ) -> Iterator[Index]:
     """The index, or one of the scenes that lasts as long as the search."""
     from flows.search.index import open_index
-    from flows.search.layout import is_index
+    from flows.search.layout import is_index, no_index
 
     if not scenes:
-        if index.exists() and not is_index(index):
-            raise ConfigError(
-                f"{index} is not an index: build one with `personsearch index`, or name scenes after a model"
-            )
+        if not is_index(index) and index.exists():
+            raise ConfigError(f"{no_index(index)}; or name scenes after a model")
         if score_threshold is not None:
             raise ConfigError("--score-threshold is a setting of the index: give it to `personsearch index`")
         yield open_index(index, device, roots=root_paths(index, root))

@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
 from flows.config.models import Processors
-from flows.run.processes import hangup_as_termination
 
 Parallel = Annotated[
     int | None,
     typer.Option(min=1, help="Stages to build at once (default: one per GPU, or one per two CPU cores)."),
 ]
-
-
-@contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """Handle SIGTERM like Ctrl-C: running stages save a checkpoint, and the tables are written."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with hangup_as_termination():
-            yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def slots(parallel: int | None, run: Processors) -> list[str | None]:

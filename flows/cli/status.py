@@ -11,11 +11,10 @@ import typer
 from rich.table import Table
 
 from flows.cli.json_file import Json, write_json
-from flows.cli.options import ConfigsStore, chosen_store
+from flows.cli.options import ConfigsStore, existing_store
 from flows.cli.printing import whole_lines
 from flows.run.records import RunRecord, is_running, read_records
 from storage.listing import list_entries
-from storage.opening import open_existing
 from storage.space import in_units
 from storage.store import Store
 
@@ -32,7 +31,7 @@ def status(
 
     Example: personsearch status configs/demo.yaml
     """
-    found = describe(open_existing(chosen_store(store, config)), runs)
+    found = describe(existing_store(store, config), runs)
     write_json(json, found)
     _print(found)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json as json_format
+import shlex
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from data_catalog.suggestions import did_you_mean
 from flows.cli.json_file import Json, write_json_lines
 from flows.cli.lazy import Lazy, lazy_group
-from flows.cli.options import ConfigsStore, Store, chosen_store
+from flows.cli.options import ConfigsStore, Store, artifact_named, chosen_store, existing_store
 from flows.cli.printing import counted, padded
 from flows.config.raw import given_store
 from flows.errors import ConfigError
@@ -20,8 +22,8 @@ from flows.run.records import RUN_NAME, RunRecord
 from personsearch_core.checksums import listed_files, problems
 from storage.errors import StorageError
 from storage.gc import Garbage, collect, find_garbage
-from storage.listing import Entry, list_entries, resolve_name, with_followers
-from storage.opening import open_existing, open_store
+from storage.listing import Entry, list_entries, with_followers
+from storage.opening import open_store
 from storage.space import in_units
 from storage.store import Store as ArtifactStore
 from storage.tags import remove_tag, set_tag, tags
@@ -58,8 +60,10 @@ def list_artifacts(
 
     Example: personsearch store ls --kind reid
     """
-    opened = open_existing(chosen_store(store))
+    opened = existing_store(store)
     entries = list_entries(opened, kind)
+    if kind is not None and not entries:
+        _require_kind(kind)
     tagged = _tags_by_artifact(opened)
     write_json_lines(json, ({**entry.__dict__, "tags": tagged.get(entry.name, [])} for entry in entries))
     rows = [
@@ -82,13 +86,14 @@ def show(name: Name, store: Store = None) -> None:
 
     Example: personsearch store show reid/3fa9c1 --store STORE
     """
-    opened = open_existing(chosen_store(store))
+    opened = existing_store(store)
     entries = list_entries(opened)
-    entry = resolve_name(entries, name)
+    entry = artifact_named(opened, name, entries)
     found = opened.peek(entry.kind, entry.key)
     if found is None:
         raise StorageError(
-            f"the manifest of {entry.name} is damaged; run `personsearch store verify` for details"
+            f"the manifest of {entry.name} is damaged; for details: "
+            f"personsearch store verify --store {opened}"
         )
     manifest = found.manifest
     followers = sorted(with_followers(entries, [entry.name]) - {entry.name})
@@ -116,9 +121,9 @@ def verify(store: Store = None, names: Names = None) -> None:
 
     Example: personsearch store verify --store STORE
     """
-    opened = open_existing(chosen_store(store))
+    opened = existing_store(store)
     entries = list_entries(opened)
-    chosen = [resolve_name(entries, name) for name in names] if names else None
+    chosen = [artifact_named(opened, name, entries) for name in names] if names else None
     checked = [(entry.kind, entry.key) for entry in chosen] if chosen else list(opened.keys())
     checked += [] if names else opened.without_manifest()
     damaged = 0
@@ -163,9 +168,9 @@ def invalidate(
         opened = open_store(settings.store)
         name = _artifact_of_stage(opened, settings, config, name)
     else:
-        opened = open_existing(chosen_store(store))
+        opened = existing_store(store)
     entries = list_entries(opened)
-    entry = resolve_name(entries, name)
+    entry = artifact_named(opened, name, entries)
     followers = sorted(with_followers(entries, [entry.name]) - {entry.name})
     if not dry_run:
         _remove_unused(opened, entry)
@@ -185,8 +190,8 @@ def tag(
 
     Example: personsearch store tag reid/3fa9c1 release-7 --store STORE
     """
-    opened = open_existing(chosen_store(store))
-    entry = resolve_name(list_entries(opened), name)
+    opened = existing_store(store)
+    entry = artifact_named(opened, name)
     set_tag(opened, tag, entry.name)
     typer.echo(f"{tag} now points to {entry.name}")
 
@@ -199,7 +204,7 @@ def untag(
 
     Example: personsearch store untag release-7 --store STORE
     """
-    remove_tag(open_existing(chosen_store(store)), tag)
+    remove_tag(existing_store(store), tag)
 
 
 @app.command()
@@ -239,7 +244,7 @@ def gc(
     from flows.plan.reach import InUse, last_users
 
     place = chosen_store(store, *(Path(name) for name in keep or () if not RUN_NAME.fullmatch(name)))
-    opened = open_existing(place)
+    opened = existing_store(place)
     hours = min_age if min_age is not None else YOUNG_HOURS if is_remote(place) else 0.0
     reach = _reach_of(keep or (), opened, everything=everything)
     if not reach.names and not tags(opened) and not everything:
@@ -277,7 +282,7 @@ def export_artifacts(
 
     Example: personsearch store export reid/3fa9c1 --to /mnt/other/store
     """
-    _copy(open_existing(chosen_store(store)), open_store(given_store(to, "--to")), names, alone=alone)
+    _copy(existing_store(store), open_store(given_store(to, "--to")), names, alone=alone)
 
 
 @app.command("import")
@@ -292,7 +297,10 @@ def import_artifacts(
     Example: personsearch store import reid/3fa9c1 --from /mnt/other/store
     """
     target = chosen_store(store)
-    _copy(open_existing(given_store(source, "--from")), open_store(target), names, alone=alone)
+    other = open_store(given_store(source, "--from"))
+    if not other.exists():
+        raise ConfigError(f"--from {source}: there is no store at {other}; name the one to copy from")
+    _copy(other, open_store(target), names, alone=alone)
 
 
 def _damaged_studies(store: ArtifactStore) -> list[str]:
@@ -306,7 +314,7 @@ def _damaged_studies(store: ArtifactStore) -> list[str]:
 
 def _copy(source: ArtifactStore, target: ArtifactStore, names: list[str] | None, *, alone: bool) -> None:
     entries = list_entries(source)
-    chosen = [resolve_name(entries, name) for name in names] if names else entries
+    chosen = [artifact_named(source, name, entries) for name in names] if names else entries
     wanted = [entry.name for entry in chosen]
     sizes = {entry.name: entry.size for entry in entries}
     copied = moved = 0
@@ -345,7 +353,8 @@ def _kept_by(name: str, store: ArtifactStore) -> Reach:
     if RUN_NAME.fullmatch(name):
         record = find_record(store.root, name)
         if record is None:
-            raise ConfigError(f"--keep {name}: no record of this run in {store}; see `status`")
+            shown = shlex.join(["personsearch", "status", "--store", str(store)])
+            raise ConfigError(f"--keep {name}: {store} has no record of this run; to see the runs: {shown}")
         return Reach(set(record.artifacts()))
     path = Path(name)
     if not is_study(path):
@@ -379,8 +388,8 @@ def _remove_unused(store: ArtifactStore, entry: Entry) -> None:
     with store.making_now(entry.kind, entry.key) as alone:
         if not alone or entry.name in in_use(store):
             raise StorageError(
-                f"{entry.name} is in use by a running pipeline (`personsearch status` shows which); try "
-                "again when it has finished"
+                f"{entry.name} is in use by a running pipeline; try again when it has finished (which: "
+                f"personsearch status --store {store})"
             )
         store.remove(entry.kind, entry.key)
 
@@ -397,11 +406,21 @@ def _artifact_of_stage(opened: ArtifactStore, settings: Config, config: Path, st
         )
     made = {planned.stage.name: planned.artifact for planned in plan}
     if stage not in made:
-        raise ConfigError(f"no stage {stage!r}; {config} has: {', '.join(made)}")
+        hint = did_you_mean(stage, made) or f"; {config} has: {', '.join(made)}"
+        raise ConfigError(f"there is no stage {stage!r}{hint}")
     artifact = made[stage]
     if artifact is None:
         raise ConfigError(f"{stage} of {config} is not built yet, so there is nothing to invalidate")
     return f"{artifact.kind}/{artifact.key}"
+
+
+def _require_kind(kind: str) -> None:
+    from flows.stages.base import Kind  # loads pyarrow
+
+    kinds = get_args(Kind)
+    if kind not in kinds:
+        hint = did_you_mean(kind, kinds) or f"; choose {', '.join(kinds)}"
+        raise ConfigError(f"--kind {kind}: there is no such kind{hint}")
 
 
 def _tags_by_artifact(store: ArtifactStore) -> dict[str, list[str]]:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.json_file import Json, write_json
+from flows.cli.json_file import Json, to_write, write_json
 from flows.cli.options import ConfigsStore
-from flows.cli.slots import Parallel, sigterm_as_interrupt, slots, threads_of
+from flows.cli.slots import Parallel, slots, threads_of
 from flows.errors import ConfigError
 from flows.run.console import told
+from flows.run.stopping import sigterm_as_interrupt
 from flows.studies.reading import read_study
 
 if TYPE_CHECKING:
@@ -56,10 +57,20 @@ def run(
     parallel: Parallel = None,
     json: Json = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write the page of the tables to this file.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            callback=to_write("--html"),
+            help="Also write the page of the tables to this file.",
+        ),
     ] = None,
     latex: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write the tables as LaTeX to this file.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            callback=to_write("--latex"),
+            help="Also write the tables as LaTeX to this file.",
+        ),
     ] = None,
 ) -> None:
     """Build every artifact that the study needs and the store does not have, and fill its tables.
@@ -73,8 +84,6 @@ def run(
     from flows.studies.loading import Loader
     from flows.studies.running import run_study
 
-    _require_folder("--html", html)
-    _require_folder("--latex", latex)
     file = read_study(study)
     if file.draw is not None:
         file.draw.draw(told.info)
@@ -152,7 +161,7 @@ def _plan(study: Study, loader: Loader, budget: str | None, gpu: bool | None = N
     except ValueError as error:
         raise ConfigError(f"--budget: {error}") from error
     if not names:
-        raise ConfigError(f"--budget {budget}: no member fits; personsearch study plan shows their times")
+        raise ConfigError(f"--budget {budget}: no member fits; times: personsearch study plan {study.path}")
     left_out = [name for name in study.members if name not in set(names)]
     smaller = study.of_members(names)
     return replace(
@@ -169,8 +178,3 @@ def parse_duration(text: str) -> float:
     if match is None:
         raise ValueError(f"{text!r} is not a time: write 90min, 24h or 2d")
     return float(match[1]) * _UNITS[match[2]]
-
-
-def _require_folder(option: str, path: Path | None) -> None:
-    if path is not None and not path.absolute().parent.is_dir():
-        raise ConfigError(f"{option} {path}: folder {path.absolute().parent} does not exist")

@@ -13,8 +13,9 @@ from rich.text import Text
 
 from flows.cli.printing import counted, whole_lines
 from flows.durations import about
-from flows.errors import Interrupted, StageFailed
+from flows.errors import StageFailed
 from flows.run.console import is_terminal, terminal, told
+from flows.run.stopping import stopped
 from flows.studies.cells import FilledTable
 from flows.studies.output import heading, holes_of, legend, text_rows
 from flows.studies.running import Standing, StudyResult
@@ -110,7 +111,7 @@ def print_result(result: StudyResult, report: Path) -> None:
 def raise_failure(result: StudyResult) -> None:
     """Raise Interrupted if the study was stopped, StageFailed if members failed."""
     if result.stopped:
-        raise Interrupted("the study was stopped; run the same command again to resume")
+        raise stopped()
     failures = [(each.member.name, each.failure) for each in result.members if each.failure is not None]
     if failures:
         name, first = failures[0]

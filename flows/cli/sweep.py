@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from flows.cli.options import ConfigsStore
-from flows.cli.slots import Parallel, sigterm_as_interrupt, slots, threads_of
+from flows.cli.slots import Parallel, slots, threads_of
 from flows.cli.study_output import print_result, raise_failure, watching, write_page
 from flows.config.models import load_config
 from flows.errors import ConfigError
+from flows.run.stopping import sigterm_as_interrupt
 from flows.studies.grid import parse_axis
 from flows.studies.loading import Loader
 from flows.studies.objectives import PRESETS, objective_axis, shared_overrides

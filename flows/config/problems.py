@@ -98,13 +98,13 @@ def explain_problems(
         elif is_one_of_several:
             text = f"write text, a number, true or false{_given(problem.get('input'))}"
         else:
-            text = _said(problem)
+            text = explain_value(problem)
         found.setdefault(f"{field}: {text}", Problem(field, text))
     return list(found.values())
 
 
-def _said(problem: Any) -> str:
-    """What is wrong with a value, and what was given."""
+def explain_value(problem: Any) -> str:
+    """What is wrong with a value, and what was given; `problem` is one of pydantic's `errors()`."""
     said = _WRITE.get(problem["type"])
     if problem["type"] == "literal_error":
         said = f"choose {problem['ctx']['expected']}"
@@ -115,8 +115,10 @@ def _said(problem: Any) -> str:
             r"give at least \2",
             said,
         )
-    of_a_section = problem["type"] == "value_error" and isinstance(problem.get("input"), Mapping)
-    return said if of_a_section else said + _given(problem.get("input"))
+    said, value = said.removesuffix("."), problem.get("input")
+    of_a_section = problem["type"] == "value_error" and isinstance(value, Mapping)
+    is_said = isinstance(value, str) and repr(value) in said
+    return said if of_a_section or is_said else said + _given(value)
 
 
 def _given(value: Any) -> str:

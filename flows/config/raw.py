@@ -193,8 +193,9 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set takes NAME=VALUE such as reid.lr=3e-4, not {override!r}")
     *parents, last = name.split(".")
     node: Any = raw
-    for parent in parents:
-        node = _child(node, parent, name)
+    for at, parent in enumerate(parents):
+        following = (*parents[at + 1 :], last)[0]
+        node = _child(node, parent, name, is_list=following.isdecimal())
     value = parse_yaml(text, f"--set {override}")
     if isinstance(value, str):
         value = _number(value)
@@ -206,12 +207,17 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {name}: {'.'.join(parents)} is a single value and has no field {last!r}")
 
 
-def _child(node: Any, part: str, name: str) -> Any:
+def _child(node: Any, part: str, name: str, *, is_list: bool) -> Any:
     if isinstance(node, list):
         return node[_list_position(node, part, name)]
     if not isinstance(node, dict):
         raise ConfigError(f"--set {name}: there is nothing under {part!r}")
     if node.get(part) is None:
+        if is_list:
+            raise ConfigError(
+                f"--set {name}: the file does not give the list {part!r}, so no item of it can be changed; "
+                f"set the whole list: --set '{name.partition(f'.{part}.')[0]}.{part}=[...]'"
+            )
         node[part] = {}
     return node[part]
 

@@ -50,7 +50,12 @@ def parse_yaml(text: str, where: str) -> Any:
     try:
         return copy.deepcopy(_parsed(text, where))
     except YamlError as error:
-        raise ConfigError(str(error)) from error
+        hint = (
+            "; inside { } and [ ], quote text that has ${...}"
+            if "${" in text and "flow" in str(error)
+            else ""
+        )
+        raise ConfigError(f"{error}{hint}") from error
 
 
 @lru_cache(maxsize=1024)
@@ -67,7 +72,9 @@ def _regular_bytes(path: Path) -> bytes:
     """The file's bytes; a pipe or a device, which may never end, is not opened."""
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
-        raise ConfigError(f"cannot read the config {path}: it is a folder; name a file in it")
+        found = sorted(_yaml_files(path))
+        hint = f"name a file in it, such as {path / found[0]}" if found else "name a YAML file"
+        raise ConfigError(f"cannot read the config {path}: it is a folder; {hint}")
     if not stat.S_ISREG(mode):
         raise ConfigError(f"cannot read the config {path}: it is not a regular file but a pipe or a device")
     with path.open("rb") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from pathlib import Path
 from urllib.parse import quote
 
@@ -66,8 +67,11 @@ class StoreSnapshots:
             if sound is not None:
                 return sound
         known = ", ".join(self.names()) or "none"
-        near = did_you_mean(name, self.names())
-        raise CatalogError(f"{self.store} holds no snapshot of {name!r}{near}; it has: {known}")
+        hint = did_you_mean(name, self.names()) or (
+            f"; it has: {known}. To add it: personsearch datasets ingest ROOT --name {shlex.quote(name)} "
+            f"--store {shlex.quote(str(self.store))}"
+        )
+        raise CatalogError(f"{self.store} holds no snapshot of {name!r}{hint}")
 
     def _remembered(self, name: str) -> tuple[str, str]:
         """Key and root that `remember` noted; empty where there are none that can be read."""

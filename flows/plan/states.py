@@ -254,9 +254,9 @@ def _changed_fields(prefix: str, old: Any, new: Any) -> Iterator[str]:
 def _named(stages: Iterable[Stage], wanted: str) -> set[str]:
     found = {stage.name for stage in stages if wanted in (stage.name, stage.kind)}
     if not found:
-        known = ", ".join(stage.name for stage in stages)
         near = did_you_mean(wanted, {name for stage in stages for name in (stage.name, stage.kind)})
-        raise ConfigError(f"there is no stage {wanted!r}{near}; this config has {known}")
+        known = f"; this config has {', '.join(stage.name for stage in stages)}"
+        raise ConfigError(f"there is no stage {wanted!r}{near or known}")
     return found
 
 

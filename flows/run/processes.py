@@ -14,8 +14,7 @@ import selectors
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,23 +35,6 @@ CANCEL_GRACE_SECONDS = 25.0
 
 _IN_PREFECTS_RUNNER = "PREFECT__FLOW_RUN_ID"
 """What Prefect's runner sets in the environment of a flow that it has started."""
-
-
-@contextmanager
-def hangup_as_termination() -> Iterator[None]:
-    """Treat SIGHUP, such as from a closed terminal, like SIGTERM: wait for the last checkpoint.
-
-    If hang-ups are ignored, as under `nohup`, they stay ignored.
-    """
-    on_main_thread = threading.current_thread() is threading.main_thread()
-    if not on_main_thread or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        yield
-        return
-    before = signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,15 +13,15 @@ from typing import Any
 from data_catalog.errors import CatalogError
 from flows.config.models import Config, load_config
 from flows.config.request import RunRequest
-from flows.errors import Failure, Interrupted, StageError, StageFailed, failure_or_bug
+from flows.errors import Failure, StageError, StageFailed, failure_or_bug
 from flows.plan.readiness import check_ready
 from flows.plan.states import Planned, make_plan, require_space, select
 from flows.run.console import busy, told
 from flows.run.nights import conclude
 from flows.run.notices import announced
 from flows.run.prefect_api import api, start_ahead
-from flows.run.processes import hangup_as_termination
 from flows.run.records import RunRecord
+from flows.run.stopping import stoppable
 from flows.run.walk import Walk, kept, new_record, tell_pinned
 from flows.stages import ingest
 from flows.stages.building import build_stages
@@ -104,9 +104,8 @@ def run_config(request: RunRequest) -> Outcome:
     told.info("%s: %s of %s stages to build, store %s", request.config.name, to_build, len(plan), store)
     with (
         kept(record),
-        _stopped_by_hand(record, plan, store),
+        stoppable(lambda: _saved(record, plan, store)),
         announced(request, record),
-        hangup_as_termination(),
         ExitStack() as stack,
     ):
         with busy("starting Prefect beside the first stage"):
@@ -136,18 +135,13 @@ def _all_cached(
     return _with_report(outcome, store)
 
 
-@contextmanager
-def _stopped_by_hand(record: RunRecord, plan: Sequence[Planned], store: Store) -> Iterator[None]:
-    """Ctrl-C ends the block with one message: what is saved, and how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        running = [stage for stage in record.stages if stage["state"] == "running"]
-        saved = "".join(f"; {_saved(stage, plan, store)}" for stage in running)
-        raise Interrupted(f"stopped{saved}; run the same command to go on") from None
+def _saved(record: RunRecord, plan: Sequence[Planned], store: Store) -> str:
+    """What the stages that were stopped have kept, each after a semicolon."""
+    running = [stage for stage in record.stages if stage["state"] == "running"]
+    return "".join(f"; {_saved_stage(stage, plan, store)}" for stage in running)
 
 
-def _saved(running: Mapping[str, Any], plan: Sequence[Planned], store: Store) -> str:
+def _saved_stage(running: Mapping[str, Any], plan: Sequence[Planned], store: Store) -> str:
     """What a stage that was stopped has kept in its work area."""
     name, key = running["stage"], running["key"]
     stage = next(planned.stage for planned in plan if planned.stage.name == name)

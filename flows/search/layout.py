@@ -11,6 +11,7 @@ SHA256SUMS        digests of these files; the model has its own
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal, TypedDict
 
@@ -133,13 +134,27 @@ def is_index(folder: Path) -> bool:
     return (folder / DESCRIPTION).is_file() or (folder / ".next" / "complete").is_file()
 
 
+def no_index(place: Path) -> ConfigError:
+    """What to say of a place that holds no index: it may be that of a model, or of nothing."""
+    is_model = place.suffix in (".yaml", ".yml") or (place / "model.json").is_file()
+    if not place.exists():
+        said = f"there is no index {place}"
+    elif is_model:
+        said = f"{place} is a model, not an index"
+    else:
+        said = f"{place} is not an index: it {f'has no {DESCRIPTION}' if place.is_dir() else 'is a file'}"
+    model, out = (str(place), "INDEX") if is_model and place.exists() else ("CONFIG", str(place))
+    command = shlex.join(["personsearch", "index", "SCENES", "--model", model, "--out", out])
+    return ConfigError(f"{said}; build one: {command}")
+
+
 def read_description(folder: Path) -> Description:
     """Read `index.json`. Raises ConfigError when the folder holds no index that this version reads."""
     file = folder / DESCRIPTION
     try:
         body = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{folder} is not an index: it has no {DESCRIPTION}") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise no_index(folder) from error
     except ValueError as error:
         raise ConfigError(f"{file} is damaged: {error}; build the index again") from error
     found = body.get("format") if isinstance(body, dict) else None

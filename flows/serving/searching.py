@@ -12,7 +12,7 @@ import numpy as np
 from flows.errors import ConfigError
 from flows.search.index import Index, open_index
 from flows.search.judgements import Judged, Judgements, rows_of_track
-from flows.search.layout import DESCRIPTION
+from flows.search.layout import DESCRIPTION, no_index
 from flows.search.results import time_text
 from flows.serving.answers import (
     About,
@@ -328,5 +328,5 @@ def _stamp(folder: Path) -> tuple[int, int]:
     try:
         found = (folder / DESCRIPTION).stat()
     except FileNotFoundError as error:
-        raise ConfigError(f"{folder} is not an index: it has no {DESCRIPTION}") from error
+        raise no_index(folder) from error
     return found.st_mtime_ns, found.st_ino

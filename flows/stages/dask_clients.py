@@ -24,7 +24,10 @@ def dask_client(address: str | None, workers: int | None) -> Iterator[Client]:
         try:
             client = Client(address, timeout="10s", set_as_default=False)
         except (OSError, ValueError) as error:
-            raise StageError(f"run.dask: no scheduler answers at {address}: {error}") from error
+            raise StageError(
+                f"run.dask: no scheduler answers at {address}: {error}; start one (`dask scheduler`), or "
+                "leave out run.dask"
+            ) from error
         with client:
             yield client
         return

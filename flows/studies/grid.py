@@ -41,7 +41,7 @@ def parse_axis(text: str) -> Axis:
     name, separator, values = text.partition("=")
     if not separator or not name or not values:
         raise ConfigError(f"--set takes NAME=VALUE,VALUE,... such as reid.lr=1e-4,3e-4; got {text!r}")
-    found = [value for part in _split(values) for value in _expand(part)]
+    found = [value for part in _split(values) for value in _expand(part, name)]
     if "" in found or len(set(found)) != len(found):
         raise ConfigError(f"--set {name}: {values!r} contains an empty or a duplicate value")
     return Axis(name, tuple(found))
@@ -78,11 +78,11 @@ def _split(values: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def _expand(value: str) -> list[str]:
+def _expand(value: str, name: str) -> list[str]:
     match = _RANGE.fullmatch(value)
     if match is None:
         return [value]
     first, last = int(match[1]), int(match[2])
     if last < first:
-        raise ConfigError(f"the range {value} counts down: write {last}..{first}")
+        raise ConfigError(f"--set {name}={value}: this range counts down; write {name}={last}..{first}")
     return [str(number) for number in range(first, last + 1)]

@@ -45,7 +45,9 @@ class Loader:
             try:
                 config = load_config(member.config, member.overrides, store=self.store)
             except ConfigError as error:
-                raise ConfigError(f"member {member.name!r}: {error}") from error
+                # Its changes are written in the study's file, below `set`.
+                said = str(error).replace("--set ", "set.")
+                raise ConfigError(f"member {member.name!r}: {said}") from error
             if config.store not in self._stores:
                 self._stores[config.store] = open_store(config.store)
             if member.until == "speed":  # needs no dataset, so none is looked at

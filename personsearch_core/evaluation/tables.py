@@ -201,6 +201,8 @@ def open_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
         present = pq.read_schema(path).names
         wanted = [name for name in (*columns, *optional) if name in present]
         table = Table(path, pq.read_table(path, columns=wanted))
+    except FileNotFoundError as error:
+        raise PersonSearchError(f"{path}: there is no such file") from error
     except (OSError, pa.ArrowInvalid) as error:
         raise PersonSearchError(f"{path}: not a readable Parquet file: {error}") from error
     for name in columns:

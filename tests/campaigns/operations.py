@@ -25,7 +25,7 @@ from storage.listing import list_entries
 from storage.local import LocalStore
 from storage.manifest import FileEntry, Identity, Manifest
 from tests.end_to_end.commands import personsearch
-from tests.end_to_end.server import running_server
+from tests.end_to_end.server import served_as_documented
 from tests.end_to_end.tiny import draw_tiny_data, write_tiny_config
 
 
@@ -33,7 +33,7 @@ def measure_cached(work: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Wall seconds of the whole process, without the first run, which builds everything."""
     draw_tiny_data(work / "data")
     config = write_tiny_config(work, work / "data")
-    with running_server(work) as server:
+    with served_as_documented(work, config) as server:
         first = personsearch("run", config, environment=server.environment)
         seconds = []
         for number in range(options.rounds):

@@ -8,14 +8,16 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.end_to_end.commands import PROJECT
-from tests.pages import Page, Shell
+from tests.pages import Block, Page, Shell
+
+NO_VALUES: Mapping[str, str] = {}
 
 
 def free_port() -> int:
@@ -37,6 +39,12 @@ class Server:
         done = self.try_prefect(*words, **variables)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def documented(self, command: str, values: Mapping[str, str] = NO_VALUES) -> str:
+        """Run a command of docs/operations.md with a reader's own values, and return what it printed."""
+        section = Page.of("operations.md").section("A server, a worker, a schedule")
+        assert command in [each for block in section.blocks() for each in block.commands()]
+        return Shell(**self.environment).run(Block(command).replaced(values))
 
     def try_prefect(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run the `prefect` command line, which may fail."""

@@ -36,7 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, config: Path) -> Iterator[S
     """Server, deployments and worker, set up and stopped by the commands of docs/operations.md."""
     with served_as_documented(tmp_path_factory.mktemp("server"), config) as server:
         # At once, so that the minute passes while the other tests run.
-        server.prefect("deploy", "-n", "ingest", "--cron", "* * * * *")
+        server.documented('prefect --no-prompt deploy -n ingest --cron "*/15 * * * *"', {"*/15": "*"})
         yield server
 
 
@@ -59,7 +59,7 @@ def test_an_unknown_parameter_is_refused_by_name(server: Server, config: Path) -
 
 
 def test_evaluation_alone_trains_nothing(server: Server, config: Path) -> None:
-    server.prefect("deployment", "run", "person-search/evaluation")
+    server.documented("prefect deployment run person-search/nightly", {"nightly": "evaluation"})
     run = ended_run(server, "evaluation")
     assert run["state_type"] == "FAILED"
     assert "detector: not built in this store yet; this run builds only ingest" in run["state"]["message"]
@@ -67,14 +67,17 @@ def test_evaluation_alone_trains_nothing(server: Server, config: Path) -> None:
 
 def test_a_cancelled_run_stops_at_a_checkpoint_and_leaves_no_process(server: Server, config: Path) -> None:
     request = {"config": str(config), "until": "detector", "overrides": ["detector.training.steps=1000000"]}
-    said = server.prefect(
-        "deployment", "run", "person-search/reid", "--param", f"request={json.dumps(request)}"
+    said = server.documented(
+        "prefect deployment run person-search/nightly --param "
+        """'request={"config": "other.yaml", "force": ["reid"]}'""",
+        {"nightly": "reid", '{"config": "other.yaml", "force": ["reid"]}': json.dumps(request)},
     )
     assert "UUID" in said
     store = LocalStore(config.parent / "store")
     wait_until(lambda: any((store.root / ".work" / "detector").rglob("*.pt")), MINUTES)
     (run,) = server.runs("reid")
-    server.prefect("flow-run", "cancel", run["id"])
+    assert run["id"] in server.documented("COLUMNS=200 prefect flow-run ls")
+    server.documented("prefect flow-run cancel ID", {"ID": run["id"]})
     wait_until(lambda: not describe(store, 0)["making"], MINUTES)
     assert ended_run(server, "reid")["state_type"] == "CANCELLED"
     assert [area["artifact"].partition("/")[0] for area in describe(store, 0)["unfinished"]] == ["detector"]

@@ -1,7 +1,8 @@
-"""kill -9 in the middle of a training, the same command again, and the same bytes as without the kill."""
+"""A run is killed or stopped in a training; the same command again ends with the same bytes."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from flows.errors import EXIT_STATUS
 from tests.end_to_end.commands import PROJECT, command, personsearch
 from tests.end_to_end.tiny import tiny_settings, write_tiny_config
 
@@ -34,17 +36,26 @@ def checkpoints(store: Path, kind: str) -> list[Path]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_api")
-def test_kill_9_during_the_trainings_changes_no_byte(tmp_path: Path, tiny_data: Path) -> None:
+def test_a_run_that_is_killed_and_stopped_in_its_trainings_ends_with_the_same_bytes(
+    tmp_path: Path, tiny_data: Path
+) -> None:
     config = write_tiny_config(tmp_path, tiny_data)
     words = ["run", config, *(word for change in LONGER for word in ("--set", change)), "--until", "reid"]
     undisturbed = personsearch(*words, "--store", tmp_path / "calm", json_to=tmp_path / "calm.json")
     assert undisturbed.status == 0, undisturbed.stderr
 
     store = tmp_path / "store"
+    log = tmp_path / "log"
     for kind in TRAININGS:
-        kill_while_making(kind, words, store, tmp_path / "log")
+        assert end_while_making(kind, words, store, log, signal.SIGKILL) == -signal.SIGKILL
         plan = personsearch("plan", *words[1:], json_to=tmp_path / "plan.json")
         assert plan.states[kind] == "resumes"
+    assert end_while_making("reid", words, store, log, signal.SIGTERM) == EXIT_STATUS["interrupted"]
+    said = log.read_text().splitlines()[-1]
+    assert re.fullmatch(
+        r"error: stopped; reid is saved at step \d+( of \d+)?; run the same command to go on", said
+    ), log.read_text()
+    assert "Traceback" not in log.read_text()
     again = personsearch(*words, json_to=tmp_path / "again.json")
     assert again.status == 0, again.stderr
     for kind, name in TRAININGS.items():
@@ -53,18 +64,22 @@ def test_kill_9_during_the_trainings_changes_no_byte(tmp_path: Path, tiny_data: 
     shutil.rmtree(store)
 
 
-def kill_while_making(kind: str, words: list[object], store: Path, log_path: Path) -> None:
-    """Run until the training has a checkpoint, and kill -9."""
+def end_while_making(
+    kind: str, words: list[object], store: Path, log_path: Path, sent: signal.Signals
+) -> int:
+    """Run until the training has a new checkpoint, send the signal, and return the exit status."""
+    before = set(checkpoints(store, kind))
     with log_path.open("wb") as log:
         run = subprocess.Popen(command(*words), cwd=PROJECT, stdout=log, stderr=log)
-        wait_for(lambda: len(checkpoints(store, kind)) > 0, run)
+        wait_for(lambda: bool(set(checkpoints(store, kind)) - before), run)
         started = psutil.Process(run.pid).children(recursive=True)
         assert started, "a stage is made in a process of its own"
-        run.send_signal(signal.SIGKILL)
-        run.wait()
+        run.send_signal(sent)
+        status = run.wait()
     _, outlived = psutil.wait_procs(started, timeout=20)
     assert not outlived, "a process of the run outlived it"
     assert not list((store / kind).glob("*")), "nothing half-made is visible"
+    return status
 
 
 def test_the_longer_settings_are_those_of_the_tiny_config() -> None:

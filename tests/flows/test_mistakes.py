@@ -1,149 +1,155 @@
-"""Mistakes: each ends in one message that says what is wrong, where and what to do, and in status 2."""
+"""Mistakes: each ends in one message that says what is wrong, where and what to do, and doing that helps."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from data_catalog.synthetic.prw import PrwSpec, write_prw
-from flows.cli import main
+from tests.flows.score_tables import write_score_tables
+from tests.flows.search.conftest import built, model, model_folder
+from tests.in_process import InProcess, call_main, in_process
+
+__all__ = ["built", "in_process", "model", "model_folder"]
 
 CONFIG = """
 store: {folder}/store
 datasets:
   scenes: {{adapter: prw, root: {folder}/prw}}
 detector: {{train: [{{dataset: scenes, split: train}}]}}
-reid: {{train: {{dataset: scenes, split: train}}}}
+reid: {{train: {{dataset: scenes, split: train}}, identities_per_batch: 2}}
 evaluation: {{test: {{dataset: scenes, split: test}}}}
+"""
+STUDY = """
+title: Two seeds
+config: demo.yaml
+members:
+  a: {set: {reid.seed: 1}}
+tables:
+  one:
+    title: Table one
+    columns: {mAP: {title: mAP, metric: mAP}}
+    rows: {a: {member: a}}
 """
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a command ended: its exit status, and what it wrote to standard error and output."""
+class Mistake:
+    """What was typed, a part of the message, and what its reader types next if it suggests no command."""
 
-    status: int
-    error: str
-    output: str
+    typed: str
+    message: str
+    then: str | None
+
+
+def read_mistakes() -> list[Mistake]:
+    text = (Path(__file__).parent / "mistakes.txt").read_text()
+    found = re.findall(r"^\$ (.+)\n((?:  .+\n)+)(?:> (.+)\n)?", text, re.MULTILINE)
+    return [Mistake(typed, " ".join(message.split()), then or None) for typed, message, then in found]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset, a config, and a store that holds the dataset's snapshot."""
+def folder(tmp_path_factory: pytest.TempPathFactory, built: Path, model_folder: Path) -> Path:
+    """A dataset, configs, a study, tables, a model, an index, and files that are not what they should be."""
     folder = tmp_path_factory.mktemp("mistakes")
     write_prw(folder / "prw", PrwSpec(train_images=3, test_images=3, train_identities=3, test_identities=3))
-    (folder / "demo.yaml").write_text(CONFIG.format(folder=folder))
+    config = CONFIG.format(folder=folder)
+    texts = {
+        "demo.yaml": config,
+        "study.yaml": STUDY,
+        "broken.yaml": "store: [\n",
+        "list.yaml": "- a\n",
+        "loop.yaml": "extends: loop.yaml\n",
+        "twice.yaml": "store: store\nstore: other\n",
+        "braces.yaml": config.replace(f"root: {folder}", "root: ${MY_DATA}"),
+        "unset.yaml": config.replace(f"{folder}/prw", '"$MY_DATA/prw"'),
+        "default.yaml": config.replace(f"{folder}/prw", '"${PERSONSEARCH_SAMPLES:-absent}/prw"'),
+        "member.yaml": STUDY.replace("{member: a}", "{member: b}"),
+        "set.yaml": STUDY.replace("reid.seed", "reid.sed"),
+        "list.txt": "nowhere.png\n",
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    write_score_tables(folder)
     (folder / "empty").mkdir()
+    shutil.copytree(model_folder, folder / "model")
+    shutil.copytree(built, folder / "people")
+    shutil.copytree(built.parent / "scenes", folder / "scenes")
+    shutil.copy(next((folder / "scenes").rglob("*.png")), folder / "scene.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert call_main(INGEST) == 0
     return folder
 
 
 @pytest.fixture
-def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+def run(folder: Path, in_process: InProcess, monkeypatch: pytest.MonkeyPatch) -> InProcess:
     monkeypatch.chdir(folder)
-    monkeypatch.delenv("PERSONSEARCH_STORE", raising=False)
-    return Run(monkeypatch, capfd)
+    return in_process
 
 
-class Run:
-    """Runs a command line in this process, in the folder of the mistakes."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capfd = monkeypatch, capfd
-
-    def __call__(self, line: str) -> Ended:
-        self._monkeypatch.setattr("sys.argv", ["personsearch", *shlex.split(line)])
-        self._capfd.readouterr()
-        try:
-            main.main()
-            status: object = 0
-        except SystemExit as end:
-            status = end.code
-        said = self._capfd.readouterr()
-        return Ended(int(status or 0) if isinstance(status, int | None) else 1, said.err, said.out)
+INGEST = "datasets ingest prw --name scenes --store store"
 
 
-INGEST = "datasets ingest --root prw --name scenes --store store"
-
-MISTAKES = [
-    # what was typed; what the message says of what, where, and what to do
-    ("stauts", "No such command 'stauts'. Did you mean 'status'?"),
-    ("store lss", "No such command 'lss'. Did you mean 'ls'?"),
-    ("datasets chek prw", "No such command 'chek'. Did you mean 'check'?"),
-    ("run demo.yaml --form detector", "No such option: --form"),
-    ("run", "Missing argument 'CONFIG'"),
-    ("run demo.yml", "cannot read the config demo.yml: there is no such file; did you mean 'demo.yaml'?"),
-    ("run empty", "cannot read the config empty: it is a folder; name a file in it"),
-    ("plan prw/frames/{frame}", "is not UTF-8 text: byte 0 is 0xff; save it as UTF-8, or name another file"),
-    ("plan demo.yaml --set reid.lr", "--set takes NAME=VALUE such as reid.lr=3e-4, not 'reid.lr'"),
-    ("plan demo.yaml --set reid.lr=", "--set reid.lr: write a number (given: nothing)"),
-    ("plan demo.yaml --set reid.lr=fast", "--set reid.lr: write a number (given: 'fast')"),
-    ("plan demo.yaml --set reid.phases=3", "--set reid.phases: write a list such as [1, 2] (given: 3)"),
-    ("plan demo.yaml --set reid.learning_rate=1", "there is no such field; did you mean 'lr'?"),
-    ("plan demo.yaml --set detctor.seed=1", "detctor: there is no such field; did you mean 'detector'?"),
-    (
-        "plan demo.yaml --set reid.train.dataset=scene",
-        "'scene' is not a dataset of this config; did you mean 'scenes'?",
-    ),
-    ("plan demo.yaml --set datasets.scenes.adapter=prv", "did you mean 'prw'?"),
-    ("plan demo.yaml --set datasets.scenes.root=nowhere", "datasets.scenes.root: there is no folder"),
-    ("plan demo.yaml --from detecter", "there is no stage 'detecter'; did you mean 'detector'?"),
-    ("plan demo.yaml --until evaluate", "there is no stage 'evaluate'; did you mean 'evaluation'?"),
-    ("plan demo.yaml --store demo.yaml", "the store {folder}/demo.yaml is a file: name a folder"),
-    ("plan demo.yaml --json missing/plan.json", "--json missing/plan.json: folder {folder}/missing does not"),
-    ("plan demo.yaml --json empty", "--json empty: this is a folder; name a file in it"),
-    ("plan demo.yaml --json demo.yaml", "--json demo.yaml: this is the name of a config"),
-    ("fields lr", "did you mean detector.training.lr or reid.lr?"),
-    ("fields reid.learning_rate", "did you mean detector.training.lr or reid.lr?"),
-    ("status", "no store is given: pass --store FOLDER (or a URL), or set $PERSONSEARCH_STORE"),
-    ("status --store nowhere", "there is no store at {folder}/nowhere"),
-    ("store ls --store nowhere", "there is no store at {folder}/nowhere"),
-    ("store show reid/zzz --store store", "has no artifact 'reid/zzz'; `store ls` shows what it has"),
-    ("datasets ingest --root nowhere --store store", "nowhere: no such folder"),
-    ("datasets ingest --root prw --adapter prv --store store", "did you mean 'prw'?"),
-    (
-        "datasets ingest --root prw --store store --option leave_out",
-        "--option leave_out: write it as key=value",
-    ),
-    ("datasets check empty", "empty"),
-    ("datasets stats scene --store store", "no snapshot of 'scene'; did you mean 'scenes'?"),
-    (
-        "datasets stats scenes --store store --html nope/s.html",
-        "--html nope/s.html: folder {folder}/nope",
-    ),
-    (
-        "datasets stats scenes --store store --html empty",
-        "--html empty: this is a folder; name a file",
-    ),
-    ("datasets show {frame}x --name scenes --root prw --store store", "did you mean '{frame}'?"),
-    (
-        "datasets show {frame} --name scenes --root empty --store store",
-        "is empty the folder that was ingested?",
-    ),
-    ("datasets show {frame} --name scenes --root prw --store store --out a.txt", "must end with one of .png"),
-    ("datasets export out.json --view scenes --store store", "--view scenes: write it as NAME/SPLIT"),
-    ("export demo.yaml model --set reid.lr=0.5 --store store", "run first: personsearch run demo.yaml --set"),
-    ("features stats empty", "empty"),
-]
+PLACES = {"ROOT": "prw", "SCENES": "scenes", "CONFIG": "demo.yaml", "INDEX": "fresh"}
+"""What a reader puts in place of the words in capitals of a suggested command."""
 
 
-@pytest.mark.parametrize(("line", "message"), MISTAKES, ids=[line for line, _ in MISTAKES])
-def test_a_mistake_ends_in_one_message(run: Run, folder: Path, line: str, message: str) -> None:
+def suggested(message: str) -> list[str]:
+    """The commands in a message: whole ones as they stand, names in backticks by their help."""
+    message = re.sub(r"Usage: .*?(?=Try ')", "", message)
+    whole = re.findall(r"(?<=[ (])personsearch ([a-z][^`;)]*)", message)
+    quoted = re.findall(r"'[^']*personsearch ([^']*)'", message)
+    named = [f"{name} --help" for name in re.findall(r"`personsearch ([^`]*)`", message)]
+    return [*whole, *quoted, *named]
+
+
+def obeyed(command: str) -> str:
+    """The command with a reader's own values; a run is only planned, which refuses what the run would."""
+    words = [PLACES.get(word, word) for word in shlex.split(command)]
+    if words[0] == "index":
+        words[words.index("--model") + 1] = "model"  # the config's own is not trained
+    if "run" in words[:2]:
+        words[words.index("run")] = "plan"
+        words = ["new" if word.endswith("/nowhere") else word for word in words]
+    return shlex.join(words)
+
+
+MISTAKES = read_mistakes()
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=[mistake.typed for mistake in MISTAKES])
+def test_a_mistake_ends_in_one_message_that_helps(run: InProcess, folder: Path, mistake: Mistake) -> None:
     frame = sorted(path.name for path in (folder / "prw" / "frames").iterdir())[0]
-    if "scene" in line and line.startswith("datasets") and "ingest" not in line:
-        assert run(INGEST).status == 0
-    ended = run(line.format(frame=frame))
-    said = " ".join(re.sub(r"[╭╮╰╯─│]", " ", ended.error).split())
+
+    def placed(text: str) -> str:
+        return text.replace("{folder}", str(folder)).replace("{frame}", frame)
+
+    ended = run(placed(mistake.typed))
+    said = ended.message
     assert ended.status == 2, said
-    assert message.format(folder=folder, frame=frame) in said
+    assert placed(mistake.message) in said
     assert "Traceback" not in said and "[Errno" not in said and "Input should be" not in said
+    assert said.count("error: ") <= 1
+    next_ones = [obeyed(command) for command in suggested(said)]
+    next_ones += [] if mistake.then is None else [placed(mistake.then)]
+    assert next_ones, "it does not say what to do"
+    for command in next_ones:
+        ended = run(command)
+        assert ended.status == 0, f"{command}: {ended.message}"
+
+
+def test_there_are_at_least_sixty() -> None:
+    assert len({mistake.typed for mistake in MISTAKES}) == len(MISTAKES) >= 60
 
 
 def test_a_dataset_that_no_stage_uses_is_told(
-    run: Run, folder: Path, caplog: pytest.LogCaptureFixture
+    run: InProcess, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     text = (folder / "demo.yaml").read_text()
     more = f"datasets:\n  spare: {{adapter: prw, root: {folder}/prw}}"
@@ -153,8 +159,7 @@ def test_a_dataset_that_no_stage_uses_is_told(
     assert caplog.messages == ["datasets.spare: no stage uses this dataset"]
 
 
-def test_that_a_part_is_not_the_whole_dataset_is_told_in_one_line(run: Run) -> None:
-    assert run(INGEST).status == 0
+def test_that_a_part_is_not_the_whole_dataset_is_told_in_one_line(run: InProcess) -> None:
     said = run("datasets stats scenes --store store").output
     lines = [line for line in said.splitlines() if "is given" in line]
     assert len(lines) == 1 and lines[0].endswith(" more totals")

@@ -12,14 +12,16 @@ from data_catalog.statistics import statistics
 from flows.pages.page import render_page
 from flows.plan.catalog import StoreSnapshots
 from flows.report.statistics_page import render_statistics
+from flows.report.study_page import render_study
 from tests.flows.report.invented import HOSTILE, ReportStore
+from tests.flows.report.invented_study import invented_study
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.browser
 
-PAGES = ("report", "statistics", "components")
+PAGES = ("report", "statistics", "study", "components")
 SIZES = ((1400, 1000), (390, 844))
 
 LABELS = """() => [...document.querySelectorAll('.scene .label')].map(label => {
@@ -68,13 +70,14 @@ PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAAC"
 
 @pytest.fixture(scope="module")
 def pages(report_store: ReportStore, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The files of a report, of a statistics page, and of a page with the components that they do not use."""
+    """A report, statistics of a dataset, a study, and a page with the components that these do not use."""
     folder = tmp_path_factory.mktemp("pages")
     report_store.make_report(folder)
     snapshots = StoreSnapshots(report_store.store)
     artifact = snapshots.artifact(HOSTILE)
     page = render_statistics(statistics(Snapshot(artifact.path)), artifact, snapshots.root(HOSTILE))
     (folder / "statistics.html").write_text(page, encoding="utf-8")
+    (folder / "study.html").write_text(render_study(invented_study(folder)), encoding="utf-8")
     (folder / "sampler.html.j2").write_text(COMPONENTS, encoding="utf-8")
     words = {"title": "Components", "lead": "All of them.", "hostile": HOSTILE, "pixel": PIXEL}
     page = render_page(folder, "sampler.html.j2", **words)
@@ -103,7 +106,7 @@ def test_a_page_is_whole_and_readable(
     assert page.evaluate(UNNAMED) == 0 < page.locator("svg[role=img]").count()
     assert all(scrolls == says for scrolls, says in page.evaluate(HINTS))
     labels = page.evaluate(LABELS)
-    assert bool(labels) == (name != "components")
+    assert bool(labels) == (name in ("report", "statistics"))
     _check_labels(labels)
     page.evaluate(axe)
     found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")

@@ -191,11 +191,12 @@ def hang_up(tmp_path: Path, before: str = "") -> tuple[subprocess.Popen[bytes], 
     script = textwrap.dedent(f"""
         import signal
         from pathlib import Path
-        from flows.run.processes import hangup_as_termination, start_process
+        from flows.run.processes import start_process
+        from flows.run.stopping import sigterm_as_interrupt
         {before}
         def terminated(*_):  # as Prefect has it while a flow runs
             raise SystemExit(143)
-        with hangup_as_termination():
+        with sigterm_as_interrupt():
             signal.signal(signal.SIGTERM, terminated)
             task = dict(pids={str(pids)!r}, checkpoint={str(checkpoint)!r})
             log_path = Path({str(tmp_path / "log")!r})

@@ -28,6 +28,7 @@ from flows.report.study_page import render_study
 from flows.run import making
 from flows.run.processes import start_process
 from flows.run.records import read_records
+from flows.run.stopping import sigterm_as_interrupt
 from flows.stages.base import Stage
 from flows.studies import schedule
 from flows.studies.cells import Filling
@@ -290,7 +291,7 @@ def test_sigterm_asks_running_stages_to_stop_and_keeps_what_is_known(
 
     monkeypatch.setattr(schedule, "make_in_process", work_on)
     threading.Thread(target=ask_to_stop, daemon=True).start()
-    with command.sigterm_as_interrupt():
+    with sigterm_as_interrupt():
         outcome = build(study_of(config, "reid.seed=0..1"), None, tmp_path / "store")
     assert outcome.stopped
     assert all("asked to stop" in str(member.failure) for member in outcome.members)

@@ -103,7 +103,7 @@ def test_an_objective_that_is_none_is_refused(tmp_path: Path, value: str) -> Non
         ),
         ("[j3, j4]", "j3", r"line 6: members\.variants\.grid\.roi\.variant: write a list"),
         ("[j3, j4]", "[{a: 1}]", r"give values that are lists or sections a name each"),
-        ("{roi.margin: 0.0}", "{roi.margn: 0.0}", r"member 'no margin': --set roi\.margn: .*did you mean"),
+        ("{roi.margin: 0.0}", "{roi.margn: 0.0}", r"member 'no margin': set\.roi\.margn: .*did you mean"),
         ('"{roi.variant} on scenes"', "same", r"line 5: several members are called 'same'"),
         ("config: tiny.yaml\n", "", r"line 3: member 'variants': it names no config"),
     ],
