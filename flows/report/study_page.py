@@ -17,7 +17,8 @@ from flows.studies.output import heading, holes_of, legend, text_rows
 from flows.studies.running import StudyResult
 
 _LONG_LABEL = 8
-"""Labels of an axis that are longer are turned."""
+"""Labels that are longer stand on the vertical axis."""
+_LONGEST_LABEL = 24
 
 
 @dataclass(frozen=True)
@@ -132,21 +133,23 @@ def _points(filled: FilledTable) -> list[tuple[float, Mapping[str, str]]]:
     ]
 
 
-def _scatter(points: list[tuple[str, float]], setting: str, y_label: str) -> Markup:
+def _scatter(points: list[tuple[str, float]], setting: str, value_label: str) -> Markup:
+    """A point per member. Long names of values stand below each other, which leaves room for the points."""
+    names = list(dict.fromkeys(sorted((name for name, _ in points), key=_sort_key)))
+    at = [names.index(name) for name, _ in points]
+    values = [value for _, value in points]
+    shown = [name if len(name) <= _LONGEST_LABEL else f"{name[: _LONGEST_LABEL - 1]}…" for name in names]
+
     def draw(axes: Axes) -> None:
-        labels = list(dict.fromkeys(sorted((label for label, _ in points), key=_sort_key)))
-        axes.scatter(
-            [labels.index(label) for label, _ in points],
-            [value for _, value in points],
-            color=SERIES[0],
-            s=16,
-            alpha=0.7,
-        )
-        axes.set_xticks(range(len(labels)), labels)
-        axes.set_xlim(-0.5, len(labels) - 0.5)
-        axes.tick_params(axis="x", rotation=30 if max(map(len, labels)) > _LONG_LABEL else 0)
-        axes.set_xlabel(setting)
-        axes.set_ylabel(y_label)
+        ends = (-0.5, len(names) - 0.5)
+        if max(map(len, shown)) > _LONG_LABEL:
+            axes.scatter(values, at, color=SERIES[0], s=16, alpha=0.7)
+            axes.set(xlabel=value_label, ylabel=setting, ylim=ends[::-1])
+            axes.set_yticks(range(len(names)), shown)
+        else:
+            axes.scatter(at, values, color=SERIES[0], s=16, alpha=0.7)
+            axes.set(xlabel=setting, ylabel=value_label, xlim=ends)
+            axes.set_xticks(range(len(names)), shown)
 
     return draw_svg(draw)
 
