@@ -116,6 +116,9 @@ def search(
     Example: personsearch search configs/demo.yaml FRAMES --query FRAMES/a.jpg --box 127,93,164,183
     """
     device_name(device)
+    for path in query or ():
+        if path.is_dir():
+            raise ConfigError(f"--query {path}: this is a folder; name an image in it")
     if not query and name is None:
         raise ConfigError("name the image that shows the person (--query)")
     boxes = _boxes(box or (), len(query or ()))

@@ -112,7 +112,7 @@ def suggested(message: str) -> list[str]:
 def obeyed(command: str) -> str:
     """The command with a reader's own values; a run is only planned, which refuses what the run would."""
     words = [PLACES.get(word, word) for word in shlex.split(command)]
-    if words[0] == "index":
+    if "--model" in words:
         words[words.index("--model") + 1] = "model"  # the config's own is not trained
     if "run" in words[:2]:
         words[words.index("run")] = "plan"
