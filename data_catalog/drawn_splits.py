@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,12 @@ from data_catalog.schema import BOXES, GALLERY, QUERIES, REJECTS
 SPOOL = "boxes.spool"
 _BLOCK = 1 << 20
 """Boxes that get their split at once."""
-_EMPTY = Tables(*(schema.empty_table() for schema in (ADAPTER_IMAGES, BOXES, QUERIES, GALLERY, REJECTS)))
+
+
+@cache
+def _empty() -> Tables:
+    """Not at import: the first table loads pandas, which a plan does not need."""
+    return Tables(*(schema.empty_table() for schema in (ADAPTER_IMAGES, BOXES, QUERIES, GALLERY, REJECTS)))
 
 
 def split_again(parts: Iterable[Tables], rule: SplitRule, work: Path) -> Iterator[Tables]:
@@ -37,7 +43,7 @@ def split_again(parts: Iterable[Tables], rule: SplitRule, work: Path) -> Iterato
         yield replace(others, images=_with_splits(others.images, assigned.split_of_image, assigned.names))
         with pa.memory_map(str(spool)) as file, pa.ipc.open_stream(file) as reader:
             for boxes in _blocks(reader):
-                yield replace(_EMPTY, boxes=assigned.apply(boxes))
+                yield replace(_empty(), boxes=assigned.apply(boxes))
     finally:
         spool.unlink(missing_ok=True)
 
@@ -86,7 +92,7 @@ def _spooled(parts: Iterable[Tables], spool: Path, *, with_people: bool) -> tupl
     seen: list[pa.Table] = []
     with pa.OSFile(str(spool), "wb") as file, pa.ipc.new_stream(file, BOXES) as writer:
         for tables in parts:
-            kept.append(replace(tables, boxes=_EMPTY.boxes))
+            kept.append(replace(tables, boxes=_empty().boxes))
             writer.write_table(tables.boxes)
             if with_people:
                 known = pc.and_(pc.is_valid(tables.boxes["person_id"]), pc.invert(tables.boxes["ignore"]))
@@ -95,7 +101,7 @@ def _spooled(parts: Iterable[Tables], spool: Path, *, with_people: bool) -> tupl
     people = pa.concat_tables([empty, *seen])
     whole = {
         each.name: pa.concat_tables(
-            [getattr(_EMPTY, each.name), *(getattr(part, each.name) for part in kept)]
+            [getattr(_empty(), each.name), *(getattr(part, each.name) for part in kept)]
         )
         for each in fields(Tables)
     }

@@ -86,7 +86,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["benchmark", "--help"], HEAVY | ARRAYS | {"yaml", "fsspec"}),
         (["fields"], HEAVY | ARRAYS | {"fsspec"}),
         (["run", "--help"], HEAVY | ARRAYS | {"fsspec"}),
-        (["plan", "CONFIG"], HEAVY - {"pandas"}),
+        (["plan", "CONFIG"], HEAVY),
         (["status", "CONFIG"], HEAVY),
         (["status", "--store", "STORE"], HEAVY | ARRAYS),
         (["store", "ls", "--store", "STORE"], HEAVY | ARRAYS),
