@@ -112,6 +112,9 @@ def record_demo(work: Path, kind: str) -> None:
 def write_page(work: Path) -> None:
     """Write the page from the transcripts in `work`."""
     shown = {kind: Transcript(**json.loads((work / f"{kind}.json").read_text())) for kind in KINDS}
+    for kind, found in shown.items():
+        if len(found.lines()) > MOST_LINES:
+            raise SystemExit(f"{kind}: {len(found.lines())} lines, and at most {MOST_LINES} are promised")
     PAGE.write_text(_page(shown, work), encoding="utf-8")
 
 

@@ -26,7 +26,7 @@ SERVER = Page.of("operations.md").section("A server, a worker, a schedule")
 POSTGRESQL = Page.of("operations.md").section("A team: PostgreSQL")
 
 ELSEWHERE = {
-    "make demo": "its commands are shown by `make --dry-run` here, and the demo is in docs/first-minutes.md",
+    "make demo": "takes minutes; its commands are shown by `make --dry-run` here",
     "make test": "what runs this test",
     "make setup && source .venv/bin/activate": "what has installed the packages that run this test",
     "export PERSONSEARCH_SAMPLES=...": "set by tests/end_to_end/test_real_samples.py, too",

@@ -84,7 +84,7 @@ def test_images_are_listed_and_a_wrong_id_names_near_ones(root: Path, tmp_path: 
         call("images", "mot17", "--store", store, "--split", "vall")
     for wrong in (f"img1/{first}.jpg", f"{last[:-1]}x", first.swapcase()):
         near = last if wrong.startswith(last[:-1]) and wrong.endswith("x") else first
-        with pytest.raises(CatalogError, match=rf"no image '{wrong}'; did you mean .*'{near}'"):
+        with pytest.raises(ConfigError, match=rf"no image '{wrong}'; did you mean .*'{near}'"):
             call("show", "mot17", wrong, "--store", store, "--root", root)
 
 

@@ -204,9 +204,9 @@ def test_export_and_import_bring_what_is_behind_an_artifact(
 
 
 def test_a_store_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="there is no store at"):
+    with pytest.raises(ConfigError, match="there is no store at"):
         call("store", "ls", "--store", tmp_path / "absent")
-    with pytest.raises(StorageError, match="there is no store at"):
+    with pytest.raises(ConfigError, match="there is no store at"):
         call("status", "--store", tmp_path / "absent")
     with pytest.raises(StorageError, match="names no store"):
         call("store", "ls", "--store", "s3://")
@@ -317,7 +317,7 @@ def test_a_run_is_kept_by_its_name_and_garbage_says_whose_it_was(
     assert f"{record.name} keeps 2 artifacts" in said and "0 deleted" in said
     assert record.name in call("status", "--store", store)
     unknown = "20200101T000000-abcdef"
-    with pytest.raises(ConfigError, match=f"no record of this run in .*{store.root.name}; see `status`"):
+    with pytest.raises(ConfigError, match=f"{store.root.name} has no record of this run; to see the runs: "):
         call("store", "gc", "--keep", unknown, "--store", store)
 
 
