@@ -40,6 +40,10 @@ ELSEWHERE = {
 """Commands of blocks that this test does not run, and why or where they are run."""
 
 
+NAMES = {f"personsearch {name}" for name in ("index", "export", "store tag")}
+"""Commands of which the text only says the name."""
+
+
 @pytest.fixture(scope="module")
 def copied(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """A finished run with an index of its test frames, in a folder that may be changed."""
@@ -96,8 +100,8 @@ def test_every_command_of_personsearch_succeeds(
     for command in commands:
         if command in ELSEWHERE or command == "personsearch --install-completion":
             continue
-        if command == "personsearch index":
-            command += " --help"  # the name of a command, not a whole one
+        if command in NAMES:
+            command += " --help"
         line = anything.sub(lambda found: values[found[0]], command).removeprefix("personsearch ")
         ended = in_process(line)
         assert ended.status == 0, f"{command}\n{line}\n{ended.error}"
