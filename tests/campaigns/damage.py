@@ -206,7 +206,7 @@ def exported_model(folder: Path) -> Subject:
         folder,
         lambda: _refusal(lambda: load_model(folder)),
         {"SHA256SUMS": lambda: "; ".join(problems(folder, {*LOADED, *listed_files(folder)}))},
-        lambda name, damage: name not in (*LOADED, CHECKSUMS),
+        lambda name, damage: name not in LOADED,
         untold=NO_NOTE,
     )
 
@@ -226,10 +226,9 @@ def search_index(folder: Path) -> Subject:
         lambda: _refusal(searched),
         {"index --verify": lambda: _refusal(lambda: verify_index(folder))},
         lambda name, damage: (
-            name in (SOURCES, GRAPH_CHECKSUMS)
+            name in (SOURCES, CHECKSUMS, GRAPH_CHECKSUMS)
             or name.startswith(f"{EMBEDDINGS}/c/")
             or (name == GRAPH and damage == SAME_STAT)
-            or (name, damage) in NO_NOTE
         ),
         frozenset({MODEL, VERIFIED}),
     )

@@ -16,6 +16,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -103,10 +104,10 @@ def main() -> None:
     warnings.simplefilter("ignore")
     index, n_shares = map(int, asked.share.split("/"))
     campaign = Campaign(index, n_shares, asked.sample, asked.power, asked.subsets, asked.seed)
-    reports = dict(campaign.local(asked.operations))
-    if asked.requests:
-        reports |= campaign.remote()
-    asked.json.write_text(json.dumps({name: vars(report) for name, report in reports.items()}, indent=1))
+    reports = {}
+    for name, report in chain(campaign.local(asked.operations), campaign.remote() if asked.requests else ()):
+        reports[name] = vars(report)
+        asked.json.write_text(json.dumps(reports, indent=1))
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ def test_a_plan_that_verifies_sees_what_size_and_time_hide(config: Path) -> None
     embeddings = next(path for path in gallery.files() if path.name.startswith("embeddings"))
     metrics = next(path for path in evaluation.files() if path.name == "metrics.json")
     careful = open_store(str(store.root), verify_first=True)
+    assert not gallery.next_use() and not evaluation.next_use(), "trusted from now on"
     with put_back(metrics):
         same_size_and_time(metrics, metrics, random.Random(0))
         with put_back(embeddings):
@@ -96,6 +97,7 @@ def test_a_plan_that_verifies_sees_what_size_and_time_hide(config: Path) -> None
 def test_run_verify_rebuilds_what_is_damaged(config: Path, tmp_path: Path) -> None:
     store = LocalStore(config.parent / "store")
     damaged = artifact(store.root, *next(store.keys("evaluation")))
+    assert not damaged.next_use(), "trusted from now on"
     same_size_and_time(damaged.files()[0], damaged.files()[0], random.Random(0))
     assert not damaged.next_use()
     verified = personsearch(
