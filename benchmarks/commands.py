@@ -19,6 +19,10 @@ COMMANDS = {
         "benchmarks.extraction:extraction",
         "Measure feature extraction against bare decoding and the forward pass of the shared blocks.",
     ),
+    "growth": Lazy(
+        "benchmarks.growth:growth",
+        "Measure features and detections of a dataset that has grown, against making them from nothing.",
+    ),
     "speed": Lazy(
         "benchmarks.speed:speed",
         "Time detection and embedding per person, with the ratio to Disj, its bound and the paper's.",

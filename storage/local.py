@@ -211,6 +211,9 @@ class LocalStore(Store):
         """Make the next `find` digest every file of an artifact again."""
         self._trust.forget(kind, key)
 
+    def trusted(self, artifact: Artifact) -> frozenset[str]:
+        return self._trust.unchanged(artifact.path, artifact.manifest)
+
     def set_aside(self, kind: str, key: str, why: str) -> Path:
         """Move an artifact aside for inspection, so that it is built again when needed.
 

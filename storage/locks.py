@@ -41,6 +41,20 @@ def exclusive_now(path: Path) -> Iterator[bool]:
             _release(descriptor, path)
 
 
+@contextmanager
+def shared_now(path: Path) -> Iterator[bool]:
+    """Keep others from taking the lock while the block reads what it guards, without waiting.
+
+    Any number of processes may share it. Yields False when another process holds the lock for itself.
+    """
+    descriptor = _try(path, fcntl.LOCK_SH)
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            _leave(descriptor, path)
+
+
 def is_held(path: Path) -> int | None:
     """The process id of a live holder, or None if the lock is free."""
     try:
@@ -76,14 +90,15 @@ def _acquire(path: Path, what: str) -> int:
         os.close(descriptor)
 
 
-def _try(path: Path) -> int | None:
+def _try(path: Path, how: int = fcntl.LOCK_EX) -> int | None:
     """The descriptor of a lock that is free; a probe by `is_held` passes for a holder for an instant."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for _ in range(_TRIES):
         descriptor = _open(path)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _sign(descriptor, path):
+            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+            mine = _sign(descriptor, path) if how == fcntl.LOCK_EX else _is_same_file(descriptor, path)
+            if mine:
                 return descriptor
         except BlockingIOError:
             time.sleep(_PAUSE_SECONDS)
@@ -115,6 +130,16 @@ def _release(descriptor: int, path: Path) -> None:
             path.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
+
+
+def _leave(descriptor: int, path: Path) -> None:
+    """Give up a shared lock; the last to leave removes the file."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+    else:
+        _release(descriptor, path)
 
 
 def _is_same_file(descriptor: int, path: Path) -> bool:

@@ -21,6 +21,8 @@ SCHEMA = 1
 FILE_NAME = "manifest.json"
 KEY_LENGTH = 32
 """Characters of a key."""
+ROWS = "rows"
+"""The field of `made_by` that says how an artifact came by its rows: what computed them, and `taken_from`."""
 
 
 def _inside(name: str) -> str:
@@ -84,6 +86,13 @@ class Manifest(BaseModel):
     def lineage(self) -> list[str] | None:
         """All its sources, through every generation; None if they were not recorded."""
         return recorded_lineage(self.made_by)
+
+    @property
+    def taken_from(self) -> str | None:
+        """The artifact, `kind/key`, from which rows were taken; None if all were computed."""
+        rows = self.made_by.get(ROWS)
+        name = rows.get("taken_from") if isinstance(rows, dict) else None
+        return name if isinstance(name, str) and name.count("/") == 1 else None
 
     def to_json(self) -> str:
         body = self.model_dump(mode="json")

@@ -20,7 +20,7 @@ from pathlib import Path
 from storage import durable
 from storage.errors import StorageError
 from storage.folders import visible_names
-from storage.locks import exclusive, exclusive_now, is_held
+from storage.locks import exclusive, exclusive_now, is_held, shared_now
 
 
 class Place:
@@ -100,6 +100,13 @@ class Place:
     def making_now(self, kind: str, key: str) -> AbstractContextManager[bool]:
         """The same lock without waiting: False if another process holds it."""
         return exclusive_now(self.lock_path(kind, key))
+
+    def reading_now(self, kind: str, key: str) -> AbstractContextManager[bool]:
+        """Keep an artifact from being moved, replaced or deleted while it is read; others may read it, too.
+
+        Does not wait: False if a process is moving or building it.
+        """
+        return shared_now(self.lock_path(kind, key))
 
     def hide(self, folder: Path) -> Path:
         """Move a folder of the store to where it waits for deletion; the caller holds its key's lock.

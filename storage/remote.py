@@ -211,6 +211,9 @@ class RemoteStore(Store):
     def distrust(self, kind: str, key: str) -> None:
         self._cache.distrust(kind, key)
 
+    def trusted(self, artifact: Artifact) -> frozenset[str]:
+        return self._cache.trusted(artifact)
+
     @reaching()
     def set_aside(self, kind: str, key: str, why: str) -> Path:
         number = 0
@@ -252,6 +255,7 @@ class RemoteStore(Store):
         missing = [
             name for name, entry in manifest.files.items() if not self._has(manifest, name, entry.size)
         ]
+        missing = self._copied_from_earlier(manifest, missing)
         targets = [self._part_path(manifest, name) for name in missing]
         if missing:
             self.system.put([str(work / name) for name in missing], targets)
@@ -271,6 +275,27 @@ class RemoteStore(Store):
                 ) from None
             return found
         return self._cache.publish(work, manifest, replace=replace, verified=verified)
+
+    def _copied_from_earlier(self, manifest: Manifest, names: list[str]) -> list[str]:
+        """Have the server copy what the artifact that rows were taken from has, too; returns the others."""
+        raw = None
+        if manifest.taken_from is not None:
+            raw = self._read(self._key_path(*manifest.taken_from.split("/"), FILE_NAME))
+        if raw is None:
+            return names
+        try:
+            earlier = parse_manifest(raw, f"{self.url}/{manifest.taken_from}/{FILE_NAME}")
+        except StorageError as error:
+            log.info("%s", error)
+            return names
+        parts = {entry: self._part_path(earlier, name) for name, entry in earlier.files.items()}
+        same = [name for name in names if manifest.files[name] in parts]
+        if same:
+            sources = [parts[manifest.files[name]] for name in same]
+            targets = [self._part_path(manifest, name) for name in same]
+            self.system.copy(sources, targets, on_error="ignore")
+        copied = {name for name in same if self._has(manifest, name, manifest.files[name].size)}
+        return [name for name in names if name not in copied]
 
     def _bring(self, kind: str, key: str, raw: bytes) -> tuple[Artifact | None, str]:
         """The artifact of this manifest on this machine, or the problem with it."""

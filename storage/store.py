@@ -121,6 +121,10 @@ class Store(ABC):
         """Make the next `find` digest every file of an artifact again."""
 
     @abstractmethod
+    def trusted(self, artifact: Artifact) -> frozenset[str]:
+        """The files of an artifact on this machine that are unchanged since they were last verified."""
+
+    @abstractmethod
     def written_since(self, moment: datetime) -> set[str]:
         """The artifacts, `kind/key`, stored after a moment, by the clock of the storage."""
 
@@ -254,3 +258,7 @@ class Store(ABC):
     def making_now(self, kind: str, key: str) -> AbstractContextManager[bool]:
         """The lock of `making` without waiting: False if another process holds it."""
         return self.place.making_now(kind, key)
+
+    def reading_now(self, kind: str, key: str) -> AbstractContextManager[bool]:
+        """Keep an artifact in place on this machine while the block reads it; see `Place.reading_now`."""
+        return self.place.reading_now(kind, key)

@@ -58,6 +58,15 @@ class Trust:
             self.remember(manifest.kind, manifest.key, verified)
         return problems
 
+    def unchanged(self, folder: Path, manifest: Manifest) -> frozenset[str]:
+        """The files whose stat is that of their last verification."""
+        found = set()
+        for name, stat in self._read(manifest).items():
+            with contextlib.suppress(FileNotFoundError):
+                if stat_key((folder / name).stat()) == stat:
+                    found.add(name)
+        return frozenset(found)
+
     def _read(self, manifest: Manifest) -> dict[str, list[int]]:
         try:
             trust = json.loads(self._path(manifest.kind, manifest.key).read_bytes())

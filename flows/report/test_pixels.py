@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from data_catalog.images import ImageFile, ignores_exif
 from data_catalog.views import View
-from flows.stages.detections import DETECTION, ROWS
+from flows.stages.detected_blocks import DETECTION
+from flows.stages.detections import ROWS
 from flows.stages.test_set import corners
 from personsearch_core.evaluation.detection_curves import Judgement, judge_detections
 from personsearch_core.evaluation.matching import iou, match_threshold

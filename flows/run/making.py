@@ -88,7 +88,24 @@ def begin_in_process(
     stage, identity = planned.stage, planned.identity
     if identity is None:
         raise ValueError(f"stage {stage.name} has inputs that are not made yet")
-    task = {
+    task = task_of(planned, identity, store, artifacts, again=again, run=run)
+    log_path = store.log_path_of(stage.kind, identity.key)
+    started = start_process("flows.run.making:make", task, log_path=log_path, imports=_slow_imports(stage))
+    return Begun(planned, store, started)
+
+
+def task_of(
+    planned: Planned,
+    identity: Identity,
+    store: Store,
+    artifacts: Mapping[str, Artifact],
+    *,
+    again: bool = False,
+    run: str | None = None,
+) -> dict[str, Any]:
+    """What `make` takes, as JSON."""
+    stage = planned.stage
+    return {
         "store": str(store),
         "identity": identity.model_dump(mode="json"),
         "maker": stage.maker,
@@ -105,9 +122,6 @@ def begin_in_process(
         "again": again,
         "labels": {"run": run or "-", "artifact": f"{stage.kind}/{identity.key}"},
     }
-    log_path = store.log_path_of(stage.kind, identity.key)
-    started = start_process("flows.run.making:make", task, log_path=log_path, imports=_slow_imports(stage))
-    return Begun(planned, store, started)
 
 
 def _slow_imports(stage: Stage) -> list[str]:
@@ -139,6 +153,7 @@ def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
             name=f"{identity.kind}/{identity.key}",
             store=store,
             processors=processors,
+            again=task["again"],
         )
         with holding_devices(_devices(processors)):
             result = maker.make(context)

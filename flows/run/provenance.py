@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -9,7 +10,10 @@ import platform
 import socket
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 _PACKAGES = ("flows", "personsearch_core", "data_catalog", "storage")
 _LIBRARIES = (
@@ -49,6 +53,31 @@ def made_by(threads: int | None) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "threads": threads,
     }
+
+
+def computed_on(device: torch.device) -> dict[str, Any]:
+    """What of a machine decides on the bits of what torch computes: processor, threads and libraries."""
+    import torch
+
+    if device.type == "cuda":
+        processor = torch.cuda.get_device_name(device)
+    else:
+        processor = f"{_cpu_name()}, {torch.backends.cpu.get_cpu_capability()}"
+    return {
+        "device": device.type,
+        "processor": processor,
+        "threads": torch.get_num_threads(),
+        "libraries": {name: _version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
+    }
+
+
+def _cpu_name() -> str:
+    """As the kernel calls it; elsewhere the architecture."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def _version(name: str) -> str | None:

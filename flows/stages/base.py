@@ -156,6 +156,8 @@ class StageContext(Generic[RecipeT, InputsT, OptionsT]):
     store: Store | None = None
     """Where it is made; None for work outside a store."""
     processors: Processors = field(default_factory=Processors)
+    again: bool = False
+    """Whether a rebuild was asked for: nothing is taken from other artifacts."""
 
     def progress(self, done: int, total: int, **metrics: float) -> None:
         self.reporter.progress(done, total, **metrics)
@@ -204,6 +206,7 @@ class Maker(Generic[RecipeT, InputsT, OptionsT]):
         name: str = "",
         store: Store | None = None,
         processors: Processors | None = None,
+        again: bool = False,
     ) -> StageContext[RecipeT, InputsT, OptionsT]:
         """A stage's data, validated; see StageContext."""
         return StageContext(
@@ -215,6 +218,7 @@ class Maker(Generic[RecipeT, InputsT, OptionsT]):
             name=name,
             store=store,
             processors=processors or Processors(),
+            again=again,
         )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow.compute as pc
 
 from data_catalog.row_digests import digest_rows
@@ -24,9 +26,13 @@ from flows.stages.base import (
     processors_of,
     view_input,
 )
+from flows.stages.earlier import Earlier, contents, earlier_rows, record
 from personsearch_core.recipes import FeaturesRecipe, Recipe
 from storage.digests import digest_parts
 from storage.store import Artifact
+
+if TYPE_CHECKING:
+    from flows.stages.extraction import Extraction, Prepared
 
 VERSION = 2
 
@@ -80,55 +86,100 @@ def _bytes_needed(config: Config, ref: InputRef, artifacts: Mapping[str, Artifac
 
 
 def make(context: StageContext[FeaturesRecipe, FeaturesInputs, Options]) -> Made:
-    """Pool shard by shard; shards that exist are complete and are not made again."""
+    """Pool shard by shard; shards that exist are complete and are not made again.
+
+    What an earlier artifact has is taken from it.
+    """
     from flows.config.devices import device_names
-    from flows.stages.extraction import Extraction, extract, extract_on_dask, open_writer, prepare
+    from flows.stages.extraction import Extraction, prepare
+    from flows.stages.growing import match_rows, means_of_rows
     from storage.feature_store import (
         FILES_FILE,
-        features_bytes,
+        DamagedRowsError,
         finish_features,
         read_file_digests,
         write_index,
     )
-    from storage.space import require_free_space
 
-    options, people, detector = context.options, context.inputs.people, context.inputs.detector
-    devices = device_names(context.processors)
+    people, detector = context.inputs.people, context.inputs.detector
     extraction = Extraction(
         recipe=context.recipe,
         snapshot=str(people.snapshot.path),
         view=people.spec,
         root=str(people.root),
         detector=str(detector.path) if detector else None,
-        devices=devices,
+        devices=device_names(context.processors),
         threads=context.processors.threads,
         target=str(context.work),
         attributes=json.dumps(context.attributes(), sort_keys=True),
     )
     ready = prepare(extraction)
-    plan = ready.plan
-    with open_writer(extraction, ready) as writer:
-        done = set(writer.complete_shards)
-    missing = [shard for shard in range(plan.n_shards) if shard not in done]
-    rows_left = sum(len(range(len(plan))[plan.rows_of(shard)]) for shard in missing)
-    bytes_left = features_bytes(rows_left, plan.row_shape, context.recipe.dtype)
-    require_free_space(context.work, bytes_left, what="features")
-    workers = options.workers or len(devices)
-    if options.dask is None and workers == 1:
-        shards = extract(extraction, missing)
-    else:
-        shards = extract_on_dask(extraction, missing, workers=workers, address=options.dask)
-    with contextlib.closing(shards):  # where the stage is stopped, nothing is written after its lock is gone
-        for shard in shards:
-            done.add(shard)
-            context.reached(len(done), plan.n_shards)
+    plan, means = ready.plan, means_of_rows(VERSION, context.recipe, ready, context.options.dask)
+    match = partial(match_rows, plan, contents(people.view.images))
+    with earlier_rows(context, people, means, match) as earlier:
+        while True:
+            try:
+                _make_shards(context, extraction, ready, earlier)
+                break
+            except DamagedRowsError as damage:
+                assert earlier is not None
+                lost = np.isin(earlier.match, np.asarray(damage.rows))
+                earlier = earlier.without(lost, damage)
     index = plan.index_table(dataset=people.spec.dataset, split=people.spec.split)
     write_index(context.work, index)
     array = finish_features(context.work)
     rows = digest_rows(index.drop_columns(["dataset", "split"]))
     metrics = {"rows": len(plan), "row_shape": list(plan.row_shape), "images": len(ready.scenes)}
-    digest = digest_parts({"features": array, "index": rows})
-    return Made(digest, metrics, scratch=(FILES_FILE,), file_digests=read_file_digests(context.work))
+    taken = 0 if earlier is None else int(np.count_nonzero(earlier.match >= 0))
+    return Made(
+        digest_parts({"features": array, "index": rows}),
+        metrics,
+        scratch=(FILES_FILE,),
+        file_digests=read_file_digests(context.work),
+        made_by=record(context, people, means, len(plan), taken, earlier),
+    )
+
+
+def _make_shards(
+    context: StageContext[FeaturesRecipe, FeaturesInputs, Options],
+    extraction: Extraction,
+    ready: Prepared,
+    earlier: Earlier | None,
+) -> None:
+    """Write the shards that are missing. Raises DamagedRowsError when the earlier artifact is damaged."""
+    from flows.stages.extraction import extract, extract_on_dask, open_writer
+    from flows.stages.growing import take_rows
+    from storage.feature_store import adopt_shards, features_bytes
+    from storage.space import require_free_space
+
+    options, plan = context.options, ready.plan
+    workers = options.workers or len(extraction.devices)
+    in_process = options.dask is None and workers == 1
+    with open_writer(extraction, ready) as writer:
+        done = set(writer.complete_shards)
+
+        def follow(shards: Generator[int]) -> None:
+            # Where the stage is stopped, nothing is written after its lock is gone.
+            with contextlib.closing(shards):
+                for shard in shards:
+                    done.add(shard)
+                    context.reached(len(done), plan.n_shards)
+
+        def missing() -> list[int]:
+            return [shard for shard in range(plan.n_shards) if shard not in done]
+
+        if earlier is not None:
+            follow(adopt_shards(writer, missing(), earlier.match, earlier.source))
+        rows_left = sum(len(writer.layout.shard_rows(shard)) for shard in missing())
+        bytes_left = features_bytes(rows_left, plan.row_shape, context.recipe.dtype)
+        require_free_space(context.work, bytes_left, what="features")
+        if earlier is not None:
+            follow(take_rows(writer, missing(), ready, context.recipe, earlier, compute=in_process))
+    left = missing()
+    if in_process:
+        follow(extract(extraction, left))
+    else:
+        follow(extract_on_dask(extraction, left, workers=workers, address=options.dask))
 
 
 MAKER = Maker(FeaturesRecipe, FeaturesInputs, Options, make)

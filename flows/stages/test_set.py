@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from data_catalog.errors import CatalogError
 from data_catalog.views import ProtocolView, View, protocol_view
 from flows.plan.views import ViewSpec
-from flows.stages.detections import DETECTION, QUERY, ROWS, TRUTH
+from flows.stages.detected_blocks import DETECTION, QUERY, TRUTH
+from flows.stages.detections import ROWS
 from flows.stages.gallery import EMBEDDINGS
 from personsearch_core.evaluation.inputs import EvaluationInputs, SearchProtocol
 from personsearch_core.evaluation.records import Detections, GalleryLists, GroundTruth, Queries

@@ -55,14 +55,32 @@ def arrange(images: Tensor, compute: Compute) -> Tensor:
     return images.contiguous(memory_format=wanted)
 
 
-def batch_on(device: torch.device, images: Sequence[Tensor], compute: Compute, size: int) -> Tensor:
+def batch_on(
+    device: torch.device, images: Sequence[Tensor], compute: Compute, size: int, *, full: bool = False
+) -> Tensor:
     """Images (C, H, W) as a batch on the device, arranged; a full batch has `size` images.
 
     If blocks are compiled, a smaller batch is padded with black images: another size would compile again.
+    With `full` it always is: convolutions of a single image may add in another order than those of several.
     """
-    missing = size - len(images) if compute.compile else 0
+    missing = size - len(images) if compute.compile or full else 0
     filled = [*images, *[torch.zeros_like(images[0])] * missing]
     return arrange(torch.stack(filled).to(device), compute)
+
+
+def neighbours_count(compute: Compute, device: torch.device) -> str | None:
+    """Why an image's maps may have other bits beside other images in a batch of one size; None if the same.
+
+    On a CPU, each number of a map is summed by itself, in an order that neither the image's place in the
+    batch nor the others change. Tests hold that; of anything else it is not known.
+    """
+    if device.type != "cpu":
+        return f"on {device.type}, bits may depend on what else is in a batch"
+    if compute.compile:
+        return "in compiled blocks, bits may depend on what else is in a batch"
+    if compute.precision == "fp16" or (compute.precision == "bf16" and not has_bf16("cpu")):
+        return f"in {compute.precision} on this CPU, bits may depend on what else is in a batch"
+    return None
 
 
 def quickest_compute(device: torch.device) -> Compute:

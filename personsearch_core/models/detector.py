@@ -199,6 +199,21 @@ def build_detector(model: DetectorModel, loss: DetectionLoss | None = None) -> D
     return Detector(model, loss or DetectionLoss())
 
 
+def detector_without_weights(model: DetectorModel, loss: DetectionLoss) -> Detector:
+    """A detector that is about to be loaded, on the CPU: its parameters and statistics are zero.
+
+    Drawing random ones for nothing takes longer than loading.
+    """
+    with torch.device("meta"):
+        detector = Detector(model, loss)
+    detector.to_empty(device="cpu")
+    for tensor in (*detector.parameters(), *detector.buffers()):
+        tensor.detach().zero_()
+    # These hold numbers that no file of weights has.
+    detector.normalise, detector.anchor_grid = Normalise(), AnchorGrid(model)
+    return detector
+
+
 @torch.no_grad()
 def select_detections(
     output: HeadOutput,

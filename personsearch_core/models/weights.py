@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.branch import Branch
-from personsearch_core.models.detector import Detector, build_detector
+from personsearch_core.models.detector import Detector, detector_without_weights
 from personsearch_core.models.states import (
     BACKBONE_PREFIX,
     IMAGENET_WEIGHTS,
@@ -23,10 +24,13 @@ from personsearch_core.models.states import (
     save_weights,
     torchvision_weights,
 )
-from personsearch_core.recipes import BranchModel, DetectionLoss, DetectorModel
+from personsearch_core.recipes import SHARED_BLOCKS, BranchModel, DetectionLoss, DetectorModel
 
 DETECTOR_WEIGHTS = "detector.safetensors"
 DETECTOR_DESCRIPTION = "detector.json"
+
+_OF_TRAINING = {"initial_weights", "trainable_layers"}
+"""Fields of a detector's model that its output does not depend on, given its weights."""
 
 
 def load_initial_weights(detector: Detector, source: str) -> None:
@@ -82,10 +86,30 @@ def load_detector(directory: str | Path) -> Detector:
         loss = DetectionLoss.model_validate(description["loss"])
     except (OSError, json.JSONDecodeError, KeyError, ValidationError) as error:
         raise PersonSearchError(f"{path} does not describe a detector: {error}") from error
-    detector = build_detector(model, loss)
+    detector = detector_without_weights(model, loss)
     weights = Path(directory) / DETECTOR_WEIGHTS
     load_state(detector, load_weights(weights), str(weights))
     return detector.eval()
+
+
+def weights_digest(detector: Detector, variant: str | None = None) -> str:
+    """SHA-256 over what decides a detector's output: the layers' weights, and how images reach them.
+
+    Of the blocks that a variant shares alone, if one is given: detectors that were trained with these blocks
+    frozen have equal digests.
+    """
+    state, fields = detector.state_dict(), set(DetectorModel.model_fields) - _OF_TRAINING
+    if variant is not None:
+        blocks = ("conv1", "bn1", *(f"layer{number}" for number in range(1, SHARED_BLOCKS[variant])))
+        body = detector.backbone.body.state_dict()
+        state = {name: tensor for name, tensor in body.items() if name.partition(".")[0] in blocks}
+        fields = {"backbone", "image_width", "image_height", "resize", "norm"}
+    model = detector.model.model_dump(mode="json", include=fields)
+    total = hashlib.sha256(json.dumps([model, detector.model.trunk_epsilon], sort_keys=True).encode())
+    for name, tensor in sorted(state.items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.detach().cpu().contiguous().reshape(-1).numpy().data)
+    return total.hexdigest()
 
 
 def save_branch(path: Path, branch: Branch) -> None:

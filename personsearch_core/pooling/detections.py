@@ -14,7 +14,7 @@ from personsearch_core.boxes import Boxes, Placement, place_image
 from personsearch_core.data.decoding import read_scene, render
 from personsearch_core.data.prefetch import decode_threads, prefetch
 from personsearch_core.data.scenes import Scene
-from personsearch_core.models.compute import batch_on, model_device, prepare
+from personsearch_core.models.compute import batch_on, model_device, neighbours_count, prepare
 from personsearch_core.models.detector import Detector, select_detections
 from personsearch_core.pooling.rois import (
     clipped_rois,
@@ -65,7 +65,7 @@ def detect_scenes(
 
     extra_boxes: per scene, further boxes (m, 4) in original pixels to pool (queries, ground truth). Batches
     are `batch_images` scenes in order; one pass through the backbone serves detection and pooling. Computes
-    on the detector's device.
+    on the detector's device. What is found in a scene does not depend on others unless `neighbours_count`.
     """
     detector = prepare(detector.eval(), recipe.compute)
     extras = extra_boxes if extra_boxes is not None else [np.empty((0, 4), np.float32)] * len(scenes)
@@ -94,7 +94,8 @@ def _detect_batch(
     detector: Detector, recipe: DetectionsRecipe, batch: Sequence[_Input]
 ) -> Iterator[SceneDetections]:
     device = model_device(detector)
-    images = batch_on(device, [item.image for item in batch], recipe.compute, recipe.batch_images)
+    full = neighbours_count(recipe.compute, device) is None
+    images = batch_on(device, [item.image for item in batch], recipe.compute, recipe.batch_images, full=full)
     shared_variant = None if recipe.roi.variant == "disj" else recipe.roi.variant
     with autocast(recipe.compute, device):
         output, shared = detector.heads_and_shared(images, shared_variant)

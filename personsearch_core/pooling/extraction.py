@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,7 +19,7 @@ from personsearch_core.data.decoding import read_scene, render
 from personsearch_core.data.prefetch import decode_threads, prefetch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.errors import PersonSearchError
-from personsearch_core.models.compute import batch_on, model_device, prepare
+from personsearch_core.models.compute import batch_on, model_device, neighbours_count, prepare
 from personsearch_core.models.detector import Detector
 from personsearch_core.pooling.rois import (
     clipped_rois,
@@ -135,12 +136,15 @@ def _jittered(boxes: Boxes, shift: float, scale: float, rng: np.random.Generator
 
 
 class _Request(NamedTuple):
-    """Rows of one shard that come from one image, mirrored or not."""
+    """Rows that come from one image, mirrored or not, and are computed together."""
 
-    shard: int
     scene: int
     mirrored: bool
     rows: NDArray[np.int64]
+
+
+Answer = tuple[NDArray[np.int64], NDArray[np.generic]]
+"""Row numbers and their content."""
 
 
 def extract_shards(
@@ -152,27 +156,44 @@ def extract_shards(
 ) -> Iterator[tuple[int, NDArray[np.generic]]]:
     """(shard, its rows (n <= 256, C, H, W) in the recipe's dtype) for each requested shard.
 
-    A shard's content depends on the shard alone: its images form batches of their own, and an image whose
-    boxes span two shards is computed for each. Images are decoded ahead, across shards. Computes on the
-    detector's device; disj needs no detector. Raises PersonSearchError if a value overflows float16.
+    A shard's content depends on the shard alone: where neighbours in a batch count, its images form batches
+    of their own. An image whose boxes span two shards is computed for each. Images are decoded ahead, across
+    shards. Computes on the detector's device; disj needs no detector. Raises PersonSearchError if a value
+    overflows float16.
     """
     wanted = list(shards)
-    requests = [request for shard in wanted for request in _requests(plan, shard)]
-    if recipe.roi.variant == "disj":
-        answers = _cropped(recipe, scenes, plan, requests)
-    elif detector is not None:
-        answers = _pooled(detector, recipe, scenes, plan, requests)
-    else:
-        raise PersonSearchError(f"features of {recipe.roi.variant} need a detector")
+    rows_of = (np.arange(len(plan))[plan.rows_of(shard)] for shard in wanted)
+    groups = [_requests(plan, rows) for rows in rows_of]
+    if detector is not None and neighbours_count(recipe.compute, model_device(detector)) is None:
+        groups = [[request for group in groups for request in group]]
+    answers, waiting = _answers(detector, recipe, scenes, plan, groups), deque[Answer]()
     for shard in wanted:
         span = plan.rows_of(shard)
         block = np.empty((span.stop - span.start, *plan.row_shape), dtype=recipe.dtype)
         missing = len(block)
         while missing:
-            rows, features = next(answers)
-            block[rows - span.start] = features
-            missing -= len(rows)
+            rows, features = waiting.popleft() if waiting else next(answers)
+            here = (rows >= span.start) & (rows < span.stop)
+            block[rows[here] - span.start] = features[here]
+            missing -= int(here.sum())
+            if not here.all():
+                waiting.append((rows[~here], features[~here]))
         yield shard, block
+
+
+def extract_rows(
+    detector: Detector | None,
+    recipe: FeaturesRecipe,
+    scenes: Sequence[Scene],
+    plan: RowPlan,
+    rows: NDArray[np.int64],
+) -> Iterator[NDArray[np.generic]]:
+    """Some rows of the plan (n,), ascending, in parts (m, C, H, W) that follow each other.
+
+    A row has the bits that `extract_shards` gives it unless `neighbours_count`.
+    """
+    for _, features in _answers(detector, recipe, scenes, plan, [_requests(plan, rows)]):
+        yield features
 
 
 def extract_shard(
@@ -182,16 +203,27 @@ def extract_shard(
     return next(extract_shards(detector, recipe, scenes, plan, [shard]))[1]
 
 
-def _requests(plan: RowPlan, shard: int) -> Iterator[_Request]:
-    span = plan.rows_of(shard)
-    rows = np.arange(span.start, span.stop)
-    images = zip(plan.scene[span].tolist(), (plan.view[span] == "mirrored").tolist(), strict=True)
-    for (scene, mirrored), group in groupby(zip(images, rows, strict=True), key=lambda pair: pair[0]):
-        yield _Request(shard, scene, mirrored, np.array([row for _, row in group]))
+def _requests(plan: RowPlan, rows: NDArray[np.int64]) -> list[_Request]:
+    images = zip(plan.scene[rows].tolist(), (plan.view[rows] == "mirrored").tolist(), strict=True)
+    return [
+        _Request(scene, mirrored, np.array([row for _, row in group]))
+        for (scene, mirrored), group in groupby(zip(images, rows, strict=True), key=lambda pair: pair[0])
+    ]
 
 
-Answer = tuple[NDArray[np.int64], NDArray[np.generic]]
-"""Row numbers and their content."""
+def _answers(
+    detector: Detector | None,
+    recipe: FeaturesRecipe,
+    scenes: Sequence[Scene],
+    plan: RowPlan,
+    groups: Sequence[Sequence[_Request]],
+) -> Iterator[Answer]:
+    """The rows of all requests, in order; each group forms batches of its own."""
+    if recipe.roi.variant == "disj":
+        return _cropped(recipe, scenes, plan, [request for group in groups for request in group])
+    if detector is None:
+        raise PersonSearchError(f"features of {recipe.roi.variant} need a detector")
+    return _pooled(detector, recipe, scenes, plan, groups)
 
 
 def _cropped(
@@ -210,29 +242,29 @@ def _pooled(
     recipe: FeaturesRecipe,
     scenes: Sequence[Scene],
     plan: RowPlan,
-    requests: Sequence[_Request],
+    groups: Sequence[Sequence[_Request]],
 ) -> Iterator[Answer]:
     detector = prepare(detector.eval(), recipe.compute)
     device = model_device(detector)
+    full = neighbours_count(recipe.compute, device) is None
 
     def decode(request: _Request) -> tuple[Tensor, Placement]:
         return place_scene(scenes[request.scene], detector.model, request.mirrored)
 
+    requests = (request for group in groups for request in group)
     images = prefetch(decode, requests, threads=decode_threads(), ahead=4 * recipe.batch_images)
-    for shard, group in groupby(requests, key=lambda request: request.shard):
-        of_shard = list(group)
-        for first in range(0, len(of_shard), recipe.batch_images):
-            batch = of_shard[first : first + recipe.batch_images]
-            placed = [next(images) for _ in batch]
-            rois = [
-                roi_boxes(plan.rois[request.rows], placement, recipe.roi)
-                for request, (_, placement) in zip(batch, placed, strict=True)
-            ]
-            inputs = batch_on(device, [image for image, _ in placed], recipe.compute, recipe.batch_images)
-            with torch.inference_mode(), autocast(recipe.compute, device):
-                pooled = pool_shared_map(detector.shared_maps(inputs, recipe.roi.variant), rois, recipe.roi)
-            rows = np.concatenate([request.rows for request in batch])
-            yield rows, to_stored(pooled, recipe.dtype, f"features, shard {shard}")
+    size = recipe.batch_images
+    for batch in (group[first : first + size] for group in groups for first in range(0, len(group), size)):
+        placed = [next(images) for _ in batch]
+        rois = [
+            roi_boxes(plan.rois[request.rows], placement, recipe.roi)
+            for request, (_, placement) in zip(batch, placed, strict=True)
+        ]
+        inputs = batch_on(device, [image for image, _ in placed], recipe.compute, size, full=full)
+        with torch.inference_mode(), autocast(recipe.compute, device):
+            pooled = pool_shared_map(detector.shared_maps(inputs, recipe.roi.variant), rois, recipe.roi)
+        rows = np.concatenate([request.rows for request in batch])
+        yield rows, to_stored(pooled, recipe.dtype, f"features, rows {rows[0]} to {rows[-1]}")
 
 
 def place_scene(scene: Scene, model: DetectorModel, mirrored: bool = False) -> tuple[Tensor, Placement]:

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from storage.feature_store.reader import FeatureReader, Tier
     from storage.feature_store.statistics import FeatureStatistics, feature_statistics
     from storage.feature_store.summary import FeatureSummary, features_bytes, summarise_features
+    from storage.feature_store.taking_over import (
+        DamagedRowsError,
+        EarlierRows,
+        adopt_shards,
+        fill_shards,
+        missing_rows,
+    )
     from storage.feature_store.verification import DamagedShard, remove_shards, verify_features
     from storage.feature_store.writer import FeatureWriter, create_features
 
@@ -35,6 +42,7 @@ _NAMES = {
     "reader": ("FeatureReader", "Tier"),
     "statistics": ("FeatureStatistics", "feature_statistics"),
     "summary": ("FeatureSummary", "features_bytes", "summarise_features"),
+    "taking_over": ("DamagedRowsError", "EarlierRows", "adopt_shards", "fill_shards", "missing_rows"),
     "verification": ("DamagedShard", "remove_shards", "verify_features"),
     "writer": ("FeatureWriter", "create_features"),
 }
@@ -42,19 +50,24 @@ _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "FILES_FILE",
+    "DamagedRowsError",
     "DamagedShard",
+    "EarlierRows",
     "FeatureReader",
     "FeatureStatistics",
     "FeatureSummary",
     "FeatureWriter",
     "Tier",
+    "adopt_shards",
     "allocate_buffer",
     "create_features",
     "export_rows",
     "feature_statistics",
     "features_bytes",
+    "fill_shards",
     "finish_features",
     "join_readers",
+    "missing_rows",
     "open_features",
     "read_digests",
     "read_file_digests",

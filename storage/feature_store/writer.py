@@ -22,7 +22,7 @@ from storage import durable
 from storage.errors import StorageError
 from storage.feature_store.buffers import allocate_buffer
 from storage.feature_store.conversion import check_finite, convert_rows
-from storage.feature_store.digests import digest_pieces, piece_rows, read_digests
+from storage.feature_store.digests import ShardDigests, digest_pieces, piece_rows, read_digests
 from storage.feature_store.finishing import finish_features, holds, note_file, pieces_of
 from storage.feature_store.layout import (
     ARRAY,
@@ -175,6 +175,26 @@ class FeatureWriter:
         for first in range(start_row, stop_row, rows_per_shard):
             rows = block[first - start_row : first - start_row + rows_per_shard]
             self._write_shard(first // rows_per_shard, rows)
+
+    def adopt(self, shard: int, file: Path, digests: ShardDigests) -> bool:
+        """Make a shard one more name of another store's file, which has the same rows in the same layout.
+
+        `digests` are those of its rows, and of the file as it stands. What is left of a damaged shard goes.
+        Returns False where the file system refuses, as between two disks.
+        """
+        target = self.path / ARRAY / self.layout.shard_key(shard)
+        self._work.mkdir(exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # A note that a power cut loses costs the shard, not its rows: whoever commits flushes the file.
+        durable.write(note_file(self.path, shard), digests.model_dump_json(), lasting=False)
+        target.unlink(missing_ok=True)
+        try:
+            target.hardlink_to(file)
+        except OSError as error:
+            log.info("rows are copied, because %s cannot have another name: %s", file, error)
+            return False
+        self._held.add(shard)
+        return True
 
     def close(self) -> None:
         """End writing. Who closes when every shard exists also finishes the store (`finish_features`)."""

@@ -278,3 +278,13 @@ def many_artifacts(store: LocalStore, count: int) -> list[str]:
         (folder / "manifest.json").write_text(manifest.to_json())
     store.remove("features", model.key)
     return sorted(names(store))
+
+
+def test_what_is_being_read_stays(store: LocalStore, chain: list[Artifact]) -> None:
+    features = chain[1]
+    with store.reading_now(features.kind, features.key) as held:
+        assert held
+        collect(store, find_garbage(store, []))
+        assert names(store) == {name_of(features)}
+    collect(store, find_garbage(store, [], despite_gaps=True))
+    assert names(store) == set() and not any((store.root / ".locks").rglob("*/*"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.locks import exclusive, exclusive_now, is_held
+from storage.locks import exclusive, exclusive_now, is_held, shared_now
 
 
 def waiting(path: Path) -> AbstractContextManager[object]:
@@ -28,3 +28,16 @@ def test_a_lock_whose_file_was_deleted_leaves_its_successors_alone(tmp_path: Pat
         assert not alone
     successor.__exit__(None, None, None)
     assert not path.exists()
+
+
+def test_readers_share_a_lock_and_keep_writers_out(tmp_path: Path) -> None:
+    path = tmp_path / "locks" / "key"
+    with shared_now(path) as first:
+        with shared_now(path) as second:
+            assert first and second and is_held(path) is None
+        assert path.exists()  # the other still reads
+        with exclusive_now(path) as alone:
+            assert not alone
+    assert not path.exists()
+    with exclusive_now(path), shared_now(path) as late:
+        assert not late

@@ -353,3 +353,22 @@ def test_a_server_that_does_not_answer_and_absent_credentials_are_told_apart(
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(StorageError, match="cannot be used"):
         RemoteStore(f"{s3}/nobody", tmp_path).find("features", "0")
+
+
+def test_what_an_earlier_artifact_has_is_copied_by_the_server(
+    machines: tuple[RemoteStore, RemoteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = machines
+    earlier = make_artifact(one, "features", content=b"x" * 1000)
+    sent: list[str] = []
+    put = one.system.put
+    monkeypatch.setattr(one.system, "put", lambda files, targets: (sent.extend(files), put(files, targets)))
+    identity = Identity(kind="features", version=1, recipe={"seed": 7}, inputs={})
+    with one.making(identity) as work:
+        (work.path / "same").write_bytes(b"x" * 1000)
+        (work.path / "new").write_bytes(b"y" * 1000)
+        grown = work.commit("grown", made_by={"rows": {"taken_from": name_of(earlier)}})
+    assert [Path(file).name for file in sent] == ["new"]
+    found = two.find(grown.kind, grown.key)
+    assert found is not None and (found.path / "same").read_bytes() == b"x" * 1000
+    assert two.verify(grown.kind, grown.key) == []

@@ -16,7 +16,7 @@ from data_catalog.views import View
 from flows.config.models import Config
 from flows.plan.states import Planned, make_plan
 from flows.plan.views import SnapshotView, ViewSpec
-from flows.stages import detections, evaluation, gallery, ingest, report
+from flows.stages import detected_blocks, detections, evaluation, gallery, ingest, report
 from flows.stages.base import Made, StageContext, load_maker
 from flows.stages.building import build_stages
 from storage.feature_store import create_features, finish_features, write_index
@@ -185,18 +185,18 @@ def _invent_gallery(work: Path, view: View) -> Made:
     person_of = dict(zip(_keys(truth), truth["person_id"].to_pylist(), strict=True))
     parts, people = [], []
     for role, boxes, shift in (
-        (detections.DETECTION, detected, 1.0),
-        (detections.QUERY, queries, 0.0),
-        (detections.TRUTH, truth, 0.0),
+        (detected_blocks.DETECTION, detected, 1.0),
+        (detected_blocks.QUERY, queries, 0.0),
+        (detected_blocks.TRUTH, truth, 0.0),
     ):
         count = len(boxes)
-        score = 0.5 + 0.5 * rng.random(count) if role == detections.DETECTION else [None] * count
+        score = 0.5 + 0.5 * rng.random(count) if role == detected_blocks.DETECTION else [None] * count
         columns = {name: boxes[name].to_numpy() + np.float32(shift) for name in ("x1", "y1", "x2", "y2")}
         columns |= {"row": np.arange(count) + len(people), "role": [role] * count, "score": score}
         columns |= {"image_id": boxes["image_id"], "box_id": pa.nulls(count, pa.string())}
-        if role == detections.TRUTH:
+        if role == detected_blocks.TRUTH:
             columns["box_id"] = boxes["box_id"]
-        parts.append(pa.Table.from_pydict(columns, schema=detections.ROWS_SCHEMA))
+        parts.append(pa.Table.from_pydict(columns, schema=detected_blocks.ROWS_SCHEMA))
         people += [person_of.get(key) for key in _keys(boxes)]
     names = sorted({person or "" for person in people})
     means = rng.normal(size=(len(names), 8))[[names.index(person or "") for person in people]]

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.stages import detections
+from flows.stages import detected_blocks
+from flows.stages.detected_blocks import TestImages, blocks_of
 from personsearch_core.data.scenes import Scene
 from personsearch_core.pooling import SceneDetections
 
@@ -17,12 +18,25 @@ def test_a_block_is_on_the_disk_before_its_mark(tmp_path: Path, monkeypatch: pyt
 
     def flush(path: Path) -> None:
         assert path.stat().st_size and not list(tmp_path.glob("*.done"))
-        flushed.append(path.name)
+        flushed.append(path.suffix)
 
-    monkeypatch.setattr(detections, "flush", flush)
+    monkeypatch.setattr(detected_blocks, "flush", flush)
     boxes = np.array([[0, 0, 2, 4]], np.float32)
     scene = Scene("i", "i.jpg", 8, 8, boxes, np.array([False]), ("b",), ("p",), "d", None)
     pooled = np.zeros((1, 3, 2, 2), np.float32)
     found = SceneDetections("i", boxes, np.array([0.5], np.float32), boxes, pooled, pooled)
-    detections._write_block(tmp_path, 0, [scene], iter([found]), [0])
-    assert flushed == ["000000.parquet", "000000.npy"] and detections._is_done(tmp_path, 0)
+    wanted = TestImages([scene], [boxes[:0]], ["pixels "])
+    (block,) = blocks_of(wanted, [0], tmp_path)
+    block.write(wanted, iter([found]))
+    assert flushed == [".parquet", ".npy"] and block.is_done()
+
+
+def test_a_block_is_known_by_its_images_and_their_bytes(tmp_path: Path) -> None:
+    boxes = np.zeros((0, 4), np.float32)
+    scenes = [Scene(name, name, 8, 8, boxes, np.zeros(0, bool), (), (), "d", None) for name in "abc"]
+    wanted = TestImages(scenes, [boxes] * 3, ["1", "2", "3"])
+    (first,) = blocks_of(wanted, [0, 1], tmp_path)
+    changed = TestImages(scenes, [boxes] * 3, ["1", "9", "3"])
+    others = [blocks_of(wanted, [0, 2], tmp_path), blocks_of(changed, [0, 1], tmp_path)]
+    assert blocks_of(wanted, [0, 1], tmp_path) == [first]
+    assert len({first.name, *(block.name for (block,) in others)}) == 3

@@ -26,7 +26,8 @@ from flows.config.models import load_config
 from flows.errors import ConfigError
 from flows.plan.views import ViewSpec
 from flows.stages import ingest as ingest_stage
-from flows.stages.detections import DETECTION, QUERY, ROWS
+from flows.stages.detected_blocks import DETECTION, QUERY
+from flows.stages.detections import ROWS
 from flows.stages.gallery import EMBEDDINGS
 from flows.stages.test_set import TestSet
 from personsearch_core.evaluation.front import evaluate

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from data_catalog.errors import CatalogError
 from flows.cli.score import app
 from flows.stages import evaluation
-from flows.stages.detections import DETECTION, QUERY, ROWS
+from flows.stages.detected_blocks import DETECTION, QUERY
+from flows.stages.detections import ROWS
 from flows.stages.gallery import EMBEDDINGS
 from flows.stages.test_set import TestSet
 from personsearch_core.errors import PersonSearchError

@@ -1,0 +1,133 @@
+"""Detections on their way: blocks of images of a test view, each whole on the disk or made again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flows.plan.views import SnapshotView
+from flows.stages.earlier import contents
+from storage.durable import flush
+
+if TYPE_CHECKING:
+    from personsearch_core.data.scenes import Scene
+    from personsearch_core.pooling import SceneDetections
+
+DETECTION, QUERY, TRUTH = "detection", "query", "truth"
+BLOCK_IMAGES = 64
+"""An interrupted stage resumes at a multiple of this many images."""
+
+ROWS_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("role", pa.dictionary(pa.int32(), pa.string())),
+        ("image_id", pa.string()),
+        ("x1", pa.float32()),
+        ("y1", pa.float32()),
+        ("x2", pa.float32()),
+        ("y2", pa.float32()),
+        ("score", pa.float32()),
+        ("box_id", pa.string()),
+    ]
+)
+_NO_BOXES = np.zeros((0, 4), np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class TestImages:
+    """The images of a test view: their scenes, query boxes and contents (see `earlier.contents`)."""
+
+    __test__ = False  # its name is the field's; pytest shall not collect it
+
+    scenes: Sequence[Scene]
+    queries: Sequence[np.ndarray]
+    contents: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def extra(self, number: int) -> np.ndarray:
+        """(n, 4) the boxes of an image that are described beside its detections: queries, then truth."""
+        return np.concatenate([self.queries[number], self.scenes[number].boxes])
+
+
+def images_of(test: SnapshotView) -> TestImages:
+    view, scenes = test.view, test.scenes()
+    table = view.query_boxes
+    boxes = np.stack([table[name].to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)
+    grouped: dict[str, list[np.ndarray]] = {}
+    for image_id, box in zip(table["image_id"].to_pylist(), boxes, strict=True):
+        grouped.setdefault(image_id, []).append(box)
+    queries = [np.stack(grouped[s.image_id]) if s.image_id in grouped else _NO_BOXES for s in scenes]
+    return TestImages(scenes, queries, contents(view.images))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some images of a view by their numbers, and the files of their detections in `folder`.
+
+    Named by its images: whoever resumes with others to detect takes over the blocks that fit.
+    """
+
+    folder: Path
+    images: Sequence[int]
+    name: str
+
+    @property
+    def rows(self) -> Path:
+        return self.folder / f"{self.name}.parquet"
+
+    @property
+    def pooled(self) -> Path:
+        return self.folder / f"{self.name}.npy"
+
+    @property
+    def mark(self) -> Path:
+        return self.folder / f"{self.name}.done"
+
+    def is_done(self) -> bool:
+        """Whether it is whole; a kill while finished blocks were removed leaves some files of some."""
+        return all(file.exists() for file in (self.mark, self.rows, self.pooled))
+
+    def write(self, wanted: TestImages, found: Iterator[SceneDetections]) -> None:
+        """Rows and features of the images; the mark last, so that a block is whole or is made again."""
+        columns: dict[str, list[Any]] = {name: [] for name in ROWS_SCHEMA.names}
+        features = []
+        for number, result in zip(self.images, found, strict=True):
+            scene = wanted.scenes[number]
+            n_found, n_queries, n_truth = len(result.boxes), len(wanted.queries[number]), len(scene.boxes)
+            boxes = np.concatenate([result.boxes, result.extra_boxes])
+            features += [result.features, result.extra_features]
+            columns["role"] += [DETECTION] * n_found + [QUERY] * n_queries + [TRUTH] * n_truth
+            columns["image_id"] += [scene.image_id] * len(boxes)
+            columns["score"] += [*result.scores.tolist(), *[None] * (n_queries + n_truth)]
+            columns["box_id"] += [*[None] * (n_found + n_queries), *scene.box_ids]
+            for position, name in enumerate(("x1", "y1", "x2", "y2")):
+                columns[name] += boxes[:, position].tolist()
+        columns["row"] = [0] * len(columns["role"])
+        pq.write_table(pa.table(columns, schema=ROWS_SCHEMA), self.rows)
+        np.save(self.pooled, np.concatenate(features))
+        # On the disk before the mark says so: a power cut must not leave a mark without its block.
+        flush(self.rows)
+        flush(self.pooled)
+        self.mark.touch()
+
+
+def blocks_of(wanted: TestImages, numbers: Sequence[int], folder: Path) -> list[Block]:
+    """The images of these numbers, in blocks of their own."""
+    parts = [numbers[start : start + BLOCK_IMAGES] for start in range(0, len(numbers), BLOCK_IMAGES)]
+    return [Block(folder, part, _name(wanted, part)) for part in parts]
+
+
+def _name(wanted: TestImages, numbers: Sequence[int]) -> str:
+    total = hashlib.sha256()
+    for number in numbers:
+        total.update(f"{wanted.scenes[number].image_id}\0{wanted.contents[number]}\0".encode())
+    return total.hexdigest()[:16]
