@@ -113,7 +113,7 @@ def _killed(soak: Project) -> None:
     """Kill a process of the run at a random moment, twice."""
     for _ in range(2):
         life = soak.run(soak.store)
-        moment = time.monotonic() + soak.rng.uniform(0.1, 0.8) * soak.run_seconds
+        moment = time.monotonic() + soak.rng.uniform(0.05, 0.35) * soak.run_seconds
         while life.poll() is None and time.monotonic() < moment:
             time.sleep(0.05)
         family = soak.family(life)
@@ -240,7 +240,7 @@ def _figure(
 
 def _compared(nights: Sequence[Night]) -> Iterator[Measurement]:
     """The last third of the nights against the first, without those in which caches and tags fill up."""
-    steady = nights[KEPT_TAGS:] if len(nights) >= KEPT_TAGS + 3 else nights
+    steady = nights[KEPT_TAGS - 1 :] if len(nights) > KEPT_TAGS else nights
     third = max(1, len(steady) // 3)
     growth = "last third of the nights / first"
     for name, at_most in (
