@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: setup demo test crash power-cuts damage lint format bench clean
+.PHONY: setup demo test crash power-cuts damage fuzz lint format bench clean
 
 setup: $(READY)
 
@@ -31,6 +31,10 @@ power-cuts: $(READY)
 # Every file of every kind of artifact, damaged in every way.
 damage: $(READY)
 	$(BIN)/python -m tests.campaigns.damage
+
+# Hostile input to everything that is read: make fuzz [MINUTES=10] [TARGET="zarr model"]; it goes on from its record.
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10) $(if $(TARGET),--target $(TARGET))
 
 lint: $(READY)
 	$(BIN)/ruff check --no-cache .

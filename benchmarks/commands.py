@@ -35,6 +35,10 @@ COMMANDS = {
         "benchmarks.serving:serve",
         "Measure the search page under load and against uploads that it must refuse.",
     ),
+    "soak": Lazy(
+        "benchmarks.soak:soak",
+        "Run a small project night after night: what grows, and does every result stay the same?",
+    ),
     "reid": Lazy(
         "benchmarks.reid:reid",
         "Measure a re-ID step from the store against memory, a plain loop and recomputed features.",

@@ -16,7 +16,7 @@ from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.coco_columns import read_columns
 from data_catalog.coco_images import spelled
 from data_catalog.errors import CatalogError
-from data_catalog.files import is_image, path_fault, plain_name, suspicious, walk
+from data_catalog.files import is_image, open_file, path_fault, plain_name, suspicious, walk
 from data_catalog.findings import EXAMPLES
 from data_catalog.image_lookup import ImageLookup, names_digest
 from data_catalog.jsonstream import top_level_arrays
@@ -146,7 +146,7 @@ def _all_names(path: Path) -> Iterator[pa.Array]:
 
 def _starts_as_object(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             start = file.read(4096)
     except OSError as error:
         raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error

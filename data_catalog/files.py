@@ -6,7 +6,9 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
+from stat import S_ISREG
 
 import numpy as np
 import pyarrow as pa
@@ -269,6 +271,20 @@ def need_files(root: Path, names: Iterable[str], what: str) -> None:
         raise CatalogError(f"{root} is not a {what}: {', '.join(missing)} not found")
 
 
+def open_file(path: Path) -> BufferedReader:
+    """A file, opened for reading; a pipe or a device, which may never end, is not opened.
+
+    Raises:
+        CatalogError: when it cannot be read, or is not a regular file.
+    """
+    try:
+        if not S_ISREG(path.stat().st_mode):
+            raise CatalogError(f"{path}: cannot be read: it is not a regular file")
+        return path.open("rb")
+    except OSError as error:
+        raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error
+
+
 def read_bytes(path: Path) -> bytes:
     """The file's content without a UTF-8 byte order mark.
 
@@ -276,7 +292,8 @@ def read_bytes(path: Path) -> bytes:
         CatalogError: when it cannot be read.
     """
     try:
-        return path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        with open_file(path) as file:
+            return file.read().removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
         raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.errors import CatalogError
+from data_catalog.files import open_file
 
 Stat = tuple[int, int, int]
 """Size, modification time in nanoseconds, inode."""
@@ -149,7 +150,7 @@ def _trusted(rows: Iterable[Sequence[Any]], skip: int) -> Iterator[tuple[str, tu
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, as hex."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error

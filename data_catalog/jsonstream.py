@@ -17,6 +17,7 @@ import numpy as np
 import orjson
 
 from data_catalog.errors import CatalogError
+from data_catalog.files import open_file
 
 BLOCK = 1 << 22
 LARGEST_ELEMENT = 1 << 28
@@ -93,7 +94,7 @@ def top_level_arrays(path: Path, wanted: frozenset[str]) -> Iterator[tuple[str, 
         CatalogError: when the file cannot be read or is not JSON of that form.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             yield from _Reader(path, file).arrays(wanted)
     except OSError as error:
         raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from data_catalog.errors import CatalogError
+from data_catalog.files import open_file
 
 HEADER_BYTES = 128
 MAX_BYTES = 1 << 30
@@ -49,7 +50,8 @@ def read_mat(path: Path) -> dict[str, Any]:
         CatalogError: when the file is missing, is not a level 5 .mat file, or is damaged.
     """
     try:
-        data = path.read_bytes()
+        with open_file(path) as file:
+            data = file.read()
     except OSError as error:
         raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error
     try:

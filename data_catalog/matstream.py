@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from data_catalog.errors import CatalogError
+from data_catalog.files import open_file
 from data_catalog.matfile import (
     HEADER_BYTES,
     MI_COMPRESSED,
@@ -52,10 +53,7 @@ class StructStream:
         self._plain = bytearray()
 
     def __enter__(self) -> StructStream:
-        try:
-            self._file: BinaryIO = self.path.open("rb")
-        except OSError as error:
-            raise CatalogError(f"{self.path}: cannot be read: {error.strerror}") from error
+        self._file = open_file(self.path)
         try:
             self._open()
         except Damaged as error:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from xml.parsers import expat
 
 from data_catalog.errors import CatalogError
+from data_catalog.files import open_file
 
 BLOCK = 1 << 16
 DEEPEST = 64
@@ -75,7 +76,7 @@ def elements(path: Path) -> Iterator[Start | End]:
     """
     reader = _Reader()
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             while block := file.read(BLOCK):
                 yield from reader.feed(block)
         yield from reader.feed(b"", final=True)

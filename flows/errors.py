@@ -94,6 +94,15 @@ _ROOMS = {"flows", "personsearch_core", "data_catalog", "storage"}
 
 def explain(error: BaseException) -> str | None:
     """One line for an error that is about what was given (input, settings, disk); None for a bug."""
+    said = _explained(error)
+    if said is None:
+        return None
+    # What libraries say, and what is quoted from files, may have several lines, or any length.
+    line = " ".join(part.strip() for part in said.splitlines() if part.strip())
+    return line if len(line) <= 2_000 else f"{line[:1_400]} ... {line[-500:]}"
+
+
+def _explained(error: BaseException) -> str | None:
     if is_disk_full(error):
         return DISK_FULL
     if isinstance(error, OSError):

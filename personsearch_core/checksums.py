@@ -58,6 +58,8 @@ def _problem(folder: Path, name: str, noted: str | None, sums: str) -> str | Non
 def _read(file: Path) -> dict[str, str]:
     """Digests by name. Raises ValueError if the file has another format, or names files elsewhere."""
     noted = {}
+    if file.exists() and not file.is_file():
+        raise ValueError("it is not a regular file")
     for number, line in enumerate(file.read_bytes().decode().removesuffix("\n").split("\n"), 1):
         found = _LINE.fullmatch(line)
         path = PurePosixPath(found[2]) if found else PurePosixPath("/")

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
@@ -24,6 +23,7 @@ from personsearch_core.checksums import CHECKSUMS, UNFINISHED_CHECKSUMS, checksu
 from personsearch_core.data.decoding import PADDING_COLOUR
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.branch import Branch
+from personsearch_core.models.descriptions import part, read_description
 from personsearch_core.models.detection_loss import BOX_CODER
 from personsearch_core.models.detector import IMAGENET_MEAN, IMAGENET_STD, Detector
 from personsearch_core.models.search import PersonSearchNet
@@ -42,6 +42,7 @@ FORMAT = 1
 DESCRIPTION = "model.json"
 BRANCH = "branch.safetensors"
 MODEL_CARD = "model_card.md"
+_WHAT = "an exported model"
 _UNFINISHED = "model.json.partial"
 _GRAPHS = ("detector", "branch")
 FILES = frozenset(
@@ -132,8 +133,8 @@ def present_files(directory: Path) -> list[str]:
 def _describes_model(file: Path) -> bool:
     """Whether `save_model` wrote it; other programs use the name too."""
     try:
-        return {"format", "roi"}.issubset(json.loads(file.read_text()).keys())
-    except (ValueError, AttributeError):
+        return {"format", "roi"}.issubset(read_description(file, _WHAT))
+    except PersonSearchError:
         return False
 
 
@@ -170,17 +171,21 @@ def load_model(directory: str | Path, compute: Compute | None = None) -> PersonS
     ...     load_model(folder)
     PersonSearchNet(variant=j4, backbone=resnet18, input=640x640, roi=8x16, embedding_dim=256)
     """
-    path = Path(directory) / DESCRIPTION
-    require_whole_model(path.parent)
-    try:
-        description = json.loads(path.read_text())
-        roi = RoiRecipe.model_validate(description["roi"])
-        version = description["format"]
-    except (OSError, json.JSONDecodeError, KeyError, ValidationError) as error:
-        raise PersonSearchError(f"{path} does not describe an exported model: {error}") from error
-    if version != FORMAT:
-        raise PersonSearchError(f"{path} has format {version}; this version reads format {FORMAT}")
-    return PersonSearchNet(load_detector(directory), load_branch(Path(directory) / BRANCH), roi, compute)
+    folder = Path(directory)
+    require_whole_model(folder)
+    description = read_description(folder / DESCRIPTION, _WHAT)
+    if (version := description.get("format")) != FORMAT:
+        raise PersonSearchError(
+            f"{folder / DESCRIPTION} has format {version!r}; this version reads format {FORMAT}"
+        )
+    roi = part(RoiRecipe, description, "roi", f"{folder / DESCRIPTION} does not describe {_WHAT}")
+    detector, branch = load_detector(folder), load_branch(folder / BRANCH)
+    if branch.variant != "disj" and branch.detector_model.backbone != detector.model.backbone:
+        raise PersonSearchError(
+            f"{folder / BRANCH} continues a {branch.detector_model.backbone}, but the detector has a "
+            f"{detector.model.backbone}: export the model again"
+        )
+    return PersonSearchNet(detector, branch, roi, compute)
 
 
 def require_whole_model(directory: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.errors import StorageError
+from storage.reading import parse_json, require_regular
 
 _BLOCK = 1 << 20
 
@@ -32,7 +33,8 @@ def digest_json(value: Any) -> str:
 
 
 def digest_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, read in blocks."""
+    """SHA-256 of a regular file's bytes, read in blocks."""
+    require_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -45,15 +47,20 @@ def digest_safetensors(path: Path) -> str:
     """
     hasher = hashlib.sha256()
     try:
+        require_regular(path)
         with path.open("rb") as file:
             (header_size,) = struct.unpack("<Q", file.read(8))
             if header_size > path.stat().st_size:
                 raise StorageError(f"{path} is not a safetensors file: it is shorter than its header says")
-            header = json.loads(file.read(header_size))
+            header = parse_json(file.read(header_size))
+            if not isinstance(header, dict):
+                raise StorageError(f"{path} is not a safetensors file: its header is not a JSON object")
             start = 8 + header_size
             for name in sorted(header.keys() - {"__metadata__"}):
                 entry = header[name]
                 first, last = entry["data_offsets"]
+                if not 0 <= first <= last:
+                    raise StorageError(f"{path}: tensor {name!r} is said to lie at bytes {first} to {last}")
                 hasher.update(canonical_json([name, entry["dtype"], entry["shape"]]))
                 file.seek(start + first)
                 remaining = last - first
@@ -63,7 +70,7 @@ def digest_safetensors(path: Path) -> str:
                         raise StorageError(f"{path}: truncated inside tensor {name!r}")
                     hasher.update(block)
                     remaining -= len(block)
-    except (struct.error, ValueError, KeyError, TypeError) as error:
+    except (struct.error, ValueError, KeyError, TypeError, OverflowError) as error:
         if isinstance(error, StorageError):
             raise
         raise StorageError(f"{path} is not a safetensors file: {error}") from error

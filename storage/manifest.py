@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from storage.digests import digest_json
 from storage.errors import NewerVersionError, StorageError
 from storage.lineage import RECORD
+from storage.reading import first_problem, parse_json, read_regular
 
 SCHEMA = 1
 """Increase it if older versions would misread a manifest. Older schemas must stay readable."""
@@ -105,7 +106,7 @@ def read_manifest(path: Path) -> Manifest:
     Raises FileNotFoundError if it is missing, StorageError if its own digest or its key does not match,
     NewerVersionError if a newer version wrote it.
     """
-    return parse_manifest(path.read_bytes(), str(path))
+    return parse_manifest(read_regular(path), str(path))
 
 
 def parse_manifest(raw: bytes, where: str) -> Manifest:
@@ -114,7 +115,7 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
     try:
         manifest = Manifest.model_validate(body)
     except ValidationError as error:
-        raise StorageError(f"{where} is damaged: {error}") from error
+        raise StorageError(f"{where} is damaged: {first_problem(error)}") from error
     if manifest.key != manifest.identity.key:
         raise StorageError(f"{where} is damaged: its key does not match its recipe and inputs")
     return manifest
@@ -133,7 +134,7 @@ def checked_body(raw: bytes, where: str) -> dict[str, Any]:
         holds = claimed == hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
     try:
         if not holds:
-            body = json.loads(raw)
+            body = parse_json(raw)
             holds = body.pop("self_digest") == digest_json(body)
         schema = body["schema_version"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -19,18 +19,28 @@ def reaching() -> Iterator[None]:
     Raises ConnectionError when the server does not answer, which is worth another try, else StorageError.
     """
     try:
+        yield
+    except NotImplementedError as error:
+        raise StorageError("this kind of URL cannot hold a store: its files cannot be listed") from error
+    except Exception as error:
+        told = _of_botocore(error)
+        if told is None:  # other object stores raise OSError by themselves
+            raise
+        raise told from error
+
+
+def _of_botocore(error: Exception) -> Exception | None:
+    """What an error of the S3 client is known as everywhere; None for any other error."""
+    try:
         from botocore.exceptions import BotoCoreError, HTTPClientError
         from botocore.exceptions import ConnectionError as NoConnection
     except ImportError:
-        # Other object stores raise OSError by themselves.
-        yield
-        return
-    try:
-        yield
-    except (HTTPClientError, NoConnection) as error:
-        raise ConnectionError(str(error)) from error
-    except BotoCoreError as error:
-        raise StorageError(f"the object store cannot be used: {error}") from error
+        return None
+    if isinstance(error, HTTPClientError | NoConnection):
+        return ConnectionError(str(error))
+    if isinstance(error, BotoCoreError):
+        return StorageError(f"the object store cannot be used: {error}")
+    return None
 
 
 def modified(entry: Mapping[str, Any]) -> datetime:

@@ -44,10 +44,18 @@ def join(location: Location, *parts: str) -> str:
 def filesystem(url: str, **options: object) -> tuple[AbstractFileSystem, str]:
     """The fsspec file system of a URL, and the URL's path on it; `options` go to the file system.
 
-    Raises StorageError when no driver for the scheme is installed.
+    Raises StorageError when no driver for the scheme is installed, the driver refuses the URL, or the URL is
+    a chain such as `zip://x::file://y`.
     """
+    if "::" in url:
+        raise StorageError(
+            f"{url} cannot be opened: a chain of URLs (::) is not supported; name the place itself"
+        )
     try:
         system, path = fsspec.core.url_to_fs(url, **options)
-    except (ValueError, ImportError) as error:
-        raise StorageError(f"{url} cannot be opened: {error}") from error
+    except OSError:
+        raise  # it says what was refused, and where
+    except Exception as error:  # drivers raise nearly anything for a URL that they cannot read
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise StorageError(f"{url} cannot be opened: {said}") from error
     return system, path

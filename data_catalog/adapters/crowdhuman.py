@@ -14,7 +14,7 @@ from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.coco_columns import flag
 from data_catalog.errors import CatalogError
-from data_catalog.files import image_files, path_fault, walk
+from data_catalog.files import image_files, open_file, path_fault, walk
 from data_catalog.ids import four_numbers
 from data_catalog.image_lookup import ImageLookup, SplitImages
 from data_catalog.jsonstream import parse_json
@@ -61,7 +61,7 @@ class CrowdHuman:
         reader = _OdgtReader(unit.split, images)
         rows = Rows(unit.source)
         try:
-            with (root / unit.source).open("rb") as file:
+            with open_file(root / unit.source) as file:
                 for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
                     if line.strip(b"\xef\xbb\xbf \t\r\n"):
                         reader.read(rows, line.removeprefix(b"\xef\xbb\xbf"), number)

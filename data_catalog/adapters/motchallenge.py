@@ -20,7 +20,7 @@ from data_catalog.adapters.mot_sequences import (
 )
 from data_catalog.adapters.protocol import Unit
 from data_catalog.errors import CatalogError
-from data_catalog.files import frame_number, read_text
+from data_catalog.files import frame_number, open_file, read_text
 from data_catalog.ids import whole
 from data_catalog.rows import Rows
 from data_catalog.schema import INVALID, SCOPE_SEQUENCE
@@ -214,7 +214,7 @@ def _has_frame_zero(root: Path, unit: Unit) -> bool:
 def _head(path: Path) -> list[str]:
     """The first lines that are not blank."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             text = file.read(_HEAD).decode("utf-8-sig", "replace")
     except OSError as error:
         raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error

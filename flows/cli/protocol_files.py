@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from data_catalog.adapters.cuhk_sysu import CuhkSysu
 from data_catalog.adapters.protocol import Unit
+from data_catalog.files import open_file
 from data_catalog.rows import to_tables
 from data_catalog.schema import GALLERY, QUERIES
 from personsearch_core.evaluation.readings import LOW_RESOLUTION, OCCLUSION
@@ -62,7 +63,7 @@ def read_protocol(path: Path, cache: Path | None) -> ProtocolTables:
     """
     if cache is None:
         return _parse(path)
-    with path.open("rb") as file:
+    with open_file(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     folder = cache / f"{_FORMAT}-{digest}"
     kept = _kept(folder)

@@ -95,9 +95,9 @@ def _read_mapping(path: Path, paths: Places, extended_by: tuple[Path, ...] = ())
     base = raw.pop("extends", None)
     if base is None:
         return raw
-    chain = (*extended_by, path.resolve())
+    chain = (*extended_by, Path(os.path.realpath(path)))  # `resolve` raises for a link that leads to itself
     extended = path if not isinstance(base, str) else _extended(path, base)
-    if extended.resolve() in chain:
+    if Path(os.path.realpath(extended)) in chain:
         raise ConfigError(f"{path}: extends must name another config file, not {base!r}")
     base_raw = _read_mapping(extended, paths, chain)
     for section, field in _PINS:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from flows.errors import ConfigError
 from personsearch_core.checksums import checksum_text, problems
 from storage import durable
+from storage.reading import parse_json, read_regular
 from storage.trust import stat_key
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Approximate:
 
     def __init__(self, index: Index) -> None:
         try:
-            self.recall = Recall(**json.loads((index.folder / ABOUT).read_text()))
+            self.recall = Recall(**parse_json(read_regular(index.folder / ABOUT)))
         except (OSError, ValueError, TypeError) as error:
             missing = f"{index.folder} has no approximate index (no sound {ABOUT})"
             raise _rebuild(index, missing) from error
@@ -92,7 +93,7 @@ class Approximate:
         if found := problems(index.folder, [ABOUT], GRAPH_CHECKSUMS):
             raise _rebuild(index, f"the approximate index is damaged: {found[0]}")
         _require_graph(index)
-        self._graph = _usearch().Index.restore(str(index.folder / GRAPH), view=True)
+        self._graph = _opened(index)
         self._index = index
 
     def best(
@@ -100,7 +101,13 @@ class Approximate:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
         """As `Similarities.best`, among the rows that the graph finds; None if too few of them are kept."""
         wanted = min(len(self._index), 4 * count + _SEARCH_WIDTH)
-        rows = np.sort(np.asarray(self._graph.search(query.numpy(), wanted).keys, np.int64))
+        try:
+            near = self._graph.search(query.numpy(), wanted).keys
+        except RuntimeError as error:
+            raise _rebuild(self._index, f"{self._index.folder / GRAPH} is damaged ({error})") from error
+        rows = np.sort(np.asarray(near, np.int64))
+        if len(rows) and not 0 <= rows[0] <= rows[-1] < len(self._index):
+            raise _rebuild(self._index, f"{self._index.folder / GRAPH} names people who are not in the index")
         rows = rows if kept is None else rows[kept[rows]]
         if len(rows) < min(count, len(self._index)):
             return None
@@ -129,6 +136,20 @@ def _require_graph(index: Index) -> None:
 
 def _rebuild(index: Index, why: str) -> ConfigError:
     return ConfigError(f"{why}; build it: personsearch index --approximate --out {index.folder}")
+
+
+def _opened(index: Index) -> Any:
+    """The graph. Raises ConfigError if it is not one of these people."""
+    file = index.folder / GRAPH
+    try:
+        graph = _usearch().Index.restore(str(file), view=True)
+    except ConfigError:
+        raise
+    except Exception as error:  # usearch raises nearly anything for a damaged file
+        raise _rebuild(index, f"{file} is damaged ({error})") from error
+    if graph is None or (graph.ndim, len(graph)) != (index.description.dimensions, len(index)):
+        raise _rebuild(index, f"{file} does not fit the index")
+    return graph
 
 
 def _measured(index: Index, graph: Any) -> tuple[int, float]:

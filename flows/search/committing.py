@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from flows.errors import ConfigError
 from flows.search.embeddings import write_embeddings
 from flows.search.layout import DESCRIPTION, EMBEDDINGS, PEOPLE, SOURCES, Description
@@ -59,13 +57,6 @@ def commit(index: Path, merged: Merged, description: Description) -> None:
     durable.write(folder / CHECKSUMS, checksum_text(written))
     durable.write(folder / _COMPLETE, "")
     _settle(index)
-
-
-def content_of(people: Path) -> str:
-    """The digest that a people.parquet carries; '' if it has none."""
-    metadata = pq.read_schema(people).metadata or {}
-    content: bytes = metadata.get(b"content", b"")
-    return content.decode()
 
 
 def _settle(index: Path) -> None:

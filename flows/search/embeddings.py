@@ -7,7 +7,6 @@ reads.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import psutil
 
 from flows.errors import ConfigError
 from storage import durable
+from storage.reading import parse_json, read_regular
 
 ROWS_PER_CHUNK = 131_072
 
@@ -75,7 +75,7 @@ def map_embeddings(folder: Path, content: str) -> list[np.ndarray]:
     Raises ConfigError if the array is damaged, or is not that of this content.
     """
     try:
-        metadata = json.loads((folder / "zarr.json").read_bytes())
+        metadata = parse_json(read_regular(folder / "zarr.json"))
         rows, dimensions = metadata["shape"]
         size = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
         codecs = [codec["name"] for codec in metadata["codecs"]]
@@ -88,7 +88,7 @@ def map_embeddings(folder: Path, content: str) -> list[np.ndarray]:
             # Copy-on-write, because torch takes no read-only arrays; nothing is ever written.
             mapped = np.memmap(_chunk(folder, number), np.float16, "c", shape=(size, dimensions))
             blocks.append(mapped[: min(size, rows - start)])
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, LookupError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{folder} is damaged: {error}; build the index again") from error

@@ -11,14 +11,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flows.errors import ConfigError
-from flows.search.committing import content_of, settle
+from flows.search.committing import settle
 from flows.search.embeddings import load_embeddings
 from flows.search.filters import Filters, When
-from flows.search.layout import EMBEDDINGS, MODEL, PEOPLE, Description, Place, read_description
+from flows.search.layout import (
+    EMBEDDINGS,
+    MODEL,
+    Description,
+    Place,
+    read_description,
+    read_people,
+    read_sources,
+)
 from flows.search.sources import located
 from flows.search.whole import require_read
 
@@ -85,9 +92,7 @@ class Index:
         self._device = device
         if net is not None:
             self.net = net
-        if content_of(folder / PEOPLE) != description.content:
-            raise ConfigError(f"{folder / PEOPLE} does not belong to the index: build the index again")
-        self.table = pq.read_table(folder / PEOPLE, read_dictionary=["image", "camera"]).combine_chunks()
+        self.table = read_people(folder, description)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -250,7 +255,12 @@ class Index:
     @cached_property
     def blocks(self) -> list[NDArray[np.float16]]:
         """The embeddings, in blocks of rows: in memory from the first search on, or mapped if it is full."""
-        return load_embeddings(self.folder / EMBEDDINGS, self.description.content)
+        blocks = load_embeddings(self.folder / EMBEDDINGS, self.description.content)
+        if sum(map(len, blocks)) != len(self) or any(
+            block.shape[1] != self.description.dimensions for block in blocks
+        ):
+            raise ConfigError(f"{self.folder / EMBEDDINGS} does not fit the people: build the index again")
+        return blocks
 
     @cached_property
     def approximate(self) -> Approximate:
@@ -262,9 +272,7 @@ class Index:
     @cached_property
     def sources(self) -> pa.Table:
         """The files of the index, with their digests."""
-        from flows.search.layout import SOURCES
-
-        return pq.read_table(self.folder / SOURCES)
+        return read_sources(self.folder, self.description)
 
     def _value(self, name: str, row: int) -> Any:
         return self.table[name][row].as_py()

@@ -6,7 +6,6 @@ content, the frame and the box, so it survives updates and moves of the index.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,10 @@ import pyarrow.compute as pc
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from flows.errors import ConfigError
+from personsearch_core.models.descriptions import first_problem
 from storage import durable
 from storage.locks import exclusive
+from storage.reading import parse_json, read_regular
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,7 +45,7 @@ class Judgement(BaseModel):
     image: where the file was, for who reads the judgements; it is not looked up.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     at: AwareDatetime
     person: PersonName
@@ -115,7 +116,7 @@ class Judgements:
         """
         if not self.file.exists():
             return []
-        lines = _without_cut_line(self.file.read_bytes()).split(b"\n")
+        lines = _without_cut_line(read_regular(self.file)).split(b"\n")
         return [self._parsed(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
     def names(self) -> tuple[str, ...]:
@@ -154,8 +155,7 @@ class Judgements:
         try:
             return Judgement.model_validate_json(line)
         except ValidationError as error:
-            first = error.errors()[0]
-            what = ": ".join([".".join(map(str, first["loc"])), first["msg"]]).removeprefix(": ")
+            what = first_problem(error)
             raise ConfigError(f"{self.file}, line {number}: {what}; correct or delete the line") from error
 
 
@@ -224,7 +224,7 @@ def _without_cut_line(content: bytes) -> bytes:
     """The content of a file without the last line if a crash cut it short."""
     start = content.rfind(b"\n") + 1
     try:
-        json.loads(content[start:] or b"{}")
+        parse_json(content[start:] or b"{}")
     except ValueError:
         return content[:start]
     return content

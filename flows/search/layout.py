@@ -10,15 +10,26 @@ SHA256SUMS        digests of these files; the model has its own
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import Annotated, Literal, TypedDict
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from flows.errors import ConfigError
+from personsearch_core.models.descriptions import first_problem
+from storage.reading import parse_json, read_regular, require_regular
 
 FORMAT = 1
 DESCRIPTION = "index.json"
@@ -121,8 +132,8 @@ class Description(BaseModel):
     dimensions: PositiveInt
     settings: Settings
     places: tuple[Place, ...] = ()
-    sources: int = 0
-    people: int = 0
+    sources: NonNegativeInt = 0
+    people: NonNegativeInt = 0
     content: str = ""
     """Digest of what was indexed; people.parquet and embeddings.zarr carry it, too."""
     removed: tuple[str, ...] = ()
@@ -152,7 +163,7 @@ def read_description(folder: Path) -> Description:
     """Read `index.json`. Raises ConfigError when the folder holds no index that this version reads."""
     file = folder / DESCRIPTION
     try:
-        body = json.loads(file.read_text(encoding="utf-8"))
+        body = parse_json(read_regular(file))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise no_index(folder) from error
     except ValueError as error:
@@ -163,7 +174,52 @@ def read_description(folder: Path) -> Description:
     try:
         return Description.model_validate(body)
     except ValidationError as error:
-        first = error.errors()[0]
+        raise ConfigError(f"{file} is damaged: {first_problem(error)}; build the index again") from error
+
+
+_ALWAYS_GIVEN = ("source", "place", "image", "x1", "y1", "x2", "y2", "score")
+
+
+def read_people(folder: Path, description: Description) -> pa.Table:
+    """The people of an index. Raises ConfigError when they are damaged, or are those of another index."""
+    file = folder / PEOPLE
+    table = _read(file, PEOPLE_SCHEMA, ["image", "camera"])
+    content = (table.schema.metadata or {}).get(b"content", b"").decode(errors="replace")
+    if content != description.content:
+        raise ConfigError(f"{file} does not belong to the index: build the index again")
+    unknown = [name for name in _ALWAYS_GIVEN if table[name].null_count]
+    strange = [name for name in ("x1", "y1", "x2", "y2") if not pc.all(pc.is_finite(table[name])).as_py()]
+    if len(table) and (unknown or strange):
         raise ConfigError(
-            f"{file} is damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}; build the index again"
-        ) from error
+            f"{file} is damaged: {(unknown or strange)[0]} is missing or no number in some rows"
+        )
+    for name, count in (("place", len(description.places)), ("source", description.sources)):
+        ends = pc.min_max(table[name]).as_py()
+        if len(table) and not 0 <= ends["min"] <= ends["max"] < count:
+            raise ConfigError(f"{file} is damaged: it names {name} {ends['max']} of {count}")
+    return table
+
+
+def read_sources(folder: Path, description: Description) -> pa.Table:
+    """The files of an index. Raises ConfigError when they are damaged."""
+    table = _read(folder / SOURCES, SOURCES_SCHEMA)
+    if len(table) != description.sources:
+        raise ConfigError(
+            f"{folder / SOURCES} does not belong to the index: it has {len(table)} files, not "
+            f"{description.sources}; build the index again"
+        )
+    return table
+
+
+def _read(file: Path, schema: pa.Schema, encoded: list[str] | None = None) -> pa.Table:
+    """A table of an index, of exactly these columns."""
+    try:
+        require_regular(file)
+        table = pq.read_table(file, read_dictionary=encoded).combine_chunks()
+        table.validate(full=True)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        said = " ".join(str(error).split())
+        raise ConfigError(f"{file} is damaged: {said}; build the index again") from error
+    if not table.schema.equals(schema):
+        raise ConfigError(f"{file} does not have the columns of an index: build the index again")
+    return table

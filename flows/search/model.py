@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,9 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from flows.errors import ConfigError
 from flows.search.layout import Settings
 from personsearch_core.errors import PersonSearchError
+from personsearch_core.models.descriptions import first_problem, read_description
 from storage import durable
 from storage.digests import digest_json, digest_parts, digest_safetensors
 
@@ -61,10 +63,18 @@ def _exported(folder: Path) -> GivenModel:
             write_checksums(target, present_files(target))
 
     digest = digest_of_model(folder)
-    description = json.loads((folder / DESCRIPTION).read_text())
-    # Models of earlier versions do not say it.
-    settings = Settings(**(description.get("provenance") or {}).get("finding", {}))
+    settings = _settings_of(folder / DESCRIPTION)
     return GivenModel(digest, _dimensions(folder / BRANCH), settings, load, save)
+
+
+def _settings_of(description: Path) -> Settings:
+    """How a model is meant to find people; models of earlier versions do not say it."""
+    provenance = read_description(description, "an exported model").get("provenance")
+    finding = provenance.get("finding", {}) if isinstance(provenance, dict) else {}
+    try:
+        return Settings.model_validate(finding)
+    except ValidationError as error:
+        raise ConfigError(f"{description}: provenance.finding: {first_problem(error)}") from error
 
 
 def _of_config(config: Path, overrides: Sequence[str], store: str | None) -> GivenModel:
@@ -109,10 +119,11 @@ def digest_of_model(folder: Path) -> str:
 
     require_whole_model(folder)
     try:
-        roi = json.loads((folder / DESCRIPTION).read_text())["roi"]
+        roi = read_description(folder / DESCRIPTION, "an exported model")["roi"]
         return _digest(folder / DETECTOR_WEIGHTS, folder / DETECTOR_DESCRIPTION, folder / BRANCH, roi)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        why = f"it has no {DESCRIPTION}" if isinstance(error, FileNotFoundError) else str(error)
+    except (OSError, KeyError, ValueError) as error:
+        missing = not (folder / DESCRIPTION).exists()
+        why = f"it has no {DESCRIPTION}" if missing else f"{error}"
         raise ConfigError(
             f"{folder} is not a model: {why}; give a config whose run has finished, or a folder written by "
             "`personsearch export`"
@@ -142,17 +153,20 @@ def partial_model(folder: Path) -> Path:
 
 def _dimensions(branch: Path) -> int:
     """Length of the embeddings that a branch gives, from the header of its weights."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(branch, framework="numpy") as weights:
-        return int(weights.get_slice("embedding.weight").get_shape()[0])
+    try:
+        with safe_open(branch, framework="numpy") as weights:
+            return int(weights.get_slice("embedding.weight").get_shape()[0])
+    except (SafetensorError, IndexError) as error:
+        raise ConfigError(f"{branch} does not hold the weights of a branch: {error}") from error
 
 
 def _digest(detector: Path, description: Path, branch: Path, roi: object) -> str:
     return digest_parts(
         {
             "detector": digest_safetensors(detector),
-            "description": digest_json(json.loads(description.read_text())),
+            "description": digest_json(read_description(description, "a detector")),
             "branch": digest_safetensors(branch),
             "roi": digest_json(roi),
         }

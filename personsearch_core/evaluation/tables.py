@@ -197,13 +197,15 @@ def open_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
     Raises PersonSearchError if the file cannot be read, lacks a column, has names that are not text, or has
     no rows.
     """
+    if path.exists() and not path.is_file():
+        raise PersonSearchError(f"{path}: not a readable Parquet file: it is not a regular file")
     try:
         present = pq.read_schema(path).names
         wanted = [name for name in (*columns, *optional) if name in present]
         table = Table(path, pq.read_table(path, columns=wanted))
     except FileNotFoundError as error:
         raise PersonSearchError(f"{path}: there is no such file") from error
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise PersonSearchError(f"{path}: not a readable Parquet file: {error}") from error
     for name in columns:
         if name not in present:

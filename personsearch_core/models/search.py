@@ -23,6 +23,7 @@ from personsearch_core.pooling.rois import (
 )
 from personsearch_core.recipes import Compute, RoiRecipe
 from personsearch_core.search.people import FoundPeople
+from personsearch_core.training.memory import advice_when_out_of_memory
 from personsearch_core.training.optimisation import autocast
 
 
@@ -153,9 +154,21 @@ class PersonSearchNet(nn.Module):
         """`search` for images that `place` has placed, in other threads for instance."""
         if not placed:
             return []
+        with advice_when_out_of_memory("search fewer images at once, or on a machine with more memory"):
+            return self._searched(placed, boxes, score_threshold, nms_threshold, max_per_image)
+
+    def _searched(
+        self,
+        placed: Sequence[PlacedImage],
+        boxes: Sequence[Boxes] | None,
+        score_threshold: float,
+        nms_threshold: float,
+        max_per_image: int,
+    ) -> list[People]:
         inputs = self.network_input(placed)
         if boxes is None:
             output, shared = self.detect(inputs)
+            _require_numbers(output.logits)
             found = select_detections(
                 output,
                 [each.placement for each in placed],
@@ -172,6 +185,8 @@ class PersonSearchNet(nn.Module):
             scores = [torch.ones(len(own)) for own in boxes]
             shared = None if self.disjoint else self.shared_map(inputs)
         embeddings = self.embed(placed, boxes, shared)
+        for each in embeddings:
+            _require_numbers(each)
         return [People(*parts) for parts in zip(boxes, scores, embeddings, strict=True)]
 
     def people(
@@ -247,3 +262,11 @@ class PersonSearchNet(nn.Module):
         with autocast(self.compute, pooled.device):
             embeddings = self.branch.embed(arrange(pooled, self.compute))
         return list(torch.split(embeddings, [len(own) for own in rois]))
+
+
+def _require_numbers(output: Tensor) -> None:
+    """Raise PersonSearchError for NaN and infinities, which would look like people that nobody resembles."""
+    if not torch.isfinite(output).all():
+        raise PersonSearchError(
+            "the model's output is not finite: its weights are damaged, or too large for its precision"
+        )

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from urllib.error import URLError
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights, ResNet34_Weights, ResNet50_Weights, WeightsEnum
@@ -48,8 +46,8 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, LookupError) as error:
-        raise PersonSearchError(f"weights file {path} cannot be read: {error}") from error
+    except Exception as error:  # a damaged pickle makes torch raise nearly anything
+        raise PersonSearchError(f"weights file {path} cannot be read: {_in_short(error)}") from error
     state = state.get("model", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise PersonSearchError(f"weights file {path} does not hold a state dict of tensors")
@@ -57,7 +55,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_state(module: nn.Module, state: State, origin: str) -> None:
-    """Load every parameter and statistic; PersonSearchError names what does not fit.
+    """Load every parameter and statistic; PersonSearchError names what does not fit, or is not a number.
 
     Only `num_batches_tracked` may be missing or left over: frozen norm layers have none.
     """
@@ -70,8 +68,20 @@ def load_state(module: nn.Module, state: State, origin: str) -> None:
     except RuntimeError as error:
         raise PersonSearchError(
             f"weights of {origin} do not fit this model (backbone, fpn_channels, head_convolutions, norm and "
-            f"anchors must be those that they were trained with): {error}"
+            f"anchors must be those that they were trained with): {_in_short(error)}"
         ) from error
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor.sum(dtype=torch.float64)):
+            raise PersonSearchError(
+                f"weights of {origin} are damaged: {name} holds numbers that are not finite; train or export "
+                "the model again"
+            )
+
+
+def _in_short(error: Exception) -> str:
+    """What a library says of a file, on one line of bearable length."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said if len(said) <= 400 else f"{said[:400]} ..."
 
 
 def backbone_state(detector_state: State) -> dict[str, Tensor]:

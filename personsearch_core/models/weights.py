@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, Json, ValidationError
 from safetensors import safe_open
 from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.branch import Branch
+from personsearch_core.models.descriptions import first_problem, part, read_description
 from personsearch_core.models.detector import Detector, detector_without_weights
 from personsearch_core.models.states import (
     BACKBONE_PREFIX,
@@ -24,13 +26,22 @@ from personsearch_core.models.states import (
     save_weights,
     torchvision_weights,
 )
-from personsearch_core.recipes import SHARED_BLOCKS, BranchModel, DetectionLoss, DetectorModel
+from personsearch_core.recipes import SHARED_BLOCKS, BranchModel, DetectionLoss, DetectorModel, Variant
 
 DETECTOR_WEIGHTS = "detector.safetensors"
 DETECTOR_DESCRIPTION = "detector.json"
 
 _OF_TRAINING = {"initial_weights", "trainable_layers"}
 """Fields of a detector's model that its output does not depend on, given its weights."""
+
+
+class _SavedBranch(BaseModel):
+    """What the header of a branch's weights says; models of earlier versions have no `norm_epsilon`."""
+
+    variant: Variant
+    detector_model: Json[DetectorModel]
+    branch: Json[BranchModel]
+    norm_epsilon: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 def load_initial_weights(detector: Detector, source: str) -> None:
@@ -80,12 +91,9 @@ def save_detector(directory: Path, detector: Detector) -> None:
 def load_detector(directory: str | Path) -> Detector:
     """The detector that `save_detector` wrote, on the CPU and in evaluation mode."""
     path = Path(directory) / DETECTOR_DESCRIPTION
-    try:
-        description = json.loads(path.read_text())
-        model = DetectorModel.model_validate(description["model"])
-        loss = DetectionLoss.model_validate(description["loss"])
-    except (OSError, json.JSONDecodeError, KeyError, ValidationError) as error:
-        raise PersonSearchError(f"{path} does not describe a detector: {error}") from error
+    description, refusal = read_description(path, "a detector"), f"{path} does not describe a detector"
+    model = part(DetectorModel, description, "model", refusal)
+    loss = part(DetectionLoss, description, "loss", refusal)
     detector = detector_without_weights(model, loss)
     weights = Path(directory) / DETECTOR_WEIGHTS
     load_state(detector, load_weights(weights), str(weights))
@@ -130,12 +138,14 @@ def load_branch(path: str | Path) -> Branch:
     with safe_open(path, framework="pt") as file:
         header = file.metadata() or {}
     try:
-        metadata = json.loads(header["branch"])
-        model = DetectorModel.model_validate_json(metadata["detector_model"])
-        recipe = BranchModel.model_validate_json(metadata["branch"])
-        epsilon = metadata.get("norm_epsilon", recipe.earlier_epsilon(model))
-        branch = Branch(metadata["variant"], model, recipe.model_copy(update={"norm_epsilon": epsilon}))
-    except (KeyError, ValueError) as error:
-        raise PersonSearchError(f"{path} does not say which branch it holds: {error}") from error
+        saved = _SavedBranch.model_validate_json(header.get("branch", "null"))
+    except ValidationError as error:
+        problem = first_problem(error)
+        raise PersonSearchError(f"{path} does not say which branch it holds: {problem}") from error
+    epsilon = saved.norm_epsilon
+    if epsilon is None:
+        epsilon = saved.branch.earlier_epsilon(saved.detector_model)
+    recipe = saved.branch.model_copy(update={"norm_epsilon": epsilon})
+    branch = Branch(saved.variant, saved.detector_model, recipe)
     load_state(branch, state, str(path))
     return branch.eval()

@@ -11,6 +11,9 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0)]
 """NumPy's generators accept no negative seed."""
 Precision = Literal["fp32", "bf16", "fp16"]
+Side = Annotated[int, Field(gt=0, le=4096)]
+"""Pixels of an image's side. Bounded, as other sizes are, because a model may come from anywhere: one that
+asks for terabytes is refused before it is built."""
 
 
 class Recipe(BaseModel):
@@ -19,7 +22,7 @@ class Recipe(BaseModel):
     The docstring below a field is its description, also at run time.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 def later(default: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from personsearch_core.recipes.base import Compute, Probability, Recipe, Schedule, Seed, later
+from personsearch_core.recipes.base import Compute, Probability, Recipe, Schedule, Seed, Side, later
 
 BATCH_NORM_EPSILON = 1e-5
 """PyTorch's default, with which torchvision's classifiers were trained."""
@@ -23,10 +23,10 @@ class DetectorModel(Recipe):
     """RetinaNet on a ResNet + FPN (Lin et al. 2017), one class: person."""
 
     backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet50"
-    fpn_channels: PositiveInt = 256
-    head_convolutions: PositiveInt = 4
-    image_width: PositiveInt = 640
-    image_height: PositiveInt = 640
+    fpn_channels: Annotated[int, Field(gt=0, le=1024)] = 256
+    head_convolutions: Annotated[int, Field(gt=0, le=16)] = 4
+    image_width: Side = 640
+    image_height: Side = 640
     resize: Literal["letterbox", "stretch"] = "letterbox"
     """The paper does not say; letterbox keeps a person's proportions."""
     norm: Literal["frozen_batch", "batch", "group"] = "frozen_batch"
@@ -38,9 +38,9 @@ class DetectorModel(Recipe):
     """5 = all. Freezing C1-C2, as torchvision does, would keep J2's maps from learning from the datasets."""
     initial_weights: str | None = "coco"
     """`coco`, `imagenet` (torchvision's enums), a .pth or .safetensors file, or null for random weights."""
-    anchor_sizes: tuple[PositiveInt, ...] = (32, 64, 128, 256, 512)
+    anchor_sizes: tuple[Side, ...] = (32, 64, 128, 256, 512)
     """Base size in pixels for each of the five pyramid levels P3-P7."""
-    anchor_ratios: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
+    anchor_ratios: Annotated[tuple[PositiveFloat, ...], Field(min_length=1, max_length=16)] = (0.5, 1.0, 2.0)
     """Height / width. The COCO head has nine anchors per cell: three ratios x three scales."""
 
     @property

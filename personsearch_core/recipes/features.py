@@ -48,15 +48,15 @@ class RoiRecipe(Recipe):
 
     variant: Variant = "j3"
     """`j2`, `j3`, `j4` share C1..C2, C3 or C4 with the detector; `disj` shares nothing and takes crops."""
-    roi_height: PositiveInt | None = None
+    roi_height: Annotated[int, Field(gt=0, le=1024)] | None = None
     """Default: that of a 256x128 crop at the stride of the shared block; for `disj`, 256."""
-    roi_width: PositiveInt | None = None
+    roi_width: Annotated[int, Field(gt=0, le=1024)] | None = None
     """Default: likewise; for `disj`, 128."""
     roi_scale: Annotated[float, Field(gt=0, le=_MAX_ROI_SCALE)] = 1.0
     """Factor on that default: 0.5 halves height and width for every variant, so that variants compare."""
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Context added on each side, as a fraction of the box's size; the paper mentions none."""
-    sampling_ratio: Annotated[int, Field(ge=0)] = 2
+    sampling_ratio: Annotated[int, Field(ge=0, le=16)] = 2
     """Samples of `roi_align` per bin and axis; 0 adapts to the ROI's size."""
     operator: Annotated[Literal["roi_align", "roi_pool"], later("roi_align")] = "roi_align"
     """How a bin is read from the shared map. `roi_pool`: the maximum over whole cells (Girshick 2015), as the

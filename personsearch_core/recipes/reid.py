@@ -16,7 +16,7 @@ from personsearch_core.recipes.detector import BATCH_NORM_EPSILON, DetectorModel
 class BranchModel(Recipe):
     """Replicated blocks C(k+1)*..C5* on a pooled ROI, pooling, and an embedding."""
 
-    embedding_dim: PositiveInt = 256
+    embedding_dim: Annotated[int, Field(gt=0, le=16_384)] = 256
     """The paper gives none; 256 is what OIM, NPSM and the later literature use."""
     pooling: Literal["average", "max", "gem"] = "average"
     """Pooling of the last block's map; `gem` is a generalised mean with a learnt exponent."""

@@ -17,6 +17,7 @@ from storage import durable
 from storage.digests import canonical_json
 from storage.errors import StorageError
 from storage.feature_store.layout import DIGESTS_FILE, FILES_FILE
+from storage.reading import first_problem, read_regular
 from storage.trust import Digested
 
 BLOCK_ROWS = 256
@@ -74,19 +75,19 @@ def read_digests(path: Path) -> ArrayDigests:
     """
     file = path / DIGESTS_FILE
     try:
-        return ArrayDigests.model_validate_json(file.read_bytes())
+        return ArrayDigests.model_validate_json(read_regular(file))
     except FileNotFoundError as error:
         raise StorageError(
             f"{path} is unfinished: it has no {DIGESTS_FILE}; write the missing shards and close"
         ) from error
     except ValidationError as error:
-        raise StorageError(f"{file} is damaged: {error}") from error
+        raise StorageError(f"{file} is damaged: {first_problem(error)}") from error
 
 
 def read_file_digests(path: Path) -> dict[str, Digested]:
     """Known digests of a feature store's files, by name, which need not be read."""
     try:
-        return _FILES.validate_json((path / FILES_FILE).read_bytes())
+        return _FILES.validate_json(read_regular(path / FILES_FILE))
     except (FileNotFoundError, ValidationError):  # they will be read
         return {}
 

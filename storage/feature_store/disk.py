@@ -21,7 +21,7 @@ from storage.errors import StorageError
 from storage.feature_store.extents import ExtentTable
 from storage.feature_store.layout import ArrayLayout
 from storage.feature_store.reader import FeatureReader, Tier
-from storage.feature_store.shard_files import decode_row, open_shard
+from storage.feature_store.shard_files import READING, decode_row, open_shard
 from storage.feature_store.shard_index import MISSING
 
 _TWO_FROM = 8 << 20
@@ -164,7 +164,7 @@ class DiskReader(FeatureReader):
                 os.close(descriptor)
 
     def _open_file(self, shard: int) -> int:
-        return os.open(self._array / self._layout.shard_key(shard), os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(self._array / self._layout.shard_key(shard), READING)
 
     def _open(self, shard: int) -> None:
         """Read a shard's index, and keep its file open while descriptors last."""

@@ -15,6 +15,7 @@ from storage.digests import digest_file
 from storage.errors import StorageError
 from storage.feature_store.layout import INDEX_FILE
 from storage.manifest import FILE_NAME, read_manifest
+from storage.reading import require_regular
 
 
 def write_index(path: str | Path, table: pa.Table) -> None:
@@ -53,12 +54,13 @@ def read_index(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
     Raises FileNotFoundError when there is none, StorageError when it is damaged.
     """
     try:
+        require_regular(file)
         with pq.ParquetFile(file, page_checksum_verification=True) as opened:
             names = opened.schema_arrow.names
             return opened.read([name for name in names if columns is None or name in columns])
     except FileNotFoundError:
         raise
-    except (pa.ArrowInvalid, OSError) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise StorageError(f"{file} is damaged: {error}") from error
 
 

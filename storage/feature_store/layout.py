@@ -21,6 +21,11 @@ ROWS_PER_SHARD = 256
 MARK = "feature_store"
 """An attribute that our writer sets: with it, a missing shard means unfinished work, not fill values."""
 
+MOST_ROWS = 1 << 27
+MOST_SHARDS = 1 << 18
+MOST_ROW_BYTES = 256 << 20
+"""A row of the largest ROI takes 34 MB. Metadata may come from anywhere, and claim any size."""
+
 _DTYPES = {"float16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32"}
 
 
@@ -117,6 +122,13 @@ def _parse(metadata: Mapping[str, Any], where: str) -> ArrayLayout:
     shard_shape = tuple(grid["configuration"]["chunk_shape"])
     if not (all(_is_count(n) for n in (*shape, *shard_shape)) and shape and shard_shape[0] > 0):
         raise StorageError(f"{where} is damaged: shape {shape} in shards of {shard_shape}")
+    if shape[0] > MOST_ROWS or shard_shape[0] > MOST_ROWS or -(-shape[0] // shard_shape[0]) > MOST_SHARDS:
+        raise StorageError(
+            f"{where} claims {shape[0]} rows in shards of {shard_shape[0]}: more than {MOST_ROWS} rows or "
+            f"{MOST_SHARDS} shards cannot be read"
+        )
+    if math.prod(shape[1:]) * np.dtype(dtype_name).itemsize > MOST_ROW_BYTES:
+        raise StorageError(f"{where}: rows of shape {shape[1:]} take more than {MOST_ROW_BYTES} bytes each")
     codecs = metadata["codecs"]
     _require(
         len(codecs) == 1 and codecs[0]["name"] == "sharding_indexed",

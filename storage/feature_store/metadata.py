@@ -15,6 +15,7 @@ from storage.errors import StorageError
 from storage.feature_store.digests import BLOCK_ROWS
 from storage.feature_store.layout import ARRAY, MARK, METADATA_FILE, ArrayLayout, parse_layout
 from storage.feature_store.shard_files import ZSTD_LEVEL
+from storage.reading import parse_json, read_regular
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def write_or_compare(file: Path, content: bytes) -> None:
     of their rows anyway.
     """
     try:
-        there = json.loads(file.read_bytes())
+        there = parse_json(read_regular(file))
     except FileNotFoundError:
         there = None
     except ValueError as error:
@@ -96,7 +97,7 @@ def read_layout(group: Path) -> ArrayLayout:
     """The layout of the array in a local feature store. Raises StorageError when there is none."""
     file = group / ARRAY / METADATA_FILE
     try:
-        return parse_layout(json.loads(file.read_bytes()), str(file))
+        return parse_layout(parse_json(read_regular(file)), str(file))
     except FileNotFoundError as error:
         raise StorageError(f"{group} is not a feature store: it has no {ARRAY}/{METADATA_FILE}") from error
     except ValueError as error:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import math
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -13,8 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
 
 from storage.errors import StorageError
+from storage.feature_store import index_table
 from storage.feature_store.buffers import allocate_buffer
 from storage.feature_store.disk import DiskReader
 from storage.feature_store.layout import (
@@ -27,6 +29,7 @@ from storage.feature_store.layout import (
 )
 from storage.feature_store.reader import FeatureReader, MemoryReader, Tier
 from storage.feature_store.remote import REQUESTS_AT_ONCE, RemoteReader, fetch
+from storage.reading import parse_json
 from storage.urls import Location, filesystem, is_remote, join, local_path
 
 log = logging.getLogger(__name__)
@@ -106,7 +109,7 @@ def open_features(
         why = f"through TensorStore: {error}"
     else:
         reader, why = _direct_reader(system, array, layout, read_index, remote or tier == "remote", threads)
-    n_bytes = int(np.prod(reader.shape, dtype=np.int64)) * reader.dtype.itemsize
+    n_bytes = math.prod(reader.shape) * reader.dtype.itemsize
     if tier == "memory" or (tier == "auto" and n_bytes <= memory_budget):
         why = f"{n_bytes} bytes " + ("as asked" if tier == "memory" else f"fit the budget of {memory_budget}")
         reader = _load(reader, read_index)
@@ -145,7 +148,7 @@ def _find_array(system: AbstractFileSystem, path: str, root: str) -> tuple[str, 
         if isinstance(content, Exception):
             raise StorageError(f"{root} cannot be opened: {content}") from content
         try:
-            return array, json.loads(content)
+            return array, parse_json(content)
         except ValueError as error:
             raise StorageError(f"{join(array, METADATA_FILE)} is damaged: {error}") from error
     raise StorageError(f"{root} is not a feature store: it has no {ARRAY}/{METADATA_FILE}")
@@ -155,11 +158,15 @@ def _index_reader(system: AbstractFileSystem, path: str) -> Callable[[], pa.Tabl
     def read() -> pa.Table:
         file = join(path, INDEX_FILE)
         try:
+            if isinstance(system, LocalFileSystem):
+                return index_table.read_index(local_path(file))
             with system.open(file, "rb") as stream:
                 return pq.read_table(stream, page_checksum_verification=True)
         except FileNotFoundError as error:
             raise StorageError(f"{path} has no {INDEX_FILE}") from error
-        except (pa.ArrowInvalid, OSError) as error:
+        except StorageError:
+            raise
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise StorageError(f"{file} is damaged or cannot be read: {error}") from error
 
     return read

@@ -17,6 +17,8 @@ from storage.feature_store.shard_index import MISSING, ShardIndex, crc32c, decod
 from storage.trust import Digested, stat_key
 
 ZSTD_LEVEL = 1
+READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+"""Without waiting: a pipe with a shard's name is an empty file."""
 
 
 def complete_shards(array: Path, layout: ArrayLayout) -> tuple[int, ...]:
@@ -46,7 +48,7 @@ def open_shard(array: Path, layout: ArrayLayout, shard: int) -> tuple[int, Shard
     """
     file = array / layout.shard_key(shard)
     try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(file, READING)
     except FileNotFoundError as error:
         if layout.is_ours:
             raise missing_shard(str(array), layout, shard) from error
@@ -54,7 +56,7 @@ def open_shard(array: Path, layout: ArrayLayout, shard: int) -> tuple[int, Shard
     try:
         file_bytes = os.fstat(descriptor).st_size
         start = max(0, file_bytes - layout.index_bytes) if layout.index_at_end else 0
-        data = os.pread(descriptor, layout.index_bytes, start)
+        data = os.pread(descriptor, min(layout.index_bytes, file_bytes), start)
         return descriptor, decode_index(data, layout, file_bytes, f"shard {shard} ({file})")
     except BaseException:
         os.close(descriptor)
@@ -73,8 +75,8 @@ def missing_shard(array: str, layout: ArrayLayout, shard: int) -> StorageError:
 def read_shard(array: Path, layout: ArrayLayout, shard: int) -> np.ndarray:
     """All rows of one shard, in order, every CRC and length checked. Raises StorageError on damage."""
     rows = layout.shard_rows(shard)
+    opened = open_shard(array, layout, shard)  # first, since metadata may claim any size
     out = np.full((len(rows), *layout.row_shape), layout.fill_value, layout.dtype)
-    opened = open_shard(array, layout, shard)
     if opened is None:
         return out
     descriptor, index = opened

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,11 +13,14 @@ import pyarrow as pa
 import tensorstore
 
 from storage.errors import StorageError
+from storage.feature_store.layout import MOST_ROW_BYTES
 from storage.feature_store.reader import FeatureReader, Tier
 from storage.urls import is_remote
 
 _TUNING = ("config_kwargs", "use_listings_cache", "skip_instance_cache", "default_block_size")
 """Options that only say how fast a client works."""
+_MOST_CHUNK_BYTES = 1 << 30
+_MOST_CHUNKS = 1 << 14
 _CACHE_BYTES = 64 << 20
 """Holds shard indexes, so that a row costs one request."""
 
@@ -41,6 +45,7 @@ class TensorStoreReader(FeatureReader):
             ).result()
         except (ValueError, NotImplementedError) as error:
             raise StorageError(f"{url} cannot be read by TensorStore: {error}") from error
+        _check_sizes(url, self._array)
         self._url = url
         super().__init__(tuple(self._array.shape), self._array.dtype.numpy_dtype, read_index)
 
@@ -50,6 +55,21 @@ class TensorStoreReader(FeatureReader):
         except ValueError as error:
             raise StorageError(f"{self._url} cannot be read: {error}") from error
         out[:] = rows.reshape(out.shape)
+
+
+def _check_sizes(url: str, array: tensorstore.TensorStore) -> None:
+    """Raise StorageError where a row, or a chunk that it must be decoded from, is larger than is meant."""
+    dtype = array.dtype.numpy_dtype
+    if dtype.kind not in "fiu" or not array.shape:
+        raise StorageError(f"{url} holds {dtype} of shape {tuple(array.shape)}, not rows of numbers")
+    chunk = tuple(side or 1 for side in array.chunk_layout.read_chunk.shape or (1,) * len(array.shape))
+    bounds = (("row", array.shape[1:], MOST_ROW_BYTES), ("chunk", chunk, _MOST_CHUNK_BYTES))
+    for what, shape, most in bounds:
+        if math.prod(shape) * dtype.itemsize > most:
+            raise StorageError(f"{url}: a {what} of shape {tuple(shape)} takes more than {most} bytes")
+    pieces = math.prod(-(-side // part) for side, part in zip(array.shape[1:], chunk[1:], strict=True))
+    if pieces > _MOST_CHUNKS:  # TensorStore keeps notes of each
+        raise StorageError(f"{url}: a row is spread over {pieces} chunks, more than {_MOST_CHUNKS}")
 
 
 def _key_value_store(url: str, options: Mapping[str, Any]) -> str | dict[str, Any]:

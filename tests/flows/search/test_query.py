@@ -142,7 +142,7 @@ def test_several_shots_are_one_query(index: Index, built: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "the query is missing"),
+        ({}, "query is missing"),
         ({"image": "IMAGE", "box": (1, 2, 3)}, "four numbers"),
         ({"image": "IMAGE", "box": (500, 0, 600, 90)}, "no area inside the image, which is 120x80"),
         ({"image": "IMAGE", "box": (1, 1, 9, 9), "person": 1}, "choose one"),
