@@ -26,12 +26,15 @@ def names_a_place(url: str) -> bool:
 def local_path(location: Location) -> Path:
     """The local path that `location` names.
 
-    Raises StorageError when it is the URL of something remote.
+    Raises StorageError when it is the URL of something remote, or cannot be a path.
     """
     if is_remote(location):
         raise StorageError(f"{location} is not on this machine: give a local path")
     text = str(location)
-    return Path(unquote(urlsplit(text).path)) if text.startswith("file://") else Path(text)
+    path = unquote(urlsplit(text).path) if text.startswith("file://") else text
+    if "\0" in path:  # %00 in a URL
+        raise StorageError(f"{text!r} names no place: it holds a null character")
+    return Path(path)
 
 
 def join(location: Location, *parts: str) -> str:
