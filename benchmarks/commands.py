@@ -21,7 +21,7 @@ COMMANDS = {
     ),
     "growth": Lazy(
         "benchmarks.growth:growth",
-        "Measure features and detections of a dataset that has grown, against making them from nothing.",
+        "Measure features and detections of a dataset that has grown by 1 %, against a full build.",
     ),
     "speed": Lazy(
         "benchmarks.speed:speed",
@@ -37,7 +37,7 @@ COMMANDS = {
     ),
     "soak": Lazy(
         "benchmarks.soak:soak",
-        "Run a small project night after night: what grows, and does every result stay the same?",
+        "Run a small project night after night: growth, kills, a full disk, collections, searches.",
     ),
     "reid": Lazy(
         "benchmarks.reid:reid",

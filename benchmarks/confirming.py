@@ -25,7 +25,8 @@ import numpy as np
 import yaml
 
 from data_catalog.snapshot import Snapshot
-from flows.config.models import Config, load_config
+from flows.config.loading import load_config
+from flows.config.models import Config
 from flows.plan.catalog import StoreSnapshots
 from flows.search import Index, build_index, open_index
 from flows.search.confirmed import export_confirmed

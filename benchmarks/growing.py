@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from flows.config.models import load_config
+from flows.config.loading import load_config
 from flows.plan.states import Planned, resolve
 from flows.run.making import make_in_process
 from flows.stages.base import Stage

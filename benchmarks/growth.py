@@ -114,7 +114,7 @@ def growth(
     folder: Folder = VAR,
     json_file: Json = None,
 ) -> None:
-    """Measure features and detections of a dataset that has grown by 1 %, against making them from nothing.
+    """Measure features and detections of a dataset that has grown by 1 %, against a full build.
 
     Example: personsearch benchmark growth --json growth.json
     """

@@ -21,6 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from storage.bucket import Bucket
 from storage.digests import digest_json
 from storage.durable import copy_digested
 from storage.errors import NewerVersionError, StorageError
@@ -31,7 +32,6 @@ from storage.manifest import FILE_NAME, Manifest, parse_manifest
 from storage.object_storage import modified, reaching
 from storage.store import Artifact, FirstLooks, Inspection, Objects, Store
 from storage.trust import in_short
-from storage.urls import filesystem
 
 log = logging.getLogger(__name__)
 
@@ -54,23 +54,23 @@ class RemoteStore(Store):
         self._cache = LocalStore(folder, verify_first=verify_first)
         self._looks = FirstLooks(verify_first)
         self.place = self._cache.place
-        # Other machines write here, too, so listings must not be cached.
-        self.system, self.prefix = filesystem(self.url, use_listings_cache=False, skip_instance_cache=True)
+        self._bucket = Bucket(self.url)
+        self.system, self.prefix = self._bucket.system, self._bucket.prefix
 
     def __str__(self) -> str:
         return self.url
 
     def exists(self) -> bool:
-        return self._is_there(self.prefix)
+        return self._bucket.is_there(self.prefix)
 
     def find(self, kind: str, key: str) -> Artifact | None:
         """The artifact, downloaded to this machine; every byte is digested once on the way."""
         self.path_of(kind, key)  # refuses what is not a plain name
         with exclusive(self.root / ".locks" / "fetching" / f"{kind}-{key}", what=f"a copy of {kind}/{key}"):
-            raw = self._read(self._key_path(kind, key, FILE_NAME))
+            raw = self._bucket.read(self._key_path(kind, key, FILE_NAME))
             while raw is not None:
                 artifact, problem = self._bring(kind, key, raw)
-                seen, raw = raw, self._read(self._key_path(kind, key, FILE_NAME))
+                seen, raw = raw, self._bucket.read(self._key_path(kind, key, FILE_NAME))
                 if artifact is not None:
                     return artifact
                 if raw == seen:
@@ -83,7 +83,7 @@ class RemoteStore(Store):
     @reaching()
     def inspect(self, kind: str, key: str) -> Inspection:
         """Whether the artifact exists and every file has the right size."""
-        raw = self._read(self._key_path(kind, key, FILE_NAME))
+        raw = self._bucket.read(self._key_path(kind, key, FILE_NAME))
         if raw is None:
             return Inspection()
         try:
@@ -92,7 +92,7 @@ class RemoteStore(Store):
             raise
         except StorageError as error:
             return Inspection(problem=str(error))
-        there = self._listed(f"{kind}/{key}")
+        there = self._bucket.listed(f"{kind}/{key}")
         problems = []
         for name, entry in manifest.files.items():
             part = there.get(self._part_path(manifest, name))
@@ -111,7 +111,7 @@ class RemoteStore(Store):
         return self.find(kind, key)
 
     def manifest_of(self, kind: str, key: str) -> Manifest:
-        raw = self._read(self._key_path(kind, key, FILE_NAME))
+        raw = self._bucket.read(self._key_path(kind, key, FILE_NAME))
         if raw is None:
             raise FileNotFoundError(f"{self.url}/{kind}/{key}/{FILE_NAME}")
         return parse_manifest(raw, f"{self.url}/{kind}/{key}/{FILE_NAME}")
@@ -123,39 +123,39 @@ class RemoteStore(Store):
         return found.path
 
     def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
-        for path in self._manifest_paths(kind):
-            if self._is_there(path):
+        for path in self._bucket.manifest_paths(kind):
+            if self._bucket.is_there(path):
                 yield _names(path)
 
     def manifests(self, kind: str | None = None) -> Iterator[tuple[str, str, bytes]]:
-        for path, raw in self._contents(self._manifest_paths(kind)).items():
+        for path, raw in self._bucket.contents(self._bucket.manifest_paths(kind)).items():
             yield *_names(path), raw
 
     def hidden_manifests(self) -> Iterator[bytes]:
-        hidden = [f"{path}/{FILE_NAME}" for path in self._folders(f"{self.prefix}/{_DAMAGED}")]
-        return iter(self._contents(hidden).values())
+        hidden = [f"{path}/{FILE_NAME}" for path in self._bucket.folders(f"{self.prefix}/{_DAMAGED}")]
+        return iter(self._bucket.contents(hidden).values())
 
     @reaching()
     def read_tags(self) -> dict[str, bytes]:
-        found = self._contents(sorted(self.system.find(self._tag_path(""))))
+        found = self._bucket.contents(sorted(self.system.find(self._bucket.tag_path(""))))
         return {path.rpartition("/")[2]: content for path, content in found.items()}
 
     @reaching()
     def write_tag(self, tag: str, artifact: str) -> None:
-        self.system.pipe_file(self._tag_path(tag), f"{artifact}\n".encode())
+        self.system.pipe_file(self._bucket.tag_path(tag), f"{artifact}\n".encode())
 
     @reaching()
     def remove_tag(self, tag: str) -> None:
-        if not self.system.exists(self._tag_path(tag)):
-            raise FileNotFoundError(self._tag_path(tag))
-        self.system.rm_file(self._tag_path(tag))
+        if not self.system.exists(self._bucket.tag_path(tag)):
+            raise FileNotFoundError(self._bucket.tag_path(tag))
+        self.system.rm_file(self._bucket.tag_path(tag))
 
     @reaching()
     def written_since(self, moment: datetime) -> set[str]:
         return {
             "/".join(_names(path))
-            for path, entry in self._listed("").items()
-            if path.endswith(f"/{FILE_NAME}") and self._depth(path) == 3 and modified(entry) > moment
+            for path, entry in self._bucket.listed("").items()
+            if path.endswith(f"/{FILE_NAME}") and self._bucket.depth(path) == 3 and modified(entry) > moment
             if not path.removeprefix(f"{self.prefix}/").startswith(".")
         }
 
@@ -164,7 +164,7 @@ class RemoteStore(Store):
         """Unfinished uploads, replaced versions and damaged artifacts that are older than `before`."""
         versions = dict(self._versions())
         groups: dict[str, list[dict[str, Any]]] = {}
-        for path, entry in self._listed("").items():
+        for path, entry in self._bucket.listed("").items():
             parts = path.removeprefix(f"{self.prefix}/").split("/")
             depth = 2 if parts[0] == _DAMAGED else 3
             # This store writes nothing at a higher level or under other hidden names.
@@ -180,9 +180,9 @@ class RemoteStore(Store):
     def remove_objects(self, objects: Objects, before: datetime) -> None:
         """Delete them, unless objects were added since, or a manifest names them now."""
         artifact = objects.name.rpartition("/")[0]
-        raw = self._read(f"{self.prefix}/{artifact}/{FILE_NAME}")
+        raw = self._bucket.read(f"{self.prefix}/{artifact}/{FILE_NAME}")
         versions = {} if raw is None else {artifact: _version_of(raw)}
-        listed = self._listed(objects.name)
+        listed = self._bucket.listed(objects.name)
         young = any(modified(entry) >= before for entry in listed.values())
         if not young and not self._is_needed(objects.name, versions):
             for path in listed:
@@ -190,7 +190,7 @@ class RemoteStore(Store):
 
     @reaching()
     def verify(self, kind: str, key: str) -> list[str]:
-        raw = self._read(self._key_path(kind, key, FILE_NAME))
+        raw = self._bucket.read(self._key_path(kind, key, FILE_NAME))
         if raw is None:
             return [f"{self.url}/{kind}/{key}: there is no artifact"]
         try:
@@ -280,7 +280,7 @@ class RemoteStore(Store):
         """Have the server copy what the artifact that rows were taken from has, too; returns the others."""
         raw = None
         if manifest.taken_from is not None:
-            raw = self._read(self._key_path(*manifest.taken_from.split("/"), FILE_NAME))
+            raw = self._bucket.read(self._key_path(*manifest.taken_from.split("/"), FILE_NAME))
         if raw is None:
             return names
         try:
@@ -357,56 +357,11 @@ class RemoteStore(Store):
             return False
         return versions.get(artifact, "") in (version, None) or self.holder(*artifact.split("/")) is not None
 
-    def _listed(self, name: str) -> dict[str, dict[str, Any]]:
-        """Every object under a prefix, by path."""
-        folder = f"{self.prefix}/{name}".rstrip("/")
-        return dict(self.system.find(folder, detail=True))
-
-    def _depth(self, path: str) -> int:
-        """The number of names in a path below the store's prefix."""
-        return path.removeprefix(f"{self.prefix}/").count("/") + 1
-
-    def _tag_path(self, tag: str) -> str:
-        return f"{self.prefix}/.tags/{tag}".rstrip("/")
-
     def _has(self, manifest: Manifest, name: str, size: int) -> bool:
         try:
             return bool(self.system.info(self._part_path(manifest, name))["size"] == size)
         except FileNotFoundError:
             return False
-
-    @reaching()
-    def _read(self, path: str) -> bytes | None:
-        try:
-            return bytes(self.system.cat_file(path))
-        except FileNotFoundError:
-            return None
-
-    @reaching()
-    def _is_there(self, path: str) -> bool:
-        return bool(self.system.exists(path))
-
-    @reaching()
-    def _contents(self, paths: list[str]) -> dict[str, bytes]:
-        """The content at these paths, without objects deleted in the meantime."""
-        found = self.system.cat(paths, on_error="return") if paths else {}
-        for content in found.values():
-            if not isinstance(content, bytes | FileNotFoundError):
-                raise content
-        return {path: found[path] for path in paths if isinstance(found[path], bytes)}
-
-    def _manifest_paths(self, kind: str | None) -> list[str]:
-        kinds = [f"{self.prefix}/{kind}"] if kind else self._folders(self.prefix)
-        return [f"{key}/{FILE_NAME}" for each in kinds for key in self._folders(each)]
-
-    @reaching()
-    def _folders(self, path: str) -> list[str]:
-        try:
-            entries = self.system.ls(path, detail=True)
-        except FileNotFoundError:
-            return []
-        names = (entry["name"].rstrip("/") for entry in entries if entry["type"] == "directory")
-        return sorted(name for name in names if not name.rpartition("/")[2].startswith("."))
 
     def _key_path(self, kind: str, key: str, *more: str) -> str:
         self.path_of(kind, key)  # refuses what is not a plain name

@@ -47,7 +47,7 @@ def chosen_store(given: str | None, *configs: Path | None) -> str:
     """
     if given is not None:
         return given_store(given, "--store")
-    from flows.config.models import store_of  # loads pydantic, which few commands on a store need
+    from flows.config.loading import store_of
 
     of_configs = {store_of(config): config for config in configs if config is not None}
     if len(of_configs) > 1:

@@ -94,3 +94,9 @@ def print_table(table: Mapping[str, Mapping[str, int]]) -> None:
 def _state(stage: dict[str, object]) -> str:
     state = str(stage["state"])
     return f"[{_STYLES.get(state, 'white')}]{state}[/]"
+
+
+def short_name(name: str) -> str:
+    """`kind/key` with the beginning of the key, which is enough to name the artifact."""
+    kind, _, key = name.partition("/")
+    return f"{kind}/{key[:12]}"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.config.models import Processors
+from flows.config.sections import Processors
 
 Parallel = Annotated[
     int | None,

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json as json_format
-import shlex
-from collections.abc import Iterable, Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -15,24 +12,21 @@ from data_catalog.suggestions import did_you_mean
 from flows.cli.json_file import Json, write_json_lines
 from flows.cli.lazy import Lazy, lazy_group
 from flows.cli.options import ConfigsStore, Store, artifact_named, chosen_store, existing_store
-from flows.cli.printing import counted, padded
+from flows.cli.printing import counted, padded, short_name
+from flows.cli.store_gc import gc
 from flows.config.raw import given_store
 from flows.errors import ConfigError
-from flows.run.records import RUN_NAME, RunRecord
 from personsearch_core.checksums import listed_files, problems
 from storage.errors import StorageError
-from storage.gc import Garbage, collect, find_garbage
 from storage.listing import Entry, list_entries, with_followers
 from storage.opening import open_store
 from storage.space import in_units
 from storage.store import Store as ArtifactStore
 from storage.tags import remove_tag, set_tag, tags
 from storage.transfer import copy_artifact, lineage
-from storage.urls import is_remote
 
 if TYPE_CHECKING:
     from flows.config.models import Config
-    from flows.plan.reach import Reach
 
 COMMANDS = {"features": Lazy("flows.cli.features:app", "Cached features: show, verify, export, statistics.")}
 
@@ -41,8 +35,6 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Artifacts: list, show, verify, invalidate, tag, clean up, copy.",
 )
-
-YOUNG_HOURS = 24.0
 
 Name = Annotated[str, typer.Argument(metavar="ARTIFACT", help="kind/key or key; a unique prefix is enough.")]
 Names = Annotated[
@@ -68,7 +60,7 @@ def list_artifacts(
     write_json_lines(json, ({**entry.__dict__, "tags": tagged.get(entry.name, [])} for entry in entries))
     rows = [
         (
-            _short(entry.name),
+            short_name(entry.name),
             entry.created,
             in_units(entry.size),
             f"{entry.seconds:.1f}",
@@ -131,8 +123,8 @@ def verify(store: Store = None, names: Names = None) -> None:
         found = opened.verify(kind, key)
         damaged += bool(found)
         for problem in found:
-            typer.echo(f"{_short(f'{kind}/{key}')}: {problem}")
-    studies = [] if names else _damaged_studies(opened)
+            typer.echo(f"{short_name(f'{kind}/{key}')}: {problem}")
+    studies = [] if names else damaged_studies(opened)
     for problem in studies:
         typer.echo(problem)
     if studies and not damaged:
@@ -162,7 +154,7 @@ def invalidate(
     Example: personsearch store invalidate reid --config configs/demo.yaml
     """
     if config is not None:
-        from flows.config.models import load_config
+        from flows.config.loading import load_config
 
         settings = load_config(config, store=store)
         opened = open_store(settings.store)
@@ -177,7 +169,7 @@ def invalidate(
     typer.echo(f"{'would delete' if dry_run else 'deleted'} {entry.name}, {in_units(entry.size)}")
     typer.echo(f"artifacts built from it: {len(followers) or 'none'}")
     for follower in followers:
-        typer.echo(f"  {_short(follower)}")
+        typer.echo(f"  {short_name(follower)}")
 
 
 @app.command()
@@ -207,68 +199,7 @@ def untag(
     remove_tag(existing_store(store), tag)
 
 
-@app.command()
-def gc(
-    store: ConfigsStore = None,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CONFIG|STUDY|RUN",
-            help="Keep all artifacts of a config, of a study, or of a run or sweep by its name in `status`; "
-            "repeatable.",
-        ),
-    ] = None,
-    delete: Annotated[
-        bool, typer.Option("--delete", help="Delete; without this, only list what would be deleted.")
-    ] = False,
-    everything: Annotated[
-        bool,
-        typer.Option(
-            "--all",
-            help="Delete even if nothing is kept, or if sources of kept artifacts may be lost.",
-        ),
-    ] = False,
-    min_age: Annotated[
-        float | None,
-        typer.Option(
-            min=0, metavar="HOURS", help="Keep younger artifacts (default: 24 if the store is a URL, else 0)."
-        ),
-    ] = None,
-) -> None:
-    """Delete artifacts that no given config, no tag and no running pipeline needs. Lists them first.
-
-    Runs on other machines are not visible, so on object storage young artifacts stay.
-
-    Example: personsearch store gc --keep configs/demo.yaml --delete
-    """
-    from flows.plan.reach import InUse, last_users
-
-    place = chosen_store(store, *(Path(name) for name in keep or () if not RUN_NAME.fullmatch(name)))
-    opened = existing_store(place)
-    hours = min_age if min_age is not None else YOUNG_HOURS if is_remote(place) else 0.0
-    reach = _reach_of(keep or (), opened, everything=everything)
-    if not reach.names and not tags(opened) and not everything:
-        raise ConfigError(
-            "refusing to delete everything: name what to keep (--keep CONFIG, or a tag), or pass --all"
-        )
-    if reach.unmade:
-        typer.echo(f"not built yet: {', '.join(reach.unmade)}; artifacts that depend on these are not kept")
-    used = InUse(opened)
-    garbage = find_garbage(opened, reach.names | used(), timedelta(hours=hours), despite_gaps=everything)
-    _print_garbage(garbage, last_users(opened))
-    count = sum(map(len, (garbage.artifacts, garbage.work_areas, garbage.set_aside, garbage.objects)))
-    what = "would be deleted (pass --delete to do so)"
-    if delete:
-        stayed = collect(opened, garbage, used)
-        what = "deleted" + (
-            f", except {len(stayed)} that runs have started to build or use" if stayed else ""
-        )
-    if is_remote(place):
-        typer.echo(
-            f"runs on other machines are not visible: artifacts younger than {hours:g} h stay, with their "
-            "sources; protect older ones that are in use elsewhere with --keep or a tag"
-        )
-    typer.echo(f"{count} {what}, {in_units(garbage.size)}; {counted(garbage.kept, 'artifact')} kept")
+app.command("gc")(gc)
 
 
 @app.command("export")
@@ -303,7 +234,7 @@ def import_artifacts(
     _copy(other, open_store(target), names, alone=alone)
 
 
-def _damaged_studies(store: ArtifactStore) -> list[str]:
+def damaged_studies(store: ArtifactStore) -> list[str]:
     """What is wrong with the files of studies and sweeps, by the digests beside them."""
     found = []
     for folder in sorted((store.root / ".studies").glob("*")):
@@ -321,65 +252,8 @@ def _copy(source: ArtifactStore, target: ArtifactStore, names: list[str] | None,
     for name in wanted if alone else lineage(source, wanted):
         if copy_artifact(source, target, name):
             copied, moved = copied + 1, moved + sizes[name]
-            typer.echo(f"  {_short(name)}  {in_units(sizes[name])}")
+            typer.echo(f"  {short_name(name)}  {in_units(sizes[name])}")
     typer.echo(f"{counted(copied, 'artifact')} copied to {target}, {in_units(moved)}")
-
-
-def _reach_of(names: Iterable[str], store: ArtifactStore, *, everything: bool) -> Reach:
-    """What each name keeps, printed. Refuses a name that keeps nothing, unless `everything`."""
-    from flows.plan.reach import Reach
-
-    reach = Reach()
-    for name in names:
-        of_name = _kept_by(name, store)
-        made = sum(store.peek(*each.split("/")) is not None for each in of_name.names)
-        typer.echo(f"{name} keeps {counted(made, 'artifact')}")
-        if not made and not everything:
-            raise ConfigError(f"{name} keeps nothing of {store}: check the name and the store, or pass --all")
-        reach.add(of_name)
-    return reach
-
-
-def _kept_by(name: str, store: ArtifactStore) -> Reach:
-    """What a config, a study or a recorded run reaches in the store."""
-    from flows.config.models import load_config
-    from flows.plan.reach import Reach, reached_by
-    from flows.run.records import find_record
-    from flows.stages.building import build_stages
-    from flows.studies.loading import Loader
-    from flows.studies.members import resolve_study
-    from flows.studies.reading import is_study, read_study
-
-    if RUN_NAME.fullmatch(name):
-        record = find_record(store.root, name)
-        if record is None:
-            shown = shlex.join(["personsearch", "status", "--store", str(store)])
-            raise ConfigError(f"--keep {name}: {store} has no record of this run; to see the runs: {shown}")
-        return Reach(set(record.artifacts()))
-    path = Path(name)
-    if not is_study(path):
-        return reached_by(build_stages(load_config(path, store=str(store))), store)
-    study = resolve_study(path, read_study(path), store=str(store))
-    loader, reach = Loader(str(store)), Reach()
-    for member in study.members.values():
-        reach.add(reached_by(loader.load(member).stages, store))
-    reach.unmade = list(dict.fromkeys(reach.unmade))
-    return reach
-
-
-def _print_garbage(garbage: Garbage, users: Mapping[str, RunRecord]) -> None:
-    for entry in garbage.artifacts:
-        user = users.get(entry.name)
-        of = f"  last used by {user.name} ({Path(user.config).name})" if user else ""
-        typer.echo(f"  {_short(entry.name)}  {in_units(entry.size)}  {entry.created}{of}")
-    for folder in garbage.work_areas:
-        typer.echo(f"  unfinished {_short(folder.name)}  {in_units(folder.size)}")
-    for folder in garbage.set_aside:
-        typer.echo(f"  {folder.name}  {in_units(folder.size)}")
-    for objects in garbage.objects:
-        typer.echo(f"  {objects.name} (in no manifest)  {in_units(objects.size)}")
-    if garbage.strays:
-        typer.echo(f"  {len(garbage.strays)} locks and unfinished files of dead processes")
 
 
 def _remove_unused(store: ArtifactStore, entry: Entry) -> None:
@@ -428,8 +302,3 @@ def _tags_by_artifact(store: ArtifactStore) -> dict[str, list[str]]:
     for name, artifact in tags(store).items():
         found.setdefault(artifact, []).append(name)
     return found
-
-
-def _short(name: str) -> str:
-    kind, _, key = name.partition("/")
-    return f"{kind}/{key[:12]}"

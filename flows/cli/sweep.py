@@ -10,7 +10,7 @@ import typer
 from flows.cli.options import ConfigsStore
 from flows.cli.slots import Parallel, slots, threads_of
 from flows.cli.study_output import print_result, raise_failure, watching, write_page
-from flows.config.models import load_config
+from flows.config.loading import load_config
 from flows.errors import ConfigError
 from flows.run.stopping import sigterm_as_interrupt
 from flows.studies.grid import parse_axis

@@ -13,7 +13,7 @@ from flows.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
-    from flows.config.models import Processors
+    from flows.config.sections import Processors
 
 _NAME = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?")
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.config.models import Config, load_config
+from flows.config.loading import load_config
+from flows.config.models import Config
 from flows.config.trained_on import TRAINED_ON, trained_on
 from flows.errors import ConfigError
 from flows.plan.states import Selection, make_plan, select

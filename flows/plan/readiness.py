@@ -21,7 +21,8 @@ from data_catalog.readiness import (
 )
 from data_catalog.snapshot import Snapshot, image_digests
 from data_catalog.views import View
-from flows.config.models import Config, ViewRef
+from flows.config.models import Config
+from flows.config.sections import ViewRef
 from flows.errors import StageError
 from flows.plan.memo import Memo
 from flows.plan.views import ViewSpec, view_digest

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from flows.config.models import ViewRef
 from flows.config.pins import Section
+from flows.config.sections import ViewRef
 from flows.plan.finished import FinishedModel
 from flows.report.origin import departures
 from flows.report.results import Results

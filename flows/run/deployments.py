@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.config.models import load_config
+from flows.config.loading import load_config
 from flows.errors import ConfigError, failure_of
 
 

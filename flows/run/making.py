@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.config.models import Processors
+from flows.config.sections import Processors
 from flows.config.trained_on import VIEWS, view_record
 from flows.plan.states import Planned
 from flows.plan.views import SnapshotView, ViewSpec

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from flows.config.models import Config, Promotion
+from flows.config.models import Config
+from flows.config.sections import Promotion
 from flows.run.comparing import compare
 from storage.listing import list_entries
 from storage.store import Artifact, Store

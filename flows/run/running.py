@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.errors import CatalogError
-from flows.config.models import Config, load_config
+from flows.config.loading import load_config
+from flows.config.models import Config
 from flows.config.request import RunRequest
 from flows.errors import Failure, StageError, StageFailed, failure_or_bug
 from flows.plan.readiness import check_ready

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
-from flows.config.models import Config, load_config, store_of
+from flows.config.loading import load_config, store_of
+from flows.config.models import Config
 from flows.config.request import RunRequest
 from flows.errors import failure_or_bug
 from flows.plan.readiness import check_ready

@@ -17,8 +17,9 @@ from typing import Any, Generic, Literal, Self, TypeVar, get_origin
 from pydantic import BaseModel, ConfigDict, InstanceOf
 
 from data_catalog.views import Use
-from flows.config.models import Config, EvaluationSection, Processors, TrainingEntry, ViewRef
+from flows.config.models import Config
 from flows.config.pins import Pin
+from flows.config.sections import EvaluationSection, Processors, TrainingEntry, ViewRef
 from flows.errors import Interrupted
 from flows.plan.views import SnapshotView, ViewSpec
 from flows.run.child import Reporter

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from flows.config.models import Amount, Config
+from flows.config.models import Config
+from flows.config.sections import Amount
 from flows.errors import Interrupted
 from flows.stages.base import (
     Inputs,

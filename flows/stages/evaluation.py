@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from data_catalog.row_digests import digest_rows
-from flows.config.models import Config, EvaluationSection
+from flows.config.models import Config
+from flows.config.sections import EvaluationSection
 from flows.stages.base import (
     ArtifactInput,
     InputRef,

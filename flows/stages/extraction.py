@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.config.models import Processors
+from flows.config.sections import Processors
 from flows.plan.views import ViewSpec, read_scenes
 from flows.stages.dask_clients import dask_client
 from personsearch_core.recipes import FeaturesRecipe

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow.compute as pc
 
 from data_catalog.row_digests import digest_rows
-from flows.config.models import Config, ViewRef
+from flows.config.models import Config
+from flows.config.sections import ViewRef
 from flows.stages.base import (
     ArtifactInput,
     InputRef,

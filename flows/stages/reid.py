@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from flows.config.models import Amount, Config, TrainingEntry
+from flows.config.models import Config
+from flows.config.sections import Amount, TrainingEntry
 from flows.errors import Interrupted
 from flows.stages.base import (
     ArtifactInput,

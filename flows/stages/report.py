@@ -7,8 +7,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from flows.config.models import Config, Promotion, ReportSection
+from flows.config.models import Config
 from flows.config.pins import Pin, Section
+from flows.config.sections import Promotion, ReportSection
 from flows.stages.base import (
     ArtifactInput,
     InputRef,

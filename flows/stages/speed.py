@@ -10,7 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from flows.config.models import Config, Processors, SpeedSection
+from flows.config.models import Config
+from flows.config.sections import Processors, SpeedSection
 from flows.errors import ConfigError
 from flows.stages.base import Inputs, Made, Maker, Nothing, Stage, StageContext, processors_of
 from personsearch_core.recipes import DetectorModel, Recipe

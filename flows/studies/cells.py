@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_catalog.suggestions import did_you_mean
-from flows.config.models import Config, ViewRef
+from flows.config.models import Config
+from flows.config.sections import ViewRef
 from flows.errors import ConfigError
 from flows.stages.base import feature_names, test_names
 from flows.stages.evaluation import METRICS

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.suggestions import did_you_mean
-from flows.config.models import load_config
+from flows.config.loading import load_config
 from flows.errors import ConfigError
 from flows.studies.grid import Axis, Point, grid
 from flows.studies.models import Column, MemberGroup, PublishedRow, StudyFile, Table

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from flows.config.models import Config, load_config
+from flows.config.loading import load_config
+from flows.config.models import Config
 from flows.stages.base import test_names
 from flows.studies.grid import Axis, grid
 from flows.studies.members import Cell, Member, Study, StudyTable, TableRow

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from data_catalog.adapters import load_adapter
-from flows.config.models import Amount
+from flows.config.sections import Amount
 from flows.studies.nodes import Node
 from personsearch_core.amounts import per_epoch
 from personsearch_core.evaluation.settings import settings_of

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from flows.cli.store import _damaged_studies
+from flows.cli.store import damaged_studies
 from flows.errors import ConfigError
 from flows.run.embedded_api import IDLE_MINUTES
 from flows.run.prefect_api import api
@@ -241,7 +241,7 @@ def study_outputs(store: Path) -> Iterator[Subject]:
             "study outputs",
             folder,
             lambda: "",
-            {"store verify": lambda: "; ".join(_damaged_studies(LocalStore(store)))},
+            {"store verify": lambda: "; ".join(damaged_studies(LocalStore(store)))},
             lambda name, damage: True,
             untold=NO_NOTE,
         )

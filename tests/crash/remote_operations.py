@@ -123,7 +123,7 @@ def check(url: str, folder: Path, needed: Collection[str]) -> list[str]:
     ]
     kinds = {name.partition("/")[0] for name in usable}
     found += [f"no artifact of kind {kind} is left" for kind in needed if kind not in kinds]
-    return found + [f"{name} is damaged" for name in store._listed(".damaged")]
+    return found + [f"{name} is damaged" for name in store._bucket.listed(".damaged")]
 
 
 def outcome(url: str, folder: Path) -> Outcome:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.config.models import load_config
+from flows.config.loading import load_config
 from flows.plan.states import make_plan
 from flows.search import build_index, open_index
 from flows.search.approximate import build_approximate

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from distributed import LocalCluster, Nanny
 
-from flows.config.models import load_config
+from flows.config.loading import load_config
 from flows.errors import StageError
 from flows.plan.views import ViewSpec
 from flows.stages.evaluation import ranking

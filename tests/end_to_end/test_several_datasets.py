@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from data_catalog.synthetic import write_prw
-from flows.config.models import load_config
+from flows.config.loading import load_config
 from flows.config.request import RunRequest
 from flows.plan.finished import finished_model
 from flows.plan.reach import reached_by

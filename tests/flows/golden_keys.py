@@ -16,7 +16,7 @@ import pytest
 
 from data_catalog.adapters.protocol import Layout
 from data_catalog.ingest import Fingerprint
-from flows.config.models import load_config
+from flows.config.loading import load_config
 from flows.stages import ingest
 from flows.stages.building import build_stages
 from flows.studies.reading import is_study

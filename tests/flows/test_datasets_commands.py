@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from data_catalog.errors import CatalogError
 from data_catalog.synthetic import Mot17Spec, write_mot17
 from flows.cli.datasets import app
-from flows.config.models import load_config
+from flows.config.loading import load_config
 from flows.errors import ConfigError
 from flows.plan.catalog import open_catalog
 from flows.stages import ingest as ingest_stage

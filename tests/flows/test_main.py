@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli.main import app
-from flows.config.models import load_config
+from flows.config.loading import load_config
 from flows.config.request import RunRequest
 from flows.errors import ConfigError
 from flows.run.running import Outcome

@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from flows.cli.main import app
-from flows.config.models import load_config
+from flows.config.loading import load_config
 from tests.end_to_end.tiny import tiny_settings
 
 ROOT = "ROOT"

@@ -12,7 +12,7 @@ from prefect.tasks import Task
 from pydantic import ValidationError
 
 from flows import pipeline
-from flows.config.models import load_config
+from flows.config.loading import load_config
 from flows.config.request import RunRequest
 from flows.errors import RETRY_DELAYS, Failure, Interrupted, StageError, StageFailed
 from flows.plan.states import Planned

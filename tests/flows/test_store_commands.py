@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli.main import app
-from flows.config.models import load_config
+from flows.config.loading import load_config
 from flows.errors import ConfigError, Failure
 from flows.plan.reach import InUse
 from flows.plan.states import Selection, resolve, select

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from data_catalog.synthetic import PrwSpec, write_prw
-from flows.config.models import load_config
+from flows.config.loading import load_config
 from flows.plan.states import make_plan
 from flows.stages.building import build_stages
 from flows.studies.loading import Loader

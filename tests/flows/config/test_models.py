@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.config.models import Config, load_config, store_of
+from flows.config.loading import load_config, store_of
+from flows.config.models import Config
 from flows.errors import ConfigError
 from flows.stages.building import build_stages
 from flows.stages.detector import stage as detector_stage

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.config.models import Config, load_config
+from flows.config.loading import load_config
+from flows.config.models import Config
 from flows.errors import ConfigError, StageError
 from flows.plan.pinned import PinnedModel
 from flows.plan.states import Selection, make_plan, select

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_catalog.yaml_text import MOST_BYTES, MOST_DEPTH
-from flows.config.models import load_config
+from flows.config.loading import load_config
 from flows.config.yaml_text import parse_yaml, read_yaml
 from flows.errors import ConfigError
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.config.models import Config, load_config
+from flows.config.loading import load_config
+from flows.config.models import Config
 from flows.config.request import RunRequest
 from flows.errors import StageError
 from flows.plan.readiness import check_ready

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from data_catalog.synthetic.prw import write_prw
-from flows.config.models import DatasetSource, TrainingEntry, ViewRef
+from flows.config.sections import DatasetSource, TrainingEntry, ViewRef
 from flows.errors import StageError
 from flows.report.results import Results
 from flows.stages import evaluation, report

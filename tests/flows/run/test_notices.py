@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.config.models import load_config
+from flows.config.loading import load_config
 from flows.config.request import RunRequest
 from flows.errors import ConfigError, Failure
 from flows.run import notices

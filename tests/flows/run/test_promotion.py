@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.config.models import Promotion
+from flows.config.sections import Promotion
 from flows.run.nights import worse_than_before
 from flows.run.promotion import judge
 from flows.run.records import RunRecord, new_record_path

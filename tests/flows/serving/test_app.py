@@ -94,7 +94,7 @@ def test_pictures_are_given_as_jpeg(site: Site, picture: bytes) -> None:
 @pytest.mark.parametrize(
     ("query", "status", "said"),
     [
-        ({}, 422, "there is no query"),
+        ({}, 422, "the query is missing"),
         ({"row": 10**6}, 404, "there is no row"),
         ({"row": -1}, 422, "row"),
         ({"row": 1, "picture": "x"}, 422, "choose one"),

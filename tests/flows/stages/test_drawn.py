@@ -22,7 +22,7 @@ from data_catalog.snapshot import Snapshot
 from data_catalog.synthetic import Mot17Spec, write_mot17
 from data_catalog.views import protocol_view
 from flows.cli.datasets import app
-from flows.config.models import load_config
+from flows.config.loading import load_config
 from flows.errors import ConfigError
 from flows.plan.views import ViewSpec
 from flows.stages import ingest as ingest_stage

@@ -10,7 +10,7 @@ import yaml
 
 from data_catalog.adapters.protocol import Layout
 from data_catalog.ingest import Fingerprint
-from flows.config.models import load_config
+from flows.config.loading import load_config
 from flows.errors import ConfigError
 from flows.stages import ingest
 from flows.stages.base import InputRef, Stage

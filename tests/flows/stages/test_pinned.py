@@ -10,7 +10,8 @@ import pytest
 import torch
 import yaml
 
-from flows.config.models import Config, load_config
+from flows.config.loading import load_config
+from flows.config.models import Config
 from flows.errors import ConfigError, StageError
 from flows.plan.states import Planned, make_plan
 from flows.stages import pinned

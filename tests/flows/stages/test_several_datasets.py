@@ -10,7 +10,8 @@ import yaml
 
 from data_catalog.adapters.protocol import Layout
 from data_catalog.ingest import Fingerprint
-from flows.config.models import Config, load_config
+from flows.config.loading import load_config
+from flows.config.models import Config
 from flows.errors import ConfigError
 from flows.plan.states import Selection, select
 from flows.stages import ingest

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.config.models import load_config
+from flows.config.loading import load_config
 from flows.stages import speed
 from flows.stages.base import load_maker
 from flows.stages.building import build_stages

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from data_catalog.adapters.protocol import Layout
 from data_catalog.ingest import Fingerprint
-from flows.config.models import load_config
+from flows.config.loading import load_config
 from flows.plan.views import SnapshotView, ViewSpec
 from flows.stages import ingest
 from flows.stages.base import InputRef, Stage, load_maker

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_catalog.layouts import fitting_adapter
-from flows.config.models import load_config
+from flows.config.loading import load_config
 from flows.errors import ConfigError
 from flows.studies.drawing import Drawing
 from flows.studies.reading import read_study

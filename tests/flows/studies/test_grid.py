@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.config.models import load_config
+from flows.config.loading import load_config
 from flows.errors import ConfigError
 from flows.studies.grid import grid, parse_axis
 from flows.studies.objectives import PRESETS, objective_axis, shared_overrides

@@ -20,7 +20,7 @@ import yaml
 from data_catalog.synthetic import PrwSpec, write_prw
 from flows.cli import slots as command
 from flows.cli.status import run_status
-from flows.config.models import Processors
+from flows.config.sections import Processors
 from flows.errors import ConfigError, Failure, StageFailed
 from flows.plan.reach import in_use
 from flows.plan.states import Planned

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.config.models import load_config
+from flows.config.loading import load_config
 from flows.errors import ConfigError
 from flows.studies.cells import check_cells
 from flows.studies.loading import Loader

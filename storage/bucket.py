@@ -1,0 +1,66 @@
+"""What a store on object storage looks at: objects and folders under its URL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from storage.manifest import FILE_NAME
+from storage.object_storage import reaching
+from storage.urls import filesystem
+
+
+class Bucket:
+    """The objects under a URL. Each call asks the server, since other machines write there, too."""
+
+    def __init__(self, url: str) -> None:
+        self.system, self.prefix = filesystem(url, use_listings_cache=False, skip_instance_cache=True)
+
+    def listed(self, name: str) -> dict[str, dict[str, Any]]:
+        """Every object under a prefix, by path."""
+        folder = f"{self.prefix}/{name}".rstrip("/")
+        return dict(self.system.find(folder, detail=True))
+
+    def depth(self, path: str) -> int:
+        """The number of names in a path below the store's prefix."""
+        return path.removeprefix(f"{self.prefix}/").count("/") + 1
+
+    def tag_path(self, tag: str) -> str:
+        """Where a tag is; of an empty one, the folder of all."""
+        return f"{self.prefix}/.tags/{tag}".rstrip("/")
+
+    @reaching()
+    def read(self, path: str) -> bytes | None:
+        """The content; None if there is no such object."""
+        try:
+            return bytes(self.system.cat_file(path))
+        except FileNotFoundError:
+            return None
+
+    @reaching()
+    def is_there(self, path: str) -> bool:
+        """Whether there is an object, or one below the path."""
+        return bool(self.system.exists(path))
+
+    @reaching()
+    def contents(self, paths: list[str]) -> dict[str, bytes]:
+        """The content at these paths, without objects deleted in the meantime."""
+        found = self.system.cat(paths, on_error="return") if paths else {}
+        for content in found.values():
+            if not isinstance(content, bytes | FileNotFoundError):
+                raise content
+        return {path: found[path] for path in paths if isinstance(found[path], bytes)}
+
+    def manifest_paths(self, kind: str | None) -> list[str]:
+        """Where the manifests of all artifacts, or of a kind, may be."""
+        kinds = [f"{self.prefix}/{kind}"] if kind else self.folders(self.prefix)
+        return [f"{key}/{FILE_NAME}" for each in kinds for key in self.folders(each)]
+
+    @reaching()
+    def folders(self, path: str) -> list[str]:
+        """Folders right below a path, without hidden ones."""
+        try:
+            entries = self.system.ls(path, detail=True)
+        except FileNotFoundError:
+            return []
+        names = (entry["name"].rstrip("/") for entry in entries if entry["type"] == "directory")
+        return sorted(name for name in names if not name.rpartition("/")[2].startswith("."))
