@@ -100,7 +100,13 @@ def draw_index(folder: Path, people: int) -> None:
         },
     }
     table = pa.table(columns, schema=PEOPLE_SCHEMA)
-    sources = SOURCES_SCHEMA.empty_table()
+    sources = pa.table(
+        {
+            field.name: names if field.name == "image" else pa.nulls(images, field.type)
+            for field in SOURCES_SCHEMA
+        },
+        schema=SOURCES_SCHEMA,
+    )
     merged = Merged(
         sources, table, [Part(sources, table, embeddings)], np.zeros(people, np.int64), np.arange(people)
     )
@@ -110,6 +116,7 @@ def draw_index(folder: Path, people: int) -> None:
         settings=Settings(),
         places=(place_of(folder.parent, folder),),
         people=people,
+        sources=len(sources),
         content="drawn",
     )
     commit(folder, merged, description)

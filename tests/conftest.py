@@ -16,6 +16,11 @@ from flows.run.prefect_api import api
 PROJECT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole runs first: they take longest, so that no process is left alone with one at the end."""
+    items.sort(key=lambda item: "tests/end_to_end/" not in item.nodeid)
+
+
 @pytest.fixture(autouse=True)
 def levels_of_loggers() -> Iterator[None]:
     """What a command sets in this process ends with its test."""

@@ -37,9 +37,9 @@ class Segments:
 
     def __init__(self, index: Path, purpose: str) -> None:
         self._folder = index / BUILDING
-        mark = self._folder / _PURPOSE
+        mark = self._mark = self._folder / _PURPOSE
         if self._folder.exists() and not (mark.is_file() and mark.read_text() == purpose):
-            shutil.rmtree(self._folder)
+            self.remove()
         durable.make_folder(self._folder)
         durable.remove_abandoned(self._folder)
         if not mark.is_file():
@@ -65,7 +65,11 @@ class Segments:
         durable.write(self._folder / f"{number:06d}.sources.parquet", parquet_bytes(part.sources))
 
     def remove(self) -> None:
+        """Delete all parts: first the mark, since a power cut may leave any of the other files."""
+        if self._mark.exists():
+            durable.remove(self._mark)
         shutil.rmtree(self._folder)
+        durable.flush(self._folder.parent)
 
 
 def still_to_read(

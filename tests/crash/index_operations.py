@@ -93,7 +93,8 @@ def outcome(folder: Path) -> Outcome:
     return {
         "content": index.description.content,
         "people": index.table["image"].to_pylist(),
-        "left": sorted(path.name for path in (folder / "index").iterdir()),
+        # A lock that no process holds is as good as none.
+        "left": sorted(path.name for path in (folder / "index").iterdir() if path.name != ".lock"),
     }
 
 

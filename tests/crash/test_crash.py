@@ -41,7 +41,7 @@ def test_a_death_at_any_request_loses_nothing() -> None:
 
 @needs_shim
 def test_a_power_cut_behind_any_call_loses_nothing() -> None:
-    reports = run(["--power", "--sample", "2", "--subsets", "3"])
+    reports = run(["--power", "--sample", "1", "--subsets", "2"])
     assert not faults(reports)
     assert all(report["outcomes"]["power: looked at"] for report in reports.values())
 

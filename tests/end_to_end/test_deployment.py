@@ -76,7 +76,7 @@ def test_a_cancelled_run_stops_at_a_checkpoint_and_leaves_no_process(server: Ser
     store = LocalStore(config.parent / "store")
     wait_until(lambda: any((store.root / ".work" / "detector").rglob("*.pt")), MINUTES)
     (run,) = server.runs("reid")
-    assert run["id"] in server.documented("COLUMNS=200 prefect flow-run ls")
+    assert run["id"] in server.documented("COLUMNS=200 prefect flow-run ls --state-type RUNNING")
     server.documented("prefect flow-run cancel ID", {"ID": run["id"]})
     wait_until(lambda: not describe(store, 0)["making"], MINUTES)
     assert ended_run(server, "reid")["state_type"] == "CANCELLED"
