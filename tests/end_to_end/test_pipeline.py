@@ -90,7 +90,8 @@ def test_a_plan_says_what_features_will_take_and_refuses_what_the_disk_cannot_ho
     assert needed["features"] == sum(file.stat().st_size for file in shards if file.is_file())
     assert "will take" in plan.stdout
 
-    huge = ["--set", "roi.roi_height=30000", "--set", "roi.roi_width=30000"]
+    copies = "features.views=[{kind: jittered, copies: 1000}]"
+    huge = ["--set", "roi.roi_height=1024", "--set", "roi.roi_width=1024", "--set", copies]
     for command in ("plan", "run"):
         refused = personsearch(command, tiny_run.config, *huge)
         assert refused.status == 2
