@@ -18,7 +18,7 @@ demo: $(READY)
 
 # Two processes, one thread each: end-to-end tests mostly wait for processes to start.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Every crash point of every operation that writes: a few minutes on two cores.
 crash: $(READY)

@@ -17,7 +17,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole runs first: they take longest, so that no process is left alone with one at the end."""
+    """Whole runs first: one process works on them, while the other takes everything else, from the end."""
     items.sort(key=lambda item: "tests/end_to_end/" not in item.nodeid)
 
 
