@@ -134,14 +134,15 @@ def _full_disk(soak: Project) -> None:
     life = soak.run(soak.store)
     time.sleep(soak.rng.uniform(0.1, 0.6) * soak.run_seconds)
     ballast = soak.store.parent / "ballast"
-    _fill(ballast)
+    fill(ballast)
     status = soak.end(life)
     said = soak.last_line()
     ballast.unlink()
     soak.expect(status in (0, 2), f"on a full disk a run ended with status {status}: {said}")
 
 
-def _fill(path: Path) -> None:
+def fill(path: Path) -> None:
+    """Write a file until its disk is full."""
     with path.open("wb", buffering=0) as file:
         for size in (1 << 20, 1 << 12, 1):
             try:
@@ -152,7 +153,7 @@ def _fill(path: Path) -> None:
 
 
 def _files_from(days: int) -> Callable[[Project], None]:
-    """All files of the dataset are dated so many days from now, as after a jump of the clock."""
+    """Date all files of the dataset this many days from now, as after a jump of the clock."""
 
     def event(soak: Project) -> None:
         moment = time.time() + days * _DAY

@@ -22,7 +22,7 @@ def draw_image(snapshot: Snapshot, image_id: str, root: Path) -> Image.Image:
 
     Raises:
         UnknownImage: when the snapshot has no image of that id.
-        CatalogError: when there is no such file under the root, or it is damaged.
+        CatalogError: If the file is missing under the root, or damaged.
     """
     image_id = spelled_id(snapshot, image_id)
     found = snapshot.table("images", ["rel_path", "decoding"], pc.field("image_id") == image_id)

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.soak import fill
 from flows.run.embedded_api import IDLE_MINUTES
 from flows.run.prefect_api import api
 from storage.local import LocalStore
@@ -142,7 +143,7 @@ def full_disk(place: Place) -> str:
                 made = place.run(store, "--until", before[-1])
                 assert made.status == 0, (before[-1], made.stderr[-1500:])
             ballast = mount / "ballast"
-            _fill(ballast)
+            fill(ballast)
             outcome = place.run(store, "--until", stage)
             said_so = re.search(r"disk is full|needs .* free: free some", outcome.stderr)
             assert outcome.status == 2 and said_so, (stage, outcome.stderr[-3000:])
@@ -244,16 +245,6 @@ def _tmpfs(folder: Path, megabytes: int) -> Iterator[Path]:
     finally:
         subprocess.run(["umount", "-l", mount], check=True)
         mount.rmdir()
-
-
-def _fill(path: Path) -> None:
-    with path.open("wb", buffering=0) as file:
-        for size in (1 << 20, 1 << 12, 1):
-            try:
-                while file.write(b"\0" * size):
-                    pass
-            except OSError:
-                continue
 
 
 def _wait_for(condition: Callable[[], bool], life: subprocess.Popen[bytes]) -> None:
