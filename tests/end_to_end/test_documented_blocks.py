@@ -30,7 +30,6 @@ ELSEWHERE = {
     "make test": "what runs this test",
     "make setup && source .venv/bin/activate": "what has installed the packages that run this test",
     "export PERSONSEARCH_SAMPLES=...": "set by tests/end_to_end/test_real_samples.py, too",
-    "personsearch benchmark soak": "takes an hour; one night is run by tests/benchmarks",
     "personsearch run configs/prw_mot17_sample.yaml": "by test_real_samples.py, in fewer steps",
     # with a server and a worker: these whole, the others by `Server.documented`
     **dict.fromkeys(SERVER.block_with("prefect server start").commands(), "by tests/end_to_end/server.py"),
@@ -41,8 +40,8 @@ ELSEWHERE = {
 """Commands of blocks that this test does not run, and why or where they are run."""
 
 
-NAMES = {f"personsearch {name}" for name in ("index", "export", "store tag")}
-"""Commands of which the text only says the name."""
+NAMES = {f"personsearch {name}" for name in ("index", "export", "store tag", "benchmark soak")}
+"""Commands of which the text only says the name (a soak takes an hour)."""
 
 
 @pytest.fixture(scope="module")
