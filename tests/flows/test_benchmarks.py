@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.beside import compare
 from benchmarks.extraction import ExtractionBenchmark, measure_extraction
 from benchmarks.reid import ReidBenchmark, measure_reid
 from benchmarks.search import SearchBenchmark, measure_search
@@ -42,3 +43,20 @@ def test_search(tmp_path: Path) -> None:
     found = {one.name: one for one in measure_search(tmp_path, size)}
     assert [one.bound for one in found.values() if one.bound] == ["<= 1", "<= 1.2", "<= 1", ">= 0.95", "<= 3"]
     assert all(one.value > 0 for one in found.values())
+
+
+def _figures(*seconds: float) -> list[dict[str, object]]:
+    return [{"group": "g", "name": f"n{place}", "seconds": each} for place, each in enumerate(seconds)]
+
+
+def test_two_versions_are_compared_pair_by_pair() -> None:
+    pairs = [
+        (_figures(1.0, 3.0), _figures(1.0, 1.0)),
+        (_figures(4.0, 1.2), _figures(4.0, 1.0)),  # a busy moment slows both alike
+        (_figures(1.0, 1.2), _figures(1.0, 1.1)),
+    ]
+    level, slower = compare("reid", pairs)
+    assert (level.ratio, level.spread, level.holds) == (1.0, 4.0, True)
+    assert slower.ratio == pytest.approx(1.2) and slower.spread == pytest.approx(1.1) and not slower.holds
+    with pytest.raises(ValueError, match="reid: 2 figures here, 1 in the other"):
+        compare("reid", [(_figures(1.0, 1.0), _figures(1.0))])

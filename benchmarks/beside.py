@@ -1,0 +1,121 @@
+"""This version's benchmarks beside another's: `python -m benchmarks.beside CHECKOUT [--only reid,store]`.
+
+CHECKOUT is of another version and has a `.venv` of its own. Both run each benchmark in turn, so that a busy
+machine slows both alike. A figure holds if the median over the pairs of its ratio, seconds here by seconds
+there, is within 5 %, or within the spread of the other version against itself.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from flows.cli.json_file import Json, write_json
+from flows.cli.printing import whole_lines
+
+HERE = Path(__file__).resolve().parents[1]
+ALLOWED = 1.05
+SIZES = {
+    "store": ["--rows", "2048", "--rounds", "3"],
+    "extraction": ["--rounds", "3"],
+    "reid": ["--rounds", "3"],
+    "speed": ["--rounds", "3"],
+}
+"""The benchmarks that two versions have in common, and how much of each one pair runs."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One figure: the ratios of its pairs, and how far the other's own runs lie apart."""
+
+    benchmark: str
+    group: str
+    name: str
+    ratio: float
+    spread: float
+
+    @property
+    def holds(self) -> bool:
+        return self.ratio <= max(ALLOWED, self.spread)
+
+
+def compare(benchmark: str, figures: Sequence[tuple[Sequence[dict], Sequence[dict]]]) -> list[Compared]:
+    """The figures of both, in the order in which the benchmark prints them.
+
+    Parameters
+    ----------
+    figures
+        For each pair the `figures` of this version and of the other, as the benchmark's JSON file has them.
+        Names may have been reworded in between, so figures are matched by their place.
+
+    Raises
+    ------
+    ValueError
+        If the two do not measure the same number of figures.
+    """
+    for ours, theirs in figures:
+        if len(ours) != len(theirs):
+            raise ValueError(f"{benchmark}: {len(ours)} figures here, {len(theirs)} in the other checkout")
+    found = []
+    for place, first in enumerate(figures[0][0]):
+        ours, theirs = ([pair[side][place]["seconds"] for pair in figures] for side in (0, 1))
+        ratios = [here / there for here, there in zip(ours, theirs, strict=True)]
+        spread = max(theirs) / median(theirs)
+        found.append(Compared(benchmark, first["group"], first["name"], median(ratios), spread))
+    return found
+
+
+def _run(checkout: Path, benchmark: str, folder: Path) -> list[dict]:
+    written = folder / "figures.json"
+    program = [checkout / ".venv" / "bin" / "personsearch", "benchmark", benchmark, *SIZES[benchmark]]
+    subprocess.run(
+        [*program, "--json", written, *([] if benchmark == "speed" else ["--folder", folder])],
+        cwd=checkout,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    figures: list[dict] = json.loads(written.read_text())["figures"]
+    return figures
+
+
+def _print(found: Sequence[Compared], pairs: int) -> None:
+    table = Table("benchmark", "what", "how", f"median of {pairs}", "spread of the other", "", box=None)
+    for one in found:
+        row = (one.benchmark, one.group, one.name, f"{one.ratio:.3f} x", f"{one.spread:.3f} x")
+        table.add_row(*row, "holds" if one.holds else "slower")
+    whole_lines().print(table)
+
+
+def main(
+    other: Annotated[Path, typer.Argument(help="Checkout of the other version, with its .venv.")],
+    only: Annotated[str, typer.Option(help="Benchmarks, comma-separated.")] = ",".join(SIZES),
+    pairs: Annotated[int, typer.Option(min=1, help="How often both run, in turn.")] = 5,
+    json_file: Json = None,
+) -> None:
+    """Compare the speed of two versions."""
+    found: list[Compared] = []
+    for benchmark in only.split(","):
+        pairs_of = []
+        for number in range(pairs):
+            with tempfile.TemporaryDirectory(dir=HERE / "var") as folder:
+                ours, theirs = (_run(each, benchmark, Path(folder)) for each in (HERE, other.resolve()))
+            pairs_of.append((ours, theirs))
+            print(f"{benchmark}: pair {number + 1} of {pairs}", file=sys.stderr)
+        found += compare(benchmark, pairs_of)
+    _print(found, pairs)
+    figures = [vars(one) | {"holds": one.holds} for one in found]
+    write_json(json_file, {"pairs": pairs, "figures": figures})
+
+
+if __name__ == "__main__":
+    typer.run(main)
