@@ -12,6 +12,7 @@ _QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "PREFECT_CLI_PROMPT": "false",
+    "PYDANTIC_DISABLE_PLUGINS": "__all__",  # looking for them reads the metadata of every package
     "PREFECT_LOGGING_EXTRA_LOGGERS": "flows,storage,data_catalog,personsearch_core",
 }
 

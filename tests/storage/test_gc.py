@@ -206,7 +206,7 @@ def test_what_was_set_aside_or_half_deleted_goes(store: LocalStore, chain: list[
 
 
 def test_kill_9_in_the_middle_leaves_whole_artifacts_only(store: LocalStore) -> None:
-    count = 3000
+    count = 1000
     many_artifacts(store, count)
     script = textwrap.dedent(f"""
         from pathlib import Path
