@@ -26,8 +26,8 @@ asks for terabytes is refused before it is built."""
 class Recipe(BaseModel):
     """Base of all recipes: rejects unknown fields; instances are immutable and hashable.
 
-    The docstring below a field is its description in the JSON schema. It is read when a schema is asked for: pydantic's
-    `use_attribute_docstrings` reads the source of every model at import, which is a fifth of a command's start.
+    The docstring below a field is its description in the JSON schema, read when a schema is asked for: pydantic's
+    `use_attribute_docstrings` reads the source of each model at import, which is a fifth of a command's start.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
@@ -48,7 +48,7 @@ def _docstring(model: type, field: str) -> str | None:
     """What stands below a field, in the class or in the one that it has it from."""
     for owner in model.__mro__:
         texts = _docstrings(inspect.getmodule(owner)).get(owner.__qualname__, {})
-        if field in texts or field in owner.__dict__.get("__annotations__", {}):
+        if field in texts or field in inspect.get_annotations(owner):
             return texts.get(field)
     return None
 
