@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -33,6 +33,8 @@ SIZES = {
 }
 """The benchmarks that two versions have in common, and how much of each one pair runs."""
 
+_Figures = Sequence[dict[str, Any]]
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -49,7 +51,7 @@ class Compared:
         return self.ratio <= max(ALLOWED, self.spread)
 
 
-def compare(benchmark: str, figures: Sequence[tuple[Sequence[dict], Sequence[dict]]]) -> list[Compared]:
+def compare(benchmark: str, figures: Sequence[tuple[_Figures, _Figures]]) -> list[Compared]:
     """The figures of both, in the order in which the benchmark prints them.
 
     Parameters
@@ -75,16 +77,17 @@ def compare(benchmark: str, figures: Sequence[tuple[Sequence[dict], Sequence[dic
     return found
 
 
-def _run(checkout: Path, benchmark: str, folder: Path) -> list[dict]:
+def _run(checkout: Path, benchmark: str, folder: Path) -> _Figures:
     written = folder / "figures.json"
-    program = [checkout / ".venv" / "bin" / "personsearch", "benchmark", benchmark, *SIZES[benchmark]]
+    words = [*SIZES[benchmark], "--json", str(written)]
+    words += [] if benchmark == "speed" else ["--folder", str(folder)]
     subprocess.run(
-        [*program, "--json", written, *([] if benchmark == "speed" else ["--folder", folder])],
+        [str(checkout / ".venv" / "bin" / "personsearch"), "benchmark", benchmark, *words],
         cwd=checkout,
         check=True,
         stdout=subprocess.DEVNULL,
     )
-    figures: list[dict] = json.loads(written.read_text())["figures"]
+    figures: _Figures = json.loads(written.read_text())["figures"]
     return figures
 
 

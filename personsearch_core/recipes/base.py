@@ -27,7 +27,7 @@ class Recipe(BaseModel):
     """Base of all recipes: rejects unknown fields; instances are immutable and hashable.
 
     The docstring below a field is its description in the JSON schema, read when a schema is asked for:
-    pydantic's `use_attribute_docstrings` reads the source of each model at import, a fifth of a command's time.
+    pydantic's `use_attribute_docstrings` reads every model's source at import, a fifth of a command's time.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
