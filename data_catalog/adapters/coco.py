@@ -262,7 +262,7 @@ class _CocoReader:
         return pc.if_else(pa.array(repeated), with_row(names, pa.array(taken.rows)), names)
 
     def _misnamed(self, found: Annotations, place: np.ndarray) -> np.ndarray:
-        """(n,) bool: identities that are none, or that hold within a sequence that is not known."""
+        """(n,) bool: identities that are unusable, or valid only within a sequence that is unknown."""
         if "track_id" not in self.options or not len(self._order):
             return found.misnamed
         without = pc.is_null(self.sequences).to_numpy(zero_copy_only=False)

@@ -112,7 +112,7 @@ def _annotation_file(root: Path, files: Sequence[str], split: str, options: Opti
         return _named(files, f"{split}_annotations.txt")
     source = plain_name(given)
     if path_fault(source) is not None or not (root / source).is_file():
-        raise CatalogError(f"option {split}={given!r}: no such file under {root}")
+        raise CatalogError(f"option {split}={given!r}: this file does not exist under {root}")
     return source
 
 

@@ -43,7 +43,7 @@ def judge(
     judgements: JudgementsFile = None,
     export: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Write confirmed shots of everybody as a dataset (COCO)."),
+        typer.Option(metavar="FOLDER", help="Write all confirmed shots as a dataset (COCO)."),
     ] = None,
     root: Annotated[
         list[str] | None,

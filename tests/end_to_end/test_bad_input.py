@@ -47,7 +47,7 @@ def train_on_a_test_image(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (remove_root, ("datasets.scenes.root", "there is no folder")),
+        (remove_root, ("datasets.scenes.root: folder", "does not exist")),
         (remove_a_frame, (".jpg",)),
         (spoil_an_annotation, (".jpg.mat",)),
     ],
