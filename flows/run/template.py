@@ -107,18 +107,22 @@ class Template:
 
         `imports` are loaded in the template first, and so by no later process again.
         """
-        line, far_line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        task, to_task = os.pipe()
-        from_messages, messages = os.pipe()
         with log_path.open("ab") as log:
+            line, far_line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            task, to_task = os.pipe()
+            from_messages, messages = os.pipe()
+            child = Forked(line, to_task, from_messages)
             given = [far_line.fileno(), task, messages, log.fileno()]
             try:
                 self._ask(json.dumps(sorted(imports)).encode(), given, log)
+            except BaseException:
+                child.close()
+                raise
             finally:
                 far_line.close()
                 os.close(task)
                 os.close(messages)
-        return Forked(line, to_task, from_messages)
+        return child
 
     def end(self) -> None:
         """End the template, whose children go on; the next fork starts another."""
