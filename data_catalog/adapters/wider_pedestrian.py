@@ -45,7 +45,7 @@ class WiderPedestrian:
     """2018: `name (class x y w h)*`; 2019: `name (x y w h)*` and other names. Ignore files: `name (x y w
     h)*`.
 
-    Boxes are 0-based. A line that holds a name alone is an image without people.
+    Boxes are 0-based. A line with only a name is an image without people.
     """
 
     name = "wider-pedestrian"
