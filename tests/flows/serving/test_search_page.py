@@ -129,6 +129,7 @@ def test_choose_click_filter_judge_and_share(page: Page, site: Site, built: Path
 def test_start_from_a_scene_and_go_on_from_a_match(page: Page, axe: str) -> None:
     page.locator(".examples a").first.click()
     page.wait_for_selector("#picture .outline")
+    assert not page.get_by_role("button", name="Use the whole picture").is_visible()
     page.get_by_role("button", name="Person 1", exact=True).click()
     before = rows(page)
     page.locator("#matches .crop").nth(2).click()
