@@ -250,18 +250,14 @@ def prw(
             json_file=json_file,
         )
         return
-    how: dict[str, Any] = {"cross_camera": cross_camera}
-    if protocol == "zheng2017":
-        how = {"protocol": protocol}
+    how: dict[str, Any] = (
+        {"cross_camera": cross_camera} if protocol == "person-search" else {"protocol": protocol}
+    )
     recipe = EvaluationRecipe(**how, bootstrap_samples=bootstrap)
-    rules = Rules.of(recipe)
+    settings = [replace(each, rules=Rules.of(recipe)) for each in (standard, *further, *budgets.values())]
     with clock.step("evaluate"):
         results = evaluate(
-            recipe,
-            files.inputs,
-            settings=[replace(each, rules=rules) for each in (standard, *further, *budgets.values())],
-            detection_at=None,
-            map_blocks=in_threads(threads),
+            recipe, files.inputs, settings=settings, detection_at=None, map_blocks=in_threads(threads)
         )
     first, *more = results.searches
     numbers = standard_figures(first) | {found.setting.name: figures(found) for found in more[: len(further)]}
