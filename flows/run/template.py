@@ -139,7 +139,9 @@ class Template:
                     return
                 self._socket.close()
             self._socket, self._of = _start(log), os.getpid()
-            socket.send_fds(self._socket, [message], descriptors)
+            # Where it ends at once, the child has no id, and the log says why.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                socket.send_fds(self._socket, [message], descriptors)
 
 
 def _start(log: IO[bytes]) -> socket.socket:
