@@ -145,7 +145,7 @@ class Template:
 
 
 def _start(log: IO[bytes]) -> socket.socket:
-    """Start a template; why it cannot be started, or breaks down, is in the log."""
+    """Start a template; why it cannot be started is in the log."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         subprocess.Popen(
@@ -264,7 +264,7 @@ class _Server:
 
 
 def _end_with(status: int) -> NoReturn:
-    """End this process at once: taking all modules down one by one takes 2 s, and its work is committed."""
+    """End this process at once: taking all modules down one by one takes 2 s, and its work is done."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -273,4 +273,9 @@ def _end_with(status: int) -> NoReturn:
 
 if __name__ == "__main__":
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
-    _Server(socket.socket(fileno=os.dup(0))).serve()
+    server = _Server(socket.socket(fileno=os.dup(0)))
+    # It has started, so it keeps no file of the first stage's disk open.
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    server.serve()
+    _end_with(0)

@@ -72,8 +72,9 @@ def test_a_pinned_model_through_growth_promotion_and_bad_nights(copy: Path, tiny
     exported = copy.parent / "model"
     finished = finished_model(copy)
     write_model(finished, exported)
-    for kept, least in ((0.9, 0.9), (0.01, finished.config.evaluation[0].score_threshold)):
-        changed = load_config(copy, [f"detections.score_threshold={kept}"])
+    for kept, least in ((0.9, 0.9), (0.1, 0.3)):
+        thresholds = (f"detections.score_threshold={kept}", "evaluation.score_threshold=0.3")
+        changed = load_config(copy, thresholds)
         assert replace(finished, config=changed).finding()["score_threshold"] == least
     for split in ("train", "test"):
         add_image(copy.parent / "prw", split)
