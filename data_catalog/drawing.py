@@ -35,7 +35,7 @@ def draw_image(snapshot: Snapshot, image_id: str, root: Path) -> Image.Image:
     if fault is not None:
         raise CatalogError(f"{snapshot.name}: {fault}: {rel_path!r}")
     if not (root / rel_path).exists():
-        raise CatalogError(f"{root / rel_path}: no such file; is {root} the folder that was ingested?")
+        raise CatalogError(f"{root / rel_path} does not exist; is {root} the folder that was ingested?")
     try:
         canvas = ImageFile(root / rel_path, "ignore" if ignores_exif(decoding) else "apply").rgb()
     except Unreadable as error:

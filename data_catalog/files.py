@@ -227,7 +227,7 @@ def need_folder(root: Path) -> None:
     if root.is_dir():
         return
     if not root.exists():
-        raise CatalogError(f"{root}: no such folder")
+        raise CatalogError(f"folder {root} does not exist")
     if is_archive(root.name):
         raise CatalogError(f"{root} is an archive: unpack it, and give the folder")
     raise CatalogError(f"{root} is a file: give the folder of the whole dataset")

@@ -161,7 +161,7 @@ def _stat(path: str) -> Stat:
         found = os.stat(path)  # noqa: PTH116 - a Path for each of many thousand files would cost more than the stat
     except FileNotFoundError as error:
         raise CatalogError(
-            f"{path}: no such file; if it is an image, add it or ingest without images (--no-images)"
+            f"{path} does not exist; if it is an image, add it or ingest without images (--no-images)"
         ) from error
     except (OSError, ValueError) as error:
         raise CatalogError(f"{path}: cannot be read: {error}") from error

@@ -6,6 +6,7 @@ import errno
 import re
 import socket
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 
@@ -139,12 +140,17 @@ def explain_os_error(error: OSError) -> str:
     if is_disk_full(error):
         return DISK_FULL
     if error.errno == errno.ENOENT and error.filename:
-        return f"there is no file or folder {error.filename}: check the path"
+        return f"{missing(error.filename)}: check the path"
     if isinstance(error, socket.gaierror):
         return f"the server's name is not known ({error.strerror}): check the address that was given"
     if error.errno == errno.EROFS:
         return f"the file system is read-only{where}: choose a store that can be written (--store)"
     return f"{error.strerror or error}{where}"
+
+
+def missing(path: str | Path, what: str = "") -> str:
+    """What every message says of a file, a folder or a store (`what`) that is not there."""
+    return f"{what} {path} does not exist".lstrip()
 
 
 RETRY_DELAYS = [5.0, 30.0]

@@ -28,11 +28,3 @@ def open_store(location: str, *, verify_first: bool = False) -> Store:
     if folder.is_file():
         raise StorageError(f"the store {location} is a file: name a folder, which need not exist yet")
     return LocalStore(folder, verify_first=verify_first)
-
-
-def open_existing(location: str) -> Store:
-    """Like `open_store`, but raises StorageError if the location has no store."""
-    store = open_store(location)
-    if not store.exists():
-        raise StorageError(f"there is no store at {location}")
-    return store

@@ -90,7 +90,7 @@ class Shell:
 
     def run(self, block: Block, *, timeout: float = 180) -> str:
         """Run the commands of a block, each of which must succeed, and return what they print."""
-        # With `exit` bash stays: it would become the last command, which may ask for its parent.
+        # With `exit`, bash stays the parent of the last command, which may ask for its parent.
         script = block.text.replace("source .venv/bin/activate", ":") + "\nexit"
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],

@@ -32,12 +32,12 @@ EXAMPLES = 3
 
 class Coco:
     """Boxes are x, y, w, h, 0-based; `iscrowd` and `ignore` make ignore regions; other categories are
-    `excluded`. Numbers and ids may be written as texts or as floats.
+    `excluded`. Numbers and ids may be text or floats.
 
-    A box is named by its annotation's id; where an id is there already, by its row in the file, too. Null,
-    NaN, blank text and negative numbers are unknown people; 7 and 7.0 are one identity; what cannot be one (a
-    list, true, 7.5) makes a reject. Of the published files of one image set, instances alone are read. An
-    image is named as its file says, after its split's folder where two splits have images of one name.
+    A box is named by its annotation's id, and by its row in the file if the id is not unique. Null, NaN,
+    blank text and negative numbers are unknown people; 7 and 7.0 are the same identity; anything else (a
+    list, true, 7.5) makes a reject. Of the published files of one image set, only instances are read. An
+    image is named as in its file; if two splits have images of the same name, the split's folder comes first.
     """
 
     name = "coco"
@@ -262,7 +262,7 @@ class _CocoReader:
         return pc.if_else(pa.array(repeated), with_row(names, pa.array(taken.rows)), names)
 
     def _misnamed(self, found: Annotations, place: np.ndarray) -> np.ndarray:
-        """(n,) bool: identities that are none, or that hold within a sequence that is not known."""
+        """(n,) bool: identities that are unusable, or valid only within a sequence that is unknown."""
         if "track_id" not in self.options or not len(self._order):
             return found.misnamed
         without = pc.is_null(self.sequences).to_numpy(zero_copy_only=False)

@@ -58,10 +58,10 @@ BoxKey = tuple[str, float, float, float, float]
 
 
 class CuhkSysu:
-    """Boxes are x, y, w, h, taken as they are: their least coordinate is 1, but nothing subtracts it.
+    """Boxes are x, y, w, h, taken as they are: the smallest coordinate is 1, and nothing is subtracted.
 
     Test is what pool.mat lists, train the rest. Identities are joined to boxes by equality of image and box.
-    A root that holds protocol files alone is read too: its images and boxes are those that they name.
+    A root that holds only protocol files is read, too: its images and boxes are those that they name.
     """
 
     name = "cuhk-sysu"

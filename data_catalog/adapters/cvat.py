@@ -31,11 +31,11 @@ FRAME_NAME = "frame_{:06d}.PNG"
 
 class Cvat:
     """Boxes are xtl, ytl, xbr, ybr, 0-based; of polygons, masks, ellipses, cuboids and turned boxes the
-    upright box around them is taken. Lines and points have no area and are `excluded`, as labels of other
-    things are.
+    upright box around them is taken. Lines and points have no area and are `excluded`, like labels of
+    other things.
 
     A track of a video is an identity within its sequence (the folder of the XML file, or its name, and the
-    task); a box that is `outside` is not there. Subsets are splits, `default` is train; without subsets they
+    task); boxes marked `outside` are not read. Subsets are splits, `default` is train; without subsets they
     are folders called train, val or test. Rows are the shapes of the file, counted from 1.
     """
 

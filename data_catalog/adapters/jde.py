@@ -43,11 +43,11 @@ LAYOUTS = (
 
 class Jde:
     """Lines are class, identity, cx, cy, w, h, the last four as fractions of the image's size; identity -1 is
-    unknown. They are read as they stand; JDE's own scripts leave MOT's counting of pixels from 1 in them.
+    unknown. They are read as they are; JDE's own scripts keep MOT's counting of pixels from 1.
 
     Identities are the dataset's, as JDE numbers them over all of its sequences. Splits are the first folder
     in `images`, or what FairMOT's lists in the root say; then images in no list are not read. An image
-    without a label file is empty of people, as in YOLO, if its folder has label files at all.
+    without a label file has no people, as in YOLO, provided that its folder has label files.
     """
 
     name = "jde"

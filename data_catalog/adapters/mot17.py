@@ -55,10 +55,10 @@ class Mot17:
     """Rows of gt.txt: frame, track, x, y, w, h (1-based, amodal), flag, class, visibility.
 
     MOT17 holds each sequence three times, once for each public detector, with the same ground truth: one is
-    read. Class 1 with flag 1 is a person to find; people who do not count and what looks like people are
-    ignore regions; other classes go to the rejects as `excluded`. `gt/labels.txt` names the classes instead,
-    from 1, as CVAT and datumaro write it: person, pedestrian and people are people. Negative tracks are
-    unknown.
+    read. Class 1 with flag 1 is a person to find; people that do not count and things that look like people
+    are ignore regions; other classes go to the rejects as `excluded`. `gt/labels.txt` names the classes
+    instead, from 1, as CVAT and datumaro write it: person, pedestrian and people are people. Negative tracks
+    are unknown.
     """
 
     name = "mot17"

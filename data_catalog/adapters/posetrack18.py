@@ -46,8 +46,8 @@ class PoseTrack18:
     """`bbox` of a person is x, y, w, h, 0-based; `bbox_head` is not read. `track_id` names a person within
     the sequence, which is the folder of its images; with `person_id` the identity is the dataset's.
 
-    Polygons of `ignore_regions_x`, `ignore_regions_y` make ignore regions of their extent. Frames that no one
-    labelled are not read. A person without `bbox` is a reject.
+    Polygons of `ignore_regions_x`, `ignore_regions_y` make ignore regions of their extent. Unlabelled
+    frames are not read. A person without `bbox` is a reject.
     """
 
     name = "posetrack18"

@@ -161,7 +161,7 @@ def load_adapter(name: str) -> Adapter:
     if not points:
         names = adapter_names()
         raise CatalogError(
-            f"no adapter is named {name!r}; there are: {', '.join(names)}{did_you_mean(name, names)}"
+            f"unknown adapter {name!r}; known are: {', '.join(names)}{did_you_mean(name, names)}"
         )
     if len({point.value for point in points}) > 1:
         owners = ", ".join(sorted(point.value for point in points))

@@ -1,4 +1,4 @@
-"""PRW, v16.04.20 (Zheng et al., CVPR 2017): one .mat file a frame, identities across six cameras."""
+"""PRW, v16.04.20 (Zheng et al., CVPR 2017): one .mat file per frame, identities across six cameras."""
 
 from __future__ import annotations
 

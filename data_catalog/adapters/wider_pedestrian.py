@@ -45,7 +45,7 @@ class WiderPedestrian:
     """2018: `name (class x y w h)*`; 2019: `name (x y w h)*` and other names. Ignore files: `name (x y w
     h)*`.
 
-    Boxes are 0-based. A line that holds a name alone is an image without people.
+    Boxes are 0-based. A line with only a name is an image without people.
     """
 
     name = "wider-pedestrian"
@@ -112,7 +112,7 @@ def _annotation_file(root: Path, files: Sequence[str], split: str, options: Opti
         return _named(files, f"{split}_annotations.txt")
     source = plain_name(given)
     if path_fault(source) is not None or not (root / source).is_file():
-        raise CatalogError(f"option {split}={given!r}: no such file under {root}")
+        raise CatalogError(f"option {split}={given!r}: this file does not exist under {root}")
     return source
 
 

@@ -49,11 +49,11 @@ _LIST, _WHOLE = "list", "whole paths"
 class Yolo:
     """A row is a class and cx, cy, w, h as fractions of the image, or a polygon, whose box is taken.
 
-    `data.yaml`, `classes.txt` or `*.names` name the classes: person, pedestrian and people are people; where
-    nothing names them class 0 is. A sixth column of confidence is not kept. Splits are those of data.yaml,
+    `data.yaml`, `classes.txt` or `*.names` name the classes: person, pedestrian and people are people; if
+    nothing names them, class 0 is. A sixth column of confidence is not kept. Splits are those of data.yaml,
     of the folders (`valid` and `val2017` are val, `train2017` is train, `test-dev` test; any other folder is
     a split of its name), or of lists such as train.txt; images in none are train. An image without a label
-    file is empty of people; rows of label files without an image are rejects.
+    file has no people; rows of label files without an image are rejects.
     """
 
     name = "yolo"

@@ -26,7 +26,7 @@ from flows.cli.check import check
 from flows.cli.json_file import Json, to_write, write_json
 from flows.cli.options import EXAMPLES, Store, argument, chosen_store, parse_options, parse_rules
 from flows.cli.printing import counted, print_counts, print_table
-from flows.errors import ConfigError
+from flows.errors import ConfigError, missing
 from flows.plan.catalog import StoreSnapshots, open_catalog
 from flows.run.provenance import made_by
 from flows.stages import ingest as ingest_stage
@@ -177,7 +177,7 @@ def stats(
 
     name = argument(name, name_option, "--name", "datasets stats NAME")
     if root is not None and not root.is_dir():
-        raise ConfigError(f"--root {root}: there is no such folder")
+        raise ConfigError(f"--root: {missing(root, 'folder')}")
     snapshots = StoreSnapshots(open_store(chosen_store(store)))
     found = statistics(_snapshot(Catalog(snapshots), name))
     print_table(found.counts)

@@ -15,7 +15,7 @@ from flows.cli.json_file import Json, to_write, write_json
 from flows.cli.options import ConfigsStore, Store, artifact_named, chosen_store, default_store
 from flows.cli.printing import counted
 from flows.config.request import RunRequest
-from flows.errors import ConfigError
+from flows.errors import ConfigError, missing
 from flows.run.running import plan_config, run_config
 from storage.errors import StorageError
 from storage.feature_store import (
@@ -172,7 +172,7 @@ def _store_of(where: str, store: str | None, config: Path | None = None) -> str 
             return None
         found = default_store()
         if found is None:
-            raise ConfigError(f"there is no folder {where}; if it is an artifact, name its store (--store)")
+            raise ConfigError(f"{missing(where, 'folder')}; if it is an artifact, name its store (--store)")
         return found
     return chosen_store(store, config)
 

@@ -15,7 +15,7 @@ from flows.cli.options import ConfigsStore, finite
 from flows.cli.printing import counted
 from flows.cli.run import Overrides
 from flows.config.devices import device_name
-from flows.errors import ConfigError
+from flows.errors import ConfigError, missing
 from flows.run.stopping import stoppable
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def index(
             min=0,
             max=1,
             callback=finite,
-            help="Minimum detection score (default: that of the config's evaluation, or 0.5).",
+            help="Minimum detection score (default: that of the config's evaluation, or 0.5, but at least "
+            "that of its detections).",
         ),
     ] = None,
     every: Annotated[int | None, typer.Option(min=1, metavar="N", help="Every n-th frame of videos.")] = None,
@@ -156,7 +157,7 @@ def root_paths(folder: Path, given: Sequence[str]) -> dict[str, Path]:
         if old and old not in places:
             raise ConfigError(f"--root: {old} is not a place of the index: {', '.join(places)}")
         if not Path(new).exists():
-            raise ConfigError(f"--root: {new} does not exist")
+            raise ConfigError(f"--root: {missing(new)}")
         roots[old or places[0]] = Path(new)
     return roots
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from flows.errors import ConfigError
+from flows.errors import ConfigError, missing
 
 if TYPE_CHECKING:
     from flows.run.running import Outcome
@@ -42,7 +42,7 @@ def to_write(option: str) -> Callable[[Path | None], Path | None]:
 def _require_writable(path: Path, option: str) -> Path:
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise ConfigError(f"{option} {path}: folder {folder} does not exist; create it, or name another")
+        raise ConfigError(f"{option} {path}: {missing(folder, 'folder')}; create it, or name another")
     if path.is_dir():
         raise ConfigError(f"{option} {path}: this is a folder; name a file in it")
     if not os.access(path if path.exists() else folder, os.W_OK):

@@ -30,7 +30,7 @@ JudgementsFile = Annotated[
 def judge(
     index: Annotated[Path, typer.Argument(help="An index.", metavar="INDEX")],
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="For whom matches are confirmed or rejected.")
+        str | None, typer.Option(metavar="NAME", help="The person whose matches are confirmed or rejected.")
     ] = None,
     confirm: Annotated[
         list[int] | None,
@@ -38,12 +38,12 @@ def judge(
     ] = None,
     reject: Annotated[list[int] | None, typer.Option(metavar="ROW", help="As --confirm.")] = None,
     withdraw: Annotated[
-        list[int] | None, typer.Option(metavar="ROW", help="Take back what was said of a row.")
+        list[int] | None, typer.Option(metavar="ROW", help="Withdraw the verdict on a row.")
     ] = None,
     judgements: JudgementsFile = None,
     export: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Write confirmed shots of everybody as a dataset (COCO)."),
+        typer.Option(metavar="FOLDER", help="Write all confirmed shots as a dataset (COCO)."),
     ] = None,
     root: Annotated[
         list[str] | None,

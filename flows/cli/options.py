@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from flows.config.raw import STORE_VARIABLE, given_store
-from flows.errors import ConfigError
+from flows.errors import ConfigError, missing
 
 if TYPE_CHECKING:
     from data_catalog.rules import Rules
@@ -88,7 +88,7 @@ def default_store() -> str | None:
 
 
 def existing_store(given: str | None, *configs: Path | None) -> ArtifactStore:
-    """The store that `chosen_store` names. Raises ConfigError, too, when there is none yet."""
+    """The store that `chosen_store` names. Raises ConfigError if it does not exist yet."""
     from storage.opening import open_store
 
     place = chosen_store(given, *configs)
@@ -97,7 +97,7 @@ def existing_store(given: str | None, *configs: Path | None) -> ArtifactStore:
         config = next((str(each) for each in configs if each is not None), None)
         words = ["personsearch", "run", config or "CONFIG"]
         words += [] if given is None and config is not None else ["--store", place]
-        raise ConfigError(f"there is no store at {place}; name another, or make it: {shlex.join(words)}")
+        raise ConfigError(f"{missing(place, 'store')}; name another, or create it: {shlex.join(words)}")
     return store
 
 

@@ -19,6 +19,7 @@ from data_catalog.adapters.protocol import Unit
 from data_catalog.files import open_file
 from data_catalog.rows import to_tables
 from data_catalog.schema import GALLERY, QUERIES
+from flows.errors import missing
 from personsearch_core.evaluation.readings import LOW_RESOLUTION, OCCLUSION
 
 log = logging.getLogger(__name__)
@@ -80,13 +81,13 @@ def read_protocol(path: Path, cache: Path | None) -> ProtocolTables:
 def read_subsets(protocol_file: Path, cache: Path | None) -> Subsets:
     """The subsets' files beside a protocol file, in annotation/test/subset of the dataset."""
     folder = protocol_file.absolute().parent.parent / "subset"
-    found, missing = {}, {}
+    found, absent = {}, {}
     for name, file in SUBSET_FILES.items():
         if (folder / file).is_file():
             found[name] = read_protocol(folder / file, cache)
         else:
-            missing[name] = f"{folder / file} is not there"
-    return Subsets(found, missing)
+            absent[name] = missing(folder / file)
+    return Subsets(found, absent)
 
 
 def _parse(path: Path) -> ProtocolTables:

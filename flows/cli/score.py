@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -250,24 +250,19 @@ def prw(
             json_file=json_file,
         )
         return
+    how: dict[str, Any] = (
+        {"cross_camera": cross_camera} if protocol == "person-search" else {"protocol": protocol}
+    )
+    recipe = EvaluationRecipe(**how, bootstrap_samples=bootstrap)
+    settings = [replace(each, rules=Rules.of(recipe)) for each in (standard, *further, *budgets.values())]
     with clock.step("evaluate"):
-        if protocol == "zheng2017":
-            recipe = EvaluationRecipe(protocol="zheng2017", bootstrap_samples=bootstrap)
-        else:
-            recipe = EvaluationRecipe(cross_camera=cross_camera, bootstrap_samples=bootstrap)
-        rules = Rules.of(recipe)
         results = evaluate(
-            recipe,
-            files.inputs,
-            settings=[replace(each, rules=rules) for each in (standard, *further, *budgets.values())],
-            detection_at=None,
-            map_blocks=in_threads(threads),
+            recipe, files.inputs, settings=settings, detection_at=None, map_blocks=in_threads(threads)
         )
-    by_name = {found.setting.name: found for found in results.searches}
-    first = results.searches[0]
-    numbers = standard_figures(first) | {each.name: figures(by_name[each.name]) for each in further}
+    first, *more = results.searches
+    numbers = standard_figures(first) | {found.setting.name: figures(found) for found in more[: len(further)]}
     if budgets:
-        numbers["sweep"] = sweep_figures({k: by_name[each.name] for k, each in budgets.items()})
+        numbers["sweep"] = sweep_figures(dict(zip(budgets, more[len(further) :], strict=True)))
     if breakdown:
         numbers |= breakdown_figures(first, files.inputs)
     clock.seconds.setdefault("protocol", 0.0)

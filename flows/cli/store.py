@@ -15,7 +15,7 @@ from flows.cli.options import ConfigsStore, Store, artifact_named, chosen_store,
 from flows.cli.printing import counted, padded, short_name
 from flows.cli.store_gc import gc
 from flows.config.raw import given_store
-from flows.errors import ConfigError
+from flows.errors import ConfigError, missing
 from personsearch_core.checksums import listed_files, problems
 from storage.errors import StorageError
 from storage.listing import Entry, list_entries, with_followers
@@ -230,7 +230,7 @@ def import_artifacts(
     target = chosen_store(store)
     other = open_store(given_store(source, "--from"))
     if not other.exists():
-        raise ConfigError(f"--from {source}: there is no store at {other}; name the one to copy from")
+        raise ConfigError(f"--from: {missing(str(other), 'store')}; name the one to copy from")
     _copy(other, open_store(target), names, alone=alone)
 
 
@@ -294,7 +294,7 @@ def _require_kind(kind: str) -> None:
     kinds = get_args(Kind)
     if kind not in kinds:
         hint = did_you_mean(kind, kinds) or f"; choose {', '.join(kinds)}"
-        raise ConfigError(f"--kind {kind}: there is no such kind{hint}")
+        raise ConfigError(f"--kind: unknown kind {kind!r}{hint}")
 
 
 def _tags_by_artifact(store: ArtifactStore) -> dict[str, list[str]]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flows.config.raw import PUBLISHED_WEIGHTS
 from flows.config.trained_on import TRAINED_ON, TrainedOn
-from flows.errors import ConfigError
+from flows.errors import ConfigError, missing
 from personsearch_core.checksums import problems
+from personsearch_core.models.descriptions import described, read_description
 from personsearch_core.recipes import BranchModel, DetectionLoss, DetectorModel
 from storage.digests import digest_parts, digest_safetensors
 from storage.errors import StorageError
@@ -44,40 +44,44 @@ class ExportedModel:
     def read(cls, folder: Path) -> ExportedModel:
         """Raises ConfigError if the folder does not hold a whole model, or a damaged one."""
         if not folder.is_dir():
-            raise ConfigError(f"there is no folder {folder}; name a folder of `personsearch export`")
-        try:
-            description = json.loads((folder / MODEL).read_text())
-            provenance = description.get("provenance") or {}
-            origin = {part: dict(provenance.get(part) or {}) for part in ("detector", "reid")}
-            described = json.loads((folder / DETECTOR_DESCRIPTION).read_text())
-            header = _metadata(folder / BRANCH)
-            model = DetectorModel.model_validate(described["model"])
-            found = cls(
-                folder=folder,
-                roi=dict(description["roi"]),
-                origin=origin,
-                trained_on={
-                    part: tuple(TrainedOn.model_validate(each) for each in of.get(TRAINED_ON, ()))
-                    for part, of in origin.items()
-                },
-                model=_without_path(model),
-                loss=DetectionLoss.model_validate(described["loss"]),
-                variant=header["variant"],
-                branch_model=BranchModel.model_validate_json(header["branch"]),
-                detector_digest=digest_safetensors(folder / DETECTOR),
-                branch_digest=digest_safetensors(folder / BRANCH),
+            raise ConfigError(f"{missing(folder)}; name a folder that `personsearch export` wrote")
+        parts = (MODEL, DETECTOR, DETECTOR_DESCRIPTION, BRANCH)
+        if absent := [name for name in parts if not (folder / name).is_file()]:
+            raise ConfigError(
+                f"{folder} is not a model: it has no {absent[0]}; name a folder that `personsearch export` "
+                "wrote"
             )
-            if wrong := problems(folder, (MODEL, DETECTOR, DETECTOR_DESCRIPTION, BRANCH)):
+        try:
+            found = cls._read(folder)
+            if wrong := problems(folder, parts):
                 raise StorageError(wrong[0])
             return found
-        except FileNotFoundError as error:
-            missing = Path(str(error.filename)).name
-            raise ConfigError(
-                f"{folder} is not a model: it has no {missing}; name a folder of `personsearch export`"
-            ) from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             said = " ".join(str(error).split())
             raise ConfigError(f"the model in {folder} is damaged: {said}; export it again") from error
+
+    @classmethod
+    def _read(cls, folder: Path) -> ExportedModel:
+        description = read_description(folder / MODEL, "an exported model")
+        provenance = description.get("provenance") or {}
+        origin = {part: dict(provenance.get(part) or {}) for part in ("detector", "reid")}
+        network = read_description(folder / DETECTOR_DESCRIPTION, "a detector")
+        header = _metadata(folder / BRANCH)
+        return cls(
+            folder=folder,
+            roi=dict(description["roi"]),
+            origin=origin,
+            trained_on={
+                part: tuple(TrainedOn.model_validate(each) for each in of.get(TRAINED_ON, ()))
+                for part, of in origin.items()
+            },
+            model=_without_path(DetectorModel.model_validate(network["model"])),
+            loss=DetectionLoss.model_validate(network["loss"]),
+            variant=header["variant"],
+            branch_model=BranchModel.model_validate_json(header["branch"]),
+            detector_digest=digest_safetensors(folder / DETECTOR),
+            branch_digest=digest_safetensors(folder / BRANCH),
+        )
 
     def detector(self) -> tuple[Identity, str]:
         """What the imported detector is known by (its weights and its network), and its content digest."""
@@ -112,11 +116,8 @@ def _metadata(branch: Path) -> dict[str, Any]:
     """What a branch's file says of itself in its header."""
     from safetensors import SafetensorError, safe_open
 
-    if not branch.is_file():
-        raise FileNotFoundError(2, "No such file", str(branch))
     try:
         with safe_open(branch, framework="numpy") as file:
-            found: dict[str, Any] = json.loads((file.metadata() or {})["branch"])
+            return described((file.metadata() or {})["branch"], f"{branch.name} does not say what it holds")
     except SafetensorError as error:
         raise StorageError(f"{branch.name} is not safetensors: {error}") from error
-    return found

@@ -8,19 +8,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from flows.config.models import Config
 from flows.config.pinned_sections import detector_fields, pinned_roi, pins_of, reid_fields
 from flows.config.problems import explain_problems
-from flows.config.raw import PUBLISHED_WEIGHTS, STORE_VARIABLE, ExpandedPath, absolute, read_raw
-from flows.config.sections import PinnedDetector, PinnedReid
-from flows.errors import ConfigError
-from personsearch_core.recipes import (
-    RoiRecipe,
+from flows.config.raw import (
+    PUBLISHED_WEIGHTS,
+    STORE_VARIABLE,
+    ExpandedPath,
+    absolute,
+    of_results,
+    read_raw,
 )
+from flows.config.sections import PinnedDetector, PinnedReid
+from flows.errors import ConfigError, missing
+from personsearch_core.recipes import RoiRecipe
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +50,7 @@ def load_config(path: Path, overrides: Iterable[str] = (), *, store: str | None 
     for name, source in config.datasets.items():
         root = raw["datasets"][name]["root"]
         source._unset = root.unset if isinstance(root, ExpandedPath) else ()
-    config._written_as = " ".join([path.name, *(f"--set {override}" for override in overrides)])
+    config._written_as = " ".join([path.name, *(f"--set {each}" for each in of_results(overrides))])
     return _resolve_paths(config, path.parent.absolute())
 
 
@@ -144,8 +147,8 @@ def _resolve_paths(config: Config, folder: Path) -> Config:
         if not Path(file).is_file():
             known = ", ".join(PUBLISHED_WEIGHTS)
             raise ConfigError(
-                f"detector.model.initial_weights: {weights!r} is not one of {known}, and there is no "
-                f"file {file}"
+                f"detector.model.initial_weights: {weights!r} is not one of {known}, and "
+                f"{missing(file, 'file')}"
             )
         model = config.detector.model.model_copy(update={"initial_weights": file})
         resolved["detector"] = config.detector.model_copy(update={"model": model})

@@ -92,7 +92,7 @@ def explain_problems(
             place = place[:-1]
         field = ".".join(map(str, place))
         if problem["type"] == "extra_forbidden":
-            text = hints.get(field) or f"there is no such field{_suggestion(place, model)}"
+            text = hints.get(field) or f"unknown field{_suggestion(place, model)}"
         elif problem["type"] == "missing":
             text = hints.get(field, "this field is missing")
         elif is_one_of_several:

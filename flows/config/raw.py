@@ -186,6 +186,12 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return both
 
 
+def of_results(overrides: Iterable[str]) -> list[str]:
+    """The overrides that records and reports name: not those of `run`, which change no result, and which may
+    hold a secret, such as the URL of a web hook."""
+    return [each for each in overrides if each.partition("=")[0].partition(".")[0] != "run"]
+
+
 def apply_override(raw: dict[str, Any], override: str) -> None:
     """Set one field of a raw config, `reid.lr=3e-4`: the value is YAML, list items are named by number."""
     name, separator, text = override.partition("=")

@@ -22,7 +22,7 @@ from data_catalog.rules import QueryRule, SplitRule
 from flows.config.devices import device_name
 from flows.config.notify import notify_target
 from flows.config.pins import Pin
-from flows.errors import ConfigError
+from flows.errors import ConfigError, missing
 from personsearch_core.recipes import (
     Compute,
     DetectorRecipe,
@@ -61,7 +61,7 @@ class DatasetSource(Recipe):
             f"; ${name} is not set, so its default was used: set it to the folder of the datasets"
             for name in self._unset
         )
-        raise ConfigError(f"{field}: there is no folder {self.root}{hint}")
+        raise ConfigError(f"{field}: {missing(self.root, 'folder')}{hint}")
 
 
 class ViewRef(Recipe):

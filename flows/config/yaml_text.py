@@ -11,7 +11,7 @@ from typing import Any
 from data_catalog import yaml_text
 from data_catalog.suggestions import did_you_mean
 from data_catalog.yaml_text import MOST_BYTES, YamlError
-from flows.errors import ConfigError
+from flows.errors import ConfigError, missing
 
 
 def read_yaml(path: Path) -> Any:
@@ -29,7 +29,7 @@ def read_text(path: Path) -> str:
         text = _regular_bytes(path).decode("utf-8-sig")
     except FileNotFoundError as error:
         near = did_you_mean(path.name, _yaml_files(path.absolute().parent))
-        raise ConfigError(f"cannot read the config {path}: there is no such file{near}") from error
+        raise ConfigError(f"{missing(path, 'config')}{near}") from error
     except OSError as error:
         raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -47,8 +47,9 @@ class FinishedModel:
     def finding(self) -> dict[str, Any]:
         """How the config finds people, as arguments of `PersonSearchNet.search`."""
         options, tests = self.config.detections, self.config.evaluation
+        searched_from = tests[0].score_threshold if tests else 0.5
         return {
-            "score_threshold": tests[0].score_threshold if tests else 0.5,
+            "score_threshold": max(searched_from, options.score_threshold),
             "nms_threshold": options.nms_threshold,
             "max_per_image": options.max_per_image,
         }

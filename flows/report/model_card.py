@@ -127,7 +127,7 @@ def _limits(finished: FinishedModel, results: Mapping[str, Results]) -> Iterator
     for test, each in results.items():
         if each.headline["queries"] < 500:
             yield f"{test} has only {each.headline['queries']} queries: its figures are uncertain."
-    yield "People who are small, hidden or cut off are often missed, and whoever is missed cannot be found."
+    yield "People who are small, hidden or cut off are often not detected, and then no search finds them."
     yield "It compares appearance, mostly clothes: the same person in other clothes looks like another."
 
 

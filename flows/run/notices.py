@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from flows.config.notify import Target, is_url, notify_target, words_of
@@ -76,7 +76,7 @@ def _target(request: RunRequest) -> Target | None:
 
 def _tell(words: list[str], text: str) -> str | None:
     """Run a command, without a shell, with the line as its standard input."""
-    with TemporaryFile() as output:
+    with _scratch_file() as output:
         try:
             process = subprocess.Popen(
                 words, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -95,6 +95,14 @@ def _tell(words: list[str], text: str) -> str | None:
         output.seek(0)
         said = " ".join(output.read().decode(errors="replace").split())[-_LAST_BYTES:]
         return f"{words[0]} ended with status {process.returncode}{said and f': {said}'}"
+
+
+def _scratch_file() -> IO[bytes]:
+    """For what a command prints; without it on a full disk, which may be the very news."""
+    try:
+        return TemporaryFile()
+    except OSError:
+        return Path(os.devnull).open("w+b")
 
 
 def _post(url: str, text: str, run: str) -> str | None:

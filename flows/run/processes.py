@@ -69,24 +69,34 @@ class Started:
                 grace = CANCEL_GRACE_SECONDS
             raise
         finally:
-            self._end(grace)
+            self.stop(grace)
         if result is None:
             result = self._death()
         if isinstance(result, Failure):
             raise StageFailed(replace(result, log=str(self.log_path)))
         return result.value
 
-    def stop(self) -> None:
-        """Stop it at a checkpoint, and end its whole group."""
-        self._end(STOP_GRACE_SECONDS)
+    def stop(self, grace_seconds: float | None = None) -> None:
+        """Ask it to stop at a checkpoint if it runs, then make sure that its whole group is gone."""
+        grace_seconds = STOP_GRACE_SECONDS if grace_seconds is None else grace_seconds
+        if self.child.is_running():
+            self.child.signal(signal.SIGTERM)
+            try:
+                self.child.wait(grace_seconds)
+            except TimeoutError:
+                log.warning(
+                    "process %s did not stop within %.0f s and is killed", self.child.pid, grace_seconds
+                )
+        self.child.signal(signal.SIGKILL, group=True)
+        self.child.wait(None)
+        self.child.close()
 
     def _death(self) -> Failure:
         code = self.child.wait(None)
+        if self.child.pid is None:
+            return Failure("died", f"the process of {self.target} could not be started")
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
         return Failure("died", f"the process of {self.target} ended by {how}")
-
-    def _end(self, grace_seconds: float) -> None:
-        _end(self.child, grace_seconds)
 
 
 def start_process(
@@ -98,16 +108,17 @@ def start_process(
     need, too. Ask for its result once, or stop it.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    child = TEMPLATE.fork(log_path, [target.partition(":")[0], *imports])
     order = {
         "target": target,
         "task": task,
         "folder": str(Path.cwd()),
         "environ": {**KEEP_FREED_MEMORY, **os.environ},
     }
+    line = json.dumps(order).encode() + b"\n"
+    child = TEMPLATE.fork(log_path, [target.partition(":")[0], *imports])
     # If it has died already, its closed pipe will tell.
     with contextlib.suppress(BrokenPipeError):
-        child.tell(json.dumps(order).encode() + b"\n")
+        child.tell(line)
     return Started(child, target, log_path)
 
 
@@ -145,19 +156,6 @@ def _follow(
                     result = Failure(**message["value"])
                 else:
                     result = _Result(message["value"])
-
-
-def _end(child: Forked, grace_seconds: float) -> None:
-    """Ask a running child to stop at a checkpoint, then make sure that its group is gone."""
-    if child.is_running():
-        child.signal(signal.SIGTERM)
-        try:
-            child.wait(grace_seconds)
-        except TimeoutError:
-            log.warning("process %s did not stop within %.0f s and is killed", child.pid, grace_seconds)
-    child.signal(signal.SIGKILL, group=True)
-    child.wait(None)
-    child.close()
 
 
 def _deadline(timeout_seconds: float | None) -> float | None:

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from flows.run.child import run_child
 
@@ -33,6 +33,10 @@ _MESSAGE = 1 << 16
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
 """Imports make a million objects that stay. Looking for cycles at every 700th, which is the default, takes a
 quarter of their time."""
+
+_NOT_FOR_THE_TEMPLATE = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+"""A scheduler sends these to all processes of a job. Without the template, nothing would tell whether a stage
+has stopped at its checkpoint; it ends when its socket is closed."""
 
 
 class Forked:
@@ -103,18 +107,22 @@ class Template:
 
         `imports` are loaded in the template first, and so by no later process again.
         """
-        line, far_line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        task, to_task = os.pipe()
-        from_messages, messages = os.pipe()
         with log_path.open("ab") as log:
+            line, far_line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            task, to_task = os.pipe()
+            from_messages, messages = os.pipe()
+            child = Forked(line, to_task, from_messages)
             given = [far_line.fileno(), task, messages, log.fileno()]
             try:
-                self._ask(json.dumps(sorted(imports)).encode(), given)
+                self._ask(json.dumps(sorted(imports)).encode(), given, log)
+            except BaseException:
+                child.close()
+                raise
             finally:
                 far_line.close()
                 os.close(task)
                 os.close(messages)
-        return Forked(line, to_task, from_messages)
+        return child
 
     def end(self) -> None:
         """End the template, whose children go on; the next fork starts another."""
@@ -123,25 +131,28 @@ class Template:
                 self._socket.close()
             self._socket = None
 
-    def _ask(self, message: bytes, descriptors: list[int]) -> None:
+    def _ask(self, message: bytes, descriptors: list[int], log: IO[bytes]) -> None:
         with self._mutex:
             if self._socket is not None and self._of == os.getpid():
                 with suppress(BrokenPipeError, ConnectionResetError):
                     socket.send_fds(self._socket, [message], descriptors)
                     return
                 self._socket.close()
-            self._socket, self._of = _start(), os.getpid()
-            socket.send_fds(self._socket, [message], descriptors)
+            self._socket, self._of = _start(log), os.getpid()
+            # Where it ends at once, the child has no id, and the log says why.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                socket.send_fds(self._socket, [message], descriptors)
 
 
-def _start() -> socket.socket:
+def _start(log: IO[bytes]) -> socket.socket:
+    """Start a template; why it cannot be started is in the log."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         subprocess.Popen(
             [sys.executable, "-m", "flows.run.template"],
             stdin=theirs.fileno(),
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=log,
             env={**KEEP_FREED_MEMORY, **os.environ},
             start_new_session=True,
         )
@@ -161,6 +172,8 @@ class _Server:
         self._woken, self._wake = os.pipe()
         for descriptor in (self._woken, self._wake):
             os.set_blocking(descriptor, False)
+        for number in _NOT_FOR_THE_TEMPLATE:
+            signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake)
         self._selector = selectors.DefaultSelector()
@@ -184,26 +197,36 @@ class _Server:
                 else:
                     self._forget(key.fileobj)  # type: ignore[arg-type]
 
-    def _fork(self, line: socket.socket, given: list[int], imports: list[str]) -> int:
+    def _fork(self, line: socket.socket, given: list[int], imports: list[str]) -> int | None:
+        """The child's id, 0 in the child, None if the system has no room for another process."""
         for name in imports:
             # The child imports it again, and says why that fails.
             with suppress(Exception):
                 importlib.import_module(name)
-        pid = os.fork()
+        pid: int | None = None
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.write(given[-1], f"no process could be started: {error}\n".encode())
         if pid == 0:
             self._become_child(line, *given)
-        else:
-            for descriptor in given:
-                os.close(descriptor)
-            self._running[line] = pid
-            self._selector.register(line, selectors.EVENT_READ)
+            return pid
+        for descriptor in given:
+            os.close(descriptor)
+        if pid is None:
+            line.close()
+            return None
+        self._running[line] = pid
+        self._selector.register(line, selectors.EVENT_READ)
+        with suppress(BrokenPipeError):  # `_forget` comes to know it, too
             line.send(str(pid).encode())
         return pid
 
     def _become_child(self, line: socket.socket, task: int, messages: int, log: int) -> None:
         os.setsid()
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (signal.SIGCHLD, *_NOT_FOR_THE_TEMPLATE):
+            signal.signal(number, signal.SIG_DFL)
         self._selector.close()
         for other in (self._requests, line, *self._running, *self._ended):
             other.close()
@@ -222,20 +245,26 @@ class _Server:
             self._ended[line] = self._running.pop(line)
             how = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
             assert how is not None
+            if line.fileno() == -1:
+                self._reap(line)
+                continue
             status = how.si_status if how.si_code == os.CLD_EXITED else -how.si_status
             with suppress(BrokenPipeError):
                 line.send(str(status).encode())
 
     def _forget(self, line: socket.socket) -> None:
-        """The other end is closed: nothing asks for this child again."""
+        """The other end is closed: nothing asks for this child again, even if it still runs."""
         self._selector.unregister(line)
         line.close()
+        self._reap(line)
+
+    def _reap(self, line: socket.socket) -> None:
         if line in self._ended:
             os.waitpid(self._ended.pop(line), 0)
 
 
 def _end_with(status: int) -> NoReturn:
-    """End this process at once: taking all modules down one by one takes 2 s, and its work is committed."""
+    """End this process at once: taking all modules down one by one takes 2 s, and its work is done."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -244,4 +273,9 @@ def _end_with(status: int) -> NoReturn:
 
 if __name__ == "__main__":
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
-    _Server(socket.socket(fileno=os.dup(0))).serve()
+    server = _Server(socket.socket(fileno=os.dup(0)))
+    # It has started, so it keeps no file of the first stage's disk open.
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    server.serve()
+    _end_with(0)

@@ -11,6 +11,7 @@ from functools import partial
 
 from flows.config.loading import load_config, store_of
 from flows.config.models import Config
+from flows.config.raw import of_results
 from flows.config.request import RunRequest
 from flows.errors import failure_or_bug
 from flows.plan.readiness import check_ready
@@ -151,8 +152,7 @@ def new_record(request: RunRequest) -> RunRecord:
     store can be told.
     """
     store = open_store(store_of(request.config, request.overrides, store=request.store))
-    # What is under `run` changes no result, and may hold the URL of a web hook.
-    overrides = [each for each in request.overrides if not each.startswith("run.")]
+    overrides = of_results(request.overrides)
     return RunRecord(new_record_path(store.root), str(request.config), overrides=overrides)
 
 

@@ -23,19 +23,26 @@ from storage.locks import exclusive_now
 _NEXT, _COMPLETE, _LOCK = ".next", "complete", ".lock"
 
 
+class Updating(ConfigError):
+    """Another process is updating the index."""
+
+
 @contextmanager
 def alone(index: Path) -> Iterator[None]:
-    """Hold the index against other updates, and finish the last one. Raises ConfigError if one is running."""
+    """Hold the index against other updates, and finish the last one. Raises Updating if one is running."""
     durable.make_folder(index)
     with exclusive_now(index / _LOCK) as held:
         if not held:
-            raise ConfigError(f"{index} is being updated by another process: wait until it is done")
+            raise Updating(f"{index} is being updated by another process: wait until it is done")
         _settle(index)
         yield
 
 
 def settle(index: Path) -> None:
-    """Finish an update that was killed while its files were put in place; does nothing otherwise."""
+    """Finish an update that was killed while its files were put in place; does nothing otherwise.
+
+    Raises Updating if a process is just doing that.
+    """
     if (index / _NEXT / _COMPLETE).exists():
         with alone(index):
             pass
@@ -64,7 +71,7 @@ def _settle(index: Path) -> None:
     if not (folder / _COMPLETE).exists():
         shutil.rmtree(folder, ignore_errors=True)  # an update that was killed while it wrote them
         return
-    for name in (EMBEDDINGS, PEOPLE, SOURCES, DESCRIPTION, CHECKSUMS):
+    for name in (EMBEDDINGS, PEOPLE, SOURCES, CHECKSUMS, DESCRIPTION):  # who sees the last one finds all
         if not (folder / name).exists():
             continue
         if (index / name).is_dir():

@@ -27,7 +27,7 @@ from pydantic import (
     ValidationError,
 )
 
-from flows.errors import ConfigError
+from flows.errors import ConfigError, missing
 from personsearch_core.models.descriptions import first_problem
 from storage.reading import parse_json, read_regular, require_regular
 
@@ -149,7 +149,7 @@ def no_index(place: Path) -> ConfigError:
     """What to say of a place that holds no index: it may be that of a model, or of nothing."""
     is_model = place.suffix in (".yaml", ".yml") or (place / "model.json").is_file()
     if not place.exists():
-        said = f"there is no index {place}"
+        said = missing(place, "index")
     elif is_model:
         said = f"{place} is a model, not an index"
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from data_catalog.files import is_image, path_fault, read_text, walk
-from flows.errors import ConfigError
+from flows.errors import ConfigError, missing
 from flows.search.layout import Place
 
 VIDEO_SUFFIXES = frozenset(
@@ -55,10 +55,9 @@ def place_of(scenes: Path, index: Path) -> Place:
     elif path.is_file() and (is_image(path.name) or is_video(path)):
         kind = "file"
     else:
-        what = (
-            "not an image, a video, a list (.txt) or a folder" if path.exists() else "no such file or folder"
-        )
-        raise ConfigError(f"{scenes}: {what}")
+        if not path.exists():
+            raise ConfigError(missing(scenes))
+        raise ConfigError(f"{scenes} is not an image, a video, a list (.txt) or a folder")
     return Place(kind=kind, path=str(path), from_index=os.path.relpath(path, index.absolute()))
 
 

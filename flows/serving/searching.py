@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flows.errors import ConfigError
+from flows.search.committing import Updating
 from flows.search.index import Index, open_index
 from flows.search.judgements import Judged, Judgements, rows_of_track
 from flows.search.layout import DESCRIPTION, no_index
@@ -60,7 +62,8 @@ class Served:
         """The index as it is now."""
         with self._opening:
             if _stamp(self._folder) != self._stamp:
-                self._stamp, self._index = self._opened(self._index)
+                with suppress(Updating):  # what is in memory is whole; the next request looks again
+                    self._stamp, self._index = self._opened(self._index)
             return self._index
 
     def about(self) -> About:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -86,13 +86,15 @@ def _bytes_needed(config: Config, ref: InputRef, artifacts: Mapping[str, Artifac
     return features_bytes(n_rows, recipe.roi.row_shape(config.detector.model.backbone), recipe.dtype)
 
 
-def make(context: StageContext[FeaturesRecipe, FeaturesInputs, Options]) -> Made:
+FeaturesContext = StageContext[FeaturesRecipe, FeaturesInputs, Options]
+
+
+def make(context: FeaturesContext) -> Made:
     """Pool shard by shard; shards that exist are complete and are not made again.
 
     What an earlier artifact has is taken from it.
     """
-    from flows.config.devices import device_names
-    from flows.stages.extraction import Extraction, prepare
+    from flows.stages.extraction import prepare
     from flows.stages.growing import match_rows, means_of_rows
     from storage.feature_store import (
         FILES_FILE,
@@ -102,18 +104,7 @@ def make(context: StageContext[FeaturesRecipe, FeaturesInputs, Options]) -> Made
         write_index,
     )
 
-    people, detector = context.inputs.people, context.inputs.detector
-    extraction = Extraction(
-        recipe=context.recipe,
-        snapshot=str(people.snapshot.path),
-        view=people.spec,
-        root=str(people.root),
-        detector=str(detector.path) if detector else None,
-        devices=device_names(context.processors),
-        threads=context.processors.threads,
-        target=str(context.work),
-        attributes=json.dumps(context.attributes(), sort_keys=True),
-    )
+    people, extraction = context.inputs.people, _extraction(context)
     ready = prepare(extraction)
     plan, means = ready.plan, means_of_rows(VERSION, context.recipe, ready, context.options.dask)
     match = partial(match_rows, plan, contents(people.view.images))
@@ -141,11 +132,34 @@ def make(context: StageContext[FeaturesRecipe, FeaturesInputs, Options]) -> Made
     )
 
 
+def _extraction(context: FeaturesContext) -> Extraction:
+    from flows.config.devices import device_names
+    from flows.stages.extraction import Extraction
+
+    people, detector = context.inputs.people, context.inputs.detector
+    devices, threads = device_names(context.processors), context.processors.threads
+    if threads is None and context.options.dask is None and _workers(context.options, devices) > 1:
+        threads = 1  # what Dask gives to each local worker; the number counts in `means_of_rows`
+    return Extraction(
+        recipe=context.recipe,
+        snapshot=str(people.snapshot.path),
+        view=people.spec,
+        root=str(people.root),
+        detector=str(detector.path) if detector else None,
+        devices=devices,
+        threads=threads,
+        target=str(context.work),
+        attributes=json.dumps(context.attributes(), sort_keys=True),
+    )
+
+
+def _workers(options: Options, devices: Sequence[str]) -> int:
+    """Number of local processes that compute."""
+    return options.workers or len(devices)
+
+
 def _make_shards(
-    context: StageContext[FeaturesRecipe, FeaturesInputs, Options],
-    extraction: Extraction,
-    ready: Prepared,
-    earlier: Earlier | None,
+    context: FeaturesContext, extraction: Extraction, ready: Prepared, earlier: Earlier | None
 ) -> None:
     """Write the shards that are missing. Raises DamagedRowsError when the earlier artifact is damaged."""
     from flows.stages.extraction import extract, extract_on_dask, open_writer
@@ -154,7 +168,7 @@ def _make_shards(
     from storage.space import require_free_space
 
     options, plan = context.options, ready.plan
-    workers = options.workers or len(extraction.devices)
+    workers = _workers(options, extraction.devices)
     in_process = options.dask is None and workers == 1
     with open_writer(extraction, ready) as writer:
         done = set(writer.complete_shards)

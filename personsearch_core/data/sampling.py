@@ -100,7 +100,8 @@ def hold_out_scenes(
         held |= {(scene.source, scene.image_id): scene for scene in own}
     if not held:
         raise PersonSearchError(
-            f"held_out: {part:g} of {sum(len(entry.scenes) for entry in entries)} images are none; raise it"
+            f"held_out: {part:g} of {sum(len(entry.scenes) for entry in entries)} images is less than one: "
+            "raise it"
         )
     return kept, [replace(scene, source=f"{scene.source} held out") for scene in held.values()]
 

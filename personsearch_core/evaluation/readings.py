@@ -7,7 +7,7 @@ rules side by side.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -111,16 +111,19 @@ def prw_readings(protocol: str) -> list[Reading]:
             f"{_COAT} eval_search_prw, ignore_cam_id=False and EVAL_USE_GT",
         ),
     ]
-    original = replace(seqnet, name="zheng2017", rules=Rules(original=True))
-    of_original = f"{_PRW}, its MATLAB evaluation"
+    return [*found, *_original(replace(seqnet, name="zheng2017", rules=Rules(original=True)))]
+
+
+def _original(standard: Setting) -> Iterator[Reading]:
+    """The protocol of PRW's own paper."""
+    source = f"{_PRW}, its MATLAB evaluation"
     rules = "the original protocol: other cameras, junk left out, trapezoid AP"
-    found.append(Reading(original, f"{rules}; score >= 0.5", of_original))
+    yield Reading(standard, f"{rules}; score >= 0.5", source)
     for k in BUDGETS:
-        setting = replace(original, name=f"zheng2017-average-{k}", boxes_per_image=k)
-        found.append(Reading(setting, f"zheng2017; {_boxes(k)} per image on average", of_original))
-    setting = replace(original, name="zheng2017-all-boxes", score_threshold=None)
-    found.append(Reading(setting, "zheng2017; all detections", of_original))
-    return found
+        setting = replace(standard, name=f"zheng2017-average-{k}", boxes_per_image=k)
+        yield Reading(setting, f"zheng2017; {_boxes(k)} per image on average", source)
+    setting = replace(standard, name="zheng2017-all-boxes", score_threshold=None)
+    yield Reading(setting, "zheng2017; all detections", source)
 
 
 def cuhk_sysu_readings(protocol: str, subsets: Iterable[str] = ()) -> list[Reading]:

@@ -204,7 +204,7 @@ def open_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
         wanted = [name for name in (*columns, *optional) if name in present]
         table = Table(path, pq.read_table(path, columns=wanted))
     except FileNotFoundError as error:
-        raise PersonSearchError(f"{path}: there is no such file") from error
+        raise PersonSearchError(f"{path} does not exist") from error
     except (OSError, ValueError, pa.ArrowException) as error:
         raise PersonSearchError(f"{path}: not a readable Parquet file: {error}") from error
     for name in columns:

@@ -203,7 +203,7 @@ def _resume(checkpoints: Path, state: Mapping[str, Stateful]) -> int:
     if set(found.state) != set(state):
         raise PersonSearchError(
             f"the checkpoint in {checkpoints} holds {sorted(found.state)}, this run needs {sorted(state)}: "
-            "it is of another kind of training; choose another work folder"
+            "it belongs to a different kind of training; choose another work folder"
         )
     if not MetricLog.covers(checkpoints.parent, found.state["metric_log"]):
         logger.warning("the log beside %s has lost rows: the training starts over", checkpoints)

@@ -137,20 +137,14 @@ def train_reid(
     split = hold_out_identities(labels, recipe.held_out_identities, recipe.seed)
     if split.held_out.size:
         check_validation(labels, split.held_out)
-    sampler = PKSampler(
-        labels,
-        split.training,
-        recipe.identities_per_batch,
-        recipe.shots,
-        recipe.unlabelled_per_batch,
-        recipe.seed,
-        amounts,
-    )
-    batch_rows = recipe.identities_per_batch * recipe.shots + recipe.unlabelled_per_batch
+    people, shots, unlabelled = recipe.identities_per_batch, recipe.shots, recipe.unlabelled_per_batch
+    sampler = PKSampler(labels, split.training, people, shots, unlabelled, recipe.seed, amounts)
     with ExitStack() as stack:
         stack.enter_context(advice_when_out_of_memory(_memory_advice(recipe)))
         budget = _memory_budget(device) if memory_budget is None else memory_budget
-        batches = open_batches(reader, batch_rows, device, memory_budget=budget, threads=threads)
+        batches = open_batches(
+            reader, people * shots + unlabelled, device, memory_budget=budget, threads=threads
+        )
         training = ReidTraining(recipe, branch, batches, sampler, labels, split.held_out, device)
         stack.enter_context(closing(training))
         steps = run_loop(

@@ -110,7 +110,7 @@ def test_hash_cache_spares_reading_and_rehash_ignores_it(prw_root: Path, tmp_pat
 
 def test_a_missing_image_is_one_clear_error(prw_root: Path, ingest_into: Any) -> None:
     next((prw_root / "frames").iterdir()).unlink()
-    with pytest.raises(CatalogError, match="no such file"):
+    with pytest.raises(CatalogError, match="does not exist"):
         ingest_into(prw_root, "prw")
     ingest_into(prw_root, "prw", images=False)
 

@@ -104,7 +104,7 @@ def test_a_part_of_a_dataset_leads_to_the_whole(part: str, tmp_path: Path) -> No
     [
         ("a.zip", "is an archive: unpack it"),
         ("a.json", "is a file: give the folder"),
-        ("a", "no such folder"),
+        ("a", "does not exist"),
     ],
 )
 def test_a_root_that_is_not_a_folder(name: str, said: str, tmp_path: Path) -> None:

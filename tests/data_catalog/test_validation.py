@@ -62,7 +62,9 @@ def test_an_image_is_drawn_with_its_boxes(prw_root: Path, ingest_into: Any) -> N
     assert (drawn != plain).any()
     with pytest.raises(CatalogError, match="no image 'nobody'"):
         draw_image(snapshot, "nobody", prw_root)
-    with pytest.raises(CatalogError, match=r"no such file; is .*annotations the folder that was ingested\?"):
+    with pytest.raises(
+        CatalogError, match=r"does not exist; is .*annotations the folder that was ingested\?"
+    ):
         draw_image(snapshot, image_id, prw_root / "annotations")
 
 

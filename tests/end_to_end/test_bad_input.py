@@ -47,7 +47,7 @@ def train_on_a_test_image(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (remove_root, ("datasets.scenes.root", "there is no folder")),
+        (remove_root, ("datasets.scenes.root: folder", "does not exist")),
         (remove_a_frame, (".jpg",)),
         (spoil_an_annotation, (".jpg.mat",)),
     ],
@@ -103,7 +103,7 @@ def test_an_api_that_does_not_answer(tiny_config: Path) -> None:
 
 
 def test_a_config_that_is_not_there(tmp_path: Path) -> None:
-    assert_refused(personsearch("run", tmp_path / "absent.yaml"), "cannot read the config", "absent.yaml")
+    assert_refused(personsearch("run", tmp_path / "absent.yaml"), "absent.yaml does not exist")
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_by_cron_then_by_hand_nothing_new_is_made(server: Server, config: Path) 
 def test_a_deployment_without_a_config_or_with_a_wrong_one_is_refused(server: Server, tmp_path: Path) -> None:
     for given, message in (
         ("", "error: set PERSONSEARCH_CONFIG to the config"),
-        (str(tmp_path / "absent.yaml"), "error: cannot read the config"),
+        (str(tmp_path / "absent.yaml"), "absent.yaml does not exist"),
     ):
         refused = server.try_prefect("deploy", "-n", "reid", PERSONSEARCH_CONFIG=given)
         assert refused.returncode != 0 and message in refused.stderr

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
+from flows.config.loading import load_config
 from flows.config.request import RunRequest
 from flows.plan.finished import finished_model
 from flows.report.model_card import write_model
@@ -68,7 +70,12 @@ def test_a_pinned_model_through_growth_promotion_and_bad_nights(copy: Path, tiny
     assert tags(store) == {"production": branch} and len(inbox.read_text().splitlines()) == 1
 
     exported = copy.parent / "model"
-    write_model(finished_model(copy), exported)
+    finished = finished_model(copy)
+    write_model(finished, exported)
+    for kept, least in ((0.9, 0.9), (0.1, 0.3)):
+        thresholds = (f"detections.score_threshold={kept}", "evaluation.score_threshold=0.3")
+        changed = load_config(copy, thresholds)
+        assert replace(finished, config=changed).finding()["score_threshold"] == least
     for split in ("train", "test"):
         add_image(copy.parent / "prw", split)
     night = run(copy, *PINNED, notify)

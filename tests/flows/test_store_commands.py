@@ -204,9 +204,9 @@ def test_export_and_import_bring_what_is_behind_an_artifact(
 
 
 def test_a_store_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no store at"):
+    with pytest.raises(ConfigError, match=r"store .* does not exist"):
         call("store", "ls", "--store", tmp_path / "absent")
-    with pytest.raises(ConfigError, match="there is no store at"):
+    with pytest.raises(ConfigError, match=r"store .* does not exist"):
         call("status", "--store", tmp_path / "absent")
     with pytest.raises(StorageError, match="names no store"):
         call("store", "ls", "--store", "s3://")

@@ -17,7 +17,7 @@ from storage.feature_store import (
     verify_features,
     write_index,
 )
-from storage.opening import open_existing, open_store
+from storage.opening import open_store
 from tests.fuzz.edits import Edit, Edits, Tree, of_tree, values
 from tests.fuzz.target import Target, all_of
 from tests.storage.feature_store.conftest import make_index
@@ -175,7 +175,7 @@ def _open_url(folder: Path) -> None:
     url = (folder / "url.txt").read_bytes().decode("latin-1").replace("{folder}", str(folder))
     all_of(
         (
-            lambda: open_existing(url),
+            lambda: open_store(url).exists(),
             lambda: list(open_store(url).keys()),
             lambda: list(open_store(url).manifests()),
         )

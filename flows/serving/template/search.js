@@ -1,8 +1,8 @@
 "use strict";
 // The search page. Its state is the address: a picture or a row of the index, the filters, a name.
 
-const FIELDS = ["scene", "row", "picture", "person", "whole_image", "name", "camera", "after", "before", "top", "version"];
-const FILTERS = ["camera", "after", "before", "top"];
+const FIELDS = ["scene", "row", "picture", "person", "whole_image", "name", "camera", "after", "before", "top", "own_image", "version"];
+const FILTERS = ["camera", "after", "before", "top", "own_image"];
 const at = (id) => document.getElementById(id);
 let state = {};      // the fields that the address gives
 let matches = [];    // those on the page
@@ -140,7 +140,7 @@ function drawExamples(examples) {
     return make("li", {}, make("a", { href: `?scene=${example.row}` },
       make("img", { src: sceneOf(example.row), alt: "", loading: "lazy" }), `${example.image}, ${people}`));
   }));
-  if (!examples.length) tell("The index holds nobody: add scenes with `personsearch index`.");
+  if (!examples.length) tell("The index has no people yet: add scenes with `personsearch index`.");
 }
 
 function send(file) {
@@ -208,6 +208,13 @@ function showScene() {
 
 // Matches
 
+const entered = (field) => field.type !== "checkbox" ? field.value : field.checked ? "true" : "";
+
+function put(field, value) {
+  if (field.type === "checkbox") field.checked = value === "true";
+  else field.value = value;
+}
+
 function question() {
   const asked = new URLSearchParams();
   for (const name of FIELDS) if (state[name] && name !== "scene") asked.set(name, state[name]);
@@ -215,7 +222,8 @@ function question() {
 }
 
 function showMatches() {
-  for (const name of FILTERS.concat("name")) if (at(name)) at(name).value = state[name] || (name === "top" ? "24" : "");
+  for (const name of FILTERS.concat("name")) if (at(name)) put(at(name), state[name] || (name === "top" ? "24" : ""));
+  at("own").hidden = !(state.row || state.picture);  // a name alone has no image of its own
   return attempt("Searching", async (isCurrent) => {
     const [answer, judged] = await Promise.all([
       ask(`api/search?${question()}`),
@@ -370,7 +378,7 @@ at("whole").addEventListener("click", () => go({ ...state, whole_image: "true" }
 for (const button of document.querySelectorAll(".again")) button.addEventListener("click", () => go({}));
 at("filters").addEventListener("submit", (event) => {
   event.preventDefault();
-  const chosen = Object.fromEntries(FILTERS.filter((name) => at(name)).map((name) => [name, at(name).value]));
+  const chosen = Object.fromEntries(FILTERS.filter((name) => at(name)).map((name) => [name, entered(at(name))]));
   go({ ...state, ...chosen });
 });
 at("naming").addEventListener("submit", (event) => { event.preventDefault(); go({ ...state, name: at("name").value.trim() }); });

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -88,6 +89,14 @@ def test_a_command_reads_the_line_and_no_shell_sees_it(tmp_path: Path) -> None:
     assert send("/no/such/command", "line", "") == "cannot run /no/such/command: No such file or directory"
     told = send((sys.executable, "-c", "import sys; sys.exit('no\\nmail')"), "line", "")
     assert told == f"{sys.executable} ended with status 1: no mail"
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    target = tmp_path / "told"
+    assert send(("tee", str(target)), "the disk is full", "") is None
+    assert target.read_text() == "the disk is full\n"
+    assert send("false", "the disk is full", "") == "false ended with status 1"
 
 
 def test_nothing_takes_longer_than_it_may(

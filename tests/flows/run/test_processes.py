@@ -86,6 +86,11 @@ def stop_slowly(task: dict[str, Any], reporter: Reporter) -> None:
     raise Interrupted("stopped at a checkpoint")
 
 
+def terminate_the_template(task: dict[str, Any], reporter: Reporter) -> None:
+    os.kill(os.getppid(), signal.SIGTERM)
+    stop_slowly(task, reporter)
+
+
 def ignore(*_: object, **__: object) -> None:
     """Progress that is not looked at."""
 
@@ -138,6 +143,41 @@ def test_what_one_process_needs_is_loaded_for_the_next(
 def test_a_template_that_is_killed_is_replaced(tmp_path: Path) -> None:
     assert run("outlive_the_template", tmp_path) == "done"
     assert run("add", tmp_path, a=2, b=3) == 5
+
+
+def test_a_scheduler_that_signals_every_process_of_a_job_loses_no_checkpoint(tmp_path: Path) -> None:
+    pids, checkpoint = tmp_path / "pids", tmp_path / "checkpoint"
+    task = {"pids": str(pids), "checkpoint": str(checkpoint)}
+    started = start_process(f"{HERE}:terminate_the_template", task, log_path=tmp_path / "log")
+    wait_for(lambda: pids.exists() and bool(pids.read_text()))
+    started.stop()
+    assert checkpoint.read_text() == "the last step" and is_gone(int(pids.read_text()))
+
+
+def test_a_template_goes_on_when_a_process_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "TEMPLATE", Template())
+    task = {"pids": str(tmp_path / "pids"), "checkpoint": str(tmp_path / "checkpoint")}
+    forgotten = start_process(f"{HERE}:stop_slowly", task, log_path=tmp_path / "log")
+    pid = forgotten.child.pid
+    assert pid is not None
+    forgotten.child.close()
+    wait_for(lambda: not psutil.pid_exists(pid))
+    first, second = (run("where_it_runs", tmp_path)["template"] for _ in range(2))
+    assert first == second == psutil.Process(first).pid
+
+
+def test_the_log_says_why_no_process_can_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'no memory left' >&2\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(processes, "TEMPLATE", Template())
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(StageFailed, match=r"the process of .*:add could not be started") as raised:
+        run("add", tmp_path, a=2, b=3)
+    assert raised.value.failure.log == str(tmp_path / "log")
+    assert (tmp_path / "log").read_text() == "no memory left\n"
 
 
 @pytest.mark.parametrize(

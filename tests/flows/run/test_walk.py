@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.config.loading import load_config
 from flows.config.request import RunRequest
 from flows.errors import ConfigError, Failure, StageError
 from flows.run.records import read_records
@@ -46,6 +47,13 @@ def test_the_stage_that_was_begun_is_handed_over_once(request_: RunRequest, tmp_
             assert retried is not begun
         walk.made(planned, artifact)
         assert walk.artifacts == {"ingest:d": artifact}
+
+
+def test_a_secret_under_run_is_recorded_nowhere(request_: RunRequest) -> None:
+    told = "detector.training.steps=3"
+    overrides = ("run.notify=https://host/secret", "run={notify: https://host/secret}", told)
+    assert new_record(request_.model_copy(update={"overrides": overrides})).overrides == [told]
+    assert load_config(request_.config, overrides).written_as == f"config.yaml --set {told}"
 
 
 def test_what_is_not_handed_over_is_stopped(request_: RunRequest) -> None:

@@ -22,6 +22,7 @@ from flows.search import build_index, open_index
 from flows.search.judgements import Judgements
 from flows.search.model import GivenModel
 from flows.serving.searching import Served
+from storage.locks import exclusive_now
 from tests.flows.serving.conftest import LIMITS, Site, serving
 from tests.personsearch_core.scene_files import write_scenes
 
@@ -241,6 +242,19 @@ def test_an_updated_index_is_served_at_once(built: Path, model: GivenModel, tmp_
         assert after["files"] == before["files"] + 2 and after["people"] > before["people"]
         stale = httpx.get(f"{site.url}/api/search", params={"row": 0, "version": before["version"]})
         assert stale.status_code == 409
+
+
+def test_while_an_update_is_put_in_place_the_index_of_before_is_served(built: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    shutil.copytree(built, index)
+    served = Served(index, Judgements(tmp_path / "j.jsonl"), device="cpu")
+    before = served.index
+    (index / ".next").mkdir()
+    (index / ".next" / "complete").touch()
+    os.utime(index / "index.json", (1, 1))
+    with exclusive_now(index / ".lock") as held:
+        assert held and served.index is before
+    assert served.index is not before and not (index / ".next").exists()
 
 
 EXAMPLES = int(os.environ.get("PERSONSEARCH_API_EXAMPLES", "5"))

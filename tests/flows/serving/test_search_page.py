@@ -81,6 +81,14 @@ def test_choose_click_filter_judge_and_share(page: Page, site: Site, built: Path
     assert page.locator("#timeline circle").count() == 24
     check(page, axe)
 
+    page.get_by_label("Include the query's own image").check()
+    page.get_by_role("button", name="Filter").click()
+    page.wait_for_url("**own_image=true**")
+    assert rows(page)[0] not in first and page.get_by_label("Include the query's own image").is_checked()
+    page.go_back()
+    page.wait_for_url(lambda url: "own_image" not in url)
+    assert rows(page) == first and not page.get_by_label("Include the query's own image").is_checked()
+
     page.select_option("#camera", "hall")
     page.fill("#after", "2024-05-01T12:02:00")
     page.get_by_role("button", name="Filter").click()
@@ -121,6 +129,7 @@ def test_choose_click_filter_judge_and_share(page: Page, site: Site, built: Path
 def test_start_from_a_scene_and_go_on_from_a_match(page: Page, axe: str) -> None:
     page.locator(".examples a").first.click()
     page.wait_for_selector("#picture .outline")
+    assert not page.get_by_role("button", name="Use the whole picture").is_visible()
     page.get_by_role("button", name="Person 1", exact=True).click()
     before = rows(page)
     page.locator("#matches .crop").nth(2).click()

@@ -107,6 +107,22 @@ def test_growth_takes_what_is_there_and_computes_the_rest(
     assert all(file.samefile(old) for file in files)
 
 
+def test_local_workers_count_as_one_thread_each(case: Case, store: Path, tmp_path: Path) -> None:
+    features = {**SETTINGS["features"], "compression": "zstd"}  # another key for the same rows
+    changes = {**SETTINGS, "features": features, "run": {"device": "cpu", "workers": 2}}
+    config = write_config(tmp_path / "workers.yaml", case.scenes.root, TINY, **changes)
+    case.scenes.write(EARLIER)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        made = case.make(store, config, ("features",))["features"]
+    finally:
+        torch.set_num_threads(threads)
+        case.scenes.write(GROWN)
+    assert rows_of(made)["means"]["on"]["threads"] == 1
+    assert rows_of(made)["taken"] == rows_of(made)["of"] > 0
+
+
 def test_an_image_that_goes_costs_nothing(case: Case, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grown = case.make(store)
     case.scenes.write({"train": range(3, 50), "test": range(15, 62)})

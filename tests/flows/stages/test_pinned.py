@@ -139,6 +139,9 @@ def test_a_folder_that_is_no_whole_model_is_refused_before_anything_starts(
     (model / "model.json").write_text(json.dumps({**described, "provenance": ["no mapping"]}))
     with pytest.raises(ConfigError, match="is damaged: 'list' object has no attribute"):
         config_of(tmp_path, model)
+    (model / "model.json").write_text("[" * 100_000)
+    with pytest.raises(ConfigError, match=r"is damaged: .* nested too deeply"):
+        config_of(tmp_path, model)
     shutil.copy(exported / "model.json", model)
     weights.unlink()
     with pytest.raises(ConfigError, match=rf"{model} is not a model: it has no detector.safetensors"):

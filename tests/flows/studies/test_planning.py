@@ -134,7 +134,7 @@ def test_a_plan_names_what_stages_wait_for_and_where_their_cost_is_from(tmp_path
     assert detector["basis"].startswith('"Detector loops') and detector["gpu_seconds"] > 0
     features = [each for each in stages.values() if each["kind"] == "features"]
     assert len(features) == 2 and all(each["disk_bytes"] > 0 for each in features)
-    assert "no folder" in plan["absent"][0] and "not here" in result.output
+    assert "does not exist" in plan["absent"][0] and "not here" in result.output
 
 
 class Priced(Estimator):

@@ -107,7 +107,7 @@ def test_scenes_are_held_out_by_their_ids() -> None:
     assert hold_out_scenes(entries, 0.0, seed=5) == (entries, [])
     with pytest.raises(PersonSearchError, match="leaves training entry 'a' none"):
         hold_out_scenes([TrainingSet(a[:2], repeat=1)], 0.999, seed=5)
-    with pytest.raises(PersonSearchError, match="are none; raise it"):
+    with pytest.raises(PersonSearchError, match="is less than one: raise it"):
         hold_out_scenes([TrainingSet(a[:2], repeat=1)], 1e-9, seed=5)
 
 

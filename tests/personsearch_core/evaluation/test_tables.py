@@ -98,7 +98,7 @@ def test_problems_are_named(tmp_path: Path, changes: dict[str, Any], message: st
 
 def test_what_is_no_table(tmp_path: Path) -> None:
     path = tmp_path / "detections.parquet"
-    with pytest.raises(PersonSearchError, match=r"detections.parquet: there is no such file"):
+    with pytest.raises(PersonSearchError, match=r"detections.parquet does not exist"):
         tables.open_detections(path, embeddings=True)
     path.write_bytes(b"image,x1\n")
     with pytest.raises(PersonSearchError, match=r"not a readable Parquet file"):

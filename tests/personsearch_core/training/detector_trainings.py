@@ -1,0 +1,47 @@
+"""Small trainings of a detector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from personsearch_core.data.sampling import TrainingSet
+from personsearch_core.recipes import (
+    DetectorAugmentation,
+    DetectorModel,
+    DetectorRecipe,
+    DetectorSchedule,
+    DetectorTraining,
+)
+from tests.personsearch_core.scene_files import TINY, write_scenes
+
+TRAINING: dict[str, Any] = {
+    "steps": 6,
+    "batch_size": 4,
+    "lr": 0.01,
+    "schedule": DetectorSchedule(warmup_steps=2),
+}
+
+
+def recipe(model: DetectorModel = TINY, **training: Any) -> DetectorRecipe:
+    return DetectorRecipe(
+        model=model,
+        training=DetectorTraining(**{**TRAINING, **training}),
+        augmentation=DetectorAugmentation(scale_jitter=(0.8, 1.2), brightness=0.2),
+    )
+
+
+@pytest.fixture(scope="module")
+def entries(tmp_path_factory: pytest.TempPathFactory) -> list[TrainingSet]:
+    root = tmp_path_factory.mktemp("train")
+    empty = write_scenes(root / "none", 1, people=0, source="a")
+    return [
+        TrainingSet([*write_scenes(root / "a", 5), *empty], repeat=1),
+        TrainingSet(write_scenes(root / "b", 4, source="b", seed=1), choose=3),
+    ]
+
+
+def weights(directory: Path) -> bytes:
+    return (directory / "detector.safetensors").read_bytes()

@@ -1,0 +1,40 @@
+"""Small trainings of a branch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from personsearch_core.recipes import ReidRecipe
+from personsearch_core.training.reid import ReidResult, train_reid
+from tests.personsearch_core.training.synthetic_rows import people, small_branch
+
+OBJECTIVES: dict[str, list[dict[str, Any]]] = {
+    "semi_hard": [{"kind": "semi_hard_triplet"}],
+    "batch_hard": [{"kind": "batch_hard_triplet"}],
+    "softmax": [{"kind": "identity_softmax"}],
+    "softmax_center": [{"kind": "identity_softmax"}, {"kind": "center", "weight": 0.01}],
+    "oim": [{"kind": "oim", "queue": 20}],
+    "iel": [{"kind": "iel", "queue": 20}],
+    "ioim_center": [{"kind": "ioim", "queue": 20}, {"kind": "center", "weight": 0.01}],
+    "circle": [{"kind": "metric_learning", "loss": "CircleLoss", "miner": "MultiSimilarityMiner"}],
+    "hep_olp": [{"kind": "hep_softmax", "hard_identities": 4}, {"kind": "olp"}],
+}
+
+
+def recipe(phases: list[dict[str, Any]] | None = None, **fields: Any) -> ReidRecipe:
+    return ReidRecipe.model_validate(
+        {
+            "branch": {"embedding_dim": 8},
+            "phases": phases or [{"objectives": OBJECTIVES["semi_hard"], "epochs": 6}],
+            "identities_per_batch": 4,
+            "shots": 3,
+            "lr": 0.003,
+            **fields,
+        }
+    )
+
+
+def train(work_dir: Path, wanted: ReidRecipe, **options: Any) -> ReidResult:
+    reader, labels = people()
+    return train_reid(wanted, small_branch(), reader, labels, work_dir, **options)
