@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -13,11 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).resolve().parents[2]
+from tests.forking import start
 
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["torch", "torchvision", "pandas", "pyarrow.dataset", "zarr"])
-"""Commands are forked from a process that has loaded what takes seconds, and nothing of the project."""
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -66,8 +63,7 @@ def command(*words: object) -> list[str]:
 
 
 def _forked(words: list[str], output: Path, error: Path, timeout: float) -> int:
-    process = _FORKS.Process(target=_main, args=(words, output, error, dict(os.environ)))
-    process.start()
+    process = start(_main, words, output, error, dict(os.environ))
     process.join(timeout)
     if process.exitcode is None:
         process.kill()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from personsearch_core.data.sampling import TrainingSet
+from personsearch_core.data.scenes import Scene
 from personsearch_core.recipes import (
     DetectorAugmentation,
     DetectorModel,
@@ -15,6 +18,8 @@ from personsearch_core.recipes import (
     DetectorSchedule,
     DetectorTraining,
 )
+from personsearch_core.training.detector import train_detector
+from personsearch_core.training.loop import LoopSettings
 from tests.personsearch_core.scene_files import TINY, write_scenes
 
 TRAINING: dict[str, Any] = {
@@ -45,3 +50,12 @@ def entries(tmp_path_factory: pytest.TempPathFactory) -> list[TrainingSet]:
 
 def weights(directory: Path) -> bytes:
     return (directory / "detector.safetensors").read_bytes()
+
+
+def train_with_checkpoints(scenes: Sequence[Scene], work_dir: Path) -> None:
+    """A training of 5 steps with a checkpoint after each, for a process of its own."""
+    torch.set_num_threads(1)
+    settings = LoopSettings(checkpoint_steps=1, progress_seconds=0)
+    train_detector(
+        recipe(steps=5), [TrainingSet(scenes, repeat=1)], [], work_dir, device="cpu", settings=settings
+    )

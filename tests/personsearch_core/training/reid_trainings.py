@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from personsearch_core.recipes import ReidRecipe
+from personsearch_core.training.loop import LoopSettings
 from personsearch_core.training.reid import ReidResult, train_reid
 from tests.personsearch_core.training.synthetic_rows import people, small_branch
 
@@ -38,3 +41,10 @@ def recipe(phases: list[dict[str, Any]] | None = None, **fields: Any) -> ReidRec
 def train(work_dir: Path, wanted: ReidRecipe, **options: Any) -> ReidResult:
     reader, labels = people()
     return train_reid(wanted, small_branch(), reader, labels, work_dir, **options)
+
+
+def train_with_checkpoints(work_dir: Path) -> None:
+    """A training of 450 steps, for a process of its own."""
+    torch.set_num_threads(1)
+    phases = [{"objectives": [{"kind": "semi_hard_triplet"}], "epochs": 150}]
+    train(work_dir, recipe(phases), settings=LoopSettings(checkpoint_steps=10))

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +28,14 @@ from personsearch_core.training.loop import (
     TrainingStopped,
     discard_work,
 )
+from tests.forking import finish, kill_at_step, start
 from tests.personsearch_core.scene_files import TINY, write_scenes
-from tests.personsearch_core.training.detector_trainings import entries, recipe, weights
+from tests.personsearch_core.training.detector_trainings import (
+    entries,
+    recipe,
+    train_with_checkpoints,
+    weights,
+)
 
 __all__ = ["entries"]
 
@@ -125,37 +127,14 @@ def test_a_damaged_checkpoint_is_refused_for_the_one_before(
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
 
 
-KILLED = """
-import json, sys
-from pathlib import Path
-sys.path.insert(0, {project!r})
-import torch
-torch.set_num_threads(1)
-from personsearch_core.training.loop import LoopSettings
-from tests.personsearch_core.scene_files import write_scenes
-from tests.personsearch_core.training.detector_trainings import recipe
-from personsearch_core.data.sampling import TrainingSet
-from personsearch_core.training.detector import train_detector
-work = Path(sys.argv[1])
-entries = [TrainingSet(write_scenes(work.parent / "scenes", 5), repeat=1)]
-train_detector(recipe(steps=int(sys.argv[2])), entries, [], work, device="cpu",
-    settings=LoopSettings(checkpoint_steps=1, progress_seconds=0),
-    progress=lambda done, total, **_: print(done, flush=True))
-"""
-
-
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", KILLED.format(project=str(PROJECT))]
-    with subprocess.Popen([*command, str(tmp_path / "a"), "8"], stdout=subprocess.PIPE, text=True) as killed:
-        assert killed.stdout is not None
-        for line in killed.stdout:
-            if int(line) >= 4:
-                os.kill(killed.pid, signal.SIGKILL)
-                break
+    scenes = write_scenes(tmp_path / "scenes", 5)
+    process = start(train_with_checkpoints, scenes, tmp_path / "a")
+    kill_at_step(2, tmp_path / "a" / "checkpoints", process)
     assert not (tmp_path / "a" / "detector.safetensors").exists()
-    subprocess.run([*command, str(tmp_path / "a"), "8"], check=True, stdout=subprocess.DEVNULL)
-    subprocess.run([*command, str(tmp_path / "b"), "8"], check=True, stdout=subprocess.DEVNULL)
+    for folder in "ab":
+        finish(train_with_checkpoints, scenes, tmp_path / folder)
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
 
 
@@ -202,10 +181,12 @@ def test_out_of_memory_says_what_to_change(
         train_detector(recipe(), entries, [], tmp_path, device="cpu")
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_reduced_precision_trains(tmp_path: Path, entries: list[TrainingSet], precision: str) -> None:
+@pytest.mark.parametrize(("precision", "batch"), [("bf16", 4), ("fp16", 1)])  # a CPU is slow at fp16
+def test_reduced_precision_trains(
+    tmp_path: Path, entries: list[TrainingSet], precision: str, batch: int
+) -> None:
     compute = Compute(precision=precision, channels_last=True)  # type: ignore[arg-type]
-    wanted = recipe(steps=3).model_copy(update={"compute": compute})
+    wanted = recipe(steps=1, batch_size=batch).model_copy(update={"compute": compute})
     result = train_detector(wanted, entries, [], tmp_path, device="cpu")
     assert 0 < result.metrics["loss"] < 10
 

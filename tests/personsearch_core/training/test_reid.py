@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +18,13 @@ from personsearch_core.training import reid
 from personsearch_core.training.checkpoints import load_newest
 from personsearch_core.training.loop import LoopSettings, TrainingStopped
 from personsearch_core.training.reid import ReidTraining, train_reid
-from tests.personsearch_core.training.reid_trainings import OBJECTIVES, recipe, train
+from tests.forking import finish, kill_at_step, start
+from tests.personsearch_core.training.reid_trainings import (
+    OBJECTIVES,
+    recipe,
+    train,
+    train_with_checkpoints,
+)
 from tests.personsearch_core.training.synthetic_rows import people, small_branch
 
 
@@ -123,39 +124,14 @@ def test_stopped_anywhere_gives_the_same_bytes(tmp_path: Path, memory_budget: in
         assert (tmp_path / "pieces" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
-TRAIN_IN_A_PROCESS = """
-import sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from tests.personsearch_core.training.reid_trainings import recipe, train
-from personsearch_core.training.loop import LoopSettings
-phases = [{"objectives": [{"kind": "semi_hard_triplet"}], "epochs": 150}]
-train(Path(sys.argv[1]), recipe(phases), settings=LoopSettings(checkpoint_steps=10))
-"""
-
-
 @pytest.mark.slow
 def test_kill_9_gives_the_same_bytes(tmp_path: Path) -> None:
     """A process is killed twice while it trains, and a third one finishes."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-
-    def start(work_dir: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", TRAIN_IN_A_PROCESS, str(work_dir)], env=environment)
-
-    assert start(tmp_path / "whole").wait() == 0
-    killed = 0
-    for target in (60, 250):
-        process = start(tmp_path / "killed")
-        while process.poll() is None:
-            reached = sorted((tmp_path / "killed" / "checkpoints").glob("step-*.pt"))
-            if reached and int(reached[-1].stem.removeprefix("step-")) >= target:
-                process.send_signal(signal.SIGKILL)
-                killed += process.wait() == -signal.SIGKILL
-                break
-            time.sleep(0.005)
-    assert killed == 2
-    assert start(tmp_path / "killed").wait() == 0
+    finish(train_with_checkpoints, tmp_path / "whole")
+    for step in (60, 250):
+        process = start(train_with_checkpoints, tmp_path / "killed")
+        kill_at_step(step, tmp_path / "killed" / "checkpoints", process)
+    finish(train_with_checkpoints, tmp_path / "killed")
     for name in ("branch.safetensors", "history.parquet"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
