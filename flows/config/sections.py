@@ -213,6 +213,22 @@ class Processors(Recipe):
     """CPU threads per stage (default: one per core)."""
 
 
+class TrackerSection(Recipe):
+    """A tracker of runs: MLflow, or one that another package offers."""
+
+    name: str
+    """`mlflow`, or the entry point of an installed package."""
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """For `mlflow`: `uri` of its server (default: $MLFLOW_TRACKING_URI) and `experiment`."""
+
+    @model_validator(mode="after")
+    def _is_known(self) -> Self:
+        from flows.tracking.protocol import require_options  # looks at installed packages
+
+        require_options(self.name, self.options)
+        return self
+
+
 class ComputeOptions(Processors):
     """How to do the work, as far as that does not change results: never part of a key."""
 
@@ -231,6 +247,8 @@ class ComputeOptions(Processors):
     """What to do if a test image is also a training image."""
     stage_timeout_hours: PositiveFloat | None = None
     """A stage that takes longer is stopped; the next run resumes it from its checkpoint."""
+    trackers: Annotated[tuple[TrackerSection, ...], BeforeValidator(as_tuple)] = ()
+    """Trackers that are told of the run beside TensorBoard; one that fails costs a warning. Default: none."""
     notify: Annotated[str | tuple[str, ...] | None, AfterValidator(notify_target)] = None
     """Gets one line when a run failed or its results got worse: a command, which reads the line from its
     standard input and runs without a shell, or an http(s) URL, which gets a POST with JSON: `text`, `run`."""
