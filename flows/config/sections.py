@@ -20,6 +20,7 @@ from pydantic import (
 
 from data_catalog.rules import QueryRule, SplitRule
 from flows.config.devices import device_name
+from flows.config.foreign import ForeignFeatures
 from flows.config.notify import notify_target
 from flows.config.pins import Pin
 from flows.errors import ConfigError
@@ -168,6 +169,21 @@ class FeaturesSection(FeatureOptions):
 
     dtype: Literal["float16", "float32", "uint8"] | None = None
     """Default: float16, or uint8 for the crops of disj."""
+    use: str | None = None
+    """Instead of a detector and of all other fields: a folder of features that another program computed, by
+    the ids of boxes. The branch is then pooling and an embedding, and tests take ground-truth boxes only."""
+
+
+class ForeignSection(FeaturesSection):
+    """The section that `use` stands for."""
+
+    foreign: ForeignFeatures
+
+
+class NoDetector(DetectorSection):
+    """What stands for the detector where features come from elsewhere."""
+
+    train: tuple[TrainingEntry, ...] = ()
 
 
 class EvaluationSection(EvaluationRecipe):

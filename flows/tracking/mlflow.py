@@ -47,8 +47,8 @@ class MlflowTracker:
         given = uri or os.environ.get("MLFLOW_TRACKING_URI", "")
         if urlsplit(given).scheme not in ("http", "https"):
             raise ValueError(
-                f"uri {given!r}: give the URL of an MLflow server, such as http://localhost:5000 (a folder or "
-                "a database is served by `mlflow server --backend-store-uri ...`)"
+                f"uri {given!r}: give the URL of an MLflow server, such as http://localhost:5000 (a folder "
+                "or a database is served by `mlflow server --backend-store-uri ...`)"
             )
         self.uri = given.rstrip("/")
         self.experiment = experiment

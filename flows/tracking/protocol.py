@@ -78,7 +78,7 @@ class Tracker(Protocol):
     Whatever they raise costs a warning, and the tracker hears no more of this run; so does a call that takes
     longer than `flows.tracking.running.LIMIT_SECONDS`.
 
-    Other packages offer theirs as entry points `personsearch.trackers`, called with the options of the config.
+    Other packages offer theirs as entry points `personsearch.trackers`, called with the config's options.
 
     Examples
     --------
