@@ -22,7 +22,7 @@ from data_catalog.outcome import refuse_outcome
 from data_catalog.snapshot import Snapshot, counts_found, image_digests, ingest_findings
 from data_catalog.validation import damaged_rows, published_findings
 from flows.cli.check import check
-from flows.cli.datasets_export import export
+from flows.cli.datasets_export import croissant, export
 from flows.cli.json_file import Json, to_write, write_json
 from flows.cli.options import EXAMPLES, Store, argument, chosen_store, parse_options, parse_rules
 from flows.cli.printing import counted, print_counts, print_snapshot, print_table
@@ -276,6 +276,7 @@ def show(
 
 
 app.command()(export)
+app.command()(croissant)
 
 
 @app.command()

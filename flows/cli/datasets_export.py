@@ -111,3 +111,21 @@ def _export_folder(layout: Layout, parts: Sequence[ExportPart], folder: Path, im
 
 def _tell(out: Path, images: int, boxes: int) -> None:
     typer.echo(f"wrote {out}: {counted(images, 'image')}, {boxes:,} {'box' if boxes == 1 else 'boxes'}")
+
+
+def croissant(
+    name: str = typer.Argument(..., help="Name of the dataset in the catalog."),
+    out: Path = typer.Argument(..., metavar="FOLDER", help="New folder to write."),
+    store: Store = None,
+) -> None:
+    """Copy a dataset's tables to a folder with Croissant metadata; images stay where they are.
+
+    Example: personsearch datasets croissant prw described --store STORE
+    """
+    from data_catalog.exchange.croissant import write_croissant
+
+    snapshots = StoreSnapshots(open_store(chosen_store(store)))
+    snapshot = print_snapshot(Catalog(snapshots), name)
+    with new_folder(out, "FOLDER") as folder:
+        count = write_croissant(snapshot, folder, created=snapshots.artifact(name).manifest.created)
+    typer.echo(f"wrote {counted(count, 'file')} to {out}")

@@ -94,8 +94,8 @@ def finished_model(
     config = load_config(config_path, overrides, store=store)
     if config.foreign is not None:
         raise ConfigError(
-            f"{config_path}: its branch reads features that another program computed (features.use), so there "
-            "is no model that could describe new images"
+            f"{config_path}: its branch reads features that another program computed (features.use), so "
+            "there is no model that could describe new images"
         )
     stages, _ = select(build_stages(config), Selection(until=config.branch_stage))
     opened = open_store(config.store)

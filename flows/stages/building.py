@@ -54,7 +54,7 @@ def build_stages(config: Config, ingest_stage: Callable[[Config, str], Stage] = 
 
 
 def _of_foreign(config: Config, features: ForeignFeatures) -> list[Stage]:
-    """The stages after the ingest where features come from elsewhere: no detector, and no report of scenes."""
+    """The stages after the ingest where features come from elsewhere: without a detector and a report."""
     stages = [
         foreign.features_stage(config, name, view, features) for name, view in feature_names(config).items()
     ]

@@ -194,8 +194,8 @@ def _rows_of(
         shown = ", ".join(repr(each) for each in box_ids.take(pa.array(missing[:SHOWN])).to_pylist())
         more = ", ..." if len(missing) > SHOWN else ""
         raise StageError(
-            f"{folder} has no row for {len(missing):,} of {len(box_ids):,} boxes of {dataset} ({shown}{more}): "
-            "write a row for each box of the view, by its box_id in the catalog"
+            f"{folder} has no row for {len(missing):,} of {len(box_ids):,} boxes of {dataset}: {shown}{more};"
+            " write one for each box of the view, by its box_id in the catalog"
         )
     return position[order], rows[order]
 
@@ -252,7 +252,5 @@ def _made(context: AnyContext, index: pa.Table, array: str, rows: str, metrics: 
         metrics,
         scratch=(FILES_FILE,),
         file_digests=read_file_digests(context.work),
-        made_by={
-            "foreign": {"folder": str(context.options.folder), "row_shape": list(context.options.row_shape)}
-        },
+        made_by={"foreign": {"folder": str(options.folder), "row_shape": list(options.row_shape)}},
     )

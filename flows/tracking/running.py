@@ -33,14 +33,14 @@ class Trackers:
 
     def __init__(self, config: Config, record: RunRecord) -> None:
         self.record = record
-        self._open: dict[str, Tracker] = {}
+        self._open: list[tuple[str, Tracker]] = []
         self._told: set[str] = set()
         run = TrackedRun(record.name, Path(record.config).name, config.store, params_of(config))
         for section in config.run.trackers:
             make = partial(_started, section.name, dict(section.options), run)
             tracker = self._call(section.name, make)
             if tracker is not None:
-                self._open[section.name] = tracker
+                self._open.append((section.name, tracker))
 
     def update(self, artifacts: Mapping[str, Artifact]) -> None:
         """Tell of the stages whose artifacts are new here."""
@@ -61,8 +61,10 @@ class Trackers:
         self._tell(lambda tracker: tracker.end(status, page))
 
     def _tell(self, call: Callable[[Tracker], None]) -> None:
-        for name, tracker in list(self._open.items()):
-            self._call(name, partial(call, tracker))
+        heard = [
+            (self._call(name, partial(_done, call, tracker)), name, tracker) for name, tracker in self._open
+        ]
+        self._open = [(name, tracker) for is_done, name, tracker in heard if is_done]
 
     def _call(self, name: str, call: Callable[[], Any]) -> Any:
         """What the call returns; None, with a warning, if it fails or takes too long."""
@@ -86,7 +88,6 @@ class Trackers:
         said = f"run.trackers: {name}: {problem[0]}; this run goes on without it"
         told.warning("%s", said)
         self.record.warnings.append(said)
-        self._open.pop(name, None)
         return None
 
 
@@ -105,6 +106,11 @@ def _flat(value: Any, path: str) -> Iterator[tuple[str, str]]:
             yield from _flat(each, f"{path}.{number}")
     elif value is not None:
         yield path, str(value)
+
+
+def _done(call: Callable[[Tracker], None], tracker: Tracker) -> bool:
+    call(tracker)
+    return True
 
 
 def _started(name: str, options: Mapping[str, Any], run: TrackedRun) -> Tracker:
