@@ -30,7 +30,7 @@ def box_columns(path: Path, part: ArrayPart) -> dict[str, pa.Array]:
     """The columns of a part's annotations, as `image_columns`."""
     found = _columns(path, part, BOX_KEYS, BOXES)
     scopes = pc.is_in(found["person_scope"], value_set=pa.array([SCOPE_DATASET, SCOPE_SEQUENCE, None]))
-    if not pc.all(scopes).as_py():
+    if pc.all(scopes).as_py() is False:
         raise _refusal(path, "person_scope", f"is {SCOPE_DATASET}, {SCOPE_SEQUENCE} or null")
     return found
 
