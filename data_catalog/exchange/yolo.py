@@ -27,8 +27,7 @@ _FOLDERS = FolderNames(("images",), ("labels",))
 _KEYS = ("train", "val", "test")
 """Splits that data.yaml has keys for."""
 _HELD = frozenset({*COORDINATES, "ignore"})
-LEFT_OUT, OUTSIDE = "ignore regions, left out", "boxes outside their image, left out"
-CLIPPED = "boxes beyond their image, clipped to it"
+LEFT_OUT, CLIPPED = "ignore regions, left out", "boxes beyond their image, clipped to it"
 
 
 def export_yolo(parts: Sequence[ExportPart], folder: Path, images: ImagesMode) -> Exported:
@@ -89,8 +88,7 @@ def _write_labels(part: ExportPart, paths: Sequence[str], folder: Path) -> tuple
     limits = np.tile(sizes[at], 2).astype(np.float64)
     clipped = np.clip(corners, 0, limits)
     ignored = boxes["ignore"].to_numpy()
-    outside = ~ignored & ((clipped[:, 2] <= clipped[:, 0]) | (clipped[:, 3] <= clipped[:, 1]))
-    taken = np.flatnonzero(~ignored & ~outside)
+    taken = np.flatnonzero(~ignored)
     fractions = (clipped / limits)[taken]
     centres, sides = (fractions[:, :2] + fractions[:, 2:]) / 2, fractions[:, 2:] - fractions[:, :2]
     lines: list[list[str]] = [[] for _ in paths]
@@ -101,7 +99,6 @@ def _write_labels(part: ExportPart, paths: Sequence[str], folder: Path) -> tuple
     changed = (clipped != corners).any(axis=1)[taken]
     return len(taken), {
         LEFT_OUT: int(ignored.sum()),
-        OUTSIDE: int(outside.sum()),
         CLIPPED: int(changed.sum()),
     }
 
