@@ -108,6 +108,8 @@ def place_images(part: ExportPart, targets: Sequence[Path], how: ImagesMode) -> 
         source = root / rel_path
         if not source.is_file():
             raise CatalogError(f"{name}: there is no image {source}: name the root that holds it")
+        if target.is_symlink() and target.samefile(source):
+            continue  # two images of the dataset are one file
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             if how == "link":

@@ -47,7 +47,7 @@ def export_yolo(parts: Sequence[ExportPart], folder: Path, images: ImagesMode) -
         written, of_part = _write_labels(part, paths, folder / "labels")
         boxes += written
         place_images(part, [folder / "images" / path for path in paths], images)
-        lost = added(lost, of_part, lost_columns(part, _HELD), _lost_names(part))
+        lost = added(lost, of_part, lost_columns(part, _HELD), _lost_names(part, paths))
     _write_config(folder, [part.split for part in parts])
     return Exported(sum(len(part.view.images) for part in parts), boxes, lost)
 
@@ -103,10 +103,10 @@ def _write_labels(part: ExportPart, paths: Sequence[str], folder: Path) -> tuple
     }
 
 
-def _lost_names(part: ExportPart) -> dict[str, int]:
+def _lost_names(part: ExportPart, paths: Sequence[str]) -> dict[str, int]:
     """Names of images become their paths; a split may be read as another."""
     split = split_of_folders(f"images/{part.split}/x.jpg", _FOLDERS)
-    renamed = pc.not_equal(part.view.images["image_id"].cast(pa.string()), pa.array(_paths(part)))
+    renamed = pc.not_equal(part.view.images["image_id"].cast(pa.string()), pa.array(paths))
     return {
         "names of images, which become paths": int(pc.sum(renamed).as_py() or 0),
         f"images of split {part.split!r}, which YOLO reads as {split!r}": (

@@ -99,6 +99,7 @@ def test_what_does_not_go_with_features_from_elsewhere(tmp_path: Path, tiny_data
         ("features.dtype=float32", "remove dtype"),
         ("features.use=vit", "write the folder of a feature store"),
         ("reid=null", "give a reid section"),
+        ("promote={tag: production}", "promote: it has no effect"),
     ):
         with pytest.raises(ConfigError, match=message):
             load_config(config, [change])
