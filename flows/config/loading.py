@@ -95,7 +95,7 @@ def _with_foreign(raw: dict[str, Any], path: Path) -> dict[str, Any]:
         refuse_others(raw)
         foreign = find_features(section["use"], path.parent.absolute())
         fields = {name: value for name, value in section.items() if value is not None}
-        taken = ForeignSection(**fields, dtype=foreign.dtype, foreign=foreign)
+        taken = ForeignSection.model_validate({**fields, "dtype": foreign.dtype, "foreign": foreign})
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain_problems(error, FeaturesSection)[0]}") from error
     except ConfigError as error:

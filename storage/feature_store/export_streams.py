@@ -99,7 +99,8 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     member = tarfile.TarInfo(name)  # of no date and no owner: equal rows are equal bytes
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))
-    tar.members.clear()  # the module keeps one per member, which a long file has too many of
+    # The module keeps every member, and a long file has too many.
+    tar.members.clear()  # type: ignore[attr-defined]
 
 
 Writer = Callable[[Path, FeatureReader, np.ndarray, pa.Table], None]
