@@ -31,6 +31,8 @@ from flows.run.observing import progress_of, show_run
 from flows.run.prefect_api import api
 from flows.run.records import RunRecord, where_time_went
 from flows.run.walk import Walk, kept, new_record
+from flows.tracking.protocol import Status
+from flows.tracking.running import Trackers
 
 log = logging.getLogger(__name__)
 
@@ -75,16 +77,29 @@ def _guarded(record: RunRecord, begin: Callable[[], Walk]) -> State[Any]:
 
 def execute(walk: Walk) -> State[Any]:
     """Go through the stages in order; what is made and what fails is in the record."""
+    trackers = Trackers(walk.config, walk.record)
+    status: Status = "stopped"
     try:
-        return _make_all(walk)
+        state = _make_all(walk, trackers)
+        status = "finished" if state.is_completed() else _status(walk.record.failure)
+        return state
+    except Exception as error:
+        status = _status(failure_of(error))
+        raise
     finally:
         log.info(where_time_went(walk.record.stages, time.monotonic() - walk.started))
+        trackers.end(walk.artifacts, status)
         show_run(walk.record, walk.artifacts)
 
 
-def _make_all(walk: Walk) -> State[Any]:
+def _status(failure: Failure | None) -> Status:
+    return "stopped" if failure is not None and failure.kind == "interrupted" else "failed"
+
+
+def _make_all(walk: Walk, trackers: Trackers) -> State[Any]:
     record = walk.record
     while (planned := walk.next()) is not None:
+        trackers.update(walk.artifacts)
         if (refusal := walk.refusal(planned)) is not None:
             return _fail(record, planned, Failure("refused", refusal))
         identity = planned.identity

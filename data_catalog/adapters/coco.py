@@ -12,9 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_catalog.adapters.options import PEOPLE, folder_option, identity_option, names_option, plain
+from data_catalog.adapters.options import (
+    PEOPLE,
+    choice_option,
+    folder_option,
+    identity_option,
+    names_option,
+    plain,
+)
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.coco_annotations import AnnotationReader, Annotations, SeenIds
+from data_catalog.coco_catalog import CATALOG, box_columns, image_columns
 from data_catalog.coco_columns import Ids, as_text
 from data_catalog.coco_images import read_images
 from data_catalog.coco_layout import accents, find_coco, image_paths
@@ -23,6 +31,7 @@ from data_catalog.files import image_files
 from data_catalog.image_lookup import ImageLookup
 from data_catalog.jsonstream import ArrayPart, top_level_arrays
 from data_catalog.repeated_ids import with_row
+from data_catalog.row_tables import Column
 from data_catalog.rows import Rows, xywh_corners
 from data_catalog.schema import EXCLUDED, INVALID, SCOPE_DATASET, SCOPE_SEQUENCE
 
@@ -56,9 +65,12 @@ class Coco:
         "track_id": "key of an annotation's identity within its sequence, such as attributes.track_id",
         "sequence_id": f"key of an image's sequence (default {SEQUENCE}, with track_id)",
         "camera_id": "key of an image's camera number",
+        "columns": f"{CATALOG}: take names, splits, identities and all other columns from the keys that "
+        "`personsearch datasets export` wrote",
     }
 
     def discover(self, root: Path, options: Options) -> Layout:
+        _reads_catalog(options)
         identity_option(options)
         within = folder_option(options, "images", "") if "images" in options else None
         found = find_coco(root, options.get("annotations"), within, options.get("split"))
@@ -91,6 +103,7 @@ class _CocoReader:
         self.path = root / unit.source
         self.unit = unit
         self.options = options
+        self.reads_catalog = _reads_catalog(options)
         self.folder, self.prefix, self.has_accents = unit.parameters
         self.people = names_option(options, "categories", PEOPLE)
         self.person_key = identity_option(options)[0]
@@ -105,6 +118,7 @@ class _CocoReader:
         self._ids: list[np.ndarray] = []
         self._names: list[pa.Array] = []
         self._sequences: list[pa.Array] = []
+        self._splits: list[pa.Array] = []
         self.images_read = 0
         self._sorted: np.ndarray | None = None
         self._seen = SeenIds()
@@ -169,6 +183,7 @@ class _CocoReader:
         ids = np.concatenate([np.zeros(0, np.int64), *self._ids])
         self.names = pa.concat_arrays([pa.array([], pa.string()), *self._names])
         self.sequences = pa.concat_arrays([pa.array([], pa.string()), *self._sequences])
+        self.splits = pa.concat_arrays([pa.array([], pa.string()), *self._splits])
         self._order = np.argsort(ids, kind="stable")
         self._sorted = ids[self._order]
         again = np.flatnonzero(self._sorted[1:] == self._sorted[:-1]) + 1
@@ -197,12 +212,19 @@ class _CocoReader:
             names, sequences = (
                 pc.binary_join_element_wise(self.prefix, each, "") for each in (names, sequences)
             )
+        optional = {**found.optional, "sequence_id": sequences}
+        splits: Column = self.unit.split
+        if self.reads_catalog:
+            lost = {number - self.images_read + count - 1 for number, _ in unusable}
+            kept = pa.array([at for at in range(count) if at not in lost], pa.int64())
+            columns = {name: each.take(kept) for name, each in image_columns(self.path, part).items()}
+            names, splits = columns.pop("image_id"), columns.pop("split")
+            optional |= columns
+            self._splits.append(splits)
         self._ids.append(found.ids)
         self._names.append(names)
-        self._sequences.append(sequences)
-        rows.images(
-            names, self._paths(found.names), self.unit.split, **{**found.optional, "sequence_id": sequences}
-        )
+        self._sequences.append(optional["sequence_id"])
+        rows.images(names, self._paths(found.names), splits, **optional)
 
     def _paths(self, names: pa.Array) -> pa.Array:
         paths = image_paths(names, self.unit.source, self.folder)
@@ -216,16 +238,18 @@ class _CocoReader:
 
     def _annotations(self, part: ArrayPart) -> Rows:
         rows = Rows(self.unit.source)
+        first_row = self.annotations.count + 1
         found, unusable = self.annotations.read(part)
         if unusable:
             numbers, reasons = zip(*unusable, strict=True)
             rows.rejects(INVALID, "row_unreadable", list(reasons), numbers)
         if self._sorted is None:
             self._index()
-        self._add(rows, found)
+        self._add(rows, found, part, first_row)
         return rows
 
-    def _add(self, rows: Rows, found: Annotations) -> None:
+    def _add(self, rows: Rows, found: Annotations, part: ArrayPart, first_row: int) -> None:
+        """Add boxes and rejects of a part, whose first row in the file is `first_row`."""
         assert self._sorted is not None
         place = np.minimum(np.searchsorted(self._sorted, found.images), max(len(self._sorted) - 1, 0))
         known = self._sorted[place] == found.images if len(self._sorted) else np.zeros(len(place), bool)
@@ -242,17 +266,19 @@ class _CocoReader:
         taken = found.take(usable) if len(usable) < len(known) else found
         ordinal = self._order[place[usable]]
         names = self.names.take(pa.array(ordinal))
-        rows.boxes(
-            names,
-            xywh_corners(taken.boxes),
-            self.unit.split,
-            taken.rows,
-            box_id=pc.binary_join_element_wise(names, self._unique_names(taken), "#"),
-            category_raw=self._category_raw(taken.categories),
-            ignore=taken.ignored,
-            ignore_reason=_ignore_reason(taken),
-            **self._identities(taken, ordinal),
-        )
+        splits: Column = self.unit.split
+        if self.reads_catalog:
+            splits = self.splits.take(pa.array(ordinal))
+            at = pa.array(taken.rows - first_row)
+            columns = {name: each.take(at) for name, each in box_columns(self.path, part).items()}
+        else:
+            columns = {
+                "box_id": pc.binary_join_element_wise(names, self._unique_names(taken), "#"),
+                "category_raw": self._category_raw(taken.categories),
+                "ignore_reason": _ignore_reason(taken),
+                **self._identities(taken, ordinal),
+            }
+        rows.boxes(names, xywh_corners(taken.boxes), splits, taken.rows, ignore=taken.ignored, **columns)
 
     def _unique_names(self, taken: Annotations) -> pa.Array:
         repeated = self._seen.repeated(taken.names)
@@ -312,6 +338,23 @@ class _CocoReader:
         return pa.array(
             categories.clip(-(1 << 31), (1 << 31) - 1), pa.int64(), mask=texts if texts.any() else None
         )
+
+
+def _reads_catalog(options: Options) -> bool:
+    """Whether the file's own keys of the catalog's columns are read.
+
+    Raises:
+        CatalogError: when other options name keys, too.
+    """
+    if "columns" not in options:
+        return False
+    choice_option(options, "columns", CATALOG)
+    named = next(
+        (name for name in ("person_id", "track_id", "sequence_id", "camera_id") if name in options), None
+    )
+    if named is not None:
+        raise CatalogError(f"options columns={CATALOG} and {named}: give one of them")
+    return True
 
 
 def _ignore_reason(taken: Annotations) -> pa.Array | None:

@@ -19,13 +19,13 @@ from data_catalog.errors import CatalogError, UnknownImage
 from data_catalog.ingest import ImageUse, refuse_invalid
 from data_catalog.layouts import fitting_adapter
 from data_catalog.outcome import refuse_outcome
-from data_catalog.rule_notes import rule_notes
 from data_catalog.snapshot import Snapshot, counts_found, image_digests, ingest_findings
 from data_catalog.validation import damaged_rows, published_findings
 from flows.cli.check import check
+from flows.cli.datasets_export import croissant, export
 from flows.cli.json_file import Json, to_write, write_json
 from flows.cli.options import EXAMPLES, Store, argument, chosen_store, parse_options, parse_rules
-from flows.cli.printing import counted, print_counts, print_table
+from flows.cli.printing import counted, print_counts, print_snapshot, print_table
 from flows.errors import ConfigError, missing
 from flows.plan.catalog import StoreSnapshots, open_catalog
 from flows.run.provenance import made_by
@@ -179,7 +179,7 @@ def stats(
     if root is not None and not root.is_dir():
         raise ConfigError(f"--root: {missing(root, 'folder')}")
     snapshots = StoreSnapshots(open_store(chosen_store(store)))
-    found = statistics(_snapshot(Catalog(snapshots), name))
+    found = statistics(print_snapshot(Catalog(snapshots), name))
     print_table(found.counts)
     for finding in published_findings(found.published):
         typer.echo(f"{finding.level}: {finding.message}")
@@ -267,7 +267,7 @@ def show(
         raise ConfigError(f"--out {out}: the file name must end with one of {', '.join(PICTURES)}")
     place = chosen_store(store)
     try:
-        picture = draw_image(_snapshot(open_catalog(place), name), image_id, root)
+        picture = draw_image(print_snapshot(open_catalog(place), name), image_id, root)
     except UnknownImage as error:
         listing = shlex.join(["personsearch", "datasets", "images", name, "--store", place])
         raise ConfigError(f"{error} (all: {listing})") from error
@@ -275,33 +275,8 @@ def show(
     typer.echo(f"wrote {out}")
 
 
-@app.command()
-def export(
-    out: Path = typer.Argument(..., callback=to_write("OUT"), help="JSON file to write."),
-    view: list[str] = typer.Option(..., help="NAME/SPLIT of an ingested dataset; repeatable."),
-    store: Store = None,
-    root: list[str] = typer.Option(
-        [], help="Folder to prepend to image paths; once per --view, in the same order."
-    ),
-) -> None:
-    """Write splits of ingested datasets as one COCO JSON.
-
-    Example: personsearch datasets export union.json --store STORE --view prw/train --view mot17/train
-    """
-    from data_catalog.export_coco import export_coco
-    from data_catalog.views import View
-
-    if root and len(root) != len(view):
-        raise ConfigError(f"give --root once per --view ({len(view)} here) or not at all; got {len(root)}")
-    catalog = open_catalog(chosen_store(store))
-    views = []
-    for text in view:
-        dataset, slash, split = text.rpartition("/")
-        if not slash:
-            raise ConfigError(f"--view {text}: write it as NAME/SPLIT, such as prw/train")
-        views.append(View(_snapshot(catalog, dataset), split))
-    images, boxes = export_coco(views, out, roots=root or None)
-    typer.echo(f"wrote {out}: {counted(images, 'image')}, {boxes:,} {'box' if boxes == 1 else 'boxes'}")
+app.command()(export)
+app.command()(croissant)
 
 
 @app.command()
@@ -325,15 +300,6 @@ def _summary(adapter: object) -> str:
     """The first paragraph of an adapter's docstring, on one line."""
     paragraph, _, _ = inspect.cleandoc(type(adapter).__doc__ or "").partition("\n\n")
     return " ".join(paragraph.split())
-
-
-def _snapshot(catalog: Catalog, name: str) -> Snapshot:
-    """The snapshot of the dataset's last ingest; prints its path."""
-    snapshot = catalog[name].snapshot
-    typer.echo(f"{name}: snapshot {snapshot.path}")
-    for note in rule_notes(snapshot):
-        typer.echo(f"{note.level}: {note.message}")
-    return snapshot
 
 
 def _refuse_undecodable(snapshot: Snapshot, root: Path, store: ArtifactStore) -> None:

@@ -101,12 +101,18 @@ def verify(
 def export(
     where: Where,
     out: Annotated[
-        Path, typer.Option(callback=to_write("--out"), help="File to write: .npz or .safetensors.")
+        Path,
+        typer.Option(
+            callback=to_write("--out"),
+            help="File to write: .npz, .safetensors, .parquet, .arrow, or .tar for WebDataset.",
+        ),
     ],
     rows: Annotated[str, typer.Option(help="Rows to export, such as 0:100 or 3,17,99 (default: all).")] = ":",
     store: Store = None,
 ) -> None:
     """Export rows and their index entries to one file for other programs.
+
+    Tables and .tar are written in parts, so all rows of a large store fit.
 
     Example: personsearch features export features/3fa9c1 --rows 0:100 --out rows.npz
     """

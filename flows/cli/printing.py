@@ -13,6 +13,8 @@ from rich.table import Column, Table
 from flows.run.records import where_time_went
 
 if TYPE_CHECKING:
+    from data_catalog.catalog import Catalog
+    from data_catalog.snapshot import Snapshot
     from flows.run.running import Outcome
 
 _RESULTS = {
@@ -100,3 +102,14 @@ def short_name(name: str) -> str:
     """`kind/key` with the beginning of the key, which is enough to name the artifact."""
     kind, _, key = name.partition("/")
     return f"{kind}/{key[:12]}"
+
+
+def print_snapshot(catalog: Catalog, name: str) -> Snapshot:
+    """The snapshot of the dataset's last ingest; prints its path."""
+    from data_catalog.rule_notes import rule_notes
+
+    snapshot = catalog[name].snapshot
+    typer.echo(f"{name}: snapshot {snapshot.path}")
+    for note in rule_notes(snapshot):
+        typer.echo(f"{note.level}: {note.message}")
+    return snapshot

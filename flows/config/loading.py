@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from flows.config.foreign import find_features, refuse_others
 from flows.config.models import Config
 from flows.config.pinned_sections import detector_fields, pinned_roi, pins_of, reid_fields
 from flows.config.problems import explain_problems
@@ -21,7 +22,13 @@ from flows.config.raw import (
     of_results,
     read_raw,
 )
-from flows.config.sections import PinnedDetector, PinnedReid
+from flows.config.sections import (
+    FeaturesSection,
+    ForeignSection,
+    NoDetector,
+    PinnedDetector,
+    PinnedReid,
+)
 from flows.errors import ConfigError, missing
 from personsearch_core.recipes import RoiRecipe
 
@@ -40,7 +47,7 @@ def load_config(path: Path, overrides: Iterable[str] = (), *, store: str | None 
     Raises ConfigError with one message: which file, which field, what to do.
     """
     overrides = tuple(_in_roi(override) for override in overrides)
-    raw = _with_pins(_with_roi(read_raw(path, overrides, store), path, overrides), path)
+    raw = _with_pins(_with_foreign(_with_roi(read_raw(path, overrides, store), path, overrides), path), path)
     if "members" in raw and "tables" in raw:
         raise ConfigError(f"{path} is a study, not a config; use: personsearch study run {path}")
     try:
@@ -80,6 +87,23 @@ def _with_roi(raw: dict[str, Any], path: Path, overrides: tuple[str, ...]) -> di
             roi.setdefault(name, reid.pop(name))
             reid.pop(name, None)
     return {**raw, "reid": reid, **({"roi": roi} if roi else {})}
+
+
+def _with_foreign(raw: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A raw config with the features that it takes from elsewhere, and no detector."""
+    section = raw.get("features")
+    if not isinstance(section, dict) or section.get("use") is None:
+        return raw
+    try:
+        refuse_others(raw)
+        foreign = find_features(section["use"], path.parent.absolute())
+        fields = {name: value for name, value in section.items() if value is not None}
+        taken = ForeignSection.model_validate({**fields, "dtype": foreign.dtype, "foreign": foreign})
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain_problems(error, FeaturesSection)[0]}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return {**raw, "features": taken, "detector": NoDetector()}
 
 
 def _with_pins(raw: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from data_catalog.suggestions import did_you_mean
+from flows.config.foreign import ForeignFeatures
 from flows.config.pins import Pin, Section
 from flows.config.raw import PUBLISHED_WEIGHTS
 from flows.config.sections import (
@@ -25,6 +26,7 @@ from flows.config.sections import (
     DetectorSection,
     EvaluationSection,
     FeaturesSection,
+    ForeignSection,
     PinnedDetector,
     PinnedReid,
     Promotion,
@@ -41,6 +43,7 @@ from personsearch_core.errors import PersonSearchError
 from personsearch_core.recipes import (
     DetectionOptions,
     DetectionsRecipe,
+    FeatureOptions,
     FeaturesRecipe,
     GalleryRecipe,
     JointOptions,
@@ -112,6 +115,7 @@ class Config(Recipe):
         if self.promote is not None and not self.evaluation:
             raise ValueError("promote: there is nothing to compare without an evaluation section")
         self._check_amounts()
+        self._check_tests()
         self._check_joint()
         self._check_norms()
         if self.reid is not None or self.joint_recipe() is not None:
@@ -126,6 +130,21 @@ class Config(Recipe):
             if len(set(trained)) != len(trained):
                 raise ValueError("reid.train: give one entry per dataset")
         _check_amounts("detector.train", self.detector.train)
+
+    def _check_tests(self) -> None:
+        """Without a detector nothing is detected, and with one its detections are searched."""
+        for at, entry in enumerate(self.evaluation):
+            only = entry.ground_truth_boxes == "only"
+            if self.foreign is not None and not only:
+                raise ValueError(
+                    f"evaluation.{at}.ground_truth_boxes: with features.use nothing can be detected, so only "
+                    "ground-truth boxes are searched: write only"
+                )
+            if self.foreign is None and only:
+                raise ValueError(
+                    f"evaluation.{at}.ground_truth_boxes: `only` is for features.use; write true to score "
+                    "ground-truth boxes, too"
+                )
 
     def _check_joint(self) -> None:
         joint = self.detector.joint
@@ -169,6 +188,11 @@ class Config(Recipe):
                 for at, entry in enumerate(self.reid.train)
             }
         return views | {f"evaluation.{at}.test": entry.test for at, entry in enumerate(self.evaluation)}
+
+    @property
+    def foreign(self) -> ForeignFeatures | None:
+        """The features that are taken from elsewhere."""
+        return self.features.foreign if isinstance(self.features, ForeignSection) else None
 
     @property
     def pins(self) -> dict[Section, Pin]:
@@ -216,7 +240,8 @@ class Config(Recipe):
 
     def features_recipe(self) -> FeaturesRecipe:
         """The section with the ROI that it pools and the dtype that goes with it."""
-        return FeaturesRecipe(**dict(self.features) | self._pooled)
+        options = {name: getattr(self.features, name) for name in FeatureOptions.model_fields}
+        return FeaturesRecipe(**options | self._pooled)
 
     def detections_recipe(self) -> DetectionsRecipe:
         """The section with the ROI that it pools and the dtype of the features."""

@@ -66,6 +66,10 @@ def find_pin(section: Section, given: str, store: Store) -> Pin:
     model = _of_kind(section, name, named, store)
     if model is not named:
         model = _manifest(store, f"{model.kind}/{model.key}")
+    if section == "reid" and model.identity.recipe.get("channels") is not None:
+        raise ConfigError(
+            f"{name} was trained on features from elsewhere (features.use), which no detector computes"
+        )
     roi, digest = _shared_layers(model, store) if section == "reid" else (_joint_roi(model), None)
     return Pin(
         given=given,

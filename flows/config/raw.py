@@ -31,8 +31,8 @@ Places = tuple[tuple[str, ...], ...]
 ARTIFACT = re.compile(r"(?P<kind>[a-z][a-z0-9_-]*)/(?P<key>[0-9a-f]{4,})")
 """An artifact by its kind and the beginning of its key."""
 
-_PINS: Places = (("detector", "use"), ("reid", "use"))
-"""Fields that name a trained model, and hold a path if it is a folder."""
+_PINS: Places = (("detector", "use"), ("reid", "use"), ("features", "use"))
+"""Fields that name a trained model, or features, and hold a path if it is a folder."""
 
 _PATHS: Places = (("store",), ("datasets", "*", "root"), ("detector", "model", "initial_weights"), *_PINS)
 """Fields of a config that hold a path."""

@@ -20,6 +20,7 @@ from pydantic import (
 
 from data_catalog.rules import QueryRule, SplitRule
 from flows.config.devices import device_name
+from flows.config.foreign import ForeignFeatures
 from flows.config.notify import notify_target
 from flows.config.pins import Pin
 from flows.errors import ConfigError, missing
@@ -168,6 +169,21 @@ class FeaturesSection(FeatureOptions):
 
     dtype: Literal["float16", "float32", "uint8"] | None = None
     """Default: float16, or uint8 for the crops of disj."""
+    use: str | None = None
+    """Instead of a detector and of all other fields: a folder of features that another program computed, by
+    the ids of boxes. The branch is then pooling and an embedding, and tests take ground-truth boxes only."""
+
+
+class ForeignSection(FeaturesSection):
+    """The section that `use` stands for."""
+
+    foreign: ForeignFeatures
+
+
+class NoDetector(DetectorSection):
+    """What stands for the detector where features come from elsewhere."""
+
+    train: tuple[TrainingEntry, ...] = ()
 
 
 class EvaluationSection(EvaluationRecipe):
@@ -213,6 +229,22 @@ class Processors(Recipe):
     """CPU threads per stage (default: one per core)."""
 
 
+class TrackerSection(Recipe):
+    """A tracker of runs: MLflow, or one that another package offers."""
+
+    name: str
+    """`mlflow`, or the entry point of an installed package."""
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """For `mlflow`: `uri` of its server (default: $MLFLOW_TRACKING_URI) and `experiment`."""
+
+    @model_validator(mode="after")
+    def _is_known(self) -> Self:
+        from flows.tracking.protocol import require_options  # looks at installed packages
+
+        require_options(self.name, self.options)
+        return self
+
+
 class ComputeOptions(Processors):
     """How to do the work, as far as that does not change results: never part of a key."""
 
@@ -231,6 +263,8 @@ class ComputeOptions(Processors):
     """What to do if a test image is also a training image."""
     stage_timeout_hours: PositiveFloat | None = None
     """A stage that takes longer is stopped; the next run resumes it from its checkpoint."""
+    trackers: Annotated[tuple[TrackerSection, ...], BeforeValidator(as_tuple)] = ()
+    """Trackers that are told of the run beside TensorBoard; one that fails costs a warning. Default: none."""
     notify: Annotated[str | tuple[str, ...] | None, AfterValidator(notify_target)] = None
     """Gets one line when a run failed or its results got worse: a command, which reads the line from its
     standard input and runs without a shell, or an http(s) URL, which gets a POST with JSON: `text`, `run`."""

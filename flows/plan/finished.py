@@ -93,6 +93,11 @@ def finished_model(
 ) -> FinishedModel:
     """The model that a config's run made. Raises ConfigError when it is not made yet."""
     config = load_config(config_path, overrides, store=store)
+    if config.foreign is not None:
+        raise ConfigError(
+            f"{config_path}: its branch reads features that another program computed (features.use), so "
+            "there is no model that could describe new images"
+        )
     stages, _ = select(build_stages(config), Selection(until=config.branch_stage))
     opened = open_store(config.store)
     plan = {planned.stage.name: planned for planned in make_plan(stages, opened)}

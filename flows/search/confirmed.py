@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_catalog.export_coco import PERSON
+from data_catalog.exchange.coco import PERSON
 from flows.errors import ConfigError
 from flows.search.judgements import Judgements
 from flows.search.pictures import scene_of

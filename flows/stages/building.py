@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from flows.config.foreign import ForeignFeatures
 from flows.config.models import Config
 from flows.stages import (
     detections,
     detector,
     evaluation,
     features,
+    foreign,
     gallery,
     ingest,
     pinned,
@@ -28,6 +30,8 @@ def build_stages(config: Config, ingest_stage: Callable[[Config, str], Stage] = 
     """
     used, pins = config.used_datasets(), config.pins
     stages = [ingest_stage(config, name) for name in config.datasets if name in used]
+    if config.foreign is not None:
+        return [*stages, *_of_foreign(config, config.foreign)]
     stages.append(
         pinned.stage("detector", pins["detector"]) if "detector" in pins else detector.stage(config)
     )
@@ -46,4 +50,19 @@ def build_stages(config: Config, ingest_stage: Callable[[Config, str], Stage] = 
         stages.append(report.stage(config))
     if config.speed is not None:
         stages.append(speed.stage(config))
+    return stages
+
+
+def _of_foreign(config: Config, features: ForeignFeatures) -> list[Stage]:
+    """The stages after the ingest where features come from elsewhere: without a detector and a report."""
+    stages = [
+        foreign.features_stage(config, name, view, features) for name, view in feature_names(config).items()
+    ]
+    stages.append(reid.stage(config))
+    for name, entry in test_names(config).items():
+        stages += [
+            foreign.test_stage(config, name, entry, features),
+            gallery.stage(config, name),
+            evaluation.stage(config, name, entry),
+        ]
     return stages

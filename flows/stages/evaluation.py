@@ -89,6 +89,7 @@ def make(context: StageContext[EvaluationRecipe, EvaluationStageInputs, Options]
             recipe,
             inputs,
             settings=[*scored, *(reading.setting for reading in readings)],
+            detection_at=None if recipe.ground_truth_boxes == "only" else 0.5,
             keep_best=TOP_MATCHES,
             map_blocks=map_blocks,
             progress=lambda done, total: context.reached(done, total + 1),
@@ -157,13 +158,17 @@ def _readings(
 def _headline(results: EvaluationResults, mean_ap_untrained: float | None, n_images: int) -> dict[str, Any]:
     """The first setting's figures, those of detection, and the best number of boxes per image."""
     first, detection = results.searches[0], results.detection
-    assert detection is not None
+    detected = {}
+    if detection is not None:
+        detected = {
+            "detection_ap50": detection.coco_ap50,
+            "detection_ap": detection.coco_ap,
+            "detection_recall_at_0.5": detection.recall,
+            "detection_ap_at_0.5": detection.ap,
+        }
     metrics: dict[str, Any] = {
         **first.result.metrics(),
-        "detection_ap50": detection.coco_ap50,
-        "detection_ap": detection.coco_ap,
-        "detection_recall_at_0.5": detection.recall,
-        "detection_ap_at_0.5": detection.ap,
+        **detected,
         "mAP_untrained": mean_ap_untrained,
         "queries": len(first.result.ap),
         "images": n_images,

@@ -62,6 +62,8 @@ class TrainingRecipe(Recipe):
     """Of objectives that other packages offer."""
     amounts: Annotated[dict[str, Amount], Field(default_factory=dict), later({})]
     """By input."""
+    channels: Annotated[int | None, later(None)] = None
+    """Of features from elsewhere, on which the branch has no blocks of a network."""
 
 
 class ReidInputs(Inputs):
@@ -108,6 +110,7 @@ def stage(config: Config) -> Stage:
                 each for phase in recipe.phases for each in phase.objectives
             ),
             amounts=_amounts(dict(zip(stores, names.values(), strict=True))),
+            channels=None if config.foreign is None else config.foreign.maps[0],
         ).model_dump(mode="json"),
         maker="flows.stages.reid:MAKER",
         inputs=inputs,
@@ -151,7 +154,14 @@ def make(context: StageContext[TrainingRecipe, ReidInputs, Options]) -> Made:
     state = None
     if inputs.detector is not None:
         state = load_file(inputs.detector.path / "detector.safetensors")
-    branch = build_branch(recipe.variant, model, recipe.reid.branch, state, seed=recipe.reid.seed)
+    branch = build_branch(
+        recipe.variant,
+        model,
+        recipe.reid.branch,
+        state,
+        seed=recipe.reid.seed,
+        channels=recipe.channels,
+    )
     save_branch(context.work / UNTRAINED_BRANCH, branch)
     numbers = sorted(inputs.features, key=lambda number: int(number or 0))
     with ExitStack() as stack:

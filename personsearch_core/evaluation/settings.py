@@ -119,6 +119,11 @@ def settings_of(recipe: EvaluationRecipe) -> list[Setting]:
                 "drawn queries" if drawn else recipe.protocol, "drawn" if drawn else "prw", at, rules=rules
             )
         ]
+    of_truth = [
+        replace(each, name=f"{each.name}, ground-truth boxes", ground_truth_boxes=True) for each in base
+    ]
+    if recipe.ground_truth_boxes == "only":
+        return of_truth
     first = base[0]
     more = [
         replace(first, name=f"{first.name}, {count:g} boxes an image", boxes_per_image=count)
@@ -129,9 +134,7 @@ def settings_of(recipe: EvaluationRecipe) -> list[Setting]:
         for k in recipe.per_image_top_k
     ]
     if recipe.ground_truth_boxes:
-        more += [
-            replace(each, name=f"{each.name}, ground-truth boxes", ground_truth_boxes=True) for each in base
-        ]
+        more += of_truth
     for title, rescore in (("re-ranked", recipe.re_ranking), ("CBGM", recipe.context_matching)):
         if rescore is not None:
             more += [replace(each, name=f"{each.name}, {title}", rescore=rescore) for each in base]

@@ -32,23 +32,35 @@ class GeneralisedMeanPool(nn.Module):
 class Branch(nn.Module):
     """Pooled maps (B, C, h, w) of j2-j4, or uint8 crops (B, 3, h, w) of disj -> embeddings (B, D).
 
+    With `channels` the maps are another network's, of that many channels: they are pooled and embedded, and
+    no block of a ResNet reads them.
+
     `forward` returns embeddings as the last layer makes them, for the losses; `embed` returns those to
     compare people with. Inputs of another precision are cast to that of the parameters.
     """
 
-    def __init__(self, variant: Variant, detector_model: DetectorModel, branch: BranchModel) -> None:
+    def __init__(
+        self,
+        variant: Variant,
+        detector_model: DetectorModel,
+        branch: BranchModel,
+        channels: int | None = None,
+    ) -> None:
         super().__init__()
         self.variant = variant
+        self.channels = channels
         self.detector_model = detector_model
         self.branch = branch
         self.norm_epsilon = branch.epsilon(detector_model)
         norm = norm_layer(branch.norm, self.norm_epsilon)
         network = stem_and_layers(detector_model.backbone, norm)
         blocks = OrderedDict(network.named_children())
-        if variant == "disj":
-            self.normalise: nn.Module = Normalise()
+        self.normalise: nn.Module = nn.Identity()
+        if channels is not None:
+            blocks = OrderedDict()
+        elif variant == "disj":
+            self.normalise = Normalise()
         else:
-            self.normalise = nn.Identity()
             replicated = [f"layer{block - 1}" for block in range(SHARED_BLOCKS[variant] + 1, 6)]
             blocks = OrderedDict((name, blocks[name]) for name in replicated)
         if branch.last_stride == 1:
@@ -59,7 +71,8 @@ class Branch(nn.Module):
             "max": nn.AdaptiveMaxPool2d(1),
             "gem": GeneralisedMeanPool(),
         }[branch.pooling]
-        self.embedding = nn.Linear(block_channels(detector_model.backbone, 5), branch.embedding_dim)
+        width = channels or block_channels(detector_model.backbone, 5)
+        self.embedding = nn.Linear(width, branch.embedding_dim)
 
     def features(self, pooled: Tensor) -> Tensor:
         """The last block's map, (B, C5, h', w')."""
@@ -95,6 +108,7 @@ def build_branch(
     branch: BranchModel,
     detector_state: Mapping[str, Tensor] | None = None,
     seed: int = 0,
+    channels: int | None = None,
 ) -> Branch:
     """A branch of the detector's kind of ResNet, with its initial weights.
 
@@ -110,6 +124,8 @@ def build_branch(
         The detector's state dict, for initial weights `detector`; disj then starts with its whole backbone.
     seed
         Of random weights; torch's own generator stays as it was.
+    channels
+        Of another network's maps, which the branch only pools and embeds; its weights are random.
 
     Returns
     -------
@@ -130,7 +146,7 @@ def build_branch(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = Branch(variant, detector_model, branch)
+        module = Branch(variant, detector_model, branch, channels)
     if branch.initial_weights == "random":
         return module
     if branch.initial_weights == "imagenet":

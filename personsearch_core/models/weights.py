@@ -42,6 +42,7 @@ class _SavedBranch(BaseModel):
     detector_model: Json[DetectorModel]
     branch: Json[BranchModel]
     norm_epsilon: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    channels: Annotated[int, Field(gt=0, le=1 << 16)] | None = None
 
 
 def load_initial_weights(detector: Detector, source: str) -> None:
@@ -127,6 +128,7 @@ def save_branch(path: Path, branch: Branch) -> None:
         "detector_model": branch.detector_model.model_dump_json(),
         "branch": branch.branch.model_dump_json(),
         "norm_epsilon": branch.norm_epsilon,
+        **({} if branch.channels is None else {"channels": branch.channels}),
     }
     # One entry: the order of several is not fixed, and equal branches should give equal bytes.
     save_weights(path, branch.state_dict(), {"branch": json.dumps(description)})
@@ -146,6 +148,6 @@ def load_branch(path: str | Path) -> Branch:
     if epsilon is None:
         epsilon = saved.branch.earlier_epsilon(saved.detector_model)
     recipe = saved.branch.model_copy(update={"norm_epsilon": epsilon})
-    branch = Branch(saved.variant, saved.detector_model, recipe)
+    branch = Branch(saved.variant, saved.detector_model, recipe, saved.channels)
     load_state(branch, state, str(path))
     return branch.eval()

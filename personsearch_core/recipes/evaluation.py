@@ -46,8 +46,9 @@ class EvaluationRecipe(Recipe):
     """Also score with the score threshold that leaves this many boxes per image on average."""
     per_image_top_k: tuple[PositiveInt, ...] = ()
     """Also score with the k best-scored boxes of each image."""
-    ground_truth_boxes: bool = False
-    """Also score with ground-truth boxes instead of detections."""
+    ground_truth_boxes: bool | Literal["only"] = False
+    """Also score with ground-truth boxes instead of detections. `only`: with nothing else, for
+    `features.use`."""
     re_ranking: ReRanking | None = None
     context_matching: ContextMatching | None = None
     readings: Annotated[Literal["all"] | None, later(None)] = None
@@ -60,6 +61,10 @@ class EvaluationRecipe(Recipe):
     def _fields_have_an_effect(self) -> EvaluationRecipe:
         # By value, because a stage's recipe spells out its defaults.
         default = EvaluationRecipe.model_fields
+        if self.ground_truth_boxes == "only":
+            for name in _OF_DETECTIONS:
+                if getattr(self, name) != default[name].default:
+                    raise ValueError(f"{name} is for detections, which `ground_truth_boxes: only` leaves out")
         for name, protocols in EVALUATION_FIELDS.items():
             if self.protocol not in protocols and getattr(self, name) != default[name].default:
                 raise ValueError(
@@ -68,6 +73,10 @@ class EvaluationRecipe(Recipe):
         return self
 
 
+_OF_DETECTIONS = (
+    *("score_threshold", "boxes_per_image", "per_image_top_k", "re_ranking"),
+    *("context_matching", "readings"),
+)
 EVALUATION_FIELDS: dict[str, tuple[str, ...]] = {
     "gallery_sizes": ("cuhk_sysu",),
     "cross_camera": ("prw", "drawn"),

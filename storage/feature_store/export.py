@@ -13,13 +13,14 @@ from safetensors.numpy import save_file
 
 from storage.durable import partial_name
 from storage.errors import StorageError
+from storage.feature_store.export_streams import STREAMS
 from storage.feature_store.reader import FeatureReader, check_indices
 
-FORMATS = (".npz", ".safetensors")
+FORMATS = (".npz", ".safetensors", *STREAMS)
 
 
 def export_rows(reader: FeatureReader, indices: ArrayLike, target: str | Path) -> None:
-    """Write chosen rows and their index to one file; all rows are held in memory.
+    """Write chosen rows and their index to one file, whole or not at all.
 
     Parameters
     ----------
@@ -28,10 +29,15 @@ def export_rows(reader: FeatureReader, indices: ArrayLike, target: str | Path) -
     indices
         (n,): the rows.
     target
-        A file that ends in `.npz` or `.safetensors`. Both hold `features` (n, *row shape) and `row` (n,)
-        int64. In `.npz` each column of the index is an array (n,) of its own, with `<column>_is_null` (n,)
-        beside a column that has nulls; in `.safetensors` the index is JSON in the metadata's `index`, one
-        object per row.
+        A file whose suffix says the format. `.npz` and `.safetensors` hold `features` (n, *row shape) and
+        `row` (n,) int64, and are made in memory. In `.npz` each column of the index is an array (n,) of its
+        own, with `<column>_is_null` (n,) beside a column that has nulls; in `.safetensors` the index is JSON
+        in the metadata's `index`, one object per row.
+
+        `.parquet`, `.arrow` and `.tar` are written in parts of 64 MiB, however many rows there are. The first
+        two are tables with the columns of the index and `features`, a tensor of the row shape per row
+        (`arrow.fixed_shape_tensor`; other readers see lists of fixed size, in C order). `.tar` is a shard of
+        WebDataset: of each row `ROW.npy` and `ROW.json`, its entry of the index.
 
     Raises
     ------
@@ -44,14 +50,16 @@ def export_rows(reader: FeatureReader, indices: ArrayLike, target: str | Path) -
     if target.suffix not in FORMATS:
         raise StorageError(f"{target} does not end in {' or '.join(FORMATS)}: choose one of these formats")
     rows = check_indices(indices, reader.shape[0]).reshape(-1)
-    arrays = {"features": reader.rows(rows), "row": rows}
     index = _rows_of_index(reader, rows)
     partial = target.with_name(partial_name(target.name))
     try:
-        if target.suffix == ".npz":
+        if target.suffix in STREAMS:
+            STREAMS[target.suffix](partial, reader, rows, index)
+        elif target.suffix == ".npz":
             with partial.open("wb") as file:
-                np.savez(file, **arrays, **_columns(index))  # type: ignore[arg-type]
+                np.savez(file, features=reader.rows(rows), row=rows, **_columns(index))  # type: ignore[arg-type]
         else:
+            arrays = {"features": reader.rows(rows), "row": rows}
             save_file(arrays, partial, metadata={"index": json.dumps(index.to_pylist(), default=str)})
         partial.replace(target)
     finally:

@@ -12,6 +12,7 @@ import torch
 
 from data_catalog.rows import Rows, to_tables
 from data_catalog.snapshot import SnapshotWriter
+from flows.cli.new_folder import new_folder
 from flows.run.records import RunRecord, records_folder
 from personsearch_core.training.checkpoints import load_newest, save_checkpoint
 from storage.errors import StorageError
@@ -271,6 +272,28 @@ def outcome_of_record(folder: Path) -> Outcome:
     return {name: body[name] for name in ("stages", "finished", "started", "config")}
 
 
+def fill_folder(folder: Path) -> None:
+    """As the exports of datasets do; a folder that is there is whole, and is not written again."""
+    if (folder / "exported").exists():
+        return
+    with new_folder(folder / "exported", "OUT") as partial:
+        (partial / "labels").mkdir()
+        (partial / "labels" / "a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+        (partial / "data.yaml").write_text("names: [person]\n")
+
+
+def check_folder(folder: Path) -> list[str]:
+    """A folder that is there is whole."""
+    exported = folder / "exported"
+    return [] if not exported.exists() or len(outcome_of_folder(folder)) == 2 else ["a part of the folder"]
+
+
+def outcome_of_folder(folder: Path) -> Outcome:
+    exported = folder / "exported"
+    texts = {file.name: file.read_text() for file in exported.rglob("*") if file.is_file()}
+    return {name: text for name, text in texts.items() if text}
+
+
 def nothing(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -289,6 +312,7 @@ OPERATIONS = {
         Operation("snapshot", nothing, snapshot, check_store, outcome_of_store),
         Operation("checkpoints", nothing, train, check_training, outcome_of_training),
         Operation("records", nothing, record, check_record, outcome_of_record),
+        Operation("folder", nothing, fill_folder, check_folder, outcome_of_folder),
     )
 }
 

@@ -17,7 +17,7 @@ from scipy.io import savemat
 from data_catalog.adapters import load_adapter
 from data_catalog.drawing import draw_image
 from data_catalog.errors import CatalogError
-from data_catalog.export_coco import export_coco
+from data_catalog.exchange.coco import export_coco
 from data_catalog.image_ids import find_images
 from data_catalog.ingest import counts_found
 from data_catalog.statistics import statistics
@@ -124,7 +124,7 @@ def test_an_export_is_whole_or_not_there(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("data_catalog.export_coco._annotations", stop)
+    monkeypatch.setattr("data_catalog.exchange.coco._annotations", stop)
     with pytest.raises(KeyboardInterrupt):
         export_coco(views, target)
     assert target.read_text() == "of before" and len(list(target.parent.iterdir())) == 1

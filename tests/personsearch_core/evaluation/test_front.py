@@ -213,3 +213,10 @@ def test_settings_of_a_recipe_are_named_by_what_they_vary() -> None:
     assert names == ["prw", "prw, 2.5 boxes an image", "prw, best 3 boxes of each image", "prw, re-ranked"]
     sizes = settings_of(EvaluationRecipe(protocol="cuhk_sysu", gallery_sizes=("100", "full")))
     assert sizes[1] == Setting("gallery full", "TestG50", 0.5, full_gallery=True)
+
+
+def test_without_detections_only_ground_truth_boxes_are_ranked() -> None:
+    (setting,) = settings_of(EvaluationRecipe(ground_truth_boxes="only"))
+    assert setting.ground_truth_boxes and setting.name == "prw, ground-truth boxes"
+    with pytest.raises(ValueError, match="boxes_per_image is for detections"):
+        EvaluationRecipe(ground_truth_boxes="only", boxes_per_image=(3,))

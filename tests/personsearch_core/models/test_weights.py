@@ -108,6 +108,16 @@ def test_a_saved_branch_is_the_same(tmp_path: Path) -> None:
         torch.testing.assert_close(again.embed(maps), branch.embed(maps), rtol=0, atol=0)
 
 
+def test_a_branch_on_maps_of_another_network_is_pooling_and_an_embedding(tmp_path: Path) -> None:
+    recipe = BranchModel(embedding_dim=8, initial_weights="random")
+    branch = build_branch("j3", TINY, recipe, channels=5).eval()
+    save_branch(tmp_path / "b.safetensors", branch)
+    again, maps = load_branch(tmp_path / "b.safetensors"), torch.rand(2, 5, 3, 2)
+    with torch.no_grad():
+        pooled = torch.nn.functional.normalize(branch.embedding(maps.mean(dim=(2, 3))), dim=1)
+        torch.testing.assert_close(again.embed(maps), pooled)
+
+
 def test_a_branch_from_before_the_field_keeps_its_epsilon(tmp_path: Path) -> None:
     """It was trained with 1e-5 whatever its trunk had; a new one takes the trunk's 0 over."""
     model = TINY.model_copy(update={"norm": "frozen_batch", "initial_weights": "coco"})

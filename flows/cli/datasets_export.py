@@ -1,0 +1,131 @@
+"""`personsearch datasets export`: splits of ingested datasets for other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import typer
+
+from data_catalog.catalog import Catalog
+from flows.cli.json_file import Json, to_write, write_json
+from flows.cli.new_folder import new_folder
+from flows.cli.options import Store, chosen_store
+from flows.cli.printing import counted, print_snapshot
+from flows.errors import ConfigError
+from flows.plan.catalog import StoreSnapshots
+from storage.opening import open_store
+
+if TYPE_CHECKING:
+    from data_catalog.exchange.parts import Exported, ExportPart
+    from data_catalog.views import View
+
+
+Layout = Literal["coco", "fiftyone", "yolo", "mot"]
+Images = Literal["link", "copy", "none"]
+
+
+def export(
+    out: Path = typer.Argument(
+        ..., metavar="OUT", help="New folder to write, or a .json file for one COCO JSON without images."
+    ),
+    view: list[str] = typer.Option(
+        ..., help="NAME/SPLIT of an ingested dataset, or NAME for all of its splits; repeatable."
+    ),
+    layout: Layout = typer.Option("coco", "--format", help="Layout of the folder."),
+    images: Images = typer.Option("link", help="What to do with the images of a folder."),
+    store: Store = None,
+    root: list[str] = typer.Option(
+        [],
+        help="Folder of the images, once per --view, in the same order (default: the folder last ingested); "
+        "for a .json file, text to prepend to their paths.",
+    ),
+    json: Json = None,
+) -> None:
+    """Write splits of ingested datasets for other programs: COCO, FiftyOne, YOLO or MOT. Prints what is lost.
+
+    Example: personsearch datasets export exported --store STORE --view prw --format yolo
+    """
+    if root and len(root) != len(view):
+        raise ConfigError(f"give --root once per --view ({len(view)} here) or not at all; got {len(root)}")
+    is_file = out.suffix.lower() == ".json"
+    if is_file and layout != "coco":
+        raise ConfigError(f"--format {layout}: OUT is a folder, not a .json file; got {out}")
+    if is_file:
+        to_write("OUT")(out)
+    snapshots = StoreSnapshots(open_store(chosen_store(store)))
+    views = _views(Catalog(snapshots), view, root or [""] * len(view))
+    if is_file:
+        _export_json(out, views, json)
+        return
+    from data_catalog.exchange.parts import parts_of
+
+    roots = [Path(given) if given else snapshots.root(each.snapshot.name) for each, given in views]
+    parts = parts_of([each for each, _ in views], roots)
+    with new_folder(out, "OUT") as folder:
+        exported = _export_folder(layout, parts, folder, images)
+    write_json(json, {"images": exported.images, "boxes": exported.boxes, "lost": dict(exported.lost)})
+    _tell(out, exported.images, exported.boxes)
+    for what, count in sorted(exported.lost.items()):
+        typer.echo(f"not held by {layout}: {count:,} {what}")
+
+
+def _views(catalog: Catalog, texts: Sequence[str], roots: Sequence[str]) -> list[tuple[View, str]]:
+    """The view of each split that --view names, with its --root."""
+    from data_catalog.views import View
+
+    found = []
+    for text, root in zip(texts, roots, strict=True):
+        dataset, _, split = text.rpartition("/")
+        if not dataset:
+            dataset, split = text, ""
+        snapshot = print_snapshot(catalog, dataset)
+        every = sorted(snapshot.table("images", ["split"])["split"].unique().to_pylist())
+        if not every:
+            raise ConfigError(f"--view {text}: it has no images")
+        found += [(View(snapshot, each), root) for each in ([split] if split else every)]
+    return found
+
+
+def _export_json(out: Path, views: Sequence[tuple[View, str]], json: Path | None) -> None:
+    from data_catalog.exchange.coco import export_coco
+
+    roots = [root for _, root in views]
+    images, boxes = export_coco([view for view, _ in views], out, roots=roots if any(roots) else None)
+    write_json(json, {"images": images, "boxes": boxes})
+    _tell(out, images, boxes)
+
+
+def _export_folder(layout: Layout, parts: Sequence[ExportPart], folder: Path, images: Images) -> Exported:
+    from data_catalog.exchange.coco import export_coco_folder
+    from data_catalog.exchange.mot import export_mot
+    from data_catalog.exchange.yolo import export_yolo
+
+    if layout == "yolo":
+        return export_yolo(parts, folder, images)
+    if layout == "mot":
+        return export_mot(parts, folder, images)
+    return export_coco_folder(parts, folder, images, layout=layout)
+
+
+def _tell(out: Path, images: int, boxes: int) -> None:
+    typer.echo(f"wrote {out}: {counted(images, 'image')}, {boxes:,} {'box' if boxes == 1 else 'boxes'}")
+
+
+def croissant(
+    name: str = typer.Argument(..., help="Name of the dataset in the catalog."),
+    out: Path = typer.Argument(..., metavar="FOLDER", help="New folder to write."),
+    store: Store = None,
+) -> None:
+    """Copy a dataset's tables to a folder with Croissant metadata; images stay where they are.
+
+    Example: personsearch datasets croissant prw described --store STORE
+    """
+    from data_catalog.exchange.croissant import write_croissant
+
+    snapshots = StoreSnapshots(open_store(chosen_store(store)))
+    snapshot = print_snapshot(Catalog(snapshots), name)
+    with new_folder(out, "FOLDER") as folder:
+        count = write_croissant(snapshot, folder, created=snapshots.artifact(name).manifest.created)
+    typer.echo(f"wrote {counted(count, 'file')} to {out}")
