@@ -1,0 +1,198 @@
+"""Finds a subject in the files of a store, whatever they are: tables, arrays, text, pages, databases, caches.
+
+Every file is decoded: Parquet, Zarr and NumPy arrays row by row, pages with their pictures, SQLite, and
+anything else as text. The store's list of forgotten people has no names and is not a find.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data_catalog.forgotten import FORGOTTEN
+from flows.forget.forgotten_list import FILE
+from flows.forget.pictures import Pictures
+from flows.forget.trace import Trace, blocks_of_rows, row_digests
+from flows.plan.catalog import KIND
+from storage.errors import StorageError
+from storage.feature_store.layout import ARRAY
+from storage.lineage import Lineages
+from storage.listing import list_entries
+from storage.store import Store
+
+_ZARR = "zarr.json"
+_NAMES = ("image_id", "rel_path", "source_unit", "source_file", "source", "image", "detail", "query_id")
+"""Columns that may hold the name of an image."""
+
+
+@dataclass(frozen=True)
+class Find:
+    """A file with a subject in it, by its path under the store, and what of the subject."""
+
+    file: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}"
+
+
+def scan(store: Store, traces: Iterable[Trace]) -> list[Find]:
+    """Decode every file under a store's folder, and say which hold a subject."""
+    searches = [_Search(store, trace) for trace in traces]
+    found = []
+    for file in sorted(path for path in store.root.rglob("*") if path.is_file()):
+        name = file.relative_to(store.root).as_posix()
+        if name != FILE:
+            whats = dict.fromkeys(what for search in searches for what in search.finds(file, name))
+            found += [Find(name, what) for what in whats]
+    return found
+
+
+class _Search:
+    """The search for one subject."""
+
+    def __init__(self, store: Store, trace: Trace) -> None:
+        self._store = store
+        self._trace = trace
+        self._pictures = Pictures(trace.regions)
+        self._people = pa.array(sorted(trace.subject.people), pa.string())
+        self._box_ids = pa.array(sorted(trace.box_ids), pa.string())
+
+    def finds(self, file: Path, name: str) -> Iterator[str]:
+        if not self._concerns(name) or _is_shard(file):
+            return
+        try:
+            if file.suffix == ".parquet":
+                yield from self._in_table(file)
+            elif file.suffix == ".npy":
+                yield from self._in_rows([np.load(file, mmap_mode="r")])
+            elif file.suffix == ".sqlite":
+                yield from self._in_database(file)
+            elif file.name == _ZARR and (file.parent / ARRAY / _ZARR).is_file():
+                yield from self._in_rows(blocks_of_rows(file.parent))
+            else:
+                yield from self._in_bytes(file)
+        except (StorageError, pa.ArrowException, OSError, ValueError, sqlite3.DatabaseError) as error:
+            yield f"it could not be decoded ({str(error)[:80]})"
+
+    def _concerns(self, name: str) -> bool:
+        """Whether the file may be about the subject's dataset: another dataset may have the same names."""
+        parts = name.split("/")
+        if parts[0].startswith(".") or len(parts) < 3:
+            return True
+        datasets = self._datasets.get(f"{parts[0]}/{parts[1]}")
+        return datasets is None or self._trace.subject.dataset in datasets
+
+    @cached_property
+    def _datasets(self) -> dict[str, set[str]]:
+        """The datasets behind each artifact; those of which a source is gone are left out."""
+        entries = list_entries(self._store)
+        of_snapshot = {
+            f"{kind}/{key}": str(found.manifest.identity.recipe.get("dataset"))
+            for kind, key in self._store.keys(KIND)
+            if (found := self._store.peek(kind, key)) is not None
+        }
+        lineages, datasets = Lineages(entries), {}
+        for entry in entries:
+            names = {name for name in lineages.reach([entry.name]).names if name.startswith(f"{KIND}/")}
+            if names <= of_snapshot.keys():
+                datasets[entry.name] = {of_snapshot[name] for name in names}
+        return datasets
+
+    def _in_table(self, file: Path) -> Iterator[str]:
+        with pq.ParquetFile(file) as opened:
+            table = opened.read()
+        columns = {
+            name: table[name].cast(pa.string()) for name in table.column_names if _is_text(table[name].type)
+        }
+        for name in ("person_id", "person_id_raw"):
+            if name in columns and (count := _count(pc.is_in(columns[name], value_set=self._people))):
+                yield f"{name} of {count} rows"
+        if "box_id" in columns:
+            mine = pc.is_in(columns["box_id"], value_set=self._box_ids)
+            if "ignore_reason" in columns:  # as a region of nobody it stays
+                nobody = pc.fill_null(pc.equal(columns["ignore_reason"], FORGOTTEN), False)
+                mine = pc.and_(mine, pc.invert(nobody))
+            if count := _count(mine):
+                yield f"box_id of {count} rows"
+        for name in [name for name in _NAMES if name in columns]:
+            count = sum(self._names_image(value) for value in columns[name].unique().to_pylist() if value)
+            if count:
+                yield f"{name}: {count} names"
+        yield from self._in_text(str(opened.metadata.metadata or ""))
+
+    def _in_rows(self, blocks: Iterable[np.ndarray]) -> Iterator[str]:
+        count = 0
+        for block in blocks:
+            if block.ndim > 1:
+                count += sum(digest in self._trace.rows for digest in row_digests(block))
+        if count:
+            yield f"{count} of its rows"
+
+    def _in_database(self, file: Path) -> Iterator[str]:
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+            names = [
+                row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            ]
+            rows = [row for name in names for row in database.execute(f'SELECT * FROM "{name}"')]
+        count = sum(self._names_image(value) for row in rows for value in row if isinstance(value, str))
+        if count:
+            yield f"{count} names of images"
+        yield from self._in_bytes(file)
+
+    def _in_bytes(self, file: Path) -> Iterator[str]:
+        content = file.read_bytes()
+        yield from self._in_text(content.decode("utf-8", "replace"))
+        if file.suffix == ".html" and (count := self._pictures.on_page(content)):
+            yield f"{count} pictures"
+
+    def _in_text(self, text: str) -> Iterator[str]:
+        for what, pattern in self._patterns:
+            if pattern.search(text):
+                yield what
+
+    @cached_property
+    def _patterns(self) -> Sequence[tuple[str, re.Pattern[str]]]:
+        trace = self._trace
+        found = []
+        if trace.subject.people:
+            ids = "|".join(map(re.escape, sorted(trace.subject.people)))
+            dataset = re.escape(trace.subject.dataset)
+            said = rf"(?:person(?:[_ -]?id)?[\s\"'=:]{{1,4}}|{dataset}/)(?:{ids})(?![\w.-])"
+            found.append(("it names the person", re.compile(said, re.IGNORECASE)))
+        for what, names in (("it names a box", trace.box_ids), ("it names an image", self._image_names)):
+            if names:
+                any_of = "|".join(map(re.escape, sorted(names)))
+                found.append((what, re.compile(rf"(?<!\w)(?:{any_of})(?!\w)")))
+        return found
+
+    @cached_property
+    def _image_names(self) -> frozenset[str]:
+        return frozenset(self._trace.images | self._trace.paths)
+
+    def _names_image(self, text: str) -> bool:
+        return any(name in text for name in self._image_names)
+
+
+def _is_shard(file: Path) -> bool:
+    """Whether this is a part of an array, which is decoded with its group."""
+    return file.name.isdigit() and f"/{ARRAY}/c/" in file.as_posix()
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(value) or pa.types.is_large_string(value)
+
+
+def _count(mask: pa.ChunkedArray) -> int:
+    return int(pc.sum(mask).as_py() or 0)
