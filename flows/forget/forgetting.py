@@ -15,7 +15,7 @@ from flows.errors import ConfigError
 from flows.forget.forgotten_list import ForgottenList
 from flows.forget.holders import Holders, find_holders, paths_of, require_known
 from flows.forget.remaking import Remake, forget_note, note, plan_remakes, remake
-from flows.forget.removal import Removed, finish, forget_files, remove, require_quiet
+from flows.forget.removal import Removed, forget_files, remove, require_quiet
 from flows.forget.scan import Find, scan
 from flows.forget.subject import Subject
 from flows.forget.trace import Trace, trace_of
@@ -91,7 +91,6 @@ def forget(store: Store, plan: Plan, indexes: Sequence[Path] = ()) -> Forgot:
     for subject in plan.subjects:
         forget_files(store, _root(store, subject), pictures[subject.dataset])
     removed = remove(store, plan.holders)
-    finish(store)
     forget_note(store.root)
     with busy("reading every file"):
         after = scan(store, plan.traces)

@@ -65,15 +65,17 @@ def remove(store: Store, holders: Holders) -> Removed:
         _remove_artifact(store, name)
     _remove_logs(store)
     _remove_aside(store)
+    _flush(store)  # before the snapshots go, which say what must not come back
     for name in names[len(data) :]:
         _remove_artifact(store, name)
-    _remove_aside(store)
+    finish(store)
     return Removed(len(names), records, tuple(holders.tagged), unfinished)
 
 
 def finish(store: Store) -> None:
     """What an interrupted removal may have left out of sight once no snapshot holds the subject any more."""
     _remove_aside(store)
+    _flush(store)
 
 
 def forget_files(store: Store, root: Path | None, images: Mapping[str, str]) -> None:
@@ -138,6 +140,15 @@ def _remove_memos(store: Store) -> None:
     for folder in sorted(cache.iterdir()) if cache.is_dir() else ():
         if folder.is_dir() and folder.name != SNAPSHOTS:
             remove_tree(folder)
+
+
+def _flush(store: Store) -> None:
+    """Bring to the disk what was deleted so far, so that no power cut brings it back."""
+    hidden = [store.root / name for name in (".logs", ".work", ".replaced")]
+    folders = [each for folder in hidden if folder.is_dir() for each in (folder, *folder.iterdir())]
+    for folder in (*folders, *store.place.leftover_paths, store.root / CACHE):
+        if folder.is_dir():
+            durable.flush(folder)
 
 
 def _remove_aside(store: Store) -> None:
