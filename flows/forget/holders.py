@@ -134,12 +134,13 @@ def require_known(store: Store, subjects: Iterable[Subject], listed: Mapping[str
 
 
 def paths_of(snapshots: Iterable[HeldSnapshot], image_ids: Collection[str]) -> dict[str, str]:
-    """The SHA-256 of images by their paths under the root; empty for a snapshot made without images."""
+    """The files of a root that are about images: SHA-256 of images, '' of annotations, by their paths."""
     found: dict[str, str] = {}
     for each in snapshots:
         table = Snapshot(each.artifact.path).table(
-            "images", ["rel_path", "sha256"], pc.field("image_id").isin(sorted(image_ids))
+            "images", ["rel_path", "sha256", "source_unit"], pc.field("image_id").isin(sorted(image_ids))
         )
+        found |= dict.fromkeys(table["source_unit"].unique().to_pylist(), "")
         found |= {row["rel_path"]: row["sha256"] or "" for row in table.to_pylist()}
     return found
 
