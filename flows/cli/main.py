@@ -58,7 +58,7 @@ COMMANDS = {
     ),
     "forget": Lazy(
         "flows.cli.forget:forget",
-        "Forget people or images: delete what holds them, and keep them out of every later ingest.",
+        "Forget people or images: no ingest brings them back, and what holds them is deleted.",
     ),
     "doctor": Lazy(
         "flows.cli.doctor:doctor",

@@ -35,7 +35,6 @@ class Plan:
     subjects: Sequence[Subject]
     holders: Holders
     remakes: Sequence[Remake]
-    traces: Sequence[Trace]
 
 
 @dataclass(frozen=True)
@@ -64,9 +63,7 @@ def plan_forgetting(store: Store, subjects: Sequence[Subject], configs: Iterable
     require_known(store, subjects, listed)
     holders = find_holders(store, subjects)
     remakes = plan_remakes(configs, str(store), store.root) if holders.snapshots else []
-    with busy("looking for them in the store"):
-        traces = [trace_of(store, each, holders, _root(store, each)) for each in subjects]
-    return Plan(subjects, holders, remakes, traces)
+    return Plan(subjects, holders, remakes)
 
 
 def forget(store: Store, plan: Plan, indexes: Sequence[Path] = ()) -> Forgot:
@@ -75,25 +72,27 @@ def forget(store: Store, plan: Plan, indexes: Sequence[Path] = ()) -> Forgot:
     for folder in indexes:
         read_description(folder)  # what is no index is refused before anything is changed
     note(plan.remakes, store.root)
-    pictures = {}
-    for subject, trace in zip(plan.subjects, plan.traces, strict=True):
+    with busy("looking for them in the store"):
+        traces = [trace_of(store, each, plan.holders, _root(store, each)) for each in plan.subjects]
+    files = {}
+    for subject, trace in zip(plan.subjects, traces, strict=True):
         images = {*subject.images, *trace.images, *trace.paths}
         ForgottenList(store.root).add(
             subject.dataset, people=subject.people, images=images, root=_root(store, subject)
         )
-        pictures[subject.dataset] = paths_of(plan.holders.snapshots, trace.images)
+        files[subject.dataset] = paths_of(plan.holders.snapshots, trace.images)
     told.info("the store's list has them: no ingest brings them back")
     with busy("reading every file"):
-        before = scan(store, plan.traces)
+        before = scan(store, traces)
     for each in plan.remakes:
         remake(each, str(store))
-    of_indexes = {folder: _forget_in_index(folder, plan.traces) for folder in indexes}
+    of_indexes = {folder: _forget_in_index(folder, traces) for folder in indexes}
     for subject in plan.subjects:
-        forget_files(store, _root(store, subject), pictures[subject.dataset])
+        forget_files(store, _root(store, subject), files[subject.dataset])
     removed = remove(store, plan.holders)
     forget_note(store.root)
     with busy("reading every file"):
-        after = scan(store, plan.traces)
+        after = scan(store, traces)
     return Forgot(removed, before, after, of_indexes)
 
 

@@ -53,6 +53,9 @@ def plan_remakes(configs: Iterable[Path], store: str, store_root: Path) -> list[
 
 def note(remakes: Iterable[Remake], store_root: Path) -> None:
     """Keep them durably until `forget_note`."""
+    remakes = list(remakes)
+    if not remakes:
+        return
     known = _read(store_root) | {each.config.resolve(): each for each in remakes}
     body = {
         str(config): {"models": dict(each.models), "with_features": each.with_features}
