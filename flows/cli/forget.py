@@ -64,6 +64,7 @@ def forget(
     planned = plan_forgetting(opened, subjects, config or ())
     _print_plan(planned)
     if plan:
+        _print_models(planned)
         typer.echo("nothing was changed: leave --plan out to forget them")
         return
     forgot = do_forget(opened, planned, index or ())

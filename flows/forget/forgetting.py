@@ -21,9 +21,6 @@ from flows.forget.subject import Subject
 from flows.forget.trace import Trace, trace_of
 from flows.plan.catalog import StoreSnapshots
 from flows.run.console import busy, told
-from flows.search.judgements import Judgements, beside
-from flows.search.layout import read_description
-from flows.search.removing import remove_contents
 from storage.local import LocalStore
 from storage.store import Store
 
@@ -69,26 +66,24 @@ def plan_forgetting(store: Store, subjects: Sequence[Subject], configs: Iterable
 def forget(store: Store, plan: Plan, indexes: Sequence[Path] = ()) -> Forgot:
     """Do it. Raises StorageError or StageFailed when it cannot go on; the same call then does the rest."""
     require_quiet(store)
-    for folder in indexes:
-        read_description(folder)  # what is no index is refused before anything is changed
+    _require_indexes(indexes)
     note(plan.remakes, store.root)
     with busy("looking for them in the store"):
         traces = [trace_of(store, each, plan.holders, _root(store, each)) for each in plan.subjects]
-    files = {}
+    files = dict[str, str]()
     for subject, trace in zip(plan.subjects, traces, strict=True):
         images = {*subject.images, *trace.images, *trace.paths}
         ForgottenList(store.root).add(
             subject.dataset, people=subject.people, images=images, root=_root(store, subject)
         )
-        files[subject.dataset] = paths_of(plan.holders.snapshots, trace.images)
+        files |= paths_of(plan.holders.snapshots, trace.images)
     told.info("the store's list has them: no ingest brings them back")
     with busy("reading every file"):
         before = scan(store, traces)
     for each in plan.remakes:
         remake(each, str(store))
     of_indexes = {folder: _forget_in_index(folder, traces) for folder in indexes}
-    for subject in plan.subjects:
-        forget_files(store, _root(store, subject), files[subject.dataset])
+    forget_files(store, files)
     removed = remove(store, plan.holders)
     forget_note(store.root)
     with busy("reading every file"):
@@ -96,11 +91,23 @@ def forget(store: Store, plan: Plan, indexes: Sequence[Path] = ()) -> Forgot:
     return Forgot(removed, before, after, of_indexes)
 
 
+def _require_indexes(indexes: Sequence[Path]) -> None:
+    """Refuse what is not an index before anything is changed."""
+    if indexes:
+        from flows.search.layout import read_description
+
+        for folder in indexes:
+            read_description(folder)
+
+
 def _forget_in_index(folder: Path, traces: Iterable[Trace]) -> tuple[int, int]:
     """Take the images that show the subjects out of an index, and the judgements on them.
 
     Returns files and people that were removed. An index has no identities, so the images go wholly.
     """
+    from flows.search.judgements import Judgements, beside
+    from flows.search.removing import remove_contents  # loads torch
+
     contents = {sha256 for trace in traces for sha256 in trace.contents if sha256}
     removed = remove_contents(folder, contents)
     Judgements(beside(folder)).forget(contents)

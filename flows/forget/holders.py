@@ -14,7 +14,7 @@ from data_catalog.suggestions import did_you_mean
 from flows.config.trained_on import VIEWS
 from flows.errors import ConfigError
 from flows.forget.subject import Subject
-from flows.plan.catalog import KIND
+from flows.plan.catalog import KIND, StoreSnapshots
 from storage.gc import sources_first
 from storage.listing import Entry, list_entries, with_followers
 from storage.manifest import Manifest
@@ -29,13 +29,15 @@ _BOX_COLUMNS = ("box_id", "image_id", "split", "x1", "y1", "x2", "y2", "person_i
 class HeldSnapshot:
     """A snapshot with rows of a subject.
 
-    splits: those of its images and boxes. box_ids: of people's boxes. image_ids: of whole images.
+    splits: those of its images and boxes. box_ids: of people's boxes. image_ids: of whole images. query_ids:
+    of queries that are the subject's in every protocol.
     """
 
     artifact: Artifact
     splits: frozenset[str]
     box_ids: frozenset[str]
     image_ids: frozenset[str]
+    query_ids: frozenset[str]
 
     @property
     def name(self) -> str:
@@ -127,7 +129,8 @@ def require_known(store: Store, subjects: Iterable[Subject], listed: Mapping[str
         for option, wanted, known in (("person", people, known_people), ("image", images, known_images)):
             for name in sorted(wanted - known):
                 if not snapshots:
-                    why = f"the store has no snapshot of {subject.dataset!r}; `datasets ls` lists what it has"
+                    there = ", ".join(StoreSnapshots(store).names()) or "none"
+                    why = f"the store has no snapshot of {subject.dataset!r}; it has: {there}"
                 else:
                     why = f"no snapshot of {subject.dataset} has it{did_you_mean(name, known)}"
                 raise ConfigError(f"--{option} {subject.dataset}/{name}: {why}")
@@ -152,8 +155,10 @@ def _held(artifact: Artifact, wanted: Forgotten) -> HeldSnapshot | None:
     images = snapshot.table("images", ["image_id", "split", "width", "height"])
     filled = pc.is_in(images["image_id"], value_set=filled_images(images, boxes))
     images = images.filter(pc.or_(wanted.among(images["image_id"], "image"), filled))
-    queries = snapshot.table("queries", ["image_id", "person_id"])
-    asked = queries.filter(wanted.among(queries["person_id"], "person"))
+    queries = snapshot.table("queries", ["query_id", "image_id", "person_id"])
+    on_image = pc.is_in(queries["image_id"], value_set=images["image_id"].combine_chunks())
+    mine = pc.or_(wanted.among(queries["person_id"], "person"), on_image)
+    asked, others = queries.filter(mine), queries.filter(pc.invert(mine))
     if not (len(images) or len(boxes) or len(asked)):
         return None
     of_queries = snapshot.table("images", ["split"], pc.field("image_id").isin(asked["image_id"].unique()))
@@ -163,6 +168,7 @@ def _held(artifact: Artifact, wanted: Forgotten) -> HeldSnapshot | None:
         frozenset(split for each in splits for split in each),
         frozenset(boxes["box_id"].to_pylist()),
         frozenset(images["image_id"].to_pylist()),
+        frozenset(asked["query_id"].to_pylist()) - frozenset(others["query_id"].to_pylist()),
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from data_catalog.decode_checks import memory_of
 from data_catalog.hash_cache import HashCache
@@ -78,11 +77,10 @@ def finish(store: Store) -> None:
     _flush(store)
 
 
-def forget_files(store: Store, root: Path | None, images: Mapping[str, str]) -> None:
-    """Delete what is remembered of image files: `images` are their SHA-256 by their paths under the root."""
-    if images and root is not None:
-        HashCache(store.root / CACHE / "hashes.sqlite").forget(root, sorted(images))
-    memory_of(store.root).forget(images.values())
+def forget_files(store: Store, files: Mapping[str, str]) -> None:
+    """Delete what is remembered of files: SHA-256 of images, or '', by their paths under a dataset's root."""
+    HashCache(store.root / CACHE / "hashes.sqlite").forget(sorted(files))
+    memory_of(store.root).forget(files.values())
 
 
 def _remove_artifact(store: Store, name: str) -> None:

@@ -20,17 +20,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.forgotten import FORGOTTEN
+from data_catalog.row_tables import COORDINATES
+from flows.config.trained_on import VIEWS
 from flows.forget.forgotten_list import FILE
+from flows.forget.holders import MODELS
 from flows.forget.pictures import Pictures
 from flows.forget.trace import Trace, blocks_of_rows, row_digests
 from flows.plan.catalog import KIND
 from storage.errors import StorageError
 from storage.feature_store.layout import ARRAY
-from storage.lineage import Lineages
-from storage.listing import list_entries
+from storage.manifest import Manifest
 from storage.store import Store
 
 _ZARR = "zarr.json"
+_HEAD = 4096
+"""Bytes in which a file that is not text has a zero."""
 _NAMES = ("image_id", "rel_path", "source_unit", "source_file", "source", "image", "detail", "query_id")
 """Columns that may hold the name of an image."""
 
@@ -67,6 +71,7 @@ class _Search:
         self._pictures = Pictures(trace.regions)
         self._people = pa.array(sorted(trace.subject.people), pa.string())
         self._box_ids = pa.array(sorted(trace.box_ids), pa.string())
+        self._datasets: dict[str, frozenset[str] | None] = {}
 
     def finds(self, file: Path, name: str) -> Iterator[str]:
         if not self._concerns(name) or _is_shard(file):
@@ -90,24 +95,8 @@ class _Search:
         parts = name.split("/")
         if parts[0].startswith(".") or len(parts) < 3:
             return True
-        datasets = self._datasets.get(f"{parts[0]}/{parts[1]}")
+        datasets = datasets_of(self._store, parts[0], parts[1], self._datasets)
         return datasets is None or self._trace.subject.dataset in datasets
-
-    @cached_property
-    def _datasets(self) -> dict[str, set[str]]:
-        """The datasets behind each artifact; those of which a source is gone are left out."""
-        entries = list_entries(self._store)
-        of_snapshot = {
-            f"{kind}/{key}": str(found.manifest.identity.recipe.get("dataset"))
-            for kind, key in self._store.keys(KIND)
-            if (found := self._store.peek(kind, key)) is not None
-        }
-        lineages, datasets = Lineages(entries), {}
-        for entry in entries:
-            names = {name for name in lineages.reach([entry.name]).names if name.startswith(f"{KIND}/")}
-            if names <= of_snapshot.keys():
-                datasets[entry.name] = {of_snapshot[name] for name in names}
-        return datasets
 
     def _in_table(self, file: Path) -> Iterator[str]:
         with pq.ParquetFile(file) as opened:
@@ -125,11 +114,31 @@ class _Search:
                 mine = pc.and_(mine, pc.invert(nobody))
             if count := _count(mine):
                 yield f"box_id of {count} rows"
+        if "query_id" in columns:
+            mine = pc.is_in(
+                columns["query_id"], value_set=pa.array(sorted(self._trace.query_ids), pa.string())
+            )
+            if count := _count(mine):
+                yield f"query_id of {count} rows"
+        if "ignore_reason" not in columns and (count := self._count_places(table)):
+            yield f"boxes of {count} rows"
         for name in [name for name in _NAMES if name in columns]:
-            count = sum(self._names_image(value) for value in columns[name].unique().to_pylist() if value)
-            if count:
+            values = [value for value in columns[name].unique().to_pylist() if value]
+            if count := sum(value in self._trace.box_ids or self._names_image(value) for value in values):
                 yield f"{name}: {count} names"
         yield from self._in_text(str(opened.metadata.metadata or ""))
+
+    def _count_places(self, table: pa.Table) -> int:
+        """How many rows have a box that shows the subject."""
+        if not {"image_id", *COORDINATES} <= set(table.column_names) or not self._trace.places:
+            return 0
+        names = pa.array(sorted(self._trace.places), pa.string())
+        rows = table.filter(pc.is_in(table["image_id"].cast(pa.string()), value_set=names))
+        columns = [rows[name].to_pylist() for name in ("image_id", *COORDINATES)]
+        return sum(
+            (x1, y1, x2, y2) in self._trace.places[name]
+            for name, x1, y1, x2, y2 in zip(*columns, strict=True)
+        )
 
     def _in_rows(self, blocks: Iterable[np.ndarray]) -> Iterator[str]:
         count = 0
@@ -152,7 +161,13 @@ class _Search:
 
     def _in_bytes(self, file: Path) -> Iterator[str]:
         content = file.read_bytes()
-        yield from self._in_text(content.decode("utf-8", "replace"))
+        if b"\0" in content[:_HEAD]:  # weights, say: only whole names are looked for
+            names = {"it names a box": self._trace.box_ids, "it names an image": self._image_names}
+            for what, some in names.items():
+                if any(name.encode() in content for name in some):
+                    yield what
+        else:
+            yield from self._in_text(content.decode("utf-8", "replace"))
         if file.suffix == ".html" and (count := self._pictures.on_page(content)):
             yield f"{count} pictures"
 
@@ -182,6 +197,38 @@ class _Search:
 
     def _names_image(self, text: str) -> bool:
         return any(name in text for name in self._image_names)
+
+
+def datasets_of(
+    store: Store, kind: str, key: str, known: dict[str, frozenset[str] | None]
+) -> frozenset[str] | None:
+    """The datasets that the rows of an artifact are of; None where a manifest that would tell is gone.
+
+    Models tell nothing: what is computed with one is of the dataset that it is computed on. `known` are those
+    of artifacts `kind/key` that were asked for before.
+    """
+    name = f"{kind}/{key}"
+    if name not in known:
+        found = store.peek(kind, key)
+        known[name] = None if found is None else _datasets(store, found.manifest, known)
+    return known[name]
+
+
+def _datasets(
+    store: Store, manifest: Manifest, known: dict[str, frozenset[str] | None]
+) -> frozenset[str] | None:
+    if manifest.kind == KIND:
+        return frozenset([str(manifest.identity.recipe.get("dataset"))])
+    views = manifest.made_by.get(VIEWS, {})
+    datasets = frozenset(str(view["dataset"]) for view in views.values())
+    for name, source in manifest.sources.items():
+        kind, _, key = source.partition("/")
+        if kind not in MODELS and name not in views:
+            more = datasets_of(store, kind, key, known)
+            if more is None:
+                return None
+            datasets |= more
+    return datasets
 
 
 def _is_shard(file: Path) -> bool:

@@ -36,15 +36,18 @@ Corners = tuple[float, float, float, float]
 class Trace:
     """Of one subject.
 
-    box_ids, images, paths: names of its boxes, and of images that go wholly. regions: by image file, boxes
-    that show it. rows: digests of its rows of feature stores and of embeddings. contents: SHA-256 of the
-    image files that show it, and its boxes in them; None for the whole image.
+    box_ids, query_ids, images, paths: names of its boxes and queries, and of images that go wholly. places:
+    by image_id, boxes that show it: annotated, asked for, detected. regions: the same by image file. rows:
+    digests of its rows of feature stores and of embeddings. contents: SHA-256 of the image files that show
+    it, and its boxes in them; None for the whole image.
     """
 
     subject: Subject
     box_ids: set[str] = field(default_factory=set)
+    query_ids: set[str] = field(default_factory=set)
     images: set[str] = field(default_factory=set)
     paths: set[str] = field(default_factory=set)
+    places: dict[str, set[Corners]] = field(default_factory=dict)
     regions: dict[ImageFile, set[Corners]] = field(default_factory=dict)
     rows: set[str] = field(default_factory=set)
     contents: dict[str, list[Corners] | None] = field(default_factory=dict)
@@ -86,6 +89,7 @@ def blocks_of_rows(group: Path) -> Iterator[np.ndarray]:
 def _add_snapshot(trace: Trace, held: HeldSnapshot, root: Path | None) -> None:
     snapshot = Snapshot(held.artifact.path)
     trace.box_ids |= held.box_ids
+    trace.query_ids |= held.query_ids
     trace.images |= held.image_ids
     boxes = snapshot.table("boxes", ["box_id", "image_id", "x1", "y1", "x2", "y2"])
     whole = pc.is_in(boxes["image_id"], value_set=pa.array(sorted(held.image_ids), pa.string()))
@@ -101,11 +105,18 @@ def _add_snapshot(trace: Trace, held: HeldSnapshot, root: Path | None) -> None:
         known = trace.contents.setdefault(image["sha256"] or "", [])
         if known is not None and corners not in known:
             known.append(corners)
-        if root is not None:
-            trace.regions.setdefault(_file(root, image), set()).add(corners)
+        _add_places(trace, image, [corners], root)
 
 
 _IMAGE_COLUMNS = ("image_id", "rel_path", "sha256", "decoding", "split")
+
+
+def _add_places(trace: Trace, image: dict[str, str], boxes: Iterable[Corners], root: Path | None) -> None:
+    found = set(boxes)
+    if found:
+        trace.places.setdefault(image["image_id"], set()).update(found)
+        if root is not None:
+            trace.regions.setdefault(_file(root, image), set()).update(found)
 
 
 def _file(root: Path, image: dict[str, str]) -> ImageFile:
@@ -165,7 +176,7 @@ def _named(trace: Trace, rows: pa.Table) -> np.ndarray:
 def _shown(trace: Trace, held: HeldSnapshot, rows: pa.Table, root: Path | None) -> np.ndarray:
     """Which rows of detections show the subject: its boxes, queries of them, and what was detected there.
 
-    The boxes of what was detected are added to the trace's regions.
+    The boxes of what was detected are added to the trace's places.
     """
     snapshot = Snapshot(held.artifact.path)
     mine = _named(trace, rows)
@@ -188,9 +199,8 @@ def _shown(trace: Trace, held: HeldSnapshot, rows: pa.Table, root: Path | None) 
                 if name in trace.box_ids
             }
             mine[here] |= [box.tobytes() in own for box in boxes[here]]
-            if root is not None and mine[here].any():
-                found = trace.regions.setdefault(_file(root, images[scene.image_id]), set())
-                found |= {_corners(box) for box in boxes[here[mine[here]]].tolist()}
+            shown = boxes[here[mine[here]]].tolist()
+            _add_places(trace, images[scene.image_id], map(_corners, shown), root)
     return mine
 
 

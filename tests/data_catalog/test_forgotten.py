@@ -196,7 +196,7 @@ def test_what_is_remembered_of_files_goes(tmp_path: Path) -> None:
         os.utime(tmp_path / name, (1, 1))
     digests = cache.digests(tmp_path, ["a.jpg", "b.jpg"])
     assert b"a.jpg" in (tmp_path / "hashes.sqlite").read_bytes()
-    cache.forget(tmp_path, ["a.jpg"])
+    cache.forget(["a.jpg"])
     content = (tmp_path / "hashes.sqlite").read_bytes()
     assert b"a.jpg" not in content and digests["a.jpg"].encode() not in content and b"b.jpg" in content
 
