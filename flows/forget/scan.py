@@ -6,6 +6,7 @@ anything else as text. The store's list of forgotten people has no names and is 
 
 from __future__ import annotations
 
+import logging
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +32,8 @@ from storage.errors import StorageError
 from storage.feature_store.layout import ARRAY
 from storage.manifest import Manifest
 from storage.store import Store
+
+log = logging.getLogger(__name__)
 
 _ZARR = "zarr.json"
 _HEAD = 4096
@@ -69,6 +72,18 @@ class _Search:
         self._store = store
         self._trace = trace
         self._pictures = Pictures(trace.regions)
+        if trace.places and not trace.regions:
+            log.warning(
+                "the folder of %s is not known on this machine, so pages are not searched for pictures: run "
+                "its ingest here, then the same command again",
+                trace.subject.dataset,
+            )
+        elif self._pictures.unreadable:
+            log.warning(
+                "%d images of %s cannot be read, so pages are not searched for them",
+                self._pictures.unreadable,
+                trace.subject.dataset,
+            )
         self._people = pa.array(sorted(trace.subject.people), pa.string())
         self._box_ids = pa.array(sorted(trace.box_ids), pa.string())
         self._datasets: dict[str, frozenset[str] | None] = {}
