@@ -16,7 +16,7 @@ import yaml
 from data_catalog.snapshot import Snapshot
 from flows.config.loading import load_config
 from flows.config.request import RunRequest
-from flows.forget.forgetting import Plan, plan_forgetting
+from flows.forget.forgetting import plan_forgetting
 from flows.forget.forgotten_list import ForgottenList
 from flows.forget.remaking import note
 from flows.forget.subject import Subject
@@ -44,7 +44,6 @@ class Case:
     people: tuple[str, str]
     """One of the training images, one of the test images."""
     image: str
-    plan: Plan
     outcome: Outcome
     models: dict[str, str]
     """By section, the artifacts."""
@@ -78,7 +77,7 @@ def case(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory, prefect_ap
     before = stamps(folder / "store", tiny_run)
     words = [word for person in people for word in ("--person", f"scenes/{person}")]
     outcome = personsearch("forget", *words, "--image", f"scenes/{image}", "--config", folder / "tiny.yaml")
-    return Case(folder, people, image, plan, outcome, models, before)
+    return Case(folder, people, image, outcome, models, before)
 
 
 def whom(snapshot: Snapshot) -> tuple[tuple[str, str], str]:

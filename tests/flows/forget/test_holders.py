@@ -82,7 +82,13 @@ def chain(tmp_path: Path) -> Chain:
     return Chain(tmp_path / "store")
 
 
-def test_the_split_decides(chain: Chain) -> None:
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    return Chain(tmp_path_factory.mktemp("chain") / "store")
+
+
+def test_the_split_decides(untouched: Chain) -> None:
+    chain = untouched
     found = find_holders(chain.store, [Subject("drawn", frozenset({"anna"}))])
     assert chain.labels(found.names) == ["features", "ingest"]
     assert chain.labels(model.name for model in found.models) == ["detector", "reid"]
@@ -134,9 +140,9 @@ def test_what_uses_an_artifact_stops_the_removal(chain: Chain) -> None:
     assert find_holders(chain.store, [Subject("drawn", frozenset({"bo"}))]).names == []
 
 
-def test_the_dataset_of_rows_is_that_of_what_they_were_computed_on(chain: Chain) -> None:
+def test_the_dataset_of_rows_is_that_of_what_they_were_computed_on(untouched: Chain) -> None:
     known: dict[str, frozenset[str] | None] = {}
-    made, store = chain.made, chain.store
+    made, store = untouched.made, untouched.store
     assert datasets_of(store, "detections", made["other detections"].key, known) == {"other"}
     assert datasets_of(store, "gallery", made["gallery"].key, known) == {"drawn"}
     assert datasets_of(store, "gallery", "0" * 32, known) is None
@@ -153,7 +159,7 @@ def test_the_dataset_of_rows_is_that_of_what_they_were_computed_on(chain: Chain)
         ([], ["drawn/d.jpg"], "--image drawn/d.jpg: no snapshot of drawn has it"),
     ],
 )
-def test_who_is_unknown_is_said(chain: Chain, people: list[str], images: list[str], said: str) -> None:
+def test_who_is_unknown_is_said(untouched: Chain, people: list[str], images: list[str], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        require_known(chain.store, subjects_of(people, images), {"drawn": NOBODY, "prw": NOBODY})
+        require_known(untouched.store, subjects_of(people, images), {"drawn": NOBODY, "prw": NOBODY})
     assert said in str(caught.value)
