@@ -83,8 +83,8 @@ class Forgotten:
     def among(self, column: pa.ChunkedArray, kind: Kind) -> pa.ChunkedArray:
         """Which values of a column of names are forgotten; null is not."""
         text = column.cast(pa.string())
-        is_one = self.is_person if kind == "person" else self.is_image
-        names = [name for name in text.unique().to_pylist() if is_one(name)]
+        hashes, is_one = (self.people, self.is_person) if kind == "person" else (self.images, self.is_image)
+        names = [name for name in text.unique().to_pylist() if is_one(name)] if hashes else []
         return pc.is_in(text, value_set=pa.array(names, pa.string()))
 
     def person_boxes(self, boxes: pa.Table) -> pa.ChunkedArray:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.forgotten import Forgotten, filled_images
@@ -141,8 +142,10 @@ def paths_of(snapshots: Iterable[HeldSnapshot], image_ids: Collection[str]) -> d
     found: dict[str, str] = {}
     for each in snapshots:
         table = Snapshot(each.artifact.path).table(
-            "images", ["rel_path", "sha256", "source_unit"], pc.field("image_id").isin(sorted(image_ids))
+            "images", ["image_id", "rel_path", "sha256", "source_unit"]
         )
+        wanted = pa.array(sorted(image_ids), pa.string())
+        table = table.filter(pc.is_in(table["image_id"], value_set=wanted))
         found |= dict.fromkeys(table["source_unit"].unique().to_pylist(), "")
         found |= {row["rel_path"]: row["sha256"] or "" for row in table.to_pylist()}
     return found
@@ -152,16 +155,18 @@ def _held(artifact: Artifact, wanted: Forgotten) -> HeldSnapshot | None:
     snapshot = Snapshot(artifact.path)
     boxes = snapshot.table("boxes", _BOX_COLUMNS)
     boxes = boxes.filter(wanted.person_boxes(boxes))
-    images = snapshot.table("images", ["image_id", "split", "width", "height"])
-    filled = pc.is_in(images["image_id"], value_set=filled_images(images, boxes))
-    images = images.filter(pc.or_(wanted.among(images["image_id"], "image"), filled))
+    everything = snapshot.table("images", ["image_id", "split", "width", "height"])
+    filled = pc.is_in(everything["image_id"], value_set=filled_images(everything, boxes))
+    images = everything.filter(pc.or_(wanted.among(everything["image_id"], "image"), filled))
     queries = snapshot.table("queries", ["query_id", "image_id", "person_id"])
     on_image = pc.is_in(queries["image_id"], value_set=images["image_id"].combine_chunks())
     mine = pc.or_(wanted.among(queries["person_id"], "person"), on_image)
     asked, others = queries.filter(mine), queries.filter(pc.invert(mine))
     if not (len(images) or len(boxes) or len(asked)):
         return None
-    of_queries = snapshot.table("images", ["split"], pc.field("image_id").isin(asked["image_id"].unique()))
+    of_queries = everything.filter(
+        pc.is_in(everything["image_id"], value_set=asked["image_id"].combine_chunks())
+    )
     splits = [table["split"].unique().to_pylist() for table in (images, boxes, of_queries)]
     return HeldSnapshot(
         artifact,
