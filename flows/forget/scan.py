@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -84,8 +85,6 @@ class _Search:
                 self._pictures.unreadable,
                 trace.subject.dataset,
             )
-        self._people = pa.array(sorted(trace.subject.people), pa.string())
-        self._box_ids = pa.array(sorted(trace.box_ids), pa.string())
         self._datasets: dict[str, frozenset[str] | None] = {}
 
     def finds(self, file: Path, name: str) -> Iterator[str]:
@@ -114,34 +113,41 @@ class _Search:
         return datasets is None or self._trace.subject.dataset in datasets
 
     def _in_table(self, file: Path) -> Iterator[str]:
+        """By batches: the galleries of a protocol can have many million rows."""
+        found = Counter[str]()
         with pq.ParquetFile(file) as opened:
-            table = opened.read()
+            yield from self._in_text(str(opened.metadata.metadata or ""))
+            for batch in opened.iter_batches():
+                found.update(self._in_rows_of_table(pa.Table.from_batches([batch])))
+        yield from (f"{what} of {count} rows" for what, count in found.items() if count)
+
+    def _in_rows_of_table(self, table: pa.Table) -> dict[str, int]:
+        """How many rows have something of the subject, by what that is."""
+        trace = self._trace
         columns = {
             name: table[name].cast(pa.string()) for name in table.column_names if _is_text(table[name].type)
         }
-        for name in ("person_id", "person_id_raw"):
-            if name in columns and (count := _count(pc.is_in(columns[name], value_set=self._people))):
-                yield f"{name} of {count} rows"
+        found = {}
+        for name, mine in (
+            ("person_id", trace.subject.people),
+            ("person_id_raw", trace.subject.people),
+            ("query_id", trace.query_ids),
+        ):
+            if name in columns:
+                found[name] = _count(_is_in(columns[name], mine))
         if "box_id" in columns:
-            mine = pc.is_in(columns["box_id"], value_set=self._box_ids)
+            own = _is_in(columns["box_id"], trace.box_ids)
             if "ignore_reason" in columns:  # as a region of nobody it stays
                 nobody = pc.fill_null(pc.equal(columns["ignore_reason"], FORGOTTEN), False)
-                mine = pc.and_(mine, pc.invert(nobody))
-            if count := _count(mine):
-                yield f"box_id of {count} rows"
-        if "query_id" in columns:
-            mine = pc.is_in(
-                columns["query_id"], value_set=pa.array(sorted(self._trace.query_ids), pa.string())
-            )
-            if count := _count(mine):
-                yield f"query_id of {count} rows"
-        if "ignore_reason" not in columns and (count := self._count_places(table)):
-            yield f"boxes of {count} rows"
+                own = pc.and_(own, pc.invert(nobody))
+            found["box_id"] = _count(own)
+        if "ignore_reason" not in columns:
+            found["boxes"] = self._count_places(table)
         for name in [name for name in _NAMES if name in columns]:
             values = [value for value in columns[name].unique().to_pylist() if value]
-            if count := sum(value in self._trace.box_ids or self._names_image(value) for value in values):
-                yield f"{name}: {count} names"
-        yield from self._in_text(str(opened.metadata.metadata or ""))
+            named = {value for value in values if value in trace.box_ids or self._names_image(value)}
+            found[f"names in {name}"] = _count(_is_in(columns[name], named))
+        return found
 
     def _count_places(self, table: pa.Table) -> int:
         """How many rows have a box that shows the subject."""
@@ -177,12 +183,10 @@ class _Search:
     def _in_bytes(self, file: Path) -> Iterator[str]:
         content = file.read_bytes()
         if b"\0" in content[:_HEAD]:  # weights, say: only whole names are looked for
-            names = {"it names a box": self._trace.box_ids, "it names an image": self._image_names}
-            for what, some in names.items():
-                if any(name.encode() in content for name in some):
-                    yield what
-        else:
-            yield from self._in_text(content.decode("utf-8", "replace"))
+            names = self._trace.box_ids | self._image_names
+            if not any(name.encode("utf-8", "surrogatepass") in content for name in names):
+                return
+        yield from self._in_text(content.decode("utf-8", "replace"))
         if file.suffix == ".html" and (count := self._pictures.on_page(content)):
             yield f"{count} pictures"
 
@@ -202,8 +206,7 @@ class _Search:
             found.append(("it names the person", re.compile(said, re.IGNORECASE)))
         for what, names in (("it names a box", trace.box_ids), ("it names an image", self._image_names)):
             if names:
-                any_of = "|".join(map(re.escape, sorted(names)))
-                found.append((what, re.compile(rf"(?<!\w)(?:{any_of})(?!\w)")))
+                found.append((what, _any_of(names)))
         return found
 
     @cached_property
@@ -211,7 +214,11 @@ class _Search:
         return frozenset(self._trace.images | self._trace.paths)
 
     def _names_image(self, text: str) -> bool:
-        return any(name in text for name in self._image_names)
+        return bool(self._image_names and self._any_image.search(text))
+
+    @cached_property
+    def _any_image(self) -> re.Pattern[str]:
+        return _any_of(self._image_names)
 
 
 def datasets_of(
@@ -254,6 +261,15 @@ def _is_shard(file: Path) -> bool:
 def _is_text(kind: pa.DataType) -> bool:
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
     return pa.types.is_string(value) or pa.types.is_large_string(value)
+
+
+def _any_of(names: Iterable[str]) -> re.Pattern[str]:
+    """One of the names, and not the end or the beginning of a longer one."""
+    return re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, sorted(names)))})(?![\w-])")
+
+
+def _is_in(column: pa.ChunkedArray, names: Iterable[str]) -> pa.ChunkedArray:
+    return pc.is_in(column, value_set=pa.array(sorted(names), pa.string()))
 
 
 def _count(mask: pa.ChunkedArray) -> int:
