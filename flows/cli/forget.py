@@ -126,10 +126,13 @@ def _print_models(plan: Plan) -> None:
 
 
 def _print_finds(finds: Sequence[Find]) -> None:
-    for find in finds[:SHOWN]:
-        typer.echo(f"  {find}")
-    if len(finds) > SHOWN:
-        typer.echo(f"  and {len(finds) - SHOWN:,} more")
+    by_file: dict[str, list[str]] = {}
+    for find in finds:
+        by_file.setdefault(find.file, []).append(find.what)
+    for file, whats in list(by_file.items())[:SHOWN]:
+        typer.echo(f"  {file}: {'; '.join(whats)}")
+    if len(by_file) > SHOWN:
+        typer.echo(f"  and {len(by_file) - SHOWN:,} more files")
 
 
 def _files(finds: Iterable[Find]) -> int:

@@ -50,9 +50,6 @@ class Find:
     file: str
     what: str
 
-    def __str__(self) -> str:
-        return f"{self.file}: {self.what}"
-
 
 def scan(store: Store, traces: Iterable[Trace]) -> list[Find]:
     """Decode every file under a store's folder, and say which hold a subject."""
