@@ -257,7 +257,7 @@ def _is_shard(file: Path) -> bool:
 
 def _is_text(kind: pa.DataType) -> bool:
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_string(value) or pa.types.is_large_string(value)
+    return bool(pa.types.is_string(value) or pa.types.is_large_string(value))
 
 
 def _any_of(names: Iterable[str]) -> re.Pattern[str]:
