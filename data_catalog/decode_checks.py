@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,6 +35,15 @@ class DecodedImages:
         if self._path is None or not self._path.is_file():
             return frozenset()
         return frozenset(self._path.read_bytes().decode("ascii", "replace").split("\n"))
+
+    def forget(self, digests: Collection[str]) -> None:
+        """Leave these digests out; images that another process adds meanwhile are decoded again."""
+        known = self.known()
+        if self._path is not None and known & set(digests):
+            kept = sorted(known - set(digests) - {""})
+            partial = self._path.with_name(f".{self._path.name}.partial")
+            partial.write_text("".join(f"\n{digest}\n" for digest in kept))
+            partial.replace(self._path)
 
     def add(self, digests: list[str]) -> None:
         if self._path is None or not digests:

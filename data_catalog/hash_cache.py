@@ -73,6 +73,17 @@ class HashCache:
         self._remember(base, {name: (stats[name], digest) for name, digest in settled.items()})
         return {name: fresh[name] if name in fresh else done[name] for name in stats}
 
+    def forget(self, names: Sequence[str]) -> None:
+        """Delete what is remembered of files of these names under any root, from free pages, too."""
+        if self.path is None or not self.path.is_file():
+            return
+        with closing(sqlite3.connect(self.path, timeout=30)) as db:
+            db.execute("PRAGMA secure_delete = ON")
+            if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'hashes'").fetchone():
+                with db:
+                    ends = [(f"/{name}",) * 2 for name in names if _is_unicode(name)]
+                    db.executemany("DELETE FROM hashes WHERE substr(path, -length(?)) = ?", ends)
+
     def _known(self, base: str) -> dict[str, tuple[Stat, str]]:
         if self.path is None or not self.path.is_file():
             return {}

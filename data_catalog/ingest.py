@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import accumulate
@@ -17,6 +17,7 @@ from data_catalog.drawn_queries import draw_queries
 from data_catalog.drawn_splits import split_again
 from data_catalog.errors import CatalogError
 from data_catalog.findings import Finding, finding, present
+from data_catalog.forgotten import NOBODY, Forgetting, Forgotten, without_images
 from data_catalog.hash_cache import HashCache
 from data_catalog.leftovers import leftovers
 from data_catalog.outcome import outcome_findings, refuse_outcome
@@ -66,13 +67,14 @@ class Ingested:
 @dataclass(frozen=True)
 class Fingerprint:
     """What a root holds, by content. `images` maps their names to SHA-256; it is empty where they are left
-    out.
+    out. `forgotten` are paths of files that are not looked at, since they show forgotten images.
     """
 
     digest: str
     layout: Layout
     annotations: Mapping[str, str]
     images: Mapping[str, str]
+    forgotten: frozenset[str] = frozenset()
 
 
 def fingerprint(
@@ -82,13 +84,14 @@ def fingerprint(
     hash_cache: HashCache,
     *,
     use: ImageUse = ALL_IMAGES,
+    forgotten: Forgotten = NOBODY,
     rehash: bool = False,
     progress: Progress | None = None,
 ) -> Fingerprint:
     """Digest of everything that an ingest of `root` would read; cheap when nothing changed since the last
     time.
 
-    `rehash` ignores the stat cache.
+    Images that are `forgotten` are not read. `rehash` ignores the stat cache.
 
     Raises:
         CatalogError: when the root is not of the adapter's format, a file is missing, or the adapter cannot
@@ -99,17 +102,18 @@ def fingerprint(
         raise CatalogError(
             f"adapter {adapter.name!r} takes sizes from the images: they cannot be left out (--no-images)"
         )
-    layout = layout_of(adapter, root, options)
+    layout, left_out = without_images(layout_of(adapter, root, options), forgotten)
     names = {unit.source for unit in layout.units if unit.has_file} | {
         name for unit in layout.units for name in unit.also
     }
     annotations = hash_cache.digests(root, sorted(names | set(layout.shared)), rehash=rehash)
-    pictures = sorted({name for unit in layout.units for name in unit.images} | set(layout.images))
+    shown = {name for unit in layout.units for name in unit.images} | set(layout.images)
+    pictures = sorted(shown - left_out)
     images = hash_cache.digests(root, pictures, rehash=rehash, progress=progress) if use.read else {}
     total = hashlib.sha256(use.label.encode())
     for part in (annotations, images or dict.fromkeys(pictures, "")):
         total.update(json.dumps(sorted(part.items())).encode("utf-8", "surrogatepass"))
-    return Fingerprint(total.hexdigest(), layout, annotations, images)
+    return Fingerprint(total.hexdigest(), layout, annotations, images, left_out)
 
 
 def ingest(
@@ -122,6 +126,7 @@ def ingest(
     options: Options | None = None,
     rules: Rules = NO_RULES,
     use: ImageUse = ALL_IMAGES,
+    forgotten: Forgotten = NOBODY,
     strict: bool = False,
     allow_empty: bool = False,
     dask_address: str | None = None,
@@ -131,9 +136,9 @@ def ingest(
     """Write the snapshot of `root` into `work`.
 
     `previous` is an earlier snapshot of this root by the same adapter, version and options, and without
-    rules: what has not changed since is taken from it. `dask_address` is the address of an existing
-    Dask scheduler; otherwise many files are read by local processes. A long file is read by this process in
-    any case.
+    rules, of all people or without those that are `forgotten`: what has not changed since is taken from it.
+    `dask_address` is the address of an existing Dask scheduler; otherwise many files are read by local
+    processes. A long file is read by this process in any case.
 
     Raises:
         CatalogError: when an annotation file cannot be read at all, an image is missing, the rules do not fit
@@ -151,6 +156,9 @@ def ingest(
     parts = _followed(read_ahead(found_parts), [len(chunk) for chunk in chunks], progress)
     if kept is not None:
         parts = merged(kept, parts, units)
+    forgetting = Forgetting(forgotten)
+    if forgotten:
+        parts = forgetting.apply(parts)
     if rules.splits is not None:
         parts = split_again(parts, rules.splits, work)
     with SnapshotWriter(work, name) as writer:
@@ -175,8 +183,11 @@ def ingest(
             "counts_expected": list(found.layout.expected.items()),
         }
         rules.write(work)
-        writer.finish(asked, lambda: {**description, **_what_was_found(work, root, found.layout, rules)})
-    write_units(work, digests)
+        gone = found.forgotten | forgetting.paths
+        writer.finish(
+            asked, lambda: {**description, **_what_was_found(work, root, found.layout, rules, gone)}
+        )
+    write_units(work, _of_rows(digests, Snapshot(work)) if forgetting.paths else digests)
     if not allow_empty:
         refuse_outcome(Snapshot(work))
     if strict:
@@ -184,8 +195,23 @@ def ingest(
     return Ingested(counts_found(Snapshot(work)), writer.row_digests())
 
 
-def _what_was_found(work: Path, root: Path, layout: Layout, rules: Rules) -> dict[str, Any]:
-    """The counts of the tables that are written, and what is odd about the root."""
+def _of_rows(digests: Mapping[str, str], snapshot: Snapshot) -> dict[str, str]:
+    """The digests of units that rows come from: the name of another may be that of a forgotten image.
+
+    It is read again by the next ingest.
+    """
+    tables = (snapshot.table(name, ["source_unit"]) for name in ("images", "boxes", "queries", "rejects"))
+    seen = {name for table in tables for name in table["source_unit"].unique().to_pylist()}
+    return {source: digest for source, digest in digests.items() if source in seen}
+
+
+def _what_was_found(
+    work: Path, root: Path, layout: Layout, rules: Rules, forgotten: Set[str]
+) -> dict[str, Any]:
+    """The counts of the tables that are written, and what is odd about the root.
+
+    `forgotten` are files of the root that are not to be named.
+    """
     snapshot = Snapshot(work)
     splits = {unit.source: unit.split for unit in layout.units}
     counts = judged = count_rows(work, splits if rules.splits is None else {})
@@ -203,7 +229,7 @@ def _what_was_found(work: Path, root: Path, layout: Layout, rules: Rules) -> dic
     findings = [
         *outcome_findings(snapshot, judged, splits, annotated, split_of_image),
         *present([finding("warning", "not_annotated", bare, what)]),
-        *leftovers(root, layout, named),
+        *leftovers(root, layout, named | forgotten),
         *(Finding("note", "format", 1, note) for note in layout.notes),
         *rule_notes(snapshot),
     ]

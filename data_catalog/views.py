@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.errors import CatalogError
+from data_catalog.forgotten import FORGOTTEN
 from data_catalog.row_digests import digest_rows
 from data_catalog.rules import DRAWN
 from data_catalog.schema import BOXES
@@ -81,6 +82,12 @@ class View:
         return boxes if self.min_height is None else _low_ignored(boxes, self.min_height)
 
     @cached_property
+    def forgotten(self) -> pa.ChunkedArray:
+        """Which of `boxes` show people that were forgotten."""
+        reason = self.boxes["ignore_reason"].cast(pa.string())
+        return pc.fill_null(pc.equal(reason, FORGOTTEN), False)
+
+    @cached_property
     def query_boxes(self) -> pa.Table:
         """The distinct boxes that any protocol asks for in these images: image_id, x1 .. y2, in a fixed
         order.
@@ -118,6 +125,8 @@ class View:
             parts["queries"] = digest_rows(self.query_boxes)
         columns = _BOX_COLUMNS if use == "boxes" else _PEOPLE_COLUMNS
         parts["boxes"] = digest_rows(self.boxes.select(columns))
+        if use == "test" and pc.any(self.forgotten).as_py():
+            parts["forgotten"] = digest_rows(self.boxes.filter(self.forgotten).select(["box_id"]))
         return parts
 
 

@@ -174,7 +174,7 @@ def collect(store: Store, garbage: Garbage, in_use: Callable[[], Set[str]] = fro
 
 def _out_of_sight(store: Store, garbage: Garbage, spared: _Spared) -> Iterator[Path]:
     """Move garbage out of sight, and yield each folder as soon as no other process can use it."""
-    for entry in reversed(_sources_first(garbage.artifacts)):
+    for entry in reversed(sources_first(garbage.artifacts)):
         with spared.unless(entry.name) as free:
             if not free:
                 continue
@@ -225,7 +225,9 @@ class _Spared:
         return self._in_doubt or name in self._used
 
 
-def _sources_first(entries: tuple[Entry, ...]) -> list[Entry]:
+def sources_first(entries: Iterable[Entry]) -> list[Entry]:
+    """The entries in an order in which each comes after those that it was made from."""
+    entries = list(entries)
     by_name = {entry.name: entry for entry in entries}
     ordered: dict[str, Entry] = {}
 

@@ -56,6 +56,10 @@ COMMANDS = {
         "flows.cli.status:status",
         "Show what the store holds, what is running, what is unfinished, and how the last runs ended.",
     ),
+    "forget": Lazy(
+        "flows.cli.forget:forget",
+        "Forget people or images: no ingest brings them back, and what holds them is deleted.",
+    ),
     "doctor": Lazy(
         "flows.cli.doctor:doctor",
         "Check this machine: what would make runs slow or fail, and what to do about it.",

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.images import ImageFile
-from flows.report.content import DrawnBox, ScenePicture
+from flows.report.content import Corners, DrawnBox, ScenePicture
 from flows.report.labels import place_labels
 from flows.report.pictures import SCENE_SIZE, read_picture
 from flows.report.test_pixels import TestPixels, rows_of
@@ -30,12 +30,14 @@ def spread(length: int, count: int) -> np.ndarray:
     return ((np.arange(count) + 1) * length // max(count, 1) - 1).astype(np.int64)
 
 
-def draw_scene(file: ImageFile, image_id: str, boxes: Sequence[DrawnBox], counted: str) -> ScenePicture:
+def draw_scene(
+    file: ImageFile, image_id: str, boxes: Sequence[DrawnBox], counted: str, hidden: Sequence[Corners] = ()
+) -> ScenePicture:
     """The image with its boxes, later ones on top; `counted` says what they are, for the caption.
 
-    Raises StageError if the image cannot be read.
+    `hidden` regions are painted over. Raises StageError if the image cannot be read.
     """
-    whole = read_picture(file)
+    whole = read_picture(file, hidden)
     return ScenePicture(
         name=f"Image {image_id}: {counted}",
         picture=as_data_uri(fitted(whole, SCENE_SIZE)),
@@ -74,7 +76,8 @@ def _test_scene(test: TestPixels, image_id: str, score_threshold: float) -> Scen
     ]
     mistakes = f"{len(false)} false {'positive' if len(false) == 1 else 'positives'}"
     counted = f"{len(found)} of {len(found) + len(missed)} people found, {mistakes}"
-    return draw_scene(test.image_of(image_id), image_id, drawn, counted)
+    file = test.image_of(image_id)
+    return draw_scene(file, image_id, drawn, counted, test.hidden.get(file, ()))
 
 
 def _drawn(

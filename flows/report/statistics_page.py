@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.counts import COUNTED
+from data_catalog.forgotten import FORGOTTEN
 from data_catalog.images import ImageFile, ignores_exif
 from data_catalog.snapshot import Snapshot
 from data_catalog.statistics import Histogram, Statistics
@@ -21,6 +22,7 @@ from flows.report.scenes import draw_scene, scenes_with_people
 from storage.store import Artifact
 
 EXAMPLES = 4
+_BOX_COLUMNS = ("image_id", "x1", "y1", "x2", "y2", "ignore", "ignore_reason", "person_id")
 _NAMES = {
     "boxes_with_id": "boxes with identity",
     "ids": "identities",
@@ -79,7 +81,7 @@ def _figure(histogram: Histogram) -> Figure:
 
 def _examples(snapshot: Snapshot, root: Path | None) -> tuple[list[ScenePicture], str]:
     """Some images with their boxes, or a sentence on why there are none."""
-    boxes = snapshot.table("boxes", ["image_id", "x1", "y1", "x2", "y2", "ignore", "person_id"])
+    boxes = snapshot.table("boxes", list(_BOX_COLUMNS))
     images = snapshot.table("images", ["image_id", "rel_path", "decoding", "split"])
     chosen = scenes_with_people(images, boxes, EXAMPLES).to_pylist()
     if not chosen:
@@ -94,11 +96,14 @@ def _examples(snapshot: Snapshot, root: Path | None) -> tuple[list[ScenePicture]
 
 def _example(image: dict[str, Any], boxes: pa.Table, root: Path) -> ScenePicture:
     file = ImageFile(root / image["rel_path"], "ignore" if ignores_exif(image["decoding"]) else "apply")
-    drawn = []
+    drawn, hidden = [], []
     for box in boxes.filter(pc.equal(boxes["image_id"], image["image_id"])).to_pylist():
+        corners = (box["x1"], box["y1"], box["x2"], box["y2"])
+        if box["ignore_reason"] == FORGOTTEN:
+            hidden.append(corners)
         style = "ignored" if box["ignore"] else "unknown" if box["person_id"] is None else "found"
         label = "" if box["ignore"] else box["person_id"] or ""
-        drawn.append(DrawnBox(style, (box["x1"], box["y1"], box["x2"], box["y2"]), label))
+        drawn.append(DrawnBox(style, corners, label))
     people = sum(each.style != "ignored" for each in drawn)
     counted = f"{people} {'person' if people == 1 else 'people'}, split {image['split']}"
-    return draw_scene(file, image["image_id"], drawn, counted)
+    return draw_scene(file, image["image_id"], drawn, counted, hidden)

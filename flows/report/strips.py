@@ -176,7 +176,7 @@ def _crop(test: TestPixels, rows: Sequence[dict[str, Any]]) -> Crops:
         boxes = wanted.setdefault(test.image_of(row["image_id"]), [])
         if _corners(row) not in boxes:
             boxes.append(_corners(row))
-    return crop_people(wanted)
+    return crop_people(wanted, test.hidden)
 
 
 def _tile(test: TestPixels, row: dict[str, Any], crops: Crops, style: str, note: str) -> Tile:

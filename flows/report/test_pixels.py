@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from data_catalog.images import ImageFile, ignores_exif
 from data_catalog.views import View
+from flows.report.content import Corners
 from flows.stages.detected_blocks import DETECTION
 from flows.stages.detections import ROWS
 from flows.stages.test_set import corners
@@ -35,6 +36,17 @@ class TestPixels:
     def image_of(self, image_id: str) -> ImageFile:
         rel_path, decoding = self._files[image_id]
         return ImageFile(self.root / rel_path, "ignore" if ignores_exif(decoding) else "apply")
+
+    @cached_property
+    def hidden(self) -> dict[ImageFile, list[Corners]]:
+        """The regions of the images that show forgotten people."""
+        found: dict[ImageFile, list[Corners]] = {}
+        boxes = self.view.boxes.filter(self.view.forgotten)
+        for image_id, (x1, y1, x2, y2) in zip(
+            boxes["image_id"].to_pylist(), corners(boxes).tolist(), strict=True
+        ):
+            found.setdefault(self.image_of(image_id), []).append((x1, y1, x2, y2))
+        return found
 
     @cached_property
     def detections(self) -> pa.Table:

@@ -7,7 +7,7 @@ content, the frame and the box, so it survives updates and moves of the index.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,6 +108,20 @@ class Judgements:
                 file.flush()
                 os.fsync(file.fileno())
             durable.flush(self.file.absolute().parent)
+
+    def forget(self, contents: Collection[str]) -> int:
+        """Delete the judgements on files with these contents (SHA-256), durably; returns how many there were.
+
+        Raises ConfigError if a line is damaged.
+        """
+        if not self.file.exists():
+            return 0
+        with exclusive(self.file.with_name(f".{self.file.name}.lock"), what=str(self.file)):
+            known = self.read()
+            kept = [each for each in known if each.sha256 not in contents]
+            if len(kept) < len(known):
+                durable.write(self.file, "".join(f"{each.model_dump_json()}\n" for each in kept))
+        return len(known) - len(kept)
 
     def read(self) -> list[Judgement]:
         """All judgements, oldest first; a last line that a crash cut short is left out.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,20 +42,63 @@ def remove_images(
     ConfigError
         If one of them is not in the index; nothing is removed then.
     """
-    with alone(folder):
-        description = read_description(folder)
-        places = [located(place, folder, roots or {}) for place in description.places]
-        old = read_part(folder, description)
-        sources = old.sources.to_pylist()
+
+    def choose(sources: Sequence[Mapping[str, Any]], places: Sequence[Place]) -> set[int]:
         chosen = set[int]()
-        removed = set(description.removed)
         for image in images:
             rows = _rows_of(image, sources, places)
             if not rows:
                 raise ConfigError(f"{image} is not in the index {folder}: nothing was removed")
             chosen |= set(rows)
-            removed |= {sources[row]["sha256"] for row in rows}
-            removed |= {path_digest(_path(sources[row], places)) for row in rows}
+        return chosen
+
+    return _remove(folder, choose, roots or {})
+
+
+def remove_contents(folder: Path, contents: Collection[str]) -> tuple[int, int]:
+    """Take the files with these contents out of an index, wherever they lie, and keep them out.
+
+    Parameters
+    ----------
+    folder
+        The index.
+    contents
+        SHA-256 of files; those that the index does not have are not an error.
+
+    Returns
+    -------
+    tuple of int
+        Files and people that were removed.
+
+    Raises
+    ------
+    ConfigError
+        If there is no index, a damaged one, or one that is being updated.
+    """
+
+    def choose(sources: Sequence[Mapping[str, Any]], places: Sequence[Place]) -> set[int]:
+        return {number for number, row in enumerate(sources) if row["sha256"] in contents}
+
+    return _remove(folder, choose, {}, barred=contents)
+
+
+Choice = Callable[[Sequence[Mapping[str, Any]], Sequence[Place]], set[int]]
+"""Which sources go, by their numbers."""
+
+
+def _remove(
+    folder: Path, choose: Choice, roots: Mapping[str, Path], barred: Collection[str] = ()
+) -> tuple[int, int]:
+    """`barred`: further contents that a later update must not bring."""
+    with alone(folder):
+        description = read_description(folder)
+        places = [located(place, folder, roots) for place in description.places]
+        old = read_part(folder, description)
+        sources = old.sources.to_pylist()
+        chosen = choose(sources, places)
+        removed = {*description.removed, *barred}
+        removed |= {sources[row]["sha256"] for row in chosen}
+        removed |= {path_digest(_path(sources[row], places)) for row in chosen}
         changes = Changes(
             kept={
                 (row["place"], row["image"]): (row["bytes"], row["mtime_ns"])
@@ -63,9 +106,9 @@ def remove_images(
                 if number not in chosen
             }
         )
-        barred = description.model_copy(update={"removed": tuple(sorted(removed))})
-        described = put_in_place(folder, barred, places, [old], changes)
-    return len(chosen), description.people - described.people
+        described = description.model_copy(update={"removed": tuple(sorted(removed))})
+        put = put_in_place(folder, described, places, [old], changes)
+    return len(chosen), description.people - put.people
 
 
 def _rows_of(image: Path, sources: Sequence[Mapping[str, Any]], places: Sequence[Place]) -> list[int]:

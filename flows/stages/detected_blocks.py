@@ -38,35 +38,68 @@ ROWS_SCHEMA = pa.schema(
     ]
 )
 _NO_BOXES = np.zeros((0, 4), np.float32)
+_MOSTLY = 0.5
+"""The share of a detection's area, or the IoU."""
 
 
 @dataclass(frozen=True, eq=False)
 class TestImages:
-    """The images of a test view: their scenes, query boxes and contents (see `earlier.contents`)."""
+    """The images of a test view: their scenes, query boxes and contents (see `earlier.contents`).
+
+    forgotten: ids of the boxes that show forgotten people, of whom nothing is described.
+    """
 
     __test__ = False  # its name is the field's; pytest shall not collect it
 
     scenes: Sequence[Scene]
     queries: Sequence[np.ndarray]
     contents: Sequence[str]
+    forgotten: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.scenes)
 
     def extra(self, number: int) -> np.ndarray:
         """(n, 4) the boxes of an image that are described beside its detections: queries, then truth."""
-        return np.concatenate([self.queries[number], self.scenes[number].boxes])
+        return np.concatenate([self.queries[number], self.scenes[number].boxes[~self._forgotten(number)]])
+
+    def truth_ids(self, number: int) -> list[str]:
+        """The ids of the ground-truth boxes among `extra`."""
+        box_ids = self.scenes[number].box_ids
+        return [box_id for box_id in box_ids if box_id not in self.forgotten]
+
+    def kept(self, number: int, boxes: np.ndarray) -> np.ndarray:
+        """Which detections (n, 4) of an image stay: they do not show a forgotten person.
+
+        One does if it lies on that person's box, mostly, and overlaps no other box of the image better.
+        """
+        lost, all_boxes = self._forgotten(number), self.scenes[number].boxes
+        if not len(boxes) or not lost.any():
+            return np.ones(len(boxes), bool)
+        low = np.maximum(boxes[:, None, :2], all_boxes[None, :, :2])
+        high = np.minimum(boxes[:, None, 2:], all_boxes[None, :, 2:])
+        shared = np.clip(high - low, 0, None).prod(axis=2)
+        area, areas = ((each[:, 2:] - each[:, :2]).prod(axis=1) for each in (boxes, all_boxes))
+        overlap = shared / (area[:, None] + areas[None, :] - shared)
+        lies_on = (shared >= _MOSTLY * area[:, None]) | (overlap >= _MOSTLY)
+        best = overlap[:, ~lost].max(axis=1, initial=0.0)
+        return np.asarray(~(lies_on & (overlap > best[:, None]))[:, lost].any(axis=1))
+
+    def _forgotten(self, number: int) -> np.ndarray:
+        """A mask of the scene's boxes."""
+        return np.array([box_id in self.forgotten for box_id in self.scenes[number].box_ids], bool)
 
 
 def images_of(test: SnapshotView) -> TestImages:
     view, scenes = test.view, test.scenes()
+    forgotten = frozenset(view.boxes["box_id"].filter(view.forgotten).to_pylist())
     table = view.query_boxes
     boxes = np.stack([table[name].to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)
     grouped: dict[str, list[np.ndarray]] = {}
     for image_id, box in zip(table["image_id"].to_pylist(), boxes, strict=True):
         grouped.setdefault(image_id, []).append(box)
     queries = [np.stack(grouped[s.image_id]) if s.image_id in grouped else _NO_BOXES for s in scenes]
-    return TestImages(scenes, queries, contents(view.images))
+    return TestImages(scenes, queries, contents(view.images), forgotten)
 
 
 @dataclass(frozen=True)
@@ -101,14 +134,15 @@ class Block:
         columns: dict[str, list[Any]] = {name: [] for name in ROWS_SCHEMA.names}
         features = []
         for number, result in zip(self.images, found, strict=True):
-            scene = wanted.scenes[number]
-            n_found, n_queries, n_truth = len(result.boxes), len(wanted.queries[number]), len(scene.boxes)
-            boxes = np.concatenate([result.boxes, result.extra_boxes])
-            features += [result.features, result.extra_features]
+            scene, kept = wanted.scenes[number], wanted.kept(number, result.boxes)
+            box_ids = wanted.truth_ids(number)
+            n_found, n_queries, n_truth = int(kept.sum()), len(wanted.queries[number]), len(box_ids)
+            boxes = np.concatenate([result.boxes[kept], result.extra_boxes])
+            features += [result.features[kept], result.extra_features]
             columns["role"] += [DETECTION] * n_found + [QUERY] * n_queries + [TRUTH] * n_truth
             columns["image_id"] += [scene.image_id] * len(boxes)
-            columns["score"] += [*result.scores.tolist(), *[None] * (n_queries + n_truth)]
-            columns["box_id"] += [*[None] * (n_found + n_queries), *scene.box_ids]
+            columns["score"] += [*result.scores[kept].tolist(), *[None] * (n_queries + n_truth)]
+            columns["box_id"] += [*[None] * (n_found + n_queries), *box_ids]
             for position, name in enumerate(("x1", "y1", "x2", "y2")):
                 columns[name] += boxes[:, position].tolist()
         columns["row"] = [0] * len(columns["role"])

@@ -35,15 +35,18 @@ class EarlierImages:
         first = self.first[image]
         return int(self._found_before[first + self._counts[image]] - self._found_before[first])
 
-    def rows(self, image: int, extra: np.ndarray) -> np.ndarray | None:
-        """The rows of an image's detections and of these further boxes (n, 4); None if a box is missing."""
-        first = self.first[image]
+    def rows(self, image: int, wanted: TestImages, number: int) -> np.ndarray | None:
+        """The rows of an image's detections and further boxes, as far as they are wanted of image `number`;
+        None if one of these boxes is missing."""
+        first, extra = self.first[image], wanted.extra(number)
         start, stop = first + self.found(image), first + self._counts[image]
+        found = np.arange(first, start)[wanted.kept(number, self._boxes[first:start])]
         if np.array_equal(self._boxes[start:stop], extra):
-            return np.arange(first, stop)  # in their order, although a query's box is a person's, too
+            # In their order, although a query's box is a person's, too.
+            return np.concatenate([found, np.arange(start, stop)])
         row_of = {box.tobytes(): row for row, box in enumerate(self._boxes[start:stop], start)}
         rows = [row_of.get(box.tobytes(), -1) for box in extra.astype(np.float32)]
-        return None if -1 in rows else np.array([*range(first, start), *rows], np.int64)
+        return None if -1 in rows else np.array([*found, *rows], np.int64)
 
 
 def match_images(wanted: TestImages, earlier: Earlier) -> np.ndarray:
@@ -55,8 +58,7 @@ def match_images(wanted: TestImages, earlier: Earlier) -> np.ndarray:
         by_content.setdefault(content, []).append(number)
     match = np.full(len(wanted), -1)
     for number, content in enumerate(wanted.contents):
-        extra = wanted.extra(number)
-        fits = (each for each in by_content.get(content, ()) if there.rows(each, extra) is not None)
+        fits = (each for each in by_content.get(content, ()) if there.rows(each, wanted, number) is not None)
         match[number] = next(fits, -1)
     return match
 
@@ -65,7 +67,7 @@ def images_on(wanted: TestImages, earlier: Earlier, rows: range) -> np.ndarray:
     """A mask of the wanted images of which a row would be taken from these rows of the earlier artifact."""
     there = EarlierImages(earlier)
     taken = (
-        there.rows(image, wanted.extra(number)) if image >= 0 else None
+        there.rows(image, wanted, number) if image >= 0 else None
         for number, image in enumerate(earlier.match.tolist())
     )
     return np.array([each is not None and bool(np.isin(each, rows).any()) for each in taken])
@@ -98,7 +100,7 @@ def join(wanted: TestImages, blocks: Sequence[Block], earlier: Earlier | None) -
         sources.append(there.table.select([*_BOX, "score"]))
         is_old = earlier.match >= 0
         for number in np.flatnonzero(is_old).tolist():
-            rows = there.rows(int(earlier.match[number]), wanted.extra(number))
+            rows = there.rows(int(earlier.match[number]), wanted, number)
             assert rows is not None, "a match has all rows"
             spans[number] = rows
     sizes = [len(rows) for rows in spans]
@@ -178,8 +180,9 @@ def _roles_and_names(wanted: TestImages, sizes: Sequence[int]) -> tuple[pa.Array
     """Of all rows: detections, then queries, then ground-truth boxes, which alone have names."""
     roles: list[str] = []
     names: list[str | None] = []
-    for scene, queries, size in zip(wanted.scenes, wanted.queries, sizes, strict=True):
-        n_found = size - len(queries) - len(scene.boxes)
-        roles += [DETECTION] * n_found + [QUERY] * len(queries) + [TRUTH] * len(scene.boxes)
-        names += [*[None] * (n_found + len(queries)), *scene.box_ids]
+    for number, (queries, size) in enumerate(zip(wanted.queries, sizes, strict=True)):
+        box_ids = wanted.truth_ids(number)
+        n_found = size - len(queries) - len(box_ids)
+        roles += [DETECTION] * n_found + [QUERY] * len(queries) + [TRUTH] * len(box_ids)
+        names += [*[None] * (n_found + len(queries)), *box_ids]
     return pa.array(roles, pa.string()).dictionary_encode(), pa.array(names, pa.string())

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_catalog.adapters import load_adapter
+from data_catalog.forgotten import Forgotten
 from data_catalog.hash_cache import HashCache
 from data_catalog.ingest import ALL_IMAGES, Fingerprint, ImageUse, fingerprint, ingest
 from data_catalog.rules import NO_RULES, QueryRule, Rules, SplitRule
 from data_catalog.snapshot import Snapshot, ingest_findings
 from data_catalog.validation import damaged_rows
 from flows.errors import StageError
+from flows.forget.forgotten_list import ForgottenList
 from flows.plan.catalog import KIND, StoreSnapshots
 from flows.stages.base import Inputs, Made, Maker, Stage, StageContext, ingest_name
 from personsearch_core.recipes import Recipe
@@ -37,13 +39,15 @@ class IngestRecipe(Recipe):
     options: dict[str, str]
     queries: QueryRule | None = None
     splits: SplitRule | None = None
+    forgotten: str | None = None
+    """Digest of whom the store's list forgets of the dataset; None for nobody."""
 
     @property
     def rules(self) -> Rules:
         return Rules(queries=self.queries, splits=self.splits)
 
     def canonical(self) -> dict[str, Any]:
-        """As it enters the key: without the rules that are not given."""
+        """As it enters the key: without the rules that are not given, and a list that forgets nobody."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
@@ -99,8 +103,10 @@ def root_stage(
 ) -> Stage:
     """The stage of a root on its own; with the same arguments its key is that of a config's stage.
 
-    How image files are used is part of the root's fingerprint.
+    How image files are used is part of the root's fingerprint. Whom the store's list forgets is part of the
+    recipe.
     """
+    forgotten = ForgottenList(store).of(dataset, root)
     recipe = IngestRecipe(
         adapter=adapter,
         adapter_version=load_adapter(adapter).version,
@@ -108,9 +114,10 @@ def root_stage(
         options=dict(options),
         queries=rules.queries,
         splits=rules.splits,
+        forgotten=forgotten.digest if forgotten else None,
     )
     how = Options(root=root, store=store, dask=dask, read=use.read, allow_empty=allow_empty)
-    found = _fingerprint(recipe, how, rehash=rehash)
+    found = _fingerprint(recipe, how, forgotten, rehash=rehash)
     return Stage(
         name=ingest_name(dataset),
         kind=KIND,
@@ -159,7 +166,8 @@ def read_root(context: IngestContext) -> Made:
         CatalogError: when it cannot be read.
     """
     recipe, options = context.recipe, context.options
-    found = _fingerprint(recipe, options)
+    forgotten = _forgotten(recipe, options)
+    found = _fingerprint(recipe, options, forgotten)
     _refuse_changed(found, options, "since the ingest was planned")
     made = ingest(
         options.root,
@@ -170,12 +178,13 @@ def read_root(context: IngestContext) -> Made:
         options=recipe.options,
         rules=recipe.rules,
         use=ImageUse(read=options.read),
+        forgotten=forgotten,
         allow_empty=options.allow_empty,
         dask_address=options.dask,
         previous=_previous(options.store, recipe),
         progress=context.progress,
     )
-    _refuse_changed(_fingerprint(recipe, options), options, "during the ingest")
+    _refuse_changed(_fingerprint(recipe, options, forgotten), options, "during the ingest")
     return Made(content_digest(made.row_digests), {"counts": made.counts})
 
 
@@ -199,27 +208,43 @@ def content_digest(row_digests: Mapping[str, list[str]]) -> str:
     return digest_parts({name: digest_json(blocks) for name, blocks in row_digests.items()})
 
 
-def _fingerprint(recipe: IngestRecipe, options: Options, *, rehash: bool = False) -> Fingerprint:
+def _forgotten(recipe: IngestRecipe, options: Options) -> Forgotten:
+    """Whom the list forgets now. Raises StageError when it is not whom the stage was planned without."""
+    forgotten = ForgottenList(options.store).of(recipe.dataset, options.root)
+    if (forgotten.digest if forgotten else None) != recipe.forgotten:
+        raise StageError(
+            f"{recipe.dataset}: people or images were forgotten since the ingest was planned: run the same "
+            "command again"
+        )
+    return forgotten
+
+
+def _fingerprint(
+    recipe: IngestRecipe, options: Options, forgotten: Forgotten, *, rehash: bool = False
+) -> Fingerprint:
     cache = HashCache(options.store / ".cache" / "hashes.sqlite")
     use = ImageUse(read=options.read)
     adapter = load_adapter(recipe.adapter)
-    return fingerprint(options.root, adapter, recipe.options, cache, use=use, rehash=rehash)
+    return fingerprint(
+        options.root, adapter, recipe.options, cache, use=use, forgotten=forgotten, rehash=rehash
+    )
 
 
 def _previous(store: Path, recipe: IngestRecipe) -> Snapshot | None:
     """The newest snapshot by the same recipe without rules, of whatever content its root had then.
 
-    Rows to which rules were applied no longer say what the files do.
+    Rows to which rules were applied no longer say what the files do. It forgets the same people, or nobody.
     """
     local = LocalStore(store)
-    as_read = recipe.model_copy(update={"queries": None, "splits": None}).canonical()
+    without = recipe.model_copy(update={"queries": None, "splits": None})
+    as_read = [each.canonical() for each in (without, without.model_copy(update={"forgotten": None}))]
     found = (local.peek(kind, key) for kind, key in local.keys(KIND))
     same = [
         artifact
         for artifact in found
         if artifact
         and artifact.manifest.identity.version == VERSION
-        and artifact.manifest.identity.recipe == as_read
+        and artifact.manifest.identity.recipe in as_read
     ]
     newest = max(same, key=lambda artifact: artifact.manifest.created, default=None)
     usable = newest is not None and local.find(newest.kind, newest.key) is not None

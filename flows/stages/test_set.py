@@ -61,14 +61,12 @@ class TestSet:
     def truth_embeddings(self) -> np.ndarray:
         """(n, d) of the boxes of `truth`, in their order."""
         rows = self._rows(TRUTH)
-        order = pc.index_in(self._view.boxes["box_id"], value_set=rows["box_id"]).to_numpy(
-            zero_copy_only=False
-        )
+        order = pc.index_in(self._boxes["box_id"], value_set=rows["box_id"]).to_numpy(zero_copy_only=False)
         return np.asarray(self._described(rows)[order])
 
     @cached_property
     def truth(self) -> GroundTruth:
-        boxes = self._view.boxes
+        boxes = self._boxes
         return GroundTruth(
             self._image_numbers(boxes["image_id"]),
             corners(boxes),
@@ -159,6 +157,12 @@ class TestSet:
         return self.spec.of(self.snapshot)
 
     @cached_property
+    def _boxes(self) -> pa.Table:
+        """The view's boxes, without those of forgotten people: neither they nor what was detected there are
+        among the gallery's rows."""
+        return self._view.boxes.filter(pc.invert(self._view.forgotten))
+
+    @cached_property
     def _all_rows(self) -> pa.Table:
         return pq.read_table(self.gallery / ROWS)
 
@@ -169,7 +173,7 @@ class TestSet:
 
     @cached_property
     def _people(self) -> pa.Array:
-        return self._view.boxes["person_id"].unique().drop_null()
+        return self._boxes["person_id"].unique().drop_null()
 
     def _rows(self, role: str) -> pa.Table:
         return self._all_rows.filter(pc.equal(self._all_rows["role"], role))

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tests.crash.bench import Bench, Report, crash, cut_power, fast_folder, in_a_fork, points_of
+from tests.crash.forget_operation import FORGET
 from tests.crash.index_operations import INDEX
 from tests.crash.operations import CARELESS, OPERATIONS
 from tests.crash.remote_operations import REMOTE
@@ -28,7 +29,7 @@ from tests.crash.requests import Cut, RemoteBench, server
 
 SUBSETS = 200
 _NEIGHBOURS = 10
-LOCAL = {**OPERATIONS, INDEX.name: INDEX}
+LOCAL = {**OPERATIONS, INDEX.name: INDEX, FORGET.name: FORGET}
 EVERY = {**LOCAL, CARELESS.name: CARELESS}
 Point = TypeVar("Point")
 

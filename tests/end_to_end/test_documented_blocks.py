@@ -77,6 +77,7 @@ def values_of(run: TinyRun) -> Mapping[str, str]:
         "reid.lr=3e-4": "reid.lr=1e-3",  # the run's own, so that nothing has to be trained
         "nightly.yaml": str(run.config),
         "paper.yaml": str(run.config),
+        "prw/479": "scenes/7",
         "reid/3fa9c1": artifacts["detector"],  # since the page has deleted reid by then
         "score prw": f"score prw {score}",
         "ARTIFACT": artifacts["features"],

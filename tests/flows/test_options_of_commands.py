@@ -40,6 +40,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "features export": ("a", "--out", "x.npz"),
     "features stats": ("a",),
     "status": (),
+    "forget": ("--person", "a/b"),
 }
 """The minimum arguments of commands that do not need a config."""
 OF_CONFIGS: dict[str, tuple[str, ...]] = {
@@ -54,6 +55,7 @@ OF_CONFIGS: dict[str, tuple[str, ...]] = {
     "status": (CONFIG,),
     "store invalidate": ("reid", "--config", CONFIG),
     "store gc": ("--keep", CONFIG),
+    "forget": ("--person", "a/b", "--config", CONFIG),
     "features verify": ("a", "--mend", CONFIG),
 }
 """The same for commands with a config."""

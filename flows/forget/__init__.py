@@ -1,0 +1,1 @@
+"""Forgetting people and images: the list that every ingest honours, and their removal from a store."""
