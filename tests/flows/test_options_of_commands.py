@@ -26,6 +26,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "datasets show": ("x", "a", "--root", ROOT),
     "datasets images": ("x",),
     "datasets export": ("out.json", "--view", "x/train"),
+    "datasets croissant": ("x", "described"),
     "store ls": (),
     "store show": ("a",),
     "store verify": (),
