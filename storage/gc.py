@@ -76,8 +76,12 @@ def find_garbage(
     # After the listing, which misses artifacts that are being replaced; those are found here.
     lineages = Lineages([*entries, *_out_of_sight_entries(store)])
     kept = _reached(store, lineages, wanted, despite_gaps=despite_gaps)
+    locked = store.place.locked()
     garbage = [
-        entry for entry in entries if entry.name not in kept and store.holder(entry.kind, entry.key) is None
+        entry
+        for entry in entries
+        if (name := entry.name) not in kept
+        and (name not in locked or store.holder(entry.kind, entry.key) is None)
     ]
     work_areas = [
         _folder(f"{kind}/{key}", store.work_path_of(kind, key), f"{kind}/{key}")

@@ -48,15 +48,12 @@ class Lineages:
     """What many artifacts were made from, by their manifests; several may speak of one artifact."""
 
     def __init__(self, manifests: Iterable[Made]) -> None:
-        self._sources: dict[str, set[str]] = {}
-        self._recorded: dict[str, set[str]] = {}
+        self._made: dict[str, list[Made]] = {}
         self.add(manifests)
 
     def add(self, manifests: Iterable[Made]) -> None:
         for made in manifests:
-            self._sources.setdefault(made.name, set()).update(made.sources)
-            if made.lineage is not None:
-                self._recorded.setdefault(made.name, set()).update(made.lineage)
+            self._made.setdefault(made.name, []).append(made)
 
     def reach(self, roots: Iterable[str]) -> Reach:
         """`roots` and everything that they were made from, there or not."""
@@ -68,13 +65,15 @@ class Lineages:
             if name in reached:
                 continue
             reached[name] = follower
-            recorded = self._recorded.get(name, set())
+            said = self._made.get(name, ())
+            recorded = {source for made in said for source in made.lineage or ()}
             covered |= recorded
-            waiting += ((source, name) for source in self._sources.get(name, set()) | recorded)
+            sources = recorded.union(*(made.sources for made in said))
+            waiting += ((source, name) for source in sources)
         unknown = {
             name: follower or name
             for name, follower in reached.items()
-            if name not in self._sources and name not in covered
+            if name not in self._made and name not in covered
         }
         return Reach(frozenset(reached), unknown)
 

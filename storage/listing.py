@@ -1,25 +1,36 @@
-"""What a store holds, by its manifests alone: thousands of artifacts in a second."""
+"""What a store holds, by its manifests alone: a million artifacts in a few seconds, thanks to an index."""
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from storage.errors import NewerVersionError, StorageError
 from storage.lineage import Lineages
 from storage.manifest import FILE_NAME, checked_body, recorded_lineage
+from storage.manifest_index import EMPTY, UNKNOWN, Columns, Header, ManifestIndex, folder_stamp
 from storage.store import Store
 
 log = logging.getLogger(__name__)
 
+INDEXED_FROM = 1000
+"""Artifacts of a kind from which an index is kept: fewer manifests are read in a tenth of a second."""
+_MOST = 1 << 63
 
-@dataclass(frozen=True)
-class Entry:
-    """One artifact in a listing. `size` in bytes; `sources` are the `kind/key` that it was made from.
 
-    `lineage` are those of every generation, None where its manifest does not have them.
+class Entry(NamedTuple):
+    """One artifact in a listing. `size` in bytes; `made_from` are the `kind/key` that it was made from.
+
+    `all_from` are those of every generation, None where its manifest does not have them. Both are text with
+    a space between names, since most listings need neither.
     """
 
     kind: str
@@ -27,12 +38,36 @@ class Entry:
     created: str
     seconds: float
     size: int
-    sources: tuple[str, ...]
-    lineage: tuple[str, ...] | None = None
+    made_from: str = ""
+    all_from: str | None = None
 
     @property
     def name(self) -> str:
         return f"{self.kind}/{self.key}"
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(self.made_from.split())
+
+    @property
+    def lineage(self) -> tuple[str, ...] | None:
+        return None if self.all_from is None else tuple(self.all_from.split())
+
+    def as_data(self) -> dict[str, Any]:
+        """For other programs."""
+        return {
+            **dict(zip(("kind", "key", "created", "seconds", "size"), self, strict=False)),
+            "sources": self.sources,
+            "lineage": self.lineage,
+        }
+
+
+@dataclass(frozen=True)
+class Held:
+    """How many artifacts of a kind a store holds, and their bytes."""
+
+    artifacts: int
+    size: int
 
 
 def list_entries(store: Store, kind: str | None = None) -> list[Entry]:
@@ -41,14 +76,136 @@ def list_entries(store: Store, kind: str | None = None) -> list[Entry]:
     An artifact whose manifest does not match its folder is left out too, with a warning.
     Raises NewerVersionError when a newer version of this software has written into the store.
     """
-    entries = []
-    for each, key, raw in store.manifests(kind):
-        entry = parse_entry(raw, f"{store}/{each}/{key}/{FILE_NAME}")
-        if entry is not None and (entry.kind, entry.key) != (each, key):
-            log.warning("%s/%s is left out: its manifest is that of %s", each, key, entry.name)
-        elif entry is not None:
-            entries.append(entry)
-    return sorted(entries, key=lambda entry: (entry.kind, entry.created, entry.key))
+    entries: list[Entry] = []
+    with _no_collections():
+        for each in [kind] if kind else store.kinds():
+            entries += _entries_of(store, each)
+    return entries
+
+
+def held(store: Store) -> dict[str, Held]:
+    """What the store holds of each kind, by the headers of the indexes where these are up to date."""
+    found = {}
+    for kind in store.kinds():
+        header = ManifestIndex(store.root, str(store), kind).header()
+        if header is None or header.others or not _is_of(header, store, kind):
+            entries = list_entries(store, kind)
+            found[kind] = Held(len(entries), sum(entry.size for entry in entries))
+        else:
+            found[kind] = Held(header.count, header.size)
+    return {kind: each for kind, each in found.items() if each.artifacts}
+
+
+def _is_of(header: Header, store: Store, kind: str) -> bool:
+    """Whether the rows under this header are those of the folder as it is now."""
+    return header.folder is not None and header.folder == folder_stamp(store.kind_folder(kind))
+
+
+def _entries_of(store: Store, kind: str) -> list[Entry]:
+    index = ManifestIndex(store.root, str(store), kind)
+    header, columns = index.read() or (None, EMPTY)
+    if header is not None and _is_of(header, store, kind):
+        others = _read(store, kind, header.others)
+        return _ordered([*_as_entries(kind, columns), *filter(None, others.values())])
+    folder = store.kind_folder(kind)
+    before = folder_stamp(folder)
+    stamps = dict(store.stamps(kind))
+    if len(stamps) < INDEXED_FROM:
+        if header is not None:
+            index.drop()
+        return _ordered(filter(None, _read(store, kind, stamps).values()))
+    rows = [
+        row
+        for row, (key, stamp) in enumerate(zip(columns.keys, columns.stamps, strict=True))
+        if stamps.get(key) == stamp
+    ]
+    entries = _as_entries(kind, columns)
+    if len(rows) < len(entries):
+        entries = [entries[row] for row in rows]
+        columns = with_rows(EMPTY, entries, [columns.stamps[row] for row in rows])
+    read = _read(store, kind, stamps.keys() - set(columns.keys))
+    fresh = [entry for entry in read.values() if entry is not None and _fits(entry)]
+    columns = with_rows(columns, fresh, [stamps[entry.key] for entry in fresh])
+    others = tuple(sorted(read.keys() - {entry.key for entry in fresh}))
+    unchanged = folder is not None and before == folder_stamp(folder) and index.is_settled(folder)
+    found = _ordered([*entries, *filter(None, read.values())])
+    now = Header(before if unchanged else None, len(columns), sum(columns.sizes), others)
+    if fresh or now != header:
+        index.write(now, columns)
+    return found
+
+
+def _read(store: Store, kind: str, keys: Iterable[str]) -> dict[str, Entry | None]:
+    """What the manifests of these keys say; None for one that is damaged, or that is another artifact's."""
+    read: dict[str, Entry | None] = {}
+    for key, raw in store.read_manifests(kind, keys):
+        entry = parse_entry(raw, f"{store}/{kind}/{key}/{FILE_NAME}")
+        if entry is not None and (entry.kind, entry.key) != (kind, key):
+            log.warning("%s/%s is left out: its manifest is that of %s", kind, key, entry.name)
+            entry = None
+        read[key] = entry
+    return read
+
+
+def _ordered(entries: Iterable[Entry]) -> list[Entry]:
+    return sorted(entries, key=itemgetter(Entry._fields.index("created"), Entry._fields.index("key")))
+
+
+def _as_entries(kind: str, columns: Columns) -> list[Entry]:
+    lines = [*columns.lines, None]  # UNKNOWN is the last
+    rows = zip(
+        repeat(kind),
+        columns.keys,
+        columns.created,
+        columns.seconds,
+        columns.sizes,
+        map(lines.__getitem__, columns.sources),
+        map(lines.__getitem__, columns.lineages),
+        strict=False,
+    )
+    return list(map(partial(tuple.__new__, Entry), rows))  # a million in half a second
+
+
+def with_rows(columns: Columns, entries: Sequence[Entry], stamps: Sequence[str]) -> Columns:
+    """The columns with a row for each of these entries, too."""
+    places = {line: place for place, line in enumerate(columns.lines)}
+    sources = [places.setdefault(entry.made_from, len(places)) for entry in entries]
+    lineages = [
+        UNKNOWN if entry.all_from is None else places.setdefault(entry.all_from, len(places))
+        for entry in entries
+    ]
+    return Columns(
+        keys=[*columns.keys, *(entry.key for entry in entries)],
+        stamps=[*columns.stamps, *stamps],
+        created=[*columns.created, *(entry.created for entry in entries)],
+        seconds=[*columns.seconds, *(entry.seconds for entry in entries)],
+        sizes=[*columns.sizes, *(entry.size for entry in entries)],
+        sources=[*columns.sources, *sources],
+        lineages=[*columns.lineages, *lineages],
+        lines=list(places),
+    )
+
+
+def _fits(entry: Entry) -> bool:
+    """Whether the index can hold what a manifest says; one that says it otherwise is read every time."""
+    texts = (entry.created, entry.made_from, entry.all_from or "")
+    return (
+        all(isinstance(text, str) and "\n" not in text and text.isprintable() for text in texts)
+        and isinstance(entry.seconds, int | float)
+        and abs(entry.size) < _MOST
+    )
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Python looks for garbage again and again while millions of objects come, and finds none."""
+    is_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_enabled:
+            gc.enable()
 
 
 def resolve_name(entries: Iterable[Entry], name: str) -> Entry:
@@ -105,8 +262,8 @@ def parse_entry(raw: bytes, where: str) -> Entry | None:
             created=body["created"],
             seconds=body["seconds"],
             size=sum(file["size"] for file in body["files"].values()) + len(raw),
-            sources=tuple(sorted(set(body["sources"].values()))),
-            lineage=None if lineage is None else tuple(lineage),
+            made_from=" ".join(sorted(set(body["sources"].values()))),
+            all_from=None if lineage is None else " ".join(lineage),
         )
     except NewerVersionError:
         raise

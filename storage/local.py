@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
+from stat import S_ISREG
 
 from storage import durable
 from storage.durable import flush
@@ -17,6 +19,7 @@ from storage.errors import NewerVersionError, StorageError
 from storage.folders import remove_tree, visible_names
 from storage.manifest import FILE_NAME, Manifest, read_manifest
 from storage.place import Place, plain_name
+from storage.recent import Recent
 from storage.store import Artifact, FirstLooks, Inspection, Store
 from storage.trust import Trust, in_short, stat_keys
 from storage.work_area import drop_manifest
@@ -135,14 +138,14 @@ class LocalStore(Store):
         return read_manifest(self.path_of(kind, key) / FILE_NAME)
 
     def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
-        kinds = [plain_name(kind)] if kind else sorted(visible_names(self.root))
+        kinds = [plain_name(kind)] if kind else self.kinds()
         for each in kinds:
             for key in sorted(visible_names(self.root / each)):
                 if self.root.joinpath(each, key, FILE_NAME).is_file():
                     yield each, key
 
     def without_manifest(self) -> Iterator[tuple[str, str]]:
-        for kind in sorted(visible_names(self.root)):
+        for kind in self.kinds():
             for key in sorted(visible_names(self.root / kind)):
                 folder = self.root / kind / key
                 if _KEY.fullmatch(key) and folder.is_dir() and not (folder / FILE_NAME).exists():
@@ -150,8 +153,33 @@ class LocalStore(Store):
 
     def manifests(self, kind: str | None = None) -> Iterator[tuple[str, str, bytes]]:
         for each, key in self.keys(kind):
+            for _, raw in self.read_manifests(each, [key]):
+                yield each, key, raw
+
+    def kinds(self) -> list[str]:
+        return sorted(visible_names(self.root))
+
+    def stamps(self, kind: str) -> Iterator[tuple[str, str]]:
+        try:
+            folder = os.open(self.kind_folder(kind), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            for key in durable.names_in(self.kind_folder(kind)):
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    stat = os.stat(f"{key}/{FILE_NAME}", dir_fd=folder)
+                    if S_ISREG(stat.st_mode) and not key.startswith("."):
+                        yield key, f"{stat.st_ino:x}.{stat.st_mtime_ns:x}.{stat.st_size:x}"
+        finally:
+            os.close(folder)
+
+    def read_manifests(self, kind: str, keys: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        for key in keys:
             with contextlib.suppress(FileNotFoundError):
-                yield each, key, self.root.joinpath(each, key, FILE_NAME).read_bytes()
+                yield key, self.root.joinpath(kind, key, FILE_NAME).read_bytes()
+
+    def kind_folder(self, kind: str) -> Path:
+        return self.root / plain_name(kind)
 
     def written_since(self, moment: datetime) -> set[str]:
         found = set()
@@ -279,6 +307,7 @@ class LocalStore(Store):
         work.rename(target)
         flush(target.parent)
         self._trust.remember(manifest.kind, manifest.key, verified)
+        Recent(self.root, manifest.kind).add(manifest.key)
         if replaced is not None:
             remove_tree(replaced)
         return Artifact(target, manifest)

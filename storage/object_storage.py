@@ -53,3 +53,9 @@ def modified(entry: Mapping[str, Any]) -> datetime:
     if not isinstance(found, datetime):
         return datetime.now(UTC)
     return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def tag_of(entry: Mapping[str, Any]) -> str:
+    """A text that changes with an object's content: its entity tag, or else when it was written."""
+    found = entry.get("ETag") or entry.get("etag")
+    return str(found).strip('"') if found else modified(entry).isoformat()

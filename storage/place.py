@@ -53,12 +53,18 @@ class Place:
             if kind and key:
                 yield kind, key, self.root / ".replaced" / name
 
+    def locked(self) -> set[str]:
+        """`kind/key` of artifacts that may have a `holder`: the others have no lock file."""
+        locks = self.root / ".locks"
+        return {f"{kind}/{name}" for kind in visible_names(locks) for name in durable.names_in(locks / kind)}
+
     def strays(self) -> list[Path]:
         """Small files that dead processes left: locks without a holder, and unfinished files."""
         locks = [
             path for path in (self.root / ".locks").rglob("*") if path.is_file() and is_held(path) is None
         ]
-        folders = [self.tags_path, self.root / ".runs", *(self.root / ".trust").glob("*")]
+        folders = [self.tags_path, self.root / ".runs", self.root / ".index", self.root / ".recent"]
+        folders += (self.root / ".trust").glob("*")
         unfinished = [path for folder in folders for path in durable.abandoned(folder)]
         return sorted([*locks, *unfinished, *self._older_strays()])
 
@@ -72,9 +78,11 @@ class Place:
     def _older_strays(self) -> Iterator[Path]:
         """Unfinished files as earlier versions named them."""
         yield from self.tags_path.glob(".*.tmp")
-        for path in (self.root / ".trust").glob("*/*.tmp"):
-            if not Path("/proc", path.suffixes[-2].strip(".") if path.suffixes[1:] else "-").exists():
-                yield path
+        for kind in visible_names(self.root / ".trust"):
+            folder = self.root / ".trust" / kind
+            for path in (folder / name for name in durable.names_in(folder) if name.endswith(".tmp")):
+                if not Path("/proc", path.suffixes[-2].strip(".") if path.suffixes[1:] else "-").exists():
+                    yield path
 
     @property
     def tags_path(self) -> Path:

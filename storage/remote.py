@@ -4,6 +4,7 @@
 <url>/<kind>/<key>/<version>/...              the files; `version` is a digest over all of them
 <url>/.damaged/<kind>-<key>-<n>/              artifacts that failed verification
 <url>/.tags/<tag>                             the artifact that has this tag
+<url>/.leases/<kind>/<key>/<number>           who builds a key now; see `storage.leases`
 
 Work happens in a local folder, which also caches artifacts that were built here or downloaded. A version is
 named after its content, so writers of different bytes never touch each other's files, and an interrupted
@@ -16,8 +17,9 @@ import contextlib
 import hashlib
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +28,21 @@ from storage.digests import digest_json
 from storage.durable import copy_digested
 from storage.errors import NewerVersionError, StorageError
 from storage.folders import cache_folder
+from storage.leases import FOLDER as LEASES
+from storage.leases import Leases
 from storage.local import LocalStore
 from storage.locks import exclusive
 from storage.manifest import FILE_NAME, Manifest, parse_manifest
-from storage.object_storage import modified, reaching
+from storage.object_storage import modified, reaching, tag_of
+from storage.place import plain_name
 from storage.store import Artifact, FirstLooks, Inspection, Objects, Store
 from storage.trust import in_short
 
 log = logging.getLogger(__name__)
 
 _DAMAGED = ".damaged"
+_LEFT = timedelta(hours=1)
+"""Much longer than a lease lasts without a beat, since clocks differ."""
 
 
 class _DamagedPart(StorageError):
@@ -56,6 +63,7 @@ class RemoteStore(Store):
         self.place = self._cache.place
         self._bucket = Bucket(self.url)
         self.system, self.prefix = self._bucket.system, self._bucket.prefix
+        self._leases = Leases(self._bucket, folder)
 
     def __str__(self) -> str:
         return self.url
@@ -107,6 +115,9 @@ class RemoteStore(Store):
             return Inspection(problem=in_short(problems))
         return Inspection(Artifact(self.path_of(kind, key), manifest))
 
+    def lease(self, kind: str, key: str) -> AbstractContextManager[None]:
+        return self._leases.held(kind, key)
+
     def find_alone(self, kind: str, key: str) -> Artifact | None:
         return self.find(kind, key)
 
@@ -130,6 +141,23 @@ class RemoteStore(Store):
     def manifests(self, kind: str | None = None) -> Iterator[tuple[str, str, bytes]]:
         for path, raw in self._bucket.contents(self._bucket.manifest_paths(kind)).items():
             yield *_names(path), raw
+
+    def kinds(self) -> list[str]:
+        return [path.rpartition("/")[2] for path in self._bucket.folders(self.prefix)]
+
+    @reaching()
+    def stamps(self, kind: str) -> Iterator[tuple[str, str]]:
+        for path, entry in self._bucket.listed(plain_name(kind)).items():
+            if path.endswith(f"/{FILE_NAME}") and self._bucket.depth(path) == 3:
+                yield _names(path)[1], f"{entry['size']}.{tag_of(entry)}"
+
+    def read_manifests(self, kind: str, keys: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        paths = [self._key_path(kind, key, FILE_NAME) for key in keys]
+        for path, raw in self._bucket.contents(paths).items():
+            yield _names(path)[1], raw
+
+    def kind_folder(self, kind: str) -> None:
+        return None
 
     def hidden_manifests(self) -> Iterator[bytes]:
         hidden = [f"{path}/{FILE_NAME}" for path in self._bucket.folders(f"{self.prefix}/{_DAMAGED}")]
@@ -161,19 +189,20 @@ class RemoteStore(Store):
 
     @reaching()
     def stray_objects(self, before: datetime) -> list[Objects]:
-        """Unfinished uploads, replaced versions and damaged artifacts that are older than `before`."""
+        """Unfinished uploads, replaced versions, damaged artifacts and left leases, older than `before`."""
         versions = dict(self._versions())
         groups: dict[str, list[dict[str, Any]]] = {}
         for path, entry in self._bucket.listed("").items():
             parts = path.removeprefix(f"{self.prefix}/").split("/")
             depth = 2 if parts[0] == _DAMAGED else 3
-            # This store writes nothing at a higher level or under other hidden names.
-            if len(parts) > depth and (depth == 2 or not parts[0].startswith(".")):
+            # This store writes nothing at a higher level, and tags under the only other hidden name.
+            if len(parts) > depth and (parts[0] in (_DAMAGED, LEASES) or not parts[0].startswith(".")):
                 groups.setdefault("/".join(parts[:depth]), []).append(entry)
         return [
             Objects(name, sum(entry["size"] for entry in entries))
             for name, entries in sorted(groups.items())
-            if all(modified(entry) < before for entry in entries) and not self._is_needed(name, versions)
+            if all(modified(entry) < _latest(name, before) for entry in entries)
+            and not self._is_needed(name, versions)
         ]
 
     @reaching()
@@ -183,7 +212,7 @@ class RemoteStore(Store):
         raw = self._bucket.read(f"{self.prefix}/{artifact}/{FILE_NAME}")
         versions = {} if raw is None else {artifact: _version_of(raw)}
         listed = self._bucket.listed(objects.name)
-        young = any(modified(entry) >= before for entry in listed.values())
+        young = any(modified(entry) >= _latest(objects.name, before) for entry in listed.values())
         if not young and not self._is_needed(objects.name, versions):
             for path in listed:
                 self.system.rm_file(path)
@@ -355,6 +384,8 @@ class RemoteStore(Store):
         artifact, _, version = name.rpartition("/")
         if artifact == _DAMAGED:
             return False
+        if artifact.startswith(f"{LEASES}/"):  # .leases/<kind>/<key>
+            return self.holder(artifact.partition("/")[2], version) is not None
         return versions.get(artifact, "") in (version, None) or self.holder(*artifact.split("/")) is not None
 
     def _has(self, manifest: Manifest, name: str, size: int) -> bool:
@@ -369,6 +400,11 @@ class RemoteStore(Store):
 
     def _part_path(self, manifest: Manifest, name: str) -> str:
         return self._key_path(manifest.kind, manifest.key, _version(manifest), name)
+
+
+def _latest(name: str, before: datetime) -> datetime:
+    """When objects that may go were last written: a lease that is held is written again and again."""
+    return min(before, datetime.now(UTC) - _LEFT) if name.startswith(f"{LEASES}/") else before
 
 
 def _version(manifest: Manifest) -> str:

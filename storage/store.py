@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from storage.errors import NewerVersionError, StorageError
 from storage.folders import remove_tree
 from storage.manifest import Identity, Manifest
 from storage.place import Place
+from storage.recent import Recent
 from storage.work_area import WorkArea, drop_manifest
 
 
@@ -105,6 +106,25 @@ class Store(ABC):
         """(kind, key) of every finished artifact, in order."""
 
     @abstractmethod
+    def kinds(self) -> list[str]:
+        """The kinds of which there may be artifacts, in order."""
+
+    @abstractmethod
+    def stamps(self, kind: str) -> Iterator[tuple[str, str]]:
+        """The key of every finished artifact of a kind, with a text that changes when its manifest does.
+
+        In any order; reads no manifest.
+        """
+
+    @abstractmethod
+    def read_manifests(self, kind: str, keys: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """(key, raw unchecked manifest) of those of the keys that have one."""
+
+    @abstractmethod
+    def kind_folder(self, kind: str) -> Path | None:
+        """The local folder whose time says when an artifact of the kind came or went; None elsewhere."""
+
+    @abstractmethod
     def hidden_manifests(self) -> Iterator[bytes]:
         """Raw manifests of artifacts that are being replaced or deleted, or were set aside."""
 
@@ -182,6 +202,10 @@ class Store(ABC):
     def remove_tag(self, tag: str) -> None:
         """Remove a tag. Raises FileNotFoundError if it does not exist."""
 
+    def newest(self, kind: str) -> list[str]:
+        """Keys of artifacts of a kind that were published on this machine last; see `Recent`."""
+        return Recent(self.root, kind).keys()
+
     def without_manifest(self) -> Iterator[tuple[str, str]]:
         """(kind, key) of folders that have an artifact's name and have lost their manifest.
 
@@ -197,6 +221,10 @@ class Store(ABC):
         """Delete them, unless objects were added since, or a manifest names them now."""
         raise StorageError(f"{self} has no objects without a manifest")
 
+    def lease(self, kind: str, key: str) -> AbstractContextManager[None]:
+        """What keeps other machines from building a key, where the local lock does not reach them."""
+        return nullcontext()
+
     @contextmanager
     def making(self, identity: Identity, *, again: bool = False) -> Iterator[WorkArea]:
         """A work area for the artifact, under its lock; a second process waits, then finds `made` set.
@@ -206,7 +234,7 @@ class Store(ABC):
         """
         kind, key = identity.kind, identity.key
         durable.make_folder(self.root)
-        with self.place.making(kind, key):
+        with self.place.making(kind, key), self.lease(kind, key):
             path = self.work_path_of(kind, key)
             made = None if again else self.find_alone(kind, key)
             if made is None:

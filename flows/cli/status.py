@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +13,7 @@ from flows.cli.json_file import Json, write_json
 from flows.cli.options import ConfigsStore, existing_store
 from flows.cli.printing import whole_lines
 from flows.run.records import RunRecord, is_running, read_records
-from storage.listing import list_entries
+from storage.listing import held
 from storage.space import in_units
 from storage.store import Store
 
@@ -38,10 +37,7 @@ def status(
 
 def describe(store: Store, runs: int) -> dict[str, Any]:
     """The state of a store as data: `kinds`, `making`, `unfinished` and the last `runs`."""
-    kinds: dict[str, dict[str, int]] = defaultdict(lambda: {"artifacts": 0, "bytes": 0})
-    for entry in list_entries(store):
-        kinds[entry.kind]["artifacts"] += 1
-        kinds[entry.kind]["bytes"] += entry.size
+    kinds = {kind: {"artifacts": each.artifacts, "bytes": each.size} for kind, each in held(store).items()}
     making, unfinished = [], []
     for kind, key in store.work_areas():
         holder = store.holder(kind, key)
@@ -53,7 +49,7 @@ def describe(store: Store, runs: int) -> dict[str, Any]:
     records = [run_status(record) for record, _ in zip(read_records(store.root), range(runs), strict=False)]
     return {
         "store": str(store),
-        "kinds": dict(kinds),
+        "kinds": kinds,
         "making": making,
         "unfinished": unfinished,
         "runs": records,
@@ -91,8 +87,8 @@ def _print(found: dict[str, Any]) -> None:
     console = whole_lines()
     console.print(f"store {found['store']}", markup=False)
     table = Table("kind", "artifacts", "size", box=None, pad_edge=False)
-    for kind, held in found["kinds"].items():
-        table.add_row(kind, str(held["artifacts"]), in_units(held["bytes"]))
+    for kind, of_kind in found["kinds"].items():
+        table.add_row(kind, str(of_kind["artifacts"]), in_units(of_kind["bytes"]))
     console.print(table if found["kinds"] else "no artifacts yet")
     for area in found["making"]:
         console.print(

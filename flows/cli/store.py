@@ -57,7 +57,7 @@ def list_artifacts(
     if kind is not None and not entries:
         _require_kind(kind)
     tagged = _tags_by_artifact(opened)
-    write_json_lines(json, ({**entry.__dict__, "tags": tagged.get(entry.name, [])} for entry in entries))
+    write_json_lines(json, (entry.as_data() | {"tags": tagged.get(entry.name, [])} for entry in entries))
     rows = [
         (
             short_name(entry.name),

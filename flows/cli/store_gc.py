@@ -132,10 +132,12 @@ def _kept_by(name: str, store: ArtifactStore) -> Reach:
 
 
 def _print_garbage(garbage: Garbage, users: Mapping[str, RunRecord]) -> None:
+    lines = []
     for entry in garbage.artifacts:
         user = users.get(entry.name)
         of = f"  last used by {user.name} ({Path(user.config).name})" if user else ""
-        typer.echo(f"  {short_name(entry.name)}  {in_units(entry.size)}  {entry.created}{of}")
+        lines.append(f"  {short_name(entry.name)}  {in_units(entry.size)}  {entry.created}{of}\n")
+    typer.echo("".join(lines), nl=False)
     for folder in garbage.work_areas:
         typer.echo(f"  unfinished {short_name(folder.name)}  {in_units(folder.size)}")
     for folder in garbage.set_aside:

@@ -16,14 +16,11 @@ from flows.plan.pinned import PinnedModel
 from flows.plan.views import view_digest
 from flows.run.provenance import source_digest
 from flows.stages.base import Stage, ingest_name
-from storage.listing import list_entries
 from storage.manifest import Identity
 from storage.space import require_free_space
 from storage.store import Artifact, Store
 
 State = Literal["cached", "resumes", "runs"]
-
-COMPARED = 200
 
 
 @dataclass(frozen=True)
@@ -218,12 +215,11 @@ def _provenance_note(artifact: Artifact) -> str:
 def _why_new(identity: Identity, store: Store) -> str:
     """How this stage differs from the most similar artifact of its kind, or the newest of several.
 
-    Only the COMPARED newest are looked at, so that a store of thousands does not hold up a plan.
+    Only what this machine remembers as newest is looked at: a store of millions does not hold up a plan.
     """
-    newest_first = sorted(list_entries(store, identity.kind), key=lambda entry: entry.created, reverse=True)
-    compared = newest_first[:COMPARED]
-    whole = (found for entry in compared if (found := store.peek(entry.kind, entry.key)) is not None)
-    known = (artifact.manifest.identity for artifact in whole)
+    whole = (found for key in store.newest(identity.kind) if (found := store.peek(identity.kind, key)))
+    newest_first = sorted(whole, key=lambda artifact: artifact.manifest.created, reverse=True)
+    known = (artifact.manifest.identity for artifact in newest_first)
     # A snapshot of another dataset tells nothing about this one.
     related = [old for old in known if old.recipe.get("dataset") == identity.recipe.get("dataset")]
     each = [list(_differences(old, identity)) for old in related]

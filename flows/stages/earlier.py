@@ -190,14 +190,15 @@ def _candidates(context: Context, store: Store, view: SnapshotView, means: Means
 
 
 def _listed(store: Store, kind: str, own: str, means: Means) -> list[Artifact]:
-    """The same by reading every manifest of the kind: the memory of this machine knows none."""
-    if len(list(islice(store.keys(kind), LISTED + 1))) > LISTED:
+    """The same by reading the newest manifests of the kind, or all where this machine knows of none."""
+    keys = store.newest(kind) or [key for _, key in islice(store.keys(kind), LISTED + 1)]
+    if len(keys) > LISTED:
         log.info("no earlier %s are remembered, and there are too many to read all manifests", kind)
         return []
     artifacts = []
-    for each, key, raw in store.manifests(kind):
+    for key, raw in store.read_manifests(kind, keys):
         try:
-            artifact = Artifact(store.path_of(each, key), parse_manifest(raw, f"{each}/{key}"))
+            artifact = Artifact(store.path_of(kind, key), parse_manifest(raw, f"{kind}/{key}"))
         except StorageError as error:
             log.info("%s", error)
             continue

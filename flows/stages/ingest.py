@@ -238,7 +238,7 @@ def _previous(store: Path, recipe: IngestRecipe) -> Snapshot | None:
     local = LocalStore(store)
     without = recipe.model_copy(update={"queries": None, "splits": None})
     as_read = [each.canonical() for each in (without, without.model_copy(update={"forgotten": None}))]
-    found = (local.peek(kind, key) for kind, key in local.keys(KIND))
+    found = (local.peek(KIND, key) for key in local.newest(KIND))
     same = [
         artifact
         for artifact in found

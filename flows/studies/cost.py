@@ -101,7 +101,7 @@ class Estimator:
 
     def _read(self, kind: str) -> Mapping[object, _Earlier]:
         found: dict[object, list[tuple[float, int]]] = defaultdict(list)
-        artifacts = [made for _, key in self.store.keys(kind) if (made := self.store.peek(kind, key))]
+        artifacts = [made for key in self.store.newest(kind) if (made := self.store.peek(kind, key))]
         newest = sorted(artifacts, key=lambda made: made.manifest.created, reverse=True)[:COMPARED]
         for made in newest:
             origin = Built(made.manifest, self.store)

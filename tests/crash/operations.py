@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -15,6 +18,7 @@ from data_catalog.snapshot import SnapshotWriter
 from flows.cli.new_folder import new_folder
 from flows.run.records import RunRecord, records_folder
 from personsearch_core.training.checkpoints import load_newest, save_checkpoint
+from storage import listing, manifest_index
 from storage.errors import StorageError
 from storage.feature_store import create_features, verify_features
 from storage.feature_store.layout import ARRAY
@@ -126,6 +130,43 @@ def untag(folder: Path) -> None:
     store = store_of(folder)
     if "kept" in store.read_tags():
         remove_tag(store, "kept")
+
+
+@contextmanager
+def indexed() -> Iterator[None]:
+    """Every kind has an index, and every folder comes to rest at once."""
+    always = {listing: ("INDEXED_FROM", 1), manifest_index: ("SETTLED_NS", -(1 << 60))}
+    with ExitStack() as patches:
+        for module, (name, value) in always.items():
+            patches.enter_context(patch.object(module, name, value))
+        yield
+
+
+def prepare_index(folder: Path) -> None:
+    """A chain with its index, and artifacts that came, went and were replaced since."""
+    prepare_chain(folder)
+    store = store_of(folder)
+    with indexed():
+        list_entries(store)
+    make_artifact(store, "reid", 8)
+    replace(folder)
+    make_artifact(store, "gallery")
+
+
+def index(folder: Path) -> None:
+    with indexed():
+        list_entries(store_of(folder))
+
+
+def check_index(folder: Path) -> list[str]:
+    """The listing by the index is that by the manifests, at the first look and at the second."""
+    store = store_of(folder)
+    shutil.copytree(store.root, folder / "bare", ignore=shutil.ignore_patterns(manifest_index.FOLDER))
+    bare = list_entries(store_of(folder, "bare"))
+    shutil.rmtree(folder / "bare")
+    with indexed():
+        looks = [list_entries(store), list_entries(store)]
+    return [*check_all(folder), *(f"the index lists {look}" for look in looks if look != bare)]
 
 
 def reopen(folder: Path) -> None:
@@ -303,6 +344,7 @@ OPERATIONS = {
     for operation in (
         Operation("commit", prepare_chain, commit, check_all, outcome_of_store),
         Operation("replace", prepare_chain, replace, check_all, outcome_of_store),
+        Operation("index", prepare_index, index, check_index, outcome_of_store),
         Operation("reopen", prepare_chain, reopen, check_chain, outcome_of_store),
         Operation("gc", prepare_chain, collection, check_chain, outcome_of_store),
         Operation("tag", prepare_chain, tag, check_all, outcome_of_store),

@@ -72,7 +72,7 @@ def test_ls_and_show(store: LocalStore, chain: list[Artifact]) -> None:
 def test_the_columns_of_ten_thousand_artifacts_line_up(
     store: LocalStore, chain: list[Artifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entries = [Entry("features", f"{n:032x}", "2026-01-01T00:00:00", 1.5, 7 * n, ()) for n in range(10_000)]
+    entries = [Entry("features", f"{n:032x}", "2026-01-01T00:00:00", 1.5, 7 * n) for n in range(10_000)]
     monkeypatch.setattr("flows.cli.store.list_entries", lambda *_: entries)
     listed = call("store", "ls", "--store", store).splitlines()
     assert len(listed) == 10_002 and listed[0].split() == ["artifact", "made", "size", "seconds", "tags"]

@@ -78,7 +78,7 @@ def test_why_a_stage_is_new_is_told_by_its_newest_likes(
     for seed in range(4, 0, -1):
         make_artifact(store, "features", seed)
     read = []
-    monkeypatch.setattr("flows.plan.states.COMPARED", 2)
+    monkeypatch.setattr("storage.recent.REMEMBERED", 2)
     monkeypatch.setattr(store, "peek", lambda *name: read.append(name) or LocalStore(tmp_path).peek(*name))
     (planned,) = make_plan([stage("features")], store)
     assert planned.reason.startswith("new: seed ") and len(read) == 2
