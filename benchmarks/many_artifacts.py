@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.queues
 import shutil
 import subprocess
 import sys
@@ -26,6 +28,9 @@ AT_MOST = 5.0
 """Seconds for each command, whatever the number of artifacts up to a million."""
 MEMBERS = 100
 """Branches per features artifact; each has a gallery and an evaluation."""
+WORKERS = 64
+EACH = 10
+"""Artifacts of each worker, and artifacts that all of them need."""
 _SETTLED_SECONDS = manifest_index.SETTLED_NS / 1e9 + 0.5
 _COMMANDS = {"store ls": ("store", "ls"), "store gc": ("store", "gc"), "status": ("status",)}
 
@@ -86,7 +91,10 @@ def _manifest(kind: str, number: int, before: list[Manifest]) -> Manifest:
 
 
 def measure_many(root: Path, count: int) -> Iterator[Measurement]:
-    """Time the commands as whole processes: without an index, with it, and after one more artifact."""
+    """Time the commands as whole processes: without an index, with it, and after one more artifact.
+
+    Then let many processes build in that store at once.
+    """
     draw_store(root, count)
     for name, words in _COMMANDS.items():
         shutil.rmtree(root / manifest_index.FOLDER, ignore_errors=True)
@@ -101,6 +109,48 @@ def measure_many(root: Path, count: int) -> Iterator[Measurement]:
         folder.mkdir()
         (folder / FILE_NAME).write_text(one_more.to_json())
         yield _measured("one artifact came since", name, root, words)
+
+    yield from _at_once(root)
+
+
+def _at_once(root: Path) -> Iterator[Measurement]:
+    """What it costs that many processes build at once: artifacts of their own, and some that all need."""
+    alone = _workers(root, 1, "alone")
+    yield Measurement("builds an artifact", "one worker", alone, 1, alone, "s each")
+    together = _workers(root, WORKERS, "together")
+    name = f"{WORKERS} workers, which share every other one"
+    yield Measurement("builds an artifact", name, together, 1, together, "s each")
+
+
+def _workers(root: Path, count: int, what: str) -> float:
+    """Seconds per artifact. Raises AssertionError if one was built twice."""
+    forking = multiprocessing.get_context("fork")
+    built = forking.SimpleQueue()
+    workers = [forking.Process(target=_work, args=(root, f"{what} {n}", what, built)) for n in range(count)]
+    started = time.perf_counter()
+    for worker in workers:
+        worker.start()
+    names = [name for _ in workers for name in built.get()]
+    for worker in workers:
+        worker.join()
+    seconds = time.perf_counter() - started
+    if len(names) != len(set(names)) or len(names) != (count + 1) * EACH:
+        raise AssertionError(f"{len(names)} artifacts were built, {len(set(names))} of them different")
+    return seconds / len(names)
+
+
+def _work(root: Path, own: str, shared: str, built: multiprocessing.queues.SimpleQueue[list[str]]) -> None:
+    """Build artifacts that no other worker needs, and those that all need, and say which."""
+    store, mine = LocalStore(root), []
+    for number in range(2 * EACH):
+        recipe = {"of": own if number % 2 else shared, "number": number}
+        identity = Identity(kind="reid", version=1, recipe=recipe, inputs={})
+        with store.making(identity) as work:
+            if work.made is None:
+                (work.path / "weights").write_bytes(b"0" * 1000)
+                work.commit(f"{recipe}")
+                mine.append(identity.key)
+    built.put(mine)
 
 
 def _measured(

@@ -190,7 +190,7 @@ def _fits(entry: Entry) -> bool:
     """Whether the index can hold what a manifest says; one that says it otherwise is read every time."""
     texts = (entry.created, entry.made_from, entry.all_from or "")
     return (
-        all(isinstance(text, str) and "\n" not in text and text.isprintable() for text in texts)
+        all(isinstance(text, str) and text.isprintable() for text in texts)
         and isinstance(entry.seconds, int | float)
         and abs(entry.size) < _MOST
     )

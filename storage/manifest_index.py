@@ -1,6 +1,6 @@
 """An index of the manifests of a kind, which spares a listing from reading each of them.
 
-<root>/.index/<kind>     one line with a header and digests, then a column per line of the header
+<root>/.listing/<kind>     one line with a header and digests, then a column per line of the header
 
 It holds nothing that the manifests do not say. A row is used while its manifest has the same stamp, and none
 of them is looked at while the folder of the kind is unchanged; whatever is missing, damaged or other is read
@@ -24,7 +24,7 @@ from storage.place import plain_name
 
 log = logging.getLogger(__name__)
 
-FOLDER = ".index"
+FOLDER = ".listing"
 FORMAT = 1
 SETTLED_NS = 2_000_000_000
 """A folder's time may stand still this long while its content changes, on the coarsest file systems."""
@@ -129,17 +129,22 @@ class ManifestIndex:
             self.path.unlink()
 
     def is_settled(self, folder: Path) -> bool:
-        """Whether any later change gives the folder another time, by the clock of its own file system."""
-        clock = self.path.parent / ".clock"
+        """Whether any later change gives the folder another time, by the clock of its own file system.
+
+        On a file system where folders have no time of their own, none ever comes to rest.
+        """
+        probe = self.path.with_name(durable.partial_name("clock"))
         try:
-            durable.make_folder(clock.parent)
-            clock.touch()
-            now = clock.stat().st_mtime_ns
+            durable.make_folder(probe.parent)
+            before = probe.parent.stat().st_mtime_ns
+            probe.touch()
+            now, after = probe.stat().st_mtime_ns, probe.parent.stat().st_mtime_ns
+            probe.unlink()
             stat = folder.stat()
         except OSError as error:
             log.info("the age of %s is not known: %s", folder, error)
             return False
-        return max(stat.st_mtime_ns, stat.st_ctime_ns) < now - SETTLED_NS
+        return before != after and max(stat.st_mtime_ns, stat.st_ctime_ns) < now - SETTLED_NS
 
     def _parse(self, line: bytes) -> tuple[Header, dict[str, Any]] | None:
         """The header that the first line holds; None unless it is whole, and of this store and kind."""

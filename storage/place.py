@@ -8,6 +8,8 @@
 <root>/.replaced/<kind>-<key>/                artifacts that are being replaced
 <root>/.removed/                              folders that are being deleted
 <root>/.tags/<tag>                            the artifact that has this tag
+<root>/.listing/<kind>                        an index of manifests; see `storage.manifest_index`
+<root>/.recent/<kind>                         the newest artifacts; see `storage.recent`
 """
 
 from __future__ import annotations
@@ -63,7 +65,7 @@ class Place:
         locks = [
             path for path in (self.root / ".locks").rglob("*") if path.is_file() and is_held(path) is None
         ]
-        folders = [self.tags_path, self.root / ".runs", self.root / ".index", self.root / ".recent"]
+        folders = [self.tags_path, self.root / ".runs", self.root / ".listing", self.root / ".recent"]
         folders += (self.root / ".trust").glob("*")
         unfinished = [path for folder in folders for path in durable.abandoned(folder)]
         return sorted([*locks, *unfinished, *self._older_strays()])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -137,6 +139,7 @@ def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
     with store.making(identity, again=task["again"]) as work:
         if work.made is not None:
             return {"key": work.made.key}
+        log.info("building it here, as process %s of %s", os.getpid(), socket.gethostname())
         processors = None if task["processors"] is None else Processors.model_validate(task["processors"])
         artifacts = {name: _need(store, kind, key) for name, (kind, key) in task["artifacts"].items()}
         views = {

@@ -166,11 +166,18 @@ def _work_pool(pool: str) -> Iterator[_Runs]:
             f"--on {pool} needs a Prefect server: start one, and set PREFECT_API_URL (docs/operations.md)"
         )
     require_answer(url)
+    import httpx
     from prefect.client.orchestration import get_client
 
-    with get_client(sync_client=True) as client:
-        _require_pool(client, pool)
-        yield _Runs(client, pool, _deployment(pool))
+    try:
+        with get_client(sync_client=True) as client:
+            _require_pool(client, pool)
+            yield _Runs(client, pool, _deployment(pool))
+    except httpx.HTTPError as error:
+        raise ConnectionError(
+            f"the Prefect API at {url} does not answer any more ({error or type(error).__name__}); the members "
+            "go on: run the same command again to wait for them"
+        ) from error
 
 
 def _require_pool(client: SyncPrefectClient, pool: str) -> None:
@@ -223,18 +230,18 @@ class _Runs:
             found = going_on.get(tag)
             if found is None:
                 run = self.client.create_flow_run_from_deployment(
-                    self.deployment, parameters={"request": body}, name=name, tags=[tag]
+                    self.deployment, parameters={"request": body}, name=name, tags=[tag, name]
                 )
                 found = run.id
                 self._mine.add(found)
             self._waiting[found] = name
-        taken = len(self._waiting) - len(self._mine)
-        told.info(
-            "%d members are submitted to the work pool %s%s",
-            len(self._mine),
-            self.pool,
-            f", and {taken} are running there already" if taken else "",
-        )
+        if self._waiting:
+            told.info(
+                "submitted to the work pool %s: %d of %d members; the others are there already",
+                self.pool,
+                len(self._mine),
+                len(self._waiting),
+            )
 
     def ended(self) -> Iterator[tuple[str, Failure | None]]:
         """(member, why it failed or None) of each run, as they end."""

@@ -153,7 +153,7 @@ def prepare_index(folder: Path) -> None:
     make_artifact(store, "gallery")
 
 
-def index(folder: Path) -> None:
+def listing_by_index(folder: Path) -> None:
     with indexed():
         list_entries(store_of(folder))
 
@@ -344,7 +344,7 @@ OPERATIONS = {
     for operation in (
         Operation("commit", prepare_chain, commit, check_all, outcome_of_store),
         Operation("replace", prepare_chain, replace, check_all, outcome_of_store),
-        Operation("index", prepare_index, index, check_index, outcome_of_store),
+        Operation("listing", prepare_index, listing_by_index, check_index, outcome_of_store),
         Operation("reopen", prepare_chain, reopen, check_chain, outcome_of_store),
         Operation("gc", prepare_chain, collection, check_chain, outcome_of_store),
         Operation("tag", prepare_chain, tag, check_all, outcome_of_store),
