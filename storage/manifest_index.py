@@ -28,6 +28,7 @@ FOLDER = ".listing"
 FORMAT = 1
 SETTLED_NS = 2_000_000_000
 """A folder's time may stand still this long while its content changes, on the coarsest file systems."""
+_SAME_NS = 1_000_000_000
 _TEXTS = ("keys", "stamps", "created", "lines")
 _NUMBERS = {"seconds": "d", "sizes": "q", "sources": "q", "lineages": "q"}
 
@@ -136,15 +137,15 @@ class ManifestIndex:
         probe = self.path.with_name(durable.partial_name("clock"))
         try:
             durable.make_folder(probe.parent)
-            before = probe.parent.stat().st_mtime_ns
             probe.touch()
-            now, after = probe.stat().st_mtime_ns, probe.parent.stat().st_mtime_ns
+            now, told = probe.stat().st_mtime_ns, probe.parent.stat().st_mtime_ns
             probe.unlink()
             stat = folder.stat()
         except OSError as error:
             log.info("the age of %s is not known: %s", folder, error)
             return False
-        return before != after and max(stat.st_mtime_ns, stat.st_ctime_ns) < now - SETTLED_NS
+        has_times = abs(told - now) < _SAME_NS  # the folder of a file that was made just now says so
+        return has_times and max(stat.st_mtime_ns, stat.st_ctime_ns) < now - SETTLED_NS
 
     def _parse(self, line: bytes) -> tuple[Header, dict[str, Any]] | None:
         """The header that the first line holds; None unless it is whole, and of this store and kind."""

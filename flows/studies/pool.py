@@ -175,8 +175,8 @@ def _work_pool(pool: str) -> Iterator[_Runs]:
             yield _Runs(client, pool, _deployment(pool))
     except httpx.HTTPError as error:
         raise ConnectionError(
-            f"the Prefect API at {url} does not answer any more ({error or type(error).__name__}); the members "
-            "go on: run the same command again to wait for them"
+            f"the Prefect API at {url} does not answer any more ({error or type(error).__name__}); the "
+            "members go on: run the same command again to wait for them"
         ) from error
 
 
