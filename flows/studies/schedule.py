@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 Make = Callable[[Planned, Store, Mapping[str, Artifact]], Artifact]
 Key = tuple[str, str]
 _NO_FORCE: frozenset[str] = frozenset()
-_STOPPED = Failure("interrupted", "the study was stopped")
+STOPPED = Failure("interrupted", "the study was stopped")
 
 
 @dataclass
@@ -286,7 +286,7 @@ class MemberWalk:
         """Take what has been built so far; a member that still needs a stage was stopped before it."""
         planned = self.advance(ended, record)
         if planned is not None:
-            self.failure = _STOPPED.of(planned.stage.name)
+            self.failure = STOPPED.of(planned.stage.name)
 
     def make_in_process(
         self,
@@ -333,14 +333,14 @@ def _make_with_retries(once: Callable[[], Artifact], stop: threading.Event, name
                 raise
             log.warning("%s: %s; retrying in %.0f s", name, error, delay)
         if stop.wait(delay):
-            raise Interrupted(_STOPPED.message)
+            raise Interrupted(STOPPED.message)
     return once()
 
 
 def _failure(future: Future[Artifact]) -> Failure | None:
     """How a build failed; None if it succeeded."""
     if future.cancelled():
-        return _STOPPED
+        return STOPPED
     error = future.exception()
     return None if error is None else _logged(error)
 
