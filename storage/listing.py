@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -77,7 +77,7 @@ def list_entries(store: Store, kind: str | None = None) -> list[Entry]:
     Raises NewerVersionError when a newer version of this software has written into the store.
     """
     entries: list[Entry] = []
-    with _no_collections():
+    with no_collections():
         for each in [kind] if kind else store.kinds():
             entries += _entries_of(store, each)
     return entries
@@ -105,8 +105,9 @@ def _entries_of(store: Store, kind: str) -> list[Entry]:
     index = ManifestIndex(store.root, str(store), kind)
     header, columns = index.read() or (None, EMPTY)
     if header is not None and _is_of(header, store, kind):
-        others = _read(store, kind, header.others)
-        return _ordered([*_as_entries(kind, columns), *filter(None, others.values())])
+        others = [entry for entry in _read(store, kind, header.others).values() if entry is not None]
+        entries = _as_entries(kind, columns)
+        return _ordered([*entries, *others]) if others else entries
     folder = store.kind_folder(kind)
     before = folder_stamp(folder)
     stamps = dict(store.stamps(kind))
@@ -120,19 +121,20 @@ def _entries_of(store: Store, kind: str) -> list[Entry]:
         if stamps.get(key) == stamp
     ]
     entries = _as_entries(kind, columns)
-    if len(rows) < len(entries):
-        entries = [entries[row] for row in rows]
-        columns = with_rows(EMPTY, entries, [columns.stamps[row] for row in rows])
-    read = _read(store, kind, stamps.keys() - set(columns.keys))
+    unread = stamps.keys() - {columns.keys[row] for row in rows}
+    read = _read(store, kind, unread)
     fresh = [entry for entry in read.values() if entry is not None and _fits(entry)]
-    columns = with_rows(columns, fresh, [stamps[entry.key] for entry in fresh])
+    if fresh or len(rows) < len(columns):
+        kept = entries if len(rows) == len(entries) else [entries[row] for row in rows]
+        entries = _ordered([*kept, *fresh])
+        columns = _as_columns(entries, stamps)
     others = tuple(sorted(read.keys() - {entry.key for entry in fresh}))
     unchanged = folder is not None and before == folder_stamp(folder) and index.is_settled(folder)
-    found = _ordered([*entries, *filter(None, read.values())])
     now = Header(before if unchanged else None, len(columns), sum(columns.sizes), others)
     if fresh or now != header:
         index.write(now, columns)
-    return found
+    unfit = [entry for key in others if (entry := read[key]) is not None]
+    return _ordered([*entries, *unfit]) if unfit else entries
 
 
 def _read(store: Store, kind: str, keys: Iterable[str]) -> dict[str, Entry | None]:
@@ -166,22 +168,22 @@ def _as_entries(kind: str, columns: Columns) -> list[Entry]:
     return list(map(partial(tuple.__new__, Entry), rows))  # a million in half a second
 
 
-def with_rows(columns: Columns, entries: Sequence[Entry], stamps: Sequence[str]) -> Columns:
-    """The columns with a row for each of these entries, too."""
-    places = {line: place for place, line in enumerate(columns.lines)}
+def _as_columns(entries: Sequence[Entry], stamps: Mapping[str, str]) -> Columns:
+    places: dict[str, int] = {}
     sources = [places.setdefault(entry.made_from, len(places)) for entry in entries]
     lineages = [
         UNKNOWN if entry.all_from is None else places.setdefault(entry.all_from, len(places))
         for entry in entries
     ]
+    keys = [entry.key for entry in entries]
     return Columns(
-        keys=[*columns.keys, *(entry.key for entry in entries)],
-        stamps=[*columns.stamps, *stamps],
-        created=[*columns.created, *(entry.created for entry in entries)],
-        seconds=[*columns.seconds, *(entry.seconds for entry in entries)],
-        sizes=[*columns.sizes, *(entry.size for entry in entries)],
-        sources=[*columns.sources, *sources],
-        lineages=[*columns.lineages, *lineages],
+        keys=keys,
+        stamps=[stamps[key] for key in keys],
+        created=[entry.created for entry in entries],
+        seconds=[entry.seconds for entry in entries],
+        sizes=[entry.size for entry in entries],
+        sources=sources,
+        lineages=lineages,
         lines=list(places),
     )
 
@@ -197,8 +199,8 @@ def _fits(entry: Entry) -> bool:
 
 
 @contextmanager
-def _no_collections() -> Iterator[None]:
-    """Python looks for garbage again and again while millions of objects come, and finds none."""
+def no_collections() -> Iterator[None]:
+    """Spare Python the search for garbage, which it repeats as millions of objects come, and finds none."""
     is_enabled = gc.isenabled()
     gc.disable()
     try:

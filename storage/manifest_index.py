@@ -35,7 +35,7 @@ _NUMBERS = {"seconds": "d", "sizes": "q", "sources": "q", "lineages": "q"}
 
 @dataclass(frozen=True)
 class Columns:
-    """Rows of artifacts of one kind, in any order; a column each.
+    """Rows of artifacts of one kind, by age and key; a column each.
 
     `sources` and `lineages` are places in `lines`: names, `kind/key`, with a space between; UNKNOWN where a
     manifest does not record its lineage.

@@ -96,10 +96,14 @@ def _state(stage: dict[str, object]) -> str:
     return f"[{_STYLES.get(state, 'white')}]{state}[/]"
 
 
+SHORT = 12
+"""Characters of a key that are printed."""
+
+
 def short_name(name: str) -> str:
     """`kind/key` with the beginning of the key, which is enough to name the artifact."""
     kind, _, key = name.partition("/")
-    return f"{kind}/{key[:12]}"
+    return f"{kind}/{key[:SHORT]}"
 
 
 def print_snapshot(catalog: Catalog, name: str) -> Snapshot:

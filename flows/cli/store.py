@@ -12,13 +12,13 @@ from data_catalog.suggestions import did_you_mean
 from flows.cli.json_file import Json, write_json_lines
 from flows.cli.lazy import Lazy, lazy_group
 from flows.cli.options import ConfigsStore, Store, artifact_named, chosen_store, existing_store
-from flows.cli.printing import counted, padded, short_name
+from flows.cli.printing import SHORT, counted, padded, short_name
 from flows.cli.store_gc import gc
 from flows.config.raw import given_store
 from flows.errors import ConfigError, missing
 from personsearch_core.checksums import listed_files, problems
 from storage.errors import StorageError
-from storage.listing import Entry, list_entries, with_followers
+from storage.listing import Entry, list_entries, no_collections, with_followers
 from storage.opening import open_store
 from storage.space import in_units
 from storage.store import Store as ArtifactStore
@@ -53,22 +53,23 @@ def list_artifacts(
     Example: personsearch store ls --kind reid
     """
     opened = existing_store(store)
-    entries = list_entries(opened, kind)
-    if kind is not None and not entries:
-        _require_kind(kind)
-    tagged = _tags_by_artifact(opened)
-    write_json_lines(json, (entry.as_data() | {"tags": tagged.get(entry.name, [])} for entry in entries))
-    rows = [
-        (
-            short_name(entry.name),
-            entry.created,
-            in_units(entry.size),
-            f"{entry.seconds:.1f}",
-            " ".join(tagged.get(entry.name, [])),
-        )
-        for entry in entries
-    ]
-    typer.echo(padded(("artifact", "made", "size", "seconds", "tags"), rows))
+    with no_collections():
+        entries = list_entries(opened, kind)
+        if kind is not None and not entries:
+            _require_kind(kind)
+        tagged = _tags_by_artifact(opened)
+        write_json_lines(json, (entry.as_data() | {"tags": tagged.get(entry.name, [])} for entry in entries))
+        rows = [
+            (
+                f"{entry.kind}/{entry.key[:SHORT]}",
+                entry.created,
+                in_units(entry.size),
+                f"{entry.seconds:.1f}",
+                " ".join(tagged.get(entry.name, ())) if tagged else "",
+            )
+            for entry in entries
+        ]
+        typer.echo(padded(("artifact", "made", "size", "seconds", "tags"), rows))
     typer.echo(f"{counted(len(entries), 'artifact')}, {in_units(sum(entry.size for entry in entries))}")
 
 

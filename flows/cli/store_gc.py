@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.options import ConfigsStore, chosen_store, existing_store
-from flows.cli.printing import counted, short_name
+from flows.cli.printing import SHORT, counted, short_name
 from flows.errors import ConfigError
 from flows.run.records import RUN_NAME, RunRecord
 from storage.gc import Garbage, collect, find_garbage
+from storage.listing import no_collections
 from storage.space import in_units
 from storage.store import Store as ArtifactStore
 from storage.tags import tags
@@ -72,8 +73,9 @@ def gc(
     if reach.unmade:
         typer.echo(f"not built yet: {', '.join(reach.unmade)}; artifacts that depend on these are not kept")
     used = InUse(opened)
-    garbage = find_garbage(opened, reach.names | used(), timedelta(hours=hours), despite_gaps=everything)
-    _print_garbage(garbage, last_users(opened))
+    with no_collections():
+        garbage = find_garbage(opened, reach.names | used(), timedelta(hours=hours), despite_gaps=everything)
+        _print_garbage(garbage, last_users(opened))
     count = sum(map(len, (garbage.artifacts, garbage.work_areas, garbage.set_aside, garbage.objects)))
     what = "would be deleted (pass --delete to do so)"
     if delete:
@@ -134,9 +136,9 @@ def _kept_by(name: str, store: ArtifactStore) -> Reach:
 def _print_garbage(garbage: Garbage, users: Mapping[str, RunRecord]) -> None:
     lines = []
     for entry in garbage.artifacts:
-        user = users.get(entry.name)
+        user = users.get(entry.name) if users else None
         of = f"  last used by {user.name} ({Path(user.config).name})" if user else ""
-        lines.append(f"  {short_name(entry.name)}  {in_units(entry.size)}  {entry.created}{of}\n")
+        lines.append(f"  {entry.kind}/{entry.key[:SHORT]}  {in_units(entry.size)}  {entry.created}{of}\n")
     typer.echo("".join(lines), nl=False)
     for folder in garbage.work_areas:
         typer.echo(f"  unfinished {short_name(folder.name)}  {in_units(folder.size)}")
