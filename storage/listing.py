@@ -105,9 +105,7 @@ def _entries_of(store: Store, kind: str) -> list[Entry]:
     index = ManifestIndex(store.root, str(store), kind)
     header, columns = index.read() or (None, EMPTY)
     if header is not None and _is_of(header, store, kind):
-        others = [entry for entry in _read(store, kind, header.others).values() if entry is not None]
-        entries = _as_entries(kind, columns)
-        return _ordered([*entries, *others]) if others else entries
+        return _with_unfit(_as_entries(kind, columns), _read(store, kind, header.others))
     folder = store.kind_folder(kind)
     before = folder_stamp(folder)
     stamps = dict(store.stamps(kind))
@@ -133,8 +131,7 @@ def _entries_of(store: Store, kind: str) -> list[Entry]:
     now = Header(before if unchanged else None, len(columns), sum(columns.sizes), others)
     if fresh or now != header:
         index.write(now, columns)
-    unfit = [entry for key in others if (entry := read[key]) is not None]
-    return _ordered([*entries, *unfit]) if unfit else entries
+    return _with_unfit(entries, {key: read[key] for key in others})
 
 
 def _read(store: Store, kind: str, keys: Iterable[str]) -> dict[str, Entry | None]:
@@ -147,6 +144,12 @@ def _read(store: Store, kind: str, keys: Iterable[str]) -> dict[str, Entry | Non
             entry = None
         read[key] = entry
     return read
+
+
+def _with_unfit(entries: list[Entry], read: Mapping[str, Entry | None]) -> list[Entry]:
+    """The entries of an index with those that it cannot hold."""
+    unfit = [entry for entry in read.values() if entry is not None]
+    return _ordered([*entries, *unfit]) if unfit else entries
 
 
 def _ordered(entries: Iterable[Entry]) -> list[Entry]:

@@ -95,7 +95,8 @@ def run(
         plan = _plan(chosen, loader, budget)
         chosen = plan.study
     require_one_place(on, parallel)
-    places = [None] if on else slots(parallel, loader.load(next(iter(chosen.members.values()))).config.run)
+    first = loader.load(next(iter(chosen.members.values())))
+    places: list[str | None] = [None] if on else slots(parallel, first.config.run)
     with sigterm_as_interrupt(), watching() as watch:
         result = run_study(chosen, loader, slots=places, threads=threads_of(places), pool=on, on_change=watch)
     write_json(json, result.as_data())

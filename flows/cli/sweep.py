@@ -56,7 +56,7 @@ def sweep(
         axes.insert(0, objective_axis(base, {name: name for name in PRESETS}, "objective"))
     study = sweep_study(config, axes, shared_overrides(base) if objectives else (), store)
     require_one_place(on, parallel)
-    places = [None] if on else slots(parallel, base.run)
+    places: list[str | None] = [None] if on else slots(parallel, base.run)
     with sigterm_as_interrupt(), watching() as watch:
         result = run_study(
             study,

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from flows.config.request import RunRequest
 from flows.errors import ConfigError, Failure
@@ -74,14 +74,15 @@ def _deployment(pool: str) -> UUID:
     from flows.pipeline import person_search
     from flows.run.prefect_defaults import QUIET
 
-    return RunnerDeployment.from_flow(
+    deployment = RunnerDeployment.from_flow(
         person_search,
         f"{DEPLOYMENT}-{pool}",
         description="Members of studies and sweeps (`--on`).",
         work_pool_name=pool,
         job_variables={"env": dict(QUIET)},
         entrypoint_type=EntrypointType.MODULE_PATH,
-    ).apply()
+    )
+    return cast("UUID", deployment.apply())
 
 
 @dataclass
@@ -168,7 +169,7 @@ class PoolRuns:
         if time.monotonic() - self._looked < _WORKERS_SECONDS:
             return
         self._looked = time.monotonic()
-        workers = self.client.read_workers_forwork_pool(self.pool)
+        workers = self.client.read_workers_for_work_pool(self.pool)
         online = {worker.name for worker in workers if worker.status == "ONLINE"}
         if not online and not self._is_idle:
             told.warning(
