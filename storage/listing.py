@@ -87,7 +87,7 @@ def held(store: Store) -> dict[str, Held]:
     """What the store holds of each kind, by the headers of the indexes where these are up to date."""
     found = {}
     for kind in store.kinds():
-        header = ManifestIndex(store.root, str(store), kind).header()
+        header = _index_of(store, kind).header()
         if header is None or header.others or not _is_of(header, store, kind):
             entries = list_entries(store, kind)
             found[kind] = Held(len(entries), sum(entry.size for entry in entries))
@@ -101,8 +101,14 @@ def _is_of(header: Header, store: Store, kind: str) -> bool:
     return header.folder is not None and header.folder == folder_stamp(store.kind_folder(kind))
 
 
+def _index_of(store: Store, kind: str) -> ManifestIndex:
+    # A folder may have several paths; the place of a URL on this machine is not a store of its own.
+    whose = "a folder" if store.kind_folder(kind) is not None else str(store)
+    return ManifestIndex(store.root, whose, kind)
+
+
 def _entries_of(store: Store, kind: str) -> list[Entry]:
-    index = ManifestIndex(store.root, str(store), kind)
+    index = _index_of(store, kind)
     header, columns = index.read() or (None, EMPTY)
     if header is not None and _is_of(header, store, kind):
         return _with_unfit(_as_entries(kind, columns), _read(store, kind, header.others))
