@@ -40,7 +40,7 @@ class Recent:
             text = self._path.read_text(errors="replace")
         except FileNotFoundError:
             return list(islice(visible_names(self._artifacts), REMEMBERED))
-        return [key for key in text.splitlines() if _KEY.fullmatch(key)]
+        return [key for key in text.splitlines() if _KEY.fullmatch(key)][:REMEMBERED]
 
     def add(self, key: str) -> None:
         """Remember a key as the newest; where nothing can be written, it is not remembered."""
