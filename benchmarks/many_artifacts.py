@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import multiprocessing.queues
 import shutil
@@ -141,6 +142,7 @@ def _workers(root: Path, count: int, what: str) -> float:
 
 def _work(root: Path, own: str, shared: str, built: multiprocessing.queues.SimpleQueue[list[str]]) -> None:
     """Build artifacts that no other worker needs, and those that all need, and say which."""
+    logging.getLogger("storage").setLevel(logging.ERROR)  # that they wait for each other is known
     store, mine = LocalStore(root), []
     for number in range(2 * EACH):
         recipe = {"of": own if number % 2 else shared, "number": number}
