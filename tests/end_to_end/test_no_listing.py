@@ -52,7 +52,7 @@ def test_plan_study_plan_and_sweep_list_nothing(
     study = store.with_name("study.yaml")
     study.write_text(
         f"title: Two seeds\nconfig: {tiny_run.config}\nmembers: {{seeds: {{grid: {{reid.seed: [0, 1]}}}}}}\n"
-        "tables: {t: {title: t, columns: {mAP: {title: mAP, metric: mAP}}, rows: {r: {member: seeds}}}}\n"
+        "tables: {t: {title: t, columns: {mAP: {title: mAP, metric: mAP}}, rows: {r: {member: seeds 1}}}}\n"
     )
     planned = in_process(f"study plan {study} --store {store}")
     assert planned.status == 0, planned.error
