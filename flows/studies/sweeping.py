@@ -61,6 +61,8 @@ def sweep_columns(config: Config) -> Mapping[str, Column]:
     for name, metric in _validation(config).items():
         columns[name] = Column(title=name, stage="detector", metric=metric)
     columns["reid_seconds"] = Column(title="re-ID training", stage="reid", metric="seconds", unit="s")
+    if config.foreign is not None:  # without a detector there are no detections to measure
+        return {name: column for name, column in columns.items() if column.metric != "detection_ap50"}
     return columns
 
 
