@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from storage.feature_store.buffers import allocate_buffer
+    from storage.feature_store.codecs import RowCodec, principal_axes, stored_row
+    from storage.feature_store.decoding import read_codec
     from storage.feature_store.digests import read_digests, read_file_digests
     from storage.feature_store.export import export_rows
     from storage.feature_store.finishing import finish_features
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "buffers": ("allocate_buffer",),
+    "codecs": ("RowCodec", "principal_axes", "stored_row"),
+    "decoding": ("read_codec",),
     "digests": ("read_digests", "read_file_digests"),
     "export": ("export_rows",),
     "finishing": ("finish_features",),
@@ -57,6 +61,7 @@ __all__ = [
     "FeatureStatistics",
     "FeatureSummary",
     "FeatureWriter",
+    "RowCodec",
     "Tier",
     "adopt_shards",
     "allocate_buffer",
@@ -69,9 +74,12 @@ __all__ = [
     "join_readers",
     "missing_rows",
     "open_features",
+    "principal_axes",
+    "read_codec",
     "read_digests",
     "read_file_digests",
     "remove_shards",
+    "stored_row",
     "summarise_features",
     "verify_features",
     "write_index",
