@@ -8,13 +8,15 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from storage import durable
 from storage.errors import NewerVersionError, StorageError
 from storage.folders import remove_tree
 from storage.manifest import Identity, Manifest
 from storage.place import Place
-from storage.work_area import WorkArea, drop_manifest
+from storage.receiving import OpenFile, Received
+from storage.work_area import WorkArea, drop_leftovers
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,18 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def receive(self, manifest: Manifest, open_file: OpenFile) -> Received | None:
+        """Store an artifact that was made elsewhere, from its files, opened by name. None if it is there.
+
+        Only files that the store has nowhere move, and what a try brought that was cut off does not move
+        again. Raises StorageError when a file does not match its digest.
+        """
+
+    @abstractmethod
+    def open_file(self, manifest: Manifest, name: str) -> BinaryIO:
+        """A file of an artifact that is here, for reading. Raises FileNotFoundError if it is missing."""
+
+    @abstractmethod
     def set_aside(self, kind: str, key: str, why: str) -> Path:
         """Move an artifact aside for inspection, so that it is built again when needed.
 
@@ -211,7 +225,7 @@ class Store(ABC):
             made = None if again else self.find_alone(kind, key)
             if made is None:
                 durable.make_folder(path)
-                drop_manifest(path)
+                drop_leftovers(path)
             yield WorkArea(self, identity, path, made, again)
 
     def peek(self, kind: str, key: str) -> Artifact | None:

@@ -27,8 +27,8 @@ def means_of_rows(
     version: int, recipe: FeaturesRecipe, ready: Prepared, dask: str | None, codec: RowCodec | None
 ) -> Means:
     """What computes a row of features: which boxes and views there are, and how rows are compressed, does not
-    change it; how they are encoded does. Crops of disj are cut one by one. `dask`: address of a scheduler whose
-    workers compute."""
+    change it; how they are encoded does. Crops of disj are cut one by one. `dask`: address of a scheduler
+    whose workers compute."""
     import torch
 
     from personsearch_core.models.compute import model_device, neighbours_count

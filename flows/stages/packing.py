@@ -1,4 +1,4 @@
-"""How the rows of `features` are stored: the codec of a recipe, and principal axes from a sample of the rows."""
+"""How the rows of `features` are stored: a recipe's codec, and principal axes from a sample of the rows."""
 
 from __future__ import annotations
 

@@ -109,8 +109,8 @@ class FeatureCodec(Recipe):
     values: Literal["float", "int8"] = "float"
     """`int8`: of each channel of a row its minimum and a step size, and 8 bits per position."""
     channels: Annotated[int, Field(gt=0, le=2048)] | None = None
-    """Project the channels of each row onto this many principal axes of a sample of the rows; default: store all
-    channels."""
+    """Store the projections of each row on this many principal axes of its channels, which are found in a
+    sample of the rows; default: store all channels."""
 
     @property
     def is_none(self) -> bool:

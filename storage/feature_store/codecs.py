@@ -1,8 +1,8 @@
 """Codecs of rows: stored in fewer bytes than they take as numbers, and decoded when they are read.
 
 A row (C, ...) is encoded by itself, so its bytes depend on no other row. `channels` keeps its projections on
-that many principal axes of the channels. `int8` keeps of each channel of a row its minimum, the size of 255
-steps, and for each position the number of steps: with the float16 pair in front, any Zarr client can decode it.
+that many principal axes of the channels. `int8` keeps of each channel of a row its minimum and the size of
+255 steps, two float16, and for each position a number of steps.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class RowCodec:
     def __post_init__(self) -> None:
         if self.dtype.name not in _DTYPES or len(self.row_shape) < 2 or min(self.row_shape) < 1:
             raise StorageError(
-                f"rows of {self.dtype} {self.row_shape} have no codec: it takes {' or '.join(_DTYPES)} by channel"
+                f"rows of {self.dtype} {self.row_shape} have no codec: it takes {' or '.join(_DTYPES)}"
             )
         if self.values == "float" and self.axes is None:
             raise StorageError("a codec needs int8 values or fewer channels")
@@ -114,7 +114,7 @@ class RowCodec:
         return digest_json(self.description)
 
     def encode(self, rows: np.ndarray, first_row: int = 0) -> np.ndarray:
-        """Rows (n, *row_shape) as they are stored. Raises StorageError when one is or becomes infinite or NaN."""
+        """Rows (n, *row_shape) as they are stored. Raises StorageError when one is or becomes infinite."""
         if rows.shape[1:] != self.row_shape:
             raise StorageError(f"rows of shape {rows.shape[1:]} do not fit a codec of {self.row_shape}")
         converted = convert_rows(rows, self.dtype)

@@ -23,7 +23,8 @@ from storage.urls import local_path
 
 @dataclass(frozen=True)
 class FeatureSummary:
-    """`array_bytes` as numbers in memory, `stored_bytes` as shard files on disk; `codec` is how rows are stored.
+    """`array_bytes` as numbers in memory, `stored_bytes` as shard files on disk; `codec` says how rows are
+    stored.
 
     `identities` counts rows by (dataset, person_id), most rows first; rows of unknown identity are apart.
     `content_digest` is None while the store is unfinished, `made_by` the attributes that its maker gave.
