@@ -8,6 +8,7 @@
 <root>/.replaced/<kind>-<key>/                artifacts that are being replaced
 <root>/.removed/                              folders that are being deleted
 <root>/.tags/<tag>                            the artifact that has this tag
+<root>/.shards/<sha256>                       shards of features that are read from object storage
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Place:
         locks = [
             path for path in (self.root / ".locks").rglob("*") if path.is_file() and is_held(path) is None
         ]
-        folders = [self.tags_path, self.root / ".runs", *(self.root / ".trust").glob("*")]
+        folders = [self.tags_path, self.shards_path, self.root / ".runs", *(self.root / ".trust").glob("*")]
         unfinished = [path for folder in folders for path in durable.abandoned(folder)]
         return sorted([*locks, *unfinished, *self._older_strays()])
 
@@ -75,6 +76,11 @@ class Place:
         for path in (self.root / ".trust").glob("*/*.tmp"):
             if not Path("/proc", path.suffixes[-2].strip(".") if path.suffixes[1:] else "-").exists():
                 yield path
+
+    @property
+    def shards_path(self) -> Path:
+        """Shards of features on object storage by their SHA-256; may be deleted while nothing is running."""
+        return self.root / ".shards"
 
     @property
     def tags_path(self) -> Path:

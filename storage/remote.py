@@ -81,6 +81,20 @@ class RemoteStore(Store):
             self._forget(kind, key)
             return None
 
+    def find_in_place(self, kind: str, key: str) -> Artifact | None:
+        """Like `find`; only what is on this machine already is read from it."""
+        found = self.inspect(kind, key)
+        if found.problem is not None:
+            self.set_aside(kind, key, found.problem)
+        if found.artifact is None:
+            return None
+        return self._kept(found.artifact.manifest) or found.artifact
+
+    def place_of(self, artifact: Artifact) -> str:
+        kept = self._cache.peek(artifact.kind, artifact.key)
+        is_here = kept is not None and kept.manifest == artifact.manifest
+        return str(artifact.path) if is_here else self._parts.place(artifact.manifest)
+
     @reaching()
     def inspect(self, kind: str, key: str) -> Inspection:
         """Whether the artifact exists and every file has the right size."""

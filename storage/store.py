@@ -87,6 +87,14 @@ class Store(ABC):
     def find(self, kind: str, key: str) -> Artifact | None:
         """The artifact, on this machine, if it is intact; a damaged one is set aside and logged."""
 
+    def find_in_place(self, kind: str, key: str) -> Artifact | None:
+        """Like `find`, but nothing is downloaded: `place_of` says where the files can be read."""
+        return self.find(kind, key)
+
+    def place_of(self, artifact: Artifact) -> str:
+        """The folder, or the URL, of an artifact's files."""
+        return str(artifact.path)
+
     @abstractmethod
     def inspect(self, kind: str, key: str) -> Inspection:
         """Like `find`, but a damaged artifact stays where it is and is reported; nothing is downloaded.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from storage.feature_store.layout import FILES_FILE
     from storage.feature_store.opening import open_features
     from storage.feature_store.reader import FeatureReader, Tier
+    from storage.feature_store.shard_cache import ShardCache
     from storage.feature_store.statistics import FeatureStatistics, feature_statistics
     from storage.feature_store.summary import FeatureSummary, features_bytes, summarise_features
     from storage.feature_store.taking_over import (
@@ -44,6 +45,7 @@ _NAMES = {
     "layout": ("FILES_FILE",),
     "opening": ("open_features",),
     "reader": ("FeatureReader", "Tier"),
+    "shard_cache": ("ShardCache",),
     "statistics": ("FeatureStatistics", "feature_statistics"),
     "summary": ("FeatureSummary", "features_bytes", "summarise_features"),
     "taking_over": ("DamagedRowsError", "EarlierRows", "adopt_shards", "fill_shards", "missing_rows"),
@@ -62,6 +64,7 @@ __all__ = [
     "FeatureSummary",
     "FeatureWriter",
     "RowCodec",
+    "ShardCache",
     "Tier",
     "adopt_shards",
     "allocate_buffer",

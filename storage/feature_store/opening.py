@@ -31,6 +31,7 @@ from storage.feature_store.layout import (
 )
 from storage.feature_store.reader import FeatureReader, MemoryReader, Tier
 from storage.feature_store.remote import REQUESTS_AT_ONCE, RemoteReader, fetch
+from storage.feature_store.shard_cache import CachedReader, ShardCache
 from storage.reading import parse_json, read_regular
 from storage.urls import Location, filesystem, is_remote, join, local_path
 
@@ -46,6 +47,7 @@ def open_features(
     memory_budget: int = 0,
     threads: int = 16,
     storage_options: Mapping[str, Any] | None = None,
+    shard_cache: ShardCache | None = None,
 ) -> FeatureReader:
     """Open the array `features` of a Zarr v3 group, or a Zarr v3 array itself, for reading rows.
 
@@ -69,6 +71,8 @@ def open_features(
     storage_options
         For the URL's fsspec file system. TensorStore is given those that it knows; where it must read, others
         are refused.
+    shard_cache
+        Keeps whole shards of what is read by ranged requests on this machine.
 
     Returns
     -------
@@ -111,7 +115,15 @@ def open_features(
         reader: FeatureReader = TensorStoreReader(url, read_index, storage_options or {})
         why = f"through TensorStore: {error}"
     else:
-        reader, why = _direct_reader(system, array, layout, read_index, remote or tier == "remote", threads)
+        if remote and shard_cache is not None:
+            prefix = "".join(f"{part}/" for part in array.removeprefix(path).strip("/").split("/") if part)
+            why = f"ranged requests, shards kept in {shard_cache.folder}"
+            reader = CachedReader(
+                system, array, layout, read_index, shard_cache, prefix=prefix, threads=threads
+            )
+        else:
+            by_ranges = remote or tier == "remote"
+            reader, why = _direct_reader(system, array, layout, read_index, by_ranges, threads)
     codec = named_codec(
         metadata.get("attributes"),
         _content_reader(system, join(path, CODEC_FILE) if array != path else _beside(array)),
