@@ -20,7 +20,8 @@ from storage.transfer import copy_artifact, lineage
 Names = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[ARTIFACT|TAG]...", help="Only these and their sources (default: all). Tags go with them."
+        metavar="[ARTIFACT|TAG]...",
+        help="Only these and their sources (default: all); tags are set there, too.",
     ),
 ]
 To = Annotated[str, typer.Option("--to", metavar="STORE", help="Folder or URL of the other store.")]

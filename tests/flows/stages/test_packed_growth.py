@@ -1,0 +1,104 @@
+"""Features that are stored by a codec, and grow: rows are taken only where their bytes would be the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.growing import GrowingScenes, Timed, make_stages, write_config
+from flows.stages import packing
+from personsearch_core.models.detector import Detector, build_detector
+from storage.feature_store import open_features, read_codec
+from storage.feature_store.metadata import read_layout
+from tests.flows.stages.test_growth import EARLIER, GROWN, SETTINGS, here, rows_of
+from tests.personsearch_core.scene_files import TINY
+
+INT8 = {"values": "int8"}
+PCA = {"values": "int8", "channels": 8}
+
+
+class Growing:
+    """A dataset that is small or has grown, and the features that a codec makes of it."""
+
+    def __init__(self, folder: Path, detector: Detector) -> None:
+        self.folder, self.detector = folder, detector
+        self.scenes = GrowingScenes(folder / "data", 120, 80, people=4)
+
+    def make(self, store: str, codec: dict[str, Any], *, grown: bool) -> Timed:
+        self.scenes.write(GROWN if grown else EARLIER)
+        settings = SETTINGS | {"features": SETTINGS["features"] | {"codec": codec}}
+        config = write_config(self.folder / "packed.yaml", self.scenes.root, TINY, **settings)
+        return make_stages(config, self.folder / store, self.detector, ("features",), here)["features"]
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> Iterator[Growing]:
+    torch.manual_seed(0)
+    yield Growing(tmp_path, build_detector(TINY).eval())
+
+
+def rows_read(made: Timed) -> np.ndarray:
+    with open_features(made.artifact.path) as reader:
+        return reader.rows(np.arange(len(reader)))
+
+
+def test_int8_rows_are_taken_and_near_the_computed_ones(growing: Growing) -> None:
+    growing.make("grown", INT8, grown=False)
+    grown, alone = growing.make("grown", INT8, grown=True), growing.make("alone", INT8, grown=True)
+    assert rows_of(grown)["taken"] == 48 * 4 * 2 and rows_of(alone)["taken"] == 0
+    assert grown.artifact.content_digest == alone.artifact.content_digest
+    exact = growing.make("exact", {}, grown=True)
+    rows, wanted = rows_read(grown).astype(np.float32), rows_read(exact).astype(np.float32)
+    span = np.ptp(wanted, axis=(2, 3), keepdims=True)
+    assert (np.abs(rows - wanted) <= span / 500 + 1e-2 * np.abs(wanted)).all() and (rows != wanted).any()
+    bytes_per_row = [each.artifact.manifest.metrics["bytes_per_row"] for each in (grown, exact)]
+    assert bytes_per_row[0] < 0.62 * bytes_per_row[1]  # a map of 32 positions: the steps of a channel count
+
+
+def test_rows_are_taken_only_where_the_axes_are_the_same(
+    growing: Growing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growing.make("grown", PCA, grown=False)
+    grown, alone = growing.make("grown", PCA, grown=True), growing.make("alone", PCA, grown=True)
+    assert rows_of(grown)["taken"] == 0, "the sample is every image, so new ones change the axes"
+    assert grown.artifact.content_digest == alone.artifact.content_digest
+    assert rows_read(grown).shape == rows_read(growing.make("exact", {}, grown=True)).shape
+
+    monkeypatch.setattr(packing, "SAMPLE_ROWS", 8)  # one image, which is not among the new ones
+    growing.make("again", PCA, grown=False)
+    again, anew = growing.make("again", PCA, grown=True), growing.make("anew", PCA, grown=True)
+    assert rows_of(again)["taken"] == 48 * 4 * 2
+    assert again.artifact.content_digest == anew.artifact.content_digest != alone.artifact.content_digest
+    codec = read_codec(again.artifact.path, read_layout(again.artifact.path))
+    assert codec is not None and codec.channels == 8
+    assert "codec.safetensors" in again.artifact.manifest.files
+
+
+def test_a_stage_that_was_cut_off_keeps_its_axes(growing: Growing, monkeypatch: pytest.MonkeyPatch) -> None:
+    from personsearch_core.pooling import extraction
+
+    whole = growing.make("whole", PCA, grown=False)
+    pooled, calls = extraction.pool_shared_map, []
+
+    def cut_off(*given: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 30:  # the sample takes 24 batches
+            raise ConnectionError("cut off")
+        return pooled(*given)
+
+    monkeypatch.setattr(extraction, "pool_shared_map", cut_off)
+    with pytest.raises(ConnectionError):
+        growing.make("cut", PCA, grown=False)
+    (axes,) = (growing.folder / "cut").rglob("codec.safetensors")
+    written = axes.stat().st_mtime_ns
+    calls.clear()
+    calls.extend([()] * 100)
+    resumed = growing.make("cut", PCA, grown=False)
+    assert resumed.artifact.content_digest == whole.artifact.content_digest
+    assert len(calls) - 100 <= 24, "no sample is computed again"
+    assert written
