@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,10 @@ from storage.feature_store.layout import ARRAY, MARK, METADATA_FILE, ArrayLayout
 from storage.feature_store.reader import FeatureReader
 from storage.reading import read_regular
 
-_ROWS_AT_ONCE = 64
+_ROWS_AT_ONCE = 256
 """Bounds the memory for rows that are not decoded yet."""
+_THREADS = 4
+"""Of those that decode a batch, at most; NumPy lets them run at the same time."""
 
 
 class DecodingReader(FeatureReader):
@@ -26,14 +31,28 @@ class DecodingReader(FeatureReader):
         self.tier = stored.tier
         self._stored = stored
         self._codec = codec
+        self._threads = min(_THREADS, len(os.sched_getaffinity(0)))
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+        self._pool_process = os.getpid()
 
     def _fill(self, indices: np.ndarray, out: np.ndarray) -> None:
-        step = len(indices) if self.tier == "remote" else _ROWS_AT_ONCE  # a round of requests costs a wait
-        for start in range(0, len(indices), step):
-            part = slice(start, start + step)
-            self._codec.decode(self._stored.rows(indices[part]), out[part])
+        for start in range(0, len(indices), _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            self._decode(self._stored.rows(indices[part]), out[part])
+
+    def _decode(self, stored: np.ndarray, out: np.ndarray) -> None:
+        bounds = np.linspace(0, len(stored), min(self._threads, len(stored)) + 1).astype(int)
+        parts = [slice(start, stop) for start, stop in pairwise(bounds.tolist())]
+        if len(parts) == 1:
+            self._codec.decode(stored, out)
+            return
+        if self._pool_process != os.getpid():  # a forked child inherits no threads
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+            self._pool_process = os.getpid()
+        list(self._pool.map(lambda part: self._codec.decode(stored[part], out[part]), parts))
 
     def close(self) -> None:
+        self._pool.shutdown()
         self._stored.close()
 
 
