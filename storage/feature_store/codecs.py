@@ -258,6 +258,6 @@ def _in_steps(values: np.ndarray, first_row: int) -> np.ndarray:
 def _from_steps(stored: np.ndarray) -> np.ndarray:
     """The inverse of `_in_steps`, as float32."""
     pairs = np.ascontiguousarray(stored[..., :_PAIR_BYTES]).view(_PAIR).astype(np.float32)
-    values = np.multiply(stored[..., _PAIR_BYTES:], pairs[..., 1:], dtype=np.float32)
+    values: np.ndarray = np.multiply(stored[..., _PAIR_BYTES:], pairs[..., 1:], dtype=np.float32)
     values += pairs[..., :1]
     return values
