@@ -32,8 +32,6 @@ _DTYPES = ("float16", "float32")
 _PAIR = np.dtype("<f2")
 _PAIR_BYTES = 2 * _PAIR.itemsize
 _STEPS = 255
-_SMALLEST = 2.0**-24
-"""The smallest positive float16."""
 _CHUNK = 1 << 18
 """Numbers that are decoded at once: what the second-level cache of a core holds."""
 _MOST_CHANNELS = 1 << 14
@@ -238,12 +236,12 @@ def parse_codec(noted: Mapping[str, Any], axes: Axes | None, where: str) -> RowC
 
 def _in_steps(values: np.ndarray, first_row: int) -> np.ndarray:
     """(n, channels, positions) float32 -> uint8 (n, channels, 4 + positions)."""
-    low = values.min(axis=2)
-    pairs = np.empty((*low.shape, 2), _PAIR)
+    pairs = np.empty((*values.shape[:2], 2), _PAIR)
     with np.errstate(over="ignore"):
-        pairs[..., 0] = low
-        step = (values.max(axis=2) - low) / _STEPS
-        pairs[..., 1] = np.where(step > 0, np.maximum(step, _SMALLEST), 0)
+        # Rounded so that 255 steps from the minimum on reach all values, however small they are.
+        pairs[..., 0] = _rounded(values.min(axis=2), -np.inf)
+        span = values.max(axis=2) - pairs[..., 0].astype(np.float32)
+        pairs[..., 1] = _rounded(span / _STEPS, np.inf)
     if not np.isfinite(pairs).all():
         row = first_row + int(np.flatnonzero(~np.isfinite(pairs).all(axis=(1, 2)))[0])
         raise StorageError(f"values of row {row} are too large for int8 with float16 steps: store float32")
@@ -253,6 +251,13 @@ def _in_steps(values: np.ndarray, first_row: int) -> np.ndarray:
     out[..., :_PAIR_BYTES] = pairs.view(np.uint8)
     out[..., _PAIR_BYTES:] = np.clip(counts, 0, _STEPS)
     return out
+
+
+def _rounded(values: np.ndarray, towards: float) -> np.ndarray:
+    """float32 as float16, rounded in one direction."""
+    near = values.astype(_PAIR)
+    beyond = near.astype(np.float32) > values if towards < 0 else near.astype(np.float32) < values
+    return np.where(beyond, np.nextafter(near, _PAIR.type(towards)), near)
 
 
 def _from_steps(stored: np.ndarray) -> np.ndarray:

@@ -73,7 +73,7 @@ def commands(group: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
         if hasattr(command, "list_commands"):
             if (prefix, name) != ("store ", "features"):
                 yield from commands(command, f"{prefix}{name} ")
-        else:
+        elif not command.hidden:  # an earlier name of another
             yield f"{prefix}{name}", command
 
 

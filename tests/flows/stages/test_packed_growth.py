@@ -55,7 +55,8 @@ def test_int8_rows_are_taken_and_near_the_computed_ones(growing: Growing) -> Non
     exact = growing.make("exact", {}, grown=True)
     rows, wanted = rows_read(grown).astype(np.float32), rows_read(exact).astype(np.float32)
     span = np.ptp(wanted, axis=(2, 3), keepdims=True)
-    assert (np.abs(rows - wanted) <= span / 500 + 1e-2 * np.abs(wanted)).all() and (rows != wanted).any()
+    error = np.abs(rows - wanted)
+    assert (error <= span / 500 + 1e-2 * np.abs(wanted) + 1e-6).all() and error.any()
     bytes_per_row = [each.artifact.manifest.metrics["bytes_per_row"] for each in (grown, exact)]
     assert bytes_per_row[0] < 0.62 * bytes_per_row[1]  # a map of 32 positions: the steps of a channel count
 
