@@ -15,9 +15,10 @@ from flows.stages import packing
 from personsearch_core.models.detector import Detector, build_detector
 from storage.feature_store import open_features, read_codec
 from storage.feature_store.metadata import read_layout
-from tests.flows.stages.test_growth import EARLIER, GROWN, SETTINGS, here, rows_of
+from tests.flows.stages.test_growth import SETTINGS, here, rows_of
 from tests.personsearch_core.scene_files import TINY
 
+IMAGES, MORE, PEOPLE = 20, 22, 4
 INT8 = {"values": "int8"}
 PCA = {"values": "int8", "channels": 8}
 
@@ -27,11 +28,11 @@ class Growing:
 
     def __init__(self, folder: Path, detector: Detector) -> None:
         self.folder, self.detector = folder, detector
-        self.scenes = GrowingScenes(folder / "data", 120, 80, people=4)
+        self.scenes = GrowingScenes(folder / "data", 120, 80, people=PEOPLE)
 
     def make(self, store: str, codec: dict[str, Any], *, grown: bool) -> Timed:
-        self.scenes.write(GROWN if grown else EARLIER)
-        settings = SETTINGS | {"features": SETTINGS["features"] | {"codec": codec}}
+        self.scenes.write({"train": range(MORE if grown else IMAGES), "test": range(30, 32)})
+        settings = SETTINGS | {"features": {"batch_images": 4, "codec": codec}}
         config = write_config(self.folder / "packed.yaml", self.scenes.root, TINY, **settings)
         return make_stages(config, self.folder / store, self.detector, ("features",), here)["features"]
 
@@ -50,7 +51,7 @@ def rows_read(made: Timed) -> np.ndarray:
 def test_int8_rows_are_taken_and_near_the_computed_ones(growing: Growing) -> None:
     growing.make("grown", INT8, grown=False)
     grown, alone = growing.make("grown", INT8, grown=True), growing.make("alone", INT8, grown=True)
-    assert rows_of(grown)["taken"] == 48 * 4 * 2 and rows_of(alone)["taken"] == 0
+    assert rows_of(grown)["taken"] == IMAGES * PEOPLE and rows_of(alone)["taken"] == 0
     assert grown.artifact.content_digest == alone.artifact.content_digest
     exact = growing.make("exact", {}, grown=True)
     rows, wanted = rows_read(grown).astype(np.float32), rows_read(exact).astype(np.float32)
@@ -65,16 +66,15 @@ def test_rows_are_taken_only_where_the_axes_are_the_same(
     growing: Growing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     growing.make("grown", PCA, grown=False)
-    grown, alone = growing.make("grown", PCA, grown=True), growing.make("alone", PCA, grown=True)
+    grown = growing.make("grown", PCA, grown=True)
     assert rows_of(grown)["taken"] == 0, "the sample is every image, so new ones change the axes"
-    assert grown.artifact.content_digest == alone.artifact.content_digest
-    assert rows_read(grown).shape == rows_read(growing.make("exact", {}, grown=True)).shape
 
-    monkeypatch.setattr(packing, "SAMPLE_ROWS", 8)  # one image, which is not among the new ones
+    monkeypatch.setattr(packing, "SAMPLE_ROWS", 8)  # two images, which are not among the new ones
     growing.make("again", PCA, grown=False)
     again, anew = growing.make("again", PCA, grown=True), growing.make("anew", PCA, grown=True)
-    assert rows_of(again)["taken"] == 48 * 4 * 2
-    assert again.artifact.content_digest == anew.artifact.content_digest != alone.artifact.content_digest
+    assert rows_of(again)["taken"] == IMAGES * PEOPLE
+    assert again.artifact.content_digest == anew.artifact.content_digest != grown.artifact.content_digest
+    assert rows_read(again).shape == (MORE * PEOPLE, 128, 8, 4)
     codec = read_codec(again.artifact.path, read_layout(again.artifact.path))
     assert codec is not None and codec.channels == 8
     assert "codec.safetensors" in again.artifact.manifest.files
@@ -88,7 +88,7 @@ def test_a_stage_that_was_cut_off_keeps_its_axes(growing: Growing, monkeypatch: 
 
     def cut_off(*given: Any) -> Any:
         calls.append(given)
-        if len(calls) == 30:  # the sample takes 24 batches
+        if len(calls) == 8:  # the sample takes 5 batches
             raise ConnectionError("cut off")
         return pooled(*given)
 
@@ -96,10 +96,9 @@ def test_a_stage_that_was_cut_off_keeps_its_axes(growing: Growing, monkeypatch: 
     with pytest.raises(ConnectionError):
         growing.make("cut", PCA, grown=False)
     (axes,) = (growing.folder / "cut").rglob("codec.safetensors")
-    written = axes.stat().st_mtime_ns
-    calls.clear()
+    assert axes.stat().st_size > 0
     calls.extend([()] * 100)
+    before = len(calls)
     resumed = growing.make("cut", PCA, grown=False)
     assert resumed.artifact.content_digest == whole.artifact.content_digest
-    assert len(calls) - 100 <= 24, "no sample is computed again"
-    assert written
+    assert len(calls) - before == 5, "no sample is computed again"
