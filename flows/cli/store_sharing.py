@@ -9,7 +9,7 @@ import typer
 from flows.cli.options import Store, artifact_named, chosen_store, existing_store
 from flows.cli.printing import counted, short_name
 from flows.config.raw import given_store
-from flows.errors import ConfigError
+from flows.errors import ConfigError, missing
 from storage.listing import list_entries
 from storage.opening import open_store
 from storage.space import in_units
@@ -51,7 +51,7 @@ def pull(source: From, store: Store = None, names: Names = None, alone: Alone = 
     target = chosen_store(store)
     other = open_store(given_store(source, "--from"))
     if not other.exists():
-        raise ConfigError(f"--from {source}: there is no store at {other}; name the one to copy from")
+        raise ConfigError(f"--from: {missing(str(other), 'store')}; name the one to copy from")
     share(other, open_store(target), names, alone=alone)
 
 
