@@ -31,7 +31,7 @@ class Growing:
         self.scenes = GrowingScenes(folder / "data", 120, 80, people=PEOPLE)
 
     def make(self, store: str, codec: dict[str, Any], *, grown: bool) -> Timed:
-        self.scenes.write({"train": range(MORE if grown else IMAGES), "test": range(30, 32)})
+        self.scenes.write({"train": range(MORE if grown else IMAGES), "test": range(30, 36)})
         settings = SETTINGS | {"features": {"batch_images": 4, "codec": codec}}
         config = write_config(self.folder / "packed.yaml", self.scenes.root, TINY, **settings)
         return make_stages(config, self.folder / store, self.detector, ("features",), here)["features"]
