@@ -105,6 +105,7 @@ class CachedReader(FeatureReader):
         self._asked = np.zeros(layout.n_shards, bool)
         self._wanted: SimpleQueue[int] = SimpleQueue()
         self._closed = threading.Event()
+        self._admitting = threading.Lock()  # the cache's own lock warns of who waits: other processes should
         durable.make_folder(cache.folder)
         durable.remove_abandoned(cache.folder)
         self._workers = [threading.Thread(target=self._work, daemon=True) for _ in range(_THREADS)]
@@ -202,7 +203,8 @@ class CachedReader(FeatureReader):
                 os.fsync(writing.fileno())  # a file that is named by its digest is not digested again
             if hasher.hexdigest() != entry.sha256:
                 raise OSError(f"{path} does not match its digest: verify the store")
-            return self._cache.admit(entry, arriving, self._opened) and self._opens(shard)
+            with self._admitting:
+                return self._cache.admit(entry, arriving, self._opened) and self._opens(shard)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 arriving.unlink()
