@@ -43,6 +43,10 @@ COMMANDS = {
         "benchmarks.soak:soak",
         "Run a small project night after night: growth, kills, a full disk, collections, searches.",
     ),
+    "remote": Lazy(
+        "benchmarks.remote_training:remote",
+        "Measure training from object storage through a cache of shards, against the local disk.",
+    ),
     "reid": Lazy(
         "benchmarks.reid:reid",
         "Measure a re-ID step from the store against memory, a plain loop and recomputed features.",

@@ -78,10 +78,10 @@ def _loaders(folder: Path, size: ReidBenchmark) -> Iterator[Measurement]:
     with ExitStack() as opened:
         reader = opened.enter_context(_store(folder, size, "j3"))
         disk = opened.enter_context(
-            closing(_Steps(size, reader, "j3", quickest_compute(size.device), memory=False))
+            closing(Steps(size, reader, "j3", quickest_compute(size.device), memory=False))
         )
         memory = opened.enter_context(
-            closing(_Steps(size, reader, "j3", quickest_compute(size.device), memory=True))
+            closing(Steps(size, reader, "j3", quickest_compute(size.device), memory=True))
         )
         disk()
         memory()
@@ -104,7 +104,7 @@ def _settings(folder: Path, size: ReidBenchmark) -> Iterator[Measurement]:
     with ExitStack() as opened:
         reader = opened.enter_context(_store(folder, size, "j3"))
         best = opened.enter_context(
-            closing(_Steps(size, reader, "j3", quickest_compute(size.device), memory=True))
+            closing(Steps(size, reader, "j3", quickest_compute(size.device), memory=True))
         )
         plain = _plain_loop(size, reader)
         for _ in range(3 if size.device.type == "cuda" else 1):
@@ -128,7 +128,7 @@ def _recomputed(folder: Path, size: ReidBenchmark, variant: Variant) -> Iterator
     plan = feature_rows(recipe, scenes, detector)
     with ExitStack() as opened:
         reader = opened.enter_context(_store(folder, size, variant))
-        cached = opened.enter_context(closing(_Steps(size, reader, variant, Compute(), memory=False)))
+        cached = opened.enter_context(closing(Steps(size, reader, variant, Compute(), memory=False)))
         cached()
 
         def recomputed() -> None:
@@ -151,7 +151,7 @@ def _recomputed(folder: Path, size: ReidBenchmark, variant: Variant) -> Iterator
     )
 
 
-class _Steps:
+class Steps:
     """Runs training steps, and records how long each waited for its rows."""
 
     def __init__(

@@ -148,8 +148,8 @@ def _gap(store: Store, name: str, follower: str) -> str:
     whose = name if follower == name else f"{name}, a source of {follower},"
     return (
         f"nothing was deleted: the manifest of {whose} is damaged or missing in {store}, so its sources are"
-        " unknown. Build it again (run its config) or import it; or remove the tag that keeps it"
-        " (`store untag`); or pass --all to delete even if its sources are lost"
+        " unknown. Build it again (run its config) or pull it from another store; or remove the tag"
+        " that keeps it (`store untag`); or pass --all to delete even if its sources are lost"
     )
 
 

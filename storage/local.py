@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from stat import S_ISREG
+from typing import BinaryIO
 
 from storage import durable
 from storage.durable import flush
@@ -19,10 +20,11 @@ from storage.errors import NewerVersionError, StorageError
 from storage.folders import remove_tree, visible_names
 from storage.manifest import FILE_NAME, Manifest, read_manifest
 from storage.place import Place, plain_name
+from storage.receiving import OpenFile, Received, Twin, fill, relatives, twins_in
 from storage.recent import Recent
 from storage.store import Artifact, FirstLooks, Inspection, Store
 from storage.trust import Trust, in_short, stat_keys
-from storage.work_area import drop_manifest
+from storage.work_area import RECEIVING, drop_manifest
 
 log = logging.getLogger(__name__)
 
@@ -311,6 +313,27 @@ class LocalStore(Store):
         if replaced is not None:
             remove_tree(replaced)
         return Artifact(target, manifest)
+
+    def receive(self, manifest: Manifest, open_file: OpenFile) -> Received | None:
+        kind, key = manifest.kind, manifest.key
+        durable.make_folder(self.root)
+        with self.place.making(kind, key):
+            if self.find_alone(kind, key) is not None:
+                return None
+            area = self.work_path_of(kind, key)
+            durable.make_folder(area / RECEIVING)
+            received = fill(area / RECEIVING, manifest, open_file, self._twins(manifest))
+            self.publish(area / RECEIVING, manifest)
+            remove_tree(area)
+            return received
+
+    def open_file(self, manifest: Manifest, name: str) -> BinaryIO:
+        return (self.path_of(manifest.kind, manifest.key) / name).open("rb")
+
+    def _twins(self, manifest: Manifest) -> Iterator[Twin]:
+        for other in relatives(self, manifest):
+            folder = self.path_of(other.kind, other.key)
+            yield from twins_in(folder, other, self._trust.unchanged(folder, other))
 
     def _move_away(self, target: Path) -> Path | None:
         """Move an artifact that is being replaced out of the way, until the new one is in place."""

@@ -10,6 +10,7 @@
 <root>/.tags/<tag>                            the artifact that has this tag
 <root>/.listing/<kind>                        an index of manifests; see `storage.manifest_index`
 <root>/.recent/<kind>                         the newest artifacts; see `storage.recent`
+<root>/.shards/<sha256>                       shards of features that are read from object storage
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ class Place:
         locks = [
             path for path in (self.root / ".locks").rglob("*") if path.is_file() and is_held(path) is None
         ]
-        folders = [self.tags_path, self.root / ".runs", self.root / ".listing", self.root / ".recent"]
-        folders += (self.root / ".trust").glob("*")
+        folders = [self.tags_path, self.shards_path, self.root / ".runs"]
+        folders += [self.root / ".listing", self.root / ".recent", *(self.root / ".trust").glob("*")]
         unfinished = [path for folder in folders for path in durable.abandoned(folder)]
         return sorted([*locks, *unfinished, *self._older_strays()])
 
@@ -85,6 +86,11 @@ class Place:
             for path in (folder / name for name in durable.names_in(folder) if name.endswith(".tmp")):
                 if not Path("/proc", path.suffixes[-2].strip(".") if path.suffixes[1:] else "-").exists():
                     yield path
+
+    @property
+    def shards_path(self) -> Path:
+        """Shards of features on object storage by their SHA-256; may be deleted while nothing is running."""
+        return self.root / ".shards"
 
     @property
     def tags_path(self) -> Path:

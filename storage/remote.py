@@ -21,11 +21,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from storage.bucket import Bucket
-from storage.digests import digest_json
-from storage.durable import copy_digested
 from storage.errors import NewerVersionError, StorageError
 from storage.folders import cache_folder
 from storage.leases import FOLDER as LEASES
@@ -34,7 +32,9 @@ from storage.local import LocalStore
 from storage.locks import exclusive
 from storage.manifest import FILE_NAME, Manifest, parse_manifest
 from storage.object_storage import modified, reaching, tag_of
+from storage.parts import Parts, version_of
 from storage.place import plain_name
+from storage.receiving import OpenFile, Received, relatives
 from storage.store import Artifact, FirstLooks, Inspection, Objects, Store
 from storage.trust import in_short
 
@@ -62,6 +62,7 @@ class RemoteStore(Store):
         self._looks = FirstLooks(verify_first)
         self.place = self._cache.place
         self._bucket = Bucket(self.url)
+        self._parts = Parts(self._bucket, self.url)
         self.system, self.prefix = self._bucket.system, self._bucket.prefix
         self._leases = Leases(self._bucket, folder)
 
@@ -88,6 +89,20 @@ class RemoteStore(Store):
             self._forget(kind, key)
             return None
 
+    def find_in_place(self, kind: str, key: str) -> Artifact | None:
+        """Like `find`; only what is on this machine already is read from it."""
+        found = self.inspect(kind, key)
+        if found.problem is not None:
+            self.set_aside(kind, key, found.problem)
+        if found.artifact is None:
+            return None
+        return self._kept(found.artifact.manifest) or found.artifact
+
+    def place_of(self, artifact: Artifact) -> str:
+        kept = self._cache.peek(artifact.kind, artifact.key)
+        is_here = kept is not None and kept.manifest == artifact.manifest
+        return str(artifact.path) if is_here else self._parts.place(artifact.manifest)
+
     @reaching()
     def inspect(self, kind: str, key: str) -> Inspection:
         """Whether the artifact exists and every file has the right size."""
@@ -103,7 +118,7 @@ class RemoteStore(Store):
         there = self._bucket.listed(f"{kind}/{key}")
         problems = []
         for name, entry in manifest.files.items():
-            part = there.get(self._part_path(manifest, name))
+            part = there.get(self._parts.path(manifest, name))
             if part is None:
                 problems.append(f"{name} is missing")
             elif part["size"] != entry.size:
@@ -210,7 +225,7 @@ class RemoteStore(Store):
         """Delete them, unless objects were added since, or a manifest names them now."""
         artifact = objects.name.rpartition("/")[0]
         raw = self._bucket.read(f"{self.prefix}/{artifact}/{FILE_NAME}")
-        versions = {} if raw is None else {artifact: _version_of(raw)}
+        versions = {} if raw is None else {artifact: version_of(raw)}
         listed = self._bucket.listed(objects.name)
         young = any(modified(entry) >= _latest(objects.name, before) for entry in listed.values())
         if not young and not self._is_needed(objects.name, versions):
@@ -231,7 +246,7 @@ class RemoteStore(Store):
         problems = []
         for name, entry in manifest.files.items():
             try:
-                if self._transfer(manifest, name, None) != entry.sha256:
+                if self._parts.transfer(manifest, name, None) != entry.sha256:
                     problems.append(f"{name} does not match its digest")
             except FileNotFoundError:
                 problems.append(f"{name} is missing")
@@ -281,50 +296,40 @@ class RemoteStore(Store):
     ) -> Artifact:
         """Upload the files, then the manifest unless there is one."""
         kind, key = manifest.kind, manifest.key
-        missing = [
-            name for name, entry in manifest.files.items() if not self._has(manifest, name, entry.size)
-        ]
-        missing = self._copied_from_earlier(manifest, missing)
-        targets = [self._part_path(manifest, name) for name in missing]
-        if missing:
-            self.system.put([str(work / name) for name in missing], targets)
-        try:
-            self.system.pipe_file(
-                self._key_path(kind, key, FILE_NAME),
-                manifest.to_json().encode(),
-                mode="overwrite" if replace else "create",
-            )
-        except FileExistsError:
+        self._parts.upload(work, manifest)
+        if not self._name(manifest, replace=replace):
             log.info("%s/%s was built by another machine at the same time; using its artifact", kind, key)
             shutil.rmtree(work)
             found = self.find(kind, key)
             if found is None:
-                raise StorageError(
-                    f"{self.url}/{kind}/{key} was built elsewhere, but has been deleted since"
-                ) from None
+                raise StorageError(f"{self.url}/{kind}/{key} was built elsewhere, but has been deleted since")
             return found
         return self._cache.publish(work, manifest, replace=replace, verified=verified)
 
-    def _copied_from_earlier(self, manifest: Manifest, names: list[str]) -> list[str]:
-        """Have the server copy what the artifact that rows were taken from has, too; returns the others."""
-        raw = None
-        if manifest.taken_from is not None:
-            raw = self._bucket.read(self._key_path(*manifest.taken_from.split("/"), FILE_NAME))
-        if raw is None:
-            return names
+    @reaching()
+    def receive(self, manifest: Manifest, open_file: OpenFile) -> Received | None:
+        found = self.inspect(manifest.kind, manifest.key)
+        if found.artifact is not None:
+            return None
+        if found.problem is not None:
+            self.set_aside(manifest.kind, manifest.key, found.problem)
+        received = self._parts.receive(manifest, open_file, relatives(self, manifest))
+        return received if self._name(manifest, replace=False) else None
+
+    def open_file(self, manifest: Manifest, name: str) -> BinaryIO:
+        with reaching():
+            return self._parts.open(manifest, name)
+
+    def _name(self, manifest: Manifest, *, replace: bool) -> bool:
+        """Write the manifest, which makes the artifact; False if it has one that is not to be replaced."""
+        path = self._key_path(manifest.kind, manifest.key, FILE_NAME)
         try:
-            earlier = parse_manifest(raw, f"{self.url}/{manifest.taken_from}/{FILE_NAME}")
-        except StorageError as error:
-            log.info("%s", error)
-            return names
-        parts = {entry: self._part_path(earlier, name) for name, entry in earlier.files.items()}
-        same = [name for name in names if manifest.files[name] in parts]
-        if same:
-            sources = [parts[manifest.files[name]] for name in same]
-            targets = [self._part_path(manifest, name) for name in same]
-            self.system.copy(sources, targets, on_error="ignore")
-        copied = {name for name in same if self._has(manifest, name, manifest.files[name].size)}
-        return [name for name in names if name not in copied]
+            self.system.pipe_file(
+                path, manifest.to_json().encode(), mode="overwrite" if replace else "create"
+            )
+        except FileExistsError:
+            return False
+        return True
 
     def _bring(self, kind: str, key: str, raw: bytes) -> tuple[Artifact | None, str]:
         """The artifact of this manifest on this machine, or the problem with it."""
@@ -358,7 +363,7 @@ class RemoteStore(Store):
             shutil.rmtree(folder)
         for name, entry in manifest.files.items():
             try:
-                whole = self._transfer(manifest, name, folder / name) == entry.sha256
+                whole = self._parts.transfer(manifest, name, folder / name) == entry.sha256
             except FileNotFoundError:
                 whole = False
             if not whole:
@@ -366,18 +371,13 @@ class RemoteStore(Store):
         folder.mkdir(parents=True, exist_ok=True)
         return self._cache.publish(folder, manifest)
 
-    def _transfer(self, manifest: Manifest, name: str, target: Path | None) -> str:
-        """Read a file block by block, into `target` if given; returns its SHA-256."""
-        with self.system.open(self._part_path(manifest, name), "rb") as source:
-            return copy_digested(source, target)
-
     def _forget(self, kind: str, key: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self._cache.remove(kind, key)
 
     def _versions(self) -> Iterator[tuple[str, str | None]]:
         for kind, key, raw in self.manifests():
-            yield f"{kind}/{key}", _version_of(raw)
+            yield f"{kind}/{key}", version_of(raw)
 
     def _is_needed(self, name: str, versions: Mapping[str, str | None]) -> bool:
         """Whether the manifest of `kind/key/version` names this version, or it is being built here now."""
@@ -388,36 +388,13 @@ class RemoteStore(Store):
             return self.holder(artifact.partition("/")[2], version) is not None
         return versions.get(artifact, "") in (version, None) or self.holder(*artifact.split("/")) is not None
 
-    def _has(self, manifest: Manifest, name: str, size: int) -> bool:
-        try:
-            return bool(self.system.info(self._part_path(manifest, name))["size"] == size)
-        except FileNotFoundError:
-            return False
-
     def _key_path(self, kind: str, key: str, *more: str) -> str:
-        self.path_of(kind, key)  # refuses what is not a plain name
-        return "/".join((self.prefix, kind, key, *more))
-
-    def _part_path(self, manifest: Manifest, name: str) -> str:
-        return self._key_path(manifest.kind, manifest.key, _version(manifest), name)
+        return self._parts.key_path(kind, key, *more)
 
 
 def _latest(name: str, before: datetime) -> datetime:
     """When objects that may go were last written: a lease that is held is written again and again."""
     return min(before, datetime.now(UTC) - _LEFT) if name.startswith(f"{LEASES}/") else before
-
-
-def _version(manifest: Manifest) -> str:
-    """A name for the files' content."""
-    return digest_json({name: entry.sha256 for name, entry in manifest.files.items()})[:16]
-
-
-def _version_of(raw: bytes) -> str | None:
-    """The version that a manifest names; None for a damaged one, which may name any."""
-    try:
-        return _version(parse_manifest(raw, FILE_NAME))
-    except StorageError:
-        return None
 
 
 def _names(manifest_path: str) -> tuple[str, str]:

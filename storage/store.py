@@ -8,14 +8,16 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from storage import durable
 from storage.errors import NewerVersionError, StorageError
 from storage.folders import remove_tree
 from storage.manifest import Identity, Manifest
 from storage.place import Place
+from storage.receiving import OpenFile, Received
 from storage.recent import Recent
-from storage.work_area import WorkArea, drop_manifest
+from storage.work_area import WorkArea, drop_leftovers
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,14 @@ class Store(ABC):
     @abstractmethod
     def find(self, kind: str, key: str) -> Artifact | None:
         """The artifact, on this machine, if it is intact; a damaged one is set aside and logged."""
+
+    def find_in_place(self, kind: str, key: str) -> Artifact | None:
+        """Like `find`, but nothing is downloaded: `place_of` says where the files can be read."""
+        return self.find(kind, key)
+
+    def place_of(self, artifact: Artifact) -> str:
+        """The folder, or the URL, of an artifact's files."""
+        return str(artifact.path)
 
     @abstractmethod
     def inspect(self, kind: str, key: str) -> Inspection:
@@ -170,6 +180,18 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def receive(self, manifest: Manifest, open_file: OpenFile) -> Received | None:
+        """Store an artifact that was made elsewhere, from its files, opened by name. None if it is there.
+
+        Only files that the store has nowhere move, and what a try brought that was cut off does not move
+        again. Raises StorageError when a file does not match its digest.
+        """
+
+    @abstractmethod
+    def open_file(self, manifest: Manifest, name: str) -> BinaryIO:
+        """A file of an artifact that is here, for reading. Raises FileNotFoundError if it is missing."""
+
+    @abstractmethod
     def set_aside(self, kind: str, key: str, why: str) -> Path:
         """Move an artifact aside for inspection, so that it is built again when needed.
 
@@ -239,7 +261,7 @@ class Store(ABC):
             made = None if again else self.find_alone(kind, key)
             if made is None:
                 durable.make_folder(path)
-                drop_manifest(path)
+                drop_leftovers(path)
             yield WorkArea(self, identity, path, made, again)
 
     def peek(self, kind: str, key: str) -> Artifact | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterable
+from functools import partial
 
-from storage.durable import copy_digested
 from storage.errors import StorageError
 from storage.listing import list_entries, with_sources
-from storage.store import Artifact, Store
+from storage.receiving import Received
+from storage.store import Store
 
 
 def lineage(store: Store, names: Iterable[str]) -> list[str]:
@@ -19,33 +19,19 @@ def lineage(store: Store, names: Iterable[str]) -> list[str]:
     return [entry.name for entry in sorted(chosen, key=lambda entry: entry.created)]
 
 
-def copy_artifact(
-    source: Store, target: Store, name: str, *, progress: Callable[[int], None] | None = None
-) -> bool:
-    """Copy one artifact with its manifest as it is; False when the target has it already.
+def copy_artifact(source: Store, target: Store, name: str) -> Received | None:
+    """Copy one artifact with its manifest as it is; None when the target has it already.
 
-    What an interrupted copy left is replaced. `progress` is called with the bytes of each block.
-    Raises StorageError when the source does not have it, or a file does not match its digest.
+    Files that the target has, in this artifact or in another, do not move; a copy that was cut off goes on
+    where it ended. Raises StorageError when the source does not have it, or a file does not match its digest.
     """
     kind, _, key = name.partition("/")
-    found = source.find(kind, key)
-    if found is None:
-        raise StorageError(f"{source} has no artifact {name} that is whole")
-    with target.making(found.manifest.identity) as work:
-        if work.made is not None:
-            return False
-        for file, entry in found.manifest.files.items():
-            with (found.path / file).open("rb") as reading:
-                digest = copy_digested(reading, work.path / file, progress)
-            if digest != entry.sha256:
-                raise StorageError(f"{found.path / file} does not match its digest: it changed or is damaged")
-        _remove_others(work.path, found)
-        target.publish(work.path, found.manifest)
-    return True
-
-
-def _remove_others(work: Path, artifact: Artifact) -> None:
-    """Whatever an earlier try to make the same key here has left beside the artifact's own files."""
-    for path in work.rglob("*"):
-        if path.is_file() and path.relative_to(work).as_posix() not in artifact.manifest.files:
-            path.unlink()
+    found = source.inspect(kind, key)
+    if found.artifact is None:
+        why = "" if found.problem is None else f": {found.problem}"
+        raise StorageError(f"{source} has no artifact {name} that is whole{why}")
+    manifest = found.artifact.manifest
+    try:
+        return target.receive(manifest, partial(source.open_file, manifest))
+    except FileNotFoundError as error:
+        raise StorageError(f"{name} was deleted from {source} while it was copied: {error}") from error

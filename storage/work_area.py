@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from storage import durable
 from storage.digests import digest_file
-from storage.folders import files_under, remove_from
+from storage.folders import files_under, remove_from, remove_tree
 from storage.lineage import RECORD, lineage_of
 from storage.manifest import FILE_NAME, FileEntry, Identity, Manifest
 from storage.trust import Digested, stat_key
@@ -21,6 +21,9 @@ from storage.trust import Digested, stat_key
 if TYPE_CHECKING:
     from storage.store import Artifact, Store
 
+RECEIVING = ".receiving"
+"""The part of a work area in which an artifact arrives that was made elsewhere. Its files may be further
+names of other artifacts' files, so whoever builds the artifact here after all must not write into them."""
 _TEMPORARY = "manifest.tmp"
 """The name under which earlier versions wrote a manifest."""
 
@@ -83,6 +86,14 @@ class WorkArea:
         """The record of all sources; empty if a link of the chain is missing."""
         found = lineage_of(sources.values(), self.store.manifest_of)
         return {} if found is None else {RECORD: found}
+
+
+def drop_leftovers(work: Path) -> None:
+    """Delete what is not to be built on: the manifest of an attempt that was killed during its commit, and
+    what arrived of an artifact from elsewhere."""
+    if (work / RECEIVING).exists():
+        remove_tree(work / RECEIVING)
+    drop_manifest(work)
 
 
 def drop_manifest(work: Path) -> None:

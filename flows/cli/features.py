@@ -6,7 +6,7 @@ import json as json_format
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -54,6 +54,8 @@ def show(where: Where, store: Store = None) -> None:
     typer.echo(f"{summary.path}")
     typer.echo(f"{shape} {summary.dtype}, {in_units(summary.array_bytes)}")
     packing = "compressed" if summary.compressed else "uncompressed"
+    if summary.codec is not None:
+        packing += f", {_codec(summary.codec)}"
     typer.echo(
         f"{counted(summary.n_shards, 'shard')} of {summary.rows_per_shard} rows{missing}, "
         f"{in_units(summary.stored_bytes)} on disk, {packing}"
@@ -194,6 +196,13 @@ def _folder(where: str, store: str | None) -> str | Path:
 def _artifact(name: str, store: str) -> tuple[ArtifactStore, Entry]:
     opened = open_store(store)
     return opened, artifact_named(opened, name)
+
+
+def _codec(codec: Mapping[str, Any]) -> str:
+    """Such as `int8 of 64 of 256 channels`."""
+    every = codec["row_shape"][0]
+    of = f"all {every}" if codec["channels"] is None else f"{codec['channels']} of {every}"
+    return f"{codec['values']} values of {of} channels"
 
 
 def _most_rows(identities: Mapping[tuple[str, str], int]) -> str:

@@ -11,11 +11,11 @@ import typer
 from data_catalog.suggestions import did_you_mean
 from flows.cli.json_file import Json, write_json_lines
 from flows.cli.lazy import Lazy, lazy_group
-from flows.cli.options import ConfigsStore, Store, artifact_named, chosen_store, existing_store
+from flows.cli.options import ConfigsStore, Store, artifact_named, existing_store
 from flows.cli.printing import SHORT, counted, padded, short_name
 from flows.cli.store_gc import gc
-from flows.config.raw import given_store
-from flows.errors import ConfigError, missing
+from flows.cli.store_sharing import export_artifacts, import_artifacts, pull, push
+from flows.errors import ConfigError
 from personsearch_core.checksums import listed_files, problems
 from storage.errors import StorageError
 from storage.listing import Entry, list_entries, no_collections, with_followers
@@ -23,7 +23,6 @@ from storage.opening import open_store
 from storage.space import in_units
 from storage.store import Store as ArtifactStore
 from storage.tags import remove_tag, set_tag, tags
-from storage.transfer import copy_artifact, lineage
 
 if TYPE_CHECKING:
     from flows.config.models import Config
@@ -33,7 +32,7 @@ COMMANDS = {"features": Lazy("flows.cli.features:app", "Cached features: show, v
 app = typer.Typer(
     cls=lazy_group(COMMANDS),
     no_args_is_help=True,
-    help="Artifacts: list, show, verify, invalidate, tag, clean up, copy.",
+    help="Artifacts: list, show, verify, invalidate, tag, clean up, share.",
 )
 
 Name = Annotated[str, typer.Argument(metavar="ARTIFACT", help="kind/key or key; a unique prefix is enough.")]
@@ -203,36 +202,10 @@ def untag(
 app.command("gc")(gc)
 
 
-@app.command("export")
-def export_artifacts(
-    to: Annotated[str, typer.Option("--to", help="Folder or URL of the other store.")],
-    store: Store = None,
-    names: Names = None,
-    alone: Annotated[bool, typer.Option("--alone", help="Do not copy their sources.")] = False,
-) -> None:
-    """Copy artifacts and their sources to another store, verifying every byte.
-
-    Example: personsearch store export reid/3fa9c1 --to /mnt/other/store
-    """
-    _copy(existing_store(store), open_store(given_store(to, "--to")), names, alone=alone)
-
-
-@app.command("import")
-def import_artifacts(
-    source: Annotated[str, typer.Option("--from", help="Folder or URL of the other store.")],
-    store: Store = None,
-    names: Names = None,
-    alone: Annotated[bool, typer.Option("--alone", help="Do not copy their sources.")] = False,
-) -> None:
-    """Copy artifacts and their sources from another store, verifying every byte.
-
-    Example: personsearch store import reid/3fa9c1 --from /mnt/other/store
-    """
-    target = chosen_store(store)
-    other = open_store(given_store(source, "--from"))
-    if not other.exists():
-        raise ConfigError(f"--from: {missing(str(other), 'store')}; name the one to copy from")
-    _copy(other, open_store(target), names, alone=alone)
+app.command("push")(push)
+app.command("pull")(pull)
+app.command("export", hidden=True)(export_artifacts)
+app.command("import", hidden=True)(import_artifacts)
 
 
 def damaged_studies(store: ArtifactStore) -> list[str]:
@@ -242,19 +215,6 @@ def damaged_studies(store: ArtifactStore) -> list[str]:
         for problem in problems(folder, listed_files(folder)):
             found.append(f"{folder.relative_to(store.root)}: {problem}; run the study again")
     return found
-
-
-def _copy(source: ArtifactStore, target: ArtifactStore, names: list[str] | None, *, alone: bool) -> None:
-    entries = list_entries(source)
-    chosen = [artifact_named(source, name, entries) for name in names] if names else entries
-    wanted = [entry.name for entry in chosen]
-    sizes = {entry.name: entry.size for entry in entries}
-    copied = moved = 0
-    for name in wanted if alone else lineage(source, wanted):
-        if copy_artifact(source, target, name):
-            copied, moved = copied + 1, moved + sizes[name]
-            typer.echo(f"  {short_name(name)}  {in_units(sizes[name])}")
-    typer.echo(f"{counted(copied, 'artifact')} copied to {target}, {in_units(moved)}")
 
 
 def _remove_unused(store: ArtifactStore, entry: Entry) -> None:

@@ -121,7 +121,15 @@ class Config(Recipe):
         if self.reid is not None or self.joint_recipe() is not None:
             # Their own rules, such as which dtype goes with which variant, are checked here and now.
             _ = self.features_recipe(), self.detections_recipe()
+            self._check_codec()
         return self
+
+    def _check_codec(self) -> None:
+        channels, stored = self.roi.row_shape(self.detector.model.backbone)[0], self.features.codec.channels
+        if stored is not None and stored > channels:
+            raise ValueError(
+                f"features.codec.channels is {stored}: rows of {self.roi.variant} have {channels} channels"
+            )
 
     def _check_amounts(self) -> None:
         if self.reid is not None:

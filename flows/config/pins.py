@@ -107,7 +107,7 @@ def _manifest(store: Store, name: str) -> Manifest:
     found = store.inspect(kind, keys[0]) if keys else Inspection()
     if found.artifact is not None:
         return found.artifact.manifest
-    copy = f"`store import {name} --from OTHER` copies it from another store"
+    copy = f"`store pull {name} --from OTHER` copies it from another store"
     if found.problem is not None:
         raise ConfigError(f"{name} of {store} is damaged: {found.problem}; {copy}")
     raise ConfigError(f"{store} has no artifact {name}; `store ls` shows what it has, and {copy}")

@@ -253,6 +253,9 @@ class ComputeOptions(Processors):
     memory_budget_gib: Annotated[float, Field(gt=0, le=2**20)] | None = None
     """Features up to this size are held in memory during re-ID training: the GPU's if it trains on one.
     Default: 4 GiB, or half of a GPU's free memory."""
+    shard_cache_gib: Annotated[float, Field(gt=0, le=2**20)] | None = None
+    """Train re-ID on features of a store on object storage without downloading them first: rows come by range
+    requests, and shards stay on this machine up to this size. Default: features are downloaded."""
     dask: str | None = None
     """Address of a Dask scheduler for ingest, extraction and large galleries (default: local processes)."""
     workers: PositiveInt | None = None

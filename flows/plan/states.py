@@ -171,7 +171,7 @@ def _resolve_pinned(
     if pin.folder is not None:
         return Planned(stage, "runs", f"{model}; will be imported", identity, pinned=model)
     why = "is gone" if found.problem is None else f"is damaged: {found.problem}"
-    raise StageError(f"{stage.name}.use: {pin.artifact} of {store} {why}; import it again, or take another")
+    raise StageError(f"{stage.name}.use: {pin.artifact} of {store} {why}; pull it again, or take another")
 
 
 def identity_of(stage: Stage, artifacts: Mapping[str, Artifact], store: Store) -> Identity:

@@ -119,6 +119,7 @@ def task_of(
             for name, ref in stage.inputs.items()
             if ref.view is not None
         },
+        "in_place": list(stage.in_place),
         "options": dict(stage.options),
         "processors": stage.processors and stage.processors.model_dump(),
         "again": again,
@@ -141,7 +142,10 @@ def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
             return {"key": work.made.key}
         log.info("building it here, as process %s of %s", os.getpid(), socket.gethostname())
         processors = None if task["processors"] is None else Processors.model_validate(task["processors"])
-        artifacts = {name: _need(store, kind, key) for name, (kind, key) in task["artifacts"].items()}
+        artifacts = {
+            name: _need(store, kind, key, in_place=name in task["in_place"])
+            for name, (kind, key) in task["artifacts"].items()
+        }
         views = {
             name: SnapshotView(artifacts[name], ViewSpec.from_json(view["spec"]), Path(view["root"]))
             for name, view in task["views"].items()
@@ -187,8 +191,8 @@ def _devices(processors: Processors | None) -> list[str]:
     return gpu_names(processors)
 
 
-def _need(store: Store, kind: str, key: str) -> Artifact:
-    found = store.find(kind, key)
+def _need(store: Store, kind: str, key: str, *, in_place: bool) -> Artifact:
+    found = store.find_in_place(kind, key) if in_place else store.find(kind, key)
     if found is None:
         raise StorageError(
             f"the input {kind}/{key} is gone from {store}; run the same command again to rebuild it"

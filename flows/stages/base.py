@@ -67,6 +67,8 @@ class Stage:
     bytes_needed: Callable[[Mapping[str, Artifact]], int | None] | None = None
     """How much the artifact will take on the disk, for the plan, from the artifacts made so far by their
     stages' names; None while that cannot be known."""
+    in_place: tuple[str, ...] = ()
+    """Inputs that are not brought to this machine first: the maker reads them where they are."""
     pin: Pin | None = None
     """The trained model that stands in for this stage, which is never built again."""
 

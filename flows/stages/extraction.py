@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from flows.config.sections import Processors
 from flows.plan.views import ViewSpec, read_scenes
 from flows.stages.dask_clients import dask_client
+from flows.stages.packing import codec_in
 from personsearch_core.recipes import FeaturesRecipe
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def open_writer(extraction: Extraction, ready: Prepared) -> FeatureWriter:
     """The store's writer; the first to come makes the store, the others find it."""
     from storage.feature_store import create_features
 
+    codec = codec_in(Path(extraction.target), extraction.recipe, ready.plan)
     return create_features(
         extraction.target,
         len(ready.plan),
@@ -81,6 +83,7 @@ def open_writer(extraction: Extraction, ready: Prepared) -> FeatureWriter:
         extraction.recipe.dtype,
         compression=extraction.recipe.compression,
         attributes=json.loads(extraction.attributes),
+        codec=codec,
     )
 
 

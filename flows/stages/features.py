@@ -72,7 +72,7 @@ def stage(config: Config, name: str, view: ViewRef) -> Stage:
 
 def _bytes_needed(config: Config, ref: InputRef, artifacts: Mapping[str, Artifact]) -> int | None:
     """Rows are counted in the snapshot, so this is known before any detector is trained."""
-    from storage.feature_store import features_bytes
+    from storage.feature_store import features_bytes, stored_row
 
     recipe = config.features_recipe()
     snapshot = artifacts.get(ref.stage)
@@ -83,7 +83,8 @@ def _bytes_needed(config: Config, ref: InputRef, artifacts: Mapping[str, Artifac
     if recipe.boxes == "identified":
         people = pc.and_(people, pc.is_valid(view.boxes["person_id"]))
     n_rows = recipe.rows_per_box * pc.sum(people, min_count=0).as_py()
-    return features_bytes(n_rows, recipe.roi.row_shape(config.detector.model.backbone), recipe.dtype)
+    shape, codec = recipe.roi.row_shape(config.detector.model.backbone), recipe.codec
+    return features_bytes(n_rows, *stored_row(shape, recipe.dtype, codec.values, codec.channels))
 
 
 FeaturesContext = StageContext[FeaturesRecipe, FeaturesInputs, Options]
@@ -96,18 +97,23 @@ def make(context: FeaturesContext) -> Made:
     """
     from flows.stages.extraction import prepare
     from flows.stages.growing import match_rows, means_of_rows
+    from flows.stages.packing import codec_in, find_axes
     from storage.feature_store import (
         FILES_FILE,
         DamagedRowsError,
         finish_features,
         read_file_digests,
+        summarise_features,
         write_index,
     )
 
     people, extraction = context.inputs.people, _extraction(context)
     ready = prepare(extraction)
-    plan, means = ready.plan, means_of_rows(VERSION, context.recipe, ready, context.options.dask)
-    match = partial(match_rows, plan, contents(people.view.images))
+    plan, images = ready.plan, contents(people.view.images)
+    find_axes(context.work, context.recipe, ready, images)
+    codec = codec_in(context.work, context.recipe, plan)
+    means = means_of_rows(VERSION, context.recipe, ready, context.options.dask, codec)
+    match = partial(match_rows, plan, images)
     with earlier_rows(context, people, means, match) as earlier:
         while True:
             try:
@@ -122,9 +128,11 @@ def make(context: FeaturesContext) -> Made:
     array = finish_features(context.work)
     rows = digest_rows(index.drop_columns(["dataset", "split"]))
     metrics = {"rows": len(plan), "row_shape": list(plan.row_shape), "images": len(ready.scenes)}
+    metrics["bytes_per_row"] = round(summarise_features(context.work).stored_bytes / max(1, len(plan)))
     taken = 0 if earlier is None else int(np.count_nonzero(earlier.match >= 0))
+    how = {} if codec is None else {"codec": codec.digest}
     return Made(
-        digest_parts({"features": array, "index": rows}),
+        digest_parts({"features": array, "index": rows, **how}),
         metrics,
         scratch=(FILES_FILE,),
         file_digests=read_file_digests(context.work),
@@ -186,7 +194,7 @@ def _make_shards(
         if earlier is not None:
             follow(adopt_shards(writer, missing(), earlier.match, earlier.source))
         rows_left = sum(len(writer.layout.shard_rows(shard)) for shard in missing())
-        bytes_left = features_bytes(rows_left, plan.row_shape, context.recipe.dtype)
+        bytes_left = features_bytes(rows_left, writer.layout.row_shape, writer.layout.dtype)
         require_free_space(context.work, bytes_left, what="features")
         if earlier is not None:
             follow(take_rows(writer, missing(), ready, context.recipe, earlier, compute=in_process))

@@ -15,7 +15,7 @@ from personsearch_core.recipes import FeaturesRecipe
 if TYPE_CHECKING:
     from flows.stages.extraction import Prepared
     from personsearch_core.pooling import RowPlan
-    from storage.feature_store import FeatureWriter
+    from storage.feature_store import FeatureWriter, RowCodec
 
 _ROI = ("roi_x1", "roi_y1", "roi_x2", "roi_y2")
 
@@ -23,9 +23,12 @@ _ROI = ("roi_x1", "roi_y1", "roi_x2", "roi_y2")
 ELSEWHERE = "the workers of a Dask scheduler may be other machines than this"
 
 
-def means_of_rows(version: int, recipe: FeaturesRecipe, ready: Prepared, dask: str | None) -> Means:
+def means_of_rows(
+    version: int, recipe: FeaturesRecipe, ready: Prepared, dask: str | None, codec: RowCodec | None
+) -> Means:
     """What computes a row of features: which boxes and views there are, and how rows are compressed, does not
-    change it. Crops of disj are cut one by one. `dask`: address of a scheduler whose workers compute."""
+    change it; how they are encoded does. Crops of disj are cut one by one. `dask`: address of a scheduler
+    whose workers compute."""
     import torch
 
     from personsearch_core.models.compute import model_device, neighbours_count
@@ -33,6 +36,8 @@ def means_of_rows(version: int, recipe: FeaturesRecipe, ready: Prepared, dask: s
 
     elsewhere = None if dask is None else ELSEWHERE
     fields = recipe.model_dump(mode="json", exclude={"boxes", "views", "compression", "seed"})
+    if codec is not None:
+        fields["codec"] = codec.description
     if ready.detector is None:
         return means_of(version, fields, None, torch.device("cpu"), refusal=elsewhere)
     device = model_device(ready.detector)

@@ -34,6 +34,7 @@ from personsearch_core.recipes import (
     objective_versions,
 )
 from storage.digests import digest_parts, digest_safetensors
+from storage.store import Artifact
 
 if TYPE_CHECKING:
     from personsearch_core.identities import ReidLabels
@@ -79,6 +80,8 @@ class Options(Recipe):
     """Bytes of features that are held in memory."""
     datasets: Annotated[tuple[str, ...], later(())] = ()
     """Names of the inputs' datasets, if there are several."""
+    shard_cache: Annotated[int | None, later(None)] = None
+    """Bytes of shards that are kept on this machine, of features that are read from object storage."""
 
 
 def stage(config: Config) -> Stage:
@@ -93,7 +96,7 @@ def stage(config: Config) -> Stage:
     if epsilon == branch.model_copy(update={"norm_epsilon": None}).epsilon(model):
         recipe = recipe.model_copy(update={"branch": branch.model_copy(update={"norm_epsilon": None})})
     of_imagenet = branch.norm == "frozen_batch" and branch.initial_weights == "imagenet"
-    budget = config.run.memory_budget_gib
+    budget, cache = config.run.memory_budget_gib, config.run.shard_cache_gib
     return Stage(
         name="reid",
         kind="reid",
@@ -118,9 +121,11 @@ def stage(config: Config) -> Stage:
             checkpoint_seconds=config.run.checkpoint_seconds,
             memory_budget=None if budget is None else int(budget * 2**30),
             datasets=tuple(entry.dataset for entry in names.values()) if len(names) > 1 else (),
+            shard_cache=None if cache is None else int(cache * 2**30),
         ).model_dump(mode="json"),
         processors=processors_of(config),
         resume_point=last_checkpoint,
+        in_place=() if cache is None else tuple(stores),
     )
 
 
@@ -140,7 +145,7 @@ def make(context: StageContext[TrainingRecipe, ReidInputs, Options]) -> Made:
     from personsearch_core.models.weights import save_branch
     from personsearch_core.training.loop import RESUME_ONLY, LoopSettings, TrainingStopped
     from personsearch_core.training.reid import train_reid
-    from storage.feature_store import join_readers, open_features
+    from storage.feature_store import join_readers
 
     recipe, inputs, options = context.recipe, context.inputs, context.options
     network = recipe.network
@@ -165,7 +170,7 @@ def make(context: StageContext[TrainingRecipe, ReidInputs, Options]) -> Made:
     save_branch(context.work / UNTRAINED_BRANCH, branch)
     numbers = sorted(inputs.features, key=lambda number: int(number or 0))
     with ExitStack() as stack:
-        readers = [stack.enter_context(open_features(inputs.features[each].path)) for each in numbers]
+        readers = [stack.enter_context(_open(context, inputs.features[each])) for each in numbers]
         try:
             result = train_reid(
                 recipe.reid,
@@ -185,6 +190,17 @@ def make(context: StageContext[TrainingRecipe, ReidInputs, Options]) -> Made:
     save_branch(context.work / TRAINED_BRANCH, branch)
     digests = {name: digest_safetensors(context.work / name) for name in (TRAINED_BRANCH, UNTRAINED_BRANCH)}
     return Made(digest_parts(digests), dict(result.metrics), RESUME_ONLY)
+
+
+def _open(context: StageContext[TrainingRecipe, ReidInputs, Options], features: Artifact) -> FeatureReader:
+    """The features on this machine, or where they are, with shards that are kept here."""
+    from storage.feature_store import ShardCache, open_features
+
+    store, limit = context.store, context.options.shard_cache
+    if store is None or limit is None:
+        return open_features(features.path)
+    cache = ShardCache(store.place.shards_path, limit, features.manifest.files)
+    return open_features(store.place_of(features), shard_cache=cache)
 
 
 def _labels(readers: Sequence[FeatureReader], datasets: Sequence[str]) -> ReidLabels:

@@ -21,7 +21,7 @@ from flows.studies.work import (
     variant_of,
     work,
 )
-from personsearch_core.recipes import DEFAULT_ROI_SIZE, RoiRecipe
+from personsearch_core.recipes import DEFAULT_ROI_SIZE, FeatureCodec, RoiRecipe
 from storage.store import Store
 
 START_SECONDS = 2.5
@@ -160,8 +160,9 @@ def _disk(origin: ToMake) -> int | None:
     rows = rows_of_features(origin) if origin.kind == "features" else rows_of_detections(origin)
     if rows is None:
         return None
-    from storage.feature_store import features_bytes
+    from storage.feature_store import features_bytes, stored_row
 
     roi = RoiRecipe.model_validate(origin.recipe["roi"])
     shape = roi.row_shape(origin.node.config.detector.model.backbone)
-    return features_bytes(rows, shape, str(origin.recipe["dtype"]))
+    codec = FeatureCodec.model_validate(origin.recipe.get("codec", {}))
+    return features_bytes(rows, *stored_row(shape, str(origin.recipe["dtype"]), codec.values, codec.channels))

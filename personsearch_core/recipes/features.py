@@ -103,6 +103,21 @@ def _scaled(variant: Variant, scale: float) -> tuple[int, int]:
     return (max(1, round(scale * height)), max(1, round(scale * width)))
 
 
+class FeatureCodec(Recipe):
+    """How rows are stored: fewer bytes for rows that are nearly those that were computed."""
+
+    values: Literal["float", "int8"] = "float"
+    """`int8`: of each channel of a row its minimum and a step size, and 8 bits per position."""
+    channels: Annotated[int, Field(gt=0, le=2048)] | None = None
+    """Store the projections of each row on this many principal axes of its channels, which are found in a
+    sample of the rows; default: store all channels."""
+
+    @property
+    def is_none(self) -> bool:
+        """Whether rows are stored as they are."""
+        return self == FeatureCodec()
+
+
 class FeatureOptions(Recipe):
     """Which boxes are cached, and in which views."""
 
@@ -111,6 +126,7 @@ class FeatureOptions(Recipe):
     views: tuple[FeatureView, ...] = (FeatureView(),)
     compression: Literal["none", "zstd"] = "none"
     """`zstd` for slow or remote disks: fewer bytes, but slower to read from a fast disk."""
+    codec: Annotated[FeatureCodec, later(FeatureCodec())] = FeatureCodec()
     batch_images: PositiveInt = 8
     compute: Compute = Compute()
     seed: Seed = 0
@@ -135,6 +151,8 @@ class FeaturesRecipe(FeatureOptions):
                 f"dtype {self.dtype!r} does not go with variant {self.roi.variant!r}: "
                 "crops of disj are uint8, maps of j2-j4 are float16 or float32"
             )
+        if self.roi.variant == "disj" and not self.codec.is_none:
+            raise ValueError("codec: crops of disj are bytes already; leave it out")
         return self
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from storage.feature_store.buffers import allocate_buffer
+    from storage.feature_store.codecs import RowCodec, principal_axes, stored_row
+    from storage.feature_store.decoding import read_codec
     from storage.feature_store.digests import read_digests, read_file_digests
     from storage.feature_store.export import export_rows
     from storage.feature_store.finishing import finish_features
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from storage.feature_store.layout import FILES_FILE
     from storage.feature_store.opening import open_features
     from storage.feature_store.reader import FeatureReader, Tier
+    from storage.feature_store.shard_cache import ShardCache
     from storage.feature_store.statistics import FeatureStatistics, feature_statistics
     from storage.feature_store.summary import FeatureSummary, features_bytes, summarise_features
     from storage.feature_store.taking_over import (
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "buffers": ("allocate_buffer",),
+    "codecs": ("RowCodec", "principal_axes", "stored_row"),
+    "decoding": ("read_codec",),
     "digests": ("read_digests", "read_file_digests"),
     "export": ("export_rows",),
     "finishing": ("finish_features",),
@@ -40,6 +45,7 @@ _NAMES = {
     "layout": ("FILES_FILE",),
     "opening": ("open_features",),
     "reader": ("FeatureReader", "Tier"),
+    "shard_cache": ("ShardCache",),
     "statistics": ("FeatureStatistics", "feature_statistics"),
     "summary": ("FeatureSummary", "features_bytes", "summarise_features"),
     "taking_over": ("DamagedRowsError", "EarlierRows", "adopt_shards", "fill_shards", "missing_rows"),
@@ -57,6 +63,8 @@ __all__ = [
     "FeatureStatistics",
     "FeatureSummary",
     "FeatureWriter",
+    "RowCodec",
+    "ShardCache",
     "Tier",
     "adopt_shards",
     "allocate_buffer",
@@ -69,9 +77,12 @@ __all__ = [
     "join_readers",
     "missing_rows",
     "open_features",
+    "principal_axes",
+    "read_codec",
     "read_digests",
     "read_file_digests",
     "remove_shards",
+    "stored_row",
     "summarise_features",
     "verify_features",
     "write_index",

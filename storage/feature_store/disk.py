@@ -35,7 +35,10 @@ Read = tuple[int, int, int, int]
 
 
 class DiskReader(FeatureReader):
-    """Reads rows of a local, directly readable array; up to `threads` reads wait for the disk at once."""
+    """Reads rows of a local, directly readable array; up to `threads` reads wait for the disk at once.
+
+    file_of: where the file of a shard is; by default below the array.
+    """
 
     tier: Tier = "disk"
 
@@ -46,10 +49,12 @@ class DiskReader(FeatureReader):
         read_index: Callable[[], pa.Table],
         *,
         threads: int = 16,
+        file_of: Callable[[int], Path] | None = None,
     ) -> None:
         super().__init__(layout.shape, layout.dtype, read_index)
         self._array = array
         self._layout = layout
+        self._file_of = file_of or (lambda shard: array / layout.shard_key(shard))
         self._extents = ExtentTable(layout)
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="feature-read")
@@ -68,7 +73,7 @@ class DiskReader(FeatureReader):
 
     def _fill(self, indices: np.ndarray, out: np.ndarray) -> None:
         for shard in self._extents.unknown_shards(indices):
-            self._open(shard)
+            self.open(shard)
         positions = np.arange(len(indices))
         missing = self._extents.offsets[indices] == MISSING
         if missing.any():
@@ -164,14 +169,14 @@ class DiskReader(FeatureReader):
                 os.close(descriptor)
 
     def _open_file(self, shard: int) -> int:
-        return os.open(self._array / self._layout.shard_key(shard), READING)
+        return os.open(self._file_of(shard), READING)
 
-    def _open(self, shard: int) -> None:
-        """Read a shard's index, and keep its file open while descriptors last."""
+    def open(self, shard: int) -> None:
+        """Read a shard's index, unless that was done, and keep its file open while descriptors last."""
         with self._opening:
             if not self._extents.unknown_shards(np.array([shard * self._layout.rows_per_shard])):
                 return
-            opened = open_shard(self._array, self._layout, shard)
+            opened = open_shard(self._array, self._layout, shard, self._file_of(shard))
             if opened is None:
                 self._extents.set(shard, None)
                 return

@@ -43,8 +43,9 @@ def metadata_files(
     rows_per_shard: int,
     compression: Compression,
     attributes: Mapping[str, Any],
+    codec: Mapping[str, Any],
 ) -> dict[str, bytes]:
-    """The metadata as zarr-python writes it, by file name."""
+    """The metadata as zarr-python writes it, by file name. codec: what the mark says of it."""
     import zarr  # takes most of a second, and a process that only reads never needs it
     from zarr.codecs import ZstdCodec
     from zarr.core.buffer import Buffer
@@ -61,7 +62,7 @@ def metadata_files(
         compressors=[ZstdCodec(level=ZSTD_LEVEL)] if compression == "zstd" else None,
         fill_value=0,
         dimension_names=names,
-        attributes={MARK: {"version": 1}, **attributes},
+        attributes={MARK: {"version": 1, **codec}, **attributes},
         config={"write_empty_chunks": True},
     )
     return {name: buffer.to_bytes() for name, buffer in files.items()}

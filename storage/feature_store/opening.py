@@ -18,6 +18,8 @@ from fsspec.implementations.local import LocalFileSystem
 from storage.errors import StorageError
 from storage.feature_store import index_table
 from storage.feature_store.buffers import allocate_buffer
+from storage.feature_store.codecs import CODEC_FILE
+from storage.feature_store.decoding import DecodingReader, named_codec
 from storage.feature_store.disk import DiskReader
 from storage.feature_store.layout import (
     ARRAY,
@@ -29,7 +31,8 @@ from storage.feature_store.layout import (
 )
 from storage.feature_store.reader import FeatureReader, MemoryReader, Tier
 from storage.feature_store.remote import REQUESTS_AT_ONCE, RemoteReader, fetch
-from storage.reading import parse_json
+from storage.feature_store.shard_cache import CachedReader, ShardCache
+from storage.reading import parse_json, read_regular
 from storage.urls import Location, filesystem, is_remote, join, local_path
 
 log = logging.getLogger(__name__)
@@ -44,11 +47,13 @@ def open_features(
     memory_budget: int = 0,
     threads: int = 16,
     storage_options: Mapping[str, Any] | None = None,
+    shard_cache: ShardCache | None = None,
 ) -> FeatureReader:
     """Open the array `features` of a Zarr v3 group, or a Zarr v3 array itself, for reading rows.
 
     CRC-32Cs are checked: of every shard's index, and of the rows that have one. Bytes are not digested:
-    `verify_features` does that.
+    `verify_features` does that. Rows that were stored by a codec are decoded: all that the reader says of
+    shape, type and bytes is about rows as numbers.
 
     Parameters
     ----------
@@ -66,6 +71,8 @@ def open_features(
     storage_options
         For the URL's fsspec file system. TensorStore is given those that it knows; where it must read, others
         are refused.
+    shard_cache
+        Keeps whole shards of what is read by ranged requests on this machine.
 
     Returns
     -------
@@ -108,7 +115,24 @@ def open_features(
         reader: FeatureReader = TensorStoreReader(url, read_index, storage_options or {})
         why = f"through TensorStore: {error}"
     else:
-        reader, why = _direct_reader(system, array, layout, read_index, remote or tier == "remote", threads)
+        if remote and shard_cache is not None:
+            prefix = "".join(f"{part}/" for part in array.removeprefix(path).strip("/").split("/") if part)
+            why = f"ranged requests, shards kept in {shard_cache.folder}"
+            reader = CachedReader(
+                system, array, layout, read_index, shard_cache, prefix=prefix, threads=threads
+            )
+        else:
+            by_ranges = remote or tier == "remote"
+            reader, why = _direct_reader(system, array, layout, read_index, by_ranges, threads)
+    codec = named_codec(
+        metadata.get("attributes"),
+        _content_reader(system, join(path, CODEC_FILE) if array != path else _beside(array)),
+        join(array, METADATA_FILE),
+        reader.shape[1:],
+        reader.dtype,
+    )
+    if codec is not None:
+        reader = DecodingReader(reader, codec)
     n_bytes = math.prod(reader.shape) * reader.dtype.itemsize
     if tier == "memory" or (tier == "auto" and n_bytes <= memory_budget):
         why = f"{n_bytes} bytes " + ("as asked" if tier == "memory" else f"fit the budget of {memory_budget}")
@@ -168,6 +192,26 @@ def _index_reader(system: AbstractFileSystem, path: str) -> Callable[[], pa.Tabl
             raise
         except (OSError, ValueError, pa.ArrowException) as error:
             raise StorageError(f"{file} is damaged or cannot be read: {error}") from error
+
+    return read
+
+
+def _beside(array: str) -> str:
+    """The codec's file, next to an array that was named itself."""
+    base, mark, query = array.partition("?")
+    return f"{base.rstrip('/').rpartition('/')[0]}/{CODEC_FILE}{mark}{query}"
+
+
+def _content_reader(system: AbstractFileSystem, file: str) -> Callable[[], bytes]:
+    def read() -> bytes:
+        if isinstance(system, LocalFileSystem):
+            return read_regular(local_path(file))
+        (content,) = fetch(system, [file], [None], [None])
+        if isinstance(content, FileNotFoundError):
+            raise content
+        if isinstance(content, Exception):
+            raise StorageError(f"{file} cannot be read: {content}") from content
+        return content
 
     return read
 

@@ -40,13 +40,15 @@ def is_complete(array: Path, layout: ArrayLayout, shard: int) -> bool:
     return opened is not None
 
 
-def open_shard(array: Path, layout: ArrayLayout, shard: int) -> tuple[int, ShardIndex] | None:
-    """The descriptor of a shard's file, which the caller closes, and its index.
+def open_shard(
+    array: Path, layout: ArrayLayout, shard: int, file: Path | None = None
+) -> tuple[int, ShardIndex] | None:
+    """The descriptor of a shard's file, which the caller closes, and its index; `file` if it is elsewhere.
 
     None when the file does not exist and the array may leave shards out, as an array of fill values does.
     Raises StorageError when our own writer should have written it, and when the file is damaged.
     """
-    file = array / layout.shard_key(shard)
+    file = file or array / layout.shard_key(shard)
     try:
         descriptor = os.open(file, READING)
     except FileNotFoundError as error:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import DTypeLike
 
+from storage.feature_store.decoding import read_codec
 from storage.feature_store.digests import read_digests
 from storage.feature_store.index_table import read_index
 from storage.feature_store.layout import ARRAY, DIGESTS_FILE, INDEX_FILE, MARK, ROWS_PER_SHARD
@@ -22,7 +23,8 @@ from storage.urls import local_path
 
 @dataclass(frozen=True)
 class FeatureSummary:
-    """`array_bytes` as numbers in memory, `stored_bytes` as shard files on disk.
+    """`array_bytes` as numbers in memory, `stored_bytes` as shard files on disk; `codec` says how rows are
+    stored.
 
     `identities` counts rows by (dataset, person_id), most rows first; rows of unknown identity are apart.
     `content_digest` is None while the store is unfinished, `made_by` the attributes that its maker gave.
@@ -37,6 +39,7 @@ class FeatureSummary:
     missing_shards: tuple[int, ...]
     rows_per_shard: int
     compressed: bool
+    codec: Mapping[str, Any] | None
     content_digest: str | None
     made_by: Mapping[str, Any]
     identities: Mapping[tuple[str, str], int]
@@ -53,18 +56,21 @@ def summarise_features(path: str | Path) -> FeatureSummary:
     """
     group = local_path(path)
     layout = read_layout(group)
+    codec = read_codec(group, layout)
+    row_shape, dtype = (layout.row_shape, layout.dtype) if codec is None else (codec.row_shape, codec.dtype)
     complete = complete_shards(group / ARRAY, layout)
     identities, unknown = _count_identities(group / INDEX_FILE)
     return FeatureSummary(
         path=str(group),
-        shape=layout.shape,
-        dtype=layout.dtype.name,
-        array_bytes=layout.n_rows * layout.row_bytes,
+        shape=(layout.n_rows, *row_shape),
+        dtype=dtype.name,
+        array_bytes=layout.n_rows * math.prod(row_shape) * dtype.itemsize,
         stored_bytes=sum((group / ARRAY / layout.shard_key(shard)).stat().st_size for shard in complete),
         n_shards=layout.n_shards,
         missing_shards=tuple(sorted(set(range(layout.n_shards)) - set(complete))),
         rows_per_shard=layout.rows_per_shard,
         compressed=layout.compressed,
+        codec=None if codec is None else codec.description,
         content_digest=read_digests(group).content if (group / DIGESTS_FILE).exists() else None,
         made_by={name: value for name, value in layout.attributes.items() if name != MARK},
         identities=identities,

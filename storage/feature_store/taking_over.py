@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from storage.errors import StorageError
+from storage.feature_store.decoding import read_codec
 from storage.feature_store.digests import ShardDigests, digest_pieces, piece_rows, read_digests
 from storage.feature_store.layout import ARRAY, ArrayLayout
 from storage.feature_store.metadata import read_layout
@@ -55,6 +56,7 @@ class EarlierRows:
     def __init__(self, group: Path, trusted: Collection[str], files: Mapping[str, str]) -> None:
         self.group = group
         self.layout = read_layout(group)
+        self.codec = read_codec(group, self.layout)
         self._pieces = read_digests(group).pieces
         self._trusted = trusted
         self._files = files
@@ -104,8 +106,9 @@ def adopt_shards(
 
     taken: (rows of the store,) the row of the other store that each row equals, -1 where it has none.
     Where the file system has no further names for a file, or the stores differ in layout, nothing is yielded.
-    Raises DamagedRowsError.
+    Raises DamagedRowsError, and StorageError if the stores have different codecs.
     """
+    _require_one_codec(writer, source)
     if _encoding(writer.layout) != _encoding(source.layout):
         return
     for shard in shards:
@@ -128,9 +131,11 @@ def fill_shards(
 
     source: None if `taken` has no row. computed: parts of all rows of these shards that the other store does
     not have, in their order.
-    Raises DamagedRowsError, and what `computed` raises.
+    Raises DamagedRowsError, StorageError if the stores have different codecs, and what `computed` raises.
     """
-    layout, waiting = writer.layout, _Waiting(computed)
+    if source is not None:
+        _require_one_codec(writer, source)
+    layout, waiting = writer.layout, _Waiting(writer.stored(part) for part in computed)
     for shard in shards:
         numbers = taken[_span(layout, shard)]
         block = np.empty((len(numbers), *layout.row_shape), layout.dtype)
@@ -139,7 +144,7 @@ def fill_shards(
         if source is not None:
             source.copy(numbers[there], block, there)
         waiting.fill(block, np.flatnonzero(missing))
-        writer.write(shard * layout.rows_per_shard, block)
+        writer.write_stored(shard * layout.rows_per_shard, block)
         yield shard
 
 
@@ -158,6 +163,12 @@ class _Waiting:
             some = min(len(places), len(self._part))
             block[places[:some]] = self._part[:some]
             places, self._part = places[some:], self._part[some:]
+
+
+def _require_one_codec(writer: FeatureWriter, source: EarlierRows) -> None:
+    mine, others = (None if each is None else each.digest for each in (writer.codec, source.codec))
+    if mine != others:
+        raise StorageError(f"rows of {source.group} cannot be taken over: they are stored by another codec")
 
 
 def missing_rows(layout: ArrayLayout, shards: Sequence[int], taken: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from storage.errors import StorageError
+from storage.feature_store.decoding import read_codec
 from storage.feature_store.digests import BLOCK_ROWS, content_digest, digest_pieces, piece_rows, read_digests
 from storage.feature_store.finishing import pieces_of
 from storage.feature_store.index_table import check_index
@@ -56,12 +57,13 @@ def verify_features(
     Raises
     ------
     StorageError
-        The store is unfinished, its metadata, its digests or its index are damaged, or it cannot be verified:
+        The store is unfinished, its metadata, codec, digests or index are damaged, or it cannot be verified:
         it has neither digests nor checksums.
     """
     group = local_path(path)
     layout = read_layout(group)
     check_index(group, layout.n_rows)
+    read_codec(group, layout)
     if layout.is_ours or (group / DIGESTS_FILE).exists():
         _check_digests(group, layout)
         check: Check = partial(_check_shard, group, layout)

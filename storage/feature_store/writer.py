@@ -21,7 +21,9 @@ from numpy.typing import DTypeLike
 from storage import durable
 from storage.errors import StorageError
 from storage.feature_store.buffers import allocate_buffer
+from storage.feature_store.codecs import CODEC_FILE, RowCodec
 from storage.feature_store.conversion import check_finite, convert_rows
+from storage.feature_store.decoding import note
 from storage.feature_store.digests import ShardDigests, digest_pieces, piece_rows, read_digests
 from storage.feature_store.finishing import finish_features, holds, note_file, pieces_of
 from storage.feature_store.layout import (
@@ -53,6 +55,7 @@ def create_features(
     rows_per_shard: int = ROWS_PER_SHARD,
     compression: Compression = "none",
     attributes: Mapping[str, Any] | None = None,
+    codec: RowCodec | None = None,
     flush: bool = True,
 ) -> FeatureWriter:
     """Create the array `features`, (n_rows, *row_shape), in the Zarr group at `path`, or reopen it to resume.
@@ -73,6 +76,8 @@ def create_features(
         `none`, or `zstd` by row.
     attributes
         JSON that says what made the array: part of its metadata.
+    codec
+        How rows are stored; for rows of this shape and dtype. None to store them as they are.
     flush
         Whether each shard is on the disk before it appears.
 
@@ -89,21 +94,31 @@ def create_features(
     shape = (int(n_rows), *(int(n) for n in row_shape))
     dtype = np.dtype(dtype)
     check_request(shape, dtype, rows_per_shard)
+    if codec is not None:
+        if (codec.row_shape, codec.dtype) != (shape[1:], dtype):
+            raise StorageError(f"rows of {dtype} {shape[1:]} do not fit a codec of {codec.row_shape}")
+        stored, dtype = codec.stored
+        shape = (shape[0], *stored)
     group = local_path(path)
-    files = metadata_files(shape, dtype, rows_per_shard, compression, attributes or {})
+    files = metadata_files(shape, dtype, rows_per_shard, compression, attributes or {}, note(codec))
     durable.make_folder(group / ARRAY)
     for name in (f"{ARRAY}/{METADATA_FILE}", METADATA_FILE):
         write_or_compare(group / name, files[name])
     layout = parse_layout(json.loads(files[f"{ARRAY}/{METADATA_FILE}"]), str(group / ARRAY))
-    return FeatureWriter(group, layout, flush)
+    # After the metadata, which refuses another codec: what is beside the array is what it was written with.
+    if codec is not None and codec.axes is not None:
+        durable.write(group / CODEC_FILE, codec.axes.file)
+    return FeatureWriter(group, layout, flush, codec)
 
 
 class FeatureWriter:
     """Writes whole shards into one array. Made by `create_features`; also a context manager."""
 
-    def __init__(self, path: Path, layout: ArrayLayout, flush: bool) -> None:
+    def __init__(self, path: Path, layout: ArrayLayout, flush: bool, codec: RowCodec | None) -> None:
         self.path = path
         self.layout = layout
+        """Of the rows as they are stored."""
+        self.codec = codec
         self._flush = flush
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="shard-write")
         self._pending: dict[int, Future[None]] = {}
@@ -147,7 +162,8 @@ class FeatureWriter:
         start_row
             The first row of a shard.
         block
-            (rows, *row_shape): converted to the array's dtype, and the caller's again on return.
+            (rows, *row_shape): converted to the array's dtype or by its codec, and the caller's again on
+            return.
 
         Raises
         ------
@@ -157,6 +173,14 @@ class FeatureWriter:
         OSError
             An earlier shard did not get to the disk.
         """
+        self.write_stored(start_row, self.stored(block, start_row))
+
+    def stored(self, rows: np.ndarray, first_row: int = 0) -> np.ndarray:
+        """Rows (n, *row_shape) as this array stores them. Raises StorageError, as `write` does."""
+        return rows if self.codec is None else self.codec.encode(rows, first_row)
+
+    def write_stored(self, start_row: int, block: np.ndarray) -> None:
+        """Like `write`, for rows that are encoded already."""
         rows_per_shard = self.layout.rows_per_shard
         stop_row = start_row + len(block)
         if block.shape[1:] != self.layout.row_shape:

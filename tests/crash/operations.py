@@ -20,7 +20,7 @@ from flows.run.records import RunRecord, records_folder
 from personsearch_core.training.checkpoints import load_newest, save_checkpoint
 from storage import listing, manifest_index
 from storage.errors import StorageError
-from storage.feature_store import create_features, verify_features
+from storage.feature_store import RowCodec, create_features, open_features, principal_axes, verify_features
 from storage.feature_store.layout import ARRAY
 from storage.feature_store.metadata import read_layout
 from storage.feature_store.shard_files import read_shard
@@ -184,6 +184,26 @@ def export(folder: Path) -> None:
         copy_artifact(source, target, name_of(found(source, kind)))
 
 
+def prepare_twins(folder: Path) -> None:
+    """Two artifacts with a file in common, of which this store has one."""
+    source = store_of(folder, "other")
+    first = make_artifact(source, "features", 1)
+    make_artifact(source, "features", 2)
+    copy_artifact(source, store_of(folder), name_of(first))
+
+
+def pull(folder: Path) -> None:
+    """The other comes, and shares the file; however small, it is looked for."""
+    source = store_of(folder, "other")
+    with patch("storage.receiving.WORTH_LOOKING", 0):
+        for entry in list_entries(source):
+            copy_artifact(source, store_of(folder), entry.name)
+
+
+def check_pull(folder: Path) -> list[str]:
+    return [*check_store(folder, "features"), *check_store(folder, "features", name="other")]
+
+
 def check_export(folder: Path) -> list[str]:
     return [*check_all(folder), *check_store(folder, name="other")]
 
@@ -218,6 +238,40 @@ def resume(folder: Path) -> None:
                 for shard in sorted({0, 1, 2} - set(writer.complete_shards)):
                     writer.write(16 * shard, rows_of(shard))
             work.commit("features")
+
+
+def of_two_directions(shard: int) -> np.ndarray:
+    mix = np.array([[1, 0], [1, 1], [0, 1], [2, 1]], np.float32)
+    return np.einsum("ck,nkyx->ncyx", mix, rows_of(shard)[:, :2].astype(np.float32)).astype(np.float16)
+
+
+def encode(folder: Path) -> None:
+    """The same with rows of fewer channels, whose axes are kept beside them."""
+    axes = principal_axes([of_two_directions(0)], 2)
+    codec = RowCodec(ROW, np.dtype(np.float16), "int8", axes)
+    with store_of(folder).making(ENCODED) as work:
+        if work.made is None:
+            with create_features(
+                work.path / "features.zarr", ROWS, ROW, rows_per_shard=16, codec=codec
+            ) as writer:
+                for shard in sorted({0, 1, 2} - set(writer.complete_shards)):
+                    writer.write(16 * shard, of_two_directions(shard))
+            work.commit("encoded")
+
+
+ENCODED = Identity(kind="features", version=1, recipe={"roi": 16, "codec": "int8"}, inputs={})
+
+
+def outcome_of_encoded(folder: Path) -> Outcome:
+    group = found(store_of(folder), "features").path / "features.zarr"
+    with open_features(group) as reader:
+        rows = reader.rows(np.arange(ROWS)).astype(np.float32)
+    error = np.abs(rows - np.concatenate([of_two_directions(each) for each in range(3)]))
+    return {
+        **outcome_of_store(folder),
+        "near": bool((error < 0.05).all()),
+        "damaged": len(verify_features(group)),
+    }
 
 
 def outcome_of_features(folder: Path) -> Outcome:
@@ -350,7 +404,9 @@ OPERATIONS = {
         Operation("tag", prepare_chain, tag, check_all, outcome_of_store),
         Operation("untag", prepare_chain, untag, check_all, outcome_of_store),
         Operation("export", prepare_chain, export, check_export, outcome_of_export),
+        Operation("pull", prepare_twins, pull, check_pull, outcome_of_export),
         Operation("features", prepare_features, resume, check_store, outcome_of_features),
+        Operation("encoded features", nothing, encode, check_store, outcome_of_encoded),
         Operation("snapshot", nothing, snapshot, check_store, outcome_of_store),
         Operation("checkpoints", nothing, train, check_training, outcome_of_training),
         Operation("records", nothing, record, check_record, outcome_of_record),

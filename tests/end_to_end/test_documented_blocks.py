@@ -79,6 +79,7 @@ def values_of(run: TinyRun) -> Mapping[str, str]:
         "paper.yaml": str(run.config),
         "prw/479": "scenes/7",
         "reid/3fa9c1": artifacts["detector"],  # since the page has deleted reid by then
+        "/mnt/shared/store": str(run.folder / "shared"),
         "score prw": f"score prw {score}",
         "ARTIFACT": artifacts["features"],
         "CONFIG": str(run.config),

@@ -64,6 +64,14 @@ def test_killed_resumed_and_found_by_another_machine(
     assert elsewhere.status == 0 and set(elsewhere.states.values()) == {"cached"}
     assert elsewhere.path("report").is_relative_to(tmp_path / "two")
     assert isinstance(store, RemoteStore)
+
+    monkeypatch.setenv("PERSONSEARCH_CACHE", str(tmp_path / "three"))
+    words = ["--store", URL, "--set", "run.shard_cache_gib=1", "--from", "reid", "--until", "reid"]
+    trained = personsearch("run", tiny_run.config, *words, json_to=tmp_path / "trained.json")
+    assert trained.status == 0 and trained.states["reid"] == "made", trained.stderr
+    assert content(store) == content(open_store(str(tiny_run.store)))
+    (machine,) = (tmp_path / "three").iterdir()
+    assert not (machine / "features").exists() and any((machine / ".shards").iterdir())
     assert all(open_store(URL).verify(kind, key) == [] for kind, key in list(store.keys()))
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.beside import compare
 from benchmarks.extraction import ExtractionBenchmark, measure_extraction
 from benchmarks.reid import ReidBenchmark, measure_reid
+from benchmarks.remote_training import RemoteBenchmark, measure_remote
 from benchmarks.search import SearchBenchmark, measure_search
 from personsearch_core.recipes import DetectorModel
 
@@ -35,6 +37,14 @@ def test_extraction(tmp_path: Path) -> None:
     found = list(measure_extraction(tmp_path, size))
     assert [one.value > 0 for one in found] == [True] * 3
     assert [one.bound for one in found] == ["", "", "<= 1.1"]
+
+
+@pytest.mark.slow
+def test_remote_training(tmp_path: Path) -> None:
+    size = RemoteBenchmark(rows=1024, batch=16, rounds=1, device=torch.device("cpu"))
+    found = list(measure_remote(tmp_path, size))
+    assert [one.bound for one in found if one.bound] == [">= 0.8", ">= 0.8", "<= 1"]
+    assert all(one.value > 0 for one in found) and found[-1].holds
 
 
 @pytest.mark.slow

@@ -34,8 +34,8 @@ WORDS: dict[str, tuple[str, ...]] = {
     "store tag": ("a", "b"),
     "store untag": ("a",),
     "store gc": (),
-    "store export": ("--to", "there"),
-    "store import": ("--from", "there"),
+    "store push": ("--to", "there"),
+    "store pull": ("--from", "there"),
     "features show": ("a",),
     "features verify": ("a",),
     "features export": ("a", "--out", "x.npz"),
@@ -73,7 +73,7 @@ def commands(group: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
         if hasattr(command, "list_commands"):
             if (prefix, name) != ("store ", "features"):
                 yield from commands(command, f"{prefix}{name} ")
-        else:
+        elif not command.hidden:  # an earlier name of another
             yield f"{prefix}{name}", command
 
 

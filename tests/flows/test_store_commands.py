@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -36,7 +37,7 @@ from storage.local import LocalStore
 from storage.manifest import Identity
 from storage.opening import open_store
 from storage.store import Artifact
-from storage.tags import stays
+from storage.tags import set_tag, stays, tags
 from tests.end_to_end.tiny import draw_tiny_data, write_tiny_config
 from tests.storage.making import make_artifact, name_of
 
@@ -191,16 +192,35 @@ def test_on_object_storage_what_is_young_stays(tmp_path: Path, monkeypatch: pyte
     assert list(remote.keys()) == [] and remote.find("features", made.key) is None
 
 
-def test_export_and_import_bring_what_is_behind_an_artifact(
+def test_push_and_pull_bring_what_is_behind_an_artifact_and_its_tag(
     store: LocalStore, chain: list[Artifact], tmp_path: Path
 ) -> None:
     other, third = LocalStore(tmp_path / "other"), LocalStore(tmp_path / "third")
-    assert "2 artifacts copied" in call("store", "export", "reid/", "--to", other, "--store", store)
+    call("store", "tag", "reid/", "production", "--store", store)
+    said = call("store", "push", "production", "--to", other, "--store", store)
+    assert "2 artifacts copied" in said and "production now points to reid/" in said
     assert other.find("features", chain[0].key) is not None
-    assert "1 artifact copied" in call(
-        "store", "import", "reid/", "--alone", "--from", other, "--store", third
+    assert tags(other) == {"production": name_of(chain[1])}
+    assert "0 artifacts copied" in call("store", "push", "--to", other, "--store", store)
+    said = call("store", "pull", "reid/", "--alone", "--from", other, "--store", third)
+    assert "1 artifact copied" in said
+    assert list(third.keys()) == [("reid", chain[1].key)] and tags(third) == {}
+    set_tag(third, "production", name_of(make_artifact(third, "reid", 7)))
+    assert "production now points to reid/" in (
+        said := call("store", "pull", "production", "--from", other, "--store", third)
     )
-    assert list(third.keys()) == [("reid", chain[1].key)]
+    assert "(was reid/" in said and tags(third) == {"production": name_of(chain[1])}
+
+
+def test_the_earlier_names_of_push_and_pull_still_work(
+    store: LocalStore, chain: list[Artifact], tmp_path: Path
+) -> None:
+    other, third = LocalStore(tmp_path / "other"), LocalStore(tmp_path / "third")
+    said = call("store", "export", "reid/", "--to", other, "--store", store)
+    assert "`store export` is now `store push`" in said and "2 artifacts copied" in said
+    said = call("store", "import", "--from", other, "--store", third)
+    assert "`store import` is now `store pull`" in said and len(list(third.keys())) == 2
+    assert not re.search(r"│ (export|import) ", call("store", "--help"))
 
 
 def test_a_store_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from storage.digests import digest_json
 from storage.errors import StorageError
 from storage.local import LocalStore
 from storage.manifest import FILE_NAME
+from storage.receiving import WORTH_LOOKING, Received
 from storage.transfer import copy_artifact, lineage
+from storage.work_area import RECEIVING
 from tests.storage.making import make_artifact, name_of
 
 
@@ -40,16 +42,56 @@ def test_lineage_is_all_that_is_behind_an_artifact(stores: tuple[LocalStore, Loc
     assert set(lineage(source, [name_of(features)])) == {name_of(ingest), name_of(features)}
 
 
-def test_an_interrupted_copy_is_mended_by_the_next(stores: tuple[LocalStore, LocalStore]) -> None:
+def test_a_copy_that_was_cut_off_goes_on_where_it_ended(stores: tuple[LocalStore, LocalStore]) -> None:
     source, target = stores
-    made = make_artifact(source, "features")
-    work = target.work_path_of(made.kind, made.key)
-    work.mkdir(parents=True)
-    (work / "note.txt").write_text("half of")
-    (work / "other").write_text("of an earlier try")
-    assert copy_artifact(source, target, name_of(made))
+    made = make_artifact(source, "features", content=b"x" * 5_000)
+    area = target.work_path_of(made.kind, made.key) / RECEIVING
+    area.mkdir(parents=True)
+    (area / "note.txt").write_bytes((made.path / "note.txt").read_bytes())
+    (area / "nested").mkdir()
+    (area / "nested" / "data.bin").write_bytes(b"x" * 4_000)
+    (area / "other").write_text("of an earlier version")
+    note = (made.path / "note.txt").stat().st_size
+    assert copy_artifact(source, target, name_of(made)) == Received(5_000 + note, 5_000)
     assert target.verify(made.kind, made.key) == []
-    assert not (target.path_of(made.kind, made.key) / "other").exists()
+    assert not (target.path_of(made.kind, made.key) / "other").exists() and list(target.work_areas()) == []
+
+
+def test_files_that_another_artifact_has_do_not_move(stores: tuple[LocalStore, LocalStore]) -> None:
+    source, target = stores
+    shard = bytes(2 * WORTH_LOOKING)
+    first, second = (make_artifact(source, "features", seed, content=shard) for seed in (1, 2))
+    assert copy_artifact(source, target, name_of(first)) == Received(len(shard) + 10, len(shard) + 10)
+    assert copy_artifact(source, target, name_of(second)) == Received(len(shard) + 10, 10)
+    files = [target.path_of(each.kind, each.key) / "nested" / "data.bin" for each in (first, second)]
+    assert files[0].samefile(files[1]) and target.verify(second.kind, second.key) == []
+    target.remove(first.kind, first.key)
+    assert target.verify(second.kind, second.key) == []
+
+
+def test_a_damaged_file_is_not_shared(stores: tuple[LocalStore, LocalStore]) -> None:
+    source, target = stores
+    shard = bytes(2 * WORTH_LOOKING)
+    first, second = (make_artifact(source, "features", seed, content=shard) for seed in (1, 2))
+    assert copy_artifact(source, target, name_of(first))
+    file = target.path_of(first.kind, first.key) / "nested" / "data.bin"
+    file.write_bytes(b"y" * len(shard))
+    assert copy_artifact(source, target, name_of(second)) == Received(len(shard) + 10, len(shard) + 10)
+    assert target.verify(second.kind, second.key) == [] and target.verify(first.kind, first.key)
+
+
+def test_who_builds_an_artifact_writes_into_no_file_that_arrived(
+    stores: tuple[LocalStore, LocalStore],
+) -> None:
+    """A copy was cut off after it had given another artifact's files further names."""
+    source, target = stores
+    first, second = (make_artifact(source, "features", seed) for seed in (1, 2))
+    assert copy_artifact(source, target, name_of(first))
+    area = target.work_path_of(second.kind, second.key) / RECEIVING
+    area.mkdir(parents=True)
+    (area / "note.txt").hardlink_to(target.path_of(first.kind, first.key) / "note.txt")
+    make_artifact(target, "features", 2, content=b"built here")
+    assert target.verify(first.kind, first.key) == [] == target.verify(second.kind, second.key)
 
 
 def test_damage_does_not_travel(stores: tuple[LocalStore, LocalStore]) -> None:

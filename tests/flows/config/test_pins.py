@@ -147,7 +147,7 @@ def test_growth_is_told_by_split_or_of_an_older_artifact_by_dataset(
         ),
         (
             "detector/ffffffff",
-            "has no artifact detector/ffffffff; `store ls` shows what it has, and `store import",
+            "has no artifact detector/ffffffff; `store ls` shows what it has, and `store pull",
         ),
         ("features", "is of kind 'features', not 'detector'"),
         ("./absent", "absent does not exist"),

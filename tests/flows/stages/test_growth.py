@@ -211,7 +211,12 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize(
     ("kind", "method"),
-    [("features", "adopt"), ("features", "write"), ("detections", "write"), ("detections", "close")],
+    [
+        ("features", "adopt"),
+        ("features", "write_stored"),
+        ("detections", "write_stored"),
+        ("detections", "close"),
+    ],
 )
 def test_killed_it_goes_on(
     case: Case, store: Path, monkeypatch: pytest.MonkeyPatch, kind: str, method: str
@@ -235,14 +240,14 @@ def test_what_is_copied_from_is_not_collected(
     case: Case, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened, key = LocalStore(store), case.earlier["features"].artifact.key
-    fill, there = FeatureWriter.write, []
+    fill, there = FeatureWriter.write_stored, []
 
     def collecting(writer: FeatureWriter, *args: Any) -> None:
         collect(opened, find_garbage(opened, [], despite_gaps=True))
         there.append(opened.peek("features", key) is not None)
         fill(writer, *args)
 
-    monkeypatch.setattr(FeatureWriter, "write", collecting)
+    monkeypatch.setattr(FeatureWriter, "write_stored", collecting)
     assert digests(case.make(store, kinds=("features",))) == {"features": case.alone["features"]}
     assert there and all(there)
     collect(opened, find_garbage(opened, [], despite_gaps=True))
