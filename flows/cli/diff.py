@@ -99,6 +99,7 @@ def _show_plan(replays: Replays) -> dict[str, object]:
         )
     plan = replays.plan()
     print_study_plan(plan)
+    replays.loader.require_images(each.node for each in plan.missing)
     return plan.as_data()
 
 

@@ -23,7 +23,7 @@ from flows.studies.members import Member, Study
 from flows.studies.nodes import Nodes
 from flows.studies.planning import StudyPlan, plan_study
 from flows.studies.schedule import Change, MemberOutcome, ignore_change, run_members
-from storage.store import Store
+from storage.store import Artifact, Store
 
 Values = Mapping[str, float]
 Taken = frozenset[Factor]
@@ -120,9 +120,8 @@ class Replays:
         return Study(Path(f"diff {title}"), title, members, ())
 
     def plan(self) -> StudyPlan:
-        """The stages that it takes, built or not. Raises StageError without the images that these need."""
+        """The stages that it takes, built or not, and what those to build will cost."""
         nodes = Nodes.of(self.study.members.values(), self.loader)
-        self.loader.require_images(nodes.missing)
         return plan_study(self.study, nodes, Estimator(self.store))
 
     def run(
@@ -131,7 +130,10 @@ class Replays:
         threads: int | None = None,
         on_change: Callable[[Change], None] = ignore_change,
     ) -> Attribution:
-        """Build what is missing, and say what each factor explains."""
+        """Build what is missing, and say what each factor explains.
+
+        Ask `require_images` of the loader first, so that no training is lost to a missing image.
+        """
         study = self.study
         members = list(study.members.values())
         outcome = run_members(
@@ -148,35 +150,55 @@ class Replays:
         return Attribution(accounts, failures, outcome.made, outcome.stopped)
 
     def _account(self, test: str, metric: Metric, outcomes: Mapping[str, MemberOutcome]) -> Account | None:
-        """None where no query is in all results."""
-        found: dict[Taken, Values] = {}
-        keys: dict[Taken, str] = {}
+        evaluations: dict[Taken, Artifact] = {}
         for taken, member in self.members.items():
             made = outcomes[member.name].artifacts
             evaluation = made.get(f"evaluation:{test}") or made.get("evaluation")
             if evaluation is not None:
-                found[taken] = by_query(self.store, evaluation, metric)
-                keys[taken] = evaluation.key
+                evaluations[taken] = evaluation
         before, after = (each.side.evaluations[test] for each in (self.before, self.after))
-        ends = [by_query(self.store, each, metric) for each in (before, after)]
-        queries = set.intersection(*(set(values) for values in (*ends, *found.values())))
-        old, new = ({name: values[name] for name in sorted(queries)} for values in ends)
-        total = compare_values(old, new, metric)
-        if total is None:
-            return None
-        none, every = Taken(), Taken(self.factors)
-        rebuilt = None
-        if (keys.get(none), keys.get(every)) != (before.key, after.key):
-            rebuilt = _sum(metric, queries, [(found.get(none), old, 1.0), (new, found.get(every), 1.0)])
-        shares = []
-        for factor in self.factors:
-            alone = (found.get(Taken([factor])), found.get(none), 1.0)
-            last = (found.get(every), found.get(every - {factor}), 1.0)
-            halves = [(one, other, 0.5) for one, other, _ in (alone, last)]
-            shares.append(
-                Share(factor.title, *(_sum(metric, queries, each) for each in ([alone], [last], halves)))
-            )
-        return Account(test, metric, total, shares, rebuilt)
+        keys = tuple(each and each.key for each in map(evaluations.get, (Taken(), Taken(self.factors))))
+        return account(
+            test,
+            metric,
+            self.factors,
+            {taken: by_query(self.store, each, metric) for taken, each in evaluations.items()},
+            (by_query(self.store, before, metric), by_query(self.store, after, metric)),
+            is_rebuilt=keys != (before.key, after.key),
+        )
+
+
+def account(
+    dataset: str,
+    metric: Metric,
+    factors: Sequence[Factor],
+    found: Mapping[Taken, Values],
+    ends: tuple[Values, Values],
+    *,
+    is_rebuilt: bool,
+) -> Account | None:
+    """What each factor explains; None where no query is in all results.
+
+    found
+        the metric by query, a fraction, of each replay, by the factors that it takes from B; a replay that
+        failed is missing.
+    ends
+        those of A and B as they are; `is_rebuilt` says that their replays are other artifacts.
+    """
+    queries = set.intersection(*(set(values) for values in (*ends, *found.values())))
+    old, new = ({name: values[name] for name in queries} for values in ends)
+    total = compare_values(old, new, metric)
+    if total is None:
+        return None
+    start, end = found.get(Taken()), found.get(Taken(factors))
+    shares = []
+    for factor in factors:
+        alone = (found.get(Taken([factor])), start)
+        last = (end, found.get(Taken(factors) - {factor}))
+        parts = ([(*alone, 1.0)], [(*last, 1.0)], [(*alone, 0.5), (*last, 0.5)])
+        shares.append(Share(factor.title, *(_sum(metric, queries, each) for each in parts)))
+    rebuilt = _sum(metric, queries, [(start, old, 1.0), (new, end, 1.0)]) if is_rebuilt else None
+    return Account(dataset, metric, total, shares, rebuilt)
 
 
 def replays_between(before: History, after: History, store: Store) -> Replays:
@@ -195,6 +217,12 @@ def replays_between(before: History, after: History, store: Store) -> Replays:
                 f"--attribute: {', '.join(history.gone)} of {which} is no longer in {store}, so {which} "
                 "cannot be replayed; run its config again, or compare without --attribute"
             )
+        for test in tests:
+            if history.settings()["evaluation"][test]["test"]["split"] is None:
+                raise StageError(
+                    f"--attribute: the evaluation of {which} does not record which split of {test} it is on "
+                    "(an earlier version built it): run its config again with --from detections"
+                )
     trained = before.is_retrained and after.is_retrained
     if trained:
         found = _replays(before, after, store, tests, model_as_it_is=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -10,10 +10,10 @@ from flows.compare.differences import is_seed
 from flows.compare.history import Entry, History
 from flows.plan.changes import Change, changed_fields, with_field
 
-Grain = Literal["fields", "sections", "recipes"]
-"""How finely recipes are told apart: `fields` has a factor for each field of re-ID, which is cheap to train
-again from cached features, and one for each other section."""
-GRAINS: tuple[Grain, ...] = ("fields", "sections", "recipes")
+Grain = Literal["fields", "sections", "data together", "recipes together"]
+"""How finely differences are told apart. `fields` has a factor for each dataset, for each field of re-ID,
+which is cheap to train again from cached features, and for each other section; the others have fewer."""
+GRAINS: tuple[Grain, ...] = ("fields", "sections", "data together", "recipes together")
 
 _SECTIONS = {
     "detector": "detector recipe",
@@ -31,11 +31,11 @@ _MODEL = ("detector", "roi", "features", "reid")
 @dataclass(frozen=True, eq=False)
 class Factor:
     """A group of differences that is taken from B or left as in A, by its title. `changes` are its fields,
-    `dataset` is the one whose data it is, and `is_model` says that it is the trained model as a whole."""
+    `datasets` are those whose data it is, and `is_model` says that it is the trained model as a whole."""
 
     title: str
     changes: tuple[Change, ...] = ()
-    dataset: str | None = None
+    datasets: tuple[str, ...] = ()
     is_model: bool = False
 
 
@@ -68,7 +68,10 @@ class Settings:
 
 def factors_between(before: Settings, after: Settings, grain: Grain) -> list[Factor]:
     """What differs, in the order of the stages: data, detector, features, re-ID, evaluation; seeds last."""
-    found = list(_data(before, after))
+    datasets = _differing_datasets(before, after)
+    found = [Factor(f"data of {dataset}", datasets=(dataset,)) for dataset in datasets]
+    if datasets and grain not in ("fields", "sections"):
+        found = [Factor(f"data of {', '.join(datasets)}", datasets=tuple(datasets))]
     if before.model is not after.model:
         found.append(Factor("trained model", is_model=True))
     changes: dict[str, list[Change]] = {}
@@ -88,12 +91,12 @@ def mixed(before: Settings, after: Settings, taken: Sequence[Factor]) -> Setting
             recipes = with_field(recipes, change.path, change.new)
         if factor.is_model:
             model = after.model
-        if factor.dataset is not None:
-            of_b.add(factor.dataset)
-            snapshots.pop(factor.dataset, None)
-            if factor.dataset in after.snapshots:
-                snapshots[factor.dataset] = after.snapshots[factor.dataset]
-    differing = {each.dataset for each in _data(before, after)}
+        for dataset in factor.datasets:
+            of_b.add(dataset)
+            snapshots.pop(dataset, None)
+            if dataset in after.snapshots:
+                snapshots[dataset] = after.snapshots[dataset]
+    differing = set(_differing_datasets(before, after))
     kept = [each for each in before.entries if each.dataset not in of_b]
     new = [each for each in after.entries if each.dataset in of_b]
     first = after.entries if differing and differing <= of_b else before.entries
@@ -102,20 +105,23 @@ def mixed(before: Settings, after: Settings, taken: Sequence[Factor]) -> Setting
     return replace(before, recipes=recipes, snapshots=snapshots, entries=tuple(entries), model=model)
 
 
-def _data(before: Settings, after: Settings) -> Iterator[Factor]:
+def _differing_datasets(before: Settings, after: Settings) -> list[str]:
+    """Datasets with another snapshot, or of which other views are trained on."""
+    found = []
     for dataset in sorted(before.snapshots.keys() | after.snapshots.keys()):
         old, new = (
             (each.snapshots.get(dataset), [one for one in each.entries if one.dataset == dataset])
             for each in (before, after)
         )
         if old != new:
-            yield Factor(f"data of {dataset}", dataset=dataset)
+            found.append(dataset)
+    return found
 
 
 def _title(change: Change, grain: Grain) -> str:
     if is_seed(change.name):
-        return "seeds"
-    if grain == "recipes":
+        return change.name if grain == "fields" else "seeds"
+    if grain == "recipes together":
         return "recipes"
     if grain == "fields" and change.path[0] == "reid":
         return ".".join(change.path[:2])
@@ -124,7 +130,7 @@ def _title(change: Change, grain: Grain) -> str:
 
 def _place(title: str, titles: Sequence[str]) -> tuple[int, str]:
     """Where a factor stands; a field of re-ID stands where that section does."""
-    if title == "seeds":
+    if title == "seeds" or is_seed(title):
         return len(titles), title
     section = _SECTIONS["reid"] if title.startswith("reid.") else title
     return (titles.index(section) if section in titles else 0), title

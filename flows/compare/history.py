@@ -6,14 +6,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from data_catalog.snapshot import Snapshot
+from data_catalog.views import Use
 from flows.compare.sides import Side, view_of
 from flows.config.trained_on import TRAINED_ON, VIEWS
+from flows.plan.views import ViewSpec, view_digest
 from storage.manifest import Manifest
 from storage.store import Artifact, Store
 
 _OF_A_DATASET = {"features": "people", "detections": "test", "gallery": "", "evaluation": "truth"}
 """Kinds of stages that there may be several of, and the view that tells them apart."""
 TRAIN, VALIDATION, REID = "detector.train", "detector.validation", "reid.train"
+_USES: Mapping[str, tuple[Use, ...]] = {
+    "detector": ("boxes", "people"),
+    "features": ("people",),
+    "detections": ("test",),
+}
 _PLACES = {"train": TRAIN, "validation": VALIDATION}
 
 
@@ -54,7 +62,8 @@ class History:
     def is_retrained(self) -> bool:
         """Whether the models were trained on the snapshots of today, and here."""
         imported = any(TRAINED_ON in each.made_by for each in self.stages.values())
-        return not self.then and not imported and not self.gone
+        is_known = all(entry.fields["split"] is not None for entry in self.entries())
+        return not self.then and not imported and not self.gone and is_known
 
     def settings(self) -> dict[str, Any]:
         """All recipes, in the sections and fields of a config; views that are trained on are `entries`."""
@@ -74,7 +83,8 @@ class History:
                 found["gallery"] = dict(recipe)
             elif manifest.kind == "evaluation":
                 dataset = name.partition(":")[2]
-                found.setdefault("evaluation", {})[dataset] = {**recipe, "test": self._test(manifest)}
+                test = self._test(dataset, manifest)
+                found.setdefault("evaluation", {})[dataset] = {**recipe, "test": test}
         if "features" not in found and "detections" in self.kinds:
             of_test = next(each for each in self.stages.values() if each.kind == "detections")
             found["features"] = {"dtype": of_test.identity.recipe["dtype"]}
@@ -126,14 +136,33 @@ class History:
             return manifest.kind
         return f"{manifest.kind}:{view_of(manifest, view, self.store)[0] if view == 'people' else test}"
 
-    def _test(self, manifest: Manifest) -> dict[str, Any]:
+    def _test(self, name: str, manifest: Manifest) -> dict[str, Any]:
         dataset, fields = self._view(manifest, "truth")
+        detections = self.stages.get(f"detections:{name}")
+        if fields["split"] is None and detections is not None:  # of the same view
+            _, fields = self._view(detections, "test")
         return {"dataset": dataset, **fields}
 
     def _view(self, manifest: Manifest, name: str) -> tuple[str, dict[str, Any]]:
         dataset, split = view_of(manifest, name, self.store)
+        if split is None and name != "truth":
+            split = self._split_by_digest(manifest, name)
         height = manifest.made_by.get(VIEWS, {}).get(name, {}).get("min_height")
         return dataset, {"split": split} | ({} if height is None else {"min_height": height})
+
+    def _split_by_digest(self, manifest: Manifest, name: str) -> str | None:
+        """The split that an artifact of an early version took: that whose digest is among its inputs."""
+        kind, _, key = manifest.sources.get(name, "").partition("/")
+        snapshot = self.store.peek(kind, key) if key else None
+        if snapshot is None:
+            return None
+        images = Snapshot(self.store.local_path(kind, key)).table("images", ["split"])
+        for split in sorted(images["split"].unique().to_pylist()):
+            for use in _USES[manifest.kind]:
+                digest = view_digest(snapshot, ViewSpec("", split, use), self.store)
+                if digest == manifest.identity.inputs[name]:
+                    return str(split)
+        return None
 
     def _of_detector(self, manifest: Manifest) -> Iterator[Entry]:
         recipe = manifest.identity.recipe

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -71,7 +71,7 @@ class Replay(Loader):
                 wrong.append(name)
         return wrong
 
-    def require_images(self, nodes: Sequence[Node]) -> None:
+    def require_images(self, nodes: Iterable[Node]) -> None:
         """Raise StageError if a stage that is to be built needs images that are not as they were.
 
         Every image of its view must be at its dataset's root, with the bytes that the snapshot records.
@@ -94,6 +94,8 @@ class Replay(Loader):
     def _missing_images(self, name: str, split: str, root: Path) -> str | None:
         images = self._read(name).table("images", ["rel_path", "sha256", "split"]).to_pylist()
         wanted = {each["rel_path"]: each["sha256"] for each in images if each["split"] == split}
+        if not root.is_absolute():
+            return "where they lie is not known on this machine"
         gone = [path for path in wanted if not (root / path).is_file()]
         if gone:
             return f"{len(gone)} of {len(wanted)} are not in {root}, {gone[0]} among them"
@@ -149,7 +151,7 @@ class Replay(Loader):
         if len(set(places)) > 1:
             paths = self._read(snapshot).table("images", ["rel_path"])["rel_path"].to_pylist()
             places.sort(key=lambda root: sum(not (root / path).is_file() for path in paths))
-        return places[0] if places else Path(f"images-of-{dataset}")
+        return places[0].absolute() if places else Path(f"unknown root of {dataset}")
 
     def _snapshot_stage(self, settings: Settings, dataset: str) -> Stage:
         """The ingest whose artifact is there, whatever the root holds now."""

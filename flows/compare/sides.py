@@ -50,8 +50,8 @@ class Side:
 
 
 def is_config(given: str) -> bool:
-    """Whether a name is that of a config's file."""
-    return given.lower().endswith(_SUFFIXES)
+    """Whether a name is that of a config's file: it ends as one, or it is a file."""
+    return given.lower().endswith(_SUFFIXES) or Path(given).is_file()
 
 
 def find_side(store: Store, given: str) -> Side:
