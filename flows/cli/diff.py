@@ -116,11 +116,11 @@ def _run(replays: Replays, parallel: int | None) -> Attribution:
 
 def _raise_failure(attribution: Attribution) -> None:
     """Raise Interrupted if the replays were stopped, StageFailed if one failed."""
-    from flows.errors import Failure, StageFailed
+    from flows.errors import StageFailed
     from flows.run.stopping import stopped
 
     if attribution.stopped:
         raise stopped()
     if attribution.failures:
-        text = f"{len(attribution.failures)} replays failed; {attribution.failures[0]}"
-        raise StageFailed(Failure("refused", text))
+        name, first = attribution.failures[0]
+        raise StageFailed(first.of(f"{len(attribution.failures)} replays failed; {name}"))

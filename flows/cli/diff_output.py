@@ -36,8 +36,8 @@ def print_attribution(attribution: Attribution) -> None:
     console = whole_lines()
     for account in attribution.accounts:
         console.print(_table(account))
-    for text in attribution.failures:
-        console.print(f"not replayed: {text}", markup=False, highlight=False)
+    for name, failure in attribution.failures:
+        console.print(f"not replayed: {name}: {failure}", markup=False, highlight=False)
     console.print(
         "explains: the mean of the next two columns. Intervals are over resampled queries, not over seeds.",
         highlight=False,

@@ -16,7 +16,7 @@ from flows.compare.factors import GRAINS, Factor, Settings, factors_between, mix
 from flows.compare.history import History
 from flows.compare.replay import UNTIL, Replay
 from flows.compare.results import METRICS, comparison_data
-from flows.errors import ConfigError, StageError
+from flows.errors import ConfigError, Failure, StageError
 from flows.run.comparing import Comparison, Metric, by_query, compare_values
 from flows.studies.cost import Estimator
 from flows.studies.members import Member, Study
@@ -85,7 +85,7 @@ class Attribution:
     """Accounts by test and metric; `failures` say which replays have no result, and why."""
 
     accounts: Sequence[Account]
-    failures: Sequence[str]
+    failures: Sequence[tuple[str, Failure]]
     made: Mapping[str, int]
     """Stages that were built for it, by kind."""
     stopped: bool
@@ -93,7 +93,7 @@ class Attribution:
     def as_data(self) -> dict[str, Any]:
         return {
             "accounts": [each.as_data() for each in self.accounts],
-            "failures": list(self.failures),
+            "failures": {name: str(failure) for name, failure in self.failures},
             "made": dict(self.made),
         }
 
@@ -115,9 +115,9 @@ class Replays:
     @property
     def study(self) -> Study:
         """What the machinery of studies plans and runs."""
-        title = f"{self.before.side.given} to {self.after.side.given}"
+        title = f"diff {self.before.side.given} {self.after.side.given}"
         members = {member.name: member for member in self.members.values()}
-        return Study(Path(f"diff {title}"), title, members, ())
+        return Study(Path(title.replace("/", ":")), title, members, ())
 
     def plan(self) -> StudyPlan:
         """The stages that it takes, built or not, and what those to build will cost."""
@@ -146,7 +146,7 @@ class Replays:
             for metric in METRICS
             if (account := self._account(test, metric, by_name)) is not None
         ]
-        failures = [f"{each.member.name}: {each.failure}" for each in outcome.members if each.failure]
+        failures = [(each.member.name, each.failure) for each in outcome.members if each.failure]
         return Attribution(accounts, failures, outcome.made, outcome.stopped)
 
     def _account(self, test: str, metric: Metric, outcomes: Mapping[str, MemberOutcome]) -> Account | None:
@@ -245,7 +245,7 @@ def _replays(
                 "--attribute: neither data nor recipes differ, so there is nothing to replay; what differs "
                 "is how they were built, see code and machine"
             )
-        loader = Replay(str(store), tests=tests, sides=(before, after), store_opened=store)
+        loader = Replay(str(store), tests=tests, sides=(before, after))
         members = {}
         for taken in _wanted(factors):
             member = Member(_name(taken, factors), Path("diff"), until=UNTIL)

@@ -74,9 +74,7 @@ def data_differences(before: History, after: History) -> list[DataDifference]:
             which = "B" if one is None else "A"
             found.append(DataDifference(dataset, one, other, f"only {which} uses it", {}))
         elif one != other:
-            difference = _difference(dataset, before, after)
-            if difference is not None:
-                found.append(difference)
+            found += _difference(dataset, before, after)
     for side, history in (("A", before), ("B", after)):
         for dataset, name in history.then.items():
             text = f"the model of {side} was trained on an earlier snapshot, {name}"
@@ -84,22 +82,22 @@ def data_differences(before: History, after: History) -> list[DataDifference]:
     return found
 
 
-def _difference(dataset: str, before: History, after: History) -> DataDifference | None:
-    """None where two snapshots hold the same rows, read by another version or from another root."""
+def _difference(dataset: str, before: History, after: History) -> list[DataDifference]:
+    """Nothing where two snapshots hold the same rows, read by another version or from another root."""
     snapshots = before.artifact(dataset), after.artifact(dataset)
     names = before.snapshots[dataset], after.snapshots[dataset]
     gone = [name for name, artifact in zip(names, snapshots, strict=True) if artifact is None]
     if gone:
         note = f"{' and '.join(gone)} is no longer in the store, so its rows cannot be compared"
-        return DataDifference(dataset, *names, note, {})
+        return [DataDifference(dataset, *names, note, {})]
     one, other = snapshots
     assert one is not None and other is not None
     if one.content_digest == other.content_digest:
-        return None
+        return []
     counts = compare_snapshots(_read(one, before.store), _read(other, after.store))
     differs = any(each.differs for each in counts.values())
     note = "" if differs else "only in columns that no stage uses, such as file names or rejected rows"
-    return DataDifference(dataset, *names, note, counts)
+    return [DataDifference(dataset, *names, note, counts)]
 
 
 def _read(artifact: Artifact, store: Store) -> Snapshot:
@@ -144,8 +142,8 @@ def _compare_rows(before: pa.Table, after: pa.Table, names: Sequence[str], colum
 def _compare_values(before: pa.ChunkedArray, after: pa.ChunkedArray) -> Counts:
     old, new = (set(_plain(each).drop_null().unique().to_pylist()) for each in (before, after))
     added, removed = sorted(new - old), sorted(old - new)
-    first = (tuple(map(str, each[:EXAMPLES])) for each in (added, removed))
-    return Counts(len(old), len(new), len(added), len(removed), 0, *first)
+    first, gone = (tuple(map(str, each[:EXAMPLES])) for each in (added, removed))
+    return Counts(len(old), len(new), len(added), len(removed), 0, first, gone)
 
 
 def _row_names(table: pa.Table, names: Sequence[str]) -> pa.Array:

@@ -132,5 +132,5 @@ def _place(title: str, titles: Sequence[str]) -> tuple[int, str]:
     """Where a factor stands; a field of re-ID stands where that section does."""
     if title == "seeds" or is_seed(title):
         return len(titles), title
-    section = _SECTIONS["reid"] if title.startswith("reid.") else title
+    section = _SECTIONS["reid"] if title.partition(".")[0] == "reid" else title
     return (titles.index(section) if section in titles else 0), title

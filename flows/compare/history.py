@@ -148,7 +148,8 @@ class History:
         if split is None and name != "truth":
             split = self._split_by_digest(manifest, name)
         height = manifest.made_by.get(VIEWS, {}).get(name, {}).get("min_height")
-        return dataset, {"split": split} | ({} if height is None else {"min_height": height})
+        fields: dict[str, Any] = {"split": split}
+        return dataset, fields if height is None else fields | {"min_height": height}
 
     def _split_by_digest(self, manifest: Manifest, name: str) -> str | None:
         """The split that an artifact of an early version took: that whose digest is among its inputs."""

@@ -25,6 +25,7 @@ from flows.stages.building import build_stages
 from flows.studies.loading import Loaded, Loader
 from flows.studies.members import Member
 from flows.studies.nodes import Node
+from storage.opening import open_store
 from storage.store import Store
 
 UNTIL = "evaluation"
@@ -40,7 +41,6 @@ class Replay(Loader):
     settings: dict[str, Settings] = field(default_factory=dict)
     tests: tuple[str, ...] = ()
     sides: tuple[History, ...] = ()
-    store_opened: Store | None = None
 
     def load(self, member: Member) -> Loaded:
         """Raises ConfigError for settings that no config may have."""
@@ -119,10 +119,10 @@ class Replay(Loader):
         except ValidationError as error:
             raise ConfigError("; ".join(map(str, explain_problems(error, Config)))) from error
 
-    @property
+    @cached_property
     def _opened(self) -> Store:
-        assert self.store_opened is not None
-        return self.store_opened
+        assert self.store is not None, "both sides are in one store, which is given"
+        return open_store(self.store)
 
     @cached_property
     def _configs(self) -> list[Config]:

@@ -103,7 +103,7 @@ def compare_tests(before: Side, after: Side, store: Store, moved: int) -> list[T
 
 
 def _compare(dataset: str, before: Artifact, after: Artifact, store: Store, moved: int) -> TestDifference:
-    values = {name: tuple(by_query(store, each, name) for each in (before, after)) for name in METRICS}
+    values = {name: (by_query(store, before, name), by_query(store, after, name)) for name in METRICS}
     old, new = values["mAP"]
     queries = [
         MovedQuery(name, old[name], new[name])

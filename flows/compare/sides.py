@@ -157,7 +157,7 @@ def _of_artifact(store: Store, given: str, name: str, said: str | None) -> Side:
 def _config_of(store: Store, names: Sequence[str]) -> tuple[Path | None, tuple[str, ...]]:
     """The config of the newest run that used or built the artifacts."""
     for record in read_records(store.root):
-        if set(names) <= set(record.artifacts()):
+        if set(names) <= set(record.artifacts()) and Path(record.config).is_file():
             return Path(record.config), tuple(record.overrides)
     return None, ()
 

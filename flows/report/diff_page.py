@@ -41,7 +41,7 @@ def render_diff(difference: Difference, attribution: Attribution | None, moved: 
         difference=difference,
         metrics=[(name, METRIC_TITLES[name]) for name in METRICS],
         accounts=accounts,
-        failures=[] if attribution is None else attribution.failures,
+        failures=[] if attribution is None else [f"{name}: {why}" for name, why in attribution.failures],
         figures=list(_figures(accounts)),
         moved=moved,
         data=[

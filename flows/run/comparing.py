@@ -41,7 +41,7 @@ def compare(store: Store, before: Artifact, after: Artifact, metric: Metric) -> 
 
     Only evaluations with the same recipe say the same by a query's figure: the caller makes sure of it.
     """
-    return compare_values(*(by_query(store, each, metric) for each in (before, after)), metric)
+    return compare_values(by_query(store, before, metric), by_query(store, after, metric), metric)
 
 
 def compare_values(

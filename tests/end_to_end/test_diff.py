@@ -32,7 +32,8 @@ def test_a_planted_rate_and_seed_are_found_from_caches_alone(copy: Path, tiny_ru
     assert changed.status == 0, changed.stderr
     after = next(read_records(store.root)).name
     # No image is needed: what the changes need is cached.
-    shutil.rmtree(copy.parent / "prw" / "frames")
+    frames, away = copy.parent / "prw" / "frames", copy.parent / "away"
+    frames.rename(away)
     page, data = copy.parent / "diff.html", copy.parent / "diff.json"
     found = personsearch(
         "diff", before, after, "--attribute", "--html", page, "--store", store.root, json_to=data
@@ -50,6 +51,7 @@ def test_a_planted_rate_and_seed_are_found_from_caches_alone(copy: Path, tiny_ru
     assert rate["both"]["difference"] + seed["both"]["difference"] == pytest.approx(total)
     assert account["rebuilt"] is None and account["left_over"] == pytest.approx(0, abs=1e-9)
 
+    away.rename(frames)
     # What a factor does alone is what an ordinary run with that change alone does: it finds it made.
     request = RunRequest(config=copy, overrides=(RATE,), until="evaluation")
     alone = {each["stage"]: each for each in plan_config(request).stages}

@@ -38,12 +38,16 @@ def test_each_way_to_name_a_result(results: TwoResults, tmp_path: Path) -> None:
         str(config): results.before,
         f"evaluation/{results.after.key}": results.after,
         results.before.key[:10]: results.before,
-        "production": results.after,  # the newest evaluation of the model
-        f"reid/{branch.key}": results.after,
     }
     for name, expected in named.items():
         side = find_side(store, name)
         assert {test: each.key for test, each in side.evaluations.items()} == {HOSTILE: expected.key}, name
+    # A model stands for its newest evaluation; these two were built within one second.
+    for name in ("production", f"reid/{branch.key}"):
+        found = find_side(store, name).evaluations[HOSTILE]
+        assert found.manifest.created == max(
+            each.manifest.created for each in (results.before, results.after)
+        )
     assert find_side(store, "production").said == f"tag production, reid/{branch.key}"
     assert find_side(store, f"evaluation/{results.before.key}").config == config
 

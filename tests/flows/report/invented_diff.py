@@ -11,6 +11,7 @@ from flows.compare.differences import Difference, difference
 from flows.compare.factors import Factor
 from flows.compare.history import History
 from flows.compare.sides import find_side
+from flows.errors import Failure
 from flows.plan.catalog import StoreSnapshots
 from flows.report.diff_page import render_diff
 from flows.report.moved_queries import draw_moved
@@ -60,7 +61,9 @@ def invented_diff(made: ReportStore, folder: Path) -> str:
     replayed = {Taken(): old, Taken(factors[:1]): new, Taken(factors): new}
     accounted = account(HOSTILE, "mAP", factors, replayed, (old, new), is_rebuilt=True)
     assert accounted is not None
-    attribution = Attribution([accounted], [f"B with A's data of {HOSTILE}: it failed"], {}, False)
+    attribution = Attribution(
+        [accounted], [(f"B with A's data of {HOSTILE}", Failure("refused", "it failed"))], {}, False
+    )
     moved = [draw_moved(test, found.before, found.after, store) for test in found.tests]
     assert moved[0].pictures, moved[0].why_not
     return render_diff(found, attribution, moved)
