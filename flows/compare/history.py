@@ -92,7 +92,7 @@ class History:
 
     def entries(self) -> list[Entry]:
         """The views that the models were trained on, in the order of the config."""
-        found = []
+        found: list[Entry] = []
         for name, manifest in self.stages.items():
             if manifest.kind == "detector":
                 found += self._of_detector(manifest)
