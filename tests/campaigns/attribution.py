@@ -3,10 +3,9 @@
     python -m tests.campaigns.attribution WORK [--threads 2] [--json OUT]
 
 A is a config on drawn scenes: a detector, and a branch that learns from a dataset of its own. Each change is
-run by itself: what it does to mAP then is its planted effect. B has all changes together. `personsearch diff A
-B --attribute` is told neither and must recover them: the same sign and order of size, and the largest one within
-a factor of two. What a change does to A alone is the planted run itself, under its key; what B is without it
-(`last`) is a replay of its own.
+run by itself: what it does to mAP then is its planted effect. B has all changes. `diff --attribute` is
+told neither and must recover them: the same sign and order of size, the largest one within a factor of two.
+What a change does to A alone is the planted run itself, under its key; B without it is a replay of its own.
 """
 
 from __future__ import annotations
