@@ -217,6 +217,10 @@ def replays_between(before: History, after: History, store: Store) -> Replays:
                 f"--attribute: {', '.join(history.gone)} of {which} is no longer in {store}, so {which} "
                 "cannot be replayed; run its config again, or compare without --attribute"
             )
+        if "detector" not in history.stages:
+            raise StageError(
+                f"--attribute: {which} has no detector in {store}: it was trained on features from elsewhere"
+            )
         for test in tests:
             if history.settings()["evaluation"][test]["test"]["split"] is None:
                 raise StageError(

@@ -58,7 +58,7 @@ def invented_diff(made: ReportStore, folder: Path) -> str:
     found = results.difference()
     factors = [Factor("evaluation recipe"), Factor(f"data of {HOSTILE}")]
     old, new = (by_query(store, each, "mAP") for each in (results.before, results.after))
-    replayed = {Taken(): old, Taken(factors[:1]): new, Taken(factors): new}
+    replayed = {Taken(): old, Taken(factors[:1]): new, Taken(factors[1:]): old, Taken(factors): new}
     accounted = account(HOSTILE, "mAP", factors, replayed, (old, new), is_rebuilt=True)
     assert accounted is not None
     attribution = Attribution(
