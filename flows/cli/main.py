@@ -52,6 +52,10 @@ COMMANDS = {
         "flows.cli.sweep:sweep",
         "Run a grid of settings, sharing all artifacts in one store, and rank the members by mAP.",
     ),
+    "diff": Lazy(
+        "flows.cli.diff:diff",
+        "Say why a result changed: what differs between two runs, and by how much the results differ.",
+    ),
     "status": Lazy(
         "flows.cli.status:status",
         "Show what the store holds, what is running, what is unfinished, and how the last runs ended.",

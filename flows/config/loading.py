@@ -47,7 +47,7 @@ def load_config(path: Path, overrides: Iterable[str] = (), *, store: str | None 
     Raises ConfigError with one message: which file, which field, what to do.
     """
     overrides = tuple(_in_roi(override) for override in overrides)
-    raw = _with_pins(_with_foreign(_with_roi(read_raw(path, overrides, store), path, overrides), path), path)
+    raw = with_pins(_with_foreign(_with_roi(read_raw(path, overrides, store), path, overrides), path), path)
     if "members" in raw and "tables" in raw:
         raise ConfigError(f"{path} is a study, not a config; use: personsearch study run {path}")
     try:
@@ -106,8 +106,11 @@ def _with_foreign(raw: dict[str, Any], path: Path) -> dict[str, Any]:
     return {**raw, "features": taken, "detector": NoDetector()}
 
 
-def _with_pins(raw: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A raw config with the trained models that it names in the place of their sections."""
+def with_pins(raw: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A raw config with the trained models that it names in the place of their sections.
+
+    `path` is the config's file. Raises ConfigError for a model that is not there or does not fit.
+    """
     if not isinstance(raw.get("store"), str):
         return raw
     folder = path.parent.absolute()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from personsearch_core.recipes import Recipe
+from personsearch_core.recipes import Recipe, later
 from storage.manifest import Manifest
 from storage.store import Store
 
@@ -25,6 +25,8 @@ class TrainedOn(Recipe):
     boxes: int | None = None
     snapshot: str | None = None
     """The artifact `ingest/KEY` of then."""
+    min_height: Annotated[float | None, later(None)] = None
+    """Boxes shorter than this, in pixels, were ignore regions."""
 
     def __str__(self) -> str:
         return self.dataset if self.split is None else f"{self.dataset}/{self.split}"
@@ -37,10 +39,13 @@ def sizes(snapshot: Manifest, split: str | None) -> tuple[int | None, int | None
     return images, boxes
 
 
-def view_record(dataset: str, split: str, snapshot: Manifest) -> dict[str, Any]:
+def view_record(
+    dataset: str, split: str, snapshot: Manifest, min_height: float | None = None
+) -> dict[str, Any]:
     """A view as a manifest records it."""
     images, boxes = sizes(snapshot, split)
-    return {"dataset": dataset, "split": split, "images": images, "boxes": boxes}
+    record = {"dataset": dataset, "split": split, "images": images, "boxes": boxes}
+    return record if min_height is None else record | {"min_height": min_height}
 
 
 def trained_on(model: Manifest, store: Store) -> tuple[TrainedOn, ...]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from data_catalog.suggestions import did_you_mean
 from flows.config.pins import Pin
 from flows.errors import ConfigError, StageError
+from flows.plan.changes import changed_fields
 from flows.plan.pinned import PinnedModel
 from flows.plan.views import view_digest
 from flows.run.provenance import source_digest
@@ -236,15 +237,7 @@ def _differences(old: Identity, new: Identity) -> Iterator[str]:
     for name in sorted(old.inputs.keys() | new.inputs.keys()):
         if old.inputs.get(name) != new.inputs.get(name):
             yield f"other {name}"
-    yield from _changed_fields("", old.recipe, new.recipe)
-
-
-def _changed_fields(prefix: str, old: Any, new: Any) -> Iterator[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in sorted(old.keys() | new.keys()):
-            yield from _changed_fields(f"{prefix}.{name}".lstrip("."), old.get(name), new.get(name))
-    elif old != new:
-        yield f"{prefix} {old!r} -> {new!r}"
+    yield from map(str, changed_fields(old.recipe, new.recipe))
 
 
 def _named(stages: Iterable[Stage], wanted: str) -> set[str]:

@@ -181,6 +181,22 @@ def group_plot(labels: Sequence[str], fractions: Sequence[float], x_label: str, 
     return draw_svg(draw)
 
 
+def interval_plot(rows: Sequence[tuple[str, float, float, float]], x_label: str) -> Markup:
+    """A point with its interval per row, (label, value, low, high), the first at the top; zero is marked."""
+
+    def draw(axes: Axes) -> None:
+        places = np.arange(len(rows))
+        values, low, high = (np.array([row[at] for row in rows]) for at in (1, 2, 3))
+        axes.axvline(0, color=INK, linewidth=1, linestyle=":")
+        axes.errorbar(
+            values, places, xerr=[values - low, high - values], fmt="o", color=SERIES[0], markersize=4
+        )
+        axes.set_yticks(places, [row[0] for row in rows])
+        axes.set(xlabel=x_label, ylim=(len(rows) - 0.5, -0.5))
+
+    return draw_svg(draw)
+
+
 def draw_svg(draw: Callable[[Axes], None]) -> Markup:
     """What `draw` puts on the axes, as inline SVG, with a legend of all labelled lines above the axes."""
     with matplotlib.rc_context(_STYLE):

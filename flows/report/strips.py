@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,16 @@ def draw_strips(test: TestPixels, results: Results, count: int, ranks: int) -> l
     """
     if not len(results.matches):
         return []
-    scored = choose_queries(results.per_query, count)
+    return draw_queries(test, results, choose_queries(results.per_query, count), ranks)
+
+
+def draw_queries(
+    test: TestPixels, results: Results, scored: Sequence[Mapping[str, Any]], ranks: int
+) -> list[Strip]:
+    """A strip for each of these rows of `per_query`.
+
+    Raises StageError if an image cannot be read.
+    """
     wanted = pa.array([row["query_id"] for row in scored], pa.string())
     protocol = results.settings[0]["protocol"]
     queries = _queries(test.view.snapshot, protocol, wanted)
@@ -120,7 +129,7 @@ def _outcome(
 
 def _strip(
     test: TestPixels,
-    row: dict[str, Any],
+    row: Mapping[str, Any],
     query: dict[str, Any],
     ranked: Sequence[dict[str, Any]],
     left: _Outcome,

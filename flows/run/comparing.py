@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,20 +41,28 @@ def compare(store: Store, before: Artifact, after: Artifact, metric: Metric) -> 
 
     Only evaluations with the same recipe say the same by a query's figure: the caller makes sure of it.
     """
-    first, second = (_by_query(store, each, metric) for each in (before, after))
-    shared = sorted(first.keys() & second.keys())
+    return compare_values(by_query(store, before, metric), by_query(store, after, metric), metric)
+
+
+def compare_values(
+    before: Mapping[str, float], after: Mapping[str, float], metric: Metric
+) -> Comparison | None:
+    """Compare values by query, fractions, over the queries that both have; None if they share none."""
+    shared = sorted(before.keys() & after.keys())
     if not shared:
         return None
-    old, new = (100.0 * np.array([values[query] for query in shared]) for values in (first, second))
+    old, new = (100.0 * np.array([values[query] for query in shared]) for values in (before, after))
     difference = compare_runs(old, new, np.random.default_rng(0)).difference
     return Comparison(metric, difference.mean, difference.low, difference.high, len(shared))
 
 
-def _by_query(store: Store, evaluation: Artifact, metric: Metric) -> dict[str, float]:
-    """A metric of the headline, which is the first setting, by query."""
+def by_query(store: Store, evaluation: Artifact, metric: Metric) -> dict[str, float]:
+    """A metric of the headline, which is the first setting, by query: a fraction."""
     folder = store.local_path(evaluation.kind, evaluation.key)
     column = _COLUMNS[metric]
     table = pq.read_table(folder / PER_QUERY, columns=["setting", "query_id", column])
+    if not len(table):
+        return {}
     table = table.filter(pc.equal(table["setting"], table["setting"][0]))
     values = (float(value) for value in table[column].to_pylist())
     return dict(zip(map(str, table["query_id"].to_pylist()), values, strict=True))

@@ -166,10 +166,12 @@ def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
             result = maker.make(context)
         sources = {name: f"{artifact.kind}/{artifact.key}" for name, artifact in artifacts.items()}
         taken = {
-            name: view_record(each.spec.dataset, each.spec.split, each.snapshot.manifest)
+            name: view_record(
+                each.spec.dataset, each.spec.split, each.snapshot.manifest, each.spec.min_height
+            )
             for name, each in views.items()
         }
-        provenance = made_by(None if processors is None else processors.threads)
+        provenance = made_by(None if processors is None else processors.threads) | _device(processors)
         provenance |= ({VIEWS: taken} if taken else {}) | dict(result.made_by)
         work.commit(
             result.content_digest,
@@ -189,6 +191,15 @@ def _devices(processors: Processors | None) -> list[str]:
     from flows.config.devices import gpu_names
 
     return gpu_names(processors)
+
+
+def _device(processors: Processors | None) -> dict[str, str]:
+    """The type of device that a stage computes on; others load no torch."""
+    if processors is None:
+        return {}
+    from flows.config.devices import torch_device
+
+    return {"device": torch_device(processors.device).type}
 
 
 def _need(store: Store, kind: str, key: str, *, in_place: bool) -> Artifact:

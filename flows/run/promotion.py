@@ -85,7 +85,7 @@ def judge(section: Promotion, model: Artifact, tests: Mapping[str, Artifact], st
         )
     if before == name:
         return Verdict("unchanged", section.tag, name, before, "it is the model of this run")
-    earlier = list(_evaluations_of(before, store, other_than=name))
+    earlier = list(evaluations_of(before, store, other_than=name))
     said = []
     for test, after in tests.items():
         label = test.partition(":")[2]
@@ -102,8 +102,8 @@ def judge(section: Promotion, model: Artifact, tests: Mapping[str, Artifact], st
     return Verdict("allowed", section.tag, name, before, "; ".join(said))
 
 
-def _evaluations_of(model: str, store: Store, *, other_than: str) -> Iterator[Artifact]:
-    """The evaluations that were made from one model and not from the other, the newest first."""
+def evaluations_of(model: str, store: Store, *, other_than: str | None = None) -> Iterator[Artifact]:
+    """The evaluations that were made from one artifact, and not from the other, the newest first."""
     entries = list_entries(store, EVALUATION)
     for entry in sorted(entries, key=lambda each: each.created, reverse=True):
         sources = entry.lineage or entry.sources

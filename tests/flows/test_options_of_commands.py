@@ -53,6 +53,7 @@ OF_CONFIGS: dict[str, tuple[str, ...]] = {
     "study run": (STUDY,),
     "study plan": (STUDY,),
     "sweep": (CONFIG, "--set", "reid.seed=0,1"),
+    "diff": (CONFIG, CONFIG),
     "status": (CONFIG,),
     "store invalidate": ("reid", "--config", CONFIG),
     "store gc": ("--keep", CONFIG),

@@ -14,6 +14,7 @@ from flows.plan.catalog import StoreSnapshots
 from flows.report.statistics_page import render_statistics
 from flows.report.study_page import render_study
 from tests.flows.report.invented import HOSTILE, ReportStore
+from tests.flows.report.invented_diff import invented_diff
 from tests.flows.report.invented_study import invented_study
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
-PAGES = ("report", "statistics", "study", "components")
+PAGES = ("report", "statistics", "study", "diff", "components")
 SIZES = ((1400, 1000), (390, 844))
 
 LABELS = """() => [...document.querySelectorAll('.scene .label')].map(label => {
@@ -78,6 +79,7 @@ def pages(report_store: ReportStore, tmp_path_factory: pytest.TempPathFactory) -
     page = render_statistics(statistics(Snapshot(artifact.path)), artifact, snapshots.root(HOSTILE))
     (folder / "statistics.html").write_text(page, encoding="utf-8")
     (folder / "study.html").write_text(render_study(invented_study(folder)), encoding="utf-8")
+    (folder / "diff.html").write_text(invented_diff(report_store, folder / "diff"), encoding="utf-8")
     (folder / "sampler.html.j2").write_text(COMPONENTS, encoding="utf-8")
     words = {"title": "Components", "lead": "All of them.", "hostile": HOSTILE, "pixel": PIXEL}
     page = render_page(folder, "sampler.html.j2", **words)
@@ -100,7 +102,7 @@ def test_a_page_is_whole_and_readable(
     page.on("pageerror", lambda error: messages.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     page.goto(pages[name].as_uri())
-    if name == "study":
+    if name in ("study", "diff"):
         page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
     assert messages == []
     assert [url for url in requests if not url.startswith("data:")] == [pages[name].as_uri()]

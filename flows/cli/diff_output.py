@@ -1,0 +1,119 @@
+"""What `personsearch diff` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.table import Column, Table
+from rich.text import Text
+
+from flows.cli.printing import counted, whole_lines
+from flows.compare.attribution import Account, Attribution
+from flows.compare.data import Counts, DataDifference
+from flows.compare.differences import Difference, FieldDifference
+from flows.compare.results import METRICS, TestDifference
+from flows.run.comparing import Comparison
+
+_TITLES = {"mAP": "mAP", "rank1": "rank-1"}
+
+
+def print_difference(difference: Difference) -> None:
+    """Both sides, the results, and everything that differs."""
+    console = whole_lines()
+    for name, history in (("A", difference.before), ("B", difference.after)):
+        console.print(f"{name}: {history.side.said}", markup=False, highlight=False)
+        if history.gone:
+            gone = ", ".join(history.gone)
+            console.print(f"   no longer in the store: {gone}", markup=False, highlight=False)
+    if difference.is_same:
+        console.print("A and B are the same evaluations: nothing differs", highlight=False)
+    for line in _lines(difference):
+        console.print(line, markup=False, highlight=False)
+
+
+def print_attribution(attribution: Attribution) -> None:
+    """A table per test and metric."""
+    console = whole_lines()
+    for account in attribution.accounts:
+        console.print(_table(account))
+    for name, failure in attribution.failures:
+        console.print(f"not replayed: {name}: {failure}", markup=False, highlight=False)
+    console.print(
+        "explains: the mean of the next two columns. Intervals are over resampled queries, not over seeds.",
+        highlight=False,
+    )
+
+
+def _lines(difference: Difference) -> Iterator[str]:
+    for test in difference.tests:
+        yield from _results(test)
+    yield from _section("data", (line for each in difference.data for line in _data(each)))
+    for title in ("recipes", "seeds", "code", "machine"):
+        yield from _section(title, _fields(getattr(difference, title)))
+
+
+def _section(title: str, lines: Iterator[str]) -> Iterator[str]:
+    found = list(lines)
+    yield f"{title}:" if found else f"{title}: the same"
+    for line in found:
+        yield f"  {line}"
+
+
+def _results(test: TestDifference) -> Iterator[str]:
+    yield f"results on {test.dataset}:"
+    for name in METRICS:
+        one, other = (100 * value for value in test.headline[name])
+        compared = test.compared[name]
+        said = "no query in common" if compared is None else f"paired: {_interval(compared)} points"
+        yield f"  {_TITLES[name]}: {one:.1f} -> {other:.1f} %; {said}"
+    if test.compared["mAP"] is not None:
+        queries = test.compared["mAP"].queries
+        yield f"  {test.n_moved:,} of {counted(queries, 'common query').replace('querys', 'queries')} moved"
+    if test.only_before or test.only_after:
+        yield f"  {test.only_before:,} queries are of A alone, {test.only_after:,} of B alone"
+    for query in test.moved:
+        yield f"  query {query.query_id}: AP {100 * query.before:.1f} -> {100 * query.after:.1f} %"
+
+
+def _data(each: DataDifference) -> Iterator[str]:
+    if each.note:
+        yield f"{each.dataset}: {each.note}"
+    for sort, counts in each.counts.items():
+        if counts.differs:
+            yield f"{each.dataset}: {sort} {counts.before:,} -> {counts.after:,}: {_changes(counts)}"
+
+
+def _changes(counts: Counts) -> str:
+    said = []
+    for word in ("added", "removed", "changed"):
+        number, names = getattr(counts, word), getattr(counts, f"{word}_examples")
+        if number:
+            more = ", ..." if number > len(names) else ""
+            said.append(f"{number:,} {word} ({', '.join(names)}{more})")
+    return "; ".join(said)
+
+
+def _fields(fields: Sequence[FieldDifference]) -> Iterator[str]:
+    for each in fields:
+        yield f"{each} [{', '.join(each.stages)}]"
+
+
+def _table(account: Account) -> Table:
+    columns = [Column(title, justify="right") for title in ("explains, points", "A with it", "B without it")]
+    title = f"{_TITLES[account.metric]} on {account.dataset}"
+    table = Table("", *columns, title=title, box=None, pad_edge=False, title_justify="left")
+    for share in account.shares:
+        cells = (_interval(each) for each in (share.both, share.alone, share.last))
+        table.add_row(Text(share.title), *cells)
+    if account.rebuilt is not None:
+        table.add_row("building A and B again", _interval(account.rebuilt))
+    left = account.left_over
+    table.add_row("factors together", "?" if left is None else f"{left:+.1f}")
+    table.add_row("all of it", _interval(account.total))
+    return table
+
+
+def _interval(compared: Comparison | None) -> str:
+    if compared is None:
+        return "?"
+    return f"{compared.difference:+.1f} ({compared.low:+.1f} to {compared.high:+.1f})"
