@@ -13,12 +13,13 @@ from pathlib import Path
 
 from storage.descriptors import BINARY
 
+_PAST_THE_CACHE: int
 try:
     import fcntl
 except ModuleNotFoundError:  # on Windows
     _PAST_THE_CACHE = 0
 else:
-    _PAST_THE_CACHE: int = getattr(os, "O_DIRECT", 0)
+    _PAST_THE_CACHE = getattr(os, "O_DIRECT", 0)
 
 _ALIGNED = 4096
 """What begins and ends at multiples of this, in memory and in the file, can be written directly."""
