@@ -1,4 +1,4 @@
-"""Every command of the README, docs/operations.md and docs/getting-started.md is run, with a reader's own values."""
+"""Every command of the README and of docs/operations.md and getting-started.md runs, with own values."""
 
 from __future__ import annotations
 
