@@ -17,7 +17,6 @@ import os
 import pkgutil
 import struct
 import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -123,7 +122,7 @@ def _unless_open(remove: Any) -> Any:
 
     def unless_open(path: Any, **named: Any) -> None:
         if _caller().partition(".")[0] in PACKAGES:
-            found = Path(path).stat()
+            found = os.stat(path, dir_fd=named.get("dir_fd"))
             for each in opened("/proc/self/fd"):
                 with contextlib.suppress(FileNotFoundError):
                     if os.path.samestat(found, each.stat()):
