@@ -84,7 +84,7 @@ class Place:
         for kind in visible_names(self.root / ".trust"):
             folder = self.root / ".trust" / kind
             for path in (folder / name for name in durable.names_in(folder) if name.endswith(".tmp")):
-                if not Path("/proc", path.suffixes[-2].strip(".") if path.suffixes[1:] else "-").exists():
+                if not durable.is_running(path.suffixes[-2].strip(".") if path.suffixes[1:] else ""):
                     yield path
 
     @property
