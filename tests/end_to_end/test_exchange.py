@@ -16,6 +16,7 @@ import yaml
 from flows.config.loading import load_config
 from flows.errors import ConfigError
 from flows.plan.finished import finished_model
+from flows.studies.sweeping import sweep_columns
 from storage.feature_store import open_features
 from tests.end_to_end.commands import PROJECT, personsearch
 from tests.end_to_end.tiny import tiny_settings
@@ -77,6 +78,8 @@ def test_a_run_on_features_from_elsewhere(
     told = {metric["key"] for body in kept.bodies("log-batch") for metric in body.get("metrics", [])}
     assert {"evaluation/mAP", "reid/history/loss", "features/rows"} <= told
     assert personsearch("run", config, json_to=tmp_path / "again.json").data["wall_seconds"] < 10
+    columns = sweep_columns(load_config(config))
+    assert "mAP" in columns and not any("detection" in name for name in columns)
     with pytest.raises(ConfigError, match=r"there is no model that could describe new images"):
         finished_model(config)
     index = pq.read_table(features / "index.parquet")
