@@ -176,7 +176,7 @@ def many_artifacts(
     folder: Folder = VAR,
     json_file: Json = None,
 ) -> None:
-    """Measure `store ls`, `store gc` and `status` of a store of many artifacts, with its index and without.
+    """Measure listings of a store of many artifacts, with its index and without.
 
     Example: personsearch benchmark many-artifacts --count 1000000
     """

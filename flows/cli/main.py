@@ -73,7 +73,7 @@ COMMANDS = {
         "List every config field: its type, its default and what it means.",
     ),
     "datasets": Lazy("flows.cli.datasets:app", "Datasets: check, ingest, inspect and export them."),
-    "store": Lazy("flows.cli.store:app", "Artifacts: list, show, verify, invalidate, tag, clean up, copy."),
+    "store": Lazy("flows.cli.store:app", "Artifacts: list, show, verify, invalidate, tag, clean up, share."),
     "features": Lazy("flows.cli.features:app", "Cached features: show, verify, export, statistics."),
     "score": Lazy("flows.cli.score:app", "Score detections and embeddings from any software."),
     "benchmark": Lazy(

@@ -115,7 +115,7 @@ def test_subsets_beside_the_protocol_are_read_and_others_named(
     assert (readings["occlusion"]["queries"], readings["occlusion"]["mAP"]) == (1, 1.0)
     reasons = {each["name"]: each["reason"] for each in numbers["skipped"]}
     assert set(reasons) == {"low-resolution", "gt-boxes"}
-    assert reasons["low-resolution"].endswith("annotation/test/subset/Resolution.mat is not there")
+    assert reasons["low-resolution"].endswith("annotation/test/subset/Resolution.mat does not exist")
 
 
 def test_a_subset_of_other_queries_is_skipped(cuhk_sysu: list[object], tmp_path: Path) -> None:
