@@ -27,4 +27,8 @@ def holding_devices(names: Iterable[str]) -> Iterator[None]:
 def _folder() -> Path:
     """Shared by the processes of this user; $PERSONSEARCH_DEVICE_LOCKS where containers share a GPU."""
     chosen = os.environ.get("PERSONSEARCH_DEVICE_LOCKS")
-    return Path(chosen) if chosen else Path(tempfile.gettempdir()) / f"personsearch-devices-{os.getuid()}"
+    if chosen:
+        return Path(chosen)
+    # On Windows each user has a temporary folder.
+    user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""
+    return Path(tempfile.gettempdir()) / f"personsearch-devices{user}"

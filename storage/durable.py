@@ -52,8 +52,11 @@ def make_folder(folder: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Bring a file, or the names in a folder, to the disk. Windows flushes no folders."""
+    if os.name == "nt" and path.is_dir():
+        return
+    # Windows flushes only what may be written.
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -90,8 +93,25 @@ def abandoned(folder: Path) -> list[Path]:
     return [
         file
         for file in folder.glob("*.partial")
-        if mine in file.name and not Path("/proc", file.name.split(".")[-3]).exists()
+        if mine in file.name and not is_running(file.name.split(".")[-3])
     ]
+
+
+def is_running(process: str) -> bool:
+    """Whether there is a process with this id, as the name of a file has it; False for what is not an id."""
+    if not process.isdecimal():
+        return False
+    if os.name == "nt":
+        import psutil  # a signal of 0 would end the process there
+
+        return bool(psutil.pid_exists(int(process)))
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def remove_abandoned(folder: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from storage.descriptors import BINARY, READING, read_at, write_at
+from storage.kernel_locks import is_same_file, lock_now, lock_waiting, release
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +29,7 @@ def exclusive(path: Path, *, what: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _release(descriptor, path)
+        release(descriptor, path)
 
 
 @contextmanager
@@ -38,7 +40,7 @@ def exclusive_now(path: Path) -> Iterator[bool]:
         yield descriptor is not None
     finally:
         if descriptor is not None:
-            _release(descriptor, path)
+            release(descriptor, path)
 
 
 @contextmanager
@@ -47,25 +49,25 @@ def shared_now(path: Path) -> Iterator[bool]:
 
     Any number of processes may share it. Yields False when another process holds the lock for itself.
     """
-    descriptor = _try(path, fcntl.LOCK_SH)
+    descriptor = _try(path, shared=True)
     try:
         yield descriptor is not None
     finally:
         if descriptor is not None:
-            _leave(descriptor, path)
+            release(descriptor, path, shared=True)
 
 
 def is_held(path: Path) -> int | None:
     """The process id of a live holder, or None if the lock is free."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, READING)
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        lock_now(descriptor, shared=True)
         return None
     except BlockingIOError:
-        return int(os.pread(descriptor, 32, 0) or b"0")
+        return int(read_at(descriptor, 32, 0) or b"0")
     finally:
         os.close(descriptor)
 
@@ -77,11 +79,11 @@ def _acquire(path: Path, what: str) -> int:
         descriptor = _open(path)
         try:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_now(descriptor)
             except BlockingIOError:
-                holder = (os.pread(descriptor, 32, 0) or b"?").decode()
+                holder = (read_at(descriptor, 32, 0) or b"?").decode()
                 log.warning("waiting for process %s, which holds the lock of %s", holder, what)
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                lock_waiting(descriptor)
             if _sign(descriptor, path):
                 return descriptor
         except BaseException:
@@ -90,14 +92,14 @@ def _acquire(path: Path, what: str) -> int:
         os.close(descriptor)
 
 
-def _try(path: Path, how: int = fcntl.LOCK_EX) -> int | None:
+def _try(path: Path, *, shared: bool = False) -> int | None:
     """The descriptor of a lock that is free; a probe by `is_held` passes for a holder for an instant."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for _ in range(_TRIES):
         descriptor = _open(path)
         try:
-            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-            mine = _sign(descriptor, path) if how == fcntl.LOCK_EX else _is_same_file(descriptor, path)
+            lock_now(descriptor, shared=shared)
+            mine = is_same_file(descriptor, path) if shared else _sign(descriptor, path)
             if mine:
                 return descriptor
         except BlockingIOError:
@@ -110,42 +112,13 @@ def _try(path: Path, how: int = fcntl.LOCK_EX) -> int | None:
 
 
 def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    return os.open(path, os.O_RDWR | os.O_CREAT | BINARY, 0o644)
 
 
 def _sign(descriptor: int, path: Path) -> bool:
     """Say who holds the lock; False when its file was removed meanwhile, so that it guards nothing."""
-    if not _is_same_file(descriptor, path):
+    if not is_same_file(descriptor, path):
         return False
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    write_at(descriptor, str(os.getpid()).encode(), 0)
     return True
-
-
-def _release(descriptor: int, path: Path) -> None:
-    """Remove the lock file, unless it was deleted in the meantime and another process has a new one."""
-    try:
-        # Unlinking while held is safe because `_sign` compares inodes after the lock was taken.
-        if _is_same_file(descriptor, path):
-            path.unlink(missing_ok=True)
-    finally:
-        os.close(descriptor)
-
-
-def _leave(descriptor: int, path: Path) -> None:
-    """Give up a shared lock; the last to leave removes the file."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-    else:
-        _release(descriptor, path)
-
-
-def _is_same_file(descriptor: int, path: Path) -> bool:
-    try:
-        there = path.stat()
-    except FileNotFoundError:
-        return False
-    here = os.fstat(descriptor)
-    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)

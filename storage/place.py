@@ -73,7 +73,7 @@ class Place:
         """Unfinished files as earlier versions named them."""
         yield from self.tags_path.glob(".*.tmp")
         for path in (self.root / ".trust").glob("*/*.tmp"):
-            if not Path("/proc", path.suffixes[-2].strip(".") if path.suffixes[1:] else "-").exists():
+            if not durable.is_running(path.suffixes[-2].strip(".") if path.suffixes[1:] else ""):
                 yield path
 
     @property

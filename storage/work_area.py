@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,8 +92,12 @@ def drop_manifest(work: Path) -> None:
     durable.remove_abandoned(work)
 
 
-def _peak_memory_bytes() -> int:
-    """Peak memory of this process or of its largest finished child, whichever is larger."""
+def _peak_memory_bytes() -> int | None:
+    """Peak memory of this process or of its largest finished child, whichever is larger; None on Windows."""
+    try:
+        resource: Any = import_module("resource")
+    except ModuleNotFoundError:
+        return None
     who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    peak = max(resource.getrusage(each).ru_maxrss for each in who)
+    peak = max(int(resource.getrusage(each).ru_maxrss) for each in who)
     return peak if sys.platform == "darwin" else peak * 1024

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import socket
 import sys
@@ -17,6 +16,8 @@ from typing import Any, Literal
 import psutil
 from packaging.specifiers import SpecifierSet
 
+from data_catalog.parallel import cores as usable_cores
+from storage.descriptors import open_files_limit
 from storage.errors import StorageError
 from storage.locks import exclusive_now
 from storage.space import in_units
@@ -76,8 +77,8 @@ def _packages() -> Iterator[Fact]:
 
 
 def _processors() -> Iterator[Fact]:
-    cores = len(os.sched_getaffinity(0))
-    busy = os.getloadavg()[0]
+    cores = usable_cores()
+    busy = psutil.getloadavg()[0]
     value = f"{cores}, with a load of {busy:.1f}"
     if busy > cores:
         yield Fact("cores", value, "slow", "other programs are using the cores: see top")
@@ -200,7 +201,7 @@ def _object_store(url: str) -> Fact:
 
 
 def _open_files() -> Fact:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = open_files_limit()
     if soft < FEW_FILES:
         return Fact("open files", f"at most {soft}", "slow", f"raise the limit: ulimit -n {min(hard, 4096)}")
     return Fact("open files", f"at most {soft:,}")

@@ -23,6 +23,7 @@ from flows.run.notices import announced
 from flows.run.prefect_api import api, start_ahead
 from flows.run.records import RunRecord
 from flows.run.stopping import stoppable
+from flows.run.template import require_forks
 from flows.run.walk import Walk, kept, new_record, tell_pinned
 from flows.stages import ingest
 from flows.stages.building import build_stages
@@ -98,6 +99,7 @@ def run_config(request: RunRequest) -> Outcome:
                 tell_pinned(planned)
     if is_cached:
         return _all_cached(request, config, plan, store, started)
+    require_forks()
     # Prefect takes longer to load, and a fresh API to start, than many a stage takes.
     ahead = start_ahead()
     record = new_record(request)

@@ -41,7 +41,7 @@ def sigterm_as_interrupt() -> Iterator[None]:
         yield
         return
     handlers: dict[int, Any] = {signal.SIGTERM: signal.default_int_handler}
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         # Passed on, since Prefect has a handler of its own for SIGTERM while a flow runs.
         handlers[signal.SIGHUP] = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}

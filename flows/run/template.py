@@ -23,6 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, NoReturn
 
+from flows.errors import StageError
 from flows.run.child import run_child
 
 KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
@@ -37,6 +38,15 @@ quarter of their time."""
 _NOT_FOR_THE_TEMPLATE = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 """A scheduler sends these to all processes of a job. Without the template, nothing would tell whether a stage
 has stopped at its checkpoint; it ends when its socket is closed."""
+
+
+def require_forks() -> None:
+    """Raise StageError where processes cannot be forked as here: anywhere but on Linux."""
+    if sys.platform != "linux":
+        raise StageError(
+            f"a run forks a process per stage, which needs Linux, not {sys.platform}: use WSL 2 on Windows, "
+            "a Linux container on a Mac"
+        )
 
 
 class Forked:

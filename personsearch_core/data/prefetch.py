@@ -19,7 +19,8 @@ Result = TypeVar("Result")
 
 def decode_threads() -> int:
     """Number of decoding threads: all usable cores, at most 16."""
-    return min(16, len(os.sched_getaffinity(0)))
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(16, usable)
 
 
 def prefetch(

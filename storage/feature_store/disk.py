@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -17,17 +16,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from storage.descriptors import CACHED_ONLY, READING, open_files_limit, read_into
 from storage.errors import StorageError
 from storage.feature_store.extents import ExtentTable
 from storage.feature_store.layout import ArrayLayout
 from storage.feature_store.reader import FeatureReader, Tier
-from storage.feature_store.shard_files import READING, decode_row, open_shard
+from storage.feature_store.shard_files import decode_row, open_shard
 from storage.feature_store.shard_index import MISSING
 
 _TWO_FROM = 8 << 20
 """From this many bytes per request on, a second thread is worth its overhead."""
 _CLOSED = -1
-_KEPT_OPEN = threading.BoundedSemaphore(max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2))
+_KEPT_OPEN = threading.BoundedSemaphore(max(1, open_files_limit()[0] // 2))
 """Files that the readers of this process keep open, all together; past it each read opens its file."""
 
 Read = tuple[int, int, int, int]
@@ -56,7 +56,7 @@ class DiskReader(FeatureReader):
         self._pool_process = os.getpid()
         self._descriptors = [_CLOSED] * layout.n_shards
         self._opening = threading.Lock()
-        self._nowait = os.RWF_NOWAIT
+        self._nowait = CACHED_ONLY
 
     def close(self) -> None:
         self._pool.shutdown()
@@ -153,7 +153,7 @@ class DiskReader(FeatureReader):
         descriptor = self._open_file(shard) if kept == _CLOSED else kept
         try:
             while target:
-                n_read = os.preadv(descriptor, (target,), offset)
+                n_read = read_into(descriptor, target, offset)
                 if not n_read:
                     raise StorageError(
                         f"shard {shard} of {self._array} is truncated at byte {offset}: verify the store"

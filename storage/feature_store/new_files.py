@@ -7,10 +7,19 @@ bytes that are not about to be read.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from collections.abc import Sequence
 from pathlib import Path
+
+from storage.descriptors import BINARY
+
+_PAST_THE_CACHE: int
+try:
+    import fcntl
+except ModuleNotFoundError:  # on Windows
+    _PAST_THE_CACHE = 0
+else:
+    _PAST_THE_CACHE = getattr(os, "O_DIRECT", 0)
 
 _ALIGNED = 4096
 """What begins and ends at multiples of this, in memory and in the file, can be written directly."""
@@ -23,7 +32,7 @@ def write_new(file: Path, parts: Sequence[bytes | memoryview], *, flush: bool) -
     The first part goes directly as far as it is aligned. Raises FileExistsError when the file exists;
     whatever else goes wrong, the file is gone.
     """
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o666)
     try:
         try:
             rest = _write_directly(descriptor, memoryview(parts[0]).cast("B"))
@@ -40,10 +49,12 @@ def write_new(file: Path, parts: Sequence[bytes | memoryview], *, flush: bool) -
 
 
 def _write_directly(descriptor: int, data: memoryview) -> memoryview:
-    """What of the data is left; all of it where the file system, or the data's place in memory, refuses."""
+    """What of the data is left; all where the system, the disk or the data's place in memory refuses."""
+    if not _PAST_THE_CACHE:
+        return data
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     try:
-        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT)
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | _PAST_THE_CACHE)
         while len(data) >= _ALIGNED:
             n_bytes = min(_AT_ONCE, len(data))
             data = data[os.write(descriptor, data[: n_bytes - n_bytes % _ALIGNED]) :]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numcodecs.zstd import Zstd
 
+from storage.descriptors import READING, read_at
 from storage.errors import StorageError
 from storage.feature_store.digests import ShardDigests, piece_rows
 from storage.feature_store.layout import ArrayLayout
@@ -17,8 +18,6 @@ from storage.feature_store.shard_index import MISSING, ShardIndex, crc32c, decod
 from storage.trust import Digested, stat_key
 
 ZSTD_LEVEL = 1
-READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-"""Without waiting: a pipe with a shard's name is an empty file."""
 
 
 def complete_shards(array: Path, layout: ArrayLayout) -> tuple[int, ...]:
@@ -56,7 +55,7 @@ def open_shard(array: Path, layout: ArrayLayout, shard: int) -> tuple[int, Shard
     try:
         file_bytes = os.fstat(descriptor).st_size
         start = max(0, file_bytes - layout.index_bytes) if layout.index_at_end else 0
-        data = os.pread(descriptor, min(layout.index_bytes, file_bytes), start)
+        data = read_at(descriptor, min(layout.index_bytes, file_bytes), start)
         return descriptor, decode_index(data, layout, file_bytes, f"shard {shard} ({file})")
     except BaseException:
         os.close(descriptor)
@@ -83,7 +82,7 @@ def read_shard(array: Path, layout: ArrayLayout, shard: int) -> np.ndarray:
     flat = out.reshape(len(rows), -1).view(np.uint8)
     try:
         for slot in np.flatnonzero(index.offsets[: len(rows)] != MISSING):
-            data = os.pread(descriptor, int(index.lengths[slot]), int(index.offsets[slot]))
+            data = read_at(descriptor, int(index.lengths[slot]), int(index.offsets[slot]))
             decode_row(data, flat[slot], layout, f"row {rows[slot]} of {array}")
     finally:
         os.close(descriptor)
