@@ -1,16 +1,21 @@
-# `make demo` and `make test` create .venv if needed.
+# `make demo` and `make test` create .venv if needed; with TORCH=cpu it gets the build of torch without CUDA.
 PYTHON ?= python3
+TORCH  ?= cuda
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+ifneq ($(TORCH),$(filter cpu cuda,$(TORCH)))
+$(error TORCH=$(TORCH): choose cpu or cuda)
+endif
+WHEELS := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
 
-.PHONY: setup demo test crash power-cuts damage fuzz lint format bench clean
+.PHONY: setup demo test elsewhere docs crash power-cuts damage fuzz lint format bench clean
 
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(WHEELS) -c constraints.txt -e '.[dev]'
 	touch $@
 
 demo: $(READY)
@@ -19,6 +24,14 @@ demo: $(READY)
 # Two processes, one thread each: end-to-end tests mostly wait for processes to start.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# All packages, and all tests of storage, as on a system that is not Linux.
+elsewhere: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.elsewhere --all tests/storage
+
+# The documentation as a site, in build/site; a broken link or a page without a place in the menu is an error.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # Every crash point of every operation that writes: a few minutes on two cores.
 crash: $(READY)
