@@ -41,7 +41,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
         if target in PAGES | ONLY_NAMED:
             inside = (PAGES | ONLY_NAMED)[target]
         elif target.startswith("docs/"):
-            is_example = EXAMPLES in (PROJECT / target).parents
+            is_example = (PROJECT / target).is_dir()  # which has a page; its files are there as they are
             inside = target.removeprefix("docs/") + ".md" * is_example
         else:
             return text

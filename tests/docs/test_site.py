@@ -43,6 +43,7 @@ def test_the_reference_has_every_field_and_every_command() -> None:
     [
         ("operations.md", "[it](examples/nightly)", "[it](examples/nightly.md)"),
         ("tutorials/a.md", "[it](../examples/nightly)", "[it](../examples/nightly.md)"),
+        ("a.md", "[it](examples/nightly/nightly.yaml)", "[it](examples/nightly/nightly.yaml)"),
         ("operations.md", "[prefect.yaml](../prefect.yaml)", "prefect.yaml"),
         ("tutorials/a.md", "[all](../../CHANGELOG.md#changed)", "[all](../changelog.md#changed)"),
         ("changelog.md", "[security](docs/security.md#x)", "[security](security.md#x)"),

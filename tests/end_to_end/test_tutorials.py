@@ -24,7 +24,7 @@ WITH_SECOND = "docs/examples/pennfudan/with_pennfudan.yaml"
 
 ELSEWHERE = {
     f"personsearch run {WITH_SECOND} --store var/tutorial": "by benchmarks/pets_pennfudan.py; planned here",
-    "export PERSONSEARCH_SAMPLES=../shared/data": "the fixture sets it",
+    "export PERSONSEARCH_SAMPLES=$(realpath ../shared/data)": "the fixture sets it",
     "pip install -e docs/examples/pennfudan": "by the fixture, as pip would",
 }
 REFUSED = {"personsearch datasets check $PERSONSEARCH_SAMPLES/PennFudanPed": "its format is unknown"}
