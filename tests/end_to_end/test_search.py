@@ -24,7 +24,9 @@ def exported(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def index(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("indexed") / "index"
     frames = tiny_run.folder / "prw" / "frames"
-    outcome = personsearch("index", frames, "--model", tiny_run.config, "--out", folder)
+    outcome = personsearch(
+        "index", frames, "--model", tiny_run.config, "--score-threshold", "0", "--out", folder
+    )
     assert outcome.status == 0, outcome.stderr
     assert "20 new" in outcome.stdout and "images/s" in outcome.stdout
     return folder

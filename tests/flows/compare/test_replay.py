@@ -66,8 +66,8 @@ def test_images_that_are_needed_are_asked_for_before_anything_is_built(tmp_path:
     assert set(missing(found)) == {"detections", "gallery", "evaluation"}
     needed = [each.node for each in found.plan().missing]
     found.loader.require_images(needed)
-    frame = next((tmp_path / "prw" / "frames").iterdir())
-    frame.write_bytes(frame.read_bytes() + b"other bytes")
+    for frame in (tmp_path / "prw" / "frames").iterdir():
+        frame.write_bytes(frame.read_bytes() + b"other bytes")
     with pytest.raises(StageError, match=r"detections has to be built.* have changed in .*--attribute"):
         found.loader.require_images(needed)
     shutil.rmtree(tmp_path / "prw" / "frames")
