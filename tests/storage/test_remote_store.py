@@ -103,7 +103,7 @@ def test_of_two_writers_the_first_manifest_stays(machines: tuple[RemoteStore, Re
     identity = Identity(kind="reid", version=1, recipe={}, inputs={})
     with two.making(identity) as late:
         (late.path / "weights").write_bytes(b"of two")
-        one.system.rm(f"{one.prefix}/.leases", recursive=True)  # its machine was cut off, and its lease has gone
+        one.system.rm(f"{one.prefix}/.leases", recursive=True)  # it was cut off for long
         with one.making(identity) as first:
             (first.path / "weights").write_bytes(b"of one")
             first.commit("one")
