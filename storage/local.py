@@ -165,7 +165,7 @@ class LocalStore(Store):
         folder = str(self.kind_folder(kind))  # a Path for each of a million keys takes most of the time
         for key in durable.names_in(self.kind_folder(kind)):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                stat = os.stat(f"{folder}/{key}/{FILE_NAME}")
+                stat = os.stat(f"{folder}/{key}/{FILE_NAME}")  # noqa: PTH116 - see above
                 if S_ISREG(stat.st_mode) and not key.startswith("."):
                     yield key, f"{stat.st_ino:x}.{stat.st_mtime_ns:x}.{stat.st_size:x}"
 
