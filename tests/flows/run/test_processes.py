@@ -199,6 +199,7 @@ def test_each_end_is_told_apart(tmp_path: Path, function: str, kind: FailureKind
 
 def test_a_time_limit_stops_the_whole_group_at_a_checkpoint(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
+    run("add", tmp_path, a=1, b=1)  # the template is up then: the limit is for the stage alone
     with pytest.raises(StageFailed, match="time limit") as raised:
         start_process(f"{HERE}:sleep_with_a_helper", {"pids": str(pids)}, log_path=tmp_path / "log").result(
             on_progress=ignore, timeout_seconds=3
