@@ -21,6 +21,7 @@ from tests.flows.serving.conftest import Site, serving
 
 CORNERS = ["x1", "y1", "x2", "y2"]
 FLOAT16 = 2e-3
+ALL_DETECTIONS = "detections.score_threshold=0"
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def evaluated(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Ti
     folder = tmp_path_factory.mktemp("evaluated") / "tiny"
     shutil.copytree(tiny_run.folder, folder, symlinks=True)
     config = folder / tiny_run.config.name
-    words = ("--set", "detections.score_threshold=0", "--until", "evaluation")
+    words = ("--set", ALL_DETECTIONS, "--until", "evaluation")
     outcome = personsearch("run", config, *words, json_to=folder / "outcome.json")
     assert outcome.status == 0, outcome.stderr
     return TinyRun(config, outcome)
@@ -43,7 +44,7 @@ def site(evaluated: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     images = snapshot.table("images", ["rel_path", "split"]).to_pylist()
     listed = [evaluated.folder / "prw" / each["rel_path"] for each in images if each["split"] == "test"]
     (folder / "test.txt").write_text("".join(f"{path}\n" for path in listed))
-    build_index(folder / "index", [folder / "test.txt"], given_model(evaluated.config))
+    build_index(folder / "index", [folder / "test.txt"], given_model(evaluated.config, [ALL_DETECTIONS]))
     with serving(Served(folder / "index", Judgements(folder / "j.jsonl"), device="cpu")) as running:
         yield running
 

@@ -110,7 +110,10 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
 
 
 def is_gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def test_a_result_and_its_progress_arrive(tmp_path: Path) -> None:
