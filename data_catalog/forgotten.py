@@ -105,7 +105,7 @@ class Forgotten:
         return self._known[kind, name]
 
 
-NOBODY = Forgotten()
+NO_ONE = Forgotten()
 
 
 def without_images(layout: Layout, forgotten: Forgotten) -> tuple[Layout, frozenset[str]]:
@@ -206,7 +206,7 @@ def filled_images(images: pa.Table, boxes: pa.Table) -> pa.Array:
 
 
 def _without_identity(boxes: pa.Table, person: pa.ChunkedArray) -> pa.Table:
-    """These boxes as ignore regions of nobody."""
+    """These boxes as ignore regions without a person."""
     reason = pc.if_else(person, FORGOTTEN, boxes["ignore_reason"].cast(pa.string()))
     boxes = _with(_with(boxes, "ignore", pc.or_(boxes["ignore"], person)), "ignore_reason", reason)
     for name in _IDENTITY:

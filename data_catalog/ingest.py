@@ -17,7 +17,7 @@ from data_catalog.drawn_queries import draw_queries
 from data_catalog.drawn_splits import split_again
 from data_catalog.errors import CatalogError
 from data_catalog.findings import Finding, finding, present
-from data_catalog.forgotten import NOBODY, Forgetting, Forgotten, without_images
+from data_catalog.forgotten import NO_ONE, Forgetting, Forgotten, without_images
 from data_catalog.hash_cache import HashCache
 from data_catalog.leftovers import leftovers
 from data_catalog.outcome import outcome_findings, refuse_outcome
@@ -84,7 +84,7 @@ def fingerprint(
     hash_cache: HashCache,
     *,
     use: ImageUse = ALL_IMAGES,
-    forgotten: Forgotten = NOBODY,
+    forgotten: Forgotten = NO_ONE,
     rehash: bool = False,
     progress: Progress | None = None,
 ) -> Fingerprint:
@@ -126,7 +126,7 @@ def ingest(
     options: Options | None = None,
     rules: Rules = NO_RULES,
     use: ImageUse = ALL_IMAGES,
-    forgotten: Forgotten = NOBODY,
+    forgotten: Forgotten = NO_ONE,
     strict: bool = False,
     allow_empty: bool = False,
     dask_address: str | None = None,

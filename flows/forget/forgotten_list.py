@@ -1,6 +1,6 @@
 """The list of a store: whom every ingest into it forgets. It holds salted hashes, and never a name.
 
-A hash keeps a name from whoever sees the file. It does not keep it from somebody who has the file and tries
+A hash hides a name from a reader of the file. It does not hide it from a person who has the file and tries
 all names: person ids are often small numbers.
 """
 
@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from data_catalog.forgotten import NOBODY, Forgotten, hashed
+from data_catalog.forgotten import NO_ONE, Forgotten, hashed
 from flows.errors import ConfigError
 from storage import durable
 from storage.locks import exclusive
@@ -44,7 +44,7 @@ class _Content(BaseModel):
 
 
 class ForgottenList:
-    """The list beside a store's artifacts; a store in which nobody was forgotten has none."""
+    """The list beside a store's artifacts; a store in which no one was forgotten has none."""
 
     def __init__(self, store_root: Path) -> None:
         self.path = store_root / FILE
@@ -56,14 +56,14 @@ class ForgottenList:
         """
         content = self._read()
         if content is None:
-            return NOBODY
+            return NO_ONE
         known_root = None if root is None else _root_hash(content.salt, root)
         parts = [
             part for name, part in content.datasets.items() if name == dataset or known_root in part.roots
         ]
         people = frozenset(each for part in parts for each in part.people)
         images = frozenset(each for part in parts for each in part.images)
-        return Forgotten(content.salt, people, images) if people or images else NOBODY
+        return Forgotten(content.salt, people, images) if people or images else NO_ONE
 
     def add(
         self, dataset: str, *, people: Collection[str], images: Collection[str], root: Path | None

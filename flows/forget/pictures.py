@@ -25,7 +25,7 @@ _SAME = 0.97
 _SAME_SHAPE = 0.06
 """How much the logarithm of width by height may differ; a crop of few pixels is rounded much."""
 _SMALLEST = 6
-"""Pixels: a region that is narrower or lower on a picture of the whole shows nobody."""
+"""Pixels: a region that is narrower or lower on a picture of the whole shows no one."""
 
 
 @dataclass(frozen=True, eq=False)

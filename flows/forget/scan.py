@@ -134,9 +134,9 @@ class _Search:
                 found[name] = _count(_is_in(columns[name], mine))
         if "box_id" in columns:
             own = _is_in(columns["box_id"], trace.box_ids)
-            if "ignore_reason" in columns:  # as a region of nobody it stays
-                nobody = pc.fill_null(pc.equal(columns["ignore_reason"], FORGOTTEN), False)
-                own = pc.and_(own, pc.invert(nobody))
+            if "ignore_reason" in columns:  # as a region without a person it stays
+                no_one = pc.fill_null(pc.equal(columns["ignore_reason"], FORGOTTEN), False)
+                own = pc.and_(own, pc.invert(no_one))
             found["box_id"] = _count(own)
         if "ignore_reason" not in columns:
             found["boxes"] = self._count_places(table)

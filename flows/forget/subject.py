@@ -40,7 +40,7 @@ class Subject:
 def subjects_of(people: Iterable[str], images: Iterable[str]) -> list[Subject]:
     """The subjects that `--person` and `--image` name, one per dataset.
 
-    Raises ConfigError when nobody is named, or a name is not DATASET/NAME.
+    Raises ConfigError when no one is named, or a name is not DATASET/NAME.
     """
     named: dict[str, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
     for at, (option, texts) in enumerate((("--person", people), ("--image", images))):

@@ -159,7 +159,7 @@ def _strip(
 
 
 def _what_it_shows(test: TestPixels, match: dict[str, Any], query: dict[str, Any]) -> str:
-    """What a wrong match shows: somebody else, a person that the box does not fit, or no person at all."""
+    """What a wrong match shows: another person, a person whom the box does not fit, or no person at all."""
     if match["is_right"]:
         return ""
     people = test.people.take(rows_of(test.people, match["image_id"]))

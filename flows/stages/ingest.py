@@ -40,14 +40,14 @@ class IngestRecipe(Recipe):
     queries: QueryRule | None = None
     splits: SplitRule | None = None
     forgotten: str | None = None
-    """Digest of whom the store's list forgets of the dataset; None for nobody."""
+    """Digest of whom the store's list forgets of the dataset; None if it forgets no one."""
 
     @property
     def rules(self) -> Rules:
         return Rules(queries=self.queries, splits=self.splits)
 
     def canonical(self) -> dict[str, Any]:
-        """As it enters the key: without the rules that are not given, and a list that forgets nobody."""
+        """As it enters the key: without the rules that are not given, and a list that forgets no one."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
@@ -233,7 +233,7 @@ def _fingerprint(
 def _previous(store: Path, recipe: IngestRecipe) -> Snapshot | None:
     """The newest snapshot by the same recipe without rules, of whatever content its root had then.
 
-    Rows to which rules were applied no longer say what the files do. It forgets the same people, or nobody.
+    Rows to which rules were applied no longer say what the files do. It forgets the same people, or no one.
     """
     local = LocalStore(store)
     without = recipe.model_copy(update={"queries": None, "splits": None})

@@ -265,7 +265,7 @@ class PersonSearchNet(nn.Module):
 
 
 def _require_numbers(output: Tensor) -> None:
-    """Raise PersonSearchError for NaN and infinities, which would look like people that nobody resembles."""
+    """Raise PersonSearchError for NaN and infinities, which would look like people whom no one resembles."""
     if not torch.isfinite(output).all():
         raise PersonSearchError(
             "the model's output is not finite: its weights are damaged, or too large for its precision"

@@ -15,7 +15,7 @@ import pytest
 
 from data_catalog.adapters import load_adapter
 from data_catalog.decode_checks import DecodedImages
-from data_catalog.forgotten import FORGOTTEN, NOBODY, Forgetting, Forgotten, hashed
+from data_catalog.forgotten import FORGOTTEN, NO_ONE, Forgetting, Forgotten, hashed
 from data_catalog.hash_cache import HashCache
 from data_catalog.ingest import Ingested, fingerprint, ingest
 from data_catalog.rows import Rows
@@ -43,7 +43,12 @@ class Ingests:
         self.count = 0
 
     def __call__(
-        self, forgotten: Forgotten = NOBODY, *, adapter: Any = None, root: Path | None = None, **how: Any
+        self,
+        forgotten: Forgotten = NO_ONE,
+        *,
+        adapter: Any = None,
+        root: Path | None = None,
+        **how: Any,
     ) -> tuple[Snapshot, Ingested]:
         self.count += 1
         work, adapter, root = (

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pytest
 from typer.testing import CliRunner
 
-from data_catalog.forgotten import FORGOTTEN, NOBODY
+from data_catalog.forgotten import FORGOTTEN, NO_ONE
 from data_catalog.synthetic import Mot17Spec, write_mot17
 from flows.cli.datasets import app
 from flows.errors import ConfigError, StageError
@@ -42,7 +42,7 @@ def key(root: Path, store: Path, name: str = "mot") -> str:
 
 def test_it_holds_no_name_and_knows_them_all(store: Path) -> None:
     kept = ForgottenList(store)
-    assert kept.of("prw", None) is NOBODY
+    assert kept.of("prw", None) is NO_ONE
     kept.add("prw", people=["person-seven"], images=(), root=None)
     kept.add("prw", people=["person-eight"], images=["c1s1_000001.jpg"], root=None)
     found = ForgottenList(store).of("prw", None)
@@ -70,7 +70,7 @@ def test_a_root_is_known_under_any_name(root: Path, store: Path) -> None:
     ForgottenList(store).add("mot", people=["1"], images=(), root=root)
     renamed = ForgottenList(store).of("renamed", root)
     assert renamed.is_person("1")
-    assert ForgottenList(store).of("renamed", root.parent) is NOBODY
+    assert ForgottenList(store).of("renamed", root.parent) is NO_ONE
 
 
 def test_the_command_ingests_without_them(root: Path, store: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_catalog.forgotten import NOBODY
+from data_catalog.forgotten import NO_ONE
 from data_catalog.rows import Rows, to_tables
 from data_catalog.snapshot import SnapshotWriter
 from flows.errors import ConfigError
@@ -161,5 +161,5 @@ def test_the_dataset_of_rows_is_that_of_what_they_were_computed_on(untouched: Ch
 )
 def test_who_is_unknown_is_said(untouched: Chain, people: list[str], images: list[str], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        require_known(untouched.store, subjects_of(people, images), {"drawn": NOBODY, "prw": NOBODY})
+        require_known(untouched.store, subjects_of(people, images), {"drawn": NO_ONE, "prw": NO_ONE})
     assert said in str(caught.value)
