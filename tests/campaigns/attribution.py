@@ -94,24 +94,33 @@ def write_config(folder: Path, threads: int) -> Path:
 
 
 def run(config: Path, store: Path, overrides: Sequence[str]) -> str:
-    """Run a config up to its evaluation; the id of the run."""
+    """Run a config up to its evaluation; the id of the run that built it, now or before."""
     words = [word for each in overrides for word in ("--set", each)]
-    _succeeded(personsearch("run", config, *words, "--until", "evaluation", "--store", store, timeout=3000))
-    return next(read_records(store)).name
+    target = ("--until", "evaluation", "--store", store)
+    outcome = personsearch(
+        "run", config, *words, *target, json_to=store.with_name("outcome.json"), timeout=3000
+    )
+    _succeeded(outcome)
+    wanted = [outcome.path("evaluation").name]
+    return next(name for name, keys in _evaluations(store).items() if keys == wanted)
 
 
 def effect(store: Path, before: str, after: str) -> Comparison:
     """What a change did to mAP, by the two runs of a store."""
-    opened = LocalStore(store)
-    keys = {
-        record.name: str(next(each["key"] for each in record.stages if each["stage"] == "evaluation"))
-        for record in read_records(store)
-    }
-    found = [opened.find("evaluation", keys[name]) for name in (before, after)]
+    opened, of_run = LocalStore(store), _evaluations(store)
+    found = [opened.find("evaluation", of_run[name][0]) for name in (before, after)]
     assert found[0] is not None and found[1] is not None
     compared = compare(opened, found[0], found[1], "mAP")
     assert compared is not None
     return compared
+
+
+def _evaluations(store: Path) -> dict[str, list[str]]:
+    """The keys of each run's evaluations; a replay of several members has several."""
+    return {
+        record.name: [str(each["key"]) for each in record.stages if each["stage"] == "evaluation"]
+        for record in read_records(store)
+    }
 
 
 def problems(planted: Mapping[str, float], found: Mapping[str, float]) -> list[str]:
@@ -136,13 +145,13 @@ def campaign(folder: Path, threads: int) -> dict[str, Any]:
     write_data(folder)
     config = write_config(folder, threads)
     changes = (
-        Planted("re-ID rate 1e-3 to 1e-5", ("reid.lr=1e-5",), "reid.lr"),
+        Planted("re-ID rate 1e-3 to 1e-5", ("reid.lr=1e-5",), "re-ID recipe"),
         Planted(
             "a camera of four dropped from re-ID's data",
             (f"datasets.people.root={folder / 'without_a_camera'}",),
-            "data of people",
+            "data of people, scenes",
         ),
-        Planted("re-ID seed 0 to 1", ("reid.seed=1",), "reid.seed"),
+        Planted("re-ID seed 0 to 1", ("reid.seed=1",), "seeds"),
     )
     store = folder / "store"
     before = run(config, store, ())
