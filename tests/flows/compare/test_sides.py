@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,7 @@ def test_each_way_to_name_a_result(results: TwoResults, tmp_path: Path) -> None:
     assert find_side(store, "production").said == f"tag production, reid/{branch.key}"
     assert find_side(store, f"evaluation/{results.before.key}").config == config
 
+    time.sleep(1)  # the ids of runs tell seconds apart
     later = recorded(results, config, results.after)
     assert later in find_side(store, str(config)).said
     with pytest.raises(ConfigError, match="several evaluations"):
