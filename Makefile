@@ -1,4 +1,5 @@
-# `make demo` and `make test` create .venv if needed; with TORCH=cpu it gets the build of torch without CUDA.
+# `make demo` and `make test` create .venv if needed; with TORCH=cpu it gets the build of torch without CUDA, from the
+# index TORCH_INDEX, which docs/machines.md names.
 PYTHON ?= python3
 TORCH  ?= cuda
 VENV   := .venv
@@ -7,7 +8,10 @@ READY  := $(VENV)/.ready
 ifneq ($(TORCH),$(filter cpu cuda,$(TORCH)))
 $(error TORCH=$(TORCH): choose cpu or cuda)
 endif
-WHEELS := $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
+ifeq ($(TORCH)$(TORCH_INDEX),cpu)
+$(error TORCH=cpu needs TORCH_INDEX, the index of those wheels: see docs/machines.md)
+endif
+WHEELS := $(if $(filter cpu,$(TORCH)),PIP_EXTRA_INDEX_URL=$(TORCH_INDEX) )
 
 .PHONY: setup demo test elsewhere docs crash power-cuts damage fuzz lint format bench clean
 
@@ -15,7 +19,7 @@ setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(WHEELS) -c constraints.txt -e '.[dev]'
+	$(WHEELS)$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
 demo: $(READY)

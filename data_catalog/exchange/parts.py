@@ -107,7 +107,7 @@ def place_images(part: ExportPart, targets: Sequence[Path], how: ImagesMode) -> 
     for rel_path, target in zip(part.view.images["rel_path"].to_pylist(), targets, strict=True):
         source = root / rel_path
         if not source.is_file():
-            raise CatalogError(f"{name}: there is no image {source}: name the root that holds it")
+            raise CatalogError(f"{name}: image {source} does not exist; name the root that holds it")
         if target.is_symlink() and target.samefile(source):
             continue  # two images of the dataset are one file
         try:

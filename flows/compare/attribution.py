@@ -214,7 +214,7 @@ def replays_between(before: History, after: History, store: Store) -> Replays:
     for which, history in (("A", before), ("B", after)):
         if history.gone:
             raise StageError(
-                f"--attribute: {', '.join(history.gone)} of {which} is no longer in {store}, so {which} "
+                f"--attribute: {', '.join(history.gone)} of {which}: gone from {store}, so {which} "
                 "cannot be replayed; run its config again, or compare without --attribute"
             )
         if "detector" not in history.stages:

@@ -88,7 +88,7 @@ def _difference(dataset: str, before: History, after: History) -> list[DataDiffe
     names = before.snapshots[dataset], after.snapshots[dataset]
     gone = [name for name, artifact in zip(names, snapshots, strict=True) if artifact is None]
     if gone:
-        note = f"{' and '.join(gone)} is no longer in the store, so its rows cannot be compared"
+        note = f"the store no longer has {' and '.join(gone)}, so their rows cannot be compared"
         return [DataDifference(dataset, *names, note, {})]
     one, other = snapshots
     assert one is not None and other is not None

@@ -57,7 +57,7 @@ def is_config(given: str) -> bool:
 def find_side(store: Store, given: str) -> Side:
     """What a name means: a run's id, a config's file, a tag or an artifact.
 
-    Raises ConfigError, which says what it may be, for any other name and where there is no evaluation.
+    Raises ConfigError for any other name, saying what it may be, and for a result without an evaluation.
     """
     if RUN_NAME.fullmatch(given):
         record = find_record(store.root, given)

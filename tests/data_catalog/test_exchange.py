@@ -309,7 +309,7 @@ def test_what_cannot_be_written_is_told(
 def test_a_missing_image_and_a_split_twice_are_told(tmp_path: Path) -> None:
     snapshot = snapshot_of(one_image(), tmp_path)
     (tmp_path / "root" / "a.png").unlink()
-    with pytest.raises(CatalogError, match=r"there is no image .*a\.png"):
+    with pytest.raises(CatalogError, match=r"image .*a\.png does not exist"):
         export_mot(parts_in(snapshot, tmp_path), tmp_path / "out", "link")
     with pytest.raises(CatalogError, match="given/train is given twice"):
         parts_of([View(snapshot, "train")] * 2, [None, None])

@@ -10,7 +10,8 @@ import pytest
 
 from tests.pages import PROJECT, Page
 
-CPU = "https://download.pytorch.org/whl/cpu"
+(CPU,) = set(re.findall(r"TORCH_INDEX=(\S+)", Page.of("machines.md").text))
+INDEX = f"TORCH_INDEX={CPU}"
 
 
 def dry(*words: str) -> subprocess.CompletedProcess[str]:
@@ -21,11 +22,15 @@ def dry(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_torch_without_cuda_comes_from_an_index_of_its_own() -> None:
     installed, started = (
-        line for line in dry("demo", "TORCH=cpu").stdout.splitlines() if ".venv/bin/p" in line
+        line for line in dry("demo", "TORCH=cpu", INDEX).stdout.splitlines() if ".venv/bin/p" in line
     )
-    assert f"--extra-index-url {CPU} " in installed and "-c constraints.txt -e '.[dev]'" in installed
+    assert (
+        installed.startswith(f"PIP_EXTRA_INDEX_URL={CPU} ") and "-c constraints.txt -e '.[dev]'" in installed
+    )
     assert started == ".venv/bin/personsearch demo"
     assert CPU not in dry("demo").stdout
+    refused = dry("demo", "TORCH=cpu")
+    assert refused.returncode == 2 and "needs TORCH_INDEX" in refused.stderr
     refused = dry("demo", "TORCH=cup")
     assert refused.returncode == 2 and "choose cpu or cuda" in refused.stderr
 

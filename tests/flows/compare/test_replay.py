@@ -98,6 +98,6 @@ def test_gone_artifacts_are_named(tmp_path: Path) -> None:
     detector = results.made.plan()["detector"].artifact
     assert detector is not None
     results.store.remove("detector", detector.key)
-    with pytest.raises(StageError, match=f"detector/{detector.key} of A is no longer in"):
+    with pytest.raises(StageError, match=f"detector/{detector.key} of A: gone from"):
         replays(results.made, results.before, results.after)
     assert results.difference().before.gone == [f"detector/{detector.key}"]
