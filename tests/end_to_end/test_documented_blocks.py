@@ -29,7 +29,7 @@ POSTGRESQL = Page.of("operations.md").section("A team: PostgreSQL")
 ELSEWHERE = {
     "make demo": "takes minutes; its commands are shown by `make --dry-run` here",
     "make test": "what runs this test",
-    f"make demo TORCH=cpu {INDEX}": "takes minutes; what make would run is shown by tests/docs/test_installing.py",
+    f"make demo TORCH=cpu {INDEX}": "takes minutes; shown by tests/docs/test_installing.py",
     "export PERSONSEARCH_DEMO=var/demo": "the configs of the tests do not need it",
     "make setup && source .venv/bin/activate": "what has installed the packages that run this test",
     "export PERSONSEARCH_SAMPLES=...": "set by tests/end_to_end/test_real_samples.py, too",
