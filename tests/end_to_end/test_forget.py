@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,27 +10,21 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from data_catalog.snapshot import Snapshot
-from flows.config.loading import load_config
 from flows.config.request import RunRequest
 from flows.forget.forgetting import plan_forgetting
 from flows.forget.forgotten_list import ForgottenList
 from flows.forget.remaking import note
 from flows.forget.subject import Subject
-from flows.plan.states import resolve
-from flows.run.making import make, task_of
 from flows.run.running import plan_config
-from flows.stages.building import build_stages
 from storage.feature_store import open_features
 from storage.listing import list_entries
 from storage.local import LocalStore
-from storage.store import Artifact
 from storage.tags import set_tag, tags
 from tests.end_to_end.commands import Outcome, personsearch
 from tests.end_to_end.conftest import TinyRun
-from tests.flows.report.invented import Silent
+from tests.forgetting import edited_config, remade, whom
 from tests.in_process import InProcess, in_process
 
 __all__ = ["in_process"]
@@ -83,46 +76,11 @@ def case(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory, prefect_ap
     return Case(folder, people, image, outcome, models, before)
 
 
-def whom(snapshot: Snapshot) -> tuple[tuple[str, str], str]:
-    """A person who is seen in training images, one who is asked for, and a test image without that one."""
-    boxes = snapshot.table("boxes", ["image_id", "split", "person_id"])
-    asked = snapshot.table("queries")["person_id"][0].as_py()
-    trained = (
-        boxes.filter(pc.equal(boxes["split"].cast("string"), "train"))["person_id"].drop_null()[0].as_py()
-    )
-    of_test = boxes.filter(pc.equal(boxes["split"].cast("string"), "test"))
-    shown = set(of_test.filter(pc.equal(of_test["person_id"], asked))["image_id"].to_pylist())
-    others = sorted(set(of_test["image_id"].to_pylist()) - shown)
-    return (trained, asked), others[0]
-
-
 def stamps(store: Path, run: TinyRun) -> dict[str, int]:
     kept = ("ingest:tracks", "detector", "reid")
     folders = [store / Path(*run.outcome.path(stage).parts[-2:]) for stage in kept]
     files = (file for folder in folders for file in folder.rglob("*") if file.is_file())
     return {str(file): file.stat().st_mtime_ns for file in files}
-
-
-def made_of(config: Path, pins: tuple[str, ...], until: str) -> Iterator[tuple[str, Artifact]]:
-    """The stages of a config with its models as they are; what is missing is made in this process."""
-    loaded = load_config(config, pins)
-    store, artifacts = LocalStore(Path(loaded.store)), dict[str, Artifact]()
-    for stage in build_stages(loaded):
-        planned = resolve(stage, store, artifacts, frozenset(), explain=False)
-        assert planned.identity is not None
-        if planned.artifact is None:
-            make(task_of(planned, planned.identity, store, artifacts), Silent())
-        found = store.find(stage.kind, planned.identity.key)
-        assert found is not None
-        artifacts[stage.name] = found
-        yield stage.name, found
-        if stage.name == until:
-            return
-
-
-def remade(config: Path, pins: tuple[str, ...], until: str = "report") -> dict[str, Artifact]:
-    """The features that the branch was trained on, and what is behind both models."""
-    return {**dict(made_of(config, pins[:1], "features")), **dict(made_of(config, pins, until))}
 
 
 def test_they_are_found_before_and_not_after(case: Case) -> None:
@@ -140,18 +98,10 @@ def test_it_is_as_if_the_rows_had_been_edited(
     case: Case, tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The adapter of a root whose annotators did it, in the store of before: all digests are the same."""
-    (tmp_path / "edited_root.py").write_text(
-        f"from tests.edited_prw import Edited\nADAPTER = Edited({case.people!r}, {[case.image]!r})\n"
-    )
-    info = tmp_path / "edited_root-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: edited-root\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[personsearch.datasets]\nedited = edited_root:ADAPTER\n")
     monkeypatch.syspath_prepend(tmp_path)
     shutil.copytree(tiny_run.folder, tmp_path / "tiny")
-    edited = {"extends": "tiny.yaml", "datasets": {"scenes": {"adapter": "edited", "root": "prw"}}}
-    (tmp_path / "tiny" / "edited.yaml").write_text(yaml.safe_dump(edited))
-    by_hand = remade(tmp_path / "tiny" / "edited.yaml", case.pins, until="gallery")
+    edited = edited_config(tmp_path, tmp_path / "tiny" / "tiny.yaml", "scenes", case.people, case.image)
+    by_hand = remade(edited, case.pins, until="gallery")
     ours = remade(case.folder / "tiny.yaml", case.pins)
     for name, artifact in by_hand.items():
         assert artifact.content_digest == ours[name].content_digest, name
