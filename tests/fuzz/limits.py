@@ -27,7 +27,7 @@ from tests.fuzz.edits import OUTSIDE
 
 MEMORY = 2 << 30
 """Bytes that an attempt may ask for beyond what the process has."""
-CLOCK_SECONDS = 30
+CLOCK_SECONDS = 120
 LARGEST_FILE = 256 << 20
 _LONGEST_MESSAGE = 3_000
 _OUT_OF_MEMORY = (
