@@ -36,7 +36,7 @@ def test_the_paired_difference_is_that_of_the_queries(results: TwoResults) -> No
     assert compared is not None and compared.queries == len(old)
     assert compared.difference == pytest.approx(100 * sum(changes.values()) / len(old))
     assert test.n_moved == sum(change != 0 for change in changes.values()) > 2 == len(test.moved)
-    assert abs(test.moved[0].change) == max(map(abs, changes.values()))
+    assert abs(test.moved[0].after - test.moved[0].before) == max(map(abs, changes.values()))
     assert test.as_data()["metrics"]["mAP"]["a"] == pytest.approx(sum(old.values()) / len(old))
 
 
