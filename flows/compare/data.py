@@ -15,7 +15,6 @@ from data_catalog.snapshot import Snapshot
 from flows.compare.history import History
 
 EXAMPLES = 3
-Names = Sequence[str] | pa.Array
 
 _ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "images": (("image_id",), ("split", "sha256", "width", "height", "camera_id")),
@@ -41,10 +40,18 @@ class Counts:
     changed_examples: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, before: Sized, after: Sized, added: Names, removed: Names, changed: Names = ()) -> Counts:
-        names = (added, removed, changed)
-        examples = (tuple(map(str, each[:EXAMPLES])) for each in names)
-        return cls(len(before), len(after), *map(len, names), *examples)
+    def of(
+        cls,
+        before: Sized,
+        after: Sized,
+        added: Sequence[Any],
+        removed: Sequence[Any],
+        changed: Sequence[Any] = (),
+    ) -> Counts:
+        """From the rows, and the names of those that differ."""
+        first, gone, other = (tuple(map(str, each[:EXAMPLES])) for each in (added, removed, changed))
+        numbers = (len(added), len(removed), len(changed))
+        return cls(len(before), len(after), *numbers, first, gone, other)
 
     @property
     def differs(self) -> bool:

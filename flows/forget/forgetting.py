@@ -100,9 +100,9 @@ def _forget_in_index(folder: Path, traces: Iterable[Trace]) -> tuple[int, int]:
     Returns files and people that were removed. An index has no identities, so the images go wholly.
     """
     from flows.search.judgements import Judgements, beside
-    from flows.search.removing import remove_contents  # loads torch
+    from flows.search.removing import remove_images  # loads torch
 
     contents = {sha256 for trace in traces for sha256 in trace.contents if sha256}
-    removed = remove_contents(folder, contents)
+    removed = remove_images(folder, contents=contents)
     Judgements(beside(folder)).forget(contents)
     return removed
