@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from data_catalog.errors import CatalogError, UnknownImage
 from data_catalog.files import path_fault
 from data_catalog.image_ids import near_ids, spelled_id
-from data_catalog.images import ImageFile, Unreadable, ignores_exif
+from data_catalog.images import ImageFile, Unreadable
 from data_catalog.snapshot import Snapshot
 
 KNOWN, UNKNOWN, IGNORED = (40, 170, 60), (240, 160, 20), (150, 150, 150)
@@ -37,7 +37,7 @@ def draw_image(snapshot: Snapshot, image_id: str, root: Path) -> Image.Image:
     if not (root / rel_path).exists():
         raise CatalogError(f"{root / rel_path} does not exist; is {root} the folder that was ingested?")
     try:
-        canvas = ImageFile(root / rel_path, "ignore" if ignores_exif(decoding) else "apply").rgb()
+        canvas = ImageFile.of_row(root, rel_path, decoding).rgb()
     except Unreadable as error:
         raise CatalogError(f"{root / rel_path}: {error}") from error
     pen = ImageDraw.Draw(canvas)

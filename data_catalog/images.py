@@ -66,6 +66,11 @@ class ImageFile:
     path: Path
     exif: Exif = "apply"
 
+    @classmethod
+    def of_row(cls, root: Path, rel_path: str, decoding: str | None) -> ImageFile:
+        """The file of a row of the catalog's images, decoded as it was when it was ingested."""
+        return cls(root / rel_path, "ignore" if ignores_exif(decoding) else "apply")
+
     def rgb(self) -> Image.Image:
         """The whole image as 8-bit RGB as a person sees it; raises what `read_header` raises."""
         with open_image(self.path) as image:

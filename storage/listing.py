@@ -7,7 +7,6 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
 from operator import itemgetter
@@ -62,14 +61,6 @@ class Entry(NamedTuple):
         }
 
 
-@dataclass(frozen=True)
-class Held:
-    """How many artifacts of a kind a store holds, and their bytes."""
-
-    artifacts: int
-    size: int
-
-
 def list_entries(store: Store, kind: str | None = None) -> list[Entry]:
     """Every finished artifact, by kind and age; one whose manifest is damaged is left out.
 
@@ -83,17 +74,20 @@ def list_entries(store: Store, kind: str | None = None) -> list[Entry]:
     return entries
 
 
-def held(store: Store) -> dict[str, Held]:
-    """What the store holds of each kind, by the headers of the indexes where these are up to date."""
+def held(store: Store) -> dict[str, tuple[int, int]]:
+    """How many artifacts of each kind a store holds, and their bytes.
+
+    By the headers of the indexes where these are up to date.
+    """
     found = {}
     for kind in store.kinds():
         header = _index_of(store, kind).header()
         if header is None or header.others or not _is_of(header, store, kind):
             entries = list_entries(store, kind)
-            found[kind] = Held(len(entries), sum(entry.size for entry in entries))
+            found[kind] = len(entries), sum(entry.size for entry in entries)
         else:
-            found[kind] = Held(header.count, header.size)
-    return {kind: each for kind, each in found.items() if each.artifacts}
+            found[kind] = header.count, header.size
+    return {kind: each for kind, each in found.items() if each[0]}
 
 
 def _is_of(header: Header, store: Store, kind: str) -> bool:

@@ -20,7 +20,7 @@ from storage.errors import NewerVersionError, StorageError
 from storage.folders import remove_tree, visible_names
 from storage.manifest import FILE_NAME, Manifest, read_manifest
 from storage.place import Place, plain_name
-from storage.receiving import OpenFile, Received, Twin, fill, relatives, twins_in
+from storage.receiving import OpenFile, Received, Twin, fill, relatives
 from storage.recent import Recent
 from storage.store import Artifact, FirstLooks, Inspection, Store
 from storage.trust import Trust, in_short, stat_keys
@@ -28,7 +28,7 @@ from storage.work_area import RECEIVING, drop_manifest
 
 log = logging.getLogger(__name__)
 
-_STRANGER = f"{FILE_NAME} belongs to another artifact"
+STRANGER = f"{FILE_NAME} belongs to another artifact"
 _NO_MANIFEST = f"{FILE_NAME} is missing"
 _KEY = re.compile(r"[0-9a-f]{32}")
 _HALF_REPLACED = "it is being replaced"
@@ -115,26 +115,29 @@ class LocalStore(Store):
         return found.artifact
 
     def _look(self, kind: str, key: str) -> Inspection:
-        path = self.path_of(kind, key)
-        try:
-            manifest = read_manifest(path / FILE_NAME)
-        except FileNotFoundError:
-            if path.is_dir():
-                return Inspection(problem=_NO_MANIFEST)
-            return Inspection(
-                problem=_HALF_REPLACED if self.place.replaced_path(kind, key).is_dir() else None
-            )
-        except NewerVersionError:
-            raise
-        except StorageError as error:
-            return Inspection(problem=str(error))
-        if (manifest.kind, manifest.key) != (kind, key):
-            return Inspection(problem=_STRANGER)
+        path, manifest = self.path_of(kind, key), self._manifest(kind, key)
+        if manifest is None and self.place.replaced_path(kind, key).is_dir():
+            manifest = _HALF_REPLACED
+        if not isinstance(manifest, Manifest):
+            return Inspection(problem=manifest)
         trust_stat = not self._looks.must_verify(kind, key)
         problems = self._trust.problems(path, manifest, trust_stat=trust_stat)
         if problems and not trust_stat:
             self.distrust(kind, key)
         return Inspection(problem=in_short(problems)) if problems else Inspection(Artifact(path, manifest))
+
+    def _manifest(self, kind: str, key: str) -> Manifest | str | None:
+        """The manifest, or the problem with it; None if there is no artifact."""
+        path = self.path_of(kind, key)
+        try:
+            manifest = read_manifest(path / FILE_NAME)
+        except FileNotFoundError:
+            return _NO_MANIFEST if path.is_dir() else None
+        except NewerVersionError:
+            raise
+        except StorageError as error:
+            return str(error)
+        return manifest if (manifest.kind, manifest.key) == (kind, key) else STRANGER
 
     def manifest_of(self, kind: str, key: str) -> Manifest:
         return read_manifest(self.path_of(kind, key) / FILE_NAME)
@@ -215,17 +218,9 @@ class LocalStore(Store):
 
         If there are any, the next `find` digests the files again, even if their stat is unchanged.
         """
-        path = self.path_of(kind, key)
-        try:
-            manifest = read_manifest(path / FILE_NAME)
-        except FileNotFoundError:
-            return [_NO_MANIFEST if path.is_dir() else f"{path}: there is no artifact"]
-        except NewerVersionError:
-            raise
-        except StorageError as error:
-            return [str(error)]
-        if (manifest.kind, manifest.key) != (kind, key):
-            return [_STRANGER]
+        path, manifest = self.path_of(kind, key), self._manifest(kind, key)
+        if not isinstance(manifest, Manifest):
+            return [manifest or f"{path}: there is no artifact"]
         problems = self._trust.problems(path, manifest, trust_stat=False)
         if problems:
             self.distrust(kind, key)
@@ -327,7 +322,9 @@ class LocalStore(Store):
     def _twins(self, manifest: Manifest) -> Iterator[Twin]:
         for other in relatives(self, manifest):
             folder = self.path_of(other.kind, other.key)
-            yield from twins_in(folder, other, self._trust.unchanged(folder, other))
+            trusted = self._trust.unchanged(folder, other)
+            for name, entry in other.files.items():
+                yield Twin(folder / name, entry, name in trusted)
 
     def _move_away(self, target: Path) -> Path | None:
         """Move an artifact that is being replaced out of the way, until the new one is in place."""

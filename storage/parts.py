@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -20,9 +19,7 @@ from storage.durable import copy_digested
 from storage.errors import StorageError
 from storage.manifest import FILE_NAME, Manifest, parse_manifest
 from storage.place import plain_name
-from storage.receiving import AT_ONCE, OpenFile, Received, damaged_on_the_way
-
-log = logging.getLogger(__name__)
+from storage.receiving import AT_ONCE, OpenFile, Received, bring
 
 _BLOCK_BYTES = 8 << 20
 """What an open file holds in memory."""
@@ -78,11 +75,9 @@ class Parts:
     def _send(self, manifest: Manifest, open_file: OpenFile, name: str) -> None:
         # By way of a file: later only sizes are compared, so what does not match its digest must not appear.
         with TemporaryDirectory(prefix="personsearch-") as folder:
-            with open_file(name) as source:
-                digest = copy_digested(source, Path(folder, "part"))
-            if digest != manifest.files[name].sha256:
-                raise damaged_on_the_way(manifest, name)
-            self._system.put_file(str(Path(folder, "part")), self.path(manifest, name))
+            self._system.put_file(
+                str(bring(Path(folder), manifest, open_file, name)), self.path(manifest, name)
+            )
 
     def _missing(self, manifest: Manifest) -> list[str]:
         there = self._bucket.listed(f"{manifest.kind}/{manifest.key}/{version(manifest)}")
@@ -98,12 +93,10 @@ class Parts:
         if manifest.taken_from is None:
             return []
         path = self.key_path(*manifest.taken_from.split("/"), FILE_NAME)
-        raw = self._bucket.read(path)
-        try:
-            return [] if raw is None else [parse_manifest(raw, path)]
-        except StorageError as error:
-            log.info("%s", error)
-            return []
+        with contextlib.suppress(StorageError):
+            if (raw := self._bucket.read(path)) is not None:
+                return [parse_manifest(raw, path)]
+        return []
 
     def _copied_by_server(
         self, manifest: Manifest, names: list[str], others: Iterable[Manifest]

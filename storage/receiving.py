@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -73,13 +73,14 @@ def fill(work: Path, manifest: Manifest, open_file: OpenFile, twins: Iterable[Tw
     Raises StorageError when a file that moves does not match its digest.
     """
     for path in files_under(work):
-        if path.relative_to(work).as_posix() not in manifest.files:
-            path.unlink()
-    lacking = [name for name, entry in manifest.files.items() if not _is_whole(work / name, entry)]
+        entry = manifest.files.get(path.relative_to(work).as_posix())
+        if entry is None or not _is_whole(path, entry):
+            path.unlink()  # never written over: it may be another artifact's file by a further name
+    lacking = [name for name in manifest.files if not (work / name).is_file()]
     shared = {twin.entry: twin for twin in twins} if lacking else {}
     missing = [name for name in lacking if not _linked(work / name, shared.get(manifest.files[name]))]
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="receive") as pool:
-        list(pool.map(partial(_bring, work, manifest, open_file), missing))
+        list(pool.map(partial(bring, work, manifest, open_file), missing))
     return Received.of(manifest, missing)
 
 
@@ -92,16 +93,15 @@ class Twin:
     is_trusted: bool
 
 
-def twins_in(folder: Path, manifest: Manifest, trusted: Collection[str]) -> Iterator[Twin]:
-    """The files of an artifact here."""
-    for name, entry in manifest.files.items():
-        yield Twin(folder / name, entry, name in trusted)
-
-
-def damaged_on_the_way(manifest: Manifest, name: str) -> StorageError:
-    return StorageError(
-        f"{name} of {manifest.kind}/{manifest.key} does not match its digest: it changed or is damaged"
-    )
+def bring(folder: Path, manifest: Manifest, open_file: OpenFile, name: str) -> Path:
+    """Copy a file of an artifact into a folder. Raises StorageError when it does not match its digest."""
+    with open_file(name) as source:
+        digest = copy_digested(source, folder / name)
+    if digest != manifest.files[name].sha256:
+        raise StorageError(
+            f"{name} of {manifest.kind}/{manifest.key} does not match its digest: it changed or is damaged"
+        )
+    return folder / name
 
 
 def _is_whole(path: Path, entry: FileEntry) -> bool:
@@ -116,17 +116,9 @@ def _linked(target: Path, twin: Twin | None) -> bool:
     if twin is None or not (twin.is_trusted or _is_whole(twin.path, twin.entry)):
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
     try:
         target.hardlink_to(twin.path)
     except OSError as error:
         log.info("%s is copied, because %s cannot have another name: %s", target, twin.path, error)
         return False
     return True
-
-
-def _bring(work: Path, manifest: Manifest, open_file: OpenFile, name: str) -> None:
-    with open_file(name) as source:
-        digest = copy_digested(source, work / name)
-    if digest != manifest.files[name].sha256:
-        raise damaged_on_the_way(manifest, name)

@@ -28,7 +28,7 @@ from storage.errors import NewerVersionError, StorageError
 from storage.folders import cache_folder
 from storage.leases import FOLDER as LEASES
 from storage.leases import Leases
-from storage.local import LocalStore
+from storage.local import STRANGER, LocalStore
 from storage.locks import exclusive
 from storage.manifest import FILE_NAME, Manifest, parse_manifest
 from storage.object_storage import modified, reaching, tag_of
@@ -76,17 +76,18 @@ class RemoteStore(Store):
         """The artifact, downloaded to this machine; every byte is digested once on the way."""
         self.path_of(kind, key)  # refuses what is not a plain name
         with exclusive(self.root / ".locks" / "fetching" / f"{kind}-{key}", what=f"a copy of {kind}/{key}"):
-            raw = self._bucket.read(self._key_path(kind, key, FILE_NAME))
+            raw = self._raw(kind, key)
             while raw is not None:
                 artifact, problem = self._bring(kind, key, raw)
-                seen, raw = raw, self._bucket.read(self._key_path(kind, key, FILE_NAME))
+                seen, raw = raw, self._raw(kind, key)
                 if artifact is not None:
                     return artifact
                 if raw == seen:
                     self.set_aside(kind, key, problem)
                     return None
                 # Another machine has replaced it in the meantime.
-            self._forget(kind, key)
+            with contextlib.suppress(FileNotFoundError):
+                self._cache.remove(kind, key)
             return None
 
     def find_in_place(self, kind: str, key: str) -> Artifact | None:
@@ -106,15 +107,12 @@ class RemoteStore(Store):
     @reaching()
     def inspect(self, kind: str, key: str) -> Inspection:
         """Whether the artifact exists and every file has the right size."""
-        raw = self._bucket.read(self._key_path(kind, key, FILE_NAME))
+        raw = self._raw(kind, key)
         if raw is None:
             return Inspection()
-        try:
-            manifest = self._parsed(kind, key, raw)
-        except NewerVersionError:
-            raise
-        except StorageError as error:
-            return Inspection(problem=str(error))
+        manifest = self._parsed(kind, key, raw)
+        if isinstance(manifest, str):
+            return Inspection(problem=manifest)
         there = self._bucket.listed(f"{kind}/{key}")
         problems = []
         for name, entry in manifest.files.items():
@@ -137,10 +135,10 @@ class RemoteStore(Store):
         return self.find(kind, key)
 
     def manifest_of(self, kind: str, key: str) -> Manifest:
-        raw = self._bucket.read(self._key_path(kind, key, FILE_NAME))
+        raw, where = self._raw(kind, key), f"{self.url}/{kind}/{key}/{FILE_NAME}"
         if raw is None:
-            raise FileNotFoundError(f"{self.url}/{kind}/{key}/{FILE_NAME}")
-        return parse_manifest(raw, f"{self.url}/{kind}/{key}/{FILE_NAME}")
+            raise FileNotFoundError(where)
+        return parse_manifest(raw, where)
 
     def local_path(self, kind: str, key: str) -> Path:
         found = self.find(kind, key)
@@ -167,7 +165,7 @@ class RemoteStore(Store):
                 yield _names(path)[1], f"{entry['size']}.{tag_of(entry)}"
 
     def read_manifests(self, kind: str, keys: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        paths = [self._key_path(kind, key, FILE_NAME) for key in keys]
+        paths = [self._parts.key_path(kind, key, FILE_NAME) for key in keys]
         for path, raw in self._bucket.contents(paths).items():
             yield _names(path)[1], raw
 
@@ -205,7 +203,7 @@ class RemoteStore(Store):
     @reaching()
     def stray_objects(self, before: datetime) -> list[Objects]:
         """Unfinished uploads, replaced versions, damaged artifacts and left leases, older than `before`."""
-        versions = dict(self._versions())
+        versions = {f"{kind}/{key}": version_of(raw) for kind, key, raw in self.manifests()}
         groups: dict[str, list[dict[str, Any]]] = {}
         for path, entry in self._bucket.listed("").items():
             parts = path.removeprefix(f"{self.prefix}/").split("/")
@@ -234,15 +232,12 @@ class RemoteStore(Store):
 
     @reaching()
     def verify(self, kind: str, key: str) -> list[str]:
-        raw = self._bucket.read(self._key_path(kind, key, FILE_NAME))
+        raw = self._raw(kind, key)
         if raw is None:
             return [f"{self.url}/{kind}/{key}: there is no artifact"]
-        try:
-            manifest = parse_manifest(raw, f"{self.url}/{kind}/{key}/{FILE_NAME}")
-        except NewerVersionError:
-            raise
-        except StorageError as error:
-            return [str(error)]
+        manifest = self._parsed(kind, key, raw)
+        if isinstance(manifest, str):
+            return [manifest]
         problems = []
         for name, entry in manifest.files.items():
             try:
@@ -264,7 +259,7 @@ class RemoteStore(Store):
         while self.system.exists(target := f"{self.prefix}/{_DAMAGED}/{kind}-{key}-{number}"):
             number += 1
         log.warning("artifact %s/%s was set aside as %s: %s", kind, key, target, why)
-        source = self._key_path(kind, key)
+        source = self._parts.key_path(kind, key)
         for path in self.system.find(source):
             self.system.cp_file(path, target + path.removeprefix(source))
         self.remove(kind, key)
@@ -272,8 +267,8 @@ class RemoteStore(Store):
 
     @reaching()
     def take_away(self, kind: str, key: str) -> Path | None:
-        self.system.rm_file(self._key_path(kind, key, FILE_NAME))
-        for path in self.system.find(self._key_path(kind, key)):
+        self.system.rm_file(self._parts.key_path(kind, key, FILE_NAME))
+        for path in self.system.find(self._parts.key_path(kind, key)):
             self.system.rm_file(path)
         with contextlib.suppress(FileNotFoundError):
             return self._cache.take_away(kind, key)
@@ -282,7 +277,7 @@ class RemoteStore(Store):
     @reaching()
     def reopen(self, kind: str, key: str) -> Path:
         self.local_path(kind, key)
-        self.system.rm_file(self._key_path(kind, key, FILE_NAME))
+        self.system.rm_file(self._parts.key_path(kind, key, FILE_NAME))
         return self._cache.reopen(kind, key)
 
     @reaching()
@@ -322,7 +317,7 @@ class RemoteStore(Store):
 
     def _name(self, manifest: Manifest, *, replace: bool) -> bool:
         """Write the manifest, which makes the artifact; False if it has one that is not to be replaced."""
-        path = self._key_path(manifest.kind, manifest.key, FILE_NAME)
+        path = self._parts.key_path(manifest.kind, manifest.key, FILE_NAME)
         try:
             self.system.pipe_file(
                 path, manifest.to_json().encode(), mode="overwrite" if replace else "create"
@@ -333,22 +328,23 @@ class RemoteStore(Store):
 
     def _bring(self, kind: str, key: str, raw: bytes) -> tuple[Artifact | None, str]:
         """The artifact of this manifest on this machine, or the problem with it."""
-        try:
-            manifest = self._parsed(kind, key, raw)
-        except NewerVersionError:
-            raise
-        except StorageError as error:
-            return None, str(error)
+        manifest = self._parsed(kind, key, raw)
+        if isinstance(manifest, str):
+            return None, manifest
         try:
             return self._kept(manifest) or self._fetch(manifest), ""
         except _DamagedPart as error:
             return None, str(error)
 
-    def _parsed(self, kind: str, key: str, raw: bytes) -> Manifest:
-        manifest = parse_manifest(raw, f"{self.url}/{kind}/{key}/{FILE_NAME}")
-        if (manifest.kind, manifest.key) != (kind, key):
-            raise StorageError(f"{FILE_NAME} belongs to another artifact")
-        return manifest
+    def _parsed(self, kind: str, key: str, raw: bytes) -> Manifest | str:
+        """The manifest, or the problem with it."""
+        try:
+            manifest = parse_manifest(raw, f"{self.url}/{kind}/{key}/{FILE_NAME}")
+        except NewerVersionError:
+            raise
+        except StorageError as error:
+            return str(error)
+        return manifest if (manifest.kind, manifest.key) == (kind, key) else STRANGER
 
     def _kept(self, manifest: Manifest) -> Artifact | None:
         """The local copy, if it is intact and has the same manifest."""
@@ -371,14 +367,6 @@ class RemoteStore(Store):
         folder.mkdir(parents=True, exist_ok=True)
         return self._cache.publish(folder, manifest)
 
-    def _forget(self, kind: str, key: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self._cache.remove(kind, key)
-
-    def _versions(self) -> Iterator[tuple[str, str | None]]:
-        for kind, key, raw in self.manifests():
-            yield f"{kind}/{key}", version_of(raw)
-
     def _is_needed(self, name: str, versions: Mapping[str, str | None]) -> bool:
         """Whether the manifest of `kind/key/version` names this version, or it is being built here now."""
         artifact, _, version = name.rpartition("/")
@@ -388,8 +376,8 @@ class RemoteStore(Store):
             return self.holder(artifact.partition("/")[2], version) is not None
         return versions.get(artifact, "") in (version, None) or self.holder(*artifact.split("/")) is not None
 
-    def _key_path(self, kind: str, key: str, *more: str) -> str:
-        return self._parts.key_path(kind, key, *more)
+    def _raw(self, kind: str, key: str) -> bytes | None:
+        return self._bucket.read(self._parts.key_path(kind, key, FILE_NAME))
 
 
 def _latest(name: str, before: datetime) -> datetime:

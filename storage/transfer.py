@@ -6,17 +6,17 @@ from collections.abc import Iterable
 from functools import partial
 
 from storage.errors import StorageError
+from storage.gc import sources_first
 from storage.listing import list_entries, with_sources
 from storage.receiving import Received
 from storage.store import Store
 
 
 def lineage(store: Store, names: Iterable[str]) -> list[str]:
-    """`names` (`kind/key`) and all that they were made from, as far as it is there, the oldest first."""
+    """`names` (`kind/key`) and all that they were made from, as far as it is there, sources first."""
     entries = list_entries(store)
     wanted = with_sources(entries, names)
-    chosen = [entry for entry in entries if entry.name in wanted]
-    return [entry.name for entry in sorted(chosen, key=lambda entry: entry.created)]
+    return [entry.name for entry in sources_first(entry for entry in entries if entry.name in wanted)]
 
 
 def copy_artifact(source: Store, target: Store, name: str) -> Received | None:

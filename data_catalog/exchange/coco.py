@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -18,11 +19,11 @@ from data_catalog.exchange.parts import (
     Exported,
     ExportPart,
     ImagesMode,
-    added,
-    lost_columns,
+    export_parts,
     place_images,
     rows_of,
 )
+from data_catalog.row_tables import COORDINATES
 from data_catalog.views import View
 
 PERSON = {"id": 1, "name": "person", "supercategory": "person"}
@@ -42,7 +43,7 @@ BOX_KEYS = {"source_category": "category"} | {
     )
 }
 """Keys of annotations beyond COCO's, and their columns."""
-_HELD = frozenset({*IMAGE_KEYS.values(), *BOX_KEYS.values(), "x1", "y1", "x2", "y2", "ignore"})
+_HELD = frozenset({*IMAGE_KEYS.values(), *BOX_KEYS.values(), *COORDINATES, "ignore"})
 
 
 @dataclass(frozen=True)
@@ -86,58 +87,45 @@ def export_coco_folder(
     Raises:
         CatalogError: when an image is missing or a file cannot be written.
     """
-    lost: dict[str, int] = {}
-    boxes = 0
+    homes = {}
     for split in dict.fromkeys(part.split for part in parts):
-        of_split = [part for part in parts if part.split == split]
-        file, home = f"annotations/instances_{split}.json", folder / "images"
+        file, homes[split] = folder / f"annotations/instances_{split}.json", folder / "images"
         if layout == "fiftyone":
-            file, home = f"{split}/labels.json", folder / split / "data"
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        written = [_Written(part, part.prefix, part.prefix, part.prefix) for part in of_split]
-        boxes += _write_json(written, folder / file)[1]
-        for part in of_split:
-            place_images(part, [home / path for path in part.rel_paths()], images)
-            lost = added(lost, lost_columns(part, _HELD))
-    return Exported(sum(len(part.view.images) for part in parts), boxes, lost)
+            file, homes[split] = folder / split / "labels.json", folder / split / "data"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        of_split = [part for part in parts if part.split == split]
+        _write_json([_Written(part, part.prefix, part.prefix, part.prefix) for part in of_split], file)
+
+    def place(part: ExportPart) -> tuple[int, dict[str, int]]:
+        place_images(part, [homes[part.split] / path for path in part.rel_paths()], images)
+        return len(part.view.boxes), {}
+
+    return export_parts(parts, _HELD, place)
 
 
 def _write_json(written: Sequence[_Written], path: Path) -> tuple[int, int]:
     """Write one file, whole or not at all, and return its numbers of images and annotations."""
-    starts = [0]
-    for each in written:
-        starts.append(starts[-1] + len(each.part.view.images))
+    *starts, images = accumulate((len(each.part.view.images) for each in written), initial=0)
+    *before, boxes = accumulate((len(each.part.view.boxes) for each in written), initial=0)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("w", encoding="utf-8") as file:
-            boxes = _write_parts(file, written, starts)
+            file.write('{"categories": ' + json.dumps([PERSON]) + ',\n"images": [')
+            _write(file, chain.from_iterable(map(_images, written, starts)))
+            file.write('],\n"annotations": [')
+            _write(file, chain.from_iterable(map(_annotations, written, starts, before)))
+            file.write("]}\n")
         partial.replace(path)
     except OSError as error:
         raise CatalogError(f"{path}: cannot be written: {error.strerror}") from error
     finally:
         partial.unlink(missing_ok=True)
-    return starts[-1], boxes
+    return images, boxes
 
 
-def _write_parts(file: IO[str], written: Sequence[_Written], starts: Sequence[int]) -> int:
-    """Write the JSON and return the number of annotations."""
-    boxes = 0
-    file.write('{"categories": ' + json.dumps([PERSON]) + ',\n"images": [')
-    for each, start in zip(written, starts, strict=False):
-        _write(file, _images(each, start), first=start == 0)
-    file.write('],\n"annotations": [')
-    for each, start in zip(written, starts, strict=False):
-        _write(file, _annotations(each, start, boxes), first=boxes == 0)
-        boxes += len(each.part.view.boxes)
-    file.write("]}\n")
-    return boxes
-
-
-def _write(file: IO[str], records: Iterator[dict[str, Any]], *, first: bool) -> None:
-    for record in records:
-        file.write("\n" if first else ",\n")
-        file.write(json.dumps(record))
-        first = False
+def _write(file: IO[str], records: Iterable[dict[str, Any]]) -> None:
+    for number, record in enumerate(records):
+        file.write((",\n" if number else "\n") + json.dumps(record))
 
 
 def _images(written: _Written, start: int) -> Iterator[dict[str, Any]]:
@@ -159,7 +147,7 @@ def _annotations(written: _Written, start: int, before: int) -> Iterator[dict[st
     view = written.part.view
     names = view.images["image_id"].to_pylist()
     numbers = {name: number for number, name in enumerate(names, start=start + 1)}
-    columns = dict.fromkeys(["image_id", "x1", "y1", "x2", "y2", "ignore", *BOX_KEYS.values()])
+    columns = dict.fromkeys(["image_id", *COORDINATES, "ignore", *BOX_KEYS.values()])
     for number, box in enumerate(rows_of(view.boxes, list(columns)), start=before + 1):
         width, height = box["x2"] - box["x1"], box["y2"] - box["y1"]
         person = box["person_id"]

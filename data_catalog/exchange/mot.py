@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,8 +16,8 @@ from data_catalog.exchange.parts import (
     Exported,
     ExportPart,
     ImagesMode,
-    added,
-    lost_columns,
+    batches_of,
+    export_parts,
     place_images,
     rows_of,
     write_text,
@@ -38,6 +38,8 @@ _COLUMNS = (
 _NUMBERS = {name: number for number, name in CLASSES.items()}
 _FLAG_0 = "flag_0"
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,8}")
+Person = tuple[str, str]
+"""A sequence, and a person in it."""
 
 
 @dataclass(frozen=True)
@@ -58,21 +60,21 @@ def export_mot(parts: Sequence[ExportPart], folder: Path, images: ImagesMode) ->
         CatalogError: when a sequence's name cannot be a folder's, two images are one frame, an image is
             missing, or a file cannot be written.
     """
-    lost: dict[str, int] = {}
-    for part in parts:
+
+    def write(part: ExportPart) -> tuple[int, Mapping[str, int]]:
         frames = _frames(part)
-        homes = {each.sequence: f"{part.split}/{each.sequence}" for each in frames}
+        homes = {each.sequence: folder / part.split / each.sequence for each in frames}
         suffixes = [PurePosixPath(path).suffix for path in part.rel_paths()]
         targets = [
-            folder / homes[each.sequence] / IMAGES / f"{each.number:06d}{suffix}"
+            homes[each.sequence] / IMAGES / f"{each.number:06d}{suffix}"
             for each, suffix in zip(frames, suffixes, strict=True)
         ]
         place_images(part, targets, images)
-        of_part = _write_truth(part, frames, {name: folder / home for name, home in homes.items()})
-        _write_infos(part, frames, suffixes, {name: folder / home for name, home in homes.items()})
-        lost = added(lost, of_part, _lost_names(part, frames, images), lost_columns(part, _HELD))
-    counted = [len(part.view.boxes) for part in parts]
-    return Exported(sum(len(part.view.images) for part in parts), sum(counted), lost)
+        lost = _write_truth(part, frames, homes)
+        _write_infos(part, frames, suffixes, homes)
+        return len(part.view.boxes), lost | _lost_names(part, frames, images)
+
+    return export_parts(parts, _HELD, write)
 
 
 def _frames(part: ExportPart) -> list[_Frame]:
@@ -113,43 +115,53 @@ def _folder_name(part: ExportPart, sequence: str | None) -> str:
 
 
 def _write_truth(part: ExportPart, frames: Sequence[_Frame], homes: dict[str, Path]) -> dict[str, int]:
-    """Write each sequence's gt.txt, and say what of its rows was lost."""
+    """Write each sequence's gt.txt, and say what of its rows was lost.
+
+    A batch of boxes at a time: a split may have millions, of one sequence or of many.
+    """
     places = dict(zip(part.view.images["image_id"].to_pylist(), frames, strict=True))
-    boxes = list(rows_of(part.view.boxes, _COLUMNS))
-    tracks = _tracks(boxes, places)
-    lines: dict[str, list[str]] = {sequence: [] for sequence in homes}
+    people = _people(part, places)
+    tracks = _tracks(people)
     lost: Counter[str] = Counter()
-    for box in boxes:
-        frame = places[box["image_id"]]
-        kind = _class(box)
-        visibility = 1.0 if box["visibility"] is None else box["visibility"]
-        sides = (box["x1"] + 1, box["y1"] + 1, box["x2"] - box["x1"], box["y2"] - box["y1"])
-        track, flag = _track(box, frame.sequence, tracks), int(not box["ignore"])
-        values = (frame.number, track, *sides, flag, kind, visibility)
-        lines[frame.sequence].append(",".join(map(repr, values)))
-        lost.update(_lost_of(box, kind))
-    for sequence, rows in lines.items():
-        write_text(homes[sequence] / GROUND_TRUTH, rows)
-    lost.update(_lost_identities(boxes, places, tracks))
-    return dict(lost)
+    for home in homes.values():
+        write_text(home / GROUND_TRUTH, ())
+    for batch in batches_of(part.view.boxes, _COLUMNS):
+        lines: defaultdict[str, list[str]] = defaultdict(list)
+        for box in batch:
+            frame, kind = places[box["image_id"]], _class(box)
+            visibility = 1.0 if box["visibility"] is None else box["visibility"]
+            sides = (box["x1"] + 1, box["y1"] + 1, box["x2"] - box["x1"], box["y2"] - box["y1"])
+            track, flag = _track(box, frame.sequence, tracks), int(not box["ignore"])
+            values = (frame.number, track, *sides, flag, kind, visibility)
+            lines[frame.sequence].append(",".join(map(repr, values)))
+            lost.update(_lost_of(box, kind))
+        for sequence, rows in lines.items():
+            write_text(homes[sequence] / GROUND_TRUTH, rows, "a")
+    return {**lost, **_lost_identities(people, tracks)}
 
 
-def _tracks(boxes: Sequence[dict[str, Any]], places: dict[str, _Frame]) -> dict[tuple[str, str], int]:
-    """The number of each (sequence, person): the dataset's own where each person of a sequence has one."""
-    raw: dict[tuple[str, str], set[str]] = {}
-    for box in boxes:
+def _people(part: ExportPart, places: dict[str, _Frame]) -> dict[Person, tuple[set[str], str]]:
+    """The names that the dataset itself gave each person of a sequence, and where its identity holds."""
+    found: dict[Person, tuple[set[str], str]] = {}
+    for box in rows_of(part.view.boxes, ["image_id", "person_id", "person_id_raw", "person_scope"]):
         if box["person_id"] is not None:
             person = (places[box["image_id"]].sequence, box["person_id"])
-            raw.setdefault(person, set()).add(box["person_id_raw"] or "")
-    own = {person: next(iter(names)) for person, names in raw.items() if len(names) == 1}
-    numbers = {(sequence, own[sequence, person]) for sequence, person in own}
-    if len(numbers) == len(raw) and all(_WHOLE.fullmatch(name) for name in own.values()):
+            raw, _ = found.setdefault(person, (set(), box["person_scope"]))
+            raw.add(box["person_id_raw"] or "")
+    return found
+
+
+def _tracks(people: dict[Person, tuple[set[str], str]]) -> dict[Person, int]:
+    """Everyone's number: the dataset's own where each person of a sequence has one, of its own."""
+    own = {person: next(iter(raw)) for person, (raw, _) in people.items() if len(raw) == 1}
+    numbers = {(sequence, name) for (sequence, _), name in own.items()}
+    if len(numbers) == len(people) and all(_WHOLE.fullmatch(name) for name in own.values()):
         return {person: int(name) for person, name in own.items()}
-    people = {name: number for number, name in enumerate(sorted({person for _, person in raw}), start=1)}
-    return {person: people[person[1]] for person in raw}
+    ordered = {name: at for at, name in enumerate(sorted({name for _, name in people}), start=1)}
+    return {person: ordered[person[1]] for person in people}
 
 
-def _track(box: dict[str, Any], sequence: str, tracks: dict[tuple[str, str], int]) -> int:
+def _track(box: dict[str, Any], sequence: str, tracks: dict[Person, int]) -> int:
     """A box's track: -1 for an unknown person; that of an ignore region is whatever the dataset gave it."""
     if box["person_id"] is not None:
         return tracks[sequence, box["person_id"]]
@@ -176,19 +188,17 @@ def _lost_of(box: dict[str, Any], kind: int) -> list[str]:
     return lost
 
 
-def _lost_identities(
-    boxes: Sequence[dict[str, Any]], places: dict[str, _Frame], tracks: dict[tuple[str, str], int]
-) -> dict[str, int]:
+def _lost_identities(people: dict[Person, tuple[set[str], str]], tracks: dict[Person, int]) -> dict[str, int]:
     """Identities hold within a sequence, and their names are numbers."""
-    named = {(places[box["image_id"]].sequence, box["person_id"]): box for box in boxes if box["person_id"]}
-    sequences = Counter(person for _, person in named)
-    scoped = {person for (_, person), box in named.items() if box["person_scope"] == SCOPE_DATASET}
-    renamed = sum(str(tracks[person]) != box["person_id_raw"] for person, box in named.items())
+    sequences = Counter(person for _, person in people)
+    scoped = {person for (_, person), (_, scope) in people.items() if scope == SCOPE_DATASET}
     return {
         "identities of the whole dataset, which hold in each sequence alone": sum(
             sequences[person] > 1 for person in scoped
         ),
-        "names of identities, which become numbers": renamed,
+        "names of identities, which become numbers": sum(
+            raw != {str(tracks[person])} for person, (raw, _) in people.items()
+        ),
     }
 
 
@@ -202,9 +212,8 @@ def _write_infos(
         common, _ = Counter(suffixes[index] for index in at).most_common(1)[0]
         lines = ["[Sequence]", f"name={sequence}", f"imDir={IMAGES}"]
         lines.append(f"seqLength={max(frames[index].number for index in at)}")
-        found = {(sizes[index]["width"], sizes[index]["height"]) for index in at}
-        if len(found) == 1 and None not in next(iter(found)):
-            width, height = next(iter(found))
+        (width, height), *others = {(sizes[index]["width"], sizes[index]["height"]) for index in at}
+        if not others and width is not None and height is not None:
             lines += [f"imWidth={width}", f"imHeight={height}"]
         write_text(home / INFO, [*lines, f"imExt={common}"])
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from filecmp import cmp
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,6 +93,31 @@ def parts_of(views: Sequence[View], roots: Sequence[Path | None]) -> list[Export
     ]
 
 
+def export_parts(
+    parts: Sequence[ExportPart],
+    held: frozenset[str],
+    write: Callable[[ExportPart], tuple[int, Mapping[str, int]]],
+) -> Exported:
+    """Write part by part, and sum up what was written and lost.
+
+    Parameters
+    ----------
+    parts
+        What is exported.
+    held
+        Columns of the catalog that the layout holds.
+    write
+        Writes a part; gives its number of boxes, and counts of what else the layout cannot hold of it.
+    """
+    boxes, lost = 0, Counter[str]()
+    for part in parts:
+        written, of_part = write(part)
+        boxes += written
+        lost.update(of_part)
+        lost.update(lost_columns(part, held))
+    return Exported(sum(len(part.view.images) for part in parts), boxes, +lost)
+
+
 def place_images(part: ExportPart, targets: Sequence[Path], how: ImagesMode) -> None:
     """Link or copy the images of a part to its targets, in the order of the view.
 
@@ -108,38 +136,45 @@ def place_images(part: ExportPart, targets: Sequence[Path], how: ImagesMode) -> 
         source = root / rel_path
         if not source.is_file():
             raise CatalogError(f"{name}: image {source} does not exist; name the root that holds it")
-        if target.is_symlink() and target.samefile(source):
-            continue  # two images of the dataset are one file
+        if target.exists():
+            if cmp(source, target, shallow=False):
+                continue  # two images of the dataset are one file
+            raise CatalogError(f"{target}: two images would have this name in the export")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             if how == "link":
                 target.symlink_to(source)
             else:
                 shutil.copyfile(source, target)
-        except FileExistsError as error:
-            raise CatalogError(f"{target}: two images would have this name in the export") from error
         except OSError as error:
             raise CatalogError(f"{target}: cannot be written: {error.strerror}") from error
 
 
-def write_text(path: Path, lines: Iterator[str] | Sequence[str]) -> None:
-    """Write lines to a file of the export.
+def write_text(path: Path, lines: Iterable[str], mode: Literal["x", "a"] = "x") -> None:
+    """Write lines to a new file of the export, or add them to one.
 
     Raises:
-        CatalogError: when it cannot be written.
+        CatalogError: when it cannot be written, or something else of the export has its name.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8") as file:
+        with path.open(mode, encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)
+    except FileExistsError as error:
+        raise CatalogError(f"{path}: two parts of the export would have this name") from error
     except OSError as error:
         raise CatalogError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def rows_of(table: pa.Table, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+def batches_of(table: pa.Table, columns: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
     """The table's rows as mappings, a batch at a time."""
     for batch in table.select(list(columns)).to_batches(max_chunksize=16_384):
-        yield from batch.to_pylist()
+        yield batch.to_pylist()
+
+
+def rows_of(table: pa.Table, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The same, one by one."""
+    return chain.from_iterable(batches_of(table, columns))
 
 
 def lost_columns(part: ExportPart, held: frozenset[str]) -> dict[str, int]:
@@ -147,18 +182,15 @@ def lost_columns(part: ExportPart, held: frozenset[str]) -> dict[str, int]:
 
     `held` are columns that it holds. A category `person` and a flag that is not set lose nothing.
     """
-    lost: dict[str, int] = {}
-    for name, table in (("images", part.view.images), ("boxes", part.view.boxes)):
-        for column in table.column_names:
-            if column not in NEVER and column not in held:
-                count = _told(column, table[column])
-                if count:
-                    lost[f"{name}.{column}"] = count
+    lost = {
+        f"{name}.{column}": _told(column, table[column])
+        for name, table in (("images", part.view.images), ("boxes", part.view.boxes))
+        for column in table.column_names
+        if column not in NEVER and column not in held
+    }
     queries = part.view.snapshot.table("queries", ["image_id"])
     asked = pc.is_in(queries["image_id"], value_set=part.view.images["image_id"])
-    if count := pc.sum(asked).as_py() or 0:
-        lost["queries, with their galleries"] = count
-    return lost
+    return {**lost, "queries, with their galleries": pc.sum(asked).as_py() or 0}
 
 
 def _told(column: str, values: pa.ChunkedArray) -> int:
@@ -170,13 +202,3 @@ def _told(column: str, values: pa.ChunkedArray) -> int:
     else:
         said = pc.is_valid(values)
     return int(pc.sum(said).as_py() or 0)
-
-
-def added(*losses: Mapping[str, int]) -> dict[str, int]:
-    """The sums of counts by their names, without zeros."""
-    total: dict[str, int] = {}
-    for each in losses:
-        for name, count in each.items():
-            if count:
-                total[name] = total.get(name, 0) + count
-    return total

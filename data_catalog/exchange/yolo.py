@@ -16,8 +16,7 @@ from data_catalog.exchange.parts import (
     Exported,
     ExportPart,
     ImagesMode,
-    added,
-    lost_columns,
+    export_parts,
     place_images,
     write_text,
 )
@@ -40,16 +39,16 @@ def export_yolo(parts: Sequence[ExportPart], folder: Path, images: ImagesMode) -
         CatalogError: when an image's size is not known or its file is missing, when two images would share a
             label, or a file cannot be written.
     """
-    lost: dict[str, int] = {}
-    boxes = 0
-    for part in parts:
+
+    def write(part: ExportPart) -> tuple[int, dict[str, int]]:
         paths = _paths(part)
-        written, of_part = _write_labels(part, paths, folder / "labels")
-        boxes += written
+        boxes, lost = _write_labels(part, paths, folder / "labels")
         place_images(part, [folder / "images" / path for path in paths], images)
-        lost = added(lost, of_part, lost_columns(part, _HELD), _lost_names(part, paths))
+        return boxes, lost | _lost_names(part, paths)
+
+    exported = export_parts(parts, _HELD, write)
     _write_config(folder, [part.split for part in parts])
-    return Exported(sum(len(part.view.images) for part in parts), boxes, lost)
+    return exported
 
 
 def _paths(part: ExportPart) -> list[str]:
@@ -91,16 +90,13 @@ def _write_labels(part: ExportPart, paths: Sequence[str], folder: Path) -> tuple
     taken = np.flatnonzero(~ignored)
     fractions = (clipped / limits)[taken]
     centres, sides = (fractions[:, :2] + fractions[:, 2:]) / 2, fractions[:, 2:] - fractions[:, :2]
-    lines: list[list[str]] = [[] for _ in paths]
-    for image, values in zip(at[taken].tolist(), np.hstack([centres, sides]).tolist(), strict=True):
-        lines[image].append(" ".join(["0", *map(repr, values)]))
-    for path, rows in zip(paths, lines, strict=True):
-        write_text(folder / PurePosixPath(path).with_suffix(".txt"), rows)
+    rows = np.hstack([centres, sides])
+    stops = np.cumsum(np.bincount(at[taken], minlength=len(paths)))  # boxes are in the order of images
+    for path, of_image in zip(paths, np.split(rows, stops[:-1]), strict=True):
+        lines = (" ".join(["0", *map(repr, row)]) for row in of_image.tolist())
+        write_text(folder / PurePosixPath(path).with_suffix(".txt"), lines)
     changed = (clipped != corners).any(axis=1)[taken]
-    return len(taken), {
-        LEFT_OUT: int(ignored.sum()),
-        CLIPPED: int(changed.sum()),
-    }
+    return len(taken), {LEFT_OUT: int(ignored.sum()), CLIPPED: int(changed.sum())}
 
 
 def _lost_names(part: ExportPart, paths: Sequence[str]) -> dict[str, int]:

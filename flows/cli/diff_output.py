@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from rich.table import Column, Table
 from rich.text import Text
@@ -10,23 +10,13 @@ from rich.text import Text
 from flows.cli.printing import counted, whole_lines
 from flows.compare.attribution import Account, Attribution
 from flows.compare.data import Counts, DataDifference
-from flows.compare.differences import Difference, FieldDifference
+from flows.compare.differences import Difference
 from flows.compare.results import METRICS, TestDifference
-from flows.run.comparing import Comparison
-
-_TITLES = {"mAP": "mAP", "rank1": "rank-1"}
 
 
 def print_difference(difference: Difference) -> None:
     """Both sides, the results, and everything that differs."""
     console = whole_lines()
-    for name, history in (("A", difference.before), ("B", difference.after)):
-        console.print(f"{name}: {history.side.said}", markup=False, highlight=False)
-        if history.gone:
-            gone = ", ".join(history.gone)
-            console.print(f"   no longer in the store: {gone}", markup=False, highlight=False)
-    if difference.is_same:
-        console.print("A and B are the same evaluations: nothing differs", highlight=False)
     for line in _lines(difference):
         console.print(line, markup=False, highlight=False)
 
@@ -45,11 +35,17 @@ def print_attribution(attribution: Attribution) -> None:
 
 
 def _lines(difference: Difference) -> Iterator[str]:
+    for name, history in (("A", difference.before), ("B", difference.after)):
+        yield f"{name}: {history.side.said}"
+        if history.gone:
+            yield f"   no longer in the store: {', '.join(history.gone)}"
+    if difference.is_same:
+        yield "A and B are the same evaluations: nothing differs"
     for test in difference.tests:
         yield from _results(test)
     yield from _section("data", (line for each in difference.data for line in _data(each)))
-    for title in ("recipes", "seeds", "code", "machine"):
-        yield from _section(title, _fields(getattr(difference, title)))
+    for title, fields in difference.fields.items():
+        yield from _section(title, (f"{each} [{', '.join(each.stages)}]" for each in fields))
 
 
 def _section(title: str, lines: Iterator[str]) -> Iterator[str]:
@@ -61,11 +57,11 @@ def _section(title: str, lines: Iterator[str]) -> Iterator[str]:
 
 def _results(test: TestDifference) -> Iterator[str]:
     yield f"results on {test.dataset}:"
-    for name in METRICS:
+    for name, title in METRICS.items():
         one, other = (100 * value for value in test.headline[name])
         compared = test.compared[name]
-        said = "no query in common" if compared is None else f"paired: {_interval(compared)} points"
-        yield f"  {_TITLES[name]}: {one:.1f} -> {other:.1f} %; {said}"
+        said = "no query in common" if compared is None else f"paired: {compared.points} points"
+        yield f"  {title}: {one:.1f} -> {other:.1f} %; {said}"
     if test.compared["mAP"] is not None:
         queries = test.compared["mAP"].queries
         yield f"  {test.n_moved:,} of {counted(queries, 'common query').replace('querys', 'queries')} moved"
@@ -93,27 +89,16 @@ def _changes(counts: Counts) -> str:
     return "; ".join(said)
 
 
-def _fields(fields: Sequence[FieldDifference]) -> Iterator[str]:
-    for each in fields:
-        yield f"{each} [{', '.join(each.stages)}]"
-
-
 def _table(account: Account) -> Table:
     columns = [Column(title, justify="right") for title in ("explains, points", "A with it", "B without it")]
-    title = f"{_TITLES[account.metric]} on {account.dataset}"
+    title = f"{METRICS[account.metric]} on {account.dataset}"
     table = Table("", *columns, title=title, box=None, pad_edge=False, title_justify="left")
     for share in account.shares:
-        cells = (_interval(each) for each in (share.both, share.alone, share.last))
-        table.add_row(Text(share.title), *cells)
+        cells = (share.both, share.alone, share.last)
+        table.add_row(Text(share.title), *("?" if each is None else each.points for each in cells))
     if account.rebuilt is not None:
-        table.add_row("building A and B again", _interval(account.rebuilt))
+        table.add_row("building A and B again", account.rebuilt.points)
     left = account.left_over
     table.add_row("factors together", "?" if left is None else f"{left:+.1f}")
-    table.add_row("all of it", _interval(account.total))
+    table.add_row("all of it", account.total.points)
     return table
-
-
-def _interval(compared: Comparison | None) -> str:
-    if compared is None:
-        return "?"
-    return f"{compared.difference:+.1f} ({compared.low:+.1f} to {compared.high:+.1f})"

@@ -37,7 +37,7 @@ def status(
 
 def describe(store: Store, runs: int) -> dict[str, Any]:
     """The state of a store as data: `kinds`, `making`, `unfinished` and the last `runs`."""
-    kinds = {kind: {"artifacts": each.artifacts, "bytes": each.size} for kind, each in held(store).items()}
+    kinds = {kind: {"artifacts": count, "bytes": size} for kind, (count, size) in held(store).items()}
     making, unfinished = [], []
     for kind, key in store.work_areas():
         holder = store.holder(kind, key)

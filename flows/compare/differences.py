@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from flows.compare.data import DataDifference, data_differences
 from flows.compare.history import Entry, History
 from flows.compare.results import TestDifference, compare_tests
 from flows.config.trained_on import TRAINED_ON, VIEWS
-from flows.plan.changes import NOT_GIVEN, changed_fields
+from flows.plan.changes import changed_fields
 from storage.lineage import RECORD
 from storage.manifest import ROWS, Manifest
 from storage.store import Store
@@ -33,26 +33,15 @@ class FieldDifference:
     def __str__(self) -> str:
         return f"{self.name}: {self.before} -> {self.after}"
 
-    def as_data(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "before": self.before,
-            "after": self.after,
-            "stages": list(self.stages),
-        }
-
 
 @dataclass(frozen=True)
 class Difference:
-    """All that differs. `tests` are by dataset; `results` compare by queries."""
+    """All that differs. `fields` are those of recipes, seeds, code and machine, by these words."""
 
     before: History
     after: History
     data: Sequence[DataDifference]
-    recipes: Sequence[FieldDifference]
-    seeds: Sequence[FieldDifference]
-    code: Sequence[FieldDifference]
-    machine: Sequence[FieldDifference]
+    fields: Mapping[str, Sequence[FieldDifference]]
     tests: Sequence[TestDifference]
 
     @property
@@ -66,11 +55,8 @@ class Difference:
             "a": _side(self.before),
             "b": _side(self.after),
             "same": self.is_same,
-            "data": [each.as_data() for each in self.data],
-            **{
-                part: [each.as_data() for each in getattr(self, part)]
-                for part in ("recipes", "seeds", "code", "machine")
-            },
+            "data": [asdict(each) for each in self.data],
+            **{part: [asdict(each) for each in fields] for part, fields in self.fields.items()},
             "tests": [each.as_data() for each in self.tests],
         }
 
@@ -80,18 +66,15 @@ def difference(before: History, after: History, store: Store, moved: int) -> Dif
 
     Raises ConfigError if they have no test in common.
     """
-    fields = _fields(before, after)
-    facts = _facts(before, after)
-    return Difference(
-        before,
-        after,
-        data_differences(before, after),
-        [each for each in fields if not is_seed(each.name)],
-        [each for each in fields if is_seed(each.name)],
-        [each for each in facts if each.name.partition(".")[0] in _CODE],
-        [each for each in facts if each.name.partition(".")[0] in _MACHINE],
-        compare_tests(before.side, after.side, store, moved),
-    )
+    fields, facts = _fields(before, after), _facts(before, after)
+    parts = {
+        "recipes": [each for each in fields if not is_seed(each.name)],
+        "seeds": [each for each in fields if is_seed(each.name)],
+        "code": [each for each in facts if each.name.partition(".")[0] in _CODE],
+        "machine": [each for each in facts if each.name.partition(".")[0] in _MACHINE],
+    }
+    tests = compare_tests(before.side, after.side, store, moved)
+    return Difference(before, after, data_differences(before, after), parts, tests)
 
 
 def is_seed(name: str) -> bool:
@@ -101,9 +84,7 @@ def is_seed(name: str) -> bool:
 
 def shown(value: Any) -> str:
     """A value as a config writes it."""
-    if value is None:
-        return "none"
-    return str(value) if value is NOT_GIVEN or not isinstance(value, bool) else str(value).lower()
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _side(history: History) -> dict[str, Any]:
@@ -128,13 +109,16 @@ def _fields(before: History, after: History) -> list[FieldDifference]:
     for key in sorted(old.keys() | new.keys()):
         place, dataset, number = key
         name = f"{place}[{dataset}]" + (f"[{number}]" if number else "")
-        for each in changed_fields(old.get(key, {}), new.get(key, {})):
-            if key in old and key in new:
-                path = f"{name}.{each.name}"
-                found.append(FieldDifference(path, shown(each.old), shown(each.new), (_stage_of((place,)),)))
-        if (key in old) != (key in new):
-            texts = ("taken", "not taken") if key in old else ("not taken", "taken")
-            found.append(FieldDifference(name, *texts, (_stage_of((place,)),)))
+        stages = (_stage_of((place,)),)
+        if key not in new:
+            found.append(FieldDifference(name, "taken", "not taken", stages))
+        elif key not in old:
+            found.append(FieldDifference(name, "not taken", "taken", stages))
+        else:
+            found += [
+                FieldDifference(f"{name}.{each.name}", shown(each.old), shown(each.new), stages)
+                for each in changed_fields(old[key], new[key])
+            ]
     return found
 
 

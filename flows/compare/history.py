@@ -12,7 +12,7 @@ from flows.compare.sides import Side, view_of
 from flows.config.trained_on import TRAINED_ON, VIEWS
 from flows.plan.views import ViewSpec, view_digest
 from storage.manifest import Manifest
-from storage.store import Artifact, Store
+from storage.store import Store
 
 _OF_A_DATASET = {"features": "people", "detections": "test", "gallery": "", "evaluation": "truth"}
 """Kinds of stages that there may be several of, and the view that tells them apart."""
@@ -85,30 +85,21 @@ class History:
                 dataset = name.partition(":")[2]
                 test = self._test(dataset, manifest)
                 found.setdefault("evaluation", {})[dataset] = {**recipe, "test": test}
-        if "features" not in found and "detections" in self.kinds:
-            of_test = next(each for each in self.stages.values() if each.kind == "detections")
-            found["features"] = {"dtype": of_test.identity.recipe["dtype"]}
+        for each in self.stages.values():
+            if each.kind == "detections" and "features" not in found:
+                found["features"] = {"dtype": each.identity.recipe["dtype"]}
         return found
 
     def entries(self) -> list[Entry]:
         """The views that the models were trained on, in the order of the config."""
         found: list[Entry] = []
-        for name, manifest in self.stages.items():
+        for manifest in self.stages.values():
             if manifest.kind == "detector":
                 found += self._of_detector(manifest)
-            elif manifest.kind == "features" and name.startswith("features"):
+            elif manifest.kind == "features":
                 found.append(Entry(REID, *self._view(manifest, "people")))
         branch = self.stages.get("reid")
         return found if branch is None else [self._with_amount(each, branch) for each in found]
-
-    @property
-    def kinds(self) -> set[str]:
-        return {each.kind for each in self.stages.values()}
-
-    def artifact(self, dataset: str) -> Artifact | None:
-        """The snapshot of a dataset, if the store still has it; not brought to this machine."""
-        name = self.snapshots.get(dataset)
-        return None if name is None else self.store.peek(*name.split("/"))
 
     def _add(self, name: str, test: str) -> None:
         kind, _, key = name.partition("/")
@@ -147,9 +138,9 @@ class History:
         dataset, split = view_of(manifest, name, self.store)
         if split is None and name != "truth":
             split = self._split_by_digest(manifest, name)
-        height = manifest.made_by.get(VIEWS, {}).get(name, {}).get("min_height")
-        fields: dict[str, Any] = {"split": split}
-        return dataset, fields if height is None else fields | {"min_height": height}
+        recorded = manifest.made_by.get(VIEWS, {}).get(name, {})
+        height = {"min_height": recorded["min_height"]} if "min_height" in recorded else {}
+        return dataset, {"split": split, **height}
 
     def _split_by_digest(self, manifest: Manifest, name: str) -> str | None:
         """The split that an artifact of an early version took: that whose digest is among its inputs."""
@@ -158,12 +149,13 @@ class History:
         if snapshot is None:
             return None
         images = Snapshot(self.store.local_path(kind, key)).table("images", ["split"])
-        for split in sorted(images["split"].unique().to_pylist()):
-            for use in _USES[manifest.kind]:
-                digest = view_digest(snapshot, ViewSpec("", split, use), self.store)
-                if digest == manifest.identity.inputs[name]:
-                    return str(split)
-        return None
+        views = (
+            ViewSpec("", split, use)
+            for split in sorted(images["split"].unique().to_pylist())
+            for use in _USES[manifest.kind]
+        )
+        digest = manifest.identity.inputs[name]
+        return next((view.split for view in views if view_digest(snapshot, view, self.store) == digest), None)
 
     def _of_detector(self, manifest: Manifest) -> Iterator[Entry]:
         recipe = manifest.identity.recipe

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -133,21 +133,20 @@ class Replay(Loader):
     @cached_property
     def _run(self) -> dict[str, Any]:
         """How to do the work, as the configs say; who is told of a run is not told of this."""
-        if not self._configs:
-            return {"check_images": False}
-        options = self._configs[0].run.model_dump()
-        return {**options, "notify": None, "check_images": False}
+        options = self._configs[0].run.model_dump() if self._configs else {}
+        return {**options, "notify": None, "trackers": (), "check_images": False}
 
     def _source(self, settings: Settings, dataset: str) -> dict[str, Any]:
-        recipe = self._manifest_recipe(settings.snapshots[dataset])
-        root = self._root(dataset, settings.snapshots[dataset])
-        return {"adapter": recipe["adapter"], "root": str(root), "allow_empty": True}
+        snapshot = settings.snapshots[dataset]
+        recipe = self._opened.manifest_of(*snapshot.split("/")).identity.recipe
+        root = str(self._root(dataset, snapshot))
+        return {"adapter": recipe["adapter"], "root": root, "allow_empty": True}
 
     def _root(self, dataset: str, snapshot: str) -> Path:
         """Where the images of a snapshot are: the first place that is known and has all of them."""
         places = [config.datasets[dataset].root for config in self._configs if dataset in config.datasets]
-        remembered = StoreSnapshots(self._opened).root(dataset)
-        places += [] if remembered is None else [remembered]
+        if remembered := StoreSnapshots(self._opened).root(dataset):
+            places.append(remembered)
         if len(set(places)) > 1:
             paths = self._read(snapshot).table("images", ["rel_path"])["rel_path"].to_pylist()
             places.sort(key=lambda root: sum(not (root / path).is_file() for path in paths))
@@ -166,13 +165,8 @@ class Replay(Loader):
             fixed_inputs=identity.inputs,
         )
 
-    def _manifest_recipe(self, name: str) -> Mapping[str, Any]:
-        kind, _, key = name.partition("/")
-        return self._opened.manifest_of(kind, key).identity.recipe
-
     def _read(self, name: str) -> Snapshot:
-        kind, _, key = name.partition("/")
-        return Snapshot(self._opened.local_path(kind, key))
+        return Snapshot(self._opened.local_path(*name.split("/")))
 
 
 def _sections(settings: Settings, tests: Sequence[str]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from flows.errors import ConfigError
 from flows.run.comparing import Comparison, Metric, by_query, compare_values
 from storage.store import Artifact, Store
 
-METRICS: tuple[Metric, ...] = ("mAP", "rank1")
+METRICS: dict[Metric, str] = {"mAP": "mAP", "rank1": "rank-1"}
+"""What is compared, with titles."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,6 @@ class MovedQuery:
     query_id: str
     before: float
     after: float
-
-    @property
-    def change(self) -> float:
-        return self.after - self.before
 
 
 @dataclass(frozen=True)
@@ -105,12 +102,10 @@ def compare_tests(before: Side, after: Side, store: Store, moved: int) -> list[T
 def _compare(dataset: str, before: Artifact, after: Artifact, store: Store, moved: int) -> TestDifference:
     values = {name: (by_query(store, before, name), by_query(store, after, name)) for name in METRICS}
     old, new = values["mAP"]
-    queries = [
-        MovedQuery(name, old[name], new[name])
-        for name in sorted(old.keys() & new.keys())
-        if old[name] != new[name]
+    moved_queries = [
+        MovedQuery(name, old[name], new[name]) for name in old.keys() & new.keys() if old[name] != new[name]
     ]
-    queries.sort(key=lambda query: (-abs(query.change), query.query_id))
+    moved_queries.sort(key=lambda query: (-abs(query.after - query.before), query.query_id))
     return TestDifference(
         dataset,
         before,
@@ -119,6 +114,6 @@ def _compare(dataset: str, before: Artifact, after: Artifact, store: Store, move
         {name: compare_values(*values[name], name) for name in METRICS},
         len(old.keys() - new.keys()),
         len(new.keys() - old.keys()),
-        queries[:moved],
-        len(queries),
+        moved_queries[:moved],
+        len(moved_queries),
     )

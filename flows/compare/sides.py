@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,11 +87,7 @@ def view_of(manifest: Manifest, name: str, store: Store) -> tuple[str, str | Non
 
 
 def _of_run(store: Store, given: str, record: RunRecord) -> Side:
-    keys = [
-        str(stage["key"])
-        for stage in record.stages
-        if stage["stage"].partition(":")[0] == EVALUATION and stage["state"] in ("cached", "made")
-    ]
+    keys = _evaluations(record)
     said = f"run {record.name} of {Path(record.config).name}"
     if not keys:
         raise ConfigError(
@@ -99,12 +95,18 @@ def _of_run(store: Store, given: str, record: RunRecord) -> Side:
             "runs and how they ended"
         )
     found = []
-    for key in dict.fromkeys(keys):
+    for key in keys:
         artifact = store.peek(EVALUATION, key)
         if artifact is None:
             raise ConfigError(f"{given}: evaluation/{key} of {said} is no longer in {store}")
         found.append(artifact)
     return Side(given, said, _by_test(store, given, found), Path(record.config), tuple(record.overrides))
+
+
+def _evaluations(record: RunRecord) -> list[str]:
+    """The keys of the evaluations that a run built or found."""
+    done = (each for each in record.stages if each["state"] in ("cached", "made"))
+    return list(dict.fromkeys(each["key"] for each in done if each["stage"].partition(":")[0] == EVALUATION))
 
 
 def _of_config(store: Store, given: str) -> Side:
@@ -114,8 +116,7 @@ def _of_config(store: Store, given: str) -> Side:
         raise _unknown(store, given, f"there is no file {given}")
     for record in read_records(store.root):
         has_ended = record.finished is not None and record.failure is None
-        has_results = any(each["stage"].partition(":")[0] == EVALUATION for each in record.stages)
-        if has_ended and has_results and Path(record.config).resolve() == path.resolve():
+        if has_ended and _evaluations(record) and Path(record.config).resolve() == path.resolve():
             side = _of_run(store, given, record)
             return Side(given, f"{given}, {side.said}", side.evaluations, side.config, side.overrides)
     config = load_config(path, store=str(store))
@@ -136,30 +137,32 @@ def _of_artifact(store: Store, given: str, name: str, said: str | None) -> Side:
     if artifact is None:
         raise ConfigError(f"{given}: {name} is no longer in {store}")
     if kind == EVALUATION:
-        found = {EVALUATION: artifact}
+        found = [artifact]
     elif kind == "report":
         sources = (source.split("/") for source in artifact.manifest.sources.values())
         read = (store.peek(*source) for source in sources if source[0] == EVALUATION)
-        found = {each.key: each for each in read if each is not None}
+        found = [each for each in read if each is not None]
     else:
-        found = {}
+        newest: dict[str, Artifact] = {}
         for each in evaluations_of(name, store):
-            found.setdefault(view_of(each.manifest, "truth", store)[0], each)
+            newest.setdefault(view_of(each.manifest, "truth", store)[0], each)
+        found = list(newest.values())
     if not found:
         raise ConfigError(
             f"{given}: {name} was not evaluated in {store}: name an evaluation, or run a config that "
             "evaluates it"
         )
-    config, overrides = _config_of(store, [f"{EVALUATION}/{each.key}" for each in found.values()])
-    return Side(given, said or name, _by_test(store, given, found.values()), config, overrides)
-
-
-def _config_of(store: Store, names: Sequence[str]) -> tuple[Path | None, tuple[str, ...]]:
-    """The config of the newest run that used or built the artifacts."""
-    for record in read_records(store.root):
-        if set(names) <= set(record.artifacts()) and Path(record.config).is_file():
-            return Path(record.config), tuple(record.overrides)
-    return None, ()
+    names = {f"{EVALUATION}/{each.key}" for each in found}
+    # The config of the newest run that used or built them.
+    config, overrides = next(
+        (
+            (Path(record.config), tuple(record.overrides))
+            for record in read_records(store.root)
+            if names <= set(record.artifacts()) and Path(record.config).is_file()
+        ),
+        (None, ()),
+    )
+    return Side(given, said or name, _by_test(store, given, found), config, overrides)
 
 
 def _by_test(store: Store, given: str, evaluations: Iterable[Artifact]) -> dict[str, Artifact]:

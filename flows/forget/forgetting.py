@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_catalog.forgotten import Forgotten
 from flows.errors import ConfigError
 from flows.forget.forgotten_list import ForgottenList
-from flows.forget.holders import Holders, find_holders, paths_of, require_known
+from flows.forget.holders import Holders, files_of, find_holders, require_known
 from flows.forget.remaking import Remake, forget_note, note, plan_remakes, remake
 from flows.forget.removal import Removed, forget_files, remove, require_quiet
 from flows.forget.scan import Find, scan
@@ -53,11 +52,11 @@ def plan_forgetting(store: Store, subjects: Sequence[Subject], configs: Iterable
     """
     if not isinstance(store, LocalStore):
         raise ConfigError(
-            f"{store} is on object storage, where `forget` cannot see what other machines hold: import it "
-            "into a local store, forget there, export to a new place, and delete the old one"
+            f"{store} is on object storage, where `forget` cannot see what other machines hold: pull it "
+            "into a local store, forget there, push it to a new place, and delete the old one"
         )
-    listed = {each.dataset: _listed(store, each) for each in subjects}
-    require_known(store, subjects, listed)
+    listed = ForgottenList(store.root)
+    require_known(store, subjects, {each.dataset: listed.of(each.dataset, None) for each in subjects})
     holders = find_holders(store, subjects)
     remakes = plan_remakes(configs, str(store), store.root) if holders.snapshots else []
     return Plan(subjects, holders, remakes)
@@ -66,17 +65,21 @@ def plan_forgetting(store: Store, subjects: Sequence[Subject], configs: Iterable
 def forget(store: Store, plan: Plan, indexes: Sequence[Path] = ()) -> Forgot:
     """Do it. Raises StorageError or StageFailed when it cannot go on; the same call then does the rest."""
     require_quiet(store)
-    _require_indexes(indexes)
+    if indexes:
+        from flows.search.layout import read_description
+
+        for folder in indexes:
+            read_description(folder)  # refuses what is no index, before anything is changed
     note(plan.remakes, store.root)
+    roots = {each.dataset: StoreSnapshots(store).root(each.dataset) for each in plan.subjects}
     with busy("looking for them in the store"):
-        traces = [trace_of(store, each, plan.holders, _root(store, each)) for each in plan.subjects]
-    files = dict[str, str]()
-    for subject, trace in zip(plan.subjects, traces, strict=True):
-        images = {*subject.images, *trace.images, *trace.paths}
-        ForgottenList(store.root).add(
-            subject.dataset, people=subject.people, images=images, root=_root(store, subject)
-        )
-        files |= paths_of(plan.holders.snapshots, trace.images)
+        traces = [trace_of(store, each, plan.holders, roots[each.dataset]) for each in plan.subjects]
+    files = set[tuple[str, str]]()
+    for trace in traces:
+        dataset, images = trace.subject.dataset, {*trace.subject.images, *trace.images, *trace.paths}
+        listed = ForgottenList(store.root)
+        listed.add(dataset, people=trace.subject.people, images=images, root=roots[dataset])
+        files |= files_of(plan.holders.snapshots, trace.images)
     told.info("the store's list has them: no ingest brings them back")
     with busy("reading every file"):
         before = scan(store, traces)
@@ -91,33 +94,15 @@ def forget(store: Store, plan: Plan, indexes: Sequence[Path] = ()) -> Forgot:
     return Forgot(removed, before, after, of_indexes)
 
 
-def _require_indexes(indexes: Sequence[Path]) -> None:
-    """Refuse what is not an index before anything is changed."""
-    if indexes:
-        from flows.search.layout import read_description
-
-        for folder in indexes:
-            read_description(folder)
-
-
 def _forget_in_index(folder: Path, traces: Iterable[Trace]) -> tuple[int, int]:
     """Take the images that show the subjects out of an index, and the judgements on them.
 
     Returns files and people that were removed. An index has no identities, so the images go wholly.
     """
     from flows.search.judgements import Judgements, beside
-    from flows.search.removing import remove_contents  # loads torch
+    from flows.search.removing import remove_images  # loads torch
 
     contents = {sha256 for trace in traces for sha256 in trace.contents if sha256}
-    removed = remove_contents(folder, contents)
+    removed = remove_images(folder, contents=contents)
     Judgements(beside(folder)).forget(contents)
     return removed
-
-
-def _listed(store: Store, subject: Subject) -> Forgotten:
-    return ForgottenList(store.root).of(subject.dataset, None)
-
-
-def _root(store: Store, subject: Subject) -> Path | None:
-    """Where the dataset's images are, if this machine knows."""
-    return StoreSnapshots(store).root(subject.dataset)

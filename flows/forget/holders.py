@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,7 +73,12 @@ class Holders:
 
 def find_holders(store: Store, subjects: Iterable[Subject]) -> Holders:
     """Read the manifests of a store, and the tables of the subjects' datasets."""
-    snapshots = [each for subject in subjects for each in held_snapshots(store, subject)]
+    found = (
+        _held(artifact, subject.as_forgotten)
+        for subject in subjects
+        for artifact in StoreSnapshots(store).every(subject.dataset)
+    )
+    snapshots = [each for each in found if each is not None]
     if not snapshots:
         return Holders()
     entries = list_entries(store)
@@ -83,31 +88,19 @@ def find_holders(store: Store, subjects: Iterable[Subject]) -> Holders:
     data, models = [], []
     pointing = tags(store)
     for entry in sources_first(each for each in entries if each.name in followers and each.kind != KIND):
-        found = store.peek(entry.kind, entry.key)
-        if found is None:
+        made = store.peek(entry.kind, entry.key)
+        if made is None:
             continue
         if entry.kind in MODELS:
-            if any(_sources_with(found.manifest, holding | learnt, splits)):
+            if _holds(made.manifest, holding | learnt, splits):
                 learnt.add(entry.name)
                 own = tuple(sorted(tag for tag, name in pointing.items() if name == entry.name))
                 models.append(Model(entry.name, entry.created, entry.seconds, own))
-        elif any(_sources_with(found.manifest, holding, splits)):
+        elif _holds(made.manifest, holding, splits):
             holding.add(entry.name)
             data.append(entry)
     tagged = {tag: name for tag, name in pointing.items() if name in holding}
     return Holders(snapshots, data, models, tagged)
-
-
-def held_snapshots(store: Store, subject: Subject) -> list[HeldSnapshot]:
-    """The snapshots of a subject's dataset that have rows of it."""
-    found = []
-    for kind, key in store.keys(KIND):
-        artifact = store.peek(kind, key)
-        if artifact is not None and artifact.manifest.identity.recipe.get("dataset") == subject.dataset:
-            held = _held(artifact, subject.as_forgotten)
-            if held is not None:
-                found.append(held)
-    return found
 
 
 def require_known(store: Store, subjects: Iterable[Subject], listed: Mapping[str, Forgotten]) -> None:
@@ -116,12 +109,7 @@ def require_known(store: Store, subjects: Iterable[Subject], listed: Mapping[str
     `listed`: by dataset, whom the list forgets.
     """
     for subject in subjects:
-        snapshots = [
-            Snapshot(artifact.path)
-            for kind, key in store.keys(KIND)
-            if (artifact := store.peek(kind, key)) is not None
-            and artifact.manifest.identity.recipe.get("dataset") == subject.dataset
-        ]
+        snapshots = [Snapshot(artifact.path) for artifact in StoreSnapshots(store).every(subject.dataset)]
         on_list = listed[subject.dataset]
         people = {each for each in subject.people if not on_list.is_person(each)}
         images = {each for each in subject.images if not on_list.is_image(each)}
@@ -137,17 +125,15 @@ def require_known(store: Store, subjects: Iterable[Subject], listed: Mapping[str
                 raise ConfigError(f"--{option} {subject.dataset}/{name}: {why}")
 
 
-def paths_of(snapshots: Iterable[HeldSnapshot], image_ids: Collection[str]) -> dict[str, str]:
-    """The files of a root that are about images: SHA-256 of images, '' of annotations, by their paths."""
-    found: dict[str, str] = {}
+def files_of(snapshots: Iterable[HeldSnapshot], image_ids: Collection[str]) -> set[tuple[str, str]]:
+    """The files of a root that are about images, by their paths: with the SHA-256 of images, '' otherwise."""
+    wanted = pa.array(sorted(image_ids), pa.string())
+    found: set[tuple[str, str]] = set()
     for each in snapshots:
-        table = Snapshot(each.artifact.path).table(
-            "images", ["image_id", "rel_path", "sha256", "source_unit"]
-        )
-        wanted = pa.array(sorted(image_ids), pa.string())
-        table = table.filter(pc.is_in(table["image_id"], value_set=wanted))
-        found |= dict.fromkeys(table["source_unit"].unique().to_pylist(), "")
-        found |= {row["rel_path"]: row["sha256"] or "" for row in table.to_pylist()}
+        columns = ["image_id", "rel_path", "sha256", "source_unit"]
+        table = Snapshot(each.artifact.path).table("images", columns)
+        for row in table.filter(pc.is_in(table["image_id"], value_set=wanted)).to_pylist():
+            found |= {(row["source_unit"], ""), (row["rel_path"], row["sha256"] or "")}
     return found
 
 
@@ -164,28 +150,25 @@ def _held(artifact: Artifact, wanted: Forgotten) -> HeldSnapshot | None:
     asked, others = queries.filter(mine), queries.filter(pc.invert(mine))
     if not (len(images) or len(boxes) or len(asked)):
         return None
-    of_queries = everything.filter(
-        pc.is_in(everything["image_id"], value_set=asked["image_id"].combine_chunks())
-    )
-    splits = [table["split"].unique().to_pylist() for table in (images, boxes, of_queries)]
+    shown = pc.is_in(everything["image_id"], value_set=asked["image_id"].combine_chunks())
+    splits = (table["split"].to_pylist() for table in (images, boxes, everything.filter(shown)))
     return HeldSnapshot(
         artifact,
-        frozenset(split for each in splits for split in each),
+        frozenset().union(*splits),
         frozenset(boxes["box_id"].to_pylist()),
         frozenset(images["image_id"].to_pylist()),
         frozenset(asked["query_id"].to_pylist()) - frozenset(others["query_id"].to_pylist()),
     )
 
 
-def _sources_with(
-    manifest: Manifest, holding: Collection[str], splits: Mapping[str, frozenset[str]]
-) -> Iterator[str]:
-    """The sources that have rows of a subject; of a snapshot, the split that was taken of it."""
+def _holds(manifest: Manifest, holding: Collection[str], splits: Mapping[str, frozenset[str]]) -> bool:
+    """Whether a source has rows of a subject: of a snapshot, the split that was taken of it."""
     views: Mapping[str, Any] = manifest.made_by.get(VIEWS, {})
-    for name, source in manifest.sources.items():
-        split = views.get(name, {}).get("split")
-        if source in holding and (source not in splits or split is None or split in splits[source]):
-            yield source
+    return any(
+        source in holding
+        and (source not in splits or views.get(name, {}).get("split") in (None, *splits[source]))
+        for name, source in manifest.sources.items()
+    )
 
 
 def _values(snapshots: Iterable[Snapshot], table: str, column: str) -> set[str]:

@@ -7,7 +7,6 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -18,8 +17,9 @@ from flows.forget.trace import Corners
 from personsearch_core.drawing import cropped
 
 _URI = re.compile(rb"data:image/[a-z+]+;base64,([A-Za-z0-9+/=]+)")
+Look = tuple[float, np.ndarray]
+"""The logarithm of a picture's width by its height, and its pixels in grey at one size, less their mean."""
 _LOOK = (24, 48)
-"""Pictures are compared at this size, in grey."""
 _SAME = 0.97
 """The least correlation of two pictures of the same, one of them after JPEG."""
 _SAME_SHAPE = 0.06
@@ -30,18 +30,32 @@ _SMALLEST = 6
 
 @dataclass(frozen=True, eq=False)
 class _Known:
-    """An image that shows the subject: its looks, whole, and of each region."""
+    """An image that shows the subject, by its looks: whole, and of each region. Pixels are not kept: a person
+    may be on thousands of images."""
 
-    whole: Image.Image
-    regions: tuple[Corners, ...]
+    width: int
+    whole: Look
+    regions: Mapping[Corners, Look]
 
-    @cached_property
-    def crops(self) -> list[tuple[float, np.ndarray]]:
-        return [_shape_and_look(cropped(self.whole, box)) for box in self.regions]
+    @classmethod
+    def of(cls, whole: Image.Image, regions: Iterable[Corners]) -> _Known:
+        return cls(whole.width, _look(whole), {box: _look(cropped(whole, box)) for box in regions})
 
-    @cached_property
-    def look(self) -> tuple[float, np.ndarray]:
-        return _shape_and_look(self.whole)
+    def is_seen(self, picture: Image.Image, look: Look) -> bool:
+        """Whether a picture is a crop of one of the regions, or the whole image with one that can be seen."""
+        if any(_is_same(look, crop) for crop in self.regions.values()):
+            return True
+        # Whole images with and without a region that is painted over are much alike: a low bar.
+        if not _is_same(look, self.whole, at_least=0.5):
+            return False
+        scale = picture.width / self.width
+        parts = (
+            (cropped(picture, [scale * side for side in box]), crop) for box, crop in self.regions.items()
+        )
+        return any(
+            min(part.size) >= _SMALLEST and _correlation(_look(part)[1], crop[1]) >= 0.9
+            for part, crop in parts
+        )
 
 
 class Pictures:
@@ -52,32 +66,14 @@ class Pictures:
         self.unreadable = 0
         for file, boxes in regions.items():
             try:
-                self._known.append(_Known(file.rgb(), tuple(boxes)))
+                self._known.append(_Known.of(file.rgb(), boxes))
             except (CatalogError, Unreadable):
                 self.unreadable += 1
 
     def on_page(self, page: bytes) -> int:
         """How many of a page's pictures show the subject."""
-        return sum(self.shows(picture) for picture in pictures_of(page))
-
-    def shows(self, picture: Image.Image) -> bool:
-        """Whether a picture is a crop of one of the regions, or a whole image in which one can be seen."""
-        shape, look = _shape_and_look(picture)
-        for known in self._known:
-            if any(_is_same(shape, look, *crop) for crop in known.crops):
-                return True
-            # Whole images with and without a region that is painted over are much alike: a low bar.
-            if _is_same(shape, look, *known.look, at_least=0.5) and self._shows_region(picture, known):
-                return True
-        return False
-
-    def _shows_region(self, picture: Image.Image, known: _Known) -> bool:
-        scale = picture.width / known.whole.width
-        for box, (_, look) in zip(known.regions, known.crops, strict=True):
-            part = cropped(picture, [value * scale for value in box])
-            if min(part.size) >= _SMALLEST and _correlation(_shape_and_look(part)[1], look) >= 0.9:
-                return True
-        return False
+        looks = ((picture, _look(picture)) for picture in pictures_of(page))
+        return sum(any(known.is_seen(*each) for known in self._known) for each in looks)
 
 
 def pictures_of(page: bytes) -> Iterator[Image.Image]:
@@ -89,19 +85,16 @@ def pictures_of(page: bytes) -> Iterator[Image.Image]:
             continue  # not a picture that Pillow reads, such as SVG
 
 
-def _shape_and_look(picture: Image.Image) -> tuple[float, np.ndarray]:
-    grey = picture.convert("L").resize(_LOOK, Image.Resampling.BOX)
-    look = np.asarray(grey, np.float64)
-    return float(np.log(picture.width / picture.height)), look - look.mean()
+def _look(picture: Image.Image) -> Look:
+    grey = np.asarray(picture.convert("L").resize(_LOOK, Image.Resampling.BOX), np.float64)
+    return float(np.log(picture.width / picture.height)), grey - grey.mean()
 
 
-def _is_same(
-    shape: float, look: np.ndarray, other_shape: float, other: np.ndarray, at_least: float = _SAME
-) -> bool:
-    return abs(shape - other_shape) < _SAME_SHAPE and _correlation(look, other) >= at_least
+def _is_same(one: Look, other: Look, at_least: float = _SAME) -> bool:
+    return abs(one[0] - other[0]) < _SAME_SHAPE and _correlation(one[1], other[1]) >= at_least
 
 
-def _correlation(look: np.ndarray, other: np.ndarray) -> float:
+def _correlation(one: np.ndarray, other: np.ndarray) -> float:
     """1 for equal pictures, whatever their brightness and contrast; 0 for one without any contrast."""
-    size = float(np.linalg.norm(look) * np.linalg.norm(other))
-    return float((look * other).sum()) / size if size > 1e-6 else 0.0
+    size = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float((one * other).sum()) / size if size > 1e-6 else 0.0

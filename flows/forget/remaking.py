@@ -6,40 +6,39 @@ Which models these were is noted before the list changes, since after it the con
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
 
 from flows.config.request import RunRequest
 from flows.errors import ConfigError
 from flows.forget.holders import MODELS
-from flows.run.running import Outcome, plan_config, run_config
+from flows.run.running import plan_config, run_config
 from storage import durable
 from storage.reading import parse_json, read_regular
 
 FILE = ".forgetting.json"
 
 
-@dataclass(frozen=True)
-class Remake:
+class Remake(BaseModel):
     """A config, and its trained models `kind/key` by section, without those that it pins itself."""
 
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     config: Path
-    models: Mapping[str, str]
+    models: dict[str, str]
     with_features: bool
 
     def requests(self, store: str) -> list[RunRequest]:
         """The runs: the features that the branch was trained on, then everything behind both models."""
-        pins = {section: f"{section}={{use: {name}}}" for section, name in self.models.items()}
-        quiet = ("promote=null",)
-        runs = []
-        if self.with_features:
-            own = tuple(pin for section, pin in pins.items() if section == "detector")
-            runs.append(
-                RunRequest(config=self.config, overrides=(*own, *quiet), store=store, until="features")
-            )
-        runs.append(RunRequest(config=self.config, overrides=(*pins.values(), *quiet), store=store))
-        return runs
+        pins = [f"{section}={{use: {name}}}" for section, name in self.models.items()]
+        of_detector = [pin for pin in pins if pin.startswith("detector=")]
+        steps: list[tuple[list[str], str | None]] = [(of_detector, "features")] if self.with_features else []
+        return [
+            RunRequest(config=self.config, overrides=(*used, "promote=null"), store=store, until=until)
+            for used, until in [*steps, (pins, None)]
+        ]
 
 
 def plan_remakes(configs: Iterable[Path], store: str, store_root: Path) -> list[Remake]:
@@ -53,15 +52,11 @@ def plan_remakes(configs: Iterable[Path], store: str, store_root: Path) -> list[
 
 def note(remakes: Iterable[Remake], store_root: Path) -> None:
     """Keep them durably until `forget_note`."""
-    remakes = list(remakes)
-    if not remakes:
-        return
-    known = _read(store_root) | {each.config.resolve(): each for each in remakes}
-    body = {
-        str(config): {"models": dict(each.models), "with_features": each.with_features}
-        for config, each in known.items()
-    }
-    durable.write(store_root / FILE, json.dumps(body, indent=1) + "\n")
+    wanted = {each.config.resolve(): each for each in remakes}
+    if wanted:
+        known = _read(store_root) | wanted
+        body = {str(config): each.model_dump(exclude={"config"}) for config, each in known.items()}
+        durable.write(store_root / FILE, json.dumps(body, indent=1) + "\n")
 
 
 def forget_note(store_root: Path) -> None:
@@ -69,14 +64,10 @@ def forget_note(store_root: Path) -> None:
         durable.remove(store_root / FILE)
 
 
-def remake(each: Remake, store: str) -> list[Outcome]:
+def remake(each: Remake, store: str) -> None:
     """Run it; what exists already is not made again. Raises StageFailed."""
-    outcomes = []
     for request in each.requests(store):
-        outcome = run_config(request)
-        outcome.raise_error()
-        outcomes.append(outcome)
-    return outcomes
+        run_config(request).raise_error()
 
 
 def _as_it_stands(config: Path, store: str) -> Remake:
@@ -91,19 +82,18 @@ def _as_it_stands(config: Path, store: str) -> Remake:
                 )
             models[stage["stage"]] = f"{stage['stage']}/{stage['key']}"
     with_features = any(stage["stage"].partition(":")[0] == "features" for stage in plan.stages)
-    return Remake(config, models, with_features)
+    return Remake(config=config, models=models, with_features=with_features)
 
 
 def _read(store_root: Path) -> dict[Path, Remake]:
     try:
         body = parse_json(read_regular(store_root / FILE))
         return {
-            Path(config): Remake(Path(config), each["models"], each["with_features"])
-            for config, each in body.items()
+            Path(config): Remake.model_validate({**each, "config": config}) for config, each in body.items()
         }
     except FileNotFoundError:
         return {}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{store_root / FILE} is damaged: {error}. It says which models the configs had: delete it, and "
             "run `personsearch forget` without --config"

@@ -6,7 +6,7 @@ So an interruption leaves the snapshots that say what is still to be deleted, an
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from data_catalog.decode_checks import memory_of
@@ -67,20 +67,16 @@ def remove(store: Store, holders: Holders) -> Removed:
     _flush(store)  # before the snapshots go, which say what must not come back
     for name in names[len(data) :]:
         _remove_artifact(store, name)
-    finish(store)
+    # What an interrupted removal left out of sight is found without a snapshot that holds the subject, too.
+    _remove_aside(store)
+    _flush(store)
     return Removed(len(names), records, tuple(holders.tagged), unfinished)
 
 
-def finish(store: Store) -> None:
-    """What an interrupted removal may have left out of sight once no snapshot holds the subject any more."""
-    _remove_aside(store)
-    _flush(store)
-
-
-def forget_files(store: Store, files: Mapping[str, str]) -> None:
-    """Delete what is remembered of files: SHA-256 of images, or '', by their paths under a dataset's root."""
-    HashCache(store.root / CACHE / "hashes.sqlite").forget(sorted(files))
-    memory_of(store.root).forget(files.values())
+def forget_files(store: Store, files: Collection[tuple[str, str]]) -> None:
+    """Delete what is remembered of files: each a path under a dataset's root and its SHA-256, or ''."""
+    HashCache(store.root / CACHE / "hashes.sqlite").forget(sorted({path for path, _ in files}))
+    memory_of(store.root).forget({digest for _, digest in files})
 
 
 def _remove_artifact(store: Store, name: str) -> None:

@@ -159,20 +159,17 @@ class _Search:
         )
 
     def _in_rows(self, blocks: Iterable[np.ndarray]) -> Iterator[str]:
-        count = 0
-        for block in blocks:
-            if block.ndim > 1:
-                count += sum(digest in self._trace.rows for digest in row_digests(block))
-        if count:
+        digests = (digest for block in blocks if block.ndim > 1 for digest in row_digests(block))
+        if count := sum(digest in self._trace.rows for digest in digests):
             yield f"{count} of its rows"
 
     def _in_database(self, file: Path) -> Iterator[str]:
-        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
-            names = [
-                row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            ]
-            rows = [row for name in names for row in database.execute(f'SELECT * FROM "{name}"')]
-        count = sum(self._names_image(value) for row in rows for value in row if isinstance(value, str))
+        count = 0
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            for (table,) in tables:
+                for row in database.execute(f'SELECT * FROM "{table}"'):  # one by one: it may hold millions
+                    count += sum(self._names_image(value) for value in row if isinstance(value, str))
         if count:
             yield f"{count} names of images"
         yield from self._in_bytes(file)

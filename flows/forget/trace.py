@@ -6,7 +6,7 @@ It is gathered while the store still holds the subject, and never written.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_catalog.images import ImageFile, ignores_exif
+from data_catalog.images import ImageFile
+from data_catalog.row_tables import COORDINATES
 from data_catalog.snapshot import Snapshot
 from flows.forget.holders import HeldSnapshot, Holders
 from flows.forget.subject import Subject
@@ -39,7 +40,7 @@ class Trace:
     box_ids, query_ids, images, paths: names of its boxes and queries, and of images that go wholly. places:
     by image_id, boxes that show it: annotated, asked for, detected. regions: the same by image file. rows:
     digests of its rows of feature stores and of embeddings. contents: SHA-256 of the image files that show
-    it, and its boxes in them; None for the whole image.
+    it.
     """
 
     subject: Subject
@@ -49,8 +50,8 @@ class Trace:
     paths: set[str] = field(default_factory=set)
     places: dict[str, set[Corners]] = field(default_factory=dict)
     regions: dict[ImageFile, set[Corners]] = field(default_factory=dict)
-    rows: set[str] = field(default_factory=set)
-    contents: dict[str, list[Corners] | None] = field(default_factory=dict)
+    rows: set[bytes] = field(default_factory=set)
+    contents: set[str] = field(default_factory=set)
 
 
 def trace_of(store: Store, subject: Subject, holders: Holders, root: Path | None) -> Trace:
@@ -66,17 +67,16 @@ def trace_of(store: Store, subject: Subject, holders: Holders, root: Path | None
     }
     for held in snapshots.values():
         _add_snapshot(trace, held, root)
-    others: set[str] = set()
+    others: set[bytes] = set()
     for entry in holders.data:
         _add_rows(trace, others, store, entry, snapshots, root)
     trace.rows -= others  # an empty crop, say, is a row of many
     return trace
 
 
-def row_digests(rows: np.ndarray) -> list[str]:
+def row_digests(rows: np.ndarray) -> list[bytes]:
     """A digest of each row of an array (n, ...), by its bytes."""
-    flat = np.ascontiguousarray(rows).reshape(len(rows), -1)
-    return [hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() for row in flat]
+    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
 
 
 def blocks_of_rows(group: Path) -> Iterator[np.ndarray]:
@@ -91,70 +91,57 @@ def _add_snapshot(trace: Trace, held: HeldSnapshot, root: Path | None) -> None:
     trace.box_ids |= held.box_ids
     trace.query_ids |= held.query_ids
     trace.images |= held.image_ids
-    boxes = snapshot.table("boxes", ["box_id", "image_id", "x1", "y1", "x2", "y2"])
+    boxes = snapshot.table("boxes", ["box_id", "image_id", *COORDINATES])
     whole = pc.is_in(boxes["image_id"], value_set=pa.array(sorted(held.image_ids), pa.string()))
     own = pc.is_in(boxes["box_id"], value_set=pa.array(sorted(held.box_ids), pa.string()))
     shown = boxes.filter(pc.or_(whole, own)).to_pylist()
     images = {row["image_id"]: row for row in snapshot.table("images", _IMAGE_COLUMNS).to_pylist()}
-    for image_id in held.image_ids:
-        trace.paths.add(images[image_id]["rel_path"])
-        trace.contents[images[image_id]["sha256"] or ""] = None
+    trace.paths.update(images[image_id]["rel_path"] for image_id in held.image_ids)
+    seen = held.image_ids.union(row["image_id"] for row in shown)
+    trace.contents.update(images[image_id]["sha256"] or "" for image_id in seen)
     for row in shown:
-        image = images[row["image_id"]]
-        corners = (row["x1"], row["y1"], row["x2"], row["y2"])
-        known = trace.contents.setdefault(image["sha256"] or "", [])
-        if known is not None and corners not in known:
-            known.append(corners)
-        _add_places(trace, image, [corners], root)
+        _add_places(trace, images[row["image_id"]], [(row["x1"], row["y1"], row["x2"], row["y2"])], root)
 
 
 _IMAGE_COLUMNS = ("image_id", "rel_path", "sha256", "decoding", "split")
 
 
-def _add_places(trace: Trace, image: dict[str, str], boxes: Iterable[Corners], root: Path | None) -> None:
-    found = set(boxes)
-    if found:
-        trace.places.setdefault(image["image_id"], set()).update(found)
+def _add_places(trace: Trace, image: dict[str, str], boxes: Collection[Corners], root: Path | None) -> None:
+    if boxes:
+        trace.places.setdefault(image["image_id"], set()).update(boxes)
         if root is not None:
-            trace.regions.setdefault(_file(root, image), set()).update(found)
-
-
-def _file(root: Path, image: dict[str, str]) -> ImageFile:
-    return ImageFile(root / image["rel_path"], "ignore" if ignores_exif(image["decoding"]) else "apply")
+            file = ImageFile.of_row(root, image["rel_path"], image["decoding"])
+            trace.regions.setdefault(file, set()).update(boxes)
 
 
 def _add_rows(
     trace: Trace,
-    others: set[str],
+    others: set[bytes],
     store: Store,
     entry: Entry,
     snapshots: dict[str, HeldSnapshot],
     root: Path | None,
 ) -> None:
     """The subject's rows of an artifact, and those of all others."""
-    manifest = store.manifest_of(entry.kind, entry.key)
     path = store.local_path(entry.kind, entry.key)
     if entry.kind == "features":
-        index = pq.read_table(path / INDEX_FILE, columns=["box_id", "image_id"])
-        mine = _named(trace, index)
+        mine = _named(trace, pq.read_table(path / INDEX_FILE, columns=["box_id", "image_id"]))
         _add(trace, others, mine, blocks_of_rows(path))
     elif entry.kind == "detections":
-        held = next((snapshots[name] for name in manifest.sources.values() if name in snapshots), None)
+        held = next((snapshots[name] for name in entry.sources if name in snapshots), None)
         if held is not None:
             mine = _shown(trace, held, pq.read_table(path / ROWS), root)
             _add(trace, others, mine, blocks_of_rows(path))
             _add_embeddings(trace, others, store, entry, mine)
 
 
-def _add(trace: Trace, others: set[str], mine: np.ndarray, blocks: Iterable[np.ndarray]) -> None:
-    first = 0
-    for block in blocks:
-        for is_mine, digest in zip(mine[first : first + len(block)], row_digests(block), strict=True):
-            (trace.rows if is_mine else others).add(digest)
-        first += len(block)
+def _add(trace: Trace, others: set[bytes], mine: np.ndarray, blocks: Iterable[np.ndarray]) -> None:
+    digests = (digest for block in blocks for digest in row_digests(block))
+    for is_mine, digest in zip(mine.tolist(), digests, strict=True):
+        (trace.rows if is_mine else others).add(digest)
 
 
-def _add_embeddings(trace: Trace, others: set[str], store: Store, entry: Entry, mine: np.ndarray) -> None:
+def _add_embeddings(trace: Trace, others: set[bytes], store: Store, entry: Entry, mine: np.ndarray) -> None:
     """Those of the galleries that were made from these detections."""
     for kind, key in store.keys("gallery"):
         gallery = store.peek(kind, key)
@@ -181,7 +168,7 @@ def _shown(trace: Trace, held: HeldSnapshot, rows: pa.Table, root: Path | None) 
     snapshot = Snapshot(held.artifact.path)
     mine = _named(trace, rows)
     image_ids, roles = (rows[name].cast(pa.string()).to_pylist() for name in ("image_id", "role"))
-    boxes = np.stack([rows[name].to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)
+    boxes = np.stack([rows[name].to_numpy() for name in COORDINATES], axis=1)
     numbers: dict[str, list[int]] = {}
     for number, image_id in enumerate(image_ids):
         numbers.setdefault(image_id, []).append(number)
@@ -199,10 +186,6 @@ def _shown(trace: Trace, held: HeldSnapshot, rows: pa.Table, root: Path | None) 
                 if name in trace.box_ids
             }
             mine[here] |= [box.tobytes() in own for box in boxes[here]]
-            shown = boxes[here[mine[here]]].tolist()
-            _add_places(trace, images[scene.image_id], map(_corners, shown), root)
+            shown = [(x1, y1, x2, y2) for x1, y1, x2, y2 in boxes[here[mine[here]]].tolist()]
+            _add_places(trace, images[scene.image_id], shown, root)
     return mine
-
-
-def _corners(box: Sequence[float]) -> Corners:
-    return box[0], box[1], box[2], box[3]

@@ -61,8 +61,7 @@ class StoreSnapshots:
             found = self.store.find(KIND, key)
             if found is not None and _name(found) == name:
                 return found
-        of_name = [artifact for artifact in self._all() if _name(artifact) == name]
-        for artifact in sorted(of_name, key=lambda each: each.manifest.created, reverse=True):
+        for artifact in sorted(self.every(name), key=lambda each: each.manifest.created, reverse=True):
             sound = self.store.find(KIND, artifact.key)
             if sound is not None:
                 return sound
@@ -72,6 +71,10 @@ class StoreSnapshots:
             f"--store {shlex.quote(str(self.store))}"
         )
         raise CatalogError(f"{self.store} holds no snapshot of {name!r}{hint}")
+
+    def every(self, name: str) -> list[Artifact]:
+        """All snapshots of a dataset, unchecked."""
+        return [artifact for artifact in self._all() if _name(artifact) == name]
 
     def _remembered(self, name: str) -> tuple[str, str]:
         """Key and root that `remember` noted; empty where there are none that can be read."""

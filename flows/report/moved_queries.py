@@ -26,20 +26,11 @@ RANKS = 6
 
 
 @dataclass(frozen=True)
-class MovedPictures:
-    """A query with a strip of each side."""
-
-    query: MovedQuery
-    before: Strip
-    after: Strip
-
-
-@dataclass(frozen=True)
 class MovedOfTest:
-    """The pictures of a test, or why there are none."""
+    """Each query of a test with a strip of each side, or why there are none."""
 
     dataset: str
-    pictures: Sequence[MovedPictures]
+    pictures: Sequence[tuple[MovedQuery, Strip, Strip]]
     why_not: str
 
 
@@ -54,15 +45,10 @@ def draw_moved(test: TestDifference, before: History, after: History, store: Sto
         ]
     except StageError as error:
         return MovedOfTest(test.dataset, [], f"There are no pictures: {error}")
-    return MovedOfTest(
-        test.dataset,
-        [
-            MovedPictures(query, *(of_side[query.query_id] for of_side in strips))
-            for query in test.moved
-            if all(query.query_id in of_side for of_side in strips)
-        ],
-        "",
-    )
+    old, new = strips
+    drawn = [each for each in test.moved if each.query_id in old.keys() & new.keys()]
+    pictures = [(query, old[query.query_id], new[query.query_id]) for query in drawn]
+    return MovedOfTest(test.dataset, pictures, "")
 
 
 def _strips(

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from data_catalog.counts import COUNTED
 from data_catalog.forgotten import FORGOTTEN
-from data_catalog.images import ImageFile, ignores_exif
+from data_catalog.images import ImageFile
 from data_catalog.snapshot import Snapshot
 from data_catalog.statistics import Histogram, Statistics
 from flows.errors import StageError
@@ -95,7 +95,7 @@ def _examples(snapshot: Snapshot, root: Path | None) -> tuple[list[ScenePicture]
 
 
 def _example(image: dict[str, Any], boxes: pa.Table, root: Path) -> ScenePicture:
-    file = ImageFile(root / image["rel_path"], "ignore" if ignores_exif(image["decoding"]) else "apply")
+    file = ImageFile.of_row(root, image["rel_path"], image["decoding"])
     drawn, hidden = [], []
     for box in boxes.filter(pc.equal(boxes["image_id"], image["image_id"])).to_pylist():
         corners = (box["x1"], box["y1"], box["x2"], box["y2"])

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_catalog.images import ImageFile, ignores_exif
+from data_catalog.images import ImageFile
 from data_catalog.views import View
 from flows.report.content import Corners
 from flows.stages.detected_blocks import DETECTION
@@ -34,8 +34,7 @@ class TestPixels:
     gallery: Path
 
     def image_of(self, image_id: str) -> ImageFile:
-        rel_path, decoding = self._files[image_id]
-        return ImageFile(self.root / rel_path, "ignore" if ignores_exif(decoding) else "apply")
+        return ImageFile.of_row(self.root, *self._files[image_id])
 
     @cached_property
     def hidden(self) -> dict[ImageFile, list[Corners]]:

@@ -29,6 +29,11 @@ class Comparison:
     high: float
     queries: int
 
+    @property
+    def points(self) -> str:
+        """The difference with its interval, in points."""
+        return f"{self.difference:+.1f} ({self.low:+.1f} to {self.high:+.1f})"
+
     def __str__(self) -> str:
         return (
             f"{self.metric} {self.difference:+.1f} points (95 % interval {self.low:+.1f} to {self.high:+.1f} "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,11 @@ from storage.digests import digest_file
 
 
 def remove_images(
-    folder: Path, images: Sequence[Path], *, roots: Mapping[str, Path] | None = None
+    folder: Path,
+    images: Sequence[Path] = (),
+    *,
+    contents: Collection[str] = (),
+    roots: Mapping[str, Path] | None = None,
 ) -> tuple[int, int]:
     """Take images or videos out of an index, and keep them out when it is updated.
 
@@ -29,6 +33,8 @@ def remove_images(
         The index.
     images
         Files of the index; they need not exist any more. A copy of one that lies elsewhere also names it.
+    contents
+        SHA-256 of files, wherever they lie; those that the index does not have are not an error.
     roots
         Where places of scenes are now, by their old paths.
 
@@ -40,63 +46,21 @@ def remove_images(
     Raises
     ------
     ConfigError
-        If one of them is not in the index; nothing is removed then.
+        If there is no index, a damaged one or one that is being updated, or one of the images is not in it;
+        nothing is removed then.
     """
-
-    def choose(sources: Sequence[Mapping[str, Any]], places: Sequence[Place]) -> set[int]:
-        chosen = set[int]()
+    with alone(folder):
+        description = read_description(folder)
+        places = [located(place, folder, roots or {}) for place in description.places]
+        old = read_part(folder, description)
+        sources = old.sources.to_pylist()
+        chosen = {number for number, row in enumerate(sources) if row["sha256"] in contents}
         for image in images:
             rows = _rows_of(image, sources, places)
             if not rows:
                 raise ConfigError(f"{image} is not in the index {folder}: nothing was removed")
             chosen |= set(rows)
-        return chosen
-
-    return _remove(folder, choose, roots or {})
-
-
-def remove_contents(folder: Path, contents: Collection[str]) -> tuple[int, int]:
-    """Take the files with these contents out of an index, wherever they lie, and keep them out.
-
-    Parameters
-    ----------
-    folder
-        The index.
-    contents
-        SHA-256 of files; those that the index does not have are not an error.
-
-    Returns
-    -------
-    tuple of int
-        Files and people that were removed.
-
-    Raises
-    ------
-    ConfigError
-        If there is no index, a damaged one, or one that is being updated.
-    """
-
-    def choose(sources: Sequence[Mapping[str, Any]], places: Sequence[Place]) -> set[int]:
-        return {number for number, row in enumerate(sources) if row["sha256"] in contents}
-
-    return _remove(folder, choose, {}, barred=contents)
-
-
-Choice = Callable[[Sequence[Mapping[str, Any]], Sequence[Place]], set[int]]
-"""Which sources go, by their numbers."""
-
-
-def _remove(
-    folder: Path, choose: Choice, roots: Mapping[str, Path], barred: Collection[str] = ()
-) -> tuple[int, int]:
-    """`barred`: further contents that a later update must not bring."""
-    with alone(folder):
-        description = read_description(folder)
-        places = [located(place, folder, roots) for place in description.places]
-        old = read_part(folder, description)
-        sources = old.sources.to_pylist()
-        chosen = choose(sources, places)
-        removed = {*description.removed, *barred}
+        removed = {*description.removed, *contents}
         removed |= {sources[row]["sha256"] for row in chosen}
         removed |= {path_digest(_path(sources[row], places)) for row in chosen}
         changes = Changes(

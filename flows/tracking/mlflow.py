@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from flows.tracking.protocol import Status, TrackedRun, TrackedStage
 
@@ -23,7 +23,7 @@ LONGEST_VALUE = 500
 SECONDS = 20.0
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 _NAME = re.compile(r"[^\w\-. /]")
-"""What MLflow takes in no name."""
+"""What no name may have in MLflow."""
 
 
 class MlflowTracker:
@@ -107,18 +107,19 @@ class MlflowTracker:
         self._post("runs/update", {"run_id": self.run_id, "status": _STATUS[status], "end_time": _now()})
 
     def _experiment_id(self) -> str:
-        """The experiment's id; it is made where the server has none of the name."""
-        wanted = f"name = '{self.experiment}'"
-        found = self._post("experiments/search", {"filter": wanted, "max_results": 1}).get("experiments")
-        if found:
-            return str(found[0]["experiment_id"])
-        return str(self._post("experiments/create", {"name": self.experiment})["experiment_id"])
+        """The experiment's id; it is made unless it is there, perhaps by another run at this moment."""
+        try:
+            return str(self._post("experiments/create", {"name": self.experiment})["experiment_id"])
+        except ValueError:
+            query = urlencode({"experiment_name": self.experiment})
+            found = self._request("GET", f"{API}/experiments/get-by-name?{query}", None, "application/json")
+            return str(json.loads(found)["experiment"]["experiment_id"])
 
     def _post(self, call: str, body: Mapping[str, Any]) -> dict[str, Any]:
         answer = self._request("POST", f"{API}/{call}", json.dumps(body).encode(), "application/json")
         return dict(json.loads(answer or b"{}"))
 
-    def _request(self, method: str, path: str, body: bytes, kind: str) -> bytes:
+    def _request(self, method: str, path: str, body: bytes | None, kind: str) -> bytes:
         """The server's answer. Raises ValueError, which says what the server said."""
         import http.client
         import urllib.error
@@ -128,8 +129,7 @@ class MlflowTracker:
         host = urlsplit(self.uri).hostname
         try:
             with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-                content: bytes = answer.read()
-                return content
+                return bytes(answer.read())
         except urllib.error.HTTPError as error:
             said = " ".join(error.read(2000).decode(errors="replace").split())[:200]
             raise ValueError(f"{host}: {path}: status {error.code}: {said}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,8 +38,7 @@ class Trackers:
         self._told: set[str] = set()
         run = TrackedRun(record.name, Path(record.config).name, config.store, params_of(config))
         for section in config.run.trackers:
-            make = partial(_started, section.name, dict(section.options), run)
-            tracker = self._call(section.name, make)
+            tracker = self._call(section.name, partial(_started, section.name, section.options, run))
             if tracker is not None:
                 self._open.append((section.name, tracker))
 
@@ -61,31 +61,30 @@ class Trackers:
         self._tell(lambda tracker: tracker.end(status, page))
 
     def _tell(self, call: Callable[[Tracker], None]) -> None:
-        heard = [
-            (self._call(name, partial(_done, call, tracker)), name, tracker) for name, tracker in self._open
-        ]
-        self._open = [(name, tracker) for is_done, name, tracker in heard if is_done]
+        def heard(tracker: Tracker) -> bool:
+            call(tracker)
+            return True
+
+        self._open = [each for each in self._open if self._call(each[0], partial(heard, each[1]))]
 
     def _call(self, name: str, call: Callable[[], Any]) -> Any:
         """What the call returns; None, with a warning, if it fails or takes too long."""
-        result: list[Any] = []
-        problem = [f"it took longer than {LIMIT_SECONDS:g} s"]
+        future = Future[Any]()
 
         def work() -> None:
             try:
-                result.append(call())
-                problem.clear()
-            except Exception as error:  # third-party code may raise anything
-                problem[:] = [
-                    f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-                ]
+                future.set_result(call())
+            except BaseException as error:  # third-party code may raise anything, SystemExit too
+                future.set_exception(error)
 
-        thread = threading.Thread(target=work, daemon=True, name=f"tracker-{name}")
-        thread.start()
-        thread.join(LIMIT_SECONDS)
-        if not problem:
-            return result[0]
-        said = f"run.trackers: {name}: {problem[0]}; this run goes on without it"
+        threading.Thread(target=work, daemon=True, name=f"tracker-{name}").start()
+        if future not in wait([future], LIMIT_SECONDS).done:
+            problem = f"it took longer than {LIMIT_SECONDS:g} s"
+        elif (error := future.exception()) is None:
+            return future.result()
+        else:
+            problem = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        said = f"run.trackers: {name}: {problem}; this run goes on without it"
         told.warning("%s", said)
         self.record.warnings.append(said)
         return None
@@ -106,11 +105,6 @@ def _flat(value: Any, path: str) -> Iterator[tuple[str, str]]:
             yield from _flat(each, f"{path}.{number}")
     elif value is not None:
         yield path, str(value)
-
-
-def _done(call: Callable[[Tracker], None], tracker: Tracker) -> bool:
-    call(tracker)
-    return True
 
 
 def _started(name: str, options: Mapping[str, Any], run: TrackedRun) -> Tracker:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -31,7 +30,7 @@ class DecodingReader(FeatureReader):
         self.tier = stored.tier
         self._stored = stored
         self._codec = codec
-        self._threads = min(_THREADS, len(os.sched_getaffinity(0)))
+        self._threads = min(_THREADS, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
         self._pool_process = os.getpid()
 
@@ -94,8 +93,3 @@ def read_codec(group: Path, layout: ArrayLayout) -> RowCodec | None:
         layout.row_shape,
         layout.dtype,
     )
-
-
-def note(codec: RowCodec | None) -> dict[str, Any]:
-    """What an array's mark says of its codec."""
-    return {} if codec is None else {"codec": codec.description}

@@ -7,7 +7,6 @@ import json
 import math
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -60,28 +59,19 @@ def _tables(
 def _write_parquet(target: Path, reader: FeatureReader, rows: np.ndarray, index: pa.Table) -> None:
     schema = _schema(reader, index)
     with pq.ParquetWriter(target, schema, compression="zstd", use_dictionary=index.column_names) as writer:
-        _write_tables(writer, reader, rows, index, schema)
+        for table in _tables(reader, rows, index, schema):
+            writer.write_table(table)
 
 
 def _write_arrow(target: Path, reader: FeatureReader, rows: np.ndarray, index: pa.Table) -> None:
     schema = _schema(reader, index)
     with pa.ipc.new_file(target, schema) as writer:
-        _write_tables(writer, reader, rows, index, schema)
-
-
-def _write_tables(
-    writer: pq.ParquetWriter | pa.ipc.RecordBatchFileWriter,
-    reader: FeatureReader,
-    rows: np.ndarray,
-    index: pa.Table,
-    schema: pa.Schema,
-) -> None:
-    for table in _tables(reader, rows, index, schema):
-        writer.write_table(table)
+        for table in _tables(reader, rows, index, schema):
+            writer.write_table(table)
 
 
 def _write_webdataset(target: Path, reader: FeatureReader, rows: np.ndarray, index: pa.Table) -> None:
-    with _tar(target) as tar:
+    with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as tar:
         for numbers, features, of_index in _parts(reader, rows, index):
             for number, row, entry in zip(numbers.tolist(), features, of_index.to_pylist(), strict=True):
                 content = io.BytesIO()
@@ -89,10 +79,6 @@ def _write_webdataset(target: Path, reader: FeatureReader, rows: np.ndarray, ind
                 _add(tar, f"{number:09d}.npy", content.getvalue())
                 described = json.dumps({"row": number, **entry}, default=str)
                 _add(tar, f"{number:09d}.json", described.encode())
-
-
-def _tar(target: Path) -> AbstractContextManager[tarfile.TarFile]:
-    return tarfile.open(target, "w", format=tarfile.USTAR_FORMAT)
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from storage.feature_store.digests import BLOCK_ROWS
 from storage.feature_store.layout import ARRAY, MARK, METADATA_FILE, ArrayLayout, parse_layout
 from storage.feature_store.shard_files import ZSTD_LEVEL
 from storage.reading import parse_json, read_regular
+
+if TYPE_CHECKING:
+    from storage.feature_store.codecs import RowCodec
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +46,9 @@ def metadata_files(
     rows_per_shard: int,
     compression: Compression,
     attributes: Mapping[str, Any],
-    codec: Mapping[str, Any],
+    codec: RowCodec | None,
 ) -> dict[str, bytes]:
-    """The metadata as zarr-python writes it, by file name. codec: what the mark says of it."""
+    """The metadata as zarr-python writes it, by file name."""
     import zarr  # takes most of a second, and a process that only reads never needs it
     from zarr.codecs import ZstdCodec
     from zarr.core.buffer import Buffer
@@ -62,7 +65,7 @@ def metadata_files(
         compressors=[ZstdCodec(level=ZSTD_LEVEL)] if compression == "zstd" else None,
         fill_value=0,
         dimension_names=names,
-        attributes={MARK: {"version": 1, **codec}, **attributes},
+        attributes={MARK: {"version": 1, **({"codec": codec.description} if codec else {})}, **attributes},
         config={"write_empty_chunks": True},
     )
     return {name: buffer.to_bytes() for name, buffer in files.items()}

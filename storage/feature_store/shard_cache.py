@@ -61,16 +61,18 @@ class ShardCache:
         since: shards that were used since then, in seconds of the epoch, stay.
         """
         with exclusive(self.folder / ".lock", what="the cache of shards"):
-            there = [(file.stat(), file) for file in self.folder.iterdir() if not file.name.startswith(".")]
-            taken = sum(stat.st_size for stat, _ in there)
-            removable = sorted((stat.st_mtime, file) for stat, file in there if stat.st_mtime < since)
-            spare = sum(file.stat().st_size for _, file in removable)
-            if taken - spare + entry.size > self.limit:
+            there = {file: file.stat() for file in self.folder.iterdir() if not file.name.startswith(".")}
+            same = there.pop(self.path(entry), None)
+            if same is not None and same.st_size == entry.size:
+                return True  # another process that reads the same store was faster
+            taken = sum(stat.st_size for stat in there.values())
+            removable = [file for file, stat in there.items() if stat.st_mtime < since]
+            if taken - sum(there[file].st_size for file in removable) + entry.size > self.limit:
                 return False
-            for _, file in removable:
+            for file in sorted(removable, key=lambda file: there[file].st_mtime):
                 if taken + entry.size <= self.limit:
                     break
-                taken -= file.stat().st_size
+                taken -= there[file].st_size
                 file.unlink()
             arrived.replace(self.path(entry))
         return True

@@ -23,7 +23,6 @@ from storage.errors import StorageError
 from storage.feature_store.buffers import allocate_buffer
 from storage.feature_store.codecs import CODEC_FILE, RowCodec
 from storage.feature_store.conversion import check_finite, convert_rows
-from storage.feature_store.decoding import note
 from storage.feature_store.digests import ShardDigests, digest_pieces, piece_rows, read_digests
 from storage.feature_store.finishing import finish_features, holds, note_file, pieces_of
 from storage.feature_store.layout import (
@@ -100,7 +99,7 @@ def create_features(
         stored, dtype = codec.stored
         shape = (shape[0], *stored)
     group = local_path(path)
-    files = metadata_files(shape, dtype, rows_per_shard, compression, attributes or {}, note(codec))
+    files = metadata_files(shape, dtype, rows_per_shard, compression, attributes or {}, codec)
     durable.make_folder(group / ARRAY)
     for name in (f"{ARRAY}/{METADATA_FILE}", METADATA_FILE):
         write_or_compare(group / name, files[name])

@@ -261,18 +261,40 @@ def test_identities_of_a_whole_dataset_are_numbered_and_told_in_mot(tmp_path: Pa
     assert sorted(set(again.table("boxes")["person_id"].to_pylist())) == ["a/1", "b/1"]
 
 
-def test_two_datasets_stay_apart(tmp_path: Path) -> None:
-    first = snapshot_of(one_image(), tmp_path / "1")
-    second = snapshot_of(one_image(camera_id=7), tmp_path / "2")
-    renamed = tmp_path / "2" / "snapshot" / "datasets.parquet"
+def two_parts(folder: Path, first: Given, second: Given, name: str) -> list[ExportPart]:
+    """Training images of two datasets, `given` and one of that name."""
+    snapshots = [snapshot_of(each, folder / str(at)) for at, each in enumerate((first, second), start=1)]
+    renamed = folder / "2" / "snapshot" / "datasets.parquet"
     table = pa.parquet.read_table(renamed)
-    pa.parquet.write_table(table.set_column(0, table.schema.field(0), pa.array(["other"])), renamed)
-    views = [View(first, "train"), View(Snapshot(second.path), "train")]
-    parts = parts_of(views, [tmp_path / "1" / "root", tmp_path / "2" / "root"])
+    pa.parquet.write_table(table.set_column(0, table.schema.field(0), pa.array([name])), renamed)
+    views = [View(Snapshot(each.path), "train") for each in snapshots]
+    return parts_of(views, [folder / "1" / "root", folder / "2" / "root"])
+
+
+def test_two_datasets_stay_apart(tmp_path: Path) -> None:
+    parts = two_parts(tmp_path, one_image(), one_image(camera_id=7), "other")
     exported: Exported = export_coco_folder(parts, tmp_path / "out", "copy")
     again = read_back(tmp_path / "out", "coco", tmp_path / "again", columns="catalog")
     assert rows(again, "images", ["image_id", "camera_id"]) == [("given/a", None), ("other/a", 7)]
     assert exported.images == 2
+
+
+@pytest.mark.parametrize("images", ["link", "copy", "none"])
+def test_no_dataset_overwrites_another(images: Any, tmp_path: Path) -> None:
+    """Both sequences would be the folder given-x-s."""
+    frame = {"frame_index": 1}
+    ours, others = one_image(sequence_id="x-s", **frame), one_image(sequence_id="s", width=41, **frame)
+    parts = two_parts(tmp_path, ours, others, "given-x")
+    with pytest.raises(CatalogError, match="would have this name"):
+        export_mot(parts, tmp_path / "out", images)
+
+
+def test_an_image_that_two_rows_name_is_written_once(tmp_path: Path) -> None:
+    twice = Given([*one_image().images, {**one_image().images[0], "image_id": "b"}], [])
+    for images in ("link", "copy"):
+        parts = parts_in(snapshot_of(twice, tmp_path / images), tmp_path / images)
+        exported = export_coco_folder(parts, tmp_path / images / "out", images)  # type: ignore[arg-type]
+        assert exported.images == 2 and [*(tmp_path / images / "out" / "images").iterdir()]
 
 
 @pytest.mark.parametrize(

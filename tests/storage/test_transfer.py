@@ -42,6 +42,14 @@ def test_lineage_is_all_that_is_behind_an_artifact(stores: tuple[LocalStore, Loc
     assert set(lineage(source, [name_of(features)])) == {name_of(ingest), name_of(features)}
 
 
+def test_sources_come_first_also_of_one_second(stores: tuple[LocalStore, LocalStore]) -> None:
+    source, _ = stores
+    detector = make_artifact(source, "detector")
+    detections = make_artifact(source, "detections", sources=(detector,))
+    assert detections.manifest.created[:16] == detector.manifest.created[:16]
+    assert lineage(source, [name_of(detections)]) == [name_of(detector), name_of(detections)]
+
+
 def test_a_copy_that_was_cut_off_goes_on_where_it_ended(stores: tuple[LocalStore, LocalStore]) -> None:
     source, target = stores
     made = make_artifact(source, "features", content=b"x" * 5_000)
@@ -67,6 +75,18 @@ def test_files_that_another_artifact_has_do_not_move(stores: tuple[LocalStore, L
     assert files[0].samefile(files[1]) and target.verify(second.kind, second.key) == []
     target.remove(first.kind, first.key)
     assert target.verify(second.kind, second.key) == []
+
+
+def test_a_shared_file_of_an_earlier_try_is_not_written_over(stores: tuple[LocalStore, LocalStore]) -> None:
+    """It was cut off; then the artifact was built again, with other bytes."""
+    source, target = stores
+    held = make_artifact(target, "features", 1)
+    made = make_artifact(source, "features", content=b"other rows")
+    shared = target.work_path_of(made.kind, made.key) / RECEIVING / "nested" / "data.bin"
+    shared.parent.mkdir(parents=True)
+    shared.hardlink_to(held.path / "nested" / "data.bin")
+    assert copy_artifact(source, target, name_of(made))
+    assert target.verify(made.kind, made.key) == target.verify(held.kind, held.key) == []
 
 
 def test_a_damaged_file_is_not_shared(stores: tuple[LocalStore, LocalStore]) -> None:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from data_catalog.schema import BOXES, IMAGES
+from data_catalog.schema import BOXES, GALLERY, IMAGES
 from data_catalog.snapshot import Snapshot, write_table
 from flows.compare.data import compare_snapshots
 from tests.flows.report.invented_diff import TwoResults
@@ -65,3 +65,16 @@ def test_equal_snapshots_differ_in_nothing_and_unknown_values_are_equal(before: 
     write_table(unknown / "images.parquet", images.set_column(at, IMAGES.field(at), nothing))
     assert not compare_snapshots(Snapshot(unknown), Snapshot(unknown))["images"].differs
     assert compare_snapshots(Snapshot(before), Snapshot(unknown))["images"].changed == len(images)
+
+
+def test_galleries_alone_that_differ_are_told(before: Path, tmp_path: Path) -> None:
+    """They decide the evaluation, so they are no column that no stage uses."""
+    for folder, images in (("one", ["a"]), ("two", ["a", "b"])):
+        shutil.copytree(before, tmp_path / folder)
+        protocol = Snapshot(before).protocols()[0]
+        rows = {"protocol": protocol, "query_id": "0", "is_positive": False, "source_unit": "drawn"}
+        gallery = pa.Table.from_pylist([{**rows, "image_id": each} for each in images], schema=GALLERY)
+        write_table(tmp_path / folder / "gallery" / f"{protocol}.parquet", gallery)
+    found = compare_snapshots(Snapshot(tmp_path / "one"), Snapshot(tmp_path / "two"))
+    assert [name for name, each in found.items() if each.differs] == ["galleries"]
+    assert found["galleries"].changed_examples == (protocol,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,16 @@ def test_what_is_painted_over_is_not_shown(file: ImageFile) -> None:
     scene = fitted(read_picture(file, hidden[file]), SCENE_SIZE)
     assert Pictures({file: [ANNA]}).on_page(page(crops[file, ANNA], scene)) == 0
     assert Pictures({file: [BO]}).on_page(page(crops[file, BO], scene)) == 2
+
+
+def test_no_picture_stays_in_memory(file: ImageFile) -> None:
+    """A person may be on thousands of images of several MB each."""
+    found = Pictures({file: [ANNA, BO]})
+    gc.collect()
+    assert not [
+        each for each in gc.get_objects() if issubclass(type(each), Image.Image) and each.width >= 300
+    ]
+    assert found.on_page(page(Image.open(file.path))) == 1
 
 
 def test_a_file_that_is_gone_is_counted(tmp_path: Path) -> None:

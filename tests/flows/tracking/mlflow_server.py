@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs
 
 
 class Kept(ThreadingHTTPServer):
@@ -32,13 +33,17 @@ class _Handler(BaseHTTPRequestHandler):
         call = self.path.removeprefix("/api/2.0/mlflow/")
         fault = _fault(body) if call not in self.server.refused else "the database is gone"
         answers: dict[str, Any] = {
-            "experiments/search": {},
             "experiments/create": {"experiment_id": "7"},
             "runs/create": {
                 "run": {"info": {"run_id": "r1", "artifact_uri": "mlflow-artifacts:/7/r1/artifacts"}}
             },
         }
         self._answer(400 if fault else 200, {"message": fault} if fault else answers.get(call, {}))
+
+    def do_GET(self) -> None:
+        place, _, query = self.path.partition("?")
+        self.server.calls.append((place, parse_qs(query)))
+        self._answer(200, {"experiment": {"experiment_id": "9"}})
 
     def do_PUT(self) -> None:
         self.server.calls.append((self.path, self._read()))

@@ -74,6 +74,14 @@ def test_mlflow_gets_params_metrics_curves_keys_and_the_report(
     assert kept.bodies("runs/update")[0]["status"] == "FINISHED"
 
 
+def test_an_experiment_that_another_run_has_just_made_is_taken() -> None:
+    with keeping_server() as (url, kept):
+        kept.refused = {"experiments/create"}
+        MlflowTracker(uri=url, experiment="Anna's nights & days").start(RUN)
+    assert kept.bodies("experiments/get-by-name") == [{"experiment_name": ["Anna's nights & days"]}]
+    assert kept.bodies("runs/create")[0]["experiment_id"] == "9"
+
+
 def test_what_mlflow_refuses_is_told_with_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
     with keeping_server() as (url, kept):
         kept.refused = {"runs/create"}
@@ -90,9 +98,14 @@ def test_what_mlflow_refuses_is_told_with_its_words(monkeypatch: pytest.MonkeyPa
 class Sink:
     """Keeps what it is told; fails at one of its calls, or hangs there."""
 
-    def __init__(self, fails_at: str = "", hangs: threading.Event | None = None) -> None:
+    def __init__(
+        self,
+        fails_at: str = "",
+        hangs: threading.Event | None = None,
+        error: BaseException | None = None,
+    ) -> None:
         self.told: list[Any] = []
-        self.fails_at, self.hangs = fails_at, hangs
+        self.fails_at, self.hangs, self.error = fails_at, hangs, error or RuntimeError("no space left")
 
     def start(self, run: TrackedRun) -> None:
         self._hear("start", run.config)
@@ -109,7 +122,7 @@ class Sink:
         if call == self.fails_at:
             if self.hangs is not None:
                 self.hangs.wait()
-            raise RuntimeError("no space left")
+            raise self.error
         self.told.append(what)
 
 
@@ -160,6 +173,11 @@ def test_a_tracker_that_fails_costs_one_warning_and_the_others_go_on(
         "run.trackers: broken: RuntimeError: no space left; this run goes on without it"
     )
     assert len(other.told) == 4
+
+
+def test_a_tracker_that_exits_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = tell(tmp_path, monkeypatch, {"rude": Sink("stage", error=SystemExit(3))})
+    assert record.warnings == ["run.trackers: rude: SystemExit: 3; this run goes on without it"]
 
 
 def test_a_tracker_that_hangs_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

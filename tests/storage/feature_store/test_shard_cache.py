@@ -120,6 +120,25 @@ def test_the_size_is_bounded_and_what_was_used_longest_ago_goes_first(
         np.testing.assert_array_equal(reader.rows(EVERY), rows)
 
 
+def test_a_shard_that_two_processes_bring_counts_once(
+    tmp_path: Path, make_store: Callable[..., Path], make_rows: Make
+) -> None:
+    """Each process of a training has a reader of its own over the same cache."""
+    store = make_store(make_rows(SHARD), rows_per_shard=SHARD)
+    (shard,) = files_under(store / "features" / "c")
+    cache = cache_of(tmp_path / "cache", store, limit=shard.stat().st_size)
+    cache.folder.mkdir()
+    (entry,) = (each for each in cache.files.values() if each.sha256 in shards_of(cache))
+    opened = time.time() - 60
+    for number in range(2):
+        arrived = cache.folder / f".{number}.partial"
+        arrived.write_bytes(shard.read_bytes())
+        assert cache.admit(entry, arrived, opened)
+    cache.path(entry).write_bytes(b"cut off")
+    arrived.write_bytes(shard.read_bytes())
+    assert cache.admit(entry, arrived, opened) and digest_file(cache.path(entry)) == entry.sha256
+
+
 def test_damage_does_not_enter_the_cache(
     tmp_path: Path,
     url: str,
