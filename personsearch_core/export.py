@@ -22,9 +22,9 @@ from torch.export import Dim, ExportedProgram
 from personsearch_core.checksums import CHECKSUMS, UNFINISHED_CHECKSUMS, checksum_text, problems
 from personsearch_core.data.decoding import PADDING_COLOUR
 from personsearch_core.errors import PersonSearchError
+from personsearch_core.models.box_deltas import decode_boxes
 from personsearch_core.models.branch import Branch
 from personsearch_core.models.descriptions import part, read_description
-from personsearch_core.models.detection_loss import BOX_CODER
 from personsearch_core.models.detector import IMAGENET_MEAN, IMAGENET_STD, Detector
 from personsearch_core.models.search import PersonSearchNet
 from personsearch_core.models.weights import (
@@ -220,9 +220,7 @@ class DetectorGraph(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         logits, deltas, maps = self.detector(images)
-        repeated = self.anchors.expand(deltas.shape[0], -1, -1)
-        boxes = BOX_CODER.decode_single(deltas.flatten(0, 1), repeated.flatten(0, 1)).view_as(deltas)
-        outputs = (torch.sigmoid(logits), boxes)
+        outputs = (torch.sigmoid(logits), decode_boxes(deltas, self.anchors))
         return outputs if self.shared_index is None else (*outputs, maps[self.shared_index])
 
 

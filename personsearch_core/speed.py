@@ -14,8 +14,9 @@ from torch import Tensor
 from personsearch_core.boxes import Boxes, place_image
 from personsearch_core.data.decoding import render
 from personsearch_core.models.branch import build_branch
+from personsearch_core.models.candidates import suppress
 from personsearch_core.models.compute import arrange, model_device
-from personsearch_core.models.detector import build_detector, select_detections
+from personsearch_core.models.detector import build_detector
 from personsearch_core.models.search import PersonSearchNet, PlacedImage
 from personsearch_core.pooling.rois import row_shape
 from personsearch_core.recipes import BranchModel, Compute, DetectorModel, RoiRecipe, Variant
@@ -183,9 +184,8 @@ def _detection(network: PersonSearchNet, batch: _Batch) -> Callable[[], Tensor |
 
     @torch.inference_mode()
     def detect() -> Tensor | None:
-        output, shared = network.detect(batch.inputs)
-        placements = [each.placement for each in batch.placed]
-        select_detections(output, placements, score_threshold=0.5, nms_threshold=0.5, max_per_image=100)
+        candidates, shared = network.candidates(batch.inputs, [each.placement for each in batch.placed])
+        suppress(candidates, len(batch.placed), score_threshold=0.5, nms_threshold=0.5, max_per_image=100)
         return shared
 
     return detect

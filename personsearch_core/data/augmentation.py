@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as F
 from personsearch_core.boxes import Placement, box_areas, clip_boxes, place_image
 from personsearch_core.data.decoding import read_scene, render
 from personsearch_core.data.scenes import Scene
-from personsearch_core.models.anchors import Targets
+from personsearch_core.models.targets import Targets
 from personsearch_core.recipes import DetectorAugmentation, DetectorModel
 
 VISIBLE_PART = 0.3

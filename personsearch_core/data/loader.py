@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from personsearch_core.data.augmentation import training_sample
 from personsearch_core.data.prefetch import decode_threads, prefetch
 from personsearch_core.data.sampling import TrainingStream
-from personsearch_core.models.anchors import Targets
+from personsearch_core.models.targets import PaddedTargets, Targets, pad_targets
 from personsearch_core.recipes import DetectorRecipe
 
 BATCHES_AHEAD = 3
@@ -30,17 +30,22 @@ class Share:
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """images: uint8 (B, 3, H, W). entries: the training entry that each image came from."""
+    """images: uint8 (B, 3, H, W). entries: the training entry that each image came from.
+
+    scenes: the targets by image, which stay on the host, where a joint training cuts its ROIs.
+    """
 
     images: Tensor
-    targets: tuple[Targets, ...]
+    targets: PaddedTargets
     entries: Tensor
+    scenes: tuple[Targets, ...]
 
     def to(self, device: torch.device) -> TrainingBatch:
-        return TrainingBatch(
-            self.images.to(device, non_blocking=True),
-            tuple(target.to(device) for target in self.targets),
-            self.entries.to(device, non_blocking=True),
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True),
+            targets=self.targets.to(device),
+            entries=self.entries.to(device, non_blocking=True),
         )
 
 
@@ -56,7 +61,8 @@ def load_batch(
     """Decode and augment batch number `batch` (an optimiser step takes `accumulate` batches)."""
     numbers = _numbers(recipe, batch, share)
     images = _canvases(recipe, len(numbers), pin)
-    return _assemble(images, [_load(stream, recipe, *item) for item in zip(images, numbers, strict=True)])
+    loaded = [_load(stream, recipe, *item) for item in zip(images, numbers, strict=True)]
+    return _assemble(images, loaded, pin)
 
 
 def training_batches(
@@ -83,7 +89,7 @@ def training_batches(
     with closing(prefetch(load, samples(), threads=threads, ahead=ahead)) as loaded:
         for _ in range(first, last):
             parts = list(islice(loaded, size))
-            yield _assemble(begun.popleft(), parts)
+            yield _assemble(begun.popleft(), parts, pin)
 
 
 def _numbers(recipe: DetectorRecipe, batch: int, share: Share | None) -> range:
@@ -106,6 +112,9 @@ def _load(stream: TrainingStream, recipe: DetectorRecipe, canvas: Tensor, number
     return target, entry
 
 
-def _assemble(images: Tensor, loaded: Sequence[tuple[Targets, int]]) -> TrainingBatch:
-    targets, entries = zip(*loaded, strict=True)
-    return TrainingBatch(images, targets, torch.tensor(entries))
+def _assemble(images: Tensor, loaded: Sequence[tuple[Targets, int]], pin: bool) -> TrainingBatch:
+    scenes, entries = zip(*loaded, strict=True)
+    numbers = torch.tensor(entries)
+    return TrainingBatch(
+        images, pad_targets(scenes, pin=pin), numbers.pin_memory() if pin else numbers, scenes
+    )

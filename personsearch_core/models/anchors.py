@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import math
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from torchvision.models.detection._utils import Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
+from personsearch_core.models.compute import is_eager_on_cpu
+from personsearch_core.models.targets import PaddedTargets
 from personsearch_core.recipes import DetectorModel
 
 BACKGROUND = Matcher.BELOW_LOW_THRESHOLD
@@ -27,22 +27,6 @@ PAIRS_AT_ONCE = 2**25
 """Pairs of box and anchor compared at once; each temporary takes four bytes per pair."""
 
 SCALES_PER_OCTAVE = (1.0, 2.0 ** (1.0 / 3), 2.0 ** (2.0 / 3))
-
-
-class Targets(NamedTuple):
-    """The people of one training image, in pixels of the network's input.
-
-    boxes: (n, 4) float32 with positive areas. ignore: (n,) bool. people: (n,) int64, the label of each box's
-    identity or `UNLABELLED`; None if identities are not learnt from this image.
-    """
-
-    boxes: Tensor
-    ignore: Tensor
-    people: Tensor | None = None
-
-    def to(self, device: torch.device) -> Targets:
-        moved = (part if part is None else part.to(device, non_blocking=True) for part in self)
-        return Targets(*moved)  # type: ignore[arg-type]
 
 
 class AnchorGrid:
@@ -84,46 +68,62 @@ def level_sizes(height: int, width: int) -> list[tuple[int, int]]:
 
 
 @torch.no_grad()
-def match_anchors(anchors: Tensor, targets: Sequence[Targets]) -> Tensor:
-    """For each image and anchor: the row of the matched box in its targets, BACKGROUND or UNDECIDED.
+def match_anchors(anchors: Tensor, targets: PaddedTargets) -> Tensor:
+    """For each image and anchor: the place of the matched person, BACKGROUND or UNDECIDED.
 
     anchors: (A, 4); returns int64 (B, A). A person's best anchor is always matched, however low its overlap.
     Ignore regions match nothing; anchors inside one (IGNORE_COVER of their area, or an IoU of BACKGROUND_IOU)
     are UNDECIDED unless a person claims them.
-
-    On an accelerator several images are matched at once, without making the host wait.
     """
-    if anchors.device.type == "cpu":
-        # No launches to save, and padding would cost work.
-        return torch.cat([_match(anchors, [each]) for each in targets])
-    most = max(len(each.boxes) for each in targets)
-    images = max(1, PAIRS_AT_ONCE // (max(1, most) * len(anchors)))
-    parts = (targets[first : first + images] for first in range(0, len(targets), images))
+    images, people = targets.is_person.shape
+    if is_eager_on_cpu(anchors):
+        parts = [_without_padding(targets, image) for image in range(images)]
+    else:
+        size = max(1, PAIRS_AT_ONCE // (len(anchors) * max(people, targets.regions.shape[1])))
+        cuts = range(0, images, size)
+        parts = [PaddedTargets(*(rows[first : first + size] for rows in targets)) for first in cuts]
     return torch.cat([_match(anchors, part) for part in parts])
 
 
-def _match(anchors: Tensor, targets: Sequence[Targets]) -> Tensor:
-    """Boxes are padded to (B, M, 4); padding is neither a person nor an ignore region."""
-    if not any(len(each.boxes) for each in targets):
-        shape = (len(targets), len(anchors))
-        return torch.full(shape, BACKGROUND, dtype=torch.int64, device=anchors.device)
-    boxes = pad_sequence([each.boxes for each in targets], batch_first=True)
-    person = pad_sequence([~each.ignore for each in targets], batch_first=True)
-    ignore = pad_sequence([each.ignore for each in targets], batch_first=True)
-    top_left = torch.maximum(anchors[:, :2], boxes[:, :, None, :2])
-    sides = torch.minimum(anchors[:, 2:], boxes[:, :, None, 2:]).sub_(top_left).clamp_(min=0)
-    shared = sides[..., 0] * sides[..., 1]
-    areas = (anchors[:, 2:] - anchors[:, :2]).prod(dim=1)
-    overlap = shared / ((boxes[..., 2:] - boxes[..., :2]).prod(dim=2)[..., None] + areas - shared)
+def _without_padding(targets: PaddedTargets, image: int) -> PaddedTargets:
+    """One image's targets in as many places as it needs; at least one is for people."""
+    one = slice(image, image + 1)
+    people = max(1, int(targets.is_person[image].sum()))
+    regions = int(targets.is_region[image].sum())
+    return PaddedTargets(
+        targets.people[one, :people],
+        targets.is_person[one, :people],
+        targets.regions[one, :regions],
+        targets.is_region[one, :regions],
+    )
 
-    with_people = torch.where(person[..., None], overlap, -1.0)
-    best, own = with_people.max(dim=1)
+
+def _match(anchors: Tensor, targets: PaddedTargets) -> Tensor:
+    areas = (anchors[:, 2:] - anchors[:, :2]).prod(dim=1)
+    overlap = _overlaps(anchors, areas, targets.people)[1]
+    best = overlap.amax(dim=1)
+    # The first of equal ones, which is never padding: its overlap is zero, and it comes last.
+    place = torch.arange(overlap.shape[1], 0, -1, device=anchors.device, dtype=torch.int32)[:, None]
+    own = overlap.shape[1] - torch.where(overlap == best[:, None], place, 0).amax(dim=1).long()
     matched = torch.where(best < FOREGROUND_IOU, UNDECIDED, own)
     matched = torch.where(best < BACKGROUND_IOU, BACKGROUND, matched)
-    persons_best = with_people.amax(dim=2, keepdim=True)
-    claimed = ((with_people == persons_best) & person[..., None]).any(dim=1)
+    persons_best = torch.where(targets.is_person, overlap.amax(dim=2), math.inf)
+    claimed = (overlap == persons_best[..., None]).any(dim=1)
     matched = torch.where(claimed, own, matched)
-
+    if not targets.regions.shape[1]:
+        return matched
+    shared, overlap = _overlaps(anchors, areas, targets.regions)
     covers = (shared >= IGNORE_COVER * areas) | (overlap >= BACKGROUND_IOU)
-    ignored = (covers & ignore[..., None]).any(dim=1)
-    return torch.where((matched == BACKGROUND) & ignored, UNDECIDED, matched)
+    return torch.where((matched == BACKGROUND) & covers.any(dim=1), UNDECIDED, matched)
+
+
+def _overlaps(anchors: Tensor, areas: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Shared area and IoU of boxes (B, M, 4) with anchors (A, 4), each (B, M, A); zero for padding."""
+    # Coordinate by coordinate, so that each pass reads and writes numbers that follow each other.
+    ax1, ay1, ax2, ay2 = anchors.t().contiguous()
+    x1, y1, x2, y2 = boxes[..., None].unbind(dim=2)
+    width = torch.minimum(ax2, x2).sub_(torch.maximum(ax1, x1)).clamp_(min=0)
+    height = torch.minimum(ay2, y2).sub_(torch.maximum(ay1, y1)).clamp_(min=0)
+    shared = width.mul_(height)
+    union = ((x2 - x1) * (y2 - y1) + areas).sub_(shared)
+    return shared, shared / union

@@ -12,9 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 from torch._dynamo import config as dynamo
-from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.resnet import BasicBlock, Bottleneck
-from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork
 
 from personsearch_core.recipes import Compute
 
@@ -22,31 +20,54 @@ log = logging.getLogger(__name__)
 
 Module = TypeVar("Module", bound=nn.Module)
 
-COMPILED = (BasicBlock, Bottleneck, FeaturePyramidNetwork, RetinaNetHead)
+COMPILED = (BasicBlock, Bottleneck)
 VERSIONS_COMPILED = 64
-"""Per class of blocks: eight shapes in a ResNet, in training and evaluation, with a few batch sizes each."""
+"""Per graph or class of blocks: training and evaluation, batch sizes, numbers of people, shapes of blocks."""
 
 CPU_INFO = Path("/proc/cpuinfo")
 BF16_INSTRUCTIONS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """Their names in /proc/cpuinfo on x86-64 and on Arm."""
 
 
-def prepare(module: Module, compute: Compute, *, any_batch: bool = False) -> Module:
+def prepare(
+    module: Module,
+    compute: Compute,
+    *,
+    any_batch: bool = False,
+    unbroken: bool = True,
+    cuda_graphs: Sequence[str] = (),
+) -> Module:
     """Set memory format and compilation in place, and return the module.
 
-    Blocks are compiled one by one, so that each path through them (whole, or up to a shared block) is
-    compiled and blocks of one shape share code. Each batch size is compiled separately, which is fastest if
-    there is only one, see `batch_on`; with `any_batch` one compilation serves them all.
+    The methods in a module's `GRAPHS` are compiled, each as one graph. Of other modules, blocks are compiled
+    one by one, so that those of one shape share code. Each batch size is compiled separately, which is
+    fastest if there is only one, see `batch_on`; with `any_batch` one compilation serves them all.
+
+    unbroken: raise an error if a method cannot be one graph; norms over processes break it, for instance.
+    cuda_graphs: those of `GRAPHS` whose kernels a GPU replays as one CUDA graph. What they return, and
+    gradients through them, hold until the next call, so nothing may be added up over calls.
     """
     if compute.precision == "bf16":
         _warn_if_bf16_is_slow(model_device(module).type)
     if compute.channels_last:
         module.to(memory_format=torch.channels_last)
-    if compute.compile:
-        for part in module.modules():
-            if isinstance(part, COMPILED):
-                part.compile(dynamic=None if any_batch else False, **_enough_versions())
+    if not compute.compile:
+        return module
+    on_gpu = model_device(module).type == "cuda"
+    for name in (graphs := getattr(module, "GRAPHS", ())):
+        method = getattr(type(module), name).__get__(module)
+        mode = "reduce-overhead" if on_gpu and name in cuda_graphs else None
+        compiled = torch.compile(method, fullgraph=unbroken, dynamic=False, mode=mode, **_enough_versions())
+        setattr(module, name, compiled)
+    for part in () if graphs else module.modules():
+        if isinstance(part, COMPILED):
+            part.compile(dynamic=None if any_batch else False, **_enough_versions())
     return module
+
+
+def is_eager_on_cpu(tensor: Tensor) -> bool:
+    """Whether shapes may follow the data: there are no launches to save, and padding would cost work."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def arrange(images: Tensor, compute: Compute) -> Tensor:
@@ -60,7 +81,7 @@ def batch_on(
 ) -> Tensor:
     """Images (C, H, W) as a batch on the device, arranged; a full batch has `size` images.
 
-    If blocks are compiled, a smaller batch is padded with black images: another size would compile again.
+    If compiled, a smaller batch is padded with black images: another size would compile again.
     With `full` it always is: convolutions of a single image may add in another order than those of several.
     """
     missing = size - len(images) if compute.compile or full else 0
@@ -77,7 +98,7 @@ def neighbours_count(compute: Compute, device: torch.device) -> str | None:
     if device.type != "cpu":
         return f"on {device.type}, bits may depend on what else is in a batch"
     if compute.compile:
-        return "in compiled blocks, bits may depend on what else is in a batch"
+        return "in a compiled graph, bits may depend on what else is in a batch"
     if compute.precision == "fp16" or (compute.precision == "bf16" and not has_bf16("cpu")):
         return f"in {compute.precision} on this CPU, bits may depend on what else is in a batch"
     return None

@@ -4,44 +4,30 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.retinanet import RetinaNetHead
-from torchvision.ops import Conv2dNormActivation, nms
+from torchvision.ops import Conv2dNormActivation
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
 
 from personsearch_core.boxes import Placement, place_image
-from personsearch_core.models.anchors import AnchorGrid, Targets
+from personsearch_core.models.anchors import AnchorGrid
 from personsearch_core.models.backbone import Backbone
-from personsearch_core.models.detection_loss import BOX_CODER, detection_losses
+from personsearch_core.models.candidates import (
+    Candidates,
+    ImageDetections,
+    best_candidates,
+    picture_boxes,
+    suppress,
+)
+from personsearch_core.models.detection_loss import detection_losses
+from personsearch_core.models.targets import PaddedTargets
 from personsearch_core.recipes import SHARED_BLOCKS, DetectionLoss, DetectorModel, block_channels
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-CANDIDATES_PER_LEVEL = 1000
-"""Number of best anchors per pyramid level to decode, as in the reference implementation."""
-
-
-class HeadOutput(NamedTuple):
-    """Output of the heads: logits (B, A), deltas (B, A, 4); anchors (A, 4) in input pixels.
-
-    levels: number of anchors in each of P3..P7, in order.
-    """
-
-    logits: Tensor
-    deltas: Tensor
-    anchors: Tensor
-    levels: tuple[int, ...]
-
-
-class ImageDetections(NamedTuple):
-    """People found in one image, best first: boxes (n, 4) in input pixels, scores (n,)."""
-
-    boxes: Tensor
-    scores: Tensor
 
 
 class Normalise(nn.Module):
@@ -87,6 +73,9 @@ class Detector(nn.Module):
     normalise them. The state dict has torchvision's names, so torchvision's weights load.
     """
 
+    GRAPHS: ClassVar[tuple[str, ...]] = ("losses_graph", "candidates_graph", "shared_maps")
+    """Methods that `prepare` compiles, each as one graph."""
+
     def __init__(self, model: DetectorModel, loss: DetectionLoss) -> None:
         super().__init__()
         self.model = model
@@ -104,29 +93,45 @@ class Detector(nn.Module):
         output = self.head(self.backbone.pyramid(*maps[1:]))
         return output["cls_logits"].squeeze(-1), output["bbox_regression"], maps
 
-    def heads(self, images: Tensor) -> HeadOutput:
-        """The heads' output with its anchors."""
-        return self.heads_and_shared(images, None)[0]
+    def candidates(
+        self, images: Tensor, placements: Sequence[Placement], variant: str | None = None
+    ) -> tuple[Candidates, Tensor | None]:
+        """The best boxes of each image before suppression, and the variant's shared map, in one pass.
 
-    def heads_and_shared(self, images: Tensor, variant: str | None) -> tuple[HeadOutput, Tensor | None]:
-        """The heads' output and the variant's shared map (None without a variant), in one pass."""
-        logits, deltas, maps = self(images)
-        height, width = images.shape[-2:]
-        grid = self.anchor_grid
-        output = HeadOutput(
-            logits, deltas, grid.anchors(height, width, images.device), grid.levels(height, width)
-        )
-        return output, None if variant is None else maps[SHARED_BLOCKS[variant] - 2]
+        placements: where each picture lies on its input; images without one, the last ones, are padding.
+        """
+        pictures = picture_boxes(placements, images)
+        return self.candidates_graph(images, self._anchors(images), pictures, variant)
+
+    def losses(
+        self, images: Tensor, targets: PaddedTargets, variant: str | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(classification, regression), each (B,), see `detection_losses`; and the variant's shared map."""
+        return self.losses_graph(images, self._anchors(images), targets, variant)
 
     def shared_maps(self, images: Tensor, variant: str) -> Tensor:
         """The map after C1..Ck of j2, j3 or j4, (B, C, H/stride, W/stride); later blocks are not computed."""
         body: Backbone = self.backbone.body
         return body.up_to(self.normalise(images), SHARED_BLOCKS[variant])
 
-    def losses(self, images: Tensor, targets: Sequence[Targets]) -> tuple[Tensor, Tensor]:
-        """(classification, regression), each (B,); see `detection_losses`."""
-        output = self.heads(images)
-        return detection_losses(output.logits, output.deltas, output.anchors, targets, self.loss)
+    def candidates_graph(
+        self, images: Tensor, anchors: Tensor, pictures: Tensor, variant: str | None
+    ) -> tuple[Candidates, Tensor | None]:
+        """`candidates` as one graph."""
+        logits, deltas, maps = self(images)
+        levels = self.anchor_grid.levels(*images.shape[-2:])
+        return best_candidates(logits, deltas, anchors, levels, pictures), _shared(maps, variant)
+
+    def losses_graph(
+        self, images: Tensor, anchors: Tensor, targets: PaddedTargets, variant: str | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """`losses` as one graph."""
+        logits, deltas, maps = self(images)
+        return *detection_losses(logits, deltas, anchors, targets, self.loss), _shared(maps, variant)
+
+    def _anchors(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        return self.anchor_grid.anchors(height, width, images.device)
 
     @torch.no_grad()
     def detect(
@@ -162,13 +167,17 @@ class Detector(nn.Module):
         if placements is None:
             height, width = images.shape[-2:]
             placements = [place_image(width, height, width, height)] * len(images)
-        return select_detections(
-            self.heads(images),
-            placements,
+        return suppress(
+            self.candidates(images, placements)[0],
+            len(placements),
             score_threshold=score_threshold,
             nms_threshold=nms_threshold,
             max_per_image=max_per_image,
         )
+
+
+def _shared(maps: tuple[Tensor, ...], variant: str | None) -> Tensor | None:
+    return None if variant is None else maps[SHARED_BLOCKS[variant] - 2]
 
 
 def build_detector(model: DetectorModel, loss: DetectionLoss | None = None) -> Detector:
@@ -212,49 +221,6 @@ def detector_without_weights(model: DetectorModel, loss: DetectionLoss) -> Detec
     # These hold numbers that no file of weights has.
     detector.normalise, detector.anchor_grid = Normalise(), AnchorGrid(model)
     return detector
-
-
-@torch.no_grad()
-def select_detections(
-    output: HeadOutput,
-    placements: Sequence[Placement],
-    *,
-    score_threshold: float,
-    nms_threshold: float,
-    max_per_image: int,
-) -> list[ImageDetections]:
-    """Decode the best anchors per level above the threshold, clip them, then suppress non-maxima.
-
-    Boxes are clipped to the picture and not to the padding around it, as torchvision does: what a box covers
-    of the padding would count in its overlaps. Images without a placement, the last ones, are left out.
-    """
-    pictures = torch.tensor([placement.target for placement in placements], device=output.logits.device)
-    top_left, bottom_right = pictures[:, None, [0, 1, 0, 1]].float(), pictures[:, None, [2, 3, 2, 3]].float()
-    boxes, scores = [], []
-    first = 0
-    for size in output.levels:
-        level = slice(first, first + size)
-        first += size
-        level_scores = torch.sigmoid(output.logits[: len(pictures), level].float())
-        best, anchor = level_scores.topk(min(CANDIDATES_PER_LEVEL, size), dim=1)
-        deltas = output.deltas[: len(pictures), level].float().gather(1, anchor[..., None].expand(-1, -1, 4))
-        anchors = output.anchors[level][anchor.flatten()]
-        decoded = BOX_CODER.decode_single(deltas.flatten(0, 1), anchors)
-        boxes.append(decoded.view(*anchor.shape, 4).clamp(top_left, bottom_right))
-        scores.append(best)
-    return [
-        _suppress(*image, score_threshold, nms_threshold, max_per_image)
-        for image in zip(torch.cat(boxes, dim=1), torch.cat(scores, dim=1), strict=True)
-    ]
-
-
-def _suppress(
-    boxes: Tensor, scores: Tensor, score_threshold: float, nms_threshold: float, max_per_image: int
-) -> ImageDetections:
-    keep = scores > score_threshold
-    boxes, scores = boxes[keep], scores[keep]
-    best = nms(boxes, scores, nms_threshold)[:max_per_image]
-    return ImageDetections(boxes[best], scores[best])
 
 
 def _tower(channels: int, convolutions: int) -> nn.Sequential:

@@ -12,8 +12,9 @@ from personsearch_core.boxes import Boxes, Placement, place_image
 from personsearch_core.data.decoding import ImageSource, as_pixels, render
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.branch import Branch
-from personsearch_core.models.compute import arrange, model_device, prepare
-from personsearch_core.models.detector import Detector, HeadOutput, select_detections
+from personsearch_core.models.candidates import Candidates, suppress
+from personsearch_core.models.compute import arrange, batch_on, model_device, prepare
+from personsearch_core.models.detector import Detector
 from personsearch_core.pooling.rois import (
     clipped_rois,
     crop_people,
@@ -167,11 +168,11 @@ class PersonSearchNet(nn.Module):
     ) -> list[People]:
         inputs = self.network_input(placed)
         if boxes is None:
-            output, shared = self.detect(inputs)
-            _require_numbers(output.logits)
-            found = select_detections(
-                output,
-                [each.placement for each in placed],
+            candidates, shared = self.candidates(inputs, [each.placement for each in placed])
+            _require(candidates.finite)
+            found = suppress(
+                candidates,
+                len(placed),
                 score_threshold=score_threshold,
                 nms_threshold=nms_threshold,
                 max_per_image=max_per_image,
@@ -186,7 +187,7 @@ class PersonSearchNet(nn.Module):
             shared = None if self.disjoint else self.shared_map(inputs)
         embeddings = self.embed(placed, boxes, shared)
         for each in embeddings:
-            _require_numbers(each)
+            _require(torch.isfinite(each).all())
         return [People(*parts) for parts in zip(boxes, scores, embeddings, strict=True)]
 
     def people(
@@ -233,14 +234,15 @@ class PersonSearchNet(nn.Module):
         return self.roi.variant == "disj"
 
     def network_input(self, placed: Sequence[PlacedImage]) -> Tensor:
-        """The images as one batch: uint8 (B, 3, H, W) on the model's device."""
-        pixels = torch.stack([each.pixels for each in placed])
-        return arrange(pixels.to(model_device(self.detector)), self.compute)
+        """The images as one batch: uint8 (B, 3, H, W) on the model's device, filled up if it is compiled."""
+        pixels = [each.pixels for each in placed]
+        size = 1 << (len(pixels) - 1).bit_length()
+        return batch_on(model_device(self.detector), pixels, self.compute, size)
 
-    def detect(self, inputs: Tensor) -> tuple[HeadOutput, Tensor | None]:
-        """The heads' output and the shared map (None for disj), in one pass through the backbone."""
+    def candidates(self, inputs: Tensor, placements: Sequence[Placement]) -> tuple[Candidates, Tensor | None]:
+        """`Detector.candidates` with the shared map (None for disj)."""
         with autocast(self.compute, inputs.device):
-            return self.detector.heads_and_shared(inputs, None if self.disjoint else self.roi.variant)
+            return self.detector.candidates(inputs, placements, None if self.disjoint else self.roi.variant)
 
     def shared_map(self, inputs: Tensor) -> Tensor:
         """Only the shared map."""
@@ -264,9 +266,9 @@ class PersonSearchNet(nn.Module):
         return list(torch.split(embeddings, [len(own) for own in rois]))
 
 
-def _require_numbers(output: Tensor) -> None:
+def _require(finite: Tensor) -> None:
     """Raise PersonSearchError for NaN and infinities, which would look like people whom no one resembles."""
-    if not torch.isfinite(output).all():
+    if not finite:
         raise PersonSearchError(
             "the model's output is not finite: its weights are damaged, or too large for its precision"
         )

@@ -14,8 +14,9 @@ from personsearch_core.boxes import Boxes, Placement, place_image
 from personsearch_core.data.decoding import read_scene, render
 from personsearch_core.data.prefetch import decode_threads, prefetch
 from personsearch_core.data.scenes import Scene
+from personsearch_core.models.candidates import suppress
 from personsearch_core.models.compute import batch_on, model_device, neighbours_count, prepare
-from personsearch_core.models.detector import Detector, select_detections
+from personsearch_core.models.detector import Detector
 from personsearch_core.pooling.rois import (
     clipped_rois,
     crop_people,
@@ -98,10 +99,10 @@ def _detect_batch(
     images = batch_on(device, [item.image for item in batch], recipe.compute, recipe.batch_images, full=full)
     shared_variant = None if recipe.roi.variant == "disj" else recipe.roi.variant
     with autocast(recipe.compute, device):
-        output, shared = detector.heads_and_shared(images, shared_variant)
-    found = select_detections(
-        output,
-        [item.placement for item in batch],
+        candidates, shared = detector.candidates(images, [item.placement for item in batch], shared_variant)
+    found = suppress(
+        candidates,
+        len(batch),
         score_threshold=recipe.score_threshold,
         nms_threshold=recipe.nms_threshold,
         max_per_image=recipe.max_per_image,

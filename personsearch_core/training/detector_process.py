@@ -15,7 +15,6 @@ from personsearch_core.data.loader import Share, TrainingBatch, batch_numbers, t
 from personsearch_core.data.sampling import TrainingSet, TrainingStream
 from personsearch_core.data.scenes import Scene
 from personsearch_core.models.compute import arrange, prepare
-from personsearch_core.models.detection_loss import detection_losses
 from personsearch_core.models.detector import Detector, build_detector
 from personsearch_core.models.states import save_weights
 from personsearch_core.models.weights import load_initial_weights, save_branch, save_detector
@@ -137,14 +136,11 @@ class _Losses(nn.Module):
 
     def forward(self, batch: TrainingBatch) -> tuple[Tensor, Tensor, ReidLoss | None]:
         """Classification and regression, each (B,), and the re-ID loss of a joint training."""
-        if self.joint is None:
-            return (*self.detector.losses(batch.images, batch.targets), None)
-        output, shared = self.detector.heads_and_shared(batch.images, self.joint.recipe.roi.variant)
-        assert shared is not None
-        classification, regression = detection_losses(
-            output.logits, output.deltas, output.anchors, batch.targets, self.detector.loss
-        )
-        return classification, regression, self.joint(shared, batch.targets)
+        variant = None if self.joint is None else self.joint.recipe.roi.variant
+        classification, regression, shared = self.detector.losses(batch.images, batch.targets, variant)
+        if self.joint is None or shared is None:
+            return classification, regression, None
+        return classification, regression, self.joint(shared, batch.scenes)
 
 
 class _Training:
@@ -165,7 +161,12 @@ class _Training:
         self.device = device
         self.group = group
         self.total_steps = total_steps(recipe, stream.epoch_size)
-        self.detector = prepare(_initial_detector(recipe).to(device).train(), recipe.compute)
+        self.detector = prepare(
+            _initial_detector(recipe).to(device).train(),
+            recipe.compute,
+            unbroken=group.count == 1 or recipe.model.norm != "batch",
+            cuda_graphs=("losses_graph",) if self._replayable(joint) else (),
+        )
         self.joint: JointBranch | None = None
         if joint is not None:
             identities = len(stream.identities)
@@ -178,6 +179,7 @@ class _Training:
             lr=training.lr,
             weight_decay=training.weight_decay,
             momentum=training.momentum,
+            fused=device.type == "cuda",
         )
         self.parameters = [p for p in self.losses.parameters() if p.requires_grad]
         self.scaler = gradient_scaler(recipe.compute, device)
@@ -191,6 +193,10 @@ class _Training:
         if self.joint is not None:
             self.state["joint"] = self.joint
         self._batches: Iterator[TrainingBatch] | None = None
+
+    def _replayable(self, joint: JointRecipe | None) -> bool:
+        """Whether a CUDA graph can be a step's losses: gradients are not added up or exchanged."""
+        return self.recipe.training.accumulate == 1 and self.group.count == 1 and joint is None
 
     def step(self, step: int) -> Metrics:
         """One optimiser step on `accumulate` batches."""

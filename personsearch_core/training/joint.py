@@ -13,10 +13,10 @@ from personsearch_core.boxes import Boxes
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.losses.build import build_objective
 from personsearch_core.losses.objective import Batch, Term
-from personsearch_core.models.anchors import Targets
 from personsearch_core.models.branch import build_branch
 from personsearch_core.models.compute import arrange, prepare
 from personsearch_core.models.detector import Detector
+from personsearch_core.models.targets import Targets
 from personsearch_core.pooling.rois import pool_shared_map
 from personsearch_core.recipes import SHARED_STRIDE, Compute, JointRecipe
 
@@ -52,7 +52,10 @@ class JointBranch(nn.Module):
             self.objective = build_objective(recipe.objectives, identities, recipe.branch.embedding_dim)
 
     def forward(self, shared: Tensor, targets: Sequence[Targets]) -> ReidLoss | None:
-        """Loss of a batch's people in the shared map (B, C, h, w); None if fewer than two are known."""
+        """Loss of a batch's people in the shared map (B, C, h, w); None if fewer than two are known.
+
+        targets: by image, on the host.
+        """
         rois, labels = self._people(targets)
         if int((labels >= 0).sum()) < 2:
             return None
@@ -64,7 +67,7 @@ class JointBranch(nn.Module):
             embeddings = embeddings.float()
             if self.recipe.branch.loss_normalise:
                 embeddings = F.normalize(embeddings, dim=1)
-            people = Batch(embeddings, labels.to(shared.device))
+            people = Batch(embeddings, labels.to(shared.device, non_blocking=True))
             return ReidLoss(self.objective(people), people.detached())
 
     def _people(self, targets: Sequence[Targets]) -> tuple[list[Boxes], Tensor]:
@@ -73,7 +76,7 @@ class JointBranch(nn.Module):
         rois, labels = [], []
         for target in targets:
             kept = ~target.ignore if target.people is not None else torch.zeros_like(target.ignore)
-            rois.append((target.boxes[kept] / stride).cpu().numpy())
+            rois.append((target.boxes[kept] / stride).numpy())
             if target.people is not None:
                 labels.append(target.people[kept])
         return rois, torch.cat(labels) if labels else torch.empty(0, dtype=torch.int64)
