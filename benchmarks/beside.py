@@ -52,28 +52,31 @@ class Compared:
 
 
 def compare(benchmark: str, figures: Sequence[tuple[_Figures, _Figures]]) -> list[Compared]:
-    """The figures of both, in the order in which the benchmark prints them.
+    """The figures that both measure, in the order in which the benchmark prints them.
 
     Parameters
     ----------
     figures
         For each pair the `figures` of this version and of the other, as the benchmark's JSON file has them.
-        Names may have been reworded in between, so figures are matched by their place.
 
     Raises
     ------
     ValueError
-        If the two do not measure the same number of figures.
+        If the two have no figure of one name.
     """
-    for ours, theirs in figures:
-        if len(ours) != len(theirs):
-            raise ValueError(f"{benchmark}: {len(ours)} figures here, {len(theirs)} in the other checkout")
+    pairs = [
+        tuple({(one["group"], one["name"]): one["seconds"] for one in side} for side in pair)
+        for pair in figures
+    ]
+    ours, theirs = pairs[0]
     found = []
-    for place, first in enumerate(figures[0][0]):
-        ours, theirs = ([pair[side][place]["seconds"] for pair in figures] for side in (0, 1))
-        ratios = [here / there for here, there in zip(ours, theirs, strict=True)]
-        spread = max(theirs) / median(theirs)
-        found.append(Compared(benchmark, first["group"], first["name"], median(ratios), spread))
+    for group, name in (each for each in ours if each in theirs):
+        here, there = ([pair[side][group, name] for pair in pairs] for side in (0, 1))
+        ratios = [mine / other for mine, other in zip(here, there, strict=True)]
+        spread = max(there) / median(there)
+        found.append(Compared(benchmark, group, name, median(ratios), spread))
+    if not found:
+        raise ValueError(f"{benchmark}: the other checkout measures none of {len(ours)} figures")
     return found
 
 

@@ -86,7 +86,12 @@ def batch_on(
     """
     missing = size - len(images) if compute.compile or full else 0
     filled = [*images, *[torch.zeros_like(images[0])] * missing]
-    return arrange(torch.stack(filled).to(device), compute)
+    return arrange(on_device(torch.stack(filled), device), compute)
+
+
+def on_device(values: Tensor, device: torch.device) -> Tensor:
+    """Values of this machine's memory on the device: through pinned memory, so as not to wait for a GPU."""
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
 
 def neighbours_count(compute: Compute, device: torch.device) -> str | None:

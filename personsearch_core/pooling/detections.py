@@ -23,8 +23,8 @@ from personsearch_core.pooling.rois import (
     in_original_pixels,
     pool_shared_map,
     roi_boxes,
-    to_stored,
 )
+from personsearch_core.pooling.stored import to_stored
 from personsearch_core.recipes import DetectionsRecipe
 from personsearch_core.training.optimisation import autocast
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from personsearch_core.boxes import Boxes, Placement, place_image
 from personsearch_core.data.decoding import read_scene, render
-from personsearch_core.data.prefetch import decode_threads, prefetch
+from personsearch_core.data.prefetch import decode_threads, in_thread, prefetch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.compute import batch_on, model_device, neighbours_count, prepare
@@ -27,8 +27,8 @@ from personsearch_core.pooling.rois import (
     pool_shared_map,
     roi_boxes,
     row_shape,
-    to_stored,
 )
+from personsearch_core.pooling.stored import Rows, in_blocks, stored_rows
 from personsearch_core.recipes import DetectorModel, FeaturesRecipe
 from personsearch_core.training.optimisation import autocast
 
@@ -143,42 +143,33 @@ class _Request(NamedTuple):
     rows: NDArray[np.int64]
 
 
-Answer = tuple[NDArray[np.int64], NDArray[np.generic]]
-"""Row numbers and their content."""
-
-
 def extract_shards(
     detector: Detector | None,
     recipe: FeaturesRecipe,
     scenes: Sequence[Scene],
     plan: RowPlan,
     shards: Iterable[int],
-) -> Iterator[tuple[int, NDArray[np.generic]]]:
+) -> Generator[tuple[int, NDArray[np.generic]]]:
     """(shard, its rows (n <= 256, C, H, W) in the recipe's dtype) for each requested shard.
 
     A shard's content depends on the shard alone: where neighbours in a batch count, its images form batches
     of their own. An image whose boxes span two shards is computed for each. Images are decoded ahead, across
-    shards. Computes on the detector's device; disj needs no detector. Raises PersonSearchError if a value
-    overflows float16.
+    shards. Computes on the detector's device; disj needs no detector. On a GPU, a thread computes the next
+    shard while the caller has one. Raises PersonSearchError if a value overflows float16.
     """
     wanted = list(shards)
-    rows_of = (np.arange(len(plan))[plan.rows_of(shard)] for shard in wanted)
+    rows_of = [np.arange(len(plan))[plan.rows_of(shard)] for shard in wanted]
     groups = [_requests(plan, rows) for rows in rows_of]
-    if detector is not None and neighbours_count(recipe.compute, model_device(detector)) is None:
+    device = torch.device("cpu") if detector is None else model_device(detector)
+    if detector is not None and neighbours_count(recipe.compute, device) is None:
         groups = [[request for group in groups for request in group]]
-    answers, waiting = _answers(detector, recipe, scenes, plan, groups), deque[Answer]()
-    for shard in wanted:
-        span = plan.rows_of(shard)
-        block = np.empty((span.stop - span.start, *plan.row_shape), dtype=recipe.dtype)
-        missing = len(block)
-        while missing:
-            rows, features = waiting.popleft() if waiting else next(answers)
-            here = (rows >= span.start) & (rows < span.stop)
-            block[rows[here] - span.start] = features[here]
-            missing -= int(here.sum())
-            if not here.all():
-                waiting.append((rows[~here], features[~here]))
-        yield shard, block
+    parts = _parts(detector, recipe, scenes, plan, groups)
+    with ExitStack() as stack:
+        blocks = stack.enter_context(closing(in_blocks(parts, [len(rows) for rows in rows_of])))
+        if device.type == "cuda":
+            blocks = stack.enter_context(closing(in_thread(blocks, ahead=1)))
+        for shard, block in zip(wanted, blocks, strict=True):
+            yield shard, block.here(f"features, shard {shard}")
 
 
 def extract_rows(
@@ -192,8 +183,8 @@ def extract_rows(
 
     A row has the bits that `extract_shards` gives it unless `neighbours_count`.
     """
-    for _, features in _answers(detector, recipe, scenes, plan, [_requests(plan, rows)]):
-        yield features
+    for part in _parts(detector, recipe, scenes, plan, [_requests(plan, rows)]):
+        yield part.here("features")
 
 
 def extract_shard(
@@ -211,13 +202,13 @@ def _requests(plan: RowPlan, rows: NDArray[np.int64]) -> list[_Request]:
     ]
 
 
-def _answers(
+def _parts(
     detector: Detector | None,
     recipe: FeaturesRecipe,
     scenes: Sequence[Scene],
     plan: RowPlan,
     groups: Sequence[Sequence[_Request]],
-) -> Iterator[Answer]:
+) -> Iterator[Rows]:
     """The rows of all requests, in order; each group forms batches of its own."""
     if recipe.roi.variant == "disj":
         return _cropped(recipe, scenes, plan, [request for group in groups for request in group])
@@ -228,11 +219,10 @@ def _answers(
 
 def _cropped(
     recipe: FeaturesRecipe, scenes: Sequence[Scene], plan: RowPlan, requests: Sequence[_Request]
-) -> Iterator[Answer]:
-    def crop(request: _Request) -> Answer:
+) -> Iterator[Rows]:
+    def crop(request: _Request) -> Rows:
         image = read_scene(scenes[request.scene])
-        crops = crop_people(image, plan.rois[request.rows], recipe.roi, request.mirrored)
-        return request.rows, crops.numpy()
+        return Rows(crop_people(image, plan.rois[request.rows], recipe.roi, request.mirrored))
 
     return prefetch(crop, requests, threads=decode_threads(), ahead=4 * recipe.batch_images)
 
@@ -243,7 +233,7 @@ def _pooled(
     scenes: Sequence[Scene],
     plan: RowPlan,
     groups: Sequence[Sequence[_Request]],
-) -> Iterator[Answer]:
+) -> Iterator[Rows]:
     detector = prepare(detector.eval(), recipe.compute)
     device = model_device(detector)
     full = neighbours_count(recipe.compute, device) is None
@@ -263,8 +253,7 @@ def _pooled(
         inputs = batch_on(device, [image for image, _ in placed], recipe.compute, size, full=full)
         with torch.inference_mode(), autocast(recipe.compute, device):
             pooled = pool_shared_map(detector.shared_maps(inputs, recipe.roi.variant), rois, recipe.roi)
-        rows = np.concatenate([request.rows for request in batch])
-        yield rows, to_stored(pooled, recipe.dtype, f"features, rows {rows[0]} to {rows[-1]}")
+        yield stored_rows(pooled, recipe.dtype, f"features, rows {batch[0].rows[0]} to {batch[-1].rows[-1]}")
 
 
 def place_scene(scene: Scene, model: DetectorModel, mirrored: bool = False) -> tuple[Tensor, Placement]:

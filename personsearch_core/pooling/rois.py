@@ -6,17 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import roi_align, roi_pool
 from torchvision.transforms.v2 import functional as F
 
 from personsearch_core.boxes import Boxes, Placement, clip_boxes, widen_boxes
 from personsearch_core.errors import PersonSearchError
+from personsearch_core.models.compute import on_device
 from personsearch_core.pooling.bilinear import bilinear_roi_align
 from personsearch_core.recipes import SHARED_STRIDE, DetectorModel, RoiRecipe
-
-STORED_DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 
 def clipped_rois(boxes: Boxes, width: int, height: int, roi: RoiRecipe) -> Boxes:
@@ -48,7 +46,7 @@ def pool_shared_map(shared: Tensor, rois: Sequence[Boxes], roi: RoiRecipe) -> Te
     """
     images = np.repeat(np.arange(len(rois)), [len(own) for own in rois])
     boxes = np.concatenate([np.reshape(own, (-1, 4)) for own in rois]) if len(rois) else np.empty((0, 4))
-    rows = torch.from_numpy(np.column_stack([images, boxes]).astype(np.float32)).to(shared.device)
+    rows = on_device(torch.from_numpy(np.column_stack([images, boxes]).astype(np.float32)), shared.device)
     if roi.operator == "roi_align" and shared.device.type == "cpu" and roi.sampling_ratio > 0:
         return bilinear_roi_align(shared.float(), rows, roi.roi_size, roi.sampling_ratio)
     maps = shared.float().contiguous()
@@ -81,25 +79,3 @@ def row_shape(roi: RoiRecipe, model: DetectorModel | None = None) -> tuple[int, 
             f"features of {roi.variant} are pooled from a detector's shared map: pass its model"
         )
     return roi.row_shape(model.backbone if model is not None else "")
-
-
-def to_stored(pooled: Tensor, dtype: str, where: str) -> NDArray[np.generic]:
-    """Pooled maps in the dtype of a store. Raises PersonSearchError if values are or become infinite."""
-    stored = pooled.to(STORED_DTYPES[dtype], memory_format=torch.contiguous_format)
-    if not _all_finite(stored):
-        finite = torch.isfinite(pooled)
-        if not finite.all():
-            bad = int(pooled.numel() - finite.sum())
-            raise PersonSearchError(f"{where}: {bad} pooled values are not finite: the detector is damaged")
-        overflown = int(stored.numel() - torch.isfinite(stored).sum())
-        raise PersonSearchError(
-            f"{where}: {overflown} pooled values do not fit {dtype} (largest {pooled.abs().max():g}); "
-            "use dtype float32"
-        )
-    rows: NDArray[np.generic] = stored.cpu().numpy()
-    return rows
-
-
-def _all_finite(values: Tensor) -> bool:
-    """One pass over the values, 20 times faster than `isfinite` on a CPU; NaN is both minimum and maximum."""
-    return not values.numel() or bool(torch.isfinite(torch.stack(values.aminmax())).all())

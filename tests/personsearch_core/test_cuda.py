@@ -17,7 +17,13 @@ from personsearch_core.identities import ReidLabels
 from personsearch_core.models.branch import build_branch
 from personsearch_core.models.detector import build_detector
 from personsearch_core.models.search import PersonSearchNet
-from personsearch_core.pooling import extract_shard, feature_rows, pool_shared_map
+from personsearch_core.pooling import (
+    extract_shard,
+    extract_shards,
+    extraction,
+    feature_rows,
+    pool_shared_map,
+)
 from personsearch_core.recipes import (
     BranchModel,
     Compute,
@@ -74,6 +80,29 @@ def test_extraction(tmp_path: Path) -> None:
     expected = extract_shard(detector, recipe, scenes, plan, 0)
     found = extract_shard(detector.to(GPU), recipe, scenes, plan, 0)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_shards_leave_the_gpu_whole_while_the_next_are_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extraction, "SHARD_ROWS", 16)
+    torch.manual_seed(0)
+    detector, scenes = build_detector(TINY).eval(), write_scenes(tmp_path, 40, people=3)
+    recipe = FeaturesRecipe(roi=ROI, dtype="float16", boxes="all", batch_images=3)
+    plan = feature_rows(recipe, scenes, detector)
+    expected = dict(extract_shards(detector, recipe, scenes, plan, range(plan.n_shards)))
+    detector = detector.to(GPU)
+    found = {}
+    for shard, block in extract_shards(detector, recipe, scenes, plan, range(plan.n_shards)):
+        torch.cuda._sleep(20_000_000)  # the GPU is behind, and pinned memory is wanted again
+        found[shard] = block.copy()
+    assert found.keys() == expected.keys()
+    for shard, block in found.items():
+        np.testing.assert_allclose(block, expected[shard], rtol=2e-3, atol=2e-3)
+    with torch.no_grad():
+        detector.backbone.body.layer2[-1].conv2.weight.mul_(1e6)
+    with pytest.raises(PersonSearchError, match=r"features, shard 0: \d+ pooled values do not fit float16"):
+        next(extract_shards(detector, recipe, scenes, plan, [0]))
 
 
 @pytest.mark.parametrize("variant", ["j2", "j3", "j4", "disj"])

@@ -20,7 +20,7 @@ from personsearch_core.pooling import (
     roi_boxes,
     row_shape,
 )
-from personsearch_core.pooling.rois import to_stored
+from personsearch_core.pooling.stored import to_stored
 from personsearch_core.recipes import RoiRecipe
 from tests.personsearch_core.scene_files import TINY
 
