@@ -8,11 +8,30 @@ from typing import Annotated
 import typer
 
 from flows.config.sections import Processors
+from flows.errors import ConfigError
 
 Parallel = Annotated[
     int | None,
     typer.Option(min=1, help="Stages to build at once (default: one per GPU, or one per two CPU cores)."),
 ]
+
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="POOL",
+        help="Run the members on this Prefect work pool: its workers share the store, on any machine.",
+    ),
+]
+
+
+def require_one_place(on: str | None, parallel: int | None) -> None:
+    """Raise ConfigError if a work pool is given with what holds for this machine alone."""
+    if on is not None and parallel is not None:
+        raise ConfigError(
+            f"--parallel {parallel} is for this machine alone, and --on {on} for others: limit each worker "
+            f"instead (prefect worker start --pool {on} --limit {parallel})"
+        )
 
 
 def slots(parallel: int | None, run: Processors) -> list[str | None]:

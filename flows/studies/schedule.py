@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 Make = Callable[[Planned, Store, Mapping[str, Artifact]], Artifact]
 Key = tuple[str, str]
 _NO_FORCE: frozenset[str] = frozenset()
-_STOPPED = Failure("interrupted", "the study was stopped")
+STOPPED = Failure("interrupted", "the study was stopped")
 
 
 @dataclass
@@ -108,7 +108,7 @@ def run_members(
     KeyboardInterrupt asks running stages to stop at a checkpoint, waits for them, and returns what has been
     built so far. Raises ConfigError, before anything is built, if a member's config is wrong.
     """
-    walks = [_Walk(member, loader) for member in members]
+    walks = [MemberWalk(member, loader) for member in members]
     records = {str(walk.store): StudyRecord(recorded_as, walk.store) for walk in walks}
     stop = threading.Event()
 
@@ -176,7 +176,7 @@ class _Makings:
         self._records = records
         self._on_change = on_change
 
-    def begin(self, walks: Sequence[_Walk], pool: ThreadPoolExecutor) -> bool:
+    def begin(self, walks: Sequence[MemberWalk], pool: ThreadPoolExecutor) -> bool:
         """Start what members need next while slots are free. False if nothing is running."""
         wanted = [(walk, walk.advance(self.ended, self._records[str(walk.store)])) for walk in walks]
         self.tell_ended()
@@ -191,7 +191,7 @@ class _Makings:
             self._start(walk, planned, pool)
         return bool(self._running)
 
-    def _start(self, walk: _Walk, planned: Planned, pool: ThreadPoolExecutor) -> None:
+    def _start(self, walk: MemberWalk, planned: Planned, pool: ThreadPoolExecutor) -> None:
         record = self._records[str(walk.store)]
         started = _Running(planned, walk.member.name, self._free.pop(0), record)
         self._on_change(planned.stage.name, walk.member.name, False, None)
@@ -231,8 +231,8 @@ class _Makings:
             self._untold.append((finished.planned.stage.name, finished.member, failure))
 
 
-class _Walk:
-    """The progress of one member through its stages."""
+class MemberWalk:
+    """The progress of one member through its stages: what is cached, and what is to be built next."""
 
     def __init__(self, member: Member, loader: Loader) -> None:
         loaded = loader.load(member)
@@ -246,6 +246,13 @@ class _Walk:
         self._config = loaded.config
         self._takes_datasets = any(stage.kind == "ingest" for stage in loaded.stages)
         self._checked = False
+        self.next_key: Key | None = None
+        """What `advance` has found to be built next."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every stage is there."""
+        return len(self.artifacts) == len(self._stages)
 
     @property
     def outcome(self) -> MemberOutcome:
@@ -270,6 +277,7 @@ class _Walk:
                 continue
             failure = ended.get(_key(planned))
             if failure is None:
+                self.next_key = _key(planned)
                 return planned
             self.failure = failure.of(stage.name)
         return None
@@ -278,7 +286,7 @@ class _Walk:
         """Take what has been built so far; a member that still needs a stage was stopped before it."""
         planned = self.advance(ended, record)
         if planned is not None:
-            self.failure = _STOPPED.of(planned.stage.name)
+            self.failure = STOPPED.of(planned.stage.name)
 
     def make_in_process(
         self,
@@ -325,14 +333,14 @@ def _make_with_retries(once: Callable[[], Artifact], stop: threading.Event, name
                 raise
             log.warning("%s: %s; retrying in %.0f s", name, error, delay)
         if stop.wait(delay):
-            raise Interrupted(_STOPPED.message)
+            raise Interrupted(STOPPED.message)
     return once()
 
 
 def _failure(future: Future[Artifact]) -> Failure | None:
     """How a build failed; None if it succeeded."""
     if future.cancelled():
-        return _STOPPED
+        return STOPPED
     error = future.exception()
     return None if error is None else _logged(error)
 
