@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 DEPLOYMENT = "member"
-POLL_SECONDS = 2.0
-_WORKERS_SECONDS = 30.0
-"""How often the workers of runs that go on are asked for; a worker's last beat may be 90 s old."""
+_POLL_SECONDS = 2.0
+_LOOK_SECONDS = 30.0
+"""How often workers are asked for; the last beat of one that is online may be 90 s old."""
 _PAGE = 100
 _WORKER = "prefect.worker.name"
+_WAITING = ("SCHEDULED", "PENDING", "RUNNING")
+_ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+_ALL: Mapping[str, Any] = {}
 
 
 @contextmanager
@@ -94,100 +98,104 @@ class PoolRuns:
     deployment: UUID
     _waiting: dict[UUID, list[str]] = field(default_factory=lambda: defaultdict(list))
     _mine: set[UUID] = field(default_factory=set)
-    _looked: float = 0.0
     _is_idle: bool = False
 
     def submit(self, requests: Mapping[str, RunRequest]) -> None:
         """Submit a flow run for each member, or take over an earlier one that goes on."""
-        going_on = self._going_on()
+        mine = {"id": {"any_": [self.deployment]}}
+        going_on = {tag: run.id for run in self._read(_WAITING, deployments=mine) for tag in run.tags}
         for name, request in requests.items():
-            body = request.model_dump(mode="json")
-            tag = f"personsearch-{digest_json(body)[:16]}"
-            found = going_on.get(tag)
-            if found is None:
+            # Another call of the same study has another record.
+            tag = f"personsearch-{digest_json(request.model_dump(mode='json', exclude={'study'}))[:16]}"
+            if tag not in going_on:
                 run = self.client.create_flow_run_from_deployment(
-                    self.deployment, parameters={"request": body}, name=name, tags=[tag, name]
+                    self.deployment,
+                    parameters={"request": request.model_dump(mode="json")},
+                    name=name,
+                    tags=[tag, name],
                 )
-                found = run.id
-                self._mine.add(found)
-                going_on[tag] = found
-            self._waiting[found].append(name)
+                going_on[tag] = run.id
+                self._mine.add(run.id)
+            self._waiting[going_on[tag]].append(name)
         if self._waiting:
+            others = len(self._waiting) - len(self._mine)
             told.info(
-                "submitted to the work pool %s: %d runs; %d go on already",
-                self.pool,
-                len(self._mine),
-                len(self._waiting) - len(self._mine),
+                "submitted to the work pool %s: %d runs; %d go on already", self.pool, len(self._mine), others
             )
 
     def ended(self) -> Iterator[tuple[str, Failure | None]]:
         """(member, why it failed or None) of each run, as they end."""
+        look = time.monotonic()
         while self._waiting:
-            for run in self._states(list(self._waiting)):
-                if run.state is not None and run.state.is_final():
-                    for name in self._waiting.pop(run.id):
-                        yield name, _failure(run)
-            self._look_after_workers()
+            ended = {run.id: _failure(run) for run in self._of(self._waiting, _ENDED)}
+            if time.monotonic() >= look:
+                ended |= self._lost()
+                look = time.monotonic() + _LOOK_SECONDS
+            for number, failure in ended.items():
+                for name in self._waiting.pop(number):
+                    yield name, failure
             if self._waiting:
-                time.sleep(POLL_SECONDS)
+                time.sleep(_POLL_SECONDS)
 
     def cancel(self) -> None:
         """Cancel the runs that this call has submitted; one that goes on stops at a checkpoint."""
         from prefect.states import Cancelled, Cancelling, State
 
-        for run in self._states([each for each in self._waiting if each in self._mine]):
+        for run in self._of([each for each in self._waiting if each in self._mine], _WAITING):
             is_scheduled = run.state is None or run.state.is_scheduled()
             state: State[Any] = Cancelled() if is_scheduled else Cancelling()
             self.client.set_flow_run_state(run.id, state, force=True)
 
-    def _going_on(self) -> dict[str, UUID]:
-        """Unfinished runs of this deployment, by their tags."""
-        from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
-
-        mine = DeploymentFilter.model_validate({"id": {"any_": [self.deployment]}})
-        states = FlowRunFilter.model_validate(
-            {"state": {"type": {"any_": ["SCHEDULED", "PENDING", "RUNNING"]}}}
-        )
-        found: dict[str, UUID] = {}
-        offset = 0
-        while page := self.client.read_flow_runs(
-            deployment_filter=mine, flow_run_filter=states, limit=_PAGE, offset=offset
-        ):
-            found |= {tag: run.id for run in page for tag in run.tags}
-            offset += len(page)
-        return found
-
-    def _states(self, runs: Sequence[UUID]) -> Iterator[FlowRun]:
-        from prefect.client.schemas.filters import FlowRunFilter
-
-        for start in range(0, len(runs), _PAGE):
-            these = FlowRunFilter.model_validate({"id": {"any_": runs[start : start + _PAGE]}})
-            yield from self.client.read_flow_runs(flow_run_filter=these, limit=_PAGE)
-
-    def _look_after_workers(self) -> None:
-        """Mark runs as crashed whose worker is gone: with its machine, no one else would."""
-        if time.monotonic() - self._looked < _WORKERS_SECONDS:
-            return
-        self._looked = time.monotonic()
+    def _lost(self) -> dict[UUID, Failure | None]:
+        """Runs that do not end by themselves: of a worker that is gone with its machine, and deleted ones."""
         workers = self.client.read_workers_for_work_pool(self.pool)
         online = {worker.name for worker in workers if worker.status == "ONLINE"}
         if not online and not self._is_idle:
-            told.warning(
-                "no worker of the work pool %s is online; to start one: prefect worker start --pool %s",
-                self.pool,
-                self.pool,
-            )
+            start = f"prefect worker start --pool {self.pool}"
+            told.warning("no worker of the work pool %s is online; to start one: %s", self.pool, start)
         self._is_idle = not online
-        for run in self._states(list(self._waiting)):
+        runs = {run.id: run for run in self._of(self._waiting, (*_WAITING, *_ENDED, "CANCELLING"))}
+        lost: dict[UUID, Failure | None] = {
+            number: Failure("interrupted", f"its flow run {number} was deleted")
+            for number in self._waiting
+            if number not in runs
+        }
+        for run in runs.values():
             worker = run.labels.get(_WORKER)
-            if run.state is not None and run.state.is_running() and worker and worker not in online:
-                self._mark_as_lost(run, str(worker))
+            is_taken = run.state is not None and (run.state.is_running() or run.state.is_pending())
+            if is_taken and worker and worker not in online:
+                lost[run.id] = self._mark_as_lost(run.id, str(worker))
+        return lost
 
-    def _mark_as_lost(self, run: FlowRun, worker: str) -> None:
+    def _mark_as_lost(self, run: UUID, worker: str) -> Failure:
         from prefect.states import Crashed, State
 
-        crashed: State[Any] = Crashed(message=f"its worker {worker} is gone")
-        self.client.set_flow_run_state(run.id, crashed, force=True)
+        message = f"its worker {worker} is gone"
+        crashed: State[Any] = Crashed(message=message)
+        self.client.set_flow_run_state(run, crashed, force=True)
+        return Failure("died", message)
+
+    def _of(self, runs: Iterable[UUID], states: Sequence[str]) -> Iterator[FlowRun]:
+        """Those of the runs that are in one of the states."""
+        numbers = list(runs)
+        for start in range(0, len(numbers), _PAGE):
+            yield from self._read(states, runs={"id": {"any_": numbers[start : start + _PAGE]}})
+
+    def _read(
+        self, states: Sequence[str], *, runs: Mapping[str, Any] = _ALL, deployments: Mapping[str, Any] = _ALL
+    ) -> Iterator[FlowRun]:
+        """The flow runs in one of the states that pass the API's filters."""
+        from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
+
+        of_runs = FlowRunFilter.model_validate({**runs, "state": {"type": {"any_": list(states)}}})
+        of_deployments = DeploymentFilter.model_validate(deployments)
+        for offset in itertools.count(step=_PAGE):
+            page = self.client.read_flow_runs(
+                flow_run_filter=of_runs, deployment_filter=of_deployments, limit=_PAGE, offset=offset
+            )
+            yield from page
+            if len(page) < _PAGE:
+                return
 
 
 def _failure(run: FlowRun) -> Failure | None:
@@ -195,7 +203,7 @@ def _failure(run: FlowRun) -> Failure | None:
     state = run.state
     if state is None or state.is_completed():
         return None
-    message = state.message or f"its run {run.id} ended as {state.name}"
+    message = state.message or f"flow run {run.id} ended as {state.name}"
     if state.is_crashed():
         return Failure("died", f"its process was killed: {message}")
     if state.is_cancelled():

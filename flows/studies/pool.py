@@ -7,19 +7,21 @@ others wait: by the store's lock in a shared folder, by its lease on object stor
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from pathlib import Path
 
 from flows.config.request import RunRequest
 from flows.errors import ConfigError, Failure
 from flows.run.pool_runs import work_pool
-from flows.studies.loading import Loaded, Loader
+from flows.studies.loading import Loader
 from flows.studies.members import Member
 from flows.studies.record import StudyRecord
-from flows.studies.schedule import STOPPED, Change, MemberWalk, StudyOutcome, ignore_change
+from flows.studies.schedule import Change, MemberOutcome, MemberWalk, StudyOutcome, ignore_change
+from storage.urls import is_remote
+
+_GONE = Failure("broke", "its run has ended, and the store does not have it")
 
 
 def run_on_pool(
@@ -40,89 +42,94 @@ def run_on_pool(
     Raises ConfigError, before anything is submitted, for a config that is wrong, without a server, and
     without the pool; ConnectionError when the server does not answer.
     """
-    walks = [MemberWalk(member, loader) for member in members]
-    requests = {member.name: _request(member, loader.load(member)) for member in members}
-    records = {str(walk.store): StudyRecord(recorded_as, walk.store) for walk in walks}
-    progress = _Progress(walks, records, on_change)
+    for member in members:
+        if member.until == "speed":
+            raise ConfigError(f"member {member.name!r} measures the speed of a machine: run it without --on")
+    progress = _Progress(members, loader, recorded_as, on_change)
     stopped = False
     with ExitStack() as hearts, work_pool(pool) as runs:
         try:
-            for record in records.values():
+            for record in progress.records.values():
                 hearts.enter_context(record.heartbeat())
-            progress.advance(walks)
-            waiting = list(_in_turn(progress.missing(walks)))
-            runs.submit({walk.member.name: requests[walk.member.name] for walk in waiting})
-            by_name = {walk.member.name: walk for walk in waiting}
+            waiting = {walk.member.name: walk for walk in _in_turn(progress.missing())}
+            runs.submit({name: progress.request(walk) for name, walk in waiting.items()})
             for name, failure in runs.ended():
-                progress.end(by_name[name], failure)
+                progress.end(waiting[name], failure)
         except KeyboardInterrupt:
             stopped = True
             runs.cancel()
         finally:
-            for walk in walks:
-                progress.leave(walk)
-            for at, record in records.items():
-                record.end((w.member.name, w.failure) for w in walks if str(w.store) == at and w.failure)
-    return StudyOutcome([walk.outcome for walk in walks], dict(progress.made), stopped)
+            progress.close()
+    return StudyOutcome([walk.outcome for walk in progress.walks], progress.made, stopped)
 
 
-def _request(member: Member, loaded: Loaded) -> RunRequest:
-    """What a worker is asked for. A member promotes no tag and notifies no one: its study tells."""
-    if member.until == "speed":
-        raise ConfigError(f"member {member.name!r} measures the speed of a machine: run it without --on")
-    config = loaded.config
-    said = {"promote": config.promote, "run.notify": config.run.notify}
-    silent = [f"{name}=null" for name, value in said.items() if value is not None]
-    return RunRequest(
-        config=member.config.resolve(),
-        overrides=(*member.overrides, *silent),
-        store=config.store,
-        until=member.until,
-    )
-
-
-@dataclass
 class _Progress:
     """What the store has of the members, and what came in this call."""
 
-    walks: Sequence[MemberWalk]
-    records: Mapping[str, StudyRecord]
-    on_change: Callable[[Change], None]
-    made: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    _known: set[str] = field(default_factory=set)
+    def __init__(
+        self,
+        members: Sequence[Member],
+        loader: Loader,
+        recorded_as: Path,
+        on_change: Callable[[Change], None],
+    ) -> None:
+        self.walks = [MemberWalk(member, loader) for member in members]
+        stores = {str(walk.store): walk.store for walk in self.walks}
+        self.records = {name: StudyRecord(recorded_as, store) for name, store in stores.items()}
+        self.made: dict[str, int] = {}
+        self._loader = loader
+        self._on_change = on_change
+        self._known: set[str] = set()
 
-    def advance(self, walks: Sequence[MemberWalk]) -> None:
-        """Pass what is there before anything is submitted."""
-        for walk in walks:
-            walk.advance({}, self.records[str(walk.store)])
+    def missing(self) -> list[MemberWalk]:
+        """The members that still need a stage, past all that is there."""
+        for walk in self.walks:
+            walk.advance({}, self._record(walk))
             self._known |= {f"{made.kind}/{made.key}" for made in walk.artifacts.values()}
+        return [walk for walk in self.walks if walk.next_key is not None]
 
-    def missing(self, walks: Sequence[MemberWalk]) -> list[MemberWalk]:
-        return [walk for walk in walks if walk.failure is None and not walk.is_whole]
+    def request(self, walk: MemberWalk) -> RunRequest:
+        """What a worker is asked for. A member promotes no tag and notifies no one: its study tells."""
+        config = self._loader.load(walk.member).config
+        said = {"promote": config.promote, "run.notify": config.run.notify}
+        silent = [f"{name}=null" for name, value in said.items() if value is not None]
+        return RunRequest(
+            config=walk.member.config.resolve(),
+            overrides=(*walk.member.overrides, *silent),
+            store=config.store,
+            until=walk.member.until,
+            study=None if is_remote(config.store) else self._record(walk).written(),
+        )
 
     def end(self, walk: MemberWalk, failure: Failure | None) -> None:
         """Take what the ended run of a member has left in the store, and tell of what is new."""
-        planned = walk.advance({}, self.records[str(walk.store)])
+        planned = walk.advance({}, self._record(walk))
         for stage, made in walk.artifacts.items():
             name = f"{made.kind}/{made.key}"
             if name not in self._known:
                 self._known.add(name)
-                self.made[made.kind] += 1
+                self.made[made.kind] = self.made.get(made.kind, 0) + 1
                 self._tell(walk, stage, None)
         if planned is not None:
-            gone = Failure("broke", "its run has ended, and the store does not have it")
-            walk.failure = failure or gone.of(planned.stage.name)
+            # The message of a run names the stage.
+            walk.failure = failure or _GONE.of(planned.stage.name)
             self._tell(walk, planned.stage.name, walk.failure)
 
-    def leave(self, walk: MemberWalk) -> None:
-        """A member that still needs a stage was stopped before it."""
-        planned = walk.advance({}, self.records[str(walk.store)])
-        if planned is not None:
-            walk.failure = STOPPED.of(planned.stage.name)
+    def close(self) -> None:
+        """Members that still need a stage were stopped before it; the records end."""
+        for walk in self.walks:
+            walk.leave({}, self._record(walk))
+        for name, record in self.records.items():
+            record.end((w.member.name, w.failure) for w in self.walks if str(w.store) == name and w.failure)
+
+    def _record(self, walk: MemberWalk) -> StudyRecord:
+        return self.records[str(walk.store)]
 
     def _tell(self, walk: MemberWalk, stage: str, failure: Failure | None) -> None:
-        outcomes = [each.outcome for each in self.walks]
-        self.on_change(Change(stage, walk.member.name, True, failure, lambda: outcomes))
+        def members() -> list[MemberOutcome]:
+            return [each.outcome for each in self.walks]
+
+        self._on_change(Change(stage, walk.member.name, True, failure, members))
 
 
 def _in_turn(walks: Sequence[MemberWalk]) -> Iterator[MemberWalk]:

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 Make = Callable[[Planned, Store, Mapping[str, Artifact]], Artifact]
 Key = tuple[str, str]
 _NO_FORCE: frozenset[str] = frozenset()
-STOPPED = Failure("interrupted", "the study was stopped")
+_STOPPED = Failure("interrupted", "the study was stopped")
 
 
 @dataclass
@@ -247,12 +247,7 @@ class MemberWalk:
         self._takes_datasets = any(stage.kind == "ingest" for stage in loaded.stages)
         self._checked = False
         self.next_key: Key | None = None
-        """What `advance` has found to be built next."""
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether every stage is there."""
-        return len(self.artifacts) == len(self._stages)
+        """What `advance` has found to be built next; None if the member is done or has failed."""
 
     @property
     def outcome(self) -> MemberOutcome:
@@ -260,6 +255,7 @@ class MemberWalk:
 
     def advance(self, ended: Mapping[Key, Failure | None], record: StudyRecord) -> Planned | None:
         """The next stage to build, past all cached ones; None if the member is done or has failed."""
+        self.next_key = None
         while self.failure is None and len(self.artifacts) < len(self._stages):
             stage = self._stages[len(self.artifacts)]
             try:
@@ -286,7 +282,7 @@ class MemberWalk:
         """Take what has been built so far; a member that still needs a stage was stopped before it."""
         planned = self.advance(ended, record)
         if planned is not None:
-            self.failure = STOPPED.of(planned.stage.name)
+            self.failure = _STOPPED.of(planned.stage.name)
 
     def make_in_process(
         self,
@@ -333,14 +329,14 @@ def _make_with_retries(once: Callable[[], Artifact], stop: threading.Event, name
                 raise
             log.warning("%s: %s; retrying in %.0f s", name, error, delay)
         if stop.wait(delay):
-            raise Interrupted(STOPPED.message)
+            raise Interrupted(_STOPPED.message)
     return once()
 
 
 def _failure(future: Future[Artifact]) -> Failure | None:
     """How a build failed; None if it succeeded."""
     if future.cancelled():
-        return STOPPED
+        return _STOPPED
     error = future.exception()
     return None if error is None else _logged(error)
 

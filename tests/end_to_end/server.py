@@ -129,6 +129,8 @@ def bare_server(folder: Path) -> Iterator[Server]:
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_API_URL": url,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # Members that wait for their turn are not late; on SQLite, marking them locks the workers out.
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "DO_NOT_TRACK": "1",
     }
@@ -155,11 +157,10 @@ def wait_until(condition: Callable[[], object], seconds: float, *, every: float 
 def workers(
     server: Server, pool: str, folder: Path, count: int, environment: Mapping[str, str] = NO_VALUES
 ) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Workers of a process pool, which is created: each runs one flow at a time, and is a machine of its own.
+    """Workers of a process pool: each runs one flow at a time, and is a machine of its own.
 
     What they have in common with each other is the server, and the store that the runs name.
     """
-    server.prefect("work-pool", "create", pool, "--type", "process")
     running = []
     try:
         for number in range(count):

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
 from storage.opening import open_store
-from tests.end_to_end.commands import personsearch
-from tests.end_to_end.server import Server, bare_server, built_by, workers
+from tests.end_to_end.commands import PROJECT, command, personsearch
+from tests.end_to_end.server import Server, bare_server, built_by, wait_until, workers
 from tests.end_to_end.tiny import write_tiny_config
 
 pytestmark = pytest.mark.slow
 
 POOL = "studies"
 URL = "s3://artifacts/swept"
-FIELDS = ("reid.seed=0..1", "reid.identities_per_batch=3,4000")
-"""Of the four members, two ask for more identities than there are."""
+FIELD = "reid.identities_per_batch=2,3,4000"
+"""The last member asks for more identities than there are."""
 
 
 @pytest.fixture
@@ -48,25 +51,43 @@ def test_each_shared_artifact_is_built_once_and_a_failed_member_is_a_hole(
     server: Server, tmp_path: Path, tiny_data: Path
 ) -> None:
     config = write_tiny_config(tmp_path, tiny_data)
-    words = [word for field in FIELDS for word in ("--set", field)]
-    sweep = ("sweep", config, "--store", URL, "--on", POOL, "--out", tmp_path / "tables", *words)
+    sweep = ("sweep", config, "--store", URL, "--on", POOL, "--out", tmp_path / "tables", "--set", FIELD)
     own = os.environ | server.environment | {"PERSONSEARCH_CACHE": str(tmp_path / "own")}
     absent = personsearch(*sweep, environment=own)
     assert (absent.status, "the server has no such work pool" in absent.stderr) == (2, True), absent.stderr
+
+    server.prefect("work-pool", "create", POOL, "--type", "process")
+    assert interrupted(sweep, own, tmp_path) == 75
+    assert [run["state_type"] for run in server.runs(f"member-{POOL}")] == ["CANCELLED"] * 3
+
     with workers(server, POOL, tmp_path, 2):
         first = personsearch(*sweep, environment=own)
-        assert first.status == 2, first.stderr
-        again = personsearch(*sweep, environment=own)
-    members = json.loads((tmp_path / "tables" / "study.json").read_text())["members"]
-    failed = [member for member in members if member["error"]]
-    assert len(members) == 4 and [member["settings"]["reid.identities_per_batch"] for member in failed] == [
-        "4000",
-        "4000",
-    ]
-    assert all("4000" in member["error"] for member in failed), failed
+    assert first.status == 2, first.stderr
+    assert f"submitted to the work pool {POOL}: 3 runs" in first.stderr
+    assert "mAP" in first.stderr, "the table fills while members run"
+    members = members_of(tmp_path)
+    assert [bool(member["error"]) for member in members] == [False, False, True], members
+    assert "a batch takes 4,000" in members[2]["error"]
     kinds = {name.partition("/")[0] for name in built_by(tmp_path)}
     assert kinds == {"ingest", "detector", "features", "reid", "detections", "gallery", "evaluation"}
     assert set(built_by(tmp_path).values()) == {1}, "no machine builds what another has built, or builds now"
     assert not open_store(URL).read_tags()
-    assert "submitted" in first.stderr and "submitted" not in again.stderr
-    assert "built nothing" in again.stdout
+
+    again = personsearch(*sweep, environment=own)
+    assert "submitted" not in again.stderr and "built nothing" in again.stdout
+    assert members_of(tmp_path)[:2] == members[:2]
+
+
+def interrupted(sweep: tuple[object, ...], environment: dict[str, str], folder: Path) -> int:
+    """The exit status of the command after Ctrl-C, which comes when it has said that no worker is there."""
+    said = folder / "interrupted.log"
+    with said.open("wb") as log:
+        running = subprocess.Popen(command(*sweep), stderr=log, cwd=PROJECT, env=environment)
+    wait_until(lambda: "no worker of the work pool" in said.read_text(), 120)
+    running.send_signal(signal.SIGINT)
+    return running.wait(120)
+
+
+def members_of(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((folder / "tables" / "study.json").read_text())["members"]
+    return found
