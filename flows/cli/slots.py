@@ -19,18 +19,19 @@ On = Annotated[
     str | None,
     typer.Option(
         "--on",
-        metavar="POOL",
-        help="Run the members on this Prefect work pool: its workers share the store, on any machine.",
+        metavar="PLACE",
+        help="Run the members on other machines, whose workers share the store: the name of a Prefect work "
+        "pool, or a Dask scheduler's address, such as tcp://host:8786.",
     ),
 ]
 
 
 def require_one_place(on: str | None, parallel: int | None) -> None:
-    """Raise ConfigError if a work pool is given with what holds for this machine alone."""
+    """Raise ConfigError if other machines are given with what holds for this one alone."""
     if on is not None and parallel is not None:
         raise ConfigError(
             f"--parallel {parallel} is for this machine alone, and --on {on} for others: limit each worker "
-            f"instead (prefect worker start --pool {on} --limit {parallel})"
+            f"instead (prefect worker start --limit {parallel}, dask worker --nthreads {parallel})"
         )
 
 

@@ -98,7 +98,7 @@ def run(
     first = loader.load(next(iter(chosen.members.values())))
     places: list[str | None] = [None] if on else slots(parallel, first.config.run)
     with sigterm_as_interrupt(), watching() as watch:
-        result = run_study(chosen, loader, slots=places, threads=threads_of(places), pool=on, on_change=watch)
+        result = run_study(chosen, loader, slots=places, threads=threads_of(places), on=on, on_change=watch)
     write_json(json, result.as_data())
     page = write_page(result)
     for to, written in ((html, page), (latex, result.folder / "tables.tex")):

@@ -63,7 +63,7 @@ def sweep(
             Loader(store),
             slots=places,
             threads=threads_of(places),
-            pool=on,
+            on=on,
             folder=out,
             on_change=watch,
         )

@@ -203,7 +203,7 @@ class _Makings:
             walk.store,
             dict(walk.artifacts),
         )
-        self._running[pool.submit(_make_with_retries, once, self._stop, planned.stage.name)] = started
+        self._running[pool.submit(make_with_retries, once, self._stop, planned.stage.name)] = started
 
     def tell_ended(self) -> None:
         """Report the stages that have ended, once the members know their artifacts."""
@@ -319,7 +319,7 @@ def _on_slot(planned: Planned, slot: str | None, threads: int | None) -> Planned
     return replace(planned, stage=replace(planned.stage, processors=processors))
 
 
-def _make_with_retries(once: Callable[[], Artifact], stop: threading.Event, name: str) -> Artifact:
+def make_with_retries(once: Callable[[], Artifact], stop: threading.Event, name: str) -> Artifact:
     for delay in RETRY_DELAYS:
         try:
             return once()

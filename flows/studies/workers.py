@@ -1,4 +1,4 @@
-"""A study on a Prefect work pool: each member is a flow run, which any worker of the pool may take.
+"""A study on a Prefect work pool or a Dask cluster: each member is a flow run or a task, for any worker.
 
 Workers share the store, and nothing else. A key that several members need is built by one of them while the
 others wait: by the store's lock in a shared folder, by its lease on object storage.
@@ -7,14 +7,16 @@ others wait: by the store's lock in a shared folder, by its lease on object stor
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from itertools import chain, zip_longest
 from pathlib import Path
+from typing import Protocol
 
 from flows.config.request import RunRequest
 from flows.errors import ConfigError, Failure
 from flows.run.pool_runs import work_pool
+from flows.studies.dask_runs import dask_runs
 from flows.studies.loading import Loader
 from flows.studies.members import Member
 from flows.studies.record import StudyRecord
@@ -24,30 +26,42 @@ from storage.urls import is_remote
 _GONE = Failure("broke", "its run has ended, and the store does not have it")
 
 
-def run_on_pool(
+class Runs(Protocol):
+    """The members of one call at their workers: submit, wait, cancel."""
+
+    def submit(self, requests: Mapping[str, RunRequest]) -> None: ...
+
+    def ended(self) -> Iterator[tuple[str, Failure | None]]: ...
+
+    def cancel(self) -> None: ...
+
+
+def run_on_workers(
     members: Sequence[Member],
     loader: Loader,
     recorded_as: Path,
-    pool: str,
+    place: str,
     *,
     on_change: Callable[[Change], None] = ignore_change,
 ) -> StudyOutcome:
-    """Run every member that is not built yet as a flow run on a work pool, and return how each ended.
+    """Run every member that is not built yet on the workers of a place, and return how each ended.
 
+    place
+        the name of a Prefect work pool, or the address of a Dask scheduler, such as tcp://host:8786.
     recorded_as, on_change
-        see `run_members`; a stage is told of when the first run that needs it has ended.
+        see `run_members`; a stage is told of when the first member that needs it has ended.
 
-    A flow run of an earlier call that goes on is taken over. A failed, cancelled or killed run fails its
-    member alone. KeyboardInterrupt cancels the runs that this call has submitted.
+    A flow run of an earlier call that goes on is taken over. A failed, cancelled or killed member fails
+    alone. KeyboardInterrupt cancels the members that this call has submitted.
     Raises ConfigError, before anything is submitted, for a config that is wrong, without a server, and
-    without the pool; ConnectionError when the server does not answer.
+    without the pool; StageError without a Dask scheduler; ConnectionError when the server does not answer.
     """
     for member in members:
         if member.until == "speed":
             raise ConfigError(f"member {member.name!r} measures the speed of a machine: run it without --on")
     progress = _Progress(members, loader, recorded_as, on_change)
     stopped = False
-    with ExitStack() as hearts, work_pool(pool) as runs:
+    with ExitStack() as hearts, _runs(place) as runs:
         try:
             for record in progress.records.values():
                 hearts.enter_context(record.heartbeat())
@@ -61,6 +75,10 @@ def run_on_pool(
         finally:
             progress.close()
     return StudyOutcome([walk.outcome for walk in progress.walks], progress.made, stopped)
+
+
+def _runs(place: str) -> AbstractContextManager[Runs]:
+    return dask_runs(place) if "://" in place else work_pool(place)
 
 
 class _Progress:
