@@ -54,8 +54,8 @@ def work_pool(pool: str) -> Iterator[PoolRuns]:
             yield PoolRuns(client, pool, _deployment(pool))
     except httpx.HTTPError as error:
         raise ConnectionError(
-            f"the Prefect API at {url} does not answer any more ({error or type(error).__name__}); the "
-            "members go on: run the same command again to wait for them"
+            f"the Prefect API at {url} failed ({error or type(error).__name__}); members that were submitted "
+            "go on: run the same command again to wait for them"
         ) from error
 
 
@@ -154,7 +154,7 @@ class PoolRuns:
             start = f"prefect worker start --pool {self.pool}"
             told.warning("no worker of the work pool %s is online; to start one: %s", self.pool, start)
         self._is_idle = not online
-        runs = {run.id: run for run in self._of(self._waiting, (*_WAITING, *_ENDED, "CANCELLING"))}
+        runs = {run.id: run for run in self._of(self._waiting, (*_WAITING, *_ENDED, "PAUSED", "CANCELLING"))}
         lost: dict[UUID, Failure | None] = {
             number: Failure("interrupted", f"its flow run {number} was deleted")
             for number in self._waiting

@@ -11,12 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flows.config.request import RunRequest
-from flows.errors import Failure, failure_or_bug
+from flows.errors import Failure
 from flows.plan.states import Planned
 from flows.run.console import told
 from flows.run.walk import Walk, kept, new_record
 from flows.stages.dask_clients import dask_client
-from flows.studies.schedule import ignore_progress, make_with_retries
+from flows.studies.schedule import ignore_progress, logged, make_with_retries
 from storage.store import Artifact
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _lost(error: BaseException) -> Failure:
         return Failure("died", f"its workers were lost: {error}")
     if isinstance(error, CancelledError):
         return Failure("interrupted", "its task was cancelled")
-    return failure_or_bug(error)
+    return logged(error)
 
 
 def _run(body: dict[str, Any], stopping: str) -> Failure | None:
@@ -90,7 +90,7 @@ def _run(body: dict[str, Any], stopping: str) -> Failure | None:
         with kept(record), _asked_to_stop(stopping) as stop:
             _build_all(Walk.of(request, record), stop)
     except Exception as error:
-        return failure_or_bug(error)
+        return logged(error)
     return record.failure
 
 
@@ -100,7 +100,7 @@ def _build_all(walk: Walk, stop: threading.Event) -> None:
         try:
             walk.made(planned, make_with_retries(partial(_build, walk, planned, stop), stop, name))
         except Exception as error:
-            walk.record.failed(failure_or_bug(error).of(name))
+            walk.record.failed(logged(error).of(name))
             return
 
 

@@ -264,7 +264,7 @@ class MemberWalk:
                     self._checked = True
                 planned = resolve(stage, self.store, self.artifacts, _NO_FORCE, explain=False)
             except Exception as error:
-                self.failure = _logged(error).of(stage.name)
+                self.failure = logged(error).of(stage.name)
                 return None
             if planned.artifact is not None:
                 record.uses(planned)
@@ -338,10 +338,10 @@ def _failure(future: Future[Artifact]) -> Failure | None:
     if future.cancelled():
         return _STOPPED
     error = future.exception()
-    return None if error is None else _logged(error)
+    return None if error is None else logged(error)
 
 
-def _logged(error: BaseException) -> Failure:
+def logged(error: BaseException) -> Failure:
     """How an error ends a member. The traceback of an internal error goes to the log."""
     if failure_of(error) is None:
         log.error("a member of the study failed with an internal error", exc_info=error)
