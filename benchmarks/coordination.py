@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
+from unittest.mock import patch
 
 import typer
 
@@ -60,15 +61,16 @@ def object_storage(delay: float) -> Iterator[CountingServer]:
     counting = CountingServer(DomainDispatcherApplication(create_backend_app), delay)
     server = make_server("127.0.0.1", 0, counting, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    os.environ |= {
+    access = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.port}",
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    boto3.client("s3").create_bucket(Bucket=_BUCKET)
     try:
-        yield counting
+        with patch.dict(os.environ, access):
+            boto3.client("s3").create_bucket(Bucket=_BUCKET)
+            yield counting
     finally:
         server.shutdown()
 
