@@ -19,6 +19,10 @@ COMMANDS = {
         "benchmarks.many_artifacts:many_artifacts",
         "Measure listings of a store of many artifacts, with its index and without.",
     ),
+    "coordination": Lazy(
+        "benchmarks.coordination:coordination",
+        "Measure what it costs many machines to share a store on object storage.",
+    ),
     "extraction": Lazy(
         "benchmarks.extraction:extraction",
         "Measure feature extraction against bare decoding and the forward pass of the shared blocks.",

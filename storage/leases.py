@@ -17,7 +17,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,14 +66,18 @@ class Leases:
         self._place = f"{self._host}:{root.absolute()}"
 
     @contextmanager
-    def held(self, kind: str, key: str) -> Iterator[None]:
-        """Hold the lease of a key; waits while another machine does.
+    def held(self, kind: str, key: str, is_built: Callable[[], bool]) -> Iterator[None]:
+        """Hold the lease of a key; waits while another machine does, and takes none if that one `is_built`.
 
+        Otherwise all that have waited would take the lease, one after the other, to find the same artifact.
         The caller holds the key's local lock, so a lease of this machine is that of a process that died.
         """
         folder = f"{self._bucket.prefix}/{FOLDER}/{kind}/{key}"
         token = secrets.token_hex(8)
-        number = self._take(folder, token, f"{kind}/{key}")
+        number = self._take(folder, token, f"{kind}/{key}", is_built)
+        if number is None:
+            yield
+            return
         ended = threading.Event()
         beating = threading.Thread(
             target=self._beat, args=(f"{folder}/{number}", token, ended), daemon=True, name="lease"
@@ -86,11 +90,14 @@ class Leases:
             beating.join()  # a beat after the release would bring the lease back
             self._release(folder, number)
 
-    def _take(self, folder: str, token: str, what: str) -> int:
+    def _take(self, folder: str, token: str, what: str, is_built: Callable[[], bool]) -> int | None:
+        """The number of the lease that this machine now holds; None if what it waited for is built."""
         pause, seen, since, told = _FIRST_PAUSE_SECONDS, None, time.monotonic(), False
         while True:
             lease = self._newest(folder)
             if lease != seen:
+                if told and is_built():
+                    return None
                 seen, since = lease, time.monotonic()
             expired = time.monotonic() - since > EXPIRY_SECONDS
             if lease is None or expired or lease.is_of(self._place):

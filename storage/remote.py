@@ -128,8 +128,11 @@ class RemoteStore(Store):
             return Inspection(problem=in_short(problems))
         return Inspection(Artifact(self.path_of(kind, key), manifest))
 
-    def lease(self, kind: str, key: str) -> AbstractContextManager[None]:
-        return self._leases.held(kind, key)
+    def lease(self, kind: str, key: str, *, again: bool) -> AbstractContextManager[None]:
+        def is_built() -> bool:
+            return not again and self._bucket.read(self._key_path(kind, key, FILE_NAME)) is not None
+
+        return self._leases.held(kind, key, is_built)
 
     def find_alone(self, kind: str, key: str) -> Artifact | None:
         return self.find(kind, key)

@@ -243,8 +243,11 @@ class Store(ABC):
         """Delete them, unless objects were added since, or a manifest names them now."""
         raise StorageError(f"{self} has no objects without a manifest")
 
-    def lease(self, kind: str, key: str) -> AbstractContextManager[None]:
-        """What keeps other machines from building a key, where the local lock does not reach them."""
+    def lease(self, kind: str, key: str, *, again: bool) -> AbstractContextManager[None]:
+        """What keeps other machines from building a key, where the local lock does not reach them.
+
+        Unless it is to be built `again`, a machine that has waited for another's artifact needs none.
+        """
         return nullcontext()
 
     @contextmanager
@@ -256,7 +259,7 @@ class Store(ABC):
         """
         kind, key = identity.kind, identity.key
         durable.make_folder(self.root)
-        with self.place.making(kind, key), self.lease(kind, key):
+        with self.place.making(kind, key), self.lease(kind, key, again=again):
             path = self.work_path_of(kind, key)
             made = None if again else self.find_alone(kind, key)
             if made is None:

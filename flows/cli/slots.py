@@ -8,11 +8,31 @@ from typing import Annotated
 import typer
 
 from flows.config.sections import Processors
+from flows.errors import ConfigError
 
 Parallel = Annotated[
     int | None,
     typer.Option(min=1, help="Stages to build at once (default: one per GPU, or one per two CPU cores)."),
 ]
+
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="PLACE",
+        help="Run the members on other machines, whose workers share the store: the name of a Prefect work "
+        "pool, or a Dask scheduler's address, such as tcp://host:8786.",
+    ),
+]
+
+
+def require_one_place(on: str | None, parallel: int | None) -> None:
+    """Raise ConfigError if other machines are given with what holds for this one alone."""
+    if on is not None and parallel is not None:
+        raise ConfigError(
+            f"--parallel {parallel} is for this machine alone, and --on {on} for others: limit each worker "
+            f"instead (prefect worker start --limit {parallel}, dask worker --nthreads {parallel})"
+        )
 
 
 def slots(parallel: int | None, run: Processors) -> list[str | None]:

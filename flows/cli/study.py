@@ -11,7 +11,7 @@ import typer
 
 from flows.cli.json_file import Json, to_write, write_json
 from flows.cli.options import ConfigsStore
-from flows.cli.slots import Parallel, slots, threads_of
+from flows.cli.slots import On, Parallel, require_one_place, slots, threads_of
 from flows.errors import ConfigError
 from flows.run.console import told
 from flows.run.stopping import sigterm_as_interrupt
@@ -55,6 +55,7 @@ def run(
     seeds: Seeds = None,
     budget: Budget = None,
     parallel: Parallel = None,
+    on: On = None,
     json: Json = None,
     html: Annotated[
         Path | None,
@@ -93,9 +94,11 @@ def run(
     if budget is not None:
         plan = _plan(chosen, loader, budget)
         chosen = plan.study
-    places = slots(parallel, loader.load(next(iter(chosen.members.values()))).config.run)
+    require_one_place(on, parallel)
+    first = loader.load(next(iter(chosen.members.values())))
+    places: list[str | None] = [None] if on else slots(parallel, first.config.run)
     with sigterm_as_interrupt(), watching() as watch:
-        result = run_study(chosen, loader, slots=places, threads=threads_of(places), on_change=watch)
+        result = run_study(chosen, loader, slots=places, threads=threads_of(places), on=on, on_change=watch)
     write_json(json, result.as_data())
     page = write_page(result)
     for to, written in ((html, page), (latex, result.folder / "tables.tex")):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.options import ConfigsStore
-from flows.cli.slots import Parallel, slots, threads_of
+from flows.cli.slots import On, Parallel, require_one_place, slots, threads_of
 from flows.cli.study_output import print_result, raise_failure, watching, write_page
 from flows.config.loading import load_config
 from flows.errors import ConfigError
@@ -39,6 +39,7 @@ def sweep(
     ] = False,
     store: ConfigsStore = None,
     parallel: Parallel = None,
+    on: On = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for tables and report (default: STORE/.studies/ID).")
     ] = None,
@@ -54,13 +55,15 @@ def sweep(
     if objectives:
         axes.insert(0, objective_axis(base, {name: name for name in PRESETS}, "objective"))
     study = sweep_study(config, axes, shared_overrides(base) if objectives else (), store)
-    places = slots(parallel, base.run)
+    require_one_place(on, parallel)
+    places: list[str | None] = [None] if on else slots(parallel, base.run)
     with sigterm_as_interrupt(), watching() as watch:
         result = run_study(
             study,
             Loader(store),
             slots=places,
             threads=threads_of(places),
+            on=on,
             folder=out,
             on_change=watch,
         )

@@ -27,6 +27,8 @@ class RunRequest(BaseModel):
     """Kinds of stages that may be made; a run that needs another ends with its name. By default all may."""
     verify: bool = False
     """Whether every byte of images and artifacts is read before it is used, whatever its size and time."""
+    study: Path | None = None
+    """Record of the study that asks, in the folder that is its store: a machine without it has another."""
 
     @property
     def selection(self) -> Selection:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_QUIET = {
+QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
@@ -15,11 +15,12 @@ _QUIET = {
     "PYDANTIC_DISABLE_PLUGINS": "__all__",  # looking for them reads the metadata of every package
     "PREFECT_LOGGING_EXTRA_LOGGERS": "flows,storage,data_catalog,personsearch_core",
 }
+"""Also set in the environment of members that run on a work pool."""
 
 
 def be_quiet() -> None:
     """Set the defaults in the environment, where the user has not chosen otherwise."""
-    for name, value in _QUIET.items():
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -13,7 +14,7 @@ from flows.config.loading import load_config, store_of
 from flows.config.models import Config
 from flows.config.raw import of_results
 from flows.config.request import RunRequest
-from flows.errors import failure_or_bug
+from flows.errors import ConfigError, failure_or_bug
 from flows.plan.readiness import check_ready
 from flows.plan.states import Planned, resolve, select
 from flows.run.console import told
@@ -149,9 +150,14 @@ def new_record(request: RunRequest) -> RunRecord:
     """An empty record of a run, with a free name in the config's store.
 
     The rest of the config may be wrong, which the record then says. Raises ConfigError where not even the
-    store can be told.
+    store can be told, and on a machine that does not see the store of the study that asks.
     """
     store = open_store(store_of(request.config, request.overrides, store=request.store))
+    if request.study is not None and not request.study.exists():
+        raise ConfigError(
+            f"{socket.gethostname()} does not see the study's store {store}: mount that folder on every "
+            "machine with a worker, or use an object store (--store s3://BUCKET/PREFIX)"
+        )
     overrides = of_results(request.overrides)
     return RunRecord(new_record_path(store.root), str(request.config), overrides=overrides)
 

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def dask_client(address: str | None, workers: int | None) -> Iterator[Client]:
+def dask_client(address: str | None, workers: int | None, *, named: str = "run.dask") -> Iterator[Client]:
     """A client of the scheduler at `address`, or of `workers` local processes that end with it.
 
+    `named` is the option that gave the address.
     Raises StageError when no scheduler answers at `address`, ConnectionError when local workers do not start.
     """
     from distributed import Client, LocalCluster
@@ -25,8 +26,8 @@ def dask_client(address: str | None, workers: int | None) -> Iterator[Client]:
             client = Client(address, timeout="10s", set_as_default=False)
         except (OSError, ValueError) as error:
             raise StageError(
-                f"run.dask: no scheduler answers at {address}: {error}; start one (`dask scheduler`), or "
-                "leave out run.dask"
+                f"{named}: no scheduler answers at {address}: {error}; start one (`dask scheduler`), or "
+                f"leave out {named}"
             ) from error
         with client:
             yield client

@@ -27,6 +27,11 @@ class StudyRecord:
         self._run = RunRecord(new_record_path(store.root), str(config))
         self._entries: dict[tuple[str, str], dict[str, Any]] = {}
 
+    def written(self) -> Path:
+        """The record's file, which is there from now on."""
+        self._run.write()
+        return self._run.path
+
     def heartbeat(self) -> AbstractContextManager[None]:
         """See `flows.run.records.heartbeat`."""
         return heartbeat(self._run)

@@ -20,6 +20,7 @@ from flows.studies.nodes import Nodes
 from flows.studies.output import as_data, as_latex, as_markdown, as_parquet, member_table
 from flows.studies.remaining import Remaining
 from flows.studies.schedule import Change, Make, MemberOutcome, run_members
+from flows.studies.workers import run_on_workers
 from personsearch_core.checksums import CHECKSUMS
 from storage import durable
 from storage.digests import digest_json
@@ -79,6 +80,7 @@ def run_study(
     *,
     slots: Sequence[str | None] = (None,),
     threads: int | None = None,
+    on: str | None = None,
     folder: Path | None = None,
     make: Make | None = None,
     on_change: Callable[[Standing], None] = ignore_standing,
@@ -87,6 +89,8 @@ def run_study(
 
     slots, threads, make
         see `run_members`.
+    on
+        the place whose workers build the members, instead of this machine; see `run_on_workers`.
     folder
         where the tables are written, again whenever a cell is filled; by default in the store.
     on_change
@@ -101,8 +105,12 @@ def run_study(
     folder = folder or _folder(study, loader)
     remaining = Remaining(nodes, Estimator(loader.store_of(study), study.drawn), len(slots))
     watching = _Watching(study, filling, remaining, folder, on_change)
-    outcome = run_members(
-        members, loader, study.path, slots=slots, threads=threads, make=make, on_change=watching.changed
+    outcome = (
+        run_members(
+            members, loader, study.path, slots=slots, threads=threads, make=make, on_change=watching.changed
+        )
+        if on is None
+        else run_on_workers(members, loader, study.path, on, on_change=watching.changed)
     )
     seconds = round(time.monotonic() - started, 3)
     result = StudyResult(

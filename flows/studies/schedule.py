@@ -108,7 +108,7 @@ def run_members(
     KeyboardInterrupt asks running stages to stop at a checkpoint, waits for them, and returns what has been
     built so far. Raises ConfigError, before anything is built, if a member's config is wrong.
     """
-    walks = [_Walk(member, loader) for member in members]
+    walks = [MemberWalk(member, loader) for member in members]
     records = {str(walk.store): StudyRecord(recorded_as, walk.store) for walk in walks}
     stop = threading.Event()
 
@@ -176,7 +176,7 @@ class _Makings:
         self._records = records
         self._on_change = on_change
 
-    def begin(self, walks: Sequence[_Walk], pool: ThreadPoolExecutor) -> bool:
+    def begin(self, walks: Sequence[MemberWalk], pool: ThreadPoolExecutor) -> bool:
         """Start what members need next while slots are free. False if nothing is running."""
         wanted = [(walk, walk.advance(self.ended, self._records[str(walk.store)])) for walk in walks]
         self.tell_ended()
@@ -191,7 +191,7 @@ class _Makings:
             self._start(walk, planned, pool)
         return bool(self._running)
 
-    def _start(self, walk: _Walk, planned: Planned, pool: ThreadPoolExecutor) -> None:
+    def _start(self, walk: MemberWalk, planned: Planned, pool: ThreadPoolExecutor) -> None:
         record = self._records[str(walk.store)]
         started = _Running(planned, walk.member.name, self._free.pop(0), record)
         self._on_change(planned.stage.name, walk.member.name, False, None)
@@ -203,7 +203,7 @@ class _Makings:
             walk.store,
             dict(walk.artifacts),
         )
-        self._running[pool.submit(_make_with_retries, once, self._stop, planned.stage.name)] = started
+        self._running[pool.submit(make_with_retries, once, self._stop, planned.stage.name)] = started
 
     def tell_ended(self) -> None:
         """Report the stages that have ended, once the members know their artifacts."""
@@ -231,8 +231,8 @@ class _Makings:
             self._untold.append((finished.planned.stage.name, finished.member, failure))
 
 
-class _Walk:
-    """The progress of one member through its stages."""
+class MemberWalk:
+    """The progress of one member through its stages: what is cached, and what is to be built next."""
 
     def __init__(self, member: Member, loader: Loader) -> None:
         loaded = loader.load(member)
@@ -246,6 +246,8 @@ class _Walk:
         self._config = loaded.config
         self._takes_datasets = any(stage.kind == "ingest" for stage in loaded.stages)
         self._checked = False
+        self.next_key: Key | None = None
+        """What `advance` has found to be built next; None if the member is done or has failed."""
 
     @property
     def outcome(self) -> MemberOutcome:
@@ -253,6 +255,7 @@ class _Walk:
 
     def advance(self, ended: Mapping[Key, Failure | None], record: StudyRecord) -> Planned | None:
         """The next stage to build, past all cached ones; None if the member is done or has failed."""
+        self.next_key = None
         while self.failure is None and len(self.artifacts) < len(self._stages):
             stage = self._stages[len(self.artifacts)]
             try:
@@ -261,7 +264,7 @@ class _Walk:
                     self._checked = True
                 planned = resolve(stage, self.store, self.artifacts, _NO_FORCE, explain=False)
             except Exception as error:
-                self.failure = _logged(error).of(stage.name)
+                self.failure = logged(error).of(stage.name)
                 return None
             if planned.artifact is not None:
                 record.uses(planned)
@@ -270,6 +273,7 @@ class _Walk:
                 continue
             failure = ended.get(_key(planned))
             if failure is None:
+                self.next_key = _key(planned)
                 return planned
             self.failure = failure.of(stage.name)
         return None
@@ -315,7 +319,7 @@ def _on_slot(planned: Planned, slot: str | None, threads: int | None) -> Planned
     return replace(planned, stage=replace(planned.stage, processors=processors))
 
 
-def _make_with_retries(once: Callable[[], Artifact], stop: threading.Event, name: str) -> Artifact:
+def make_with_retries(once: Callable[[], Artifact], stop: threading.Event, name: str) -> Artifact:
     for delay in RETRY_DELAYS:
         try:
             return once()
@@ -334,10 +338,10 @@ def _failure(future: Future[Artifact]) -> Failure | None:
     if future.cancelled():
         return _STOPPED
     error = future.exception()
-    return None if error is None else _logged(error)
+    return None if error is None else logged(error)
 
 
-def _logged(error: BaseException) -> Failure:
+def logged(error: BaseException) -> Failure:
     """How an error ends a member. The traceback of an internal error goes to the log."""
     if failure_of(error) is None:
         log.error("a member of the study failed with an internal error", exc_info=error)

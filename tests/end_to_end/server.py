@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,6 +64,13 @@ class Server:
         """The flow runs of a deployment, as the API gives them."""
         return self.ask("/flow_runs/filter", {"deployments": {"name": {"any_": [deployment]}}})
 
+    def answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
     def ask(self, path: str, body: dict[str, Any]) -> Any:
         request = urllib.request.Request(
             self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
@@ -110,8 +120,75 @@ def served_as_documented(folder: Path, config: Path) -> Iterator[Server]:
         shell.run(stopped)
 
 
+@contextmanager
+def bare_server(folder: Path) -> Iterator[Server]:
+    """A server without deployments and workers, in a process of its own."""
+    port = str(free_port())
+    url = f"http://127.0.0.1:{port}/api"
+    environment = os.environ | {
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_API_URL": url,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # Members that wait for their turn are not late; on SQLite, marking them locks the workers out.
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "DO_NOT_TRACK": "1",
+    }
+    words = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
+    with (folder / "server.log").open("wb") as log:
+        running = subprocess.Popen(words, env=environment, cwd=PROJECT, stdout=log, stderr=subprocess.STDOUT)
+    server = Server(url, environment)
+    try:
+        wait_until(server.answers, 120)
+        yield server
+    finally:
+        running.send_signal(signal.SIGINT)
+        running.wait(60)
+
+
 def wait_until(condition: Callable[[], object], seconds: float, *, every: float = 0.5) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"did not happen within {seconds:.0f} s"
         time.sleep(every)
+
+
+@contextmanager
+def workers(
+    server: Server, pool: str, folder: Path, count: int, environment: Mapping[str, str] = NO_VALUES
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Workers of a process pool: each runs one flow at a time, and is a machine of its own.
+
+    What they have in common with each other is the server, and the store that the runs name.
+    """
+    running = []
+    try:
+        for number in range(count):
+            own = {"PERSONSEARCH_CACHE": str(folder / f"machine-{number}")}
+            with (folder / f"{pool}-{number}.log").open("wb") as log:
+                words = ("worker", "start", "--pool", pool, "--limit", "1", "--name", f"{pool}-{number}")
+                running.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "prefect", *words],
+                        env=server.environment | dict(environment) | own,
+                        cwd=PROJECT,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                    )
+                )
+        yield running
+    finally:
+        for worker in running:
+            worker.send_signal(signal.SIGINT)
+        for worker in running:
+            worker.wait(60)
+
+
+def built_by(folder: Path) -> Counter[str]:
+    """How often each artifact was built, by the logs of the machines of `workers` in a folder."""
+    return Counter(
+        f"{log.parent.name}/{log.stem}"
+        for log in folder.glob("machine-*/**/.logs/*/*.log")
+        for line in log.read_text().splitlines()
+        if " building it here" in line
+    )

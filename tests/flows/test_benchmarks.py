@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks.beside import compare
+from benchmarks.coordination import measure as measure_coordination
 from benchmarks.extraction import ExtractionBenchmark, measure_extraction
 from benchmarks.reid import ReidBenchmark, measure_reid
 from benchmarks.remote_training import RemoteBenchmark, measure_remote
@@ -48,6 +49,13 @@ def test_remote_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_coordination(tmp_path: Path) -> None:
+    found = {(one.group, one.name): one.value for one in measure_coordination(tmp_path, 3, 0.0)}
+    alone = found["one machine, artifacts of their own", "requests"]
+    assert alone == found["3 machines, artifacts of their own", "requests"] > 0
+    assert 0 < found["3 machines, one artifact", "the last has it after the builder by"] < 10
+
+
 def test_search(tmp_path: Path) -> None:
     size = SearchBenchmark(people=2000, images=10, rounds=1, model=SMALL, size=(96, 224))
     found = {one.name: one for one in measure_search(tmp_path, size)}

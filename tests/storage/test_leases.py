@@ -73,6 +73,34 @@ def test_of_many_machines_one_builds_and_all_others_take_its_artifact(url: str, 
     assert held(url, tmp_path) == [], "every lease was released"
 
 
+def test_machines_that_have_waited_take_no_lease(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+    put = leases.Leases._put
+
+    def counted(self: leases.Leases, path: str, token: str) -> bool:
+        taken.append(path)
+        return put(self, path, token)
+
+    monkeypatch.setattr(leases.Leases, "_put", counted)
+    waits = threading.Event()
+
+    def second() -> None:
+        with RemoteStore(url, tmp_path / "two").making(IDENTITY) as work:
+            assert work.made is not None
+            waits.set()
+
+    with RemoteStore(url, tmp_path / "one").making(IDENTITY) as work:
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        time.sleep(1.0)
+        (work.path / "data.bin").write_bytes(b"rows")
+        work.commit("digest")
+    waiting.join()
+    assert waits.is_set() and len(taken) == 1, "the first machine's alone"
+
+
 def dead_lease(url: str, folder: Path, number: int = 0, **said: object) -> None:
     """A lease of a machine that was switched off."""
     store = RemoteStore(url, folder / "dead")

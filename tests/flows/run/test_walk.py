@@ -31,6 +31,17 @@ def ignore(*_: object, **__: object) -> None:
     """Progress that is not looked at."""
 
 
+def test_a_machine_that_does_not_see_the_store_of_its_study_says_so(
+    request_: RunRequest, tmp_path: Path
+) -> None:
+    study = new_record(request_)
+    for_study = request_.model_copy(update={"study": study.path})
+    with pytest.raises(ConfigError, match=f"does not see the study's store {tmp_path / 'store'}: mount"):
+        new_record(for_study)
+    study.write()
+    assert new_record(for_study).path.parent == study.path.parent
+
+
 def test_the_stage_that_was_begun_is_handed_over_once(request_: RunRequest, tmp_path: Path) -> None:
     record = new_record(request_)
     with kept(record):

@@ -1,0 +1,130 @@
+"""Members on a Dask cluster: each is one task, which any worker may take. No Prefect."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from flows.config.request import RunRequest
+from flows.errors import Failure
+from flows.plan.states import Planned
+from flows.run.console import told
+from flows.run.walk import Walk, kept, new_record
+from flows.stages.dask_clients import dask_client
+from flows.studies.schedule import ignore_progress, logged, make_with_retries
+from storage.store import Artifact
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+_LOOK_SECONDS = 2.0
+"""How often a worker asks whether the study is stopped."""
+
+
+@contextmanager
+def dask_runs(address: str) -> Iterator[DaskRuns]:
+    """The members of one call on the cluster of a scheduler.
+
+    Raises StageError when none answers there.
+    """
+    with dask_client(address, None, named="--on") as client:
+        yield DaskRuns(client, address)
+
+
+@dataclass
+class DaskRuns:
+    """The tasks that this call waits for, with the member of each."""
+
+    client: Client
+    address: str
+    _stopping: str = field(default_factory=lambda: f"personsearch-{secrets.token_hex(8)}")
+    _members: dict[Future, str] = field(default_factory=dict)
+
+    def submit(self, requests: Mapping[str, RunRequest]) -> None:
+        """Submit a task for each member."""
+        for name, request in requests.items():
+            body = request.model_dump(mode="json")
+            self._members[self.client.submit(_run, body, self._stopping, pure=False)] = name
+        if requests:
+            workers = len(self.client.scheduler_info(n_workers=-1)["workers"])
+            told.info("submitted to %s: %d members; workers: %d", self.address, len(requests), workers)
+
+    def ended(self) -> Iterator[tuple[str, Failure | None]]:
+        """(member, why it failed or None) of each task, as they end."""
+        from distributed import as_completed
+
+        for future in as_completed(self._members, loop=self.client.loop):
+            error = future.exception()
+            yield self._members[future], future.result() if error is None else _lost(error)
+            future.release()
+
+    def cancel(self) -> None:
+        """Cancel all members; a stage that goes on stops at a checkpoint."""
+        from distributed import Event
+
+        Event(self._stopping, client=self.client).set()
+        self.client.cancel([*self._members])
+
+
+def _lost(error: BaseException) -> Failure:
+    """How a task ended whose worker died too often, or that was cancelled by someone else."""
+    from distributed import CancelledError, KilledWorker
+
+    if isinstance(error, KilledWorker):
+        return Failure("died", f"its workers were lost: {error}")
+    if isinstance(error, CancelledError):
+        return Failure("interrupted", "its task was cancelled")
+    return logged(error)
+
+
+def _run(body: dict[str, Any], stopping: str) -> Failure | None:
+    """A worker's side: build every stage of a member; how it failed, or None."""
+    try:
+        request = RunRequest.model_validate(body)
+        record = new_record(request)
+        with kept(record), _asked_to_stop(stopping) as stop:
+            _build_all(Walk.of(request, record), stop)
+    except Exception as error:
+        return logged(error)
+    return record.failure
+
+
+def _build_all(walk: Walk, stop: threading.Event) -> None:
+    while (planned := walk.next()) is not None:
+        name = planned.stage.name
+        try:
+            walk.made(planned, make_with_retries(partial(_build, walk, planned, stop), stop, name))
+        except Exception as error:
+            walk.record.failed(logged(error).of(name))
+            return
+
+
+def _build(walk: Walk, planned: Planned, stop: threading.Event) -> Artifact:
+    hours = walk.config.run.stage_timeout_hours
+    limit = None if hours is None else 3600 * hours
+    return walk.begin(planned).artifact(on_progress=ignore_progress, timeout_seconds=limit, stop=stop)
+
+
+@contextmanager
+def _asked_to_stop(name: str) -> Iterator[threading.Event]:
+    """An event that is set when the study is stopped."""
+    from distributed import Event, get_client
+
+    told_to, stop, ended = Event(name, client=get_client()), threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_LOOK_SECONDS):
+            if told_to.is_set():
+                stop.set()
+                return
+
+    threading.Thread(target=watch, daemon=True, name="stopping").start()
+    try:
+        yield stop
+    finally:
+        ended.set()

@@ -1,0 +1,158 @@
+"""A study on a Prefect work pool or a Dask cluster: each member is a flow run or a task, for any worker.
+
+Workers share the store, and nothing else. A key that several members need is built by one of them while the
+others wait: by the store's lock in a shared folder, by its lease on object storage.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Protocol
+
+from flows.config.request import RunRequest
+from flows.errors import ConfigError, Failure
+from flows.run.pool_runs import work_pool
+from flows.studies.dask_runs import dask_runs
+from flows.studies.loading import Loader
+from flows.studies.members import Member
+from flows.studies.record import StudyRecord
+from flows.studies.schedule import Change, MemberOutcome, MemberWalk, StudyOutcome, ignore_change
+from storage.urls import is_remote
+
+_GONE = Failure("broke", "its run has ended, and the store does not have it")
+
+
+class Runs(Protocol):
+    """The members of one call at their workers: submit, wait, cancel."""
+
+    def submit(self, requests: Mapping[str, RunRequest]) -> None: ...
+
+    def ended(self) -> Iterator[tuple[str, Failure | None]]: ...
+
+    def cancel(self) -> None: ...
+
+
+def run_on_workers(
+    members: Sequence[Member],
+    loader: Loader,
+    recorded_as: Path,
+    place: str,
+    *,
+    on_change: Callable[[Change], None] = ignore_change,
+) -> StudyOutcome:
+    """Run every member that is not built yet on the workers of a place, and return how each ended.
+
+    place
+        the name of a Prefect work pool, or the address of a Dask scheduler, such as tcp://host:8786.
+    recorded_as, on_change
+        see `run_members`; a stage is told of when the first member that needs it has ended.
+
+    A flow run of an earlier call that goes on is taken over. A failed, cancelled or killed member fails
+    alone. KeyboardInterrupt cancels the members that this call has submitted.
+    Raises ConfigError, before anything is submitted, for a config that is wrong, without a server, and
+    without the pool; StageError without a Dask scheduler; ConnectionError when the server does not answer.
+    """
+    for member in members:
+        if member.until == "speed":
+            raise ConfigError(f"member {member.name!r} measures the speed of a machine: run it without --on")
+    progress = _Progress(members, loader, recorded_as, on_change)
+    stopped = False
+    with ExitStack() as hearts, _runs(place) as runs:
+        try:
+            for record in progress.records.values():
+                hearts.enter_context(record.heartbeat())
+            waiting = {walk.member.name: walk for walk in _in_turn(progress.missing())}
+            runs.submit({name: progress.request(walk) for name, walk in waiting.items()})
+            for name, failure in runs.ended():
+                progress.end(waiting[name], failure)
+        except KeyboardInterrupt:
+            stopped = True
+            runs.cancel()
+        finally:
+            progress.close()
+    return StudyOutcome([walk.outcome for walk in progress.walks], progress.made, stopped)
+
+
+def _runs(place: str) -> AbstractContextManager[Runs]:
+    return dask_runs(place) if "://" in place else work_pool(place)
+
+
+class _Progress:
+    """What the store has of the members, and what came in this call."""
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        loader: Loader,
+        recorded_as: Path,
+        on_change: Callable[[Change], None],
+    ) -> None:
+        self.walks = [MemberWalk(member, loader) for member in members]
+        stores = {str(walk.store): walk.store for walk in self.walks}
+        self.records = {name: StudyRecord(recorded_as, store) for name, store in stores.items()}
+        self.made: dict[str, int] = {}
+        self._loader = loader
+        self._on_change = on_change
+        self._known: set[str] = set()
+
+    def missing(self) -> list[MemberWalk]:
+        """The members that still need a stage, past all that is there."""
+        for walk in self.walks:
+            walk.advance({}, self._record(walk))
+            self._known |= {f"{made.kind}/{made.key}" for made in walk.artifacts.values()}
+        return [walk for walk in self.walks if walk.next_key is not None]
+
+    def request(self, walk: MemberWalk) -> RunRequest:
+        """What a worker is asked for. A member promotes no tag and notifies no one: its study tells."""
+        config = self._loader.load(walk.member).config
+        said = {"promote": config.promote, "run.notify": config.run.notify}
+        silent = [f"{name}=null" for name, value in said.items() if value is not None]
+        return RunRequest(
+            config=walk.member.config.resolve(),
+            overrides=(*walk.member.overrides, *silent),
+            store=config.store,
+            until=walk.member.until,
+            study=None if is_remote(config.store) else self._record(walk).written(),
+        )
+
+    def end(self, walk: MemberWalk, failure: Failure | None) -> None:
+        """Take what the ended run of a member has left in the store, and tell of what is new."""
+        planned = walk.advance({}, self._record(walk))
+        for stage, made in walk.artifacts.items():
+            name = f"{made.kind}/{made.key}"
+            if name not in self._known:
+                self._known.add(name)
+                self.made[made.kind] = self.made.get(made.kind, 0) + 1
+                self._tell(walk, stage, None)
+        if planned is not None:
+            # The message of a run names the stage.
+            walk.failure = failure or _GONE.of(planned.stage.name)
+            self._tell(walk, planned.stage.name, walk.failure)
+
+    def close(self) -> None:
+        """Members that still need a stage were stopped before it; the records end."""
+        for walk in self.walks:
+            walk.leave({}, self._record(walk))
+        for name, record in self.records.items():
+            record.end((w.member.name, w.failure) for w in self.walks if str(w.store) == name and w.failure)
+
+    def _record(self, walk: MemberWalk) -> StudyRecord:
+        return self.records[str(walk.store)]
+
+    def _tell(self, walk: MemberWalk, stage: str, failure: Failure | None) -> None:
+        def members() -> list[MemberOutcome]:
+            return [each.outcome for each in self.walks]
+
+        self._on_change(Change(stage, walk.member.name, True, failure, members))
+
+
+def _in_turn(walks: Sequence[MemberWalk]) -> Iterator[MemberWalk]:
+    """Members that need different artifacts next, in turn: those of one kind would wait for each other."""
+    groups: dict[str, list[MemberWalk]] = defaultdict(list)
+    for walk in walks:
+        groups[str(walk.next_key)].append(walk)
+    return (walk for walk in chain.from_iterable(zip_longest(*groups.values())) if walk is not None)
