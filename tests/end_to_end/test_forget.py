@@ -17,7 +17,7 @@ from flows.forget.forgetting import plan_forgetting
 from flows.forget.forgotten_list import ForgottenList
 from flows.forget.remaking import note
 from flows.forget.subject import Subject
-from flows.run.running import plan_config
+from flows.run.planning import plan_config
 from storage.feature_store import open_features
 from storage.listing import list_entries
 from storage.local import LocalStore
