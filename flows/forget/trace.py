@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.images import ImageFile
-from data_catalog.row_tables import COORDINATES
+from data_catalog.row_tables import COORDINATES, corners
 from data_catalog.snapshot import Snapshot
 from flows.forget.holders import HeldSnapshot, Holders
 from flows.forget.subject import Subject
@@ -168,7 +168,7 @@ def _shown(trace: Trace, held: HeldSnapshot, rows: pa.Table, root: Path | None) 
     snapshot = Snapshot(held.artifact.path)
     mine = _named(trace, rows)
     image_ids, roles = (rows[name].cast(pa.string()).to_pylist() for name in ("image_id", "role"))
-    boxes = np.stack([rows[name].to_numpy() for name in COORDINATES], axis=1)
+    boxes = corners(rows)
     numbers: dict[str, list[int]] = {}
     for number, image_id in enumerate(image_ids):
         numbers.setdefault(image_id, []).append(number)

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from data_catalog.errors import CatalogError
 from data_catalog.images import ignores_exif
+from data_catalog.row_tables import corners
 from data_catalog.snapshot import Snapshot
 from data_catalog.views import Use, View
 from flows.plan.memo import Memo
@@ -89,7 +90,7 @@ def read_scenes(snapshot: Path, spec: ViewSpec, root: Path) -> list[Scene]:
         raise CatalogError(
             f"{spec.dataset}: its snapshot was built without images; ingest it without --no-images"
         )
-    corners = np.stack([boxes[name].to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)
+    every = corners(boxes)
     ignore = boxes["ignore"].to_numpy()
     box_ids, person_ids = boxes["box_id"].to_pylist(), boxes["person_id"].to_pylist()
     owner = pc.index_in(boxes["image_id"], value_set=images["image_id"]).to_numpy()
@@ -105,7 +106,7 @@ def read_scenes(snapshot: Path, spec: ViewSpec, root: Path) -> list[Scene]:
                 path=str(root / rel_path),
                 width=width,
                 height=height,
-                boxes=corners[part],
+                boxes=every[part],
                 ignore=ignore[part],
                 box_ids=tuple(box_ids[part]),
                 person_ids=tuple(person_ids[part]),
