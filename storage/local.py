@@ -287,8 +287,11 @@ class LocalStore(Store):
     ) -> Artifact:
         """See `Store.publish`: flush files and manifest to disk, then rename once."""
         verified = verified or stat_keys(work, manifest)
-        durable.flush_tree(work)
+        for name in manifest.files:  # and not what goes after the commit
+            flush(work / name)
         durable.write(work / FILE_NAME, manifest.to_json())
+        for directory in (path for path in (*work.rglob("*"), work) if path.is_dir()):
+            flush(directory)
         target = self.path_of(manifest.kind, manifest.key)
         durable.make_folder(target.parent)
         replaced = self._move_away(target)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from storage import durable, local, trust, work_area
+from storage import local, trust, work_area
 from storage.digests import digest_file
 from storage.errors import StorageError
 from storage.local import LocalStore
@@ -187,7 +187,7 @@ def test_a_change_between_commit_and_publication_is_not_trusted(
 
 def test_every_directory_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed = []
-    monkeypatch.setattr(durable, "flush", flushed.append)
+    monkeypatch.setattr(local, "flush", flushed.append)
     store = LocalStore(tmp_path)
     with store.making(IDENTITY) as work:
         (work.path / "a" / "b").mkdir(parents=True)
