@@ -36,7 +36,7 @@ from flows.stages.base import (
 )
 from flows.stages.detected_blocks import QUERY, ROWS_SCHEMA, TRUTH
 from flows.stages.detections import ROWS
-from flows.stages.features import FeaturesInputs
+from flows.stages.features import FeaturesInputs, people_of
 from personsearch_core.evaluation.settings import settings_of
 from personsearch_core.recipes import DetectionsRecipe, FeaturesRecipe
 from storage.digests import digest_parts
@@ -56,18 +56,18 @@ class TestInputs(Inputs):
 
 def features_stage(config: Config, name: str, view: ViewRef, foreign: ForeignFeatures) -> Stage:
     """In place of `flows.stages.features`."""
-    people = view_input(config, view, "truth")
+    people, recipe = view_input(config, view, "truth"), config.features_recipe()
     return Stage(
         name=f"features{name}",
         kind="features",
         version=VERSION,
-        recipe=config.features_recipe().model_dump(mode="json"),
+        recipe=recipe.model_dump(mode="json"),
         maker="flows.stages.foreign:FEATURES",
         inputs={"people": people},
         fixed_inputs={"foreign": foreign.digest},
         options=foreign.model_dump(mode="json"),
         resume_point=last_shard,
-        bytes_needed=partial(_bytes_needed, foreign, people),
+        bytes_needed=partial(_bytes_needed, foreign, recipe, people),
     )
 
 
@@ -87,24 +87,23 @@ def test_stage(config: Config, suffix: str, entry: EvaluationSection, foreign: F
     )
 
 
-def _bytes_needed(foreign: ForeignFeatures, ref: InputRef, artifacts: Mapping[str, Artifact]) -> int | None:
+def _bytes_needed(
+    foreign: ForeignFeatures, recipe: FeaturesRecipe, ref: InputRef, artifacts: Mapping[str, Artifact]
+) -> int | None:
+    """With one row per box; there may be several."""
     from storage.feature_store import features_bytes
 
     snapshot = artifacts.get(ref.stage)
     if snapshot is None or ref.view is None:
         return None
-    people = pc.sum(pc.is_valid(ref.view.of(snapshot.path).boxes["person_id"])).as_py() or 0
-    return features_bytes(people, foreign.maps, foreign.dtype)
+    people = people_of(ref.view.of(snapshot.path).boxes, recipe)
+    return features_bytes(pc.sum(people, min_count=0).as_py(), foreign.maps, foreign.dtype)
 
 
 def make_features(context: StageContext[FeaturesRecipe, FeaturesInputs, ForeignFeatures]) -> Made:
     """Copy the rows of a view's people; a box may have several, such as a mirrored one."""
     people = context.inputs.people
-    boxes = people.view.boxes
-    wanted = pc.invert(boxes["ignore"])
-    if context.recipe.boxes == "identified":
-        wanted = pc.and_(wanted, pc.is_valid(boxes["person_id"]))
-    boxes = boxes.filter(wanted)
+    boxes = people.view.boxes.filter(people_of(people.view.boxes, context.recipe))
     with _opened(context.options) as reader:
         box, row = _rows_of(reader, boxes["box_id"], people.spec.dataset, context.options.folder)
         array = _copy(context, reader, row)
