@@ -98,9 +98,11 @@ def _export_folder(layout: Layout, parts: Sequence[ExportPart], folder: Path, im
     from data_catalog.exchange.mot import export_mot
     from data_catalog.exchange.yolo import export_yolo
 
-    if layout in ("coco", "fiftyone"):
-        return export_coco_folder(parts, folder, images, layout=layout)
-    return (export_yolo if layout == "yolo" else export_mot)(parts, folder, images)
+    if layout == "yolo":
+        return export_yolo(parts, folder, images)
+    if layout == "mot":
+        return export_mot(parts, folder, images)
+    return export_coco_folder(parts, folder, images, layout=layout)
 
 
 def croissant(
