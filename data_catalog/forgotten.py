@@ -1,7 +1,7 @@
 """People and images that an ingest leaves out. They are known by salted hashes alone, never by name.
 
 A forgotten person's boxes become ignore regions without an identity: the pixels are still there, so that a
-detector must not learn them as background. A forgotten image leaves the snapshot wholly.
+detector must not learn them as background. A forgotten image is left out altogether.
 """
 
 from __future__ import annotations
