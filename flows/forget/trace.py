@@ -37,7 +37,7 @@ Corners = tuple[float, float, float, float]
 class Trace:
     """Of one subject.
 
-    box_ids, query_ids, images, paths: names of its boxes and queries, and of images that go as a whole. places:
+    box_ids, query_ids, images, paths: names of its boxes and queries, and of images that go. places:
     by image_id, boxes that show it: annotated, asked for, detected. regions: the same by image file. rows:
     digests of its rows of feature stores and of embeddings. contents: SHA-256 of the image files that show
     it.
