@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_catalog.adapters import load_adapter
-from data_catalog.decode_checks import faults_in_short, memory_of, undecodable_images, undecodable_rejects
+from data_catalog.decode_checks import memory_of, undecodable_images, undecodable_rejects
 from data_catalog.duplicates import images_in_both
 from data_catalog.errors import CatalogError
 from data_catalog.outcome import outcome_faults
@@ -166,9 +166,10 @@ def _undecodable(
     faults = undecodable_images(root, digests, memory_of(store.root), progress)
     faults |= undecodable_rejects(root, snapshot)
     if faults:
-        shown = faults_in_short({f"{root / path}": fault for path, fault in faults.items()})
+        shown = "; ".join(f"{root / path}: {fault}" for path, fault in sorted(faults.items())[:_SHOWN])
+        more = "; ..." if len(faults) > _SHOWN else ""
         yield (
-            f"{dataset}: {len(faults):,} images cannot be decoded: {shown}. Replace them, or exclude "
+            f"{dataset}: {len(faults):,} images cannot be decoded: {shown}{more}. Replace them, or exclude "
             f"them with datasets.{dataset}.options.leave_out"
         )
 

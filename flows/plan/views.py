@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 
 from data_catalog.errors import CatalogError
 from data_catalog.images import ignores_exif
-from data_catalog.row_tables import corners
 from data_catalog.snapshot import Snapshot
 from data_catalog.views import Use, View
 from flows.plan.memo import Memo
@@ -90,7 +89,7 @@ def read_scenes(snapshot: Path, spec: ViewSpec, root: Path) -> list[Scene]:
         raise CatalogError(
             f"{spec.dataset}: its snapshot was built without images; ingest it without --no-images"
         )
-    every = corners(boxes)
+    corners = np.stack([boxes[name].to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)
     ignore = boxes["ignore"].to_numpy()
     box_ids, person_ids = boxes["box_id"].to_pylist(), boxes["person_id"].to_pylist()
     owner = pc.index_in(boxes["image_id"], value_set=images["image_id"]).to_numpy()
@@ -106,7 +105,7 @@ def read_scenes(snapshot: Path, spec: ViewSpec, root: Path) -> list[Scene]:
                 path=str(root / rel_path),
                 width=width,
                 height=height,
-                boxes=every[part],
+                boxes=corners[part],
                 ignore=ignore[part],
                 box_ids=tuple(box_ids[part]),
                 person_ids=tuple(person_ids[part]),
