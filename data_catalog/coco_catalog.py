@@ -21,7 +21,7 @@ def image_columns(path: Path, part: ArrayPart) -> dict[str, pa.Array]:
     """The columns of a part's images by their names in the catalog, one value per object.
 
     Raises:
-        CatalogError: when the file was not written so.
+        CatalogError: when another program wrote the file.
     """
     return _columns(path, part, IMAGE_KEYS, IMAGES)
 

@@ -39,6 +39,13 @@ def count_rows(directory: Path, split_of_unit: Mapping[str, str]) -> dict[str, i
     return _by_name(counts, _distinct_ids(directory))
 
 
+def by_split(counts: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Counts by name (`boxes`, `train.boxes`) as rows: of the whole root and of each split."""
+    splits = sorted({name.rpartition(".")[0] for name in counts} - {""})
+    rows = {"whole root": {name: counts[name] for name in COUNTED}}
+    return rows | {split: {name: counts[f"{split}.{name}"] for name in COUNTED} for split in splits}
+
+
 def nested(counts: Mapping[str, int]) -> dict[str, object]:
     """{`boxes`: ..., `splits`: {`train`: {`boxes`: ...}}} of counts by name."""
     splits: dict[str, dict[str, int]] = {}

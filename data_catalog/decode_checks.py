@@ -18,8 +18,15 @@ from data_catalog.snapshot import Snapshot
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
+_SHOWN = 3
 _BATCH = 1024
 """Images; what was decoded is remembered after each, so that an interrupted check goes on from there."""
+
+
+def faults_in_short(faults: Mapping[str, str]) -> str:
+    """The first of the images that cannot be decoded, and why."""
+    shown = [f"{path}: {fault}" for path, fault in sorted(faults.items())[:_SHOWN]]
+    return "; ".join([*shown, *(["..."] if len(faults) > _SHOWN else [])])
 
 
 class DecodedImages:

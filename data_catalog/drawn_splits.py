@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from data_catalog.errors import CatalogError
 from data_catalog.name_hashes import hash_names, mix
+from data_catalog.row_tables import with_column
 from data_catalog.rows import ADAPTER_IMAGES, Tables
 from data_catalog.rules import LEFT_OUT, SplitRule
 from data_catalog.schema import BOXES, GALLERY, QUERIES, REJECTS
@@ -74,7 +75,7 @@ class _Assigned:
         keep = pa.array((part == self.split_of_image[at]) | ~self.pooled[at])
         for name in ("person_id", "person_scope"):
             kept = pc.if_else(keep, boxes[name].cast(pa.string()), pa.scalar(None, pa.string()))
-            boxes = _replaced(boxes, name, kept)
+            boxes = with_column(boxes, name, kept)
         return boxes
 
 
@@ -255,12 +256,4 @@ def _refuse_empty(part: np.ndarray, rule: SplitRule) -> None:
 
 def _with_splits(table: pa.Table, code: np.ndarray, names: list[str]) -> pa.Table:
     codes = pa.array(code.astype(np.int32))
-    return _replaced(table, "split", pa.DictionaryArray.from_arrays(codes, pa.array(names)))
-
-
-def _replaced(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
-    index = table.schema.get_field_index(name)
-    target = table.schema.field(index)
-    if pa.types.is_dictionary(target.type) and not pa.types.is_dictionary(values.type):
-        values = values.combine_chunks().dictionary_encode()
-    return table.set_column(index, target, values)
+    return with_column(table, "split", pa.DictionaryArray.from_arrays(codes, pa.array(names)))

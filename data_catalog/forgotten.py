@@ -1,7 +1,7 @@
 """People and images that an ingest leaves out. They are known by salted hashes alone, never by name.
 
 A forgotten person's boxes become ignore regions without an identity: the pixels are still there, so that a
-detector must not learn them as background. A forgotten image leaves the snapshot wholly.
+detector must not learn them as background. A forgotten image is left out altogether.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.adapters.protocol import Layout
-from data_catalog.row_tables import COORDINATES
+from data_catalog.row_tables import corners, with_column
 from data_catalog.rows import Tables
 
 FORGOTTEN = "forgotten"
@@ -189,7 +189,7 @@ class Forgetting:
         said = [FORGOTTEN if self._forgotten.names_one(detail) else detail for detail in details]
         if said == details:
             return rejects
-        return _with(rejects, "detail", pa.array(said, pa.string()))
+        return with_column(rejects, "detail", pa.array(said, pa.string()))
 
 
 def filled_images(images: pa.Table, boxes: pa.Table) -> pa.Array:
@@ -198,7 +198,7 @@ def filled_images(images: pa.Table, boxes: pa.Table) -> pa.Array:
     here = boxes.filter(pc.is_valid(at))
     at = pc.drop_null(at)
     width, height = (pc.fill_null(images[name].take(at), 1 << 24).to_numpy() for name in ("width", "height"))
-    x1, y1, x2, y2 = (here[name].to_numpy() for name in COORDINATES)
+    x1, y1, x2, y2 = corners(here).T
     covered = np.clip(np.minimum(x2, width) - np.maximum(x1, 0), 0, None) * np.clip(
         np.minimum(y2, height) - np.maximum(y1, 0), 0, None
     )
@@ -208,10 +208,12 @@ def filled_images(images: pa.Table, boxes: pa.Table) -> pa.Array:
 def _without_identity(boxes: pa.Table, person: pa.ChunkedArray) -> pa.Table:
     """These boxes as ignore regions without a person."""
     reason = pc.if_else(person, FORGOTTEN, boxes["ignore_reason"].cast(pa.string()))
-    boxes = _with(_with(boxes, "ignore", pc.or_(boxes["ignore"], person)), "ignore_reason", reason)
+    boxes = with_column(
+        with_column(boxes, "ignore", pc.or_(boxes["ignore"], person)), "ignore_reason", reason
+    )
     for name in _IDENTITY:
         text = boxes[name].cast(pa.string())
-        boxes = _with(boxes, name, pc.if_else(person, pa.scalar(None, pa.string()), text))
+        boxes = with_column(boxes, name, pc.if_else(person, pa.scalar(None, pa.string()), text))
     return boxes
 
 
@@ -222,14 +224,5 @@ def _kept(table: pa.Table, lost: pa.ChunkedArray) -> pa.Table:
     kept = table.filter(pc.invert(lost))
     for target in kept.schema:
         if pa.types.is_dictionary(target.type):
-            kept = _with(kept, target.name, kept[target.name].cast(target.type.value_type))
+            kept = with_column(kept, target.name, kept[target.name].cast(target.type.value_type))
     return kept
-
-
-def _with(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
-    index = table.schema.get_field_index(name)
-    target = table.schema.field(index)
-    if pa.types.is_dictionary(target.type):
-        joined = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-        values = joined.dictionary_encode()
-    return table.set_column(index, target, values)

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_catalog.row_tables import COORDINATES
-from data_catalog.schema import INVALID, QUERIES, REJECTS
+from data_catalog.row_tables import COORDINATES, corners, with_column
+from data_catalog.schema import INVALID, REJECTS
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -41,19 +41,15 @@ def join_queries(boxes: ds.Dataset, images: pa.Table, queries: pa.Table) -> Join
     pairs = zip(candidates["image_id"].to_pylist(), candidates["person_id"].to_pylist(), strict=True)
     for row, key in enumerate(pairs):
         by_person.setdefault(key, []).append(row)
-    corners = np.stack([candidates[name].to_numpy() for name in COORDINATES], axis=1)
-    asked = np.stack([queries[name].to_numpy() for name in COORDINATES], axis=1)
+    there = corners(candidates)
     names = candidates["box_id"].to_pylist()
     found: list[str | None] = []
     keys = zip(queries["image_id"].to_pylist(), queries["person_id"].to_pylist(), strict=True)
-    for box, key in zip(asked, keys, strict=True):
+    for box, key in zip(corners(queries), keys, strict=True):
         rows = by_person.get(key, [])
-        overlaps = _iou(box, corners[rows]) if rows else np.zeros(1)
+        overlaps = _iou(box, there[rows]) if rows else np.zeros(1)
         found.append(names[rows[int(overlaps.argmax())]] if overlaps.max() >= SAME_BOX_IOU else None)
-    index = QUERIES.get_field_index("box_id")
-    return JoinedQueries(
-        queries.set_column(index, QUERIES.field(index), pa.array(found, pa.string())), _rejects(lost)
-    )
+    return JoinedQueries(with_column(queries, "box_id", pa.array(found, pa.string())), _rejects(lost))
 
 
 def _iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:

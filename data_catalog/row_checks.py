@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from data_catalog.adapters.protocol import IGNORE, Options
 from data_catalog.files import path_fault, suspicious
 from data_catalog.images import Exif, Header, Unreadable, read_header
-from data_catalog.row_tables import COORDINATES
+from data_catalog.row_tables import COORDINATES, with_column
 from data_catalog.rows import Rows, Tables, to_tables
 from data_catalog.schema import EXCLUDED, IMAGES, INVALID, REJECTS
 from data_catalog.snapshot import Snapshot
@@ -182,10 +182,9 @@ def _as_decoded(images: pa.Table, headers: Sequence[Header | None], exif: Exif) 
         "stated_height": [None if given is None else given[1] for given in differ],
     }
     for name, values in columns.items():
-        index = images.schema.get_field_index(name)
-        target = images.schema.field(index)
-        plain = pa.string() if pa.types.is_dictionary(target.type) else target.type
-        images = images.set_column(index, target, pa.array(values, plain).cast(target.type))
+        kind = images.schema.field(name).type
+        plain = pa.string() if pa.types.is_dictionary(kind) else kind
+        images = with_column(images, name, pa.array(values, plain))
     return images
 
 

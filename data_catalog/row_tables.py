@@ -18,6 +18,12 @@ LARGEST_COORDINATE = 1e6
 
 COORDINATES = ("x1", "y1", "x2", "y2")
 
+
+def corners(table: pa.Table) -> np.ndarray:
+    """(n, 4) from columns x1, y1, x2, y2, each box contiguous."""
+    return np.stack([table[name].to_numpy() for name in COORDINATES], axis=1)
+
+
 Column = Any
 """A sequence, an array, an Arrow array, or one value for all rows of the block."""
 
@@ -91,17 +97,18 @@ def _with_scope(table: pa.Table) -> pa.Table:
     """Scope `dataset` where an identity has none; none without an identity."""
     known = pc.is_valid(table["person_id"])
     scope = pc.if_else(known, pc.fill_null(table["person_scope"].cast(pa.string()), SCOPE_DATASET), None)
-    return _replace(table, "person_scope", scope)
+    return with_column(table, "person_scope", scope)
 
 
 def _with_box_ids(table: pa.Table) -> pa.Table:
     if table["box_id"].null_count == 0:
         return table
     made = pc.binary_join_element_wise(table["image_id"], table["source_row"].cast(pa.string()), "#")
-    return _replace(table, "box_id", pc.coalesce(table["box_id"], made))
+    return with_column(table, "box_id", pc.coalesce(table["box_id"], made))
 
 
-def _replace(table: pa.Table, name: str, values: pa.ChunkedArray) -> pa.Table:
+def with_column(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """The table with other values of a column, in the column's type."""
     index = table.schema.get_field_index(name)
     target = table.schema.field(index)
     return table.set_column(index, target, _encode(values, target.type))
@@ -139,7 +146,7 @@ def _chunk(block: Block, type_: pa.DataType, name: str) -> pa.Array:
     return array
 
 
-def _encode(values: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
+def _encode(values: pa.Array | pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
     if not pa.types.is_dictionary(type_) or pa.types.is_dictionary(values.type):
         return values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
     joined = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_catalog.counts import COUNTED
+from data_catalog.counts import by_split
 from data_catalog.published import CountComparison, compare_published
 from data_catalog.snapshot import Snapshot, counts_found
 
@@ -57,10 +57,7 @@ class Statistics:
 
 def statistics(snapshot: Snapshot) -> Statistics:
     """Compute the statistics of a snapshot."""
-    by_name = counts_found(snapshot)
-    splits = sorted({name.rpartition(".")[0] for name in by_name} - {""})
-    counts = {"whole root": {name: by_name[name] for name in COUNTED}}
-    counts |= {split: {name: by_name[f"{split}.{name}"] for name in COUNTED} for split in splits}
+    counts = by_split(counts_found(snapshot))
     images = snapshot.table("images", ["image_id", "camera_id"])
     people = snapshot.table(
         "boxes", ["image_id", "x1", "y1", "x2", "y2", "person_id"], filter=~pc.field("ignore")

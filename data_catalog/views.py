@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 from data_catalog.errors import CatalogError
 from data_catalog.forgotten import FORGOTTEN
 from data_catalog.row_digests import digest_rows
+from data_catalog.row_tables import with_column
 from data_catalog.rules import DRAWN
-from data_catalog.schema import BOXES
 from data_catalog.snapshot import Snapshot
 
 Use = Literal["boxes", "people", "test", "truth"]
@@ -181,10 +181,9 @@ def _low_ignored(boxes: pa.Table, min_height: float) -> pa.Table:
     reasons = pc.if_else(newly, LOW, boxes["ignore_reason"].cast(pa.string()))
     columns = {
         "ignore": pc.or_(boxes["ignore"], low),
-        "ignore_reason": reasons.combine_chunks().dictionary_encode(),
+        "ignore_reason": reasons,
         "person_id": pc.if_else(newly, pa.scalar(None, pa.string()), boxes["person_id"]),
     }
     for name, values in columns.items():
-        index = BOXES.get_field_index(name)
-        boxes = boxes.set_column(index, BOXES.field(index), values)
+        boxes = with_column(boxes, name, values)
     return boxes

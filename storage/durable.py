@@ -63,6 +63,14 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def flush_tree(folder: Path) -> None:
+    """Bring everything in a folder, at any depth, to the disk; what links lead to is not looked at."""
+    for path in folder.rglob("*"):
+        if not path.is_symlink() and (path.is_file() or path.is_dir()):
+            flush(path)
+    flush(folder)
+
+
 def copy_digested(
     source: BinaryIO, target: Path | None, progress: Callable[[int], None] | None = None
 ) -> str:

@@ -287,7 +287,7 @@ class LocalStore(Store):
     ) -> Artifact:
         """See `Store.publish`: flush files and manifest to disk, then rename once."""
         verified = verified or stat_keys(work, manifest)
-        for name in manifest.files:
+        for name in manifest.files:  # and not what goes after the commit
             flush(work / name)
         durable.write(work / FILE_NAME, manifest.to_json())
         for directory in (path for path in (*work.rglob("*"), work) if path.is_dir()):

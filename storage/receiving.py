@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -33,6 +34,8 @@ AT_ONCE = 8
 """Files on their way at the same time: each waits for a round trip or more."""
 WORTH_LOOKING = 1 << 20
 """For fewer bytes than these, no manifest is read to find files that need not move."""
+LOOKED_AT = 1000
+"""Manifests that are read for it: a store may have a million."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +57,20 @@ class Received:
 def relatives(store: Store, manifest: Manifest) -> list[Manifest]:
     """Artifacts of a store that may have files of this one: those of its kind, first that whose rows it took.
 
-    Empty where the files together are not worth the look.
+    Of very many the newest that this machine knows. Empty where the files together are not worth the look.
     """
     if sum(entry.size for entry in manifest.files.values()) < WORTH_LOOKING:
         return []
+    kind, taken_from = manifest.kind, (manifest.taken_from or "").rpartition("/")[2]
+    keys = list(islice((key for key, _ in store.stamps(kind)), LOOKED_AT + 1))
+    if len(keys) > LOOKED_AT:
+        keys = [*filter(None, [taken_from]), *store.newest(kind)]
     found = []
-    for kind, key, raw in store.manifests(manifest.kind):
+    for key, raw in store.read_manifests(kind, dict.fromkeys(keys)):
         with contextlib.suppress(StorageError):
             found.append(parse_manifest(raw, f"{store}/{kind}/{key}"))
     others = (each for each in found if each.key != manifest.key)
-    return sorted(others, key=lambda each: f"{each.kind}/{each.key}" != manifest.taken_from)
+    return sorted(others, key=lambda each: each.key != taken_from)
 
 
 def fill(work: Path, manifest: Manifest, open_file: OpenFile, twins: Iterable[Twin]) -> Received:

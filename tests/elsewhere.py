@@ -1,9 +1,9 @@
 """A system that is not Linux, simulated: `python -m tests.elsewhere [PYTEST ARGUMENTS]`.
 
-The project's packages find no /proc, no `fcntl`, no `resource`, and an `os` without what only some systems
-have. Locks are those of Windows' `msvcrt`, made of Linux' locks of byte ranges, and a file that this process
-has open is not deleted. The packages are imported, with `--all` every one, then pytest runs. Not simulated:
-paths and signals of Windows, and that it renames nothing that is open.
+The project's packages find no /proc, no `fcntl`, no `resource`, and an `os` and a `signal` without what only
+some systems have. Locks are those of Windows' `msvcrt`, made of Linux' locks of byte ranges, and a file that
+this process has open is not deleted. The packages are imported, with `--all` every one, then pytest runs. Not
+simulated: paths of Windows, and that it renames nothing that is open.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import importlib
 import io
 import os
 import pkgutil
+import signal
 import struct
 import sys
 from types import ModuleType
@@ -32,13 +33,20 @@ _LOCK = "hhqqi4x"
 """struct flock of x86-64 and Arm: type, whence, start, length, process."""
 
 
-class _Os(ModuleType):
-    """The real `os`, as far as it is there elsewhere; what tests replace in it is replaced here, too."""
+OF_SIGNAL = frozenset({"SIGALRM", "SIGCHLD", "SIGHUP", "SIGKILL", "SIGUSR1"})
+
+
+class _Lacking(ModuleType):
+    """A module as far as it is there elsewhere; what tests replace in it is replaced here, too."""
+
+    def __init__(self, real: ModuleType, lacks: frozenset[str]) -> None:
+        super().__init__(real.__name__)
+        self.__dict__.update(real=real, lacks=lacks)
 
     def __getattr__(self, name: str) -> Any:
-        if name in OF_OS:
-            raise AttributeError(f"module 'os' has no attribute {name!r}")
-        return getattr(os, name)
+        if name in self.__dict__["lacks"]:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        return getattr(self.__dict__["real"], name)
 
 
 def _locking(descriptor: int, mode: int, count: int) -> None:
@@ -75,7 +83,11 @@ READ: list[str] = []
 def hide() -> None:
     """From here on, imports of the project's packages are those of another system."""
     real_import, real_module = builtins.__import__, importlib.import_module
-    replaced = {"os": _Os("os"), "msvcrt": _windows_locks()}
+    replaced = {
+        "os": _Lacking(os, OF_OS),
+        "signal": _Lacking(signal, OF_SIGNAL),
+        "msvcrt": _windows_locks(),
+    }
 
     def is_ours(depth: int) -> bool:
         return sys._getframe(depth + 1).f_globals.get("__name__", "").partition(".")[0] in PACKAGES

@@ -56,8 +56,8 @@ class _Written:
     people: str
 
 
-def export_coco(views: Sequence[View], path: Path, *, roots: Sequence[str] | None = None) -> tuple[int, int]:
-    """Write the views to `path`, whole or not at all, and return the numbers of images and annotations.
+def export_coco(views: Sequence[View], path: Path, *, roots: Sequence[str] | None = None) -> Exported:
+    """Write the views to `path`, whole or not at all.
 
     Ignore regions become `iscrowd`. Identities go to `person_id` as `<dataset>/<identity>`, so that those of
     different datasets stay apart; `image_name` is the image's name in the catalog. `roots` are put before the
@@ -71,7 +71,7 @@ def export_coco(views: Sequence[View], path: Path, *, roots: Sequence[str] | Non
         _Written(ExportPart(view), prefix, "", f"{view.snapshot.name}/")
         for view, prefix in zip(views, prefixes, strict=True)
     ]
-    return _write_json(written, path)
+    return Exported(*_write_json(written, path))
 
 
 def export_coco_folder(

@@ -20,7 +20,7 @@ from data_catalog.exchange.parts import (
     place_images,
     write_text,
 )
-from data_catalog.row_tables import COORDINATES
+from data_catalog.row_tables import COORDINATES, corners
 
 _FOLDERS = FolderNames(("images",), ("labels",))
 _KEYS = ("train", "val", "test")
@@ -83,9 +83,9 @@ def _write_labels(part: ExportPart, paths: Sequence[str], folder: Path) -> tuple
             "YOLO's boxes are fractions of them: ingest the dataset with its images"
         )
     at = pc.index_in(boxes["image_id"], value_set=images["image_id"]).to_numpy()
-    corners = np.stack([boxes[name].to_numpy() for name in COORDINATES], axis=1).astype(np.float64)
+    given = corners(boxes).astype(np.float64)
     limits = np.tile(sizes[at], 2).astype(np.float64)
-    clipped = np.clip(corners, 0, limits)
+    clipped = np.clip(given, 0, limits)
     ignored = boxes["ignore"].to_numpy()
     taken = np.flatnonzero(~ignored)
     fractions = (clipped / limits)[taken]
@@ -95,7 +95,7 @@ def _write_labels(part: ExportPart, paths: Sequence[str], folder: Path) -> tuple
     for path, of_image in zip(paths, np.split(rows, stops[:-1]), strict=True):
         lines = (" ".join(["0", *map(repr, row)]) for row in of_image.tolist())
         write_text(folder / PurePosixPath(path).with_suffix(".txt"), lines)
-    changed = (clipped != corners).any(axis=1)[taken]
+    changed = (clipped != given).any(axis=1)[taken]
     return len(taken), {LEFT_OUT: int(ignored.sum()), CLIPPED: int(changed.sum())}
 
 

@@ -14,7 +14,7 @@ from data_catalog.adapters import adapter_names, load_adapter
 from data_catalog.adapters.protocol import COMMON_OPTIONS
 from data_catalog.catalog import Catalog
 from data_catalog.counts import nested
-from data_catalog.decode_checks import memory_of, undecodable_images, undecodable_rejects
+from data_catalog.decode_checks import faults_in_short, memory_of, undecodable_images, undecodable_rejects
 from data_catalog.errors import CatalogError, UnknownImage
 from data_catalog.fingerprint import ImageUse
 from data_catalog.ingest import refuse_invalid
@@ -39,7 +39,6 @@ from storage.store import Store as ArtifactStore
 app = typer.Typer(no_args_is_help=True, help="Datasets: check, ingest, inspect and export them.")
 
 Options = list[str]
-SHOWN = 3
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -307,11 +306,9 @@ def _refuse_undecodable(snapshot: Snapshot, root: Path, store: ArtifactStore) ->
     faults = undecodable_images(root, image_digests(snapshot.table("images")), memory_of(store.root))
     faults |= undecodable_rejects(root, snapshot)
     if faults:
-        shown = "; ".join(f"{path}: {fault}" for path, fault in sorted(faults.items())[:SHOWN])
-        more = "; ..." if len(faults) > SHOWN else ""
         raise CatalogError(
-            f"{counted(len(faults), 'image')} cannot be decoded: {shown}{more}. Replace them, or exclude "
-            "them with --option leave_out=PATTERN"
+            f"{counted(len(faults), 'image')} cannot be decoded: {faults_in_short(faults)}. Replace them, or "
+            "exclude them with --option leave_out=PATTERN"
         )
 
 

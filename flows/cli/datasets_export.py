@@ -57,16 +57,21 @@ def export(
     snapshots = StoreSnapshots(open_store(chosen_store(store)))
     views = _views(Catalog(snapshots), view, root or [""] * len(view))
     if is_file:
-        _export_json(out, views, json)
-        return
-    from data_catalog.exchange.parts import parts_of
+        from data_catalog.exchange.coco import export_coco
 
-    roots = [Path(given) if given else snapshots.root(each.snapshot.name) for each, given in views]
-    parts = parts_of([each for each, _ in views], roots)
-    with new_folder(out, "OUT") as folder:
-        exported = _export_folder(layout, parts, folder, images)
-    write_json(json, {"images": exported.images, "boxes": exported.boxes, "lost": dict(exported.lost)})
-    _tell(out, exported.images, exported.boxes)
+        prefixes = [given for _, given in views] if any(root) else None
+        exported = export_coco([each for each, _ in views], out, roots=prefixes)
+    else:
+        from data_catalog.exchange.parts import parts_of
+
+        roots = [Path(given) if given else snapshots.root(each.snapshot.name) for each, given in views]
+        parts = parts_of([each for each, _ in views], roots)
+        with new_folder(out, "OUT") as folder:
+            exported = _export_folder(layout, parts, folder, images)
+    lost = {} if is_file else {"lost": dict(exported.lost)}
+    write_json(json, {"images": exported.images, "boxes": exported.boxes, **lost})
+    boxes = f"{exported.boxes:,} {'box' if exported.boxes == 1 else 'boxes'}"
+    typer.echo(f"wrote {out}: {counted(exported.images, 'image')}, {boxes}")
     for what, count in sorted(exported.lost.items()):
         typer.echo(f"not held by {layout}: {count:,} {what}")
 
@@ -88,15 +93,6 @@ def _views(catalog: Catalog, texts: Sequence[str], roots: Sequence[str]) -> list
     return found
 
 
-def _export_json(out: Path, views: Sequence[tuple[View, str]], json: Path | None) -> None:
-    from data_catalog.exchange.coco import export_coco
-
-    roots = [root for _, root in views]
-    images, boxes = export_coco([view for view, _ in views], out, roots=roots if any(roots) else None)
-    write_json(json, {"images": images, "boxes": boxes})
-    _tell(out, images, boxes)
-
-
 def _export_folder(layout: Layout, parts: Sequence[ExportPart], folder: Path, images: Images) -> Exported:
     from data_catalog.exchange.coco import export_coco_folder
     from data_catalog.exchange.mot import export_mot
@@ -107,10 +103,6 @@ def _export_folder(layout: Layout, parts: Sequence[ExportPart], folder: Path, im
     if layout == "mot":
         return export_mot(parts, folder, images)
     return export_coco_folder(parts, folder, images, layout=layout)
-
-
-def _tell(out: Path, images: int, boxes: int) -> None:
-    typer.echo(f"wrote {out}: {counted(images, 'image')}, {boxes:,} {'box' if boxes == 1 else 'boxes'}")
 
 
 def croissant(

@@ -85,7 +85,9 @@ def diff(
         durable.write(html.absolute(), render_diff(found, explained, moved), lasting=False)
         typer.echo(f"page: {html}")
     if explained is not None:
-        _raise_failure(explained)
+        from flows.cli.study_output import raise_first
+
+        raise_first(explained.failures, "replays", is_stopped=explained.stopped)
 
 
 def _show_plan(replays: Replays) -> dict[str, object]:
@@ -112,15 +114,3 @@ def _run(replays: Replays, parallel: int | None) -> Attribution:
     places = slots(parallel, replays.loader.load(first).config.run)
     with sigterm_as_interrupt():
         return replays.run(places, threads_of(places), lambda change: told.info("%s", change))
-
-
-def _raise_failure(attribution: Attribution) -> None:
-    """Raise Interrupted if the replays were stopped, StageFailed if one failed."""
-    from flows.errors import StageFailed
-    from flows.run.stopping import stopped
-
-    if attribution.stopped:
-        raise stopped()
-    if attribution.failures:
-        name, first = attribution.failures[0]
-        raise StageFailed(first.of(f"{len(attribution.failures)} replays failed; {name}"))

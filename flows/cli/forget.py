@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,11 +98,8 @@ def _print_end(forgot: Forgot) -> None:
     )
     for folder, (files, people) in forgot.of_indexes.items():
         typer.echo(f"{folder}: {counted(files, 'file')} with {people:,} people taken out")
-    typer.echo(f"scan before: found in {counted(_files(forgot.before), 'file')}")
-    _print_finds(forgot.before)
-    after = f"found in {counted(_files(forgot.after), 'file')}" if forgot.after else "nothing found"
-    typer.echo(f"scan after: {after}")
-    _print_finds(forgot.after)
+    _print_scan("before", forgot.before)
+    _print_scan("after", forgot.after)
     for name in removed.unfinished:
         typer.echo(
             f"note: {short_name(name)} is an unfinished training, perhaps on them: `store gc` deletes it, or "
@@ -125,15 +122,13 @@ def _print_models(plan: Plan) -> None:
     typer.echo(f"to delete one: {names}")
 
 
-def _print_finds(finds: Sequence[Find]) -> None:
+def _print_scan(when: str, finds: Sequence[Find]) -> None:
     by_file: dict[str, list[str]] = {}
     for find in finds:
         by_file.setdefault(find.file, []).append(find.what)
+    found = f"found in {counted(len(by_file), 'file')}" if by_file else "nothing found"
+    typer.echo(f"scan {when}: {found}")
     for file, whats in list(by_file.items())[:SHOWN]:
         typer.echo(f"  {file}: {'; '.join(whats)}")
     if len(by_file) > SHOWN:
         typer.echo(f"  and {len(by_file) - SHOWN:,} more files")
-
-
-def _files(finds: Iterable[Find]) -> int:
-    return len({find.file for find in finds})

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flows.errors import ConfigError
-from storage.durable import abandoned, flush, partial_name
-from storage.folders import files_under, remove_tree
+from storage.durable import abandoned, flush, flush_tree, partial_name
+from storage.folders import remove_tree
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def new_folder(target: Path, option: str) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
-        _flush(partial)
+        flush_tree(partial)
         if target.is_dir():
             target.rmdir()
         partial.replace(target)
@@ -40,13 +40,3 @@ def new_folder(target: Path, option: str) -> Iterator[Path]:
     finally:
         if partial.is_dir():
             remove_tree(partial)
-
-
-def _flush(folder: Path) -> None:
-    """Bring the files that were written, and all names, to the disk."""
-    for file in files_under(folder):
-        if not file.is_symlink():
-            flush(file)
-    for inside in sorted(path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink()):
-        flush(inside)
-    flush(folder)

@@ -74,11 +74,9 @@ def padded(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def print_counts(counts: Mapping[str, int]) -> None:
     """Print a row for the whole root and one per split, from counts by name (`boxes`, `train.boxes`)."""
-    from data_catalog.counts import COUNTED  # loads pyarrow
+    from data_catalog.counts import by_split  # loads pyarrow
 
-    splits = sorted({name.rpartition(".")[0] for name in counts} - {""})
-    table = {"whole root": {name: counts[name] for name in COUNTED}}
-    print_table(table | {split: {name: counts[f"{split}.{name}"] for name in COUNTED} for split in splits})
+    print_table(by_split(counts))
 
 
 def print_table(table: Mapping[str, Mapping[str, int]]) -> None:

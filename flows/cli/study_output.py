@@ -13,7 +13,7 @@ from rich.text import Text
 
 from flows.cli.printing import counted, whole_lines
 from flows.durations import about
-from flows.errors import StageFailed
+from flows.errors import Failure, StageFailed
 from flows.run.console import is_terminal, terminal, told
 from flows.run.stopping import stopped
 from flows.studies.cells import FilledTable
@@ -110,12 +110,17 @@ def print_result(result: StudyResult, report: Path) -> None:
 
 def raise_failure(result: StudyResult) -> None:
     """Raise Interrupted if the study was stopped, StageFailed if members failed."""
-    if result.stopped:
-        raise stopped()
     failures = [(each.member.name, each.failure) for each in result.members if each.failure is not None]
+    raise_first(failures, f"of {len(result.members)} members", is_stopped=result.stopped)
+
+
+def raise_first(failures: Sequence[tuple[str, Failure]], of_what: str, *, is_stopped: bool) -> None:
+    """Raise Interrupted if the work was stopped, StageFailed with the first failure if there is one."""
+    if is_stopped:
+        raise stopped()
     if failures:
         name, first = failures[0]
-        raise StageFailed(first.of(f"{len(failures)} of {len(result.members)} members failed; {name}"))
+        raise StageFailed(first.of(f"{len(failures)} {of_what} failed; {name}"))
 
 
 def _time_left(seconds: float | None) -> str:

@@ -10,7 +10,7 @@ from flows.compare.data import DataDifference, data_differences
 from flows.compare.history import Entry, History
 from flows.compare.results import TestDifference, compare_tests
 from flows.config.trained_on import TRAINED_ON, VIEWS
-from flows.plan.changes import changed_fields
+from flows.plan.changes import changed_fields, is_seed
 from storage.lineage import RECORD
 from storage.manifest import ROWS, Manifest
 from storage.store import Store
@@ -75,11 +75,6 @@ def difference(before: History, after: History, store: Store, moved: int) -> Dif
     }
     tests = compare_tests(before.side, after.side, store, moved)
     return Difference(before, after, data_differences(before, after), parts, tests)
-
-
-def is_seed(name: str) -> bool:
-    """Whether a field is the start of random numbers."""
-    return name.rpartition(".")[2] == "seed"
 
 
 def shown(value: Any) -> str:

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from flows.compare.differences import is_seed
 from flows.compare.history import Entry, History
-from flows.plan.changes import Change, changed_fields, with_field
+from flows.plan.changes import Change, changed_fields, is_seed, with_field
 
 Grain = Literal["fields", "sections", "data together", "recipes together"]
 """How finely differences are told apart. `fields` has a factor for each dataset, for each field of re-ID,

@@ -97,7 +97,7 @@ def forget(store: Store, plan: Plan, indexes: Sequence[Path] = ()) -> Forgot:
 def _forget_in_index(folder: Path, traces: Iterable[Trace]) -> tuple[int, int]:
     """Take the images that show the subjects out of an index, and the judgements on them.
 
-    Returns files and people that were removed. An index has no identities, so the images go wholly.
+    Returns files and people that were removed. An index has no identities, so whole images go.
     """
     from flows.search.judgements import Judgements, beside
     from flows.search.removing import remove_images  # loads torch

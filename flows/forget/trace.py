@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.images import ImageFile
-from data_catalog.row_tables import COORDINATES
+from data_catalog.row_tables import COORDINATES, corners
 from data_catalog.snapshot import Snapshot
 from flows.forget.holders import HeldSnapshot, Holders
 from flows.forget.subject import Subject
@@ -37,7 +37,7 @@ Corners = tuple[float, float, float, float]
 class Trace:
     """Of one subject.
 
-    box_ids, query_ids, images, paths: names of its boxes and queries, and of images that go wholly. places:
+    box_ids, query_ids, images, paths: names of its boxes and queries, and of images that go. places:
     by image_id, boxes that show it: annotated, asked for, detected. regions: the same by image file. rows:
     digests of its rows of feature stores and of embeddings. contents: SHA-256 of the image files that show
     it.
@@ -168,7 +168,7 @@ def _shown(trace: Trace, held: HeldSnapshot, rows: pa.Table, root: Path | None) 
     snapshot = Snapshot(held.artifact.path)
     mine = _named(trace, rows)
     image_ids, roles = (rows[name].cast(pa.string()).to_pylist() for name in ("image_id", "role"))
-    boxes = np.stack([rows[name].to_numpy() for name in COORDINATES], axis=1)
+    boxes = corners(rows)
     numbers: dict[str, list[int]] = {}
     for number, image_id in enumerate(image_ids):
         numbers.setdefault(image_id, []).append(number)

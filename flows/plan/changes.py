@@ -62,5 +62,10 @@ def with_field(tree: Any, path: tuple[str, ...], value: Any) -> Any:
     return fields
 
 
+def is_seed(name: str) -> bool:
+    """Whether a field is the start of random numbers."""
+    return name.rpartition(".")[2] == "seed"
+
+
 def _are_sections(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(each, Mapping) for each in value)

@@ -11,9 +11,7 @@ from flows.pages.page import render_page
 from flows.report.content import Figure
 from flows.report.moved_queries import MovedOfTest
 from flows.report.page import FOLDER
-from flows.report.plots import interval_plot
-
-_LONGEST_LABEL = 22
+from flows.report.plots import interval_plot, shortened
 
 
 def render_diff(difference: Difference, attribution: Attribution | None, moved: Sequence[MovedOfTest]) -> str:
@@ -44,7 +42,7 @@ def render_diff(difference: Difference, attribution: Attribution | None, moved: 
 def _figures(accounts: Sequence[Account]) -> Iterator[Figure]:
     for account in accounts:
         rows = [
-            (_short(share.title), share.both.difference, share.both.low, share.both.high)
+            (shortened(share.title), share.both.difference, share.both.low, share.both.high)
             for share in account.shares
             if share.both is not None
         ]
@@ -56,7 +54,3 @@ def _figures(accounts: Sequence[Account]) -> Iterator[Figure]:
             yield Figure(
                 f"{metric} on {account.dataset}", plot, "With 95 % intervals over resampled queries."
             )
-
-
-def _short(title: str) -> str:
-    return title if len(title) <= _LONGEST_LABEL else f"{title[: _LONGEST_LABEL - 1]}…"

@@ -23,6 +23,7 @@ Series = tuple[str, np.ndarray, np.ndarray]
 
 INK, GRID = "#010101", "#020202"
 SERIES = tuple(f"#0a0a{number:02x}" for number in range(1, 9))
+_LONGEST_LABEL = 24
 _VARIABLES = {INK: "var(--muted)", GRID: "var(--line)"} | {
     colour: f"var(--series-{number})" for number, colour in enumerate(SERIES, 1)
 }
@@ -179,6 +180,11 @@ def group_plot(labels: Sequence[str], fractions: Sequence[float], x_label: str, 
         axes.set(xlabel=x_label, ylabel=y_label)
 
     return draw_svg(draw)
+
+
+def shortened(label: str) -> str:
+    """A label that leaves room for what it labels."""
+    return label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
 
 
 def interval_plot(rows: Sequence[tuple[str, float, float, float]], x_label: str) -> Markup:

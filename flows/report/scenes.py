@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.images import ImageFile
+from data_catalog.row_tables import corners
 from flows.report.content import Corners, DrawnBox, ScenePicture
 from flows.report.labels import place_labels
 from flows.report.pictures import SCENE_SIZE, read_picture
 from flows.report.test_pixels import TestPixels, rows_of
-from flows.stages.test_set import corners
 from personsearch_core.drawing import as_data_uri, fitted
 
 

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.images import ImageFile
+from data_catalog.row_tables import corners
 from data_catalog.snapshot import Snapshot
 from flows.report.content import Corners, Strip, Tile
 from flows.report.pictures import Crops, crop_people
 from flows.report.results import Results
 from flows.report.scenes import spread
 from flows.report.test_pixels import TestPixels, are_found, best_overlaps, rows_of
-from flows.stages.test_set import corners
 from personsearch_core.drawing import as_data_uri
 from personsearch_core.evaluation.matching import match_threshold
 

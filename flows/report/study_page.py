@@ -11,14 +11,13 @@ from matplotlib.axes import Axes
 from flows.pages.page import moment, render_page
 from flows.report.content import Figure
 from flows.report.page import FOLDER
-from flows.report.plots import SERIES, draw_svg
+from flows.report.plots import SERIES, draw_svg, shortened
 from flows.studies.cells import FilledTable
 from flows.studies.output import heading, holes_of, legend, text_rows
 from flows.studies.running import StudyResult
 
 _LONG_LABEL = 8
 """Labels that are longer stand on the vertical axis."""
-_LONGEST_LABEL = 24
 
 
 @dataclass(frozen=True)
@@ -34,16 +33,6 @@ class PageTable:
     rows: list[list[str]]
     published: list[list[str]]
     best: int | None
-
-
-@dataclass(frozen=True)
-class CellOrigin:
-    """Where a value comes from."""
-
-    table: str
-    row: str
-    column: str
-    artifacts: str
 
 
 def render_study(result: StudyResult) -> str:
@@ -96,13 +85,14 @@ def _page_table(number: int, filled: FilledTable) -> PageTable:
     )
 
 
-def _origins(result: StudyResult) -> Iterator[CellOrigin]:
+def _origins(result: StudyResult) -> Iterator[tuple[str, str, str, str]]:
+    """Table, row, column and artifacts of each value."""
     for filled in result.tables:
         for row in filled.rows:
             for name, cell in row.cells.items():
                 if cell.artifacts:
                     title = filled.table.columns[name].title
-                    yield CellOrigin(filled.table.title, row.title, title, ", ".join(cell.artifacts))
+                    yield filled.table.title, row.title, title, ", ".join(cell.artifacts)
 
 
 def _changes(settings: Mapping[str, str]) -> Iterator[str]:
@@ -138,7 +128,7 @@ def _scatter(points: list[tuple[str, float]], setting: str, value_label: str) ->
     names = list(dict.fromkeys(sorted((name for name, _ in points), key=_sort_key)))
     at = [names.index(name) for name, _ in points]
     values = [value for _, value in points]
-    shown = [name if len(name) <= _LONGEST_LABEL else f"{name[: _LONGEST_LABEL - 1]}…" for name in names]
+    shown = [shortened(name) for name in names]
 
     def draw(axes: Axes) -> None:
         ends = (-0.5, len(names) - 0.5)

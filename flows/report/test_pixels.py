@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.images import ImageFile
+from data_catalog.row_tables import corners
 from data_catalog.views import View
 from flows.report.content import Corners
 from flows.stages.detected_blocks import DETECTION
 from flows.stages.detections import ROWS
-from flows.stages.test_set import corners
 from personsearch_core.evaluation.detection_curves import Judgement, judge_detections
 from personsearch_core.evaluation.matching import iou, match_threshold
 from personsearch_core.evaluation.records import Detections, GroundTruth

@@ -35,7 +35,7 @@ _OBJECTS_BETWEEN_COLLECTIONS = 100_000
 """Imports make a million objects that stay. Looking for cycles at every 700th, which is the default, takes a
 quarter of their time."""
 
-_NOT_FOR_THE_TEMPLATE = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+_NOT_FOR_THE_TEMPLATE = ("SIGTERM", "SIGHUP", "SIGINT")
 """A scheduler sends these to all processes of a job. Without the template, nothing would tell whether a stage
 has stopped at its checkpoint; it ends when its socket is closed."""
 
@@ -182,8 +182,8 @@ class _Server:
         self._woken, self._wake = os.pipe()
         for descriptor in (self._woken, self._wake):
             os.set_blocking(descriptor, False)
-        for number in _NOT_FOR_THE_TEMPLATE:
-            signal.signal(number, signal.SIG_IGN)
+        for name in _NOT_FOR_THE_TEMPLATE:
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake)
         self._selector = selectors.DefaultSelector()
@@ -235,8 +235,8 @@ class _Server:
     def _become_child(self, line: socket.socket, task: int, messages: int, log: int) -> None:
         os.setsid()
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, *_NOT_FOR_THE_TEMPLATE):
-            signal.signal(number, signal.SIG_DFL)
+        for name in ("SIGCHLD", *_NOT_FOR_THE_TEMPLATE):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
         self._selector.close()
         for other in (self._requests, line, *self._running, *self._ended):
             other.close()

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_catalog.row_tables import corners
 from flows.plan.views import SnapshotView
 from flows.stages.earlier import contents
 from storage.durable import flush
@@ -94,7 +95,7 @@ def images_of(test: SnapshotView) -> TestImages:
     view, scenes = test.view, test.scenes()
     forgotten = frozenset(view.boxes["box_id"].filter(view.forgotten).to_pylist())
     table = view.query_boxes
-    boxes = np.stack([table[name].to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)
+    boxes = corners(table)
     grouped: dict[str, list[np.ndarray]] = {}
     for image_id, box in zip(table["image_id"].to_pylist(), boxes, strict=True):
         grouped.setdefault(image_id, []).append(box)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_catalog.row_tables import corners
 from flows.stages.detected_blocks import DETECTION, QUERY, ROWS_SCHEMA, TRUTH, Block, TestImages
 from flows.stages.earlier import Earlier
 
@@ -28,7 +29,7 @@ class EarlierImages:
         self.first, self._counts = _spans(self.table, earlier.images["image_id"])
         found = pc.equal(self.table["role"].cast(pa.string()), DETECTION).to_numpy()
         self._found_before = np.concatenate([[0], np.cumsum(found)])
-        self._boxes = _corners(self.table)
+        self._boxes = corners(self.table)
 
     def found(self, image: int) -> int:
         """Number of detections, which are the first of an image's rows."""
@@ -169,11 +170,6 @@ def _spans(rows: pa.Table, image_ids: pa.Array | pa.ChunkedArray) -> tuple[np.nd
     number = pc.index_in(rows["image_id"], value_set=image_ids).to_numpy()
     counts = np.bincount(number, minlength=len(image_ids))
     return np.cumsum(counts) - counts, counts
-
-
-def _corners(table: pa.Table) -> np.ndarray:
-    """(n, 4) float32, each box contiguous."""
-    return np.stack([table[name].to_numpy() for name in _BOX], axis=1)
 
 
 def _roles_and_names(wanted: TestImages, sizes: Sequence[int]) -> tuple[pa.Array, pa.Array]:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.row_digests import digest_rows
@@ -78,13 +79,16 @@ def _bytes_needed(config: Config, ref: InputRef, artifacts: Mapping[str, Artifac
     snapshot = artifacts.get(ref.stage)
     if snapshot is None or ref.view is None:
         return None
-    view = ref.view.of(snapshot.path)
-    people = pc.invert(view.boxes["ignore"])
-    if recipe.boxes == "identified":
-        people = pc.and_(people, pc.is_valid(view.boxes["person_id"]))
+    people = people_of(ref.view.of(snapshot.path).boxes, recipe)
     n_rows = recipe.rows_per_box * pc.sum(people, min_count=0).as_py()
     shape, codec = recipe.roi.row_shape(config.detector.model.backbone), recipe.codec
     return features_bytes(n_rows, *stored_row(shape, recipe.dtype, codec.values, codec.channels))
+
+
+def people_of(boxes: pa.Table, recipe: FeaturesRecipe) -> pa.ChunkedArray:
+    """Which boxes have rows."""
+    people = pc.invert(boxes["ignore"])
+    return pc.and_(people, pc.is_valid(boxes["person_id"])) if recipe.boxes == "identified" else people
 
 
 FeaturesContext = StageContext[FeaturesRecipe, FeaturesInputs, Options]

@@ -36,6 +36,7 @@ from flows.stages.base import (
 )
 from flows.stages.detected_blocks import QUERY, ROWS_SCHEMA, TRUTH
 from flows.stages.detections import ROWS
+from flows.stages.features import FeaturesInputs, people_of
 from personsearch_core.evaluation.settings import settings_of
 from personsearch_core.recipes import DetectionsRecipe, FeaturesRecipe
 from storage.digests import digest_parts
@@ -49,28 +50,24 @@ _BOX = ["image_id", "x1", "y1", "x2", "y2"]
 SHOWN = 3
 
 
-class PeopleInputs(Inputs):
-    people: ViewInput
-
-
 class TestInputs(Inputs):
     test: ViewInput
 
 
 def features_stage(config: Config, name: str, view: ViewRef, foreign: ForeignFeatures) -> Stage:
     """In place of `flows.stages.features`."""
-    people = view_input(config, view, "truth")
+    people, recipe = view_input(config, view, "truth"), config.features_recipe()
     return Stage(
         name=f"features{name}",
         kind="features",
         version=VERSION,
-        recipe=config.features_recipe().model_dump(mode="json"),
+        recipe=recipe.model_dump(mode="json"),
         maker="flows.stages.foreign:FEATURES",
         inputs={"people": people},
         fixed_inputs={"foreign": foreign.digest},
         options=foreign.model_dump(mode="json"),
         resume_point=last_shard,
-        bytes_needed=partial(_bytes_needed, foreign, people),
+        bytes_needed=partial(_bytes_needed, foreign, recipe, people),
     )
 
 
@@ -90,24 +87,23 @@ def test_stage(config: Config, suffix: str, entry: EvaluationSection, foreign: F
     )
 
 
-def _bytes_needed(foreign: ForeignFeatures, ref: InputRef, artifacts: Mapping[str, Artifact]) -> int | None:
+def _bytes_needed(
+    foreign: ForeignFeatures, recipe: FeaturesRecipe, ref: InputRef, artifacts: Mapping[str, Artifact]
+) -> int | None:
+    """With one row per box; there may be several."""
     from storage.feature_store import features_bytes
 
     snapshot = artifacts.get(ref.stage)
     if snapshot is None or ref.view is None:
         return None
-    people = pc.sum(pc.is_valid(ref.view.of(snapshot.path).boxes["person_id"])).as_py() or 0
-    return features_bytes(people, foreign.maps, foreign.dtype)
+    people = people_of(ref.view.of(snapshot.path).boxes, recipe)
+    return features_bytes(pc.sum(people, min_count=0).as_py(), foreign.maps, foreign.dtype)
 
 
-def make_features(context: StageContext[FeaturesRecipe, PeopleInputs, ForeignFeatures]) -> Made:
+def make_features(context: StageContext[FeaturesRecipe, FeaturesInputs, ForeignFeatures]) -> Made:
     """Copy the rows of a view's people; a box may have several, such as a mirrored one."""
     people = context.inputs.people
-    boxes = people.view.boxes
-    wanted = pc.invert(boxes["ignore"])
-    if context.recipe.boxes == "identified":
-        wanted = pc.and_(wanted, pc.is_valid(boxes["person_id"]))
-    boxes = boxes.filter(wanted)
+    boxes = people.view.boxes.filter(people_of(people.view.boxes, context.recipe))
     with _opened(context.options) as reader:
         box, row = _rows_of(reader, boxes["box_id"], people.spec.dataset, context.options.folder)
         array = _copy(context, reader, row)
@@ -134,12 +130,11 @@ def make_test(context: StageContext[DetectionsRecipe, TestInputs, ForeignFeature
     """Copy one row per query box and per ground-truth box."""
     test = context.inputs.test
     boxes, queries = test.view.boxes, test.view.query_boxes
-    asked = _boxes_of(queries, boxes, test.view, test.spec.dataset)
+    asked = _boxes_of(queries, test.view, test.spec.dataset)
     ids = pa.chunked_array([asked, *boxes["box_id"].chunks], pa.string())
     with _opened(context.options) as reader:
         box, row = _rows_of(reader, boxes["box_id"], test.spec.dataset, context.options.folder)
-        first = np.unique(box, return_index=True)[1]
-        of_box = row[first]
+        of_box = row[np.unique(box, return_index=True)[1]]
         place = pc.index_in(ids, value_set=boxes["box_id"].combine_chunks()).to_numpy()
         array = _copy(context, reader, of_box[place])
     both = pa.concat_tables([queries.select(_BOX), boxes.select(_BOX)])
@@ -155,7 +150,7 @@ def make_test(context: StageContext[DetectionsRecipe, TestInputs, ForeignFeature
     return _made(context, table, array, digest_rows(table), counts)
 
 
-FEATURES = Maker(FeaturesRecipe, PeopleInputs, ForeignFeatures, make_features)
+FEATURES = Maker(FeaturesRecipe, FeaturesInputs, ForeignFeatures, make_features)
 TEST = Maker(DetectionsRecipe, TestInputs, ForeignFeatures, make_test)
 
 AnyContext = StageContext[Any, Any, ForeignFeatures]
@@ -181,12 +176,9 @@ def _rows_of(
     """
     index = reader.index
     if "dataset" in index.column_names:
-        mine = pc.equal(index["dataset"].cast(pa.string()), dataset)
-        index = index.filter(pc.fill_null(mine, False))
-    position = pc.fill_null(
-        pc.index_in(index[BOX_ID].cast(pa.string()), box_ids.combine_chunks()), -1
-    ).to_numpy()
-    rows = index["row"].to_numpy()
+        index = index.filter(pc.equal(index["dataset"].cast(pa.string()), dataset))
+    place = pc.index_in(index[BOX_ID].cast(pa.string()), box_ids.combine_chunks())
+    position, rows = pc.fill_null(place, -1).to_numpy(), index["row"].to_numpy()
     found = np.flatnonzero(position >= 0)
     order = found[np.lexsort((rows[found], position[found]))]
     missing = np.setdiff1d(np.arange(len(box_ids)), position[order])
@@ -221,19 +213,16 @@ def _copy(context: AnyContext, reader: FeatureReader, rows: np.ndarray) -> str:
     return finish_features(context.work)
 
 
-def _boxes_of(queries: pa.Table, boxes: pa.Table, view: View, dataset: str) -> pa.Array:
+def _boxes_of(queries: pa.Table, view: View, dataset: str) -> pa.Array:
     """The ground-truth box of each query box; StageError for a query that is none."""
-    known: dict[tuple[Any, ...], str] = {
-        tuple(values): box_id
-        for *values, box_id in zip(*(boxes[name].to_pylist() for name in [*_BOX, "box_id"]), strict=True)
-    }
-    joined = view.snapshot.table("queries", [*_BOX, "box_id"])
-    for *values, box_id in zip(*(joined[name].to_pylist() for name in [*_BOX, "box_id"]), strict=True):
-        if box_id is not None:
-            known.setdefault(tuple(values), box_id)
+    named, known = [*_BOX, "box_id"], dict[tuple[Any, ...], str]()
+    for table in (view.snapshot.table("queries", named), view.boxes):
+        asked = table.filter(pc.is_in(table["image_id"], value_set=queries["image_id"]))
+        for *values, box_id in zip(*(asked[name].to_pylist() for name in named), strict=True):
+            if box_id is not None:
+                known[tuple(values)] = box_id
     found = [known.get(key) for key in zip(*(queries[name].to_pylist() for name in _BOX), strict=True)]
-    lost = found.count(None)
-    if lost:
+    if lost := found.count(None):
         raise StageError(
             f"{dataset}: {lost:,} of {len(found):,} query boxes are not ground-truth boxes: features from "
             "elsewhere are known by the ids of ground-truth boxes, so these queries cannot be described"

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.errors import CatalogError
+from data_catalog.row_tables import COORDINATES, corners
 from data_catalog.views import ProtocolView, View, protocol_view
 from flows.plan.views import ViewSpec
 from flows.stages.detected_blocks import DETECTION, QUERY, TRUTH
@@ -23,8 +24,7 @@ from personsearch_core.evaluation.records import Detections, GalleryLists, Groun
 from personsearch_core.identities import UNLABELLED
 from personsearch_core.recipes import EvaluationRecipe
 
-_CORNERS = ("x1", "y1", "x2", "y2")
-_BOX = ["image_id", *_CORNERS]
+_BOX = ["image_id", *COORDINATES]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class TestSet:
         if not len(table):
             return None
         query = pc.index_in(table["query_id"].cast(pa.string()), value_set=protocol.queries["query_id"])
-        boxes = np.stack([pc.fill_null(table[name], 0.0).to_numpy() for name in _CORNERS], axis=1)
+        boxes = np.stack([pc.fill_null(table[name], 0.0).to_numpy() for name in COORDINATES], axis=1)
         return GalleryLists.from_rows(
             query.to_numpy(),
             self._image_numbers(table["image_id"]),
@@ -195,11 +195,6 @@ class TestSet:
         strangers = UNLABELLED - 1  # A query's person without any box in the split: equal to no other.
         numbers = pc.if_else(pc.is_valid(person_ids), pc.fill_null(known, strangers), UNLABELLED)
         return np.asarray(numbers.to_numpy(), np.int64)
-
-
-def corners(table: pa.Table) -> np.ndarray:
-    """(n, 4) float32 from columns x1, y1, x2, y2."""
-    return np.stack([table[name].to_numpy() for name in _CORNERS], axis=1)
 
 
 class _Protocols(dict[str, SearchProtocol]):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flows.config.loading import load_config
 from flows.config.models import Config
+from flows.plan.changes import is_seed
 from flows.stages.base import test_names
 from flows.studies.grid import Axis, grid
 from flows.studies.members import Cell, Member, Study, StudyTable, TableRow
@@ -24,9 +25,9 @@ def sweep_study(
     columns = sweep_columns(load_config(path, points[0].overrides, store=store))
     rows: dict[str, list[str]] = {}
     for member in members.values():
-        kept = [value for name, value in member.settings.items() if not _is_seed(name)]
+        kept = [value for name, value in member.settings.items() if not is_seed(name)]
         rows.setdefault(", ".join(kept) or "all seeds", []).append(member.name)
-    settings = ", ".join(axis.name for axis in axes if not _is_seed(axis.name)) or "seeds"
+    settings = ", ".join(axis.name for axis in axes if not is_seed(axis.name)) or "seeds"
     table = StudyTable(
         TABLE,
         f"{settings} of {path.name}",
@@ -73,7 +74,3 @@ def _validation(config: Config) -> Mapping[str, str]:
     if len(sources) < 2:
         return {"validation AP50": "validation/coco_ap50"} if sources else {}
     return {f"validation AP50 on {name}": f"validation/{name}/coco_ap50" for name in sources}
-
-
-def _is_seed(name: str) -> bool:
-    return name.rpartition(".")[2] == "seed"

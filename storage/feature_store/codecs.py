@@ -22,6 +22,7 @@ from safetensors.numpy import load, save
 from storage.digests import digest_json
 from storage.errors import StorageError
 from storage.feature_store.conversion import check_finite, convert_rows
+from storage.feature_store.layout import MOST_ROW_BYTES
 
 CODEC_FILE = "codec.safetensors"
 """Beside the array: `mean` (C,) and `axes` (channels, C), float32."""
@@ -222,7 +223,8 @@ def parse_codec(noted: Mapping[str, Any], axes: Axes | None, where: str) -> RowC
         values, shape, dtype = noted["values"], noted["row_shape"], noted["dtype"]
         if values not in ("float", "int8") or dtype not in _DTYPES:
             raise ValueError(f"values {values!r} of {dtype!r}")
-        if not all(type(side) is int and 0 < side <= _MOST_CHANNELS for side in shape):
+        is_row = all(type(side) is int and 0 < side <= _MOST_CHANNELS for side in shape)
+        if not is_row or math.prod(shape) * np.dtype(dtype).itemsize > MOST_ROW_BYTES:
             raise ValueError(f"rows of shape {shape}")
         codec = RowCodec(tuple(shape), np.dtype(dtype), values, axes)
     except (KeyError, TypeError, ValueError) as error:

@@ -156,13 +156,12 @@ class CachedReader(FeatureReader):
         entry = self._entries[shard]
         if entry is None:
             return False
-        try:
-            if self._cache.path(entry).stat().st_size != entry.size:
-                return False
-            os.utime(self._cache.path(entry))
-        except FileNotFoundError:
-            return False
-        return self._opens(shard)
+        path = self._cache.path(entry)
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_size == entry.size:
+                os.utime(path)
+                return self._opens(shard)
+        return False
 
     def _opens(self, shard: int) -> bool:
         """Open the shard's file now: whoever removes it later takes its name, not its content."""

@@ -99,7 +99,8 @@ def test_an_export_is_read_again(prw_root: Path, mot_root: Path, tmp_path: Path,
     views = [View(ingest_into(prw_root, "prw"), "train"), View(ingest_into(mot_root, "mot17"), "train")]
     out = tmp_path / "union"
     out.mkdir()
-    images, boxes = export_coco(views, out / "train.json", roots=["prw", "mot17"])
+    written = export_coco(views, out / "train.json", roots=["prw", "mot17"])
+    images, boxes = written.images, written.boxes
     value = json.loads((out / "train.json").read_text())
     assert (len(value["images"]), len(value["annotations"])) == (images, boxes)
     assert load_adapter("coco").options["person_id"]

@@ -17,7 +17,7 @@ from storage import listing, manifest_index
 from storage.digests import digest_json
 from storage.errors import NewerVersionError
 from storage.gc import collect, find_garbage
-from storage.listing import Entry, Held, held, list_entries
+from storage.listing import Entry, held, list_entries
 from storage.local import LocalStore
 from storage.manifest import Identity
 from tests.storage.making import make_artifact, name_of
@@ -90,7 +90,7 @@ def test_while_a_folder_is_unchanged_not_even_its_names_are_listed(
     first = list_entries(store)
     monkeypatch.setattr(LocalStore, "stamps", lambda *_: pytest.fail("it was listed"))
     assert list_entries(store) == first
-    assert held(store)["reid"] == Held(6, sum(entry.size for entry in first if entry.kind == "reid"))
+    assert held(store)["reid"] == (6, sum(entry.size for entry in first if entry.kind == "reid"))
 
 
 def test_a_folder_that_may_change_within_a_tick_of_its_clock_is_listed_again(
@@ -128,7 +128,7 @@ def test_what_is_replaced_removed_set_aside_or_reopened_is_seen(store: LocalStor
     assert list_entries(store) == by_manifests(store) and len(list_entries(store)) == 6
     collect(store, find_garbage(store, [entries[3].name]))
     assert {entry.kind for entry in list_entries(store)} == {"ingest", "features", "reid"}
-    assert len(list_entries(store)) == 3 and held(store)["reid"].artifacts == 1
+    assert len(list_entries(store)) == 3 and held(store)["reid"][0] == 1
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -172,7 +172,7 @@ def test_damaged_and_strange_manifests_are_told_at_every_listing(
         with caplog.at_level(logging.WARNING):
             assert len(list_entries(store)) == 6
         assert caplog.text.count("its manifest is that of") == 1
-    assert held(store)["reid"].artifacts == 4
+    assert held(store)["reid"][0] == 4
     manifest = folder / keys[2] / "manifest.json"
     moved = folder / keys[2]
     newer = manifest.read_text().replace('"schema_version": 1', '"schema_version": 9')

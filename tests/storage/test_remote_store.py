@@ -4,54 +4,23 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
-from moto.server import ThreadedMotoServer
 
-from storage import parts, remote
+from storage import remote
 from storage.errors import StorageError
 from storage.gc import collect, find_garbage
 from storage.listing import list_entries
-from storage.local import LocalStore
 from storage.manifest import Identity, Manifest
 from storage.opening import open_store
-from storage.receiving import WORTH_LOOKING, Received
 from storage.remote import RemoteStore
 from storage.store import Artifact, Inspection
 from storage.tags import remove_tag, set_tag, tags
-from storage.transfer import copy_artifact
 from tests.storage.making import make_artifact, name_of
-
-BUCKET = "artifacts"
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """The URL of a bucket on a server of this process; credentials come from the environment."""
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        environment.setenv("AWS_ACCESS_KEY_ID", "testing")
-        environment.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        boto3.client("s3").create_bucket(Bucket=BUCKET)
-        yield f"s3://{BUCKET}"
-    server.stop()
-
-
-@pytest.fixture
-def machines(s3: str, tmp_path: Path) -> tuple[RemoteStore, RemoteStore]:
-    """One store, as two machines see it."""
-    url = f"{s3}/{tmp_path.name}"
-    return RemoteStore(url, tmp_path / "one"), RemoteStore(url, tmp_path / "two")
 
 
 def test_a_store_that_verifies_first_sees_damage_of_the_same_size_there_and_here(
@@ -307,68 +276,6 @@ def test_readers_see_all_or_nothing_while_one_writes(machines: tuple[RemoteStore
     assert all(artifact.manifest == made.manifest for artifact in seen)
 
 
-def test_artifacts_move_to_and_from_object_storage(
-    machines: tuple[RemoteStore, RemoteStore], tmp_path: Path
-) -> None:
-    one, _ = machines
-    local = open_store(str(tmp_path / "local"))
-    made = make_artifact(local, "features")
-    assert copy_artifact(local, one, name_of(made))
-    back = open_store(str(tmp_path / "back"))
-    assert copy_artifact(one, back, name_of(made)) and back.verify(made.kind, made.key) == []
-
-
-def test_only_what_is_missing_moves(
-    machines: tuple[RemoteStore, RemoteStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Pushed, cut off, pushed again; another artifact with the same shard; pulled by another machine."""
-    one, two = machines
-    local, back = (open_store(str(tmp_path / name)) for name in ("local", "back"))
-    shard = bytes(2 * WORTH_LOOKING)
-    first, second = (make_artifact(local, "features", seed, content=shard) for seed in (1, 2))
-    put = one.system.put_file
-
-    def cut_off(path: str, target: str) -> None:
-        if target.endswith("note.txt"):
-            raise ConnectionError("cut off")
-        put(path, target)
-
-    monkeypatch.setattr(one.system, "put_file", cut_off)
-    monkeypatch.setattr(parts, "AT_ONCE", 1)
-    with pytest.raises(ConnectionError):
-        copy_artifact(local, one, name_of(first))
-    assert list(two.keys()) == [], "nothing is visible"
-    monkeypatch.setattr(one.system, "put_file", put)
-    assert copy_artifact(local, one, name_of(first)) == Received(len(shard) + 10, 10)
-    assert copy_artifact(local, one, name_of(second)) == Received(len(shard) + 10, 10), "copied by the server"
-    assert not list(one.place.path_of("features", "x").parent.glob("*")), "nothing is kept on this machine"
-    for made in (first, second):
-        assert two.verify(made.kind, made.key) == []
-        assert copy_artifact(local, one, name_of(made)) is None
-    assert copy_artifact(two, back, name_of(first)) == Received(len(shard) + 10, len(shard) + 10)
-    assert copy_artifact(two, back, name_of(second)) == Received(len(shard) + 10, 10)
-    assert back.verify(second.kind, second.key) == []
-
-
-def test_damage_on_the_way_is_not_stored(machines: tuple[RemoteStore, RemoteStore], tmp_path: Path) -> None:
-    one, two = machines
-    local = LocalStore(tmp_path / "local")
-    made = make_artifact(local, "features")
-    file = made.path / "note.txt"
-    stat, content = file.stat(), file.read_bytes()
-    file.write_bytes(content[::-1])
-    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    with pytest.raises(StorageError, match=r"note.txt of features/.* does not match its digest"):
-        copy_artifact(local, one, name_of(made))
-    assert list(two.keys()) == []
-    file.write_bytes(content)
-    assert copy_artifact(local, one, name_of(made)) and two.verify(made.kind, made.key) == []
-    (part,) = (path for path in one.system.find(f"{one.prefix}/features") if path.endswith("note.txt"))
-    one.system.pipe_file(part, b"short")
-    assert copy_artifact(local, one, name_of(made)), "a damaged artifact there is replaced"
-    assert two.verify(made.kind, made.key) == []
-
-
 def test_whatever_is_asked_a_server_that_does_not_answer_is_said(
     machines: tuple[RemoteStore, RemoteStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -407,22 +314,3 @@ def test_a_server_that_does_not_answer_and_absent_credentials_are_told_apart(
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(StorageError, match="cannot be used"):
         RemoteStore(f"{s3}/nobody", tmp_path).find("features", "0")
-
-
-def test_what_an_earlier_artifact_has_is_copied_by_the_server(
-    machines: tuple[RemoteStore, RemoteStore], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one, two = machines
-    earlier = make_artifact(one, "features", content=b"x" * 1000)
-    sent: list[str] = []
-    put = one.system.put
-    monkeypatch.setattr(one.system, "put", lambda files, targets: (sent.extend(files), put(files, targets)))
-    identity = Identity(kind="features", version=1, recipe={"seed": 7}, inputs={})
-    with one.making(identity) as work:
-        (work.path / "same").write_bytes(b"x" * 1000)
-        (work.path / "new").write_bytes(b"y" * 1000)
-        grown = work.commit("grown", made_by={"rows": {"taken_from": name_of(earlier)}})
-    assert [Path(file).name for file in sent] == ["new"]
-    found = two.find(grown.kind, grown.key)
-    assert found is not None and (found.path / "same").read_bytes() == b"x" * 1000
-    assert two.verify(grown.kind, grown.key) == []

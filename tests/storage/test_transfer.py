@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from storage import receiving, recent
 from storage.digests import digest_json
 from storage.errors import StorageError
 from storage.local import LocalStore
 from storage.manifest import FILE_NAME
-from storage.receiving import WORTH_LOOKING, Received
+from storage.receiving import WORTH_LOOKING, Received, relatives
 from storage.transfer import copy_artifact, lineage
 from storage.work_area import RECEIVING
 from tests.storage.making import make_artifact, name_of
@@ -75,6 +76,19 @@ def test_files_that_another_artifact_has_do_not_move(stores: tuple[LocalStore, L
     assert files[0].samefile(files[1]) and target.verify(second.kind, second.key) == []
     target.remove(first.kind, first.key)
     assert target.verify(second.kind, second.key) == []
+
+
+def test_of_very_many_artifacts_few_manifests_are_read(
+    stores: tuple[LocalStore, LocalStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, target = stores
+    first, *_, last = (make_artifact(target, "features", seed) for seed in range(6))
+    made = make_artifact(target, "features", 6, content=bytes(2 * WORTH_LOOKING)).manifest
+    assert len(relatives(target, made)) == 6
+    monkeypatch.setattr(receiving, "LOOKED_AT", 3)
+    monkeypatch.setattr(recent, "REMEMBERED", 2)
+    grown = made.model_copy(update={"made_by": {"rows": {"taken_from": name_of(first)}}})
+    assert [each.key for each in relatives(target, grown)] == [first.key, last.key]
 
 
 def test_a_shared_file_of_an_earlier_try_is_not_written_over(stores: tuple[LocalStore, LocalStore]) -> None:

@@ -202,6 +202,7 @@ def with_noted(path: Path, **changed: object) -> None:
         (with_half_a_file, "is damaged"),
         (partial(with_noted, values="int4"), "its codec cannot be read"),
         (partial(with_noted, row_shape=[12, 4, 10**9]), "its codec cannot be read"),
+        (partial(with_noted, row_shape=[10**4, 10**4, 4]), "its codec cannot be read"),
         (partial(with_noted, row_shape=[12, 4, 5]), "do not fit its codec"),
         (partial(with_noted, channels=4), "damaged or of another array"),
         (partial(with_noted, axes=None), "damaged or of another array"),
