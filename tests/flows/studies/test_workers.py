@@ -30,7 +30,8 @@ def cluster() -> Iterator[str]:
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "config.yaml"
     path.write_text(
-        f"store: store\ndatasets: {{d: {{adapter: coco, root: {dataset(tmp_path / 'd')}, allow_empty: true}}}}\n"
+        "store: store\n"
+        f"datasets: {{d: {{adapter: coco, root: {dataset(tmp_path / 'd')}, allow_empty: true}}}}\n"
         "detector: {train: [{dataset: d, split: train}]}\n"
     )
     return path
