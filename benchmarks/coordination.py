@@ -54,7 +54,7 @@ class CountingServer:
 def object_storage(delay: float) -> Iterator[CountingServer]:
     """moto's S3 with an empty bucket, which the block's environment names."""
     import boto3
-    from moto.server import DomainDispatcherApplication, create_backend_app
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)

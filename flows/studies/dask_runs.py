@@ -43,7 +43,7 @@ class DaskRuns:
     client: Client
     address: str
     _stopping: str = field(default_factory=lambda: f"personsearch-{secrets.token_hex(8)}")
-    _members: dict[Future, str] = field(default_factory=dict)
+    _members: dict[Future[Failure | None], str] = field(default_factory=dict)
 
     def submit(self, requests: Mapping[str, RunRequest]) -> None:
         """Submit a task for each member."""
