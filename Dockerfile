@@ -19,7 +19,7 @@ RUN PIP_EXTRA_INDEX_URL=$TORCH_INDEX /opt/personsearch/bin/pip install --no-cach
 FROM python:${PYTHON}-slim
 COPY --from=build /opt/personsearch /opt/personsearch
 RUN useradd --create-home --uid 1000 personsearch && install -d -o personsearch /data
-USER personsearch
+USER 1000
 WORKDIR /data
 ENV PATH=/opt/personsearch/bin:$PATH PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1
 ENTRYPOINT ["personsearch"]

@@ -51,6 +51,10 @@ COMMANDS = {
         "benchmarks.remote_training:remote",
         "Measure training from object storage through a cache of shards, against the local disk.",
     ),
+    "object-clients": Lazy(
+        "benchmarks.object_clients:object_clients",
+        "Measure the S3 client of the stores, s3fs, against obstore.",
+    ),
     "reid": Lazy(
         "benchmarks.reid:reid",
         "Measure a re-ID step from the store against memory, a plain loop and recomputed features.",

@@ -140,9 +140,9 @@ def _page(shown: dict[str, Transcript], work: Path) -> str:
     )
 
 
-_TEMPLATE = """# The first minutes
+_TEMPLATE = """# What the demo prints
 
-What `make demo` prints after it has installed. `python -m tests.campaigns.first_minutes WORK` renews
+The whole output of `make demo` after it has installed. `python -m tests.campaigns.first_minutes WORK` renews
 this page.
 
 ## On a terminal
