@@ -30,9 +30,7 @@ def speed(
     size: int = typer.Option(640, min=64, help="Width and height of the network input, in pixels."),
     precision: Precision = typer.Option("fp32", help="fp32, bf16 or fp16."),
     channels_last: bool = typer.Option(False, help="Use the channels-last memory format."),
-    compile_blocks: bool = typer.Option(
-        False, "--compile", help="Compile the detector as one graph, and each block of the branch."
-    ),
+    compiled: bool = typer.Option(False, "--compile", help="Use torch.compile, as `compute.compile` does."),
     rounds: Rounds = 5,
     json_file: Json = None,
 ) -> None:

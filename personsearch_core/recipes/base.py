@@ -86,8 +86,8 @@ class Compute(Recipe):
     channels_last: bool = False
     """Memory layout of convolutions; faster on most CPUs, and with bf16 on GPUs."""
     compile: bool = False
-    """Use torch.compile: for a detector's training step and its inference as one graph each, for a branch block
-    by block. Takes a minute or more to start: worth it for long trainings and for many images."""
+    """Use torch.compile: for a detector, one graph for its training step and one for its inference; for a
+    branch, its blocks. Takes a minute or more to start: worth it for long trainings and many images."""
 
 
 class Schedule(Recipe):

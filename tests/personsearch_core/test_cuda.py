@@ -127,7 +127,7 @@ def test_a_detectors_losses_are_those_on_a_cpu(tmp_path: Path, settings: str) ->
 
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_a_detectors_step_does_not_wait_for_the_gpu(tmp_path: Path, settings: str) -> None:
-    """Nothing in a step copies to the host or synchronises: batch, losses, gradients, optimiser and metrics."""
+    """Nothing in it copies to the host or synchronises: batch, losses, gradients, optimiser, metrics."""
     entries = [TrainingSet(write_scenes(tmp_path, 8), repeat=1)]
     compute = Compute.model_validate(SETTINGS[settings])
     recipe = DetectorRecipe(model=TINY, training=DetectorTraining(steps=20, batch_size=4), compute=compute)
