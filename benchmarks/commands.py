@@ -35,6 +35,10 @@ COMMANDS = {
         "benchmarks.speed:speed",
         "Time detection and embedding per person, with the ratio to Disj, its bound and the paper's.",
     ),
+    "compiled": Lazy(
+        "benchmarks.compiled:compiled",
+        "Time a detector's training step and inference, compiled as one graph each, against eager.",
+    ),
     "search": Lazy(
         "benchmarks.search:search",
         "Measure search against one product over all embeddings, and indexing against the model alone.",

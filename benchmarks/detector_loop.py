@@ -117,7 +117,7 @@ def bare_step(recipe: DetectorRecipe, scenes: Sequence[Scene], steps: int, devic
             start = time.perf_counter()
         optimiser.zero_grad()
         with autocast(recipe.compute, device):
-            classification, regression = detector.losses(images, batch.targets)
+            classification, regression, _ = detector.losses(images, batch.targets)
         (classification.mean() + regression.mean()).backward()
         optimiser.step()
     _synchronise(device)

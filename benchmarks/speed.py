@@ -30,7 +30,7 @@ def speed(
     size: int = typer.Option(640, min=64, help="Width and height of the network input, in pixels."),
     precision: Precision = typer.Option("fp32", help="fp32, bf16 or fp16."),
     channels_last: bool = typer.Option(False, help="Use the channels-last memory format."),
-    compile_blocks: bool = typer.Option(False, "--compile", help="Compile each block with torch.compile."),
+    compiled: bool = typer.Option(False, "--compile", help="Use torch.compile, as `compute.compile` does."),
     rounds: Rounds = 5,
     json_file: Json = None,
 ) -> None:
@@ -63,7 +63,7 @@ def speed(
             ),
             device=on,
             compute=Compute.model_validate(
-                {"precision": precision, "channels_last": channels_last, "compile": compile_blocks}
+                {"precision": precision, "channels_last": channels_last, "compile": compiled}
             ),
             rounds=rounds,
         )

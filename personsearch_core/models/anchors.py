@@ -101,10 +101,8 @@ def _without_padding(targets: PaddedTargets, image: int) -> PaddedTargets:
 def _match(anchors: Tensor, targets: PaddedTargets) -> Tensor:
     areas = (anchors[:, 2:] - anchors[:, :2]).prod(dim=1)
     overlap = _overlaps(anchors, areas, targets.people)[1]
-    best = overlap.amax(dim=1)
     # The first of equal ones, which is never padding: its overlap is zero, and it comes last.
-    place = torch.arange(overlap.shape[1], 0, -1, device=anchors.device, dtype=torch.int32)[:, None]
-    own = overlap.shape[1] - torch.where(overlap == best[:, None], place, 0).amax(dim=1).long()
+    best, own = overlap.max(dim=1)
     matched = torch.where(best < FOREGROUND_IOU, UNDECIDED, own)
     matched = torch.where(best < BACKGROUND_IOU, BACKGROUND, matched)
     persons_best = torch.where(targets.is_person, overlap.amax(dim=2), math.inf)

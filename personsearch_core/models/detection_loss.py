@@ -19,8 +19,8 @@ def detection_losses(
     """(classification, regression), each (B,): per image, the sum over anchors / number of positives.
 
     logits: (B, A), deltas: (B, A, 4), anchors: (A, 4). Their mean over the batch is what torchvision's
-    RetinaNet calls `classification` and `bbox_regression`. Computed in float32. Compiled or on an
-    accelerator, no shape depends on the data, and nothing waits for it.
+    RetinaNet calls `classification` and `bbox_regression`. Computed in float32. In a graph or on an
+    accelerator, no shape depends on the data, and the host waits for nothing.
     """
     logits, deltas = logits.float(), deltas.float()
     matched = match_anchors(anchors, targets)

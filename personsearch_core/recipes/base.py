@@ -37,7 +37,8 @@ class Compute(Recipe):
     channels_last: bool = False
     """Memory layout of convolutions; faster on most CPUs, and with bf16 on GPUs."""
     compile: bool = False
-    """Use torch.compile, which takes a while to start: worth it on GPUs."""
+    """Use torch.compile: for a detector, one graph for its training step and one for its inference; for a
+    branch, its blocks. Takes a minute or more to start: worth it for long trainings and many images."""
 
 
 class Schedule(Recipe):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.beside import compare
+from benchmarks.compiled import measure
 from benchmarks.coordination import measure as measure_coordination
 from benchmarks.extraction import ExtractionBenchmark, measure_extraction
 from benchmarks.reid import ReidBenchmark, measure_reid
 from benchmarks.remote_training import RemoteBenchmark, measure_remote
 from benchmarks.search import SearchBenchmark, measure_search
-from personsearch_core.recipes import DetectorModel
+from personsearch_core.recipes import Compute, DetectorModel
 
 SMALL = DetectorModel(
     backbone="resnet18",
@@ -31,6 +33,16 @@ def test_reid(tmp_path: Path) -> None:
     found = {(one.group, one.name): one for one in measure_reid(tmp_path, size)}
     assert {bound.bound for bound in found.values()} == {"", "<= 1.1", "<= 2", ">= 1.5", ">= 4", ">= 12"}
     assert all(one.seconds > 0 and one.value >= 0 for one in found.values())
+
+
+@pytest.mark.slow
+def test_compiled() -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs g++ for the CPU")
+    model = DetectorModel.model_validate(SMALL.model_dump() | {"head_convolutions": 1})
+    found = measure(model, Compute(), torch.device("cpu"), batch=2, people=3, rounds=1)
+    assert [row.part for row in found] == ["training", "inference"]
+    assert all(row.eager > 0 and row.compiled > 0 and row.ratio > 0 for row in found)
 
 
 def test_extraction(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from personsearch_core.data.sampling import TrainingSet
+from personsearch_core.data.sampling import TrainingSet, TrainingStream
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.identities import ReidLabels
 from personsearch_core.models.branch import build_branch
+from personsearch_core.models.candidates import suppressed_at_once, suppressed_by_image
 from personsearch_core.models.detector import build_detector
 from personsearch_core.models.search import PersonSearchNet
 from personsearch_core.pooling import (
@@ -34,6 +36,8 @@ from personsearch_core.recipes import (
     RoiRecipe,
 )
 from personsearch_core.training.detector import train_detector
+from personsearch_core.training.detector_process import _Training
+from personsearch_core.training.group import Alone
 from personsearch_core.training.loop import LoopSettings, TrainingStopped
 from personsearch_core.training.reid import train_reid
 from personsearch_core.training.row_batches import RowsInMemory, RowsReadAhead
@@ -148,6 +152,36 @@ def test_a_detectors_losses_are_those_on_a_cpu(tmp_path: Path, settings: str) ->
     )
     np.testing.assert_allclose(gpu, cpu, rtol=0.01 if settings == "fp32" else 0.1)
     assert gpu.iloc[-3:].mean() < gpu.iloc[:3].mean()
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_detectors_step_does_not_wait_for_the_gpu(tmp_path: Path, settings: str) -> None:
+    """Nothing in it copies to the host or synchronises: batch, losses, gradients, optimiser, metrics."""
+    entries = [TrainingSet(write_scenes(tmp_path, 8), repeat=1)]
+    compute = Compute.model_validate(SETTINGS[settings])
+    recipe = DetectorRecipe(model=TINY, training=DetectorTraining(steps=20, batch_size=4), compute=compute)
+    stream = TrainingStream(entries, recipe.seed)
+    with closing(_Training(recipe, stream, [], GPU, Alone())) as training:
+        for step in range(6):  # compiles, and records a CUDA graph
+            training.step(step)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            metrics = [training.step(step) for step in range(6, 10)]
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert all(torch.isfinite(torch.as_tensor(row["loss"])) for row in metrics)
+
+
+def test_suppression() -> None:
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(6, 400, 2, generator=generator) * 560
+    boxes = torch.cat([corners, corners + torch.rand(6, 400, 2, generator=generator) * 80 + 1], dim=2)
+    scores = torch.rand(6, 400, generator=generator)
+    expected = suppressed_by_image(boxes, scores, scores > 0.2, 0.5)
+    found = suppressed_at_once(boxes.to(GPU), scores.to(GPU), (scores > 0.2).to(GPU), 0.5)
+    for one, other in zip(expected, found, strict=True):
+        torch.testing.assert_close(other[0].cpu(), one[0])
+        torch.testing.assert_close(other[1].cpu(), one[1])
 
 
 def test_a_detectors_training_goes_on_where_it_stopped(tmp_path: Path) -> None:

@@ -33,8 +33,9 @@ def same(one: TrainingBatch, other: TrainingBatch) -> bool:
         and torch.equal(one.entries, other.entries)
         and all(
             torch.equal(a.boxes, b.boxes) and torch.equal(a.ignore, b.ignore)
-            for a, b in zip(one.targets, other.targets, strict=True)
+            for a, b in zip(one.scenes, other.scenes, strict=True)
         )
+        and all(torch.equal(a, b) for a, b in zip(one.targets, other.targets, strict=True))
     )
 
 

@@ -6,15 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 from torchvision.models.detection import RetinaNet, retinanet_resnet50_fpn
-from torchvision.models.detection._utils import Matcher, _box_loss
+from torchvision.models.detection._utils import BoxCoder, Matcher, _box_loss
 from torchvision.ops import FrozenBatchNorm2d, box_iou
 
-from personsearch_core import models
 from personsearch_core.boxes import place_image
-from personsearch_core.models.anchors import BACKGROUND, UNDECIDED, AnchorGrid, Targets, match_anchors
+from personsearch_core.models.anchors import BACKGROUND, UNDECIDED, AnchorGrid, match_anchors
 from personsearch_core.models.backbone import norm_layer
-from personsearch_core.models.detection_loss import BOX_CODER, detection_losses, sigmoid_focal_loss
-from personsearch_core.models.detector import Detector, HeadOutput, build_detector, select_detections
+from personsearch_core.models.candidates import best_candidates, picture_boxes, suppress
+from personsearch_core.models.detection_loss import detection_losses, sigmoid_focal_loss
+from personsearch_core.models.detector import Detector, build_detector
+from personsearch_core.models.targets import PaddedTargets, Targets, pad_targets
 from personsearch_core.recipes import Compute, DetectionLoss, DetectorModel
 from tests.personsearch_core.scene_files import TINY
 
@@ -49,6 +50,11 @@ def targets(*boxes: list[float], ignored: int = 0) -> Targets:
     return Targets(rows, torch.arange(len(rows)) >= len(rows) - ignored)
 
 
+def padded(*boxes: list[float], ignored: int = 0) -> PaddedTargets:
+    """The same, as a batch."""
+    return pad_targets([targets(*boxes, ignored=ignored)])
+
+
 def ours(reference: RetinaNet, loss: DetectionLoss) -> Detector:
     detector = build_detector(FROM_SCRATCH, loss)
     detector.load_state_dict(reference.state_dict())
@@ -65,7 +71,7 @@ def test_losses_equal_torchvisions(reference: RetinaNet, images: Tensor, regress
         list(images),
         [{"boxes": t.boxes, "labels": torch.zeros(len(t.boxes), dtype=torch.int64)} for t in people],
     )
-    classification, box = ours(reference, loss).train().losses(images, people)
+    classification, box, _ = ours(reference, loss).train().losses(images, pad_targets(people))
     torch.testing.assert_close(classification.mean(), expected["classification"], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(box.mean(), expected["bbox_regression"], rtol=1e-5, atol=1e-5)
 
@@ -76,12 +82,13 @@ def test_smooth_l1_equals_torchvisions_at_the_default_beta() -> None:
     anchors = torch.tensor([[10.0, 10, 60, 120], [100, 50, 180, 190], [0, 0, 30, 60], [105, 55, 178, 188]])
     people = [targets([12, 8, 58, 121], [100, 52, 182, 190]), targets([1, 2, 28, 64])]
     deltas = torch.randn(2, len(anchors), 4, generator=torch.Generator().manual_seed(0)) / 5
-    _, found = detection_losses(torch.zeros(2, len(anchors)), deltas, anchors, people, default)
+    _, found = detection_losses(torch.zeros(2, len(anchors)), deltas, anchors, pad_targets(people), default)
     for image, target in enumerate(people):
-        (matched,) = match_anchors(anchors, [target])
+        (matched,) = match_anchors(anchors, pad_targets([target]))
         positive = matched >= 0
         boxes, beta = target.boxes[matched[positive]], {"beta": default.smooth_l1_beta}
-        total = _box_loss("smooth_l1", BOX_CODER, anchors[positive], boxes, deltas[image, positive], beta)
+        coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
+        total = _box_loss("smooth_l1", coder, anchors[positive], boxes, deltas[image, positive], beta)
         torch.testing.assert_close(found[image], total / positive.sum())
 
 
@@ -107,8 +114,10 @@ def test_bytes_and_fractions_are_the_same_image() -> None:
 
 @pytest.mark.parametrize("size", [(64, 96), (100, 170), (240, 320), (33, 65)])
 def test_anchors_belong_to_the_outputs_at_any_size(size: tuple[int, int]) -> None:
-    output = build_detector(TINY).eval().heads(torch.rand(1, 3, *size))
-    assert output.logits.shape[1] == output.deltas.shape[1] == len(output.anchors) == sum(output.levels)
+    logits, deltas, _ = build_detector(TINY).eval()(torch.rand(1, 3, *size))
+    grid = AnchorGrid(TINY)
+    anchors = grid.anchors(*size, torch.device("cpu"))
+    assert logits.shape[1] == deltas.shape[1] == len(anchors) == sum(grid.levels(*size))
 
 
 def test_the_shared_map_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +126,7 @@ def test_the_shared_map_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> Non
     detector.backbone.body.conv1.register_forward_hook(lambda *_: passes.append(1))
     images = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
-        _, shared = detector.heads_and_shared(images, "j3")
+        _, shared = detector.candidates(images, [place_image(96, 64, 96, 64)], "j3")
         assert len(passes) == 1
         assert shared is not None
         torch.testing.assert_close(shared, detector.shared_maps(images, "j3"))
@@ -133,8 +142,8 @@ def test_one_step_changes_every_shared_block() -> None:
     torch.manual_seed(0)
     detector = build_detector(TINY).train()
     before = copy.deepcopy(detector.backbone.body.state_dict())
-    classification, regression = detector.losses(
-        torch.rand(2, 3, 64, 96), [targets([10, 10, 30, 60]), targets([40, 5, 60, 60])]
+    classification, regression, _ = detector.losses(
+        torch.rand(2, 3, 64, 96), pad_targets([targets([10, 10, 30, 60]), targets([40, 5, 60, 60])])
     )
     (classification.sum() + regression.sum()).backward()
     torch.optim.SGD(detector.parameters(), lr=0.1).step()
@@ -173,45 +182,32 @@ GRID = torch.tensor(
 
 
 def test_ignore_regions_are_neither_positive_nor_negative() -> None:
-    (matched,) = match_anchors(GRID, [targets([0, 0, 20, 40], [55, 0, 85, 45], ignored=1)])
+    (matched,) = match_anchors(GRID, padded([0, 0, 20, 40], [55, 0, 85, 45], ignored=1))
     assert matched.tolist() == [0, 0, BACKGROUND, UNDECIDED, UNDECIDED]
 
 
 def test_a_person_in_an_ignore_region_is_a_person() -> None:
-    (matched,) = match_anchors(GRID, [targets([60, 0, 80, 40], [0, 0, 100, 100], ignored=1)])
+    (matched,) = match_anchors(GRID, padded([60, 0, 80, 40], [0, 0, 100, 100], ignored=1))
     assert matched[3] == 0
     assert (matched[:3] == UNDECIDED).all()
 
 
 def test_only_an_ignore_region() -> None:
-    (matched,) = match_anchors(GRID, [targets([0, 0, 25, 45], ignored=1)])
+    (matched,) = match_anchors(GRID, padded([0, 0, 25, 45], ignored=1))
     assert matched.tolist() == [UNDECIDED, UNDECIDED, UNDECIDED, BACKGROUND, BACKGROUND]
 
 
-def test_a_batch_is_matched_as_torchvision_matches_each_image() -> None:
-    anchors = models.anchors.AnchorGrid(TINY).anchors(64, 96, torch.device("cpu"))
+def test_people_are_matched_as_torchvision_matches_them() -> None:
+    anchors = AnchorGrid(TINY).anchors(64, 96, torch.device("cpu"))
     matcher = Matcher(0.5, 0.4, allow_low_quality_matches=True)
     generator = torch.Generator().manual_seed(0)
     batch = []
-    for people, regions in [(5, 2), (0, 0), (1, 0), (0, 3), (12, 1)]:
-        corners = torch.rand(people + regions, 2, generator=generator) * torch.tensor([70.0, 40.0])
-        sides = torch.rand(people + regions, 2, generator=generator) * 40 + 4
-        order = torch.randperm(people + regions, generator=generator)
-        batch.append(Targets(torch.cat([corners, corners + sides], dim=1), order >= people))
-    one_by_one, at_once = match_anchors(anchors, batch), models.anchors._match(anchors, batch)
-    assert torch.equal(one_by_one, at_once)
-    for (boxes, ignore, _), found in zip(batch, at_once, strict=True):
-        rows = torch.nonzero(~ignore).squeeze(1)
-        expected = torch.full((len(anchors),), BACKGROUND)
-        if len(rows):
-            own = matcher(box_iou(boxes[rows], anchors))
-            expected = torch.where(own >= 0, rows[own.clamp(min=0)], own)
-        for region in boxes[ignore]:
-            sides = torch.minimum(anchors[:, 2:], region[2:]) - torch.maximum(anchors[:, :2], region[:2])
-            inside = sides.clamp(min=0).prod(dim=1) >= 0.5 * (anchors[:, 2:] - anchors[:, :2]).prod(dim=1)
-            inside |= box_iou(region[None], anchors)[0] >= 0.4
-            expected[inside & (expected == BACKGROUND)] = UNDECIDED
-        assert torch.equal(found, expected)
+    for people in (5, 1, 12):
+        corners = torch.rand(people, 2, generator=generator) * torch.tensor([70.0, 40.0])
+        sides = torch.rand(people, 2, generator=generator) * 40 + 4
+        batch.append(targets(*torch.cat([corners, corners + sides], dim=1).tolist()))
+    for target, found in zip(batch, match_anchors(anchors, pad_targets(batch)), strict=True):
+        assert torch.equal(found, matcher(box_iou(target.boxes, anchors)))
 
 
 def test_an_ignore_region_takes_its_anchors_out_of_the_loss() -> None:
@@ -220,13 +216,14 @@ def test_an_ignore_region_takes_its_anchors_out_of_the_loss() -> None:
     images = torch.rand(1, 3, 64, 96)
     person = [10.0, 10.0, 30.0, 50.0]
     with torch.no_grad():
-        plain, box = detector.losses(images, [targets(person)])
-        everything, ignored_box = detector.losses(images, [targets(person, [0, 0, 96, 64], ignored=1)])
-        output = detector.heads(images)
-    (matched,) = match_anchors(output.anchors, [targets(person)])
+        plain, box, _ = detector.losses(images, padded(person))
+        everything, ignored_box, _ = detector.losses(images, padded(person, [0, 0, 96, 64], ignored=1))
+        logits, _, _ = detector(images)
+    anchors = AnchorGrid(TINY).anchors(64, 96, torch.device("cpu"))
+    (matched,) = match_anchors(anchors, padded(person))
     positive = matched >= 0
-    loss = sigmoid_focal_loss(output.logits[0], positive, 0.25, 2.0)
-    covered = match_anchors(output.anchors, [targets([0, 0, 96, 64], ignored=1)])[0] == UNDECIDED
+    loss = sigmoid_focal_loss(logits[0], positive, 0.25, 2.0)
+    covered = match_anchors(anchors, padded([0, 0, 96, 64], ignored=1))[0] == UNDECIDED
     expected = loss[positive | ((matched == BACKGROUND) & ~covered)].sum() / positive.sum()
     torch.testing.assert_close(everything[0], expected)
     torch.testing.assert_close(box, ignored_box)
@@ -234,7 +231,8 @@ def test_an_ignore_region_takes_its_anchors_out_of_the_loss() -> None:
 
 
 def test_images_without_people_give_a_classification_loss_alone() -> None:
-    classification, regression = build_detector(TINY).losses(torch.rand(2, 3, 64, 96), [targets(), targets()])
+    no_one = pad_targets([targets(), targets()])
+    classification, regression, _ = build_detector(TINY).losses(torch.rand(2, 3, 64, 96), no_one)
     assert (classification > 0).all() and (regression == 0).all()
     (classification.sum() + regression.sum()).backward()
 
@@ -297,9 +295,10 @@ def test_boxes_are_clipped_to_the_picture_as_torchvision_clips_them(reference: R
         [(360, 640)],
     )
     placement = place_image(1920, 1080, 640, 640)
-    (found,) = select_detections(
-        HeadOutput(logits, deltas, anchors, levels),
-        [placement],
+    pictures = picture_boxes([placement], torch.empty(1, 3, *size))
+    (found,) = suppress(
+        best_candidates(logits, deltas, anchors, levels, pictures),
+        1,
         score_threshold=0.0,
         nms_threshold=reference.nms_thresh,
         max_per_image=reference.detections_per_img,
@@ -311,15 +310,12 @@ def test_boxes_are_clipped_to_the_picture_as_torchvision_clips_them(reference: R
 
 def test_padding_does_not_count_in_overlaps() -> None:
     """Two boxes that share the picture and part in the padding below it are one person."""
-    output = HeadOutput(
-        torch.tensor([[2.0, 1.0]]),
-        torch.zeros(1, 2, 4),
-        torch.tensor([[0.0, 300, 100, 380], [0.0, 300, 100, 640]]),
-        (2,),
-    )
-    limits = {"score_threshold": 0.5, "nms_threshold": 0.5, "max_per_image": 10}
-    whole, letterboxed = place_image(640, 640, 640, 640), place_image(1920, 1080, 640, 640)
-    assert [len(select_detections(output, [how], **limits)[0].boxes) for how in (whole, letterboxed)] == [
-        2,
-        1,
-    ]  # type: ignore[arg-type]
+    logits, deltas = torch.tensor([[2.0, 1.0]]), torch.zeros(1, 2, 4)
+    anchors = torch.tensor([[0.0, 300, 100, 380], [0.0, 300, 100, 640]])
+    counts = []
+    for placement in (place_image(640, 640, 640, 640), place_image(1920, 1080, 640, 640)):
+        pictures = picture_boxes([placement], torch.empty(1, 3, 640, 640))
+        candidates = best_candidates(logits, deltas, anchors, [2], pictures)
+        (found,) = suppress(candidates, 1, score_threshold=0.5, nms_threshold=0.5, max_per_image=10)
+        counts.append(len(found.boxes))
+    assert counts == [2, 1]

@@ -12,14 +12,9 @@ import torch
 from personsearch_core.boxes import place_image
 from personsearch_core.data.scenes import Scene
 from personsearch_core.models.anchors import AnchorGrid
+from personsearch_core.models.candidates import ImageDetections, best_candidates, picture_boxes, suppress
 from personsearch_core.models.compute import has_bf16, neighbours_count
-from personsearch_core.models.detector import (
-    Detector,
-    HeadOutput,
-    ImageDetections,
-    build_detector,
-    select_detections,
-)
+from personsearch_core.models.detector import Detector, build_detector
 from personsearch_core.pooling import detect_scenes, extract_rows, extract_shards, feature_rows
 from personsearch_core.recipes import (
     Compute,
@@ -117,10 +112,13 @@ def test_the_choice_among_many_anchors(compute: Compute, width: int, height: int
     logits = 3 * torch.randn(batch, len(anchors), generator=generator)
     deltas = torch.randn(batch, len(anchors), 4, generator=generator)
 
+    placements = [place_image(width, height, width, height)] * batch
+    pictures = picture_boxes(placements, torch.empty(batch, 3, height, width, dtype=torch.uint8))
+
     def chosen(order: list[int]) -> list[ImageDetections]:
-        return select_detections(
-            HeadOutput(logits[order], deltas[order], anchors, levels),
-            [place_image(width, height, width, height)] * batch,
+        return suppress(
+            best_candidates(logits[order], deltas[order], anchors, levels, pictures),
+            batch,
             score_threshold=0.0,
             nms_threshold=0.99,
             max_per_image=5000,

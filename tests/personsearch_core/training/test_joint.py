@@ -97,13 +97,13 @@ def test_the_loss_is_the_sum_of_both(tmp_path: Path, entries: list[TrainingSet])
     train(tmp_path, entries, wanted, training={"steps": 1})
     (row,) = pq.read_table(tmp_path / "history.parquet").to_pylist()
     detector, stream, batch = initial(entries, wanted)
-    classification, regression = detector.losses(batch.images, batch.targets)
+    classification, regression, _ = detector.losses(batch.images, batch.targets)
     branch = build_branch("j3", TINY, wanted.branch, detector.state_dict(), 0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         objective = build_objective(wanted.objectives, len(stream.identities), 16)
     rois, labels = [], []
-    for target in batch.targets:
+    for target in batch.scenes:
         people = torch.empty(0, dtype=torch.int64) if target.people is None else target.people[~target.ignore]
         rois.append((target.boxes[~target.ignore][: len(people)] / 8).numpy())
         labels.append(people)
@@ -122,7 +122,7 @@ def test_the_reid_loss_trains_the_shared_layers_or_not(entries: list[TrainingSet
     wanted = joint(shared_gradients=shared, objectives=(Objective(kind="batch_hard_triplet"),))
     detector, stream, batch = initial(entries, wanted)
     half = JointBranch(wanted, detector, len(stream.identities), Compute(), 0)
-    found = half(detector.shared_maps(batch.images, "j3"), batch.targets)
+    found = half(detector.shared_maps(batch.images, "j3"), batch.scenes)
     assert found is not None
     found.term.loss.backward()
     trained = {
@@ -137,11 +137,11 @@ def test_only_people_of_entries_with_identities_are_learnt(entries: list[Trainin
     stream = TrainingStream(entries, 0)
     assert list(stream.identities) == [("a", f"p{n}") for n in range(4)]
     batch = load_batch(stream, recipe(batch_size=10), 0)
-    for entry, target in zip(batch.entries.tolist(), batch.targets, strict=True):
+    for entry, target in zip(batch.entries.tolist(), batch.scenes, strict=True):
         assert (target.people is None) == (entry == 1)
     half = JointBranch(joint(), build_detector(TINY), 4, Compute(), 0)
-    rois, labels = half._people(batch.targets)
-    counts = [0 if target.people is None else int((~target.ignore).sum()) for target in batch.targets]
+    rois, labels = half._people(batch.scenes)
+    counts = [0 if target.people is None else int((~target.ignore).sum()) for target in batch.scenes]
     assert [len(each) for each in rois] == counts
     assert UNLABELLED in labels.tolist() and labels.max() == 3
 
