@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -11,13 +13,14 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from personsearch_core.data.augmentation import training_sample
+from personsearch_core.data.augmentation import Colours, training_sample
 from personsearch_core.data.prefetch import decode_threads, prefetch
 from personsearch_core.data.sampling import TrainingStream
 from personsearch_core.models.targets import PaddedTargets, Targets, pad_targets
 from personsearch_core.recipes import DetectorRecipe
 
 BATCHES_AHEAD = 3
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -33,20 +36,45 @@ class TrainingBatch:
     """images: uint8 (B, 3, H, W). entries: the training entry that each image came from.
 
     scenes: the targets by image, which stay on the host, where a joint training cuts its ROIs.
+    colours: changes that the images have yet to undergo, on the training's device.
     """
 
     images: Tensor
     targets: PaddedTargets
     entries: Tensor
     scenes: tuple[Targets, ...]
+    colours: tuple[Colours, ...]
 
     def to(self, device: torch.device) -> TrainingBatch:
+        images = self.images.to(device, non_blocking=True)
+        for image, colours in zip(images, self.colours, strict=True):
+            if colours != Colours():
+                image.copy_(colours.of(image))
         return replace(
             self,
-            images=self.images.to(device, non_blocking=True),
+            images=images,
             targets=self.targets.to(device),
             entries=self.entries.to(device, non_blocking=True),
+            colours=(Colours(),) * len(self.colours),
         )
+
+
+@dataclass
+class Rate:
+    """How many images per second the loader's threads bring while all of them are at work."""
+
+    threads: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    """Of all threads together."""
+
+    def add(self, seconds: Sequence[float]) -> None:
+        """Note how long each of some images took."""
+        self.images, self.seconds = self.images + len(seconds), self.seconds + sum(seconds)
+
+    @property
+    def per_second(self) -> float:
+        return self.threads * self.images / self.seconds if self.seconds else math.nan
 
 
 def batch_numbers(recipe: DetectorRecipe, batch: int) -> range:
@@ -56,13 +84,13 @@ def batch_numbers(recipe: DetectorRecipe, batch: int) -> range:
 
 
 def load_batch(
-    stream: TrainingStream, recipe: DetectorRecipe, batch: int, share: Share | None = None, pin: bool = False
+    stream: TrainingStream, recipe: DetectorRecipe, batch: int, share: Share | None = None
 ) -> TrainingBatch:
     """Decode and augment batch number `batch` (an optimiser step takes `accumulate` batches)."""
     numbers = _numbers(recipe, batch, share)
-    images = _canvases(recipe, len(numbers), pin)
+    images = _canvases(recipe, len(numbers), CPU)
     loaded = [_load(stream, recipe, *item) for item in zip(images, numbers, strict=True)]
-    return _assemble(images, loaded, pin)
+    return _assemble(images, loaded, CPU)
 
 
 def training_batches(
@@ -71,25 +99,35 @@ def training_batches(
     first: int,
     last: int,
     share: Share | None = None,
-    pin: bool = False,
+    device: torch.device = CPU,
+    rate: Rate | None = None,
 ) -> Generator[TrainingBatch, None, None]:
-    """Batches first, ..., last - 1, decoded ahead by threads that take one image each."""
+    """Batches first, ..., last - 1, decoded ahead by threads that take one image each.
+
+    device: where they will be trained on; `TrainingBatch.to` brings them there. A GPU also changes colours,
+    and decodes where the model says so. rate: counts what the threads do.
+    """
     begun: deque[Tensor] = deque()
     size, threads = len(_numbers(recipe, first, share)), decode_threads()
+    rate = rate or Rate()
+    rate.threads = threads
 
     def samples() -> Iterator[tuple[Tensor, int]]:
         for batch in range(first, last):
-            begun.append(_canvases(recipe, size, pin))
+            begun.append(_canvases(recipe, size, device))
             yield from zip(begun[-1], _numbers(recipe, batch, share), strict=True)
 
-    def load(sample: tuple[Tensor, int]) -> tuple[Targets, int]:
-        return _load(stream, recipe, *sample)
+    def load(sample: tuple[Tensor, int]) -> tuple[Loaded, float]:
+        started = time.perf_counter()
+        loaded = _load(stream, recipe, *sample, recolour=device.type != "cuda")
+        return loaded, time.perf_counter() - started
 
     ahead = max(BATCHES_AHEAD * size, 2 * threads)
     with closing(prefetch(load, samples(), threads=threads, ahead=ahead)) as loaded:
         for _ in range(first, last):
-            parts = list(islice(loaded, size))
-            yield _assemble(begun.popleft(), parts, pin)
+            parts, seconds = zip(*islice(loaded, size), strict=True)
+            rate.add(seconds)
+            yield _assemble(begun.popleft(), parts, device)
 
 
 def _numbers(recipe: DetectorRecipe, batch: int, share: Share | None) -> range:
@@ -97,24 +135,35 @@ def _numbers(recipe: DetectorRecipe, batch: int, share: Share | None) -> range:
     return batch_numbers(recipe, batch)[share.rank :: share.count]
 
 
-def _canvases(recipe: DetectorRecipe, count: int, pin: bool) -> Tensor:
+def _canvases(recipe: DetectorRecipe, count: int, device: torch.device) -> Tensor:
+    """Where a batch's images are decoded to: on the GPU, or in memory that a GPU copies from."""
     shape = (count, 3, recipe.model.image_height, recipe.model.image_width)
-    return torch.empty(shape, dtype=torch.uint8, pin_memory=pin)
+    if recipe.model.decode == "nvjpeg":
+        return torch.empty(shape, dtype=torch.uint8, device=device)
+    return torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
 
 
-def _load(stream: TrainingStream, recipe: DetectorRecipe, canvas: Tensor, number: int) -> tuple[Targets, int]:
-    """Fill the canvas with an image of the stream; returns its people and its training entry."""
+Loaded = tuple[Targets, int, Colours]
+"""Of an image: its people, its training entry, and the changes of its colours that are left to make."""
+
+
+def _load(
+    stream: TrainingStream, recipe: DetectorRecipe, canvas: Tensor, number: int, *, recolour: bool = True
+) -> Loaded:
+    """Fill the canvas with an image of the stream."""
     entry, scene = stream[number]
     rng, people = stream.generator(number), stream.people(entry, scene)
-    sample, target = training_sample(scene, recipe.model, recipe.augmentation, rng, canvas, people)
-    if sample is not canvas:
-        canvas.copy_(sample)
-    return target, entry
+    _, target, colours = training_sample(scene, recipe.model, recipe.augmentation, rng, canvas, people)
+    if recolour and colours != Colours():
+        canvas.copy_(colours.of(canvas))
+        colours = Colours()
+    return target, entry, colours
 
 
-def _assemble(images: Tensor, loaded: Sequence[tuple[Targets, int]], pin: bool) -> TrainingBatch:
-    scenes, entries = zip(*loaded, strict=True)
+def _assemble(images: Tensor, loaded: Sequence[Loaded], device: torch.device) -> TrainingBatch:
+    scenes, entries, colours = zip(*loaded, strict=True)
+    pin = device.type == "cuda"
     numbers = torch.tensor(entries)
     return TrainingBatch(
-        images, pad_targets(scenes, pin=pin), numbers.pin_memory() if pin else numbers, scenes
+        images, pad_targets(scenes, pin=pin), numbers.pin_memory() if pin else numbers, scenes, colours
     )
