@@ -13,7 +13,7 @@ $(error TORCH=cpu needs TORCH_INDEX, the index of those wheels: see docs/machine
 endif
 WHEELS := $(if $(filter cpu,$(TORCH)),PIP_EXTRA_INDEX_URL=$(TORCH_INDEX) )
 
-.PHONY: setup demo test elsewhere docs crash power-cuts damage fuzz lint format bench clean
+.PHONY: setup demo test elsewhere docs fields crash power-cuts damage fuzz lint format bench clean
 
 setup: $(READY)
 
@@ -36,6 +36,10 @@ elsewhere: $(READY)
 # The documentation as a site, in build/site; a broken link or a page without a place in the menu is an error.
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# The listing that `personsearch fields` prints, after a change of a config's models.
+fields: $(READY)
+	$(BIN)/python -m flows.config.model_fields
 
 # Every crash point of every operation that writes: a few minutes on two cores.
 crash: $(READY)

@@ -1,29 +1,28 @@
-"""From a dataset's root to a snapshot: fingerprint, read, check, write, count."""
+"""From a dataset's root to a snapshot: read, check, write, count."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from data_catalog.adapters.protocol import Adapter, Layout, Options, Unit, check_options
+from data_catalog.adapters.protocol import Adapter, Layout, Options, Unit
 from data_catalog.counts import count_rows
 from data_catalog.drawn_queries import draw_queries
 from data_catalog.drawn_splits import split_again
 from data_catalog.errors import CatalogError
 from data_catalog.findings import Finding, finding, present
-from data_catalog.forgotten import NO_ONE, Forgetting, Forgotten, without_images
+from data_catalog.fingerprint import ALL_IMAGES, Fingerprint, ImageUse, Progress, fingerprint
+from data_catalog.forgotten import NO_ONE, Forgetting, Forgotten
 from data_catalog.hash_cache import HashCache
 from data_catalog.leftovers import leftovers
 from data_catalog.outcome import outcome_findings, refuse_outcome
 from data_catalog.parallel import map_chunks, read_ahead
 from data_catalog.query_boxes import join_queries
-from data_catalog.reading import layout_of, rows_of
+from data_catalog.reading import rows_of
 from data_catalog.reuse import keep_unchanged, merged, unit_digest, write_units
 from data_catalog.row_checks import RowChecks, rejected_images
 from data_catalog.rows import LARGE, Rows, Tables
@@ -36,23 +35,6 @@ WHOLE = "the whole root"
 LONG = 1 << 25
 """Bytes of annotation files in a chunk; a unit that has more is a chunk by itself, and read as a stream."""
 
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class ImageUse:
-    """Whether image files are ignored or their headers read."""
-
-    read: bool = True
-
-    @property
-    def label(self) -> str:
-        """What goes into the fingerprint, since it decides on the rows."""
-        return "headers" if self.read else "none"
-
-
-ALL_IMAGES = ImageUse()
-
 
 @dataclass(frozen=True)
 class Ingested:
@@ -62,58 +44,6 @@ class Ingested:
 
     counts: dict[str, int]
     row_digests: dict[str, list[str]]
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """What a root holds, by content. `images` maps their names to SHA-256; it is empty where they are left
-    out. `forgotten` are paths of files that are not looked at, since they show forgotten images.
-    """
-
-    digest: str
-    layout: Layout
-    annotations: Mapping[str, str]
-    images: Mapping[str, str]
-    forgotten: frozenset[str] = frozenset()
-
-
-def fingerprint(
-    root: Path,
-    adapter: Adapter,
-    options: Options,
-    hash_cache: HashCache,
-    *,
-    use: ImageUse = ALL_IMAGES,
-    forgotten: Forgotten = NO_ONE,
-    rehash: bool = False,
-    progress: Progress | None = None,
-) -> Fingerprint:
-    """Digest of everything that an ingest of `root` would read; cheap when nothing changed since the last
-    time.
-
-    Images that are `forgotten` are not read. `rehash` ignores the stat cache.
-
-    Raises:
-        CatalogError: when the root is not of the adapter's format, a file is missing, or the adapter cannot
-            do without the images that `use` leaves out.
-    """
-    check_options(adapter, options)
-    if getattr(adapter, "needs_images", False) and not use.read:
-        raise CatalogError(
-            f"adapter {adapter.name!r} takes sizes from the images: they cannot be left out (--no-images)"
-        )
-    layout, left_out = without_images(layout_of(adapter, root, options), forgotten)
-    names = {unit.source for unit in layout.units if unit.has_file} | {
-        name for unit in layout.units for name in unit.also
-    }
-    annotations = hash_cache.digests(root, sorted(names | set(layout.shared)), rehash=rehash)
-    shown = {name for unit in layout.units for name in unit.images} | set(layout.images)
-    pictures = sorted(shown - left_out)
-    images = hash_cache.digests(root, pictures, rehash=rehash, progress=progress) if use.read else {}
-    total = hashlib.sha256(use.label.encode())
-    for part in (annotations, images or dict.fromkeys(pictures, "")):
-        total.update(json.dumps(sorted(part.items())).encode("utf-8", "surrogatepass"))
-    return Fingerprint(total.hexdigest(), layout, annotations, images, left_out)
 
 
 def ingest(

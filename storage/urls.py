@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-import fsspec
-from fsspec import AbstractFileSystem
-
 from storage.errors import StorageError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 Location = str | Path
 
@@ -50,12 +51,14 @@ def filesystem(url: str, **options: object) -> tuple[AbstractFileSystem, str]:
     Raises StorageError when no driver for the scheme is installed, the driver refuses the URL, or the URL is
     a chain such as `zip://x::file://y`.
     """
+    from fsspec.core import url_to_fs
+
     if "::" in url:
         raise StorageError(
             f"{url} cannot be opened: a chain of URLs (::) is not supported; name the place itself"
         )
     try:
-        system, path = fsspec.core.url_to_fs(url, **options)
+        system, path = url_to_fs(url, **options)
     except OSError:
         raise  # it says what was refused, and where
     except Exception as error:  # drivers raise nearly anything for a URL that they cannot read

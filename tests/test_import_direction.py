@@ -50,6 +50,7 @@ def test_a_room_imports_only_what_it_may(room: str) -> None:
     [
         "flows.cli.main",
         "flows.cli.run",
+        "flows.run.planning",
         "flows.run.running",
         "flows.stages.building",
         "personsearch_core.recipes",

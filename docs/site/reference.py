@@ -17,8 +17,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from flows.cli.main import COMMANDS, app
-from flows.config.fields import ConfigField, config_fields, fields_of
-from flows.studies.models import StudyFile
+from flows.config.fields import ConfigField, config_fields
 
 CONFIG = """# Config fields
 
@@ -45,7 +44,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages."""
     pages = {
         "config": CONFIG + "\n".join(_sections(config_fields())),
-        "study": STUDY + "\n".join(_sections(fields_of(StudyFile, "", "study"))),
+        "study": STUDY + "\n".join(_sections(config_fields(what="study"))),
         "commands": COMMAND + "\n".join(_commands()),
     }
     for name, text in pages.items():

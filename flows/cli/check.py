@@ -15,7 +15,8 @@ from data_catalog.decode_checks import DecodedImages, undecodable_images
 from data_catalog.duplicates import duplicate_images, near_duplicate_images
 from data_catalog.errors import CatalogError
 from data_catalog.findings import Finding, finding, present
-from data_catalog.ingest import ImageUse, ingest_root
+from data_catalog.fingerprint import ImageUse
+from data_catalog.ingest import ingest_root
 from data_catalog.layouts import fitting_adapter
 from data_catalog.rules import NO_RULES, Rules
 from data_catalog.snapshot import Snapshot, counts_found, image_digests, table_path

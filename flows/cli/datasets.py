@@ -16,7 +16,8 @@ from data_catalog.catalog import Catalog
 from data_catalog.counts import nested
 from data_catalog.decode_checks import memory_of, undecodable_images, undecodable_rejects
 from data_catalog.errors import CatalogError, UnknownImage
-from data_catalog.ingest import ImageUse, refuse_invalid
+from data_catalog.fingerprint import ImageUse
+from data_catalog.ingest import refuse_invalid
 from data_catalog.layouts import fitting_adapter
 from data_catalog.outcome import refuse_outcome
 from data_catalog.snapshot import Snapshot, counts_found, image_digests, ingest_findings

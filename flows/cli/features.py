@@ -16,7 +16,8 @@ from flows.cli.options import ConfigsStore, Store, artifact_named, chosen_store,
 from flows.cli.printing import counted
 from flows.config.request import RunRequest
 from flows.errors import ConfigError, missing
-from flows.run.running import plan_config, run_config
+from flows.run.planning import plan_config
+from flows.run.running import run_config
 from storage.errors import StorageError
 from storage.feature_store import (
     DamagedShard,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.config.fields import ConfigField, config_fields, fields_of
+from flows.config.fields import config_fields
 
 _INDENT = "    "
 _WIDTH = 110
@@ -28,19 +28,12 @@ def fields(
 
     Example: personsearch fields reid.branch
     """
-    for field in _fields(below):
+    first, _, rest = below.partition(".")
+    found = config_fields(rest, "study") if first == "study" else config_fields(below)
+    for field in found:
         default = f" = {field.default}" if field.default else ""
         typer.echo(f"{field.path}: {field.takes}{default}")
         if field.description:
             typer.echo(
                 textwrap.fill(field.description, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)
             )
-
-
-def _fields(below: str) -> list[ConfigField]:
-    first, _, rest = below.partition(".")
-    if first != "study":
-        return config_fields(below)
-    from flows.studies.models import StudyFile
-
-    return fields_of(StudyFile, rest, "study")

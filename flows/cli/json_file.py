@@ -16,7 +16,7 @@ import typer
 from flows.errors import ConfigError, missing
 
 if TYPE_CHECKING:
-    from flows.run.running import Outcome
+    from flows.run.planning import Outcome
 
 STANDARD_OUTPUT = Path("-")
 _OUTPUT: ContextVar[TextIO] = ContextVar("the standard output that is reserved for the data")

@@ -12,7 +12,6 @@ from flows.cli.lazy import Lazy, lazy_group
 from flows.errors import failure_of
 from flows.run.console import ConsoleHandler
 from flows.run.prefect_defaults import be_quiet
-from flows.run.template import KEEP_FREED_MEMORY
 
 COMMANDS = {
     "run": Lazy("flows.cli.run:run", "Run a config: build every artifact that is not in the store yet."),
@@ -128,6 +127,8 @@ def main() -> None:
 
 def _keep_freed_memory() -> None:
     """Restart with the memory settings of stage processes, which only take effect when a process starts."""
+    from flows.run.template import KEEP_FREED_MEMORY
+
     if not KEEP_FREED_MEMORY.keys() <= os.environ.keys():
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**KEEP_FREED_MEMORY, **os.environ})
 

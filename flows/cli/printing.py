@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from flows.run.records import where_time_went
+from storage.space import in_units
 
 if TYPE_CHECKING:
     from data_catalog.catalog import Catalog
     from data_catalog.snapshot import Snapshot
-    from flows.run.running import Outcome
+    from flows.run.planning import Outcome
 
 _RESULTS = {
     "detection_ap50": "detection AP50",
@@ -28,8 +29,6 @@ _STYLES = {"cached": "green", "made": "cyan", "runs": "yellow", "resumes": "mage
 
 
 def print_plan(outcome: Outcome) -> None:
-    from storage.space import in_units  # loads fsspec
-
     table = Table("stage", "state", "why", box=None, pad_edge=False)
     for stage in outcome.stages:
         taken = stage["bytes_needed"]

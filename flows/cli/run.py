@@ -76,7 +76,7 @@ def plan(
 
     Example: personsearch plan configs/demo.yaml --set reid.lr=3e-4
     """
-    from flows.run.running import plan_config
+    from flows.run.planning import plan_config
 
     request = _request(config, overrides, store, start_from, force, until, dask)
     give(plan_config(request), json, print_plan)

@@ -13,7 +13,7 @@ from flows.stages.base import Kind
 class RunRequest(BaseModel):
     """A config, changes to it, and which stages; unknown names are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     config: Path = Field(json_schema_extra={"minLength": 1})
     """Prefect refuses a deployment whose config is empty, such as of a variable that is not set."""

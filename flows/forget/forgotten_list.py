@@ -28,7 +28,7 @@ _Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class _OfDataset(BaseModel):
     """Hashes: of person ids; of images' ids and paths; of the roots that the dataset was read from."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     people: tuple[_Hash, ...] = ()
     images: tuple[_Hash, ...] = ()
@@ -36,7 +36,7 @@ class _OfDataset(BaseModel):
 
 
 class _Content(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     format: Literal[1] = 1
     salt: Annotated[str, Field(pattern=r"^([0-9a-f]{2})+$")]

@@ -13,7 +13,8 @@ from pathlib import Path
 from flows.config.request import RunRequest
 from flows.errors import ConfigError
 from flows.forget.holders import MODELS
-from flows.run.running import Outcome, plan_config, run_config
+from flows.run.planning import Outcome, plan_config
+from flows.run.running import run_config
 from storage import durable
 from storage.reading import parse_json, read_regular
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from data_catalog.catalog import Catalog
 from data_catalog.errors import CatalogError
 from data_catalog.suggestions import did_you_mean
 from storage import durable
 from storage.opening import open_store
 from storage.store import Artifact, Store
+
+if TYPE_CHECKING:
+    from data_catalog.catalog import Catalog
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +28,8 @@ def open_catalog(store: str | Path) -> Catalog:
 
     Raises StorageError when the URL has no driver.
     """
+    from data_catalog.catalog import Catalog
+
     return Catalog(StoreSnapshots(open_store(str(store))))
 
 

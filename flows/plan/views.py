@@ -7,18 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow.compute as pc
-
 from data_catalog.errors import CatalogError
-from data_catalog.images import ignores_exif
-from data_catalog.snapshot import Snapshot
-from data_catalog.views import Use, View
 from flows.plan.memo import Memo
 from storage.digests import digest_parts
 from storage.store import Artifact, Store
 
 if TYPE_CHECKING:
+    from data_catalog.views import Use, View
     from personsearch_core.data.scenes import Scene
 
 log = logging.getLogger(__name__)
@@ -41,6 +36,9 @@ class ViewSpec:
 
     def of(self, snapshot: Path) -> View:
         """The view on a snapshot's directory."""
+        from data_catalog.snapshot import Snapshot
+        from data_catalog.views import View
+
         return View(Snapshot(snapshot), self.split, self.min_height)
 
 
@@ -81,6 +79,10 @@ def read_scenes(snapshot: Path, spec: ViewSpec, root: Path) -> list[Scene]:
 
     Raises CatalogError for an image whose size is unknown: the snapshot was made without images.
     """
+    import numpy as np
+    import pyarrow.compute as pc
+
+    from data_catalog.images import ignores_exif
     from personsearch_core.data.scenes import Scene
 
     view = spec.of(snapshot)

@@ -18,8 +18,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from flows.errors import Failure, FailureKind
 from storage import durable
 from storage.store import Artifact
@@ -214,6 +212,8 @@ def is_running(record: RunRecord) -> bool:
     The process of one of another host cannot be seen from here: it is gone when it has not touched its record
     for GONE_SECONDS.
     """
+    import psutil
+
     if record.finished is not None:
         return False
     if record.host != socket.gethostname():

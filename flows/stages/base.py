@@ -12,11 +12,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, Self, TypeVar, get_origin
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, get_origin
 
 from pydantic import BaseModel, ConfigDict, InstanceOf
 
-from data_catalog.views import Use
 from flows.config.models import Config
 from flows.config.pins import Pin
 from flows.config.sections import EvaluationSection, Processors, TrainingEntry, ViewRef
@@ -25,6 +24,9 @@ from flows.plan.views import SnapshotView, ViewSpec
 from flows.run.child import Reporter
 from storage.store import Artifact, Store
 from storage.trust import Digested
+
+if TYPE_CHECKING:
+    from data_catalog.views import Use
 
 Kind = Literal[
     "ingest", "detector", "features", "reid", "detections", "gallery", "evaluation", "report", "speed"
@@ -99,7 +101,7 @@ class Inputs(BaseModel):
     `train` takes `train0` and `train1` as "0" and "1".
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     @classmethod
     def of(cls, named: Mapping[str, Artifact | SnapshotView]) -> Self:
@@ -135,7 +137,7 @@ class Inputs(BaseModel):
 class Nothing(BaseModel):
     """The options of a stage that has none."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 RecipeT = TypeVar("RecipeT", bound=BaseModel)

@@ -1,4 +1,4 @@
-"""All stages of a config, in order."""
+"""All stages of a config, in order. Stages that few configs have are imported for those."""
 
 from __future__ import annotations
 
@@ -6,19 +6,7 @@ from collections.abc import Callable
 
 from flows.config.foreign import ForeignFeatures
 from flows.config.models import Config
-from flows.stages import (
-    detections,
-    detector,
-    evaluation,
-    features,
-    foreign,
-    gallery,
-    ingest,
-    pinned,
-    reid,
-    report,
-    speed,
-)
+from flows.stages import detections, detector, evaluation, features, gallery, ingest, reid, report
 from flows.stages.base import Stage, feature_names, test_names
 
 
@@ -32,6 +20,8 @@ def build_stages(config: Config, ingest_stage: Callable[[Config, str], Stage] = 
     stages = [ingest_stage(config, name) for name in config.datasets if name in used]
     if config.foreign is not None:
         return [*stages, *_of_foreign(config, config.foreign)]
+    if pins:
+        from flows.stages import pinned
     stages.append(
         pinned.stage("detector", pins["detector"]) if "detector" in pins else detector.stage(config)
     )
@@ -49,12 +39,16 @@ def build_stages(config: Config, ingest_stage: Callable[[Config, str], Stage] = 
     if config.evaluation:
         stages.append(report.stage(config))
     if config.speed is not None:
+        from flows.stages import speed
+
         stages.append(speed.stage(config))
     return stages
 
 
 def _of_foreign(config: Config, features: ForeignFeatures) -> list[Stage]:
     """The stages after the ingest where features come from elsewhere: without a detector and a report."""
+    from flows.stages import foreign
+
     stages = [
         foreign.features_stage(config, name, view, features) for name, view in feature_names(config).items()
     ]

@@ -28,8 +28,6 @@ from flows.stages.base import (
 )
 from flows.stages.dask_clients import dask_client
 from flows.stages.gallery import UNTRAINED_EMBEDDINGS
-from personsearch_core.evaluation.ranking import REPORTED_RANKS, SearchResult
-from personsearch_core.evaluation.readings import Reading, Skipped, readings_of, usable_readings
 from personsearch_core.evaluation.settings import settings_of
 from personsearch_core.recipes import EvaluationRecipe, Recipe
 from storage.digests import digest_json, digest_parts
@@ -37,6 +35,7 @@ from storage.digests import digest_json, digest_parts
 if TYPE_CHECKING:
     from personsearch_core.evaluation.front import EvaluationResults, Scored
     from personsearch_core.evaluation.parallel import MapBlocks
+    from personsearch_core.evaluation.readings import Reading, Skipped
 
 VERSION = 2
 METRICS = "metrics.json"
@@ -77,6 +76,7 @@ def make(context: StageContext[EvaluationRecipe, EvaluationStageInputs, Options]
     """Score every setting of the recipe; the first is the headline."""
     from flows.stages.test_set import TestSet
     from personsearch_core.evaluation.front import evaluate
+    from personsearch_core.evaluation.readings import readings_of, usable_readings
 
     recipe, truth = context.recipe, context.inputs.truth
     gallery = context.inputs.gallery.path
@@ -200,6 +200,8 @@ def _record(found: Scored) -> dict[str, Any]:
 
 def _curves(found: Scored) -> dict[str, Any]:
     """CMC and, where the protocol has one, the mean precision-recall curve, for the report."""
+    from personsearch_core.evaluation.ranking import SearchResult
+
     curves: dict[str, Any] = {"name": found.setting.name, "cmc": found.result.cmc(MAX_RANK).tolist()}
     if isinstance(found.result, SearchResult):
         recall, precision = found.result.precision_recall()
@@ -208,6 +210,8 @@ def _curves(found: Scored) -> dict[str, Any]:
 
 
 def _per_query(found: Scored, ids: Mapping[str, pa.ChunkedArray]) -> pa.Table:
+    from personsearch_core.evaluation.ranking import REPORTED_RANKS
+
     result = found.result
     return pa.table(
         {

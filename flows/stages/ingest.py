@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_catalog.adapters import load_adapter
+from data_catalog.adapters.protocol import Adapter
+from data_catalog.fingerprint import ALL_IMAGES, Fingerprint, ImageUse, fingerprint
 from data_catalog.forgotten import Forgotten
 from data_catalog.hash_cache import HashCache
-from data_catalog.ingest import ALL_IMAGES, Fingerprint, ImageUse, fingerprint, ingest
 from data_catalog.rules import NO_RULES, QueryRule, Rules, SplitRule
-from data_catalog.snapshot import Snapshot, ingest_findings
-from data_catalog.validation import damaged_rows
 from flows.errors import StageError
 from flows.forget.forgotten_list import ForgottenList
 from flows.plan.catalog import KIND, StoreSnapshots
@@ -25,6 +24,7 @@ from storage.manifest import Identity
 from storage.opening import open_store
 
 if TYPE_CHECKING:
+    from data_catalog.snapshot import Snapshot
     from flows.config.models import Config
 
 log = logging.getLogger(__name__)
@@ -107,9 +107,10 @@ def root_stage(
     recipe.
     """
     forgotten = ForgottenList(store).of(dataset, root)
+    reader = load_adapter(adapter)
     recipe = IngestRecipe(
         adapter=adapter,
-        adapter_version=load_adapter(adapter).version,
+        adapter_version=reader.version,
         dataset=dataset,
         options=dict(options),
         queries=rules.queries,
@@ -117,7 +118,7 @@ def root_stage(
         forgotten=forgotten.digest if forgotten else None,
     )
     how = Options(root=root, store=store, dask=dask, read=use.read, allow_empty=allow_empty)
-    found = _fingerprint(recipe, how, forgotten, rehash=rehash)
+    found = _fingerprint(recipe, how, reader, forgotten, rehash=rehash)
     return Stage(
         name=ingest_name(dataset),
         kind=KIND,
@@ -144,6 +145,9 @@ def make(context: IngestContext) -> Made:
 
     Raises what `read_root` raises.
     """
+    from data_catalog.snapshot import Snapshot, ingest_findings
+    from data_catalog.validation import damaged_rows
+
     made = read_root(context)
     dataset = context.recipe.dataset
     snapshot = Snapshot(context.work)
@@ -165,13 +169,15 @@ def read_root(context: IngestContext) -> Made:
         StageError: when the root is no longer what the stage was planned for, or changes while it is read.
         CatalogError: when it cannot be read.
     """
+    from data_catalog.ingest import ingest
+
     recipe, options = context.recipe, context.options
-    forgotten = _forgotten(recipe, options)
-    found = _fingerprint(recipe, options, forgotten)
+    adapter, forgotten = load_adapter(recipe.adapter), _forgotten(recipe, options)
+    found = _fingerprint(recipe, options, adapter, forgotten)
     _refuse_changed(found, options, "since the ingest was planned")
     made = ingest(
         options.root,
-        load_adapter(recipe.adapter),
+        adapter,
         context.work,
         found,
         name=recipe.dataset,
@@ -184,7 +190,7 @@ def read_root(context: IngestContext) -> Made:
         previous=_previous(options.store, recipe),
         progress=context.progress,
     )
-    _refuse_changed(_fingerprint(recipe, options, forgotten), options, "during the ingest")
+    _refuse_changed(_fingerprint(recipe, options, adapter, forgotten), options, "during the ingest")
     return Made(content_digest(made.row_digests), {"counts": made.counts})
 
 
@@ -220,11 +226,10 @@ def _forgotten(recipe: IngestRecipe, options: Options) -> Forgotten:
 
 
 def _fingerprint(
-    recipe: IngestRecipe, options: Options, forgotten: Forgotten, *, rehash: bool = False
+    recipe: IngestRecipe, options: Options, adapter: Adapter, forgotten: Forgotten, *, rehash: bool = False
 ) -> Fingerprint:
     cache = HashCache(options.store / ".cache" / "hashes.sqlite")
     use = ImageUse(read=options.read)
-    adapter = load_adapter(recipe.adapter)
     return fingerprint(
         options.root, adapter, recipe.options, cache, use=use, forgotten=forgotten, rehash=rehash
     )
@@ -235,6 +240,8 @@ def _previous(store: Path, recipe: IngestRecipe) -> Snapshot | None:
 
     Rows to which rules were applied no longer say what the files do. It forgets the same people, or no one.
     """
+    from data_catalog.snapshot import Snapshot
+
     local = LocalStore(store)
     without = recipe.model_copy(update={"queries": None, "splits": None})
     as_read = [each.canonical() for each in (without, without.model_copy(update={"forgotten": None}))]

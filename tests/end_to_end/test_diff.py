@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from flows.config.request import RunRequest
+from flows.run.planning import plan_config
 from flows.run.records import read_records
-from flows.run.running import plan_config
 from storage.local import LocalStore
 from tests.end_to_end.commands import personsearch
 from tests.end_to_end.conftest import TinyRun

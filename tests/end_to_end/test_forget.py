@@ -22,7 +22,7 @@ from flows.forget.remaking import note
 from flows.forget.subject import Subject
 from flows.plan.states import resolve
 from flows.run.making import make, task_of
-from flows.run.running import plan_config
+from flows.run.planning import plan_config
 from flows.stages.building import build_stages
 from storage.feature_store import open_features
 from storage.listing import list_entries

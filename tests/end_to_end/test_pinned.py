@@ -15,8 +15,8 @@ from flows.config.loading import load_config
 from flows.config.request import RunRequest
 from flows.plan.finished import finished_model
 from flows.report.model_card import write_model
+from flows.run.planning import plan_config
 from flows.run.records import read_records
-from flows.run.running import plan_config
 from storage.local import LocalStore
 from storage.tags import set_tag, tags
 from tests.end_to_end.commands import Outcome, personsearch

@@ -15,7 +15,7 @@ from flows.config.request import RunRequest
 from flows.plan.finished import finished_model
 from flows.plan.reach import reached_by
 from flows.report.model_card import model_card
-from flows.run.running import plan_config
+from flows.run.planning import plan_config
 from flows.stages.building import build_stages
 from storage.feature_store import open_features
 from storage.opening import open_store

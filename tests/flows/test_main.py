@@ -10,7 +10,7 @@ from flows.cli.main import app
 from flows.config.loading import load_config
 from flows.config.request import RunRequest
 from flows.errors import ConfigError
-from flows.run.running import Outcome
+from flows.run.planning import Outcome
 
 DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
 
@@ -38,7 +38,7 @@ def test_a_place_for_json_is_looked_at_before_the_work(
 def test_dask_is_short_for_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[RunRequest] = []
     monkeypatch.setattr(
-        "flows.run.running.plan_config", lambda request: asked.append(request) or Outcome([], 0.0)
+        "flows.run.planning.plan_config", lambda request: asked.append(request) or Outcome([], 0.0)
     )
     words = ["plan", str(DEMO), "--set", "reid.lr=1", "--dask", "tcp://scheduler:8786"]
     assert CliRunner().invoke(app, words).exit_code == 0

@@ -13,7 +13,8 @@ from pydantic_core import to_jsonable_python
 from typer.testing import CliRunner
 
 from flows.cli.main import app
-from flows.config.fields import config_fields
+from flows.config.fields import LISTING, config_fields
+from flows.config.model_fields import listing
 from flows.config.models import Config
 from flows.errors import ConfigError
 from flows.studies.reading import is_study
@@ -32,6 +33,10 @@ def leaves(value: Any, path: str = "") -> Iterator[str]:
         inner = f"{path}.{name}" if path else str(name)
         sections = isinstance(item, dict) or (isinstance(item, list) and item and isinstance(item[0], dict))
         yield from leaves(item, inner) if sections else [inner]
+
+
+def test_the_listing_holds_what_the_models_say() -> None:
+    assert LISTING.read_text() == listing(), "a model has changed: run `make fields`"
 
 
 @pytest.mark.parametrize(

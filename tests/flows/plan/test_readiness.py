@@ -14,7 +14,8 @@ from flows.errors import StageError
 from flows.plan.readiness import check_ready
 from flows.plan.states import resolve
 from flows.run.making import make_in_process
-from flows.run.running import plan_config, run_config
+from flows.run.planning import plan_config
+from flows.run.running import run_config
 from flows.stages.base import Stage
 from flows.stages.building import build_stages
 from storage.local import LocalStore

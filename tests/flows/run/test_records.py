@@ -11,8 +11,8 @@ from flows.cli import main
 from flows.cli.status import run_status
 from flows.errors import EXIT_STATUS, Failure, FailureKind, Interrupted, StageError, failure_of
 from flows.plan.states import Planned
+from flows.run.planning import Outcome
 from flows.run.records import RunRecord, read_records
-from flows.run.running import Outcome
 from flows.stages.base import Stage
 from storage import durable
 
