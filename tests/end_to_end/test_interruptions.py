@@ -19,7 +19,7 @@ from tests.forking import Program
 
 TRAININGS = {"detector": "detector.safetensors", "reid": "branch.safetensors"}
 # Long enough for a kill to fall inside.
-LONGER = ("detector.training.steps=16", "reid.phases.0.epochs=12")
+LONGER = ("detector.training.steps=16", "reid.phases.0.epochs=12", "run.checkpoint_seconds=0.5")
 
 
 def wait_for(condition: Callable[[], bool], process: Program, seconds: float = 240) -> None:
