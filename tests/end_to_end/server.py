@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections import Counter
@@ -17,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.end_to_end.commands import PROJECT
+import pytest
+
+from tests.forking import Program
 from tests.pages import Block, Page, Shell
 
 NO_VALUES: Mapping[str, str] = {}
@@ -51,14 +55,12 @@ class Server:
 
     def try_prefect(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run the `prefect` command line, which may fail."""
-        return subprocess.run(
-            [sys.executable, "-m", "prefect", "--no-prompt", *words],
-            env=self.environment | variables,
-            cwd=PROJECT,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+            for name, value in (self.environment | variables).items():
+                patch.setenv(name, value)
+            output, error = Path(folder) / "stdout", Path(folder) / "stderr"
+            status = Program(_prefect, words, output=output, error=error).wait(120)
+            return subprocess.CompletedProcess(words, status, output.read_text(), error.read_text())
 
     def runs(self, deployment: str) -> list[dict[str, Any]]:
         """The flow runs of a deployment, as the API gives them."""
@@ -77,6 +79,11 @@ class Server:
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.loads(answer.read())
+
+
+def _prefect(words: tuple[str, ...]) -> None:
+    sys.argv = ["prefect", "--no-prompt", *words]
+    runpy.run_module("prefect", run_name="__main__", alter_sys=True)
 
 
 @contextmanager

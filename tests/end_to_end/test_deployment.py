@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ import pytest
 
 from flows.cli.status import describe
 from storage.local import LocalStore
-from tests.end_to_end.commands import PROJECT, command, personsearch
+from tests.end_to_end.commands import begin, personsearch
 from tests.end_to_end.server import Server, served_as_documented, wait_until
-from tests.end_to_end.tiny import write_tiny_config
+from tests.end_to_end.tiny import CHECKPOINTS, tiny_settings, write_tiny_config
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +27,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
     """A config with data of its own."""
     folder = tmp_path_factory.mktemp("deployed")
     shutil.copytree(tiny_data, folder, dirs_exist_ok=True)
-    return write_tiny_config(folder, ".")
+    return write_tiny_config(folder, ".", run=tiny_settings(".", "store")["run"] | CHECKPOINTS)
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +101,13 @@ def test_a_deployment_without_a_config_or_with_a_wrong_one_is_refused(server: Se
         assert "Traceback" not in refused.stderr
 
 
-def test_a_run_that_was_killed_is_marked_by_the_next_one(server: Server, config: Path) -> None:
+def test_a_run_that_was_killed_is_marked_by_the_next_one(
+    server: Server, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
     slow = ["--set", "detector.training.steps=1000000", "--until", "detector"]
-    run = subprocess.Popen(
-        command("run", config, *slow), env=server.environment, cwd=PROJECT, stderr=subprocess.DEVNULL
-    )
+    run = begin("run", config, *slow, output=tmp_path / "printed", error=tmp_path / "printed")
     store = LocalStore(config.parent / "store")
     wait_until(lambda: makes_detector(store) and by_hand(server, "RUNNING"), MINUTES)
     (running,) = by_hand(server, "RUNNING")
@@ -114,7 +115,7 @@ def test_a_run_that_was_killed_is_marked_by_the_next_one(server: Server, config:
     run.wait()
     assert [each["id"] for each in by_hand(server, "RUNNING")] == [running["id"]], "no server sees it"
     again = ["--until", "ingest", "--force", "ingest:tracks"]
-    done = personsearch("run", config, *again, environment=server.environment)
+    done = personsearch("run", config, *again)
     assert done.status == 0, done.stderr
     assert [flow_run["id"] for flow_run in by_hand(server, "CRASHED")] == [running["id"]], done.stderr
 

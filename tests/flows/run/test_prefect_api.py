@@ -22,6 +22,7 @@ from flows.errors import ConfigError, explain
 from flows.run import prefect_api
 from flows.run.embedded_api import IDLE_MINUTES, Place, embedded_api
 from storage.locks import exclusive, is_held
+from tests.forking import Program
 
 # A run that is killed in the middle of its only task.
 STARTED_AHEAD = """
@@ -92,6 +93,7 @@ def test_an_api_that_ends_at_its_start_is_quoted(tmp_path: Path, monkeypatch: py
 
 def test_an_api_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.run.embedded_api._ANSWER_SECONDS", 0.2)
+    monkeypatch.delenv(IDLE_MINUTES, raising=False)  # with 0, its end would be waited for
     place = Place.of(tmp_path, "some")
     # As of a process that is stopped: it holds its lock, and nothing listens to it.
     with exclusive(place.lock, what="the API"):
@@ -151,6 +153,18 @@ def test_an_api_that_is_started_ahead_is_the_one_of_the_run(tmp_path: Path) -> N
         text=True,
     )
     assert done.stdout.splitlines() == ["True", "None", "None True"], done.stderr
+
+
+def print_lock() -> None:
+    prefect_api.start_ahead()  # as a run: it sets its defaults before Prefect is loaded
+    print(prefect_api.own_place().lock)
+
+
+def test_runs_of_the_suite_share_its_api(prefect_api: str, tmp_path: Path) -> None:
+    """Each that has other settings starts an API of its own, which takes ten seconds."""
+    printed = tmp_path / "printed"
+    assert Program(print_lock, output=printed, error=tmp_path / "error").wait() == 0
+    assert is_held(Path(printed.read_text().strip())) is not None
 
 
 @pytest.mark.slow
