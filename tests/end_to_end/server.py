@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from tests.forking import Program
-from tests.pages import Block, Page, Shell
+from tests.pages import PROJECT, Block, Page, Shell
 
 NO_VALUES: Mapping[str, str] = {}
 
