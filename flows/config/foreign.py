@@ -40,14 +40,18 @@ def find_features(given: Any, folder: Path) -> ForeignFeatures:
 
     Raises ConfigError, which says what to do, when it is missing or unfinished, or its rows are no features.
     """
+    from storage.feature_store import read_codec
+    from storage.feature_store.metadata import read_layout
+
     if not isinstance(given, str) or not is_folder(given):
         raise ConfigError("features.use: write the folder of a feature store, such as ./features")
     place = Path(absolute(given, folder))
     try:
-        row_shape, dtype = _rows(place)
-        digest = foreign_digest(place)
+        layout, digest = read_layout(place), foreign_digest(place)
+        rows = read_codec(place, layout) or layout
     except StorageError as error:
         raise ConfigError(f"features.use: {error}") from error
+    row_shape, dtype = rows.row_shape, rows.dtype.name
     if len(row_shape) not in AXES or dtype not in DTYPES:
         raise ConfigError(
             f"features.use: {place} has rows {' x '.join(map(str, row_shape))} of {dtype}: write C numbers "
@@ -72,13 +76,6 @@ def foreign_digest(folder: Path) -> str:
             f"{folder} has no {INDEX_FILE} with a column {BOX_ID!r}: write it with write_index"
         )
     return digest_parts({"features": content, "index": digest_file(folder / INDEX_FILE)})
-
-
-def _rows(folder: Path) -> tuple[tuple[int, ...], str]:
-    from storage.feature_store.metadata import read_layout
-
-    layout = read_layout(folder)
-    return tuple(layout.row_shape), str(layout.dtype)
 
 
 def refuse_others(raw: Mapping[str, Any]) -> None:
