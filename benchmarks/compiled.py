@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -59,7 +58,7 @@ def compiled(
     compute = Compute(precision=precision, channels_last=channels_last)
     console = whole_lines()
     with console.status("compiling and measuring"):
-        rows = measure(model, compute, on, batch, people, rounds)
+        rows = list(measure(model, compute, on, batch, people, rounds))
     table = Table(
         title=f"{backbone}, {size}x{size}, batch {batch}, {precision}, {on}", box=None, pad_edge=False
     )
@@ -79,7 +78,7 @@ def compiled(
 
 def measure(
     model: DetectorModel, compute: Compute, device: torch.device, batch: int, people: int, rounds: int
-) -> list[CompiledRow]:
+) -> Iterator[CompiledRow]:
     """Eager and compiled take turns, on one batch that is in memory; weights are random."""
     import torch
 
@@ -87,19 +86,13 @@ def measure(
 
     images, targets = _batch(model, device, batch, people)
     ways = {"eager": compute, "compiled": compute.model_copy(update={"compile": True})}
-    rows = []
     for part, make in (("training", _training), ("inference", _inference)):
         torch.manual_seed(0)
         runs = {name: make(model, each, images, targets) for name, each in ways.items()}
-        first = {}
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            first[name] = time.perf_counter() - start
+        first = {name: median_times({name: run}, device, 1, 0)[name] for name, run in runs.items()}
         seconds = median_times(runs, device, rounds, warm_up=2)
-        compilation = first["compiled"] - first["eager"]
-        rows.append(CompiledRow(part, batch / seconds["eager"], batch / seconds["compiled"], compilation))
-    return rows
+        rates = {name: batch / each for name, each in seconds.items()}
+        yield CompiledRow(part, **rates, compilation=first["compiled"] - first["eager"])
 
 
 def _batch(

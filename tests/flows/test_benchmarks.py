@@ -40,7 +40,7 @@ def test_compiled() -> None:
     if shutil.which("g++") is None:
         pytest.skip("torch.compile needs g++ for the CPU")
     model = DetectorModel.model_validate(SMALL.model_dump() | {"head_convolutions": 1})
-    found = measure(model, Compute(), torch.device("cpu"), batch=2, people=3, rounds=1)
+    found = list(measure(model, Compute(), torch.device("cpu"), batch=2, people=3, rounds=1))
     assert [row.part for row in found] == ["training", "inference"]
     assert all(row.eager > 0 and row.compiled > 0 and row.ratio > 0 for row in found)
 

@@ -116,6 +116,28 @@ def test_a_scene_without_people_gives_nobody(variant: str) -> None:
     assert people.boxes.shape == (0, 4) and people.embeddings.shape == (0, 8)
 
 
+def test_what_fills_a_compiled_batch_up_is_found_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three scenes are a batch of four, so that few sizes are compiled."""
+    monkeypatch.setattr(torch, "compile", lambda method, **_: method)
+    monkeypatch.setattr(nn.Module, "compile", lambda module, **_: None)
+    torch.manual_seed(0)
+    detector = build_detector(TINY)
+    branch = build_branch("j3", TINY, BranchModel(embedding_dim=8), detector.state_dict())
+    images = [torch.randint(0, 256, (3, 80, 120), dtype=torch.uint8) for _ in range(3)]
+    sizes = []
+    detector.backbone.body.conv1.register_forward_hook(lambda *call: sizes.append(len(call[1][0])))
+    expected, found = (
+        PersonSearchNet(detector, branch, RoiRecipe(variant="j3"), each).search(
+            images, score_threshold=0.0, max_per_image=5
+        )
+        for each in (Compute(), Compute(compile=True))
+    )
+    assert sizes == [3, 4]
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_allclose(other.boxes, one.boxes, atol=1e-3)
+        torch.testing.assert_close(other.embeddings, one.embeddings, rtol=1e-4, atol=1e-4)
+
+
 def test_no_scenes_give_no_results() -> None:
     detector = build_detector(TINY)
     net = PersonSearchNet(
