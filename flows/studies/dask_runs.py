@@ -59,8 +59,7 @@ class DaskRuns:
         from distributed import as_completed
 
         for future in as_completed(self._members, loop=self.client.loop):
-            error = future.exception()
-            yield self._members[future], future.result() if error is None else _lost(error)
+            yield self._members[future], _how(future)
             future.release()
 
     def cancel(self) -> None:
@@ -71,15 +70,18 @@ class DaskRuns:
         self.client.cancel([*self._members])
 
 
-def _lost(error: BaseException) -> Failure:
-    """How a task ended whose worker died too often, or that was cancelled by someone else."""
-    from distributed import CancelledError, KilledWorker
+def _how(future: Future[Failure | None]) -> Failure | None:
+    """How a task's member failed, also if its workers died or the scheduler did; None if it did not."""
+    from distributed import KilledWorker
 
-    if isinstance(error, KilledWorker):
+    if future.status == "cancelled":
+        return Failure("interrupted", "its task was cancelled, or the scheduler is gone")
+    try:
+        return future.result()
+    except KilledWorker as error:
         return Failure("died", f"its workers were lost: {error}")
-    if isinstance(error, CancelledError):
-        return Failure("interrupted", "its task was cancelled")
-    return logged(error)
+    except Exception as error:
+        return logged(error)
 
 
 def _run(body: dict[str, Any], stopping: str) -> Failure | None:
