@@ -45,7 +45,7 @@ class SearchBenchmark:
     """How much to search and to index, and how often."""
 
     people: int = 1_000_000
-    images: int = 200
+    images: int = 100
     rounds: int = 5
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     model: DetectorModel = MODEL
@@ -54,7 +54,17 @@ class SearchBenchmark:
 
 
 def measure_search(folder: Path, size: SearchBenchmark) -> Iterator[Measurement]:
-    """Opening, a query and its memory in a new process; then indexing, and adding one image in a hundred."""
+    """Opening, a query and its memory in a new process; then indexing, and adding one image in a hundred.
+
+    What has a size of 0 is left out.
+    """
+    if size.people:
+        yield from _querying(folder, size)
+    if size.images:
+        yield from _indexing(folder, size)
+
+
+def _querying(folder: Path, size: SearchBenchmark) -> Iterator[Measurement]:
     index = folder / "drawn"
     draw_index(index, size.people)
     context = multiprocessing.get_context("spawn")
@@ -73,7 +83,6 @@ def measure_search(folder: Path, size: SearchBenchmark) -> Iterator[Measurement]
     memory = found["memory"]
     yield Measurement(group, "memory beside the libraries", 0.0, 1, memory["added"], "GiB", at_most=1.0)
     yield Measurement(group, "memory of the process", 0.0, 1, memory["process"], "GiB")
-    yield from _indexing(folder, size)
 
 
 def draw_index(folder: Path, people: int) -> None:
@@ -205,8 +214,10 @@ def _model(folder: Path, size: SearchBenchmark) -> GivenModel:
 
 
 def search(
-    people: int = typer.Option(1_000_000, min=1000, help="Number of people in the index that is searched."),
-    images: int = typer.Option(200, min=10, help="Number of images that are indexed."),
+    people: int = typer.Option(
+        1_000_000, min=0, help="Number of people in the index that is searched; 0: no query."
+    ),
+    images: int = typer.Option(100, min=0, help="Number of images that are indexed; 0: none."),
     rounds: Rounds = 5,
     device: Device = "auto",
     folder: Folder = VAR,
@@ -214,7 +225,7 @@ def search(
 ) -> None:
     """Measure search against one product over all embeddings, and indexing against the model alone.
 
-    Example: personsearch benchmark search --images 100
+    Example: personsearch benchmark search --images 0
     """
     size = SearchBenchmark(people=people, images=images, rounds=rounds, device=torch_device(device))
     with temporary_folder("search", folder) as temporary:

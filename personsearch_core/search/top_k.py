@@ -2,14 +2,15 @@
 
 The product is taken in float16, the format of the rows, block by block, or on processors without instructions
 for it in float32 over small copies. Its rounding cannot decide who is among the best: every row within it of
-the last place is compared again.
+the last place is compared again. All after the product is NumPy's, on this thread alone: a handful of small
+reductions by torch's threads wait for each other longer than one thread takes.
 """
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
-from functools import cache, cached_property
+from functools import cache
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ _COPIED_ROWS = 16_384
 """Rows that are converted to float32 at once."""
 _GROUP = 64
 _ROUNDING = 2.0**-9
-"""Of a float16 product, relative to the largest one: twice the error of rounding query and result."""
+"""Of a float16 product, relative to the length of the rows: twice the error of rounding query and result."""
 _MOST_COMPARED = 65536
 """Rows that are compared again for one query, beside those that are asked for."""
 
@@ -50,11 +51,12 @@ class Similarities:
         self._blocks = blocks
         self._query = query.float()
         self._starts = np.cumsum([0, *(len(block) for block in blocks)])
-        self._quick = torch.empty(int(self._starts[-1]), dtype=torch.float16)
+        self._quick = np.empty(int(self._starts[-1]), np.float16)
+        result = torch.from_numpy(self._quick)
         product = quickest_product()
         direction = self._query / self._query.norm().clamp(min=1e-12)
         for block, start in zip(blocks, self._starts, strict=False):
-            product(block, direction, self._quick[start : start + len(block)])
+            product(block, direction, result[start : start + len(block)])
 
     def __len__(self) -> int:
         return len(self._quick)
@@ -73,19 +75,11 @@ class Similarities:
         """
         if not len(self):
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        quick = self._quick
-        if kept is not None:
-            quick = quick.masked_fill(torch.from_numpy(~kept), -torch.inf)
-        rows = _candidates(quick, count, self._margin)
+        quick = self._quick if kept is None else np.where(kept, self._quick, np.float16(-np.inf))
+        rows = _candidates(quick, count)
         similarity = self._exact(rows)
         order = np.lexsort((rows, -similarity))[:count]
         return rows[order], similarity[order]
-
-    @cached_property
-    def _margin(self) -> float:
-        """How far two float16 products may be in the wrong order; rows are about as long as 1 or shorter."""
-        least, most = (float(value) for value in torch.aminmax(self._quick))
-        return _ROUNDING * max(1.0, -least, most)
 
     def _exact(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Similarities of ascending rows, in float32."""
@@ -97,28 +91,42 @@ class Similarities:
         return exact
 
 
-def _candidates(quick: Tensor, count: int, margin: float) -> NDArray[np.int64]:
-    """Ascending rows among which the `count` best are, if no value of `quick` is wrong by half the margin.
+def _candidates(quick: NDArray[np.float16], count: int) -> NDArray[np.int64]:
+    """Ascending rows among which the `count` best are, however the product was rounded; none that is -inf.
 
     Rows are looked at in groups of 64, spread over all rows. Each of the best groups has a row as good as its
-    maximum, so that the maximum of the last of them bounds the last place from below.
+    maximum, so that the maximum of the last of them bounds the last place from below. Rows are about as long
+    as 1 or shorter; where they are longer, the largest maxima tell.
     """
     groups = len(quick) // _GROUP
     if count < groups:
-        best = quick[: groups * _GROUP].view(_GROUP, groups).amax(0).float()
-        bound = float(best.topk(count).values[-1]) - margin
-        near = (best >= bound).nonzero()
-        rest = torch.arange(groups * _GROUP, len(quick))
-        rows = torch.cat([(near + groups * torch.arange(_GROUP)).flatten(), rest])
-        rows = rows[quick[rows].float() >= bound]
+        grouped = _ordered(quick[: groups * _GROUP]).reshape(_GROUP, groups)
+        best = _values(grouped.max(axis=0))
+        longest = np.abs(best[np.isfinite(best)]).max(initial=1.0)
+        bound = np.partition(best, groups - count)[groups - count] - _ROUNDING * longest
+        near = np.flatnonzero(best >= bound)
+        rest = np.arange(groups * _GROUP, len(quick))
+        rows = np.concatenate([(near + groups * np.arange(_GROUP)[:, None]).ravel(), rest])
+        rows = rows[quick[rows] >= bound]
     else:
-        rows = torch.arange(len(quick))
-    values = quick[rows].float()
-    rows, values = rows[values > -torch.inf], values[values > -torch.inf]
+        rows = np.arange(len(quick))
+    values = quick[rows].astype(np.float32)
+    rows, values = rows[values > -np.inf], values[values > -np.inf]
     most = count + _MOST_COMPARED
     if len(rows) > most:
-        rows = rows[values.topk(most).indices]
-    return rows.sort().values.numpy()
+        rows = rows[np.argpartition(values, len(values) - most)[len(values) - most :]]
+    return np.sort(rows)
+
+
+def _ordered(values: NDArray[np.float16]) -> NDArray[np.int16]:
+    """Integers in the order of float16 values, since NumPy compares halves one by one; see `_values`."""
+    bits = values.view(np.int16)
+    return bits ^ ((bits >> 15) & 0x7FFF)
+
+
+def _values(ordered: NDArray[np.int16]) -> NDArray[np.float32]:
+    """What `_ordered` was made of."""
+    return _ordered(ordered.view(np.float16)).view(np.float16).astype(np.float32)
 
 
 @cache

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.crash import shim
 from tests.crash.bench import Operation
-from tests.crash.harness import LOCAL
+from tests.crash.harness import LOCAL, operation_of
 from tests.crash.shim import Call, Kind, Mode
 
 Seen = Counter[tuple[str, str]]
@@ -165,19 +165,19 @@ def compare(name: str) -> tuple[int, list[str]]:
     with tempfile.TemporaryDirectory() as folder:
         seen = []
         looks: tuple[Callable[[Path], Seen], ...] = (
-            lambda place: of_the_library(LOCAL[name], place),
+            lambda place: of_the_library(operation_of(name), place),
             lambda place: of_strace(name, place),
         )
         for number, look in enumerate(looks):
             place = Path(folder) / str(number) / "state"
-            LOCAL[name].prepare(place)
+            operation_of(name).prepare(place)
             seen.append(look(place))
     return seen[1].total(), differences(*seen)
 
 
 def main() -> None:
     if sys.argv[1:2] == ["--run"]:
-        LOCAL[sys.argv[2]].run(Path(sys.argv[3]))
+        operation_of(sys.argv[2]).run(Path(sys.argv[3]))
         return
     if "crash_shim" not in os.environ.get("LD_PRELOAD", ""):
         with tempfile.TemporaryDirectory() as name:

@@ -1,7 +1,7 @@
 """Runs every operation to its death at each of its calls, and looks at what is left: see `bench`.
 
     python -m tests.crash.harness [--operations NAME ...] [--share I/N] [--sample N] [--power]
-        [--requests] --json OUT
+        [--cuts N] [--requests] --json OUT
 
 It must run with the library preloaded (`tests.crash.shim.build`, LD_PRELOAD).
 """
@@ -9,6 +9,7 @@ It must run with the library preloaded (`tests.crash.shim.build`, LD_PRELOAD).
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import logging
 import random
@@ -18,20 +19,35 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from tests.crash.bench import Bench, Report, crash, cut_power, fast_folder, in_a_fork, points_of
+from tests.crash.bench import Bench, Operation, Report, crash, cut_power, fast_folder, in_a_fork, points_of
 from tests.crash.forget_operation import FORGET
-from tests.crash.index_operations import INDEX
 from tests.crash.operations import CARELESS, OPERATIONS
-from tests.crash.remote_operations import REMOTE
-from tests.crash.requests import Cut, RemoteBench, server
+
+if TYPE_CHECKING:
+    from tests.crash.requests import Cut, RemoteBench
 
 SUBSETS = 200
 _NEIGHBOURS = 10
-LOCAL = {**OPERATIONS, INDEX.name: INDEX, FORGET.name: FORGET}
-EVERY = {**LOCAL, CARELESS.name: CARELESS}
+_LIGHT = {each.name: each for each in (*OPERATIONS.values(), FORGET, CARELESS)}
+_WITH_TORCH = {
+    "checkpoints": "tests.crash.checkpoint_operation:CHECKPOINTS",
+    "index": "tests.crash.index_operations:INDEX",
+}
+LOCAL = (*OPERATIONS, FORGET.name, *_WITH_TORCH)
+"""Those that load torch come last: to fork a process that has it takes several times longer."""
+EVERY = (*LOCAL, CARELESS.name)
 Point = TypeVar("Point")
+
+
+def operation_of(name: str) -> Operation:
+    """The operation of one of the names of EVERY."""
+    if name in _LIGHT:
+        return _LIGHT[name]
+    module, _, attribute = _WITH_TORCH[name].partition(":")
+    found: Operation = getattr(importlib.import_module(module), attribute)
+    return found
 
 
 def crash_requests(bench: RemoteBench, report: Report, chosen: Sequence[tuple[Cut, int]]) -> None:
@@ -45,28 +61,35 @@ def crash_requests(bench: RemoteBench, report: Report, chosen: Sequence[tuple[Cu
 
 @dataclass(frozen=True)
 class Campaign:
-    """Which points this process tries: its share of all, or of each operation `sample` at random."""
+    """Which points this process tries: its share of all, or of each operation `sample` at random.
+
+    With `power`, the power is cut instead of a death; with `cuts`, also or only after that many random calls.
+    """
 
     index: int
     n_shares: int
     sample: int | None
     power: bool
+    cuts: int
     subsets: int
     seed: int
 
     def local(self, names: Sequence[str]) -> Iterator[tuple[str, Report]]:
         for name in names:
             with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
-                bench = Bench(EVERY[name], Path(folder))
+                bench = Bench(operation_of(name), Path(folder))
                 report = Report(len(bench.calls))
                 source = random.Random(f"{self.seed} {name}")
-                if self.power:
-                    cut_power(bench, report, self._cuts(len(bench.calls), source), self.subsets, source)
-                else:
+                if not self.power:
                     crash(bench, report, self._share(list(points_of(bench.calls)), source))
+                if self.power or self.cuts:
+                    cut_power(bench, report, self._cuts(len(bench.calls), source), self.subsets, source)
             yield name, report
 
     def remote(self) -> Iterator[tuple[str, Report]]:
+        from tests.crash.remote_operations import REMOTE
+        from tests.crash.requests import RemoteBench, server
+
         with server() as bucket, tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
             for name, operation in REMOTE.items():
                 bench = RemoteBench(operation, bucket, Path(folder), in_a_fork)
@@ -85,8 +108,8 @@ class Campaign:
 
         A share is made of neighbours, since much of what they leave is the same.
         """
-        if self.sample is not None:
-            return [*source.sample(range(n_calls), min(self.sample, n_calls)), n_calls]
+        if self.cuts:
+            return [*source.sample(range(n_calls), min(self.cuts, n_calls)), n_calls]
         return [n for n in range(n_calls + 1) if n // _NEIGHBOURS % self.n_shares == self.index]
 
 
@@ -96,6 +119,7 @@ def main() -> None:
     parser.add_argument("--share", default="0/1", help="This process's part of the points: I/N.")
     parser.add_argument("--sample", type=int, help="Points per operation, at random; default: all.")
     parser.add_argument("--power", action="store_true", help="Cut the power instead.")
+    parser.add_argument("--cuts", type=int, default=0, help="Cut it, too, after so many calls at random.")
     parser.add_argument("--requests", action="store_true", help="Also those on object storage.")
     parser.add_argument("--subsets", type=int, default=SUBSETS)
     parser.add_argument("--seed", type=int, default=0)
@@ -104,9 +128,12 @@ def main() -> None:
     logging.disable()
     warnings.simplefilter("ignore")
     index, n_shares = map(int, asked.share.split("/"))
-    campaign = Campaign(index, n_shares, asked.sample, asked.power, asked.subsets, asked.seed)
+    campaign = Campaign(index, n_shares, asked.sample, asked.power, asked.cuts, asked.subsets, asked.seed)
     reports = {}
-    for name, report in chain(campaign.local(asked.operations), campaign.remote() if asked.requests else ()):
+    light = [name for name in asked.operations if name in _LIGHT]
+    heavy = [name for name in asked.operations if name not in _LIGHT]
+    requests = campaign.remote() if asked.requests else ()
+    for name, report in chain(campaign.local(light), requests, campaign.local(heavy)):
         reports[name] = vars(report)
         asked.json.write_text(json.dumps(reports, indent=1))
 

@@ -11,13 +11,11 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-import torch
 
 from data_catalog.rows import Rows, to_tables
 from data_catalog.snapshot import SnapshotWriter
 from flows.cli.new_folder import new_folder
 from flows.run.records import RunRecord, records_folder
-from personsearch_core.training.checkpoints import load_newest, save_checkpoint
 from storage import listing, manifest_index
 from storage.errors import StorageError
 from storage.feature_store import RowCodec, create_features, open_features, principal_axes, verify_features
@@ -311,32 +309,6 @@ def snapshot(folder: Path) -> None:
             work.commit("snapshot")
 
 
-STEPS = 4
-
-
-def train(folder: Path) -> None:
-    """Goes on from the newest checkpoint, and saves one after each step."""
-    newest = load_newest(folder / "checkpoints")
-    step, total = (newest.step, newest.state["sum"]) if newest else (0, torch.zeros(50))
-    while step < STEPS:
-        step, total = step + 1, total + step
-        save_checkpoint(folder / "checkpoints", step, {"sum": total})
-
-
-def check_training(folder: Path) -> list[str]:
-    newest = load_newest(folder / "checkpoints")
-    if newest is None:
-        return []
-    right = torch.full((50,), sum(range(newest.step)), dtype=torch.float32)
-    return [] if torch.equal(newest.state["sum"], right) else [f"step {newest.step} has another state"]
-
-
-def outcome_of_training(folder: Path) -> Outcome:
-    newest = load_newest(folder / "checkpoints")
-    assert newest is not None
-    return {"step": newest.step, "sum": newest.state["sum"].tolist()}
-
-
 def record(folder: Path) -> None:
     """A run's record from its beginning to its end."""
     written = RunRecord(
@@ -408,7 +380,6 @@ OPERATIONS = {
         Operation("features", prepare_features, resume, check_store, outcome_of_features),
         Operation("encoded features", nothing, encode, check_store, outcome_of_encoded),
         Operation("snapshot", nothing, snapshot, check_store, outcome_of_store),
-        Operation("checkpoints", nothing, train, check_training, outcome_of_training),
         Operation("records", nothing, record, check_record, outcome_of_record),
         Operation("folder", nothing, fill_folder, check_folder, outcome_of_folder),
     )

@@ -90,7 +90,7 @@ def _run(*words: str) -> None:
 
 
 def main() -> None:
-    from tests.crash.harness import LOCAL  # loads torch, which `earlier_faults` does without
+    from tests.crash.harness import LOCAL, operation_of
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -108,7 +108,7 @@ def main() -> None:
     faults = 0
     for name in asked.operations:
         with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
-            bench, report = Bench(LOCAL[name], Path(folder)), Report()
+            bench, report = Bench(operation_of(name), Path(folder)), Report()
             (Path(folder) / "disk").mkdir()
             disk = RealDisk(Path(folder) / "disk", bench.template)
             for point in [*range(0, len(bench.calls), asked.every), len(bench.calls)]:

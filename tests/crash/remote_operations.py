@@ -106,13 +106,27 @@ def removal(url: str, machine: Path) -> None:
         store.remove(entry.kind, entry.key)
 
 
-def check(url: str, folder: Path, needed: Collection[str]) -> list[str]:
+Reading = Callable[[RemoteStore, str, str], list[str]]
+"""Reads every byte of an artifact by its kind and key, and gives its faults."""
+
+
+def downloaded(store: RemoteStore, kind: str, key: str) -> list[str]:
+    """By a download, which digests what it receives."""
+    return [] if store.find(kind, key) else ["it cannot be downloaded"]
+
+
+def verified(store: RemoteStore, kind: str, key: str) -> list[str]:
+    """By `store verify`."""
+    return store.verify(kind, key)
+
+
+def check(url: str, folder: Path, needed: Collection[str], read: Reading) -> list[str]:
     """What another machine finds wrong with the store, and the kinds `needed` that are gone."""
     store = RemoteStore(url, folder / "reader")
     found, usable = [], set()
     for entry in list_entries(store):
-        faults = store.verify(entry.kind, entry.key)
-        if faults or store.find(entry.kind, entry.key) is None:
+        faults = read(store, entry.kind, entry.key)
+        if faults:
             found.append(f"{entry.name}: {'; '.join(faults)}")
         else:
             usable.add(entry.name)

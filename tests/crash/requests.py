@@ -22,7 +22,7 @@ from botocore.exceptions import EndpointConnectionError
 from botocore.loaders import create_loader
 
 from tests.crash.bench import Outcome
-from tests.crash.remote_operations import RemoteOperation, check, outcome
+from tests.crash.remote_operations import RemoteOperation, check, downloaded, outcome, verified
 
 BUCKET = "crash"
 _SERVER = """
@@ -177,9 +177,9 @@ class RemoteBench:
 
         def look() -> list[str]:
             needed = self.operation.needed
-            faults = check(url, machine.parent, needed)
+            faults = check(url, machine.parent, needed, downloaded)
             self.operation.run(url, machine)
-            faults += [f"repeated: {fault}" for fault in check(url, machine.parent, needed)]
+            faults += [f"repeated: {fault}" for fault in check(url, machine.parent, needed, verified)]
             found = outcome(url, machine.parent)
             return faults if found == self.expected else [*faults, f"another outcome: {found}"]
 
