@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -28,6 +29,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole runs first: one process works on them, while the other takes everything else, from the end."""
     items.sort(key=lambda item: "tests/end_to_end/" not in item.nodeid)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported for all tests stays, so that no collection of garbage looks through it again."""
+    gc.freeze()
 
 
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
