@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.beside import compare
 from benchmarks.extraction import ExtractionBenchmark, measure_extraction
+from benchmarks.object_clients import measure_clients
 from benchmarks.reid import ReidBenchmark, measure_reid
 from benchmarks.remote_training import RemoteBenchmark, measure_remote
 from benchmarks.search import SearchBenchmark, measure_search
@@ -45,6 +46,20 @@ def test_remote_training(tmp_path: Path) -> None:
     found = list(measure_remote(tmp_path, size))
     assert [one.bound for one in found if one.bound] == [">= 0.8", ">= 0.8", "<= 1"]
     assert all(one.value > 0 for one in found) and found[-1].holds
+
+
+@pytest.mark.slow
+def test_clients_of_object_storage_return_the_same_bytes(tmp_path: Path) -> None:
+    pytest.importorskip("obstore", reason="it is installed with the extra `bench`")
+    found = list(measure_clients(tmp_path, objects=3, parts=2, rounds=1))
+    assert [one.group for one in found[::6]] == [
+        "list 3 objects",
+        "send 2 MB",
+        "fetch 2 MB",
+        "2 ranges, S3",
+        "2 ranges, HTTP with 20 ms per request",
+    ]
+    assert len(found) == 30 and all(one.value > 0 for one in found)
 
 
 @pytest.mark.slow
