@@ -12,6 +12,7 @@ from benchmarks.beside import compare
 from benchmarks.compiled import measure
 from benchmarks.coordination import measure as measure_coordination
 from benchmarks.extraction import ExtractionBenchmark, measure_extraction
+from benchmarks.object_clients import measure_clients
 from benchmarks.reid import ReidBenchmark, measure_reid
 from benchmarks.remote_training import RemoteBenchmark, measure_remote
 from benchmarks.search import SearchBenchmark, measure_search
@@ -68,6 +69,20 @@ def test_coordination(tmp_path: Path) -> None:
     assert 0 < found["3 machines, one artifact", "the last has it after the builder by"] < 10
 
 
+def test_clients_of_object_storage_return_the_same_bytes(tmp_path: Path) -> None:
+    pytest.importorskip("obstore", reason="it is installed with the extra `bench`")
+    found = list(measure_clients(tmp_path, objects=3, parts=2, rounds=1))
+    assert [one.group for one in found[::6]] == [
+        "list 3 objects",
+        "send 2 MB",
+        "fetch 2 MB",
+        "2 ranges, S3",
+        "2 ranges, HTTP with 20 ms per request",
+    ]
+    assert len(found) == 30 and all(one.value > 0 for one in found)
+
+
+@pytest.mark.slow
 def test_search(tmp_path: Path) -> None:
     size = SearchBenchmark(people=2000, images=10, rounds=1, model=SMALL, size=(96, 224))
     found = {one.name: one for one in measure_search(tmp_path, size)}
