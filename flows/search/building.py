@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,6 @@ import pyarrow.parquet as pq
 
 from flows.errors import ConfigError
 from flows.search.changes import Changes, compare, restamped
-from flows.search.collecting import Tally, found_parts
 from flows.search.committing import alone, commit
 from flows.search.embeddings import map_embeddings
 from flows.search.layout import (
@@ -36,6 +36,9 @@ from flows.search.segments import BUILDING, Part, Segments, still_to_read
 from flows.search.sources import Source, located, merged_places, place_of, scan
 from flows.search.whole import require_whole
 from storage.digests import digest_json
+
+if TYPE_CHECKING:
+    from flows.search.collecting import Tally
 
 BATCH = 8
 Progress = Callable[[int, int, float], None]
@@ -151,6 +154,8 @@ class _Search:
         self, folder: Path, sources: Sequence[Source], segments: Segments, progress: Progress
     ) -> tuple[Tally, float]:
         """Search the files that no finished part has, writing parts as they come; and the seconds it took."""
+        from flows.search.collecting import Tally  # loads torch
+
         rest, first_frames = still_to_read(sources, segments.read())
         if not rest:
             return Tally(), 0.0
@@ -169,6 +174,8 @@ class _Search:
     ) -> Iterator[tuple[Tally, Part | None]]:
         where = self.where
         if where.dask is None and where.workers is None:
+            from flows.search.collecting import found_parts
+
             net = self.model.load(where.device)
             return found_parts(net, sources, self.settings, where.batch, first_frames, where.part_seconds)
         from flows.search.dask_finding import find_on_dask  # loads Dask

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -117,7 +117,7 @@ def quickest_compute(device: torch.device) -> Compute:
     return Compute(precision="bf16" if has_bf16(device.type) else "fp32", channels_last=True)
 
 
-def _enough_versions() -> dict[str, int]:
+def _enough_versions() -> dict[str, Any]:
     """All blocks of a class count as one function; by default torch compiles eight versions of it."""
     if "recompile_limit" in inspect.signature(torch.compile).parameters:
         return {"recompile_limit": VERSIONS_COMPILED}

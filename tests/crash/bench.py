@@ -93,6 +93,14 @@ def in_a_fork(work: Callable[[], Any]) -> tuple[str, Any]:
     return pickle.loads(content) if content else ("killed", "without an answer")
 
 
+def load(modules: Sequence[str]) -> None:
+    """Import what a fork has imported, so that no other does it again."""
+    for name in modules:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    gc.freeze()  # or a collection in a fork would copy every page of this process
+
+
 class Bench:
     """One operation: its template, its calls, and the outcome of a run that is not cut off."""
 
@@ -104,10 +112,7 @@ class Bench:
         self.start = self.copy()
         self.disk = power.Disk.of(self.start)
         self.calls, modules = self._must(self._recorded)
-        for name in modules:  # so that no fork imports them again
-            with contextlib.suppress(Exception):
-                importlib.import_module(name)
-        gc.freeze()  # or a collection in a fork would copy every page of this process
+        load(modules)
         self.expected = self._must(lambda: operation.outcome(self.start))
 
     def copy(self) -> Path:
@@ -190,19 +195,11 @@ def points_of(calls: Sequence[Call]) -> Iterator[tuple[Mode, int]]:
 
 
 def crash(bench: Bench, report: Report, chosen: Sequence[tuple[Mode, int]]) -> None:
-    """Run the operation to each of the points, and look at what it left unless another point left the same.
-
-    A full disk and a broken one, say, leave the same files with the same content at most calls.
-    """
-    seen = set[str]()
     for mode, point in chosen:
         how, place = bench.cut(mode, point)
         report.points += 1
         report.outcomes[f"{mode.name.lower()}: {how}"] += 1
-        left = power.Disk.of(place).digest()
-        faults = [] if left in seen else bench.judge(place)
-        report.layouts += left not in seen
-        seen.add(left)
+        faults = bench.judge(place)
         if mode in (Mode.BEFORE, Mode.AFTER) and how != "killed":
             faults.append(f"it was not killed: {how}")
         report.note(f"{mode.name} at call {point}", faults)

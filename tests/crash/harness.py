@@ -9,7 +9,6 @@ It must run with the library preloaded (`tests.crash.shim.build`, LD_PRELOAD).
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import logging
 import random
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tests.crash.bench import Bench, Operation, Report, crash, cut_power, fast_folder, in_a_fork, points_of
 from tests.crash.forget_operation import FORGET
+from tests.crash.index_operations import INDEX
 from tests.crash.operations import CARELESS, OPERATIONS
 
 if TYPE_CHECKING:
@@ -30,24 +30,21 @@ if TYPE_CHECKING:
 
 SUBSETS = 200
 _NEIGHBOURS = 10
-_LIGHT = {each.name: each for each in (*OPERATIONS.values(), FORGET, CARELESS)}
-_WITH_TORCH = {
-    "checkpoints": "tests.crash.checkpoint_operation:CHECKPOINTS",
-    "index": "tests.crash.index_operations:INDEX",
-}
-LOCAL = (*OPERATIONS, FORGET.name, *_WITH_TORCH)
-"""Those that load torch come last: to fork a process that has it takes several times longer."""
+_LIGHT = {each.name: each for each in (*OPERATIONS.values(), FORGET, INDEX, CARELESS)}
+_WITH_TORCH = "checkpoints"
+"""It comes last: to fork a process that has loaded torch takes several times longer."""
+LOCAL = (*OPERATIONS, FORGET.name, INDEX.name, _WITH_TORCH)
 EVERY = (*LOCAL, CARELESS.name)
 Point = TypeVar("Point")
 
 
 def operation_of(name: str) -> Operation:
     """The operation of one of the names of EVERY."""
-    if name in _LIGHT:
-        return _LIGHT[name]
-    module, _, attribute = _WITH_TORCH[name].partition(":")
-    found: Operation = getattr(importlib.import_module(module), attribute)
-    return found
+    if name == _WITH_TORCH:
+        from tests.crash.checkpoint_operation import CHECKPOINTS
+
+        return CHECKPOINTS
+    return _LIGHT[name]
 
 
 def crash_requests(bench: RemoteBench, report: Report, chosen: Sequence[tuple[Cut, int]]) -> None:

@@ -21,7 +21,7 @@ from aiobotocore.httpsession import AIOHTTPSession
 from botocore.exceptions import EndpointConnectionError
 from botocore.loaders import create_loader
 
-from tests.crash.bench import Outcome
+from tests.crash.bench import Outcome, load
 from tests.crash.remote_operations import RemoteOperation, check, downloaded, outcome, verified
 
 BUCKET = "crash"
@@ -129,12 +129,14 @@ class RemoteBench:
         self.must(lambda: operation.prepare(self._url(), self._template / "machine"))
         url, machine = self.fresh()
 
-        def whole() -> tuple[list[str], Outcome]:
+        def whole() -> tuple[list[str], Outcome, list[str]]:
+            before = set(sys.modules)
             with counted() as methods:
                 operation.run(url, machine)
-            return methods, outcome(url, machine.parent)
+            return methods, outcome(url, machine.parent), sorted(set(sys.modules) - before)
 
-        self.methods, self.expected = self.must(whole)
+        self.methods, self.expected, modules = self.must(whole)
+        load(modules)
 
     def points(self) -> Iterator[tuple[Cut, int]]:
         """Every request with what may happen to it; what only reads is the same before and after it."""
