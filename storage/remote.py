@@ -130,7 +130,7 @@ class RemoteStore(Store):
 
     def lease(self, kind: str, key: str, *, again: bool) -> AbstractContextManager[None]:
         def is_built() -> bool:
-            return not again and self._bucket.read(self._key_path(kind, key, FILE_NAME)) is not None
+            return not again and self._raw(kind, key) is not None
 
         return self._leases.held(kind, key, is_built)
 

@@ -84,8 +84,10 @@ def _reduced_region(scene: Scene, placement: Placement) -> Tensor | None:
             return None
         check_size(scene, image.width, image.height)
         image.draft("RGB", (scene.width // by, scene.height // by))
-        box = tuple(corner / by for corner in placement.source)
-        pixels = image.convert("RGB").resize((u2 - u1, v2 - v1), Image.Resampling.BILINEAR, box)
+        x1, y1, x2, y2 = placement.source
+        pixels = image.convert("RGB").resize(
+            (u2 - u1, v2 - v1), Image.Resampling.BILINEAR, (x1 / by, y1 / by, x2 / by, y2 / by)
+        )
     return (
         torch.frombuffer(bytearray(pixels.tobytes()), dtype=torch.uint8)
         .view(v2 - v1, u2 - u1, 3)

@@ -84,7 +84,7 @@ class Together(Alone):
         if self._device.type != "cuda":
             return DistributedDataParallel(module, find_unused_parameters=not all_used)
         convert = nn.SyncBatchNorm.convert_sync_batchnorm
-        module = convert(module)  # type: ignore[no-untyped-call]
+        module = convert(module)
         return DistributedDataParallel(module, device_ids=[self._device], find_unused_parameters=not all_used)
 
     def join(self, own: Tensor, total: int) -> Tensor:

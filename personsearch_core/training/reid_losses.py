@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +39,12 @@ class ReidLosses(nn.Module):
         self._device = device
         self._group = group
         graphs = recipe.cuda_graphs and device.type == "cuda" and group.count == 1
-        self._embed: Callable[[Tensor], Tensor] = branch.__call__
+        network = branch
         if recipe.compute.compile:
-            self._embed = torch.compile(branch, mode="reduce-overhead" if graphs else "default").__call__
+            mode = "reduce-overhead" if graphs else "default"
+            network = cast(nn.Module, torch.compile(branch, mode=mode))
+        # Not the module itself, which would be a part of this one a second time.
+        self._embed: Callable[[Tensor], Tensor] = network.__call__
 
     def objective(self, phase: int) -> WeightedSum:
         """That of a phase."""
