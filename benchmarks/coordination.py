@@ -134,7 +134,7 @@ def coordination(
     folder: Folder = VAR,
     json_file: Json = None,
 ) -> None:
-    """Measure what it costs many machines to share a store on object storage (moto's, with a delay).
+    """Measure what it costs many machines to share a store on object storage.
 
     Example: personsearch benchmark coordination --machines 64
     """

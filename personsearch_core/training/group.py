@@ -84,11 +84,11 @@ class Together(Alone):
         if self._device.type != "cuda":
             return DistributedDataParallel(module, find_unused_parameters=not all_used)
         convert = nn.SyncBatchNorm.convert_sync_batchnorm
-        module = convert(module)
+        module = convert(module)  # type: ignore[no-untyped-call]
         return DistributedDataParallel(module, device_ids=[self._device], find_unused_parameters=not all_used)
 
     def join(self, own: Tensor, total: int) -> Tensor:
-        joined: Tensor = _Joined.apply(own, total)  # type: ignore[no-untyped-call]
+        joined: Tensor = _Joined.apply(own, total)
         return joined
 
     def sum(self, values: Tensor) -> Tensor:
