@@ -162,7 +162,7 @@ def make(context: ReidContext) -> Made:
     save_branch(context.work / UNTRAINED_BRANCH, branch)
     numbers = sorted(context.inputs.features, key=lambda number: int(number or 0))
     features = [context.inputs.features[number] for number in numbers]
-    loop = {
+    loop: dict[str, Any] = {
         "settings": LoopSettings(checkpoint_seconds=options.checkpoint_seconds),
         "progress": context.progress,
         "should_stop": context.should_stop,
