@@ -25,7 +25,7 @@ COMMANDS = {
     ),
     "extraction": Lazy(
         "benchmarks.extraction:extraction",
-        "Measure feature extraction against bare decoding and the forward pass of the shared blocks.",
+        "Measure feature extraction against the forward pass of the shared blocks, and against the disk.",
     ),
     "growth": Lazy(
         "benchmarks.growth:growth",

@@ -54,7 +54,7 @@ def test_colours_that_are_left_to_a_gpu_are_those_of_the_threads(stream: Trainin
         loader._load(stream, RECIPE, *each, recolour=False) for each in zip(canvases, numbers, strict=True)
     ]
     assert all(colours.brightness != 1 for *_, colours in left)
-    batch = loader._assemble(canvases, left).to(torch.device("cpu"))
+    batch = loader._assemble(canvases, left, loader.CPU).to(loader.CPU)
     assert same(batch, load_batch(stream, RECIPE, 2))
 
 
