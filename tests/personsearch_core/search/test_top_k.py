@@ -35,6 +35,23 @@ def test_the_best_rows_are_those_of_a_plain_product(
     np.testing.assert_allclose(plain[found], plain[order], atol=1e-6)
 
 
+@pytest.mark.parametrize("opposite", [False, True])
+@pytest.mark.parametrize(("length", "kept_part"), [(1.0, None), (1.0, 0.002), (30.0, None)])
+def test_the_best_of_many_rows_are_found_by_their_groups(
+    length: float, kept_part: float | None, opposite: bool
+) -> None:
+    """Also where all similarities are negative, and where most groups have no row to choose from."""
+    rows = unit_rows(20_000, 8, 3)
+    rows = (length * (-rows.abs() if opposite else rows)).half()
+    query = unit_rows(1, 8, 4)[0].abs()
+    kept = None if kept_part is None else np.random.default_rng(0).random(len(rows)) < kept_part
+    found, similarity = Similarities(list(rows.split(7000)), query).best(15, kept)
+    plain = (rows.float() @ query).numpy()
+    order = np.lexsort((np.arange(len(rows)), -np.where(True if kept is None else kept, plain, -np.inf)))[:15]
+    np.testing.assert_allclose(similarity, plain[order], rtol=1e-6)
+    np.testing.assert_allclose(plain[found], plain[order], rtol=1e-6)
+
+
 def test_rounding_does_not_decide_who_is_among_the_best() -> None:
     """Rows that a float16 product cannot tell apart are put in their true order."""
     rows = torch.zeros(5000, 8)
