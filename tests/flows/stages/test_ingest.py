@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from data_catalog import ingest as reading
 from data_catalog.errors import CatalogError
 from data_catalog.synthetic import Mot17Spec, write_mot17
 from flows.cli.datasets import app
@@ -79,14 +80,14 @@ def test_files_that_change_while_they_are_read_are_refused(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage = planned(root, tmp_path / "store")
-    ingest = ingest_stage.ingest
+    ingest = reading.ingest
 
     def slow(*arguments: Any, **named: Any) -> Any:
         found = ingest(*arguments, **named)
         add_row(root)
         return found
 
-    monkeypatch.setattr(ingest_stage, "ingest", slow)
+    monkeypatch.setattr(reading, "ingest", slow)
     with pytest.raises(StageError, match="during the ingest"):
         make(stage, tmp_path / "work")
     assert pointers(tmp_path / "store") == []
