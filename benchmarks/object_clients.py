@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import fsspec
 import numpy as np
@@ -168,10 +167,10 @@ def _fsspec(endpoint: str, http: str) -> Client:
 def _obstore_by_fsspec(endpoint: str, http: str) -> Client:
     from obstore.fsspec import FsspecStore
 
-    plain = {"allow_http": True}
-    host = urlsplit(http)
+    plain: Any = {"allow_http": True}
     s3 = FsspecStore("s3", config=_config(endpoint), client_options=plain)
-    return _by_fsspec(s3, FsspecStore(host.scheme, client_options=plain), http)
+    over_http: Any = FsspecStore("http", client_options=plain)
+    return _by_fsspec(s3, over_http, http)
 
 
 def _by_fsspec(s3: Any, over_http: Any, http: str) -> Client:
