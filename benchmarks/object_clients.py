@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import fsspec
 import numpy as np
@@ -168,10 +167,10 @@ def _fsspec(endpoint: str, http: str) -> Client:
 def _obstore_by_fsspec(endpoint: str, http: str) -> Client:
     from obstore.fsspec import FsspecStore
 
+    opened: Any = FsspecStore  # its types know no HTTP
     plain = {"allow_http": True}
-    host = urlsplit(http)
-    s3 = FsspecStore("s3", config=_config(endpoint), client_options=plain)
-    return _by_fsspec(s3, FsspecStore(host.scheme, client_options=plain), http)
+    s3 = opened("s3", config=_config(endpoint), client_options=plain)
+    return _by_fsspec(s3, opened("http", client_options=plain), http)
 
 
 def _by_fsspec(s3: Any, over_http: Any, http: str) -> Client:
