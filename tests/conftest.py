@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +14,32 @@ import pytest
 from flows.cli.main import PACKAGES
 from flows.run.embedded_api import IDLE_MINUTES
 from flows.run.prefect_api import api
+from flows.run.prefect_defaults import be_quiet
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep compiled modules for the hundreds of interpreters to come, unless nothing is to be kept."""
+    if config.pluginmanager.hasplugin("cacheprovider"):
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        sys.dont_write_bytecode = False
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole runs first: one process works on them, while the other takes everything else, from the end."""
     items.sort(key=lambda item: "tests/end_to_end/" not in item.nodeid)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported for all tests stays, so that no collection of garbage looks through it again."""
+    gc.freeze()
+
+
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this session that all its workers share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
 
 @pytest.fixture(autouse=True)
@@ -41,10 +62,10 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One embedded Prefect API for the whole session and all its workers; child processes use it, too."""
-    folder = tmp_path_factory.getbasetemp()
+    home = shared_folder(tmp_path_factory)
     with pytest.MonkeyPatch.context() as environment:
-        home = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
         environment.setenv("PREFECT_HOME", str(home / "prefect"))
+        be_quiet()  # as a run: another API serves other settings
         # Also where an earlier test has loaded Prefect, with the settings of then.
         from prefect.settings import PREFECT_HOME, temporary_settings
 

@@ -29,7 +29,13 @@ from flows.run.prefect_api import api
 from storage.local import LocalStore
 from tests.campaigns.kill_campaign import Digests, digests, undisturbed
 from tests.end_to_end.commands import PROJECT, Outcome, command, personsearch
-from tests.end_to_end.tiny import STAGES, draw_tiny_data, write_tiny_config
+from tests.end_to_end.tiny import (
+    CHECKPOINTS,
+    STAGES,
+    draw_tiny_data,
+    tiny_settings,
+    write_tiny_config,
+)
 
 
 @dataclass(frozen=True)
@@ -206,7 +212,7 @@ NEEDS_A_MOUNT = {"the store is read-only", "the disk is full as each stage begin
 def prepare(folder: Path) -> Place:
     """Data, a config and a finished store under `folder`."""
     draw_tiny_data(folder)
-    config = write_tiny_config(folder, ".")
+    config = write_tiny_config(folder, ".", run=tiny_settings(".", "store")["run"] | CHECKPOINTS)
     return Place(folder, config, undisturbed(config, folder / "store"))
 
 

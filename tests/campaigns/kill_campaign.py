@@ -33,7 +33,7 @@ from flows.run.embedded_api import IDLE_MINUTES
 from flows.run.prefect_api import api
 from storage.local import LocalStore
 from tests.end_to_end.commands import PROJECT, command
-from tests.end_to_end.tiny import draw_tiny_data, tiny_settings, write_tiny_config
+from tests.end_to_end.tiny import CHECKPOINTS, draw_tiny_data, tiny_settings, write_tiny_config
 
 VICTIMS = ("flow", "stage", "dask worker")
 ODDS = (0.5, 0.35, 0.15)
@@ -73,7 +73,7 @@ def run_extraction_campaign(folder: Path, *, kills: int, seed: int) -> Campaign:
     campaign = Campaign()
     draw_tiny_data(folder)
     views = [{"kind": "plain"}, {"kind": "jittered", "copies": 200}, {"kind": "mirrored"}]
-    run = tiny_settings(".", "store")["run"] | {"workers": 2}
+    run = tiny_settings(".", "store")["run"] | CHECKPOINTS | {"workers": 2}
     config = write_tiny_config(folder, folder, run=run, features={"views": views})
     base = folder / "base"
     with _life(config, base, until="detector") as life:
@@ -125,7 +125,7 @@ def run_campaign(
     if alone is None:
         draw_tiny_data(data)
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        run = tiny_settings(".", "store")["run"] | {"dask": cluster.scheduler_address}
+        run = tiny_settings(".", "store")["run"] | CHECKPOINTS | {"dask": cluster.scheduler_address}
         config = write_tiny_config(folder, data, run=run)
         if alone is not None:
             expected = alone[1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -12,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.forking import start
-
-PROJECT = Path(__file__).resolve().parents[2]
+from tests.forking import PROJECT, ForkedTemplate, Program
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,11 @@ def personsearch(
     with tempfile.TemporaryDirectory() as folder:
         output, error = Path(folder) / "stdout", Path(folder) / "stderr"
         if environment is None:
-            status = _forked(words, output, error, timeout)
+            process = begin(*words, output=output, error=error)
+            try:
+                status = process.wait(timeout)
+            finally:
+                process.kill()
         else:
             with output.open("wb") as out, error.open("wb") as err:
                 status = subprocess.run(
@@ -62,23 +63,15 @@ def command(*words: object) -> list[str]:
     return [sys.executable, "-m", "flows.cli.main", *map(str, words)]
 
 
-def _forked(words: list[str], output: Path, error: Path, timeout: float) -> int:
-    process = start(_main, words, output, error, dict(os.environ))
-    process.join(timeout)
-    if process.exitcode is None:
-        process.kill()
-        raise subprocess.TimeoutExpired(words, timeout, error.read_bytes())
-    return process.exitcode
+def begin(*words: object, output: Path, error: Path) -> Program:
+    """Start `personsearch` with these arguments; it adds what it prints to files, which may be one."""
+    return Program(_main, [str(word) for word in words], output=output, error=error)
 
 
-def _main(words: list[str], output: Path, error: Path, environment: dict[str, str]) -> None:
+def _main(words: list[str]) -> None:
     """The command, in the process that was forked for it."""
-    for number, path in ((1, output), (2, error)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o644), number)
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(PROJECT)
     sys.argv = ["personsearch", *words]
+    ForkedTemplate().take_its_place()
 
     from flows.cli.main import main
 

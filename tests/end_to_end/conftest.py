@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from storage.locks import exclusive
+from tests.conftest import shared_folder
 from tests.end_to_end.commands import Outcome, personsearch
 from tests.end_to_end.tiny import draw_tiny_data, write_tiny_config
 
@@ -43,10 +46,19 @@ def tiny_config(tmp_path: Path, tiny_data: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> TinyRun:
-    """A finished run of the tiny pipeline: read it, or copy its folder before changing anything."""
-    folder = tmp_path_factory.mktemp("tiny")
-    draw_tiny_data(folder)
-    config = write_tiny_config(folder, ".")
-    outcome = personsearch("run", config, json_to=folder / "outcome.json")
-    assert outcome.status == 0, outcome.stderr
-    return TinyRun(config, outcome)
+    """A finished run of the tiny pipeline: read it, or copy its folder before changing anything.
+
+    One for all workers of the session: whichever asks first makes it, and others wait.
+    """
+    folder = shared_folder(tmp_path_factory) / "tiny"
+    kept = folder / "tiny_run.pickle"
+    with exclusive(folder.with_suffix(".lock"), what="the tiny run"):
+        if not kept.exists():
+            folder.mkdir(exist_ok=True)
+            draw_tiny_data(folder)
+            config = write_tiny_config(folder, ".")
+            outcome = personsearch("run", config, json_to=folder / "outcome.json")
+            assert outcome.status == 0, outcome.stderr
+            kept.write_bytes(pickle.dumps(TinyRun(config, outcome)))
+    run: TinyRun = pickle.loads(kept.read_bytes())
+    return run

@@ -15,7 +15,7 @@ from flows.cli.status import describe
 from storage.local import LocalStore
 from tests.end_to_end.commands import PROJECT, command, personsearch
 from tests.end_to_end.server import Server, served_as_documented, wait_until
-from tests.end_to_end.tiny import write_tiny_config
+from tests.end_to_end.tiny import CHECKPOINTS, tiny_settings, write_tiny_config
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
     """A config with data of its own."""
     folder = tmp_path_factory.mktemp("deployed")
     shutil.copytree(tiny_data, folder, dirs_exist_ok=True)
-    return write_tiny_config(folder, ".")
+    return write_tiny_config(folder, ".", run=tiny_settings(".", "store")["run"] | CHECKPOINTS)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,15 +13,16 @@ import psutil
 import pytest
 
 from flows.errors import EXIT_STATUS
-from tests.end_to_end.commands import PROJECT, command, personsearch
+from tests.end_to_end.commands import begin, personsearch
 from tests.end_to_end.tiny import tiny_settings, write_tiny_config
+from tests.forking import Program
 
 TRAININGS = {"detector": "detector.safetensors", "reid": "branch.safetensors"}
 # Long enough for a kill to fall inside.
-LONGER = ("detector.training.steps=16", "reid.phases.0.epochs=12")
+LONGER = ("detector.training.steps=16", "reid.phases.0.epochs=12", "run.checkpoint_seconds=0.5")
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 240) -> None:
+def wait_for(condition: Callable[[], bool], process: Program, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, "the run ended before it could be killed"
@@ -69,13 +69,13 @@ def end_while_making(
 ) -> int:
     """Run until the training has a new checkpoint, send the signal, and return the exit status."""
     before = set(checkpoints(store, kind))
-    with log_path.open("wb") as log:
-        run = subprocess.Popen(command(*words), cwd=PROJECT, stdout=log, stderr=log)
-        wait_for(lambda: bool(set(checkpoints(store, kind)) - before), run)
-        started = psutil.Process(run.pid).children(recursive=True)
-        assert started, "a stage is made in a process of its own"
-        run.send_signal(sent)
-        status = run.wait()
+    log_path.unlink(missing_ok=True)
+    run = begin(*words, output=log_path, error=log_path)
+    wait_for(lambda: bool(set(checkpoints(store, kind)) - before), run)
+    started = psutil.Process(run.pid).children(recursive=True)
+    assert started, "a stage is made in a process of its own"
+    run.send_signal(sent)
+    status = run.wait()
     _, outlived = psutil.wait_procs(started, timeout=20)
     assert not outlived, "a process of the run outlived it"
     assert not list((store / kind).glob("*")), "nothing half-made is visible"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from moto.server import ThreadedMotoServer
 from storage.local import LocalStore
 from storage.opening import open_store
 from storage.remote import RemoteStore
-from tests.end_to_end.commands import PROJECT, command, personsearch
+from tests.end_to_end.commands import begin, personsearch
 from tests.end_to_end.conftest import TinyRun
 from tests.end_to_end.server import wait_until
 
@@ -44,7 +43,8 @@ def test_killed_resumed_and_found_by_another_machine(
     monkeypatch.setenv("PERSONSEARCH_CACHE", str(tmp_path / "one"))
     # A checkpoint after each step and a close look, so that the kill comes long before the last step.
     often = ["--set", "run.checkpoint_seconds=0.001"]
-    life = subprocess.Popen(command("run", tiny_run.config, "--store", URL, *often), cwd=PROJECT)
+    printed = tmp_path / "printed"
+    life = begin("run", tiny_run.config, "--store", URL, *often, output=printed, error=printed)
     try:
         wait_until(lambda: any((tmp_path / "one").rglob(".work/detector/*/**/*.pt")), 240, every=0.02)
     finally:

@@ -23,6 +23,10 @@ STAGES = (
 )
 
 
+CHECKPOINTS = {"checkpoint_seconds": 0.5}
+"""For the section `run` of a training that is to be killed."""
+
+
 def draw_tiny_data(folder: Path) -> None:
     """PRW's layout under `folder`/prw, MOT17's under `folder`/mot17."""
     write_prw(folder / "prw", SCENES, seed=5)
@@ -71,7 +75,7 @@ def tiny_settings(data: Path | str, store: str) -> dict[str, Any]:
             "score_threshold": 0.0,
         },
         "report": {"scenes": 1, "queries": 2},
-        "run": {"device": "cpu", "threads": 1, "checkpoint_seconds": 0.5},
+        "run": {"device": "cpu", "threads": 1},
     }
 
 

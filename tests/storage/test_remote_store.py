@@ -400,6 +400,7 @@ def test_a_server_that_does_not_answer_and_absent_credentials_are_told_apart(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # else botocore waits longer and longer, too
     silent = RemoteStore(f"{s3}/nowhere", tmp_path)
     silent.system.retries = 1
     with pytest.raises(ConnectionError, match=r"Could not connect to the endpoint URL"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli.main import main
 from flows.run import machine
 from flows.run.machine import Fact, examine
+from tests.forking import Program
 
 
 def facts(store: str | None = None) -> dict[str, Fact]:
@@ -54,17 +55,22 @@ def test_locks_that_exclude_no_one_are_seen(tmp_path: Path, monkeypatch: pytest.
     assert "do not exclude each other" in str(facts(str(tmp_path))["store"].advice)
 
 
-def test_the_command_ends_with_2_only_where_runs_would_fail(tmp_path: Path) -> None:
-    def told(*words: str) -> subprocess.CompletedProcess[str]:
-        limit = (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-        return subprocess.run(
-            [sys.executable, "-m", "flows.cli.main", "doctor", *words],
-            capture_output=True,
-            text=True,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit),
-        )
+def _doctor(words: tuple[str, ...]) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))
+    sys.argv = ["personsearch", "doctor", *words]
+    main()
 
-    slow = told("--store", str(tmp_path))
-    assert slow.returncode == 0 and "ulimit -n" in slow.stdout
-    broken = told("--store", "/proc/store")
-    assert broken.returncode == 2 and broken.stderr.startswith("error: runs will fail on this machine")
+
+def test_the_command_ends_with_2_only_where_runs_would_fail(tmp_path: Path) -> None:
+    def told(*words: str) -> tuple[int, str, str]:
+        output, error = tmp_path / "output", tmp_path / "error"
+        for file in (output, error):
+            file.write_text("")
+        status = Program(_doctor, words, output=output, error=error).wait(120)
+        return status, output.read_text(), error.read_text()
+
+    status, output, _ = told("--store", str(tmp_path))
+    assert status == 0 and "ulimit -n" in output
+    status, _, error = told("--store", "/proc/store")
+    assert status == 2 and error.startswith("error: runs will fail on this machine")

@@ -92,6 +92,7 @@ def test_an_api_that_ends_at_its_start_is_quoted(tmp_path: Path, monkeypatch: py
 
 def test_an_api_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.run.embedded_api._ANSWER_SECONDS", 0.2)
+    monkeypatch.delenv(IDLE_MINUTES, raising=False)  # with 0, its end would be waited for
     place = Place.of(tmp_path, "some")
     # As of a process that is stopped: it holds its lock, and nothing listens to it.
     with exclusive(place.lock, what="the API"):

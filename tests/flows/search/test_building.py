@@ -3,21 +3,24 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import subprocess
-import sys
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 import zarr
 from PIL import Image
 
 from flows.errors import ConfigError
 from flows.search import Index, build_index, open_index, remove_images
+from flows.search.building import Where
 from flows.search.layout import Settings
-from flows.search.model import GivenModel
+from flows.search.model import GivenModel, given_model
 from tests.flows.search.conftest import SETTINGS
+from tests.forking import finish
 from tests.personsearch_core.scene_files import write_scenes
 
 
@@ -175,35 +178,30 @@ def test_another_model_other_settings_and_strange_folders_are_refused(
         open_index(out)
 
 
-KILLED_TEN_TIMES = """
-import os, signal, sys, time
-from pathlib import Path
-from flows.search import build_index
-from flows.search.building import Where
-from flows.search.model import given_model
-import flows.search.merging, personsearch_core.models.search, zarr
-from tests.flows.search.conftest import SETTINGS
-scenes, model, out, whole = map(Path, sys.argv[1:])
+def build_killed_ten_times(scenes: Path, model: Path, out: Path, whole: Path) -> None:
+    """Build the index once, and again with ten kills; in a process that has started no thread."""
+    import personsearch_core.models.search  # noqa: F401
 
-def build(target, seconds=None):
-    started = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        where = Where(batch=2, part_seconds=0.0)
-        build_index(target, [scenes], given_model(model), settings=SETTINGS, where=where)
-        os._exit(0)
-    if seconds is not None:
-        time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)
-    status = os.waitpid(child, 0)[1]
-    return time.monotonic() - started, status
+    torch.set_num_threads(1)
 
-seconds, status = build(whole)
-assert status == 0
-killed = [build(out, seconds * (kill + 0.5) / 11)[1] for kill in range(10)]
-assert signal.SIGKILL in killed, "no build was killed"
-assert build(out)[1] == 0
-"""
+    def build(target: Path, seconds: float | None = None) -> tuple[float, int]:
+        started = time.monotonic()
+        child = os.fork()
+        if child == 0:
+            where = Where(batch=2, part_seconds=0.0)
+            build_index(target, [scenes], given_model(model), settings=SETTINGS, where=where)
+            os._exit(0)
+        if seconds is not None:
+            time.sleep(seconds)
+            os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+        return time.monotonic() - started, status
+
+    seconds, status = build(whole)
+    assert status == 0
+    killed = [build(out, seconds * (kill + 0.5) / 11)[1] for kill in range(10)]
+    assert signal.SIGKILL in killed, "no build was killed"
+    assert build(out)[1] == 0
 
 
 @pytest.mark.slow
@@ -212,11 +210,7 @@ def test_killed_at_ten_moments_the_index_is_the_same(
 ) -> None:
     write_scenes(scenes / "yard", 8, source="c", seed=5)
     out, whole = tmp_path / "index", tmp_path / "whole"
-    words = [sys.executable, "-c", KILLED_TEN_TIMES, scenes, model_folder, out, whole]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        list(map(str, words)), env=environment, check=True, cwd=Path(__file__).parents[3], timeout=300
-    )
+    finish(build_killed_ten_times, scenes, model_folder, out, whole)
     assert content(out) == content(whole)
 
 

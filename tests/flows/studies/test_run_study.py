@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,9 +12,11 @@ from typer.testing import CliRunner
 from flows.cli.main import app
 from personsearch_core.checksums import listed_files, problems
 from storage.manifest import read_manifest
+from tests.end_to_end.commands import begin, personsearch
 from tests.end_to_end.tiny import draw_tiny_data
 from tests.flows.run.test_processes import is_gone
 from tests.flows.studies.files import write_study
+from tests.forking import Program
 
 STUDY = """\
 title: Two members <b>
@@ -40,18 +39,13 @@ tables:
 """
 
 
-def command(*words: object) -> list[str]:
-    return [sys.executable, "-m", "flows.cli.main", *map(str, words)]
-
-
-def kill_when(process: subprocess.Popen[str], words: str) -> None:
+def kill_when(program: Program, printed: Path, words: str) -> None:
     """Kill -9 once the output has the words."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        if words in line:
-            break
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    while words not in (printed.read_text() if printed.exists() else ""):
+        assert program.poll() is None, printed.read_text()
+        time.sleep(0.005)
+    program.kill()
+    program.wait()
 
 
 def built(store: Path) -> dict[str, float]:
@@ -63,18 +57,16 @@ def built(store: Path) -> dict[str, float]:
 def test_a_killed_study_resumes_and_a_failed_member_leaves_a_hole(tmp_path: Path) -> None:
     draw_tiny_data(tmp_path / "data")
     study = write_study(tmp_path, STUDY)
-    words = command("study", "run", study, "--parallel", 1, "--json", tmp_path / "out.json")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    first = subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    )
-    kill_when(first, "building features of good")
+    words = ("study", "run", study, "--parallel", 1, "--json", tmp_path / "out.json")
+    printed = tmp_path / "printed"
+    first = begin(*words, output=printed, error=printed)
+    kill_when(first, printed, "building features of good")
     assert is_gone(first.pid)
     before = built(tmp_path / "store")
     assert {name.partition("/")[0] for name in before} == {"ingest", "detector"}
 
-    second = subprocess.run(words, capture_output=True, text=True, env=environment)
-    assert second.returncode == 2, second.stderr  # what the failed member was given is refused
+    second = personsearch(*words)
+    assert second.status == 2, second.stderr  # what the failed member was given is refused
     assert "1 of 2 members failed; broken: reid: loss is" in second.stderr
     after = built(tmp_path / "store")
     assert {name: after[name] for name in before} == before  # nothing is built twice

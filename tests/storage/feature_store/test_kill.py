@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,33 +9,40 @@ import numpy as np
 import pytest
 
 from storage.feature_store import create_features, open_features, read_digests, verify_features
+from tests.forking import Program
 
 N_ROWS = 32 * 40
 ROW_SHAPE = (16, 12, 4)
 
-WRITER = """
-import sys, time
-import numpy as np
-import pytest
-from storage.feature_store import create_features
 
-path, worker, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-writer = create_features(path, 1280, (16, 12, 4), rows_per_shard=32)
-print("ready", flush=True)
-input()
-done = writer.complete_shards
-for shard in range(worker, 40, 2):
-    if shard not in done:
-        rows = np.random.default_rng(shard).standard_normal((32, 16, 12, 4)).astype(np.float16)
-        time.sleep(pause)
-        writer.write(32 * shard, rows)
-writer.close()
-"""
+def write_shards(path: Path, worker: int, pause: float, go: Path) -> None:
+    """Write every second shard that is not there, once a file says so."""
+    writer = create_features(path, N_ROWS, ROW_SHAPE, rows_per_shard=32)
+    print("ready", flush=True)
+    while not go.exists():
+        time.sleep(0.001)
+    done = writer.complete_shards
+    for shard in range(worker, 40, 2):
+        if shard not in done:
+            rows = np.random.default_rng(shard).standard_normal((32, *ROW_SHAPE)).astype(np.float16)
+            time.sleep(pause)
+            writer.write(32 * shard, rows)
+    writer.close()
 
 
-def start(path: Path, worker: int, pause: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WRITER, str(path), str(worker), str(pause)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def start_two(path: Path, pause: float) -> list[Program]:
+    """Two writers, when both stand at the line: one may take longer to start."""
+    number = len(list(path.parent.glob("go-*")))
+    go, said = path.with_name(f"go-{number}"), [path.with_name(f"said-{number}-{each}") for each in (0, 1)]
+    writers = [
+        Program(write_shards, path, worker, pause, go, output=file, error=file)
+        for worker, file in enumerate(said)
+    ]
+    while not all(file.exists() and "ready" in file.read_text() for file in said):
+        assert all(writer.poll() is None for writer in writers), [file.read_text() for file in said]
+        time.sleep(0.001)
+    go.touch()
+    return writers
 
 
 def shards_of(path: Path) -> int:
@@ -59,27 +62,18 @@ def test_two_writers_killed_at_ten_moments(tmp_path: Path):
     path = tmp_path / "killed"
     for moment in np.random.default_rng(7).uniform(0, 0.05, 5):
         before = shards_of(path)
-        writers = [start(path, worker, 0.02) for worker in (0, 1)]
-        for process in writers:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        for process in writers:  # when both stand at the line: one takes seconds longer to start
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
+        writers = start_two(path, 0.02)
         while shards_of(path) < before + 2:
             time.sleep(0.001)
         for process in writers:
             time.sleep(moment / 2)
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()
         for process in writers:
             process.wait()
     left = create_features(path, N_ROWS, ROW_SHAPE, rows_per_shard=32)
     assert 0 < len(left.complete_shards) < 40
     assert not list(path.rglob(".shard-*.partial"))
-    for process in [start(path, worker, 0) for worker in (0, 1)]:
-        process.communicate("go\n")
-        assert process.returncode == 0
+    assert [process.wait() for process in start_two(path, 0)] == [0, 0]
     left.close()
     assert verify_features(path) == []
     assert read_digests(path) == read_digests(tmp_path / "whole")
