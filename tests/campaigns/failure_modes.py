@@ -28,7 +28,7 @@ from flows.run.embedded_api import IDLE_MINUTES
 from flows.run.prefect_api import api
 from storage.local import LocalStore
 from tests.campaigns.kill_campaign import Digests, digests, undisturbed
-from tests.end_to_end.commands import PROJECT, Outcome, command, personsearch
+from tests.end_to_end.commands import PROJECT, Outcome, begin, command, personsearch
 from tests.end_to_end.tiny import (
     CHECKPOINTS,
     STAGES,
@@ -36,6 +36,7 @@ from tests.end_to_end.tiny import (
     tiny_settings,
     write_tiny_config,
 )
+from tests.forking import Program
 
 
 @dataclass(frozen=True)
@@ -106,15 +107,12 @@ def flipped_byte_and_run(place: Place) -> str:
 
 def store_deleted_while_running(place: Place) -> str:
     with place.empty() as store:
-        life = subprocess.Popen(
-            command("run", place.config, "--store", store), cwd=PROJECT, stderr=subprocess.PIPE
-        )
+        said = store.with_name("said")
+        life = begin("run", place.config, "--store", store, output=said, error=said)
         _wait_for(lambda: any((store / ".work" / "detector").rglob("*.pt")), life)
         shutil.rmtree(store, ignore_errors=True)
-        _, stderr = life.communicate(timeout=600)
-        ended = life.returncode
-        last = stderr.decode().strip().splitlines()[-1]
-        assert ended == 0 or last.startswith("error: "), stderr.decode()
+        ended = life.wait(600)
+        assert ended == 0 or said.read_text().strip().splitlines()[-1].startswith("error: "), said.read_text()
         assert place.run(store).status == 0 and place.same(store)
     return f"that run ends with exit status {ended}; the next rebuilds everything; same digests"
 
@@ -227,14 +225,10 @@ def may_mount() -> bool:
 def _at_once(place: Place, count: int) -> str:
     with place.empty() as store:
         store.parent.mkdir(exist_ok=True)
-        lives = [
-            subprocess.Popen(
-                command("run", place.config, "--store", store), cwd=PROJECT, stderr=subprocess.PIPE
-            )
-            for _ in range(count)
-        ]
-        ends = [(life.communicate(timeout=1800)[1], life.returncode) for life in lives]
-        assert all(status == 0 for _, status in ends), ends
+        said = [store.with_name(f"said{number}") for number in range(count)]
+        lives = [begin("run", place.config, "--store", store, output=file, error=file) for file in said]
+        ends = [life.wait(1800) for life in lives]
+        assert ends == [0] * count, [file.read_text() for file in said]
         assert place.same(store)
         logs = list((store / ".logs").rglob("*.log"))
         made = len(place.expected)
@@ -253,7 +247,7 @@ def _tmpfs(folder: Path, megabytes: int) -> Iterator[Path]:
         mount.rmdir()
 
 
-def _wait_for(condition: Callable[[], bool], life: subprocess.Popen[bytes]) -> None:
+def _wait_for(condition: Callable[[], bool], life: Program) -> None:
     while not condition():
         assert life.poll() is None, "the run ended too early"
         time.sleep(0.1)

@@ -32,8 +32,9 @@ from distributed import LocalCluster
 from flows.run.embedded_api import IDLE_MINUTES
 from flows.run.prefect_api import api
 from storage.local import LocalStore
-from tests.end_to_end.commands import PROJECT, command
+from tests.end_to_end.commands import begin
 from tests.end_to_end.tiny import CHECKPOINTS, draw_tiny_data, tiny_settings, write_tiny_config
+from tests.forking import Program
 
 VICTIMS = ("flow", "stage", "dask worker")
 ODDS = (0.5, 0.35, 0.15)
@@ -193,20 +194,18 @@ def _one_store(lives: Lives, store: Path, campaign: Campaign, kills: int) -> Non
 
 
 @contextmanager
-def _life(config: Path, store: Path, until: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def _life(config: Path, store: Path, until: str | None = None) -> Iterator[Program]:
     store.mkdir(parents=True, exist_ok=True)
     words = ["run", config, "--store", store, *(["--until", until] if until else [])]
-    with _log(store).open("ab") as log:
-        life = subprocess.Popen(command(*words), stdout=log, stderr=log, cwd=PROJECT)
-        try:
-            yield life
-        finally:
-            if life.poll() is None:
-                life.kill()
-            life.wait()
+    life = begin(*words, output=_log(store), error=_log(store))
+    try:
+        yield life
+    finally:
+        life.kill()
+        life.wait()
 
 
-def _kill(victim: str, life: subprocess.Popen[bytes], store: Path, workers: list[int]) -> bool:
+def _kill(victim: str, life: Program, store: Path, workers: list[int]) -> bool:
     """Kill -9 the victim; False if it is not running."""
     if victim == "flow":
         life.kill()
@@ -235,7 +234,7 @@ def _is_worker(process: psutil.Process) -> bool:
         return False
 
 
-def _wait_for_stage(life: subprocess.Popen[bytes], store: Path, stage: str | None) -> None:
+def _wait_for_stage(life: Program, store: Path, stage: str | None) -> None:
     while stage is not None and life.poll() is None and _making(store) != stage:
         time.sleep(0.05)
 
@@ -244,7 +243,7 @@ def _holder(store: Path, kind: str, key: str) -> int | None:
     return LocalStore(store).holder(kind, key)
 
 
-def _descendants(life: subprocess.Popen[bytes]) -> list[psutil.Process]:
+def _descendants(life: Program) -> list[psutil.Process]:
     try:
         return psutil.Process(life.pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -268,7 +267,7 @@ def _making(store: Path) -> str:
     return kinds[0] if kinds else "nothing"
 
 
-def _wait(life: subprocess.Popen[bytes], seconds: float) -> None:
+def _wait(life: Program, seconds: float) -> None:
     try:
         life.wait(seconds)
     except subprocess.TimeoutExpired:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -95,11 +94,10 @@ def test_wrong_requests(tiny_config: Path, arguments: list[str], words: tuple[st
     assert_refused(personsearch("run", tiny_config, *arguments), *words)
 
 
-def test_an_api_that_does_not_answer(tiny_config: Path) -> None:
-    # In a process of its own: Prefect keeps the address that it finds when it is first imported.
+def test_an_api_that_does_not_answer(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"http://127.0.0.1:{free_port()}/api"
-    outcome = personsearch("run", tiny_config, environment={**os.environ, "PREFECT_API_URL": url})
-    assert_refused(outcome, f"the Prefect API at {url} does not answer")
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    assert_refused(personsearch("run", tiny_config), f"the Prefect API at {url} does not answer")
 
 
 def test_a_config_that_is_not_there(tmp_path: Path) -> None:

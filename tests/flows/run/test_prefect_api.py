@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -22,6 +24,7 @@ from flows.errors import ConfigError, explain
 from flows.run import prefect_api
 from flows.run.embedded_api import IDLE_MINUTES, Place, embedded_api
 from storage.locks import exclusive, is_held
+from tests.forking import Program
 
 # A run that is killed in the middle of its only task.
 STARTED_AHEAD = """
@@ -60,6 +63,12 @@ with api() as found:
     killed()
 """
 
+PLACE = """
+from flows.run.prefect_api import own_place, start_ahead
+start_ahead()  # as a run: it sets its defaults before Prefect is loaded
+print(own_place().lock)
+"""
+
 
 def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
@@ -74,6 +83,20 @@ def ask(url: str, path: str, body: dict[str, Any]) -> Any:
     )
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.loads(answer.read())
+
+
+@pytest.fixture
+def home(prefect_api: str, tmp_path: Path) -> Path:
+    """A home folder with the database of the suite's API: to bring a new one up to date takes seconds."""
+    home = tmp_path / "home"
+    home.mkdir()
+    suite = Path(os.environ["PREFECT_HOME"])
+    with (
+        contextlib.closing(sqlite3.connect(suite / "prefect.db")) as source,
+        contextlib.closing(sqlite3.connect(home / "prefect.db")) as target,
+    ):
+        source.backup(target)
+    return home
 
 
 def test_an_api_that_ends_at_its_start_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,11 +135,11 @@ def test_a_wrong_idle_time_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.slow
 def test_an_api_is_shared_replaced_when_killed_and_ends_with_its_home(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PREFECT_HOME", str(home))
     monkeypatch.delenv(IDLE_MINUTES, raising=False)
-    place = Place.of(tmp_path / "home", "one")
+    place = Place.of(home, "one")
     with embedded_api(place) as first, embedded_api(place) as second:
         assert first.url == second.url
         process = is_held(place.lock)
@@ -132,26 +155,33 @@ def test_an_api_is_shared_replaced_when_killed_and_ends_with_its_home(
     assert not list(place.folder.iterdir()), "what it leaves is an empty folder, and Prefect's database"
 
     monkeypatch.delenv(IDLE_MINUTES)
-    stale = Place.of(tmp_path / "home", "other")
+    stale = Place.of(home, "other")
     for file in (stale.lock, stale.address, stale.log, stale.folder / "other.1.lease"):
         file.write_text("1")
     with embedded_api(place):
         process = is_held(place.lock)
         assert process is not None
         assert not list(place.folder.glob("other.*")), "what a killed API of other settings left is cleared"
-    shutil.rmtree(tmp_path / "home")
+    shutil.rmtree(home)
     wait_until(lambda: not Path(f"/proc/{process}/exe").exists())
 
 
 @pytest.mark.slow
-def test_an_api_that_is_started_ahead_is_the_one_of_the_run(tmp_path: Path) -> None:
+def test_an_api_that_is_started_ahead_is_the_one_of_the_run(home: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", STARTED_AHEAD],
-        env={**os.environ, "PREFECT_HOME": str(tmp_path), IDLE_MINUTES: "0.01"},
+        env={**os.environ, "PREFECT_HOME": str(home), IDLE_MINUTES: "0.01"},
         capture_output=True,
         text=True,
     )
     assert done.stdout.splitlines() == ["True", "None", "None True"], done.stderr
+
+
+def test_runs_of_the_suite_share_its_api(prefect_api: str, tmp_path: Path) -> None:
+    """Each that has other settings starts an API of its own, which takes ten seconds."""
+    printed = tmp_path / "printed"
+    assert Program(exec, PLACE, {}, output=printed, error=tmp_path / "error").wait() == 0
+    assert is_held(Path(printed.read_text().strip())) is not None
 
 
 @pytest.mark.slow

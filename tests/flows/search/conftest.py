@@ -40,7 +40,7 @@ def scenes(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory, model: GivenModel) -> Path:
     """An index of twelve pictures by two cameras with times in their names; not to be changed."""
     folder = tmp_path_factory.mktemp("built")
