@@ -91,8 +91,12 @@ def measure(
         runs = {name: make(model, each, images, targets) for name, each in ways.items()}
         first = {name: median_times({name: run}, device, 1, 0)[name] for name, run in runs.items()}
         seconds = median_times(runs, device, rounds, warm_up=2)
-        rates = {name: batch / each for name, each in seconds.items()}
-        yield CompiledRow(part, **rates, compilation=first["compiled"] - first["eager"])
+        yield CompiledRow(
+            part,
+            eager=batch / seconds["eager"],
+            compiled=batch / seconds["compiled"],
+            compilation=first["compiled"] - first["eager"],
+        )
 
 
 def _batch(
