@@ -70,7 +70,8 @@ def batch_on(
 
 def on_device(values: Tensor, device: torch.device) -> Tensor:
     """Values of this machine's memory on the device: through pinned memory, so as not to wait for a GPU."""
-    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
+    pinned = values.pin_memory() if device.type == "cuda" and not values.is_cuda else values
+    return pinned.to(device, non_blocking=True)
 
 
 def neighbours_count(compute: Compute, device: torch.device) -> str | None:

@@ -101,7 +101,7 @@ def test_shards_leave_the_gpu_whole_while_the_next_are_computed(
         np.testing.assert_allclose(block, expected[shard], rtol=2e-3, atol=2e-3)
     with torch.no_grad():
         detector.backbone.body.layer2[-1].conv2.weight.mul_(1e6)
-    with pytest.raises(PersonSearchError, match="features, shard 0: .* pooled values do not fit float16"):
+    with pytest.raises(PersonSearchError, match=r"features, shard 0: \d+ pooled values do not fit float16"):
         next(extract_shards(detector, recipe, scenes, plan, [0]))
 
 
