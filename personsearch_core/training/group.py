@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from personsearch_core.identities import IntArray
 
 Item = TypeVar("Item")
 
@@ -19,9 +21,24 @@ class Alone:
     rank = 0
     count = 1
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """The module whose backward pass averages gradients over the processes."""
+    def wrap(self, module: nn.Module, *, all_used: bool = True) -> nn.Module:
+        """The module whose backward pass averages gradients over the processes; in place.
+
+        all_used: whether every parameter has a gradient in every step.
+        """
         return module
+
+    def share(self, rows: IntArray) -> IntArray:
+        """This process's part of the rows of a batch."""
+        return rows[self.rank :: self.count]
+
+    def join(self, own: Tensor, total: int) -> Tensor:
+        """The (total, D) rows of a batch from the processes' shares, in order; `own` is this one's.
+
+        Each process computes the loss of the whole batch. Its gradient is that of its own rows alone, times
+        the number of processes, because `wrap` averages.
+        """
+        return own
 
     def sum(self, values: Tensor) -> Tensor:
         """The values' sum over all processes."""
@@ -36,6 +53,25 @@ class Alone:
         return flag
 
 
+class _Joined(torch.autograd.Function):
+    """`Together.join`: shares of (total, D) rows, of which process r of n has rows r, r + n ..."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, total: int) -> Tensor:
+        count = dist.get_world_size()
+        # Collectives take shares of one size; what is missing of the last row is cut off below.
+        filled = own.new_zeros(-(-total // count), *own.shape[1:])
+        filled[: len(own)] = own
+        shares = [torch.empty_like(filled) for _ in range(count)]
+        dist.all_gather(shares, filled)
+        return torch.stack(shares, dim=1).flatten(0, 1)[:total]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        count = dist.get_world_size()
+        return gradients[0][dist.get_rank() :: count] * count, None
+
+
 class Together(Alone):
     """One of the processes of torch's default process group, computing on `device`."""
 
@@ -44,12 +80,16 @@ class Together(Alone):
         self.count = dist.get_world_size()
         self._device = device
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        if self._device.type == "cuda":
-            convert = nn.SyncBatchNorm.convert_sync_batchnorm
-            module = convert(module)  # type: ignore[no-untyped-call]
-            return DistributedDataParallel(module, device_ids=[self._device])
-        return DistributedDataParallel(module)
+    def wrap(self, module: nn.Module, *, all_used: bool = True) -> nn.Module:
+        if self._device.type != "cuda":
+            return DistributedDataParallel(module, find_unused_parameters=not all_used)
+        convert = nn.SyncBatchNorm.convert_sync_batchnorm
+        module = convert(module)  # type: ignore[no-untyped-call]
+        return DistributedDataParallel(module, device_ids=[self._device], find_unused_parameters=not all_used)
+
+    def join(self, own: Tensor, total: int) -> Tensor:
+        joined: Tensor = _Joined.apply(own, total)
+        return joined
 
     def sum(self, values: Tensor) -> Tensor:
         total = values.clone()

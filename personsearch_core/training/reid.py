@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -16,12 +16,13 @@ from torch.nn import functional as F
 
 from personsearch_core.amounts import Amount
 from personsearch_core.identities import IntArray, ReidLabels, hold_out_identities
-from personsearch_core.losses.build import WeightedSum, build_objective, free_name
 from personsearch_core.losses.objective import Batch
+from personsearch_core.models.compute import on_device
 from personsearch_core.models.states import save_weights
 from personsearch_core.recipes import ReidRecipe
 from personsearch_core.sampling import PKSampler
 from personsearch_core.schedules import rate_factor
+from personsearch_core.training.group import Alone
 from personsearch_core.training.held_out import check_validation, validate
 from personsearch_core.training.loop import (
     LoopSettings,
@@ -42,13 +43,13 @@ from personsearch_core.training.optimisation import (
     take_step,
 )
 from personsearch_core.training.phases import Phases
-from personsearch_core.training.reid_inputs import check_inputs
+from personsearch_core.training.reid_inputs import check_group, check_inputs
+from personsearch_core.training.reid_losses import ReidLosses, StepLosses
 from personsearch_core.training.row_batches import RowBatches, RowReader, open_batches
 from personsearch_core.training.watching import (
     BestWeights,
     CollapseWatch,
     embedding_statistics,
-    losses_by_source,
     positions_by_source,
 )
 
@@ -82,7 +83,8 @@ def train_reid(
     amounts: Sequence[Amount] | None = None,
     device: torch.device | str = "cpu",
     memory_budget: int | None = None,
-    threads: int = 1,
+    threads: int | None = None,
+    group: Alone | None = None,
     settings: LoopSettings | None = None,
     progress: Progress = ignore_progress,
     should_stop: Callable[[], bool] = never_stop,
@@ -113,7 +115,10 @@ def train_reid(
         A store of up to this many bytes is held in the device's memory (by default MEMORY_BUDGET, or
         PART_OF_GPU of a GPU's free memory); a larger one is read ahead.
     threads
-        Number of threads that read ahead.
+        Number of threads that read ahead; by default one, or one per batch read ahead for a GPU.
+    group
+        The processes that share every batch, of which this is one; by default it is alone. Losses are those
+        of the whole batch, and gradients equal those of one process. Rank 0 writes the results.
     settings, progress, should_stop
         Checkpointing and logging; called with progress; asked before each step whether to stop.
 
@@ -132,8 +137,9 @@ def train_reid(
     TrainingStopped
         If `should_stop()` was true.
     """
-    device = torch.device(device)
+    device, group = torch.device(device), group or Alone()
     check_inputs(recipe, branch, reader, labels)
+    check_group(recipe, branch, device, group.count)
     split = hold_out_identities(labels, recipe.held_out_identities, recipe.seed)
     if split.held_out.size:
         check_validation(labels, split.held_out)
@@ -142,10 +148,12 @@ def train_reid(
     with ExitStack() as stack:
         stack.enter_context(advice_when_out_of_memory(_memory_advice(recipe)))
         budget = _memory_budget(device) if memory_budget is None else memory_budget
+        if device.type == "cpu":
+            budget //= group.count  # one memory for all
         batches = open_batches(
             reader, people * shots + unlabelled, device, memory_budget=budget, threads=threads
         )
-        training = ReidTraining(recipe, branch, batches, sampler, labels, split.held_out, device)
+        training = ReidTraining(recipe, branch, batches, sampler, labels, split.held_out, device, group)
         stack.enter_context(closing(training))
         steps = run_loop(
             training.step,
@@ -157,13 +165,13 @@ def train_reid(
             watch=training.collapse,
             is_finished=lambda: training.phases.finished,
             must_be_finite=("loss",) if training.scaler.is_enabled() else ("loss", "gradient_norm"),
-            settings=(settings or LoopSettings()).on(device, FLUSH_STEPS),
+            settings=replace((settings or LoopSettings()).on(device, FLUSH_STEPS), is_main=group.rank == 0),
             progress=progress,
             should_stop=should_stop,
         )
     if recipe.keep == "best":
         branch.load_state_dict(training.best.weights)
-    metrics = finish_history(work_dir)
+    metrics = finish_history(work_dir) if group.rank == 0 else {}
     if split.held_out.size:
         metrics["validation/best_mAP"] = training.best.score
     result = ReidResult(
@@ -175,7 +183,8 @@ def train_reid(
         held_out_identities=len(np.unique(labels.label[split.held_out])),
         left_out=tuple(sampler.left_out),
     )
-    _write_results(recipe, branch, result, work_dir)
+    if group.rank == 0:
+        _write_results(recipe, branch, result, work_dir)
     return result
 
 
@@ -210,7 +219,9 @@ class ReidTraining:
         labels: ReidLabels,
         held_out: IntArray,
         device: torch.device,
+        group: Alone | None = None,
     ) -> None:
+        self.group = group or Alone()
         self.recipe = recipe
         self.device = device
         self.sampler = sampler
@@ -221,8 +232,10 @@ class ReidTraining:
         self.phases = Phases(list(ends))
         memory_format = torch.channels_last if recipe.compute.channels_last else torch.contiguous_format
         self.branch = branch.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
-        self.forward: Callable[[Tensor], Tensor] = self._compiled() if recipe.compute.compile else self.branch
-        self.objectives = self._build_objectives().to(device)
+        losses = ReidLosses(recipe, self.branch, len(sampler.names), device, self.group)
+        self.objective, self.objectives = losses.objective, losses.objectives
+        learnt = any(True for _ in self.objectives.parameters())
+        self.losses = self.group.wrap(losses, all_used=not learnt)
         self.optimiser = build_optimiser(
             recipe.optimiser,
             [*self.branch.parameters(), *self.objectives.parameters()],
@@ -250,26 +263,18 @@ class ReidTraining:
         recipe = self.recipe
         rows = self.sampler.batch(step)
         features = self._next_features(step)
-        labels = torch.from_numpy(self.sampler.label_of_row[rows]).to(self.device)
+        labels = on_device(torch.from_numpy(self.sampler.label_of_row[rows]), self.device)
         phase = self.phases.at(step)
-        objective = self.objectives[phase]
-        assert isinstance(objective, WeightedSum)
         rate = recipe.lr * self._rate_factor(step)
         set_rate(self.optimiser, rate)
         self.branch.train()
-        with autocast(recipe.compute, self.device):
-            embeddings = self.forward(features)
-        if recipe.branch.loss_normalise:
-            embeddings = F.normalize(embeddings.float(), dim=1)
-        batch = Batch(embeddings, labels)
-        by_source = losses_by_source(objective, batch.detached(), self._positions(rows))
-        term = objective(batch)
-        norm = take_step(term.loss, self.optimiser, self.scaler, recipe.gradient_clip)
-        objective.update(batch.detached())
+        losses: StepLosses = self.losses(features, labels, phase, self._positions(rows))
+        norm = take_step(losses.loss, self.optimiser, self.scaler, recipe.gradient_clip)
+        batch = Batch(losses.embeddings, labels)
+        self.objective(phase).update(batch)
         return {
-            "loss": term.loss.detach(),
-            **term.watched,
-            **{free_name(f"loss/{name}", term.watched): loss for name, loss in by_source.items()},
+            "loss": losses.loss.detach(),
+            **losses.watched,
             **embedding_statistics(batch),
             "gradient_norm": norm,
             "rate": rate,
@@ -319,7 +324,8 @@ class ReidTraining:
     def _next_features(self, step: int) -> Tensor:
         """Those of the batch of that number, which follows the one before, or is the first of all."""
         if self._features is None:
-            opened = self.batches(self.sampler.batch(s) for s in range(step, self.phases.planned))
+            steps = range(step, self.phases.planned)
+            opened = self.batches(self.group.share(self.sampler.batch(each)) for each in steps)
             self._features = self._open.enter_context(closing(opened))  # type: ignore[type-var]
         return self._on_device(next(self._features))
 
@@ -337,9 +343,10 @@ class ReidTraining:
 
     @torch.no_grad()
     def _embed(self, rows: IntArray) -> np.ndarray:
-        """Embeddings (n, D) for ranking, in evaluation mode."""
+        """Embeddings (n, D) for ranking, in evaluation mode; each process embeds its share."""
         self.branch.eval()
-        parts = np.split(rows, range(self._batch_rows, len(rows), self._batch_rows))
+        own = self.group.share(rows)
+        parts = np.split(own, range(self._batch_rows, len(own), self._batch_rows))
         embeddings = []
         for features in self.batches(parts):
             with autocast(self.recipe.compute, self.device):
@@ -347,24 +354,15 @@ class ReidTraining:
         found = torch.cat(embeddings)
         if self.recipe.branch.normalise:
             found = F.normalize(found, dim=1)
-        return found.cpu().numpy()
+        shares = self.group.gather([found.cpu().numpy()])
+        joined = np.empty((len(rows), found.shape[1]), np.float32)
+        for rank, share in enumerate(shares):
+            joined[rank :: self.group.count] = share
+        return joined
 
     @property
     def _batch_rows(self) -> int:
         return self.recipe.identities_per_batch * self.recipe.shots
-
-    def _build_objectives(self) -> nn.ModuleList:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.recipe.seed)
-            return nn.ModuleList(
-                build_objective(phase.objectives, len(self.sampler.names), self.recipe.branch.embedding_dim)
-                for phase in self.recipe.phases
-            )
-
-    def _compiled(self) -> Callable[[Tensor], Tensor]:
-        mode = "reduce-overhead" if self.recipe.cuda_graphs and self.device.type == "cuda" else "default"
-        compiled: Callable[[Tensor], Tensor] = torch.compile(self.branch, mode=mode)
-        return compiled
 
 
 def _write_results(recipe: ReidRecipe, branch: nn.Module, result: ReidResult, work_dir: Path) -> None:

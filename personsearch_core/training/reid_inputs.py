@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from personsearch_core.errors import PersonSearchError
@@ -32,3 +33,22 @@ def check_inputs(recipe: ReidRecipe, branch: nn.Module, reader: RowReader, label
         raise PersonSearchError(
             "keep: best and early_stopping need held_out_identities above 0 to measure mAP on"
         )
+
+
+def check_group(recipe: ReidRecipe, branch: nn.Module, device: torch.device, processes: int) -> None:
+    """Raise PersonSearchError if this many processes cannot share a batch."""
+    if processes > recipe.identities_per_batch * recipe.shots:
+        raise PersonSearchError(
+            f"{processes} devices cannot share a batch of {recipe.identities_per_batch} identities with "
+            f"{recipe.shots} rows each: use fewer devices"
+        )
+    if processes > 1 and device.type == "cpu" and has_batch_norm(branch):
+        raise PersonSearchError(
+            "branch.norm: batch cannot be synchronised between processes on a CPU: use group, frozen_batch "
+            "or devices: 1"
+        )
+
+
+def has_batch_norm(branch: nn.Module) -> bool:
+    """Whether the branch has norms whose statistics are those of the batch."""
+    return any(isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) for part in branch.modules())

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from personsearch_core.data.prefetch import prefetch
+from personsearch_core.models.compute import on_device
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,12 @@ class RowBatches(Protocol):
 
 
 def open_batches(
-    reader: RowReader, batch_rows: int, device: torch.device, *, memory_budget: int, threads: int = 1
+    reader: RowReader,
+    batch_rows: int,
+    device: torch.device,
+    *,
+    memory_budget: int,
+    threads: int | None = None,
 ) -> RowBatches:
     """Batches of up to `batch_rows` rows; from memory if all rows fit in `memory_budget` bytes."""
     size = int(np.prod(reader.shape)) * reader.dtype.itemsize
@@ -77,17 +83,20 @@ class RowsInMemory:
 
     def __call__(self, indices: Iterable[npt.NDArray[np.int64]]) -> Iterator[Tensor]:
         for batch in indices:
-            yield self._rows[torch.from_numpy(batch).to(self._rows.device)]
+            yield self._rows[on_device(torch.from_numpy(batch), self._rows.device)]
 
 
 class RowsReadAhead:
     """Rows read by threads into a ring of reused buffers, pinned if a GPU copies from them."""
 
-    def __init__(self, reader: RowReader, batch_rows: int, device: torch.device, threads: int = 1) -> None:
+    def __init__(
+        self, reader: RowReader, batch_rows: int, device: torch.device, threads: int | None = None
+    ) -> None:
         self._reader = reader
         self._batch_rows = batch_rows
         self._device = device
-        self._threads = threads
+        # On a GPU's machine, reading has the CPU to itself: all that is read ahead is read at once.
+        self._threads = threads or (AHEAD if device.type == "cuda" else 1)
         self._copying: torch.cuda.Stream | None = None
 
     def __call__(self, indices: Iterable[npt.NDArray[np.int64]]) -> Iterator[Tensor]:

@@ -18,6 +18,7 @@ from personsearch_core.losses.build import default_margin, free_name
 from personsearch_core.losses.distances import pairwise_distances
 from personsearch_core.losses.mining import relations
 from personsearch_core.losses.objective import Batch
+from personsearch_core.models.compute import on_device
 from personsearch_core.recipes import Phase
 
 _PRACTICALLY_0 = 1e-4
@@ -50,7 +51,7 @@ def losses_by_source(
     """
     found = {}
     for source, rows in positions.items():
-        chosen = torch.from_numpy(rows).to(batch.labels.device)
+        chosen = on_device(torch.from_numpy(rows), batch.labels.device)
         own = Batch(batch.embeddings[chosen], batch.labels[chosen])
         found[source] = copy.deepcopy(objective)(own).loss
     return found
