@@ -20,12 +20,13 @@ from benchmarks.options import VAR, Device, Folder, Rounds, temporary_folder
 from benchmarks.timing import Measurement, medians_in_turn, report
 from flows.cli.json_file import Json
 from flows.config.devices import torch_device
+from personsearch_core.data.network_input import place_scene
 from personsearch_core.data.prefetch import decode_threads, prefetch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.models.compute import batch_on, prepare
 from personsearch_core.models.detector import Detector, build_detector
 from personsearch_core.pooling import extract_shards, feature_rows
-from personsearch_core.pooling.extraction import SHARD_ROWS, place_scene
+from personsearch_core.pooling.extraction import SHARD_ROWS
 from personsearch_core.recipes import DetectionLoss, DetectorModel, FeaturesRecipe, RoiRecipe, Variant
 from personsearch_core.training.optimisation import autocast
 from storage.feature_store import allocate_buffer, create_features

@@ -153,6 +153,8 @@ def _task(planned: Planned, walk: Walk) -> Task[[str, str], Any]:
                     raise
                 return Failed(message=str(failure))
         line.built(built)
+        if line.rates:
+            record.stages[-1]["rates"] = line.rates
         return {"kind": kind, "key": key}
 
     return make_stage

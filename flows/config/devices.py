@@ -54,7 +54,7 @@ def stage_device(processors: Processors) -> torch.device:
 
 def device_names(processors: Processors) -> tuple[str, ...]:
     """Every device that is named: `devices` GPUs from `device` on, or the CPU."""
-    from personsearch_core.training.distributed import cuda_numbers
+    from personsearch_core.training.launch import cuda_numbers
 
     device = stage_device(processors)
     if device.type != "cuda":
@@ -69,7 +69,7 @@ def gpu_names(processors: Processors) -> list[str]:
     """
     import torch
 
-    from personsearch_core.training.distributed import cuda_numbers
+    from personsearch_core.training.launch import cuda_numbers
 
     device = stage_device(processors)
     if device.type != "cuda":

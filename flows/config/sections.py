@@ -224,7 +224,7 @@ class Processors(Recipe):
     device: Annotated[str, AfterValidator(device_name)] = "auto"
     """`cpu`, `cuda` or `cuda:1`; `auto` is a GPU if there is one, otherwise the CPU."""
     devices: PositiveInt = 1
-    """Number of GPUs that train the detector and extract features together."""
+    """Number of GPUs that train the detector and the branch, and extract features, together."""
     threads: PositiveInt | None = None
     """CPU threads per stage (default: one per core)."""
 

@@ -33,6 +33,8 @@ _WHEN_BUILT = {
     "boxes": "{:,} boxes",
 }
 _SHOWN = 2
+_LOADER, _STEP = "loader_images_per_second", "step_images_per_second"
+"""Of a training that reads images; the lower one limits it."""
 
 
 class StageLine:
@@ -46,6 +48,8 @@ class StageLine:
         self._begun: tuple[float, int] | None = None
         self._done, self._total = 0, 0
         self._figures: list[str] = []
+        self.rates: dict[str, float] = {}
+        """Images per second of a training, by the names that it gives them."""
         self._shown: AbstractContextManager[None] | None = None
 
     def __enter__(self) -> StageLine:
@@ -67,6 +71,9 @@ class StageLine:
             self._begun = (time.monotonic(), done)
         self._done, self._total = done, total
         self._figures = _figures(_AT_WORK, metrics) or self._figures
+        rates = {name: metrics.get(name, math.nan) for name in (_LOADER, _STEP)}
+        if all(math.isfinite(rate) for rate in rates.values()):
+            self.rates = rates
 
     def text(self) -> str:
         """The line as it stands now."""
@@ -75,6 +82,8 @@ class StageLine:
         if self._done >= self._total:
             return f"{self.name:{WIDTH}} finishing, {time.monotonic() - self._started:.0f} s"
         parts = [f"{self._done / self._total:4.0%}", *self._time_left(), *(self._figures or self._counts())]
+        if self.rates:
+            parts.append("images/s: loader {:.3g}, step {:.3g}".format(*self.rates.values()))
         return f"{self.name:{WIDTH}} {', '.join(parts)}"
 
     def built(self, artifact: Artifact) -> None:

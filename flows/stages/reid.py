@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from flows.config.models import Config
 from flows.config.sections import Amount, TrainingEntry
-from flows.errors import Interrupted
+from flows.errors import Interrupted, StageError
 from flows.stages.base import (
     ArtifactInput,
     InputRef,
@@ -23,7 +26,7 @@ from flows.stages.base import (
     last_checkpoint,
     processors_of,
 )
-from flows.stages.detector import TRAINED_BRANCH, UNTRAINED_BRANCH
+from flows.stages.detector import TRAINED_BRANCH, UNTRAINED_BRANCH, WEIGHTS
 from personsearch_core.recipes import (
     BATCH_NORM_EPSILON,
     DetectorModel,
@@ -34,11 +37,19 @@ from personsearch_core.recipes import (
     objective_versions,
 )
 from storage.digests import digest_parts, digest_safetensors
-from storage.store import Artifact
+from storage.opening import open_store
+from storage.store import Artifact, Store
 
 if TYPE_CHECKING:
+    import torch
+
     from personsearch_core.identities import ReidLabels
+    from personsearch_core.models.branch import Branch
+    from personsearch_core.training.launch import Rank
+    from personsearch_core.training.reid import ReidResult
     from storage.feature_store import FeatureReader
+
+log = logging.getLogger(__name__)
 
 VERSION = 3
 SAME_AT_EQUAL_EPSILON = 2
@@ -123,7 +134,7 @@ def stage(config: Config) -> Stage:
             datasets=tuple(entry.dataset for entry in names.values()) if len(names) > 1 else (),
             shard_cache=None if cache is None else int(cache * 2**30),
         ).model_dump(mode="json"),
-        processors=processors_of(config),
+        processors=processors_of(config, several=True),
         resume_point=last_checkpoint,
         in_place=() if cache is None else tuple(stores),
     )
@@ -136,18 +147,83 @@ def _amounts(entries: Mapping[str, TrainingEntry]) -> dict[str, Amount]:
     return {name: entry.amount for name, entry in entries.items() if entry.amount != ONCE_EACH}
 
 
-def make(context: StageContext[TrainingRecipe, ReidInputs, Options]) -> Made:
+ReidContext = StageContext[TrainingRecipe, ReidInputs, Options]
+
+
+def make(context: ReidContext) -> Made:
     """Train from the store alone; resumes from the newest checkpoint in the work area."""
-    from safetensors.torch import load_file
-
-    from flows.config.devices import stage_device
-    from personsearch_core.models.branch import build_branch
+    from personsearch_core.models.states import load_weights
     from personsearch_core.models.weights import save_branch
+    from personsearch_core.training.launch import train_together
     from personsearch_core.training.loop import RESUME_ONLY, LoopSettings, TrainingStopped
-    from personsearch_core.training.reid import train_reid
-    from storage.feature_store import join_readers
 
-    recipe, inputs, options = context.recipe, context.inputs, context.options
+    recipe, options, detector = context.recipe, context.options, context.inputs.detector
+    branch = _untrained(recipe, None if detector is None else detector.path)
+    save_branch(context.work / UNTRAINED_BRANCH, branch)
+    numbers = sorted(context.inputs.features, key=lambda number: int(number or 0))
+    features = [context.inputs.features[number] for number in numbers]
+    loop: dict[str, Any] = {
+        "settings": LoopSettings(checkpoint_seconds=options.checkpoint_seconds),
+        "progress": context.progress,
+        "should_stop": context.should_stop,
+    }
+    device, processes = _processors(context, branch)
+    share = _Share(recipe, options, numbers, context.store)
+    try:
+        if processes == 1:
+            result = asdict(share.train(branch, features, context.work, device=device, **loop))
+        else:
+            job = share.as_json(features, None if detector is None else detector.path)
+            result = train_together(
+                f"{__name__}:train_rank", job, context.work, device=device, devices=processes, **loop
+            )
+            branch.load_state_dict(load_weights(context.work / TRAINED_BRANCH))
+    except TrainingStopped as stopped:
+        raise Interrupted(str(stopped)) from stopped
+    save_branch(context.work / TRAINED_BRANCH, branch)
+    digests = {name: digest_safetensors(context.work / name) for name in (TRAINED_BRANCH, UNTRAINED_BRANCH)}
+    return Made(digest_parts(digests), dict(result["metrics"]), RESUME_ONLY)
+
+
+def train_rank(job: dict[str, Any], rank: Rank) -> dict[str, Any]:
+    """One process's share of a training by several; see `train_together`."""
+    recipe, options = TrainingRecipe.model_validate(job["recipe"]), Options.model_validate(job["options"])
+    store = open_store(job["store"])
+    find = store.find if options.shard_cache is None else store.find_in_place
+    features = [artifact for kind, key in job["features"] if (artifact := find(kind, key)) is not None]
+    if len(features) < len(job["features"]):
+        raise StageError(f"features are gone from {store}; run the same command again to rebuild them")
+    branch = _untrained(recipe, None if job["detector"] is None else Path(job["detector"]))
+    result = _Share(recipe, options, job["numbers"], store).train(
+        branch,
+        features,
+        rank.work_dir,
+        device=rank.device,
+        group=rank.group,
+        settings=rank.settings,
+        progress=rank.progress,
+        should_stop=rank.should_stop,
+    )
+    return asdict(result)
+
+
+def _processors(context: ReidContext, branch: Branch) -> tuple[torch.device, int]:
+    """The device, the first of several perhaps, and the number of processes that train together."""
+    from flows.config.devices import stage_device
+    from personsearch_core.training.reid_inputs import has_batch_norm
+
+    device, processes = stage_device(context.processors), context.processors.devices
+    if processes > 1 and device.type == "cpu" and has_batch_norm(branch):
+        log.info("the branch trains in one process: on a CPU, several could not synchronise its batch norms")
+        processes = 1
+    return device, processes
+
+
+def _untrained(recipe: TrainingRecipe, detector: Path | None) -> Branch:
+    """The branch as it begins; `detector`: the folder of the one whose weights it starts from, if any."""
+    from personsearch_core.models.branch import build_branch
+    from personsearch_core.models.states import load_weights
+
     network = recipe.network
     model = DetectorModel(
         backbone=network.backbone,
@@ -155,52 +231,66 @@ def make(context: StageContext[TrainingRecipe, ReidInputs, Options]) -> Made:
         norm_epsilon=network.norm_epsilon,
         initial_weights="imagenet",
     )
-    device = stage_device(context.processors)
-    state = None
-    if inputs.detector is not None:
-        state = load_file(inputs.detector.path / "detector.safetensors")
-    branch = build_branch(
+    return build_branch(
         recipe.variant,
         model,
         recipe.reid.branch,
-        state,
+        None if detector is None else load_weights(detector / WEIGHTS),
         seed=recipe.reid.seed,
         channels=recipe.channels,
     )
-    save_branch(context.work / UNTRAINED_BRANCH, branch)
-    numbers = sorted(inputs.features, key=lambda number: int(number or 0))
-    with ExitStack() as stack:
-        readers = [stack.enter_context(_open(context, inputs.features[each])) for each in numbers]
-        try:
-            result = train_reid(
-                recipe.reid,
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What every process of a training does. numbers: of the datasets, in the order of their rows."""
+
+    recipe: TrainingRecipe
+    options: Options
+    numbers: Sequence[str]
+    store: Store | None
+
+    def as_json(self, features: Sequence[Artifact], detector: Path | None) -> dict[str, Any]:
+        """What `train_rank` takes."""
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "options": self.options.model_dump(mode="json"),
+            "numbers": list(self.numbers),
+            "features": [[each.kind, each.key] for each in features],
+            "detector": None if detector is None else str(detector),
+            "store": str(self.store),
+        }
+
+    def train(
+        self, branch: Branch, features: Sequence[Artifact], work: Path, *, device: torch.device, **loop: Any
+    ) -> ReidResult:
+        """Train the branch, in place. loop: the last arguments of `train_reid`."""
+        from personsearch_core.training.reid import train_reid
+        from storage.feature_store import join_readers
+
+        with ExitStack() as stack:
+            readers = [stack.enter_context(self._open(each)) for each in features]
+            return train_reid(
+                self.recipe.reid,
                 branch,
                 join_readers(readers),
-                _labels(readers, options.datasets),
-                context.work,
-                amounts=[recipe.amounts.get(f"features{each}", ONCE_EACH) for each in numbers],
+                _labels(readers, self.options.datasets),
+                work,
+                amounts=[self.recipe.amounts.get(f"features{each}", ONCE_EACH) for each in self.numbers],
                 device=device,
-                settings=LoopSettings(checkpoint_seconds=options.checkpoint_seconds),
-                memory_budget=options.memory_budget,
-                progress=context.progress,
-                should_stop=context.should_stop,
+                memory_budget=self.options.memory_budget,
+                **loop,
             )
-        except TrainingStopped as stopped:
-            raise Interrupted(str(stopped)) from stopped
-    save_branch(context.work / TRAINED_BRANCH, branch)
-    digests = {name: digest_safetensors(context.work / name) for name in (TRAINED_BRANCH, UNTRAINED_BRANCH)}
-    return Made(digest_parts(digests), dict(result.metrics), RESUME_ONLY)
 
+    def _open(self, features: Artifact) -> FeatureReader:
+        """The features on this machine, or where they are, with shards that are kept here."""
+        from storage.feature_store import ShardCache, open_features
 
-def _open(context: StageContext[TrainingRecipe, ReidInputs, Options], features: Artifact) -> FeatureReader:
-    """The features on this machine, or where they are, with shards that are kept here."""
-    from storage.feature_store import ShardCache, open_features
-
-    store, limit = context.store, context.options.shard_cache
-    if store is None or limit is None:
-        return open_features(features.path)
-    cache = ShardCache(store.place.shards_path, limit, features.manifest.files)
-    return open_features(store.place_of(features), shard_cache=cache)
+        limit = self.options.shard_cache
+        if self.store is None or limit is None:
+            return open_features(features.path)
+        cache = ShardCache(self.store.place.shards_path, limit, features.manifest.files)
+        return open_features(self.store.place_of(features), shard_cache=cache)
 
 
 def _labels(readers: Sequence[FeatureReader], datasets: Sequence[str]) -> ReidLabels:

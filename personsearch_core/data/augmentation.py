@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from personsearch_core.boxes import Placement, box_areas, clip_boxes, place_image
-from personsearch_core.data.decoding import read_scene, render
+from personsearch_core.data.network_input import render_scene
 from personsearch_core.data.scenes import Scene
 from personsearch_core.models.anchors import Targets
 from personsearch_core.recipes import DetectorAugmentation, DetectorModel
@@ -23,6 +24,28 @@ SMALLEST_SIDE = 1.0
 """Boxes narrower or shorter than this, in input pixels, are dropped: no anchor fits them."""
 
 
+@dataclass(frozen=True)
+class Colours:
+    """Changes of an image's colours, in this order: factors around 1, and a shift of the hue around 0."""
+
+    brightness: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+    hue: float = 0.0
+
+    def of(self, image: Tensor) -> Tensor:
+        """The image, uint8 (3, H, W), so changed; on its device."""
+        if self.brightness != 1:
+            image = F.adjust_brightness_image(image, self.brightness)
+        if self.contrast != 1:
+            image = F.adjust_contrast_image(image, self.contrast)
+        if self.saturation != 1:
+            image = F.adjust_saturation_image(image, self.saturation)
+        if self.hue != 0:
+            image = F.adjust_hue_image(image, self.hue)
+        return image
+
+
 def training_sample(
     scene: Scene,
     model: DetectorModel,
@@ -30,16 +53,16 @@ def training_sample(
     rng: np.random.Generator,
     out: Tensor | None = None,
     people: NDArray[np.int64] | None = None,
-) -> tuple[Tensor, Targets]:
-    """Decode and augment one scene: uint8 (3, H, W), and its visible boxes in input pixels.
+) -> tuple[Tensor, Targets, Colours]:
+    """Decode and place one scene: uint8 (3, H, W), its visible boxes in input pixels, and its new colours.
 
-    All random numbers come from `rng`, equally many whichever augmentations are on. `people`: see
-    `scene_targets`.
+    All random numbers come from `rng`, equally many whichever augmentations are on. `out`: where the image
+    goes, perhaps on a GPU. `people`: see `scene_targets`.
     """
-    image = read_scene(scene)
     placement = _draw_placement(scene, model, augmentation, rng)
     targets = scene_targets(scene, placement, people)
-    return _photometric(render(image, placement, out), augmentation, rng), targets
+    device = None if out is None else out.device
+    return render_scene(scene, placement, model, device, out), targets, _draw_colours(augmentation, rng)
 
 
 def scene_targets(scene: Scene, placement: Placement, people: NDArray[np.int64] | None = None) -> Targets:
@@ -102,15 +125,11 @@ def _placed(
     return (x, y, x + width, y + height)
 
 
-def _photometric(image: Tensor, augmentation: DetectorAugmentation, rng: np.random.Generator) -> Tensor:
-    """Brightness, contrast, saturation and hue, in this order, by factors around 1 (hue: around 0)."""
-    draws = rng.uniform(-1, 1, size=4)
-    if augmentation.brightness:
-        image = F.adjust_brightness_image(image, max(0.0, 1 + draws[0] * augmentation.brightness))
-    if augmentation.contrast:
-        image = F.adjust_contrast_image(image, max(0.0, 1 + draws[1] * augmentation.contrast))
-    if augmentation.saturation:
-        image = F.adjust_saturation_image(image, max(0.0, 1 + draws[2] * augmentation.saturation))
-    if augmentation.hue:
-        image = F.adjust_hue_image(image, draws[3] * augmentation.hue)
-    return image
+def _draw_colours(augmentation: DetectorAugmentation, rng: np.random.Generator) -> Colours:
+    brightness, contrast, saturation, hue = rng.uniform(-1, 1, size=4).tolist()
+    return Colours(
+        max(0.0, 1 + brightness * augmentation.brightness),
+        max(0.0, 1 + contrast * augmentation.contrast),
+        max(0.0, 1 + saturation * augmentation.saturation),
+        hue * augmentation.hue,
+    )

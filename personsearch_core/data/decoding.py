@@ -6,7 +6,8 @@ import io
 import logging
 import stat
 import warnings
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image, read_file
+from torchvision.io import ImageReadMode, decode_image, decode_jpeg, read_file
 from torchvision.transforms.v2 import functional as F
 
 from personsearch_core.boxes import Placement
@@ -67,21 +68,28 @@ def read_image(
     ...     read_image(file.name).shape
     torch.Size([3, 3, 4])
     """
-    name = "the image" if isinstance(source, bytes) else f"image {source}"
+    with open_image(source) as image:
+        if max_pixels is not None and image.width * image.height > max_pixels:
+            size = f"{image.width}x{image.height}"
+            raise PersonSearchError(f"{_name(source)} is {size}, more than {max_pixels:,} pixels")
+        turn = _turn(image, apply_exif)
+        pixels = _quickly(image, source)
+        if pixels is None:
+            pixels = _by_pillow(image)
+    return _turned(pixels, turn).contiguous()
+
+
+@contextmanager
+def open_image(source: str | Path | bytes) -> Iterator[Image.Image]:
+    """An image, its header read; what fails until it is closed is a PersonSearchError that names it."""
+    name = _name(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             # Of a path, Pillow would map pixels that are not compressed into memory, and mistake the sides of
             # a turned TIFF.
             with _opened(source, name) as file, Image.open(file) as image:
-                if max_pixels is not None and image.width * image.height > max_pixels:
-                    raise PersonSearchError(
-                        f"{name} is {image.width}x{image.height}, more than {max_pixels:,} pixels"
-                    )
-                turn = _turn(image, apply_exif)
-                pixels = _quickly(image, source, name)
-                if pixels is None:
-                    pixels = _by_pillow(image)
+                yield image
     except FileNotFoundError as error:
         raise PersonSearchError(f"{name} does not exist") from error
     except (
@@ -95,7 +103,10 @@ def read_image(
             raise
         why = "it is not an image" if isinstance(error, UnidentifiedImageError) else error
         raise PersonSearchError(f"{name} cannot be decoded: {why}") from error
-    return _turned(pixels, turn).contiguous()
+
+
+def _name(source: str | Path | bytes) -> str:
+    return "the image" if isinstance(source, bytes) else f"image {source}"
 
 
 ImageSource = str | Path | bytes | Image.Image | Tensor
@@ -126,7 +137,7 @@ def _opened(source: str | Path | bytes, name: str) -> AbstractContextManager[Bin
     return Path(source).open("rb")
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     """1 to 8; 1 if missing or invalid. Of a PNG, EXIF after the pixels is not read."""
     if image.format == "PNG" and "exif" not in image.info:
         return 1
@@ -136,15 +147,18 @@ def _orientation(image: Image.Image) -> int:
 
 def _turn(image: Image.Image, apply_exif: bool) -> int:
     """The orientation by which decoded pixels are still to be turned: Pillow turns TIFFs itself."""
-    orientation = _orientation(image)
+    turn = orientation(image)
     if image.format == "TIFF":
-        return 1 if apply_exif else _INVERSE.get(orientation, orientation)
-    return orientation if apply_exif else 1
+        return 1 if apply_exif else _INVERSE.get(turn, turn)
+    return turn if apply_exif else 1
 
 
-def _quickly(image: Image.Image, source: str | Path | bytes, name: str) -> Tensor | None:
+def _quickly(
+    image: Image.Image, source: str | Path | bytes, device: torch.device | None = None
+) -> Tensor | None:
     """Decode a JPEG with torchvision, as stored; None if only Pillow can (CMYK, or torchvision fails).
 
+    device: a GPU that decodes it by nvJPEG and then has the pixels.
     PNG is left to Pillow: one damaged byte of its pixels crashes the process in torchvision's decoder.
     """
     if image.format != "JPEG" or image.mode == "CMYK":
@@ -154,10 +168,16 @@ def _quickly(image: Image.Image, source: str | Path | bytes, name: str) -> Tenso
     else:
         encoded = read_file(str(source))
     try:
-        pixels: Tensor = decode_image(encoded, mode=ImageReadMode.RGB)
+        pixels: Tensor = (
+            decode_image(encoded, mode=ImageReadMode.RGB)
+            if device is None
+            else decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device)
+        )
     except RuntimeError as error:
         logger.warning(
-            "%s is decoded by Pillow because torchvision failed: %s", name, str(error).splitlines()[0]
+            "%s is decoded by Pillow because torchvision failed: %s",
+            _name(source),
+            str(error).splitlines()[0],
         )
         return None
     return pixels
@@ -183,16 +203,29 @@ def _turned(pixels: Tensor, orientation: int) -> Tensor:
     return pixels
 
 
-def read_scene(scene: Scene) -> Tensor:
-    """Decode a scene's image and check its size, which its boxes refer to."""
-    image = read_image(scene.path, apply_exif=scene.apply_exif)
-    height, width = image.shape[-2:]
+def read_scene(scene: Scene, device: torch.device | None = None) -> Tensor:
+    """Decode a scene's image and check its size, which its boxes refer to; see `read_image`.
+
+    device: a GPU that JPEGs are decoded on, by nvJPEG, and that has the result.
+    """
+    if device is None:
+        image = read_image(scene.path, apply_exif=scene.apply_exif)
+    else:
+        with open_image(scene.path) as opened:
+            turn = _turn(opened, scene.apply_exif)
+            pixels = _quickly(opened, scene.path, device)
+            image = _turned(_by_pillow(opened).to(device) if pixels is None else pixels, turn)
+    check_size(scene, image.shape[-1], image.shape[-2])
+    return image
+
+
+def check_size(scene: Scene, width: int, height: int) -> None:
+    """Raise PersonSearchError unless a scene's image has the size in pixels that its boxes refer to."""
     if (width, height) != (scene.width, scene.height):
         raise PersonSearchError(
             f"image {scene.path} is {width}x{height} pixels, but scene {scene.image_id} says "
             f"{scene.width}x{scene.height}: ingest the dataset again"
         )
-    return image
 
 
 def render(image: Tensor, placement: Placement, out: Tensor | None = None) -> Tensor:
@@ -205,10 +238,16 @@ def render(image: Tensor, placement: Placement, out: Tensor | None = None) -> Te
     region = image[:, y1:y2, x1:x2]
     if region.shape[-2:] != (v2 - v1, u2 - u1):
         region = F.resize_image(region, [v2 - v1, u2 - u1], antialias=True)
+    return write_region(region, placement, out)
+
+
+def write_region(region: Tensor, placement: Placement, out: Tensor | None = None) -> Tensor:
+    """Put a region (3, h, w) that has its target's size on the network's input and pad the rest."""
+    u1, v1, u2, v2 = placement.target
     if placement.mirrored:
         region = region.flip(-1)
     if out is None:
-        out = torch.empty((3, placement.input_height, placement.input_width), dtype=torch.uint8)
+        out = region.new_empty((3, placement.input_height, placement.input_width))
     if (u1, v1, u2, v2) != (0, 0, placement.input_width, placement.input_height):
         out.copy_(torch.tensor(PADDING_COLOUR, dtype=torch.uint8)[:, None, None])
     out[:, v1:v2, u1:u2] = region

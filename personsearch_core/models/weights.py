@@ -112,7 +112,7 @@ def weights_digest(detector: Detector, variant: str | None = None) -> str:
         blocks = ("conv1", "bn1", *(f"layer{number}" for number in range(1, SHARED_BLOCKS[variant])))
         body = detector.backbone.body.state_dict()
         state = {name: tensor for name, tensor in body.items() if name.partition(".")[0] in blocks}
-        fields = {"backbone", "image_width", "image_height", "resize", "norm"}
+        fields = {"backbone", "image_width", "image_height", "resize", "decode", "norm"}
     model = detector.model.model_dump(mode="json", include=fields)
     total = hashlib.sha256(json.dumps([model, detector.model.trunk_epsilon], sort_keys=True).encode())
     for name, tensor in sorted(state.items()):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from personsearch_core.boxes import Boxes, Placement, place_image
 from personsearch_core.data.decoding import read_scene, render
+from personsearch_core.data.network_input import place_scene, require_decoder
 from personsearch_core.data.prefetch import decode_threads, prefetch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.models.compute import batch_on, model_device, neighbours_count, prepare
@@ -67,6 +68,7 @@ def detect_scenes(
     are `batch_images` scenes in order; one pass through the backbone serves detection and pooling. Computes
     on the detector's device. What is found in a scene does not depend on others unless `neighbours_count`.
     """
+    require_decoder(detector.model, model_device(detector))
     detector = prepare(detector.eval(), recipe.compute)
     extras = extra_boxes if extra_boxes is not None else [np.empty((0, 4), np.float32)] * len(scenes)
 
@@ -83,10 +85,12 @@ def detect_scenes(
 
 
 def _read(scene: Scene, extra: Boxes, detector: Detector, *, keep_full_resolution: bool) -> _Input:
-    image = read_scene(scene)
     model = detector.model
+    image = read_scene(scene) if keep_full_resolution else None
+    if image is None or model.decode != "full":
+        return _Input(scene, extra, *place_scene(scene, model, device=model_device(detector)), image)
     placement = place_image(scene.width, scene.height, model.image_width, model.image_height, model.resize)
-    return _Input(scene, extra, render(image, placement), placement, image if keep_full_resolution else None)
+    return _Input(scene, extra, render(image, placement), placement, image)
 
 
 @torch.inference_mode()

@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from personsearch_core.boxes import Boxes, Placement, place_image
-from personsearch_core.data.decoding import read_scene, render
+from personsearch_core.boxes import Boxes, Placement
+from personsearch_core.data.decoding import read_scene
+from personsearch_core.data.network_input import place_scene, require_decoder
 from personsearch_core.data.prefetch import decode_threads, in_thread, prefetch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.errors import PersonSearchError
@@ -29,7 +30,7 @@ from personsearch_core.pooling.rois import (
     row_shape,
 )
 from personsearch_core.pooling.stored import Rows, in_blocks, stored_rows
-from personsearch_core.recipes import DetectorModel, FeaturesRecipe
+from personsearch_core.recipes import FeaturesRecipe
 from personsearch_core.training.optimisation import autocast
 
 SHARD_ROWS = 256
@@ -236,10 +237,11 @@ def _pooled(
 ) -> Iterator[Rows]:
     detector = prepare(detector.eval(), recipe.compute)
     device = model_device(detector)
+    require_decoder(detector.model, device)
     full = neighbours_count(recipe.compute, device) is None
 
     def decode(request: _Request) -> tuple[Tensor, Placement]:
-        return place_scene(scenes[request.scene], detector.model, request.mirrored)
+        return place_scene(scenes[request.scene], detector.model, request.mirrored, device)
 
     requests = (request for group in groups for request in group)
     images = prefetch(decode, requests, threads=decode_threads(), ahead=4 * recipe.batch_images)
@@ -254,11 +256,3 @@ def _pooled(
         with torch.inference_mode(), autocast(recipe.compute, device):
             pooled = pool_shared_map(detector.shared_maps(inputs, recipe.roi.variant), rois, recipe.roi)
         yield stored_rows(pooled, recipe.dtype, f"features, rows {batch[0].rows[0]} to {batch[-1].rows[-1]}")
-
-
-def place_scene(scene: Scene, model: DetectorModel, mirrored: bool = False) -> tuple[Tensor, Placement]:
-    """Decode a scene onto the network's input: (uint8 (3, H, W), its placement)."""
-    placement = place_image(
-        scene.width, scene.height, model.image_width, model.image_height, model.resize, mirrored=mirrored
-    )
-    return render(read_scene(scene), placement), placement

@@ -29,6 +29,10 @@ class DetectorModel(Recipe):
     image_height: Side = 640
     resize: Literal["letterbox", "stretch"] = "letterbox"
     """The paper does not say; letterbox keeps a person's proportions."""
+    decode: Annotated[Literal["full", "reduced", "nvjpeg"], later("full")] = "full"
+    """How JPEGs are decoded for the network's input, in training and on test views. `reduced`: at 1/2, 1/4 or
+    1/8 of their size where that is still no smaller than the input, which spares most of the work.
+    `nvjpeg`: on the GPU, which must be an NVIDIA one. Each gives slightly other pixels."""
     norm: Literal["frozen_batch", "batch", "group"] = "frozen_batch"
     """`frozen_batch` needs initial weights: from scratch it would never learn its statistics."""
     norm_epsilon: Annotated[float, Field(ge=0)] | None = None

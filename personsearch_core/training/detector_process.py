@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -11,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from personsearch_core.data.loader import Share, TrainingBatch, batch_numbers, training_batches
+from personsearch_core.data.loader import Rate, Share, TrainingBatch, batch_numbers, training_batches
+from personsearch_core.data.network_input import require_decoder
 from personsearch_core.data.sampling import TrainingSet, TrainingStream
 from personsearch_core.data.scenes import Scene
 from personsearch_core.models.compute import arrange, prepare
@@ -52,6 +54,8 @@ from personsearch_core.training.watching import BestWeights
 
 FLUSH_STEPS = 20
 """Steps between reads of the metrics on an accelerator."""
+LOADER_RATE, STEP_RATE = "loader_images_per_second", "step_images_per_second"
+"""Of the rates that come with progress; the history leaves them out, because they are the machine's."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ def train_share(
 ) -> DetectorResult:
     """What each process of `train_detector` does; together they take every batch once."""
     group = group or Alone()
+    require_decoder(recipe.model, device)
     stream = TrainingStream(entries, recipe.seed)
     with ExitStack() as stack:
         stack.enter_context(advice_when_out_of_memory(_memory_advice(recipe)))
@@ -93,7 +98,9 @@ def train_share(
                 after_step=training.validate_when_due,
                 must_be_finite=("loss",) if training.scaler.is_enabled() else ("loss", "gradient_norm"),
                 settings=_settings(settings, device, group),
-                progress=progress,
+                progress=lambda done, total, **metrics: progress(
+                    done, total, **metrics, **training.rates(done)
+                ),
                 should_stop=should_stop,
             )
         except NonFiniteError as error:
@@ -191,10 +198,24 @@ class _Training:
         if self.joint is not None:
             self.state["joint"] = self.joint
         self._batches: Iterator[TrainingBatch] | None = None
+        self._loader, self._not_stepping = Rate(), 0.0
+        self._first: tuple[int, float] | None = None
+
+    def rates(self, done: int) -> dict[str, float]:
+        """Images per second after so many steps: what the loader's threads could bring, and what the training
+        takes while it has a batch; of all processes, whose shares are alike. The lower one limits."""
+        if self._first is None:
+            return {}
+        first, started = self._first
+        busy = time.perf_counter() - started - self._not_stepping
+        images = (done - first) * _images_per_step(self.recipe)
+        return {LOADER_RATE: self.group.count * self._loader.per_second, STEP_RATE: images / busy}
 
     def step(self, step: int) -> Metrics:
         """One optimiser step on `accumulate` batches."""
         recipe = self.recipe
+        if self._first is None:
+            self._first = step, time.perf_counter()
         rate = recipe.training.lr * rate_factor(recipe.training.schedule, step, self.total_steps)
         set_rate(self.optimiser, rate)
         self.optimiser.zero_grad(set_to_none=True)
@@ -222,7 +243,9 @@ class _Training:
         every = math.ceil(epochs * self.stream.epoch_size / _images_per_step(self.recipe))
         if not self.validation or (done % every and done != self.total_steps):
             return {}
+        started = time.perf_counter()
         measured = validate_detector(self.detector, self.validation, self.recipe.compute, self.group)
+        self._not_stepping += time.perf_counter() - started
         self.best.offer(measured["validation/coco_ap"], done, self.detector.state_dict())
         return measured
 
@@ -245,9 +268,13 @@ class _Training:
                 step * accumulate,
                 self.total_steps * accumulate,
                 Share(self.group.rank, self.group.count),
-                pin=self.device.type == "cuda",
+                device=self.device,
+                rate=self._loader,
             )
-        batch = next(self._batches).to(self.device)
+        asked = time.perf_counter()
+        batch = next(self._batches)
+        self._not_stepping += time.perf_counter() - asked
+        batch = batch.to(self.device)
         return replace(batch, images=arrange(batch.images, self.recipe.compute))
 
     def _backward(self, batch: TrainingBatch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from personsearch_core.boxes import Boxes, Placement
+from personsearch_core.data.network_input import place_scene
 from personsearch_core.data.prefetch import decode_threads, prefetch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.evaluation.detection import evaluate_detection
@@ -17,7 +18,6 @@ from personsearch_core.evaluation.records import Detections, GroundTruth
 from personsearch_core.identities import UNLABELLED
 from personsearch_core.models.compute import batch_on, model_device
 from personsearch_core.models.detector import Detector
-from personsearch_core.pooling.extraction import place_scene
 from personsearch_core.pooling.rois import in_original_pixels
 from personsearch_core.recipes import Compute
 from personsearch_core.training.group import Alone
@@ -58,7 +58,7 @@ def detect_boxes(detector: Detector, scenes: Sequence[Scene], compute: Compute) 
     device = model_device(detector)
 
     def read(scene: Scene) -> tuple[Tensor, Placement]:
-        return place_scene(scene, detector.model)
+        return place_scene(scene, detector.model, device=device)
 
     placed = prefetch(read, scenes, threads=decode_threads(), ahead=2 * BATCH_IMAGES)
     for first in range(0, len(scenes), BATCH_IMAGES):

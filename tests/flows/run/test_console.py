@@ -64,6 +64,10 @@ def test_a_stage_shows_percent_time_left_and_two_figures(monkeypatch: pytest.Mon
     assert line.text() == "detector        60%, about 60 s left, loss 0.445"
     line.update(61, 100, **{"loss": 0.4, "validation/coco_ap50": 0.712, "active_triplets": 0.2})
     assert line.text().endswith("loss 0.4, validation AP50 71.2%")
+    assert not line.rates
+    rates = {"loader_images_per_second": 210.4, "step_images_per_second": 141.2}
+    line.update(62, 100, loss=0.35, **rates)
+    assert line.text().endswith("loss 0.35, images/s: loader 210, step 141") and line.rates == rates
     line.update(100, 100, loss=0.3)
     assert line.text() == "detector       finishing, 37 s"
 

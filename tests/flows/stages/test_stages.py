@@ -186,6 +186,7 @@ def test_every_stage_is_told_where_and_how_to_work(stages: dict[str, Stage], tmp
     assert {name: where["devices"] for name, where in on.items() if where["devices"] != 1} == {
         "detector": 2,
         "features": 2,
+        "reid": 2,
     }
     assert all({"device": each["device"], "threads": each["threads"]} == DEVICE for each in on.values())
 

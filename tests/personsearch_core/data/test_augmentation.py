@@ -35,9 +35,11 @@ def scene_with(boxes: list[list[float]]) -> Scene:
 
 def test_the_same_generator_gives_the_same_sample(tmp_path: Path) -> None:
     (scene,) = write_scenes(tmp_path, 1)
-    first, first_targets = training_sample(scene, TINY, EVERYTHING, np.random.default_rng(3))
-    again, again_targets = training_sample(scene, TINY, EVERYTHING, np.random.default_rng(3))
-    other, _ = training_sample(scene, TINY, EVERYTHING, np.random.default_rng(4))
+    first, first_targets, colours = training_sample(scene, TINY, EVERYTHING, np.random.default_rng(3))
+    again, again_targets, same = training_sample(scene, TINY, EVERYTHING, np.random.default_rng(3))
+    other, _, others = training_sample(scene, TINY, EVERYTHING, np.random.default_rng(4))
+    assert colours == same != others
+    assert not torch.equal(colours.of(first), first) and torch.equal(colours.of(first), same.of(again))
     assert torch.equal(first, again) and torch.equal(first_targets.boxes, again_targets.boxes)
     assert not torch.equal(first, other)
 
@@ -45,7 +47,7 @@ def test_the_same_generator_gives_the_same_sample(tmp_path: Path) -> None:
 def test_boxes_follow_the_pixels(tmp_path: Path) -> None:
     (scene,) = write_scenes(tmp_path, 1, people=1)
     for seed in range(8):
-        image, targets = training_sample(
+        image, targets, _ = training_sample(
             scene, TINY, DetectorAugmentation(scale_jitter=(0.6, 1.3)), np.random.default_rng(seed)
         )
         for x1, y1, x2, y2 in targets.boxes.round().int().tolist():
@@ -79,5 +81,5 @@ def test_zooms_stay_inside_image_and_input(zoom: float, at_x: float, at_y: float
 
 def test_images_without_people_train_too(tmp_path: Path) -> None:
     (scene,) = write_scenes(tmp_path, 1, people=0)
-    _, targets = training_sample(scene, TINY, NOTHING, np.random.default_rng(0))
+    _, targets, _ = training_sample(scene, TINY, NOTHING, np.random.default_rng(0))
     assert targets.boxes.shape == (0, 4) and targets.ignore.shape == (0,)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from personsearch_core.data import loader
-from personsearch_core.data.loader import Share, TrainingBatch, load_batch, training_batches
+from personsearch_core.data.loader import Rate, Share, TrainingBatch, load_batch, training_batches
 from personsearch_core.data.sampling import TrainingSet, TrainingStream
 from personsearch_core.recipes import DetectorAugmentation, DetectorRecipe, DetectorTraining
 from tests.personsearch_core.scene_files import TINY, write_scenes
@@ -46,6 +46,24 @@ def test_batches_decoded_ahead_are_those_of_one_thread(stream: TrainingStream, s
         assert same(batch, load_batch(stream, RECIPE, number, share))
 
 
+def test_colours_that_are_left_to_a_gpu_are_those_of_the_threads(stream: TrainingStream) -> None:
+    canvases = torch.zeros(3, 3, TINY.image_height, TINY.image_width, dtype=torch.uint8)
+    numbers = loader.batch_numbers(RECIPE, 2)
+    left = [
+        loader._load(stream, RECIPE, *each, recolour=False) for each in zip(canvases, numbers, strict=True)
+    ]
+    assert all(colours.brightness != 1 for *_, colours in left)
+    batch = loader._assemble(canvases, left).to(torch.device("cpu"))
+    assert same(batch, load_batch(stream, RECIPE, 2))
+
+
+def test_the_loaders_rate_is_that_of_all_threads(stream: TrainingStream) -> None:
+    rate = Rate()
+    batches = list(training_batches(stream, RECIPE, 0, 3, rate=rate))
+    assert rate.images == 9 == sum(len(batch.images) for batch in batches)
+    assert rate.per_second == pytest.approx(rate.threads * 9 / rate.seconds) and rate.threads >= 1
+
+
 def test_all_threads_decode_also_where_batches_are_small(
     stream: TrainingStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -53,9 +71,9 @@ def test_all_threads_decode_also_where_batches_are_small(
     meeting = threading.Barrier(8)
     original = loader._load
 
-    def meet(*args: Any) -> Any:
+    def meet(*args: Any, **options: Any) -> Any:
         meeting.wait(timeout=20)
-        return original(*args)
+        return original(*args, **options)
 
     monkeypatch.setattr(loader, "decode_threads", lambda: 8)
     monkeypatch.setattr(loader, "_load", meet)

@@ -75,7 +75,7 @@ def test_a_failure_of_any_process_ends_all_and_is_told(tmp_path: Path) -> None:
 
 
 def test_the_first_of_several_failures_is_raised_as_what_it_was(tmp_path: Path) -> None:
-    from personsearch_core.training.distributed import _first_failure, _leave_failure, _result
+    from personsearch_core.training.launch import _first_failure, _leave_failure, _result
 
     full = OSError(errno.ENOSPC, "No space left on device", "/store/checkpoint")
     follows = RuntimeError("connection closed by peer")
@@ -97,21 +97,18 @@ def test_the_first_of_several_failures_is_raised_as_what_it_was(tmp_path: Path) 
 def test_devices_are_counted_from_the_one_that_is_named(
     tmp_path: Path, entries: list[TrainingSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from personsearch_core.training import distributed
+    from personsearch_core.training import launch
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert distributed.cuda_numbers(torch.device("cuda:2"), 2) == range(2, 4)
+    assert launch.cuda_numbers(torch.device("cuda:2"), 2) == range(2, 4)
     with pytest.raises(PersonSearchError, match="3 GPUs from cuda:2 on are needed, but this machine has 4"):
         train_detector(recipe(), entries, [], tmp_path, device="cuda:2", devices=3)
     used: list[int] = []
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: used.append(device.index))
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    settings = LoopSettings(checkpoint_seconds=7.0)
-    job = distributed._job(recipe(), entries, [], tmp_path, torch.device("cuda:2"), settings)
-    assert distributed._rank_device(job["device"], job["first_device"], 1) == torch.device("cuda:3")
+    assert launch._rank_device("cuda", 2, 1) == torch.device("cuda:3")
     assert used == [3]
-    assert LoopSettings(**json.loads(json.dumps(job))["settings"]) == settings
 
 
 @pytest.mark.slow
@@ -122,7 +119,7 @@ def test_processes_stop_together_and_go_on(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """A single process is what they are compared with: several more would double the test's time."""
-    monkeypatch.setattr("personsearch_core.training.distributed.POLL_SECONDS", 0.02)
+    monkeypatch.setattr("personsearch_core.training.launch.POLL_SECONDS", 0.02)
     wanted = recipe(TINY.model_copy(update={"norm": "group"}), steps=22)
     checkpoints = tmp_path / "two" / "checkpoints"
 

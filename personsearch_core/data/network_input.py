@@ -1,0 +1,94 @@
+"""Scenes on the network's input, decoded as the detector's model says: in full, reduced, or on a GPU."""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from personsearch_core.boxes import Placement, place_image
+from personsearch_core.data.decoding import (
+    check_size,
+    open_image,
+    orientation,
+    read_scene,
+    render,
+    write_region,
+)
+from personsearch_core.data.scenes import Scene
+from personsearch_core.errors import PersonSearchError
+from personsearch_core.recipes import DetectorModel
+
+REDUCTIONS = (8, 4, 2)
+"""By how much a JPEG's decoder can reduce an image: each block of 8x8 pixels becomes 1, 2x2 or 4x4."""
+
+
+def require_decoder(model: DetectorModel, device: torch.device) -> None:
+    """Raise PersonSearchError if the model's images cannot be decoded where it computes."""
+    if model.decode == "nvjpeg" and device.type != "cuda":
+        raise PersonSearchError(
+            f"model.decode: nvjpeg decodes on an NVIDIA GPU, but this computes on {device}: use full or "
+            "reduced, or a GPU as run.device"
+        )
+
+
+def place_scene(
+    scene: Scene, model: DetectorModel, mirrored: bool = False, device: torch.device | None = None
+) -> tuple[Tensor, Placement]:
+    """Decode a scene onto the network's input: (uint8 (3, H, W), its placement); see `render_scene`."""
+    placement = place_image(
+        scene.width, scene.height, model.image_width, model.image_height, model.resize, mirrored=mirrored
+    )
+    return render_scene(scene, placement, model, device), placement
+
+
+def render_scene(
+    scene: Scene,
+    placement: Placement,
+    model: DetectorModel,
+    device: torch.device | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Decode a scene and render its placement, into `out` if given: uint8 (3, H, W).
+
+    device: the GPU that nvJPEG decodes on, where the result is. Raises what `read_scene` raises.
+    """
+    if model.decode == "reduced":
+        region = _reduced_region(scene, placement)
+        if region is not None:
+            return write_region(region, placement, out)
+    return render(read_scene(scene, device if model.decode == "nvjpeg" else None), placement, out)
+
+
+def reduction(placement: Placement) -> int:
+    """The largest reduction that leaves the placement's region no smaller than its target; 1 if none does."""
+    x1, y1, x2, y2 = placement.source
+    u1, v1, u2, v2 = placement.target
+    fits = (by for by in REDUCTIONS if x2 - x1 >= by * (u2 - u1) and y2 - y1 >= by * (v2 - v1))
+    return next(fits, 1)
+
+
+def _reduced_region(scene: Scene, placement: Placement) -> Tensor | None:
+    """The placement's region at its target's size: uint8 (3, h, w), of an image that was decoded smaller.
+
+    None where the image has to be decoded in full: it is not a JPEG, is turned by its EXIF orientation, or
+    must not be reduced by 2 or more. The region's corners may lie within pixels of the reduced image.
+    """
+    by = reduction(placement)
+    if by == 1:
+        return None
+    u1, v1, u2, v2 = placement.target
+    with open_image(scene.path) as image:
+        turned = scene.apply_exif and orientation(image) != 1
+        if image.format != "JPEG" or image.mode not in ("L", "RGB") or turned:
+            return None
+        check_size(scene, image.width, image.height)
+        image.draft("RGB", (scene.width // by, scene.height // by))
+        x1, y1, x2, y2 = (corner / by for corner in placement.source)
+        size, region = (u2 - u1, v2 - v1), (x1, y1, x2, y2)
+        pixels = image.convert("RGB").resize(size, Image.Resampling.BILINEAR, region)
+    return (
+        torch.frombuffer(bytearray(pixels.tobytes()), dtype=torch.uint8)
+        .view(v2 - v1, u2 - u1, 3)
+        .permute(2, 0, 1)
+    )
