@@ -84,10 +84,9 @@ def _reduced_region(scene: Scene, placement: Placement) -> Tensor | None:
             return None
         check_size(scene, image.width, image.height)
         image.draft("RGB", (scene.width // by, scene.height // by))
-        x1, y1, x2, y2 = placement.source
-        pixels = image.convert("RGB").resize(
-            (u2 - u1, v2 - v1), Image.Resampling.BILINEAR, (x1 / by, y1 / by, x2 / by, y2 / by)
-        )
+        x1, y1, x2, y2 = (corner / by for corner in placement.source)
+        size, region = (u2 - u1, v2 - v1), (x1, y1, x2, y2)
+        pixels = image.convert("RGB").resize(size, Image.Resampling.BILINEAR, region)
     return (
         torch.frombuffer(bytearray(pixels.tobytes()), dtype=torch.uint8)
         .view(v2 - v1, u2 - u1, 3)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, cast
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,12 +40,10 @@ class ReidLosses(nn.Module):
         self._device = device
         self._group = group
         graphs = recipe.cuda_graphs and device.type == "cuda" and group.count == 1
-        network = branch
+        embed: Callable[[Tensor], Tensor] = branch
         if recipe.compute.compile:
-            mode = "reduce-overhead" if graphs else "default"
-            network = cast(nn.Module, torch.compile(branch, mode=mode))
-        # Not the module itself, which would be a part of this one a second time.
-        self._embed: Callable[[Tensor], Tensor] = network.__call__
+            embed = torch.compile(branch, mode="reduce-overhead" if graphs else "default")
+        self._embed = partial(embed)  # a module would be one more submodule, of the same parameters
 
     def objective(self, phase: int) -> WeightedSum:
         """That of a phase."""
