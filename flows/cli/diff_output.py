@@ -99,6 +99,6 @@ def _table(account: Account) -> Table:
     if account.rebuilt is not None:
         table.add_row("building A and B again", account.rebuilt.points)
     left = account.left_over
-    table.add_row("factors together", "?" if left is None else f"{left:+.1f}")
+    table.add_row("factors together", "?" if left is None else f"{left:+z.1f}")
     table.add_row("all of it", account.total.points)
     return table

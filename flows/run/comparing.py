@@ -32,11 +32,11 @@ class Comparison:
     @property
     def points(self) -> str:
         """The difference with its interval, in points."""
-        return f"{self.difference:+.1f} ({self.low:+.1f} to {self.high:+.1f})"
+        return f"{self.difference:+z.1f} ({self.low:+z.1f} to {self.high:+z.1f})"
 
     def __str__(self) -> str:
         return (
-            f"{self.metric} {self.difference:+.1f} points (95 % interval {self.low:+.1f} to {self.high:+.1f} "
+            f"{self.metric} {self.difference:+z.1f} points (95 % interval {self.low:+z.1f} to {self.high:+z.1f} "
             f"over {self.queries} queries)"
         )
 
