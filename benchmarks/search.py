@@ -76,7 +76,7 @@ def _querying(folder: Path, size: SearchBenchmark) -> Iterator[Measurement]:
     for name in found["products"]:
         seconds = found["seconds"][name]
         yield Measurement(group, f"one product: {name}", seconds, rounds, 1000 * seconds, "ms")
-    floor = min(found["seconds"][name] for name in found["products"] if "float16" in name)
+    floor = min(found["seconds"][name] for name in found["products"] if name.startswith("float16"))
     for name in ("query", "query of one camera"):
         seconds, bound = found["seconds"][name], 1.2 if name == "query" else None
         yield Measurement(group, name, seconds, rounds, seconds / floor, "x float16 product", at_most=bound)
