@@ -35,8 +35,8 @@ class Comparison:
         return f"{self.difference:+z.1f} ({self.low:+z.1f} to {self.high:+z.1f})"
 
     def __str__(self) -> str:
-        interval = f"{self.low:+z.1f} to {self.high:+z.1f}"
-        return f"{self.metric} {self.difference:+z.1f} points (95 % interval {interval} over {self.queries} queries)"
+        interval = f"95 % interval {self.low:+z.1f} to {self.high:+z.1f} over {self.queries} queries"
+        return f"{self.metric} {self.difference:+z.1f} points ({interval})"
 
 
 def compare(store: Store, before: Artifact, after: Artifact, metric: Metric) -> Comparison | None:
