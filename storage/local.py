@@ -127,7 +127,7 @@ class LocalStore(Store):
         return Inspection(problem=in_short(problems)) if problems else Inspection(Artifact(path, manifest))
 
     def _manifest(self, kind: str, key: str) -> Manifest | str | None:
-        """The manifest, or the problem with it; None if there is no artifact."""
+        """The manifest, or what is wrong with it; None without an artifact."""
         path = self.path_of(kind, key)
         try:
             manifest = read_manifest(path / FILE_NAME)
@@ -220,7 +220,7 @@ class LocalStore(Store):
         """
         path, manifest = self.path_of(kind, key), self._manifest(kind, key)
         if not isinstance(manifest, Manifest):
-            return [manifest or f"{path}: there is no artifact"]
+            return [manifest or f"{path}: no such artifact"]
         problems = self._trust.problems(path, manifest, trust_stat=False)
         if problems:
             self.distrust(kind, key)

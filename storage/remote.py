@@ -237,7 +237,7 @@ class RemoteStore(Store):
     def verify(self, kind: str, key: str) -> list[str]:
         raw = self._raw(kind, key)
         if raw is None:
-            return [f"{self.url}/{kind}/{key}: there is no artifact"]
+            return [f"{self.url}/{kind}/{key}: no such artifact"]
         manifest = self._parsed(kind, key, raw)
         if isinstance(manifest, str):
             return [manifest]

@@ -69,7 +69,7 @@ def forget(store: Store, plan: Plan, indexes: Sequence[Path] = ()) -> Forgot:
         from flows.search.layout import read_description
 
         for folder in indexes:
-            read_description(folder)  # refuses what is no index, before anything is changed
+            read_description(folder)  # refuses a folder without an index before anything changes
     note(plan.remakes, store.root)
     roots = {each.dataset: StoreSnapshots(store).root(each.dataset) for each in plan.subjects}
     with busy("looking for them in the store"):

@@ -46,7 +46,7 @@ def remove_images(
     Raises
     ------
     ConfigError
-        If there is no index, a damaged one or one that is being updated, or one of the images is not in it;
+        If the index is missing, damaged or being updated, or does not have one of the images;
         nothing is removed then.
     """
     with alone(folder):

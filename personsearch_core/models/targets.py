@@ -51,7 +51,7 @@ def pad_targets(targets: Sequence[Targets], *, pin: bool = False) -> PaddedTarge
 
 
 def places(most: int) -> int:
-    """Places for at most so many boxes: 16, 64, 256 ..."""
+    """How many places `most` boxes are padded to: 16, 64, 256 ..."""
     size = FEWEST_PLACES
     while size < most:
         size *= GROWTH

@@ -204,7 +204,7 @@ class _Training:
         self._first: tuple[int, float] | None = None
 
     def rates(self, done: int) -> dict[str, float]:
-        """Images per second after so many steps: what the loader's threads could bring, and what the training
+        """Images per second up to step `done`: what the loader's threads could bring, and what the training
         takes while it has a batch; of all processes, whose shares are alike. The lower one limits."""
         if self._first is None:
             return {}

@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from storage import leases
 from storage.gc import collect, find_garbage
@@ -19,28 +16,12 @@ from storage.manifest import Identity
 from storage.remote import RemoteStore
 from tests.storage.making import make_artifact
 
-BUCKET = "leased"
 IDENTITY = Identity(kind="reid", version=1, recipe={"seed": 0}, inputs={})
 
 
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        environment.setenv("AWS_ACCESS_KEY_ID", "testing")
-        environment.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        boto3.client("s3").create_bucket(Bucket=BUCKET)
-        yield f"s3://{BUCKET}"
-    server.stop()
-
-
 @pytest.fixture
-def url(bucket: str, tmp_path: Path) -> str:
-    return f"{bucket}/{tmp_path.name}"
+def url(s3: str, tmp_path: Path) -> str:
+    return f"{s3}/{tmp_path.name}"
 
 
 def held(url: str, folder: Path) -> list[str]:
