@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.crash import power, shim
+from tests.crash import power, shim, states
 from tests.crash.shim import Call, Kind, Mode
 
 SECONDS = 300
@@ -54,6 +54,7 @@ class Report:
 
     calls: int = 0
     points: int = 0
+    states: int = 0
     layouts: int = 0
     outcomes: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     faults: list[str] = field(default_factory=list)
@@ -195,11 +196,17 @@ def points_of(calls: Sequence[Call]) -> Iterator[tuple[Mode, int]]:
 
 
 def crash(bench: Bench, report: Report, chosen: Sequence[tuple[Mode, int]]) -> None:
+    """Try the points, and judge what they leave where none before it left the same."""
+    judged: dict[str, list[str]] = {}
     for mode, point in chosen:
         how, place = bench.cut(mode, point)
         report.points += 1
         report.outcomes[f"{mode.name.lower()}: {how}"] += 1
-        faults = bench.judge(place)
+        state = states.digest(states.parts_of(place))
+        if state not in judged:
+            judged[state] = bench.judge(place)
+            report.states += 1
+        faults = [*judged[state]]
         if mode in (Mode.BEFORE, Mode.AFTER) and how != "killed":
             faults.append(f"it was not killed: {how}")
         report.note(f"{mode.name} at call {point}", faults)

@@ -30,6 +30,7 @@ _ONE_THREAD = {
 }
 
 Reports = dict[str, dict[str, Any]]
+_COUNTS = ("points", "states", "layouts")
 
 
 def run(options: Sequence[str], *, shares: int = 1) -> Reports:
@@ -58,11 +59,11 @@ def merged(parts: Sequence[Reports]) -> Reports:
     for part in parts:
         for name, report in part.items():
             before = whole.setdefault(
-                name, {"calls": 0, "points": 0, "layouts": 0, "outcomes": {}, "faults": []}
+                name, {"calls": 0, **dict.fromkeys(_COUNTS, 0), "outcomes": {}, "faults": []}
             )
             before["calls"] = report["calls"]
-            before["points"] += report["points"]
-            before["layouts"] += report["layouts"]
+            for each in _COUNTS:
+                before[each] += report[each]
             before["outcomes"] = dict(Counter(before["outcomes"]) + Counter(report["outcomes"]))
             before["faults"] += report["faults"]
     return whole
@@ -83,20 +84,21 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     options = ["--power"] if asked.power else [] if asked.operations else ["--requests"]
-    options += ["--operations", *asked.operations] if asked.operations else []
+    options += ["--progress", *(["--operations", *asked.operations] if asked.operations else [])]
     started = time.monotonic()
     reports = run(options, shares=2)
     for name, report in reports.items():
-        tried = f"{report['layouts']} layouts" if asked.power else f"{report['points']} points"
+        tried = f"{report['points']} points that left {report['states']} states"
+        tried = f"{report['layouts']} layouts" if asked.power else tried
         outcomes = ", ".join(f"{count} {what}" for what, count in sorted(report["outcomes"].items()))
         print(f"{name}: {report['calls']} calls, {tried}, {len(report['faults'])} faults ({outcomes})")
         for fault in report["faults"]:
             print(f"  {fault}")
-    totals = [sum(report[what] for report in reports.values()) for what in ("calls", "points", "layouts")]
+    totals = {what: sum(report[what] for report in reports.values()) for what in ("calls", *_COUNTS)}
     faults = sum(len(report["faults"]) for report in reports.values())
     print(
-        f"{len(reports)} operations: {totals[0]} calls, {totals[1]} points, {totals[2]} layouts, {faults} "
-        f"faults in {time.monotonic() - started:.0f} s, {_cpu_seconds():.0f} s of CPU"
+        f"{len(reports)} operations: {', '.join(f'{count} {what}' for what, count in totals.items())}, "
+        f"{faults} faults in {time.monotonic() - started:.0f} s, {_cpu_seconds():.0f} s of CPU"
     )
     if asked.json:
         asked.json.write_text(json.dumps(reports, indent=1) + "\n")

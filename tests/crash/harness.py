@@ -12,7 +12,9 @@ import argparse
 import json
 import logging
 import random
+import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -54,6 +56,7 @@ def crash_requests(bench: RemoteBench, report: Report, chosen: Sequence[tuple[Cu
         report.points += 1
         report.outcomes[f"{cut.name.lower()}: {how}"] += 1
         report.note(f"request {point}, {cut.value}", faults)
+    report.states = len(bench.judged)
 
 
 @dataclass(frozen=True)
@@ -98,16 +101,17 @@ class Campaign:
     def _share(self, points: list[Point], source: random.Random) -> list[Point]:
         if self.sample is not None:
             return source.sample(points, min(self.sample, len(points)))
-        return points[self.index :: self.n_shares]
+        return [point for n, point in enumerate(points) if self._is_mine(n)]
 
     def _cuts(self, n_calls: int, source: random.Random) -> list[int]:
-        """After how many calls to cut the power; in a sample, after all of them always.
-
-        A share is made of neighbours, since much of what they leave is the same.
-        """
+        """After how many calls to cut the power; in a sample, after all of them always."""
         if self.cuts:
             return [*source.sample(range(n_calls), min(self.cuts, n_calls)), n_calls]
-        return [n for n in range(n_calls + 1) if n // _NEIGHBOURS % self.n_shares == self.index]
+        return [n for n in range(n_calls + 1) if self._is_mine(n)]
+
+    def _is_mine(self, number: int) -> bool:
+        """A share is made of neighbours, since much of what they leave is the same."""
+        return number // _NEIGHBOURS % self.n_shares == self.index
 
 
 def main() -> None:
@@ -120,6 +124,7 @@ def main() -> None:
     parser.add_argument("--requests", action="store_true", help="Also those on object storage.")
     parser.add_argument("--subsets", type=int, default=SUBSETS)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--progress", action="store_true", help="Print a line after each operation.")
     parser.add_argument("--json", type=Path, required=True)
     asked = parser.parse_args()
     logging.disable()
@@ -130,9 +135,13 @@ def main() -> None:
     light = [name for name in asked.operations if name in _LIGHT]
     heavy = [name for name in asked.operations if name not in _LIGHT]
     requests = campaign.remote() if asked.requests else ()
+    started = time.monotonic()
     for name, report in chain(campaign.local(light), requests, campaign.local(heavy)):
         reports[name] = vars(report)
         asked.json.write_text(json.dumps(reports, indent=1))
+        if asked.progress:
+            seconds = time.monotonic() - started
+            print(f"{seconds:4.0f} s: share {asked.share} of {name} is done", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from tests.crash import shim
 from tests.crash.campaign import Reports, run
 from tests.crash.power import Disk, layouts
 from tests.crash.shim import Call, Kind
+from tests.crash.states import digest
 
 SAMPLE = os.environ.get("PERSONSEARCH_CRASH_SAMPLE", "6")
 """Points per operation."""
@@ -45,6 +46,13 @@ def test_a_death_at_any_request_loses_nothing() -> None:
 @pytest.mark.parametrize("options", [[], ["--power"]])
 def test_the_harness_notices_a_file_that_is_written_in_place(options: list[str]) -> None:
     assert any("JSONDecodeError" in fault for fault in faults(run(["--operations", "careless", *options])))
+
+
+def test_states_are_equal_but_for_times_and_processes() -> None:
+    note = b'{"pid": %d, "at": %d}'
+    assert digest([b"%d" % 70001, note % (4321, 70001)]) == digest([b"%d" % 80001, note % (9876, 80001)])
+    assert digest([b"%d" % 70001, note % (4321, 70001)]) != digest([b"%d" % 80001, note % (9876, 80002)])
+    assert digest([b"rows"]) != digest([b"row", b"s"])
 
 
 def disk() -> Disk:
