@@ -38,7 +38,7 @@ def search(
     scenes: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[SCENES]...",
+            metavar="SCENES",
             help="With a model: images, videos, lists of files, or folders of them, indexed for this search.",
         ),
     ] = None,

@@ -23,7 +23,7 @@ from storage.store import Store
 
 def status(
     config: Annotated[
-        Path | None, typer.Argument(help="A config whose store to show.", metavar="[CONFIG]")
+        Path | None, typer.Argument(help="A config whose store to show.", metavar="CONFIG")
     ] = None,
     store: ConfigsStore = None,
     runs: Annotated[int, typer.Option(min=0, help="Number of recent runs to show.")] = 5,
