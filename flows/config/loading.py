@@ -43,6 +43,8 @@ HINTS = {
 }
 """What to do about a field that is missing or unknown, where that is more than to write or to delete it."""
 
+LISTING = "personsearch fields"
+
 
 def load_config(path: Path, overrides: Iterable[str] = (), *, store: str | None = None) -> Config:
     """Read a YAML config, apply `a.b=value` overrides, and resolve its paths.
@@ -154,10 +156,10 @@ def _explained(error: ValidationError, path: Path, overrides: tuple[str, ...]) -
         try:
             Config.model_validate(_with_roi(read_raw(path, (), None), path, ()))
         except ValidationError as of_file:
-            own = {str(problem) for problem in explain_problems(of_file, Config, HINTS)}
+            own = {str(problem) for problem in explain_problems(of_file, Config, HINTS, listing=LISTING)}
     return "; ".join(
         problem.blamed_on(str(path), () if str(problem) in own else overrides)
-        for problem in explain_problems(error, Config, hints)
+        for problem in explain_problems(error, Config, hints, listing=LISTING)
     )
 
 

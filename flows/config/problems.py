@@ -74,11 +74,16 @@ def _within(one: str, other: str) -> bool:
 
 
 def explain_problems(
-    error: ValidationError, model: type[BaseModel], hints: Mapping[str, str] | None = None
+    error: ValidationError,
+    model: type[BaseModel],
+    hints: Mapping[str, str] | None = None,
+    *,
+    listing: str | None = None,
 ) -> list[Problem]:
     """All problems of a config of that model, with the nearest known name for a typo.
 
-    `hints` say what to do about missing and unknown fields that need more than that.
+    `hints` say what to do about missing and unknown fields that need more than that; the command `listing`
+    lists the known fields of a section.
     """
     hints = hints or {}
     found: dict[str, Problem] = {}
@@ -94,7 +99,10 @@ def explain_problems(
             has_list = any(each[: len(place)] == place and _is_list(each[-1]) for each in places)
         field = ".".join(map(str, place))
         if problem["type"] == "extra_forbidden":
-            text = hints.get(field) or f"unknown field{_suggestion(place, model)}"
+            near = _suggestion(place, model)
+            if not near and listing is not None:
+                near = f"; to list the known ones: {' '.join([listing, *map(str, place[:-1][:1])])}"
+            text = hints.get(field) or f"unknown field{near}"
         elif problem["type"] == "missing":
             text = hints.get(field, "this field is missing")
         elif is_one_of_several:
