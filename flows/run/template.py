@@ -66,6 +66,17 @@ class Forked:
         said = self._line.recv(_MESSAGE)
         return int(said) if said else None
 
+    def is_forked(self, within: float) -> bool:
+        """Whether the template has come to it, which loads modules first, after at most this many seconds."""
+        if "pid" in self.__dict__:
+            return True
+        self._line.settimeout(within)
+        try:
+            self._line.recv(_MESSAGE, socket.MSG_PEEK)
+        except TimeoutError:
+            return False
+        return True
+
     def tell(self, order: bytes) -> None:
         """Write to its standard input, whose end ends it. Raises BrokenPipeError."""
         while order:
