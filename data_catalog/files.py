@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.errors import CatalogError
+from data_catalog.suggestions import near_file
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 """The one list of what image files are called, for the catalog and for search alike."""
@@ -227,7 +228,7 @@ def need_folder(root: Path) -> None:
     if root.is_dir():
         return
     if not root.exists():
-        raise CatalogError(f"folder {root} does not exist")
+        raise CatalogError(f"folder {root} does not exist{near_file(root)}")
     if is_archive(root.name):
         raise CatalogError(f"{root} is an archive: unpack it, and give the folder")
     raise CatalogError(f"{root} is a file: give the folder of the whole dataset")

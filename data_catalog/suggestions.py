@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def near_names(word: str, known: Iterable[str], most: int = 1) -> list[str]:
@@ -19,3 +20,11 @@ def did_you_mean(word: str, known: Iterable[str], most: int = 1) -> str:
     """`; did you mean 'x'?` for names that are near, or an empty text."""
     near = near_names(word, known, most)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def near_file(path: Path) -> str:
+    """`did_you_mean` for a path that does not exist, among the names beside it."""
+    try:
+        return did_you_mean(path.name, (each.name for each in path.parent.iterdir()))
+    except OSError:  # its folder does not exist either, or cannot be read
+        return ""

@@ -143,6 +143,9 @@ def explain_os_error(error: OSError) -> str:
         return f"{missing(error.filename)}: check the path"
     if isinstance(error, socket.gaierror):
         return f"the server's name is not known ({error.strerror}): check the address that was given"
+    host = getattr(error, "host", None)  # of HTTP clients, which do not name it in their message
+    if isinstance(error, ConnectionError | OSError) and isinstance(host, str):
+        return f"cannot reach {host} ({error.strerror or error}): check the address that was given"
     if error.errno == errno.EROFS:
         return f"the file system is read-only{where}: choose a store that can be written (--store)"
     return f"{error.strerror or error}{where}"

@@ -63,5 +63,7 @@ def filesystem(url: str, **options: object) -> tuple[AbstractFileSystem, str]:
         raise  # it says what was refused, and where
     except Exception as error:  # drivers raise nearly anything for a URL that they cannot read
         said = " ".join(str(error).split()) or type(error).__name__
+        if said.startswith("Protocol not known"):
+            said = f"{url.partition('://')[0]}:// is not known here; give a folder, or a URL such as s3://bucket/prefix"
         raise StorageError(f"{url} cannot be opened: {said}") from error
     return system, path

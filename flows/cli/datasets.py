@@ -219,7 +219,7 @@ def rejects(
 
 @app.command()
 def images(
-    name: str = typer.Argument(..., help="Name of the dataset in the catalog."),
+    name: str = typer.Argument(..., metavar="NAME", help="Name of the dataset in the catalog."),
     store: Store = None,
     split: str | None = typer.Option(None, help="List only images of this split."),
     like: str | None = typer.Option(
@@ -281,7 +281,9 @@ app.command()(croissant)
 
 @app.command()
 def new(
-    name: str = typer.Argument(..., help="Name of the adapter: lower-case letters, digits and '-'."),
+    name: str = typer.Argument(
+        ..., metavar="NAME", help="Name of the adapter: lower-case letters, digits and '-'."
+    ),
     folder: Path | None = typer.Option(None, help="Folder of the new package (default: NAME)."),
 ) -> None:
     """Write a package with a working adapter and a test, as a starting point.

@@ -15,7 +15,7 @@ _WIDTH = 110
 
 def fields(
     below: Annotated[
-        str, typer.Argument(help="Show only this section or field, such as reid.branch.", metavar="[FIELD]")
+        str, typer.Argument(help="Show only this section or field, such as reid.branch.", metavar="FIELD")
     ] = "",
 ) -> None:
     """List every config field: its type, its default and what it means.

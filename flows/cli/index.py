@@ -29,7 +29,7 @@ def index(
     scenes: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[SCENES]...",
+            metavar="SCENES",
             help="Images, videos, lists of files (.txt), or folders that are searched recursively for them. "
             "By default all that the index knows.",
         ),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from data_catalog.suggestions import near_file
 from flows.cli.index import print_faults, progress_line, root_paths
 from flows.cli.json_file import Json, to_write, write_json
 from flows.cli.judge import JudgementsFile, judged_rows
@@ -18,7 +19,7 @@ from flows.cli.options import ConfigsStore, finite
 from flows.cli.printing import counted, whole_lines
 from flows.cli.run import Overrides
 from flows.config.devices import device_name
-from flows.errors import ConfigError
+from flows.errors import ConfigError, missing
 
 if TYPE_CHECKING:
     from flows.search.index import Index
@@ -37,7 +38,7 @@ def search(
     scenes: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[SCENES]...",
+            metavar="SCENES",
             help="With a model: images, videos, lists of files, or folders of them, indexed for this search.",
         ),
     ] = None,
@@ -119,6 +120,8 @@ def search(
     for path in query or ():
         if path.is_dir():
             raise ConfigError(f"--query {path}: this is a folder; name an image in it")
+        if not path.exists():
+            raise ConfigError(f"--query: {missing(path, 'image')}{near_file(path)}")
     if not query and name is None:
         raise ConfigError("name the image that shows the person (--query)")
     boxes = _boxes(box or (), len(query or ()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +14,7 @@ from rich.table import Table
 from flows.cli.json_file import Json, write_json
 from flows.cli.options import ConfigsStore, existing_store
 from flows.cli.printing import whole_lines
+from flows.errors import ConfigError
 from flows.run.records import RunRecord, is_running, read_records
 from storage.listing import held
 from storage.space import in_units
@@ -20,7 +23,7 @@ from storage.store import Store
 
 def status(
     config: Annotated[
-        Path | None, typer.Argument(help="A config whose store to show.", metavar="[CONFIG]")
+        Path | None, typer.Argument(help="A config whose store to show.", metavar="CONFIG")
     ] = None,
     store: ConfigsStore = None,
     runs: Annotated[int, typer.Option(min=0, help="Number of recent runs to show.")] = 5,
@@ -30,6 +33,11 @@ def status(
 
     Example: personsearch status configs/demo.yaml
     """
+    if config is not None and config.is_dir():
+        raise ConfigError(
+            f"{config} is a folder, not a config; if it is a store: "
+            f"{shlex.join(['personsearch', 'status', '--store', str(config)])}"
+        )
     found = describe(existing_store(store, config), runs)
     write_json(json, found)
     _print(found)
@@ -59,7 +67,9 @@ def describe(store: Store, runs: int) -> dict[str, Any]:
 def run_status(record: RunRecord) -> dict[str, Any]:
     """The state of a run, for --json and for the terminal."""
     failed = next((stage for stage in record.stages if stage["state"] == "failed"), None)
-    state = "failed" if record.failure else "finished" if record.finished else "runs"
+    state = "finished" if record.finished else "runs"
+    if record.failure is not None:
+        state = "stopped" if record.failure.kind == "interrupted" else "failed"
     if state == "runs" and not is_running(record):
         state = "was killed"
     log = (record.failure and record.failure.log) or (failed and failed.get("log"))
@@ -107,6 +117,11 @@ def _print(found: dict[str, Any]) -> None:
 
 
 def _line(run: dict[str, Any]) -> str:
-    made = ", ".join(run["made"]) or "nothing"
+    made = _counted_stages(run["made"]) or "nothing"
     at = f" at {run['at']}" if run["at"] else ""
     return f"{run['name']} {Path(run['config']).name} {run['state']}{at}; made {made}; {run['cached']} cached"
+
+
+def _counted_stages(names: list[str]) -> str:
+    """`reid, report`; in a study, which builds a stage of many members, `3 reid, report`."""
+    return ", ".join(name if count == 1 else f"{count:,} {name}" for name, count in Counter(names).items())

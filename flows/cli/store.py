@@ -37,7 +37,7 @@ app = typer.Typer(
 
 Name = Annotated[str, typer.Argument(metavar="ARTIFACT", help="kind/key or key; a unique prefix is enough.")]
 Names = Annotated[
-    list[str] | None, typer.Argument(metavar="[ARTIFACT]...", help="Only these artifacts (default: all).")
+    list[str] | None, typer.Argument(metavar="ARTIFACT", help="Only these artifacts (default: all).")
 ]
 
 

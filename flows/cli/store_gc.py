@@ -147,4 +147,4 @@ def _print_garbage(garbage: Garbage, users: Mapping[str, RunRecord]) -> None:
     for objects in garbage.objects:
         typer.echo(f"  {objects.name} (in no manifest)  {in_units(objects.size)}")
     if garbage.strays:
-        typer.echo(f"  {len(garbage.strays)} locks and unfinished files of dead processes")
+        typer.echo(f"  locks and unfinished files of dead processes: {len(garbage.strays):,}")

@@ -20,7 +20,7 @@ from storage.transfer import copy_artifact, lineage
 Names = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[ARTIFACT|TAG]...",
+        metavar="ARTIFACT|TAG",
         help="Only these and their sources (default: all); tags are set there, too.",
     ),
 ]

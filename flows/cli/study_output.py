@@ -97,8 +97,8 @@ def print_result(result: StudyResult, report: Path) -> None:
         console.print()
     for text in holes_of(result.tables):
         console.print(f"missing: {text}", markup=False, highlight=False)
-    for each in result.failed:
-        console.print(f"failed: {each.member.name}: {each.failure}", markup=False, highlight=False)
+    for name, why in result.failures():
+        console.print(f"failed: {name}: {why}", markup=False, highlight=False)
     made = ", ".join(f"{count} {kind}" for kind, count in sorted(result.made.items())) or "nothing"
     console.print(
         f"{counted(len(result.members), 'member')}; built {made} in {result.wall_seconds:.1f} s; "

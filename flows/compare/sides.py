@@ -10,7 +10,7 @@ from pathlib import Path
 from flows.config.loading import load_config
 from flows.config.models import Config
 from flows.config.trained_on import VIEWS
-from flows.errors import ConfigError
+from flows.errors import ConfigError, missing
 from flows.plan.states import make_plan
 from flows.run.promotion import EVALUATION, evaluations_of
 from flows.run.records import RUN_NAME, RunRecord, find_record, read_records
@@ -72,7 +72,7 @@ def find_side(store: Store, given: str) -> Side:
     except StorageError as error:
         if tagged is not None or "give more of the key" in str(error):
             raise ConfigError(f"{given}: {error}") from error
-        raise _unknown(store, given, f"{given!r} is no run, config, artifact or tag of {store}") from error
+        raise _unknown(store, given, f"{given!r} is not a run, config, artifact or tag of {store}") from error
     return _of_artifact(store, given, entry.name, None if tagged is None else f"tag {given}, {entry.name}")
 
 
@@ -113,7 +113,7 @@ def _of_config(store: Store, given: str) -> Side:
     """The newest finished run of a config or, where everything was there without one, its artifacts."""
     path = Path(given)
     if not path.is_file():
-        raise _unknown(store, given, f"there is no file {given}")
+        raise _unknown(store, given, missing(given, "config"))
     for record in read_records(store.root):
         has_ended = record.finished is not None and record.failure is None
         if has_ended and _evaluations(record) and Path(record.config).resolve() == path.resolve():

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from data_catalog.suggestions import did_you_mean
 from flows.config.foreign import find_features, refuse_others
 from flows.config.models import Config
 from flows.config.pinned_sections import detector_fields, pinned_roi, pins_of, reid_fields
@@ -21,6 +22,7 @@ from flows.config.raw import (
     absolute,
     of_results,
     read_raw,
+    resolved_store,
 )
 from flows.config.sections import (
     FeaturesSection,
@@ -29,6 +31,7 @@ from flows.config.sections import (
     PinnedDetector,
     PinnedReid,
 )
+from flows.config.truth_values import truth_values_for_numbers
 from flows.errors import ConfigError, missing
 from personsearch_core.recipes import RoiRecipe
 
@@ -39,6 +42,8 @@ HINTS = {
     **{f"reid.{name}": f"roi.{name} is given, too; keep only that" for name in RoiRecipe.model_fields},
 }
 """What to do about a field that is missing or unknown, where that is more than to write or to delete it."""
+
+LISTING = "personsearch fields"
 
 
 def load_config(path: Path, overrides: Iterable[str] = (), *, store: str | None = None) -> Config:
@@ -54,6 +59,9 @@ def load_config(path: Path, overrides: Iterable[str] = (), *, store: str | None 
         config = Config.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(_explained(error, path, overrides)) from error
+    for problem in truth_values_for_numbers(raw, Config):
+        changed = [each for each in overrides if each.partition("=")[0] == problem.field]
+        raise ConfigError(problem.blamed_on(str(path), changed))
     for name, source in config.datasets.items():
         root = raw["datasets"][name]["root"]
         source._unset = root.unset if isinstance(root, ExpandedPath) else ()
@@ -115,7 +123,7 @@ def with_pins(raw: dict[str, Any], path: Path) -> dict[str, Any]:
         return raw
     folder = path.parent.absolute()
     try:
-        pins = pins_of(raw, _resolved_store(raw["store"], folder), folder)
+        pins = pins_of(raw, resolved_store(raw["store"], folder, f"{path}: store"), folder)
         if not pins:
             return raw
         sections: dict[str, Any] = {"roi": pinned_roi(raw, pins) or {}}
@@ -142,16 +150,34 @@ def _say_moved(where: str, name: str) -> None:
 
 def _explained(error: ValidationError, path: Path, overrides: tuple[str, ...]) -> str:
     """Every problem, blamed on the file or, where the file alone does not have it, on `--set`."""
+    hints = HINTS | _misspelled_datasets(path, overrides)
     own = set()
     if overrides:
         try:
             Config.model_validate(_with_roi(read_raw(path, (), None), path, ()))
         except ValidationError as of_file:
-            own = {str(problem) for problem in explain_problems(of_file, Config, HINTS)}
+            own = {str(problem) for problem in explain_problems(of_file, Config, HINTS, listing=LISTING)}
     return "; ".join(
         problem.blamed_on(str(path), () if str(problem) in own else overrides)
-        for problem in explain_problems(error, Config, HINTS)
+        for problem in explain_problems(error, Config, hints, listing=LISTING)
     )
+
+
+def _misspelled_datasets(path: Path, overrides: tuple[str, ...]) -> dict[str, str]:
+    """What to say of a dataset that only a `--set` names, where the file has one with a near name."""
+    datasets = read_raw(path, (), None).get("datasets") if overrides else None
+    if not isinstance(datasets, dict):
+        return {}
+    hints = {}
+    for override in overrides:
+        section, _, rest = override.partition("=")[0].partition(".")
+        name = rest.partition(".")[0]
+        near = did_you_mean(name, datasets) if section == "datasets" and name not in datasets else ""
+        if near:
+            hints[f"datasets.{name}.adapter"] = hints[f"datasets.{name}.root"] = (
+                f"there is no dataset {name!r}{near}"
+            )
+    return hints
 
 
 def store_of(path: Path, overrides: Iterable[str] = (), *, store: str | None = None) -> str:
@@ -159,7 +185,7 @@ def store_of(path: Path, overrides: Iterable[str] = (), *, store: str | None = N
     found = read_raw(path, overrides, store).get("store")
     if not isinstance(found, str):
         raise ConfigError(f"{path}: store: {HINTS['store']}")
-    return _resolved_store(found, path.parent.absolute())
+    return resolved_store(found, path.parent.absolute(), f"{path}: store")
 
 
 def _resolve_paths(config: Config, folder: Path) -> Config:
@@ -167,7 +193,7 @@ def _resolve_paths(config: Config, folder: Path) -> Config:
         name: source.model_copy(update={"root": Path(absolute(source.root, folder))})
         for name, source in config.datasets.items()
     }
-    resolved: dict[str, Any] = {"datasets": sources, "store": _resolved_store(config.store, folder)}
+    resolved: dict[str, Any] = {"datasets": sources, "store": resolved_store(config.store, folder, "store")}
     weights = config.detector.model.initial_weights
     if config.detector.use is None and weights is not None and weights not in PUBLISHED_WEIGHTS:
         file = absolute(weights, folder)
@@ -180,15 +206,3 @@ def _resolve_paths(config: Config, folder: Path) -> Config:
         model = config.detector.model.model_copy(update={"initial_weights": file})
         resolved["detector"] = config.detector.model_copy(update={"model": model})
     return config.model_copy(update=resolved)
-
-
-def _resolved_store(store: str, folder: Path) -> str:
-    if "://" not in store:
-        return absolute(store, folder)
-    from storage.urls import names_a_place  # loads fsspec
-
-    if not names_a_place(store):
-        raise ConfigError(
-            f"store: {store!r} does not name a place: give the whole URL, such as s3://bucket/prefix"
-        )
-    return store

@@ -31,6 +31,7 @@ _WRITE = {
 """What to do about a problem, by pydantic's name for it."""
 
 _SCALARS = ("str", "int", "float", "bool")
+_LISTS = ("tuple[", "list[")
 """Ends of the places of a value that might be any of these: one problem, told once."""
 
 _NAMED = 3
@@ -73,11 +74,16 @@ def _within(one: str, other: str) -> bool:
 
 
 def explain_problems(
-    error: ValidationError, model: type[BaseModel], hints: Mapping[str, str] | None = None
+    error: ValidationError,
+    model: type[BaseModel],
+    hints: Mapping[str, str] | None = None,
+    *,
+    listing: str | None = None,
 ) -> list[Problem]:
     """All problems of a config of that model, with the nearest known name for a typo.
 
-    `hints` say what to do about missing and unknown fields that need more than that.
+    `hints` say what to do about missing and unknown fields that need more than that; the command `listing`
+    lists the known fields of a section.
     """
     hints = hints or {}
     found: dict[str, Problem] = {}
@@ -87,20 +93,33 @@ def explain_problems(
         place: _Place = problem["loc"]
         if problem["type"] == "too_short" and any(each[: len(place)] == place != each for each in places):
             continue  # only because the entries that have problems are not counted
-        is_one_of_several = len(place) > 1 and place[-1] in _SCALARS
+        is_one_of_several = len(place) > 1 and _is_alternative(place[-1])
         if is_one_of_several:
             place = place[:-1]
+            has_list = any(each[: len(place)] == place and _is_list(each[-1]) for each in places)
         field = ".".join(map(str, place))
         if problem["type"] == "extra_forbidden":
-            text = hints.get(field) or f"unknown field{_suggestion(place, model)}"
+            near = _suggestion(place, model)
+            if not near and listing is not None:
+                near = f"; to list the known ones: {' '.join([listing, *map(str, place[:-1][:1])])}"
+            text = hints.get(field) or f"unknown field{near}"
         elif problem["type"] == "missing":
             text = hints.get(field, "this field is missing")
         elif is_one_of_several:
-            text = f"write text, a number, true or false{_given(problem.get('input'))}"
+            may_be = "text, or a list of words" if has_list else "text, a number, true or false"
+            text = f"write {may_be}{_given(problem.get('input'))}"
         else:
             text = explain_value(problem)
         found.setdefault(f"{field}: {text}", Problem(field, text))
     return list(found.values())
+
+
+def _is_alternative(end: int | str) -> bool:
+    return end in _SCALARS or _is_list(end)
+
+
+def _is_list(end: int | str) -> bool:
+    return isinstance(end, str) and end.startswith(_LISTS)
 
 
 def explain_value(problem: Any) -> str:

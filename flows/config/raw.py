@@ -25,6 +25,7 @@ STORE_VARIABLE = "PERSONSEARCH_STORE"
 _NAME = "[A-Za-z_][A-Za-z0-9_]*"
 _VARIABLE = re.compile(rf"\$\{{(?P<name>{_NAME})(?::-(?P<default>[^}}]*))?\}}")
 _PATH_VARIABLE = re.compile(rf"{_VARIABLE.pattern}|\$(?P<bare>{_NAME})|(?P<dollar>\$\$)|(?P<broken>\$\{{)")
+_ONE_SLASH = re.compile(r"([a-z][a-z0-9]+):/([^/].*)")
 Places = tuple[tuple[str, ...], ...]
 """Fields of a file; `*` is any name."""
 
@@ -65,8 +66,24 @@ def read_extended(path: Path, paths: Places, folder: Path | None) -> dict[str, A
 
 def given_store(store: str, where: str) -> str:
     """A store given outside a config as a URL or an absolute path, with `~` and variables expanded."""
-    place = expanded_path(store, where)
-    return str(place) if "://" in place else absolute(place, Path.cwd())
+    return resolved_store(str(expanded_path(store, where)), Path.cwd(), where)
+
+
+def resolved_store(store: str, folder: Path, where: str) -> str:
+    """A store as a URL or an absolute path, from a folder on; `where` it is given is for errors."""
+    if not store.strip():
+        raise ConfigError(f"{where} is empty: give a folder, or a URL such as s3://bucket/prefix")
+    if "://" not in store:
+        if scheme := _ONE_SLASH.match(store):
+            raise ConfigError(f"{where}: {store!r} is a URL with one slash; write {scheme[1]}://{scheme[2]}")
+        return absolute(store, folder)
+    from storage.urls import names_a_place  # loads fsspec
+
+    if not names_a_place(store):
+        raise ConfigError(
+            f"{where}: {store!r} does not name a place: give the whole URL, such as s3://bucket/prefix"
+        )
+    return store
 
 
 def absolute(path: str | Path, folder: Path) -> str:

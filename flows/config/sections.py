@@ -58,6 +58,8 @@ class DatasetSource(Recipe):
         """Raise ConfigError, naming the field and what sets it, if the folder is missing."""
         if self.root.is_dir():
             return
+        if self.root.exists():
+            raise ConfigError(f"{field}: {self.root} is a file: give the folder of the whole dataset")
         hint = "".join(
             f"; ${name} is not set, so its default was used: set it to the folder of the datasets"
             for name in self._unset

@@ -28,6 +28,10 @@ def read_text(path: Path) -> str:
     try:
         text = _regular_bytes(path).decode("utf-8-sig")
     except FileNotFoundError as error:
+        if path.is_symlink():
+            raise ConfigError(
+                f"config {path} is a link to {path.readlink()}, which does not exist; mend the link"
+            ) from error
         near = did_you_mean(path.name, _yaml_files(path.absolute().parent))
         raise ConfigError(f"{missing(path, 'config')}{near}") from error
     except OSError as error:
@@ -76,7 +80,7 @@ def _regular_bytes(path: Path) -> bytes:
         hint = f"name a file in it, such as {path / found[0]}" if found else "name a YAML file"
         raise ConfigError(f"cannot read the config {path}: it is a folder; {hint}")
     if not stat.S_ISREG(mode):
-        raise ConfigError(f"cannot read the config {path}: it is not a regular file but a pipe or a device")
+        raise ConfigError(f"cannot read the config {path}: it is a pipe or a device; name a YAML file")
     with path.open("rb") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:

@@ -118,11 +118,18 @@ def require_known(store: Store, subjects: Iterable[Subject], listed: Mapping[str
         for option, wanted, known in (("person", people, known_people), ("image", images, known_images)):
             for name in sorted(wanted - known):
                 if not snapshots:
-                    there = ", ".join(StoreSnapshots(store).names()) or "none"
-                    why = f"the store has no snapshot of {subject.dataset!r}; it has: {there}"
+                    there = StoreSnapshots(store).names()
+                    near = did_you_mean(subject.dataset, there) or f"; it has: {', '.join(there) or 'none'}"
+                    why = f"the store has no snapshot of {subject.dataset!r}{near}"
                 else:
-                    why = f"no snapshot of {subject.dataset} has it{did_you_mean(name, known)}"
+                    near = did_you_mean(name, known) or _such_as(known)
+                    why = f"no snapshot of {subject.dataset} has it{near}"
                 raise ConfigError(f"--{option} {subject.dataset}/{name}: {why}")
+
+
+def _such_as(known: Collection[str]) -> str:
+    shown = sorted(known)[:3]
+    return f"; it has {len(known):,}, such as {', '.join(shown)}" if shown else "; it has none"
 
 
 def files_of(snapshots: Iterable[HeldSnapshot], image_ids: Collection[str]) -> set[tuple[str, str]]:

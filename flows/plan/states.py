@@ -91,7 +91,13 @@ def select(stages: Sequence[Stage], selection: Selection) -> tuple[list[Stage], 
         chosen = [stage for stage in stages if stage.name in _with_inputs(stages, ends)]
     again = {name for wanted in selection.force for name in _named(stages, wanted)}
     if selection.start_from is not None:
-        again |= _with_followers(stages, _named(stages, selection.start_from))
+        first = _named(stages, selection.start_from)
+        if not first & {stage.name for stage in chosen}:
+            raise ConfigError(
+                f"--from {selection.start_from} starts after --until {selection.until} ends: give an earlier "
+                "stage to --from, or a later one to --until"
+            )
+        again |= _with_followers(stages, first)
     for stage in stages:
         if stage.pin is not None and stage.name in again:
             raise ConfigError(
@@ -244,6 +250,8 @@ def _named(stages: Iterable[Stage], wanted: str) -> set[str]:
     found = {stage.name for stage in stages if wanted in (stage.name, stage.kind)}
     if not found:
         near = did_you_mean(wanted, {name for stage in stages for name in (stage.name, stage.kind)})
+        if "," in wanted:
+            near = "; give one stage per option, and repeat the option"
         known = f"; this config has {', '.join(stage.name for stage in stages)}"
         raise ConfigError(f"there is no stage {wanted!r}{near or known}")
     return found

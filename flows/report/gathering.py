@@ -12,7 +12,7 @@ from flows.report.content import DatasetCounts, ReportContent, TestContent
 from flows.report.detection_content import describe_detection
 from flows.report.feature_content import describe_features
 from flows.report.origin import Lineage, describe_origin, trace
-from flows.report.results import Results, result_figures, varied_boxes, warnings
+from flows.report.results import Results, result_figures, shown_setting, varied_boxes, warnings
 from flows.report.scenes import draw_test_scenes
 from flows.report.strips import draw_strips
 from flows.report.test_pixels import TestPixels
@@ -95,7 +95,11 @@ def _test(context: ReportContext, suffix: str) -> TestContent:
         name=f"{test.spec.dataset}, {test.spec.split}",
         headline=results.headline,
         settings=[
-            {**setting, "rank1_interval": results.rank1_intervals.get(setting["name"])}
+            {
+                **setting,
+                "title": shown_setting(setting["name"]),
+                "rank1_interval": results.rank1_intervals.get(setting["name"]),
+            }
             for setting in results.settings
         ],
         readings=results.readings,

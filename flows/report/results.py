@@ -141,9 +141,14 @@ def varied_boxes(results: Results) -> str:
     return (
         "Papers on PRW quote the number of boxes per image that ranks best. Here that is "
         f"{headline['best_boxes_per_image']:g}, with an mAP of {100 * best:.1f} %, {beside} the headline's "
-        f"{100 * own:.1f} %. It is chosen on the test set itself, so it flatters; the headline is not: its "
+        f"{100 * own:.1f} %. It is chosen on the test set itself, so it flatters; the headline does not: its "
         f"minimum score of {results.score_threshold:g} stands in the config."
     )
+
+
+def shown_setting(name: str) -> str:
+    """A setting's name as people read it; artifacts keep the one that they were made with."""
+    return name.replace(" boxes an image", " boxes per image")
 
 
 def result_figures(results: Results) -> list[Figure]:
@@ -152,7 +157,10 @@ def result_figures(results: Results) -> list[Figure]:
         Figure(
             "Cumulative matching characteristic (CMC)",
             line_plot(
-                [(c["name"], np.arange(1, len(c["cmc"]) + 1), np.array(c["cmc"])) for c in results.curves],
+                [
+                    (shown_setting(c["name"]), np.arange(1, len(c["cmc"]) + 1), np.array(c["cmc"]))
+                    for c in results.curves
+                ],
                 "rank",
                 "queries found, %",
                 percent=True,
@@ -162,7 +170,10 @@ def result_figures(results: Results) -> list[Figure]:
     ]
     with_recall = [curve for curve in results.curves if "recall" in curve]
     if with_recall:
-        lines = [(c["name"], np.array(c["recall"]) * 100, np.array(c["precision"])) for c in with_recall]
+        lines = [
+            (shown_setting(c["name"]), np.array(c["recall"]) * 100, np.array(c["precision"]))
+            for c in with_recall
+        ]
         figures.append(
             Figure(
                 "Precision and recall of the search",

@@ -46,7 +46,7 @@ def render_study(result: StudyResult) -> str:
     )
     tables = [_page_table(number, table) for number, table in enumerate(result.tables)]
     figures, holes = list(_figures(result)), holes_of(result.tables)
-    failed = [(each.member.name, str(each.failure)) for each in result.failed]
+    failed = list(result.failures())
     sections = [(table.id, table.title) for table in tables]
     sections += [("settings", "Settings")] if figures else []
     sections += [("missing", "What is missing")] if holes or failed else []

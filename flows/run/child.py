@@ -22,6 +22,10 @@ from typing import Any, Protocol
 
 from flows.errors import failure_or_bug
 
+STOP_SIGNALS = frozenset(
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)
+)
+
 
 class Reporter(Protocol):
     """How work in a child reports to its parent, and learns that it should stop."""
@@ -86,6 +90,7 @@ def run_child(descriptor: int) -> int:
     signal.signal(signal.SIGTERM, messages.stop)
     signal.signal(signal.SIGHUP, messages.stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     order = json.loads(_read_line(0))
     os.environ.clear()
     os.environ.update(order["environ"])

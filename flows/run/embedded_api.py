@@ -11,6 +11,7 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -143,13 +144,29 @@ class Api:
         _write(self.lease.note, str(flow_run))
 
 
+def _home() -> Path:
+    """The home folder, which is made if it is missing. Raises ConfigError if it cannot be written."""
+    given = os.environ.get("PREFECT_HOME") or "~/.prefect"
+    try:
+        home = Path(given).expanduser()
+        home.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=home).close()
+    except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home folder
+        said = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(
+            f"Prefect's home folder {given} cannot be written ({said}): set PREFECT_HOME to a folder that can"
+        ) from error
+    return home
+
+
 def start_ahead() -> subprocess.Popen[bytes] | None:
     """Start an API before Prefect is loaded here, which takes as long in its process; for `embedded_api`.
 
     It finds out by itself which place is its own, and says so. None if an API runs already, and with an idle
-    time of 0, which would end it before it is used. Raises ConfigError for a wrong idle time.
+    time of 0, which would end it before it is used. Raises ConfigError for a wrong idle time, and for a home
+    folder that cannot be written.
     """
-    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    home = _home()
     idle = idle_seconds()
     if idle == 0 or any(is_held(lock) is not None for lock in (home / FOLDER).glob("*.lock")):
         return None

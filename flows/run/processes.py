@@ -33,6 +33,9 @@ STOP_GRACE_SECONDS = 60.0
 CANCEL_GRACE_SECONDS = 25.0
 """The same where Prefect cancels a flow: 30 s later its runner kills this process, and the child with it."""
 
+FORK_GRACE_SECONDS = 0.5
+"""How long a process that is to stop may take to start: torch takes seconds to load, and nothing is lost."""
+
 _IN_PREFECTS_RUNNER = "PREFECT__FLOW_RUN_ID"
 """What Prefect's runner sets in the environment of a flow that it has started."""
 
@@ -79,6 +82,9 @@ class Started:
     def stop(self, grace_seconds: float | None = None) -> None:
         """Ask it to stop at a checkpoint if it runs, then make sure that its whole group is gone."""
         grace_seconds = STOP_GRACE_SECONDS if grace_seconds is None else grace_seconds
+        if not self.child.is_forked(within=FORK_GRACE_SECONDS):
+            self.child.close()  # once forked, it finds its input closed, and ends
+            return
         if self.child.is_running():
             self.child.signal(signal.SIGTERM)
             try:

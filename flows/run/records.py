@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.errors import Failure, FailureKind
+from flows.errors import Failure, FailureKind, explain_os_error
 from storage import durable
 from storage.store import Artifact
 
@@ -107,7 +107,7 @@ class RunRecord:
         try:
             self._write()
         except OSError as error:
-            log.warning("cannot write the run's record %s: %s", self.path, error)
+            log.warning("cannot write the run's record %s: %s", self.path, explain_os_error(error))
 
     def _write(self) -> None:
         durable.make_folder(self.path.parent)

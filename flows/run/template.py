@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from flows.errors import StageError
-from flows.run.child import run_child
+from flows.run.child import STOP_SIGNALS, run_child
 
 KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
 """For glibc: memory that one layer frees is reused by the next. By default every large map is returned to the
@@ -34,10 +34,6 @@ _MESSAGE = 1 << 16
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
 """Imports make a million objects that stay. Looking for cycles at every 700th, which is the default, takes a
 quarter of their time."""
-
-_NOT_FOR_THE_TEMPLATE = ("SIGTERM", "SIGHUP", "SIGINT")
-"""A scheduler sends these to all processes of a job. Without the template, nothing would tell whether a stage
-has stopped at its checkpoint; it ends when its socket is closed."""
 
 
 def require_forks() -> None:
@@ -69,6 +65,17 @@ class Forked:
         self._line.settimeout(None)
         said = self._line.recv(_MESSAGE)
         return int(said) if said else None
+
+    def is_forked(self, within: float) -> bool:
+        """Whether the template has come to it, which loads modules first, after at most this many seconds."""
+        if "pid" in self.__dict__:
+            return True
+        self._line.settimeout(within)
+        try:
+            self._line.recv(_MESSAGE, socket.MSG_PEEK)
+        except TimeoutError:
+            return False
+        return True
 
     def tell(self, order: bytes) -> None:
         """Write to its standard input, whose end ends it. Raises BrokenPipeError."""
@@ -182,8 +189,10 @@ class _Server:
         self._woken, self._wake = os.pipe()
         for descriptor in (self._woken, self._wake):
             os.set_blocking(descriptor, False)
-        for name in _NOT_FOR_THE_TEMPLATE:
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+        # A scheduler sends these to all processes of a job. Without the template, nothing would tell whether
+        # a stage has stopped at its checkpoint; it ends when its socket is closed.
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake)
         self._selector = selectors.DefaultSelector()
@@ -214,6 +223,8 @@ class _Server:
             with suppress(Exception):
                 importlib.import_module(name)
         pid: int | None = None
+        # A request to stop may come as soon as the fork: it waits until the child listens, see `run_child`.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             pid = os.fork()
         except OSError as error:
@@ -221,6 +232,7 @@ class _Server:
         if pid == 0:
             self._become_child(line, *given)
             return pid
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         for descriptor in given:
             os.close(descriptor)
         if pid is None:
@@ -235,8 +247,8 @@ class _Server:
     def _become_child(self, line: socket.socket, task: int, messages: int, log: int) -> None:
         os.setsid()
         signal.set_wakeup_fd(-1)
-        for name in ("SIGCHLD", *_NOT_FOR_THE_TEMPLATE):
-            signal.signal(getattr(signal, name), signal.SIG_DFL)
+        for number in (signal.SIGCHLD, *STOP_SIGNALS):
+            signal.signal(number, signal.SIG_DFL)
         self._selector.close()
         for other in (self._requests, line, *self._running, *self._ended):
             other.close()

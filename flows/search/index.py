@@ -22,6 +22,7 @@ from flows.search.layout import (
     MODEL,
     Description,
     Place,
+    no_index,
     read_description,
     read_people,
     read_sources,
@@ -70,6 +71,8 @@ def open_index(path: str | Path, device: str = "auto", *, roots: Mapping[str, Pa
     >>> results = index.search("someone.jpg", person=1, cameras=["entrance"])    # doctest: +SKIP
     """
     folder = Path(path)
+    if folder.is_file():
+        raise no_index(folder)
     settle(folder)
     require_read(folder)
     return Index(folder, read_description(folder), device, roots or {})

@@ -154,7 +154,9 @@ def no_index(place: Path) -> ConfigError:
         said = f"{place} is a model, not an index"
     else:
         said = f"{place} is not an index: it {f'has no {DESCRIPTION}' if place.is_dir() else 'is a file'}"
-    model, out = (str(place), "INDEX") if is_model and place.exists() else ("CONFIG", str(place))
+    model = str(place) if is_model and place.exists() else "CONFIG"
+    is_free = not place.exists() or (place.is_dir() and not any(place.iterdir()))
+    out = str(place) if is_free else "INDEX"
     command = shlex.join(["personsearch", "index", "SCENES", "--model", model, "--out", out])
     return ConfigError(f"{said}; build one: {command}")
 

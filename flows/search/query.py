@@ -200,7 +200,7 @@ def _numbered(people: FoundPeople) -> str:
 def _checked(box: Sequence[float], pixels: Tensor) -> tuple[float, ...]:
     height, width = pixels.shape[-2:]
     if len(box) != 4 or not np.isfinite(np.asarray(box, float)).all():
-        raise ConfigError(f"a box has four numbers x1, y1, x2, y2; got {', '.join(map(str, box))}")
+        raise ConfigError(f"a box has four finite numbers x1, y1, x2, y2; got {', '.join(map(str, box))}")
     x1, y1, x2, y2 = (float(value) for value in box)
     if not (x1 < min(x2, width) and y1 < min(y2, height) and min(x2, y2) > 0):
         corners = ", ".join(f"{value:g}" for value in (x1, y1, x2, y2))

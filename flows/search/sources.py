@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from data_catalog.files import is_image, path_fault, read_text, walk
+from data_catalog.suggestions import near_file
 from flows.errors import ConfigError, missing
 from flows.search.layout import Place
 
@@ -56,7 +57,7 @@ def place_of(scenes: Path, index: Path) -> Place:
         kind = "file"
     else:
         if not path.exists():
-            raise ConfigError(missing(scenes))
+            raise ConfigError(f"{missing(scenes)}{near_file(scenes)}")
         raise ConfigError(f"{scenes} is not an image, a video, a list (.txt) or a folder")
     return Place(kind=kind, path=str(path), from_index=os.path.relpath(path, index.absolute()))
 

@@ -39,7 +39,9 @@ def listen(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
-        raise ConfigError(f"--host {host}: {error.strerror or error}") from error
+        raise ConfigError(
+            f"--host {host}: {error.strerror or error}; give an address of this machine, such as 127.0.0.1"
+        ) from error
     listening = socket.socket(family, kind, protocol)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

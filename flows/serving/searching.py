@@ -330,6 +330,6 @@ def _stamp(folder: Path) -> tuple[int, int]:
     """Changes when an update is put in place: `index.json` is the last file to be replaced."""
     try:
         found = (folder / DESCRIPTION).stat()
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise no_index(folder) from error
     return found.st_mtime_ns, found.st_ino

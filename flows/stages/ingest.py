@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_catalog.adapters import load_adapter
-from data_catalog.adapters.protocol import Adapter
+from data_catalog.adapters.protocol import Adapter, check_options
+from data_catalog.errors import CatalogError
 from data_catalog.fingerprint import ALL_IMAGES, Fingerprint, ImageUse, fingerprint
 from data_catalog.forgotten import Forgotten
 from data_catalog.hash_cache import HashCache
 from data_catalog.rules import NO_RULES, QueryRule, Rules, SplitRule
-from flows.errors import StageError
+from flows.errors import ConfigError, StageError
 from flows.forget.forgotten_list import ForgottenList
 from flows.plan.catalog import KIND, StoreSnapshots
 from flows.stages.base import Inputs, Made, Maker, Stage, StageContext, ingest_name
@@ -70,6 +71,10 @@ def stage(config: Config, dataset: str, *, rehash: bool = False) -> Stage:
     """
     source = config.datasets[dataset]
     source.require_root(f"datasets.{dataset}.root")
+    try:
+        check_options(load_adapter(source.adapter), _text(source.options))
+    except CatalogError as error:
+        raise ConfigError(f"datasets.{dataset}: {error}") from error
     store = open_store(config.store)
     made = root_stage(
         dataset,

@@ -134,15 +134,17 @@ def shown(cell: CellValue, unit: Unit) -> str:
     if cell.value is None:
         text = HOLE
     else:
-        text = f"{cell.value:.{_DIGITS[unit]}f}"
+        text = published_text(cell.value, unit)
         if cell.deviation is not None:
-            text += f" ± {cell.deviation:.{_DIGITS[unit]}f}"
+            text += f" ± {published_text(cell.deviation, unit)}"
         if cell.hole is not None:
             text += PARTIAL
     return text if cell.published is None else f"{text} ({published_text(cell.published, unit)})"
 
 
 def published_text(value: float, unit: Unit) -> str:
+    if unit == "number" and value >= 1000:
+        return f"{value:,.0f}"
     return f"{value:.{_DIGITS[unit]}f}"
 
 

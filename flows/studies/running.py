@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +38,10 @@ class Standing:
     seconds_left: float | None = None
 
 
+_NAMED = 6
+"""Stopped members to name."""
+
+
 def ignore_standing(standing: Standing) -> None:
     """For callers that only want the result."""
 
@@ -57,9 +61,14 @@ class StudyResult:
     stopped: bool = False
     finished: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
-    @property
-    def failed(self) -> list[MemberOutcome]:
-        return [member for member in self.members if member.failure is not None]
+    def failures(self) -> Iterator[tuple[str, str]]:
+        """Each member that failed, with the reason; those that were stopped share one line."""
+        failures = [(each.member.name, each.failure) for each in self.members if each.failure is not None]
+        stopped = [name for name, failure in failures if failure.kind == "interrupted"]
+        yield from ((name, str(failure)) for name, failure in failures if failure.kind != "interrupted")
+        if stopped:
+            more = f" and {len(stopped) - _NAMED} more" if len(stopped) > _NAMED else ""
+            yield ", ".join(stopped[:_NAMED]) + more, "stopped; run the same command to go on"
 
     def as_data(self) -> dict[str, Any]:
         """For other programs."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -58,3 +60,9 @@ def test_gc_refuses_a_config_that_keeps_nothing(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, words)
     assert isinstance(result.exception, ConfigError), result.output
     assert "keeps nothing of" in str(result.exception)
+
+
+@pytest.mark.parametrize(("error", "shown"), [("KeyboardInterrupt", False), ("KeyError", True)])
+def test_ctrl_c_while_modules_are_loaded_shows_no_traceback(error: str, shown: bool) -> None:
+    ended = subprocess.run([sys.executable, "-c", f"import flows.cli; raise {error}"], stderr=subprocess.PIPE)
+    assert ended.returncode != 0 and (b"Traceback" in ended.stderr) == shown

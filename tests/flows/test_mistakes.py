@@ -76,6 +76,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, built: Path, model_folder: 
     for name, text in texts.items():
         (folder / name).write_text(text)
     write_score_tables(folder)
+    (folder / "dangling.yaml").symlink_to("gone.yaml")
     (folder / "empty").mkdir()
     shutil.copytree(model_folder, folder / "model")
     shutil.copytree(built, folder / "people")

@@ -85,7 +85,7 @@ def copied(report_store: ReportStore, tmp_path: Path) -> ReportStore:
 def test_shows_the_numbers_of_every_setting(page: Page, metrics: dict[str, Any]) -> None:
     for name in ("detection_ap50", "mAP", "rank1", "rank5", "rank10", "mAP_untrained"):
         assert f"{100 * metrics[name]:.1f}" in page.text
-    for setting in ("prw, 2 boxes an image", "prw, 4 boxes an image", "prw, ground-truth boxes"):
+    for setting in ("prw, 2 boxes per image", "prw, 4 boxes per image", "prw, ground-truth boxes"):
         assert setting in page.text
     assert f"Here that is {metrics['best_boxes_per_image']:g}, with an mAP of" in page.text
     assert "It is chosen on the test set itself" in page.text

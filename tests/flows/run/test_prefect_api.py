@@ -133,6 +133,16 @@ def test_a_wrong_idle_time_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         pass
 
 
+def test_a_home_that_cannot_be_written_is_told_before_prefect_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "file"))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with pytest.raises(ConfigError, match=r"cannot be written \(File exists\): set PREFECT_HOME to a folder"):
+        prefect_api.start_ahead()
+
+
 @pytest.mark.slow
 def test_an_api_is_shared_replaced_when_killed_and_ends_with_its_home(
     home: Path, monkeypatch: pytest.MonkeyPatch

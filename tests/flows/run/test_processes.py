@@ -212,6 +212,33 @@ def test_a_time_limit_stops_the_whole_group_at_a_checkpoint(tmp_path: Path) -> N
         wait_for(lambda pid=pid: is_gone(pid))
 
 
+def test_a_request_to_stop_that_comes_as_soon_as_the_fork_is_not_lost(tmp_path: Path) -> None:
+    for each in range(10):
+        started = start_process(
+            f"{HERE}:sleep_with_a_helper", {"pids": str(tmp_path / f"{each}")}, log_path=tmp_path / "log"
+        )
+        started.child.signal(signal.SIGTERM)
+        with pytest.raises(StageFailed, match="stopped at step 3"):
+            started.result(on_progress=ignore, timeout_seconds=5)
+
+
+def test_a_process_that_is_not_started_yet_is_stopped_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "TEMPLATE", Template())
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    (tmp_path / "takes_long.py").write_text("import time; time.sleep(10)")
+    pids = tmp_path / "pids"
+    task = {"pids": str(pids)}
+    started = start_process(
+        f"{HERE}:sleep_with_a_helper", task, log_path=tmp_path / "log", imports=["takes_long"]
+    )
+    before = time.monotonic()
+    started.stop()
+    assert time.monotonic() - before < 5 and not pids.exists()
+    processes.TEMPLATE.end()
+
+
 def test_kill_9_of_the_parent_ends_the_child_and_its_helpers(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = textwrap.dedent(f"""

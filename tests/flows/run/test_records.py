@@ -17,14 +17,14 @@ from flows.stages.base import Stage
 from storage import durable
 
 
-def test_a_run_that_broke_off_has_failed_and_its_log_is_named(tmp_path: Path) -> None:
+def test_a_run_that_broke_off_was_stopped_and_its_log_is_named(tmp_path: Path) -> None:
     record = RunRecord(tmp_path / ".runs" / "now.json", "config.yaml")
     stage = Stage(name="reid", kind="reid", version=1, recipe={}, maker="")
     record.begin(Planned(stage, "runs", "never made"), tmp_path / "reid.log")
     record.end()
     (read,) = read_records(tmp_path)
     found = run_status(read)
-    assert (found["state"], found["log"]) == ("failed", None)  # it had not come to a log
+    assert (found["state"], found["log"]) == ("stopped", None)  # it had not come to a log
     assert "reid: the run was interrupted" in found["error"]
     (tmp_path / "reid.log").write_text("what it said\n")
     assert run_status(read)["log"] == str(tmp_path / "reid.log")
@@ -106,5 +106,6 @@ def test_the_records_of_older_versions_are_read(
     without, read = read_records(tmp_path)
     assert read.failure == Failure(kind, "reid: no") and without.failure is None
     found = run_status(read)
-    assert (found["state"], found["error"], found["failure"]["kind"]) == ("failed", "reid: no", kind)
+    state = "stopped" if kind == "interrupted" else "failed"
+    assert (found["state"], found["error"], found["failure"]["kind"]) == (state, "reid: no", kind)
     assert run_status(without)["state"] == "finished"
