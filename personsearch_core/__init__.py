@@ -32,7 +32,7 @@ _EXPORTS = {
     "sampling": "PKSampler",
     "schedules": "linear_cosine_decay rate_factor",
     "search.people": "FoundPeople Person",
-    "search.top_k": "Similarities",
+    "search.top_k": "CoarseRows Similarities",
     "training.detector": "train_detector",
     "training.reid": "train_reid",
 }

@@ -61,6 +61,7 @@ from personsearch_core.schedules import linear_cosine_decay as linear_cosine_dec
 from personsearch_core.schedules import rate_factor as rate_factor
 from personsearch_core.search.people import FoundPeople as FoundPeople
 from personsearch_core.search.people import Person as Person
+from personsearch_core.search.top_k import CoarseRows as CoarseRows
 from personsearch_core.search.top_k import Similarities as Similarities
 from personsearch_core.training.detector import train_detector as train_detector
 from personsearch_core.training.reid import train_reid as train_reid

@@ -52,13 +52,14 @@ def search(
         ),
     ] = None,
     point: Annotated[
-        str | None, typer.Option(metavar="X,Y", help="A point on the person, in pixels.")
+        str | None, typer.Option(metavar="X,Y", help="A point on the person in the first --query, in pixels.")
     ] = None,
     person: Annotated[
-        int | None, typer.Option(min=1, help="Number of the person, as listed without it.")
+        int | None,
+        typer.Option(min=1, help="Number of the person in the first --query, as listed without it."),
     ] = None,
     whole_image: Annotated[
-        bool, typer.Option("--whole-image", help="The whole image is the person: it is a crop.")
+        bool, typer.Option("--whole-image", help="The whole image is the person: each --query is a crop.")
     ] = False,
     camera: Annotated[list[str] | None, typer.Option(help="Only matches of this camera; repeatable.")] = None,
     after: Annotated[

@@ -161,7 +161,7 @@ def _measured(index: Index, graph: Any) -> tuple[int, float]:
     found = 0.0
     for row in drawn.tolist():
         query = index.embedding(row)
-        exact = Similarities(blocks, torch.from_numpy(query)).best(TOP)[0]
+        exact = Similarities(blocks, torch.from_numpy(query), index.embeddings.coarse).best(TOP)[0]
         near = np.asarray(graph.search(query, TOP).keys)
         found += len(np.intersect1d(exact, near)) / len(exact)
     return len(drawn), found / len(drawn)

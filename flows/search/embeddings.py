@@ -7,8 +7,10 @@ reads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
@@ -17,7 +19,11 @@ from flows.errors import ConfigError
 from storage import durable
 from storage.reading import parse_json, read_regular
 
+if TYPE_CHECKING:
+    from personsearch_core.search.top_k import CoarseRows
+
 ROWS_PER_CHUNK = 131_072
+_READ_ROWS = 2_048
 
 
 def write_embeddings(
@@ -50,23 +56,52 @@ def chunk_rows(rows: int) -> int:
     return max(1, min(rows, ROWS_PER_CHUNK))
 
 
-def load_embeddings(folder: Path, content: str) -> list[np.ndarray]:
-    """As `map_embeddings`, but read into memory if that takes less than half of what is free.
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """Blocks (n, D) float16 of an index; and the copy that a search multiplies, where there is one."""
 
-    A product over memory of our own is a third quicker than over mapped files, whose pages are small.
+    blocks: list[np.ndarray]
+    coarse: CoarseRows | None
+
+
+def load_embeddings(folder: Path, content: str) -> Embeddings:
+    """The embeddings as a search is quickest with them, as far as half of the free memory allows.
+
+    Where the processor multiplies bfloat16, a copy in it is read into memory; the rows themselves are mapped,
+    since a search looks at few of them. Elsewhere they are read into memory: a product over memory of our own
+    is a third quicker than over mapped files, whose pages are small.
+
+    Raises ConfigError as `map_embeddings`.
     """
+    import torch
+
+    from personsearch_core.search.top_k import CoarseRows, multiplies_bfloat16
+
     blocks = map_embeddings(folder, content)
-    if len(blocks) == 0 or sum(block.nbytes for block in blocks) > psutil.virtual_memory().available / 2:
-        return blocks
-    rows = np.empty((sum(map(len, blocks)), blocks[0].shape[1]), np.float16)
+    if not blocks or sum(block.nbytes for block in blocks) > psutil.virtual_memory().available / 2:
+        return Embeddings(blocks, None)
+    count, dimensions = sum(map(len, blocks)), blocks[0].shape[1]
+    if multiplies_bfloat16():
+        parts = map(torch.from_numpy, _read(folder, blocks))
+        return Embeddings(blocks, CoarseRows.of(parts, count, dimensions))
+    rows = np.empty((count, dimensions), np.float16)
     start = 0
+    for part in _read(folder, blocks):
+        rows[start : start + len(part)] = part
+        start += len(part)
+    return Embeddings([rows], None)
+
+
+def _read(folder: Path, blocks: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """All rows from their files, in parts that are overwritten by the next."""
+    buffer = np.empty((_READ_ROWS, blocks[0].shape[1]), np.float16)
     for number, block in enumerate(blocks):
         with _chunk(folder, number).open("rb") as file:
-            read = file.readinto(rows[start : start + len(block)])  # type: ignore[arg-type]
-        if read != block.nbytes:
-            raise ConfigError(f"{_chunk(folder, number)} is cut short: build the index again")
-        start += len(block)
-    return [rows]
+            for start in range(0, len(block), _READ_ROWS):
+                part = buffer[: min(_READ_ROWS, len(block) - start)]
+                if file.readinto(part) != part.nbytes:  # type: ignore[arg-type]
+                    raise ConfigError(f"{_chunk(folder, number)} is cut short: build the index again")
+                yield part
 
 
 def map_embeddings(folder: Path, content: str) -> list[np.ndarray]:

@@ -48,6 +48,8 @@ class Filters:
             if given is not None:
                 value = parse_time(given, name)
                 column = table["time" if isinstance(value, datetime) else "time_code"]
+                if len(table) and column.null_count == len(table):
+                    raise ConfigError(f"{name}: {_without_times(given, value)}")
                 masks.append(_as_mask(compare(column, pa.scalar(value, column.type))))
         if self.exclude:
             masks.append(_without(index, self.exclude))
@@ -78,6 +80,13 @@ def parse_time(given: datetime | str | float, name: str) -> datetime | float:
             f"{name}: {given!r} is not a time: write 2024-05-01T12:00 or, in a video, seconds or H:MM:SS"
         )
     return seconds_alone
+
+
+def _without_times(given: When, value: datetime | float) -> str:
+    """Why a filter by this time can match nothing."""
+    if isinstance(value, datetime):
+        return "nothing in the index has a date and time"
+    return f"{given} is a time code, and the index has no videos: write a time such as 2024-05-01T12:00"
 
 
 def rows_of_images(index: Index, images: Sequence[str | Path]) -> NDArray[np.bool_]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from flows.errors import ConfigError
 from flows.search.committing import settle
-from flows.search.embeddings import load_embeddings
+from flows.search.embeddings import Embeddings, load_embeddings
 from flows.search.filters import Filters, When
 from flows.search.layout import (
     EMBEDDINGS,
@@ -161,7 +161,8 @@ class Index:
             A picture of the person: a file, bytes, a PIL image or uint8 (3, H, W).
         box, point, person, whole_image
             Who in the picture: a box x1, y1, x2, y2 or a point x, y in pixels, a number of `people`, or the
-            whole picture as a crop. By default the one person in it, or the whole picture if none is found.
+            whole picture as a crop, also of `shots` without a box. By default the one person in it, or the
+            whole picture if none is found.
             If several are found, the results have no matches but the people to choose from, as `choices`.
         shots
             More pictures of the same person: (image, box), with None for a box as above, or rows of the
@@ -255,15 +256,21 @@ class Index:
             first += len(block)
         raise ConfigError(f"there is no person {row} in the index: it has {len(self):,}, from 0")
 
-    @cached_property
+    @property
     def blocks(self) -> list[NDArray[np.float16]]:
-        """The embeddings, in blocks of rows: in memory from the first search on, or mapped if it is full."""
-        blocks = load_embeddings(self.folder / EMBEDDINGS, self.description.content)
+        """The embeddings, in blocks of rows."""
+        return self.embeddings.blocks
+
+    @cached_property
+    def embeddings(self) -> Embeddings:
+        """The embeddings, ready to be searched, from the first search on."""
+        loaded = load_embeddings(self.folder / EMBEDDINGS, self.description.content)
+        blocks = loaded.blocks
         if sum(map(len, blocks)) != len(self) or any(
             block.shape[1] != self.description.dimensions for block in blocks
         ):
             raise ConfigError(f"{self.folder / EMBEDDINGS} does not fit the people: build the index again")
-        return blocks
+        return loaded
 
     @cached_property
     def approximate(self) -> Approximate:

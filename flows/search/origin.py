@@ -27,12 +27,14 @@ def camera_of(image: str, *, video: bool = False) -> str | None:
 
     1. `c1s1_000151.jpg`, `cam2_...`, `camera-3...`: the name itself says so.
     2. Otherwise the nearest folder that is neither generic (`images`, `frames`, `img1` ...) nor a date.
-    3. Otherwise, for a video, its name.
+    3. Otherwise, for a video, its name without a time in it: recorders start a file every hour.
 
     Examples
     --------
     >>> camera_of("frames/c1s1_000151.jpg"), camera_of("entrance/2024-05-01/a.jpg"), camera_of("a.jpg")
     ('c1', 'entrance', None)
+    >>> camera_of("gate_20240501_120000.mp4", video=True)
+    'gate'
     """
     path = PurePosixPath(image)
     if named := _NAMED_CAMERA.search(path.name):
@@ -44,7 +46,7 @@ def camera_of(image: str, *, video: bool = False) -> str | None:
             and not _DATE.fullmatch(folder)
         ):
             return folder
-    return path.stem if video else None
+    return (_STAMP.sub("", path.stem).strip("_-. ") or path.stem) if video else None
 
 
 def time_in_name(image: str) -> datetime | None:

@@ -96,7 +96,7 @@ def answer(
         embeddings.append(chosen.embedding)
     elif request.embedding is not None:
         embeddings.append(_given_embedding(index, request.embedding))
-    embeddings += [_of_shot(index, shot) for shot in request.shots]
+    embeddings += [_of_shot(index, shot, request.whole_image) for shot in request.shots]
     told["shots"] = len(embeddings)
     told["approximate"] = approximate
     ranking = _ranking(index, _mean(embeddings), kept, approximate)
@@ -111,7 +111,8 @@ Ranking = Callable[[int], tuple[NDArray[np.int64], NDArray[np.float32]]]
 def _ranking(index: Index, query: Tensor, kept: NDArray[np.bool_] | None, approximate: bool) -> Ranking:
     @cache
     def exact() -> Similarities:
-        return Similarities([torch.from_numpy(block) for block in index.blocks], query)
+        blocks = [torch.from_numpy(block) for block in index.blocks]
+        return Similarities(blocks, query, index.embeddings.coarse)
 
     def best(count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         near = index.approximate.best(query, count, kept) if approximate else None
@@ -159,11 +160,11 @@ def _choose(index: Index, request: QueryRequest) -> _Chosen | FoundPeople:
     return _of_person(people[0]) if people else _embedded(index, pixels, whole)
 
 
-def _of_shot(index: Index, shot: Shot) -> Tensor:
+def _of_shot(index: Index, shot: Shot, is_whole: bool) -> Tensor:
     if isinstance(shot, int):
         return torch.from_numpy(index.embedding(shot))
     image, box = shot
-    chosen = _choose(index, QueryRequest(image, box))
+    chosen = _choose(index, QueryRequest(image, box, whole_image=is_whole and box is None))
     if isinstance(chosen, FoundPeople):
         raise ConfigError(f"{_name(image) or 'a shot'} shows {len(chosen)} people: give the box of one")
     return chosen.embedding

@@ -225,7 +225,7 @@ class Served:
         index = open_index(self._folder, self._device, roots=self._roots)
         if before is not None and before.description.model == index.description.model:
             index.net = before.net
-        for part in ("blocks", "sources", "net"):
+        for part in ("embeddings", "sources", "net"):
             getattr(index, part)
         return stamp, index
 

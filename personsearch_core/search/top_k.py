@@ -1,15 +1,16 @@
 """The rows most similar to a query, exactly: one product over all rows, then the best ones again in float32.
 
-The product is taken in float16, the format of the rows, block by block, or on processors without instructions
-for it in float32 over small copies. Its rounding cannot decide who is among the best: every row within it of
-the last place is compared again. All after the product is NumPy's, on this thread alone: a handful of small
-reductions by torch's threads wait for each other longer than one thread takes.
+Where the processor multiplies bfloat16, the product is taken over a copy of the rows in it, which is the
+quickest that torch has; elsewhere in float32 over small copies. How far its result may be off is known, so
+that it cannot decide who is among the best: every row within that of the last place is compared again. All
+after the product is NumPy's, on this thread alone: a handful of small reductions by torch's threads wait for
+each other longer than one thread takes.
 """
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -17,16 +18,41 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_COPIED_ROWS = 16_384
-"""Rows that are converted to float32 at once."""
+COPIED_ROWS = 2_048
+"""Rows that are converted at once: few enough to stay in the processor's cache."""
 _GROUP = 64
-_ROUNDING = 2.0**-9
-"""Of a float16 product, relative to the length of the rows: twice the error of rounding query and result."""
-_MOST_COMPARED = 65536
-"""Rows that are compared again for one query, beside those that are asked for."""
+_ROUNDING = 2.0**-8
+"""Of a result in bfloat16, relative to it."""
+_SUMMING = 2.0**-23
+"""Of each addition in a product in float32, relative to the length of the row."""
+_LEFT_OUT = np.int16(-128)
+"""The bits of -inf in bfloat16."""
 
-Product = Callable[[Tensor, Tensor, Tensor], None]
-"""(rows (n, D) float16, query (D,) float32, result (n,) float16): fills the result."""
+
+@dataclass(frozen=True, eq=False)
+class CoarseRows:
+    """A copy of rows in bfloat16, for a quick product.
+
+    rows: (N, D) bfloat16. error: the largest distance of a row from its copy. longest: of the rows' lengths.
+    """
+
+    rows: Tensor
+    error: float
+    longest: float
+
+    @classmethod
+    def of(cls, parts: Iterable[Tensor], count: int, dimensions: int) -> CoarseRows:
+        """Copy float16 rows that come in parts (n, D), `count` in all."""
+        rows = torch.empty((count, dimensions), dtype=torch.bfloat16)
+        buffers = torch.empty((2, COPIED_ROWS, dimensions))
+        error, longest, start = 0.0, 0.0, 0
+        for part in (piece for whole in parts for piece in whole.split(COPIED_ROWS)):
+            exact, off = buffers[:, : len(part)]
+            copied = rows[start : start + len(part)].copy_(exact.copy_(part))
+            longest = max(longest, _longest(exact))
+            error = max(error, _longest(off.copy_(copied).sub_(exact)))
+            start += len(part)
+        return cls(rows, error, longest)
 
 
 class Similarities:
@@ -38,6 +64,8 @@ class Similarities:
         float16 (n, D) each, on the CPU; they may be mapped files.
     query
         (D,) float32.
+    coarse
+        A copy of the rows, which makes the product quicker if `multiplies_bfloat16`.
 
     Examples
     --------
@@ -47,16 +75,16 @@ class Similarities:
     ([2, 1], [0.9, 0.5])
     """
 
-    def __init__(self, blocks: Sequence[Tensor], query: Tensor) -> None:
+    def __init__(self, blocks: Sequence[Tensor], query: Tensor, coarse: CoarseRows | None = None) -> None:
         self._blocks = blocks
         self._query = query.float()
         self._starts = np.cumsum([0, *(len(block) for block in blocks)])
-        self._quick = np.empty(int(self._starts[-1]), np.float16)
-        result = torch.from_numpy(self._quick)
-        product = quickest_product()
         direction = self._query / self._query.norm().clamp(min=1e-12)
-        for block, start in zip(blocks, self._starts, strict=False):
-            product(block, direction, result[start : start + len(block)])
+        if coarse is None:
+            quick, self._error = _copied_product(blocks, direction)
+        else:
+            quick, self._error = _coarse_product(coarse, direction)
+        self._quick: NDArray[np.int16] = quick.view(torch.int16).numpy()
 
     def __len__(self) -> int:
         return len(self._quick)
@@ -75,8 +103,8 @@ class Similarities:
         """
         if not len(self):
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        quick = self._quick if kept is None else np.where(kept, self._quick, np.float16(-np.inf))
-        rows = _candidates(quick, count)
+        quick = self._quick if kept is None else np.where(kept, self._quick, _LEFT_OUT)
+        rows = _candidates(quick, count, self._error)
         similarity = self._exact(rows)
         order = np.lexsort((rows, -similarity))[:count]
         return rows[order], similarity[order]
@@ -86,69 +114,73 @@ class Similarities:
         exact = np.empty(len(rows), np.float32)
         cuts = np.searchsorted(rows, self._starts)
         for block, start, first, last in zip(self._blocks, self._starts, cuts[:-1], cuts[1:], strict=False):
-            own = block[torch.from_numpy(rows[first:last] - start)]
-            exact[first:last] = (own.float() @ self._query).numpy()
+            for at in range(first, last, COPIED_ROWS):
+                part = slice(at, min(at + COPIED_ROWS, last))
+                own = block[torch.from_numpy(rows[part] - start)]
+                exact[part] = (own.float() @ self._query).numpy()
         return exact
 
 
-def _candidates(quick: NDArray[np.float16], count: int) -> NDArray[np.int64]:
+@cache
+def multiplies_bfloat16() -> bool:
+    """Whether this processor does so in hardware: then a search over `CoarseRows` is the quickest."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _coarse_product(coarse: CoarseRows, direction: Tensor) -> tuple[Tensor, float]:
+    """(N,) bfloat16 and how far it may be off, beside the rounding of the result."""
+    query = direction.bfloat16()
+    rounded = query.float()
+    length = float(rounded.norm())
+    summing = _SUMMING * len(query) * (coarse.longest + coarse.error) * length
+    error = coarse.error * length + coarse.longest * float((direction - rounded).norm()) + summing
+    return torch.mv(coarse.rows, query), error
+
+
+def _copied_product(blocks: Sequence[Tensor], direction: Tensor) -> tuple[Tensor, float]:
+    """As `_coarse_product`, in float32 over small copies of the rows."""
+    result = torch.empty(sum(map(len, blocks)), dtype=torch.bfloat16)
+    copies = torch.empty((COPIED_ROWS, len(direction)))
+    longest, start = 0.0, 0
+    for part in (part for block in blocks for part in block.split(COPIED_ROWS)):
+        copied = copies[: len(part)].copy_(part)
+        result[start : start + len(part)] = copied @ direction
+        longest = max(longest, _longest(copied))
+        start += len(part)
+    return result, _SUMMING * len(direction) * longest
+
+
+def _longest(rows: Tensor) -> float:
+    """The length of the longest of float32 rows (n, D)."""
+    return float(torch.linalg.vector_norm(rows, dim=1).max()) if len(rows) else 0.0
+
+
+def _candidates(quick: NDArray[np.int16], count: int, error: float) -> NDArray[np.int64]:
     """Ascending rows among which the `count` best are, however the product was rounded; none that is -inf.
 
     Rows are looked at in groups of 64, spread over all rows. Each of the best groups has a row as good as its
-    maximum, so that the maximum of the last of them bounds the last place from below. Rows are about as long
-    as 1 or shorter; where they are longer, the largest maxima tell.
+    maximum, so that the maximum of the last of them bounds the last place from below.
     """
     groups = len(quick) // _GROUP
     if count < groups:
         grouped = _ordered(quick[: groups * _GROUP]).reshape(_GROUP, groups)
-        best = _values(grouped.max(axis=0))
-        longest = np.abs(best[np.isfinite(best)]).max(initial=1.0)
-        bound = np.partition(best, groups - count)[groups - count] - _ROUNDING * longest
+        best = _values(_ordered(grouped.max(axis=0)))
+        last = np.partition(best, groups - count)[groups - count]
+        bound = last - 2 * error - 2 * _ROUNDING * (abs(last) + 2 * error)
         near = np.flatnonzero(best >= bound)
         rest = np.arange(groups * _GROUP, len(quick))
         rows = np.concatenate([(near + groups * np.arange(_GROUP)[:, None]).ravel(), rest])
-        rows = rows[quick[rows] >= bound]
+        rows = rows[_values(quick[rows]) >= bound]
     else:
         rows = np.arange(len(quick))
-    values = quick[rows].astype(np.float32)
-    rows, values = rows[values > -np.inf], values[values > -np.inf]
-    most = count + _MOST_COMPARED
-    if len(rows) > most:
-        rows = rows[np.argpartition(values, len(values) - most)[len(values) - most :]]
-    return np.sort(rows)
+    return np.sort(rows[quick[rows] != _LEFT_OUT])
 
 
-def _ordered(values: NDArray[np.float16]) -> NDArray[np.int16]:
-    """Integers in the order of float16 values, since NumPy compares halves one by one; see `_values`."""
-    bits = values.view(np.int16)
+def _ordered(bits: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Integers in the order of the bfloat16 values that have these bits, and the other way round."""
     return bits ^ ((bits >> 15) & 0x7FFF)
 
 
-def _values(ordered: NDArray[np.int16]) -> NDArray[np.float32]:
-    """What `_ordered` was made of."""
-    return _ordered(ordered.view(np.float16)).view(np.float16).astype(np.float32)
-
-
-@cache
-def quickest_product() -> Product:
-    """The quicker product on this machine: that in float16, unless torch would emulate it."""
-    if platform.machine() in ("aarch64", "arm64") or torch.ops.mkldnn._is_mkldnn_fp16_supported():
-        return half_product
-    return copied_product
-
-
-def half_product(rows: Tensor, query: Tensor, result: Tensor) -> None:
-    """The product in float16 as torch has it; quick where the processor multiplies float16.
-
-    The query times the rows, which oneDNN computes a third quicker than the rows times the query.
-    """
-    torch.mm(query.half()[None], rows.t(), out=result[None])
-
-
-def copied_product(rows: Tensor, query: Tensor, result: Tensor) -> None:
-    """The product in float32 over small copies of the rows."""
-    copies = torch.empty((min(_COPIED_ROWS, len(rows)), rows.shape[1]))
-    for first in range(0, len(rows), _COPIED_ROWS):
-        part = rows[first : first + _COPIED_ROWS]
-        copied = copies[: len(part)].copy_(part)
-        result[first : first + len(part)] = copied @ query
+def _values(bits: NDArray[np.int16]) -> NDArray[np.float32]:
+    """The bfloat16 values that have these bits."""
+    return (bits.astype(np.int32) << 16).view(np.float32)

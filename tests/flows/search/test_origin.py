@@ -29,6 +29,9 @@ def test_the_camera_is_in_the_name_or_the_nearest_telling_folder(image: str, cam
 
 def test_a_video_is_its_own_camera_unless_a_folder_says_more() -> None:
     assert camera_of("gate.mp4", video=True) == "gate"
+    assert camera_of("20240501_120000_gate.mp4", video=True) == "gate"
+    assert camera_of("yard-2024-05-01T12-00-03.250.mkv", video=True) == "yard"
+    assert camera_of("20240501120000.mp4", video=True) == "20240501120000"
     assert camera_of("north/gate.mp4", video=True) == "north"
 
 

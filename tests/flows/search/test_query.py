@@ -7,6 +7,7 @@ import shutil
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,12 @@ def test_several_shots_are_one_query(index: Index, built: Path) -> None:
     by_shots = index.search(image, box=first.box, shots=[(image, second.box)], top=5)
     assert by_shots.query["shots"] == 2
     assert [m.person_row for m in by_shots.matches] == [m.person_row for m in wanted]
+    crops = index.search(image, whole_image=True, shots=[(image, None), (image, first.box)], top=5)
+    width, height = Image.open(image).size
+    boxes = index.search(
+        image, box=(0, 0, width, height), shots=[(image, (0, 0, width, height)), (image, first.box)], top=5
+    )
+    assert crops.matches == boxes.matches and crops.query["shots"] == 3
     rows = [match.person_row for match in index.search(image, person=1, top=1).matches]
     assert index.search(shots=rows, top=1).matches[0].person_row == rows[0]
 
@@ -150,6 +157,10 @@ def test_several_shots_are_one_query(index: Index, built: Path) -> None:
         ({"image": "IMAGE", "point": (-5, -5)}, "no person was found at -5,-5"),
         ({"image": "IMAGE", "whole_image": True, "cameras": ["entrence"]}, "did you mean entrance"),
         ({"image": "IMAGE", "whole_image": True, "after": "yesterday"}, "not a time"),
+        (
+            {"image": "IMAGE", "whole_image": True, "after": "2024"},
+            "a time code, and the index has no videos",
+        ),
         ({"image": "IMAGE", "whole_image": True, "top": 0}, "at least one match"),
         ({"image": "IMAGE", "whole_image": True, "exclude": [10**9]}, "no person 1000000000"),
         ({"embedding": [1.0, 2.0]}, "16 finite numbers"),
@@ -181,6 +192,20 @@ def test_an_approximate_search_finds_the_same_here_and_says_its_recall(built: Pa
     (copy / "approximate.json").write_text(json.dumps({**asdict(recall), "content": "of yesterday"}))
     with pytest.raises(ConfigError, match="older than the index"):
         open_index(copy).search(shots=[0], approximate=True)
+
+
+@pytest.mark.parametrize("free", [None, 1000])
+def test_processors_without_bfloat16_and_small_memories_find_the_same(
+    index: Index, built: Path, monkeypatch: pytest.MonkeyPatch, free: int | None
+) -> None:
+    wanted = index.search(shots=[0], top=9).matches
+    monkeypatch.setattr("personsearch_core.search.top_k.multiplies_bfloat16", lambda: False)
+    if free is not None:
+        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=free))
+    other = open_index(built)
+    assert other.embeddings.coarse is None
+    assert isinstance(other.blocks[0].base, np.memmap) == (free is not None)
+    assert other.search(shots=[0], top=9).matches == wanted
 
 
 def test_pictures_are_of_the_index_alone(index: Index, built: Path, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_a_video_of_real_frames_is_indexed_with_camera_times_and_tracks(
     build_index(tmp_path / "index", [path], model, settings=SETTINGS.model_copy(update={"per_second": 2.5}))
     index = open_index(tmp_path / "index")
     table = index.table
-    assert index.cameras == ("20240501_120000_gate",)
+    assert index.cameras == ("gate",)
     assert sorted(set(table["time_code"].to_pylist())) == pytest.approx([0.4 * n for n in range(8)])
     assert {str(time)[11:19] for time in table["time"].to_pylist()} == {"12:00:00", "12:00:01", "12:00:02"}
     assert table["track"].null_count == 0
