@@ -150,7 +150,7 @@ def test_several_shots_are_one_query(index: Index, built: Path) -> None:
     ("arguments", "message"),
     [
         ({}, "query is missing"),
-        ({"image": "IMAGE", "box": (1, 2, 3)}, "four numbers"),
+        ({"image": "IMAGE", "box": (1, 2, 3)}, "four finite numbers"),
         ({"image": "IMAGE", "box": (500, 0, 600, 90)}, "no area inside the image, which is 120x80"),
         ({"image": "IMAGE", "box": (1, 1, 9, 9), "person": 1}, "choose one"),
         ({"image": "IMAGE", "person": 50}, "there is no person 50"),
