@@ -41,7 +41,10 @@ if TYPE_CHECKING:
     from personsearch_core.models.search import PersonSearchNet
     from personsearch_core.search.people import FoundPeople
 
-_CORNERS = ("x1", "y1", "x2", "y2")
+
+def box_of(person: Mapping[str, Any]) -> tuple[float, float, float, float]:
+    """The box of someone of whom `Index.row` says this: x1, y1, x2, y2 in pixels of the image."""
+    return person["x1"], person["y1"], person["x2"], person["y2"]
 
 
 def open_index(path: str | Path, device: str = "auto", *, roots: Mapping[str, Path] | None = None) -> Index:
@@ -233,19 +236,28 @@ class Index:
 
     def path(self, row: int) -> Path:
         """The file in which a person was seen."""
-        place: Place = self.places[self._value("place", row)]
-        return place.root / str(self._value("image", row))
+        return self.path_of(self.row(row))
 
     def box(self, row: int) -> tuple[float, float, float, float]:
         """A person's box: x1, y1, x2, y2 in pixels of the image."""
-        x1, y1, x2, y2 = (float(self._value(name, row)) for name in _CORNERS)
-        return x1, y1, x2, y2
+        return box_of(self.row(row))
+
+    def path_of(self, person: Mapping[str, Any]) -> Path:
+        """The file in which someone was seen, of whom `row` says this."""
+        place: Place = self.places[person["place"]]
+        return place.root / str(person["image"])
 
     def row(self, row: int) -> dict[str, Any]:
         """All that the index says of a person."""
-        if not 0 <= row < len(self):
-            raise ConfigError(f"there is no person {row} in the index: it has {len(self):,}, from 0")
-        return {name: self._value(name, row) for name in self.table.column_names}
+        return self.rows([row])[0]
+
+    def rows(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """All that the index says of some people."""
+        for row in rows:
+            if not 0 <= row < len(self):
+                raise ConfigError(f"there is no person {row} in the index: it has {len(self):,}, from 0")
+        told: list[dict[str, Any]] = self.table.take(pa.array(rows, pa.int64())).to_pylist()
+        return told
 
     def embedding(self, row: int) -> NDArray[np.float32]:
         """A person's embedding, (D,)."""
@@ -283,6 +295,3 @@ class Index:
     def sources(self) -> pa.Table:
         """The files of the index, with their digests."""
         return read_sources(self.folder, self.description)
-
-    def _value(self, name: str, row: int) -> Any:
-        return self.table[name][row].as_py()

@@ -75,25 +75,24 @@ class Results:
 
 def matches_of(index: Index, rows: list[int], similarities: list[float]) -> tuple[Match, ...]:
     """Matches out of rows of an index and their similarities, best first."""
+    from flows.search.index import box_of
+
     return tuple(
-        _match(index, rank, row, similarity)
-        for rank, (row, similarity) in enumerate(zip(rows, similarities, strict=True), 1)
-    )
-
-
-def _match(index: Index, rank: int, row: int, similarity: float) -> Match:
-    told = index.row(row)
-    return Match(
-        rank=rank,
-        person_row=row,
-        image=str(index.path(row)),
-        box=index.box(row),
-        score=told["score"],
-        similarity=similarity,
-        camera=told["camera"],
-        time=time_text(told["time"], told["time_code"]),
-        track=told["track"],
-        time_code=told["time_code"],
+        Match(
+            rank=rank,
+            person_row=row,
+            image=str(index.path_of(told)),
+            box=box_of(told),
+            score=told["score"],
+            similarity=similarity,
+            camera=told["camera"],
+            time=time_text(told["time"], told["time_code"]),
+            track=told["track"],
+            time_code=told["time_code"],
+        )
+        for rank, (row, told, similarity) in enumerate(
+            zip(rows, index.rows(rows), similarities, strict=True), 1
+        )
     )
 
 
