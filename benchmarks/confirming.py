@@ -12,19 +12,21 @@ DEMO is the folder of a finished `personsearch demo`; to its store are added art
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 import yaml
 
+from benchmarks.options import Work, run_script
 from data_catalog.snapshot import Snapshot
+from flows.cli.json_file import Json, write_json
 from flows.config.loading import load_config
 from flows.config.models import Config
 from flows.plan.catalog import StoreSnapshots
@@ -228,26 +230,19 @@ def score(
     return {**result.metrics(), "queries": len(queries), "frames": len(frames)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "work",
-        type=Path,
-        help="folder of indexes, judgements and the export; finished steps are not repeated",
-    )
-    parser.add_argument("--confirmations", type=int, default=30)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    work: Path = options.work.absolute()
+def main(
+    work: Work,
+    confirmations: Annotated[int, typer.Option(min=1, help="Number of matches to confirm.")] = 30,
+    json_file: Json = None,
+) -> None:
+    work = work.absolute()
     work.mkdir(parents=True, exist_ok=True)
     scenes = read_scenes(load_config(DEMO, ()))
     confirmed, others = scenes.identities[::2], scenes.identities[1::2]
     before = index_of(DEMO, scenes, work / "before")
     judgements = Judgements(work / "judgements.jsonl")
     if not judgements.read():
-        confirm(before, scenes, confirmed, judgements, options.confirmations)
+        confirm(before, scenes, confirmed, judgements, confirmations)
     exported = export_confirmed(before, judgements, work / "confirmed")
     held = [judgements.of(before, person) for person in confirmed]
     shown = {before.path(row).name for each in held for row in each.confirmed}
@@ -266,9 +261,8 @@ def main() -> None:
         },
     }
     print(json.dumps(results, indent=1))
-    if options.json is not None:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    write_json(json_file, results)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main, __doc__)

@@ -41,6 +41,7 @@ from personsearch_core.recipes import (
     Variant,
 )
 from personsearch_core.sampling import PKSampler
+from personsearch_core.speed import synchronise
 from personsearch_core.training.reid import ReidTraining
 from personsearch_core.training.row_batches import RowBatches, RowReader, open_batches
 from storage.feature_store import FeatureReader, create_features, open_features
@@ -182,7 +183,7 @@ class Steps:
     def __call__(self) -> None:
         self._training.step(self._step)
         self._step += 1
-        _wait_for(self._device)
+        synchronise(self._device)
 
     def close(self) -> None:
         self._training.close()
@@ -215,14 +216,9 @@ def _plain_loop(size: ReidBenchmark, reader: RowReader) -> Callable[[], None]:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        _wait_for(size.device)
+        synchronise(size.device)
 
     return step
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _store(folder: Path, size: ReidBenchmark, variant: Variant) -> FeatureReader:
