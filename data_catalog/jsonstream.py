@@ -93,11 +93,8 @@ def top_level_arrays(path: Path, wanted: frozenset[str]) -> Iterator[tuple[str, 
     Raises:
         CatalogError: when the file cannot be read or is not JSON of that form.
     """
-    try:
-        with open_file(path) as file:
-            yield from _Reader(path, file).arrays(wanted)
-    except OSError as error:
-        raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error
+    with open_file(path) as file:
+        yield from _Reader(path, file).arrays(wanted)
 
 
 def parse_json(text: bytes) -> Any:

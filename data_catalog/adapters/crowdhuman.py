@@ -13,7 +13,6 @@ from data_catalog.adapters.options import folder_option
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.coco_columns import flag
-from data_catalog.errors import CatalogError
 from data_catalog.files import image_files, open_file, path_fault, walk
 from data_catalog.ids import four_numbers
 from data_catalog.image_lookup import ImageLookup, SplitImages
@@ -60,16 +59,13 @@ class CrowdHuman:
         images = SplitImages(_images(root, options), unit.parameters[0], unit.split)
         reader = _OdgtReader(unit.split, images)
         rows = Rows(unit.source)
-        try:
-            with open_file(root / unit.source) as file:
-                for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
-                    if line.strip(b"\xef\xbb\xbf \t\r\n"):
-                        reader.read(rows, line.removeprefix(b"\xef\xbb\xbf"), number)
-                    if rows.is_large():
-                        yield rows
-                        rows = Rows(unit.source)
-        except OSError as error:
-            raise CatalogError(f"{root / unit.source}: cannot be read: {error.strerror}") from error
+        with open_file(root / unit.source) as file:
+            for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
+                if line.strip(b"\xef\xbb\xbf \t\r\n"):
+                    reader.read(rows, line.removeprefix(b"\xef\xbb\xbf"), number)
+                if rows.is_large():
+                    yield rows
+                    rows = Rows(unit.source)
         yield rows
 
 

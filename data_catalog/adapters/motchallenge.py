@@ -213,11 +213,8 @@ def _has_frame_zero(root: Path, unit: Unit) -> bool:
 
 def _head(path: Path) -> list[str]:
     """The first lines that are not blank."""
-    try:
-        with open_file(path) as file:
-            text = file.read(_HEAD).decode("utf-8-sig", "replace")
-    except OSError as error:
-        raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error
+    with open_file(path) as file:
+        text = file.read(_HEAD).decode("utf-8-sig", "replace")
     lines = text.splitlines()
     return [line for line in (lines[:-1] if len(text) >= _HEAD else lines) if line.strip()]
 
