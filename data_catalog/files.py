@@ -324,3 +324,9 @@ def read_text(path: Path) -> str:
     ['person', 'car']
     """
     return read_bytes(path).decode("utf-8", "replace")
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(number from 1, line) of each line of a text file that is not blank; raises what `read_text` raises."""
+    lines = enumerate(read_text(path).splitlines(), start=1)
+    return ((number, line) for number, line in lines if line.strip())

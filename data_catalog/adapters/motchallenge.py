@@ -20,7 +20,7 @@ from data_catalog.adapters.mot_sequences import (
 )
 from data_catalog.adapters.protocol import Unit
 from data_catalog.errors import CatalogError
-from data_catalog.files import frame_number, open_file, read_text
+from data_catalog.files import frame_number, numbered_lines, open_file
 from data_catalog.ids import whole
 from data_catalog.rows import Rows
 from data_catalog.schema import INVALID, SCOPE_SEQUENCE
@@ -49,9 +49,7 @@ def read_rows(
 
     Columns are separated by commas, or by blanks or semicolons; commas at the end mean nothing.
     """
-    for line_number, line in enumerate(read_text(path).splitlines(), start=1):
-        if not line.strip():
-            continue
+    for line_number, line in numbered_lines(path):
         parts = _columns(line)
         try:
             if len(parts) not in columns:
