@@ -57,7 +57,7 @@ class EarlierRows:
         self.group = group
         self.layout = read_layout(group)
         self.codec = read_codec(group, self.layout)
-        self._pieces = read_digests(group).pieces
+        self._digests = read_digests(group)
         self._trusted = trusted
         self._files = files
         self._held = lru_cache(maxsize=_SHARDS_HELD)(self._read)
@@ -84,8 +84,7 @@ class EarlierRows:
         return ShardDigests(pieces=self._noted(shard), file=file if name in self._trusted else None)
 
     def _noted(self, shard: int) -> tuple[str, ...]:
-        per_shard = -(-self.layout.rows_per_shard // piece_rows(self.layout.rows_per_shard))
-        return self._pieces[shard * per_shard : (shard + 1) * per_shard]
+        return self._digests.of_shard(shard, self.layout.rows_per_shard)
 
     def _read(self, shard: int) -> np.ndarray:
         try:
