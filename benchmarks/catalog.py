@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,8 @@ import pyarrow.compute as pc
 import typer
 from PIL import Image
 
-from benchmarks.options import Work, chosen, run_script
+from benchmarks.options import PROGRAM, Work, chosen, run_script
+from benchmarks.timing import seconds_of
 from data_catalog.decode_checks import DecodedImages, undecodable_images
 from data_catalog.parallel import cores
 from data_catalog.snapshot import Snapshot
@@ -115,7 +115,7 @@ def measure_decoding(work: Path) -> dict[str, Any]:
     def checked() -> None:
         assert not undecodable_images(root, images, DecodedImages(None))
 
-    seconds = [(_seconds(alone), _seconds(checked)) for _ in range(PAIRS)]
+    seconds = [(seconds_of(alone), seconds_of(checked)) for _ in range(PAIRS)]
     return {
         "images": len(images),
         "alone_a_second": len(images) / statistics.median(pair[0] for pair in seconds),
@@ -127,12 +127,6 @@ def measure_decoding(work: Path) -> dict[str, Any]:
 def _decode(path: Path) -> None:
     with Image.open(path) as image:
         image.load()
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def write_coco(root: Path, boxes: int, *, seed: int = 0) -> None:
@@ -172,8 +166,7 @@ def _write_coco(path: Path, prefix: str, boxes: int, rng: np.random.Generator) -
 def _ingest(work: Path, name: str, *arguments: str) -> dict[str, Any]:
     """The output of `personsearch datasets ingest`, with the wall time and peak memory of its process."""
     out = work / f"{name}.json"
-    program = str(Path(sys.executable).with_name("personsearch"))
-    command = [program, "datasets", "ingest", *arguments, "--store", str(work / "store"), "--json", str(out)]
+    command = [PROGRAM, "datasets", "ingest", *arguments, "--store", str(work / "store"), "--json", str(out)]
     started = time.perf_counter()
     process = psutil.Popen(command, stdout=subprocess.DEVNULL)
     peak = 0

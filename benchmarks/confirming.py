@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ import numpy as np
 import typer
 import yaml
 
-from benchmarks.options import Work, run_script
+from benchmarks.options import PROGRAM, Work, run_script
 from data_catalog.snapshot import Snapshot
 from flows.cli.json_file import Json, write_json
 from flows.config.loading import load_config
@@ -130,10 +129,9 @@ def train_again(work: Path, scenes: Scenes) -> Path:
     """Ingest what was confirmed, join it with the training frames, and train; returns the config."""
     demo = yaml.safe_load(DEMO.read_text())
     config = load_config(DEMO, ())
-    command = Path(sys.executable).with_name("personsearch")
 
     def run(*words: object) -> None:
-        subprocess.run([str(command), *map(str, words)], check=True)
+        subprocess.run([PROGRAM, *map(str, words)], check=True)
 
     options = ("--option", "person_id=person_id", "--option", "camera_id=cam_id")
     where = ("--store", config.store)

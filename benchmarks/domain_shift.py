@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
 
-from benchmarks.options import Work, run_script
+from benchmarks.options import PROGRAM, Work, run_script
 from data_catalog.synthetic.prw import PrwSpec, write_prw
 from data_catalog.synthetic.scenes import Style
 from flows.cli.json_file import Json, write_json
@@ -54,7 +53,7 @@ def measure(work: Path, train: list[str], steps: int) -> dict[str, float]:
     name = "-".join(train)
     path, results = work / f"{name}.yaml", work / f"{name}.json"
     path.write_text(yaml.safe_dump(config(work, train, steps)))
-    command = [str(Path(sys.executable).with_name("personsearch")), "run", str(path), "--json", str(results)]
+    command = [PROGRAM, "run", str(path), "--json", str(results)]
     subprocess.run(command, check=True)
     found: dict[str, float] = json.loads(results.read_text())["results"]
     return found

@@ -70,13 +70,18 @@ def g100() -> Case:
     return Case(title, len(queries), lambda: search_lists(found, queries, lists).ap, plain, 10)
 
 
-def prw(title: str = "PRW test set, 6,112 images, 2,057 queries", **size: int) -> Case:
+def prw(
+    title: str = "PRW test set, 6,112 images, 2,057 queries", *, with_plain: bool = True, **size: int
+) -> Case:
     found, queries, truth, cameras = prw_like(np.random.default_rng(0), **size)
 
     def plain(n: int) -> list[tuple[float, int]]:
         return plain_prw(found, _first_queries(queries, n), truth, cameras)
 
-    return Case(title, len(queries), lambda: search_prw(found, queries, truth, cameras).ap, plain)
+    def ours() -> FloatArray:
+        return search_prw(found, queries, truth, cameras).ap
+
+    return Case(title, len(queries), ours, plain if with_plain else None)
 
 
 def prw_mini() -> Case:
@@ -101,10 +106,8 @@ def sweep() -> Case:
 
 
 def large() -> Case:
-    size = {"n_images": 100_000, "n_detections": 300_000, "n_queries": 400}
-    found, queries, truth, cameras = prw_like(np.random.default_rng(0), **size)
     title = "100,000 images, 300,000 detections, 400 queries"
-    return Case(title, len(queries), lambda: search_prw(found, queries, truth, cameras).ap)
+    return prw(title, with_plain=False, n_images=100_000, n_detections=300_000, n_queries=400)
 
 
 CASES: dict[str, Callable[[], Case]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ Work = Annotated[
 ]
 
 VAR = Path("var")
+PROGRAM = str(Path(sys.executable).with_name("personsearch"))
+"""The installed command."""
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +24,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from benchmarks.options import Work, chosen, run_script
+from benchmarks.options import PROGRAM, Work, chosen, run_script
 from data_catalog.synthetic import (
     CuhkSysuSpec,
     Mot17Spec,
@@ -81,7 +80,7 @@ def measure(work: Path, name: str) -> list[dict[str, Any]]:
     """Run one config up to its re-ID training; returns its stages with their cost."""
     results = work / f"{name}.json"
     command = [
-        str(Path(sys.executable).with_name("personsearch")),
+        PROGRAM,
         *("run", str(CONFIGS / f"{name}.yaml"), "--json", str(results)),
         *(word for override in _overrides(name) for word in ("--set", override)),
         *("--until", "reid" if name.startswith("reid") else "detector"),

@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
-from benchmarks.options import Work, numbers, run_script
+from benchmarks.options import PROGRAM, Work, numbers, run_script
 from data_catalog.snapshot import Snapshot
 from data_catalog.views import protocol_view
 from flows.cli.json_file import Json, write_json
@@ -223,7 +222,7 @@ def make(work: Path, seeds: Sequence[int], say: Callable[[str], None] = print) -
     for title, config in CONFIGS.items():
         for seed in seeds:
             outcome = work / f"{config.stem}-{seed}.json"
-            command = [str(Path(sys.executable).with_name("personsearch")), "run", str(config)]
+            command = [PROGRAM, "run", str(config)]
             command += ["--store", str(store), "--json", str(outcome)]
             command += ["--set", f"detector.seed={seed}", "--set", f"reid.seed={seed}"]
             subprocess.run(command, check=True, env=environment)

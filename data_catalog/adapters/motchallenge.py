@@ -175,17 +175,14 @@ def notes_on(root: Path, units: Sequence[Unit]) -> tuple[str, ...]:
 
 def _truth_notes(root: Path, units: Sequence[Unit]) -> tuple[str, ...]:
     """A sentence on sequences whose ground truth is empty; the ingest tells where it is missing."""
-    bare = [unit for unit in units if unit.annotated and unit.images and not _has_rows(root, unit)]
+    shown = [unit for unit in units if unit.annotated and unit.images]
+    bare = [unit for unit in shown if not (has_truth(unit) and _head(root / unit.source))]
     if not bare:
         return ()
     images, first = sum(len(unit.images) for unit in bare), bare[0]
     which = f"such as {name_of(first)} of split {first.split!r}"
     note = f"sequences without a row in {GROUND_TRUTH}: {len(bare):,}, {which}"
     return (f"{note}; their {images:,} images count as images without people",)
-
-
-def _has_rows(root: Path, unit: Unit) -> bool:
-    return has_truth(unit) and bool(_head(root / unit.source))
 
 
 def _numbering_notes(root: Path, units: Iterable[Unit]) -> tuple[str, ...]:

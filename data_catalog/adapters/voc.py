@@ -243,12 +243,13 @@ def _object(found: Element, row: int, key: str | None, *, first_pixel: int) -> _
     corners = [corners[0] - first_pixel, corners[1] - first_pixel, corners[2], corners[3]]
     raw = _value(found, key) if key else None
     return _Object(
-        row, plain(found.text_of("name")), corners, _is_true(found.text_of("difficult")), raw, identity(raw)
+        row,
+        plain(found.text_of("name")),
+        corners,
+        found.text_of("difficult").lower() in ("1", "true", "yes"),
+        raw,
+        identity(raw),
     )
-
-
-def _is_true(text: str) -> bool:
-    return text.strip().lower() in ("1", "true", "yes")
 
 
 def _value(found: Element, key: str) -> str | None:
