@@ -7,7 +7,7 @@ in all of them.
 
     PERSONSEARCH_DEMO=DEMO python -m benchmarks.confirming WORK [--confirmations 30] [--json OUT]
 
-DEMO is the folder of a finished `personsearch demo`; to its store are added artifacts of the second training.
+DEMO is the folder of a finished `personsearch demo`; the second training adds artifacts to its store.
 """
 
 from __future__ import annotations

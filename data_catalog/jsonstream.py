@@ -82,7 +82,7 @@ class ArrayPart:
             return list(parse_json(b"[" + self.text + b"]"))
         except ValueError as error:
             raise CatalogError(
-                f"{self.path}: not readable, near byte {self.start}: no JSON: {str(error)[:120]}"
+                f"{self.path}: not readable, near byte {self.start}: not JSON: {str(error)[:120]}"
             ) from error
 
 
@@ -223,7 +223,7 @@ class _Reader:
         try:
             key = parse_json(found[0])
         except ValueError as error:
-            raise self._damaged(f"no JSON: {error}") from error
+            raise self._damaged(f"not JSON: {error}") from error
         self.at = found.end()
         return str(key)
 

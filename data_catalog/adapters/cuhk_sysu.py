@@ -257,7 +257,7 @@ def _read_protocol(root: Path, source: str, named: _Named | None) -> Iterator[Ro
     rows = Rows(source)
     with StructStream(path) as stream:
         if not {"Query", "Gallery"} <= set(stream.fields):
-            raise CatalogError(f"{path}: no protocol: its fields are {', '.join(stream.fields)}")
+            raise CatalogError(f"{path}: not a protocol file: its fields are {', '.join(stream.fields)}")
         for index, value in enumerate(stream):
             try:
                 image, box, person = _query(path, value["Query"], stream.order)

@@ -199,7 +199,7 @@ class FeatureWriter:
             self._write_shard(first // rows_per_shard, rows)
 
     def adopt(self, shard: int, file: Path, digests: ShardDigests) -> bool:
-        """Make a shard one more name of another store's file, which has the same rows in the same layout.
+        """Make a shard a hard link to another store's file, which has the same rows in the same layout.
 
         `digests` are those of its rows, and of the file as it stands. What is left of a damaged shard goes.
         Returns False where the file system refuses, as between two disks.
@@ -213,7 +213,7 @@ class FeatureWriter:
         try:
             target.hardlink_to(file)
         except OSError as error:
-            log.info("rows are copied, because %s cannot have another name: %s", file, error)
+            log.info("rows are copied, because %s cannot be hard-linked: %s", file, error)
             return False
         self._held.add(shard)
         return True
