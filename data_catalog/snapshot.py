@@ -70,10 +70,6 @@ def _encoded(schema: pa.Schema) -> list[str]:
     return [field.name for field in schema if pa.types.is_dictionary(field.type)]
 
 
-def _part(schema: pa.Schema, names: Sequence[str] | None) -> pa.Schema:
-    return schema if names is None else pa.schema([schema.field(name) for name in names])
-
-
 class TableStream:
     """Rows of one schema into one Parquet file, a row group at a time."""
 
@@ -309,7 +305,7 @@ class Snapshot:
         if name == "gallery":
             return self.dataset(name).to_table(columns=names, filter=filter)
         if filter is None:
-            return _whole(path, _part(schema, names))
+            return _whole(path, schema if names is None else pa.schema([schema.field(n) for n in names]))
         return _matching(path, schema, filter).to_table(schema=schema, columns=names, filter=filter)
 
     def dataset(self, name: str) -> ds.Dataset:
