@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from benchmarks.options import chosen, run_script
 from flows.cli.json_file import Json, write_json
 from flows.cli.printing import whole_lines
 
@@ -110,7 +111,7 @@ def main(
 ) -> None:
     """Compare the speed of two versions."""
     found: list[Compared] = []
-    for benchmark in only.split(","):
+    for benchmark in chosen("--only", only, SIZES):
         pairs_of = []
         for number in range(pairs):
             with tempfile.TemporaryDirectory(dir=HERE / "var") as folder:
@@ -124,4 +125,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main, __doc__)

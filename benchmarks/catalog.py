@@ -5,31 +5,34 @@
 - protocols: CUHK-SYSU's six gallery files, 2,900 queries each, into Parquet and back as arrays.
 - decoding: the check that images decode, against the same threads that only decode.
 
-    python -m benchmarks.catalog WORK [--only prw coco protocols decoding] [--boxes 10000000] [--json OUT]
+    python -m benchmarks.catalog WORK [--only prw,coco,protocols,decoding] [--boxes 10000000] [--json OUT]
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import psutil
 import pyarrow.compute as pc
+import typer
 from PIL import Image
 
+from benchmarks.options import PROGRAM, Work, chosen, run_script
+from benchmarks.timing import seconds_of
 from data_catalog.decode_checks import DecodedImages, undecodable_images
 from data_catalog.parallel import cores
 from data_catalog.snapshot import Snapshot
 from data_catalog.synthetic import write_protocol, write_prw_annotations
+from flows.cli.json_file import Json, write_json
 
 BOXES_A_DATASET = 43_110
 """Number of training boxes to read out of all boxes: as many as PRW has in total."""
@@ -38,7 +41,7 @@ POLL_SECONDS = 0.05
 IMAGES_TO_DECODE, PAIRS = 100, 5
 
 
-def measure_prw(work: Path, _: argparse.Namespace) -> dict[str, Any]:
+def measure_prw(work: Path) -> dict[str, Any]:
     """Ingest, then ingest again without changes."""
     root = work / "prw"
     if not root.exists():
@@ -55,11 +58,11 @@ def measure_prw(work: Path, _: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def measure_coco(work: Path, options: argparse.Namespace) -> dict[str, Any]:
+def measure_coco(work: Path, boxes: int) -> dict[str, Any]:
     """Ingest one long file, then read a split with 1/200 of its rows."""
     root = work / "coco"
     if not (root / "val.json").exists():
-        write_coco(root, options.boxes)
+        write_coco(root, boxes)
     found = _ingest(work, "coco", "--adapter", "coco", str(root), "--no-images")
     snapshot = Snapshot(Path(found["path"]))
     started = time.perf_counter()
@@ -75,7 +78,7 @@ def measure_coco(work: Path, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def measure_protocols(work: Path, _: argparse.Namespace) -> dict[str, Any]:
+def measure_protocols(work: Path) -> dict[str, Any]:
     """Ingest the six protocol files of a root without images, and read back the largest."""
     root = work / "cuhk"
     folder = root / "annotation" / "test" / "train_test"
@@ -95,7 +98,7 @@ def measure_protocols(work: Path, _: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def measure_decoding(work: Path, _: argparse.Namespace) -> dict[str, Any]:
+def measure_decoding(work: Path) -> dict[str, Any]:
     """Images of 1920x1080 pixels, decoded alternately by the check and by a bare thread pool."""
     root = work / "images"
     root.mkdir(parents=True, exist_ok=True)
@@ -112,7 +115,7 @@ def measure_decoding(work: Path, _: argparse.Namespace) -> dict[str, Any]:
     def checked() -> None:
         assert not undecodable_images(root, images, DecodedImages(None))
 
-    seconds = [(_seconds(alone), _seconds(checked)) for _ in range(PAIRS)]
+    seconds = [(seconds_of(alone), seconds_of(checked)) for _ in range(PAIRS)]
     return {
         "images": len(images),
         "alone_a_second": len(images) / statistics.median(pair[0] for pair in seconds),
@@ -124,12 +127,6 @@ def measure_decoding(work: Path, _: argparse.Namespace) -> dict[str, Any]:
 def _decode(path: Path) -> None:
     with Image.open(path) as image:
         image.load()
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def write_coco(root: Path, boxes: int, *, seed: int = 0) -> None:
@@ -169,8 +166,7 @@ def _write_coco(path: Path, prefix: str, boxes: int, rng: np.random.Generator) -
 def _ingest(work: Path, name: str, *arguments: str) -> dict[str, Any]:
     """The output of `personsearch datasets ingest`, with the wall time and peak memory of its process."""
     out = work / f"{name}.json"
-    program = str(Path(sys.executable).with_name("personsearch"))
-    command = [program, "datasets", "ingest", *arguments, "--store", str(work / "store"), "--json", str(out)]
+    command = [PROGRAM, "datasets", "ingest", *arguments, "--store", str(work / "store"), "--json", str(out)]
     started = time.perf_counter()
     process = psutil.Popen(command, stdout=subprocess.DEVNULL)
     peak = 0
@@ -191,24 +187,22 @@ def _memory(process: psutil.Popen) -> int:
         return 0
 
 
-MEASUREMENTS: dict[str, Callable[[Path, argparse.Namespace], dict[str, Any]]] = {
-    "prw": measure_prw,
-    "coco": measure_coco,
-    "protocols": measure_protocols,
-    "decoding": measure_decoding,
-}
+MEASUREMENTS = ("prw", "coco", "protocols", "decoding")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("work", type=Path, help="folder of files and snapshots; existing files are reused")
-    parser.add_argument("--only", nargs="*", choices=MEASUREMENTS, default=list(MEASUREMENTS))
-    parser.add_argument("--boxes", type=int, default=10_000_000)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    results = {name: MEASUREMENTS[name](options.work.absolute(), options) for name in options.only}
+def main(
+    work: Work,
+    only: Annotated[str, typer.Option(help="Measurements, comma-separated.")] = ",".join(MEASUREMENTS),
+    boxes: Annotated[int, typer.Option(min=2, help="Boxes of the COCO files.")] = 10_000_000,
+    json_file: Json = None,
+) -> None:
+    measurements: dict[str, Callable[[Path], dict[str, Any]]] = {
+        "prw": measure_prw,
+        "coco": partial(measure_coco, boxes=boxes),
+        "protocols": measure_protocols,
+        "decoding": measure_decoding,
+    }
+    results = {name: measurements[name](work.absolute()) for name in chosen("--only", only, MEASUREMENTS)}
     for name, found in results.items():
         print(name)
         for field, value in found.items():
@@ -217,9 +211,8 @@ def main() -> None:
                 if isinstance(value, float)
                 else f"  {field:<22} {value:>14,}"
             )
-    if options.json is not None:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    write_json(json_file, results)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main, __doc__)

@@ -7,24 +7,25 @@ in all of them.
 
     PERSONSEARCH_DEMO=DEMO python -m benchmarks.confirming WORK [--confirmations 30] [--json OUT]
 
-DEMO is the folder of a finished `personsearch demo`; to its store are added artifacts of the second training.
+DEMO is the folder of a finished `personsearch demo`; the second training adds artifacts to its store.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
-import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 import yaml
 
+from benchmarks.options import PROGRAM, Work, run_script
 from data_catalog.snapshot import Snapshot
+from flows.cli.json_file import Json, write_json
 from flows.config.loading import load_config
 from flows.config.models import Config
 from flows.plan.catalog import StoreSnapshots
@@ -128,10 +129,9 @@ def train_again(work: Path, scenes: Scenes) -> Path:
     """Ingest what was confirmed, join it with the training frames, and train; returns the config."""
     demo = yaml.safe_load(DEMO.read_text())
     config = load_config(DEMO, ())
-    command = Path(sys.executable).with_name("personsearch")
 
     def run(*words: object) -> None:
-        subprocess.run([str(command), *map(str, words)], check=True)
+        subprocess.run([PROGRAM, *map(str, words)], check=True)
 
     options = ("--option", "person_id=person_id", "--option", "camera_id=cam_id")
     where = ("--store", config.store)
@@ -228,26 +228,19 @@ def score(
     return {**result.metrics(), "queries": len(queries), "frames": len(frames)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "work",
-        type=Path,
-        help="folder of indexes, judgements and the export; finished steps are not repeated",
-    )
-    parser.add_argument("--confirmations", type=int, default=30)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    work: Path = options.work.absolute()
+def main(
+    work: Work,
+    confirmations: Annotated[int, typer.Option(min=1, help="Number of matches to confirm.")] = 30,
+    json_file: Json = None,
+) -> None:
+    work = work.absolute()
     work.mkdir(parents=True, exist_ok=True)
     scenes = read_scenes(load_config(DEMO, ()))
     confirmed, others = scenes.identities[::2], scenes.identities[1::2]
     before = index_of(DEMO, scenes, work / "before")
     judgements = Judgements(work / "judgements.jsonl")
     if not judgements.read():
-        confirm(before, scenes, confirmed, judgements, options.confirmations)
+        confirm(before, scenes, confirmed, judgements, confirmations)
     exported = export_confirmed(before, judgements, work / "confirmed")
     held = [judgements.of(before, person) for person in confirmed]
     shown = {before.path(row).name for each in held for row in each.confirmed}
@@ -266,9 +259,8 @@ def main() -> None:
         },
     }
     print(json.dumps(results, indent=1))
-    if options.json is not None:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    write_json(json_file, results)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main, __doc__)

@@ -9,23 +9,25 @@ loss read back at every step. The two take turns, and medians are compared.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.models.detection import RetinaNet, retinanet_resnet50_fpn
 from torchvision.transforms.v2 import functional as F
 
 from benchmarks.drawing import draw_scenes
+from benchmarks.options import Device, Rounds, run_script
+from flows.cli.json_file import Json, write_json
+from flows.config.devices import torch_device
 from personsearch_core.data.loader import load_batch, training_batches
 from personsearch_core.data.prefetch import decode_threads
 from personsearch_core.data.sampling import TrainingSet, TrainingStream
@@ -39,6 +41,7 @@ from personsearch_core.recipes import (
     DetectorSchedule,
     DetectorTraining,
 )
+from personsearch_core.speed import synchronise
 from personsearch_core.training.detector import train_detector
 from personsearch_core.training.optimisation import autocast
 from personsearch_core.training.validation import detect_boxes
@@ -120,7 +123,7 @@ def bare_step(recipe: DetectorRecipe, scenes: Sequence[Scene], steps: int, devic
             classification, regression, _ = detector.losses(images, batch.targets)
         (classification.mean() + regression.mean()).backward()
         optimiser.step()
-    _synchronise(device)
+    synchronise(device)
     return (time.perf_counter() - start) / steps
 
 
@@ -141,7 +144,7 @@ def reference_inference(network: RetinaNet, loader: DataLoader[Any], device: tor
         for images, _ in loader:
             network([image.to(device) for image in images])
             count += len(images)
-    _synchronise(device)
+    synchronise(device)
     return (time.perf_counter() - start) / count
 
 
@@ -204,29 +207,22 @@ def compare(
     return {name: 1 / statistics.median(values) for name, values in seconds.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", type=int, default=640)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--passes", type=int, default=1, help="over the images, for inference")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    if options.steps < 2:
-        parser.error("--steps must be at least 2, because the first step is not timed")
-    device = torch.device(options.device)
-    rates = compare(options.size, options.batch, options.steps, options.rounds, options.passes, device)
+def main(
+    size: Annotated[int, typer.Option(min=64, help="Width and height of the network input.")] = 640,
+    batch: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 4,
+    steps: Annotated[int, typer.Option(min=2, help="Training steps; the first is not timed.")] = 4,
+    rounds: Rounds = 3,
+    passes: Annotated[int, typer.Option(min=1, help="Passes over the images, for inference.")] = 1,
+    device: Device = "auto",
+    json_file: Json = None,
+) -> None:
+    rates = compare(size, batch, steps, rounds, passes, torch_device(device))
     for name, rate in rates.items():
         reference = rates.get(f"{name.split(',')[0]}, torchvision", rate)
         print(f"{name:<26} {rate:8.2f} images/s  {rate / reference:5.2f}x")
     overhead = 1 - rates["training, ours"] / rates["bare step"]
     print(f"overhead of our loop: {100 * overhead:.1f} % of a step")
-    if options.json is not None:
-        options.json.write_text(json.dumps({**rates, "overhead": overhead}, indent=2) + "\n")
+    write_json(json_file, {**rates, "overhead": overhead})
 
 
 def _columns(batch: list[Any]) -> tuple[Any, ...]:
@@ -238,10 +234,5 @@ def _endless(loader: DataLoader[Any]) -> Iterator[Any]:
         yield from loader
 
 
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 if __name__ == "__main__":
-    main()
+    run_script(main, __doc__)

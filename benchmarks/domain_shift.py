@@ -8,17 +8,18 @@ boxes; the branch trains on A's identities in both cases; both are evaluated on 
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 import yaml
 
+from benchmarks.options import PROGRAM, Work, run_script
 from data_catalog.synthetic.prw import PrwSpec, write_prw
 from data_catalog.synthetic.scenes import Style
+from flows.cli.json_file import Json, write_json
 
 DOMAINS = {
     "a": Style(background_hue=(0.0, 0.25), background_value=(0.65, 0.9), clutter=2.0, cast=0.05, noise=2.0),
@@ -52,30 +53,26 @@ def measure(work: Path, train: list[str], steps: int) -> dict[str, float]:
     name = "-".join(train)
     path, results = work / f"{name}.yaml", work / f"{name}.json"
     path.write_text(yaml.safe_dump(config(work, train, steps)))
-    command = [str(Path(sys.executable).with_name("personsearch")), "run", str(path), "--json", str(results)]
+    command = [PROGRAM, "run", str(path), "--json", str(results)]
     subprocess.run(command, check=True)
     found: dict[str, float] = json.loads(results.read_text())["results"]
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("work", type=Path, help="folder of datasets and artifacts; existing ones are reused")
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+def main(
+    work: Work,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of the detector.")] = 400,
+    json_file: Json = None,
+) -> None:
     for seed, (name, style) in enumerate(DOMAINS.items()):
-        if not (options.work / name).exists():
-            write_prw(options.work / name, PrwSpec(), seed=seed, style=style)
-    results = {title: measure(options.work, train, options.steps) for title, train in RECIPES.items()}
+        if not (work / name).exists():
+            write_prw(work / name, PrwSpec(), seed=seed, style=style)
+    results = {title: measure(work, train, steps) for title, train in RECIPES.items()}
     print(f"{'detector trained on':<22} {'AP50 on b':>10} {'mAP on b':>10} {'rank-1':>8}")
     for title, found in results.items():
         print(f"{title:<22} {found['detection_ap50']:>10.3f} {found['mAP']:>10.3f} {found['rank1']:>8.3f}")
-    if options.json is not None:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    write_json(json_file, results)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main, __doc__)

@@ -4,15 +4,13 @@ The plain one (benchmarks.plain_evaluation) loops over the gallery's images for 
 the queries, and its time is scaled up. Times are compared only if the results are equal. Each case runs in a
 process of its own, whose peak memory is read before the plain implementation starts.
 
-    python -m benchmarks.evaluation [--only g100 prw ...] [--plain-queries 40] [--json OUT]
+    python -m benchmarks.evaluation [--only g100,prw] [--plain-queries 40] [--json OUT]
 
 Run it with one BLAS thread (OPENBLAS_NUM_THREADS=1); times are CPU seconds.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import resource
 import statistics
@@ -20,13 +18,16 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
 from benchmarks.drawn_galleries import cuhk_sysu_like, prw_like
+from benchmarks.options import chosen, run_script
 from benchmarks.plain_evaluation import plain_cuhk_sysu, plain_prw
 from benchmarks.searches import NAME, prw_inputs, search_lists, search_prw, search_zheng2017
+from flows.cli.json_file import Json, write_json
 from personsearch_core.evaluation.front import evaluate
 from personsearch_core.evaluation.records import FloatArray, GalleryLists, Queries
 from personsearch_core.evaluation.settings import Setting
@@ -69,13 +70,18 @@ def g100() -> Case:
     return Case(title, len(queries), lambda: search_lists(found, queries, lists).ap, plain, 10)
 
 
-def prw(title: str = "PRW test set, 6,112 images, 2,057 queries", **size: int) -> Case:
+def prw(
+    title: str = "PRW test set, 6,112 images, 2,057 queries", *, with_plain: bool = True, **size: int
+) -> Case:
     found, queries, truth, cameras = prw_like(np.random.default_rng(0), **size)
 
     def plain(n: int) -> list[tuple[float, int]]:
         return plain_prw(found, _first_queries(queries, n), truth, cameras)
 
-    return Case(title, len(queries), lambda: search_prw(found, queries, truth, cameras).ap, plain)
+    def ours() -> FloatArray:
+        return search_prw(found, queries, truth, cameras).ap
+
+    return Case(title, len(queries), ours, plain if with_plain else None)
 
 
 def prw_mini() -> Case:
@@ -100,10 +106,8 @@ def sweep() -> Case:
 
 
 def large() -> Case:
-    size = {"n_images": 100_000, "n_detections": 300_000, "n_queries": 400}
-    found, queries, truth, cameras = prw_like(np.random.default_rng(0), **size)
     title = "100,000 images, 300,000 detections, 400 queries"
-    return Case(title, len(queries), lambda: search_prw(found, queries, truth, cameras).ap)
+    return prw(title, with_plain=False, n_images=100_000, n_detections=300_000, n_queries=400)
 
 
 CASES: dict[str, Callable[[], Case]] = {
@@ -147,25 +151,21 @@ def _first_lists(lists: GalleryLists, n: int) -> GalleryLists:
     return GalleryLists(lists.offsets[: n + 1], lists.image[rows], lists.is_positive[rows], lists.boxes[rows])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES))
-    parser.add_argument("--plain-queries", type=int, default=40)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+def main(
+    only: Annotated[str, typer.Option(help="Cases, comma-separated.")] = ",".join(CASES),
+    plain_queries: Annotated[int, typer.Option(min=1, help="Queries of the plain implementation.")] = 40,
+    json_file: Json = None,
+) -> None:
     rows = []
-    for name in arguments.only:
+    for name in chosen("--only", only, CASES):
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=context) as alone:
-            row = alone.submit(measure, name, arguments.plain_queries).result()
+            row = alone.submit(measure, name, plain_queries).result()
         rows.append(asdict(row))
         against = f"{row.ratio:6.0f} x a plain loop" if row.ratio is not None else ""
         print(f"{row.title:<50} {row.seconds:7.3f} s  {row.peak_mib:6.0f} MiB  {against}", flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+    write_json(json_file, rows)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main, __doc__)

@@ -28,6 +28,7 @@ from personsearch_core.models.detector import Detector, build_detector
 from personsearch_core.pooling import extract_shards, feature_rows
 from personsearch_core.pooling.extraction import SHARD_ROWS
 from personsearch_core.recipes import DetectionLoss, DetectorModel, FeaturesRecipe, RoiRecipe, Variant
+from personsearch_core.speed import synchronise
 from personsearch_core.training.optimisation import autocast
 from storage.feature_store import allocate_buffer, create_features
 from storage.feature_store.new_files import write_new
@@ -134,8 +135,7 @@ def _forward_alone(
         for _ in range(0, len(scenes), size):
             with autocast(recipe.compute, device):
                 network.shared_maps(inputs, variant)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronise(device)
 
     return forward
 
@@ -160,8 +160,7 @@ def _forward(
         with autocast(recipe.compute, device):
             inputs = batch_on(device, batch, recipe.compute, recipe.batch_images)
             network.shared_maps(inputs, variant)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronise(device)
 
 
 def extraction(

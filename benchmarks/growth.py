@@ -1,4 +1,4 @@
-"""What features and detections cost when their dataset has grown, against making them from nothing."""
+"""What features and detections cost when their dataset has grown, against building them from scratch."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def growth(
 
 
 def _table(found: Mapping[str, Any]) -> Table:
-    columns = ("stage", "images", "new", "rows", "taken", "from nothing", "grown", "ratio", "promised", "")
+    columns = ("stage", "images", "new", "rows", "taken", "from scratch", "grown", "ratio", "promised", "")
     table = Table(*columns, box=None, pad_edge=False)
     for kind, stage in found["stages"].items():
         kept = stage["ratio"] <= AT_MOST and stage["digests_equal"]

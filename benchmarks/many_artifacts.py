@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,7 @@ import typer
 
 from benchmarks.options import VAR, Folder, temporary_folder
 from benchmarks.start import PERSONSEARCH
-from benchmarks.timing import Measurement, report
+from benchmarks.timing import Measurement, report, seconds_of
 from flows.cli.json_file import Json
 from storage import manifest_index
 from storage.lineage import RECORD
@@ -164,9 +165,7 @@ def _measured(
 
 def _run(root: Path, *words: str) -> float:
     command = [sys.executable, *PERSONSEARCH, *words, "--store", str(root)]
-    started = time.perf_counter()
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-    return time.perf_counter() - started
+    return seconds_of(partial(subprocess.run, command, stdout=subprocess.DEVNULL, check=True))
 
 
 def many_artifacts(

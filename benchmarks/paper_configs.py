@@ -5,26 +5,26 @@ for the paper's batches. The initial weights are random, in the layout of torchv
 classes, so that loading them is covered. Disj's branch starts at random instead of from ImageNet weights. All
 runs share one store, so a stage that several configs share is built and listed once.
 
-    python -m benchmarks.paper_configs WORK [--only reid_j3_prw ...] [--json OUT]
+    python -m benchmarks.paper_configs WORK [--only reid_j3_prw,...] [--json OUT]
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from benchmarks.options import PROGRAM, Work, chosen, run_script
 from data_catalog.synthetic import (
     CuhkSysuSpec,
     Mot17Spec,
@@ -35,6 +35,7 @@ from data_catalog.synthetic import (
     write_prw,
     write_wider_pedestrian,
 )
+from flows.cli.json_file import Json, write_json
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "paper"
 IMAGES, IDENTITIES, PEOPLE = 20, 36, (9, 12)
@@ -79,7 +80,7 @@ def measure(work: Path, name: str) -> list[dict[str, Any]]:
     """Run one config up to its re-ID training; returns its stages with their cost."""
     results = work / f"{name}.json"
     command = [
-        str(Path(sys.executable).with_name("personsearch")),
+        PROGRAM,
         *("run", str(CONFIGS / f"{name}.yaml"), "--json", str(results)),
         *(word for override in _overrides(name) for word in ("--set", override)),
         *("--until", "reid" if name.startswith("reid") else "detector"),
@@ -123,30 +124,24 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
         print(f"{row['config']:<22} {row['stage']:<18} {row['seconds']:>8.1f} {memory:>12}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "work", type=Path, help="folder of data, weights and artifacts; existing ones are reused"
-    )
-    parser.add_argument("--only", nargs="*", help="names of configs (default: all)")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    work = options.work.absolute()
+def main(
+    work: Work,
+    only: Annotated[str | None, typer.Option(help="Configs, comma-separated (default: all).")] = None,
+    json_file: Json = None,
+) -> None:
+    work = work.absolute()
     if not (work / "data").exists():
         draw_datasets(work / "data")
     if not (work / "coco.pth").exists():
         write_random_coco_weights(work / "coco.pth")
-    names = options.only or sorted(path.stem for path in CONFIGS.glob("*_*.yaml"))
+    configs = sorted(path.stem for path in CONFIGS.glob("*_*.yaml"))
     made: dict[str, dict[str, Any]] = {}
-    for name in names:
+    for name in chosen("--only", only, configs) if only else configs:
         for row in measure(work, name):
             made.setdefault(f"{row['stage']}/{row['key']}", row)
     _print_table(list(made.values()))
-    if options.json is not None:
-        options.json.write_text(json.dumps(list(made.values()), indent=2) + "\n")
+    write_json(json_file, list(made.values()))
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main, __doc__)

@@ -4,29 +4,30 @@ Six runs: configs/pets_pennfudan.yaml and docs/examples/pennfudan/with_pennfudan
 see the same number of PETS images; PennFudan's are extra. Detection is resampled over blocks of 10 frames,
 search over identities, both over the seeds; intervals are 95 %.
 
-    python -m benchmarks.pets_pennfudan WORK [--seeds 0 1 2] [--json OUT]
+    python -m benchmarks.pets_pennfudan WORK [--seeds 0,1,2] [--json OUT]
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
 import subprocess
-import sys
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import typer
 
+from benchmarks.options import PROGRAM, Work, numbers, run_script
 from data_catalog.snapshot import Snapshot
 from data_catalog.views import protocol_view
+from flows.cli.json_file import Json, write_json
 from flows.plan.views import ViewSpec
 from flows.stages.evaluation import PER_QUERY
 from flows.stages.test_set import TestSet
@@ -221,7 +222,7 @@ def make(work: Path, seeds: Sequence[int], say: Callable[[str], None] = print) -
     for title, config in CONFIGS.items():
         for seed in seeds:
             outcome = work / f"{config.stem}-{seed}.json"
-            command = [str(Path(sys.executable).with_name("personsearch")), "run", str(config)]
+            command = [PROGRAM, "run", str(config)]
             command += ["--store", str(store), "--json", str(outcome)]
             command += ["--set", f"detector.seed={seed}", "--set", f"reid.seed={seed}"]
             subprocess.run(command, check=True, env=environment)
@@ -231,31 +232,26 @@ def make(work: Path, seeds: Sequence[int], say: Callable[[str], None] = print) -
     return runs
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("work", type=Path, help="folder of artifacts; existing ones are reused")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
-    runs = make(options.work.absolute(), options.seeds)
+def main(
+    work: Work,
+    seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0,1,2",
+    json_file: Json = None,
+) -> None:
+    work.mkdir(parents=True, exist_ok=True)
+    runs = make(work.absolute(), numbers("--seeds", seeds, at_least=0))
     summaries = summarise(list(runs.values()), np.random.default_rng(0))
     first = next(iter(runs.values()))[0]
     print(table(list(runs), summaries))
     print(CAVEAT.format(queries=len(first.person), people=first.person.max() + 1))
-    if options.json is not None:
-        names = [*runs, *(f"gain of {title}" for title in list(runs)[1:])]
-        record = {
-            name: {
-                figure: [of.mean[i], of.low[i], of.high[i], *of.seeds[:, i]]
-                for i, figure in enumerate(FIGURES)
-            }
-            for name, of in zip(names, summaries, strict=True)
+    names = [*runs, *(f"gain of {title}" for title in list(runs)[1:])]
+    record = {
+        name: {
+            figure: [of.mean[i], of.low[i], of.high[i], *of.seeds[:, i]] for i, figure in enumerate(FIGURES)
         }
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+        for name, of in zip(names, summaries, strict=True)
+    }
+    write_json(json_file, record)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main, __doc__)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import subprocess
@@ -17,7 +16,11 @@ from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.options import run_script
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
@@ -83,16 +86,15 @@ def serve(folder: Path, delay: float) -> Iterator[str]:
             server.terminate()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Serve a folder over HTTP with range requests and a delay.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--delay", type=float, default=0.0, help="seconds per request")
-    options = parser.parse_args()
-    handler = partial(RangeHandler, folder=options.folder, delay=options.delay)
+def main(
+    folder: Annotated[Path, typer.Argument(help="The folder to serve.", metavar="FOLDER")],
+    delay: Annotated[float, typer.Option(min=0, help="Seconds per request.")] = 0.0,
+) -> None:
+    handler = partial(RangeHandler, folder=folder, delay=delay)
     with RangeServer(("127.0.0.1", 0), handler) as server:
         print(server.server_port, flush=True)
         server.serve_forever()
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main, __doc__)

@@ -9,7 +9,6 @@ with one BLAS thread (OPENBLAS_NUM_THREADS=1); times are CPU seconds, medians.
 
 from __future__ import annotations
 
-import argparse
 import json
 import lzma
 import re
@@ -19,13 +18,16 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import typer
 
 from benchmarks.drawn_galleries import DIMENSIONS, prw_like
+from benchmarks.options import run_script
+from flows.cli.json_file import Json, write_json
 from personsearch_core.evaluation.records import Detections, FloatArray, GroundTruth, IntArray, Queries
 from personsearch_core.evaluation.tables import BOX
 from personsearch_core.identities import UNLABELLED
@@ -109,21 +111,18 @@ def command(options: list[str], out: Path) -> tuple[float, dict[str, Any]]:
     return seconds, json.loads(out.read_text())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--annotations", type=Path)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+def main(
+    annotations: Annotated[Path | None, typer.Option(help="COCO file with person_id, also as .xz.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="How often each command runs.")] = 3,
+    json_file: Json = None,
+) -> None:
     rng = np.random.default_rng(0)
-    problem = prw_like(rng) if arguments.annotations is None else annotated(arguments.annotations, rng)
+    problem = prw_like(rng) if annotations is None else annotated(annotations, rng)
     rows: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         options = write(problem, Path(folder))
         for name, more in (("one reading", []), ("all readings", ["--all-readings"])):
-            runs = [command([*options, *more], Path(folder) / "out.json") for _ in range(arguments.repeats)]
+            runs = [command([*options, *more], Path(folder) / "out.json") for _ in range(repeats)]
             rows[name] = {
                 "command": statistics.median(seconds for seconds, _ in runs),
                 "evaluation": statistics.median(numbers["seconds"]["evaluate"] for _, numbers in runs),
@@ -134,9 +133,8 @@ def main() -> None:
         print(f"{name:<14} {row['readings']:3.0f}  {row['command']:6.2f} s  {row['evaluation']:6.2f} s")
     for part in ("command", "evaluation"):
         print(f"{part}: {everything[part] / one[part]:.2f} x the time of one reading")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+    write_json(json_file, rows)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main, __doc__)

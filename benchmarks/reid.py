@@ -6,7 +6,7 @@ Features are random and images synthetic: the time of a step does not depend on 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +41,7 @@ from personsearch_core.recipes import (
     Variant,
 )
 from personsearch_core.sampling import PKSampler
+from personsearch_core.speed import synchronise
 from personsearch_core.training.reid import ReidTraining
 from personsearch_core.training.row_batches import RowBatches, RowReader, open_batches
 from storage.feature_store import FeatureReader, create_features, open_features
@@ -182,7 +183,7 @@ class Steps:
     def __call__(self) -> None:
         self._training.step(self._step)
         self._step += 1
-        _wait_for(self._device)
+        synchronise(self._device)
 
     def close(self) -> None:
         self._training.close()
@@ -215,14 +216,9 @@ def _plain_loop(size: ReidBenchmark, reader: RowReader) -> Callable[[], None]:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        _wait_for(size.device)
+        synchronise(size.device)
 
     return step
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _store(folder: Path, size: ReidBenchmark, variant: Variant) -> FeatureReader:
@@ -230,13 +226,17 @@ def _store(folder: Path, size: ReidBenchmark, variant: Variant) -> FeatureReader
     path = folder / f"features-{variant}"
     shape = row_shape(RoiRecipe(variant=variant), size.model)
     if not path.exists():
-        generator = np.random.default_rng(0)
-        with create_features(path, size.rows, shape) as writer:
-            for start in range(0, size.rows, 256):
-                count = min(256, size.rows - start)
-                block = generator.random((count, *shape), dtype=np.float32).astype(np.float16)
-                writer.write(start, block)
+        write_random_features(path, size.rows, shape)
     return open_features(path, tier="disk")
+
+
+def write_random_features(path: Path, rows: int, shape: Sequence[int]) -> None:
+    """A store of random float16 rows."""
+    generator = np.random.default_rng(0)
+    with create_features(path, rows, shape) as writer:
+        for start in range(0, rows, 256):
+            block = generator.random((min(256, rows - start), *shape), dtype=np.float32)
+            writer.write(start, block.astype(np.float16))
 
 
 def _labels(rows: int) -> ReidLabels:

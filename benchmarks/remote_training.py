@@ -19,8 +19,8 @@ import typer
 
 from benchmarks.options import VAR, Device, Folder, Rounds, temporary_folder
 from benchmarks.range_server import serve
-from benchmarks.reid import ReidBenchmark, Steps
-from benchmarks.timing import Measurement, medians_in_turn, report
+from benchmarks.reid import ReidBenchmark, Steps, write_random_features
+from benchmarks.timing import Measurement, medians_in_turn, report, seconds_of
 from flows.cli.json_file import Json
 from flows.config.devices import torch_device
 from personsearch_core.models.compute import quickest_compute
@@ -28,7 +28,7 @@ from personsearch_core.pooling import row_shape
 from personsearch_core.recipes import DetectorModel, RoiRecipe
 from personsearch_core.training.row_batches import RowsReadAhead
 from storage.digests import digest_file
-from storage.feature_store import FeatureReader, ShardCache, create_features, features_bytes, open_features
+from storage.feature_store import FeatureReader, ShardCache, features_bytes, open_features
 from storage.folders import files_under
 from storage.manifest import FileEntry
 from storage.space import require_free_space
@@ -54,11 +54,7 @@ def measure_remote(folder: Path, size: RemoteBenchmark) -> Iterator[Measurement]
     shape = row_shape(ROI, MODEL)
     require_free_space(folder, 3 * features_bytes(size.rows, shape), what="the benchmark")
     path = folder / "store"
-    rng = np.random.default_rng(0)
-    with create_features(path, size.rows, shape) as writer:
-        for start in range(0, size.rows, 256):
-            count = min(256, size.rows - start)
-            writer.write(start, rng.random((count, *shape), dtype=np.float32).astype(np.float16))
+    write_random_features(path, size.rows, shape)
     files = {
         file.relative_to(path).as_posix(): FileEntry(size=file.stat().st_size, sha256=digest_file(file))
         for file in files_under(path)
@@ -86,9 +82,7 @@ def _reading(
     calls = {name: _Epochs(size, reader) for name, reader in epochs.items()}
     batches = math.ceil(size.rows / size.batch)
     for name in ("remote", "bounded"):
-        start = time.perf_counter()
-        calls[name]()
-        first = time.perf_counter() - start
+        first = seconds_of(calls[name])
         yield Measurement("reading", f"{name}, first epoch", first, 1, batches / first, "batches/s")
     time.sleep(1)  # the last shards of the first epoch arrive
     calls["disk"]()

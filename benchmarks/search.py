@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import typer
 
 from benchmarks.drawing import draw_scenes
 from benchmarks.options import VAR, Device, Folder, Rounds, temporary_folder
-from benchmarks.timing import Measurement, medians_in_turn, report
+from benchmarks.timing import Measurement, medians_in_turn, report, seconds_of
 from flows.cli.json_file import Json
 from flows.config.devices import torch_device
 from flows.search import build_index, open_index
@@ -206,9 +207,7 @@ def _indexing(folder: Path, size: SearchBenchmark) -> Iterator[Measurement]:
     yield Measurement(group, "indexing", seconds["index"], rounds, ratio, "x model's rate", at_least=0.95)
     more = max(1, size.images // 100)
     draw_scenes(folder / "images", size.images + more, width=width, height=height, people=1)
-    started = time.perf_counter()
-    build_index(folder / "index", where=where, model=model)
-    added = time.perf_counter() - started
+    added = seconds_of(partial(build_index, folder / "index", where=where, model=model))
     part = 100 * added / seconds["index"]
     yield Measurement(group, f"{more} more", added, 1, part, "% of all", at_most=3.0)
 

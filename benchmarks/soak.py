@@ -1,4 +1,4 @@
-"""Night after night in little: do memory, open files and the store stay as small, and every result the same?
+"""Many nights of a small pipeline: do memory, open files and the store stay small, and all results the same?
 
 A dataset's window moves: each night some images come and the oldest go. The pipeline runs, is killed, runs
 beside another, meets a full disk or files from the future, and runs again until it is done. The evaluation is
@@ -193,7 +193,7 @@ def _compare_with_nothing(soak: Project, made: dict[str, Path]) -> None:
         return
     for stage in json.loads(outcome.read_text())["stages"]:
         equal = _digest(made[stage["stage"]]) == _digest(Path(stage["path"]))
-        soak.expect(equal, f"{stage['stage']} differs from one made from nothing")
+        soak.expect(equal, f"{stage['stage']} differs from one built from scratch")
     shutil.rmtree(store)
 
 

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 import typer
 from rich.table import Table
 
-from benchmarks.options import Device, Rounds
+from benchmarks.options import Device, Rounds, chosen, numbers
 from flows.cli.json_file import Json, write_json
 from flows.cli.printing import whole_lines
 from flows.config.devices import torch_device
-from personsearch_core.errors import PersonSearchError
 from personsearch_core.recipes import Compute, DetectorModel, Precision, Variant
 
 if TYPE_CHECKING:
@@ -40,19 +39,15 @@ def speed(
     """
     from personsearch_core.speed import measure_speed
 
-    chosen = [name for name in get_args(Variant) if name in variants.split(",")]
-    unknown = set(variants.split(",")) - set(get_args(Variant))
-    if unknown:
-        raise PersonSearchError(
-            f"--variants: unknown: {', '.join(sorted(unknown))}; choose from {', '.join(get_args(Variant))}"
-        )
+    known: tuple[Variant, ...] = get_args(Variant)
+    wanted = chosen("--variants", variants, known)
     on = torch_device(device)
     console = whole_lines()
     with console.status("measuring"):
         rows = measure_speed(
-            chosen,
-            _numbers("--images", images),
-            _numbers("--people", people),
+            [variant for variant in known if variant in wanted],
+            numbers("--images", images),
+            numbers("--people", people),
             model=DetectorModel.model_validate(
                 {
                     "backbone": backbone,
@@ -91,10 +86,3 @@ def _table(rows: list[SpeedRow], title: str) -> Table:
             "" if row.paper_ms_per_person is None else f"{row.paper_ms_per_person:g}",
         )
     return table
-
-
-def _numbers(option: str, text: str) -> list[int]:
-    parts = text.split(",")
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise PersonSearchError(f"{option}: {text!r} is not a list of positive numbers, such as 1,4,8")
-    return [int(part) for part in parts]

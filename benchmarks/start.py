@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.options import VAR, Folder, Rounds, temporary_folder
-from benchmarks.timing import Measurement, medians_in_turn, report
+from benchmarks.timing import Measurement, medians_in_turn, report, seconds_of
 from data_catalog.synthetic import Mot17Spec, PrwSpec, write_mot17, write_prw
 from flows.cli.demo import demo_config
 from flows.cli.json_file import Json
@@ -112,9 +112,8 @@ class StartBenchmark:
     def beside_the_report(self, home: Path) -> float:
         """Seconds of a run that builds only the report, minus the report's own seconds."""
         outcome = self.folder / "outcome.json"
-        started = time.perf_counter()
-        self.pipeline("run", "--from", "report", "--json", str(outcome), home=home)
-        whole = time.perf_counter() - started
+        words = ("--from", "report", "--json", str(outcome))
+        whole = seconds_of(partial(self.pipeline, "run", *words, home=home))
         made = [stage for stage in json.loads(outcome.read_text())["stages"] if stage["state"] == "made"]
         return whole - float(sum(stage["seconds"] for stage in made))
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks.options import VAR, Folder, Rounds, temporary_folder
+from benchmarks.options import VAR, Folder, Rounds, numbers, temporary_folder
 from benchmarks.other_stores import OTHER_STORES
 from benchmarks.range_server import serve
 from benchmarks.timing import Measurement, medians_in_turn, report
@@ -346,19 +346,7 @@ def store(
 
     Example: personsearch benchmark store --rows 2048
     """
-    shape = _parse_shape(record_shape)
+    shape = numbers("--record-shape", record_shape)
     with temporary_folder("store", folder) as temporary:
         settings = {"rows": rows, "record_shape": shape, "rounds": rounds}
         report(measure_store(temporary, rows, shape, rounds), settings, json_file)
-
-
-def _parse_shape(text: str) -> list[int]:
-    try:
-        shape = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"{text!r} is not a shape: write comma-separated numbers, such as 512,24,8"
-        ) from error
-    if min(shape) < 1:
-        raise typer.BadParameter(f"{text!r} is not a shape: every number must be at least 1")
-    return shape

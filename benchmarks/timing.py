@@ -47,6 +47,13 @@ class Measurement:
         return {**asdict(self), "holds": self.holds}
 
 
+def seconds_of(call: Callable[[], object]) -> float:
+    """How long a call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
 def medians_in_turn(
     contenders: Mapping[str, Callable[[], object]], rounds: int, before: Callable[[], None] | None = None
 ) -> dict[str, float]:
@@ -56,9 +63,7 @@ def medians_in_turn(
         for name, call in contenders.items():
             if before:
                 before()
-            start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(seconds_of(call))
     return {name: median(values) for name, values in seconds.items()}
 
 

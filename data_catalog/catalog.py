@@ -102,7 +102,7 @@ class Dataset:
         wanted = None
         if split is not None:
             splits = [split] if isinstance(split, str) else list(split)
-            self._check_splits(splits)
+            self.snapshot.require_splits(splits)
             for each in splits:
                 of_split = pc.field("split") == each
                 wanted = of_split if wanted is None else wanted | of_split
@@ -148,13 +148,6 @@ class Dataset:
         unknown = next((column for column in columns if column not in known), None)
         if unknown is not None:
             raise CatalogError(f"table {name!r} has no column {unknown!r}; it has: {', '.join(known)}")
-
-    def _check_splits(self, splits: Sequence[str]) -> None:
-        known = set(self.snapshot.table("images", ["split"])["split"].unique().to_pylist())
-        unknown = next((split for split in splits if split not in known), None)
-        if unknown is not None:
-            there = ", ".join(sorted(known))
-            raise CatalogError(f"{self.snapshot.name}: no images in split {unknown!r}; there is: {there}")
 
 
 class Catalog:

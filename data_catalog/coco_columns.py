@@ -22,6 +22,7 @@ LARGEST_NUMBER = 1e30
 SAMPLE = 32
 """Objects that are looked at for the types of their values."""
 
+_ABSENT = object()
 _DIGITS = r"^-?[0-9]{1,18}$"
 _WHOLE = re.compile(r"[+-]?\d+(\.\d*([eE][+-]?\d+)?)?")
 """`1e3` is left a text, since it may be part of a hash."""
@@ -29,22 +30,17 @@ _WHOLE = re.compile(r"[+-]?\d+(\.\d*([eE][+-]?\d+)?)?")
 
 def has_key(entry: Any, key: str) -> bool:
     """Whether an object has a key; `attributes.track_id` may be a key itself, or a path of two."""
-    if not isinstance(entry, dict):
-        return False
-    if key in entry:
-        return True
-    head, dot, rest = key.partition(".")
-    return bool(dot) and has_key(entry.get(head), rest)
+    return value_at(entry, key, _ABSENT) is not _ABSENT
 
 
-def value_at(entry: Any, key: str | None) -> Any:
-    """The value of a key or of a path of keys; None if it is absent."""
+def value_at(entry: Any, key: str | None, default: object = None) -> Any:
+    """The value of a key or of a path of keys; `default` if it is absent."""
     if key is None or not isinstance(entry, dict):
-        return None
+        return default
     if key in entry:
         return entry[key]
     head, dot, rest = key.partition(".")
-    return value_at(entry.get(head), rest) if dot else None
+    return value_at(entry.get(head), rest, default) if dot else default
 
 
 def as_text(value: Any) -> str:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from data_catalog.coco_columns import Ids, as_text, has_key, mapped, read_columns, value_at, whole_column
 from data_catalog.files import path_fault, plain_name, suspicious
-from data_catalog.ids import whole
+from data_catalog.ids import whole_below
 from data_catalog.jsonstream import ArrayPart
 
 LARGEST_SIDE, LARGEST_CAMERA = 1 << 20, 1 << 15
@@ -86,7 +86,7 @@ def _limited(column: pa.Array, limit: int) -> pa.Array:
     """Whole numbers from 0 to below the limit, null for all others."""
     numbers = whole_column(column)
     if numbers is None:
-        numbers = pa.array([_whole(value, limit) for value in column.to_pylist()], pa.int64())
+        numbers = pa.array([whole_below(value, limit) for value in column.to_pylist()], pa.int64())
     sound = pc.and_(pc.greater_equal(numbers, 0), pc.less(numbers, limit))
     return pc.if_else(sound, numbers, None).cast(pa.int32())
 
@@ -95,9 +95,9 @@ def _one_by_one(taken: list[tuple[Any, int, str]], keys: Mapping[str, str | None
     entries = [entry for entry, _, _ in taken]
     sequences = [_sequence(value_at(entry, keys["sequence_id"])) for entry in entries]
     optional = {
-        "width": [_whole(entry.get("width"), LARGEST_SIDE) for entry in entries],
-        "height": [_whole(entry.get("height"), LARGEST_SIDE) for entry in entries],
-        "camera_id": [_whole(value_at(entry, keys["camera_id"]), LARGEST_CAMERA) for entry in entries],
+        "width": [whole_below(entry.get("width"), LARGEST_SIDE) for entry in entries],
+        "height": [whole_below(entry.get("height"), LARGEST_SIDE) for entry in entries],
+        "camera_id": [whole_below(value_at(entry, keys["camera_id"]), LARGEST_CAMERA) for entry in entries],
         "sequence_id": sequences,
     }
     return ImageColumns(
@@ -133,11 +133,3 @@ def _id_and_name(image: Any, ids: Ids) -> tuple[int, str]:
     if fault is not None:
         raise ValueError(f"{fault}: {name[:80]!r}")
     return number, name
-
-
-def _whole(value: Any, limit: int) -> int | None:
-    try:
-        found = whole(value)
-    except ValueError:
-        return None
-    return found if 0 <= found < limit else None

@@ -145,11 +145,8 @@ def _all_names(path: Path) -> Iterator[pa.Array]:
 
 
 def _starts_as_object(path: Path) -> bool:
-    try:
-        with open_file(path) as file:
-            start = file.read(4096)
-    except OSError as error:
-        raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error
+    with open_file(path) as file:
+        start = file.read(4096)
     return start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
 
 

@@ -4,39 +4,38 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_catalog.schema import GALLERY, TABLES
-from data_catalog.snapshot import ROW_GROUP, scan, table_path
+from data_catalog.schema import GALLERY
+from data_catalog.snapshot import ROW_GROUP, Snapshot, scan, table_path
 
 COUNTED = ("images", "boxes", "boxes_with_id", "ids", "ignored", "rejects", "queries", "gallery")
 """`ids` are identities of people who are not ignore regions; `boxes` includes `ignored`."""
 
 
-def count_rows(directory: Path, split_of_unit: Mapping[str, str]) -> dict[str, int]:
+def count_rows(snapshot: Snapshot, split_of_unit: Mapping[str, str]) -> dict[str, int]:
     """Counts by name: `boxes` for the whole root, `train.boxes` for a split.
 
     A reject belongs to the split of its image or else of its unit, a gallery row to that of its query.
     """
-    images = _table(directory, "images", ["image_id", "split"])
+    images = snapshot.table("images", ["image_id", "split"])
     counts: Counter[tuple[str, str]] = Counter()
     for entry in images["split"].cast(pa.string()).value_counts():
         counts[entry["values"].as_py(), "images"] += entry["counts"].as_py()
-    _count_boxes(directory, counts)
-    _count_rejects(directory, images, split_of_unit, counts)
+    _count_boxes(snapshot, counts)
+    _count_rejects(snapshot, images, split_of_unit, counts)
     split_of_query: dict[tuple[str, str], str] = {}
-    queries = _table(directory, "queries", ["protocol", "query_id", "image_id"])
+    queries = snapshot.table("queries", ["protocol", "query_id", "image_id"])
     at = pc.index_in(queries["image_id"], value_set=images["image_id"].combine_chunks())
     splits = images["split"].take(at).to_pylist()
     for row, split in zip(queries.to_pylist(), splits, strict=True):
         split_of_query[row["protocol"], row["query_id"]] = split
         counts[split, "queries"] += 1
-    for protocol, query, number in _gallery_sizes(directory):
+    for protocol, query, number in _gallery_sizes(snapshot):
         counts[split_of_query.get((protocol, query), ""), "gallery"] += number
-    return _by_name(counts, _distinct_ids(directory))
+    return _by_name(counts, _distinct_ids(snapshot))
 
 
 def by_split(counts: Mapping[str, int]) -> dict[str, dict[str, int]]:
@@ -67,8 +66,8 @@ def _by_name(counts: Mapping[tuple[str, str], int], ids: Mapping[str, set[str]])
     return result
 
 
-def _count_boxes(directory: Path, counts: Counter[tuple[str, str]]) -> None:
-    for batch in _batches(directory, ["split", "ignore", "person_id"]):
+def _count_boxes(snapshot: Snapshot, counts: Counter[tuple[str, str]]) -> None:
+    for batch in _batches(snapshot, ["split", "ignore", "person_id"]):
         plain = pa.table(
             {
                 "split": batch["split"].cast(pa.string()),
@@ -83,48 +82,47 @@ def _count_boxes(directory: Path, counts: Counter[tuple[str, str]]) -> None:
             counts[row["split"], "ignored"] += row["ignored_sum"]
 
 
-def _count_rejects(
-    directory: Path, images: pa.Table, split_of_unit: Mapping[str, str], counts: Counter[tuple[str, str]]
-) -> None:
-    image_ids = images["image_id"].combine_chunks()
-    split_of_image = images["split"].cast(pa.string()).combine_chunks()
+def splits_of_rejects(
+    rejects: pa.Table | pa.RecordBatch, images: pa.Table, split_of_unit: Mapping[str, str]
+) -> pa.Array | pa.ChunkedArray:
+    """The split of each reject: that of its image or else of its unit; null where neither is known.
+
+    `images` has image_id and split.
+    """
+    at = pc.index_in(rejects["image_id"], value_set=images["image_id"].combine_chunks())
+    of_image = images["split"].cast(pa.string()).combine_chunks().take(at)
     units = pa.array(list(split_of_unit), pa.string())
-    split_of_source = pa.array(list(split_of_unit.values()), pa.string())
-    columns = ["image_id", "source_unit"]
-    for batch in scan(table_path(directory, "rejects"), TABLES["rejects"]).to_batches(columns=columns):
-        unit = batch["source_unit"].cast(pa.string())
-        split = pc.coalesce(
-            split_of_image.take(pc.index_in(batch["image_id"], value_set=image_ids)),
-            split_of_source.take(pc.index_in(unit, value_set=units)),
-            "",
-        )
-        for entry in split.value_counts():
+    unit = pc.index_in(rejects["source_unit"].cast(pa.string()), value_set=units)
+    return pc.coalesce(of_image, pa.array(list(split_of_unit.values()), pa.string()).take(unit))
+
+
+def _count_rejects(
+    snapshot: Snapshot, images: pa.Table, split_of_unit: Mapping[str, str], counts: Counter[tuple[str, str]]
+) -> None:
+    for batch in snapshot.dataset("rejects").to_batches(columns=["image_id", "source_unit"]):
+        splits = pc.fill_null(splits_of_rejects(batch, images, split_of_unit), "")
+        for entry in splits.value_counts():
             counts[entry["values"].as_py(), "rejects"] += entry["counts"].as_py()
 
 
-def _distinct_ids(directory: Path) -> dict[str, set[str]]:
+def _distinct_ids(snapshot: Snapshot) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     people = pc.field("person_id").is_valid() & ~pc.field("ignore")
-    for batch in _batches(directory, ["split", "person_id"], people):
+    for batch in _batches(snapshot, ["split", "person_id"], people):
         pairs = pa.table({"split": batch["split"].cast(pa.string()), "person_id": batch["person_id"]})
         for row in pairs.group_by(["split", "person_id"]).aggregate([]).to_pylist():
             found.setdefault(row["split"], set()).add(row["person_id"])
     return found
 
 
-def _gallery_sizes(directory: Path) -> Iterator[tuple[str, str, int]]:
-    for path in sorted(table_path(directory, "gallery").glob("*.parquet")):
+def _gallery_sizes(snapshot: Snapshot) -> Iterator[tuple[str, str, int]]:
+    for path in sorted(table_path(snapshot.path, "gallery").glob("*.parquet")):
         table = scan(path, GALLERY).to_table(columns=["query_id"])
         for entry in table["query_id"].value_counts():
             yield path.stem, entry["values"].as_py(), entry["counts"].as_py()
 
 
 def _batches(
-    directory: Path, columns: list[str], filter: pc.Expression | None = None
+    snapshot: Snapshot, columns: list[str], filter: pc.Expression | None = None
 ) -> Iterator[pa.RecordBatch]:
-    dataset = scan(table_path(directory, "boxes"), TABLES["boxes"])
-    yield from dataset.to_batches(columns=columns, filter=filter, batch_size=ROW_GROUP)
-
-
-def _table(directory: Path, name: str, columns: list[str]) -> pa.Table:
-    return scan(table_path(directory, name), TABLES[name]).to_table(columns=columns)
+    yield from snapshot.dataset("boxes").to_batches(columns=columns, filter=filter, batch_size=ROW_GROUP)

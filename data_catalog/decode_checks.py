@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -105,4 +104,4 @@ def _fault(path: Path) -> str | None:
 
 def memory_of(store: Path) -> DecodedImages:
     """The memory beside a store's artifacts."""
-    return DecodedImages(Path(os.fspath(store)) / ".cache" / "decoded_images")
+    return DecodedImages(store / ".cache" / "decoded_images")

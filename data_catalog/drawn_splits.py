@@ -79,16 +79,11 @@ class _Assigned:
         return boxes
 
 
-@dataclass(frozen=True)
-class _People:
-    """Every sighting of a known person: who, and in which image."""
+def _spooled(parts: Iterable[Tables], spool: Path, *, with_people: bool) -> tuple[Tables, pa.Table]:
+    """Everything but boxes, which go to the file.
 
-    person_id: pa.ChunkedArray
-    image_id: pa.ChunkedArray
-
-
-def _spooled(parts: Iterable[Tables], spool: Path, *, with_people: bool) -> tuple[Tables, _People]:
-    """Everything but boxes, which go to the file; with the sightings where they are asked for."""
+    Beside it, where it is asked for, every sighting of a known person: `person_id` and `image_id`.
+    """
     kept: list[Tables] = []
     seen: list[pa.Table] = []
     with pa.OSFile(str(spool), "wb") as file, pa.ipc.new_stream(file, BOXES) as writer:
@@ -99,16 +94,14 @@ def _spooled(parts: Iterable[Tables], spool: Path, *, with_people: bool) -> tupl
                 known = pc.and_(pc.is_valid(tables.boxes["person_id"]), pc.invert(tables.boxes["ignore"]))
                 seen.append(tables.boxes.select(["person_id", "image_id"]).filter(known))
     empty = BOXES.empty_table().select(["person_id", "image_id"])
-    people = pa.concat_tables([empty, *seen])
     whole = {
         each.name: pa.concat_tables(
             [getattr(_empty(), each.name), *(getattr(part, each.name) for part in kept)]
         )
         for each in fields(Tables)
     }
-    return Tables(**{name: table.unify_dictionaries() for name, table in whole.items()}), _People(
-        people["person_id"], people["image_id"]
-    )
+    others = Tables(**{name: table.unify_dictionaries() for name, table in whole.items()})
+    return others, pa.concat_tables([empty, *seen])
 
 
 def _blocks(reader: pa.ipc.RecordBatchStreamReader) -> Iterator[pa.Table]:
@@ -125,7 +118,7 @@ def _blocks(reader: pa.ipc.RecordBatchStreamReader) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(waiting).unify_dictionaries()
 
 
-def _assign(images: pa.Table, people: _People, rule: SplitRule) -> _Assigned:
+def _assign(images: pa.Table, people: pa.Table, rule: SplitRule) -> _Assigned:
     before = images["split"].cast(pa.string())
     pooled = _pooled(before, rule)
     names = [*rule.names, LEFT_OUT]
@@ -144,11 +137,11 @@ def _assign(images: pa.Table, people: _People, rule: SplitRule) -> _Assigned:
     persons: pa.Array | None = None
     part_of_person: np.ndarray | None = None
     if rule.by == "identity":
-        inside = pc.is_in(people.image_id, value_set=chosen["image_id"].combine_chunks())
-        person = people.person_id.filter(inside).combine_chunks().dictionary_encode()
+        inside = pc.is_in(people["image_id"], value_set=chosen["image_id"].combine_chunks())
+        person = people["person_id"].filter(inside).combine_chunks().dictionary_encode()
         persons = person.dictionary
         part_of_person = _cut(hash_names(persons, rule.seed), persons, rule, "identities")
-        image = pc.index_in(people.image_id.filter(inside), value_set=chosen["image_id"].combine_chunks())
+        image = pc.index_in(people["image_id"].filter(inside), value_set=chosen["image_id"].combine_chunks())
         result[pooled] = _by_identity(
             chosen, person.indices.to_numpy(), image.to_numpy().astype(np.int64), part_of_person, rule
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from stat import S_ISREG
@@ -272,16 +273,18 @@ def need_files(root: Path, names: Iterable[str], what: str) -> None:
         raise CatalogError(f"{root} is not a {what}: {', '.join(missing)} not found")
 
 
-def open_file(path: Path) -> BufferedReader:
-    """A file, opened for reading; a pipe or a device, which may never end, is not opened.
+@contextmanager
+def open_file(path: Path) -> Iterator[BufferedReader]:
+    """A file, open for reading inside the block; a pipe or a device, which may never end, is not opened.
 
     Raises:
-        CatalogError: when it cannot be read, or is not a regular file.
+        CatalogError: when it cannot be opened or read, or is not a regular file.
     """
     try:
         if not S_ISREG(path.stat().st_mode):
             raise CatalogError(f"{path}: cannot be read: it is not a regular file")
-        return path.open("rb")
+        with path.open("rb") as file:
+            yield file
     except OSError as error:
         raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -292,11 +295,8 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         CatalogError: when it cannot be read.
     """
-    try:
-        with open_file(path) as file:
-            return file.read().removeprefix(b"\xef\xbb\xbf")
-    except OSError as error:
-        raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error
+    with open_file(path) as file:
+        return file.read().removeprefix(b"\xef\xbb\xbf")
 
 
 def read_text(path: Path) -> str:
@@ -324,3 +324,9 @@ def read_text(path: Path) -> str:
     ['person', 'car']
     """
     return read_bytes(path).decode("utf-8", "replace")
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(number from 1, line) of each line of a text file that is not blank; raises what `read_text` raises."""
+    lines = enumerate(read_text(path).splitlines(), start=1)
+    return ((number, line) for number, line in lines if line.strip())

@@ -137,7 +137,7 @@ class Forgetting:
         """Of the images that were left out."""
 
     def apply(self, parts: Iterable[Tables]) -> Iterator[Tables]:
-        """The parts without them; a part that none of them is in stays the very same."""
+        """The parts without them; a part that has none of them is passed on unchanged."""
         for tables in parts:
             yield self._without(tables)
 
@@ -184,7 +184,7 @@ class Forgetting:
         return lost
 
     def _rejects(self, rejects: pa.Table) -> pa.Table:
-        """Rejects whose text names none of them."""
+        """The rejects, with any text that names one of them replaced."""
         details = rejects["detail"].to_pylist()
         said = [FORGOTTEN if self._forgotten.names_one(detail) else detail for detail in details]
         if said == details:

@@ -160,11 +160,8 @@ def _trusted(rows: Iterable[Sequence[Any]], skip: int) -> Iterator[tuple[str, tu
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, as hex."""
-    try:
-        with open_file(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stat(path: str) -> Stat:

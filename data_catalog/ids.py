@@ -83,13 +83,18 @@ def whole(value: Any) -> int:
     return int(read)
 
 
-def side(value: Any) -> int | None:
-    """A stated width or height in pixels; None if it is missing, damaged, or 0 as some exporters write it."""
+def whole_below(value: Any, limit: int, *, least: int = 0) -> int | None:
+    """A whole number from `least` to below the limit, however it is written; None for anything else."""
     try:
         found = whole(value)
     except ValueError:
         return None
-    return found if 0 < found < LARGEST_SIDE else None
+    return found if least <= found < limit else None
+
+
+def side(value: Any) -> int | None:
+    """A stated width or height in pixels; None if it is missing, damaged, or 0 as some exporters write it."""
+    return whole_below(value, LARGEST_SIDE, least=1)
 
 
 def four_numbers(value: Any, name: str) -> list[float]:

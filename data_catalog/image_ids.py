@@ -10,7 +10,6 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_catalog.errors import CatalogError
 from data_catalog.snapshot import Snapshot
 
 MOST_COMPARED = 4096
@@ -28,11 +27,7 @@ def find_images(snapshot: Snapshot, split: str | None = None, like: str | None =
     """
     images = snapshot.table("images", ["image_id", "split", "rel_path", "n_boxes"])
     if split is not None:
-        splits = images["split"].unique().to_pylist()
-        if split not in splits:
-            raise CatalogError(
-                f"{snapshot.name}: no images in split {split!r}; there is: {', '.join(sorted(splits))}"
-            )
+        snapshot.require_splits([split])
         images = images.filter(pc.equal(images["split"], split))
     if like is None:
         return images

@@ -23,12 +23,12 @@ class Vote:
     rivals: tuple[str, ...] = ()
 
 
-class ImageLookup:
+class ImageLookup(NameLookup):
     """Image files under a root, as `walk` gave them, looked up by the names that annotations give them."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         self.paths = tuple(paths)
-        self._names = NameLookup(self.paths)
+        super().__init__(self.paths)
 
     @cached_property
     def _by_stem(self) -> dict[str, list[str]]:
@@ -36,10 +36,6 @@ class ImageLookup:
         for path in self.paths:
             found.setdefault(_stem(plain_name(path).rpartition("/")[2]), []).append(path)
         return found
-
-    def find(self, path: str) -> str | None:
-        """The file's path as it is on the disk; None when there is no file of that name."""
-        return self._names.find(path)
 
     def ending_with(self, name: str) -> list[str]:
         """Files whose paths end with a name, which may hold folders."""

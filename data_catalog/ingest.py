@@ -144,7 +144,7 @@ def _what_was_found(
     """
     snapshot = Snapshot(work)
     splits = {unit.source: unit.split for unit in layout.units}
-    counts = judged = count_rows(work, splits if rules.splits is None else {})
+    counts = judged = count_rows(snapshot, splits if rules.splits is None else {})
     annotated = {unit.split for unit in layout.units if unit.annotated}
     images = snapshot.table("images", ["image_id", "split", "rel_path"])
     split_of_image = images.select(["image_id", "split"])

@@ -82,7 +82,7 @@ class ArrayPart:
             return list(parse_json(b"[" + self.text + b"]"))
         except ValueError as error:
             raise CatalogError(
-                f"{self.path}: not readable, near byte {self.start}: no JSON: {str(error)[:120]}"
+                f"{self.path}: not readable, near byte {self.start}: not JSON: {str(error)[:120]}"
             ) from error
 
 
@@ -93,11 +93,8 @@ def top_level_arrays(path: Path, wanted: frozenset[str]) -> Iterator[tuple[str, 
     Raises:
         CatalogError: when the file cannot be read or is not JSON of that form.
     """
-    try:
-        with open_file(path) as file:
-            yield from _Reader(path, file).arrays(wanted)
-    except OSError as error:
-        raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error
+    with open_file(path) as file:
+        yield from _Reader(path, file).arrays(wanted)
 
 
 def parse_json(text: bytes) -> Any:
@@ -226,7 +223,7 @@ class _Reader:
         try:
             key = parse_json(found[0])
         except ValueError as error:
-            raise self._damaged(f"no JSON: {error}") from error
+            raise self._damaged(f"not JSON: {error}") from error
         self.at = found.end()
         return str(key)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +14,13 @@ from data_catalog.findings import EXAMPLES, Finding, Level, finding, present
 _ABOUT = ("readme*", "license*", "licence*", "changelog*", "citation*", "copying*", "*.md", "provenance*")
 """What files about a dataset are called, in small letters."""
 
+_WHAT = {
+    "image": "image files are not annotated and not used",
+    "annotation": "annotation files were not read",
+    "name": "files cannot be used: their names are not UTF-8 or not printable",
+}
+_LEVELS: dict[str, Level] = {"image": "note", "annotation": "warning", "name": "warning"}
+
 
 def leftovers(root: Path, layout: Layout, images: Collection[str]) -> list[Finding]:
     """What a walk over the root finds beside the files that were read; `images` are those that rows name.
@@ -22,7 +29,7 @@ def leftovers(root: Path, layout: Layout, images: Collection[str]) -> list[Findi
     """
     read = {name for unit in layout.units for name in (unit.source, *unit.also)} | set(layout.shared)
     suffixes = {PurePosixPath(name).suffix.lower() for name in read} - {""}
-    left: dict[str, list[str]] = {"image": [], "annotation": [], "name": []}
+    left: dict[str, list[str]] = {kind: [] for kind in _WHAT}
     for path in walk(root):
         if path_fault(path) is not None:
             left["name"].append(path.encode("utf-8", "backslashreplace").decode())
@@ -32,18 +39,12 @@ def leftovers(root: Path, layout: Layout, images: Collection[str]) -> list[Findi
             left["image"].append(path)
         elif PurePosixPath(path).suffix.lower() in suffixes and not _is_about(path):
             left["annotation"].append(path)
-    return present(list(_findings(left)))
-
-
-def _findings(left: dict[str, list[str]]) -> Iterator[Finding]:
-    what = {
-        "image": "image files are not annotated and not used",
-        "annotation": "annotation files were not read",
-        "name": "files cannot be used: their names are not UTF-8 or not printable",
-    }
-    for kind, paths in left.items():
-        level: Level = "note" if kind == "image" else "warning"
-        yield finding(level, f"{kind}_left_over", _examples(paths), what[kind], len(paths))
+    return present(
+        [
+            finding(_LEVELS[kind], f"{kind}_left_over", _examples(paths), _WHAT[kind], len(paths))
+            for kind, paths in left.items()
+        ]
+    )
 
 
 def _examples(paths: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ list of its cells and a struct array as a list of dicts, both in column-major or
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -49,11 +50,8 @@ def read_mat(path: Path) -> dict[str, Any]:
     Raises:
         CatalogError: when the file is missing, is not a level 5 .mat file, or is damaged.
     """
-    try:
-        with open_file(path) as file:
-            data = file.read()
-    except OSError as error:
-        raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error
+    with open_file(path) as file:
+        data = file.read()
     try:
         order = byte_order(data[:HEADER_BYTES])
         return dict(_variables(data, order))
@@ -151,7 +149,7 @@ def read_matrix(
     shape = tuple(int(d) for d in dims)
     name = name_bytes.decode("latin-1")
     if kind == MX_CELL:
-        return name, _cells(data, position, end, order, shape, depth)
+        return name, list(_matrices(data, position, end, order, math.prod(shape), depth))
     if kind in (MX_STRUCT, MX_OBJECT):
         return name, _structs(data, position, end, order, shape, depth, is_object=kind == MX_OBJECT)
     if kind == MX_CHAR:
@@ -179,13 +177,13 @@ def _numbers(data: bytes | memoryview, position: int, order: str) -> tuple[np.nd
 
 def _array(data: bytes | memoryview, position: int, order: str, shape: tuple[int, ...]) -> np.ndarray:
     values, _ = _numbers(data, position, order)
-    if values.size != _count(shape):
+    if values.size != math.prod(shape):
         raise Damaged(f"an array of shape {shape} holds {values.size} numbers")
     return values.reshape(shape, order="F")
 
 
 def _text(data: bytes | memoryview, position: int, order: str, shape: tuple[int, ...]) -> str | list[str]:
-    if _count(shape) == 0:
+    if math.prod(shape) == 0:
         return ""
     kind, start, end, _ = read_tag(data, position, order)
     if len(shape) != 2:
@@ -204,15 +202,9 @@ def _text(data: bytes | memoryview, position: int, order: str, shape: tuple[int,
         raise Damaged(f"text at byte {position} is not {encoding}") from error
     if shape[0] == 1:
         return text
-    if len(text) != _count(shape):
+    if len(text) != math.prod(shape):
         raise Damaged(f"text of shape {shape} holds {len(text)} characters")
     return [text[line :: shape[0]].rstrip() for line in range(shape[0])]
-
-
-def _cells(
-    data: bytes | memoryview, position: int, end: int, order: str, shape: tuple[int, ...], depth: int
-) -> list[Any]:
-    return [value for value, _ in _matrices(data, position, end, order, _count(shape), depth)]
 
 
 def _structs(
@@ -230,9 +222,9 @@ def _structs(
     fields, position = read_field_names(data, position, order)
     if not fields:
         return []
-    count = _count(shape) * len(fields)
-    values = [value for value, _ in _matrices(data, position, end, order, count, depth)]
     width = len(fields)
+    count = math.prod(shape) * width
+    values = list(_matrices(data, position, end, order, count, depth))
     return [dict(zip(fields, values[i : i + width], strict=True)) for i in range(0, count, width)]
 
 
@@ -253,18 +245,12 @@ def read_field_names(data: bytes | memoryview, position: int, order: str) -> tup
 
 def _matrices(
     data: bytes | memoryview, position: int, end: int, order: str, count: int, depth: int
-) -> Iterator[tuple[Any, int]]:
+) -> Iterator[Any]:
+    """The values of an array's cells or fields."""
     if count > (end - position) // 8:
         raise Damaged(f"{count} values are claimed where {end - position} bytes are left")
     for _ in range(count):
         kind, start, stop, position = read_tag(data, position, order)
         if kind != MI_MATRIX or stop > end:
             raise Damaged(f"a value at byte {start - 8} is not a matrix of its array")
-        yield read_matrix(data, start, stop, order, depth + 1)[1], position
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
+        yield read_matrix(data, start, stop, order, depth + 1)[1]

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -53,18 +53,17 @@ class StructStream:
         self._plain = bytearray()
 
     def __enter__(self) -> StructStream:
-        self._file = open_file(self.path)
         try:
-            self._open()
+            with ExitStack() as opened:
+                self._file = opened.enter_context(open_file(self.path))
+                self._open()
+                self._opened = opened.pop_all()
         except Damaged as error:
-            self._file.close()
             raise self._damaged(error) from error
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
+    def __exit__(self, *error: Any) -> None:
+        self._opened.__exit__(*error)
 
     def __iter__(self) -> Iterator[dict[str, bytes]]:
         """For each struct, the bytes of the matrix in each field, tag left out."""

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_catalog.counts import splits_of_rejects
 from data_catalog.errors import CatalogError
 from data_catalog.findings import Finding
 from data_catalog.schema import INVALID
@@ -36,14 +37,7 @@ def outcome_findings(
     """
     columns = ["severity", "code", "image_id", "source_unit", "source_file", "source_row", "detail"]
     rejects = snapshot.table("rejects", columns)
-    units, images = pa.array(list(split_of_unit), pa.string()), split_of_image["image_id"].combine_chunks()
-    splits = pc.coalesce(
-        split_of_image["split"].cast(pa.string()).take(pc.index_in(rejects["image_id"], value_set=images)),
-        pa.array(list(split_of_unit.values()), pa.string()).take(
-            pc.index_in(rejects["source_unit"].cast(pa.string()), value_set=units)
-        ),
-    )
-    rejects = rejects.append_column("split", splits)
+    rejects = rejects.append_column("split", splits_of_rejects(rejects, split_of_image, split_of_unit))
     return [Finding("warning", CODE, 1, text) for text in _faults(rejects, counts, annotated)]
 
 

@@ -17,8 +17,8 @@ LOESCH_2019 = "Loesch, Rabarisoa, Audigier, ICIP 2019"
 
 @dataclass(frozen=True)
 class Published:
-    """The totals of one publication, by the names that the ingest counts, and `people`, the boxes that are no
-    ignore regions.
+    """The totals of one publication, by the names that the ingest counts, and `people`, the boxes that are
+    not ignore regions.
 
     `editions` say, for totals that the public files do not have, what these hold and why. `edition` is the
     only one that the publication is about, None for all.

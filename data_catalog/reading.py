@@ -62,10 +62,9 @@ def rows_of(
         given = adapter.read(root, unit, options)
     if isinstance(given, Rows):
         raise CatalogError(f"{where}: read returns its Rows: write `yield rows` in place of `return rows`")
-    if not isinstance(given, Iterator):
-        if not isinstance(given, list | tuple):
-            raise CatalogError(f"{where}: read gives {_kind(given)}: end it with `yield rows`")
-        given = iter(given)
+    if not isinstance(given, Iterator | list | tuple):
+        raise CatalogError(f"{where}: read gives {_kind(given)}: end it with `yield rows`")
+    given = iter(given)
     sources = {each.source for each in others} - {unit.source, *unit.also}
     while True:
         try:

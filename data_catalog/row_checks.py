@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from data_catalog.adapters.protocol import IGNORE, Options
 from data_catalog.files import path_fault, suspicious
 from data_catalog.images import Exif, Header, Unreadable, read_header
-from data_catalog.row_tables import COORDINATES, with_column
+from data_catalog.row_tables import COORDINATES, box_rejects, with_column
 from data_catalog.rows import Rows, Tables, to_tables
 from data_catalog.schema import EXCLUDED, IMAGES, INVALID, REJECTS
 from data_catalog.snapshot import Snapshot
@@ -118,7 +118,7 @@ class RowChecks:
         lost = pc.is_valid(at)
         severity = pa.array(list(self._dropped.values()), pa.string()).take(pc.drop_null(at))
         detail = "its image is among the rejects"
-        return boxes.filter(pc.invert(lost)), _box_rejects(
+        return boxes.filter(pc.invert(lost)), box_rejects(
             boxes.filter(lost), severity, "image_rejected", detail
         )
 
@@ -143,7 +143,7 @@ class RowChecks:
             f"x1 {x1[i]:g}, y1 {y1[i]:g}, x2 {x2[i]:g}, y2 {y2[i]:g} in an image of {w}x{h}"
             for i, w, h in zip(bad, width[outside], height[outside], strict=True)
         ]
-        rejects = _box_rejects(boxes.take(pa.array(bad)), INVALID, OUTSIDE, pa.array(details, pa.string()))
+        rejects = box_rejects(boxes.take(pa.array(bad)), INVALID, OUTSIDE, pa.array(details, pa.string()))
         kept = np.ones(len(boxes), bool)
         kept[bad] = False
         return boxes.filter(pa.array(kept)), rejects
@@ -202,19 +202,6 @@ def _image_rejects(ids: Sequence[str], faults: Mapping[int, _Fault], sources: Se
         for row, fault in faults.items()
     ]
     return pa.Table.from_pylist(rows, schema=REJECTS)
-
-
-def _box_rejects(boxes: pa.Table, severity: pa.Array | str, code: str, detail: pa.Array | str) -> pa.Table:
-    count = len(boxes)
-    given = {"severity": severity, "code": code, "detail": detail}
-    columns = {
-        **{
-            name: pa.repeat(value, count) if isinstance(value, str) else value
-            for name, value in given.items()
-        },
-        **{name: boxes[name] for name in ("image_id", "source_unit", "source_file", "source_row")},
-    }
-    return pa.Table.from_arrays([columns[f.name].cast(f.type) for f in REJECTS], schema=REJECTS)
 
 
 def _in_order(rejects: pa.Table, parts: Sequence[Rows]) -> pa.Table:

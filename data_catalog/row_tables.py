@@ -59,7 +59,10 @@ def box_tables(blocks: list[Block]) -> tuple[pa.Table, pa.Table]:
     good = faults == ""
     if good.all():
         return table, REJECTS.empty_table()
-    return table.filter(pa.array(good)), _rejects_of(table, xyxy, faults)
+    bad = np.flatnonzero(~good)
+    details = pa.array([box_text(box) for box in xyxy[bad]])
+    damaged = box_rejects(table.take(pa.array(bad)), INVALID, pa.array(faults[bad]), details)
+    return table.filter(pa.array(good)), damaged
 
 
 def box_faults(xyxy: np.ndarray) -> np.ndarray:
@@ -71,21 +74,16 @@ def box_faults(xyxy: np.ndarray) -> np.ndarray:
     return np.select([not_finite, huge, empty], ["box_not_finite", "box_huge", "box_empty"], default="")
 
 
-def _rejects_of(table: pa.Table, xyxy: np.ndarray, faults: np.ndarray) -> pa.Table:
-    """Rejects (severity `invalid`) for the boxes whose fault is not ''."""
-    bad = np.flatnonzero(faults != "")
-    taken = table.take(pa.array(bad))
-    details = [box_text(box) for box in xyxy[bad]]
+def box_rejects(
+    boxes: pa.Table, severity: pa.Array | str, code: pa.Array | str, detail: pa.Array | str
+) -> pa.Table:
+    """Rejects for boxes; what is text holds for all of them."""
+    given = {"severity": severity, "code": code, "detail": detail}
     columns = {
-        "severity": np.full(len(bad), INVALID),
-        "code": faults[bad],
-        "image_id": taken["image_id"],
-        "source_unit": taken["source_unit"],
-        "source_file": taken["source_file"],
-        "source_row": taken["source_row"],
-        "detail": details,
+        **{n: pa.repeat(each, len(boxes)) if isinstance(each, str) else each for n, each in given.items()},
+        **{name: boxes[name] for name in ("image_id", "source_unit", "source_file", "source_row")},
     }
-    return arrow_table(REJECTS, [Block(len(bad), columns)])
+    return pa.Table.from_arrays([columns[f.name].cast(f.type) for f in REJECTS], schema=REJECTS)
 
 
 def box_text(box: np.ndarray) -> str:

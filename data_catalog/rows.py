@@ -391,5 +391,4 @@ def visible_columns(xywh: np.ndarray, known: np.ndarray) -> dict[str, Column]:
 
 
 def _corners(xyxy: np.ndarray) -> dict[str, np.ndarray]:
-    xyxy = np.asarray(xyxy).reshape(-1, 4)
     return {name: xyxy[:, i] for i, name in enumerate(COORDINATES)}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -69,10 +68,6 @@ def _whole(path: Path, schema: pa.Schema) -> pa.Table:
 
 def _encoded(schema: pa.Schema) -> list[str]:
     return [field.name for field in schema if pa.types.is_dictionary(field.type)]
-
-
-def _part(schema: pa.Schema, names: Sequence[str] | None) -> pa.Schema:
-    return schema if names is None else pa.schema([schema.field(name) for name in names])
 
 
 class TableStream:
@@ -145,28 +140,23 @@ class SnapshotWriter:
     def __enter__(self) -> SnapshotWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close_streams()
 
     def write(self, tables: Tables, sha256: Sequence[str | None] | pa.Array | None = None) -> None:
         """Add an adapter's rows; `sha256` are the digests of its images."""
-        count = len(tables.images)
-        if count:
-            images = tables.images.append_column(
-                IMAGES.field("sha256"),
-                pa.nulls(count, pa.string()) if sha256 is None else pa.array(sha256, pa.string()),
-            )
-            self._images.append(images.select(_WITHOUT_COUNTS.names))
+        images = tables.images.append_column(
+            IMAGES.field("sha256"),
+            pa.nulls(len(tables.images), pa.string()) if sha256 is None else pa.array(sha256, pa.string()),
+        )
+        self._images.append(images.select(_WITHOUT_COUNTS.names))
         if len(tables.boxes):
             self._boxes.write(tables.boxes)
             self._box_counts.append(
                 tables.boxes.select(["image_id"]).group_by("image_id").aggregate([([], "count_all")])
             )
         self._rejects.write(tables.rejects)
-        if len(tables.queries):
-            self._queries.append(tables.queries)
+        self._queries.append(tables.queries)
         self.write_gallery(tables.gallery)
 
     def images_and_queries(self) -> tuple[pa.Table, pa.Table]:
@@ -186,8 +176,6 @@ class SnapshotWriter:
 
     def write_gallery(self, gallery: pa.Table) -> None:
         """Add gallery rows, of one protocol or several."""
-        if not len(gallery):
-            return
         for protocol in gallery["protocol"].unique().to_pylist():
             if protocol not in self._galleries:
                 path = table_path(self.directory, "gallery") / f"{protocol}.parquet"
@@ -317,7 +305,7 @@ class Snapshot:
         if name == "gallery":
             return self.dataset(name).to_table(columns=names, filter=filter)
         if filter is None:
-            return _whole(path, _part(schema, names))
+            return _whole(path, schema if names is None else pa.schema([schema.field(n) for n in names]))
         return _matching(path, schema, filter).to_table(schema=schema, columns=names, filter=filter)
 
     def dataset(self, name: str) -> ds.Dataset:
@@ -342,6 +330,14 @@ class Snapshot:
             empty = GALLERY.empty_table()
             return empty if columns is None else empty.select(list(columns))
         return scan(path, GALLERY).to_table(columns=None if columns is None else list(columns))
+
+    def require_splits(self, wanted: Iterable[str]) -> None:
+        """Raise CatalogError for a split that no image is in."""
+        known = set(self.table("images", ["split"])["split"].unique().to_pylist())
+        unknown = next((split for split in wanted if split not in known), None)
+        if unknown is not None:
+            there = ", ".join(sorted(known))
+            raise CatalogError(f"{self.name}: no images in split {unknown!r}; there is: {there}")
 
     def protocols(self) -> list[str]:
         """Names of the protocols that have queries."""

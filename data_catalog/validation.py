@@ -39,7 +39,12 @@ def check_snapshot(snapshot: Snapshot) -> list[Finding]:
         *damaged_rows(snapshot),
         *_stated_sizes(images),
         _outside(boxes, images),
-        _duplicate_boxes(boxes),
+        finding(
+            "warning",
+            "box_twice",
+            _repeated(boxes, ["image_id", *COORDINATES]),
+            "boxes repeat another box of their image exactly",
+        ),
         repeated_ids(snapshot),
         _identity_twice(boxes),
         _identity_in_splits(
@@ -137,15 +142,6 @@ def _outside(boxes: pa.Table, images: pa.Table) -> Finding:
         "box_leaves_image",
         boxes["image_id"].filter(leaves),
         "boxes leave their image (kept unclipped)",
-    )
-
-
-def _duplicate_boxes(boxes: pa.Table) -> Finding:
-    return finding(
-        "warning",
-        "box_twice",
-        _repeated(boxes, ["image_id", *COORDINATES]),
-        "boxes repeat another box of their image exactly",
     )
 
 

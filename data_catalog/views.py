@@ -70,8 +70,7 @@ class View:
         """
         table = self.snapshot.table("images", filter=pc.field("split") == self.split)
         if not len(table):
-            known = ", ".join(sorted(self.snapshot.table("images", ["split"])["split"].unique().to_pylist()))
-            raise CatalogError(f"{self.snapshot.name}: no images in split {self.split!r}; there is: {known}")
+            self.snapshot.require_splits([self.split])
         return table.take(pc.sort_indices(table["image_id"]))
 
     @cached_property

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.parsers import expat
 
-from data_catalog.errors import CatalogError
 from data_catalog.files import open_file
 
 BLOCK = 1 << 16
@@ -75,13 +74,10 @@ def elements(path: Path) -> Iterator[Start | End]:
         Damaged: when it is not XML, declares an entity, or is nested too deeply.
     """
     reader = _Reader()
-    try:
-        with open_file(path) as file:
-            while block := file.read(BLOCK):
-                yield from reader.feed(block)
-        yield from reader.feed(b"", final=True)
-    except OSError as error:
-        raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error
+    with open_file(path) as file:
+        while block := file.read(BLOCK):
+            yield from reader.feed(block)
+    yield from reader.feed(b"", final=True)
 
 
 def read_tree(path: Path) -> Element:

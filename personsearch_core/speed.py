@@ -121,10 +121,10 @@ def median_times(
     times: dict[str, list[float]] = {name: [] for name in parts}
     for round_number in range(warm_up + rounds):
         for name, run in parts.items():
-            _synchronise(device)
+            synchronise(device)
             start = time.perf_counter()
             run()
-            _synchronise(device)
+            synchronise(device)
             if round_number >= warm_up:
                 times[name].append(time.perf_counter() - start)
     return {name: statistics.median(measured) for name, measured in times.items()}
@@ -234,6 +234,7 @@ def _row(variant: Variant, images: int, people: int, times: dict[str, float]) ->
     )
 
 
-def _synchronise(device: torch.device) -> None:
+def synchronise(device: torch.device) -> None:
+    """Wait until an accelerator has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -103,7 +103,7 @@ class Leases:
             if lease is None or expired or lease.is_of(self._place):
                 number = 0 if lease is None else lease.number + 1
                 if lease is not None:
-                    log.warning("the lease of %s is taken over: %s holds it no more", what, lease.holder)
+                    log.warning("taking over the lease of %s, which %s no longer holds", what, lease.holder)
                 if self._put(f"{folder}/{number}", token):
                     return number
                 continue

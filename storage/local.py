@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +20,7 @@ from storage.folders import remove_tree, visible_names
 from storage.manifest import FILE_NAME, Manifest, read_manifest
 from storage.place import Place, plain_name
 from storage.receiving import OpenFile, Received, Twin, fill, relatives
-from storage.recent import Recent
+from storage.recent import KEY, Recent
 from storage.store import Artifact, FirstLooks, Inspection, Store
 from storage.trust import Trust, in_short, stat_keys
 from storage.work_area import RECEIVING, drop_manifest
@@ -30,7 +29,6 @@ log = logging.getLogger(__name__)
 
 STRANGER = f"{FILE_NAME} belongs to another artifact"
 _NO_MANIFEST = f"{FILE_NAME} is missing"
-_KEY = re.compile(r"[0-9a-f]{32}")
 _HALF_REPLACED = "it is being replaced"
 _LOOKS = 50
 _PAUSE_SECONDS = 0.01
@@ -153,7 +151,7 @@ class LocalStore(Store):
         for kind in self.kinds():
             for key in sorted(visible_names(self.root / kind)):
                 folder = self.root / kind / key
-                if _KEY.fullmatch(key) and folder.is_dir() and not (folder / FILE_NAME).exists():
+                if KEY.fullmatch(key) and folder.is_dir() and not (folder / FILE_NAME).exists():
                     yield kind, key
 
     def manifests(self, kind: str | None = None) -> Iterator[tuple[str, str, bytes]]:

@@ -46,8 +46,7 @@ class Parts:
 
     def open(self, manifest: Manifest, name: str) -> BinaryIO:
         """Raises FileNotFoundError when it is missing."""
-        opened = self._system.open(self.path(manifest, name), "rb", block_size=_BLOCK_BYTES)
-        return cast(BinaryIO, opened)
+        return cast(BinaryIO, self._system.open(self.path(manifest, name), "rb", block_size=_BLOCK_BYTES))
 
     def transfer(self, manifest: Manifest, name: str, target: Path | None) -> str:
         """Read a file block by block, into `target` if given; returns its SHA-256."""

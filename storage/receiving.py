@@ -76,13 +76,13 @@ def relatives(store: Store, manifest: Manifest) -> list[Manifest]:
 def fill(work: Path, manifest: Manifest, open_file: OpenFile, twins: Iterable[Twin]) -> Received:
     """Bring every file of an artifact into a folder, and remove whatever else is there.
 
-    twins: files of other artifacts here that may become files of this one, too, by a further name.
+    twins: files of other artifacts here that may be hard-linked into this one.
     Raises StorageError when a file that moves does not match its digest.
     """
     for path in files_under(work):
         entry = manifest.files.get(path.relative_to(work).as_posix())
         if entry is None or not _is_whole(path, entry):
-            path.unlink()  # never written over: it may be another artifact's file by a further name
+            path.unlink()  # never written over: it may be a hard link to another artifact's file
     lacking = [name for name in manifest.files if not (work / name).is_file()]
     shared = {twin.entry: twin for twin in twins} if lacking else {}
     missing = [name for name in lacking if not _linked(work / name, shared.get(manifest.files[name]))]
@@ -119,13 +119,13 @@ def _is_whole(path: Path, entry: FileEntry) -> bool:
 
 
 def _linked(target: Path, twin: Twin | None) -> bool:
-    """Whether the twin has become the file; False where there is none, or the file system has no links."""
+    """Whether the file is now a link to the twin; False without a twin, or where there are no hard links."""
     if twin is None or not (twin.is_trusted or _is_whole(twin.path, twin.entry)):
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         target.hardlink_to(twin.path)
     except OSError as error:
-        log.info("%s is copied, because %s cannot have another name: %s", target, twin.path, error)
+        log.info("%s is copied, because %s cannot be hard-linked: %s", target, twin.path, error)
         return False
     return True

@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 
 FOLDER = ".recent"
 REMEMBERED = 200
-_KEY = re.compile(r"[0-9a-f]{32}")
+KEY = re.compile(r"[0-9a-f]{32}")
+"""What the key of an artifact looks like."""
 
 
 class Recent:
@@ -40,7 +41,7 @@ class Recent:
             text = self._path.read_text(errors="replace")
         except FileNotFoundError:
             return list(islice(visible_names(self._artifacts), REMEMBERED))
-        return [key for key in text.splitlines() if _KEY.fullmatch(key)][:REMEMBERED]
+        return [key for key in text.splitlines() if KEY.fullmatch(key)][:REMEMBERED]
 
     def add(self, key: str) -> None:
         """Remember a key as the newest; where nothing can be written, it is not remembered."""

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from storage.store import Artifact, Store
 
 RECEIVING = ".receiving"
-"""The part of a work area in which an artifact arrives that was made elsewhere. Its files may be further
-names of other artifacts' files, so whoever builds the artifact here after all must not write into them."""
+"""The part of a work area that receives an artifact that was made elsewhere. Its files may be hard links to
+other artifacts' files, so whoever builds the artifact here after all must not write into them."""
 _TEMPORARY = "manifest.tmp"
 """The name under which earlier versions wrote a manifest."""
 

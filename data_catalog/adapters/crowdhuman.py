@@ -13,7 +13,6 @@ from data_catalog.adapters.options import folder_option
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.coco_columns import flag
-from data_catalog.errors import CatalogError
 from data_catalog.files import image_files, open_file, path_fault, walk
 from data_catalog.ids import four_numbers
 from data_catalog.image_lookup import ImageLookup, SplitImages
@@ -60,16 +59,13 @@ class CrowdHuman:
         images = SplitImages(_images(root, options), unit.parameters[0], unit.split)
         reader = _OdgtReader(unit.split, images)
         rows = Rows(unit.source)
-        try:
-            with open_file(root / unit.source) as file:
-                for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
-                    if line.strip(b"\xef\xbb\xbf \t\r\n"):
-                        reader.read(rows, line.removeprefix(b"\xef\xbb\xbf"), number)
-                    if rows.is_large():
-                        yield rows
-                        rows = Rows(unit.source)
-        except OSError as error:
-            raise CatalogError(f"{root / unit.source}: cannot be read: {error.strerror}") from error
+        with open_file(root / unit.source) as file:
+            for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
+                if line.strip(b"\xef\xbb\xbf \t\r\n"):
+                    reader.read(rows, line.removeprefix(b"\xef\xbb\xbf"), number)
+                if rows.is_large():
+                    yield rows
+                    rows = Rows(unit.source)
         yield rows
 
 
@@ -120,10 +116,10 @@ class _OdgtReader:
             return
         self.names.add(name)
         rows.images([name], self._path(name), self.split)
-        taken: list[tuple[int, _Box]] = []
+        taken: list[_Box] = []
         for index, box in enumerate(boxes, start=1):
             try:
-                taken.append((index, _box(box)))
+                taken.append(_box(box, index))
             except ValueError as error:
                 rows.reject(INVALID, "box_unreadable", f"box {index}: {error}", number, name)
         if taken:
@@ -140,13 +136,14 @@ class _OdgtReader:
 
 @dataclass(frozen=True)
 class _Box:
+    index: int
     tag: str
     full: list[float]
     visible: list[float]
     ignored: bool
 
 
-def _box(box: Any) -> _Box:
+def _box(box: Any, index: int) -> _Box:
     """Raise ValueError for a box that is unusable."""
     full = _four_numbers(box.get("fbox")) if isinstance(box, dict) else None
     if full is None:
@@ -154,18 +151,17 @@ def _box(box: Any) -> _Box:
     extra = box.get("extra")
     tag = str(box.get("tag"))
     ignored = tag != "person" or (isinstance(extra, dict) and flag(extra.get("ignore")))
-    return _Box(tag, full, _four_numbers(box.get("vbox")) or [np.nan] * 4, ignored)
+    return _Box(index, tag, full, _four_numbers(box.get("vbox")) or [np.nan] * 4, ignored)
 
 
-def _add(rows: Rows, name: str, split: str, number: int, taken: list[tuple[int, _Box]]) -> None:
-    boxes = [box for _, box in taken]
+def _add(rows: Rows, name: str, split: str, number: int, boxes: list[_Box]) -> None:
     visible = np.array([box.visible for box in boxes])
     rows.boxes(
-        [name] * len(taken),
+        [name] * len(boxes),
         xywh_corners(np.array([box.full for box in boxes])),
         split,
-        [number] * len(taken),
-        box_id=[f"{name}#{index}" for index, _ in taken],
+        [number] * len(boxes),
+        box_id=[f"{name}#{box.index}" for box in boxes],
         category=[box.tag for box in boxes],
         ignore=[box.ignored for box in boxes],
         ignore_reason=[

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
-from data_catalog.adapters.refusals import refusal, what_is_there
+from data_catalog.adapters.refusals import nearest, refusal
 from data_catalog.errors import CatalogError
-from data_catalog.files import NameLookup, files_with_suffix, image_files, path_fault, plain_name, walk
+from data_catalog.files import NameLookup, files_with_suffix, image_files, path_fault, plain_name
 from data_catalog.matfile import Damaged, only_variable, read_matrix
 from data_catalog.matstream import NamedBoxes, StructStream, box_of, named_boxes
 from data_catalog.published import LOESCH_2019, Published
@@ -101,13 +101,7 @@ class CuhkSysu:
 
 
 def _refusal(root: Path, present: list[str], missing: list[str]) -> CatalogError:
-    ends = (f"/{IMAGES}", f"/{POOL}")
-    deeper = next((path for path in walk(root) if path.endswith(ends)), None)
-    if deeper:
-        nearest = f"{deeper}; give {deeper.rpartition('/annotation/')[0]} as the root"
-    else:
-        nearest = f"{present[0]} without {', '.join(missing)}" if present else what_is_there(walk(root))
-    return refusal(root, "CUHK-SYSU dataset", LAYOUTS, nearest)
+    return refusal(root, "CUHK-SYSU dataset", LAYOUTS, nearest(root, (IMAGES, POOL), present[:1], missing))
 
 
 def _gallery_size(path: str) -> tuple[int, str]:
@@ -129,14 +123,14 @@ def _read_images(root: Path, unit: Unit) -> Iterator[Rows]:
         pool.pop(name, None)
         path = f"{IMAGE_FOLDER}/{name}"
         rows.images([name], files.find(path) or path, split)
-        boxes = []
-        for box in image.get("box", []):
+        good = []
+        for found in image.get("box", []):
             number += 1
-            boxes.append((number, _xywh(root / IMAGES, _first_field(box)), _is_hard(box)))
-        good = [(row, box, hard) for row, box, hard in boxes if box is not None]
-        for row, box, _ in boxes:
+            box = _xywh(root / IMAGES, _first_field(found))
             if box is None:
-                rows.reject(INVALID, "box_empty", "idlocate is empty", row, name)
+                rows.reject(INVALID, "box_empty", "idlocate is empty", number, name)
+            else:
+                good.append((number, box, _is_hard(found)))
         ids = [people.pop((name, box[0], box[1], box[2], box[3])) for _, box, _ in good]
         rows.boxes(
             [name] * len(good),
@@ -263,7 +257,7 @@ def _read_protocol(root: Path, source: str, named: _Named | None) -> Iterator[Ro
     rows = Rows(source)
     with StructStream(path) as stream:
         if not {"Query", "Gallery"} <= set(stream.fields):
-            raise CatalogError(f"{path}: no protocol: its fields are {', '.join(stream.fields)}")
+            raise CatalogError(f"{path}: not a protocol file: its fields are {', '.join(stream.fields)}")
         for index, value in enumerate(stream):
             try:
                 image, box, person = _query(path, value["Query"], stream.order)

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from data_catalog.adapters.cvat_frames import CvatMeta, CvatTask, frames_of
-from data_catalog.adapters.cvat_rows import CollectedRows, CvatImage
+from data_catalog.adapters.cvat_rows import CollectedRows, CvatBox, CvatImage
 from data_catalog.adapters.cvat_shapes import SHAPES, WITH_AREA, extent
 from data_catalog.adapters.options import PEOPLE, folder_option, identity_option, names_option, plain
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.errors import CatalogError
 from data_catalog.files import image_files, is_image, path_fault, plain_name, usable, walk
-from data_catalog.ids import identity, side, whole
+from data_catalog.ids import identity, side, whole_below
 from data_catalog.image_lookup import ImageLookup
 from data_catalog.rows import Rows
 from data_catalog.schema import EXCLUDED, INVALID, SCOPE_SEQUENCE
@@ -25,6 +25,8 @@ LAYOUTS = (
     "annotations.xml, in the root or one folder per task, with its images in images/ or beside it",
     "other XML files whose root is <annotations>, with images in images/NAME, NAME/ or images/",
 )
+MOST_FRAMES = 1 << 31
+"""The catalog numbers frames by 32 bits."""
 FRAME_NAME = "frame_{:06d}.PNG"
 """How CVAT names the frames of a video."""
 
@@ -213,7 +215,7 @@ class _Reader:
             sequence,
             side(found.attributes.get("width")),
             side(found.attributes.get("height")),
-            _whole(found.attributes.get("id")),
+            whole_below(found.attributes.get("id"), MOST_FRAMES),
         )
         self.collected.images.append(image)
         return image
@@ -273,7 +275,7 @@ class _Reader:
         if self.track is not None:
             if shape.attributes.get("outside") == "1":
                 return
-            frame = _whole(shape.attributes.get("frame"))
+            frame = whole_below(shape.attributes.get("frame"), MOST_FRAMES)
             if frame is None:
                 self.rows.reject(INVALID, "row_unreadable", f"{where}: a shape without a frame", self.row)
                 return
@@ -309,7 +311,7 @@ class _Reader:
         self.people_seen += not ignored
         if person is not None and self.scope == SCOPE_SEQUENCE:
             person = f"{image.sequence}/{person}"
-        self.collected.add(image, corners, self.row, label, raw, person, ignored=ignored)
+        self.collected.boxes.append(CvatBox(image, corners, self.row, label, raw, person, ignored))
 
     def _raw_identity(self, shape: Start) -> str | None:
         """What names the person: the attribute that an option names, or else the track."""
@@ -326,12 +328,3 @@ class _Reader:
         tracks_count = bool(self.videos) or (self.scope == SCOPE_SEQUENCE and bool(self.key))
         self.collected.move_to(self.rows, with_sequences=tracks_count)
         self.collected = CollectedRows(self.scope)
-
-
-def _whole(text: str | None) -> int | None:
-    """A number that is not negative; None for anything else."""
-    try:
-        value = whole(text)
-    except ValueError:
-        return None
-    return value if 0 <= value < 1 << 31 else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from data_catalog.errors import CatalogError
-from data_catalog.ids import whole
+from data_catalog.ids import whole_below
 
 LONGEST_VIDEO = 10_000_000
 """Frames; a task that claims more is damaged."""
@@ -24,11 +24,7 @@ class CvatTask:
 
     def number(self, name: str) -> int | None:
         """A whole number that is not negative; None for anything else."""
-        try:
-            value = whole(self.values.get(name, ""))
-        except ValueError:
-            return None
-        return value if 0 <= value <= LONGEST_VIDEO else None
+        return whole_below(self.values.get(name), LONGEST_VIDEO + 1)
 
     @property
     def subset(self) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from data_catalog.adapters.options import choice_option, folder_option
+from data_catalog.adapters.options import choice_option, classes_option, folder_option
 from data_catalog.adapters.protocol import APPLY, Layout, Options, Unit
 from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.adapters.split_lists import splits_by_lists, unlisted_entries
@@ -18,8 +18,8 @@ from data_catalog.files import (
     files_with_suffix,
     frame_number,
     image_files,
+    numbered_lines,
     plain_name,
-    read_text,
     usable,
     walk,
 )
@@ -126,10 +126,7 @@ def _folders(options: Options) -> tuple[str, str]:
 
 
 def _classes(options: Options) -> frozenset[int]:
-    try:
-        return frozenset(int(part) for part in options.get("classes", "0").split(","))
-    except ValueError as error:
-        raise CatalogError(f"option classes={options['classes']!r}: give numbers such as 0,1") from error
+    return classes_option(options.get("classes", "0"), {})
 
 
 def _scope(options: Options) -> str:
@@ -221,10 +218,8 @@ def _sequence(image_id: str, options: Options) -> str | None:
 def _read_labels(rows: Rows, root: Path, unit: Unit, image_id: str, options: Options) -> None:
     people = _classes(options)
     taken: list[tuple[int, str, str | None, list[float]]] = []
-    for line_number, line in enumerate(read_text(root / unit.source).splitlines(), start=1):
+    for line_number, line in numbered_lines(root / unit.source):
         parts = line.split()
-        if not parts:
-            continue
         try:
             kind, person, box = _parsed(parts)
         except ValueError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from data_catalog.adapters import mot_sequences
 from data_catalog.adapters import motchallenge as mot
 from data_catalog.adapters.mot_sequences import SequencePlace
-from data_catalog.adapters.options import choice_option, is_person
+from data_catalog.adapters.options import first_pixel_option, is_person
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.errors import CatalogError
 from data_catalog.files import read_text
@@ -75,7 +75,7 @@ class Mot17:
         wanted = options.get("detector")
         if wanted is not None and wanted not in DETECTORS:
             raise CatalogError(f"option detector={wanted!r}: choose one of {', '.join(DETECTORS)}")
-        _first_pixel(options)
+        first_pixel_option(options)
         places = mot_sequences.find_sequences(root)
         read = _one_copy_each(places, wanted)
         units = mot_sequences.sequence_units(root, read)
@@ -96,7 +96,7 @@ class Mot17:
         classes = _classes(root, unit)
         if mot_sequences.has_truth(unit):
             found = mot.read_rows(
-                root / unit.source, rows, columns=_columns(unit), first_pixel=_first_pixel(options)
+                root / unit.source, rows, columns=_columns(unit), first_pixel=first_pixel_option(options)
             )
             taken = [row for row in found if _is_taken(row, classes, rows)]
         taken, ids = mot.add_images(rows, root, unit, taken)
@@ -113,10 +113,6 @@ class Mot17:
             visibility=[row.tail[2] for row in taken],
         )
         yield rows
-
-
-def _first_pixel(options: Options) -> int:
-    return int(choice_option(options, "first_pixel", "1", "0"))
 
 
 def _columns(unit: Unit) -> tuple[int, ...]:

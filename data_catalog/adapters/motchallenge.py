@@ -20,7 +20,7 @@ from data_catalog.adapters.mot_sequences import (
 )
 from data_catalog.adapters.protocol import Unit
 from data_catalog.errors import CatalogError
-from data_catalog.files import frame_number, open_file, read_text
+from data_catalog.files import frame_number, numbered_lines, open_file
 from data_catalog.ids import whole
 from data_catalog.rows import Rows
 from data_catalog.schema import INVALID, SCOPE_SEQUENCE
@@ -49,9 +49,7 @@ def read_rows(
 
     Columns are separated by commas, or by blanks or semicolons; commas at the end mean nothing.
     """
-    for line_number, line in enumerate(read_text(path).splitlines(), start=1):
-        if not line.strip():
-            continue
+    for line_number, line in numbered_lines(path):
         parts = _columns(line)
         try:
             if len(parts) not in columns:
@@ -177,17 +175,14 @@ def notes_on(root: Path, units: Sequence[Unit]) -> tuple[str, ...]:
 
 def _truth_notes(root: Path, units: Sequence[Unit]) -> tuple[str, ...]:
     """A sentence on sequences whose ground truth is empty; the ingest tells where it is missing."""
-    bare = [unit for unit in units if unit.annotated and unit.images and not _has_rows(root, unit)]
+    shown = [unit for unit in units if unit.annotated and unit.images]
+    bare = [unit for unit in shown if not (has_truth(unit) and _head(root / unit.source))]
     if not bare:
         return ()
     images, first = sum(len(unit.images) for unit in bare), bare[0]
     which = f"such as {name_of(first)} of split {first.split!r}"
     note = f"sequences without a row in {GROUND_TRUTH}: {len(bare):,}, {which}"
     return (f"{note}; their {images:,} images count as images without people",)
-
-
-def _has_rows(root: Path, unit: Unit) -> bool:
-    return has_truth(unit) and bool(_head(root / unit.source))
 
 
 def _numbering_notes(root: Path, units: Iterable[Unit]) -> tuple[str, ...]:
@@ -213,11 +208,8 @@ def _has_frame_zero(root: Path, unit: Unit) -> bool:
 
 def _head(path: Path) -> list[str]:
     """The first lines that are not blank."""
-    try:
-        with open_file(path) as file:
-            text = file.read(_HEAD).decode("utf-8-sig", "replace")
-    except OSError as error:
-        raise CatalogError(f"{path}: cannot be read: {error.strerror}") from error
+    with open_file(path) as file:
+        text = file.read(_HEAD).decode("utf-8-sig", "replace")
     lines = text.splitlines()
     return [line for line in (lines[:-1] if len(text) >= _HEAD else lines) if line.strip()]
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
 from data_catalog.adapters.protocol import Options
 from data_catalog.errors import CatalogError
 from data_catalog.files import path_fault
+from data_catalog.ids import whole
 from data_catalog.schema import SCOPE_DATASET, SCOPE_SEQUENCE
 
 PEOPLE = "person,pedestrian,people"
@@ -40,6 +41,28 @@ def choice_option(options: Options, name: str, default: str, *others: str) -> st
     if given not in (default, *others):
         raise CatalogError(f"option {name}={given!r}: choose {' or '.join((default, *others))}")
     return given
+
+
+def first_pixel_option(options: Options) -> int:
+    """What `first_pixel` gives: the number of the first pixel, 1 by default or 0."""
+    return int(choice_option(options, "first_pixel", "1", "0"))
+
+
+def classes_option(text: str, names: Mapping[int, str]) -> frozenset[int]:
+    """The classes that the option `classes` gives, by number or by name.
+
+    Raises:
+        CatalogError: when one is neither.
+    """
+    by_name = {plain(name): kind for kind, name in names.items()}
+    chosen = set()
+    for part in (part.strip() for part in text.split(",")):
+        try:
+            chosen.add(by_name[plain(part)] if plain(part) in by_name else whole(part))
+        except ValueError as error:
+            known = f", or names among {', '.join(names.values())}" if names else ""
+            raise CatalogError(f"option classes={text!r}: give numbers such as 0,1{known}") from error
+    return frozenset(chosen)
 
 
 def identity_option(options: Options) -> tuple[str | None, str]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from glob import escape
 from pathlib import Path, PurePosixPath
 from typing import Any
-
-import numpy as np
 
 from data_catalog.adapters.options import folder_option, is_person
 from data_catalog.adapters.protocol import Layout, Options, Unit
@@ -155,29 +153,15 @@ class _Image:
     sequence: str
 
 
-@dataclass
-class _Found:
-    """Columns of boxes."""
-
-    box_ids: list[str] = field(default_factory=list)
-    images: list[str] = field(default_factory=list)
-    xywh: list[list[float]] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
-    reasons: list[str | None] = field(default_factory=list)
-    raw: list[str | None] = field(default_factory=list)
-    persons: list[str | None] = field(default_factory=list)
-
-    def add(
-        self, box_id: str, image: str, xywh: list[float], row: int, reason: str | None = None, *,
-        raw: str | None = None, person: str | None = None,
-    ) -> None:  # fmt: skip
-        self.box_ids.append(box_id)
-        self.images.append(image)
-        self.xywh.append(xywh)
-        self.rows.append(row)
-        self.reasons.append(reason)
-        self.raw.append(raw)
-        self.persons.append(person)
+@dataclass(frozen=True)
+class _Box:
+    box_id: str
+    image: str
+    xywh: list[float]
+    row: int
+    reason: str | None = None
+    raw: str | None = None
+    person: str | None = None
 
 
 class _Sequence:
@@ -191,7 +175,7 @@ class _Sequence:
         self.scope = SCOPE_DATASET if options.get("person_id") else SCOPE_SEQUENCE
         self.lookup = NameLookup(unit.images) if unit.images else None
         self.images: dict[str, _Image] = {}
-        self.found = _Found()
+        self.boxes: list[_Box] = []
 
     def read(self, value: Mapping[str, Any]) -> None:
         images = value.get("images")
@@ -211,7 +195,18 @@ class _Sequence:
         people = _people(value.get("categories"))
         for row, each in enumerate(annotations, start=1):
             self._annotation(each, row, people)
-        self._add()
+        self.rows.boxes(
+            [box.image for box in self.boxes],
+            xywh_corners([box.xywh for box in self.boxes]),
+            self.unit.split,
+            [box.row for box in self.boxes],
+            box_id=[box.box_id for box in self.boxes],
+            ignore=[box.reason is not None for box in self.boxes],
+            ignore_reason=[box.reason for box in self.boxes],
+            person_id=[box.person for box in self.boxes],
+            person_id_raw=[box.raw for box in self.boxes],
+            person_scope=self.scope,
+        )
 
     def _image(self, value: Any, row: int, unlabelled: set[str | None]) -> None:
         key = _key(value.get("id")) if isinstance(value, dict) else None
@@ -252,7 +247,7 @@ class _Sequence:
             if xs:
                 low_x, low_y = min(xs), min(ys)
                 box = [low_x, low_y, max(xs) - low_x, max(ys) - low_y]
-                self.found.add(f"{image_id}#ignore{count}", image_id, box, row, "ignore_region")
+                self.boxes.append(_Box(f"{image_id}#ignore{count}", image_id, box, row, "ignore_region"))
 
     def _annotation(self, value: Any, row: int, people: frozenset[str]) -> None:
         image = self.images.get(_key(value.get("image_id")) or "") if isinstance(value, dict) else None
@@ -275,24 +270,7 @@ class _Sequence:
         if person is not None and self.scope == SCOPE_SEQUENCE:
             person = f"{image.sequence}/{person}"
         shown = None if raw is None else str(raw)[:80].encode("utf-8", "replace").decode()
-        self.found.add(f"{image.name}#{row}", image.name, box, row, raw=shown, person=person)
-
-    def _add(self) -> None:
-        found = self.found
-        if not found.rows:
-            return
-        self.rows.boxes(
-            found.images,
-            xywh_corners(np.array(found.xywh, np.float64)),
-            self.unit.split,
-            found.rows,
-            box_id=found.box_ids,
-            ignore=[reason is not None for reason in found.reasons],
-            ignore_reason=found.reasons,
-            person_id=found.persons,
-            person_id_raw=found.raw,
-            person_scope=self.scope,
-        )
+        self.boxes.append(_Box(f"{image.name}#{row}", image.name, box, row, raw=shown, person=person))
 
 
 def _key(value: Any) -> str | None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from data_catalog.adapters.protocol import Layout, Options, Unit
-from data_catalog.adapters.refusals import refusal, what_is_there
+from data_catalog.adapters.refusals import nearest, refusal
 from data_catalog.errors import CatalogError
-from data_catalog.files import IMAGE_SUFFIXES, is_image, path_fault, plain_name, read_text, walk
+from data_catalog.files import IMAGE_SUFFIXES, is_image, numbered_lines, path_fault, plain_name, walk
 from data_catalog.ids import identity, number
 from data_catalog.matfile import only_variable
 from data_catalog.published import LOESCH_2019, Published
@@ -112,14 +112,7 @@ def _refuse_other_layouts(root: Path) -> None:
         return
     layout = f"{', '.join(SPLITS.values())} and {ANNOTATIONS}/NAME.jpg.mat, with {FRAMES}/NAME.jpg"
     present = [name for name in needed if name not in missing]
-    deeper = next((path for path in walk(root) if path.endswith(f"/{SPLITS['train']}")), None)
-    if deeper:
-        nearest = f"{deeper}; give {deeper.rpartition('/')[0]} as the root"
-    else:
-        nearest = (
-            f"{', '.join(present)} without {', '.join(missing)}" if present else what_is_there(walk(root))
-        )
-    raise refusal(root, "PRW dataset", (layout,), nearest)
+    raise refusal(root, "PRW dataset", (layout,), nearest(root, (SPLITS["train"],), present, missing))
 
 
 def _refuse_twice(root: Path, names: list[str]) -> None:
@@ -196,19 +189,9 @@ def _read_frame(root: Path, unit: Unit) -> Rows:
 
 def _read_queries(root: Path) -> Rows:
     rows = Rows(QUERIES)
-    ids: list[str] = []
-    images: list[str] = []
-    xywh: list[list[float]] = []
-    numbers: list[str] = []
-    lines: list[int] = []
-    index = -1
-    for line_number, line in enumerate(read_text(root / QUERIES).splitlines(), start=1):
-        parts = line.split()
-        if not parts:
-            continue
-        index += 1
+    for index, (line_number, line) in enumerate(numbered_lines(root / QUERIES)):
         try:
-            person, x, y, w, h, frame = parts
+            person, x, y, w, h, frame = line.split()
             box = [number(value) for value in (x, y, w, h)]
             person_id = identity(number(person))
         except ValueError:
@@ -217,11 +200,7 @@ def _read_queries(root: Path) -> Rows:
         if person_id is None:
             detail = f"a query of an unknown person: {line[:80]!r}"
             rows.reject(INVALID, "query_without_identity", detail, line_number)
-            continue
-        numbers.append(str(index))
-        lines.append(line_number)
-        ids.append(person_id)
-        images.append(f"{_frame_of(frame)}.jpg")
-        xywh.append(box)
-    rows.queries(PROTOCOL, numbers, images, xywh_corners(np.array(xywh).reshape(-1, 4)), ids, lines)
+        else:
+            image_id = f"{_frame_of(frame)}.jpg"
+            rows.queries(PROTOCOL, [str(index)], [image_id], xywh_corners(box), [person_id], [line_number])
     return rows

@@ -7,15 +7,14 @@ from pathlib import Path
 
 from data_catalog.adapters.protocol import Unit
 from data_catalog.errors import CatalogError
-from data_catalog.files import plain_name, read_text
+from data_catalog.files import numbered_lines, plain_name
 from data_catalog.rows import Rows
 from data_catalog.schema import INVALID
 
 
 def list_entries(path: Path) -> list[tuple[int, str]]:
     """(line, name) of a list of names, one per line; blank lines and comments are left out."""
-    lines = enumerate(read_text(path).splitlines(), start=1)
-    return [(n, plain_name(line.strip())) for n, line in lines if line.strip() and not line.startswith("#")]
+    return [(n, plain_name(line.strip())) for n, line in numbered_lines(path) if not line.startswith("#")]
 
 
 def splits_by_lists(

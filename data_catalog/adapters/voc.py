@@ -10,7 +10,7 @@ import numpy as np
 
 from data_catalog.adapters.options import (
     PEOPLE,
-    choice_option,
+    first_pixel_option,
     folder_option,
     identity_option,
     names_option,
@@ -64,7 +64,7 @@ class Voc:
     }
 
     def discover(self, root: Path, options: Options) -> Layout:
-        _first_pixel(options)
+        first_pixel_option(options)
         identity_option(options)
         files = usable(walk(root))
         folder = folder_option(options, "annotations", "")
@@ -105,10 +105,6 @@ class Voc:
             else:
                 _read_file(rows, unit, tree, path, options)
         yield rows
-
-
-def _first_pixel(options: Options) -> int:
-    return int(choice_option(options, "first_pixel", "1", "0"))
 
 
 def _check_format(root: Path, files: Sequence[str], sources: Sequence[str]) -> None:
@@ -209,7 +205,7 @@ def _read_file(rows: Rows, unit: Unit, tree: Element, path: str, options: Option
     sequence = (path.rpartition("/")[0] or ".") if key and scope == SCOPE_SEQUENCE else None
     rows.images([path], [path], unit.split, width=width, height=height, sequence_id=sequence)
     people = names_option(options, "categories", PEOPLE)
-    first_pixel = _first_pixel(options)
+    first_pixel = first_pixel_option(options)
     taken: list[_Object] = []
     for row, found in enumerate((each for each in tree.children if each.tag == "object"), start=1):
         name = found.text_of("name")
@@ -247,12 +243,13 @@ def _object(found: Element, row: int, key: str | None, *, first_pixel: int) -> _
     corners = [corners[0] - first_pixel, corners[1] - first_pixel, corners[2], corners[3]]
     raw = _value(found, key) if key else None
     return _Object(
-        row, plain(found.text_of("name")), corners, _is_true(found.text_of("difficult")), raw, identity(raw)
+        row,
+        plain(found.text_of("name")),
+        corners,
+        found.text_of("difficult").lower() in ("1", "true", "yes"),
+        raw,
+        identity(raw),
     )
-
-
-def _is_true(text: str) -> bool:
-    return text.strip().lower() in ("1", "true", "yes")
 
 
 def _value(found: Element, key: str) -> str | None:
@@ -270,8 +267,6 @@ def _value(found: Element, key: str) -> str | None:
 
 
 def _add(rows: Rows, unit: Unit, path: str, taken: Sequence[_Object], prefix: str, scope: str) -> None:
-    if not taken:
-        return
     known = [each.person is not None and not each.difficult for each in taken]
     rows.boxes(
         [path] * len(taken),

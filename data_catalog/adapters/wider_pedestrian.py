@@ -14,7 +14,7 @@ from data_catalog.adapters.options import folder_option
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.errors import CatalogError
-from data_catalog.files import image_files, path_fault, plain_name, read_text, walk
+from data_catalog.files import image_files, numbered_lines, path_fault, plain_name, walk
 from data_catalog.ids import number as as_number
 from data_catalog.ids import whole
 from data_catalog.image_lookup import ImageLookup, SplitImages
@@ -153,10 +153,8 @@ def _edition(path: Path) -> str:
 
 
 def _lines(path: Path, rows: Rows) -> Iterator[_Line]:
-    for number, text in enumerate(read_text(path).splitlines(), start=1):
-        name, *parts = text.split() or [""]
-        if not name:
-            continue
+    for number, text in numbered_lines(path):
+        name, *parts = text.split()
         name = plain_name(name)
         fault = path_fault(name)
         if fault is not None:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from data_catalog.adapters.options import folder_option
+from data_catalog.adapters.options import classes_option, folder_option
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.adapters.refusals import refusal, what_is_there
 from data_catalog.adapters.yolo_files import (
@@ -24,13 +24,12 @@ from data_catalog.adapters.yolo_files import (
 from data_catalog.adapters.yolo_labels import (
     NotFractions,
     YoloClasses,
-    classes_option,
     people_of,
     read_label,
     say_nothing,
 )
 from data_catalog.errors import CatalogError
-from data_catalog.files import is_image, read_text, usable, walk
+from data_catalog.files import is_image, numbered_lines, usable, walk
 from data_catalog.images import Unreadable, image_size
 from data_catalog.rows import Rows
 from data_catalog.schema import EXCLUDED, INVALID
@@ -160,9 +159,9 @@ def _orphans(root: Path, pairs: LabelPairs, splits: YoloSplits, classes: YoloCla
 
 
 def _is_label(path: Path, classes: YoloClasses) -> bool:
-    first = next((parts for line in read_text(path).splitlines() if (parts := line.split())), [])
+    first = next(numbered_lines(path), None)
     try:
-        return not first or bool(read_label(first, keypoints=classes.keypoints))
+        return first is None or bool(read_label(first[1].split(), keypoints=classes.keypoints))
     except NotFractions:
         return True
     except ValueError:
@@ -241,12 +240,11 @@ def _sample(root: Path, pairs: LabelPairs, classes: YoloClasses) -> str | None:
     pixels, good, bad = 0, 0, 0
     example = confidence = None
     for source in sources[:: max(1, len(sources) // SAMPLED)][:SAMPLED]:
-        for line in read_text(root / source).splitlines():
+        for _, line in numbered_lines(root / source):
             try:
-                if parts := line.split():
-                    label = read_label(parts, keypoints=classes.keypoints)
-                    confidence = confidence or (source if label.has_confidence else None)
-                    good += 1
+                label = read_label(line.split(), keypoints=classes.keypoints)
+                confidence = confidence or (source if label.has_confidence else None)
+                good += 1
             except NotFractions:
                 pixels += 1
                 example = example or f"{source}: {line.strip()[:80]!r}"
@@ -270,10 +268,8 @@ def _read_rows(
 ) -> list[tuple[int, tuple[float, float, float, float]]]:
     """(row, box in fractions) of each person of a label file; the other rows go to the rejects."""
     taken = []
-    for number, line in enumerate(read_text(root / unit.source).splitlines(), start=1):
+    for number, line in numbered_lines(root / unit.source):
         parts = line.split()
-        if not parts:
-            continue
         try:
             label = read_label(parts, keypoints=classes.keypoints)
         except ValueError as error:

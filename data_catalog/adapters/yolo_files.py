@@ -10,7 +10,7 @@ from typing import Any
 
 from data_catalog.adapters.yolo_labels import people_of
 from data_catalog.errors import CatalogError
-from data_catalog.files import NameLookup, is_image, plain_name, read_text
+from data_catalog.files import NameLookup, is_image, numbered_lines, plain_name, read_text
 from data_catalog.ids import whole
 from data_catalog.split_names import SPLITS, whole_name_split
 from data_catalog.yaml_text import YamlError, parse_yaml
@@ -241,8 +241,8 @@ def find_splits(root: Path, files: Sequence[str], images: Sequence[str], config:
     twice = 0
     for source in sorted(lists, key=lambda name: SPLITS.index(lists[name])):
         missing: list[str] = []
-        for line, text in enumerate(read_text(root / source).splitlines(), start=1):
-            image = _entry(text.strip(), lambda name: lookup.find(name) is not None) if text.strip() else ""
+        for line, text in numbered_lines(root / source):
+            image = _entry(text.strip(), lambda name: lookup.find(name) is not None)
             if image is None:
                 missing.append(f"{line}:{text.strip()}")
             elif image:
@@ -280,5 +280,5 @@ def _list_split(root: Path, path: str) -> str | None:
     split = whole_name_split(path[:-4].removeprefix("autosplit_"))
     if split is None:
         return None
-    first = next((line.strip() for line in read_text(root / path).splitlines() if line.strip()), "")
-    return split if is_image(first) else None
+    _, first = next(numbered_lines(root / path), (0, ""))
+    return split if is_image(first.strip()) else None

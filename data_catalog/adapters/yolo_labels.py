@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from data_catalog.adapters.options import is_person, plain
-from data_catalog.errors import CatalogError
+from data_catalog.adapters.options import is_person
 from data_catalog.ids import number, whole
 
 LARGEST_FRACTION = 2.0
@@ -108,20 +107,3 @@ def people_of(names: Mapping[int, str]) -> frozenset[int]:
 def say_nothing(names: Iterable[str]) -> bool:
     """Whether all names only repeat the classes' numbers, as some exporters write them (`label_0`)."""
     return all(_PLACEHOLDER.fullmatch(name.strip()) for name in names)
-
-
-def classes_option(text: str, names: Mapping[int, str]) -> frozenset[int]:
-    """The classes that the option `classes` gives, by number or by name.
-
-    Raises:
-        CatalogError: when one is neither.
-    """
-    by_name = {plain(name): kind for kind, name in names.items()}
-    chosen = set()
-    for part in (part.strip() for part in text.split(",")):
-        try:
-            chosen.add(by_name[plain(part)] if plain(part) in by_name else whole(part))
-        except ValueError as error:
-            known = f", or names among {', '.join(names.values())}" if names else ""
-            raise CatalogError(f"option classes={text!r}: give numbers such as 0,1{known}") from error
-    return frozenset(chosen)

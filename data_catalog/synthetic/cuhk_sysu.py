@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from data_catalog.synthetic.matlab import cells, structs, write_mat
-from data_catalog.synthetic.scenes import STREET, Style, make_camera
-from data_catalog.synthetic.splits import SceneSpec, clipped, draw_split
+from data_catalog.synthetic.scenes import STREET, Style
+from data_catalog.synthetic.splits import SceneSpec, clipped, draw_splits
 
 SCENE_FIELDS = ("imname", "idlocate", "ishard")
 HARD_HEIGHT = 0.2
@@ -68,12 +68,10 @@ def write_cuhk_sysu(
 
 def _draw(folder: Path, spec: CuhkSysuSpec, seed: int, style: Style) -> list[list[_Image]]:
     """The images of train and of test, written to `folder`."""
-    rng = np.random.default_rng([seed, 1])
-    cameras = [make_camera(rng, number, style) for number in range(1, spec.cameras + 1)]
     splits = []
-    for part, identities, numbers in zip((2, 3), spec.split_identities, spec.split_numbers, strict=True):
+    for scenes in draw_splits(spec, style, seed):
         images = []
-        for drawn in draw_split(spec, style, cameras, identities, numbers, [seed, part]):
+        for drawn in scenes:
             image = _Image(f"s{drawn.number + 1}.jpg", clipped(drawn.visible, spec, least=1))
             drawn.save(folder / image.name)
             images.append(image)

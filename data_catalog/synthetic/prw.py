@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from data_catalog.synthetic.matlab import cells, write_mat
-from data_catalog.synthetic.scenes import STREET, Camera, Style, make_camera
-from data_catalog.synthetic.splits import SceneSpec, draw_split
+from data_catalog.synthetic.scenes import STREET, Style
+from data_catalog.synthetic.splits import Drawn, SceneSpec, draw_splits
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,7 @@ def write_prw(root: Path, spec: PrwSpec = PrwSpec(), *, seed: int = 0, style: St
     """
     for folder in ("frames", "annotations"):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng([seed, 1])
-    cameras = [make_camera(rng, number, style) for number in range(1, spec.cameras + 1)]
-    train, test = (
-        _write_split(root, spec, style, cameras, identities, numbers, [seed, part])
-        for part, identities, numbers in zip((2, 3), spec.split_identities, spec.split_numbers, strict=True)
-    )
+    train, test = (_write_split(root, scenes) for scenes in draw_splits(spec, style, seed))
     write_lists(root, train, test)
     queries = choose_queries(test, spec.queries_per_identity, np.random.default_rng([seed, 4]))
     write_query_info(root, queries)
@@ -91,17 +86,9 @@ def write_query_info(root: Path, queries: Sequence[tuple[Frame, np.ndarray]]) ->
     (root / "query_info.txt").write_bytes("".join(lines).encode())
 
 
-def _write_split(
-    root: Path,
-    spec: PrwSpec,
-    style: Style,
-    cameras: Sequence[Camera],
-    identities: range,
-    numbers: range,
-    seed: list[int],
-) -> list[Frame]:
+def _write_split(root: Path, scenes: Iterable[Drawn]) -> list[Frame]:
     frames = []
-    for drawn in draw_split(spec, style, cameras, identities, numbers, seed):
+    for drawn in scenes:
         name = f"c{drawn.camera}s1_{drawn.number * 25 + 1:06d}"
         drawn.save(root / "frames" / f"{name}.jpg")
         frames.append(Frame(name, drawn.camera, drawn.visible))

@@ -11,7 +11,16 @@ from PIL import Image
 
 from data_catalog.errors import CatalogError
 from data_catalog.synthetic.people import Clothes, draw_clothes
-from data_catalog.synthetic.scenes import TOO_HIDDEN, Camera, Scene, Standing, Style, place_people, render
+from data_catalog.synthetic.scenes import (
+    TOO_HIDDEN,
+    Camera,
+    Scene,
+    Standing,
+    Style,
+    make_camera,
+    place_people,
+    render,
+)
 
 UNLABELLED = -2
 JPEG_QUALITY = 90
@@ -68,7 +77,15 @@ class Drawn:
         Image.fromarray(self.pixels).save(path, quality=JPEG_QUALITY, subsampling=0)
 
 
-def draw_split(
+def draw_splits(spec: SceneSpec, style: Style, seed: int) -> list[Iterator[Drawn]]:
+    """The scenes of train and of test, from the same cameras."""
+    rng = np.random.default_rng([seed, 1])
+    cameras = [make_camera(rng, number, style) for number in range(1, spec.cameras + 1)]
+    parts = zip((2, 3), spec.split_identities, spec.split_numbers, strict=True)
+    return [_draw_split(spec, style, cameras, ids, numbers, [seed, part]) for part, ids, numbers in parts]
+
+
+def _draw_split(
     spec: SceneSpec,
     style: Style,
     cameras: Sequence[Camera],

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_catalog.synthetic.scenes import STREET, Style, make_camera
-from data_catalog.synthetic.splits import UNLABELLED, SceneSpec, draw_split
+from data_catalog.synthetic.scenes import STREET, Style
+from data_catalog.synthetic.splits import UNLABELLED, SceneSpec, draw_splits
 
 PEDESTRIAN, CYCLIST = 1, 2
 
@@ -29,15 +29,11 @@ def write_wider_pedestrian(
     People who are too hidden are ignore regions; an image without people keeps a line with its name alone.
     The same arguments write the same pixels.
     """
-    rng = np.random.default_rng([seed, 1])
-    cameras = [make_camera(rng, number, style) for number in range(1, spec.cameras + 1)]
-    for split, part, identities, numbers in zip(
-        ("train", "val"), (2, 3), spec.split_identities, spec.split_numbers, strict=True
-    ):
+    for split, scenes in zip(("train", "val"), draw_splits(spec, style, seed), strict=True):
         folder = root / "Images" / split
         folder.mkdir(parents=True, exist_ok=True)
         people, ignored = [], []
-        for drawn in draw_split(spec, style, cameras, identities, numbers, [seed, part]):
+        for drawn in scenes:
             name = f"img{drawn.number + 1:05d}.jpg"
             drawn.save(folder / name)
             people.append(_line(name, _with_class(drawn.visible)))

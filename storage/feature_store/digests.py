@@ -33,6 +33,11 @@ class ArrayDigests(BaseModel):
     pieces: tuple[str, ...]
     content: str
 
+    def of_shard(self, shard: int, rows_per_shard: int) -> tuple[str, ...]:
+        """The digests of a shard's pieces."""
+        per_shard = -(-rows_per_shard // piece_rows(rows_per_shard))
+        return self.pieces[shard * per_shard : (shard + 1) * per_shard]
+
 
 class ShardDigests(BaseModel):
     """A writer's note on a shard: SHA-256, in hex, of its pieces and, if known, of its file."""

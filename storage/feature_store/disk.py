@@ -155,7 +155,7 @@ class DiskReader(FeatureReader):
 
     def _read(self, shard: int, offset: int, target: memoryview) -> None:
         kept = self._descriptors[shard]
-        descriptor = self._open_file(shard) if kept == _CLOSED else kept
+        descriptor = os.open(self._file_of(shard), READING) if kept == _CLOSED else kept
         try:
             while target:
                 n_read = read_into(descriptor, target, offset)
@@ -167,9 +167,6 @@ class DiskReader(FeatureReader):
         finally:
             if kept == _CLOSED:
                 os.close(descriptor)
-
-    def _open_file(self, shard: int) -> int:
-        return os.open(self._file_of(shard), READING)
 
     def open(self, shard: int) -> None:
         """Read a shard's index, unless that was done, and keep its file open while descriptors last."""

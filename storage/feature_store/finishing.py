@@ -57,7 +57,9 @@ def finish_features(path: str | Path) -> str:
                 f" first {missing[0]}"
             )
         shards = [noted[shard] for shard in range(layout.n_shards)]
-        _note_files(group, layout, shards)
+        known = {layout.shard_key(shard): each.file for shard, each in enumerate(shards) if each.file}
+        # For whoever digests the store's files next: those whose writers knew their digests need not be read.
+        write_file_digests(group, {f"{ARRAY}/{name}": file for name, file in known.items()})
         durable.write(group / DIGESTS_FILE, _collect_digests(group, layout, shards).model_dump_json())
     _clear(group / WORK_DIRECTORY)
     return read_digests(group).content
@@ -80,8 +82,7 @@ def pieces_of(group: Path, layout: ArrayLayout, shard: int) -> tuple[str, ...] |
         return noted.pieces
     if not (group / DIGESTS_FILE).exists():
         return None
-    per_shard = -(-layout.rows_per_shard // piece_rows(layout.rows_per_shard))
-    return read_digests(group).pieces[shard * per_shard : (shard + 1) * per_shard]
+    return read_digests(group).of_shard(shard, layout.rows_per_shard)
 
 
 def holds(group: Path, layout: ArrayLayout, shard: int) -> bool:
@@ -97,14 +98,6 @@ def holds(group: Path, layout: ArrayLayout, shard: int) -> bool:
 def note_file(group: Path, shard: int) -> Path:
     """Where a shard's writer notes its digests until the store is finished."""
     return group / WORK_DIRECTORY / f"digests-{shard}.json"
-
-
-def _note_files(group: Path, layout: ArrayLayout, shards: Sequence[ShardDigests]) -> None:
-    """For who digests the store's files next: those whose writers knew their digests need not be read."""
-    known = {
-        f"{ARRAY}/{layout.shard_key(shard)}": noted.file for shard, noted in enumerate(shards) if noted.file
-    }
-    write_file_digests(group, known)
 
 
 def _collect_digests(group: Path, layout: ArrayLayout, shards: Sequence[ShardDigests]) -> ArrayDigests:

@@ -25,7 +25,6 @@ from storage.feature_store.layout import (
     ARRAY,
     INDEX_FILE,
     METADATA_FILE,
-    ArrayLayout,
     IndirectLayoutError,
     parse_layout,
 )
@@ -121,9 +120,11 @@ def open_features(
             reader = CachedReader(
                 system, array, layout, read_index, shard_cache, prefix=prefix, threads=threads
             )
+        elif remote or tier == "remote":
+            reader, why = RemoteReader(system, array, layout, read_index), "ranged requests"
         else:
-            by_ranges = remote or tier == "remote"
-            reader, why = _direct_reader(system, array, layout, read_index, by_ranges, threads)
+            why = f"positioned reads from shard files, up to {threads} at once"
+            reader = DiskReader(local_path(array), layout, read_index, threads=threads)
     codec = named_codec(
         metadata.get("attributes"),
         _content_reader(system, join(path, CODEC_FILE) if array != path else _beside(array)),
@@ -146,20 +147,6 @@ def open_features(
 def _say(location: str, tier: str, why: str) -> None:
     """Log it once per process: work by blocks opens a store many times."""
     log.debug("%s is read by tier %s (%s)", location, tier, why)
-
-
-def _direct_reader(
-    system: AbstractFileSystem,
-    array: str,
-    layout: ArrayLayout,
-    read_index: Callable[[], pa.Table],
-    by_ranges: bool,
-    threads: int,
-) -> tuple[FeatureReader, str]:
-    if by_ranges:
-        return RemoteReader(system, array, layout, read_index), "ranged requests"
-    reader = DiskReader(local_path(array), layout, read_index, threads=threads)
-    return reader, f"positioned reads from shard files, up to {threads} at once"
 
 
 def _find_array(system: AbstractFileSystem, path: str, root: str) -> tuple[str, dict[str, Any]]:

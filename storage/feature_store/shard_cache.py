@@ -207,5 +207,4 @@ class CachedReader(FeatureReader):
             with self._admitting:
                 return self._cache.admit(entry, arriving, self._opened) and self._opens(shard)
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                arriving.unlink()
+            arriving.unlink(missing_ok=True)

@@ -108,8 +108,6 @@ def _identity_codes(index: pa.Table) -> tuple[np.ndarray, int]:
         index["dataset"].cast(pa.string()), index["person_id"].cast(pa.string()), "\0"
     )
     encoded = pc.dictionary_encode(names).combine_chunks()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.chunk(0)
     return pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False), len(encoded.dictionary)
 
 

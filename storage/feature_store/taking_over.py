@@ -1,6 +1,6 @@
 """Taking rows over from another feature store, instead of computing them again.
 
-A whole shard of the same rows becomes one more name of the same file; where rows have moved, they are copied
+A whole shard of the same rows becomes a hard link to the same file; where rows have moved, they are copied
 through memory. What is handed out is sound: a file that is unchanged since it was verified, or rows that hold
 to the digests that their writer noted.
 """
@@ -57,7 +57,7 @@ class EarlierRows:
         self.group = group
         self.layout = read_layout(group)
         self.codec = read_codec(group, self.layout)
-        self._pieces = read_digests(group).pieces
+        self._digests = read_digests(group)
         self._trusted = trusted
         self._files = files
         self._held = lru_cache(maxsize=_SHARDS_HELD)(self._read)
@@ -84,8 +84,7 @@ class EarlierRows:
         return ShardDigests(pieces=self._noted(shard), file=file if name in self._trusted else None)
 
     def _noted(self, shard: int) -> tuple[str, ...]:
-        per_shard = -(-self.layout.rows_per_shard // piece_rows(self.layout.rows_per_shard))
-        return self._pieces[shard * per_shard : (shard + 1) * per_shard]
+        return self._digests.of_shard(shard, self.layout.rows_per_shard)
 
     def _read(self, shard: int) -> np.ndarray:
         try:
@@ -105,7 +104,7 @@ def adopt_shards(
     """Give shards that are whole shards of the other store to this one, and yield them.
 
     taken: (rows of the store,) the row of the other store that each row equals, -1 where it has none.
-    Where the file system has no further names for a file, or the stores differ in layout, nothing is yielded.
+    Where the file system has no hard links, or the stores differ in layout, nothing is yielded.
     Raises DamagedRowsError, and StorageError if the stores have different codecs.
     """
     _require_one_codec(writer, source)

@@ -58,7 +58,7 @@ class TensorStoreReader(FeatureReader):
 
 
 def _check_sizes(url: str, array: tensorstore.TensorStore) -> None:
-    """Raise StorageError where a row, or a chunk that it must be decoded from, is larger than is meant."""
+    """Raise StorageError where a row, or a chunk that it must be decoded from, is too large to be meant."""
     dtype = array.dtype.numpy_dtype
     if dtype.kind not in "fiu" or not array.shape:
         raise StorageError(f"{url} holds {dtype} of shape {tuple(array.shape)}, not rows of numbers")

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -200,7 +199,7 @@ class FeatureWriter:
             self._write_shard(first // rows_per_shard, rows)
 
     def adopt(self, shard: int, file: Path, digests: ShardDigests) -> bool:
-        """Make a shard one more name of another store's file, which has the same rows in the same layout.
+        """Make a shard a hard link to another store's file, which has the same rows in the same layout.
 
         `digests` are those of its rows, and of the file as it stands. What is left of a damaged shard goes.
         Returns False where the file system refuses, as between two disks.
@@ -214,7 +213,7 @@ class FeatureWriter:
         try:
             target.hardlink_to(file)
         except OSError as error:
-            log.info("rows are copied, because %s cannot have another name: %s", file, error)
+            log.info("rows are copied, because %s cannot be hard-linked: %s", file, error)
             return False
         self._held.add(shard)
         return True
@@ -237,9 +236,7 @@ class FeatureWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.close()
         else:
@@ -267,13 +264,11 @@ class FeatureWriter:
         self._wait_for_shards(0 if shard in self._pending else _SHARDS_BEHIND)
         if self._has(shard, rows):
             return
-        buffer = self._buffers.pop() if self._buffers else self._new_buffer()
+        # On pages of their own, which a direct write needs.
+        shape = (self.layout.rows_per_shard, *self.layout.row_shape)
+        buffer = self._buffers.pop() if self._buffers else allocate_buffer(shape, self.layout.dtype)
         np.copyto(buffer[: len(rows)], rows)
         self._pending[shard] = self._pool.submit(self._make_shard, shard, buffer[: len(rows)], buffer)
-
-    def _new_buffer(self) -> np.ndarray:
-        """A shard's rows, on pages of their own: a direct write needs that."""
-        return allocate_buffer((self.layout.rows_per_shard, *self.layout.row_shape), self.layout.dtype)
 
     def _has(self, shard: int, rows: np.ndarray) -> bool:
         """Whether the shard exists with these rows; one without a note of its rows is made again."""

@@ -39,4 +39,4 @@ def test_every_figure_is_measured_in_one_run(app: typer.Typer, tmp_path: Path):
 def test_a_shape_that_is_none(app: typer.Typer, shape: str):
     result = CliRunner().invoke(app, ["--record-shape", shape])
     assert result.exit_code == 2
-    assert "is not a shape" in result.output
+    assert "is not a list of whole numbers" in result.output
