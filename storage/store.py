@@ -36,6 +36,11 @@ class Artifact:
         return self.manifest.key
 
     @property
+    def name(self) -> str:
+        """The artifact as `kind/key`."""
+        return self.manifest.name
+
+    @property
     def content_digest(self) -> str:
         return self.manifest.content_digest
 
@@ -275,6 +280,17 @@ class Store(ABC):
             raise
         except (FileNotFoundError, StorageError):
             return None
+
+    def named(self, name: str) -> Artifact | None:
+        """Like `peek`, for a name `kind/key`; None for any other text, too."""
+        kind, _, key = name.partition("/")
+        return self.peek(kind, key)
+
+    def newest_artifacts(self, kind: str) -> list[Artifact]:
+        """Like `peek`, for those of `newest` that are there; the newest is first."""
+        found = (self.peek(kind, key) for key in self.newest(kind))
+        whole = (artifact for artifact in found if artifact is not None)
+        return sorted(whole, key=lambda artifact: artifact.manifest.created, reverse=True)
 
     def remove(self, kind: str, key: str) -> None:
         """Delete an artifact; an interrupted removal leaves no part of it.

@@ -144,11 +144,10 @@ class History:
 
     def _split_by_digest(self, manifest: Manifest, name: str) -> str | None:
         """The split that an artifact of an early version took: that whose digest is among its inputs."""
-        kind, _, key = manifest.sources.get(name, "").partition("/")
-        snapshot = self.store.peek(kind, key) if key else None
+        snapshot = self.store.named(manifest.sources.get(name, ""))
         if snapshot is None:
             return None
-        images = Snapshot(self.store.local_path(kind, key)).table("images", ["split"])
+        images = Snapshot(self.store.local_path(snapshot.kind, snapshot.key)).table("images", ["split"])
         views = (
             ViewSpec("", split, use)
             for split in sorted(images["split"].unique().to_pylist())

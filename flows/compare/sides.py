@@ -81,8 +81,7 @@ def view_of(manifest: Manifest, name: str, store: Store) -> tuple[str, str | Non
     recorded = manifest.made_by.get(VIEWS, {}).get(name)
     if recorded is not None:
         return str(recorded["dataset"]), str(recorded["split"])
-    source = manifest.sources.get(name, "")
-    snapshot = store.peek(*source.split("/")) if source.count("/") == 1 else None
+    snapshot = store.named(manifest.sources.get(name, ""))
     return ("" if snapshot is None else str(snapshot.manifest.identity.recipe["dataset"])), None
 
 
@@ -132,16 +131,14 @@ def _of_config(store: Store, given: str) -> Side:
 
 def _of_artifact(store: Store, given: str, name: str, said: str | None) -> Side:
     """An evaluation, those of a report, or the newest of what was made from any other artifact, by test."""
-    kind, _, key = name.partition("/")
-    artifact = store.peek(kind, key)
+    artifact = store.named(name)
     if artifact is None:
         raise ConfigError(f"{given}: {name} is no longer in {store}")
-    if kind == EVALUATION:
+    if artifact.kind == EVALUATION:
         found = [artifact]
-    elif kind == "report":
-        sources = (source.split("/") for source in artifact.manifest.sources.values())
-        read = (store.peek(*source) for source in sources if source[0] == EVALUATION)
-        found = [each for each in read if each is not None]
+    elif artifact.kind == "report":
+        read = map(store.named, artifact.manifest.sources.values())
+        found = [each for each in read if each is not None and each.kind == EVALUATION]
     else:
         newest: dict[str, Artifact] = {}
         for each in evaluations_of(name, store):

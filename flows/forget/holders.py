@@ -42,7 +42,7 @@ class HeldSnapshot:
 
     @property
     def name(self) -> str:
-        return f"{self.artifact.kind}/{self.artifact.key}"
+        return self.artifact.name
 
 
 @dataclass(frozen=True)

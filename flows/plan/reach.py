@@ -31,7 +31,7 @@ def reached_by(stages: Sequence[Stage], store: Store) -> Reach:
     reach = Reach()
     for planned in make_plan(stages, store):
         if planned.identity is not None:
-            reach.names.add(f"{planned.stage.kind}/{planned.identity.key}")
+            reach.names.add(planned.identity.name)
         if planned.artifact is None:
             reach.unmade.append(planned.stage.name)
     return reach

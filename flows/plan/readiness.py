@@ -102,7 +102,7 @@ def _pinned_snapshots(config: Config, store: Store) -> list[tuple[Artifact, str]
     """What pinned models were trained on, if the store still has it: snapshots of then, and their splits."""
     learnt = {each for pin in config.pins.values() for each in pin.trained_on}
     named = sorted((each.snapshot, each.split) for each in learnt if each.snapshot and each.split)
-    found = ((store.peek(*snapshot.split("/")), split) for snapshot, split in named)
+    found = ((store.named(snapshot), split) for snapshot, split in named)
     return [(artifact, split) for artifact, split in found if artifact is not None]
 
 

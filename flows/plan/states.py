@@ -224,9 +224,7 @@ def _why_new(identity: Identity, store: Store) -> str:
 
     Only what this machine remembers as newest is looked at: a store of millions does not hold up a plan.
     """
-    whole = (found for key in store.newest(identity.kind) if (found := store.peek(identity.kind, key)))
-    newest_first = sorted(whole, key=lambda artifact: artifact.manifest.created, reverse=True)
-    known = (artifact.manifest.identity for artifact in newest_first)
+    known = (artifact.manifest.identity for artifact in store.newest_artifacts(identity.kind))
     # A snapshot of another dataset tells nothing about this one.
     related = [old for old in known if old.recipe.get("dataset") == identity.recipe.get("dataset")]
     each = [list(_differences(old, identity)) for old in related]

@@ -133,7 +133,7 @@ def _limits(finished: FinishedModel, results: Mapping[str, Results]) -> Iterator
 
 def _artifacts(made: Mapping[str, Manifest]) -> Iterator[str]:
     for name, manifest in made.items():
-        yield f"{name}: {manifest.kind}/{manifest.key}, built {manifest.created}"
+        yield f"{name}: {manifest.name}, built {manifest.created}"
 
 
 def _lines(items: Iterable[str]) -> str:

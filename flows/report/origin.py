@@ -64,11 +64,11 @@ def trace(artifacts: Mapping[str, Artifact], store: Store) -> Lineage:
     The sources of the inputs need not be on this machine.
     Raises StorageError for a damaged manifest.
     """
-    stores = {f"{each.kind}/{each.key}": name for name, each in artifacts.items() if each.kind == "features"}
+    stores = {each.name: name for name, each in artifacts.items() if each.kind == "features"}
     lineage = Lineage(named=stores)
     for name, artifact in artifacts.items():
         _, colon, test = name.partition(":")
-        lineage.add(store, f"{artifact.kind}/{artifact.key}", colon + test)
+        lineage.add(store, artifact.name, colon + test)
     return lineage
 
 

@@ -60,7 +60,7 @@ def render_statistics(found: Statistics, artifact: Artifact, root: Path | None) 
 def _facts(snapshot: Snapshot, artifact: Artifact, root: Path | None) -> list[tuple[str, str]]:
     row = snapshot.table("datasets", ["adapter", "adapter_version", "edition", "licence"]).to_pylist()[0]
     return [
-        ("snapshot", f"{artifact.kind}/{artifact.key}"),
+        ("snapshot", artifact.name),
         ("root", "not known on this machine" if root is None else str(root)),
         ("ingested", moment(artifact.manifest.created)),
         ("format (adapter)", f"{row['adapter']}, version {row['adapter_version']}"),

@@ -123,7 +123,7 @@ def task_of(
         "options": dict(stage.options),
         "processors": stage.processors and stage.processors.model_dump(),
         "again": again,
-        "labels": {"run": run or "-", "artifact": f"{stage.kind}/{identity.key}"},
+        "labels": {"run": run or "-", "artifact": identity.name},
     }
 
 
@@ -157,14 +157,14 @@ def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
             task["options"],
             work=work.path,
             reporter=reporter,
-            name=f"{identity.kind}/{identity.key}",
+            name=identity.name,
             store=store,
             processors=processors,
             again=task["again"],
         )
         with holding_devices(_devices(processors)):
             result = maker.make(context)
-        sources = {name: f"{artifact.kind}/{artifact.key}" for name, artifact in artifacts.items()}
+        sources = {name: artifact.name for name, artifact in artifacts.items()}
         taken = {
             name: view_record(
                 each.spec.dataset, each.spec.split, each.snapshot.manifest, each.spec.min_height

@@ -72,10 +72,6 @@ class Earlier:
     images: pa.Table
     match: np.ndarray
 
-    @property
-    def name(self) -> str:
-        return f"{self.artifact.kind}/{self.artifact.key}"
-
     def index(self, columns: Sequence[str]) -> pa.Table:
         """Columns of `index.parquet`. Raises StorageError when it is damaged."""
         if INDEX_FILE not in self.trusted:
@@ -88,7 +84,7 @@ class Earlier:
             "rows %d to %d of %s are damaged, and computed again: %s",
             damage.rows.start,
             damage.rows.stop - 1,
-            self.name,
+            self.artifact.name,
             damage,
         )
         return replace(self, match=np.where(lost, -1, self.match))
@@ -136,7 +132,7 @@ def earlier_rows(
             try:
                 found = replace(found, match=match(found))
             except (StorageError, OSError) as error:
-                log.warning("%s cannot be used: %s", found.name, error)
+                log.warning("%s cannot be used: %s", artifact.name, error)
                 continue
             count = int(np.count_nonzero(found.match >= 0))
             if count > most:
@@ -150,7 +146,7 @@ def record(
     context: Context, view: SnapshotView, means: Means, rows: int, taken: int, of: Earlier | None
 ) -> dict[str, Any]:
     """What the manifest says of the rows; also told, and remembered for the next artifact to be found by."""
-    name = None if of is None or not taken else of.name
+    name = None if of is None or not taken else of.artifact.name
     if name is not None:
         kind = name.partition("/")[0]
         told.info("%s", f"{kind:14} {taken:,} of {rows:,} rows taken from {_short(name)}")

@@ -250,17 +250,12 @@ def _previous(store: Path, recipe: IngestRecipe) -> Snapshot | None:
     local = LocalStore(store)
     without = recipe.model_copy(update={"queries": None, "splits": None})
     as_read = [each.canonical() for each in (without, without.model_copy(update={"forgotten": None}))]
-    found = (local.peek(KIND, key) for key in local.newest(KIND))
-    same = [
-        artifact
-        for artifact in found
-        if artifact
-        and artifact.manifest.identity.version == VERSION
-        and artifact.manifest.identity.recipe in as_read
-    ]
-    newest = max(same, key=lambda artifact: artifact.manifest.created, default=None)
-    usable = newest is not None and local.find(newest.kind, newest.key) is not None
-    return Snapshot(newest.path) if newest is not None and usable else None
+    for artifact in local.newest_artifacts(KIND):
+        made = artifact.manifest.identity
+        if made.version == VERSION and made.recipe in as_read:
+            usable = local.find(artifact.kind, artifact.key)
+            return None if usable is None else Snapshot(usable.path)
+    return None
 
 
 def _text(options: dict[str, Any]) -> dict[str, str]:

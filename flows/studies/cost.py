@@ -101,9 +101,7 @@ class Estimator:
 
     def _read(self, kind: str) -> Mapping[object, _Earlier]:
         found: dict[object, list[tuple[float, int]]] = defaultdict(list)
-        artifacts = [made for key in self.store.newest(kind) if (made := self.store.peek(kind, key))]
-        newest = sorted(artifacts, key=lambda made: made.manifest.created, reverse=True)[:COMPARED]
-        for made in newest:
+        for made in self.store.newest_artifacts(kind)[:COMPARED]:
             origin = Built(made.manifest, self.store)
             amount = work(origin)
             if amount:

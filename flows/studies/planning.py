@@ -40,7 +40,7 @@ class PlannedNode:
             "kind": node.stage.kind,
             "members": node.members,
             "state": self.state,
-            "artifact": None if node.artifact is None else f"{node.artifact.kind}/{node.artifact.key}",
+            "artifact": None if node.artifact is None else node.artifact.name,
             "waits_for": [each.number for each in node.waits_for],
             "gpu_seconds": None if cost is None or not cost.uses_gpu else cost.gpu_seconds,
             "cpu_seconds": None if cost is None else cost.cpu_seconds,

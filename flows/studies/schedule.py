@@ -48,7 +48,7 @@ class MemberOutcome:
             "name": self.member.name,
             "settings": dict(self.member.settings),
             "error": None if self.failure is None else str(self.failure),
-            "artifacts": {stage: f"{made.kind}/{made.key}" for stage, made in self.artifacts.items()},
+            "artifacts": {stage: made.name for stage, made in self.artifacts.items()},
         }
 
 

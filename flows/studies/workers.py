@@ -103,7 +103,7 @@ class _Progress:
         """The members that still need a stage, past all that is there."""
         for walk in self.walks:
             walk.advance({}, self._record(walk))
-            self._known |= {f"{made.kind}/{made.key}" for made in walk.artifacts.values()}
+            self._known |= {made.name for made in walk.artifacts.values()}
         return [walk for walk in self.walks if walk.next_key is not None]
 
     def request(self, walk: MemberWalk) -> RunRequest:
@@ -123,7 +123,7 @@ class _Progress:
         """Take what the ended run of a member has left in the store, and tell of what is new."""
         planned = walk.advance({}, self._record(walk))
         for stage, made in walk.artifacts.items():
-            name = f"{made.kind}/{made.key}"
+            name = made.name
             if name not in self._known:
                 self._known.add(name)
                 self.made[made.kind] = self.made.get(made.kind, 0) + 1

@@ -119,9 +119,7 @@ def _stage(name: str, artifact: Artifact, *, built: bool) -> TrackedStage:
         for key, value in artifact.manifest.metrics.items()
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     }
-    return TrackedStage(
-        name, f"{artifact.kind}/{artifact.key}", built, metrics, partial(_curves, artifact.path / HISTORY)
-    )
+    return TrackedStage(name, artifact.name, built, metrics, partial(_curves, artifact.path / HISTORY))
 
 
 def _curves(history: Path) -> Iterator[Curve]:
