@@ -26,11 +26,12 @@ from flows.cli.check import check
 from flows.cli.datasets_export import croissant, export
 from flows.cli.json_file import Json, to_write, write_json
 from flows.cli.options import EXAMPLES, Store, argument, chosen_store, parse_options, parse_rules
-from flows.cli.printing import counted, print_counts, print_snapshot, print_table
+from flows.cli.printing import print_counts, print_snapshot, print_table
 from flows.errors import ConfigError, missing
 from flows.plan.catalog import StoreSnapshots, open_catalog
 from flows.run.provenance import made_by
 from flows.stages import ingest as ingest_stage
+from flows.wording import counted
 from storage.manifest import Identity
 from storage.opening import open_store
 from storage.store import Artifact

@@ -13,7 +13,7 @@ import typer
 from data_catalog.synthetic import Mot17Spec, PrwSpec, write_mot17, write_prw
 from flows.cli.index import progress_line
 from flows.cli.json_file import Json, give
-from flows.cli.printing import counted, print_run
+from flows.cli.printing import print_run
 from flows.cli.run import Force, From, Overrides, Until
 from flows.config.request import RunRequest
 from flows.errors import ConfigError
@@ -21,6 +21,7 @@ from flows.run.console import busy, told
 from flows.run.running import run_config
 from flows.run.stopping import stoppable
 from flows.studies.drawing import draw_once
+from flows.wording import counted
 
 SEED = 7
 SCENES = PrwSpec(train_images=140, test_images=60, train_identities=80, test_identities=20)

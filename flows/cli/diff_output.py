@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from rich.table import Column, Table
 from rich.text import Text
 
-from flows.cli.printing import counted, whole_lines
+from flows.cli.printing import whole_lines
 from flows.compare.attribution import Account, Attribution
 from flows.compare.data import Counts, DataDifference
 from flows.compare.differences import Difference
 from flows.compare.results import METRICS, TestDifference
+from flows.wording import counted
 
 
 def print_difference(difference: Difference) -> None:
@@ -64,7 +65,7 @@ def _results(test: TestDifference) -> Iterator[str]:
         yield f"  {title}: {one:.1f} -> {other:.1f} %; {said}"
     if test.compared["mAP"] is not None:
         queries = test.compared["mAP"].queries
-        yield f"  {test.n_moved:,} of {counted(queries, 'common query').replace('querys', 'queries')} moved"
+        yield f"  {test.n_moved:,} of {counted(queries, 'common query', 'common queries')} moved"
     if test.only_before or test.only_after:
         yield f"  {test.only_before:,} queries are of A alone, {test.only_after:,} of B alone"
     for query in test.moved:

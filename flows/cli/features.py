@@ -13,11 +13,11 @@ import typer
 
 from flows.cli.json_file import Json, to_write, write_json
 from flows.cli.options import ConfigsStore, Store, artifact_named, chosen_store, default_store
-from flows.cli.printing import counted
 from flows.config.request import RunRequest
 from flows.errors import ConfigError, missing
 from flows.run.planning import plan_config
 from flows.run.running import run_config
+from flows.wording import counted
 from storage.errors import StorageError
 from storage.feature_store import (
     DamagedShard,

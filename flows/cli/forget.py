@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.options import ConfigsStore, existing_store
-from flows.cli.printing import counted, short_name
-from flows.durations import duration
+from flows.cli.printing import short_name
+from flows.wording import counted, duration
 
 if TYPE_CHECKING:
     from flows.forget.forgetting import Forgot, Plan

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.json_file import Json, write_json
-from flows.cli.options import ConfigsStore, finite
-from flows.cli.printing import counted
+from flows.cli.options import ConfigsStore, Device, SceneRoots, finite
 from flows.cli.run import Overrides
 from flows.config.devices import device_name
 from flows.errors import ConfigError, missing
 from flows.run.stopping import stoppable
+from flows.wording import counted
 
 if TYPE_CHECKING:
     from flows.search.approximate import Recall
@@ -69,17 +69,14 @@ def index(
         typer.Option(min=0.001, callback=finite, help="Frames per second of videos (default: 1)."),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 8,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    device: Device = "auto",
     dask: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler, such as tcp://host:8786.")
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Local Dask worker processes instead of this one.")
     ] = None,
-    root: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[OLD=]NEW", help="Where scenes are now that were indexed elsewhere."),
-    ] = None,
+    root: SceneRoots = None,
     overrides: Overrides = None,
     store: ConfigsStore = None,
     json: Json = None,
@@ -202,12 +199,15 @@ def _remove(folder: Path, images: Sequence[Path], root: Sequence[str], json: Pat
         raise ConfigError("--remove: name the files to take out of the index")
     files, people = remove_images(folder, images, roots=root_paths(folder, root))
     write_json(json, {"files": files, "people": people})
-    typer.echo(f"removed {counted(files, 'file')} with {_people(people)} from {folder}, for good")
+    typer.echo(
+        f"removed {counted(files, 'file')} with {counted(people, 'person', 'people')} from {folder}, for good"
+    )
 
 
 def _print(folder: Path, outcome: Outcome) -> None:
+    people = counted(outcome.people_in_all, "person", "people")
     typer.echo(
-        f"{folder}: {_people(outcome.people_in_all)} in {counted(outcome.files_in_all, 'file')}; "
+        f"{folder}: {people} in {counted(outcome.files_in_all, 'file')}; "
         f"{outcome.added} new, {outcome.changed} changed, {outcome.unchanged} unchanged, "
         f"{outcome.dropped} gone, {outcome.skipped} skipped"
     )
@@ -218,7 +218,3 @@ def _print(folder: Path, outcome: Outcome) -> None:
             f"searched {counted(outcome.images, 'image')} in {outcome.seconds:.1f} s: "
             f"{outcome.images_per_second:.1f} images/s"
         )
-
-
-def _people(number: int) -> str:
-    return "1 person" if number == 1 else f"{number:,} people"

@@ -54,11 +54,6 @@ def print_run(outcome: Outcome) -> None:
     console.print(where_time_went(outcome.stages, outcome.wall_seconds), highlight=False)
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 artifact`, `2 artifacts`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def whole_lines() -> Console:
     """A console that never truncates: paths wrap on a terminal and stay on one line in a file or a pipe."""
     return Console(soft_wrap=True, width=None if sys.stdout.isatty() else 1000)

@@ -15,11 +15,12 @@ from data_catalog.suggestions import near_file
 from flows.cli.index import print_faults, progress_line, root_paths
 from flows.cli.json_file import Json, to_write, write_json
 from flows.cli.judge import JudgementsFile, judged_rows
-from flows.cli.options import ConfigsStore, finite
-from flows.cli.printing import counted, whole_lines
+from flows.cli.options import ConfigsStore, Device, SceneRoots, finite
+from flows.cli.printing import whole_lines
 from flows.cli.run import Overrides
 from flows.config.devices import device_name
 from flows.errors import ConfigError, missing
+from flows.wording import counted
 
 if TYPE_CHECKING:
     from flows.search.index import Index
@@ -93,11 +94,8 @@ def search(
             min=0, max=1, callback=finite, help="With SCENES: minimum detection score, as in `index`."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
-    root: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[OLD=]NEW", help="Where scenes are now that were indexed elsewhere."),
-    ] = None,
+    device: Device = "auto",
+    root: SceneRoots = None,
     html: Annotated[
         Path | None,
         typer.Option(
@@ -240,7 +238,7 @@ def _show(results: Results, index: Index) -> None:
         console.print(f"they are numbered in {_draw_choices(results)}")
         return
     if not results.matches:
-        console.print(f"no match among {counted(len(index), 'person').replace('persons', 'people')}")
+        console.print(f"no match among {counted(len(index), 'person', 'people')}")
         return
     table = Table(
         "rank", "row", "similarity", "score", "box", "camera", "time", "image", box=None, pad_edge=False

@@ -11,14 +11,14 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
-from flows.cli.printing import counted, whole_lines
-from flows.durations import about
+from flows.cli.printing import whole_lines
 from flows.errors import Failure, StageFailed
 from flows.run.console import is_terminal, terminal, told
 from flows.run.stopping import stopped
 from flows.studies.cells import FilledTable
 from flows.studies.output import heading, holes_of, legend, text_rows
 from flows.studies.running import Standing, StudyResult
+from flows.wording import about, counted
 
 
 class Watching:

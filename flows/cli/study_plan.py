@@ -5,11 +5,11 @@ from __future__ import annotations
 from rich.table import Column, Table
 from rich.text import Text
 
-from flows.cli.printing import counted, whole_lines
-from flows.durations import about
+from flows.cli.printing import whole_lines
 from flows.studies import figures
 from flows.studies.cost import Cost
 from flows.studies.planning import PlannedNode, StudyPlan
+from flows.wording import about, counted
 from storage.space import in_units
 
 _SHOWN = 2

@@ -19,6 +19,7 @@ from flows.report.content import DrawnBox, Figure, ScenePicture
 from flows.report.page import FOLDER
 from flows.report.plots import bar_plot
 from flows.report.scenes import draw_scene, scenes_with_people
+from flows.wording import counted
 from storage.store import Artifact
 
 EXAMPLES = 4
@@ -105,5 +106,5 @@ def _example(image: dict[str, Any], boxes: pa.Table, root: Path) -> ScenePicture
         label = "" if box["ignore"] else box["person_id"] or ""
         drawn.append(DrawnBox(style, corners, label))
     people = sum(each.style != "ignored" for each in drawn)
-    counted = f"{people} {'person' if people == 1 else 'people'}, split {image['split']}"
-    return draw_scene(file, image["image_id"], drawn, counted, hidden)
+    shown = f"{counted(people, 'person', 'people')}, split {image['split']}"
+    return draw_scene(file, image["image_id"], drawn, shown, hidden)

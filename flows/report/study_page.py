@@ -15,6 +15,7 @@ from flows.report.plots import SERIES, draw_svg, shortened
 from flows.studies.cells import FilledTable
 from flows.studies.output import heading, holes_of, legend, text_rows
 from flows.studies.running import StudyResult
+from flows.wording import counted
 
 _LONG_LABEL = 8
 """Labels that are longer stand on the vertical axis."""
@@ -39,7 +40,7 @@ def render_study(result: StudyResult) -> str:
     """One self-contained HTML file."""
     cells = [cell for table in result.tables for cell in table.cells]
     filled = sum(cell.value is not None for cell in cells)
-    runs = f"{len(result.members)} member{'' if len(result.members) == 1 else 's'}"
+    runs = counted(len(result.members), "member")
     lead = (
         f"{filled} of {len(cells)} cells are filled, from artifacts of {runs} of {result.study.path}, as of "
         f"{moment(result.finished)}."

@@ -28,6 +28,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.run.records import RunRecord
 from flows.run.stage_line import StageLine
+from storage.space import in_units
 from storage.store import Artifact
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ def _stage_rows(record: RunRecord) -> list[dict[str, Any]]:
             "state": stage["state"],
             "why": stage["reason"],
             "seconds": stage["seconds"],
-            "peak memory, MB": _megabytes(stage.get("peak_memory_bytes")),
+            "peak memory": None if (peak := stage.get("peak_memory_bytes")) is None else in_units(peak),
             "key": stage["key"],
         }
         for stage in record.stages
@@ -128,10 +129,6 @@ def _result_rows(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
         for name, artifact in artifacts.items()
         if artifact.kind == "evaluation"
     ]
-
-
-def _megabytes(size: int | None) -> int | None:
-    return None if size is None else round(size / 1e6)
 
 
 def _as_url(png: bytes) -> str:

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
-from flows.durations import about, duration
 from flows.run.console import live, told
+from flows.wording import about, duration
 from storage.store import Artifact
 
 WIDTH = 14

@@ -1,6 +1,11 @@
-"""How spans of time are written for people."""
+"""How counts and spans of time are written for people."""
 
 from __future__ import annotations
+
+
+def counted(number: int, noun: str, many: str = "") -> str:
+    """`1 artifact`, `2 artifacts`; `many` for other plurals."""
+    return f"{number:,} {noun if number == 1 else many or f'{noun}s'}"
 
 
 def duration(seconds: float) -> str:
