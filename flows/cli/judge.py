@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from flows.cli.index import root_paths
 from flows.cli.json_file import Json, write_json
 from flows.cli.options import SceneRoots
-from flows.cli.printing import whole_lines
+from flows.cli.printing import plain_table, whole_lines
 from flows.errors import ConfigError
 from flows.wording import counted
 
@@ -129,7 +128,7 @@ def _show(index: Index, kept: Judgements, name: str | None, json: Path | None) -
     if not judged:
         typer.echo(f"nothing is judged in {kept.file}")
         return
-    table = Table("name", "confirmed", "rejected", "not in the index", box=None, pad_edge=False)
+    table = plain_table("name", "confirmed", "rejected", "not in the index")
     for each, found in judged.items():
         table.add_row(
             each, _rows(found.confirmed), _rows(found.rejected), str(found.missing) if found.missing else ""

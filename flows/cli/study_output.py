@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import typer
 from rich.console import Group
 from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
-from flows.cli.printing import whole_lines
+from flows.cli.printing import plain_table, whole_lines
 from flows.errors import Failure, StageFailed
 from flows.run.console import is_terminal, terminal, told
 from flows.run.stopping import stopped
@@ -69,7 +70,7 @@ def watching() -> Iterator[Watching]:
 def rich_table(filled: FilledTable) -> Table:
     """A table for the terminal; titles wrap, and no column is cut."""
     columns = [Column(heading(column), justify="right") for column in filled.table.columns.values()]
-    table = Table("", *columns, title=filled.table.title, box=None, pad_edge=False, title_justify="left")
+    table = plain_table("", *columns, title=filled.table.title)
     for line in text_rows(filled):
         table.add_row(*map(Text, line))
     return table
@@ -88,24 +89,22 @@ def write_page(result: StudyResult) -> Path:
 
 def print_result(result: StudyResult, report: Path) -> None:
     """The tables, what is missing and why, and where the files are."""
-    console = whole_lines()
     for filled in result.tables:
-        console.print(rich_table(filled))
+        whole_lines().print(rich_table(filled))
         for text in (filled.table.caption, legend(filled)):
             if text:
-                console.print(text, markup=False, highlight=False)
-        console.print()
+                typer.echo(text)
+        typer.echo()
     for text in holes_of(result.tables):
-        console.print(f"missing: {text}", markup=False, highlight=False)
+        typer.echo(f"missing: {text}")
     for name, why in result.failures():
-        console.print(f"failed: {name}: {why}", markup=False, highlight=False)
+        typer.echo(f"failed: {name}: {why}")
     made = ", ".join(f"{count} {kind}" for kind, count in sorted(result.made.items())) or "nothing"
-    console.print(
+    typer.echo(
         f"{counted(len(result.members), 'member')}; built {made} in {result.wall_seconds:.1f} s; "
-        f"tables: {result.folder}",
-        highlight=False,
+        f"tables: {result.folder}"
     )
-    console.print(f"report: {report}", highlight=False)
+    typer.echo(f"report: {report}")
 
 
 def raise_failure(result: StudyResult) -> None:

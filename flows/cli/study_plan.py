@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from rich.table import Column, Table
+import typer
+from rich.table import Column
 from rich.text import Text
 
-from flows.cli.printing import whole_lines
+from flows.cli.printing import plain_table, whole_lines
 from flows.studies import figures
 from flows.studies.cost import Cost
 from flows.studies.planning import PlannedNode, StudyPlan
@@ -18,8 +19,7 @@ _SHOWN = 2
 
 def print_study_plan(plan: StudyPlan) -> None:
     """A line per stage that is to be built, totals, and what cannot run."""
-    console = whole_lines()
-    table = Table(
+    table = plain_table(
         Column("no.", justify="right"),
         "stage",
         "for",
@@ -29,20 +29,18 @@ def print_study_plan(plan: StudyPlan) -> None:
         Column("disk", justify="right"),
         Column("memory", justify="right"),
         "concluded from",
-        box=None,
-        pad_edge=False,
     )
     for each in plan.missing:
         table.add_row(*map(Text, _line(each)))
     if plan.missing:
-        console.print(table)
-    console.print(_summary(plan), markup=False, highlight=False)
+        whole_lines().print(table)
+    typer.echo(_summary(plan))
     if plan.study.drawn:
-        console.print(f"{counted(len(plan.study.drawn), 'dataset')} of the study are drawn.", highlight=False)
+        typer.echo(f"drawn for this study: {counted(len(plan.study.drawn), 'dataset')}")
     for text in plan.absent:
-        console.print(f"not here: {text}", markup=False, highlight=False)
+        typer.echo(f"not here: {text}")
     if plan.left_out:
-        console.print(f"left out by the budget: {', '.join(plan.left_out)}", markup=False, highlight=False)
+        typer.echo(f"left out by the budget: {', '.join(plan.left_out)}")
 
 
 def _line(each: PlannedNode) -> list[str]:
