@@ -60,7 +60,7 @@ def plain_table(*columns: Column | str, title: str | None = None) -> Table:
 
 
 def whole_lines() -> Console:
-    """A console for tables, never truncated: paths wrap on a terminal, and stay on one line in a file or a pipe."""
+    """A console for tables: paths wrap on a terminal, and stay on one line in a file or a pipe."""
     return Console(soft_wrap=True, width=None if sys.stdout.isatty() else 1000)
 
 

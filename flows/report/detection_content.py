@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flows.report.content import DetectionContent, Figure
+from flows.report.content import Facts, Figure
 from flows.report.plots import group_plot, line_plot
 from personsearch_core.evaluation.detection_curves import (
     Judgement,
@@ -21,9 +21,7 @@ MOST_FALSE = 10.0
 _POINTS = 300
 
 
-def describe_detection(
-    judged: Judgement, headline: Mapping[str, Any], score_threshold: float
-) -> DetectionContent:
+def describe_detection(judged: Judgement, headline: Mapping[str, Any], score_threshold: float) -> Facts:
     """Facts at the threshold of the evaluation, and curves over all thresholds."""
     found = at_threshold(judged, score_threshold)
     facts = [
@@ -33,7 +31,7 @@ def describe_detection(
         ("detections that are people (precision)", f"{100 * found.precision:.1f}\N{NO-BREAK SPACE}%"),
         ("false positives per image", f"{found.false_per_image:.2f}"),
     ]
-    return DetectionContent(facts, [*_curves(judged), *_sizes(judged, score_threshold)])
+    return Facts(facts, [*_curves(judged), *_sizes(judged, score_threshold)])
 
 
 def _curves(judged: Judgement) -> list[Figure]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flows.report.content import Origin, StageOrigin, StageTime
+from flows.report.content import Origin, StageOrigin
 from personsearch_core.recipes import (
     DetectionsRecipe,
     DetectorRecipe,
@@ -75,12 +75,12 @@ def trace(artifacts: Mapping[str, Artifact], store: Store) -> Lineage:
 def describe_origin(lineage: Lineage, config: str) -> Origin:
     """Keys, recipes, times and machine of every artifact behind the report; `config` is what asked for it."""
     evaluated = [each.created for each in lineage.manifests.values() if each.kind == "evaluation"]
+    stages, start = [], 0.0
+    for label, manifest in lineage.manifests.items():
+        stages.append(StageOrigin(label, manifest, list(departures(manifest)), start))
+        start += manifest.seconds
     return Origin(
-        stages=[
-            StageOrigin(label, manifest.kind, manifest.key, manifest.created, list(departures(manifest)))
-            for label, manifest in lineage.manifests.items()
-        ],
-        times=_end_to_end(lineage),
+        stages=stages,
         gone=lineage.gone,
         machine=_machine(lineage),
         config=config,
@@ -125,15 +125,6 @@ def _label(manifest: Manifest, suffix: str) -> str:
     if manifest.kind == "ingest":
         return f"ingest:{manifest.identity.recipe['dataset']}"
     return manifest.kind + (suffix if manifest.kind in _OF_A_TEST else "")
-
-
-def _end_to_end(lineage: Lineage) -> list[StageTime]:
-    """Stages on one time axis, each starting where the one before it ends."""
-    times, start = [], 0.0
-    for label, manifest in lineage.manifests.items():
-        times.append(StageTime(label, start, manifest.seconds, manifest.peak_memory_bytes))
-        start += manifest.seconds
-    return times
 
 
 def _machine(lineage: Lineage) -> list[tuple[str, str]]:

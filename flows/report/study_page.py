@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -21,21 +21,6 @@ _LONG_LABEL = 8
 """Labels that are longer stand on the vertical axis."""
 
 
-@dataclass(frozen=True)
-class PageTable:
-    """A table as the page shows it. `best` is the row that is marked, and only where the text says how it
-    was chosen."""
-
-    id: str
-    title: str
-    caption: str
-    legend: str
-    columns: list[str]
-    rows: list[list[str]]
-    published: list[list[str]]
-    best: int | None
-
-
 def render_study(result: StudyResult) -> str:
     """One self-contained HTML file."""
     cells = [cell for table in result.tables for cell in table.cells]
@@ -48,7 +33,7 @@ def render_study(result: StudyResult) -> str:
     tables = [_page_table(number, table) for number, table in enumerate(result.tables)]
     figures, holes = list(_figures(result)), holes_of(result.tables)
     failed = list(result.failures())
-    sections = [(table.id, table.title) for table in tables]
+    sections = [(table["id"], table["title"]) for table in tables]
     sections += [("settings", "Settings")] if figures else []
     sections += [("missing", "What is missing")] if holes or failed else []
     return render_page(
@@ -70,20 +55,21 @@ def render_study(result: StudyResult) -> str:
     )
 
 
-def _page_table(number: int, filled: FilledTable) -> PageTable:
+def _page_table(number: int, filled: FilledTable) -> dict[str, Any]:
+    """A table as the template reads it. `best` is the row that is marked, and only where the text says how it
+    was chosen."""
     # No line breaks within a value.
     lines = [[name, *(cell.replace(" ", "\u00a0") for cell in cells)] for name, *cells in text_rows(filled)]
-    has_best = filled.table.is_ranked and len(filled.rows) > 1
-    return PageTable(
-        id=f"table{number + 1}",
-        title=filled.table.title,
-        caption=filled.table.caption,
-        legend=legend(filled),
-        columns=[heading(column) for column in filled.table.columns.values()],
-        rows=lines[: len(filled.rows)],
-        published=lines[len(filled.rows) :],
-        best=0 if has_best else None,
-    )
+    return {
+        "id": f"table{number + 1}",
+        "title": filled.table.title,
+        "caption": filled.table.caption,
+        "legend": legend(filled),
+        "columns": [heading(column) for column in filled.table.columns.values()],
+        "rows": lines[: len(filled.rows)],
+        "published": lines[len(filled.rows) :],
+        "best": 0 if filled.table.is_ranked and len(filled.rows) > 1 else None,
+    }
 
 
 def _origins(result: StudyResult) -> Iterator[tuple[str, str, str, str]]:
