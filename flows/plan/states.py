@@ -38,6 +38,13 @@ class Planned:
     pinned: PinnedModel | None = None
     """The trained model that stands in for the stage."""
 
+    @property
+    def known(self) -> Identity:
+        """The identity of a stage whose inputs are there. Raises ValueError where they are not."""
+        if self.identity is None:
+            raise ValueError(f"stage {self.stage.name} has inputs that are not built yet")
+        return self.identity
+
     def as_record(self) -> dict[str, Any]:
         """The stage as data, for --json and for the run's record."""
         made = self.artifact

@@ -49,7 +49,11 @@ def render_study(result: StudyResult) -> str:
         origins=list(_origins(result)),
         runs=runs,
         members=[
-            (each.member.name, each.member.config.name, ", ".join(_changes(each.member.settings)))
+            (
+                each.member.name,
+                each.member.config.name,
+                ", ".join(f"{name}={value}" for name, value in each.member.settings.items()),
+            )
             for each in result.members
         ],
     )
@@ -80,10 +84,6 @@ def _origins(result: StudyResult) -> Iterator[tuple[str, str, str, str]]:
                 if cell.artifacts:
                     title = filled.table.columns[name].title
                     yield filled.table.title, row.title, title, ", ".join(cell.artifacts)
-
-
-def _changes(settings: Mapping[str, str]) -> Iterator[str]:
-    return (f"{name}={value}" for name, value in settings.items())
 
 
 def _figures(result: StudyResult) -> Iterator[Figure]:

@@ -29,7 +29,6 @@ from storage.tags import stays
 log = logging.getLogger(__name__)
 
 Make = Callable[[Planned, Store, Mapping[str, Artifact]], Artifact]
-Key = tuple[str, str]
 _NO_FORCE: frozenset[str] = frozenset()
 _STOPPED = Failure("interrupted", "the study was stopped")
 
@@ -148,10 +147,6 @@ class _Running:
     slot: str | None
     record: StudyRecord
 
-    @property
-    def key(self) -> Key:
-        return _key(self.planned)
-
 
 class _Makings:
     """The stages that are being built, one per slot, and how earlier ones ended."""
@@ -165,7 +160,8 @@ class _Makings:
         records: Mapping[str, StudyRecord],
         on_change: Callable[[str, str, bool, Failure | None], None],
     ) -> None:
-        self.ended: dict[Key, Failure | None] = {}
+        self.ended: dict[str, Failure | None] = {}
+        """By the artifact, `kind/key`."""
         self.made: dict[str, int] = {}
         self._untold: list[tuple[str, str, Failure | None]] = []
         self._running: dict[Future[Artifact], _Running] = {}
@@ -184,7 +180,7 @@ class _Makings:
             if planned is None or not self._free:
                 continue
             running = [*self._running.values()]
-            if any(one.key == _key(planned) for one in running):
+            if any(one.planned.known == planned.known for one in running):
                 continue
             if running and (planned.stage.alone or running[0].planned.stage.alone):
                 continue
@@ -195,7 +191,8 @@ class _Makings:
         record = self._records[str(walk.store)]
         started = _Running(planned, walk.member.name, self._free.pop(0), record)
         self._on_change(planned.stage.name, walk.member.name, False, None)
-        record.begin(planned, walk.member.name, walk.store.log_path_of(*started.key))
+        log_path = walk.store.log_path_of(planned.stage.kind, planned.known.key)
+        record.begin(planned, walk.member.name, log_path)
         ready = _on_slot(planned, started.slot, self._threads)
         once = partial(
             self._make or partial(walk.make_in_process, stop=self._stop),
@@ -221,14 +218,14 @@ class _Makings:
         for future in [one for one in self._running if one.done()]:
             finished = self._running.pop(future)
             self._free.append(finished.slot)
-            kind = finished.key[0]
-            self.ended[finished.key] = failure = _failure(future)
+            stage, name = finished.planned.stage, finished.planned.known.name
+            self.ended[name] = failure = _failure(future)
             if failure is None:
-                self.made[kind] = self.made.get(kind, 0) + 1
+                self.made[stage.kind] = self.made.get(stage.kind, 0) + 1
                 finished.record.made(future.result())
             else:
-                finished.record.failed(*finished.key, failure.of(finished.planned.stage.name))
-            self._untold.append((finished.planned.stage.name, finished.member, failure))
+                finished.record.failed(name, failure.of(stage.name))
+            self._untold.append((stage.name, finished.member, failure))
 
 
 class MemberWalk:
@@ -240,20 +237,18 @@ class MemberWalk:
         self.store = loaded.store
         self.artifacts: dict[str, Artifact] = {}
         self.failure: Failure | None = None
-        hours = loaded.config.run.stage_timeout_hours
-        self._timeout = None if hours is None else 3600 * hours
         self._stages = loaded.stages
         self._config = loaded.config
         self._takes_datasets = any(stage.kind == "ingest" for stage in loaded.stages)
         self._checked = False
-        self.next_key: Key | None = None
-        """What `advance` has found to be built next; None if the member is done or has failed."""
+        self.next_key: str | None = None
+        """What `advance` has found to be built next, `kind/key`; None if the member is done or has failed."""
 
     @property
     def outcome(self) -> MemberOutcome:
         return MemberOutcome(self.member, dict(self.artifacts), self.failure)
 
-    def advance(self, ended: Mapping[Key, Failure | None], record: StudyRecord) -> Planned | None:
+    def advance(self, ended: Mapping[str, Failure | None], record: StudyRecord) -> Planned | None:
         """The next stage to build, past all cached ones; None if the member is done or has failed."""
         self.next_key = None
         while self.failure is None and len(self.artifacts) < len(self._stages):
@@ -271,14 +266,14 @@ class MemberWalk:
                 if stays(self.store, planned.artifact.kind, planned.artifact.key):
                     self.artifacts[stage.name] = planned.artifact
                 continue
-            failure = ended.get(_key(planned))
+            failure = ended.get(planned.known.name)
             if failure is None:
-                self.next_key = _key(planned)
+                self.next_key = planned.known.name
                 return planned
             self.failure = failure.of(stage.name)
         return None
 
-    def leave(self, ended: Mapping[Key, Failure | None], record: StudyRecord) -> None:
+    def leave(self, ended: Mapping[str, Failure | None], record: StudyRecord) -> None:
         """Take what has been built so far; a member that still needs a stage was stopped before it."""
         planned = self.advance(ended, record)
         if planned is not None:
@@ -292,18 +287,17 @@ class MemberWalk:
         stop: threading.Event,
     ) -> Artifact:
         return make_in_process(
-            planned, store, artifacts, on_progress=ignore_progress, timeout_seconds=self._timeout, stop=stop
+            planned,
+            store,
+            artifacts,
+            on_progress=ignore_progress,
+            timeout_seconds=self._config.run.stage_timeout_seconds,
+            stop=stop,
         )
 
 
 def ignore_progress(done: int, total: int, **metrics: float) -> None:
     """A study reports stages, not steps."""
-
-
-def _key(planned: Planned) -> Key:
-    if planned.identity is None:
-        raise ValueError(f"stage {planned.stage.name} is planned before its inputs")
-    return planned.identity.kind, planned.identity.key
 
 
 def _on_slot(planned: Planned, slot: str | None, threads: int | None) -> Planned:

@@ -39,7 +39,7 @@ GROWN = {"train": range(50), "test": range(14, 62)}
 def here(planned: Planned, store: Store, artifacts: Mapping[str, Artifact]) -> Artifact:
     """Make a stage in this process, which has loaded torch."""
     assert planned.identity is not None
-    make(task_of(planned, planned.identity, store, artifacts), Silent())
+    make(task_of(planned, store, artifacts), Silent())
     made = store.find(planned.stage.kind, planned.identity.key)
     assert made is not None
     return made
