@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -285,6 +285,10 @@ class Store(ABC):
         """Like `peek`, for a name `kind/key`; None for any other text, too."""
         kind, _, key = name.partition("/")
         return self.peek(kind, key)
+
+    def here(self, artifact: Artifact) -> Artifact:
+        """The artifact with the path at which this machine can read its files."""
+        return replace(artifact, path=self.local_path(artifact.kind, artifact.key))
 
     def newest_artifacts(self, kind: str) -> list[Artifact]:
         """Like `peek`, for those of `newest` that are there; the newest is first."""

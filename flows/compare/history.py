@@ -147,7 +147,7 @@ class History:
         snapshot = self.store.named(manifest.sources.get(name, ""))
         if snapshot is None:
             return None
-        images = Snapshot(self.store.local_path(snapshot.kind, snapshot.key)).table("images", ["split"])
+        images = Snapshot(self.store.here(snapshot).path).table("images", ["split"])
         views = (
             ViewSpec("", split, use)
             for split in sorted(images["split"].unique().to_pylist())

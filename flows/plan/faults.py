@@ -40,7 +40,7 @@ def faults_of(
     for name, source in config.datasets.items():
         made = artifacts.get(ingest_name(name))
         if made is not None and not source.allow_empty:
-            yield from outcome_faults(Snapshot(store.local_path(made.kind, made.key)))
+            yield from outcome_faults(Snapshot(store.here(made).path))
     images: dict[str, dict[str, str]] = {}
     shares = _identities_per_batch(config, stages, artifacts, store)
     for stage in stages:
@@ -50,7 +50,7 @@ def faults_of(
             dataset, made = ref.view.dataset, artifacts[ref.stage]
             try:
                 view_digest(made, ref.view, store)
-                view = ref.view.of(store.local_path(made.kind, made.key))
+                view = ref.view.of(store.here(made).path)
                 found = list(_view_faults(stage, ref.view, view, shares.get(stage.name, 0)))
             except CatalogError as error:
                 found = [str(error).removeprefix(f"{dataset}: ")]
@@ -60,7 +60,7 @@ def faults_of(
     if decode:
         for dataset, digests in images.items():
             made = artifacts[ingest_name(dataset)]
-            snapshot = Snapshot(store.local_path(made.kind, made.key))
+            snapshot = Snapshot(store.here(made).path)
             yield from _undecodable(snapshot, dataset, config.datasets[dataset].root, digests, store)
 
 
@@ -76,7 +76,7 @@ def _identities_per_batch(
         for ref in refs.values():
             made = artifacts[ref.stage]
             assert ref.view is not None
-            people.append(identities_in_pairs(ref.view.of(store.local_path(made.kind, made.key))))
+            people.append(identities_in_pairs(ref.view.of(store.here(made).path)))
     except (KeyError, CatalogError):
         return {}  # `faults_of` says so of the view itself
     amounts = [entry.amount for entry in config.reid.entries]

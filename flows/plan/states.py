@@ -69,7 +69,7 @@ class _OnThisMachine(Mapping[str, Artifact]):
 
     def __getitem__(self, name: str) -> Artifact:
         artifact = self._artifacts[name]
-        return replace(artifact, path=self._store.local_path(artifact.kind, artifact.key))
+        return self._store.here(artifact)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._artifacts)

@@ -69,7 +69,7 @@ def view_digest(artifact: Artifact, spec: ViewSpec, store: Store) -> str:
     memo = Memo(store.root, "views", parts)
     if (remembered := memo.read()) is not None:
         return remembered
-    digest = _digest(store.local_path(artifact.kind, artifact.key), spec)
+    digest = _digest(store.here(artifact).path, spec)
     memo.write(digest)
     return digest
 

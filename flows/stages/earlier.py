@@ -216,7 +216,7 @@ def _opened(store: Store, artifact: Artifact) -> Earlier | None:
     manifest = artifact.manifest
     dataset, split = manifest.made_by[ROWS]["view"]
     try:
-        here = replace(artifact, path=store.local_path(artifact.kind, artifact.key))
+        here = store.here(artifact)
         files = {name: entry.sha256 for name, entry in manifest.files.items()}
         trusted = store.trusted(here)
         source = EarlierRows(here.path, trusted, files)

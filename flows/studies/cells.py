@@ -225,7 +225,7 @@ class Filling:
         if known not in self._metrics:
             found: Mapping[str, Any] = artifact.manifest.metrics
             if setting is not None:
-                path = store.local_path(artifact.kind, artifact.key) / METRICS
+                path = store.here(artifact).path / METRICS
                 records = json.loads(path.read_bytes())["settings"]
                 found = next(record for record in records if record["name"] == setting)
             self._metrics[known] = {**found, "seconds": artifact.manifest.seconds}
