@@ -1,11 +1,19 @@
-"""How counts and spans of time are written for people."""
+"""How counts, lists and spans of time are written for people."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 def counted(number: int, noun: str, many: str = "") -> str:
     """`1 artifact`, `2 artifacts`; `many` for other plurals."""
     return f"{number:,} {noun if number == 1 else many or f'{noun}s'}"
+
+
+def first_few(texts: Sequence[str], shown: int = 3) -> str:
+    """`a, b, c and 4 more`."""
+    more = len(texts) - shown
+    return ", ".join(texts[:shown]) + (f" and {more} more" if more > 0 else "")
 
 
 def duration(seconds: float) -> str:

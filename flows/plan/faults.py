@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data_catalog.adapters import load_adapter
-from data_catalog.decode_checks import memory_of, undecodable_images, undecodable_rejects
+from data_catalog.decode_checks import faults_in_short, memory_of, undecodable_images, undecodable_rejects
 from data_catalog.errors import CatalogError
 from data_catalog.outcome import outcome_faults
 from data_catalog.readiness import (
@@ -22,10 +22,10 @@ from flows.config.models import Config
 from flows.plan.views import ViewSpec, view_digest
 from flows.run.console import told
 from flows.stages.base import Stage, ingest_name
+from flows.wording import counted
 from personsearch_core.sampling import largest_shares
 from storage.store import Artifact, Store
 
-_SHOWN = 3
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -118,9 +118,9 @@ def _undecodable(
     faults = undecodable_images(root, digests, memory_of(store.root), progress)
     faults |= undecodable_rejects(root, snapshot)
     if faults:
-        shown = "; ".join(f"{root / path}: {fault}" for path, fault in sorted(faults.items())[:_SHOWN])
-        more = "; ..." if len(faults) > _SHOWN else ""
+        images = counted(len(faults), "image")
+        shown = faults_in_short({str(root / path): fault for path, fault in faults.items()})
         yield (
-            f"{dataset}: {len(faults):,} images cannot be decoded: {shown}{more}. Replace them, or exclude "
+            f"{dataset}: {images} cannot be decoded: {shown}. Replace them, or exclude "
             f"them with datasets.{dataset}.options.leave_out"
         )

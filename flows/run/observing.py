@@ -50,7 +50,8 @@ def show_run(record: RunRecord, artifacts: Mapping[str, Artifact]) -> None:
             name = stage["stage"]
             is_trained = stage["state"] == "made" and name in TRAININGS and "pinned" not in stage
             if is_trained and name in artifacts:
-                markdown = f"![{name}: loss by step]({_as_url(loss_curve(artifacts[name]))})"
+                curve = base64.b64encode(loss_curve(artifacts[name])).decode()
+                markdown = f"![{name}: loss by step](data:image/png;base64,{curve})"
                 create_markdown_artifact(markdown, key=f"{run}-{name}-curve", description=f"Loss of {name}")
 
 
@@ -129,10 +130,6 @@ def _result_rows(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
         for name, artifact in artifacts.items()
         if artifact.kind == "evaluation"
     ]
-
-
-def _as_url(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _slug(name: str) -> str:

@@ -81,7 +81,8 @@ class StageLine:
             return f"{self.name:{WIDTH}} starting, {time.monotonic() - self._started:.0f} s"
         if self._done >= self._total:
             return f"{self.name:{WIDTH}} finishing, {time.monotonic() - self._started:.0f} s"
-        parts = [f"{self._done / self._total:4.0%}", *self._time_left(), *(self._figures or self._counts())]
+        counts = f"{self._done:,} of {self._total:,}"
+        parts = [f"{self._done / self._total:4.0%}", *self._time_left(), *(self._figures or [counts])]
         if self.rates:
             parts.append("images/s: loader {:.3g}, step {:.3g}".format(*self.rates.values()))
         return f"{self.name:{WIDTH}} {', '.join(parts)}"
@@ -98,9 +99,6 @@ class StageLine:
         if done < 1 or seconds < 1:
             return []
         return [f"about {about(seconds / done * (self._total - self._done))} left"]
-
-    def _counts(self) -> list[str]:
-        return [f"{self._done:,} of {self._total:,}"]
 
 
 def _figures(shown: Mapping[str, str], metrics: Mapping[str, Any]) -> list[str]:

@@ -14,10 +14,8 @@ from typing import Any
 from flows.errors import Failure
 from flows.plan.states import Planned
 from flows.run.records import RunRecord, heartbeat, new_record_path
+from flows.wording import first_few
 from storage.store import Artifact, Store
-
-_NAMED = 3
-"""Number of members to name if many failed with the same error."""
 
 
 class StudyRecord:
@@ -61,7 +59,7 @@ class StudyRecord:
         members: dict[Failure, list[str]] = {}
         for member, failure in failures:
             members.setdefault(failure, []).append(member)
-        self._run.failure = _joined([failure.of(_names(who)) for failure, who in members.items()])
+        self._run.failure = _joined([failure.of(first_few(who)) for failure, who in members.items()])
         self._run.end()
 
     def _to_the_end(self, name: str) -> None:
@@ -75,8 +73,3 @@ def _joined(failures: Sequence[Failure]) -> Failure | None:
     if len(failures) < 2:
         return failures[0] if failures else None
     return replace(failures[0], message="\n  ".join(map(str, failures)), log=None)
-
-
-def _names(members: list[str]) -> str:
-    more = len(members) - _NAMED
-    return ", ".join(members[:_NAMED]) + (f" and {more} more" if more > 0 else "")
