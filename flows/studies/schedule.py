@@ -23,12 +23,11 @@ from flows.run.making import make_in_process
 from flows.studies.loading import Loader
 from flows.studies.members import Member
 from flows.studies.record import StudyRecord
-from storage.store import Artifact, Store
+from storage.store import Artifact
 from storage.tags import stays
 
 log = logging.getLogger(__name__)
 
-Make = Callable[[Planned, Store, Mapping[str, Artifact]], Artifact]
 _NO_FORCE: frozenset[str] = frozenset()
 _STOPPED = Failure("interrupted", "the study was stopped")
 
@@ -87,7 +86,6 @@ def run_members(
     *,
     slots: Sequence[str | None] = (None,),
     threads: int | None = None,
-    make: Make | None = None,
     on_change: Callable[[Change], None] = ignore_change,
 ) -> StudyOutcome:
     """Build the stages of all members, and return how each member ended.
@@ -99,8 +97,6 @@ def run_members(
         config names a device.
     threads
         threads per stage, unless the config sets them.
-    make
-        how to build a stage; by default in a process of its own.
     on_change
         called whenever a stage begins or ends.
 
@@ -117,7 +113,7 @@ def run_members(
     def changed(stage: str, member: str, ended: bool, failure: Failure | None) -> None:
         on_change(Change(stage, member, ended, failure, outcomes))
 
-    makings = _Makings(list(slots), threads, make, stop, records, changed)
+    makings = _Makings(list(slots), threads, stop, records, changed)
     stopped = False
     with ExitStack() as hearts, ThreadPoolExecutor(len(slots), thread_name_prefix="study") as pool:
         try:
@@ -155,7 +151,6 @@ class _Makings:
         self,
         slots: list[str | None],
         threads: int | None,
-        make: Make | None,
         stop: threading.Event,
         records: Mapping[str, StudyRecord],
         on_change: Callable[[str, str, bool, Failure | None], None],
@@ -167,7 +162,6 @@ class _Makings:
         self._running: dict[Future[Artifact], _Running] = {}
         self._free = slots
         self._threads = threads
-        self._make = make
         self._stop = stop
         self._records = records
         self._on_change = on_change
@@ -195,10 +189,13 @@ class _Makings:
         record.begin(planned, walk.member.name, log_path)
         ready = _on_slot(planned, started.slot, self._threads)
         once = partial(
-            self._make or partial(walk.make_in_process, stop=self._stop),
+            make_in_process,
             ready,
             walk.store,
             dict(walk.artifacts),
+            on_progress=ignore_progress,
+            timeout_seconds=walk.config.run.stage_timeout_seconds,
+            stop=self._stop,
         )
         self._running[pool.submit(make_with_retries, once, self._stop, planned.stage.name)] = started
 
@@ -238,7 +235,7 @@ class MemberWalk:
         self.artifacts: dict[str, Artifact] = {}
         self.failure: Failure | None = None
         self._stages = loaded.stages
-        self._config = loaded.config
+        self.config = loaded.config
         self._takes_datasets = any(stage.kind == "ingest" for stage in loaded.stages)
         self._checked = False
         self.next_key: str | None = None
@@ -255,7 +252,7 @@ class MemberWalk:
             stage = self._stages[len(self.artifacts)]
             try:
                 if stage.kind != "ingest" and self._takes_datasets and not self._checked:
-                    check_ready(self._config, self._stages, self.artifacts, self.store)
+                    check_ready(self.config, self._stages, self.artifacts, self.store)
                     self._checked = True
                 planned = resolve(stage, self.store, self.artifacts, _NO_FORCE, explain=False)
             except Exception as error:
@@ -278,22 +275,6 @@ class MemberWalk:
         planned = self.advance(ended, record)
         if planned is not None:
             self.failure = _STOPPED.of(planned.stage.name)
-
-    def make_in_process(
-        self,
-        planned: Planned,
-        store: Store,
-        artifacts: Mapping[str, Artifact],
-        stop: threading.Event,
-    ) -> Artifact:
-        return make_in_process(
-            planned,
-            store,
-            artifacts,
-            on_progress=ignore_progress,
-            timeout_seconds=self._config.run.stage_timeout_seconds,
-            stop=stop,
-        )
 
 
 def ignore_progress(done: int, total: int, **metrics: float) -> None:
