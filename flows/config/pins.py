@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from data_catalog.suggestions import did_you_mean
 from flows.config.exported import ExportedModel
@@ -21,6 +21,8 @@ from storage.store import Inspection, Store
 from storage.tags import tags
 
 Section = Literal["detector", "reid"]
+TRAINED: tuple[Section, ...] = get_args(Section)
+"""Kinds of artifacts that are trained models, and the sections of a config that train them."""
 
 
 class Pin(Recipe):

@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 
 from data_catalog.forgotten import FORGOTTEN
 from data_catalog.row_tables import COORDINATES
+from flows.config.pins import TRAINED
 from flows.config.trained_on import VIEWS
 from flows.forget.forgotten_list import FILE
-from flows.forget.holders import MODELS
 from flows.forget.pictures import Pictures
 from flows.forget.trace import Trace, blocks_of_rows, row_digests
 from flows.plan.catalog import KIND
@@ -235,7 +235,7 @@ def _datasets(
     views = manifest.made_by.get(VIEWS, {})
     datasets = frozenset(str(view["dataset"]) for view in views.values())
     for name, source in manifest.sources.items():
-        if source.partition("/")[0] not in MODELS and name not in views:
+        if source.partition("/")[0] not in TRAINED and name not in views:
             more = datasets_of(store, source, known)
             if more is None:
                 return None

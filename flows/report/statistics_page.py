@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from data_catalog.counts import COUNTED
 from data_catalog.forgotten import FORGOTTEN
 from data_catalog.images import ImageFile
+from data_catalog.row_tables import COORDINATES
 from data_catalog.snapshot import Snapshot
 from data_catalog.statistics import Histogram, Statistics
 from flows.errors import StageError
@@ -23,7 +24,7 @@ from flows.wording import counted
 from storage.store import Artifact
 
 EXAMPLES = 4
-_BOX_COLUMNS = ("image_id", "x1", "y1", "x2", "y2", "ignore", "ignore_reason", "person_id")
+_BOX_COLUMNS = ("image_id", *COORDINATES, "ignore", "ignore_reason", "person_id")
 _NAMES = {
     "boxes_with_id": "boxes with identity",
     "ids": "identities",

@@ -26,16 +26,16 @@ from prefect.artifacts import (
 )
 from prefect.exceptions import PrefectHTTPStatusError
 
+from flows.config.pins import TRAINED
 from flows.run.records import RunRecord
 from flows.run.stage_line import StageLine
+from flows.stages.detector import HISTORY
 from storage.space import in_units
 from storage.store import Artifact
 
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 5.0
-TRAININGS = ("detector", "reid")
-HISTORY = "history.parquet"
 
 
 def show_run(record: RunRecord, artifacts: Mapping[str, Artifact]) -> None:
@@ -48,7 +48,7 @@ def show_run(record: RunRecord, artifacts: Mapping[str, Artifact]) -> None:
             create_table_artifact(results, key=f"{run}-results", description="Results of every test")
         for stage in record.stages:
             name = stage["stage"]
-            is_trained = stage["state"] == "made" and name in TRAININGS and "pinned" not in stage
+            is_trained = stage["state"] == "made" and name in TRAINED and "pinned" not in stage
             if is_trained and name in artifacts:
                 curve = base64.b64encode(loss_curve(artifacts[name])).decode()
                 markdown = f"![{name}: loss by step](data:image/png;base64,{curve})"

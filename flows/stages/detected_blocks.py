@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.row_tables import corners
+from data_catalog.row_tables import COORDINATES, corners
 from flows.plan.views import SnapshotView
 from flows.stages.earlier import contents
 from storage.durable import flush
@@ -144,7 +144,7 @@ class Block:
             columns["image_id"] += [scene.image_id] * len(boxes)
             columns["score"] += [*result.scores[kept].tolist(), *[None] * (n_queries + n_truth)]
             columns["box_id"] += [*[None] * (n_found + n_queries), *box_ids]
-            for position, name in enumerate(("x1", "y1", "x2", "y2")):
+            for position, name in enumerate(COORDINATES):
                 columns[name] += boxes[:, position].tolist()
         columns["row"] = [0] * len(columns["role"])
         pq.write_table(pa.table(columns, schema=ROWS_SCHEMA), self.rows)

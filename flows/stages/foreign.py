@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.row_digests import digest_rows
+from data_catalog.row_tables import COORDINATES
 from data_catalog.views import View
 from flows.config.foreign import BOX_ID, ForeignFeatures, foreign_digest
 from flows.config.models import Config
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from storage.feature_store import FeatureReader
 
 VERSION = 1
-_BOX = ["image_id", "x1", "y1", "x2", "y2"]
+_BOX = ["image_id", *COORDINATES]
 SHOWN = 3
 
 
