@@ -48,8 +48,8 @@ def demo(
     folder = folder.absolute()
     told.info("drawing synthetic datasets in %s, unless they are there", folder / "data")
     with stoppable(), busy("drawing"):
-        for name, write in (("prw", _draw_scenes), ("mot17", _draw_tracks)):
-            draw_once(folder / "data" / name, write)
+        draw_once(folder / "data" / "prw", lambda root: write_prw(root, SCENES, seed=SEED))
+        draw_once(folder / "data" / "mot17", lambda root: write_mot17(root, TRACKS, seed=SEED))
     os.environ["PERSONSEARCH_DEMO"] = str(folder)
     request = RunRequest(
         config=demo_config(),
@@ -100,11 +100,3 @@ def demo_config() -> Path:
         if (folder / "demo.yaml").is_file():
             return folder / "demo.yaml"
     raise ConfigError(f"configs/demo.yaml is neither next to nor inside {package}; reinstall the package")
-
-
-def _draw_scenes(root: Path) -> None:
-    write_prw(root, SCENES, seed=SEED)
-
-
-def _draw_tracks(root: Path) -> None:
-    write_mot17(root, TRACKS, seed=SEED)

@@ -19,7 +19,6 @@ from flows.run.stopping import stoppable
 from flows.wording import counted
 
 if TYPE_CHECKING:
-    from flows.search.approximate import Recall
     from flows.search.building import Outcome, Progress
     from flows.search.layout import Settings
     from flows.search.model import GivenModel
@@ -114,7 +113,12 @@ def index(
     print_faults(outcome)
     if outcome.faults and not outcome.files_in_all:
         raise ConfigError("none of the files can be read")
-    recall = _approximate(out) if approximate else None
+    recall = None
+    if approximate:
+        from flows.search.approximate import build_approximate
+        from flows.search.index import open_index
+
+        recall = build_approximate(open_index(out))
     write_json(json, {**asdict(outcome), **({} if recall is None else {"recall": recall.recall})})
     _print(out, outcome)
     if recall is not None:
@@ -175,13 +179,6 @@ def _settings(
         return None
     base = read_description(folder).settings if is_index(folder) else model.settings if model else None
     return None if base is None else base.model_copy(update=given)
-
-
-def _approximate(folder: Path) -> Recall:
-    from flows.search.approximate import build_approximate
-    from flows.search.index import open_index
-
-    return build_approximate(open_index(folder))
 
 
 def _verify(folder: Path) -> None:

@@ -30,7 +30,9 @@ class Watching:
         self._filled: dict[tuple[str, str, str], str] = {}
 
     def __call__(self, standing: Standing) -> None:
-        line = f"{standing.done} of {standing.total}{_time_left(standing.seconds_left)}: {standing.text}"
+        left = standing.seconds_left
+        time_left = "" if left is None else f", about {about(left)} left"
+        line = f"{standing.done} of {standing.total}{time_left}: {standing.text}"
         if self._live is not None:
             tables = [rich_table(filled) for filled in standing.tables]
             self._live.update(Group(*tables, Text(line)))
@@ -42,17 +44,13 @@ class Watching:
     def _new_cells(self, tables: Sequence[FilledTable]) -> Iterator[str]:
         """The rows that have gained values since the last call."""
         for filled in tables:
-            names = [*filled.table.columns]
             for row, texts in zip(filled.rows, text_rows(filled), strict=False):
-                gained = [
-                    f"{filled.table.columns[name].title} {text}"
-                    for name, text in zip(names, texts[1:], strict=True)
-                    if row.cells[name].value is not None
-                    and self._filled.get((filled.table.name, row.name, name)) != text
-                ]
-                for name, text in zip(names, texts[1:], strict=True):
-                    if row.cells[name].value is not None:
-                        self._filled[filled.table.name, row.name, name] = text
+                gained = []
+                for (name, column), text in zip(filled.table.columns.items(), texts[1:], strict=True):
+                    cell = (filled.table.name, row.name, name)
+                    if row.cells[name].value is not None and self._filled.get(cell) != text:
+                        self._filled[cell] = text
+                        gained.append(f"{column.title} {text}")
                 if gained:
                     yield f"{filled.table.title}: {texts[0]}: {', '.join(gained)}"
 
@@ -120,9 +118,3 @@ def raise_first(failures: Sequence[tuple[str, Failure]], of_what: str, *, is_sto
     if failures:
         name, first = failures[0]
         raise StageFailed(first.of(f"{len(failures)} {of_what} failed; {name}"))
-
-
-def _time_left(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    return f", about {about(seconds)} left"
