@@ -68,7 +68,7 @@ def remove(store: Store, holders: Holders) -> Removed:
     _flush(store)  # before the snapshots go, which say what must not come back
     for name in names[len(data) :]:
         _remove_artifact(store, name)
-    # What an interrupted removal left out of sight is found without a snapshot that holds the subject, too.
+    # An interrupted removal may have left something there, although no snapshot holds the subject now.
     _remove_aside(store)
     _flush(store)
     return Removed(len(names), records, tuple(holders.tagged), unfinished)

@@ -1,4 +1,4 @@
-"""Flow runs whose process was killed: Prefect would show them as running for ever."""
+"""Flow runs whose process was killed: Prefect would show them as running forever."""
 
 from __future__ import annotations
 

@@ -111,8 +111,8 @@ def start_process(
 ) -> Started:
     """Call `target` ("module:function") with (task, reporter) in a child process.
 
-    Its output goes to `log_path`. `imports` are the modules that take long to load and that later processes
-    need, too. Ask for its result once, or stop it.
+    Its output goes to `log_path`. `imports` are modules that take long to load and that later processes
+    need as well. Ask for its result once, or stop it.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     order = {

@@ -50,7 +50,7 @@ class TestImages:
     forgotten: ids of the boxes that show forgotten people, of whom nothing is described.
     """
 
-    __test__ = False  # its name is the field's; pytest shall not collect it
+    __test__ = False  # its name is the field's; pytest must not collect it
 
     scenes: Sequence[Scene]
     queries: Sequence[np.ndarray]
@@ -107,7 +107,7 @@ def images_of(test: SnapshotView) -> TestImages:
 class Block:
     """Some images of a view by their numbers, and the files of their detections in `folder`.
 
-    Named by its images: whoever resumes with others to detect takes over the blocks that fit.
+    Named by its images, so that a stage that resumes with others to detect takes over the blocks that fit.
     """
 
     folder: Path

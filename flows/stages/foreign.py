@@ -215,7 +215,7 @@ def _copy(context: AnyContext, reader: FeatureReader, rows: np.ndarray) -> str:
 
 
 def _boxes_of(queries: pa.Table, view: View, dataset: str) -> pa.Array:
-    """The ground-truth box of each query box; StageError for a query that is none."""
+    """The ground-truth box of each query box; StageError for a query box that is not one."""
     named, known = [*_BOX, "box_id"], dict[tuple[Any, ...], str]()
     for table in (view.snapshot.table("queries", named), view.boxes):
         asked = table.filter(pc.is_in(table["image_id"], value_set=queries["image_id"]))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LIMIT_SECONDS = 60.0
 """How long a tracker may take for one call."""
 MOST_POINTS = 1_000
-"""Of a curve; of a longer one every so many steps are told, and the last."""
+"""Of a curve; a longer one is thinned to points at equal distances, and its last."""
 NOT_TOLD = frozenset({"run", "store", "root", "pin"})
 """Fields of a config that change no result, or repeat the manifest of a pinned model."""
 
