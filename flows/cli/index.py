@@ -131,9 +131,9 @@ def index(
 @contextmanager
 def progress_line() -> Iterator[Progress]:
     """Progress of an index, with images per second."""
-    from flows.run.stage_line import StageLine
+    from flows.run.stage_line import stage_line
 
-    with StageLine("index") as line:
+    with stage_line("index") as line:
         yield lambda done, total, rate: line.update(done, total, images_per_second=rate)
 
 

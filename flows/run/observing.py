@@ -28,7 +28,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.config.pins import TRAINED
 from flows.run.records import RunRecord
-from flows.run.stage_line import StageLine
+from flows.run.stage_line import StageLine, stage_line
 from flows.stages.detector import HISTORY
 from storage.space import in_units
 from storage.store import Artifact
@@ -59,7 +59,7 @@ def show_run(record: RunRecord, artifacts: Mapping[str, Artifact]) -> None:
 def progress_of(name: str) -> Iterator[StageLine]:
     """The line of a stage, whose progress is in the UI, too."""
     shown = _ShownProgress(name)
-    with StageLine(name, also=shown.update) as line:
+    with stage_line(name, also=shown.update) as line:
         yield line
     shown.finish()
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from types import TracebackType
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from flows.run.console import live, told
@@ -37,36 +37,32 @@ _LOADER, _STEP = "loader_images_per_second", "step_images_per_second"
 """Of a training that reads images; the lower one limits it."""
 
 
+@contextmanager
+def stage_line(name: str, also: Callable[[int, int], None] | None = None) -> Iterator[StageLine]:
+    """Keep the line of a stage in sight while the block lasts; see `StageLine`."""
+    line = StageLine(name, also)
+    with live(line.text):
+        yield line
+
+
+@dataclass
 class StageLine:
-    """Follows `update(done, total, **metrics)` while its block lasts; then `built` tells the outcome."""
+    """Follows `update`, as does `also`, which is called with (done, total); `built` tells the outcome."""
 
-    def __init__(self, name: str, also: Callable[[int, int], None] | None = None) -> None:
-        """`also` is called with (done, total), too."""
-        self.name = name
-        self._also = also
-        self._started = time.monotonic()
-        self._begun: tuple[float, int] | None = None
-        self._done, self._total = 0, 0
-        self._figures: list[str] = []
-        self.rates: dict[str, float] = {}
-        """Images per second of a training, by the names that it gives them."""
-        self._shown: AbstractContextManager[None] | None = None
-
-    def __enter__(self) -> StageLine:
-        self._shown = live(self.text)
-        self._shown.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._shown is not None
-        self._shown.__exit__(kind, error, trace)
+    name: str
+    also: Callable[[int, int], None] | None = None
+    rates: dict[str, float] = field(default_factory=dict)
+    """Images per second of a training, by the names that it gives them."""
+    _started: float = field(default_factory=lambda: time.monotonic())
+    _begun: tuple[float, int] | None = None
+    _done: int = 0
+    _total: int = 0
+    _figures: list[str] = field(default_factory=list)
 
     def update(self, done: int, total: int, **metrics: float) -> None:
         """Note how far the stage is; a resumed one begins above 0."""
-        if self._also is not None:
-            self._also(done, total)
+        if self.also is not None:
+            self.also(done, total)
         if self._begun is None:
             self._begun = (time.monotonic(), done)
         self._done, self._total = done, total

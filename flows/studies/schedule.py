@@ -144,34 +144,27 @@ class _Running:
     record: StudyRecord
 
 
+@dataclass
 class _Makings:
-    """The stages that are being built, one per slot, and how earlier ones ended."""
+    """The stages that are being built, one per slot, and how earlier ones ended. free: the slots that are."""
 
-    def __init__(
-        self,
-        slots: list[str | None],
-        threads: int | None,
-        stop: threading.Event,
-        records: Mapping[str, StudyRecord],
-        on_change: Callable[[str, str, bool, Failure | None], None],
-    ) -> None:
-        self.ended: dict[str, Failure | None] = {}
-        """By the artifact, `kind/key`."""
-        self.made: dict[str, int] = {}
-        self._untold: list[tuple[str, str, Failure | None]] = []
-        self._running: dict[Future[Artifact], _Running] = {}
-        self._free = slots
-        self._threads = threads
-        self._stop = stop
-        self._records = records
-        self._on_change = on_change
+    free: list[str | None]
+    threads: int | None
+    stop: threading.Event
+    records: Mapping[str, StudyRecord]
+    on_change: Callable[[str, str, bool, Failure | None], None]
+    ended: dict[str, Failure | None] = field(default_factory=dict)
+    """By the artifact, `kind/key`."""
+    made: dict[str, int] = field(default_factory=dict)
+    _untold: list[tuple[str, str, Failure | None]] = field(default_factory=list)
+    _running: dict[Future[Artifact], _Running] = field(default_factory=dict)
 
     def begin(self, walks: Sequence[MemberWalk], pool: ThreadPoolExecutor) -> bool:
         """Start what members need next while slots are free. False if nothing is running."""
-        wanted = [(walk, walk.advance(self.ended, self._records[str(walk.store)])) for walk in walks]
+        wanted = [(walk, walk.advance(self.ended, self.records[str(walk.store)])) for walk in walks]
         self.tell_ended()
         for walk, planned in wanted:
-            if planned is None or not self._free:
+            if planned is None or not self.free:
                 continue
             running = [*self._running.values()]
             if any(one.planned.known == planned.known for one in running):
@@ -182,12 +175,12 @@ class _Makings:
         return bool(self._running)
 
     def _start(self, walk: MemberWalk, planned: Planned, pool: ThreadPoolExecutor) -> None:
-        record = self._records[str(walk.store)]
-        started = _Running(planned, walk.member.name, self._free.pop(0), record)
-        self._on_change(planned.stage.name, walk.member.name, False, None)
+        record = self.records[str(walk.store)]
+        started = _Running(planned, walk.member.name, self.free.pop(0), record)
+        self.on_change(planned.stage.name, walk.member.name, False, None)
         log_path = walk.store.log_path_of(planned.stage.kind, planned.known.key)
         record.begin(planned, walk.member.name, log_path)
-        ready = _on_slot(planned, started.slot, self._threads)
+        ready = _on_slot(planned, started.slot, self.threads)
         once = partial(
             make_in_process,
             ready,
@@ -195,15 +188,15 @@ class _Makings:
             dict(walk.artifacts),
             on_progress=ignore_progress,
             timeout_seconds=walk.config.run.stage_timeout_seconds,
-            stop=self._stop,
+            stop=self.stop,
         )
-        self._running[pool.submit(make_with_retries, once, self._stop, planned.stage.name)] = started
+        self._running[pool.submit(make_with_retries, once, self.stop, planned.stage.name)] = started
 
     def tell_ended(self) -> None:
         """Report the stages that have ended, once the members know their artifacts."""
         while self._untold:
             stage, member, failure = self._untold.pop(0)
-            self._on_change(stage, member, True, failure)
+            self.on_change(stage, member, True, failure)
 
     def wait(self) -> None:
         """Wait until a stage has ended."""
@@ -214,7 +207,7 @@ class _Makings:
         """Record all stages that have ended."""
         for future in [one for one in self._running if one.done()]:
             finished = self._running.pop(future)
-            self._free.append(finished.slot)
+            self.free.append(finished.slot)
             stage, name = finished.planned.stage, finished.planned.known.name
             self.ended[name] = failure = _failure(future)
             if failure is None:
