@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from flows.errors import RETRY_DELAYS, Failure, Interrupted, failure_of, failure
 from flows.plan.readiness import check_ready
 from flows.plan.states import Planned, resolve
 from flows.run.making import make_in_process
-from flows.studies.loading import Loader
+from flows.studies.loading import Loaded, Loader
 from flows.studies.members import Member
 from flows.studies.record import StudyRecord
 from storage.store import Artifact
@@ -103,23 +103,17 @@ def run_members(
     KeyboardInterrupt asks running stages to stop at a checkpoint, waits for them, and returns what has been
     built so far. Raises ConfigError, before anything is built, if a member's config is wrong.
     """
-    walks = [MemberWalk(member, loader) for member in members]
-    records = {str(walk.store): StudyRecord(recorded_as, walk.store) for walk in walks}
+    study = StudyWalk(members, loader, recorded_as)
     stop = threading.Event()
 
-    def outcomes() -> list[MemberOutcome]:
-        return [walk.outcome for walk in walks]
-
     def changed(stage: str, member: str, ended: bool, failure: Failure | None) -> None:
-        on_change(Change(stage, member, ended, failure, outcomes))
+        on_change(Change(stage, member, ended, failure, study.outcomes))
 
-    makings = _Makings(list(slots), threads, stop, records, changed)
+    makings = _Makings(list(slots), threads, stop, changed)
     stopped = False
-    with ExitStack() as hearts, ThreadPoolExecutor(len(slots), thread_name_prefix="study") as pool:
+    with study.on_record(), ThreadPoolExecutor(len(slots), thread_name_prefix="study") as pool:
         try:
-            for record in records.values():
-                hearts.enter_context(record.heartbeat())
-            while makings.begin(walks, pool):
+            while makings.begin(study.members, pool):
                 makings.wait()
         except KeyboardInterrupt:
             stopped = True
@@ -128,20 +122,45 @@ def run_members(
             stop.set()
             pool.shutdown(cancel_futures=True)
             makings.collect()
-            for walk in walks:
-                walk.leave(makings.ended, records[str(walk.store)])
+            for walk in study.members:
+                walk.leave(makings.ended)
             makings.tell_ended()
-            for at, record in records.items():
-                record.end((w.member.name, w.failure) for w in walks if str(w.store) == at and w.failure)
-    return StudyOutcome(outcomes(), makings.made, stopped)
+    return StudyOutcome(study.outcomes(), makings.made, stopped)
+
+
+class StudyWalk:
+    """All members of a study on their way, and its record in each of their stores."""
+
+    def __init__(self, members: Sequence[Member], loader: Loader, recorded_as: Path) -> None:
+        self._records: dict[str, StudyRecord] = {}
+        self.members: list[MemberWalk] = []
+        for member in members:
+            loaded = loader.load(member)
+            record = self._records.setdefault(str(loaded.store), StudyRecord(recorded_as, loaded.store))
+            self.members.append(MemberWalk(member, loaded, record))
+
+    @contextmanager
+    def on_record(self) -> Iterator[None]:
+        """Keep the records alive while the block lasts, and close them with the failures of the members."""
+        with ExitStack() as hearts:
+            for record in self._records.values():
+                hearts.enter_context(record.heartbeat())
+            try:
+                yield
+            finally:
+                for record in self._records.values():
+                    own = (walk for walk in self.members if walk.record is record)
+                    record.end((walk.member.name, walk.failure) for walk in own if walk.failure)
+
+    def outcomes(self) -> list[MemberOutcome]:
+        return [walk.outcome for walk in self.members]
 
 
 @dataclass(frozen=True)
 class _Running:
     planned: Planned
-    member: str
+    walk: MemberWalk
     slot: str | None
-    record: StudyRecord
 
 
 @dataclass
@@ -151,7 +170,6 @@ class _Makings:
     free: list[str | None]
     threads: int | None
     stop: threading.Event
-    records: Mapping[str, StudyRecord]
     on_change: Callable[[str, str, bool, Failure | None], None]
     ended: dict[str, Failure | None] = field(default_factory=dict)
     """By the artifact, `kind/key`."""
@@ -161,7 +179,7 @@ class _Makings:
 
     def begin(self, walks: Sequence[MemberWalk], pool: ThreadPoolExecutor) -> bool:
         """Start what members need next while slots are free. False if nothing is running."""
-        wanted = [(walk, walk.advance(self.ended, self.records[str(walk.store)])) for walk in walks]
+        wanted = [(walk, walk.advance(self.ended)) for walk in walks]
         self.tell_ended()
         for walk, planned in wanted:
             if planned is None or not self.free:
@@ -175,11 +193,10 @@ class _Makings:
         return bool(self._running)
 
     def _start(self, walk: MemberWalk, planned: Planned, pool: ThreadPoolExecutor) -> None:
-        record = self.records[str(walk.store)]
-        started = _Running(planned, walk.member.name, self.free.pop(0), record)
+        started = _Running(planned, walk, self.free.pop(0))
         self.on_change(planned.stage.name, walk.member.name, False, None)
         log_path = walk.store.log_path_of(planned.stage.kind, planned.known.key)
-        record.begin(planned, walk.member.name, log_path)
+        walk.record.begin(planned, walk.member.name, log_path)
         ready = _on_slot(planned, started.slot, self.threads)
         once = partial(
             make_in_process,
@@ -212,18 +229,18 @@ class _Makings:
             self.ended[name] = failure = _failure(future)
             if failure is None:
                 self.made[stage.kind] = self.made.get(stage.kind, 0) + 1
-                finished.record.made(future.result())
+                finished.walk.record.made(future.result())
             else:
-                finished.record.failed(name, failure.of(stage.name))
-            self._untold.append((stage.name, finished.member, failure))
+                finished.walk.record.failed(name, failure.of(stage.name))
+            self._untold.append((stage.name, finished.walk.member.name, failure))
 
 
 class MemberWalk:
     """The progress of one member through its stages: what is cached, and what is to be built next."""
 
-    def __init__(self, member: Member, loader: Loader) -> None:
-        loaded = loader.load(member)
+    def __init__(self, member: Member, loaded: Loaded, record: StudyRecord) -> None:
         self.member = member
+        self.record = record
         self.store = loaded.store
         self.artifacts: dict[str, Artifact] = {}
         self.failure: Failure | None = None
@@ -238,7 +255,7 @@ class MemberWalk:
     def outcome(self) -> MemberOutcome:
         return MemberOutcome(self.member, dict(self.artifacts), self.failure)
 
-    def advance(self, ended: Mapping[str, Failure | None], record: StudyRecord) -> Planned | None:
+    def advance(self, ended: Mapping[str, Failure | None]) -> Planned | None:
         """The next stage to build, past all cached ones; None if the member is done or has failed."""
         self.next_key = None
         while self.failure is None and len(self.artifacts) < len(self._stages):
@@ -252,7 +269,7 @@ class MemberWalk:
                 self.failure = logged(error).of(stage.name)
                 return None
             if planned.artifact is not None:
-                record.uses(planned)
+                self.record.uses(planned)
                 if stays(self.store, planned.artifact.kind, planned.artifact.key):
                     self.artifacts[stage.name] = planned.artifact
                 continue
@@ -263,9 +280,9 @@ class MemberWalk:
             self.failure = failure.of(stage.name)
         return None
 
-    def leave(self, ended: Mapping[str, Failure | None], record: StudyRecord) -> None:
+    def leave(self, ended: Mapping[str, Failure | None]) -> None:
         """Take what has been built so far; a member that still needs a stage was stopped before it."""
-        planned = self.advance(ended, record)
+        planned = self.advance(ended)
         if planned is not None:
             self.failure = _STOPPED.of(planned.stage.name)
 
