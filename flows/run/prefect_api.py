@@ -66,7 +66,7 @@ def _server_in_use(url: str, home: Path) -> Iterator[Api]:
 
 
 def mark_as_crashed(flow_run: UUID, url: str) -> None:
-    """Set the state of a killed flow run and its unfinished tasks, which Prefect would show as running forever.
+    """Set the state of a killed flow run and its unfinished tasks: Prefect would show it as running forever.
 
     A run that has ended keeps its state.
     """
