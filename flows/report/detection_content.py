@@ -40,15 +40,11 @@ def _curves(judged: Judgement) -> list[Figure]:
         return []
     few = np.unique(np.linspace(0, len(curve.threshold) - 1, _POINTS).astype(np.int64))
     recall, precision = curve.recall[few], curve.precision[few]
-    precision_recall = line_plot(
-        [("", recall * 100, precision)], "recall, %", "precision, %", percent=True, whole_x=True
-    )
+    precision_recall = line_plot([("", recall * 100, precision)], "recall, %", "precision, %", whole_x=True)
     shown = curve.false_per_image <= MOST_FALSE
     mistakes, found = curve.false_per_image[shown], curve.recall[shown]
     few = np.unique(np.linspace(0, len(found) - 1, _POINTS).astype(np.int64))
-    over_mistakes = line_plot(
-        [("", mistakes[few], found[few])], "false positives per image", "recall, %", percent=True
-    )
+    over_mistakes = line_plot([("", mistakes[few], found[few])], "false positives per image", "recall, %")
     return [
         Figure(
             "Precision and recall of the detector",

@@ -164,7 +164,6 @@ def result_figures(results: Results) -> list[Figure]:
                 ],
                 "rank",
                 "queries found, %",
-                percent=True,
             ),
             "Share of queries with a correct match among the top ranks.",
         )
@@ -178,7 +177,7 @@ def result_figures(results: Results) -> list[Figure]:
         figures.append(
             Figure(
                 "Precision and recall of the search",
-                line_plot(lines, "recall, %", "precision, %", percent=True),
+                line_plot(lines, "recall, %", "precision, %"),
                 "Interpolated precision of each ranking, averaged over queries.",
             )
         )
@@ -204,7 +203,7 @@ def _gallery_size_figure(results: Results) -> list[Figure]:
     lines = _lines(points)
     if not lines:
         return []
-    plot = line_plot(lines, "images in the gallery", "mAP, %", percent=True, markers=True, log_x=True)
+    plot = line_plot(lines, "images in the gallery", "mAP, %", markers=True, log_x=True)
     return [Figure("mAP by gallery size", plot, "A larger gallery makes the search harder.")]
 
 
@@ -221,7 +220,7 @@ def _boxes_figure(results: Results) -> list[Figure]:
     if not lines:
         return []
     level = (f"score of at least {results.score_threshold:g}", results.headline["mAP"])
-    plot = line_plot(lines, "boxes per image", "mAP, %", percent=True, markers=True, level=level)
+    plot = line_plot(lines, "boxes per image", "mAP, %", markers=True, level=level)
     return [Figure("mAP by boxes per image", plot, "Too few boxes miss people; too many add distractors.")]
 
 
