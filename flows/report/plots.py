@@ -126,11 +126,11 @@ def history_plot(
     return draw_svg(draw)
 
 
-def histogram(values: np.ndarray, x_label: str, y_label: str, bins: int = 20) -> Markup:
+def histogram(values: np.ndarray, x_label: str, y_label: str) -> Markup:
     """The distribution of fractions (n,) over 0 to 1."""
 
     def draw(axes: Axes) -> None:
-        counts, edges = np.histogram(values, bins=bins, range=(0, 1))
+        counts, edges = np.histogram(values, bins=20, range=(0, 1))
         axes.bar(edges[:-1], counts, width=np.diff(edges) * 0.9, align="edge", color=SERIES[0])
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
