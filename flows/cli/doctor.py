@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import typer
+from rich.text import Text
 
 from flows.cli.json_file import Json, write_json
 from flows.cli.options import Store, default_store
@@ -31,9 +32,9 @@ def doctor(store: Store = None, json: Json = None) -> None:
     table = plain_table()
     table.show_header = False
     for fact in facts:
-        table.add_row(_MARKS[fact.level], fact.name, fact.value)
+        table.add_row(_MARKS[fact.level], fact.name, Text(fact.value))
         if fact.advice is not None:
-            table.add_row("", "", f"-> {fact.advice}")
+            table.add_row("", "", Text(f"-> {fact.advice}"))
     console.print(table)
     broken = [fact.name for fact in facts if fact.level == "broken"]
     if broken:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
 from flows.cli.index import root_paths
 from flows.cli.json_file import Json, write_json
@@ -131,7 +132,10 @@ def _show(index: Index, kept: Judgements, name: str | None, json: Path | None) -
     table = plain_table("name", "confirmed", "rejected", "not in the index")
     for each, found in judged.items():
         table.add_row(
-            each, _rows(found.confirmed), _rows(found.rejected), str(found.missing) if found.missing else ""
+            Text(each),
+            _rows(found.confirmed),
+            _rows(found.rejected),
+            str(found.missing) if found.missing else "",
         )
     whole_lines().print(table)
 

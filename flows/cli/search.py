@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
 from data_catalog.suggestions import near_file
 from flows.cli.index import print_faults, progress_line, root_paths
@@ -246,9 +247,9 @@ def _show(results: Results, index: Index) -> None:
             f"{match.similarity:.3f}",
             f"{match.score:.2f}",
             _corners(match.box),
-            match.camera or "",
+            Text(match.camera or ""),
             match.time or "",
-            shown_path(match.image),
+            Text(shown_path(match.image)),
         )
     whole_lines().print(table)
 
