@@ -1,4 +1,4 @@
-"""How counts, lists and spans of time are written for people."""
+"""How counts, lists, spans of time and artifacts are written for people."""
 
 from __future__ import annotations
 
@@ -32,3 +32,9 @@ def about(seconds: float) -> str:
     if seconds < 90 * 60:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def short_name(name: str) -> str:
+    """`kind/key` with the beginning of the key, which is enough to name the artifact."""
+    kind, _, key = name.partition("/")
+    return f"{kind}/{key[:12]}"

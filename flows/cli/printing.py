@@ -93,16 +93,6 @@ def _state(stage: dict[str, object]) -> str:
     return f"[{_STYLES.get(state, 'white')}]{state}[/]"
 
 
-SHORT = 12
-"""Characters of a key that are printed."""
-
-
-def short_name(name: str) -> str:
-    """`kind/key` with the beginning of the key, which is enough to name the artifact."""
-    kind, _, key = name.partition("/")
-    return f"{kind}/{key[:SHORT]}"
-
-
 def print_snapshot(catalog: Catalog, name: str) -> Snapshot:
     """The snapshot of the dataset's last ingest; prints its path."""
     from data_catalog.rule_notes import rule_notes

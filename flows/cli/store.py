@@ -12,11 +12,11 @@ from data_catalog.suggestions import did_you_mean
 from flows.cli.json_file import Json, write_json_lines
 from flows.cli.lazy import Lazy, lazy_group
 from flows.cli.options import ConfigsStore, Store, artifact_named, existing_store
-from flows.cli.printing import padded, short_name
+from flows.cli.printing import padded
 from flows.cli.store_gc import gc
 from flows.cli.store_sharing import export_artifacts, import_artifacts, pull, push
 from flows.errors import ConfigError
-from flows.wording import counted
+from flows.wording import counted, short_name
 from personsearch_core.checksums import listed_files, problems
 from storage.errors import StorageError
 from storage.listing import Entry, list_entries, no_collections, with_followers

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.options import ConfigsStore, chosen_store, existing_store
-from flows.cli.printing import short_name
 from flows.errors import ConfigError
 from flows.run.records import RUN_NAME, RunRecord
-from flows.wording import counted
+from flows.wording import counted, short_name
 from storage.gc import Garbage, collect, find_garbage
 from storage.listing import no_collections
 from storage.space import in_units

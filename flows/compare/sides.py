@@ -15,6 +15,7 @@ from flows.plan.states import make_plan
 from flows.run.promotion import EVALUATION, evaluations_of
 from flows.run.records import RUN_NAME, RunRecord, find_record, read_records
 from flows.stages.building import build_stages
+from flows.wording import short_name
 from storage.errors import StorageError
 from storage.listing import list_entries, resolve_name
 from storage.manifest import Manifest
@@ -167,7 +168,7 @@ def _by_test(store: Store, given: str, evaluations: Iterable[Artifact]) -> dict[
     for each in evaluations:
         dataset, _ = view_of(each.manifest, "truth", store)
         if dataset in found:
-            names = ", ".join(f"{EVALUATION}/{one.key[:12]}" for one in (found[dataset], each))
+            names = ", ".join(short_name(one.name) for one in (found[dataset], each))
             raise ConfigError(
                 f"{given}: it has several evaluations on {dataset or 'a dataset'}, as a study has: name one "
                 f"({names}, ...)"

@@ -21,6 +21,7 @@ from flows.plan.views import SnapshotView, ViewSpec
 from flows.run.console import told
 from flows.run.provenance import computed_on
 from flows.stages.base import StageContext
+from flows.wording import short_name
 from storage.digests import digest_json
 from storage.errors import StorageError
 from storage.feature_store.index_table import check_index, read_index
@@ -149,7 +150,7 @@ def record(
     name = None if of is None or not taken else of.artifact.name
     if name is not None:
         kind = name.partition("/")[0]
-        told.info("%s", f"{kind:14} {taken:,} of {rows:,} rows taken from {_short(name)}")
+        told.info("%s", f"{kind:14} {taken:,} of {rows:,} rows taken from {short_name(name)}")
     if context.store is not None:
         memo, key = _memo(context.store, view, means), context.name.rpartition("/")[2]
         known = [each for each in (memo.read() or "").split() if each != key]
@@ -164,11 +165,6 @@ def record(
             "of": rows,
         }
     }
-
-
-def _short(name: str) -> str:
-    kind, _, key = name.partition("/")
-    return f"{kind}/{key[:6]}"
 
 
 def _memo(store: Store, view: SnapshotView, means: Means) -> Memo:

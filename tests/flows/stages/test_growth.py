@@ -99,7 +99,7 @@ def test_growth_takes_what_is_there_and_computes_the_rest(
         key = case.earlier[kind].artifact.key
         assert found[kind]["taken_from"] == f"{kind}/{key}"
         taken, of = found[kind]["taken"], found[kind]["of"]
-        assert f"{taken:,} of {of:,} rows taken from {kind}/{key[:6]}" in caplog.text
+        assert f"{taken:,} of {of:,} rows taken from {kind}/{key[:12]}" in caplog.text
         assert LocalStore(store).verify(kind, made[kind].artifact.key) == []
     shard = "features/c/0/0/0/0"
     files = [each["features"].artifact.path / shard for each in (made, case.make(store))]
