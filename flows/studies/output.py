@@ -152,10 +152,7 @@ def text_rows(filled: FilledTable) -> list[list[str]]:
     """The table's lines as text: the name of the row, then its cells; published rows are in brackets."""
     columns = filled.table.columns
     lines = [
-        [
-            f"{row.title} (ours)" if row.ours else row.title,
-            *(shown(row.cells[name], columns[name].unit) for name in columns),
-        ]
+        [row_title(row.title, row.ours), *(shown(row.cells[name], columns[name].unit) for name in columns)]
         for row in filled.rows
     ]
     for name, row in filled.table.published_rows.items():
@@ -165,6 +162,10 @@ def text_rows(filled: FilledTable) -> list[list[str]]:
         }
         lines.append([f"{row.title or name}, published", *(values.get(column, "") for column in columns)])
     return lines
+
+
+def row_title(title: str, ours: bool) -> str:
+    return f"{title} (ours)" if ours else title
 
 
 def legend(filled: FilledTable) -> str:
