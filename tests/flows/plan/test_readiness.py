@@ -55,8 +55,7 @@ def test_an_image_that_does_not_decode(case: Path, tmp_path: Path) -> None:
     store, config_path = tmp_path / "store", case / "tiny.yaml"
     said = refusal(config_path, store)
     assert (
-        said.startswith("scenes: 1 image cannot be decoded: ")
-        and "datasets.scenes.options.leave_out" in said
+        said.startswith("scenes: 1 image cannot be decoded: ") and "datasets.scenes.options.leave_out" in said
     )
     name = said.partition("frames/")[2].partition(":")[0]
     config, stages, artifacts = ingested(config_path, store)
