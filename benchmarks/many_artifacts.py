@@ -52,7 +52,7 @@ def draw_store(root: Path, count: int) -> None:
             (folder / FILE_NAME).write_text(manifest.to_json())
             made += 1
             if made == min(count, 5):
-                set_tag(store, "production", f"{manifest.kind}/{manifest.key}")
+                set_tag(store, "production", manifest.name)
 
 
 def _chains() -> Iterator[list[Manifest]]:
@@ -76,14 +76,14 @@ def _manifest(kind: str, number: int, before: list[Manifest]) -> Manifest:
         recipe={"seed": number},
         inputs={each.kind: each.content_digest for each in before[-1:]},
     )
-    names = [f"{each.kind}/{each.key}" for each in before]
+    names = [each.name for each in before]
     return Manifest(
         identity=identity,
         key=identity.key,
         content_digest=f"{number:064x}",
         files={},
         metrics={"mAP": 0.5},
-        sources={each.kind: f"{each.kind}/{each.key}" for each in before[-1:]},
+        sources={each.kind: each.name for each in before[-1:]},
         made_by={RECORD: names},
         created=f"2026-01-{1 + number // 86400 % 28:02}T{number // 3600 % 24:02}:{number // 60 % 60:02}"
         f":{number % 60:02}+00:00",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_catalog.adapters.protocol import Adapter, Layout, Options, check_options
@@ -33,6 +33,20 @@ ALL_IMAGES = ImageUse()
 
 
 @dataclass(frozen=True)
+class Source:
+    """A dataset's root, and how it is read.
+
+    Images that are `forgotten` are not read.
+    """
+
+    root: Path
+    adapter: Adapter
+    options: Options = field(default_factory=dict)
+    use: ImageUse = ALL_IMAGES
+    forgotten: Forgotten = NO_ONE
+
+
+@dataclass(frozen=True)
 class Fingerprint:
     """What a root holds, by content. `images` maps their names to SHA-256; it is empty where they are left
     out. `forgotten` are paths of files that are not looked at, since they show forgotten images.
@@ -45,39 +59,29 @@ class Fingerprint:
     forgotten: frozenset[str] = frozenset()
 
 
-def fingerprint(
-    root: Path,
-    adapter: Adapter,
-    options: Options,
-    hash_cache: HashCache,
-    *,
-    use: ImageUse = ALL_IMAGES,
-    forgotten: Forgotten = NO_ONE,
-    rehash: bool = False,
-    progress: Progress | None = None,
-) -> Fingerprint:
-    """Digest of everything that an ingest of `root` would read; cheap when nothing changed since the last
-    time.
+def fingerprint(source: Source, hash_cache: HashCache, *, rehash: bool = False) -> Fingerprint:
+    """Digest of everything that an ingest would read; cheap when nothing changed since the last time.
 
-    Images that are `forgotten` are not read. `rehash` ignores the stat cache.
+    `rehash` ignores the stat cache.
 
     Raises:
         CatalogError: when the root is not of the adapter's format, a file is missing, or the adapter cannot
             do without the images that `use` leaves out.
     """
-    check_options(adapter, options)
+    root, adapter, use = source.root, source.adapter, source.use
+    check_options(adapter, source.options)
     if getattr(adapter, "needs_images", False) and not use.read:
         raise CatalogError(
             f"adapter {adapter.name!r} takes sizes from the images: they cannot be left out (--no-images)"
         )
-    layout, left_out = without_images(layout_of(adapter, root, options), forgotten)
+    layout, left_out = without_images(layout_of(adapter, root, source.options), source.forgotten)
     names = {unit.source for unit in layout.units if unit.has_file} | {
         name for unit in layout.units for name in unit.also
     }
     annotations = hash_cache.digests(root, sorted(names | set(layout.shared)), rehash=rehash)
     shown = {name for unit in layout.units for name in unit.images} | set(layout.images)
     pictures = sorted(shown - left_out)
-    images = hash_cache.digests(root, pictures, rehash=rehash, progress=progress) if use.read else {}
+    images = hash_cache.digests(root, pictures, rehash=rehash) if use.read else {}
     total = hashlib.sha256(use.label.encode())
     for part in (annotations, images or dict.fromkeys(pictures, "")):
         total.update(json.dumps(sorted(part.items())).encode("utf-8", "surrogatepass"))

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -43,14 +43,7 @@ class HashCache:
     def __init__(self, path: Path | None) -> None:
         self.path = path
 
-    def digests(
-        self,
-        root: Path,
-        names: Sequence[str],
-        *,
-        rehash: bool = False,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> dict[str, str]:
+    def digests(self, root: Path, names: Sequence[str], *, rehash: bool = False) -> dict[str, str]:
         """SHA-256 (hex) of each file, by its name relative to the root.
 
         Raises:
@@ -61,17 +54,13 @@ class HashCache:
         known = {} if rehash else self._known(base)
         done = {name: known[name][1] for name in names if name in known and known[name][0] == stats[name]}
         missing = [name for name in stats if name not in done]
-        fresh: dict[str, str] = {}
         started = time.time_ns()
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             hashes = pool.map(file_sha256, [Path(f"{base}/{name}") for name in missing])
-            for name, digest in zip(missing, hashes, strict=True):
-                fresh[name] = digest
-                if progress is not None:
-                    progress(len(done) + len(fresh), len(stats))
+            fresh = dict(zip(missing, hashes, strict=True))
         settled = {n: d for n, d in fresh.items() if stats[n][1] < started - SETTLED_NS}
         self._remember(base, {name: (stats[name], digest) for name, digest in settled.items()})
-        return {name: fresh[name] if name in fresh else done[name] for name in stats}
+        return done | fresh
 
     def forget(self, names: Sequence[str]) -> None:
         """Delete what is remembered of files of these names under any root, from free pages, too."""

@@ -15,8 +15,8 @@ from data_catalog.drawn_queries import draw_queries
 from data_catalog.drawn_splits import split_again
 from data_catalog.errors import CatalogError
 from data_catalog.findings import Finding, finding, present
-from data_catalog.fingerprint import ALL_IMAGES, Fingerprint, ImageUse, Progress, fingerprint
-from data_catalog.forgotten import NO_ONE, Forgetting, Forgotten
+from data_catalog.fingerprint import ALL_IMAGES, Fingerprint, ImageUse, Progress, Source, fingerprint
+from data_catalog.forgotten import Forgetting
 from data_catalog.hash_cache import HashCache
 from data_catalog.leftovers import leftovers
 from data_catalog.outcome import outcome_findings, refuse_outcome
@@ -47,47 +47,41 @@ class Ingested:
 
 
 def ingest(
-    root: Path,
-    adapter: Adapter,
+    source: Source,
     work: Path,
     found: Fingerprint,
     *,
     name: str,
-    options: Options | None = None,
     rules: Rules = NO_RULES,
-    use: ImageUse = ALL_IMAGES,
-    forgotten: Forgotten = NO_ONE,
-    strict: bool = False,
     allow_empty: bool = False,
     dask_address: str | None = None,
     previous: Snapshot | None = None,
     progress: Progress | None = None,
 ) -> Ingested:
-    """Write the snapshot of `root` into `work`.
+    """Write the snapshot of a source into `work`; `found` is its fingerprint.
 
     `previous` is an earlier snapshot of this root by the same adapter, version and options, and without
-    rules, of all people or without those that are `forgotten`: what has not changed since is taken from it.
+    rules, of all people or without those that are forgotten: what has not changed since is taken from it.
     `dask_address` is the address of an existing Dask scheduler; otherwise many files are read by local
     processes. A long file is read by this process in any case.
 
     Raises:
         CatalogError: when an annotation file cannot be read at all, an image is missing, the rules do not fit
-            the dataset, the outcome is empty or almost empty (see `outcome`) unless `allow_empty`, or, with
-            `strict`, when any row is damaged.
+            the dataset, or the outcome is empty or almost empty (see `outcome`) unless `allow_empty`.
     """
-    options = dict(options or {})
+    root, adapter, use = source.root, source.adapter, source.use
     units = found.layout.units
     digests = {unit.source: unit_digest(unit, found.annotations, found.images, use.label) for unit in units}
     kept = None if previous is None else keep_unchanged(previous, units, digests, found.images)
     fresh = units if kept is None else [unit for unit in units if unit.source not in kept.sources]
     chunks = _chunks(root, fresh)
-    read = partial(read_units, adapter, root, options=options, use=use)
+    read = partial(read_units, adapter, root, options=dict(source.options), use=use)
     found_parts = map_chunks(read, chunks, dask_address, is_long=partial(_is_long, root))
     parts = _followed(read_ahead(found_parts), [len(chunk) for chunk in chunks], progress)
     if kept is not None:
         parts = merged(kept, parts, units)
-    forgetting = Forgetting(forgotten)
-    if forgotten:
+    forgetting = Forgetting(source.forgotten)
+    if source.forgotten:
         parts = forgetting.apply(parts)
     if rules.splits is not None:
         parts = split_again(parts, rules.splits, work)
@@ -120,8 +114,6 @@ def ingest(
     write_units(work, _of_rows(digests, Snapshot(work)) if forgetting.paths else digests)
     if not allow_empty:
         refuse_outcome(Snapshot(work))
-    if strict:
-        refuse_invalid(Snapshot(work))
     return Ingested(counts_found(Snapshot(work)), writer.row_digests())
 
 
@@ -245,19 +237,9 @@ def ingest_root(
     >>> ingest_root(root, load_adapter("prw"), work)["train.images"]
     6
     """
-    found = fingerprint(root, adapter, options or {}, HashCache(None), use=use)
-    made = ingest(
-        root,
-        adapter,
-        work,
-        found,
-        name=adapter.name,
-        options=options,
-        rules=rules,
-        use=use,
-        allow_empty=allow_empty,
-    )
-    return made.counts
+    source = Source(root, adapter, options or {}, use)
+    found = fingerprint(source, HashCache(None))
+    return ingest(source, work, found, name=adapter.name, rules=rules, allow_empty=allow_empty).counts
 
 
 def refuse_invalid(snapshot: Snapshot) -> None:

@@ -102,8 +102,7 @@ def _make_all(walk: Walk, trackers: Trackers) -> State[Any]:
         trackers.update(walk.artifacts)
         if (refusal := walk.refusal(planned)) is not None:
             return _fail(record, planned, Failure("refused", refusal))
-        identity = planned.identity
-        assert identity is not None
+        identity = planned.known
         state = _task(planned, walk)(identity.kind, identity.key, return_state=True)
         found = walk.store.find(identity.kind, identity.key) if state.is_completed() else None
         if found is None:
@@ -123,7 +122,7 @@ def _fail(record: RunRecord, planned: Planned, failure: Failure) -> State[Any]:
 
 
 def _task(planned: Planned, walk: Walk) -> Task[[str, str], Any]:
-    record, hours = walk.record, walk.config.run.stage_timeout_hours
+    record, limit = walk.record, walk.config.run.stage_timeout_seconds
 
     @task(
         name=planned.stage.name,
@@ -141,9 +140,7 @@ def _task(planned: Planned, walk: Walk) -> Task[[str, str], Any]:
         record.failure = None
         with progress_of(planned.stage.name) as line:
             try:
-                built = walk.begin(planned).artifact(
-                    on_progress=line.update, timeout_seconds=None if hours is None else hours * 3600
-                )
+                built = walk.begin(planned).artifact(on_progress=line.update, timeout_seconds=limit)
             except Exception as error:
                 record.failure = failure = failure_of(error)
                 # Bad input stays bad: no retry, and no traceback if the message says it all.

@@ -7,7 +7,7 @@ unknown, unless one that was made from it has recorded them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +15,7 @@ from storage.errors import StorageError
 
 if TYPE_CHECKING:
     from storage.manifest import Manifest
+    from storage.store import Store
 
 RECORD = "lineage"
 """The field of `made_by` with the sources of all generations; older versions keep it, and do not read it."""
@@ -31,6 +32,29 @@ class Made(Protocol):
 
     @property
     def lineage(self) -> Iterable[str] | None: ...
+
+
+def manifests_behind(
+    store: Store, name: str, seen: set[str], first: Container[str] = ()
+) -> Iterator[tuple[str, Manifest | None]]:
+    """The manifest of an artifact `kind/key` and those of all that it was made from: sources come first.
+
+    None stands for one that is gone. Artifacts in `seen` are left out, and what comes is added to it. Of the
+    sources of one artifact, those whose input has a name in `first` come before the others.
+    Raises StorageError for a damaged manifest.
+    """
+    if name in seen:
+        return
+    seen.add(name)
+    kind, _, key = name.partition("/")
+    try:
+        manifest = store.manifest_of(kind, key)
+    except FileNotFoundError:
+        yield name, None
+        return
+    for source in sorted(manifest.sources, key=lambda each: each not in first):
+        yield from manifests_behind(store, manifest.sources[source], seen, first)
+    yield name, manifest
 
 
 @dataclass(frozen=True)

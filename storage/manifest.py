@@ -58,6 +58,11 @@ class Identity(BaseModel):
     def key(self) -> str:
         return digest_json(self.model_dump(mode="json"))[:KEY_LENGTH]
 
+    @property
+    def name(self) -> str:
+        """The artifact as `kind/key`."""
+        return f"{self.kind}/{self.key}"
+
 
 class Manifest(BaseModel):
     """Written last; a directory without a manifest is not an artifact."""
@@ -82,6 +87,11 @@ class Manifest(BaseModel):
     @property
     def kind(self) -> str:
         return self.identity.kind
+
+    @property
+    def name(self) -> str:
+        """The artifact as `kind/key`."""
+        return f"{self.kind}/{self.key}"
 
     @property
     def lineage(self) -> list[str] | None:

@@ -42,7 +42,7 @@ class Parts:
 
     def place(self, manifest: Manifest) -> str:
         """The URL of the folder of an artifact's files."""
-        return f"{self._url}/{manifest.kind}/{manifest.key}/{version(manifest)}"
+        return f"{self._url}/{manifest.name}/{version(manifest)}"
 
     def open(self, manifest: Manifest, name: str) -> BinaryIO:
         """Raises FileNotFoundError when it is missing."""
@@ -79,7 +79,7 @@ class Parts:
             )
 
     def _missing(self, manifest: Manifest) -> list[str]:
-        there = self._bucket.listed(f"{manifest.kind}/{manifest.key}/{version(manifest)}")
+        there = self._bucket.listed(f"{manifest.name}/{version(manifest)}")
         sizes = {path: entry["size"] for path, entry in there.items()}
         return [
             name

@@ -105,9 +105,7 @@ def bring(folder: Path, manifest: Manifest, open_file: OpenFile, name: str) -> P
     with open_file(name) as source:
         digest = copy_digested(source, folder / name)
     if digest != manifest.files[name].sha256:
-        raise StorageError(
-            f"{name} of {manifest.kind}/{manifest.key} does not match its digest: it changed or is damaged"
-        )
+        raise StorageError(f"{name} of {manifest.name} does not match its digest: it changed or is damaged")
     return folder / name
 
 

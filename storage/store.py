@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -34,6 +34,11 @@ class Artifact:
     @property
     def key(self) -> str:
         return self.manifest.key
+
+    @property
+    def name(self) -> str:
+        """The artifact as `kind/key`."""
+        return self.manifest.name
 
     @property
     def content_digest(self) -> str:
@@ -275,6 +280,21 @@ class Store(ABC):
             raise
         except (FileNotFoundError, StorageError):
             return None
+
+    def named(self, name: str) -> Artifact | None:
+        """Like `peek`, for a name `kind/key`; None for any other text, too."""
+        kind, _, key = name.partition("/")
+        return self.peek(kind, key)
+
+    def here(self, artifact: Artifact) -> Artifact:
+        """The artifact with the path at which this machine can read its files."""
+        return replace(artifact, path=self.local_path(artifact.kind, artifact.key))
+
+    def newest_artifacts(self, kind: str) -> list[Artifact]:
+        """Like `peek`, for those of `newest` that are there; the newest is first."""
+        found = (self.peek(kind, key) for key in self.newest(kind))
+        whole = (artifact for artifact in found if artifact is not None)
+        return sorted(whole, key=lambda artifact: artifact.manifest.created, reverse=True)
 
     def remove(self, kind: str, key: str) -> None:
         """Delete an artifact; an interrupted removal leaves no part of it.

@@ -39,7 +39,7 @@ def made_of(config: Path, pins: tuple[str, ...], until: str) -> Iterator[tuple[s
         planned = resolve(stage, store, artifacts, frozenset(), explain=False)
         assert planned.identity is not None
         if planned.artifact is None:
-            make(task_of(planned, planned.identity, store, artifacts), Silent())
+            make(task_of(planned, store, artifacts), Silent())
         found = store.find(stage.kind, planned.identity.key)
         assert found is not None
         artifacts[stage.name] = found

@@ -82,13 +82,12 @@ def check(
                     raise
                 typer.echo(f"{root}: cannot be read: {error}")
                 unread.append(root)
-                continue
-            found = check_snapshot(datasets[-1].snapshot)
-            _print_findings(present([*found, *_undecodable(datasets[-1])] if check_images else found))
-        if len(datasets) > 1:
-            typer.echo("across datasets:")
+            else:
+                found = check_snapshot(datasets[-1].snapshot)
+                _print_findings(present([*found, *_undecodable(datasets[-1])] if check_images else found))
         alike = _near_duplicates(datasets) if near and use.read else []
         if len(datasets) > 1:
+            typer.echo("across datasets:")
             alike = [*duplicate_images({each.name: _images(each) for each in datasets}), *alike]
         if len(datasets) > 1 or present(alike):
             _print_findings(present(alike))

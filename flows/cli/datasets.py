@@ -26,11 +26,12 @@ from flows.cli.check import check
 from flows.cli.datasets_export import croissant, export
 from flows.cli.json_file import Json, to_write, write_json
 from flows.cli.options import EXAMPLES, Store, argument, chosen_store, parse_options, parse_rules
-from flows.cli.printing import counted, print_counts, print_snapshot, print_table
+from flows.cli.printing import print_counts, print_snapshot, print_table
 from flows.errors import ConfigError, missing
 from flows.plan.catalog import StoreSnapshots, open_catalog
 from flows.run.provenance import made_by
 from flows.stages import ingest as ingest_stage
+from flows.wording import counted
 from storage.manifest import Identity
 from storage.opening import open_store
 from storage.store import Artifact
@@ -38,7 +39,6 @@ from storage.store import Store as ArtifactStore
 
 app = typer.Typer(no_args_is_help=True, help="Datasets: check, ingest, inspect and export them.")
 
-Options = list[str]
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -79,7 +79,7 @@ def ingest(
     name: str | None = typer.Option(
         None, help="Name of the dataset in the catalog (default: the adapter's name)."
     ),
-    option: Options = typer.Option([], help="key=value for the adapter; repeatable."),
+    option: list[str] = typer.Option([], help="key=value for the adapter; repeatable."),
     queries: str | None = typer.Option(
         None, help=f"Draw queries by a rule, as in a config: {EXAMPLES['queries']}."
     ),
@@ -138,15 +138,16 @@ def ingest(
     if strict:
         refuse_invalid(snapshot)
     StoreSnapshots(artifacts).remember(str(identity.recipe["dataset"]), artifact.key, root)
+    counts = counts_found(snapshot)
     result = {
-        **nested(counts_found(snapshot)),
+        **nested(counts),
         "path": str(artifact.path),
         "cached": found is not None,
         "seconds": artifact.manifest.seconds,
         "wall_seconds": time.monotonic() - started,
     }
     write_json(json, result)
-    print_counts(counts_found(snapshot))
+    print_counts(counts)
     for finding in (*ingest_findings(snapshot), *damaged_rows(snapshot)):
         typer.echo(f"{finding.level}: {finding.message}")
     typer.echo(f"{'cached' if found else 'made'} in {result['wall_seconds']:.2f} s: {artifact.path}")

@@ -12,9 +12,10 @@ from data_catalog.catalog import Catalog
 from flows.cli.json_file import Json, to_write, write_json
 from flows.cli.new_folder import new_folder
 from flows.cli.options import Store, chosen_store
-from flows.cli.printing import counted, print_snapshot
+from flows.cli.printing import print_snapshot
 from flows.errors import ConfigError
 from flows.plan.catalog import StoreSnapshots
+from flows.wording import counted
 from storage.opening import open_store
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def export(
             exported = _export_folder(layout, parts, folder, images)
     lost = {} if is_file else {"lost": dict(exported.lost)}
     write_json(json, {"images": exported.images, "boxes": exported.boxes, **lost})
-    boxes = f"{exported.boxes:,} {'box' if exported.boxes == 1 else 'boxes'}"
+    boxes = counted(exported.boxes, "box", "boxes")
     typer.echo(f"wrote {out}: {counted(exported.images, 'image')}, {boxes}")
     for what, count in sorted(exported.lost.items()):
         typer.echo(f"not held by {layout}: {count:,} {what}")

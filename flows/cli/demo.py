@@ -13,7 +13,7 @@ import typer
 from data_catalog.synthetic import Mot17Spec, PrwSpec, write_mot17, write_prw
 from flows.cli.index import progress_line
 from flows.cli.json_file import Json, give
-from flows.cli.printing import counted, print_run
+from flows.cli.printing import print_run
 from flows.cli.run import Force, From, Overrides, Until
 from flows.config.request import RunRequest
 from flows.errors import ConfigError
@@ -21,6 +21,7 @@ from flows.run.console import busy, told
 from flows.run.running import run_config
 from flows.run.stopping import stoppable
 from flows.studies.drawing import draw_once
+from flows.wording import counted
 
 SEED = 7
 SCENES = PrwSpec(train_images=140, test_images=60, train_identities=80, test_identities=20)
@@ -47,8 +48,8 @@ def demo(
     folder = folder.absolute()
     told.info("drawing synthetic datasets in %s, unless they are there", folder / "data")
     with stoppable(), busy("drawing"):
-        for name, write in (("prw", _draw_scenes), ("mot17", _draw_tracks)):
-            draw_once(folder / "data" / name, write)
+        draw_once(folder / "data" / "prw", lambda root: write_prw(root, SCENES, seed=SEED))
+        draw_once(folder / "data" / "mot17", lambda root: write_mot17(root, TRACKS, seed=SEED))
     os.environ["PERSONSEARCH_DEMO"] = str(folder)
     request = RunRequest(
         config=demo_config(),
@@ -99,11 +100,3 @@ def demo_config() -> Path:
         if (folder / "demo.yaml").is_file():
             return folder / "demo.yaml"
     raise ConfigError(f"configs/demo.yaml is neither next to nor inside {package}; reinstall the package")
-
-
-def _draw_scenes(root: Path) -> None:
-    write_prw(root, SCENES, seed=SEED)
-
-
-def _draw_tracks(root: Path) -> None:
-    write_mot17(root, TRACKS, seed=SEED)

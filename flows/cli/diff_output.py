@@ -4,33 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from flows.cli.printing import counted, whole_lines
+from flows.cli.printing import plain_table, whole_lines
 from flows.compare.attribution import Account, Attribution
 from flows.compare.data import Counts, DataDifference
 from flows.compare.differences import Difference
 from flows.compare.results import METRICS, TestDifference
+from flows.wording import counted
 
 
 def print_difference(difference: Difference) -> None:
     """Both sides, the results, and everything that differs."""
-    console = whole_lines()
     for line in _lines(difference):
-        console.print(line, markup=False, highlight=False)
+        typer.echo(line)
 
 
 def print_attribution(attribution: Attribution) -> None:
     """A table per test and metric."""
-    console = whole_lines()
     for account in attribution.accounts:
-        console.print(_table(account))
+        whole_lines().print(_table(account))
     for name, failure in attribution.failures:
-        console.print(f"not replayed: {name}: {failure}", markup=False, highlight=False)
-    console.print(
-        "explains: the mean of the next two columns. Intervals are over resampled queries, not over seeds.",
-        highlight=False,
+        typer.echo(f"not replayed: {name}: {failure}")
+    typer.echo(
+        "explains: the mean of the next two columns. Intervals are over resampled queries, not over seeds."
     )
 
 
@@ -64,7 +63,7 @@ def _results(test: TestDifference) -> Iterator[str]:
         yield f"  {title}: {one:.1f} -> {other:.1f} %; {said}"
     if test.compared["mAP"] is not None:
         queries = test.compared["mAP"].queries
-        yield f"  {test.n_moved:,} of {counted(queries, 'common query').replace('querys', 'queries')} moved"
+        yield f"  {test.n_moved:,} of {counted(queries, 'common query', 'common queries')} moved"
     if test.only_before or test.only_after:
         yield f"  {test.only_before:,} queries are of A alone, {test.only_after:,} of B alone"
     for query in test.moved:
@@ -91,8 +90,7 @@ def _changes(counts: Counts) -> str:
 
 def _table(account: Account) -> Table:
     columns = [Column(title, justify="right") for title in ("explains, points", "A with it", "B without it")]
-    title = f"{METRICS[account.metric]} on {account.dataset}"
-    table = Table("", *columns, title=title, box=None, pad_edge=False, title_justify="left")
+    table = plain_table("", *columns, title=f"{METRICS[account.metric]} on {account.dataset}")
     for share in account.shares:
         cells = (share.both, share.alone, share.last)
         table.add_row(Text(share.title), *("?" if each is None else each.points for each in cells))

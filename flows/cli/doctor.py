@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import typer
-from rich.table import Table
+from rich.text import Text
 
 from flows.cli.json_file import Json, write_json
 from flows.cli.options import Store, default_store
-from flows.cli.printing import whole_lines
+from flows.cli.printing import plain_table, whole_lines
 from flows.config.raw import given_store
 
 _MARKS = {"ok": "[green]ok[/]", "slow": "[yellow]slow[/]", "broken": "[red]broken[/]"}
@@ -26,12 +28,13 @@ def doctor(store: Store = None, json: Json = None) -> None:
     console = whole_lines()
     with console.status("checking"):
         facts = list(examine(chosen))
-    write_json(json, [fact.as_data() for fact in facts])
-    table = Table(box=None, pad_edge=False, show_header=False)
+    write_json(json, [asdict(fact) for fact in facts])
+    table = plain_table()
+    table.show_header = False
     for fact in facts:
-        table.add_row(_MARKS[fact.level], fact.name, fact.value)
+        table.add_row(_MARKS[fact.level], fact.name, Text(fact.value))
         if fact.advice is not None:
-            table.add_row("", "", f"-> {fact.advice}")
+            table.add_row("", "", Text(f"-> {fact.advice}"))
     console.print(table)
     broken = [fact.name for fact in facts if fact.level == "broken"]
     if broken:

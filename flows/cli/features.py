@@ -13,11 +13,11 @@ import typer
 
 from flows.cli.json_file import Json, to_write, write_json
 from flows.cli.options import ConfigsStore, Store, artifact_named, chosen_store, default_store
-from flows.cli.printing import counted
 from flows.config.request import RunRequest
 from flows.errors import ConfigError, missing
 from flows.run.planning import plan_config
 from flows.run.running import run_config
+from flows.wording import counted
 from storage.errors import StorageError
 from storage.feature_store import (
     DamagedShard,
@@ -49,7 +49,7 @@ def show(where: Where, store: Store = None) -> None:
 
     Example: personsearch features show features/3fa9c1 --store STORE
     """
-    summary = summarise_features(_folder(where, _store_of(where, store)))
+    summary = summarise_features(_folder(where, _held(where, store)))
     shape = " x ".join(map(str, summary.shape))
     missing = f", {len(summary.missing_shards)} missing" if summary.missing_shards else ""
     typer.echo(f"{summary.path}")
@@ -83,18 +83,18 @@ def verify(
 
     Example: personsearch features verify features/3fa9c1 --mend configs/demo.yaml
     """
-    store = _store_of(where, store, mend)
-    folder = _folder(where, store)
+    held = _held(where, store, mend)
+    folder = _folder(where, held)
     damaged = verify_features(folder)
     for each in damaged:
         rows = f"rows {each.rows.start} to {each.rows.stop - 1}"
         typer.echo(f"shard {each.shard}, {rows}: {each.reason}")
-    if damaged and store is not None:
-        opened, entry = _artifact(where, store)
+    if damaged and held is not None:
+        opened, entry = held
         opened.distrust(entry.kind, entry.key)
-    if damaged and mend is not None and store is not None:
-        _mend(where, store, mend, damaged)
-        damaged = verify_features(folder)
+        if mend is not None:
+            _mend(opened, entry, mend, damaged)
+            damaged = verify_features(folder)
     if damaged:
         raise StorageError(f"damaged: {counted(len(damaged), 'shard')}; rebuild with --mend CONFIG")
     typer.echo("all shards are intact")
@@ -119,7 +119,7 @@ def export(
 
     Example: personsearch features export features/3fa9c1 --rows 0:100 --out rows.npz
     """
-    with open_features(_folder(where, _store_of(where, store)), memory_budget=0) as reader:
+    with open_features(_folder(where, _held(where, store)), memory_budget=0) as reader:
         chosen = parse_rows(rows, reader.shape[0])
         try:
             export_rows(reader, chosen, out)
@@ -140,7 +140,7 @@ def stats(
     """
     from storage.feature_store.statistics import feature_statistics
 
-    found = feature_statistics(_folder(where, _store_of(where, store)))
+    found = feature_statistics(_folder(where, _held(where, store)))
     figures = asdict(found) | {"sparsity": found.sparsity, "distance_ratio": found.distance_ratio}
     write_json(json, figures, default=_plain)
     for name, value in figures.items():
@@ -159,13 +159,12 @@ def parse_rows(text: str, n_rows: int) -> np.ndarray:
         ) from error
 
 
-def _mend(where: str, store: str, config: Path, damaged: list[DamagedShard]) -> None:
-    opened, entry = _artifact(where, store)
+def _mend(opened: ArtifactStore, entry: Entry, config: Path, damaged: list[DamagedShard]) -> None:
     if entry.kind != MADE_BY_FEATURES_STAGE:
         raise ConfigError(
             f"{entry.name} is not built shard by shard: run `store invalidate` on it, then run again"
         )
-    request = RunRequest(config=config, store=store, until=MADE_BY_FEATURES_STAGE)
+    request = RunRequest(config=config, store=str(opened), until=MADE_BY_FEATURES_STAGE)
     planned = {stage["key"]: stage["stage"] for stage in plan_config(request).stages}
     if entry.key not in planned:
         raise ConfigError(f"{config} does not build {entry.name}: pass the config that it was built from")
@@ -174,29 +173,23 @@ def _mend(where: str, store: str, config: Path, damaged: list[DamagedShard]) -> 
     run_config(request.model_copy(update={"until": planned[entry.key]})).raise_error()
 
 
-def _store_of(where: str, store: str | None, config: Path | None = None) -> str | None:
-    """The store that holds the artifact `where`; None if `where` is a folder or the URL of one."""
-    if store is None and config is None:
-        if is_remote(where) or Path(where).is_dir():
-            return None
-        found = default_store()
-        if found is None:
-            raise ConfigError(f"{missing(where, 'folder')}; if it is an artifact, name its store (--store)")
-        return found
-    return chosen_store(store, config)
+def _held(where: str, store: str | None, config: Path | None = None) -> tuple[ArtifactStore, Entry] | None:
+    """The artifact `where` and its store; None if `where` is a folder or the URL of one."""
+    if store is not None or config is not None:
+        place = chosen_store(store, config)
+    elif is_remote(where) or Path(where).is_dir():
+        return None
+    elif (found := default_store()) is not None:
+        place = found
+    else:
+        raise ConfigError(f"{missing(where, 'folder')}; if it is an artifact, name its store (--store)")
+    opened = open_store(place)
+    return opened, artifact_named(opened, where)
 
 
-def _folder(where: str, store: str | None) -> str | Path:
+def _folder(where: str, held: tuple[ArtifactStore, Entry] | None) -> str | Path:
     """The folder or URL itself, or the local path of the store's artifact."""
-    if store is None:
-        return where
-    opened, entry = _artifact(where, store)
-    return opened.local_path(entry.kind, entry.key)
-
-
-def _artifact(name: str, store: str) -> tuple[ArtifactStore, Entry]:
-    opened = open_store(store)
-    return opened, artifact_named(opened, name)
+    return where if held is None else held[0].local_path(held[1].kind, held[1].key)
 
 
 def _codec(codec: Mapping[str, Any]) -> str:

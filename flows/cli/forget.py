@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.options import ConfigsStore, existing_store
-from flows.cli.printing import counted, short_name
-from flows.durations import duration
+from flows.wording import counted, duration, short_name
 
 if TYPE_CHECKING:
     from flows.forget.forgetting import Forgot, Plan

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.json_file import Json, write_json
-from flows.cli.options import ConfigsStore, finite
-from flows.cli.printing import counted
+from flows.cli.options import ConfigsStore, Device, SceneRoots, finite
 from flows.cli.run import Overrides
 from flows.config.devices import device_name
 from flows.errors import ConfigError, missing
 from flows.run.stopping import stoppable
+from flows.wording import counted
 
 if TYPE_CHECKING:
-    from flows.search.approximate import Recall
     from flows.search.building import Outcome, Progress
     from flows.search.layout import Settings
     from flows.search.model import GivenModel
@@ -69,17 +68,14 @@ def index(
         typer.Option(min=0.001, callback=finite, help="Frames per second of videos (default: 1)."),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 8,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    device: Device = "auto",
     dask: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler, such as tcp://host:8786.")
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Local Dask worker processes instead of this one.")
     ] = None,
-    root: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[OLD=]NEW", help="Where scenes are now that were indexed elsewhere."),
-    ] = None,
+    root: SceneRoots = None,
     overrides: Overrides = None,
     store: ConfigsStore = None,
     json: Json = None,
@@ -117,7 +113,12 @@ def index(
     print_faults(outcome)
     if outcome.faults and not outcome.files_in_all:
         raise ConfigError("none of the files can be read")
-    recall = _approximate(out) if approximate else None
+    recall = None
+    if approximate:
+        from flows.search.approximate import build_approximate
+        from flows.search.index import open_index
+
+        recall = build_approximate(open_index(out))
     write_json(json, {**asdict(outcome), **({} if recall is None else {"recall": recall.recall})})
     _print(out, outcome)
     if recall is not None:
@@ -130,9 +131,9 @@ def index(
 @contextmanager
 def progress_line() -> Iterator[Progress]:
     """Progress of an index, with images per second."""
-    from flows.run.stage_line import StageLine
+    from flows.run.stage_line import stage_line
 
-    with StageLine("index") as line:
+    with stage_line("index") as line:
         yield lambda done, total, rate: line.update(done, total, images_per_second=rate)
 
 
@@ -180,13 +181,6 @@ def _settings(
     return None if base is None else base.model_copy(update=given)
 
 
-def _approximate(folder: Path) -> Recall:
-    from flows.search.approximate import build_approximate
-    from flows.search.index import open_index
-
-    return build_approximate(open_index(folder))
-
-
 def _verify(folder: Path) -> None:
     from flows.search.committing import settle
     from flows.search.whole import verify_index
@@ -202,12 +196,15 @@ def _remove(folder: Path, images: Sequence[Path], root: Sequence[str], json: Pat
         raise ConfigError("--remove: name the files to take out of the index")
     files, people = remove_images(folder, images, roots=root_paths(folder, root))
     write_json(json, {"files": files, "people": people})
-    typer.echo(f"removed {counted(files, 'file')} with {_people(people)} from {folder}, for good")
+    typer.echo(
+        f"removed {counted(files, 'file')} with {counted(people, 'person', 'people')} from {folder}, for good"
+    )
 
 
 def _print(folder: Path, outcome: Outcome) -> None:
+    people = counted(outcome.people_in_all, "person", "people")
     typer.echo(
-        f"{folder}: {_people(outcome.people_in_all)} in {counted(outcome.files_in_all, 'file')}; "
+        f"{folder}: {people} in {counted(outcome.files_in_all, 'file')}; "
         f"{outcome.added} new, {outcome.changed} changed, {outcome.unchanged} unchanged, "
         f"{outcome.dropped} gone, {outcome.skipped} skipped"
     )
@@ -218,7 +215,3 @@ def _print(folder: Path, outcome: Outcome) -> None:
             f"searched {counted(outcome.images, 'image')} in {outcome.seconds:.1f} s: "
             f"{outcome.images_per_second:.1f} images/s"
         )
-
-
-def _people(number: int) -> str:
-    return "1 person" if number == 1 else f"{number:,} people"

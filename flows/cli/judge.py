@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.text import Text
 
 from flows.cli.index import root_paths
 from flows.cli.json_file import Json, write_json
-from flows.cli.printing import counted, whole_lines
+from flows.cli.options import SceneRoots
+from flows.cli.printing import plain_table, whole_lines
 from flows.errors import ConfigError
+from flows.wording import counted
 
 if TYPE_CHECKING:
     from flows.search.index import Index
@@ -45,10 +47,7 @@ def judge(
         Path | None,
         typer.Option(metavar="FOLDER", help="Write all confirmed shots as a dataset (COCO)."),
     ] = None,
-    root: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[OLD=]NEW", help="Where scenes are now that were indexed elsewhere."),
-    ] = None,
+    root: SceneRoots = None,
     json: Json = None,
 ) -> None:
     """Confirm or reject matches for a person, list judgements, or export them as a dataset.
@@ -115,7 +114,7 @@ def _export(index: Index, kept: Judgements, folder: Path, json: Path | None) -> 
     write_json(json, asdict(exported))
     for fault in exported.left_out:
         typer.echo(f"left out: {fault}", err=True)
-    people = "1 person" if exported.people == 1 else f"{exported.people:,} people"
+    people = counted(exported.people, "person", "people")
     shots, images = counted(exported.shots, "confirmed shot"), counted(exported.images, "image")
     typer.echo(
         f"wrote {shots} of {people} in {images}; to read them:\n"
@@ -130,10 +129,13 @@ def _show(index: Index, kept: Judgements, name: str | None, json: Path | None) -
     if not judged:
         typer.echo(f"nothing is judged in {kept.file}")
         return
-    table = Table("name", "confirmed", "rejected", "not in the index", box=None, pad_edge=False)
+    table = plain_table("name", "confirmed", "rejected", "not in the index")
     for each, found in judged.items():
         table.add_row(
-            each, _rows(found.confirmed), _rows(found.rejected), str(found.missing) if found.missing else ""
+            Text(each),
+            _rows(found.confirmed),
+            _rows(found.rejected),
+            str(found.missing) if found.missing else "",
         )
     whole_lines().print(table)
 

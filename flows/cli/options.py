@@ -39,6 +39,13 @@ ConfigsStore = Annotated[
 ]
 """The option of a command that takes a config, required or optional."""
 
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
+SceneRoots = Annotated[
+    list[str] | None,
+    typer.Option("--root", metavar="[OLD=]NEW", help="Where scenes are now that were indexed elsewhere."),
+]
+"""The option of a command that reads the scenes of an index."""
+
 
 def chosen_store(given: str | None, *configs: Path | None) -> str:
     """The store as a URL or an absolute path.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from flows.run.records import where_time_went
 from storage.space import in_units
@@ -29,38 +30,37 @@ _STYLES = {"cached": "green", "made": "cyan", "runs": "yellow", "resumes": "mage
 
 
 def print_plan(outcome: Outcome) -> None:
-    table = Table("stage", "state", "why", box=None, pad_edge=False)
+    table = plain_table("stage", "state", "why")
     for stage in outcome.stages:
         taken = stage["bytes_needed"]
         why = stage["reason"] if taken is None else f"{stage['reason']}; will take {in_units(taken)}"
-        table.add_row(stage["stage"], _state(stage), why)
+        table.add_row(stage["stage"], _state(stage), Text(why))
     whole_lines().print(table)
 
 
 def print_run(outcome: Outcome) -> None:
-    table = Table("stage", "state", "seconds", Column("where", overflow="fold"), box=None, pad_edge=False)
+    table = plain_table("stage", "state", "seconds", Column("where", overflow="fold"))
     for stage in outcome.stages:
         seconds = "" if stage["seconds"] is None else f"{stage['seconds']:.1f}"
-        table.add_row(stage["stage"], _state(stage), seconds, stage["path"] or "")
-    console = whole_lines()
-    console.print(table)
+        table.add_row(stage["stage"], _state(stage), seconds, Text(stage["path"] or ""))
+    whole_lines().print(table)
     found = {name: value for name, value in outcome.results.items() if value is not None}
     if found:
-        results = Table(*(_RESULTS.get(name, name) for name in found), box=None, pad_edge=False)
+        results = plain_table(*(_RESULTS.get(name, name) for name in found))
         results.add_row(*(f"{100 * value:.1f} %" for value in found.values()))
-        console.print(results)
+        whole_lines().print(results)
     if outcome.report:
-        console.print(f"report: {outcome.report}")
-    console.print(where_time_went(outcome.stages, outcome.wall_seconds), highlight=False)
+        typer.echo(f"report: {outcome.report}")
+    typer.echo(where_time_went(outcome.stages, outcome.wall_seconds))
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 artifact`, `2 artifacts`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def plain_table(*columns: Column | str, title: str | None = None) -> Table:
+    """An empty table without lines, for `whole_lines`."""
+    return Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
 
 
 def whole_lines() -> Console:
-    """A console that never truncates: paths wrap on a terminal and stay on one line in a file or a pipe."""
+    """A console for tables: paths wrap on a terminal, and stay on one line in a file or a pipe."""
     return Console(soft_wrap=True, width=None if sys.stdout.isatty() else 1000)
 
 
@@ -91,16 +91,6 @@ def print_table(table: Mapping[str, Mapping[str, int]]) -> None:
 def _state(stage: dict[str, object]) -> str:
     state = str(stage["state"])
     return f"[{_STYLES.get(state, 'white')}]{state}[/]"
-
-
-SHORT = 12
-"""Characters of a key that are printed."""
-
-
-def short_name(name: str) -> str:
-    """`kind/key` with the beginning of the key, which is enough to name the artifact."""
-    kind, _, key = name.partition("/")
-    return f"{kind}/{key[:SHORT]}"
 
 
 def print_snapshot(catalog: Catalog, name: str) -> Snapshot:

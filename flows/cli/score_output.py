@@ -19,7 +19,6 @@ import typer
 from flows.cli.json_file import write_json
 from personsearch_core.evaluation.boxes_per_image import best_budget
 from personsearch_core.evaluation.breakdown import (
-    QueryClass,
     by_camera_pair,
     by_crowdedness,
     by_query_height,
@@ -90,7 +89,13 @@ def breakdown_figures(found: Scored, inputs: EvaluationInputs) -> dict[str, Any]
         numbers["by_camera_pair"] = by_camera_pair(inputs, ranked)
     in_image = np.bincount(shown, minlength=inputs.n_images)
     numbers["by_crowdedness"] = by_crowdedness(result, queries, in_image)
-    return {name: [_of_class(each) for each in classes] for name, classes in numbers.items()}
+    return {
+        name: [
+            _with_top({"name": of.name, "queries": of.queries, "mAP": of.mean_ap, "rank1": of.rank1})
+            for of in classes
+        ]
+        for name, classes in numbers.items()
+    }
 
 
 @contextmanager
@@ -114,10 +119,6 @@ def write_per_query(path: Path | None, found: Scored, query: IntArray) -> None:
     """Write one row per query, numbered as in the user's file."""
     if path is not None:
         pq.write_table(pa.table(found.result.per_query(query)), path)
-
-
-def _of_class(each: QueryClass) -> dict[str, Any]:
-    return _with_top({"name": each.name, "queries": each.queries, "mAP": each.mean_ap, "rank1": each.rank1})
 
 
 def _with_top(numbers: Mapping[str, Any]) -> dict[str, Any]:

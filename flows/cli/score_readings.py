@@ -93,18 +93,17 @@ def score_readings(
     if json_file is not None:
         clock.seconds.setdefault("protocol", 0.0)
         numbers = standard_figures(results.searches[0]) | {
-            "readings": [_record(reading, scored) for reading, scored in found],
+            "readings": [
+                {"name": reading.name, "rules": reading.rules, "equal_to": reading.code}
+                | standard_figures(scored)
+                for reading, scored in found
+            ],
             "skipped": [{"name": each.name, "reason": each.reason} for each in skipped],
             "seconds": clock.seconds,
         }
         if verdict is not None:
             numbers["published"] = verdict
         write_json(json_file, numbers)
-
-
-def _record(reading: Reading, scored: Scored) -> dict[str, Any]:
-    rules = {"name": reading.name, "rules": reading.rules, "equal_to": reading.code}
-    return rules | standard_figures(scored)
 
 
 def _table(found: Sequence[tuple[Reading, Scored]], skipped: Sequence[Skipped]) -> str:

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.text import Text
 
 from data_catalog.suggestions import near_file
 from flows.cli.index import print_faults, progress_line, root_paths
 from flows.cli.json_file import Json, to_write, write_json
 from flows.cli.judge import JudgementsFile, judged_rows
-from flows.cli.options import ConfigsStore, finite
-from flows.cli.printing import counted, whole_lines
+from flows.cli.options import ConfigsStore, Device, SceneRoots, finite
+from flows.cli.printing import plain_table, whole_lines
 from flows.cli.run import Overrides
 from flows.config.devices import device_name
 from flows.errors import ConfigError, missing
+from flows.wording import counted
 
 if TYPE_CHECKING:
     from flows.search.index import Index
@@ -93,11 +94,8 @@ def search(
             min=0, max=1, callback=finite, help="With SCENES: minimum detection score, as in `index`."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
-    root: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[OLD=]NEW", help="Where scenes are now that were indexed elsewhere."),
-    ] = None,
+    device: Device = "auto",
+    root: SceneRoots = None,
     html: Annotated[
         Path | None,
         typer.Option(
@@ -227,24 +225,21 @@ def _on_the_fly(
 def _show(results: Results, index: Index) -> None:
     from flows.search.results import shown_path
 
-    console = whole_lines()
     if results.choices:
-        table = Table("person", "score", "box", box=None, pad_edge=False)
+        table = plain_table("person", "score", "box")
         for person in results.choices:
             table.add_row(str(person.number), f"{person.score:.2f}", _corners(person.box))
-        console.print(table)
-        console.print(
+        whole_lines().print(table)
+        typer.echo(
             f"{len(results.choices)} people in {results.query['image']}: "
             "choose one with --person, --point or --box"
         )
-        console.print(f"they are numbered in {_draw_choices(results)}")
+        typer.echo(f"they are numbered in {_draw_choices(results)}")
         return
     if not results.matches:
-        console.print(f"no match among {counted(len(index), 'person').replace('persons', 'people')}")
+        typer.echo(f"no match among {counted(len(index), 'person', 'people')}")
         return
-    table = Table(
-        "rank", "row", "similarity", "score", "box", "camera", "time", "image", box=None, pad_edge=False
-    )
+    table = plain_table("rank", "row", "similarity", "score", "box", "camera", "time", "image")
     for match in results.matches:
         table.add_row(
             str(match.rank),
@@ -252,11 +247,11 @@ def _show(results: Results, index: Index) -> None:
             f"{match.similarity:.3f}",
             f"{match.score:.2f}",
             _corners(match.box),
-            match.camera or "",
+            Text(match.camera or ""),
             match.time or "",
-            shown_path(match.image),
+            Text(shown_path(match.image)),
         )
-    console.print(table)
+    whole_lines().print(table)
 
 
 def _draw_choices(results: Results) -> Path:

@@ -9,6 +9,7 @@ import typer
 
 from flows.cli.index import root_paths
 from flows.cli.judge import JudgementsFile, judgements_of
+from flows.cli.options import Device, SceneRoots
 from flows.config.devices import device_name
 
 
@@ -26,11 +27,8 @@ def serve(
         ),
     ] = None,
     judgements: JudgementsFile = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
-    root: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[OLD=]NEW", help="Where scenes are now that were indexed elsewhere."),
-    ] = None,
+    device: Device = "auto",
+    root: SceneRoots = None,
 ) -> None:
     """Search an index in the browser: a page on this machine, and the same over HTTP for programs.
 

@@ -44,7 +44,9 @@ def slots(parallel: int | None, run: Processors) -> list[str | None]:
     on_cpu = max(1, (os.cpu_count() or 1) // (run.threads or 2))
     if run.device != "auto":
         return [None] * (parallel or (1 if run.device.startswith("cuda") else on_cpu))
-    gpus = _visible_gpus()
+    import torch
+
+    gpus = torch.cuda.device_count()  # CUDA_VISIBLE_DEVICES may hide some
     count = parallel or gpus or on_cpu
     return [f"cuda:{number % gpus}" if gpus else None for number in range(count)]
 
@@ -52,10 +54,3 @@ def slots(parallel: int | None, run: Processors) -> list[str | None]:
 def threads_of(slots: list[str | None]) -> int:
     """CPU threads of each slot."""
     return max(1, (os.cpu_count() or 1) // len(slots))
-
-
-def _visible_gpus() -> int:
-    """Number of GPUs that stages can use; CUDA_VISIBLE_DEVICES may hide some."""
-    import torch
-
-    return torch.cuda.device_count()

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from flows.cli.json_file import Json, write_json
 from flows.cli.options import ConfigsStore, existing_store
-from flows.cli.printing import whole_lines
+from flows.cli.printing import plain_table, whole_lines
 from flows.errors import ConfigError
 from flows.run.records import RunRecord, is_running, read_records
 from storage.listing import held
@@ -94,26 +93,22 @@ def run_status(record: RunRecord) -> dict[str, Any]:
 
 
 def _print(found: dict[str, Any]) -> None:
-    console = whole_lines()
-    console.print(f"store {found['store']}", markup=False)
-    table = Table("kind", "artifacts", "size", box=None, pad_edge=False)
+    typer.echo(f"store {found['store']}")
+    table = plain_table("kind", "artifacts", "size")
     for kind, of_kind in found["kinds"].items():
         table.add_row(kind, str(of_kind["artifacts"]), in_units(of_kind["bytes"]))
-    console.print(table if found["kinds"] else "no artifacts yet")
+    whole_lines().print(table if found["kinds"] else "no artifacts yet")
     for area in found["making"]:
-        console.print(
-            f"process {area['pid']} is building {area['artifact']}; log: {area['log']}", markup=False
-        )
+        typer.echo(f"process {area['pid']} is building {area['artifact']}; log: {area['log']}")
     for area in found["unfinished"]:
-        console.print(f"unfinished: {area['artifact']}; log: {area['log']}", markup=False)
+        typer.echo(f"unfinished: {area['artifact']}; log: {area['log']}")
     for run in found["runs"]:
-        console.print(_line(run), markup=False)
-        if run["error"]:
-            console.print(f"  {run['error']}", markup=False)
-        for said in (*run["bad_news"], *run["warnings"]):
-            console.print(f"  {said}", markup=False)
+        typer.echo(_line(run))
+        for said in (run["error"], *run["bad_news"], *run["warnings"]):
+            if said:
+                typer.echo(f"  {said}")
         if run["log"]:
-            console.print(f"  log: {run['log']}", markup=False)
+            typer.echo(f"  log: {run['log']}")
 
 
 def _line(run: dict[str, Any]) -> str:

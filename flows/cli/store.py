@@ -12,10 +12,11 @@ from data_catalog.suggestions import did_you_mean
 from flows.cli.json_file import Json, write_json_lines
 from flows.cli.lazy import Lazy, lazy_group
 from flows.cli.options import ConfigsStore, Store, artifact_named, existing_store
-from flows.cli.printing import SHORT, counted, padded, short_name
+from flows.cli.printing import padded
 from flows.cli.store_gc import gc
 from flows.cli.store_sharing import export_artifacts, import_artifacts, pull, push
 from flows.errors import ConfigError
+from flows.wording import counted, short_name
 from personsearch_core.checksums import listed_files, problems
 from storage.errors import StorageError
 from storage.listing import Entry, list_entries, no_collections, with_followers
@@ -60,7 +61,7 @@ def list_artifacts(
         write_json_lines(json, (entry.as_data() | {"tags": tagged.get(entry.name, [])} for entry in entries))
         rows = [
             (
-                f"{entry.kind}/{entry.key[:SHORT]}",
+                short_name(entry.name),
                 entry.created,
                 in_units(entry.size),
                 f"{entry.seconds:.1f}",
@@ -246,7 +247,7 @@ def _artifact_of_stage(opened: ArtifactStore, settings: Config, config: Path, st
     artifact = made[stage]
     if artifact is None:
         raise ConfigError(f"{stage} of {config} is not built yet, so there is nothing to invalidate")
-    return f"{artifact.kind}/{artifact.key}"
+    return artifact.name
 
 
 def _require_kind(kind: str) -> None:

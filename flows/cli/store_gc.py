@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.options import ConfigsStore, chosen_store, existing_store
-from flows.cli.printing import SHORT, counted, short_name
 from flows.errors import ConfigError
 from flows.run.records import RUN_NAME, RunRecord
+from flows.wording import counted, short_name
 from storage.gc import Garbage, collect, find_garbage
 from storage.listing import no_collections
 from storage.space import in_units
@@ -98,7 +98,7 @@ def _reach_of(names: Iterable[str], store: ArtifactStore, *, everything: bool) -
     reach = Reach()
     for name in names:
         of_name = _kept_by(name, store)
-        made = sum(store.peek(*each.split("/")) is not None for each in of_name.names)
+        made = sum(store.named(each) is not None for each in of_name.names)
         typer.echo(f"{name} keeps {counted(made, 'artifact')}")
         if not made and not everything:
             raise ConfigError(f"{name} keeps nothing of {store}: check the name and the store, or pass --all")
@@ -138,7 +138,7 @@ def _print_garbage(garbage: Garbage, users: Mapping[str, RunRecord]) -> None:
     for entry in garbage.artifacts:
         user = users.get(entry.name) if users else None
         of = f"  last used by {user.name} ({Path(user.config).name})" if user else ""
-        lines.append(f"  {entry.kind}/{entry.key[:SHORT]}  {in_units(entry.size)}  {entry.created}{of}\n")
+        lines.append(f"  {short_name(entry.name)}  {in_units(entry.size)}  {entry.created}{of}\n")
     typer.echo("".join(lines), nl=False)
     for folder in garbage.work_areas:
         typer.echo(f"  unfinished {short_name(folder.name)}  {in_units(folder.size)}")

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from flows.cli.options import Store, artifact_named, chosen_store, existing_store
-from flows.cli.printing import counted, short_name
 from flows.config.raw import given_store
 from flows.errors import ConfigError, missing
+from flows.wording import counted, short_name
 from storage.listing import list_entries
 from storage.opening import open_store
 from storage.space import in_units

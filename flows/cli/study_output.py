@@ -6,19 +6,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import typer
 from rich.console import Group
 from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
-from flows.cli.printing import counted, whole_lines
-from flows.durations import about
+from flows.cli.printing import plain_table, whole_lines
 from flows.errors import Failure, StageFailed
 from flows.run.console import is_terminal, terminal, told
 from flows.run.stopping import stopped
 from flows.studies.cells import FilledTable
 from flows.studies.output import heading, holes_of, legend, text_rows
 from flows.studies.running import Standing, StudyResult
+from flows.wording import about, counted
 
 
 class Watching:
@@ -29,7 +30,9 @@ class Watching:
         self._filled: dict[tuple[str, str, str], str] = {}
 
     def __call__(self, standing: Standing) -> None:
-        line = f"{standing.done} of {standing.total}{_time_left(standing.seconds_left)}: {standing.text}"
+        left = standing.seconds_left
+        time_left = "" if left is None else f", about {about(left)} left"
+        line = f"{standing.done} of {standing.total}{time_left}: {standing.text}"
         if self._live is not None:
             tables = [rich_table(filled) for filled in standing.tables]
             self._live.update(Group(*tables, Text(line)))
@@ -41,17 +44,13 @@ class Watching:
     def _new_cells(self, tables: Sequence[FilledTable]) -> Iterator[str]:
         """The rows that have gained values since the last call."""
         for filled in tables:
-            names = [*filled.table.columns]
             for row, texts in zip(filled.rows, text_rows(filled), strict=False):
-                gained = [
-                    f"{filled.table.columns[name].title} {text}"
-                    for name, text in zip(names, texts[1:], strict=True)
-                    if row.cells[name].value is not None
-                    and self._filled.get((filled.table.name, row.name, name)) != text
-                ]
-                for name, text in zip(names, texts[1:], strict=True):
-                    if row.cells[name].value is not None:
-                        self._filled[filled.table.name, row.name, name] = text
+                gained = []
+                for (name, column), text in zip(filled.table.columns.items(), texts[1:], strict=True):
+                    cell = (filled.table.name, row.name, name)
+                    if row.cells[name].value is not None and self._filled.get(cell) != text:
+                        self._filled[cell] = text
+                        gained.append(f"{column.title} {text}")
                 if gained:
                     yield f"{filled.table.title}: {texts[0]}: {', '.join(gained)}"
 
@@ -69,7 +68,7 @@ def watching() -> Iterator[Watching]:
 def rich_table(filled: FilledTable) -> Table:
     """A table for the terminal; titles wrap, and no column is cut."""
     columns = [Column(heading(column), justify="right") for column in filled.table.columns.values()]
-    table = Table("", *columns, title=filled.table.title, box=None, pad_edge=False, title_justify="left")
+    table = plain_table("", *columns, title=filled.table.title)
     for line in text_rows(filled):
         table.add_row(*map(Text, line))
     return table
@@ -88,24 +87,22 @@ def write_page(result: StudyResult) -> Path:
 
 def print_result(result: StudyResult, report: Path) -> None:
     """The tables, what is missing and why, and where the files are."""
-    console = whole_lines()
     for filled in result.tables:
-        console.print(rich_table(filled))
+        whole_lines().print(rich_table(filled))
         for text in (filled.table.caption, legend(filled)):
             if text:
-                console.print(text, markup=False, highlight=False)
-        console.print()
+                typer.echo(text)
+        typer.echo()
     for text in holes_of(result.tables):
-        console.print(f"missing: {text}", markup=False, highlight=False)
+        typer.echo(f"missing: {text}")
     for name, why in result.failures():
-        console.print(f"failed: {name}: {why}", markup=False, highlight=False)
+        typer.echo(f"failed: {name}: {why}")
     made = ", ".join(f"{count} {kind}" for kind, count in sorted(result.made.items())) or "nothing"
-    console.print(
+    typer.echo(
         f"{counted(len(result.members), 'member')}; built {made} in {result.wall_seconds:.1f} s; "
-        f"tables: {result.folder}",
-        highlight=False,
+        f"tables: {result.folder}"
     )
-    console.print(f"report: {report}", highlight=False)
+    typer.echo(f"report: {report}")
 
 
 def raise_failure(result: StudyResult) -> None:
@@ -121,9 +118,3 @@ def raise_first(failures: Sequence[tuple[str, Failure]], of_what: str, *, is_sto
     if failures:
         name, first = failures[0]
         raise StageFailed(first.of(f"{len(failures)} {of_what} failed; {name}"))
-
-
-def _time_left(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    return f", about {about(seconds)} left"

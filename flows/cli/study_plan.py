@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from rich.table import Column, Table
+import typer
+from rich.table import Column
 from rich.text import Text
 
-from flows.cli.printing import counted, whole_lines
-from flows.durations import about
+from flows.cli.printing import plain_table, whole_lines
 from flows.studies import figures
-from flows.studies.cost import Cost
 from flows.studies.planning import PlannedNode, StudyPlan
+from flows.wording import about, counted, first_few
 from storage.space import in_units
-
-_SHOWN = 2
-"""Members of a stage that are named."""
 
 
 def print_study_plan(plan: StudyPlan) -> None:
     """A line per stage that is to be built, totals, and what cannot run."""
-    console = whole_lines()
-    table = Table(
+    table = plain_table(
         Column("no.", justify="right"),
         "stage",
         "for",
@@ -29,31 +25,27 @@ def print_study_plan(plan: StudyPlan) -> None:
         Column("disk", justify="right"),
         Column("memory", justify="right"),
         "concluded from",
-        box=None,
-        pad_edge=False,
     )
     for each in plan.missing:
         table.add_row(*map(Text, _line(each)))
     if plan.missing:
-        console.print(table)
-    console.print(_summary(plan), markup=False, highlight=False)
+        whole_lines().print(table)
+    typer.echo(_summary(plan))
     if plan.study.drawn:
-        console.print(f"{counted(len(plan.study.drawn), 'dataset')} of the study are drawn.", highlight=False)
+        typer.echo(f"drawn for this study: {counted(len(plan.study.drawn), 'dataset')}")
     for text in plan.absent:
-        console.print(f"not here: {text}", markup=False, highlight=False)
+        typer.echo(f"not here: {text}")
     if plan.left_out:
-        console.print(f"left out by the budget: {', '.join(plan.left_out)}", markup=False, highlight=False)
+        typer.echo(f"left out by the budget: {', '.join(plan.left_out)}")
 
 
 def _line(each: PlannedNode) -> list[str]:
     node, cost = each.node, each.cost
     assert cost is not None
-    more = len(node.members) - _SHOWN
-    members = ", ".join(node.members[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
     return [
         str(node.number + 1),
         node.stage.name + (f" ({each.state})" if each.state != "runs" else ""),
-        members,
+        first_few(node.members, 2),
         ", ".join(str(before.number + 1) for before in node.waits_for),
         _time(cost.gpu_seconds) if cost.uses_gpu else "",
         _time(cost.cpu_seconds),
@@ -82,7 +74,7 @@ def _summary(plan: StudyPlan) -> str:
         f"{totals.stages} are to be built, {built} are there: {gpu} of a GPU and {other} of other stages, or "
         f"{cpu} without a GPU; {disk} of disk for features, {memory} of memory at most."
     )
-    if any(_is_of_figures(each.cost) for each in plan.missing):
+    if any(each.cost is not None and each.cost.basis.startswith('"') for each in plan.missing):
         lines.append(
             f"In quotes: sections of {figures.SOURCE}, whose figures are of an {figures.GPU} or of "
             f"{figures.CPU}. Published counts stand for those of datasets that are not read yet."
@@ -90,7 +82,3 @@ def _summary(plan: StudyPlan) -> str:
     if totals.unknown:
         lines.append(f"{totals.unknown} of them have no estimate before the datasets are read.")
     return "\n".join(lines)
-
-
-def _is_of_figures(cost: Cost | None) -> bool:
-    return cost is not None and cost.basis.startswith('"')

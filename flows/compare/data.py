@@ -93,7 +93,7 @@ def data_differences(before: History, after: History) -> list[DataDifference]:
 def _difference(dataset: str, before: History, after: History) -> list[DataDifference]:
     """Nothing where two snapshots hold the same rows, read by another version or from another root."""
     names, store = (before.snapshots[dataset], after.snapshots[dataset]), before.store
-    made = [store.peek(*name.split("/")) for name in names]
+    made = [store.named(name) for name in names]
     gone = [name for name, artifact in zip(names, made, strict=True) if artifact is None]
     if gone:
         note = f"the store no longer has {' and '.join(gone)}, so their rows cannot be compared"

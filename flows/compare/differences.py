@@ -87,9 +87,9 @@ def _side(history: History) -> dict[str, Any]:
     return {
         "given": side.given,
         "is": side.said,
-        "evaluations": {name: f"{each.kind}/{each.key}" for name, each in side.evaluations.items()},
+        "evaluations": {name: each.name for name, each in side.evaluations.items()},
         "config": None if side.config is None else str(side.config),
-        "stages": {name: f"{each.kind}/{each.key}" for name, each in history.stages.items()},
+        "stages": {name: each.name for name, each in history.stages.items()},
         "gone": history.gone,
     }
 

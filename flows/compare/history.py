@@ -11,6 +11,7 @@ from data_catalog.views import Use
 from flows.compare.sides import Side, view_of
 from flows.config.trained_on import TRAINED_ON, VIEWS
 from flows.plan.views import ViewSpec, view_digest
+from storage.lineage import manifests_behind
 from storage.manifest import Manifest
 from storage.store import Store
 
@@ -53,9 +54,14 @@ class History:
 
     @classmethod
     def of(cls, side: Side, store: Store) -> History:
-        found = cls(side, store)
-        for dataset, evaluation in side.evaluations.items():
-            found._add(f"evaluation/{evaluation.key}", dataset)
+        found, seen = cls(side, store), set[str]()
+        for test, evaluation in side.evaluations.items():
+            # What it was tested on comes first: the snapshot of today.
+            for name, manifest in manifests_behind(store, evaluation.name, seen, ("truth", "test")):
+                if manifest is None:
+                    found.gone.append(name)
+                else:
+                    found._add(manifest, test)
         return found
 
     @property
@@ -101,25 +107,14 @@ class History:
         branch = self.stages.get("reid")
         return found if branch is None else [self._with_amount(each, branch) for each in found]
 
-    def _add(self, name: str, test: str) -> None:
-        kind, _, key = name.partition("/")
-        if name in self.gone or any((each.kind, each.key) == (kind, key) for each in self.stages.values()):
-            return
-        try:
-            manifest = self.store.manifest_of(kind, key)
-        except FileNotFoundError:
-            self.gone.append(name)
-            return
-        if kind == "ingest":
+    def _add(self, manifest: Manifest, test: str) -> None:
+        if manifest.kind == "ingest":
             dataset = str(manifest.identity.recipe["dataset"])
             place = self.snapshots if dataset not in self.snapshots else self.then
-            place[dataset] = name
+            place[dataset] = manifest.name
             self.stages[f"ingest:{dataset}" + (" of then" if place is self.then else "")] = manifest
-            return
-        # What it was tested on comes first: the snapshot of today.
-        for source in sorted(manifest.sources, key=lambda each: each not in ("truth", "test")):
-            self._add(manifest.sources[source], test)
-        self.stages[self._label(manifest, test)] = manifest
+        else:
+            self.stages[self._label(manifest, test)] = manifest
 
     def _label(self, manifest: Manifest, test: str) -> str:
         view = _OF_A_DATASET.get(manifest.kind)
@@ -144,11 +139,10 @@ class History:
 
     def _split_by_digest(self, manifest: Manifest, name: str) -> str | None:
         """The split that an artifact of an early version took: that whose digest is among its inputs."""
-        kind, _, key = manifest.sources.get(name, "").partition("/")
-        snapshot = self.store.peek(kind, key) if key else None
+        snapshot = self.store.named(manifest.sources.get(name, ""))
         if snapshot is None:
             return None
-        images = Snapshot(self.store.local_path(kind, key)).table("images", ["split"])
+        images = Snapshot(self.store.here(snapshot).path).table("images", ["split"])
         views = (
             ViewSpec("", split, use)
             for split in sorted(images["split"].unique().to_pylist())

@@ -82,7 +82,7 @@ class Replay(Loader):
                 made = node.inputs[name].artifact
                 if ref.view is None or ref.view.use == "truth" or ref.root is None or made is None:
                     continue
-                asked.setdefault((f"{made.kind}/{made.key}", ref.view.split, ref.root), node.stage.name)
+                asked.setdefault((made.name, ref.view.split, ref.root), node.stage.name)
         for (snapshot, split, root), stage in asked.items():
             problem = self._missing_images(snapshot, split, root)
             if problem is not None:

@@ -49,8 +49,8 @@ class TestDifference:
         """Differences are in percentage points, all else are fractions."""
         return {
             "dataset": self.dataset,
-            "a": f"{self.before.kind}/{self.before.key}",
-            "b": f"{self.after.kind}/{self.after.key}",
+            "a": self.before.name,
+            "b": self.after.name,
             "metrics": {
                 name: {
                     "a": self.headline[name][0],

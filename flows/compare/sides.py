@@ -15,6 +15,7 @@ from flows.plan.states import make_plan
 from flows.run.promotion import EVALUATION, evaluations_of
 from flows.run.records import RUN_NAME, RunRecord, find_record, read_records
 from flows.stages.building import build_stages
+from flows.wording import short_name
 from storage.errors import StorageError
 from storage.listing import list_entries, resolve_name
 from storage.manifest import Manifest
@@ -81,8 +82,7 @@ def view_of(manifest: Manifest, name: str, store: Store) -> tuple[str, str | Non
     recorded = manifest.made_by.get(VIEWS, {}).get(name)
     if recorded is not None:
         return str(recorded["dataset"]), str(recorded["split"])
-    source = manifest.sources.get(name, "")
-    snapshot = store.peek(*source.split("/")) if source.count("/") == 1 else None
+    snapshot = store.named(manifest.sources.get(name, ""))
     return ("" if snapshot is None else str(snapshot.manifest.identity.recipe["dataset"])), None
 
 
@@ -132,16 +132,14 @@ def _of_config(store: Store, given: str) -> Side:
 
 def _of_artifact(store: Store, given: str, name: str, said: str | None) -> Side:
     """An evaluation, those of a report, or the newest of what was made from any other artifact, by test."""
-    kind, _, key = name.partition("/")
-    artifact = store.peek(kind, key)
+    artifact = store.named(name)
     if artifact is None:
         raise ConfigError(f"{given}: {name} is no longer in {store}")
-    if kind == EVALUATION:
+    if artifact.kind == EVALUATION:
         found = [artifact]
-    elif kind == "report":
-        sources = (source.split("/") for source in artifact.manifest.sources.values())
-        read = (store.peek(*source) for source in sources if source[0] == EVALUATION)
-        found = [each for each in read if each is not None]
+    elif artifact.kind == "report":
+        read = map(store.named, artifact.manifest.sources.values())
+        found = [each for each in read if each is not None and each.kind == EVALUATION]
     else:
         newest: dict[str, Artifact] = {}
         for each in evaluations_of(name, store):
@@ -170,7 +168,7 @@ def _by_test(store: Store, given: str, evaluations: Iterable[Artifact]) -> dict[
     for each in evaluations:
         dataset, _ = view_of(each.manifest, "truth", store)
         if dataset in found:
-            names = ", ".join(f"{EVALUATION}/{one.key[:12]}" for one in (found[dataset], each))
+            names = ", ".join(short_name(one.name) for one in (found[dataset], each))
             raise ConfigError(
                 f"{given}: it has several evaluations on {dataset or 'a dataset'}, as a study has: name one "
                 f"({names}, ...)"

@@ -19,7 +19,7 @@ _NAME = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?")
 
 
 def device_name(name: str) -> str:
-    """The name itself. Raises ConfigError where it is none."""
+    """The name itself. Raises ConfigError if it is not the name of a device."""
     if _NAME.fullmatch(name) is None:
         raise ConfigError(
             f"{name!r} is not a device: use auto, cpu, cuda, or one GPU by its number, such as cuda:1"
@@ -30,7 +30,7 @@ def device_name(name: str) -> str:
 def torch_device(name: str) -> torch.device:
     """The device of a name; `auto` is the first GPU, or else the CPU.
 
-    Raises ConfigError where the name is none, or where that GPU is not here.
+    Raises ConfigError if the name is not that of a device, or if this machine does not have that GPU.
     """
     import torch
 
@@ -44,7 +44,10 @@ def torch_device(name: str) -> torch.device:
 
 
 def stage_device(processors: Processors) -> torch.device:
-    """The device to compute on. Sets the number of threads, too. Raises ConfigError where it is not here."""
+    """Set the number of threads, and return the device to compute on.
+
+    Raises ConfigError if this machine does not have it.
+    """
     import torch
 
     if processors.threads is not None:
@@ -65,7 +68,7 @@ def device_names(processors: Processors) -> tuple[str, ...]:
 def gpu_names(processors: Processors) -> list[str]:
     """The UUIDs of the GPUs that are named; none on the CPU.
 
-    Raises PersonSearchError where they are not here.
+    Raises PersonSearchError if this machine does not have them.
     """
     import torch
 

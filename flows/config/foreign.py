@@ -38,7 +38,7 @@ class ForeignFeatures(Recipe):
 def find_features(given: Any, folder: Path) -> ForeignFeatures:
     """The feature store that `features.use` names; relative paths are taken from `folder`.
 
-    Raises ConfigError, which says what to do, when it is missing or unfinished, or its rows are no features.
+    Raises ConfigError, which says what to do, if it is missing or unfinished, or its rows are not features.
     """
     from storage.feature_store import read_codec
     from storage.feature_store.metadata import read_layout

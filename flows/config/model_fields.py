@@ -90,7 +90,7 @@ def _fields(model: _Schema, models: dict[str, _Schema], prefix: str) -> Iterator
     required = model.get("required", ())
     for name, schema in model["properties"].items():
         path = f"{prefix}{name}"
-        default = TO_BE_GIVEN if name in required else _shown(schema.get("default", {}))
+        default = TO_BE_GIVEN if name in required else json.dumps(_without_nulls(schema.get("default", {})))
         description = schema.get("description", "")
         section, entry = _section(schema, models)
         if section is None:
@@ -141,12 +141,8 @@ def _takes(schema: _Schema) -> str:
     return f"{kind} {bounds}" if bounds else str(schema.get("format", kind))
 
 
-def _shown(value: Any) -> str:
-    """As it may stand in a config, without the fields that have no value."""
-    return json.dumps(_without_nulls(value))
-
-
 def _without_nulls(value: Any) -> Any:
+    """As it may stand in a config, without the fields that have no value."""
     if isinstance(value, list):
         return [_without_nulls(item) for item in value]
     if isinstance(value, dict):

@@ -8,13 +8,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from flows.config.pins import Pin, Section, find_pin
+from flows.config.pins import TRAINED, Pin, Section, find_pin
 from flows.config.raw import absolute, is_folder
 from flows.errors import ConfigError
 from personsearch_core.recipes import RoiRecipe
 from storage.errors import StorageError
-
-_SECTIONS: tuple[Section, ...] = ("detector", "reid")
 
 
 def pins_of(raw: Mapping[str, Any], store: str, folder: Path) -> dict[Section, Pin]:
@@ -24,7 +22,7 @@ def pins_of(raw: Mapping[str, Any], store: str, folder: Path) -> dict[Section, P
     there or damaged, and for a branch that does not fit the detector.
     """
     pins = {
-        name: _pin(name, raw[name], store, folder) for name in _SECTIONS if _given(raw.get(name)) is not None
+        name: _pin(name, raw[name], store, folder) for name in TRAINED if _given(raw.get(name)) is not None
     }
     _require_same_detector(pins)
     return pins

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from data_catalog.suggestions import did_you_mean
 from flows.config.exported import ExportedModel
@@ -21,6 +21,8 @@ from storage.store import Inspection, Store
 from storage.tags import tags
 
 Section = Literal["detector", "reid"]
+TRAINED: tuple[Section, ...] = get_args(Section)
+"""Kinds of artifacts that are trained models, and the sections of a config that train them."""
 
 
 class Pin(Recipe):
@@ -46,7 +48,7 @@ class Pin(Recipe):
 
     @property
     def artifact(self) -> str:
-        return f"{self.identity.kind}/{self.identity.key}"
+        return self.identity.name
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -65,7 +67,7 @@ def find_pin(section: Section, given: str, store: Store) -> Pin:
     named = _manifest(store, name)
     model = _of_kind(section, name, named, store)
     if model is not named:
-        model = _manifest(store, f"{model.kind}/{model.key}")
+        model = _manifest(store, model.name)
     if section == "reid" and model.identity.recipe.get("channels") is not None:
         raise ConfigError(
             f"{name} was trained on features from elsewhere (features.use), which no detector computes"
@@ -74,7 +76,7 @@ def find_pin(section: Section, given: str, store: Store) -> Pin:
     return Pin(
         given=given,
         tag=tag,
-        tagged=None if tag is None else f"{named.kind}/{named.key}",
+        tagged=None if tag is None else named.name,
         identity=model.identity,
         content_digest=model.content_digest,
         created=model.created,
@@ -134,7 +136,7 @@ def _of_kind(section: Section, name: str, manifest: Manifest, store: Store) -> M
 def _sources(manifest: Manifest, store: Store) -> Iterator[Manifest]:
     """The manifests of everything that an artifact was made from, as far as the store has them."""
     for source in manifest.sources.values():
-        found = store.peek(*source.split("/"))
+        found = store.named(source)
         if found is not None:
             yield found.manifest
             yield from _sources(found.manifest, store)

@@ -87,7 +87,8 @@ def resolved_store(store: str, folder: Path, where: str) -> str:
 
 
 def absolute(path: str | Path, folder: Path) -> str:
-    """A path from a folder on, `~` expanded; links stay, since messages should show the user's own names."""
+    """A path, relative ones below a folder, with `~` expanded; links stay, so that messages show the user's
+    own names."""
     try:
         return os.path.normpath(folder / Path(path).expanduser())
     except RuntimeError as error:

@@ -274,6 +274,10 @@ class ComputeOptions(Processors):
     """Gets one line when a run failed or its results got worse: a command, which reads the line from its
     standard input and runs without a shell, or an http(s) URL, which gets a POST with JSON: `text`, `run`."""
 
+    @property
+    def stage_timeout_seconds(self) -> float | None:
+        return None if self.stage_timeout_hours is None else 3600 * self.stage_timeout_hours
+
 
 class Promotion(Recipe):
     """Moves a tag to the model of this run, only if it is not worse than the model that has the tag.

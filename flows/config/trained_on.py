@@ -59,13 +59,13 @@ def trained_on(model: Manifest, store: Store) -> tuple[TrainedOn, ...]:
 def _views(manifest: Manifest, store: Store) -> Iterator[TrainedOn]:
     recorded: Mapping[str, Any] = manifest.made_by.get(VIEWS, {})
     for name, source in manifest.sources.items():
-        kind, _, key = source.partition("/")
+        kind, _, _ = source.partition("/")
         if kind == "ingest" and not name.startswith("validation"):
             if name in recorded:
                 yield TrainedOn(**recorded[name], snapshot=source)
-            elif (snapshot := store.peek(kind, key)) is not None:
+            elif (snapshot := store.named(source)) is not None:
                 images, boxes = sizes(snapshot.manifest, None)
                 dataset = str(snapshot.manifest.identity.recipe["dataset"])
                 yield TrainedOn(dataset=dataset, images=images, boxes=boxes, snapshot=source)
-        elif kind == "features" and (features := store.peek(kind, key)) is not None:
+        elif kind == "features" and (features := store.named(source)) is not None:
             yield from _views(features.manifest, store)

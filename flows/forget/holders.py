@@ -10,8 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_catalog.forgotten import Forgotten, filled_images
+from data_catalog.row_tables import COORDINATES
 from data_catalog.snapshot import Snapshot
 from data_catalog.suggestions import did_you_mean
+from flows.config.pins import TRAINED
 from flows.config.trained_on import VIEWS
 from flows.errors import ConfigError
 from flows.forget.subject import Subject
@@ -22,8 +24,7 @@ from storage.manifest import Manifest
 from storage.store import Artifact, Store
 from storage.tags import tags
 
-MODELS = ("detector", "reid")
-_BOX_COLUMNS = ("box_id", "image_id", "split", "x1", "y1", "x2", "y2", "person_id", "person_id_raw")
+_BOX_COLUMNS = ("box_id", "image_id", "split", *COORDINATES, "person_id", "person_id_raw")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class HeldSnapshot:
 
     @property
     def name(self) -> str:
-        return f"{self.artifact.kind}/{self.artifact.key}"
+        return self.artifact.name
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def find_holders(store: Store, subjects: Iterable[Subject]) -> Holders:
         made = store.peek(entry.kind, entry.key)
         if made is None:
             continue
-        if entry.kind in MODELS:
+        if entry.kind in TRAINED:
             if _holds(made.manifest, holding | learnt, splits):
                 learnt.add(entry.name)
                 own = tuple(sorted(tag for tag, name in pointing.items() if name == entry.name))

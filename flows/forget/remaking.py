@@ -11,9 +11,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from flows.config.pins import TRAINED
 from flows.config.request import RunRequest
 from flows.errors import ConfigError
-from flows.forget.holders import MODELS
 from flows.run.planning import plan_config
 from flows.run.running import run_config
 from storage import durable
@@ -75,7 +75,7 @@ def _as_it_stands(config: Path, store: str) -> Remake:
     plan = plan_config(RunRequest(config=config, store=store))
     models = {}
     for stage in plan.stages:
-        if stage["stage"] in MODELS and "pinned" not in stage:
+        if stage["stage"] in TRAINED and "pinned" not in stage:
             if stage["state"] != "cached":
                 raise ConfigError(
                     f"--config {config}: its {stage['stage']} is not trained in {store}, so there is nothing "

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from data_catalog.decode_checks import memory_of
 from data_catalog.hash_cache import HashCache
+from flows.config.pins import TRAINED
 from flows.errors import ConfigError
-from flows.forget.holders import MODELS, Holders
+from flows.forget.holders import Holders
 from flows.plan.catalog import KIND
 from flows.plan.reach import in_use
 from flows.run.records import is_running, read_records
@@ -67,7 +68,7 @@ def remove(store: Store, holders: Holders) -> Removed:
     _flush(store)  # before the snapshots go, which say what must not come back
     for name in names[len(data) :]:
         _remove_artifact(store, name)
-    # What an interrupted removal left out of sight is found without a snapshot that holds the subject, too.
+    # An interrupted removal may have left something there, although no snapshot holds the subject now.
     _remove_aside(store)
     _flush(store)
     return Removed(len(names), records, tuple(holders.tagged), unfinished)
@@ -109,7 +110,7 @@ def _remove_work(store: Store) -> tuple[str, ...]:
     """Unfinished work of stages that hold rows. Trainings stay: their names are returned."""
     unfinished = []
     for kind, key in list(store.work_areas()):
-        if kind in MODELS:
+        if kind in TRAINED:
             unfinished.append(f"{kind}/{key}")
             continue
         with store.making_now(kind, key) as alone:
@@ -124,7 +125,7 @@ def _remove_logs(store: Store) -> None:
     """The logs of stages that are not trainings and left no artifact, such as one that failed."""
     for file in sorted((store.root / ".logs").glob("*/*.log")):
         kind, key = file.parent.name, file.stem
-        if kind not in MODELS and store.holder(kind, key) is None and store.peek(kind, key) is None:
+        if kind not in TRAINED and store.holder(kind, key) is None and store.peek(kind, key) is None:
             file.unlink(missing_ok=True)
 
 

@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 
 from data_catalog.forgotten import FORGOTTEN
 from data_catalog.row_tables import COORDINATES
+from flows.config.pins import TRAINED
 from flows.config.trained_on import VIEWS
 from flows.forget.forgotten_list import FILE
-from flows.forget.holders import MODELS
 from flows.forget.pictures import Pictures
 from flows.forget.trace import Trace, blocks_of_rows, row_digests
 from flows.plan.catalog import KIND
@@ -106,7 +106,7 @@ class _Search:
         parts = name.split("/")
         if parts[0].startswith(".") or len(parts) < 3:
             return True
-        datasets = datasets_of(self._store, parts[0], parts[1], self._datasets)
+        datasets = datasets_of(self._store, f"{parts[0]}/{parts[1]}", self._datasets)
         return datasets is None or self._trace.subject.dataset in datasets
 
     def _in_table(self, file: Path) -> Iterator[str]:
@@ -215,17 +215,14 @@ class _Search:
         return _any_of(self._image_names)
 
 
-def datasets_of(
-    store: Store, kind: str, key: str, known: dict[str, frozenset[str] | None]
-) -> frozenset[str] | None:
-    """The datasets that the rows of an artifact are of; None where a manifest that would tell is gone.
+def datasets_of(store: Store, name: str, known: dict[str, frozenset[str] | None]) -> frozenset[str] | None:
+    """The datasets of the rows of an artifact `kind/key`; None if a manifest that would tell is gone.
 
     Models tell nothing: what is computed with one is of the dataset that it is computed on. `known` are those
-    of artifacts `kind/key` that were asked for before.
+    of artifacts that were asked for before.
     """
-    name = f"{kind}/{key}"
     if name not in known:
-        found = store.peek(kind, key)
+        found = store.named(name)
         known[name] = None if found is None else _datasets(store, found.manifest, known)
     return known[name]
 
@@ -238,9 +235,8 @@ def _datasets(
     views = manifest.made_by.get(VIEWS, {})
     datasets = frozenset(str(view["dataset"]) for view in views.values())
     for name, source in manifest.sources.items():
-        kind, _, key = source.partition("/")
-        if kind not in MODELS and name not in views:
-            more = datasets_of(store, kind, key, known)
+        if source.partition("/")[0] not in TRAINED and name not in views:
+            more = datasets_of(store, source, known)
             if more is None:
                 return None
             datasets |= more

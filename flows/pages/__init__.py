@@ -17,7 +17,7 @@ A page is a Jinja2 template that extends `base.html.j2` and is rendered by `flow
 `title` is the heading, `lead` one sentence in plain words on what the page shows; both are required. The
 style sheet (`template/style.css`) is inlined, follows the reader's light or dark scheme, and prints.
 Everything that a template inserts is escaped; only `Markup` is not. Filters: `percent` (a fraction as
-"12.3"), `duration` (seconds), `mebibytes` (bytes), `count` (thousands separated), `named` (an SVG, for
+"12.3"), `duration` (seconds), `size` (bytes), `count` (thousands separated), `named` (an SVG, for
 screen readers). A page that a server gives out is rendered with `policy=SERVED`.
 
 Components; `ui.` are macros of `components.html.j2`, the rest is plain HTML:

@@ -10,7 +10,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from flows.durations import duration
+from flows.wording import duration
+from storage.space import in_units
 
 _DESIGN = Path(__file__).with_name("template")
 
@@ -47,7 +48,7 @@ def _environment(folder: Path) -> Environment:
     environment.filters |= {
         "percent": percent,
         "duration": duration,
-        "mebibytes": mebibytes,
+        "size": size,
         "count": count,
         "moment": moment,
         "named": _Namer(),
@@ -60,11 +61,9 @@ def percent(fraction: float | None) -> str:
     return "–" if fraction is None else f"{100 * fraction:.1f}"
 
 
-def mebibytes(size: int | None) -> str:
-    """A size in MiB or GiB, a dash for None."""
-    if size is None:
-        return "–"
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+def size(n_bytes: int | None) -> str:
+    """A number of bytes in its unit, a dash for None."""
+    return "–" if n_bytes is None else in_units(n_bytes)
 
 
 def count(number: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data_catalog.adapters import load_adapter
-from data_catalog.decode_checks import memory_of, undecodable_images, undecodable_rejects
+from data_catalog.decode_checks import faults_in_short, memory_of, undecodable_images, undecodable_rejects
 from data_catalog.errors import CatalogError
 from data_catalog.outcome import outcome_faults
 from data_catalog.readiness import (
@@ -22,10 +22,10 @@ from flows.config.models import Config
 from flows.plan.views import ViewSpec, view_digest
 from flows.run.console import told
 from flows.stages.base import Stage, ingest_name
+from flows.wording import counted
 from personsearch_core.sampling import largest_shares
 from storage.store import Artifact, Store
 
-_SHOWN = 3
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -40,7 +40,7 @@ def faults_of(
     for name, source in config.datasets.items():
         made = artifacts.get(ingest_name(name))
         if made is not None and not source.allow_empty:
-            yield from outcome_faults(Snapshot(store.local_path(made.kind, made.key)))
+            yield from outcome_faults(Snapshot(store.here(made).path))
     images: dict[str, dict[str, str]] = {}
     shares = _identities_per_batch(config, stages, artifacts, store)
     for stage in stages:
@@ -50,7 +50,7 @@ def faults_of(
             dataset, made = ref.view.dataset, artifacts[ref.stage]
             try:
                 view_digest(made, ref.view, store)
-                view = ref.view.of(store.local_path(made.kind, made.key))
+                view = ref.view.of(store.here(made).path)
                 found = list(_view_faults(stage, ref.view, view, shares.get(stage.name, 0)))
             except CatalogError as error:
                 found = [str(error).removeprefix(f"{dataset}: ")]
@@ -60,7 +60,7 @@ def faults_of(
     if decode:
         for dataset, digests in images.items():
             made = artifacts[ingest_name(dataset)]
-            snapshot = Snapshot(store.local_path(made.kind, made.key))
+            snapshot = Snapshot(store.here(made).path)
             yield from _undecodable(snapshot, dataset, config.datasets[dataset].root, digests, store)
 
 
@@ -76,7 +76,7 @@ def _identities_per_batch(
         for ref in refs.values():
             made = artifacts[ref.stage]
             assert ref.view is not None
-            people.append(identities_in_pairs(ref.view.of(store.local_path(made.kind, made.key))))
+            people.append(identities_in_pairs(ref.view.of(store.here(made).path)))
     except (KeyError, CatalogError):
         return {}  # `faults_of` says so of the view itself
     amounts = [entry.amount for entry in config.reid.entries]
@@ -118,9 +118,9 @@ def _undecodable(
     faults = undecodable_images(root, digests, memory_of(store.root), progress)
     faults |= undecodable_rejects(root, snapshot)
     if faults:
-        shown = "; ".join(f"{root / path}: {fault}" for path, fault in sorted(faults.items())[:_SHOWN])
-        more = "; ..." if len(faults) > _SHOWN else ""
+        images = counted(len(faults), "image")
+        shown = faults_in_short({str(root / path): fault for path, fault in faults.items()})
         yield (
-            f"{dataset}: {len(faults):,} images cannot be decoded: {shown}{more}. Replace them, or exclude "
+            f"{dataset}: {images} cannot be decoded: {shown}. Replace them, or exclude "
             f"them with datasets.{dataset}.options.leave_out"
         )

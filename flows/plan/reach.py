@@ -31,7 +31,7 @@ def reached_by(stages: Sequence[Stage], store: Store) -> Reach:
     reach = Reach()
     for planned in make_plan(stages, store):
         if planned.identity is not None:
-            reach.names.add(f"{planned.stage.kind}/{planned.identity.key}")
+            reach.names.add(planned.identity.name)
         if planned.artifact is None:
             reach.unmade.append(planned.stage.name)
     return reach
@@ -53,7 +53,7 @@ def last_users(store: Store) -> dict[str, RunRecord]:
 
 
 class InUse:
-    """`in_use` for whoever asks again and again: records are read only when one was written since.
+    """`in_use` for repeated questions: records are read only if one was written since.
 
     Each is written by a rename, which sets the time of the folder that they lie in.
     """

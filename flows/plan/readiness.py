@@ -70,18 +70,18 @@ def _check_test_images(config: Config, artifacts: Mapping[str, Artifact], store:
     `artifacts` are those of the ingest stages that there are, by stage name. Raises StageError for an image
     that is in both, unless `run.test_images_in_training` says `warn`.
     """
-    training = [*config.training_views("detector"), *config.training_views("reid")]
-    pinned = _pinned_snapshots(config, store)
-    test = [entry.test for entry in config.evaluation]
-    if not test:
+    if not config.evaluation:
         return
-    memo = Memo(store.root, "leakage", _images_compared(training, test, artifacts, pinned))
+    trained = _taken([*config.training_views("detector"), *config.training_views("reid")], artifacts)
+    pinned = _pinned_snapshots(config, store)
+    tested = _taken([entry.test for entry in config.evaluation], artifacts)
+    question = {"training": [*_digests(trained), *_digests(pinned)], "test": _digests(tested)}
+    memo = Memo(store.root, "leakage", question)
     if memo.read() == _NONE_SHARED:
         return
     from data_catalog.duplicates import images_in_both
 
-    trained = [*_views(training, artifacts, store), *_pinned_views(pinned, store)]
-    found = images_in_both(trained, _views(test, artifacts, store))
+    found = images_in_both(_views([*trained, *pinned], store), _views(tested, store))
     if not len(found):
         memo.write(_NONE_SHARED)
         return
@@ -98,45 +98,27 @@ def _check_test_images(config: Config, artifacts: Mapping[str, Artifact], store:
     log.warning("%s", message)
 
 
+def _taken(refs: Sequence[ViewRef], artifacts: Mapping[str, Artifact]) -> list[tuple[Artifact, str]]:
+    """The snapshots that views are of, as far as they are there, and the splits; each view once."""
+    named = sorted({(ref.dataset, ref.split) for ref in refs})
+    made = ((artifacts.get(ingest_name(dataset)), split) for dataset, split in named)
+    return [(artifact, split) for artifact, split in made if artifact is not None]
+
+
 def _pinned_snapshots(config: Config, store: Store) -> list[tuple[Artifact, str]]:
     """What pinned models were trained on, if the store still has it: snapshots of then, and their splits."""
     learnt = {each for pin in config.pins.values() for each in pin.trained_on}
     named = sorted((each.snapshot, each.split) for each in learnt if each.snapshot and each.split)
-    found = ((store.peek(*snapshot.split("/")), split) for snapshot, split in named)
+    found = ((store.named(snapshot), split) for snapshot, split in named)
     return [(artifact, split) for artifact, split in found if artifact is not None]
 
 
-def _pinned_views(pinned: list[tuple[Artifact, str]], store: Store) -> list[View]:
+def _digests(taken: Sequence[tuple[Artifact, str]]) -> list[list[str]]:
+    return sorted([artifact.content_digest, split] for artifact, split in taken)
+
+
+def _views(taken: Sequence[tuple[Artifact, str]], store: Store) -> list[View]:
     from data_catalog.snapshot import Snapshot
     from data_catalog.views import View
 
-    return [View(Snapshot(store.local_path(made.kind, made.key)), split) for made, split in pinned]
-
-
-def _images_compared(
-    training: list[ViewRef],
-    test: list[ViewRef],
-    artifacts: Mapping[str, Artifact],
-    pinned: list[tuple[Artifact, str]],
-) -> dict[str, Any]:
-    """What the comparison's outcome follows from."""
-
-    def of(refs: list[ViewRef]) -> list[list[str | None]]:
-        named = {(ingest_name(ref.dataset), ref.split) for ref in refs}
-        made = ((artifacts.get(name), split) for name, split in named)
-        return sorted([artifact.content_digest, split] for artifact, split in made if artifact is not None)
-
-    then = sorted([artifact.content_digest, split] for artifact, split in pinned)
-    return {"training": [*of(training), *then], "test": of(test)}
-
-
-def _views(refs: list[ViewRef], artifacts: Mapping[str, Artifact], store: Store) -> list[View]:
-    from data_catalog.snapshot import Snapshot
-    from data_catalog.views import View
-
-    views = []
-    for dataset, split in sorted({(ref.dataset, ref.split) for ref in refs}):
-        ingested = artifacts.get(ingest_name(dataset))
-        if ingested is not None:
-            views.append(View(Snapshot(store.local_path(ingested.kind, ingested.key)), split))
-    return views
+    return [View(Snapshot(store.here(artifact).path), split) for artifact, split in taken]

@@ -38,6 +38,13 @@ class Planned:
     pinned: PinnedModel | None = None
     """The trained model that stands in for the stage."""
 
+    @property
+    def known(self) -> Identity:
+        """The identity of a stage whose inputs are there. Raises ValueError where they are not."""
+        if self.identity is None:
+            raise ValueError(f"stage {self.stage.name} has inputs that are not built yet")
+        return self.identity
+
     def as_record(self) -> dict[str, Any]:
         """The stage as data, for --json and for the run's record."""
         made = self.artifact
@@ -62,7 +69,7 @@ class _OnThisMachine(Mapping[str, Artifact]):
 
     def __getitem__(self, name: str) -> Artifact:
         artifact = self._artifacts[name]
-        return replace(artifact, path=self._store.local_path(artifact.kind, artifact.key))
+        return self._store.here(artifact)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._artifacts)
@@ -224,9 +231,7 @@ def _why_new(identity: Identity, store: Store) -> str:
 
     Only what this machine remembers as newest is looked at: a store of millions does not hold up a plan.
     """
-    whole = (found for key in store.newest(identity.kind) if (found := store.peek(identity.kind, key)))
-    newest_first = sorted(whole, key=lambda artifact: artifact.manifest.created, reverse=True)
-    known = (artifact.manifest.identity for artifact in newest_first)
+    known = (artifact.manifest.identity for artifact in store.newest_artifacts(identity.kind))
     # A snapshot of another dataset tells nothing about this one.
     related = [old for old in known if old.recipe.get("dataset") == identity.recipe.get("dataset")]
     each = [list(_differences(old, identity)) for old in related]

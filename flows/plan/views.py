@@ -69,7 +69,7 @@ def view_digest(artifact: Artifact, spec: ViewSpec, store: Store) -> str:
     memo = Memo(store.root, "views", parts)
     if (remembered := memo.read()) is not None:
         return remembered
-    digest = _digest(store.local_path(artifact.kind, artifact.key), spec)
+    digest = _digest(store.here(artifact).path, spec)
     memo.write(digest)
     return digest
 
@@ -83,6 +83,7 @@ def read_scenes(snapshot: Path, spec: ViewSpec, root: Path) -> list[Scene]:
     import pyarrow.compute as pc
 
     from data_catalog.images import ignores_exif
+    from data_catalog.row_tables import corners
     from personsearch_core.data.scenes import Scene
 
     view = spec.of(snapshot)
@@ -91,8 +92,7 @@ def read_scenes(snapshot: Path, spec: ViewSpec, root: Path) -> list[Scene]:
         raise CatalogError(
             f"{spec.dataset}: its snapshot was built without images; ingest it without --no-images"
         )
-    corners = np.stack([boxes[name].to_numpy() for name in ("x1", "y1", "x2", "y2")], axis=1)
-    ignore = boxes["ignore"].to_numpy()
+    all_boxes, ignore = corners(boxes), boxes["ignore"].to_numpy()
     box_ids, person_ids = boxes["box_id"].to_pylist(), boxes["person_id"].to_pylist()
     owner = pc.index_in(boxes["image_id"], value_set=images["image_id"]).to_numpy()
     bounds = np.searchsorted(owner, np.arange(len(images) + 1))
@@ -107,7 +107,7 @@ def read_scenes(snapshot: Path, spec: ViewSpec, root: Path) -> list[Scene]:
                 path=str(root / rel_path),
                 width=width,
                 height=height,
-                boxes=corners[part],
+                boxes=all_boxes[part],
                 ignore=ignore[part],
                 box_ids=tuple(box_ids[part]),
                 person_ids=tuple(person_ids[part]),

@@ -8,6 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from storage.manifest import Manifest
+
 Corners = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the image."""
 
@@ -98,11 +100,12 @@ class ScenePicture:
 
 
 @dataclass(frozen=True)
-class DetectionContent:
-    """How well people are detected; `facts` are (name, value) at the evaluation's score threshold."""
+class Facts:
+    """(name, value) of what is described, with figures; `verdict` is a sentence, empty where it has none."""
 
     facts: Sequence[tuple[str, str]]
     figures: Sequence[Figure]
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
@@ -122,48 +125,23 @@ class TestContent:
     varied_boxes: str
     """What the number of boxes per image, varied, says beside the headline; empty if it was not varied."""
     figures: Sequence[Figure]
-    detection: DetectionContent
+    detection: Facts
+    """How well people are detected, at the evaluation's score threshold."""
     scenes: Sequence[ScenePicture]
     strips: Sequence[Strip]
 
 
 @dataclass(frozen=True)
-class DatasetCounts:
-    """A row of the dataset table: a split, or the whole dataset if `split` is empty."""
-
-    dataset: str
-    split: str
-    counts: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class FeatureContent:
-    """A summary of the cached features; `facts` are (name, value), `verdict` is a sentence."""
-
-    facts: Sequence[tuple[str, str]]
-    verdict: str
-    figures: Sequence[Figure]
-
-
-@dataclass(frozen=True)
-class StageTime:
-    """A bar of the waterfall: `start` and `seconds` on a time axis where stages follow one another."""
-
-    label: str
-    start: float
-    seconds: float
-    peak_memory_bytes: int | None
-
-
-@dataclass(frozen=True)
 class StageOrigin:
-    """The origin of an artifact: its key, and its non-default recipe fields as (name, value)."""
+    """An artifact behind the page, with its non-default recipe fields as (name, value).
+
+    `start` is in seconds on a time axis where stages follow one another: a bar of the waterfall begins there.
+    """
 
     label: str
-    kind: str
-    key: str
-    created: str
+    manifest: Manifest
     departures: Sequence[tuple[str, str]]
+    start: float
 
 
 @dataclass(frozen=True)
@@ -171,7 +149,6 @@ class Origin:
     """When, where and from what everything was built: all that may differ between two equal results."""
 
     stages: Sequence[StageOrigin]
-    times: Sequence[StageTime]
     gone: Sequence[str]
     """Artifacts that are no longer in the store, as `kind/key`."""
     machine: Sequence[tuple[str, str]]
@@ -186,7 +163,7 @@ class Origin:
 
     @property
     def total_seconds(self) -> float:
-        return sum(each.seconds for each in self.times)
+        return sum(each.manifest.seconds for each in self.stages)
 
 
 @dataclass(frozen=True)
@@ -197,9 +174,10 @@ class ReportContent:
     lead: str
     """In plain words: what was trained on what and tested on what."""
     tests: Sequence[TestContent]
-    datasets: Sequence[DatasetCounts]
+    datasets: Sequence[tuple[str, str, Mapping[str, int]]]
+    """A dataset, one of its splits (empty for the whole dataset), and its counts."""
     curves: Mapping[str, Sequence[Figure]] = field(default_factory=dict)
     """Training curves by stage."""
-    features: Mapping[str, FeatureContent] = field(default_factory=dict)
+    features: Mapping[str, Facts] = field(default_factory=dict)
     """By dataset, if there are several; '' for the only one."""
     origin: Origin | None = None

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flows.report.content import DetectionContent, Figure
+from flows.report.content import Facts, Figure
 from flows.report.plots import group_plot, line_plot
 from personsearch_core.evaluation.detection_curves import (
     Judgement,
@@ -21,9 +21,7 @@ MOST_FALSE = 10.0
 _POINTS = 300
 
 
-def describe_detection(
-    judged: Judgement, headline: Mapping[str, Any], score_threshold: float
-) -> DetectionContent:
+def describe_detection(judged: Judgement, headline: Mapping[str, Any], score_threshold: float) -> Facts:
     """Facts at the threshold of the evaluation, and curves over all thresholds."""
     found = at_threshold(judged, score_threshold)
     facts = [
@@ -33,7 +31,7 @@ def describe_detection(
         ("detections that are people (precision)", f"{100 * found.precision:.1f}\N{NO-BREAK SPACE}%"),
         ("false positives per image", f"{found.false_per_image:.2f}"),
     ]
-    return DetectionContent(facts, [*_curves(judged), *_sizes(judged, score_threshold)])
+    return Facts(facts, [*_curves(judged), *_sizes(judged, score_threshold)])
 
 
 def _curves(judged: Judgement) -> list[Figure]:
@@ -42,15 +40,11 @@ def _curves(judged: Judgement) -> list[Figure]:
         return []
     few = np.unique(np.linspace(0, len(curve.threshold) - 1, _POINTS).astype(np.int64))
     recall, precision = curve.recall[few], curve.precision[few]
-    precision_recall = line_plot(
-        [("", recall * 100, precision)], "recall, %", "precision, %", percent=True, whole_x=True
-    )
+    precision_recall = line_plot([("", recall * 100, precision)], "recall, %", "precision, %", whole_x=True)
     shown = curve.false_per_image <= MOST_FALSE
     mistakes, found = curve.false_per_image[shown], curve.recall[shown]
     few = np.unique(np.linspace(0, len(found) - 1, _POINTS).astype(np.int64))
-    over_mistakes = line_plot(
-        [("", mistakes[few], found[few])], "false positives per image", "recall, %", percent=True
-    )
+    over_mistakes = line_plot([("", mistakes[few], found[few])], "false positives per image", "recall, %")
     return [
         Figure(
             "Precision and recall of the detector",

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from flows.plan.memo import Memo
-from flows.report.content import FeatureContent, Figure
+from flows.report.content import Facts, Figure
 from flows.report.plots import histogram
 from storage.feature_store import open_features
 from storage.feature_store.statistics import feature_statistics
@@ -38,7 +38,7 @@ class Remembered:
     channel_zeros: tuple[float, ...]
 
 
-def describe_features(features: Artifact) -> FeatureContent:
+def describe_features(features: Artifact) -> Facts:
     """Facts about the feature store, the zeros per channel, and what they mean for training."""
     found = remembered_statistics(features)
     ratio = None
@@ -58,7 +58,7 @@ def describe_features(features: Artifact) -> FeatureContent:
     zeros = np.array(found.channel_zeros)
     plot = histogram(zeros, "zeros per channel, %", "channels")
     figure = Figure("Sparsity by channel", plot, "A channel at 100 % is dead: it is zero for every person.")
-    return FeatureContent(facts, _verdict(ratio), [figure])
+    return Facts(facts, [figure], _verdict(ratio))
 
 
 def remembered_statistics(features: Artifact) -> Remembered:

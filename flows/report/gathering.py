@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from data_catalog.errors import CatalogError
 from flows.plan.catalog import StoreSnapshots
 from flows.plan.pinned import PinnedModel
-from flows.report.content import DatasetCounts, ReportContent, TestContent
+from flows.report.content import ReportContent, TestContent
 from flows.report.detection_content import describe_detection
 from flows.report.feature_content import describe_features
 from flows.report.origin import Lineage, describe_origin, trace
@@ -136,7 +136,7 @@ def _listed(names: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def _datasets(lineage: Lineage) -> Iterator[DatasetCounts]:
+def _datasets(lineage: Lineage) -> Iterator[tuple[str, str, Mapping[str, int]]]:
     """For each dataset, one row for the whole and one per split."""
     for manifest in lineage.manifests.values():
         if manifest.kind != "ingest":
@@ -146,4 +146,4 @@ def _datasets(lineage: Lineage) -> Iterator[DatasetCounts]:
             split, _, counted = name.rpartition(".")
             by_split.setdefault(split, {})[counted] = number
         for split in sorted(by_split, key=lambda split: (not split, split)):
-            yield DatasetCounts(manifest.identity.recipe["dataset"], split, by_split[split])
+            yield manifest.identity.recipe["dataset"], split, by_split[split]

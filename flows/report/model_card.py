@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from flows.config.pins import Section
-from flows.config.sections import ViewRef
 from flows.plan.finished import FinishedModel
 from flows.report.origin import departures
 from flows.report.results import Results
@@ -72,12 +71,10 @@ def _training_data(finished: FinishedModel) -> Iterator[str]:
     for part, name in parts:
         if part in config.pins:
             yield from (f"{name}: {each}" for each in config.pins[part].learnt())
-        yield from (f"{name}: {_view(finished, view)}" for view in config.training_views(part))
+        for view in config.training_views(part):
+            adapter = config.datasets[view.dataset].adapter
+            yield f"{name}: {view.dataset}, split {view.split} (format {adapter})"
     yield f"initial weights of the detector: {config.detector.model.initial_weights or 'random'}"
-
-
-def _view(finished: FinishedModel, view: ViewRef) -> str:
-    return f"{view.dataset}, split {view.split} (format {finished.config.datasets[view.dataset].adapter})"
 
 
 def _recipe(made: Mapping[str, Manifest]) -> Iterator[str]:
@@ -133,7 +130,7 @@ def _limits(finished: FinishedModel, results: Mapping[str, Results]) -> Iterator
 
 def _artifacts(made: Mapping[str, Manifest]) -> Iterator[str]:
     for name, manifest in made.items():
-        yield f"{name}: {manifest.kind}/{manifest.key}, built {manifest.created}"
+        yield f"{name}: {manifest.name}, built {manifest.created}"
 
 
 def _lines(items: Iterable[str]) -> str:

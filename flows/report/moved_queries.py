@@ -59,7 +59,7 @@ def _strips(
     local = [_on_this_machine(evaluation.manifest.sources[name], store) for name in ("truth", "gallery")]
     view = ViewSpec(dataset, split or "test", "test").of(local[0])
     pixels = TestPixels(view=view, root=root, gallery=local[1])
-    path = store.local_path(evaluation.kind, evaluation.key)
+    path = store.here(evaluation).path
     results = Results(path, evaluation.manifest.identity.recipe["score_threshold"])
     wanted = pa.array([query.query_id for query in moved], pa.string())
     rows = results.per_query.filter(

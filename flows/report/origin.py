@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from flows.report.content import Origin, StageOrigin, StageTime
+from flows.report.content import Origin, StageOrigin
 from personsearch_core.recipes import (
     DetectionsRecipe,
     DetectorRecipe,
@@ -18,6 +18,7 @@ from personsearch_core.recipes import (
     ReidRecipe,
     RoiRecipe,
 )
+from storage.lineage import manifests_behind
 from storage.manifest import Manifest
 from storage.store import Artifact, Store
 
@@ -32,30 +33,12 @@ _RECIPES: Mapping[str, type[Recipe]] = {
 _OF_A_TEST = ("detections", "gallery", "evaluation")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Lineage:
     """Manifests by label of some artifacts and all their sources; sources come first."""
 
-    manifests: dict[str, Manifest] = field(default_factory=dict)
-    gone: list[str] = field(default_factory=list)
-    named: Mapping[str, str] = field(default_factory=dict)
-    """Labels of artifacts `kind/key` that have one of their own."""
-    _seen: set[str] = field(default_factory=set)
-
-    def add(self, store: Store, source: str, suffix: str) -> None:
-        """Add the artifact `kind/key` and its sources; `suffix` marks the stages of one test."""
-        if source in self._seen:
-            return
-        self._seen.add(source)
-        kind, _, key = source.partition("/")
-        try:
-            manifest = store.manifest_of(kind, key)
-        except FileNotFoundError:
-            self.gone.append(source)
-            return
-        for before in manifest.sources.values():
-            self.add(store, before, suffix)
-        self.manifests[self.named.get(source) or _label(manifest, suffix)] = manifest
+    manifests: Mapping[str, Manifest]
+    gone: Sequence[str]
 
 
 def trace(artifacts: Mapping[str, Artifact], store: Store) -> Lineage:
@@ -64,23 +47,28 @@ def trace(artifacts: Mapping[str, Artifact], store: Store) -> Lineage:
     The sources of the inputs need not be on this machine.
     Raises StorageError for a damaged manifest.
     """
-    stores = {f"{each.kind}/{each.key}": name for name, each in artifacts.items() if each.kind == "features"}
-    lineage = Lineage(named=stores)
+    stores = {each.name: name for name, each in artifacts.items() if each.kind == "features"}
+    manifests: dict[str, Manifest] = {}
+    gone, seen = [], set[str]()
     for name, artifact in artifacts.items():
         _, colon, test = name.partition(":")
-        lineage.add(store, f"{artifact.kind}/{artifact.key}", colon + test)
-    return lineage
+        for source, manifest in manifests_behind(store, artifact.name, seen):
+            if manifest is None:
+                gone.append(source)
+            else:
+                manifests[stores.get(source) or _label(manifest, colon + test)] = manifest
+    return Lineage(manifests, gone)
 
 
 def describe_origin(lineage: Lineage, config: str) -> Origin:
     """Keys, recipes, times and machine of every artifact behind the report; `config` is what asked for it."""
     evaluated = [each.created for each in lineage.manifests.values() if each.kind == "evaluation"]
+    stages, start = [], 0.0
+    for label, manifest in lineage.manifests.items():
+        stages.append(StageOrigin(label, manifest, list(departures(manifest)), start))
+        start += manifest.seconds
     return Origin(
-        stages=[
-            StageOrigin(label, manifest.kind, manifest.key, manifest.created, list(departures(manifest)))
-            for label, manifest in lineage.manifests.items()
-        ],
-        times=_end_to_end(lineage),
+        stages=stages,
         gone=lineage.gone,
         machine=_machine(lineage),
         config=config,
@@ -125,15 +113,6 @@ def _label(manifest: Manifest, suffix: str) -> str:
     if manifest.kind == "ingest":
         return f"ingest:{manifest.identity.recipe['dataset']}"
     return manifest.kind + (suffix if manifest.kind in _OF_A_TEST else "")
-
-
-def _end_to_end(lineage: Lineage) -> list[StageTime]:
-    """Stages on one time axis, each starting where the one before it ends."""
-    times, start = [], 0.0
-    for label, manifest in lineage.manifests.items():
-        times.append(StageTime(label, start, manifest.seconds, manifest.peak_memory_bytes))
-        start += manifest.seconds
-    return times
 
 
 def _machine(lineage: Lineage) -> list[tuple[str, str]]:

@@ -67,15 +67,14 @@ def line_plot(
     x_label: str,
     y_label: str,
     *,
-    percent: bool = False,
     markers: bool = False,
     log_x: bool = False,
     whole_x: bool = False,
     level: tuple[str, float] | None = None,
 ) -> Markup:
-    """Lines on shared axes.
+    """Lines on shared axes; y values are fractions, shown in percent.
 
-    `percent`: y values are fractions. `markers`: the lines have few points, each with its own tick.
+    `markers`: the lines have few points, each with its own tick.
     `level`: a labelled horizontal line. `whole_x`: x runs from 0 to 100 %. Lines with an empty label are not
     in the legend.
     """
@@ -95,9 +94,8 @@ def line_plot(
         if markers:
             places = sorted({float(x) for _, xs, _ in series for x in xs})
             axes.set_xticks(places, [f"{place:g}" for place in places])
-        if percent:
-            axes.set_ylim(0, 1.02)
-            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
+        axes.set_ylim(0, 1.02)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
         axes.set(xlabel=x_label, ylabel=y_label)
 
     return draw_svg(draw)
@@ -128,11 +126,11 @@ def history_plot(
     return draw_svg(draw)
 
 
-def histogram(values: np.ndarray, x_label: str, y_label: str, bins: int = 20) -> Markup:
+def histogram(values: np.ndarray, x_label: str, y_label: str) -> Markup:
     """The distribution of fractions (n,) over 0 to 1."""
 
     def draw(axes: Axes) -> None:
-        counts, edges = np.histogram(values, bins=bins, range=(0, 1))
+        counts, edges = np.histogram(values, bins=20, range=(0, 1))
         axes.bar(edges[:-1], counts, width=np.diff(edges) * 0.9, align="edge", color=SERIES[0])
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))

@@ -19,6 +19,7 @@ from data_catalog.rules import DRAWN
 from flows.report.content import Figure
 from flows.report.plots import Series, histogram, line_plot
 from flows.stages.evaluation import CURVES, MATCHES, METRICS, PER_QUERY
+from flows.wording import counted
 from personsearch_core.evaluation.comparison import bootstrap_interval
 from storage.store import Artifact
 
@@ -106,8 +107,8 @@ def warnings(results: Results) -> list[str]:
     found = []
     if queries < FEW or images < FEW:
         found.append(
-            f"These figures mean little: the test has {_count(queries, 'query', 'queries')} and "
-            f"{_count(images, 'image', 'images')}. With fewer than {FEW} of either, single people and scenes "
+            f"These figures mean little: the test has {counted(queries, 'query', 'queries')} and "
+            f"{counted(images, 'image')}. With fewer than {FEW} of either, single people and scenes "
             "decide the result."
         )
     if results.settings[0]["protocol"] == DRAWN:
@@ -118,7 +119,7 @@ def warnings(results: Results) -> list[str]:
     without = pc.sum(pc.equal(results.per_query["n_truths"], 0)).as_py() or 0
     if without:
         found.append(
-            f"{_count(without, 'query has', 'queries have')} no match in the gallery; each counts as AP 0."
+            f"{counted(without, 'query has', 'queries have')} no match in the gallery; each counts as AP 0."
         )
     if not len(results.matches):
         found.append(
@@ -163,7 +164,6 @@ def result_figures(results: Results) -> list[Figure]:
                 ],
                 "rank",
                 "queries found, %",
-                percent=True,
             ),
             "Share of queries with a correct match among the top ranks.",
         )
@@ -177,7 +177,7 @@ def result_figures(results: Results) -> list[Figure]:
         figures.append(
             Figure(
                 "Precision and recall of the search",
-                line_plot(lines, "recall, %", "precision, %", percent=True),
+                line_plot(lines, "recall, %", "precision, %"),
                 "Interpolated precision of each ranking, averaged over queries.",
             )
         )
@@ -185,7 +185,7 @@ def result_figures(results: Results) -> list[Figure]:
         Figure(
             "Average precision by query",
             histogram(results.per_query["ap"].to_numpy(), "average precision, %", "queries"),
-            f"Distribution over the {_count(len(results.per_query), 'query', 'queries')} of the headline.",
+            f"Distribution over the {counted(len(results.per_query), 'query', 'queries')} of the headline.",
         )
     )
     return [*figures, *_gallery_size_figure(results), *_boxes_figure(results)]
@@ -203,7 +203,7 @@ def _gallery_size_figure(results: Results) -> list[Figure]:
     lines = _lines(points)
     if not lines:
         return []
-    plot = line_plot(lines, "images in the gallery", "mAP, %", percent=True, markers=True, log_x=True)
+    plot = line_plot(lines, "images in the gallery", "mAP, %", markers=True, log_x=True)
     return [Figure("mAP by gallery size", plot, "A larger gallery makes the search harder.")]
 
 
@@ -220,7 +220,7 @@ def _boxes_figure(results: Results) -> list[Figure]:
     if not lines:
         return []
     level = (f"score of at least {results.score_threshold:g}", results.headline["mAP"])
-    plot = line_plot(lines, "boxes per image", "mAP, %", percent=True, markers=True, level=level)
+    plot = line_plot(lines, "boxes per image", "mAP, %", markers=True, level=level)
     return [Figure("mAP by boxes per image", plot, "Too few boxes miss people; too many add distractors.")]
 
 
@@ -232,7 +232,3 @@ def _lines(points: Mapping[str, Sequence[tuple[float, float]]]) -> list[Series]:
             x, y = np.array(sorted(pairs)).T
             lines.append((label, x, y))
     return lines
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"

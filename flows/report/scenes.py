@@ -14,6 +14,7 @@ from flows.report.content import Corners, DrawnBox, ScenePicture
 from flows.report.labels import place_labels
 from flows.report.pictures import SCENE_SIZE, read_picture
 from flows.report.test_pixels import TestPixels, rows_of
+from flows.wording import counted
 from personsearch_core.drawing import as_data_uri, fitted
 
 
@@ -31,21 +32,21 @@ def spread(length: int, count: int) -> np.ndarray:
 
 
 def draw_scene(
-    file: ImageFile, image_id: str, boxes: Sequence[DrawnBox], counted: str, hidden: Sequence[Corners] = ()
+    file: ImageFile, image_id: str, boxes: Sequence[DrawnBox], shown: str, hidden: Sequence[Corners] = ()
 ) -> ScenePicture:
-    """The image with its boxes, later ones on top; `counted` says what they are, for the caption.
+    """The image with its boxes, later ones on top; `shown` says what they are, for the caption.
 
     `hidden` regions are painted over. Raises StageError if the image cannot be read.
     """
     whole = read_picture(file, hidden)
     return ScenePicture(
-        name=f"Image {image_id}: {counted}",
+        name=f"Image {image_id}: {shown}",
         picture=as_data_uri(fitted(whole, SCENE_SIZE)),
         width=whole.width,
         height=whole.height,
         boxes=boxes,
         labels=place_labels(boxes, whole.width, whole.height),
-        caption=f"{image_id}: {counted}",
+        caption=f"{image_id}: {shown}",
     )
 
 
@@ -74,10 +75,10 @@ def _test_scene(test: TestPixels, image_id: str, score_threshold: float) -> Scen
         *_drawn(test.detections, false, "false", judged.scores),
         *_drawn(boxes, missed, "missed"),
     ]
-    mistakes = f"{len(false)} false {'positive' if len(false) == 1 else 'positives'}"
-    counted = f"{len(found)} of {len(found) + len(missed)} people found, {mistakes}"
+    mistakes = counted(len(false), "false positive")
+    shown = f"{len(found)} of {len(found) + len(missed)} people found, {mistakes}"
     file = test.image_of(image_id)
-    return draw_scene(file, image_id, drawn, counted, test.hidden.get(file, ()))
+    return draw_scene(file, image_id, drawn, shown, test.hidden.get(file, ()))
 
 
 def _drawn(

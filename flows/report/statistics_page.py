@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from data_catalog.counts import COUNTED
 from data_catalog.forgotten import FORGOTTEN
 from data_catalog.images import ImageFile
+from data_catalog.row_tables import COORDINATES
 from data_catalog.snapshot import Snapshot
 from data_catalog.statistics import Histogram, Statistics
 from flows.errors import StageError
@@ -19,10 +20,11 @@ from flows.report.content import DrawnBox, Figure, ScenePicture
 from flows.report.page import FOLDER
 from flows.report.plots import bar_plot
 from flows.report.scenes import draw_scene, scenes_with_people
+from flows.wording import counted
 from storage.store import Artifact
 
 EXAMPLES = 4
-_BOX_COLUMNS = ("image_id", "x1", "y1", "x2", "y2", "ignore", "ignore_reason", "person_id")
+_BOX_COLUMNS = ("image_id", *COORDINATES, "ignore", "ignore_reason", "person_id")
 _NAMES = {
     "boxes_with_id": "boxes with identity",
     "ids": "identities",
@@ -60,7 +62,7 @@ def render_statistics(found: Statistics, artifact: Artifact, root: Path | None) 
 def _facts(snapshot: Snapshot, artifact: Artifact, root: Path | None) -> list[tuple[str, str]]:
     row = snapshot.table("datasets", ["adapter", "adapter_version", "edition", "licence"]).to_pylist()[0]
     return [
-        ("snapshot", f"{artifact.kind}/{artifact.key}"),
+        ("snapshot", artifact.name),
         ("root", "not known on this machine" if root is None else str(root)),
         ("ingested", moment(artifact.manifest.created)),
         ("format (adapter)", f"{row['adapter']}, version {row['adapter_version']}"),
@@ -105,5 +107,5 @@ def _example(image: dict[str, Any], boxes: pa.Table, root: Path) -> ScenePicture
         label = "" if box["ignore"] else box["person_id"] or ""
         drawn.append(DrawnBox(style, corners, label))
     people = sum(each.style != "ignored" for each in drawn)
-    counted = f"{people} {'person' if people == 1 else 'people'}, split {image['split']}"
-    return draw_scene(file, image["image_id"], drawn, counted, hidden)
+    shown = f"{counted(people, 'person', 'people')}, split {image['split']}"
+    return draw_scene(file, image["image_id"], drawn, shown, hidden)

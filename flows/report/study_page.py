@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -15,31 +15,17 @@ from flows.report.plots import SERIES, draw_svg, shortened
 from flows.studies.cells import FilledTable
 from flows.studies.output import heading, holes_of, legend, text_rows
 from flows.studies.running import StudyResult
+from flows.wording import counted
 
 _LONG_LABEL = 8
 """Labels that are longer stand on the vertical axis."""
-
-
-@dataclass(frozen=True)
-class PageTable:
-    """A table as the page shows it. `best` is the row that is marked, and only where the text says how it
-    was chosen."""
-
-    id: str
-    title: str
-    caption: str
-    legend: str
-    columns: list[str]
-    rows: list[list[str]]
-    published: list[list[str]]
-    best: int | None
 
 
 def render_study(result: StudyResult) -> str:
     """One self-contained HTML file."""
     cells = [cell for table in result.tables for cell in table.cells]
     filled = sum(cell.value is not None for cell in cells)
-    runs = f"{len(result.members)} member{'' if len(result.members) == 1 else 's'}"
+    runs = counted(len(result.members), "member")
     lead = (
         f"{filled} of {len(cells)} cells are filled, from artifacts of {runs} of {result.study.path}, as of "
         f"{moment(result.finished)}."
@@ -47,7 +33,7 @@ def render_study(result: StudyResult) -> str:
     tables = [_page_table(number, table) for number, table in enumerate(result.tables)]
     figures, holes = list(_figures(result)), holes_of(result.tables)
     failed = list(result.failures())
-    sections = [(table.id, table.title) for table in tables]
+    sections = [(table["id"], table["title"]) for table in tables]
     sections += [("settings", "Settings")] if figures else []
     sections += [("missing", "What is missing")] if holes or failed else []
     return render_page(
@@ -63,26 +49,31 @@ def render_study(result: StudyResult) -> str:
         origins=list(_origins(result)),
         runs=runs,
         members=[
-            (each.member.name, each.member.config.name, ", ".join(_changes(each.member.settings)))
+            (
+                each.member.name,
+                each.member.config.name,
+                ", ".join(f"{name}={value}" for name, value in each.member.settings.items()),
+            )
             for each in result.members
         ],
     )
 
 
-def _page_table(number: int, filled: FilledTable) -> PageTable:
+def _page_table(number: int, filled: FilledTable) -> dict[str, Any]:
+    """A table as the template reads it. `best` is the row that is marked, and only where the text says how it
+    was chosen."""
     # No line breaks within a value.
     lines = [[name, *(cell.replace(" ", "\u00a0") for cell in cells)] for name, *cells in text_rows(filled)]
-    has_best = filled.table.is_ranked and len(filled.rows) > 1
-    return PageTable(
-        id=f"table{number + 1}",
-        title=filled.table.title,
-        caption=filled.table.caption,
-        legend=legend(filled),
-        columns=[heading(column) for column in filled.table.columns.values()],
-        rows=lines[: len(filled.rows)],
-        published=lines[len(filled.rows) :],
-        best=0 if has_best else None,
-    )
+    return {
+        "id": f"table{number + 1}",
+        "title": filled.table.title,
+        "caption": filled.table.caption,
+        "legend": legend(filled),
+        "columns": [heading(column) for column in filled.table.columns.values()],
+        "rows": lines[: len(filled.rows)],
+        "published": lines[len(filled.rows) :],
+        "best": 0 if filled.table.is_ranked and len(filled.rows) > 1 else None,
+    }
 
 
 def _origins(result: StudyResult) -> Iterator[tuple[str, str, str, str]]:
@@ -93,10 +84,6 @@ def _origins(result: StudyResult) -> Iterator[tuple[str, str, str, str]]:
                 if cell.artifacts:
                     title = filled.table.columns[name].title
                     yield filled.table.title, row.title, title, ", ".join(cell.artifacts)
-
-
-def _changes(settings: Mapping[str, str]) -> Iterator[str]:
-    return (f"{name}={value}" for name, value in settings.items())
 
 
 def _figures(result: StudyResult) -> Iterator[Figure]:

@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 
 from flows.report.content import Figure
 from flows.report.plots import Series, history_plot
-
-HISTORY = "history.parquet"
+from flows.stages.detector import HISTORY
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def die_with_parent(descriptor: int = 0) -> None:
 
 
 def run_child(descriptor: int) -> int:
-    """Do the task that standard input names; what is said of it goes to the descriptor. The exit status."""
+    """Do the task that standard input names, report to the descriptor, and return the exit status."""
     messages = _Messages(descriptor)
     signal.signal(signal.SIGTERM, messages.stop)
     signal.signal(signal.SIGHUP, messages.stop)

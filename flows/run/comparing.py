@@ -61,7 +61,7 @@ def compare_values(
 
 def by_query(store: Store, evaluation: Artifact, metric: Metric) -> dict[str, float]:
     """A metric of the headline, which is the first setting, by query: a fraction."""
-    folder = store.local_path(evaluation.kind, evaluation.key)
+    folder = store.here(evaluation).path
     column = _COLUMNS[metric]
     table = pq.read_table(folder / PER_QUERY, columns=["setting", "query_id", column])
     if not len(table):

@@ -217,7 +217,7 @@ def _if_at(place: Place, ahead: subprocess.Popen[bytes]) -> subprocess.Popen[byt
 
 
 def _running_url(place: Place, idle: float, ahead: subprocess.Popen[bytes] | None) -> str:
-    """Wait for the API's address; start a process where none is there or on its way."""
+    """Wait for the API's address; start a process unless one serves or is starting."""
     started = ahead
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.run.embedded_api import Place
-from flows.run.killed_runs import mark_as_crashed
-from flows.run.prefect_api import configured_url, own_place
+from flows.run.prefect_api import configured_url, mark_as_crashed, own_place
 from flows.run.prefect_defaults import be_quiet, fewer_collections
 from storage.locks import exclusive, exclusive_now, is_held
 

@@ -8,10 +8,10 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import psutil
 from packaging.specifiers import SpecifierSet
@@ -50,9 +50,6 @@ class Fact:
     value: str
     level: Level = "ok"
     advice: str | None = None
-
-    def as_data(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def examine(store: str | None) -> Iterator[Fact]:

@@ -65,11 +65,11 @@ class Begun:
     ) -> Artifact:
         """Follow it to its end; as `make_in_process`."""
         self.process.result(on_progress=on_progress, timeout_seconds=timeout_seconds, stop=stop)
-        stage, identity = self.planned.stage, self.planned.identity
-        made = None if identity is None else self.store.find(stage.kind, identity.key)
+        made = self.store.find(self.planned.stage.kind, self.planned.known.key)
         if made is None:
             raise StorageError(
-                f"{stage.name} was built but is not in {self.store}: did something else change the store?"
+                f"{self.planned.stage.name} was built but is not in {self.store}: did something else change "
+                "the store?"
             )
         return made
 
@@ -87,18 +87,15 @@ def begin_in_process(
     run: str | None = None,
 ) -> Begun:
     """Begin to make a planned stage in a child process."""
-    stage, identity = planned.stage, planned.identity
-    if identity is None:
-        raise ValueError(f"stage {stage.name} has inputs that are not made yet")
-    task = task_of(planned, identity, store, artifacts, again=again, run=run)
-    log_path = store.log_path_of(stage.kind, identity.key)
+    stage = planned.stage
+    task = task_of(planned, store, artifacts, again=again, run=run)
+    log_path = store.log_path_of(stage.kind, planned.known.key)
     started = start_process("flows.run.making:make", task, log_path=log_path, imports=_slow_imports(stage))
     return Begun(planned, store, started)
 
 
 def task_of(
     planned: Planned,
-    identity: Identity,
     store: Store,
     artifacts: Mapping[str, Artifact],
     *,
@@ -106,7 +103,7 @@ def task_of(
     run: str | None = None,
 ) -> dict[str, Any]:
     """What `make` takes, as JSON."""
-    stage = planned.stage
+    stage, identity = planned.stage, planned.known
     return {
         "store": str(store),
         "identity": identity.model_dump(mode="json"),
@@ -123,7 +120,7 @@ def task_of(
         "options": dict(stage.options),
         "processors": stage.processors and stage.processors.model_dump(),
         "again": again,
-        "labels": {"run": run or "-", "artifact": f"{stage.kind}/{identity.key}"},
+        "labels": {"run": run or "-", "artifact": identity.name},
     }
 
 
@@ -157,14 +154,14 @@ def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
             task["options"],
             work=work.path,
             reporter=reporter,
-            name=f"{identity.kind}/{identity.key}",
+            name=identity.name,
             store=store,
             processors=processors,
             again=task["again"],
         )
         with holding_devices(_devices(processors)):
             result = maker.make(context)
-        sources = {name: f"{artifact.kind}/{artifact.key}" for name, artifact in artifacts.items()}
+        sources = {name: artifact.name for name, artifact in artifacts.items()}
         taken = {
             name: view_record(
                 each.spec.dataset, each.spec.split, each.snapshot.manifest, each.spec.min_height

@@ -34,7 +34,7 @@ _LAST_BYTES = 200
 def announced(request: RunRequest, record: RunRecord | None = None) -> Iterator[None]:
     """Send the bad news of the block, if the config says where to: its error, or what the record has.
 
-    Without a record, only an error is news. Ctrl-C is none: whoever pressed it knows.
+    Without a record, only an error is news. Ctrl-C is not: the user who pressed it knows.
     """
     try:
         yield

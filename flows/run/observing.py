@@ -26,15 +26,16 @@ from prefect.artifacts import (
 )
 from prefect.exceptions import PrefectHTTPStatusError
 
+from flows.config.pins import TRAINED
 from flows.run.records import RunRecord
-from flows.run.stage_line import StageLine
+from flows.run.stage_line import StageLine, stage_line
+from flows.stages.detector import HISTORY
+from storage.space import in_units
 from storage.store import Artifact
 
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 5.0
-TRAININGS = ("detector", "reid")
-HISTORY = "history.parquet"
 
 
 def show_run(record: RunRecord, artifacts: Mapping[str, Artifact]) -> None:
@@ -47,9 +48,10 @@ def show_run(record: RunRecord, artifacts: Mapping[str, Artifact]) -> None:
             create_table_artifact(results, key=f"{run}-results", description="Results of every test")
         for stage in record.stages:
             name = stage["stage"]
-            is_trained = stage["state"] == "made" and name in TRAININGS and "pinned" not in stage
+            is_trained = stage["state"] == "made" and name in TRAINED and "pinned" not in stage
             if is_trained and name in artifacts:
-                markdown = f"![{name}: loss by step]({_as_url(loss_curve(artifacts[name]))})"
+                curve = base64.b64encode(loss_curve(artifacts[name])).decode()
+                markdown = f"![{name}: loss by step](data:image/png;base64,{curve})"
                 create_markdown_artifact(markdown, key=f"{run}-{name}-curve", description=f"Loss of {name}")
 
 
@@ -57,7 +59,7 @@ def show_run(record: RunRecord, artifacts: Mapping[str, Artifact]) -> None:
 def progress_of(name: str) -> Iterator[StageLine]:
     """The line of a stage, whose progress is in the UI, too."""
     shown = _ShownProgress(name)
-    with StageLine(name, also=shown.update) as line:
+    with stage_line(name, also=shown.update) as line:
         yield line
     shown.finish()
 
@@ -115,7 +117,7 @@ def _stage_rows(record: RunRecord) -> list[dict[str, Any]]:
             "state": stage["state"],
             "why": stage["reason"],
             "seconds": stage["seconds"],
-            "peak memory, MB": _megabytes(stage.get("peak_memory_bytes")),
+            "peak memory": None if (peak := stage.get("peak_memory_bytes")) is None else in_units(peak),
             "key": stage["key"],
         }
         for stage in record.stages
@@ -128,14 +130,6 @@ def _result_rows(artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
         for name, artifact in artifacts.items()
         if artifact.kind == "evaluation"
     ]
-
-
-def _megabytes(size: int | None) -> int | None:
-    return None if size is None else round(size / 1e6)
-
-
-def _as_url(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _slug(name: str) -> str:

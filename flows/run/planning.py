@@ -19,6 +19,7 @@ from flows.plan.states import Planned, make_plan, require_space, select
 from flows.run.console import told
 from flows.stages import ingest
 from flows.stages.building import build_stages
+from flows.stages.report import PAGE
 from storage.errors import StorageError
 from storage.opening import open_store
 from storage.store import Artifact, Store
@@ -121,5 +122,5 @@ def outcome_of(records: list[dict[str, Any]], store: Store, started: float) -> O
             metrics = made.manifest.metrics if made is not None else {}
             results.update({name: metrics.get(name) for name in RESULTS})
         if kind == "report":
-            report = str(Path(record["path"]) / "report.html")
+            report = str(Path(record["path"]) / PAGE)
     return Outcome(records, round(time.monotonic() - started, 3), results, report)

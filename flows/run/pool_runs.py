@@ -66,8 +66,8 @@ def _require_pool(client: SyncPrefectClient, pool: str) -> None:
         client.read_work_pool(pool)
     except ObjectNotFound as error:
         raise ConfigError(
-            f"--on {pool}: the server has no such work pool; to create it: prefect work-pool create {pool} "
-            "--type process"
+            f"--on {pool}: the server has no work pool of this name; to create it: "
+            f"prefect work-pool create {pool} --type process"
         ) from error
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import selectors
 import signal
@@ -63,7 +64,7 @@ class Started:
         """
         grace = STOP_GRACE_SECONDS
         try:
-            result = _follow(self.child.messages, on_progress, _deadline(timeout_seconds), stop)
+            result = _follow(self.child.messages, on_progress, timeout_seconds, stop)
             self.child.wait(STOP_GRACE_SECONDS)
         except Interrupted as stopped:
             result = failure_of(stopped)
@@ -110,8 +111,8 @@ def start_process(
 ) -> Started:
     """Call `target` ("module:function") with (task, reporter) in a child process.
 
-    Its output goes to `log_path`. `imports` are the modules that take long to load and that later processes
-    need, too. Ask for its result once, or stop it.
+    Its output goes to `log_path`. `imports` are modules that take long to load and that later processes
+    need as well. Ask for its result once, or stop it.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     order = {
@@ -134,15 +135,16 @@ class _Result:
 
 
 def _follow(
-    reading: int, on_progress: Progress, deadline: float | None, stop: threading.Event | None
+    reading: int, on_progress: Progress, timeout_seconds: float | None, stop: threading.Event | None
 ) -> _Result | Failure | None:
     """Pass on the child's messages until it closes the pipe; None if it ended without a result."""
+    deadline = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
     result: _Result | Failure | None = None
     buffer = b""
     with selectors.DefaultSelector() as selector:
         selector.register(reading, selectors.EVENT_READ)
         while True:
-            if deadline is not None and time.monotonic() > deadline:
+            if time.monotonic() > deadline:
                 raise Interrupted("the stage exceeded its time limit; its last checkpoint is kept")
             if stop is not None and stop.is_set():
                 raise Interrupted("the stage was asked to stop; its last checkpoint is kept")
@@ -162,7 +164,3 @@ def _follow(
                     result = Failure(**message["value"])
                 else:
                     result = _Result(message["value"])
-
-
-def _deadline(timeout_seconds: float | None) -> float | None:
-    return None if timeout_seconds is None else time.monotonic() + timeout_seconds

@@ -78,7 +78,7 @@ def evaluations(artifacts: Mapping[str, Artifact]) -> dict[str, Artifact]:
 
 def judge(section: Promotion, model: Artifact, tests: Mapping[str, Artifact], store: Store) -> Verdict:
     """Whether the tag may go to the model, which `tests` evaluate; moves nothing."""
-    name, before = f"{model.kind}/{model.key}", tags(store).get(section.tag)
+    name, before = model.name, tags(store).get(section.tag)
     if before is None:
         return Verdict(
             "first", section.tag, name, None, "no model had the tag, so there is nothing to compare with"

@@ -62,7 +62,7 @@ def computed_on(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         processor = torch.cuda.get_device_name(device)
     else:
-        processor = f"{_cpu_name()}, {torch.backends.cpu.get_cpu_capability()}"
+        processor = f"{cpu_name()}, {torch.backends.cpu.get_cpu_capability()}"
     return {
         "device": device.type,
         "processor": processor,
@@ -71,13 +71,19 @@ def computed_on(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     """As the kernel calls it; elsewhere the architecture."""
+    return field_of(Path("/proc/cpuinfo"), "model name") or platform.machine()
+
+
+def field_of(file: Path, name: str) -> str | None:
+    """The first value of a field of a file with lines such as `Model: NVIDIA H200`; None without one."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()
+        for line in file.read_text().splitlines():
+            field, _, value = line.partition(":")
+            if field.strip() == name:
+                return value.strip()
+    return None
 
 
 def _version(name: str) -> str | None:

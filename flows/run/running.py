@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
 
 from flows.config.models import Config
 from flows.config.request import RunRequest
@@ -79,18 +78,15 @@ def _all_cached(
 
 def _saved(record: RunRecord, plan: Sequence[Planned], store: Store) -> str:
     """What the stages that were stopped have kept, each after a semicolon."""
-    running = [stage for stage in record.stages if stage["state"] == "running"]
-    return "".join(f"; {_saved_stage(stage, plan, store)}" for stage in running)
-
-
-def _saved_stage(running: Mapping[str, Any], plan: Sequence[Planned], store: Store) -> str:
-    """What a stage that was stopped has kept in its work area."""
-    name, key = running["stage"], running["key"]
-    stage = next(planned.stage for planned in plan if planned.stage.name == name)
-    point = None
-    if stage.resume_point is not None and key is not None:
-        point = stage.resume_point(store.work_path_of(stage.kind, key))
-    return f"{name} has no checkpoint yet" if point is None else f"{name} is saved at {point}"
+    stages = {planned.stage.name: planned.stage for planned in plan}
+    said = ""
+    for running in record.stages:
+        if running["state"] == "running":
+            stage, key, point = stages[running["stage"]], running["key"], None
+            if stage.resume_point is not None and key is not None:
+                point = stage.resume_point(store.work_path_of(stage.kind, key))
+            said += f"; {stage.name} {'has no checkpoint yet' if point is None else f'is saved at {point}'}"
+    return said
 
 
 def _with_report(outcome: Outcome, store: Store) -> Outcome:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from types import TracebackType
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
-from flows.durations import about, duration
 from flows.run.console import live, told
+from flows.wording import about, duration
 from storage.store import Artifact
 
 WIDTH = 14
@@ -37,36 +37,32 @@ _LOADER, _STEP = "loader_images_per_second", "step_images_per_second"
 """Of a training that reads images; the lower one limits it."""
 
 
+@contextmanager
+def stage_line(name: str, also: Callable[[int, int], None] | None = None) -> Iterator[StageLine]:
+    """Keep the line of a stage in sight while the block lasts; see `StageLine`."""
+    line = StageLine(name, also)
+    with live(line.text):
+        yield line
+
+
+@dataclass
 class StageLine:
-    """Follows `update(done, total, **metrics)` while its block lasts; then `built` tells the outcome."""
+    """Follows `update`, as does `also`, which is called with (done, total); `built` tells the outcome."""
 
-    def __init__(self, name: str, also: Callable[[int, int], None] | None = None) -> None:
-        """`also` is called with (done, total), too."""
-        self.name = name
-        self._also = also
-        self._started = time.monotonic()
-        self._begun: tuple[float, int] | None = None
-        self._done, self._total = 0, 0
-        self._figures: list[str] = []
-        self.rates: dict[str, float] = {}
-        """Images per second of a training, by the names that it gives them."""
-        self._shown: AbstractContextManager[None] | None = None
-
-    def __enter__(self) -> StageLine:
-        self._shown = live(self.text)
-        self._shown.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._shown is not None
-        self._shown.__exit__(kind, error, trace)
+    name: str
+    also: Callable[[int, int], None] | None = None
+    rates: dict[str, float] = field(default_factory=dict)
+    """Images per second of a training, by the names that it gives them."""
+    _started: float = field(default_factory=lambda: time.monotonic())
+    _begun: tuple[float, int] | None = None
+    _done: int = 0
+    _total: int = 0
+    _figures: list[str] = field(default_factory=list)
 
     def update(self, done: int, total: int, **metrics: float) -> None:
         """Note how far the stage is; a resumed one begins above 0."""
-        if self._also is not None:
-            self._also(done, total)
+        if self.also is not None:
+            self.also(done, total)
         if self._begun is None:
             self._begun = (time.monotonic(), done)
         self._done, self._total = done, total
@@ -81,7 +77,8 @@ class StageLine:
             return f"{self.name:{WIDTH}} starting, {time.monotonic() - self._started:.0f} s"
         if self._done >= self._total:
             return f"{self.name:{WIDTH}} finishing, {time.monotonic() - self._started:.0f} s"
-        parts = [f"{self._done / self._total:4.0%}", *self._time_left(), *(self._figures or self._counts())]
+        counts = f"{self._done:,} of {self._total:,}"
+        parts = [f"{self._done / self._total:4.0%}", *self._time_left(), *(self._figures or [counts])]
         if self.rates:
             parts.append("images/s: loader {:.3g}, step {:.3g}".format(*self.rates.values()))
         return f"{self.name:{WIDTH}} {', '.join(parts)}"
@@ -98,9 +95,6 @@ class StageLine:
         if done < 1 or seconds < 1:
             return []
         return [f"about {about(seconds / done * (self._total - self._done))} left"]
-
-    def _counts(self) -> list[str]:
-        return [f"{self._done:,} of {self._total:,}"]
 
 
 def _figures(shown: Mapping[str, str], metrics: Mapping[str, Any]) -> list[str]:

@@ -240,7 +240,7 @@ class _Server:
             return None
         self._running[line] = pid
         self._selector.register(line, selectors.EVENT_READ)
-        with suppress(BrokenPipeError):  # `_forget` comes to know it, too
+        with suppress(BrokenPipeError):  # `_forget` learns of it, too
             line.send(str(pid).encode())
         return pid
 

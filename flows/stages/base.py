@@ -178,7 +178,7 @@ class StageContext(Generic[RecipeT, InputsT, OptionsT]):
 
     def attributes(self) -> dict[str, Any]:
         """What a feature store says of what made it."""
-        artifacts = {name: f"{made.kind}/{made.key}" for name, made in self.inputs.artifacts().items()}
+        artifacts = {name: made.name for name, made in self.inputs.artifacts().items()}
         views = {
             name: f"{value.spec.dataset}/{value.spec.split}"
             for name, value in self.inputs.named().items()

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_catalog.row_tables import corners
+from data_catalog.row_tables import COORDINATES, corners
 from flows.plan.views import SnapshotView
 from flows.stages.earlier import contents
 from storage.durable import flush
@@ -50,7 +50,7 @@ class TestImages:
     forgotten: ids of the boxes that show forgotten people, of whom nothing is described.
     """
 
-    __test__ = False  # its name is the field's; pytest shall not collect it
+    __test__ = False  # its name is the field's; pytest must not collect it
 
     scenes: Sequence[Scene]
     queries: Sequence[np.ndarray]
@@ -107,7 +107,7 @@ def images_of(test: SnapshotView) -> TestImages:
 class Block:
     """Some images of a view by their numbers, and the files of their detections in `folder`.
 
-    Named by its images: whoever resumes with others to detect takes over the blocks that fit.
+    Named by its images, so that a stage that resumes with others to detect takes over the blocks that fit.
     """
 
     folder: Path
@@ -144,7 +144,7 @@ class Block:
             columns["image_id"] += [scene.image_id] * len(boxes)
             columns["score"] += [*result.scores[kept].tolist(), *[None] * (n_queries + n_truth)]
             columns["box_id"] += [*[None] * (n_found + n_queries), *box_ids]
-            for position, name in enumerate(("x1", "y1", "x2", "y2")):
+            for position, name in enumerate(COORDINATES):
                 columns[name] += boxes[:, position].tolist()
         columns["row"] = [0] * len(columns["role"])
         pq.write_table(pa.table(columns, schema=ROWS_SCHEMA), self.rows)

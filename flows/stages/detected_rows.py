@@ -12,11 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_catalog.row_tables import corners
+from data_catalog.row_tables import COORDINATES, corners
 from flows.stages.detected_blocks import DETECTION, QUERY, ROWS_SCHEMA, TRUTH, Block, TestImages
 from flows.stages.earlier import Earlier
 
-_BOX = ("x1", "y1", "x2", "y2")
 _AT_ONCE = 256
 """Rows that are read of a block."""
 
@@ -25,7 +24,7 @@ class EarlierImages:
     """Where the rows of each image lie in an earlier artifact."""
 
     def __init__(self, earlier: Earlier) -> None:
-        self.table = earlier.index(["image_id", "role", *_BOX, "score"])
+        self.table = earlier.index(["image_id", "role", *COORDINATES, "score"])
         self.first, self._counts = _spans(self.table, earlier.images["image_id"])
         found = pc.equal(self.table["role"].cast(pa.string()), DETECTION).to_numpy()
         self._found_before = np.concatenate([[0], np.cumsum(found)])
@@ -95,10 +94,10 @@ def join(wanted: TestImages, blocks: Sequence[Block], earlier: Earlier | None) -
     first, counts = _spans(computed, names)
     spans = [np.arange(start, start + count) for start, count in zip(first, counts, strict=True)]
     is_old = np.zeros(len(wanted), bool)
-    sources = [computed.select([*_BOX, "score"])]
+    sources = [computed.select([*COORDINATES, "score"])]
     if earlier is not None:
         there = EarlierImages(earlier)
-        sources.append(there.table.select([*_BOX, "score"]))
+        sources.append(there.table.select([*COORDINATES, "score"]))
         is_old = earlier.match >= 0
         for number in np.flatnonzero(is_old).tolist():
             rows = there.rows(int(earlier.match[number]), wanted, number)
@@ -109,7 +108,7 @@ def join(wanted: TestImages, blocks: Sequence[Block], earlier: Earlier | None) -
     of_old = np.repeat(is_old, sizes)
     boxes = pa.concat_tables(sources).take(pa.array(row + of_old * len(computed)))
     roles, box_ids = _roles_and_names(wanted, sizes)
-    columns = {name: boxes[name] for name in (*_BOX, "score")} | {
+    columns = {name: boxes[name] for name in (*COORDINATES, "score")} | {
         "row": pa.array(np.arange(len(row))),
         "role": roles,
         "image_id": names.take(pa.array(np.repeat(np.arange(len(wanted)), sizes))),

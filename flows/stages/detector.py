@@ -31,6 +31,8 @@ WEIGHTS = "detector.safetensors"
 TRAINED_BRANCH = "branch.safetensors"
 UNTRAINED_BRANCH = "branch_untrained.safetensors"
 """Of a joint training, and of the stage `reid`."""
+HISTORY = "history.parquet"
+"""Metrics by step, of both stages."""
 
 
 class TrainingRecipe(Recipe):

@@ -21,6 +21,7 @@ from flows.plan.views import SnapshotView, ViewSpec
 from flows.run.console import told
 from flows.run.provenance import computed_on
 from flows.stages.base import StageContext
+from flows.wording import short_name
 from storage.digests import digest_json
 from storage.errors import StorageError
 from storage.feature_store.index_table import check_index, read_index
@@ -72,10 +73,6 @@ class Earlier:
     images: pa.Table
     match: np.ndarray
 
-    @property
-    def name(self) -> str:
-        return f"{self.artifact.kind}/{self.artifact.key}"
-
     def index(self, columns: Sequence[str]) -> pa.Table:
         """Columns of `index.parquet`. Raises StorageError when it is damaged."""
         if INDEX_FILE not in self.trusted:
@@ -88,7 +85,7 @@ class Earlier:
             "rows %d to %d of %s are damaged, and computed again: %s",
             damage.rows.start,
             damage.rows.stop - 1,
-            self.name,
+            self.artifact.name,
             damage,
         )
         return replace(self, match=np.where(lost, -1, self.match))
@@ -136,7 +133,7 @@ def earlier_rows(
             try:
                 found = replace(found, match=match(found))
             except (StorageError, OSError) as error:
-                log.warning("%s cannot be used: %s", found.name, error)
+                log.warning("%s cannot be used: %s", artifact.name, error)
                 continue
             count = int(np.count_nonzero(found.match >= 0))
             if count > most:
@@ -150,10 +147,10 @@ def record(
     context: Context, view: SnapshotView, means: Means, rows: int, taken: int, of: Earlier | None
 ) -> dict[str, Any]:
     """What the manifest says of the rows; also told, and remembered for the next artifact to be found by."""
-    name = None if of is None or not taken else of.name
+    name = None if of is None or not taken else of.artifact.name
     if name is not None:
         kind = name.partition("/")[0]
-        told.info("%s", f"{kind:14} {taken:,} of {rows:,} rows taken from {_short(name)}")
+        told.info("%s", f"{kind:14} {taken:,} of {rows:,} rows taken from {short_name(name)}")
     if context.store is not None:
         memo, key = _memo(context.store, view, means), context.name.rpartition("/")[2]
         known = [each for each in (memo.read() or "").split() if each != key]
@@ -168,11 +165,6 @@ def record(
             "of": rows,
         }
     }
-
-
-def _short(name: str) -> str:
-    kind, _, key = name.partition("/")
-    return f"{kind}/{key[:6]}"
 
 
 def _memo(store: Store, view: SnapshotView, means: Means) -> Memo:
@@ -220,7 +212,7 @@ def _opened(store: Store, artifact: Artifact) -> Earlier | None:
     manifest = artifact.manifest
     dataset, split = manifest.made_by[ROWS]["view"]
     try:
-        here = replace(artifact, path=store.local_path(artifact.kind, artifact.key))
+        here = store.here(artifact)
         files = {name: entry.sha256 for name, entry in manifest.files.items()}
         trusted = store.trusted(here)
         source = EarlierRows(here.path, trusted, files)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from data_catalog.row_digests import digest_rows
+from data_catalog.row_tables import COORDINATES
 from flows.config.models import Config
 from flows.config.sections import EvaluationSection
 from flows.stages.base import (
@@ -229,9 +230,7 @@ def _matches(results: EvaluationResults, ids: Mapping[str, pa.ChunkedArray], ima
     """The most similar people of each query: query_id, rank, image_id, box, similarity, is_right."""
     matches = results.matches
     assert matches is not None
-    corners = {
-        name: pa.array(matches.boxes[:, i], pa.float32()) for i, name in enumerate(("x1", "y1", "x2", "y2"))
-    }
+    corners = {name: pa.array(matches.boxes[:, i], pa.float32()) for i, name in enumerate(COORDINATES)}
     return pa.table(
         {
             "query_id": ids[results.searches[0].setting.protocol].take(pa.array(matches.query)),

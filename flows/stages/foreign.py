@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_catalog.row_digests import digest_rows
+from data_catalog.row_tables import COORDINATES
 from data_catalog.views import View
 from flows.config.foreign import BOX_ID, ForeignFeatures, foreign_digest
 from flows.config.models import Config
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from storage.feature_store import FeatureReader
 
 VERSION = 1
-_BOX = ["image_id", "x1", "y1", "x2", "y2"]
+_BOX = ["image_id", *COORDINATES]
 SHOWN = 3
 
 
@@ -214,7 +215,7 @@ def _copy(context: AnyContext, reader: FeatureReader, rows: np.ndarray) -> str:
 
 
 def _boxes_of(queries: pa.Table, view: View, dataset: str) -> pa.Array:
-    """The ground-truth box of each query box; StageError for a query that is none."""
+    """The ground-truth box of each query box; StageError for a query box that is not one."""
     named, known = [*_BOX, "box_id"], dict[tuple[Any, ...], str]()
     for table in (view.snapshot.table("queries", named), view.boxes):
         asked = table.filter(pc.is_in(table["image_id"], value_set=queries["image_id"]))

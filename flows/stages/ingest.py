@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_catalog.adapters import load_adapter
-from data_catalog.adapters.protocol import Adapter, check_options
+from data_catalog.adapters.protocol import check_options
 from data_catalog.errors import CatalogError
-from data_catalog.fingerprint import ALL_IMAGES, Fingerprint, ImageUse, fingerprint
+from data_catalog.fingerprint import ALL_IMAGES, Fingerprint, ImageUse, Source, fingerprint
 from data_catalog.forgotten import Forgotten
 from data_catalog.hash_cache import HashCache
 from data_catalog.rules import NO_RULES, QueryRule, Rules, SplitRule
@@ -60,7 +60,7 @@ class Options(Recipe):
     read: bool
     """Whether image files are read."""
     allow_empty: bool
-    fingerprint: str = ""
+    fingerprint: str
     """Digest of the root when the ingest was planned."""
 
 
@@ -122,8 +122,7 @@ def root_stage(
         splits=rules.splits,
         forgotten=forgotten.digest if forgotten else None,
     )
-    how = Options(root=root, store=store, dask=dask, read=use.read, allow_empty=allow_empty)
-    found = _fingerprint(recipe, how, reader, forgotten, rehash=rehash)
+    found = _fingerprint(Source(root, reader, recipe.options, use, forgotten), store, rehash=rehash)
     return Stage(
         name=ingest_name(dataset),
         kind=KIND,
@@ -131,7 +130,14 @@ def root_stage(
         recipe=recipe.canonical(),
         maker="flows.stages.ingest:MAKER",
         fixed_inputs={"root": found.digest},
-        options=how.model_copy(update={"fingerprint": found.digest}).model_dump(mode="json"),
+        options=Options(
+            root=root,
+            store=store,
+            dask=dask,
+            read=use.read,
+            allow_empty=allow_empty,
+            fingerprint=found.digest,
+        ).model_dump(mode="json"),
     )
 
 
@@ -177,25 +183,27 @@ def read_root(context: IngestContext) -> Made:
     from data_catalog.ingest import ingest
 
     recipe, options = context.recipe, context.options
-    adapter, forgotten = load_adapter(recipe.adapter), _forgotten(recipe, options)
-    found = _fingerprint(recipe, options, adapter, forgotten)
+    source = Source(
+        options.root,
+        load_adapter(recipe.adapter),
+        recipe.options,
+        ImageUse(read=options.read),
+        _forgotten(recipe, options),
+    )
+    found = _fingerprint(source, options.store)
     _refuse_changed(found, options, "since the ingest was planned")
     made = ingest(
-        options.root,
-        adapter,
+        source,
         context.work,
         found,
         name=recipe.dataset,
-        options=recipe.options,
         rules=recipe.rules,
-        use=ImageUse(read=options.read),
-        forgotten=forgotten,
         allow_empty=options.allow_empty,
         dask_address=options.dask,
         previous=_previous(options.store, recipe),
         progress=context.progress,
     )
-    _refuse_changed(_fingerprint(recipe, options, adapter, forgotten), options, "during the ingest")
+    _refuse_changed(_fingerprint(source, options.store), options, "during the ingest")
     return Made(content_digest(made.row_digests), {"counts": made.counts})
 
 
@@ -230,14 +238,8 @@ def _forgotten(recipe: IngestRecipe, options: Options) -> Forgotten:
     return forgotten
 
 
-def _fingerprint(
-    recipe: IngestRecipe, options: Options, adapter: Adapter, forgotten: Forgotten, *, rehash: bool = False
-) -> Fingerprint:
-    cache = HashCache(options.store / ".cache" / "hashes.sqlite")
-    use = ImageUse(read=options.read)
-    return fingerprint(
-        options.root, adapter, recipe.options, cache, use=use, forgotten=forgotten, rehash=rehash
-    )
+def _fingerprint(source: Source, store: Path, *, rehash: bool = False) -> Fingerprint:
+    return fingerprint(source, HashCache(store / ".cache" / "hashes.sqlite"), rehash=rehash)
 
 
 def _previous(store: Path, recipe: IngestRecipe) -> Snapshot | None:
@@ -250,17 +252,12 @@ def _previous(store: Path, recipe: IngestRecipe) -> Snapshot | None:
     local = LocalStore(store)
     without = recipe.model_copy(update={"queries": None, "splits": None})
     as_read = [each.canonical() for each in (without, without.model_copy(update={"forgotten": None}))]
-    found = (local.peek(KIND, key) for key in local.newest(KIND))
-    same = [
-        artifact
-        for artifact in found
-        if artifact
-        and artifact.manifest.identity.version == VERSION
-        and artifact.manifest.identity.recipe in as_read
-    ]
-    newest = max(same, key=lambda artifact: artifact.manifest.created, default=None)
-    usable = newest is not None and local.find(newest.kind, newest.key) is not None
-    return Snapshot(newest.path) if newest is not None and usable else None
+    for artifact in local.newest_artifacts(KIND):
+        made = artifact.manifest.identity
+        if made.version == VERSION and made.recipe in as_read:
+            usable = local.find(artifact.kind, artifact.key)
+            return None if usable is None else Snapshot(usable.path)
+    return None
 
 
 def _text(options: dict[str, Any]) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from flows.config.models import Config
 from flows.config.sections import Processors, SpeedSection
 from flows.errors import ConfigError
+from flows.run.provenance import cpu_name, field_of
 from flows.stages.base import Inputs, Made, Maker, Nothing, Stage, StageContext, processors_of
 from personsearch_core.recipes import DetectorModel, Recipe
 from storage.digests import digest_json
@@ -20,7 +20,6 @@ from storage.digests import digest_json
 VERSION = 1
 ROWS = "speed.json"
 _GPUS = Path("/proc/driver/nvidia/gpus")
-_CPUS = Path("/proc/cpuinfo")
 
 
 class Machine(Recipe):
@@ -97,25 +96,11 @@ def this_machine(processors: Processors) -> Machine:
     """The device that a config's stages run on; asked of the system, since torch takes seconds to load."""
     threads = processors.threads or os.cpu_count() or 1
     gpu = None if processors.device == "cpu" else _gpu(processors.device)
-    return Machine(device=gpu or _cpu(), threads=threads, torch=version("torch"))
+    return Machine(device=gpu or cpu_name(), threads=threads, torch=version("torch"))
 
 
 def _gpu(device: str) -> str | None:
     """The model of a GPU by its number; None where the driver knows none."""
     number = int(device.partition(":")[2] or 0)
-    found = [_field(path / "information", "Model") for path in sorted(_GPUS.glob("*"))]
-    return found[number] if number < len(found) else None
-
-
-def _cpu() -> str:
-    return _field(_CPUS, "model name") or platform.processor() or platform.machine()
-
-
-def _field(file: Path, name: str) -> str | None:
-    """The first value of a field of a file with lines such as `Model: NVIDIA H200`."""
-    try:
-        lines = file.read_text().splitlines()
-    except OSError:
-        return None
-    values = (line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name)
-    return next(values, None)
+    files = [path / "information" for path in sorted(_GPUS.glob("*"))]
+    return field_of(files[number], "Model") if number < len(files) else None

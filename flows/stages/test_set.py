@@ -29,8 +29,9 @@ _BOX = ["image_id", *COORDINATES]
 
 @dataclass(frozen=True)
 class TestSet:
-    __test__ = False  # its name is the field's; pytest shall not collect it
     """A test view with the embeddings of a gallery artifact."""
+
+    __test__ = False  # its name is the field's; pytest must not collect it
 
     gallery: Path
     snapshot: Path

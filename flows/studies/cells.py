@@ -217,7 +217,7 @@ class Filling:
         if not isinstance(value, int | float):
             hint = did_you_mean(cell.metric, metrics)
             return f"{artifact.kind} has no metric {cell.metric!r}{hint}; it has {', '.join(metrics)}"
-        return f"{artifact.kind}/{artifact.key}", FACTORS.get(column.unit, 1.0) * value
+        return artifact.name, FACTORS.get(column.unit, 1.0) * value
 
     def _metrics_of(self, artifact: Artifact, setting: str | None, store: Store) -> Mapping[str, Any]:
         """Metrics of an artifact, of one setting of an evaluation, and `seconds`."""
@@ -225,7 +225,7 @@ class Filling:
         if known not in self._metrics:
             found: Mapping[str, Any] = artifact.manifest.metrics
             if setting is not None:
-                path = store.local_path(artifact.kind, artifact.key) / METRICS
+                path = store.here(artifact).path / METRICS
                 records = json.loads(path.read_bytes())["settings"]
                 found = next(record for record in records if record["name"] == setting)
             self._metrics[known] = {**found, "seconds": artifact.manifest.seconds}

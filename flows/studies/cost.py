@@ -21,6 +21,7 @@ from flows.studies.work import (
     variant_of,
     work,
 )
+from flows.wording import counted
 from personsearch_core.recipes import DEFAULT_ROI_SIZE, FeatureCodec, RoiRecipe
 from storage.store import Store
 
@@ -88,8 +89,7 @@ class Estimator:
             seconds = START_SECONDS + earlier.seconds_per_unit * amount
             gpu, cpu = (seconds, cpu) if self.gpu else (gpu, seconds)
             memory = earlier.memory_bytes or memory
-            many = "artifact" if earlier.count == 1 else "artifacts"
-            basis = f"{earlier.count} earlier {many} of this store"
+            basis = f"{counted(earlier.count, 'earlier artifact')} of this store"
         if origin.kind in _WITHOUT_TORCH:
             gpu = cpu = cpu if gpu is None else gpu
         return Cost(gpu, cpu, _disk(origin), memory, basis, origin.kind not in _WITHOUT_TORCH)
@@ -101,9 +101,7 @@ class Estimator:
 
     def _read(self, kind: str) -> Mapping[object, _Earlier]:
         found: dict[object, list[tuple[float, int]]] = defaultdict(list)
-        artifacts = [made for key in self.store.newest(kind) if (made := self.store.peek(kind, key))]
-        newest = sorted(artifacts, key=lambda made: made.manifest.created, reverse=True)[:COMPARED]
-        for made in newest:
+        for made in self.store.newest_artifacts(kind)[:COMPARED]:
             origin = Built(made.manifest, self.store)
             amount = work(origin)
             if amount:

@@ -107,8 +107,7 @@ def _build_all(walk: Walk, stop: threading.Event) -> None:
 
 
 def _build(walk: Walk, planned: Planned, stop: threading.Event) -> Artifact:
-    hours = walk.config.run.stage_timeout_hours
-    limit = None if hours is None else 3600 * hours
+    limit = walk.config.run.stage_timeout_seconds
     return walk.begin(planned).artifact(on_progress=ignore_progress, timeout_seconds=limit, stop=stop)
 
 

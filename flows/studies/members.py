@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -87,27 +87,24 @@ class Study:
 
         Raises ConfigError for a row that is not there.
         """
-        rows = list(self._rows())
+        rows = [row for table in self.tables for row in table.rows]
         unknown = [name for name in wanted if not any(row.is_called(name) for row in rows)]
         if unknown:
             names = list(dict.fromkeys(row.title for row in rows))
             hint = did_you_mean(unknown[0], names)
             raise ConfigError(f"--rows: there is no row {unknown[0]!r}{hint}; there are {'; '.join(names)}")
-        return self._with_rows(lambda row: any(row.is_called(name) for name in wanted))
+        tables = [
+            replace(table, rows=tuple(row for row in table.rows if any(map(row.is_called, wanted))))
+            for table in self.tables
+        ]
+        left = tuple(table for table in tables if table.rows)
+        needed = {name for _, _, cell in cells_of(left) for name in cell.members}
+        return replace(self.of_members(needed), tables=left)
 
     def of_members(self, names: Iterable[str]) -> Study:
         """The same tables with these members alone: cells of the others stay holes."""
         kept = set(names)
         return replace(self, members={name: each for name, each in self.members.items() if name in kept})
-
-    def _with_rows(self, wants: Callable[[TableRow], bool]) -> Study:
-        tables = [replace(table, rows=tuple(filter(wants, table.rows))) for table in self.tables]
-        left = tuple(table for table in tables if table.rows)
-        needed = {name for _, _, cell in cells_of(left) for name in cell.members}
-        return replace(self.of_members(needed), tables=left)
-
-    def _rows(self) -> Iterator[TableRow]:
-        return (row for table in self.tables for row in table.rows)
 
 
 def cells_of(tables: Iterable[StudyTable]) -> Iterator[tuple[StudyTable, str, Cell]]:

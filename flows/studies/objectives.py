@@ -13,7 +13,7 @@ from flows.studies.grid import Axis
 
 _SEMI_HARD, _BATCH_HARD = {"kind": "semi_hard_triplet"}, {"kind": "batch_hard_triplet"}
 _CENTER = {"kind": "center", "weight": 0.01}
-"""Weight of the center loss: enough to pull, too little to collapse what softmax spreads."""
+"""Weight of the center loss: it pulls, and does not collapse what softmax spreads."""
 
 PRESETS: dict[str, list[list[dict[str, Any]]]] = {
     "semi-hard, batch-hard": [[_SEMI_HARD], [_BATCH_HARD]],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,7 +40,7 @@ class PlannedNode:
             "kind": node.stage.kind,
             "members": node.members,
             "state": self.state,
-            "artifact": None if node.artifact is None else f"{node.artifact.kind}/{node.artifact.key}",
+            "artifact": None if node.artifact is None else node.artifact.name,
             "waits_for": [each.number for each in node.waits_for],
             "gpu_seconds": None if cost is None or not cost.uses_gpu else cost.gpu_seconds,
             "cpu_seconds": None if cost is None else cost.cpu_seconds,
@@ -138,17 +138,14 @@ def within_budget(plan: StudyPlan, seconds: float, gpu: bool) -> list[str]:
         name: frozenset(node.number for node in stages.values() if node.artifact is None)
         for name, stages in plan.nodes.of_member.items()
     }
-    chooser = _Chooser({number: cost or 0.0 for number, cost in costs.items()}, needs, _cells(plan.study))
-    return chooser.choose(_bundles(needs), seconds)
+    return _chosen(
+        {number: cost or 0.0 for number, cost in costs.items()}, needs, _cells(plan.study), seconds
+    )
 
 
 def _cells(study: Study) -> Counter[str]:
     """Cells by member; a cell of several seeds counts a part for each."""
-    found: Counter[str] = Counter()
-    for _, _, cell in cells_of(study.tables):
-        for name in cell.members:
-            found[name] += 1
-    return found
+    return Counter(name for _, _, cell in cells_of(study.tables) for name in cell.members)
 
 
 def _bundles(needs: Mapping[str, frozenset[int]]) -> list[frozenset[str]]:
@@ -161,32 +158,24 @@ def _bundles(needs: Mapping[str, frozenset[int]]) -> list[frozenset[str]]:
     return list(dict.fromkeys([*alone, *map(frozenset, by_stage.values())]))
 
 
-@dataclass
-class _Chooser:
-    costs: Mapping[int, float]
-    needs: Mapping[str, frozenset[int]]
-    cells: Mapping[str, int]
-
-    def choose(self, bundles: Sequence[frozenset[str]], budget: float) -> list[str]:
-        """Bundle after bundle with the most cells per second among those that still fit."""
-        chosen: set[str] = set()
-        paid: set[int] = set()
-        spent = 0.0
-        while True:
-            offers = []
-            for at, bundle in enumerate(bundles):
-                new = bundle - chosen
-                value = sum(self.cells[name] for name in new)
-                price = self._price(new, paid)
-                if value and spent + price <= budget:
-                    offers.append((value / max(price, 1e-9), -at, new, price))
-            if not offers:
-                return [name for name in self.needs if name in chosen]
-            _, _, new, price = max(offers, key=lambda offer: offer[:2])
-            chosen |= new
-            paid |= {number for name in new for number in self.needs[name]}
-            spent += price
-
-    def _price(self, members: Iterable[str], paid: set[int]) -> float:
-        new = {number for name in members for number in self.needs[name]} - paid
-        return sum(self.costs[number] for number in new)
+def _chosen(
+    costs: Mapping[int, float], needs: Mapping[str, frozenset[int]], cells: Mapping[str, int], budget: float
+) -> list[str]:
+    """Members, bundle after bundle with the most cells per second among those that still fit."""
+    bundles = _bundles(needs)
+    chosen, paid, spent = set[str](), set[int](), 0.0
+    while True:
+        offers = []
+        for at, bundle in enumerate(bundles):
+            new = bundle - chosen
+            value = sum(cells[name] for name in new)
+            unpaid = {number for name in new for number in needs[name]} - paid
+            price = sum(costs[number] for number in unpaid)
+            if value and spent + price <= budget:
+                offers.append((value / max(price, 1e-9), -at, new, unpaid, price))
+        if not offers:
+            return [name for name in needs if name in chosen]
+        _, _, new, unpaid, price = max(offers, key=lambda offer: offer[:2])
+        chosen |= new
+        paid |= unpaid
+        spent += price

@@ -14,10 +14,8 @@ from typing import Any
 from flows.errors import Failure
 from flows.plan.states import Planned
 from flows.run.records import RunRecord, heartbeat, new_record_path
+from flows.wording import first_few
 from storage.store import Artifact, Store
-
-_NAMED = 3
-"""Number of members to name if many failed with the same error."""
 
 
 class StudyRecord:
@@ -25,7 +23,7 @@ class StudyRecord:
 
     def __init__(self, config: Path, store: Store) -> None:
         self._run = RunRecord(new_record_path(store.root), str(config))
-        self._entries: dict[tuple[str, str], dict[str, Any]] = {}
+        self._entries: dict[str, dict[str, Any]] = {}
 
     def written(self) -> Path:
         """The record's file, which is there from now on."""
@@ -38,22 +36,22 @@ class StudyRecord:
 
     def uses(self, planned: Planned) -> None:
         """Note an artifact that existed, or that this study has built for another member."""
-        if _key(planned) not in self._entries:
+        if planned.known.name not in self._entries:
             self._run.cached(planned)
-            self._entries[_key(planned)] = self._run.stages[-1]
+            self._entries[planned.known.name] = self._run.stages[-1]
 
     def begin(self, planned: Planned, member: str, log_path: Path) -> None:
         """Note the start of a stage that `member` is the first to need."""
         self._run.begin(planned, log_path)
         self._run.stages[-1]["member"] = member
-        self._entries[_key(planned)] = self._run.stages[-1]
+        self._entries[planned.known.name] = self._run.stages[-1]
 
     def made(self, artifact: Artifact) -> None:
-        self._to_the_end(artifact.kind, artifact.key)
+        self._to_the_end(artifact.name)
         self._run.made(artifact)
 
-    def failed(self, kind: str, key: str, failure: Failure) -> None:
-        self._to_the_end(kind, key)
+    def failed(self, name: str, failure: Failure) -> None:
+        self._to_the_end(name)
         self._run.failed(failure)
 
     def end(self, failures: Iterable[tuple[str, Failure]]) -> None:
@@ -61,18 +59,13 @@ class StudyRecord:
         members: dict[Failure, list[str]] = {}
         for member, failure in failures:
             members.setdefault(failure, []).append(member)
-        self._run.failure = _joined([failure.of(_names(who)) for failure, who in members.items()])
+        self._run.failure = _joined([failure.of(first_few(who)) for failure, who in members.items()])
         self._run.end()
 
-    def _to_the_end(self, kind: str, key: str) -> None:
+    def _to_the_end(self, name: str) -> None:
         # RunRecord assumes that the last stage is the one that has just ended.
-        entry = self._entries[kind, key]
+        entry = self._entries[name]
         self._run.stages[:] = [*(stage for stage in self._run.stages if stage is not entry), entry]
-
-
-def _key(planned: Planned) -> tuple[str, str]:
-    assert planned.identity is not None
-    return planned.identity.kind, planned.identity.key
 
 
 def _joined(failures: Sequence[Failure]) -> Failure | None:
@@ -80,8 +73,3 @@ def _joined(failures: Sequence[Failure]) -> Failure | None:
     if len(failures) < 2:
         return failures[0] if failures else None
     return replace(failures[0], message="\n  ".join(map(str, failures)), log=None)
-
-
-def _names(members: list[str]) -> str:
-    more = len(members) - _NAMED
-    return ", ".join(members[:_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from flows.studies.cost import Estimator
-from flows.studies.nodes import Node, Nodes
+from flows.studies.nodes import Nodes
 
 _UNKNOWN_SECONDS = 10.0
 """Stands for the time of a stage without an estimate."""
@@ -33,10 +33,10 @@ class Remaining:
             self._estimates[node.number] = _UNKNOWN_SECONDS if found is None else found
 
     def begin(self, member: str, stage: str) -> None:
-        self._begun[self._node(member, stage).number] = self.clock()
+        self._begun[self.nodes.of_member[member][stage].number] = self.clock()
 
     def end(self, member: str, stage: str) -> None:
-        node = self._node(member, stage)
+        node = self.nodes.of_member[member][stage]
         begun = self._begun.pop(node.number, None)
         estimate = self._estimates.pop(node.number, None)
         if begun is not None and estimate is not None:
@@ -54,9 +54,6 @@ class Remaining:
             expected = estimate * (_ratio(taken) if taken else overall)
             total += max(0.0, expected - (now - self._begun.get(number, now)))
         return total / self.slots
-
-    def _node(self, member: str, stage: str) -> Node:
-        return self.nodes.of_member[member][stage]
 
 
 def _ratio(pairs: list[tuple[float, float]]) -> float:

@@ -19,7 +19,7 @@ from flows.studies.members import Study
 from flows.studies.nodes import Nodes
 from flows.studies.output import as_data, as_latex, as_markdown, as_parquet, member_table
 from flows.studies.remaining import Remaining
-from flows.studies.schedule import Change, Make, MemberOutcome, run_members
+from flows.studies.schedule import Change, MemberOutcome, run_members
 from flows.studies.workers import run_on_workers
 from personsearch_core.checksums import CHECKSUMS
 from storage import durable
@@ -91,12 +91,11 @@ def run_study(
     threads: int | None = None,
     on: str | None = None,
     folder: Path | None = None,
-    make: Make | None = None,
     on_change: Callable[[Standing], None] = ignore_standing,
 ) -> StudyResult:
     """Build what the members need and the store does not have yet, and write the tables.
 
-    slots, threads, make
+    slots, threads
         see `run_members`.
     on
         the place whose workers build the members, instead of this machine; see `run_on_workers`.
@@ -115,9 +114,7 @@ def run_study(
     remaining = Remaining(nodes, Estimator(loader.store_of(study), study.drawn), len(slots))
     watching = _Watching(study, filling, remaining, folder, on_change)
     outcome = (
-        run_members(
-            members, loader, study.path, slots=slots, threads=threads, make=make, on_change=watching.changed
-        )
+        run_members(members, loader, study.path, slots=slots, threads=threads, on_change=watching.changed)
         if on is None
         else run_on_workers(members, loader, study.path, on, on_change=watching.changed)
     )

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,16 +20,14 @@ from flows.errors import RETRY_DELAYS, Failure, Interrupted, failure_of, failure
 from flows.plan.readiness import check_ready
 from flows.plan.states import Planned, resolve
 from flows.run.making import make_in_process
-from flows.studies.loading import Loader
+from flows.studies.loading import Loaded, Loader
 from flows.studies.members import Member
 from flows.studies.record import StudyRecord
-from storage.store import Artifact, Store
+from storage.store import Artifact
 from storage.tags import stays
 
 log = logging.getLogger(__name__)
 
-Make = Callable[[Planned, Store, Mapping[str, Artifact]], Artifact]
-Key = tuple[str, str]
 _NO_FORCE: frozenset[str] = frozenset()
 _STOPPED = Failure("interrupted", "the study was stopped")
 
@@ -48,7 +46,7 @@ class MemberOutcome:
             "name": self.member.name,
             "settings": dict(self.member.settings),
             "error": None if self.failure is None else str(self.failure),
-            "artifacts": {stage: f"{made.kind}/{made.key}" for stage, made in self.artifacts.items()},
+            "artifacts": {stage: made.name for stage, made in self.artifacts.items()},
         }
 
 
@@ -88,7 +86,6 @@ def run_members(
     *,
     slots: Sequence[str | None] = (None,),
     threads: int | None = None,
-    make: Make | None = None,
     on_change: Callable[[Change], None] = ignore_change,
 ) -> StudyOutcome:
     """Build the stages of all members, and return how each member ended.
@@ -100,31 +97,23 @@ def run_members(
         config names a device.
     threads
         threads per stage, unless the config sets them.
-    make
-        how to build a stage; by default in a process of its own.
     on_change
         called whenever a stage begins or ends.
 
     KeyboardInterrupt asks running stages to stop at a checkpoint, waits for them, and returns what has been
     built so far. Raises ConfigError, before anything is built, if a member's config is wrong.
     """
-    walks = [MemberWalk(member, loader) for member in members]
-    records = {str(walk.store): StudyRecord(recorded_as, walk.store) for walk in walks}
+    study = StudyWalk(members, loader, recorded_as)
     stop = threading.Event()
 
-    def outcomes() -> list[MemberOutcome]:
-        return [walk.outcome for walk in walks]
-
     def changed(stage: str, member: str, ended: bool, failure: Failure | None) -> None:
-        on_change(Change(stage, member, ended, failure, outcomes))
+        on_change(Change(stage, member, ended, failure, study.outcomes))
 
-    makings = _Makings(list(slots), threads, make, stop, records, changed)
+    makings = _Makings(list(slots), threads, stop, changed)
     stopped = False
-    with ExitStack() as hearts, ThreadPoolExecutor(len(slots), thread_name_prefix="study") as pool:
+    with study.on_record(), ThreadPoolExecutor(len(slots), thread_name_prefix="study") as pool:
         try:
-            for record in records.values():
-                hearts.enter_context(record.heartbeat())
-            while makings.begin(walks, pool):
+            while makings.begin(study.members, pool):
                 makings.wait()
         except KeyboardInterrupt:
             stopped = True
@@ -133,58 +122,70 @@ def run_members(
             stop.set()
             pool.shutdown(cancel_futures=True)
             makings.collect()
-            for walk in walks:
-                walk.leave(makings.ended, records[str(walk.store)])
+            for walk in study.members:
+                walk.leave(makings.ended)
             makings.tell_ended()
-            for at, record in records.items():
-                record.end((w.member.name, w.failure) for w in walks if str(w.store) == at and w.failure)
-    return StudyOutcome(outcomes(), makings.made, stopped)
+    return StudyOutcome(study.outcomes(), makings.made, stopped)
+
+
+class StudyWalk:
+    """All members of a study on their way, and its record in each of their stores."""
+
+    def __init__(self, members: Sequence[Member], loader: Loader, recorded_as: Path) -> None:
+        self._records: dict[str, StudyRecord] = {}
+        self.members: list[MemberWalk] = []
+        for member in members:
+            loaded = loader.load(member)
+            record = self._records.setdefault(str(loaded.store), StudyRecord(recorded_as, loaded.store))
+            self.members.append(MemberWalk(member, loaded, record))
+
+    @contextmanager
+    def on_record(self) -> Iterator[None]:
+        """Keep the records alive while the block lasts, and close them with the failures of the members."""
+        with ExitStack() as hearts:
+            for record in self._records.values():
+                hearts.enter_context(record.heartbeat())
+            try:
+                yield
+            finally:
+                for record in self._records.values():
+                    own = (walk for walk in self.members if walk.record is record)
+                    record.end((walk.member.name, walk.failure) for walk in own if walk.failure)
+
+    def outcomes(self) -> list[MemberOutcome]:
+        return [walk.outcome for walk in self.members]
 
 
 @dataclass(frozen=True)
 class _Running:
     planned: Planned
-    member: str
+    walk: MemberWalk
     slot: str | None
-    record: StudyRecord
-
-    @property
-    def key(self) -> Key:
-        return _key(self.planned)
 
 
+@dataclass
 class _Makings:
-    """The stages that are being built, one per slot, and how earlier ones ended."""
+    """The stages that are being built, one per slot, and how earlier ones ended. free: the slots that are."""
 
-    def __init__(
-        self,
-        slots: list[str | None],
-        threads: int | None,
-        make: Make | None,
-        stop: threading.Event,
-        records: Mapping[str, StudyRecord],
-        on_change: Callable[[str, str, bool, Failure | None], None],
-    ) -> None:
-        self.ended: dict[Key, Failure | None] = {}
-        self.made: dict[str, int] = {}
-        self._untold: list[tuple[str, str, Failure | None]] = []
-        self._running: dict[Future[Artifact], _Running] = {}
-        self._free = slots
-        self._threads = threads
-        self._make = make
-        self._stop = stop
-        self._records = records
-        self._on_change = on_change
+    free: list[str | None]
+    threads: int | None
+    stop: threading.Event
+    on_change: Callable[[str, str, bool, Failure | None], None]
+    ended: dict[str, Failure | None] = field(default_factory=dict)
+    """By the artifact, `kind/key`."""
+    made: dict[str, int] = field(default_factory=dict)
+    _untold: list[tuple[str, str, Failure | None]] = field(default_factory=list)
+    _running: dict[Future[Artifact], _Running] = field(default_factory=dict)
 
     def begin(self, walks: Sequence[MemberWalk], pool: ThreadPoolExecutor) -> bool:
         """Start what members need next while slots are free. False if nothing is running."""
-        wanted = [(walk, walk.advance(self.ended, self._records[str(walk.store)])) for walk in walks]
+        wanted = [(walk, walk.advance(self.ended)) for walk in walks]
         self.tell_ended()
         for walk, planned in wanted:
-            if planned is None or not self._free:
+            if planned is None or not self.free:
                 continue
             running = [*self._running.values()]
-            if any(one.key == _key(planned) for one in running):
+            if any(one.planned.known == planned.known for one in running):
                 continue
             if running and (planned.stage.alone or running[0].planned.stage.alone):
                 continue
@@ -192,24 +193,27 @@ class _Makings:
         return bool(self._running)
 
     def _start(self, walk: MemberWalk, planned: Planned, pool: ThreadPoolExecutor) -> None:
-        record = self._records[str(walk.store)]
-        started = _Running(planned, walk.member.name, self._free.pop(0), record)
-        self._on_change(planned.stage.name, walk.member.name, False, None)
-        record.begin(planned, walk.member.name, walk.store.log_path_of(*started.key))
-        ready = _on_slot(planned, started.slot, self._threads)
+        started = _Running(planned, walk, self.free.pop(0))
+        self.on_change(planned.stage.name, walk.member.name, False, None)
+        log_path = walk.store.log_path_of(planned.stage.kind, planned.known.key)
+        walk.record.begin(planned, walk.member.name, log_path)
+        ready = _on_slot(planned, started.slot, self.threads)
         once = partial(
-            self._make or partial(walk.make_in_process, stop=self._stop),
+            make_in_process,
             ready,
             walk.store,
             dict(walk.artifacts),
+            on_progress=ignore_progress,
+            timeout_seconds=walk.config.run.stage_timeout_seconds,
+            stop=self.stop,
         )
-        self._running[pool.submit(make_with_retries, once, self._stop, planned.stage.name)] = started
+        self._running[pool.submit(make_with_retries, once, self.stop, planned.stage.name)] = started
 
     def tell_ended(self) -> None:
         """Report the stages that have ended, once the members know their artifacts."""
         while self._untold:
             stage, member, failure = self._untold.pop(0)
-            self._on_change(stage, member, True, failure)
+            self.on_change(stage, member, True, failure)
 
     def wait(self) -> None:
         """Wait until a stage has ended."""
@@ -220,90 +224,71 @@ class _Makings:
         """Record all stages that have ended."""
         for future in [one for one in self._running if one.done()]:
             finished = self._running.pop(future)
-            self._free.append(finished.slot)
-            kind = finished.key[0]
-            self.ended[finished.key] = failure = _failure(future)
+            self.free.append(finished.slot)
+            stage, name = finished.planned.stage, finished.planned.known.name
+            self.ended[name] = failure = _failure(future)
             if failure is None:
-                self.made[kind] = self.made.get(kind, 0) + 1
-                finished.record.made(future.result())
+                self.made[stage.kind] = self.made.get(stage.kind, 0) + 1
+                finished.walk.record.made(future.result())
             else:
-                finished.record.failed(*finished.key, failure.of(finished.planned.stage.name))
-            self._untold.append((finished.planned.stage.name, finished.member, failure))
+                finished.walk.record.failed(name, failure.of(stage.name))
+            self._untold.append((stage.name, finished.walk.member.name, failure))
 
 
 class MemberWalk:
     """The progress of one member through its stages: what is cached, and what is to be built next."""
 
-    def __init__(self, member: Member, loader: Loader) -> None:
-        loaded = loader.load(member)
+    def __init__(self, member: Member, loaded: Loaded, record: StudyRecord) -> None:
         self.member = member
+        self.record = record
         self.store = loaded.store
         self.artifacts: dict[str, Artifact] = {}
         self.failure: Failure | None = None
-        hours = loaded.config.run.stage_timeout_hours
-        self._timeout = None if hours is None else 3600 * hours
         self._stages = loaded.stages
-        self._config = loaded.config
+        self.config = loaded.config
         self._takes_datasets = any(stage.kind == "ingest" for stage in loaded.stages)
         self._checked = False
-        self.next_key: Key | None = None
-        """What `advance` has found to be built next; None if the member is done or has failed."""
+        self.next_key: str | None = None
+        """What `advance` has found to be built next, `kind/key`; None if the member is done or has failed."""
 
     @property
     def outcome(self) -> MemberOutcome:
         return MemberOutcome(self.member, dict(self.artifacts), self.failure)
 
-    def advance(self, ended: Mapping[Key, Failure | None], record: StudyRecord) -> Planned | None:
+    def advance(self, ended: Mapping[str, Failure | None]) -> Planned | None:
         """The next stage to build, past all cached ones; None if the member is done or has failed."""
         self.next_key = None
         while self.failure is None and len(self.artifacts) < len(self._stages):
             stage = self._stages[len(self.artifacts)]
             try:
                 if stage.kind != "ingest" and self._takes_datasets and not self._checked:
-                    check_ready(self._config, self._stages, self.artifacts, self.store)
+                    check_ready(self.config, self._stages, self.artifacts, self.store)
                     self._checked = True
                 planned = resolve(stage, self.store, self.artifacts, _NO_FORCE, explain=False)
             except Exception as error:
                 self.failure = logged(error).of(stage.name)
                 return None
             if planned.artifact is not None:
-                record.uses(planned)
+                self.record.uses(planned)
                 if stays(self.store, planned.artifact.kind, planned.artifact.key):
                     self.artifacts[stage.name] = planned.artifact
                 continue
-            failure = ended.get(_key(planned))
+            failure = ended.get(planned.known.name)
             if failure is None:
-                self.next_key = _key(planned)
+                self.next_key = planned.known.name
                 return planned
             self.failure = failure.of(stage.name)
         return None
 
-    def leave(self, ended: Mapping[Key, Failure | None], record: StudyRecord) -> None:
+    def leave(self, ended: Mapping[str, Failure | None]) -> None:
         """Take what has been built so far; a member that still needs a stage was stopped before it."""
-        planned = self.advance(ended, record)
+        planned = self.advance(ended)
         if planned is not None:
             self.failure = _STOPPED.of(planned.stage.name)
-
-    def make_in_process(
-        self,
-        planned: Planned,
-        store: Store,
-        artifacts: Mapping[str, Artifact],
-        stop: threading.Event,
-    ) -> Artifact:
-        return make_in_process(
-            planned, store, artifacts, on_progress=ignore_progress, timeout_seconds=self._timeout, stop=stop
-        )
 
 
 def ignore_progress(done: int, total: int, **metrics: float) -> None:
     """A study reports stages, not steps."""
-
-
-def _key(planned: Planned) -> Key:
-    if planned.identity is None:
-        raise ValueError(f"stage {planned.stage.name} is planned before its inputs")
-    return planned.identity.kind, planned.identity.key
 
 
 def _on_slot(planned: Planned, slot: str | None, threads: int | None) -> Planned:

@@ -109,8 +109,7 @@ class Built:
         return self.manifest.identity.recipe
 
     def input(self, name: str) -> Built | None:
-        kind, _, key = self.manifest.sources.get(name, "").partition("/")
-        found = self.store.peek(kind, key) if key else None
+        found = self.store.named(self.manifest.sources.get(name, ""))
         return None if found is None else Built(found.manifest, self.store)
 
     def inputs(self, kind: str) -> Mapping[str, Built | None]:

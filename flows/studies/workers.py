@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Protocol
@@ -19,8 +20,7 @@ from flows.run.pool_runs import work_pool
 from flows.studies.dask_runs import dask_runs
 from flows.studies.loading import Loader
 from flows.studies.members import Member
-from flows.studies.record import StudyRecord
-from flows.studies.schedule import Change, MemberOutcome, MemberWalk, StudyOutcome, ignore_change
+from flows.studies.schedule import Change, MemberWalk, StudyOutcome, StudyWalk, ignore_change
 from storage.urls import is_remote
 
 _GONE = Failure("broke", "its run has ended, and the store does not have it")
@@ -59,12 +59,11 @@ def run_on_workers(
     for member in members:
         if member.until == "speed":
             raise ConfigError(f"member {member.name!r} measures the speed of a machine: run it without --on")
-    progress = _Progress(members, loader, recorded_as, on_change)
+    study = StudyWalk(members, loader, recorded_as)
+    progress = _Progress(study, loader, on_change)
     stopped = False
-    with ExitStack() as hearts, _runs(place) as runs:
+    with _runs(place) as runs, study.on_record():
         try:
-            for record in progress.records.values():
-                hearts.enter_context(record.heartbeat())
             waiting = {walk.member.name: walk for walk in _in_turn(progress.missing())}
             runs.submit({name: progress.request(walk) for name, walk in waiting.items()})
             for name, failure in runs.ended():
@@ -73,42 +72,35 @@ def run_on_workers(
             stopped = True
             runs.cancel()
         finally:
-            progress.close()
-    return StudyOutcome([walk.outcome for walk in progress.walks], progress.made, stopped)
+            for walk in study.members:
+                walk.leave({})
+    return StudyOutcome(study.outcomes(), progress.made, stopped)
 
 
 def _runs(place: str) -> AbstractContextManager[Runs]:
     return dask_runs(place) if "://" in place else work_pool(place)
 
 
+@dataclass
 class _Progress:
     """What the store has of the members, and what came in this call."""
 
-    def __init__(
-        self,
-        members: Sequence[Member],
-        loader: Loader,
-        recorded_as: Path,
-        on_change: Callable[[Change], None],
-    ) -> None:
-        self.walks = [MemberWalk(member, loader) for member in members]
-        stores = {str(walk.store): walk.store for walk in self.walks}
-        self.records = {name: StudyRecord(recorded_as, store) for name, store in stores.items()}
-        self.made: dict[str, int] = {}
-        self._loader = loader
-        self._on_change = on_change
-        self._known: set[str] = set()
+    study: StudyWalk
+    loader: Loader
+    on_change: Callable[[Change], None]
+    made: dict[str, int] = field(default_factory=dict)
+    _known: set[str] = field(default_factory=set)
 
     def missing(self) -> list[MemberWalk]:
         """The members that still need a stage, past all that is there."""
-        for walk in self.walks:
-            walk.advance({}, self._record(walk))
-            self._known |= {f"{made.kind}/{made.key}" for made in walk.artifacts.values()}
-        return [walk for walk in self.walks if walk.next_key is not None]
+        for walk in self.study.members:
+            walk.advance({})
+            self._known |= {made.name for made in walk.artifacts.values()}
+        return [walk for walk in self.study.members if walk.next_key is not None]
 
     def request(self, walk: MemberWalk) -> RunRequest:
         """What a worker is asked for. A member promotes no tag and notifies no one: its study tells."""
-        config = self._loader.load(walk.member).config
+        config = self.loader.load(walk.member).config
         said = {"promote": config.promote, "run.notify": config.run.notify}
         silent = [f"{name}=null" for name, value in said.items() if value is not None]
         return RunRequest(
@@ -116,14 +108,14 @@ class _Progress:
             overrides=(*walk.member.overrides, *silent),
             store=config.store,
             until=walk.member.until,
-            study=None if is_remote(config.store) else self._record(walk).written(),
+            study=None if is_remote(config.store) else walk.record.written(),
         )
 
     def end(self, walk: MemberWalk, failure: Failure | None) -> None:
         """Take what the ended run of a member has left in the store, and tell of what is new."""
-        planned = walk.advance({}, self._record(walk))
+        planned = walk.advance({})
         for stage, made in walk.artifacts.items():
-            name = f"{made.kind}/{made.key}"
+            name = made.name
             if name not in self._known:
                 self._known.add(name)
                 self.made[made.kind] = self.made.get(made.kind, 0) + 1
@@ -133,21 +125,8 @@ class _Progress:
             walk.failure = failure or _GONE.of(planned.stage.name)
             self._tell(walk, planned.stage.name, walk.failure)
 
-    def close(self) -> None:
-        """Members that still need a stage were stopped before it; the records end."""
-        for walk in self.walks:
-            walk.leave({}, self._record(walk))
-        for name, record in self.records.items():
-            record.end((w.member.name, w.failure) for w in self.walks if str(w.store) == name and w.failure)
-
-    def _record(self, walk: MemberWalk) -> StudyRecord:
-        return self.records[str(walk.store)]
-
     def _tell(self, walk: MemberWalk, stage: str, failure: Failure | None) -> None:
-        def members() -> list[MemberOutcome]:
-            return [each.outcome for each in self.walks]
-
-        self._on_change(Change(stage, walk.member.name, True, failure, members))
+        self.on_change(Change(stage, walk.member.name, True, failure, self.study.outcomes))
 
 
 def _in_turn(walks: Sequence[MemberWalk]) -> Iterator[MemberWalk]:

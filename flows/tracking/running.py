@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from flows.run.console import told
+from flows.stages.detector import HISTORY
+from flows.stages.report import PAGE
 from flows.tracking.protocol import Curve, Status, TrackedRun, TrackedStage, Tracker, load_tracker
 from storage.store import Artifact
 
@@ -23,8 +25,7 @@ if TYPE_CHECKING:
 LIMIT_SECONDS = 60.0
 """How long a tracker may take for one call."""
 MOST_POINTS = 1_000
-"""Of a curve; of a longer one every so many steps are told, and the last."""
-HISTORY = "history.parquet"
+"""Of a curve; a longer one is thinned to points at equal distances, and its last."""
 NOT_TOLD = frozenset({"run", "store", "root", "pin"})
 """Fields of a config that change no result, or repeat the manifest of a pinned model."""
 
@@ -57,7 +58,7 @@ class Trackers:
         """Tell of what is left, and of the end."""
         self.update(artifacts)
         report = artifacts.get("report")
-        page = None if report is None else report.path / "report.html"
+        page = None if report is None else report.path / PAGE
         self._tell(lambda tracker: tracker.end(status, page))
 
     def _tell(self, call: Callable[[Tracker], None]) -> None:
@@ -119,9 +120,7 @@ def _stage(name: str, artifact: Artifact, *, built: bool) -> TrackedStage:
         for key, value in artifact.manifest.metrics.items()
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     }
-    return TrackedStage(
-        name, f"{artifact.kind}/{artifact.key}", built, metrics, partial(_curves, artifact.path / HISTORY)
-    )
+    return TrackedStage(name, artifact.name, built, metrics, partial(_curves, artifact.path / HISTORY))
 
 
 def _curves(history: Path) -> Iterator[Curve]:

@@ -42,7 +42,7 @@ def test_each_shared_artifact_is_built_once_and_a_failed_member_is_a_hole(
     config = write_tiny_config(tmp_path, tiny_data)
     sweep = ("sweep", config, "--store", URL, "--on", POOL, "--out", tmp_path / "tables", "--set", FIELD)
     own = os.environ | server.environment | {"PERSONSEARCH_CACHE": str(tmp_path / "own")}
-    with pytest.raises(ConfigError, match="the server has no such work pool"), work_pool(POOL):
+    with pytest.raises(ConfigError, match="the server has no work pool of this name"), work_pool(POOL):
         pass
 
     server.ask("/work_pools/", {"name": POOL, "type": "process"})

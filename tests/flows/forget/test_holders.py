@@ -143,9 +143,9 @@ def test_what_uses_an_artifact_stops_the_removal(chain: Chain) -> None:
 def test_the_dataset_of_rows_is_that_of_what_they_were_computed_on(untouched: Chain) -> None:
     known: dict[str, frozenset[str] | None] = {}
     made, store = untouched.made, untouched.store
-    assert datasets_of(store, "detections", made["other detections"].key, known) == {"other"}
-    assert datasets_of(store, "gallery", made["gallery"].key, known) == {"drawn"}
-    assert datasets_of(store, "gallery", "0" * 32, known) is None
+    assert datasets_of(store, made["other detections"].name, known) == {"other"}
+    assert datasets_of(store, made["gallery"].name, known) == {"drawn"}
+    assert datasets_of(store, "gallery/" + "0" * 32, known) is None
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,7 @@ def test_an_image_that_does_not_decode(case: Path, tmp_path: Path) -> None:
     store, config_path = tmp_path / "store", case / "tiny.yaml"
     said = refusal(config_path, store)
     assert (
-        said.startswith("scenes: 1 images cannot be decoded: ")
-        and "datasets.scenes.options.leave_out" in said
+        said.startswith("scenes: 1 image cannot be decoded: ") and "datasets.scenes.options.leave_out" in said
     )
     name = said.partition("frames/")[2].partition(":")[0]
     config, stages, artifacts = ingested(config_path, store)
@@ -75,7 +74,7 @@ def test_an_image_whose_header_is_gone(case: Path, tmp_path: Path) -> None:
     damaged = cut.partition("frames/")[2].partition(":")[0]
     (case / "prw" / "frames" / damaged).write_bytes(b"")
     said = refusal(case / "tiny.yaml", tmp_path / "store")
-    assert said.startswith("scenes: 1 images cannot be decoded: ") and damaged in said
+    assert said.startswith("scenes: 1 image cannot be decoded: ") and damaged in said
     leave_out = f"datasets.scenes.options.leave_out=frames/{damaged}"
     config, stages, artifacts = ingested(case / "tiny.yaml", tmp_path / "store", leave_out)
     check_ready(config, stages, artifacts, LocalStore(tmp_path / "store"))

@@ -20,7 +20,7 @@ def _texts(svg: str) -> list[str]:
 
 
 def test_takes_its_colours_and_its_size_from_the_page() -> None:
-    root = ElementTree.fromstring(line_plot([("a", np.arange(3), np.arange(3) / 2)], "x", "y", percent=True))
+    root = ElementTree.fromstring(line_plot([("a", np.arange(3), np.arange(3) / 2)], "x", "y"))
     assert "width" not in root.attrib and "viewBox" in root.attrib
     svg = line_plot([("a", np.arange(3), np.arange(3) / 2)], "x", "y")
     assert "var(--series-1)" in svg and "var(--line)" in svg

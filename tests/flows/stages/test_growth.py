@@ -39,7 +39,7 @@ GROWN = {"train": range(50), "test": range(14, 62)}
 def here(planned: Planned, store: Store, artifacts: Mapping[str, Artifact]) -> Artifact:
     """Make a stage in this process, which has loaded torch."""
     assert planned.identity is not None
-    make(task_of(planned, planned.identity, store, artifacts), Silent())
+    make(task_of(planned, store, artifacts), Silent())
     made = store.find(planned.stage.kind, planned.identity.key)
     assert made is not None
     return made
@@ -99,7 +99,7 @@ def test_growth_takes_what_is_there_and_computes_the_rest(
         key = case.earlier[kind].artifact.key
         assert found[kind]["taken_from"] == f"{kind}/{key}"
         taken, of = found[kind]["taken"], found[kind]["of"]
-        assert f"{taken:,} of {of:,} rows taken from {kind}/{key[:6]}" in caplog.text
+        assert f"{taken:,} of {of:,} rows taken from {kind}/{key[:12]}" in caplog.text
         assert LocalStore(store).verify(kind, made[kind].artifact.key) == []
     shard = "features/c/0/0/0/0"
     files = [each["features"].artifact.path / shard for each in (made, case.make(store))]

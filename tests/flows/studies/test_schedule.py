@@ -7,7 +7,8 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from flows.studies.loading import Loader
 from flows.studies.members import Study
 from flows.studies.nodes import Nodes
 from flows.studies.running import run_study
-from flows.studies.schedule import Make, StudyOutcome, _on_slot, ignore_progress, run_members
+from flows.studies.schedule import StudyOutcome, _on_slot, ignore_progress, run_members
 from flows.studies.sweeping import sweep_study
 from personsearch_core.data import decoding
 from storage.local import LocalStore
@@ -46,6 +47,7 @@ from storage.opening import open_store
 from storage.store import Artifact
 from tests.flows.run.test_processes import is_gone, wait_for
 
+Make = Callable[[Planned, LocalStore, Mapping[str, Artifact]], Artifact]
 SETTINGS = ["roi.variant=j3,j4", "reid.lr=1e-3,3e-3", "reid.seed=0..1"]
 
 
@@ -138,9 +140,17 @@ def study_of(config: Path, *settings: str) -> Study:
     return sweep_study(config, [parse_axis(text) for text in settings])
 
 
+@contextmanager
+def made_by(make: Make) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schedule, "make_in_process", lambda *stage, **_: make(*stage))
+        yield
+
+
 def build(study: Study, make: Make | None, store: Path | None = None, slots: int = 2) -> StudyOutcome:
     loader = Loader(None if store is None else str(store))
-    return run_members(list(study.members.values()), loader, study.path, make=make, slots=[None] * slots)
+    with nullcontext() if make is None else made_by(make):
+        return run_members(list(study.members.values()), loader, study.path, slots=[None] * slots)
 
 
 def sweep(config: Path, settings: list[str], make: MakeHere) -> StudyOutcome:
@@ -175,7 +185,8 @@ def test_eight_members_share_what_can_be_shared(config: Path, monkeypatch: pytes
 def test_a_sweep_is_ranked_and_every_cell_names_its_artifact(config: Path, tmp_path: Path) -> None:
     study = study_of(config, "roi.variant=j3,j4", "reid.seed=0..1")
     loader = Loader()
-    result = run_study(study, loader, make=MakeHere(), slots=[None, None], folder=tmp_path)
+    with made_by(MakeHere()):
+        result = run_study(study, loader, slots=[None, None], folder=tmp_path)
     (table,) = result.tables
     means = [row.cells["mAP"].value for row in table.rows]
     assert means == sorted(means, reverse=True) and {row.name for row in table.rows} == {"j3", "j4"}
