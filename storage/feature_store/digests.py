@@ -98,7 +98,8 @@ def read_file_digests(path: Path) -> dict[str, Digested]:
 
 
 def write_file_digests(path: Path, files: Mapping[str, Digested]) -> None:
-    durable.write(path / FILES_FILE, _FILES.dump_json(dict(files)), lasting=False)
+    """What `read_file_digests` reads. It lasts, so that a store has the same files after a power cut."""
+    durable.write(path / FILES_FILE, _FILES.dump_json(dict(files)))
 
 
 def read_shard_digests(file: Path) -> ShardDigests | None:

@@ -228,7 +228,7 @@ def test_a_store_that_is_not_there_is_named(tmp_path: Path) -> None:
         call("store", "ls", "--store", tmp_path / "absent")
     with pytest.raises(ConfigError, match=r"store .* does not exist"):
         call("status", "--store", tmp_path / "absent")
-    with pytest.raises(StorageError, match="names no store"):
+    with pytest.raises(ConfigError, match="does not name a place"):
         call("store", "ls", "--store", "s3://")
 
 

@@ -99,7 +99,7 @@ def test_the_lease_of_a_machine_that_died_is_waited_for_and_taken_over(
     make_artifact(RemoteStore(url, tmp_path / "one"), "reid")
     assert time.monotonic() - started > 0.8
     assert "waiting for process 7 of far, which is building reid/" in caplog.text
-    assert "is taken over" in caplog.text
+    assert "taking over the lease" in caplog.text
     assert held(url, tmp_path) == []
 
 
