@@ -32,6 +32,6 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
 
 def test_several_machines_need_an_address() -> None:
-    with pytest.raises(ValueError, match="set run.rendezvous to HOST:PORT"):
+    with pytest.raises(ValueError, match=r"set run.rendezvous to HOST:PORT"):
         ComputeOptions(nodes=2)
     assert ComputeOptions(nodes=2, rendezvous="node1").nodes == 2

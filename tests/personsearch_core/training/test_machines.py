@@ -96,7 +96,7 @@ def test_two_machines_train_as_one_with_two_processes(
     ):
         train("killed")
     newest = max(checkpoints.glob("*.pt"))
-    with pytest.raises(TrainingStopped, match="of 14 steps.*asked by"):
+    with pytest.raises(TrainingStopped, match=r"of 14 steps.*asked by"):
         train("stopped")
     assert "asked by" in (tmp_path / "stopped").read_text()
     assert max(checkpoints.glob("*.pt")) >= newest
@@ -140,14 +140,13 @@ def test_a_machine_is_refused_before_anything_starts(port: int, monkeypatch: pyt
 
 
 def test_an_address_that_cannot_be_waited_at_is_refused(port: int) -> None:
-    with socket.create_server(("127.0.0.1", port)):
-        with (
-            pytest.raises(
-                PersonSearchError, match=f"cannot wait at 127.0.0.1:{port}: Address already in use"
-            ),
-            first_machine(Machines(2, "127.0.0.1", port, "")),
-        ):
-            pass
+    taken = Machines(2, "127.0.0.1", port, "")
+    with (
+        socket.create_server(("127.0.0.1", port)),
+        pytest.raises(PersonSearchError, match=f"wait at {taken.address}: Address already in use"),
+        first_machine(taken),
+    ):
+        pass
     with (
         pytest.raises(PersonSearchError, match="not an address of this machine"),
         first_machine(Machines(2, "192.0.2.1", port, "")),
@@ -172,5 +171,5 @@ def test_images_that_a_machine_lacks_are_named(entries: list[TrainingSet], tmp_p
     scenes = list(entries[0].scenes)
     _require_images(scenes)
     gone = replace(scenes[1], path=str(tmp_path / "gone.png"))
-    with pytest.raises(PersonSearchError, match="gone.png does not exist: all machines"):
+    with pytest.raises(PersonSearchError, match=r"gone.png does not exist: all machines"):
         _require_images([scenes[0], gone])
