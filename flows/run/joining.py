@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from flows.config.devices import gpu_names, torch_device
 from flows.config.rendezvous import rendezvous_address
@@ -58,7 +59,8 @@ def _asked_to_stop() -> Iterator[Callable[[], bool]]:
         asked.set()
         signal.signal(number, before[number])
 
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before: dict[int, Any] = {each: signal.getsignal(each) for each in numbers}
     for each, handler in before.items():
         if handler is not signal.SIG_IGN:
             signal.signal(each, ask)

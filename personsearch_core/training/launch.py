@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,7 @@ def train_together(
         "threads": torch.get_num_threads(),
         "settings": asdict(settings or LoopSettings()),
     }
+    place: AbstractContextManager[_OneMachine | FirstMachine]
     place = _one_machine(work_dir) if machines is None else first_machine(machines)
     with place as here:
         here.gather(order, devices, should_stop)

@@ -140,12 +140,13 @@ class FirstMachine:
             return {**said, "message": said["message"] + (f" (asked by {by})" if by else "")}
         if said:
             return said
+        failures = self.meeting.failures()
+        if failures and failures[0]["kind"] != "broke":
+            return self._told(failures[0])
         lost = self._silent(SILENT_SECONDS) or self._wait_for_ends()
         if lost:
             return {"kind": "error", "message": self._lost(lost[0])}
         failures = self.meeting.failures()
-        if failures and failures[0]["kind"] != "broke":
-            return self._told(failures[0])
         # Whose processes ended without a word was killed; that the others lost them follows from it.
         spoke = {failure["machine"] for failure in failures}
         ended = [number for number in self._others if self.meeting.take(f"ended/{number}") != 0]
@@ -208,7 +209,7 @@ class FirstMachine:
         return f"{name} is lost: `personsearch join` was killed there, or the network failed; {AGAIN}"
 
     def _killed(self, number: int) -> str:
-        return f"a process on {self._called(number)} was killed: see the kernel's log there; {AGAIN}"
+        return f"a process on {self._called(number)} was killed or did not start: see the log there; {AGAIN}"
 
     def _told(self, failure: dict[str, Any]) -> dict[str, Any]:
         """A failure of another machine is told with its name."""

@@ -6,8 +6,12 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -15,19 +19,33 @@ import torch
 
 from personsearch_core.data.sampling import TrainingSet
 from personsearch_core.errors import PersonSearchError
-from personsearch_core.training import joining, machines
+from personsearch_core.training import distributed, joining, machines
 from personsearch_core.training.detector import train_detector
-from personsearch_core.training.distributed import SHARE
+from personsearch_core.training.distributed import _require_images, train_rank
 from personsearch_core.training.joining import join_training
 from personsearch_core.training.loop import LoopSettings, TrainingStopped, never_stop
 from personsearch_core.training.machines import Machines, first_machine
+from personsearch_core.training.ranks import Rank
 from tests.forking import start
 from tests.personsearch_core.scene_files import TINY
 from tests.personsearch_core.training.detector_trainings import entries, recipe
 
 __all__ = ["entries"]
 
-RECIPE = recipe(TINY.model_copy(update={"norm": "group"}), steps=14)
+RECIPE = recipe(TINY.model_copy(update={"norm": "group"}), steps=24)
+STEP_SECONDS = 0.25
+"""Steps take this long at least, so that what happens meanwhile happens in the middle of a training."""
+
+
+def train_rank_slowly(job: dict[str, Any], rank: Rank) -> dict[str, Any]:
+    def should_stop() -> bool:
+        time.sleep(STEP_SECONDS)
+        return rank.should_stop()
+
+    return train_rank(job, replace(rank, should_stop=should_stop))
+
+
+SHARE = f"{__name__}:{train_rank_slowly.__name__}"
 
 
 @pytest.fixture
@@ -65,17 +83,20 @@ def test_two_machines_train_as_one_with_two_processes(
 ) -> None:
     """One is killed, the training goes on at its checkpoint, is stopped from the other, and goes on again."""
     monkeypatch.setattr(machines, "SETTLE_SECONDS", 4.0)
-    checkpoints, listening = tmp_path / "two" / "checkpoints", set()
+    monkeypatch.setattr(distributed, "SHARE", SHARE)
+    checkpoints = tmp_path / "two" / "checkpoints"
+    listening: set[str] = set()
 
-    def train(attempt: str, **options: object) -> str:
+    def train(attempt: str) -> str:
         """Together with another machine; what that one says at the end."""
         ended = tmp_path / attempt
         other = start(join, port, "v1", ended, tmp_path / f"stop-{attempt}")
 
         def watch(done: int, total: int, **_: float) -> None:
-            for each in psutil.Process().children(recursive=True):
-                sockets = each.net_connections("inet") if each.is_running() else []
-                listening.update(s.laddr.ip for s in sockets if s.status == psutil.CONN_LISTEN)
+            for each in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+                with suppress(psutil.Error):
+                    sockets = each.net_connections("inet")
+                    listening.update(s.laddr.ip for s in sockets if s.status == psutil.CONN_LISTEN)
             if attempt == "killed" and any(checkpoints.glob("*.pt")) and other.pid is not None:
                 os.kill(other.pid, signal.SIGKILL)
             if attempt == "stopped":
@@ -96,7 +117,7 @@ def test_two_machines_train_as_one_with_two_processes(
     ):
         train("killed")
     newest = max(checkpoints.glob("*.pt"))
-    with pytest.raises(TrainingStopped, match=r"of 14 steps.*asked by"):
+    with pytest.raises(TrainingStopped, match=r"of 24 steps.*asked by"):
         train("stopped")
     assert "asked by" in (tmp_path / "stopped").read_text()
     assert max(checkpoints.glob("*.pt")) >= newest
@@ -164,10 +185,6 @@ def test_nothing_to_join_is_waited_for_in_vain(port: int, monkeypatch: pytest.Mo
 
 
 def test_images_that_a_machine_lacks_are_named(entries: list[TrainingSet], tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from personsearch_core.training.distributed import _require_images
-
     scenes = list(entries[0].scenes)
     _require_images(scenes)
     gone = replace(scenes[1], path=str(tmp_path / "gone.png"))
