@@ -125,7 +125,7 @@ class Together(Alone):
         if self.rank == 0:
             return value
         # Nothing but tensors and plain containers is unpickled.
-        received: Item = torch.load(io.BytesIO(data.numpy()), map_location="cpu", weights_only=True)
+        received: Item = torch.load(io.BytesIO(data.numpy().tobytes()), map_location="cpu", weights_only=True)
         return received
 
     def any(self, flag: bool) -> bool:

@@ -30,7 +30,7 @@ class Meeting:
 
     def put(self, name: str, value: Any) -> None:
         """Publish a JSON value of any size; whoever sees it sees all of it."""
-        data = json.dumps(value).encode()
+        data = json.dumps(value)
         parts = range(0, len(data), PART_BYTES)
         for number, start in enumerate(parts):
             self.store.set(f"{name}/{number}", data[start : start + PART_BYTES])
