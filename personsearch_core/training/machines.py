@@ -35,6 +35,7 @@ SILENT_SECONDS = 30.0
 """A machine that has not counted up for this long is lost."""
 SETTLE_SECONDS = 10.0
 """The same, after a process has lost its connection to another one."""
+LONGEST_POLL_SECONDS = 5.0
 AGAIN = "run the same commands again to resume at the last checkpoint"
 LEAVE_SECONDS = 10.0
 """How long the first machine waits at the end for the others to learn the outcome."""
@@ -72,6 +73,7 @@ class FirstMachine:
         self._server: dist.TCPStore | None = server
         self._others = range(1, machines.count)
         self._counts: dict[int, tuple[int, float]] = {}
+        self._asked_at = time.monotonic()
         self._failed_at: float | None = None
 
     @property
@@ -171,6 +173,10 @@ class FirstMachine:
     def _silent(self, seconds: float) -> list[int]:
         """Machines that have come and have not counted up for so long."""
         now, silent = time.monotonic(), []
+        pause, self._asked_at = now - self._asked_at, now
+        if pause > LONGEST_POLL_SECONDS:
+            # This machine was suspended: it has not heard what the others counted meanwhile.
+            self._counts = {number: (count, at + pause) for number, (count, at) in self._counts.items()}
         for number in self._others:
             if not self.meeting.has(f"machine/{number}"):
                 continue
