@@ -19,6 +19,10 @@ COMMANDS = {
         "flows.cli.run:plan",
         "Show for each stage whether it is cached, resumes or runs, and why. Builds nothing.",
     ),
+    "join": Lazy(
+        "flows.cli.join:join",
+        "Take part in the detector training of another machine, whose config has run.nodes.",
+    ),
     "demo": Lazy(
         "flows.cli.demo:demo",
         "Run the whole method on synthetic scenes: a few minutes on two CPU cores, no GPU, no download.",

@@ -169,6 +169,8 @@ class Config(Recipe):
                 )
         if self.detector.training.keep == "best":
             raise ValueError("detector.training.keep: best goes by detection alone; with joint, use last")
+        if self.run.nodes > 1:
+            raise ValueError("run.nodes: joint training computes on one device of one machine; set it to 1")
 
     def _check_norms(self) -> None:
         """Group norms have no statistics, batch norms have: neither starts from the weights of the other."""

@@ -23,6 +23,7 @@ from flows.config.devices import device_name
 from flows.config.foreign import ForeignFeatures
 from flows.config.notify import notify_target
 from flows.config.pins import Pin
+from flows.config.rendezvous import rendezvous_name
 from flows.errors import ConfigError, missing
 from personsearch_core.recipes import (
     Compute,
@@ -250,6 +251,12 @@ class TrackerSection(Recipe):
 class ComputeOptions(Processors):
     """How to do the work, as far as that does not change results: never part of a key."""
 
+    nodes: PositiveInt = 1
+    """Number of machines that train the detector together, with `devices` GPUs each: this one, and others
+    that run `personsearch join`."""
+    rendezvous: Annotated[str, AfterValidator(rendezvous_name)] | None = None
+    """For `nodes` above 1: HOST:PORT at which the other machines reach this one (default port: 29400). Anyone
+    who reaches it can take part in the training."""
     checkpoint_seconds: PositiveFloat = 60.0
     """Seconds between checkpoints of a training."""
     memory_budget_gib: Annotated[float, Field(gt=0, le=2**20)] | None = None
@@ -277,6 +284,14 @@ class ComputeOptions(Processors):
     @property
     def stage_timeout_seconds(self) -> float | None:
         return None if self.stage_timeout_hours is None else 3600 * self.stage_timeout_hours
+
+    @model_validator(mode="after")
+    def _nodes_meet(self) -> Self:
+        if self.nodes > 1 and self.rendezvous is None:
+            raise ValueError(
+                f"nodes is {self.nodes}: set run.rendezvous to HOST:PORT, where the others reach this machine"
+            )
+        return self
 
 
 class Promotion(Recipe):

@@ -42,6 +42,11 @@ def source_digest() -> str:
     return hasher.hexdigest()[:16]
 
 
+def code() -> str:
+    """What must be equal on machines that compute together, in words."""
+    return f"personsearch {_version('personsearch')} (source {source_digest()}) and torch {_version('torch')}"
+
+
 def made_by(threads: int | None) -> dict[str, Any]:
     """Source, library versions and machine; `threads`: intra-op threads, on which byte identity depends."""
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -23,6 +23,9 @@ from flows.stages.base import (
 )
 from personsearch_core.recipes import DetectorRecipe, JointRecipe, Recipe, later, objective_versions
 from storage.digests import digest_file, digest_parts, digest_safetensors
+
+if TYPE_CHECKING:
+    from personsearch_core.training.machines import Machines
 
 VERSION = 1
 BEST_VERSION = 2
@@ -56,6 +59,9 @@ class Options(Recipe):
     initial_weights: str | None
     """What the recipe names, or the file where it says `file`."""
     checkpoint_seconds: float
+    rendezvous: Annotated[str | None, later(None)] = None
+    """Where other machines join the training, if there are several."""
+    nodes: Annotated[int, later(1)] = 1
 
 
 def stage(config: Config) -> Stage:
@@ -90,9 +96,12 @@ def stage(config: Config) -> Stage:
             for name, ref in (train | validation).items()
         },
         fixed_inputs=fixed,
-        options=Options(initial_weights=weights, checkpoint_seconds=config.run.checkpoint_seconds).model_dump(
-            mode="json"
-        ),
+        options=Options(
+            initial_weights=weights,
+            checkpoint_seconds=config.run.checkpoint_seconds,
+            rendezvous=config.run.rendezvous if config.run.nodes > 1 else None,
+            nodes=config.run.nodes,
+        ).model_dump(mode="json"),
         processors=processors_of(config, several=joint is None),
         resume_point=last_checkpoint,
     )
@@ -121,6 +130,7 @@ def make(context: StageContext[TrainingRecipe, DetectorInputs, Options]) -> Made
             context.work,
             device=stage_device(context.processors),
             devices=context.processors.devices,
+            machines=_machines(options),
             joint=recipe.joint,
             settings=LoopSettings(checkpoint_seconds=options.checkpoint_seconds),
             progress=context.progress,
@@ -132,6 +142,16 @@ def make(context: StageContext[TrainingRecipe, DetectorInputs, Options]) -> Made
     digests = {name: digest_safetensors(context.work / name) for name in files}
     digest = digests[WEIGHTS] if recipe.joint is None else digest_parts(digests)
     return Made(digest, dict(result.metrics), RESUME_ONLY)
+
+
+def _machines(options: Options) -> Machines | None:
+    from flows.config.rendezvous import rendezvous_address
+    from flows.run.provenance import code
+    from personsearch_core.training.machines import Machines
+
+    if options.rendezvous is None:
+        return None
+    return Machines(options.nodes, *rendezvous_address(options.rendezvous), code())
 
 
 MAKER = Maker(TrainingRecipe, DetectorInputs, Options, make)

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from personsearch_core.identities import ReidLabels
     from personsearch_core.models.branch import Branch
-    from personsearch_core.training.launch import Rank
+    from personsearch_core.training.ranks import Rank
     from personsearch_core.training.reid import ReidResult
     from storage.feature_store import FeatureReader
 

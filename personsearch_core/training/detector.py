@@ -15,6 +15,7 @@ from personsearch_core.recipes import DetectorRecipe, JointRecipe
 from personsearch_core.training.detector_process import DetectorResult, train_share
 from personsearch_core.training.distributed import train_in_parallel
 from personsearch_core.training.loop import LoopSettings, Progress, ignore_progress, never_stop
+from personsearch_core.training.machines import Machines
 
 
 def train_detector(
@@ -25,6 +26,7 @@ def train_detector(
     *,
     device: torch.device | str | None = None,
     devices: int = 1,
+    machines: Machines | None = None,
     joint: JointRecipe | None = None,
     settings: LoopSettings | None = None,
     progress: Progress = ignore_progress,
@@ -54,6 +56,9 @@ def train_detector(
     devices
         More than one: data-parallel processes, launched by torchrun, that share every batch; on GPUs, counted
         from `device`.
+    machines
+        Several machines: this one waits until they are all there, and each trains in `devices` processes.
+        Only this one reads and writes `work_dir`.
     joint
         Also train a branch in the same steps, on the identities of entries that have `identities`; writes
         `branch.safetensors` and, as it was before, `branch_untrained.safetensors`.
@@ -67,7 +72,8 @@ def train_detector(
     Raises
     ------
     PersonSearchError
-        Before the first step, if the inputs cannot be trained on.
+        Before the first step, if the inputs cannot be trained on, or other machines do not come; later, if
+        one is lost.
     NonFiniteError
         If the loss is not finite; the batch's image ids are also written to `non_finite_batch.txt`.
     TrainingStopped
@@ -75,11 +81,11 @@ def train_detector(
     """
     entries, held_out = hold_out_scenes(entries, recipe.training.held_out, recipe.seed)
     validation = [*validation, *held_out]
-    _check_inputs(recipe, validation, devices, joint)
+    _check_inputs(recipe, validation, devices * (1 if machines is None else machines.count), joint)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     train: Callable[..., DetectorResult] = train_share
-    if devices > 1:
-        train = partial(train_in_parallel, devices=devices)
+    if devices > 1 or machines is not None:
+        train = partial(train_in_parallel, devices=devices, machines=machines)
     elif joint is not None:
         train = partial(train_share, joint=joint)
     return train(

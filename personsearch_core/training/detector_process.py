@@ -96,7 +96,8 @@ def train_share(
                 describe_batch=training.describe_batch,
                 after_step=training.validate_when_due,
                 must_be_finite=("loss",) if training.scaler.is_enabled() else ("loss", "gradient_norm"),
-                settings=_settings(settings, device, group),
+                group=group,
+                settings=(settings or LoopSettings()).on(device, FLUSH_STEPS),
                 progress=lambda done, total, **metrics: progress(
                     done, total, **metrics, **training.rates(done)
                 ),
@@ -118,10 +119,6 @@ def total_steps(recipe: DetectorRecipe, epoch_size: int) -> int:
 
 def _images_per_step(recipe: DetectorRecipe) -> int:
     return recipe.training.batch_size * recipe.training.accumulate
-
-
-def _settings(settings: LoopSettings | None, device: torch.device, group: Alone) -> LoopSettings:
-    return replace((settings or LoopSettings()).on(device, FLUSH_STEPS), is_main=group.rank == 0)
 
 
 def _memory_advice(recipe: DetectorRecipe) -> str:

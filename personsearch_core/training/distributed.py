@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,14 @@ from personsearch_core.data.scenes import Scene
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.recipes import DetectorRecipe
 from personsearch_core.training.detector_process import DetectorResult, train_share
-from personsearch_core.training.launch import Rank, train_together
+from personsearch_core.training.launch import train_together
 from personsearch_core.training.loop import LoopSettings, Progress
+from personsearch_core.training.machines import Machines
+from personsearch_core.training.ranks import Rank
+
+SHARE = f"{__name__}:train_rank"
+LOOKING_THREADS = 16
+"""A file system of the network answers many questions at a time."""
 
 
 def train_in_parallel(
@@ -27,11 +34,13 @@ def train_in_parallel(
     *,
     device: torch.device,
     devices: int,
+    machines: Machines | None = None,
     settings: LoopSettings | None = None,
     progress: Progress,
     should_stop: Callable[[], bool],
 ) -> DetectorResult:
-    """`train_detector` in `devices` processes: on this machine's GPUs from `device` on, or on its CPU.
+    """`train_detector` in `devices` processes: on this machine's GPUs from `device` on, or on its CPU; and in
+    as many on each of the other `machines`.
 
     Gradients equal those of one process with the same batches. Raises what `train_together` raises.
     """
@@ -41,11 +50,12 @@ def train_in_parallel(
             "or devices: 1"
         )
     result = train_together(
-        f"{__name__}:train_rank",
+        SHARE,
         _job(recipe, entries, validation),
         work_dir,
         device=device,
         devices=devices,
+        machines=machines,
         settings=settings,
         progress=progress,
         should_stop=should_stop,
@@ -55,13 +65,17 @@ def train_in_parallel(
 
 def train_rank(job: dict[str, Any], rank: Rank) -> dict[str, Any]:
     """One process's share of a job."""
+    entries = [
+        TrainingSet(**{**entry, "scenes": [_scene_from_json(scene) for scene in entry["scenes"]]})
+        for entry in job["entries"]
+    ]
+    validation = [_scene_from_json(scene) for scene in job["validation"]]
+    if rank.checks_files:
+        _require_images([scene for entry in entries for scene in entry.scenes] + validation)
     result = train_share(
         DetectorRecipe.model_validate(job["recipe"]),
-        [
-            TrainingSet(**{**entry, "scenes": [_scene_from_json(scene) for scene in entry["scenes"]]})
-            for entry in job["entries"]
-        ],
-        [_scene_from_json(scene) for scene in job["validation"]],
+        entries,
+        validation,
         rank.work_dir,
         device=rank.device,
         group=rank.group,
@@ -70,6 +84,19 @@ def train_rank(job: dict[str, Any], rank: Rank) -> dict[str, Any]:
         should_stop=rank.should_stop,
     )
     return asdict(result)
+
+
+def _require_images(scenes: Sequence[Scene]) -> None:
+    """Raises PersonSearchError for the first image that is not on this machine."""
+    with ThreadPoolExecutor(LOOKING_THREADS) as pool:
+        for scene, found in zip(
+            scenes, pool.map(lambda each: Path(each.path).is_file(), scenes), strict=True
+        ):
+            if not found:
+                raise PersonSearchError(
+                    f"image {scene.path} does not exist: all machines of a training need the images at the "
+                    "same paths"
+                )
 
 
 def _job(

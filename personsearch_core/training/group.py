@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -13,6 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 from personsearch_core.identities import IntArray
 
 Item = TypeVar("Item")
+
+BROADCAST_BYTES = 64 << 20
+"""Checkpoints go from process to process in parts of this size, which an accelerator has room for."""
 
 
 class Alone:
@@ -51,6 +55,10 @@ class Alone:
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
         return flag
+
+    def of_first(self, value: Item) -> Item:
+        """Rank 0's value: a tree of tensors (which come to the CPU), numbers, strings, lists and dicts."""
+        return value
 
 
 class _Joined(torch.autograd.Function):
@@ -100,6 +108,25 @@ class Together(Alone):
         parts: list[list[Item]] = [[] for _ in range(self.count)]
         dist.all_gather_object(parts, list(items))
         return [item for part in parts for item in part]
+
+    def of_first(self, value: Item) -> Item:
+        buffer = io.BytesIO()
+        if self.rank == 0:
+            torch.save(value, buffer)
+        size = torch.tensor(buffer.tell(), device=self._device)
+        dist.broadcast(size, 0)
+        data = torch.empty(int(size), dtype=torch.uint8)
+        if self.rank == 0:
+            data = torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8)
+        for part in data.split(BROADCAST_BYTES):
+            sent = part.to(self._device)
+            dist.broadcast(sent, 0)
+            part.copy_(sent)
+        if self.rank == 0:
+            return value
+        # Nothing but tensors and plain containers is unpickled.
+        received: Item = torch.load(io.BytesIO(data.numpy().tobytes()), map_location="cpu", weights_only=True)
+        return received
 
     def any(self, flag: bool) -> bool:
         return bool(self.sum(torch.tensor(float(flag), device=self._device)) > 0)

@@ -27,6 +27,7 @@ from personsearch_core.training.checkpoints import (
     save_checkpoint,
     set_aside,
 )
+from personsearch_core.training.group import Alone
 from personsearch_core.training.metrics_log import FILE_NAME, MetricLog
 
 logger = logging.getLogger(__name__)
@@ -84,8 +85,6 @@ class LoopSettings:
     training's device, see `on`; the bare loop reads every step."""
     tensorboard_steps: int = 10
     progress_seconds: float = 1.0
-    is_main: bool = True
-    """False on the other ranks of a data-parallel run: they neither log nor write checkpoints."""
 
     def on(self, device: torch.device, accelerator_steps: int) -> LoopSettings:
         """With `flush_steps` filled in: every step on a CPU, else every `accelerator_steps`."""
@@ -114,6 +113,7 @@ def run_loop(
     watch: Callable[[int, Mapping[str, float]], None] | None = None,
     is_finished: Callable[[], bool] = never_stop,
     must_be_finite: tuple[str, ...] = ("loss",),
+    group: Alone | None = None,
     settings: LoopSettings | None = None,
     progress: Progress = ignore_progress,
     should_stop: Callable[[], bool] = never_stop,
@@ -137,18 +137,21 @@ def run_loop(
     must_be_finite
         metrics whose NaN or infinity ends the run; add the gradient norm unless a gradient scaler is used,
         because a finite loss with a bad gradient spoils the weights too.
+    group
+        the processes of a data-parallel training: rank 0 alone logs, and reads and writes checkpoints.
 
     Returns the number of steps done. Raises `TrainingStopped`, after a checkpoint, when `should_stop()` is
     true, and `NonFiniteError` if a metric is not finite; checkpoints hold only states whose metrics were
     read. The last state is checkpointed too: the same call on a finished run returns at once. Once the run's
     results are safe, `discard_work` removes what only a resume needs.
     """
-    settings = settings or LoopSettings()
+    settings, group = settings or LoopSettings(), group or Alone()
+    is_main = group.rank == 0
     flush_steps = settings.flush_steps or 1
     checkpoints = work_dir / CHECKPOINTS
-    with closing(MetricLog(work_dir, settings.tensorboard_steps) if settings.is_main else _Silent()) as log:
+    with closing(MetricLog(work_dir, settings.tensorboard_steps) if is_main else _Silent()) as log:
         state = {**state, "metric_log": log}
-        done = _resume(checkpoints, state)
+        done = _resume(checkpoints, state, group)
         log.start(done)
         rows = _PendingRows(log, describe_batch, watch, must_be_finite)
         kept = done
@@ -156,8 +159,7 @@ def run_loop(
         def checkpoint() -> None:
             nonlocal kept
             rows.flush()
-            if settings.is_main and kept != done:
-                # Only now: every process of the training has read its checkpoint.
+            if is_main and kept != done:
                 set_aside(checkpoints, kept)
                 save_checkpoint(checkpoints, done, {name: part.state_dict() for name, part in state.items()})
             kept = done
@@ -196,10 +198,21 @@ def discard_work(work_dir: Path) -> None:
     (work_dir / FILE_NAME).unlink(missing_ok=True)
 
 
-def _resume(checkpoints: Path, state: Mapping[str, Stateful]) -> int:
+def _resume(checkpoints: Path, state: Mapping[str, Stateful], group: Alone) -> int:
+    """Load the newest checkpoint that fits, in all processes; the number of steps done."""
+    step, found = group.of_first(_fitting(checkpoints, state) if group.rank == 0 else (0, {}))
+    for name in found:
+        state[name].load_state_dict(found[name])
+    if step:
+        logger.info("resuming after step %d from %s", step, checkpoints)
+    return step
+
+
+def _fitting(checkpoints: Path, state: Mapping[str, Stateful]) -> tuple[int, dict[str, Any]]:
+    """Step and state of the newest checkpoint; 0 and nothing if there is none."""
     found = load_newest(checkpoints)
     if found is None:
-        return 0
+        return 0, {}
     if set(found.state) != set(state):
         raise PersonSearchError(
             f"the checkpoint in {checkpoints} holds {sorted(found.state)}, this run needs {sorted(state)}: "
@@ -207,11 +220,8 @@ def _resume(checkpoints: Path, state: Mapping[str, Stateful]) -> int:
         )
     if not MetricLog.covers(checkpoints.parent, found.state["metric_log"]):
         logger.warning("the log beside %s has lost rows: the training starts over", checkpoints)
-        return 0
-    for name, part in state.items():
-        part.load_state_dict(found.state[name])
-    logger.info("resuming after step %d from %s", found.step, checkpoints)
-    return found.step
+        return 0, {}
+    return found.step, found.state
 
 
 class _PendingRows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
@@ -165,7 +165,8 @@ def train_reid(
             watch=training.collapse,
             is_finished=lambda: training.phases.finished,
             must_be_finite=("loss",) if training.scaler.is_enabled() else ("loss", "gradient_norm"),
-            settings=replace((settings or LoopSettings()).on(device, FLUSH_STEPS), is_main=group.rank == 0),
+            group=group,
+            settings=(settings or LoopSettings()).on(device, FLUSH_STEPS),
             progress=progress,
             should_stop=should_stop,
         )

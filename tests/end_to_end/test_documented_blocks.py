@@ -32,6 +32,7 @@ ELSEWHERE = {
     f"make demo TORCH=cpu {INDEX}": "takes minutes; shown by tests/docs/test_installing.py",
     "export PERSONSEARCH_DEMO=var/demo": "the configs of the tests do not need it",
     "make setup && source .venv/bin/activate": "what has installed the packages that run this test",
+    "personsearch join 10.0.0.5:29400": "by tests/personsearch_core/training/test_machines.py",
     "export PERSONSEARCH_SAMPLES=...": "set by tests/end_to_end/test_real_samples.py, too",
     "personsearch run configs/prw_mot17_sample.yaml": "by test_real_samples.py, in fewer steps",
     # with a server and a worker: these whole, the others by `Server.documented`

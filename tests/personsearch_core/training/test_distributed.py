@@ -75,20 +75,25 @@ def test_a_failure_of_any_process_ends_all_and_is_told(tmp_path: Path) -> None:
 
 
 def test_the_first_of_several_failures_is_raised_as_what_it_was(tmp_path: Path) -> None:
-    from personsearch_core.training.launch import _first_failure, _leave_failure, _result
+    from personsearch_core.training.launch import _result
+    from personsearch_core.training.meeting import meeting_in
+    from personsearch_core.training.ranks import _failure
 
     full = OSError(errno.ENOSPC, "No space left on device", "/store/checkpoint")
     follows = RuntimeError("connection closed by peer")
-    for first, wanted in [
-        (full, OSError),
-        (NonFiniteError("loss is nan"), NonFiniteError),
-        (PersonSearchError("a1.png is damaged"), PersonSearchError),
-        (KeyError("x"), RuntimeError),
-    ]:
-        _leave_failure(tmp_path, 1, first)
-        _leave_failure(tmp_path, 0, follows)
-        outcome = _first_failure(tmp_path)
-        assert outcome is not None and outcome["rank"] == 1
+    for number, (first, wanted) in enumerate(
+        [
+            (full, OSError),
+            (NonFiniteError("loss is nan"), NonFiniteError),
+            (PersonSearchError("a1.png is damaged"), PersonSearchError),
+            (KeyError("x"), RuntimeError),
+        ]
+    ):
+        meeting = meeting_in(tmp_path / str(number))
+        meeting.leave_failure({**_failure(first), "rank": 1})
+        meeting.leave_failure({**_failure(follows), "rank": 0})
+        outcome = meeting.failures()[0]
+        assert outcome["rank"] == 1
         with pytest.raises(wanted) as raised:
             _result(outcome, 1)
         assert not isinstance(first, OSError) or explain(raised.value) == DISK_FULL
@@ -97,7 +102,7 @@ def test_the_first_of_several_failures_is_raised_as_what_it_was(tmp_path: Path) 
 def test_devices_are_counted_from_the_one_that_is_named(
     tmp_path: Path, entries: list[TrainingSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from personsearch_core.training import launch
+    from personsearch_core.training import launch, ranks
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert launch.cuda_numbers(torch.device("cuda:2"), 2) == range(2, 4)
@@ -107,7 +112,7 @@ def test_devices_are_counted_from_the_one_that_is_named(
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: used.append(device.index))
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert launch._rank_device("cuda", 2, 1) == torch.device("cuda:3")
+    assert ranks._rank_device("cuda", 2, 1) == torch.device("cuda:3")
     assert used == [3]
 
 
@@ -119,7 +124,7 @@ def test_processes_stop_together_and_go_on(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """A single process is what they are compared with: several more would double the test's time."""
-    monkeypatch.setattr("personsearch_core.training.launch.POLL_SECONDS", 0.02)
+    monkeypatch.setattr("personsearch_core.training.torchrun.POLL_SECONDS", 0.02)
     wanted = recipe(TINY.model_copy(update={"norm": "group"}), steps=22)
     checkpoints = tmp_path / "two" / "checkpoints"
 
