@@ -46,7 +46,7 @@ from storage.opening import open_store
 from storage.store import Artifact
 from tests.flows.run.test_processes import is_gone, wait_for
 
-SETTINGS = ["roi.variant=j3,j4", "reid.lr=1e-3,3e-3", "reid.seed=0..1"]
+SETTINGS = ["roi.variant=j3,j4", "reid.seed=1..2"]
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def sweep(config: Path, settings: list[str], make: MakeHere) -> StudyOutcome:
 
 
 @pytest.mark.slow
-def test_eight_members_share_what_can_be_shared(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_four_members_share_what_can_be_shared(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     original = decoding.read_file
 
@@ -163,10 +163,10 @@ def test_eight_members_share_what_can_be_shared(config: Path, monkeypatch: pytes
     assert opened
     opened.clear()
     all_of_them = sweep(config, SETTINGS, then := MakeHere())
-    assert len(all_of_them.members) == 8
+    assert len(all_of_them.members) == 4
     assert all(member.failure is None for member in all_of_them.members)
     assert set(then.made) == {"reid", "gallery", "evaluation"}
-    assert then.made["reid"] == 8
+    assert then.made["reid"] == 4
     assert not opened
     sweep(config, SETTINGS, again := MakeHere())
     assert not again.made
