@@ -31,9 +31,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "tests/end_to_end/" not in item.nodeid)
 
 
+def pytest_collectstart() -> None:
+    """Imports make millions of objects that stay: nothing is to be looked for among them."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """What was imported for all tests stays, so that no collection of garbage looks through it again."""
     gc.freeze()
+    gc.enable()
 
 
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -6,14 +6,15 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scipy.io import loadmat
 
-from tests.end_to_end.commands import Outcome, personsearch
+from tests.end_to_end.commands import Outcome, here, personsearch
 from tests.end_to_end.conftest import TinyRun
 from tests.end_to_end.server import free_port
-from tests.end_to_end.tiny import write_tiny_config
+from tests.end_to_end.tiny import tiny_settings, write_tiny_config
 
 
 def assert_refused(outcome: Outcome, *words: str) -> None:
@@ -43,6 +44,13 @@ def train_on_a_test_image(folder: Path) -> None:
     shutil.copy(tested, sorted((folder / "mot17").rglob("img1/*.jpg"))[0])
 
 
+def short_training(data: Path) -> dict[str, Any]:
+    """The section of a detector of two steps."""
+    detector: dict[str, Any] = tiny_settings(data, "store")["detector"]
+    detector["training"] |= {"steps": 2, "schedule": {"warmup_steps": 0}}
+    return detector
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -58,7 +66,7 @@ def test_spoiled_datasets(
     shutil.copytree(tiny_data, tmp_path / "data")
     spoil(tmp_path / "data")
     config = write_tiny_config(tmp_path, tmp_path / "data")
-    assert_refused(personsearch("run", config), *words)
+    assert_refused(here("run", config), *words)
     assert not list((tmp_path / "store").glob("ingest/*"))
 
 
@@ -66,16 +74,16 @@ def test_spoiled_datasets(
 def test_a_test_image_among_the_training_images(tmp_path: Path, tiny_data: Path) -> None:
     shutil.copytree(tiny_data, tmp_path / "data")
     train_on_a_test_image(tmp_path / "data")
-    config = write_tiny_config(tmp_path, tmp_path / "data")
+    config = write_tiny_config(tmp_path, tmp_path / "data", detector=short_training(tmp_path / "data"))
     words = ("1 test images are training images", "tracks/train", "scenes/test")
-    assert_refused(personsearch("run", config), *words)
+    assert_refused(here("run", config), *words)
     assert not list((tmp_path / "store").glob("detector/*"))
-    warned = personsearch("run", config, "--set", "run.test_images_in_training=warn", "--until", "detector")
+    warned = here("run", config, "--set", "run.test_images_in_training=warn", "--until", "detector")
     assert warned.status == 0, warned.stderr
     # Also where all is cached and nothing of it would be made, in a plan, and of each member of a sweep.
-    assert_refused(personsearch("run", config, "--until", "detector"), *words)
-    assert_refused(personsearch("plan", config, "--until", "detector"), *words)
-    swept = personsearch("sweep", config, "--set", "reid.seed=0,1", "--out", tmp_path / "sweep")
+    assert_refused(here("run", config, "--until", "detector"), *words)
+    assert_refused(here("plan", config, "--until", "detector"), *words)
+    swept = here("sweep", config, "--set", "reid.seed=0,1", "--out", tmp_path / "sweep")
     assert swept.status != 0 and words[0] in swept.stdout + swept.stderr
 
 
@@ -91,7 +99,7 @@ def test_a_test_image_among_the_training_images(tmp_path: Path, tiny_data: Path)
 )
 @pytest.mark.usefixtures("prefect_api")
 def test_wrong_requests(tiny_config: Path, arguments: list[str], words: tuple[str, ...]) -> None:
-    assert_refused(personsearch("run", tiny_config, *arguments), *words)
+    assert_refused(here("run", tiny_config, *arguments), *words)
 
 
 def test_an_api_that_does_not_answer(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,11 +131,13 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(
     tiny_run: TinyRun, small_disk: Path, tmp_path: Path
 ) -> None:
     """The detector's weights do not fit; with more room the run ends, and nothing half-made was visible."""
-    outcome = personsearch("run", tiny_run.config, "--store", small_disk, json_to=tmp_path / "full.json")
+    config = write_tiny_config(tmp_path, tiny_run.folder, detector=short_training(tiny_run.folder))
+    words = ("run", config, "--store", small_disk)
+    outcome = here(*words, json_to=tmp_path / "full.json")
     assert_refused(outcome, "the disk is full")
     assert "detector" in outcome.states and outcome.states["detector"] == "failed"
     assert not list(small_disk.glob("detector/*"))
     subprocess.run(["mount", "-o", "remount,size=600m", str(small_disk)], check=True)
-    again = personsearch("run", tiny_run.config, "--store", small_disk, "--until", "detector")
+    again = here(*words, "--until", "detector")
     assert again.status == 0, again.stderr
     assert list((small_disk / "detector").iterdir())

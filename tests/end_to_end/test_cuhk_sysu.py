@@ -15,7 +15,7 @@ from data_catalog.synthetic import (
     write_cuhk_sysu,
     write_wider_pedestrian,
 )
-from tests.end_to_end.commands import Outcome, personsearch
+from tests.end_to_end.commands import Outcome, here
 from tests.end_to_end.tiny import tiny_settings, write_tiny_config
 
 SCENES = CuhkSysuSpec(
@@ -50,8 +50,13 @@ def write_config(folder: Path) -> Path:
         folder,
         folder,
         datasets=datasets,
-        detector=settings["detector"] | {"train": [of_cuhk, {"dataset": "wider", "split": "train"}]},
-        reid=settings["reid"] | {"train": of_cuhk},
+        detector=settings["detector"]
+        | {
+            "train": [of_cuhk, {"dataset": "wider", "split": "train"}],
+            "training": {"steps": 2, "batch_size": 2, "schedule": {"warmup_steps": 0}},
+        },
+        reid=settings["reid"]
+        | {"train": of_cuhk, "phases": [{"epochs": 1, "objectives": [{"kind": "batch_hard_triplet"}]}]},
         evaluation={
             "test": {"dataset": "cuhk", "split": "test"},
             "protocol": "cuhk_sysu",
@@ -68,7 +73,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Outcome:
     folder = tmp_path_factory.mktemp("cuhk_sysu")
     write_cuhk_sysu(folder / "cuhk", SCENES, seed=5)
     write_wider_pedestrian(folder / "wider", WIDER, seed=5)
-    outcome = personsearch("run", write_config(folder), json_to=folder / "outcome.json")
+    outcome = here("run", write_config(folder), json_to=folder / "outcome.json")
     assert outcome.status == 0, outcome.stderr
     return outcome
 

@@ -27,7 +27,7 @@ from tests.campaigns.damage import (
     same_size_and_time,
     search_index,
 )
-from tests.end_to_end.commands import personsearch
+from tests.end_to_end.commands import here
 from tests.end_to_end.conftest import TinyRun
 
 SAMPLE = int(os.environ.get("PERSONSEARCH_DAMAGE_SAMPLE", "5"))
@@ -100,9 +100,7 @@ def test_run_verify_rebuilds_what_is_damaged(config: Path, tmp_path: Path) -> No
     assert not damaged.next_use(), "trusted from now on"
     same_size_and_time(damaged.files()[0], damaged.files()[0], random.Random(0))
     assert not damaged.next_use()
-    verified = personsearch(
-        "run", config, "--verify", "--until", "evaluation", json_to=tmp_path / "built.json"
-    )
+    verified = here("run", config, "--verify", "--until", "evaluation", json_to=tmp_path / "built.json")
     assert verified.status == 0, verified.stderr
     assert [stage for stage, state in verified.states.items() if state == "made"] == ["evaluation"]
     assert not [problem for kind, key in sorted(store.keys()) for problem in store.verify(kind, key)]

@@ -11,7 +11,7 @@ from flows.config.request import RunRequest
 from flows.run.planning import plan_config
 from flows.run.records import read_records
 from storage.local import LocalStore
-from tests.end_to_end.commands import personsearch
+from tests.end_to_end.commands import here
 from tests.end_to_end.conftest import TinyRun
 
 RATE, SEED = "reid.lr=0.1", "reid.seed=5"
@@ -27,16 +27,14 @@ def copy(tiny_run: TinyRun, tmp_path: Path) -> Path:
 def test_a_planted_rate_and_seed_are_found_from_caches_alone(copy: Path, tiny_run: TinyRun) -> None:
     store = LocalStore(copy.parent / "store")
     before = f"evaluation/{tiny_run.outcome.path('evaluation').name}"
-    changed = personsearch("run", copy, "--set", RATE, "--set", SEED, "--until", "evaluation")
+    changed = here("run", copy, "--set", RATE, "--set", SEED, "--until", "evaluation")
     assert changed.status == 0, changed.stderr
     after = next(read_records(store.root)).name
     # No image is needed: what the changes need is cached.
     frames, away = copy.parent / "prw" / "frames", copy.parent / "away"
     frames.rename(away)
     page, data = copy.parent / "diff.html", copy.parent / "diff.json"
-    found = personsearch(
-        "diff", before, after, "--attribute", "--html", page, "--store", store.root, json_to=data
-    )
+    found = here("diff", before, after, "--attribute", "--html", page, "--store", store.root, json_to=data)
     assert found.status == 0, found.stderr
     assert {each["name"] for each in found.data["recipes"]} == {"reid.lr"}
     assert {each["name"] for each in found.data["seeds"]} == {"reid.seed"}

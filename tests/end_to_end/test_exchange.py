@@ -18,7 +18,7 @@ from flows.errors import ConfigError
 from flows.plan.finished import finished_model
 from flows.studies.sweeping import sweep_columns
 from storage.feature_store import open_features
-from tests.end_to_end.commands import PROJECT, personsearch
+from tests.end_to_end.commands import PROJECT, here
 from tests.end_to_end.tiny import tiny_settings
 from tests.flows.tracking.mlflow_server import keeping_server
 from tests.in_process import InProcess, in_process
@@ -57,7 +57,7 @@ def test_a_run_on_features_from_elsewhere(
     with keeping_server() as (url, kept):
         down = {"name": "mlflow", "options": {"uri": "http://127.0.0.1:9"}}
         config = write_config(tmp_path, tiny_data, [{"name": "mlflow", "options": {"uri": url}}, down])
-        outcome = personsearch("run", config, json_to=tmp_path / "outcome.json")
+        outcome = here("run", config, json_to=tmp_path / "outcome.json")
         assert outcome.status == 0, outcome.stderr
     assert list(outcome.states) == [
         "ingest:scenes",
@@ -77,7 +77,7 @@ def test_a_run_on_features_from_elsewhere(
     assert kept.bodies("runs/update")[0]["status"] == "FINISHED"
     told = {metric["key"] for body in kept.bodies("log-batch") for metric in body.get("metrics", [])}
     assert {"evaluation/mAP", "reid/history/loss", "features/rows"} <= told
-    assert personsearch("run", config, json_to=tmp_path / "again.json").data["wall_seconds"] < 10
+    assert here("run", config, json_to=tmp_path / "again.json").data["wall_seconds"] < 10
     columns = sweep_columns(load_config(config))
     assert "mAP" in columns and not any("detection" in name for name in columns)
     with pytest.raises(ConfigError, match=r"there is no model that could describe new images"):
@@ -87,7 +87,7 @@ def test_a_run_on_features_from_elsewhere(
         index.set_column(1, "box_id", pa.array([f"x{n}" for n in range(len(index))])),
         features / "index.parquet",
     )
-    refused = personsearch("run", config)
+    refused = here("run", config)
     assert refused.status == 2 and "has no row for" in refused.stderr
 
 

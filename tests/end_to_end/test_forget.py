@@ -22,7 +22,7 @@ from storage.feature_store import open_features
 from storage.listing import list_entries
 from storage.local import LocalStore
 from storage.tags import set_tag, tags
-from tests.end_to_end.commands import Outcome, personsearch
+from tests.end_to_end.commands import Outcome, here
 from tests.end_to_end.conftest import TinyRun
 from tests.forgetting import edited_config, remade, whom
 from tests.in_process import InProcess, in_process
@@ -72,7 +72,7 @@ def case(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory, prefect_ap
     ForgottenList(store.root).add("scenes", people=people, images=[image], root=None)
     before = stamps(folder / "store", tiny_run)
     words = [word for person in people for word in ("--person", f"scenes/{person}")]
-    outcome = personsearch("forget", *words, "--image", f"scenes/{image}", "--config", folder / "tiny.yaml")
+    outcome = here("forget", *words, "--image", f"scenes/{image}", "--config", folder / "tiny.yaml")
     return Case(folder, people, image, outcome, models, before)
 
 

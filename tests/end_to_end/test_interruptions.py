@@ -13,13 +13,13 @@ import psutil
 import pytest
 
 from flows.errors import EXIT_STATUS
-from tests.end_to_end.commands import begin, personsearch
-from tests.end_to_end.tiny import tiny_settings, write_tiny_config
+from tests.end_to_end.commands import begin, here
+from tests.end_to_end.conftest import TinyRun
 from tests.forking import Program
 
 TRAININGS = {"detector": "detector.safetensors", "reid": "branch.safetensors"}
-# Long enough for a kill to fall inside.
-LONGER = ("detector.training.steps=16", "reid.phases.0.epochs=12", "run.checkpoint_seconds=0.5")
+# After each step, so that a signal comes long before the last one.
+OFTEN = ("--set", "run.checkpoint_seconds=0.001")
 
 
 def wait_for(condition: Callable[[], bool], process: Program, seconds: float = 240) -> None:
@@ -35,20 +35,15 @@ def checkpoints(store: Path, kind: str) -> list[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("prefect_api")
 def test_a_run_that_is_killed_and_stopped_in_its_trainings_ends_with_the_same_bytes(
-    tmp_path: Path, tiny_data: Path
+    tmp_path: Path, tiny_run: TinyRun
 ) -> None:
-    config = write_tiny_config(tmp_path, tiny_data)
-    words = ["run", config, *(word for change in LONGER for word in ("--set", change)), "--until", "reid"]
-    undisturbed = personsearch(*words, "--store", tmp_path / "calm", json_to=tmp_path / "calm.json")
-    assert undisturbed.status == 0, undisturbed.stderr
-
     store = tmp_path / "store"
+    words = ["run", tiny_run.config, "--store", store, *OFTEN, "--until", "reid"]
     log = tmp_path / "log"
     for kind in TRAININGS:
         assert end_while_making(kind, words, store, log, signal.SIGKILL) == -signal.SIGKILL
-        plan = personsearch("plan", *words[1:], json_to=tmp_path / "plan.json")
+        plan = here("plan", *words[1:], json_to=tmp_path / "plan.json")
         assert plan.states[kind] == "resumes"
     assert end_while_making("reid", words, store, log, signal.SIGTERM) == EXIT_STATUS["interrupted"]
     said = log.read_text().splitlines()[-1]
@@ -56,10 +51,10 @@ def test_a_run_that_is_killed_and_stopped_in_its_trainings_ends_with_the_same_by
         r"error: stopped; reid is saved at step \d+( of \d+)?; run the same command to go on", said
     ), log.read_text()
     assert "Traceback" not in log.read_text()
-    again = personsearch(*words, json_to=tmp_path / "again.json")
+    again = here(*words, json_to=tmp_path / "again.json")
     assert again.status == 0, again.stderr
     for kind, name in TRAININGS.items():
-        assert (again.path(kind) / name).read_bytes() == (undisturbed.path(kind) / name).read_bytes()
+        assert (again.path(kind) / name).read_bytes() == (tiny_run.outcome.path(kind) / name).read_bytes()
         assert not (store / ".work" / kind).exists() or not list((store / ".work" / kind).iterdir())
     shutil.rmtree(store)
 
@@ -80,9 +75,3 @@ def end_while_making(
     assert not outlived, "a process of the run outlived it"
     assert not list((store / kind).glob("*")), "nothing half-made is visible"
     return status
-
-
-def test_the_longer_settings_are_those_of_the_tiny_config() -> None:
-    settings = tiny_settings("data", "store")
-    assert settings["detector"]["training"]["steps"] < 16
-    assert settings["reid"]["phases"][0]["epochs"] < 12

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.end_to_end.commands import personsearch
+from tests.end_to_end.commands import here
 from tests.end_to_end.tiny import draw_tiny_data, tiny_settings, write_tiny_config
 
 
@@ -14,7 +14,7 @@ def test_a_joint_model_is_evaluated_reported_and_searched(tmp_path: Path, prefec
     detector["training"] |= {"steps": 3}
     detector["joint"] = {"datasets": ["scenes"], "branch": {"embedding_dim": 16}}
     config = write_tiny_config(tmp_path, tmp_path, detector=detector, reid=None)
-    outcome = personsearch("run", config, json_to=tmp_path / "outcome.json")
+    outcome = here("run", config, json_to=tmp_path / "outcome.json")
     assert outcome.status == 0, outcome.stderr
     assert set(outcome.states.values()) == {"made"} and "reid" not in outcome.states
     for name in ("detector", "branch", "branch_untrained"):
@@ -23,6 +23,6 @@ def test_a_joint_model_is_evaluated_reported_and_searched(tmp_path: Path, prefec
     assert "in the same steps, on scenes/train" in page
     frame = next((tmp_path / "prw" / "frames").iterdir())
     wanted = ["--query", frame, "--person", "1", "--score-threshold", "0.0"]
-    found = personsearch("search", config, frame, *wanted)
+    found = here("search", config, frame, *wanted)
     assert found.status == 0, found.stderr
     assert "1.000" in found.stdout

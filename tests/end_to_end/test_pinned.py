@@ -19,7 +19,7 @@ from flows.run.planning import plan_config
 from flows.run.records import read_records
 from storage.local import LocalStore
 from storage.tags import set_tag, tags
-from tests.end_to_end.commands import Outcome, personsearch
+from tests.end_to_end.commands import Outcome, here
 from tests.end_to_end.conftest import TinyRun
 
 PINNED = ("detector={use: production}", "reid={use: production}")
@@ -50,7 +50,7 @@ def add_image(root: Path, split: str) -> None:
 
 def run(config: Path, *changes: str, until: str = "evaluation") -> Outcome:
     words = [word for change in changes for word in ("--set", change)]
-    return personsearch("run", config, "--until", until, *words, json_to=config.parent / "outcome.json")
+    return here("run", config, "--until", until, *words, json_to=config.parent / "outcome.json")
 
 
 def test_a_pinned_model_through_growth_promotion_and_bad_nights(copy: Path, tiny_run: TinyRun) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from tests.end_to_end.commands import PROJECT, Outcome, personsearch
+from tests.end_to_end.commands import PROJECT, Outcome, here
 from tests.end_to_end.conftest import TinyRun
 from tests.end_to_end.tiny import STAGES
 
@@ -64,7 +64,7 @@ def test_again_nothing_is_made_and_neither_torch_nor_prefect_is_loaded(tiny_run:
 
 def test_a_plan_says_why(tiny_run: TinyRun, tmp_path: Path) -> None:
     changes = ["--set", "reid.branch.embedding_dim=12"]
-    outcome = personsearch("plan", tiny_run.config, *changes, json_to=tmp_path / "plan.json")
+    outcome = here("plan", tiny_run.config, *changes, json_to=tmp_path / "plan.json")
     assert outcome.status == 0, outcome.stderr
     assert outcome.states["features"] == outcome.states["detections"] == "cached"
     reasons = {stage["stage"]: stage["reason"] for stage in outcome.data["stages"]}
@@ -75,7 +75,7 @@ def test_a_plan_says_why(tiny_run: TinyRun, tmp_path: Path) -> None:
 def test_a_plan_says_that_a_split_is_not_there_before_anything_is_trained(tiny_run: TinyRun) -> None:
     changes = ["detector.training.steps=13", "evaluation.test.split=nosuch"]
     words = [word for change in changes for word in ("--set", change)]
-    refused = personsearch("plan", tiny_run.config, *words)
+    refused = here("plan", tiny_run.config, *words)
     assert refused.status == 2
     assert "no images in split 'nosuch'" in refused.stderr
 
@@ -83,7 +83,7 @@ def test_a_plan_says_that_a_split_is_not_there_before_anything_is_trained(tiny_r
 def test_a_plan_says_what_features_will_take_and_refuses_what_the_disk_cannot_hold(
     tiny_run: TinyRun, tmp_path: Path
 ) -> None:
-    plan = personsearch("plan", tiny_run.config, "--force", "features", json_to=tmp_path / "plan.json")
+    plan = here("plan", tiny_run.config, "--force", "features", json_to=tmp_path / "plan.json")
     assert plan.status == 0, plan.stderr
     needed = {stage["stage"]: stage["bytes_needed"] for stage in plan.data["stages"]}
     shards = (tiny_run.outcome.path("features") / "features" / "c").rglob("0")
@@ -93,7 +93,7 @@ def test_a_plan_says_what_features_will_take_and_refuses_what_the_disk_cannot_ho
     copies = "features.views=[{kind: jittered, copies: 1000}]"
     huge = ["--set", "roi.roi_height=1024", "--set", "roi.roi_width=1024", "--set", copies]
     for command in ("plan", "run"):
-        refused = personsearch(command, tiny_run.config, *huge)
+        refused = here(command, tiny_run.config, *huge)
         assert refused.status == 2
         assert "features needs" in refused.stderr and "free" in refused.stderr
 
@@ -110,12 +110,12 @@ def make_unreadable(folder: Path) -> None:
 
 
 def test_another_learning_rate_opens_no_image_and_leaves_detector_and_features(copy: Path) -> None:
-    assert personsearch("plan", copy).status == 0, "the copied images are digested once, under their new path"
+    assert here("plan", copy).status == 0, "the copied images are digested once, under their new path"
     make_unreadable(copy.parent)
     store = copy.parent / "store"
     kept = {kind: times(store / kind) for kind in ("detector", "features", "detections")}
     changed = ["--set", "reid.lr=0.02", "--until", "evaluation"]
-    outcome = personsearch("run", copy, *changed, json_to=copy.parent / "again.json")
+    outcome = here("run", copy, *changed, json_to=copy.parent / "again.json")
     assert outcome.status == 0, outcome.stderr
     assert made(outcome) == AFTER_REID - {"report"}
     assert {kind: times(store / kind) for kind in kept} == kept
@@ -131,7 +131,7 @@ def test_a_new_test_image_leaves_training_cached(copy: Path) -> None:
     for row, name in enumerate([*names, new]):
         cells[row, 0] = np.array([[name]], dtype=object)
     savemat(root / "frame_test.mat", {"img_index_test": cells})
-    outcome = personsearch("run", copy, json_to=copy.parent / "again.json")
+    outcome = here("run", copy, json_to=copy.parent / "again.json")
     assert outcome.status == 0, outcome.stderr
     assert made(outcome) == {"ingest:scenes", "detections", "gallery", "evaluation", "report"}
 
@@ -140,9 +140,9 @@ def test_another_protocol_leaves_training_cached(copy: Path) -> None:
     protocol = copy.parent / "prw" / "query_info.txt"
     *queries, _ = protocol.read_text().splitlines(keepends=True)
     protocol.write_text("".join(queries))
-    ingested = personsearch("run", copy, "--until", "ingest", json_to=copy.parent / "ingested.json")
+    ingested = here("run", copy, "--until", "ingest", json_to=copy.parent / "ingested.json")
     assert ingested.states == {"ingest:scenes": "made", "ingest:tracks": "cached"}
-    plan = personsearch("plan", copy, json_to=copy.parent / "plan.json")
+    plan = here("plan", copy, json_to=copy.parent / "plan.json")
     trained = ("detector", "features", "reid")
     assert {plan.states[stage] for stage in trained} == {"cached"}
     assert plan.states["evaluation"] == "runs"
@@ -152,16 +152,16 @@ def test_a_renamed_and_moved_dataset_leaves_everything_but_its_ingest(copy: Path
     (copy.parent / "prw").rename(copy.parent / "moved")
     text = copy.read_text().replace("./prw", "./moved").replace("scenes:\n", "people:\n")
     copy.write_text(text.replace("dataset: scenes", "dataset: people"))
-    outcome = personsearch("run", copy, "--until", "evaluation", json_to=copy.parent / "again.json")
+    outcome = here("run", copy, "--until", "evaluation", json_to=copy.parent / "again.json")
     assert outcome.status == 0, outcome.stderr
     assert made(outcome) == {"ingest:people"}
 
 
 def test_force_makes_one_stage_and_from_makes_all_after_it(copy: Path) -> None:
-    outcome = personsearch("run", copy, "--force", "gallery", json_to=copy.parent / "again.json")
+    outcome = here("run", copy, "--force", "gallery", json_to=copy.parent / "again.json")
     assert outcome.status == 0, outcome.stderr
     assert made(outcome) == {"gallery"}, "the same embeddings again leave the evaluation cached"
-    outcome = personsearch("plan", copy, "--from", "gallery", json_to=copy.parent / "plan.json")
+    outcome = here("plan", copy, "--from", "gallery", json_to=copy.parent / "plan.json")
     assert {name for name, state in outcome.states.items() if state == "runs"} == AFTER_REID - {"reid"}
 
 
@@ -172,15 +172,15 @@ def test_a_damaged_shard_is_named_and_mended_alone(copy: Path, tiny_run: TinyRun
     shard.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
     os.utime(shard, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     verify = ["features", "verify", key, "--store", store]
-    named = personsearch(*verify)
+    named = here(*verify)
     assert named.status == 2 and "shard 0, rows 0 to" in named.stdout
-    assert personsearch("plan", copy, json_to=copy.parent / "p.json").states["features"] == "runs"
-    wrong = personsearch(*verify, "--mend", tiny_config_of_another_roi(copy))
+    assert here("plan", copy, json_to=copy.parent / "p.json").states["features"] == "runs"
+    wrong = here(*verify, "--mend", tiny_config_of_another_roi(copy))
     assert wrong.status == 2 and "does not build" in wrong.stderr
-    mended = personsearch(*verify, "--mend", copy)
+    mended = here(*verify, "--mend", copy)
     assert mended.status == 0, mended.stderr
     assert shard.read_bytes() == whole
-    again = personsearch("run", copy, json_to=copy.parent / "again.json")
+    again = here("run", copy, json_to=copy.parent / "again.json")
     assert set(again.states.values()) == {"cached"}
 
 
@@ -195,7 +195,7 @@ def test_a_damaged_artifact_is_set_aside_and_made_again(copy: Path, tiny_run: Ti
     weights = store / "reid" / tiny_run.outcome.path("reid").name / "branch.safetensors"
     before = weights.read_bytes()
     weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
-    outcome = personsearch("run", copy, json_to=copy.parent / "again.json")
+    outcome = here("run", copy, json_to=copy.parent / "again.json")
     assert outcome.status == 0, outcome.stderr
     assert made(outcome) == {"reid"}, "training again leads to the same bytes, so nothing below is touched"
     assert weights.read_bytes() == before

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pytest
 
 from flows.plan.catalog import open_catalog
-from tests.end_to_end.commands import PROJECT, Outcome, personsearch
+from tests.end_to_end.commands import PROJECT, Outcome, here
 from tests.end_to_end.tiny import STAGES
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,7 @@ def real_run(shared: Path, prefect_api: str, tmp_path_factory: pytest.TempPathFa
         environment.setenv("PERSONSEARCH_SAMPLES", str(shared / "data"))
         words = [word for change in LITTLE for word in ("--set", change)]
         config = PROJECT / "configs" / "prw_mot17_sample.yaml"
-        outcome = personsearch("run", config, "--store", folder, *words, json_to=folder / "outcome.json")
+        outcome = here("run", config, "--store", folder, *words, json_to=folder / "outcome.json")
     assert outcome.status == 0, outcome.stderr
     return outcome
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.end_to_end.commands import personsearch
+from tests.end_to_end.commands import here
 from tests.end_to_end.conftest import TinyRun
 
 
 @pytest.fixture(scope="module")
 def exported(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "model"
-    outcome = personsearch("export", tiny_run.config, folder)
+    outcome = here("export", tiny_run.config, folder)
     assert outcome.status == 0, outcome.stderr
     return folder
 
@@ -24,9 +24,7 @@ def exported(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def index(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("indexed") / "index"
     frames = tiny_run.folder / "prw" / "frames"
-    outcome = personsearch(
-        "index", frames, "--model", tiny_run.config, "--score-threshold", "0", "--out", folder
-    )
+    outcome = here("index", frames, "--model", tiny_run.config, "--score-threshold", "0", "--out", folder)
     assert outcome.status == 0, outcome.stderr
     assert "20 new" in outcome.stdout and "images/s" in outcome.stdout
     return folder
@@ -35,7 +33,7 @@ def index(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_index_is_searched_without_model_or_config(index: Path, tiny_run: TinyRun, tmp_path: Path) -> None:
     query = sorted((tiny_run.folder / "prw" / "frames").iterdir())[0]
     out = tmp_path / "out.json"
-    outcome = personsearch("search", index, "--query", query, json_to=out)
+    outcome = here("search", index, "--query", query, json_to=out)
     assert outcome.status == 0, outcome.stderr
     people = json.loads(out.read_text())["people"]
     assert len(people) > 1 and people[0].keys() == {"person", "box", "score"}
@@ -45,7 +43,7 @@ def test_an_index_is_searched_without_model_or_config(index: Path, tiny_run: Tin
     drawn.unlink()
 
     chosen = ["--query", query, "--person", people[-1]["person"], "--top", "3"]
-    outcome = personsearch("search", index, *chosen, json_to=out)
+    outcome = here("search", index, *chosen, json_to=out)
     assert outcome.status == 0, outcome.stderr
     body = json.loads(out.read_text())
     assert body["query"]["box"] == people[-1]["box"] and len(body["matches"]) == 3
@@ -53,7 +51,7 @@ def test_an_index_is_searched_without_model_or_config(index: Path, tiny_run: Tin
     assert best.keys() == {"rank", "image", "box", "score", "similarity", "camera", "time"}
     assert best["image"] == str(query) and best["box"] == pytest.approx(people[-1]["box"], abs=0.5)
     assert best["similarity"] == pytest.approx(1, abs=1e-3) and best["camera"] in ("c1", "c2")
-    outcome = personsearch("search", index, *chosen, "--exclude-query-image", json_to=out)
+    outcome = here("search", index, *chosen, "--exclude-query-image", json_to=out)
     assert str(query) not in {match["image"] for match in json.loads(out.read_text())["matches"]}
 
 
@@ -62,7 +60,7 @@ def test_scenes_are_indexed_for_one_search(index: Path, tiny_run: TinyRun, tmp_p
     wanted = ["--query", sorted(frames.iterdir())[0], "--whole-image", "--top", "100000"]
     found = []
     for words in ((index,), (tiny_run.config, frames, "--score-threshold", "0")):
-        outcome = personsearch("search", *words, *wanted, json_to=tmp_path / "found.json")
+        outcome = here("search", *words, *wanted, json_to=tmp_path / "found.json")
         assert outcome.status == 0, outcome.stderr
         found.append(json.loads((tmp_path / "found.json").read_text())["matches"])
     assert found[0] == found[1] and len({match["image"] for match in found[0]}) > 1
@@ -82,11 +80,11 @@ def test_a_bad_image_is_named_and_the_others_are_searched(
     (scenes / "bad.jpg").write_bytes(frame.read_bytes()[:300])
     out = tmp_path / "matches.json"
     wanted = ["--query", frame, "--whole-image", "--score-threshold", "0.0"]
-    outcome = personsearch("search", exported, scenes, *wanted, json_to=out)
+    outcome = here("search", exported, scenes, *wanted, json_to=out)
     assert outcome.status == 0, outcome.stderr
     assert {Path(match["image"]).name for match in json.loads(out.read_text())["matches"]} == {"a.tif"}
     assert outcome.stderr.count("skipped: ") == 1 and "bad.jpg cannot be decoded" in outcome.stderr
-    outcome = personsearch("search", exported, scenes / "bad.jpg", *wanted)
+    outcome = here("search", exported, scenes / "bad.jpg", *wanted)
     assert outcome.status == 2 and "none of the images can be read" in outcome.stderr
 
 
@@ -95,7 +93,7 @@ def test_a_case_from_the_field_is_searched(exported: Path, shared: Path, tmp_pat
     for folder in ("gallery", "tif"):
         out = tmp_path / f"{folder}.json"
         wanted = ["--query", case / "good.jpg", "--whole-image", "--score-threshold", "0.0"]
-        outcome = personsearch("search", exported, case / folder, *wanted, json_to=out)
+        outcome = here("search", exported, case / folder, *wanted, json_to=out)
         assert outcome.status == 0 and "left out" not in outcome.stderr, outcome.stderr
         assert json.loads(out.read_text())["matches"]
 
@@ -119,7 +117,7 @@ def test_an_exported_model_gives_the_same_matches(tiny_run: TinyRun, exported: P
     wanted = [frames, "--query", sorted(frames.iterdir())[0], "--whole-image", "--score-threshold", "0.0"]
     found = []
     for number, model in enumerate((tiny_run.config, exported)):
-        outcome = personsearch("search", model, *wanted, json_to=tmp_path / f"{number}.json")
+        outcome = here("search", model, *wanted, json_to=tmp_path / f"{number}.json")
         assert outcome.status == 0, outcome.stderr
         found.append(json.loads((tmp_path / f"{number}.json").read_text()))
     assert found[0] == found[1]
@@ -139,14 +137,14 @@ def test_an_exported_model_gives_the_same_matches(tiny_run: TinyRun, exported: P
 def test_a_wrong_search_is_refused(tiny_run: TinyRun, arguments: list[str], message: str) -> None:
     frames = tiny_run.folder / "prw" / "frames"
     query = [] if "--query" in arguments else ["--query", sorted(frames.iterdir())[0]]
-    outcome = personsearch("search", tiny_run.config, frames, *query, *arguments)
+    outcome = here("search", tiny_run.config, frames, *query, *arguments)
     assert outcome.status == 2
     assert outcome.stderr.startswith("error: ") or "\nerror: " in outcome.stderr
     assert message in outcome.stderr and "Traceback" not in outcome.stderr
 
 
 def test_a_model_that_is_not_made_yet_is_said(tiny_run: TinyRun, tmp_path: Path) -> None:
-    outcome = personsearch("export", tiny_run.config, tmp_path / "m", "--set", "reid.lr=0.7")
+    outcome = here("export", tiny_run.config, tmp_path / "m", "--set", "reid.lr=0.7")
     assert outcome.status == 2
     assert (
         f"reid is not built yet; run first: personsearch run {tiny_run.config} --set reid.lr=0.7\n"

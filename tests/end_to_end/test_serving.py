@@ -15,7 +15,7 @@ from flows.search import build_index
 from flows.search.judgements import Judgements
 from flows.search.model import given_model
 from flows.serving.searching import Served
-from tests.end_to_end.commands import personsearch
+from tests.end_to_end.commands import here
 from tests.end_to_end.conftest import TinyRun
 from tests.flows.serving.conftest import Site, serving
 
@@ -31,7 +31,7 @@ def evaluated(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Ti
     shutil.copytree(tiny_run.folder, folder, symlinks=True)
     config = folder / tiny_run.config.name
     words = ("--set", ALL_DETECTIONS, "--until", "evaluation")
-    outcome = personsearch("run", config, *words, json_to=folder / "outcome.json")
+    outcome = here("run", config, *words, json_to=folder / "outcome.json")
     assert outcome.status == 0, outcome.stderr
     return TinyRun(config, outcome)
 

@@ -19,7 +19,7 @@ from flows.run.planning import plan_config
 from flows.stages.building import build_stages
 from storage.feature_store import open_features
 from storage.opening import open_store
-from tests.end_to_end.commands import Outcome, personsearch
+from tests.end_to_end.commands import Outcome, here
 from tests.end_to_end.conftest import TinyRun
 from tests.end_to_end.tiny import SCENES
 
@@ -47,7 +47,7 @@ def grown(folder: Path, prefect_api: str) -> tuple[dict[str, int], Outcome]:
     """What the first dataset and the detector had on disk before the run, and how the run ended."""
     before = times(folder / "store")
     config = folder / "grown.yaml"
-    outcome = personsearch("run", config, "--until", "reid", json_to=folder / "grown.json")
+    outcome = here("run", config, "--until", "reid", json_to=folder / "grown.json")
     assert outcome.status == 0, outcome.stderr
     return before, outcome
 
@@ -109,6 +109,6 @@ def test_plan_gc_and_mend_know_both_stores(folder: Path, grown: tuple[dict[str, 
     whole = shard.read_bytes()
     shard.chmod(0o644)
     shard.write_bytes(whole[:100] + bytes(100) + whole[200:])
-    mended = personsearch("features", "verify", f"features/{others.name}", "--mend", config)
+    mended = here("features", "verify", f"features/{others.name}", "--mend", config)
     assert mended.status == 0, mended.stderr
     assert shard.read_bytes() == whole

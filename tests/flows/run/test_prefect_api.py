@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 import urllib.request
@@ -177,14 +176,14 @@ def test_an_api_is_shared_replaced_when_killed_and_ends_with_its_home(
 
 
 @pytest.mark.slow
-def test_an_api_that_is_started_ahead_is_the_one_of_the_run(home: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", STARTED_AHEAD],
-        env={**os.environ, "PREFECT_HOME": str(home), IDLE_MINUTES: "0.01"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout.splitlines() == ["True", "None", "None True"], done.stderr
+def test_an_api_that_is_started_ahead_is_the_one_of_the_run(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(home))
+    monkeypatch.setenv(IDLE_MINUTES, "0.01")
+    printed, error = tmp_path / "printed", tmp_path / "error"
+    assert Program(exec, STARTED_AHEAD, {}, output=printed, error=error).wait() == 0, error.read_text()
+    assert printed.read_text().splitlines() == ["True", "None", "None True"], error.read_text()
 
 
 def test_runs_of_the_suite_share_its_api(prefect_api: str, tmp_path: Path) -> None:
@@ -195,9 +194,10 @@ def test_runs_of_the_suite_share_its_api(prefect_api: str, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_killed_run_is_marked_as_crashed(prefect_api: str) -> None:
-    killed = subprocess.run([sys.executable, "-c", KILLED_RUN], capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+def test_a_killed_run_is_marked_as_crashed(prefect_api: str, tmp_path: Path) -> None:
+    error = tmp_path / "error"
+    killed = Program(exec, KILLED_RUN, {"__name__": "__main__"}, output=tmp_path / "printed", error=error)
+    assert killed.wait() == -signal.SIGKILL, error.read_text()
 
     def states(of: str) -> list[str]:
         found = ask(prefect_api, f"/{of}/filter", {"flows": {"name": {"any_": ["killed"]}}})

@@ -44,7 +44,7 @@ def train(work_dir: Path, wanted: ReidRecipe, **options: Any) -> ReidResult:
 
 
 def train_with_checkpoints(work_dir: Path) -> None:
-    """A training of 180 steps, for a process of its own."""
+    """A training of 60 steps, for a process of its own."""
     torch.set_num_threads(1)
-    phases = [{"objectives": [{"kind": "semi_hard_triplet"}], "epochs": 60}]
-    train(work_dir, recipe(phases), settings=LoopSettings(checkpoint_steps=10))
+    phases = [{"objectives": [{"kind": "semi_hard_triplet"}], "epochs": 20}]
+    train(work_dir, recipe(phases), settings=LoopSettings(checkpoint_steps=5))
