@@ -109,6 +109,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "members": {"a": {}},
         "tables": {"t": {"title": "A table", "columns": {"mAP": column}, "rows": {"a": {}}}},
     }
+    (tmp_path / "q.png").touch()
     (tmp_path / STUDY).write_text(yaml.safe_dump(study))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PERSONSEARCH_STORE", raising=False)

@@ -58,7 +58,7 @@ def test_another_machine_or_network_measures_again(config: Path, monkeypatch: py
     wider = speed.stage(load_config(config, ["detector.model.image_width=128"])).recipe
     assert wider != own and wider["machine"] == own["machine"]
     assert speed.stage(load_config(config, ["roi={variant: j4, roi_scale: 0.5}"])).recipe["roi_scale"] == 0.5
-    monkeypatch.setattr(speed, "_cpu", lambda: "another")
+    monkeypatch.setattr(speed, "cpu_name", lambda: "another")
     assert speed.stage(load_config(config)).recipe["machine"]["device"] == "another"
 
 

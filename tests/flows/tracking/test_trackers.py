@@ -129,7 +129,10 @@ class Sink:
 def artifact(tmp_path: Path, kind: str, metrics: dict[str, Any]) -> Any:
     path = tmp_path / kind
     path.mkdir(exist_ok=True)
-    return SimpleNamespace(kind=kind, key="k1", path=path, manifest=SimpleNamespace(metrics=metrics))
+    name = f"{kind}/k1"
+    return SimpleNamespace(
+        kind=kind, key="k1", name=name, path=path, manifest=SimpleNamespace(metrics=metrics)
+    )
 
 
 def tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sinks: dict[str, Sink]) -> RunRecord:
