@@ -12,6 +12,7 @@ from flows.config.devices import gpu_names, torch_device
 from flows.config.rendezvous import rendezvous_address
 from flows.config.sections import Processors
 from flows.errors import ConfigError, Interrupted
+from flows.run.console import told
 from flows.run.provenance import code
 from storage.devices import holding_devices
 
@@ -45,6 +46,7 @@ def join_training_at(address: str, *, device: str, wait_seconds: float) -> None:
                 wait_seconds=wait_seconds,
                 prepare=prepare,
                 should_stop=should_stop,
+                tell=told.info,
             )
         except TrainingStopped as stopped:
             raise Interrupted(str(stopped)) from stopped

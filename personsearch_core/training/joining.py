@@ -45,6 +45,7 @@ def join_training(
     wait_seconds: float,
     prepare: Callable[[str, int], int],
     should_stop: Callable[[], bool],
+    tell: Callable[[str], None] = logger.info,
 ) -> None:
     """Take part in the training whose first machine waits at the address; returns when it has ended well.
 
@@ -61,6 +62,8 @@ def join_training(
         raises if this machine cannot do it.
     should_stop
         Asked twice a second; has all machines stop at a checkpoint.
+    tell
+        Takes a line on what is waited for or done.
 
     Raises
     ------
@@ -71,8 +74,9 @@ def join_training(
     ConnectionError, TimeoutError
         If the first machine is gone, or there is no training.
     """
-    meeting, training = _find_training(host, port, wait_seconds, should_stop)
     place = endpoint(host, port)
+    tell(f"waiting for a training at {place}, for {wait_seconds / 60:.0f} minutes at most")
+    meeting, training = _find_training(host, port, wait_seconds, should_stop)
     if training["code"] != code:
         raise PersonSearchError(
             f"the machine at {place} trains with {training['code']}, this one has {code}: install the same "
@@ -86,11 +90,11 @@ def join_training(
         )
     link = _Link(meeting, place, number, should_stop)
     link.call(lambda: meeting.put(f"machine/{number}", socket.gethostname()))
-    logger.info("joined the training at %s; waiting until all of its machines are there", place)
+    tell(f"joined the training at {place}; waiting until all of its machines are there")
     while not (begun := link.call(lambda: meeting.has(BEGUN))) and link.goes_on():
         time.sleep(BEAT_SECONDS / 4)
     if begun:
-        logger.info("training with %d process(es) of this machine", training["devices"])
+        tell(f"training; processes on this machine: {training['devices']}")
         with TemporaryDirectory(prefix="personsearch-join-") as folder:
             post = Post(
                 share,
@@ -150,7 +154,6 @@ def _find_training(
 ) -> tuple[Meeting, dict[str, Any]]:
     """The training that is waited for at an address. Raises TimeoutError if there is none in time."""
     place = endpoint(host, port)
-    logger.info("waiting for a training at %s, for %.0f minutes at most", place, wait_seconds / 60)
     until = time.monotonic() + wait_seconds
     while True:
         try:

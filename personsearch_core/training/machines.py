@@ -99,9 +99,9 @@ class FirstMachine:
                 "device": order["device"],
             },
         )
-        logger.info(
-            "waiting at %s for %d more machine(s): run there: personsearch join %s",
-            *(machines.address, machines.count - 1, machines.address),
+        logger.warning(
+            "the detector waits for other machines (%d): run there: personsearch join %s",
+            *(machines.count - 1, machines.address),
         )
         until = time.monotonic() + GATHER_SECONDS
         while not all(meeting.has(f"machine/{number}") for number in self._others):
