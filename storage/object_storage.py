@@ -32,12 +32,22 @@ def reaching() -> Iterator[None]:
 def _of_botocore(error: Exception) -> Exception | None:
     """What an error of the S3 client is known as everywhere; None for any other error."""
     try:
-        from botocore.exceptions import BotoCoreError, HTTPClientError
+        from botocore.exceptions import (
+            BotoCoreError,
+            HTTPClientError,
+            NoCredentialsError,
+            PartialCredentialsError,
+        )
         from botocore.exceptions import ConnectionError as NoConnection
     except ImportError:
         return None
     if isinstance(error, HTTPClientError | NoConnection):
         return ConnectionError(str(error))
+    if isinstance(error, NoCredentialsError | PartialCredentialsError):
+        return StorageError(
+            "the object store needs credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+            "AWS_PROFILE"
+        )
     if isinstance(error, BotoCoreError):
         return StorageError(f"the object store cannot be used: {error}")
     return None

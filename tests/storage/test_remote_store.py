@@ -313,5 +313,5 @@ def test_a_server_that_does_not_answer_and_absent_credentials_are_told_apart(
     with pytest.raises(ConnectionError, match=r"Could not connect to the endpoint URL"):
         silent.find("features", "0")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(StorageError, match="cannot be used"):
+    with pytest.raises(StorageError, match="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
         RemoteStore(f"{s3}/nobody", tmp_path).find("features", "0")
