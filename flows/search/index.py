@@ -255,7 +255,7 @@ class Index:
         """All that the index says of some people."""
         for row in rows:
             if not 0 <= row < len(self):
-                raise ConfigError(f"there is no person {row} in the index: it has {len(self):,}, from 0")
+                raise self._absent(row)
         told: list[dict[str, Any]] = self.table.take(pa.array(rows, pa.int64())).to_pylist()
         return told
 
@@ -266,7 +266,7 @@ class Index:
             if row < first + len(block):
                 return np.asarray(block[row - first], np.float32)
             first += len(block)
-        raise ConfigError(f"there is no person {row} in the index: it has {len(self):,}, from 0")
+        raise self._absent(row)
 
     @property
     def blocks(self) -> list[NDArray[np.float16]]:
@@ -295,3 +295,6 @@ class Index:
     def sources(self) -> pa.Table:
         """The files of the index, with their digests."""
         return read_sources(self.folder, self.description)
+
+    def _absent(self, row: int) -> ConfigError:
+        return ConfigError(f"there is no person {row} in the index: it has {len(self):,}, from 0")

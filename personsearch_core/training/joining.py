@@ -72,7 +72,7 @@ def join_training(
     PersonSearchError
         If it failed, or the first machine refuses this one.
     ConnectionError, TimeoutError
-        If the first machine is gone, or there is no training.
+        If the first machine is gone, or no training begins in time.
     """
     place = endpoint(host, port)
     tell(f"waiting for a training at {place}, for {wait_seconds / 60:.0f} minutes at most")
@@ -186,7 +186,7 @@ def _open_training(host: str, port: int) -> tuple[Meeting, dict[str, Any]] | Non
 def _within(seconds: float, place: str, call: Callable[[], T]) -> T:
     """The call's result. On a thread: a machine that is gone may block it beyond any timeout of the store.
 
-    Raises ConnectionError if there is no answer in time, or the store cannot be reached.
+    Raises ConnectionError if the store does not answer in time or cannot be reached.
     """
     answers: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
 

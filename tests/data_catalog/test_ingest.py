@@ -175,12 +175,12 @@ def test_reading_what_changed_alone_gives_the_same_rows(
     prw_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adapter, cache = load_adapter("prw"), HashCache(None)
-    first, again, anew = (tmp_path / name for name in ("first", "again", "anew"))
+    first, again, fresh = (tmp_path / name for name in ("first", "again", "fresh"))
     ingest(Source(prw_root, adapter), first, fingerprint(Source(prw_root, adapter), cache), name="prw")
     changed = sorted((prw_root / "annotations").glob("*.mat"))[1]
     savemat(changed, {"box_new": np.array([[7.0, 1, 1, 20, 30], [8, 2, 2, -1, 5]])})
     found = fingerprint(Source(prw_root, adapter), cache)
-    ingest(Source(prw_root, adapter), anew, found, name="prw")
+    ingest(Source(prw_root, adapter), fresh, found, name="prw")
     opened: list[str] = []
     read = type(adapter).read
 
@@ -192,7 +192,7 @@ def test_reading_what_changed_alone_gives_the_same_rows(
     ingest(Source(prw_root, adapter), again, found, name="prw", previous=Snapshot(first))
     assert opened == [f"annotations/{changed.name}"]
     for name in ("images", "boxes", "queries", "rejects", "datasets"):
-        assert digest_table(Snapshot(again), name) == digest_table(Snapshot(anew), name), name
+        assert digest_table(Snapshot(again), name) == digest_table(Snapshot(fresh), name), name
     assert "box_empty" in Snapshot(again).table("rejects")["code"].to_pylist()
 
 

@@ -248,13 +248,13 @@ def test_a_change_alone_is_read_and_the_rows_are_those_of_a_fresh_ingest(
     for number, change in enumerate((lambda root: None, *changes)):
         change(root)
         found = fingerprint(Source(root, adapter, use=use), HashCache(None))
-        again, anew = tmp_path / f"again-{number}", tmp_path / f"anew-{number}"
+        again, fresh = tmp_path / f"again-{number}", tmp_path / f"fresh-{number}"
         ingest(Source(root, adapter, use=use), again, found, name="x", allow_empty=True, previous=made)
-        ingest(Source(root, adapter, use=use), anew, found, name="x", allow_empty=True)
+        ingest(Source(root, adapter, use=use), fresh, found, name="x", allow_empty=True)
         made = Snapshot(again)
         for name in TABLES:
-            assert made.table(name).to_pylist() == Snapshot(anew).table(name).to_pylist(), (number, name)
-        assert (again / "units.parquet").read_bytes() == (anew / "units.parquet").read_bytes()
+            assert made.table(name).to_pylist() == Snapshot(fresh).table(name).to_pylist(), (number, name)
+        assert (again / "units.parquet").read_bytes() == (fresh / "units.parquet").read_bytes()
 
 
 def test_every_adapter_is_tried() -> None:

@@ -71,9 +71,9 @@ def test_rows_are_taken_only_where_the_axes_are_the_same(
 
     monkeypatch.setattr(packing, "SAMPLE_ROWS", 8)  # two images, which are not among the new ones
     growing.make("again", PCA, grown=False)
-    again, anew = growing.make("again", PCA, grown=True), growing.make("anew", PCA, grown=True)
+    again, fresh = growing.make("again", PCA, grown=True), growing.make("fresh", PCA, grown=True)
     assert rows_of(again)["taken"] == IMAGES * PEOPLE
-    assert again.artifact.content_digest == anew.artifact.content_digest != grown.artifact.content_digest
+    assert again.artifact.content_digest == fresh.artifact.content_digest != grown.artifact.content_digest
     assert rows_read(again).shape == (MORE * PEOPLE, 128, 8, 4)
     codec = read_codec(again.artifact.path, read_layout(again.artifact.path))
     assert codec is not None and codec.channels == 8

@@ -118,7 +118,7 @@ def test_a_long_run_is_right_whatever_of_it_is_cached(make_store, make_rows, cac
 
 
 def test_a_long_run_opens_its_file_once_where_none_is_kept_open(make_store, make_rows, monkeypatch):
-    """Each opening begins to read ahead anew."""
+    """Each opening starts reading ahead again."""
     rows = make_rows(600, row_shape=(64, 32, 8))
     path = make_store(rows)
     none_kept = threading.BoundedSemaphore(1)
