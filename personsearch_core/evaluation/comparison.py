@@ -42,24 +42,26 @@ def bootstrap_interval(
     rng: np.random.Generator,
     *,
     draws: int = 2000,
-    level: float = 0.95,
 ) -> Interval:
-    """The mean of per-query values (q,) with a percentile interval over resampled queries (Efron 1979)."""
+    """The mean of per-query values (q,) with a 95 % percentile interval over resampled queries.
+
+    Efron 1979, "Bootstrap Methods: Another Look at the Jackknife".
+    """
     if not len(values):
         raise PersonSearchError("a confidence interval needs at least one query")
-    if draws < 1 or not 0 < level < 1:
-        raise PersonSearchError(f"draws must be positive and level within 0..1, not {draws} and {level}")
+    if draws < 1:
+        raise PersonSearchError(f"draws must be positive, not {draws}")
     values = values.astype(np.float64)
     means = np.empty(draws)
     for start in range(0, draws, _BLOCK_DRAWS):
         size = min(_BLOCK_DRAWS, draws - start)
         means[start : start + size] = values[rng.integers(0, len(values), (size, len(values)))].mean(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, [0.025, 0.975])
     return Interval(float(values.mean()), float(low), float(high))
 
 
 def compare_runs(
-    first: FloatArray, second: FloatArray, rng: np.random.Generator, *, draws: int = 2000, level: float = 0.95
+    first: FloatArray, second: FloatArray, rng: np.random.Generator, *, draws: int = 2000
 ) -> RunComparison:
     """Compare per-query values (q,), usually AP, of two runs over the same queries."""
     if len(first) != len(second):
@@ -67,7 +69,7 @@ def compare_runs(
             f"the runs have {len(first)} and {len(second)} queries, but must have the same"
         )
     difference = second.astype(np.float64) - first.astype(np.float64)
-    interval = bootstrap_interval(difference, rng, draws=draws, level=level)
+    interval = bootstrap_interval(difference, rng, draws=draws)
     as_extreme = 0
     for start in range(0, draws, _BLOCK_DRAWS):
         signs = rng.choice([-1.0, 1.0], (min(_BLOCK_DRAWS, draws - start), len(difference)))

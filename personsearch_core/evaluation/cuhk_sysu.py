@@ -4,50 +4,43 @@ from __future__ import annotations
 
 import numpy as np
 
-from personsearch_core.errors import PersonSearchError
-from personsearch_core.evaluation.records import GalleryLists, IntArray, Queries
-from personsearch_core.evaluation.task import NO_GROUP, ListedGallery, QueryTruths, WholeGallery
+from personsearch_core.evaluation.records import GalleryLists, ImageLists, IntArray, Queries
+from personsearch_core.evaluation.task import NO_GROUP, QueryTruths, Scope, WholeGallery
 
 
 def listed_search(
     queries: Queries, lists: GalleryLists, *, full_gallery: bool = False, repeats: bool = False
-) -> tuple[ListedGallery | WholeGallery, QueryTruths]:
+) -> tuple[Scope, QueryTruths]:
     """What each query ranks and should find; query i ranks the images of entry i of `lists`.
 
     With `full_gallery` a query ranks all images except its own, once each (pass the lists of TestG50); its
     own image stays if a list has it as a positive. An image that a list repeats is ranked once, with
     `repeats` as often as it is listed; its ground truth always counts as often as it is listed.
     """
-    if len(lists) != len(queries):
-        raise PersonSearchError(f"the protocol has {len(lists)} queries, but the table has {len(queries)}")
     repeats = repeats and not full_gallery
     truths, own_image_listed = _truths(queries, lists, repeats)
     if full_gallery:
         return _whole(queries, own_image_listed), truths
-    return ListedGallery(lists.offsets, lists.image) if repeats else _listed(lists), truths
-
-
-def _query_of_rows(lists: GalleryLists) -> IntArray:
-    return np.repeat(np.arange(len(lists)), np.diff(lists.offsets))
+    return ImageLists(lists.offsets, lists.image) if repeats else _listed(lists), truths
 
 
 def _truths(queries: Queries, lists: GalleryLists, repeats: bool) -> tuple[QueryTruths, IntArray]:
     """Ground truths of all queries, and the queries with their own image among the positives."""
     rows = np.flatnonzero(lists.is_positive)
-    query = _query_of_rows(lists)[rows]
+    query = lists.queries()[rows]
     count = np.bincount(query, minlength=len(lists))
     if not repeats:
         rows = rows[_first_of_each(query, lists.image[rows])]
-    query = _query_of_rows(lists)[rows]
+    query = lists.queries()[rows]
     offsets = np.searchsorted(query, np.arange(len(lists) + 1))
     own = query[lists.image[rows] == queries.image[query]]
     return QueryTruths(offsets, lists.image[rows], lists.boxes[rows].astype(np.float64), count), own
 
 
-def _listed(lists: GalleryLists) -> ListedGallery:
-    rows = _first_of_each(_query_of_rows(lists), lists.image)
+def _listed(lists: GalleryLists) -> ImageLists:
+    rows = _first_of_each(lists.queries(), lists.image)
     kept_before = np.searchsorted(rows, lists.offsets)
-    return ListedGallery(kept_before, lists.image[rows])
+    return ImageLists(kept_before, lists.image[rows])
 
 
 def _whole(queries: Queries, own_image_listed: IntArray) -> WholeGallery:

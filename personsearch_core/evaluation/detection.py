@@ -10,7 +10,14 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from personsearch_core.evaluation.matching import expand_ranges, group_by_image, iou, keep_by_score
+from personsearch_core.evaluation.matching import (
+    area,
+    equal_pairs,
+    group_by_image,
+    iou,
+    keep_by_score,
+    shared_area,
+)
 from personsearch_core.evaluation.records import BoolArray, Detections, FloatArray, GroundTruth, IntArray
 
 TRUE_POSITIVE_IOU = 0.5
@@ -80,7 +87,7 @@ def person_search_detection(detections: Detections, truth: GroundTruth, n_images
 
 def mutual_matches(image: IntArray, boxes: FloatArray, people: GroundTruth) -> BoolArray:
     """Which detections (n,) are mutual best matches with a ground truth; both ordered by image."""
-    detection, person = _pairs_of_one_image(image, people.image)
+    detection, person = equal_pairs(image, people.image)
     overlaps = iou(boxes[detection], people.boxes[person])
     best_person = _first_best(detection, overlaps, len(boxes))
     best_detection = _first_best(person, overlaps, len(people))
@@ -160,12 +167,6 @@ def _xywh(boxes: FloatArray) -> FloatArray:
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
-def _pairs_of_one_image(image: IntArray, other_image: IntArray) -> tuple[IntArray, IntArray]:
-    """All pairs of rows with the same image; `other_image` is sorted."""
-    starts = np.searchsorted(other_image, image, side="left")
-    return expand_ranges(starts, np.searchsorted(other_image, image, side="right") - starts)
-
-
 def _first_best(owner: IntArray, overlaps: FloatArray, n_owners: int) -> IntArray:
     """For each owner, the index of its first pair of highest overlap -> (n_owners,), -1 without a pair."""
     order = np.lexsort((np.arange(len(owner)), -overlaps, owner))
@@ -178,14 +179,9 @@ def _first_best(owner: IntArray, overlaps: FloatArray, n_owners: int) -> IntArra
 def _in_ignore_region(image: IntArray, boxes: FloatArray, regions: GroundTruth) -> BoolArray:
     """Detections (n,) with at least half their area in one ignore region, as COCO treats crowds."""
     inside = np.zeros(len(boxes), bool)
-    if not len(regions):
-        return inside
     order = np.argsort(regions.image, kind="stable")
-    detection, region = _pairs_of_one_image(image, regions.image[order])
-    first, second = boxes[detection], regions.boxes[order[region]]
-    width = np.minimum(first[:, 2], second[:, 2]) - np.maximum(first[:, 0], second[:, 0])
-    height = np.minimum(first[:, 3], second[:, 3]) - np.maximum(first[:, 1], second[:, 1])
-    own_area = (first[:, 2] - first[:, 0]) * (first[:, 3] - first[:, 1])
-    covered = np.maximum(width, 0) * np.maximum(height, 0) >= TRUE_POSITIVE_IOU * own_area
+    detection, region = equal_pairs(image, regions.image[order])
+    own = boxes[detection]
+    covered = shared_area(own, regions.boxes[order[region]]) >= TRUE_POSITIVE_IOU * area(own)
     inside[detection[covered]] = True
     return inside

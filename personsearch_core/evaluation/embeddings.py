@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from personsearch_core.errors import PersonSearchError
-from personsearch_core.evaluation.matching import expand_ranges, iou
+from personsearch_core.evaluation.matching import equal_pairs, iou
 from personsearch_core.evaluation.records import Detections, FloatArray, Queries
 
 Similarity = Literal["dot", "cosine", "euclidean"]
@@ -53,16 +53,14 @@ def detected_queries(queries: Queries, detections: Detections) -> Queries:
     Raises PersonSearchError if an image of a query has no detection.
     """
     order = np.argsort(detections.image, kind="stable")
-    image = detections.image[order]
-    starts = np.searchsorted(image, queries.image, side="left")
-    counts = np.searchsorted(image, queries.image, side="right") - starts
+    query, place = equal_pairs(queries.image, detections.image[order])
+    counts = np.bincount(query, minlength=len(queries))
     if not counts.all():
         without = np.flatnonzero(counts == 0)
         raise PersonSearchError(
             f"{len(without)} of {len(queries)} queries have no detection in their image "
             f"(first: query {without[0]})"
         )
-    query, place = expand_ranges(starts, counts)
     boxes = np.maximum(np.trunc(queries.boxes.astype(np.float64)), 0)
     overlaps = iou(detections.boxes[order[place]], boxes[query], extra=1.0)
     best = np.lexsort((order[place], -overlaps, query))[np.cumsum(counts) - counts]

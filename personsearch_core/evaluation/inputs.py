@@ -27,10 +27,21 @@ class SearchProtocol:
         The people to find.
     lists
         The gallery of each query; by default all test images except the query's own.
+
+    Raises
+    ------
+    PersonSearchError
+        If there are not as many lists as queries.
     """
 
     queries: Queries
     lists: GalleryLists | None = None
+
+    def __post_init__(self) -> None:
+        if self.lists is not None and len(self.lists) != len(self.queries):
+            raise PersonSearchError(
+                f"the protocol has {len(self.lists)} queries, but the table has {len(self.queries)}"
+            )
 
 
 @dataclass(frozen=True, eq=False)

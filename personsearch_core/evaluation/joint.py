@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from personsearch_core.evaluation.matching import GroupedDetections, expand_ranges, matching_detections
+from personsearch_core.evaluation.matching import GroupedDetections, equal_pairs
 from personsearch_core.evaluation.parallel import BlockProducts, Job, MapBlocks, run_jobs
 from personsearch_core.evaluation.ranking import FoundTruths, count_positives_at_least
 from personsearch_core.evaluation.records import BoolArray, FloatArray, IntArray
-from personsearch_core.evaluation.search import BlockCounts, SearchTask, first_maximum
+from personsearch_core.evaluation.search import BlockCounts, SearchTask, first_maximum, matched_truths
 from personsearch_core.evaluation.similarities import hidden_detections
-from personsearch_core.evaluation.task import QueryTruths, WholeGallery
+from personsearch_core.evaluation.task import WholeGallery
 from personsearch_core.evaluation.zheng2017 import BACKGROUND, Zheng2017Task, average_precisions
 
 Task = SearchTask | Zheng2017Task
@@ -147,15 +147,9 @@ class _Searches:
         assert isinstance(task, SearchTask) and isinstance(task.scope, WholeGallery)
         self.numbers, self.block, self.whole, self.scope = numbers, block, joint.whole, task.scope
         self.ranks = joint.classes.ranks[numbers]
-        truths: QueryTruths = task.truths
-        first, last = truths.offsets[block.start], truths.offsets[block.stop]
-        pair_truth, self.candidate = matching_detections(
-            joint.whole, truths.image[first:last], truths.boxes[first:last]
-        )
-        self.starts = np.flatnonzero(np.diff(pair_truth, prepend=-1))
-        self.truth = pair_truth[self.starts] + first
-        self.query = np.searchsorted(truths.offsets, self.truth, side="right") - 1 - block.start
-        pair_query = np.repeat(self.query, np.diff(self.starts, append=len(pair_truth)))
+        self.truth, self.starts, self.candidate = matched_truths(joint.whole, task.truths, block)
+        self.query = np.searchsorted(task.truths.offsets, self.truth, side="right") - 1 - block.start
+        pair_query = np.repeat(self.query, np.diff(self.starts, append=len(self.candidate)))
         values = products[pair_query, self.candidate]
         self.values = np.where(self.ranks[:, self.candidate], values, np.float32(-np.inf))
         shape = len(numbers), len(self.starts)
@@ -239,11 +233,9 @@ class _Originals:
             person[place], camera[place] = task.person_id, task.camera
         order = np.argsort(person, kind="stable")
         wanted = tasks[0].queries.person_ids()[block.start : block.stop]
-        starts = np.searchsorted(person[order], wanted, side="left")
-        counts = np.searchsorted(person[order], wanted, side="right") - starts
-        self.query, position = expand_ranges(starts, counts)
+        self.query, position = equal_pairs(wanted, person[order])
         self.own = order[position]
-        self.stops = np.append(0, np.cumsum(counts))
+        self.stops = np.searchsorted(self.query, np.arange(len(block) + 1))
         self.similarity = products[self.query, self.own]
         self.other_camera = camera[self.own] != tasks[0].query_camera[block.start : block.stop][self.query]
         self.above = _just_above(self.similarity)

@@ -39,6 +39,11 @@ class GroupedDetections:
         """(n, d), in the order of the detections."""
         return self.pool if self.column is None else self.pool[self.column]
 
+    def of_images(self, images: IntArray) -> tuple[IntArray, IntArray]:
+        """The detections of images (n,) in turn: (which of the images, place), both (detections,)."""
+        starts = self.image_starts[images]
+        return expand_ranges(starts, self.image_stops[images] - starts)
+
     def select(self, places: IntArray) -> GroupedDetections:
         """The detections at `places`, ascending, over the same pool."""
         if len(places) == len(self):
@@ -100,12 +105,18 @@ def iou(first: FloatArray, second: FloatArray, extra: float = 0.0) -> FloatArray
     overlap of 0.
     """
     first, second = first.astype(np.float64, copy=False), second.astype(np.float64, copy=False)
+    shared = shared_area(first, second, extra)
+    union = area(first, extra) + area(second, extra) - shared
+    overlaps: FloatArray = np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
+    return overlaps
+
+
+def shared_area(first: FloatArray, second: FloatArray, extra: float = 0.0) -> FloatArray:
+    """Area of the intersection of boxes row by row, (n, 4) and (n, 4) -> (n,); `extra` as in `iou`."""
     width = np.minimum(first[:, 2], second[:, 2]) - np.maximum(first[:, 0], second[:, 0]) + extra
     height = np.minimum(first[:, 3], second[:, 3]) - np.maximum(first[:, 1], second[:, 1]) + extra
-    intersection = np.maximum(width, 0) * np.maximum(height, 0)
-    union = area(first, extra) + area(second, extra) - intersection
-    overlaps: FloatArray = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
-    return overlaps
+    shared: FloatArray = np.maximum(width, 0) * np.maximum(height, 0)
+    return shared
 
 
 def area(boxes: FloatArray, extra: float = 0.0) -> FloatArray:
@@ -126,12 +137,16 @@ def matching_detections(
 
     `truth_image` (t,), `truth_boxes` (t, 4). Returns two index arrays of equal length.
     """
-    starts = gallery.image_starts[truth_image]
-    counts = gallery.image_stops[truth_image] - starts
-    truth, detection = expand_ranges(starts, counts)
+    truth, detection = gallery.of_images(truth_image)
     overlaps = iou(gallery.boxes[detection], truth_boxes[truth])
     matches = overlaps >= match_threshold(truth_boxes.astype(np.float64))[truth]
     return truth[matches], detection[matches]
+
+
+def equal_pairs(values: IntArray, ordered: IntArray) -> tuple[IntArray, IntArray]:
+    """Places in `values` (n,) and in the ascending `ordered` (m,) of all pairs of equal numbers, in order."""
+    starts = np.searchsorted(ordered, values, side="left")
+    return expand_ranges(starts, np.searchsorted(ordered, values, side="right") - starts)
 
 
 def expand_ranges(starts: IntArray, counts: IntArray) -> tuple[IntArray, IntArray]:

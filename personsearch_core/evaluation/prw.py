@@ -1,4 +1,7 @@
-"""PRW's search protocol as person-search papers report it: all test frames except the query's."""
+"""PRW's search protocol as person-search papers report it: all test frames except the query's.
+
+`search_in_lists` is the same with a listed gallery per query, for example the images of its sequence.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,16 @@ from typing import Literal
 
 import numpy as np
 
-from personsearch_core.evaluation.matching import expand_ranges
-from personsearch_core.evaluation.records import FloatArray, GroundTruth, IntArray, Queries
-from personsearch_core.evaluation.task import NO_GROUP, HiddenImages, QueryTruths, WholeGallery
+from personsearch_core.evaluation.matching import equal_pairs
+from personsearch_core.evaluation.records import (
+    FloatArray,
+    GalleryLists,
+    GroundTruth,
+    ImageLists,
+    IntArray,
+    Queries,
+)
+from personsearch_core.evaluation.task import NO_GROUP, QueryTruths, WholeGallery
 from personsearch_core.identities import UNLABELLED
 
 _DIGITS = 3
@@ -18,7 +28,7 @@ def whole_search(
     queries: Queries,
     truth: GroundTruth,
     image_group: IntArray,
-    also_hidden: HiddenImages | None = None,
+    also_hidden: ImageLists | None = None,
     cameras: Literal["all", "other", "same"] = "all",
     truncate: Literal["corners", "sizes"] = "corners",
 ) -> tuple[WholeGallery, QueryTruths]:
@@ -31,7 +41,7 @@ def whole_search(
     """
     own, by_image = image_group[queries.image], len(np.unique(image_group)) == len(image_group)
     if cameras == "all" and not by_image:
-        also_hidden = also_hidden or HiddenImages(np.arange(len(queries) + 1), queries.image)
+        also_hidden = also_hidden or ImageLists(np.arange(len(queries) + 1), queries.image)
         own = np.full(len(queries), NO_GROUP)
     scope = WholeGallery(own, also_hidden, only=cameras == "same")
     return scope, _truths(queries, truth, image_group, scope, truncate)
@@ -46,20 +56,40 @@ def _truths(
 ) -> QueryTruths:
     rows = first_box_of_each_person(truth)
     rows = rows[np.argsort(truth.person_id[rows], kind="stable")]
-    people = truth.person_id[rows]
-    starts = np.searchsorted(people, queries.person_ids(), side="left")
-    stops = np.searchsorted(people, queries.person_ids(), side="right")
-    query, position = expand_ranges(starts, stops - starts)
+    query, position = equal_pairs(queries.person_ids(), truth.person_id[rows])
     row = rows[position]
     shown = (image_group[truth.image[row]] == scope.group[query]) == scope.only
     if scope.also_hidden is not None:
-        hidden_query = np.repeat(np.arange(len(queries)), np.diff(scope.also_hidden.offsets))
-        key = query * len(image_group) + truth.image[row]
-        shown &= ~np.isin(key, hidden_query * len(image_group) + scope.also_hidden.image)
+        hidden = scope.also_hidden.queries() * len(image_group) + scope.also_hidden.image
+        shown &= ~np.isin(query * len(image_group) + truth.image[row], hidden)
     query, row = query[shown], row[shown]
     offsets = np.searchsorted(query, np.arange(len(queries) + 1))
     boxes = search_boxes(truth.boxes[row], truncate)
     return QueryTruths(offsets, truth.image[row], boxes, np.diff(offsets))
+
+
+def search_in_lists(
+    queries: Queries, truth: GroundTruth, image_group: IntArray, lists: GalleryLists
+) -> tuple[ImageLists, QueryTruths]:
+    """Like `whole_search`, but query i ranks only the images of entry i of `lists`, without its own group.
+
+    Ground truth comes from the annotations, not from the lists.
+    """
+    n_images, query = len(image_group), lists.queries()
+    shown = image_group[lists.image] != image_group[queries.image[query]]
+    query, image = query[shown], lists.image[shown]
+    scope = ImageLists(np.searchsorted(query, np.arange(len(queries) + 1)), image)
+
+    rows = first_box_of_each_person(truth)
+    key = truth.person_id[rows] * n_images + truth.image[rows]
+    rows, key = rows[np.argsort(key)], np.sort(key)
+    wanted = queries.person_ids()[query] * n_images + image
+    place = np.searchsorted(key, wanted)
+    found = np.append(key, -1)[place] == wanted
+    found &= queries.person_ids()[query] >= 0
+    row = rows[place[found]]
+    offsets = np.searchsorted(query[found], np.arange(len(queries) + 1))
+    return scope, QueryTruths(offsets, truth.image[row], search_boxes(truth.boxes[row]), np.diff(offsets))
 
 
 def first_box_of_each_person(truth: GroundTruth) -> IntArray:

@@ -18,28 +18,24 @@ from personsearch_core.evaluation.embeddings import (
     detected_queries,
     of_one_norm,
 )
-from personsearch_core.evaluation.injection import inject_ground_truth
 from personsearch_core.evaluation.inputs import EvaluationInputs, SearchProtocol
-from personsearch_core.evaluation.listed_prw import search_in_lists
+from personsearch_core.evaluation.joint import Task
 from personsearch_core.evaluation.matching import GroupedDetections, group_by_image, keep_by_score
 from personsearch_core.evaluation.multi_shot import pool_shots
-from personsearch_core.evaluation.prw import search_boxes, whole_search
-from personsearch_core.evaluation.records import Detections, IntArray, Queries
+from personsearch_core.evaluation.prw import search_boxes, search_in_lists, whole_search
+from personsearch_core.evaluation.records import Detections, GroundTruth, ImageLists, IntArray, Queries
 from personsearch_core.evaluation.rerank import with_k_reciprocal
 from personsearch_core.evaluation.search import SearchTask
 from personsearch_core.evaluation.settings import Rules, Setting
-from personsearch_core.evaluation.task import HiddenImages, ListedGallery, QueryTruths, WholeGallery
+from personsearch_core.evaluation.task import QueryTruths, Scope
 from personsearch_core.evaluation.zheng2017 import (
     JUNK,
     DetectionLabels,
-    Zheng2017Task,
     label_detections,
     zheng2017_task,
 )
 from personsearch_core.identities import UNLABELLED
 from personsearch_core.recipes import EVALUATION_FIELDS, EvaluationRecipe, ReRanking
-
-Task = SearchTask | Zheng2017Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +129,9 @@ class _Shared:
                 self.inputs.required(name, "protocol zheng2017") for name in ("truth", "cameras")
             )
             return zheng2017_task(gallery, detections, queries, truth, cameras, self._labels(detections))
-        question = setting.protocol, setting.full_gallery, setting.multi_shot, *_of_question(setting.rules)
+        rules = setting.rules
+        varied = rules.cameras, rules.truncate, rules.repeats
+        question = setting.protocol, setting.full_gallery, setting.multi_shot, *varied
         scope, truths = self._once(question, lambda: self._question(setting, protocol, image_group, hidden))
         task, options = SearchTask(queries, gallery, scope, truths), setting.rescore
         if isinstance(options, ReRanking):
@@ -146,7 +144,7 @@ class _Shared:
             needed = (
                 self.inputs.required(name, "ground-truth injection") for name in ("truth", "truth_embeddings")
             )
-            found = self._once("ground truth", lambda: inject_ground_truth(*needed))
+            found = self._once("ground truth", lambda: GroundTruth.as_detections(*needed))
         else:
             found = self.inputs.detections
         made: Detections = self._once(
@@ -162,8 +160,8 @@ class _Shared:
         )
         return made
 
-    def _queries(self, setting: Setting, protocol: SearchProtocol) -> tuple[Queries, HiddenImages | None]:
-        def make() -> tuple[Queries, HiddenImages | None]:
+    def _queries(self, setting: Setting, protocol: SearchProtocol) -> tuple[Queries, ImageLists | None]:
+        def make() -> tuple[Queries, ImageLists | None]:
             queries, hidden = protocol.queries, None
             if setting.rules.query == "detected":
                 queries = detected_queries(queries, self.inputs.detections)
@@ -172,7 +170,7 @@ class _Shared:
             return comparable_queries(queries, setting.rules.similarity), hidden
 
         key = setting.protocol, setting.multi_shot, setting.rules.query, setting.rules.similarity
-        made: tuple[Queries, HiddenImages | None] = self._once(("queries", *key), make)
+        made: tuple[Queries, ImageLists | None] = self._once(("queries", *key), make)
         return made
 
     def _question(
@@ -180,8 +178,8 @@ class _Shared:
         setting: Setting,
         protocol: SearchProtocol,
         image_group: IntArray,
-        hidden: HiddenImages | None,
-    ) -> tuple[ListedGallery | WholeGallery, QueryTruths]:
+        hidden: ImageLists | None,
+    ) -> tuple[Scope, QueryTruths]:
         """Which images each query ranks, and what it should find in them."""
         queries, lists, rules = protocol.queries, protocol.lists, setting.rules
         if self.recipe.protocol in EVALUATION_FIELDS["gallery_sizes"]:
@@ -198,10 +196,6 @@ class _Shared:
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
-
-
-def _of_question(rules: Rules) -> tuple[str, str, bool]:
-    return rules.cameras, rules.truncate, rules.repeats
 
 
 def _galleries(chosen: Sequence[_Chosen], image_group: IntArray) -> list[GroupedDetections]:

@@ -129,11 +129,6 @@ class Queries(_Boxes):
         if not len(self):
             raise PersonSearchError("queries: the table is empty; an evaluation needs at least one query")
 
-    def select(self, rows: IntArray | BoolArray) -> Queries:
-        """The given rows, in the given order."""
-        person = None if self.person_id is None else self.person_id[rows]
-        return Queries(self.image[rows], self.boxes[rows], self.embeddings[rows], person)
-
     def person_ids(self) -> IntArray:
         """`person_id`, for protocols that need it; raises PersonSearchError if it is missing."""
         if self.person_id is None:
@@ -179,9 +174,37 @@ class GroundTruth(_Boxes):
             object.__setattr__(self, "ignore", np.zeros(len(self), bool))
         super().__post_init__()
 
+    def as_detections(self, embeddings: FloatArray) -> Detections:
+        """Every box that is no ignore region as a detection with score 1, to see what detection costs.
+
+        `embeddings` (n, d) belong to the boxes.
+        """
+        people = self.select(~self.ignore)
+        ones = np.ones(len(people), np.float32)
+        return Detections(people.image, people.boxes, ones, embeddings[~self.ignore])
+
 
 @dataclass(frozen=True, eq=False)
-class GalleryLists:
+class ImageLists:
+    """Images listed per query: query i's are rows `offsets[i]:offsets[i + 1]`; `offsets` (q + 1,)."""
+
+    offsets: IntArray
+    image: IntArray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def of(self, query: int) -> IntArray:
+        """The images of a query."""
+        return self.image[self.offsets[query] : self.offsets[query + 1]]
+
+    def queries(self) -> IntArray:
+        """The query of each row (n,)."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+
+@dataclass(frozen=True, eq=False)
+class GalleryLists(ImageLists):
     """Gallery images listed per query, as in CUHK-SYSU's files.
 
     Parameters
@@ -208,8 +231,6 @@ class GalleryLists:
     [0, 2]
     """
 
-    offsets: IntArray
-    image: IntArray
     is_positive: BoolArray
     boxes: FloatArray
 
@@ -224,9 +245,6 @@ class GalleryLists:
             raise PersonSearchError(f"gallery lists: offsets must run from 0 to the {n_rows} rows")
         if not np.isfinite(self.boxes[self.is_positive]).all():
             raise PersonSearchError("gallery lists: a positive image has a box that is NaN or infinite")
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
 
     @classmethod
     def from_rows(

@@ -22,10 +22,7 @@ from personsearch_core.evaluation.ranking import (
 )
 from personsearch_core.evaluation.records import FloatArray, IntArray, Queries
 from personsearch_core.evaluation.similarities import Ranked, listed_bytes, rank_queries
-from personsearch_core.evaluation.task import ListedGallery, QueryTruths, Rescore, WholeGallery
-
-_NO_TRUTH = -1
-
+from personsearch_core.evaluation.task import QueryTruths, Rescore, Scope
 
 Best = tuple[IntArray, FloatArray]
 """A query's most similar detections (indices into the grouped ones) and similarities, best first."""
@@ -50,7 +47,7 @@ class SearchTask:
 
     queries: Queries
     gallery: GroupedDetections
-    scope: ListedGallery | WholeGallery
+    scope: Scope
     truths: QueryTruths
     rescore: Rescore | None = None
     keep_best: int = 0
@@ -79,14 +76,8 @@ class SearchTask:
 
 def rank_block(task: SearchTask, block: range, products: Products | None) -> BlockCounts:
     """Rank the queries of one block; `products` as in `rank_queries`."""
-    truths, gallery = task.truths, task.gallery
-    first_truth, last_truth = truths.offsets[block.start], truths.offsets[block.stop]
-    pair_truth, candidate = matching_detections(
-        gallery, truths.image[first_truth:last_truth], truths.boxes[first_truth:last_truth]
-    )
-    pair_starts = np.flatnonzero(np.diff(pair_truth, prepend=_NO_TRUTH))
-    truth = pair_truth[pair_starts] + first_truth
-    truth_stops = np.searchsorted(truth, truths.offsets[block.start : block.stop + 1])
+    truth, pair_starts, candidate = matched_truths(task.gallery, task.truths, block)
+    truth_stops = np.searchsorted(truth, task.truths.offsets[block.start : block.stop + 1])
     pair_stops = np.append(pair_starts, len(candidate))
 
     candidate_similarity = np.empty(len(candidate), np.float32)
@@ -114,12 +105,25 @@ def rank_block(task: SearchTask, block: range, products: Products | None) -> Blo
     found = FoundTruths(
         query=query,
         truth=truth,
-        detection=gallery.row[candidate[chosen]],
+        detection=task.gallery.row[candidate[chosen]],
         similarity=similarity,
         at_least=at_least,
         positives=count_positives_at_least(query, similarity),
     )
     return BlockCounts(found, n_gallery, n_above_best, best)
+
+
+def matched_truths(
+    gallery: GroupedDetections, truths: QueryTruths, block: range
+) -> tuple[IntArray, IntArray, IntArray]:
+    """The ground truths of a block's queries that detections match, and these detections.
+
+    Returns the truths (t,), and of the detections (d,), truth by truth, the first of each (t,) and all.
+    """
+    first, last = truths.offsets[block.start], truths.offsets[block.stop]
+    truth, detection = matching_detections(gallery, truths.image[first:last], truths.boxes[first:last])
+    starts = np.flatnonzero(np.diff(truth, prepend=-1))
+    return truth[starts] + first, starts, detection
 
 
 def _best(ranked: Ranked, count: int) -> Best:

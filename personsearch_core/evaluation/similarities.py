@@ -10,8 +10,8 @@ import numpy as np
 
 from personsearch_core.evaluation.matching import GroupedDetections, expand_ranges
 from personsearch_core.evaluation.parallel import Products
-from personsearch_core.evaluation.records import FloatArray, IntArray
-from personsearch_core.evaluation.task import ListedGallery, WholeGallery
+from personsearch_core.evaluation.records import FloatArray, ImageLists, IntArray
+from personsearch_core.evaluation.task import WholeGallery
 
 if TYPE_CHECKING:
     from personsearch_core.evaluation.search import SearchTask
@@ -69,7 +69,7 @@ def similarities(
 ) -> Iterator[tuple[IntArray, FloatArray]]:
     """Per query of the block: its gallery's detections and their similarities, before rescoring."""
     if products is None:
-        assert isinstance(task.scope, ListedGallery)
+        assert isinstance(task.scope, ImageLists)
         return _short_lists(task, task.scope, block)
     if isinstance(task.scope, WholeGallery):
         return _shown(task, task.scope, block, products)
@@ -107,29 +107,22 @@ def hidden_detections(gallery: GroupedDetections, scope: WholeGallery, query: in
     images = scope.also_hidden.of(query)
     if group < 0 and len(images) == 1:
         return np.arange(gallery.image_starts[images[0]], gallery.image_stops[images[0]])
-    starts = gallery.image_starts[images]
-    _, further = expand_ranges(starts, gallery.image_stops[images] - starts)
-    return np.union1d(hidden, further)
+    return np.union1d(hidden, gallery.of_images(images)[1])
 
 
-def _has_long_lists(task: SearchTask, scope: ListedGallery) -> bool:
+def _has_long_lists(task: SearchTask, scope: ImageLists) -> bool:
     return len(scope.image) > _LONG_LIST * len(task.queries) * len(task.gallery.image_starts)
 
 
 def _long_lists(
-    task: SearchTask, scope: ListedGallery, block: range, products: Products
+    task: SearchTask, scope: ImageLists, block: range, products: Products
 ) -> Iterator[tuple[IntArray, FloatArray]]:
-    gallery = task.gallery
     for query, row in zip(block, products, strict=True):
-        images = scope.image[scope.offsets[query] : scope.offsets[query + 1]]
-        starts = gallery.image_starts[images]
-        _, detections = expand_ranges(starts, gallery.image_stops[images] - starts)
+        _, detections = task.gallery.of_images(scope.of(query))
         yield detections, row[detections]
 
 
-def _short_lists(
-    task: SearchTask, scope: ListedGallery, block: range
-) -> Iterator[tuple[IntArray, FloatArray]]:
+def _short_lists(task: SearchTask, scope: ImageLists, block: range) -> Iterator[tuple[IntArray, FloatArray]]:
     """Image by image, with all queries that list it: fetches fewer rows than query by query."""
     gallery = task.gallery
     offsets = scope.offsets[block.start : block.stop + 1] - scope.offsets[block.start]

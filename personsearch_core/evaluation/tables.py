@@ -14,7 +14,7 @@ column, and issue a TableWarning for oddities that do not change any number.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,9 +107,7 @@ class Table:
         self._refuse_nulls(name)
         with np.errstate(over="ignore"):  # Numbers that are too large become infinity and are rejected below.
             values: FloatArray = column.to_numpy().astype(dtype)
-        if not np.isfinite(values).all():
-            row = int(np.isfinite(values).argmin())
-            raise PersonSearchError(f"{self.path}: row {row}: {name} is {values[row]}; give finite numbers")
+        self._refuse(~np.isfinite(values), lambda row: f"{name} is {values[row]}; give finite numbers")
         return values
 
     def integers(self, name: str) -> IntArray:
@@ -130,21 +128,18 @@ class Table:
                 f"{self.path}: column {name!r} must hold true and false, or 0 and 1, not {column.type}"
             )
         values = np.asarray(pc.fill_null(column.cast(pa.int64()), 0))
-        if not np.isin(values, (0, 1)).all():
-            row = int(np.isin(values, (0, 1)).argmin())
-            raise PersonSearchError(f"{self.path}: row {row}: {name} is {values[row]}; give 0 or 1")
+        self._refuse(~np.isin(values, (0, 1)), lambda row: f"{name} is {values[row]}; give 0 or 1")
         return values.astype(bool)
 
     def boxes(self) -> FloatArray:
         """Boxes (n, 4) float32; raises if x2 < x1 or y2 < y1, as in a file of x, y, width, height."""
         boxes = np.stack([self.numbers(name) for name in BOX], axis=1)
-        inverted = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
-        if inverted.any():
-            row = int(inverted.argmax())
-            raise PersonSearchError(
-                f"{self.path}: row {row}: box {boxes[row].tolist()} ends before it starts; "
-                "boxes are x1, y1, x2, y2 in pixels"
-            )
+        self._refuse(
+            (boxes[:, 2:] < boxes[:, :2]).any(axis=1),
+            lambda row: (
+                f"box {boxes[row].tolist()} ends before it starts; boxes are x1, y1, x2, y2 in pixels"
+            ),
+        )
         return boxes
 
     def embeddings(self) -> FloatArray:
@@ -156,20 +151,17 @@ class Table:
             raise PersonSearchError(f"{self.path}: column 'embedding' must hold lists of numbers, not {kind}")
         self._refuse_nulls("embedding")
         lengths = pc.list_value_length(column).to_numpy()
-        if (lengths != lengths[0]).any():
-            row = int((lengths != lengths[0]).argmax())
-            raise PersonSearchError(
-                f"{self.path}: row {row}: embedding has {lengths[row]} numbers, row 0 has {lengths[0]}"
-            )
+        self._refuse(
+            lengths != lengths[0],
+            lambda row: f"embedding has {lengths[row]} numbers, row 0 has {lengths[0]}",
+        )
         values = pa.concat_arrays([chunk.flatten() for chunk in column.chunks])
         if values.null_count:
-            row = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0] // lengths[0])
-            raise PersonSearchError(f"{self.path}: row {row}: embedding holds a null")
+            nulls = values.is_null().to_numpy(zero_copy_only=False).reshape(len(self), lengths[0])
+            self._refuse(nulls.any(axis=1), lambda row: "embedding holds a null")
         embeddings = np.asarray(values, np.float32).reshape(len(self), lengths[0])
         sums = embeddings.sum(axis=1, dtype=np.float64)
-        if not np.isfinite(sums).all():
-            row = int(np.isfinite(sums).argmin())
-            raise PersonSearchError(f"{self.path}: row {row}: embedding holds NaN or infinity")
+        self._refuse(~np.isfinite(sums), lambda row: "embedding holds NaN or infinity")
         return embeddings
 
     def refuse_repeats(self, columns: Sequence[str]) -> None:
@@ -187,8 +179,13 @@ class Table:
     def _refuse_nulls(self, name: str) -> None:
         column = self.column(name)
         if column.null_count:
-            row = int(np.flatnonzero(column.is_null().to_numpy())[0])
-            raise PersonSearchError(f"{self.path}: row {row}: {name} is null")
+            self._refuse(column.is_null().to_numpy(), lambda row: f"{name} is null")
+
+    def _refuse(self, rows: BoolArray, problem: Callable[[int], str]) -> None:
+        """Raise for the first marked row of `rows` (n,), if any; `problem` says what is wrong with it."""
+        if rows.any():
+            row = int(rows.argmax())
+            raise PersonSearchError(f"{self.path}: row {row}: {problem(row)}")
 
 
 def open_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from personsearch_core.evaluation.records import FloatArray, IntArray
+from personsearch_core.evaluation.records import FloatArray, ImageLists, IntArray
 
 
 class Rescore(Protocol):
@@ -16,36 +16,14 @@ class Rescore(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class QueryTruths:
+class QueryTruths(ImageLists):
     """What each query should find: at most one box per image.
 
-    Query i's are `offsets[i]:offsets[i + 1]` of `image` and `boxes`; `count` (q,) is the number of ground
-    truths that AP divides by.
+    `boxes` (n, 4) belong to the rows; `count` (q,) is the number of ground truths that AP divides by.
     """
 
-    offsets: IntArray
-    image: IntArray
     boxes: FloatArray
     count: IntArray
-
-
-@dataclass(frozen=True, eq=False)
-class ListedGallery:
-    """Query i ranks the detections of `image[offsets[i]:offsets[i + 1]]`, each image once."""
-
-    offsets: IntArray
-    image: IntArray
-
-
-@dataclass(frozen=True, eq=False)
-class HiddenImages:
-    """Images that query i must not rank: `image[offsets[i]:offsets[i + 1]]`."""
-
-    offsets: IntArray
-    image: IntArray
-
-    def of(self, query: int) -> IntArray:
-        return self.image[self.offsets[query] : self.offsets[query + 1]]
 
 
 NO_GROUP = -1
@@ -59,5 +37,9 @@ class WholeGallery:
     """
 
     group: IntArray
-    also_hidden: HiddenImages | None = None
+    also_hidden: ImageLists | None = None
     only: bool = False
+
+
+Scope = ImageLists | WholeGallery
+"""Which images each query ranks: listed ones, each once, or all but a few."""

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from personsearch_core.evaluation.matching import GroupedDetections, expand_ranges, iou
+from personsearch_core.evaluation.matching import GroupedDetections, equal_pairs, iou
 from personsearch_core.evaluation.parallel import Job, Products
 from personsearch_core.evaluation.ranking import QueryResults
 from personsearch_core.evaluation.records import (
@@ -132,10 +132,7 @@ def label_detections(detections: Detections, truth: GroundTruth) -> DetectionLab
     If several detections of a frame show one person, the one with the best overlap keeps it.
     """
     truth_order = np.argsort(truth.image, kind="stable")
-    truth_image = truth.image[truth_order]
-    starts = np.searchsorted(truth_image, detections.image, side="left")
-    counts = np.searchsorted(truth_image, detections.image, side="right") - starts
-    detection, position = expand_ranges(starts, counts)
+    detection, position = equal_pairs(detections.image, truth.image[truth_order])
     overlaps = iou(detections.boxes[detection], truth.boxes[truth_order[position]], extra=1.0)
 
     best = np.zeros(len(detections))

@@ -109,7 +109,6 @@ GROUPS = {
                 "cuhk_sysu",
                 "zheng2017",
                 "boxes_per_image",
-                "listed_prw",
             )
         ),
         tuple(

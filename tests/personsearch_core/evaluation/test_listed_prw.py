@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 
 from benchmarks.drawn_galleries import prw_like
-from personsearch_core.evaluation.listed_prw import search_in_lists
 from personsearch_core.evaluation.matching import group_by_image, keep_by_score
 from personsearch_core.evaluation.parallel import run_jobs, serially
-from personsearch_core.evaluation.prw import whole_search
-from personsearch_core.evaluation.records import GalleryLists
+from personsearch_core.evaluation.prw import search_in_lists, whole_search
+from personsearch_core.evaluation.records import GalleryLists, ImageLists
 from personsearch_core.evaluation.search import SearchTask
-from personsearch_core.evaluation.task import HiddenImages
 
 IMAGES = 120
 
@@ -31,7 +29,7 @@ def test_it_is_prw_without_what_is_not_listed(cross_camera: bool, threshold: flo
     groups = cameras if cross_camera else np.arange(IMAGES)
     gallery = group_by_image(found, keep_by_score(found, threshold), groups)
     others = [np.setdiff1d(np.arange(IMAGES), images) for images in listed]
-    hidden = HiddenImages(np.cumsum([0, *map(len, others)]), np.concatenate(others))
+    hidden = ImageLists(np.cumsum([0, *map(len, others)]), np.concatenate(others))
     whole = whole_search(queries, truth, groups, hidden, "other" if cross_camera else "all")
     asked = (search_in_lists(queries, truth, groups, lists), whole)
     tasks = [SearchTask(queries, gallery, *each) for each in asked]

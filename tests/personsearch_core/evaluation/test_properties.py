@@ -13,7 +13,6 @@ from benchmarks.plain_evaluation import plain_cuhk_sysu, plain_prw
 from benchmarks.searches import search_lists, search_prw, search_zheng2017
 from personsearch_core.evaluation import parallel, similarities
 from personsearch_core.evaluation.detection import person_search_detection
-from personsearch_core.evaluation.injection import inject_ground_truth
 from personsearch_core.evaluation.prw import search_boxes
 from personsearch_core.evaluation.ranking import SearchResult
 from personsearch_core.evaluation.records import Detections, GalleryLists, GroundTruth, IntArray, Queries
@@ -178,7 +177,7 @@ def test_perfect_features_and_one_detection_a_person_give_recall(seed: int) -> N
     )
     people = replace(people, boxes=boxes.astype(np.float32))
     one_hot = np.eye(4, dtype=np.float32)
-    found = inject_ground_truth(people, one_hot[people.person_id])
+    found = people.as_detections(one_hot[people.person_id])
     found = found.select(rng.random(len(found)) < 0.7)
     queries = replace(p.queries, embeddings=one_hot[p.queries.person_ids()])
     result = search_prw(found, queries, people, p.cameras)
