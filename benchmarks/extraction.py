@@ -68,13 +68,13 @@ def _measure(
     plan = feature_rows(recipe, scenes, detector)
 
     def pool() -> None:
-        for _ in extract_shards(detector, recipe, scenes, plan, range(plan.n_shards)):
+        for _ in extract_shards(detector, recipe, plan, range(plan.n_shards)):
             pass
 
     def pool_and_write() -> None:
         shutil.rmtree(target, ignore_errors=True)
         with create_features(target, len(plan), plan.row_shape) as writer:
-            for shard, block in extract_shards(detector, recipe, scenes, plan, range(plan.n_shards)):
+            for shard, block in extract_shards(detector, recipe, plan, range(plan.n_shards)):
                 writer.write(shard * plan.rows_per_shard, block)
 
     contenders = {
@@ -126,7 +126,7 @@ def _forward_alone(
 ) -> Callable[[], object]:
     """As many batches as the scenes make, of images that are decoded and on the device already."""
     size = recipe.batch_images
-    images = [place_scene(scene, detector.model)[0] for scene in scenes[:size]]
+    images = [place_scene(scene, detector.model).pixels for scene in scenes[:size]]
 
     @torch.inference_mode()
     def forward() -> None:
@@ -152,7 +152,7 @@ def _forward(
     network = prepare(detector, recipe.compute)
 
     def decode(scene: Scene) -> torch.Tensor:
-        return place_scene(scene, detector.model)[0]
+        return place_scene(scene, detector.model).pixels
 
     images = prefetch(decode, scenes, threads=decode_threads(), ahead=4 * recipe.batch_images)
     for first in range(0, len(scenes), recipe.batch_images):

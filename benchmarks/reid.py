@@ -27,7 +27,7 @@ from personsearch_core.losses import batch_hard_triplet_loss
 from personsearch_core.models.branch import build_branch
 from personsearch_core.models.compute import quickest_compute
 from personsearch_core.models.detector import build_detector
-from personsearch_core.pooling import extract_shard, feature_rows, row_shape
+from personsearch_core.pooling import extract_shard, feature_rows
 from personsearch_core.recipes import (
     BranchModel,
     Compute,
@@ -135,7 +135,7 @@ def _recomputed(folder: Path, size: ReidBenchmark, variant: Variant) -> Iterator
         cached()
 
         def recomputed() -> None:
-            extract_shard(detector, recipe, scenes, plan, 0)
+            extract_shard(detector, recipe, plan, 0)
             cached()
 
         seconds = medians_in_turn({"cached": cached, "recomputed": recomputed}, min(3, size.rounds))
@@ -224,7 +224,7 @@ def _plain_loop(size: ReidBenchmark, reader: RowReader) -> Callable[[], None]:
 def _store(folder: Path, size: ReidBenchmark, variant: Variant) -> FeatureReader:
     """A store of random features in a variant's shape, written once and opened from disk."""
     path = folder / f"features-{variant}"
-    shape = row_shape(RoiRecipe(variant=variant), size.model)
+    shape = RoiRecipe(variant=variant).row_shape(size.model.backbone)
     if not path.exists():
         write_random_features(path, size.rows, shape)
     return open_features(path, tier="disk")

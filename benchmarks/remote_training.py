@@ -24,7 +24,6 @@ from benchmarks.timing import Measurement, medians_in_turn, report, seconds_of
 from flows.cli.json_file import Json
 from flows.config.devices import torch_device
 from personsearch_core.models.compute import quickest_compute
-from personsearch_core.pooling import row_shape
 from personsearch_core.recipes import DetectorModel, RoiRecipe
 from personsearch_core.training.row_batches import RowsReadAhead
 from storage.digests import digest_file
@@ -51,7 +50,7 @@ class RemoteBenchmark:
 
 def measure_remote(folder: Path, size: RemoteBenchmark) -> Iterator[Measurement]:
     """Yield all figures; the empty `folder` holds the store and copies of its shards."""
-    shape = row_shape(ROI, MODEL)
+    shape = ROI.row_shape(MODEL.backbone)
     require_free_space(folder, 3 * features_bytes(size.rows, shape), what="the benchmark")
     path = folder / "store"
     write_random_features(path, size.rows, shape)

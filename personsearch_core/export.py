@@ -35,7 +35,6 @@ from personsearch_core.models.weights import (
     save_branch,
     save_detector,
 )
-from personsearch_core.pooling.rois import row_shape
 from personsearch_core.recipes import SHARED_BLOCKS, Compute, RoiRecipe
 
 FORMAT = 1
@@ -263,7 +262,7 @@ def export_programs(directory: Path, net: PersonSearchNet, *, onnx: bool = True)
     model, variant = net.detector.model, net.roi.variant
     images = torch.zeros((2, 3, model.image_height, model.image_width), dtype=torch.uint8)
     dtype = torch.uint8 if variant == "disj" else torch.float32
-    pooled = torch.zeros((2, *row_shape(net.roi, model)), dtype=dtype)
+    pooled = torch.zeros((2, *net.roi.row_shape(model.backbone)), dtype=dtype)
     names = ["scores", "boxes", "shared"][: 2 if variant == "disj" else 3]
     files = []
     for name, graph, example, given, outputs in (

@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from personsearch_core.boxes import Boxes, place_image
-from personsearch_core.data.decoding import render
+from personsearch_core.boxes import Boxes
+from personsearch_core.data.network_input import PlacedImage
 from personsearch_core.models.branch import build_branch
 from personsearch_core.models.candidates import suppress
 from personsearch_core.models.compute import arrange, model_device
 from personsearch_core.models.detector import build_detector
-from personsearch_core.models.search import PersonSearchNet, PlacedImage
-from personsearch_core.pooling.rois import row_shape
+from personsearch_core.models.search import PersonSearchNet
 from personsearch_core.recipes import BranchModel, Compute, DetectorModel, RoiRecipe, Variant
 from personsearch_core.training.optimisation import autocast
 
@@ -153,19 +152,14 @@ def _networks(
 def _draw_batch(n_images: int, n_people: int, network: PersonSearchNet) -> _Batch:
     rng = np.random.default_rng(0)
     width, height = SCENE_SIZE
-    model = network.detector.model
-    scenes, boxes = [], []
+    device = model_device(network.detector)
+    placed, boxes = [], []
     for _ in range(n_images):
-        scenes.append(torch.from_numpy(rng.integers(0, 256, (3, height, width), dtype=np.uint8)))
+        scene = network.place(torch.from_numpy(rng.integers(0, 256, (3, height, width), dtype=np.uint8)))
+        placed.append(scene._replace(image=None if scene.image is None else scene.image.to(device)))
         corner = rng.uniform(0, 1, (n_people, 2)) * (width - PERSON_SIZE[0], height - PERSON_SIZE[1])
         boxes.append(np.concatenate([corner, corner + PERSON_SIZE], axis=1).astype(np.float32))
-    placement = place_image(width, height, model.image_width, model.image_height, model.resize)
-    pixels = [render(scene, placement) for scene in scenes]
-    device = model_device(network.detector)
-    inputs = arrange(torch.stack(pixels).to(device), network.compute)
-    placed = [
-        PlacedImage(own, placement, scene.to(device)) for own, scene in zip(pixels, scenes, strict=True)
-    ]
+    inputs = arrange(torch.stack([each.pixels for each in placed]).to(device), network.compute)
     return _Batch(placed, inputs, boxes)
 
 
@@ -205,7 +199,7 @@ def _everything(network: PersonSearchNet, batch: _Batch) -> Callable[[], object]
 def _branch_alone(network: PersonSearchNet, n_people: int) -> Callable[[], object]:
     roi = network.roi
     device = next(network.branch.parameters()).device
-    shape = (n_people, *row_shape(roi, network.detector.model))
+    shape = (n_people, *roi.row_shape(network.detector.model.backbone))
     if roi.variant == "disj":
         pooled = torch.zeros(shape, dtype=torch.uint8, device=device)
     else:

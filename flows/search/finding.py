@@ -20,7 +20,8 @@ from personsearch_core.errors import PersonSearchError
 from storage.digests import digest_file
 
 if TYPE_CHECKING:
-    from personsearch_core.models.search import People, PersonSearchNet, PlacedImage
+    from personsearch_core.data.network_input import PlacedImage
+    from personsearch_core.models.search import People, PersonSearchNet
 
 _FRAMES_AHEAD = 4
 """Decoded frames of a video that wait to be resized."""

@@ -20,7 +20,6 @@ from flows.stages.packing import codec_in
 from personsearch_core.recipes import FeaturesRecipe
 
 if TYPE_CHECKING:
-    from personsearch_core.data.scenes import Scene
     from personsearch_core.models.detector import Detector
     from personsearch_core.pooling import RowPlan
     from storage.feature_store import FeatureWriter
@@ -53,7 +52,6 @@ class Extraction:
 class Prepared:
     """An extraction with everything loaded."""
 
-    scenes: list[Scene]
     detector: Detector | None
     plan: RowPlan
 
@@ -68,7 +66,7 @@ def prepare(extraction: Extraction) -> Prepared:
     scenes = read_scenes(Path(extraction.snapshot), extraction.view, Path(extraction.root))
     device = stage_device(Processors(device=extraction.devices[0], threads=extraction.threads))
     detector = load_detector(extraction.detector).to(device).eval() if extraction.detector else None
-    return Prepared(scenes, detector, feature_rows(extraction.recipe, scenes, detector))
+    return Prepared(detector, feature_rows(extraction.recipe, scenes, detector))
 
 
 def open_writer(extraction: Extraction, ready: Prepared) -> FeatureWriter:
@@ -97,8 +95,8 @@ def extract(extraction: Extraction, shards: Sequence[int]) -> Generator[int]:
     ready = prepare(extraction)
     plan = ready.plan
     with open_writer(extraction, ready) as writer:
-        for shard, block in extract_shards(ready.detector, extraction.recipe, ready.scenes, plan, shards):
-            writer.write(shard * plan.rows_per_shard, block)
+        for shard, block in extract_shards(ready.detector, extraction.recipe, plan, shards):
+            writer.write(plan.rows_of(shard).start, block)
             yield shard
 
 

@@ -131,7 +131,7 @@ def make(context: FeaturesContext) -> Made:
     write_index(context.work, index)
     array = finish_features(context.work)
     rows = digest_rows(index.drop_columns(["dataset", "split"]))
-    metrics = {"rows": len(plan), "row_shape": list(plan.row_shape), "images": len(ready.scenes)}
+    metrics = {"rows": len(plan), "row_shape": list(plan.row_shape), "images": len(plan.scenes)}
     metrics["bytes_per_row"] = round(summarise_features(context.work).stored_bytes / max(1, len(plan)))
     taken = 0 if earlier is None else int(np.count_nonzero(earlier.match >= 0))
     how = {} if codec is None else {"codec": codec.digest}

@@ -107,5 +107,5 @@ def take_rows(
     if not compute:
         shards = [shard for shard in shards if not len(missing_rows(layout, [shard], match))]
     rows = missing_rows(layout, shards, match)
-    computed = extract_rows(ready.detector, recipe, ready.scenes, ready.plan, rows)
+    computed = extract_rows(ready.detector, recipe, ready.plan, rows)
     yield from fill_shards(writer, shards, match, earlier.source, computed)

@@ -58,7 +58,7 @@ def find_axes(target: Path, recipe: FeaturesRecipe, ready: Prepared, images: Seq
         codec_in(target, recipe, plan)
     except StorageError as error:
         log.debug("%s", error)
-        rows = extract_rows(ready.detector, recipe, ready.scenes, plan, _sample(plan, images))
+        rows = extract_rows(ready.detector, recipe, plan, _sample(plan, images))
         axes = principal_axes(rows, recipe.codec.channels)
         durable.make_folder(target)
         durable.write(target / CODEC_FILE, axes.file)

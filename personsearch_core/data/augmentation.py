@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from personsearch_core.boxes import Placement, box_areas, clip_boxes, place_image
-from personsearch_core.data.network_input import render_scene
+from personsearch_core.boxes import Placement, box_areas, clip_boxes
+from personsearch_core.data.network_input import input_placement, render_scene
 from personsearch_core.data.scenes import Scene
 from personsearch_core.models.targets import Targets
 from personsearch_core.recipes import DetectorAugmentation, DetectorModel
@@ -87,9 +87,7 @@ def _draw_placement(
 ) -> Placement:
     mirrored = bool(rng.random() < augmentation.horizontal_flip)
     zoom, at_x, at_y = rng.uniform(*augmentation.scale_jitter), rng.random(), rng.random()
-    whole = place_image(
-        scene.width, scene.height, model.image_width, model.image_height, model.resize, mirrored=mirrored
-    )
+    whole = input_placement(scene.width, scene.height, model, mirrored=mirrored)
     return zoomed(whole, zoom, at_x, at_y)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from PIL import Image
 from torch import Tensor
@@ -23,6 +25,19 @@ REDUCTIONS = (8, 4, 2)
 """By how much a JPEG's decoder can reduce an image: each block of 8x8 pixels becomes 1, 2x2 or 4x4."""
 
 
+class PlacedImage(NamedTuple):
+    """An image on the network's input, uint8 (3, height, width); where it was placed; for disj, itself."""
+
+    pixels: Tensor
+    placement: Placement
+    image: Tensor | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the image itself."""
+        return self.placement.source[2:]
+
+
 def require_decoder(model: DetectorModel, device: torch.device) -> None:
     """Raise PersonSearchError if the model's images cannot be decoded where it computes."""
     if model.decode == "nvjpeg" and device.type != "cuda":
@@ -32,14 +47,23 @@ def require_decoder(model: DetectorModel, device: torch.device) -> None:
         )
 
 
+def input_placement(width: int, height: int, model: DetectorModel, *, mirrored: bool = False) -> Placement:
+    """Where a whole image of this size lies on the model's input."""
+    return place_image(width, height, model.image_width, model.image_height, model.resize, mirrored=mirrored)
+
+
+def place_pixels(image: Tensor, model: DetectorModel, *, keep: bool = False) -> PlacedImage:
+    """An image, uint8 (3, H, W), on the network's input; `keep` it for disj."""
+    placement = input_placement(image.shape[-1], image.shape[-2], model)
+    return PlacedImage(render(image, placement), placement, image if keep else None)
+
+
 def place_scene(
     scene: Scene, model: DetectorModel, mirrored: bool = False, device: torch.device | None = None
-) -> tuple[Tensor, Placement]:
-    """Decode a scene onto the network's input: (uint8 (3, H, W), its placement); see `render_scene`."""
-    placement = place_image(
-        scene.width, scene.height, model.image_width, model.image_height, model.resize, mirrored=mirrored
-    )
-    return render_scene(scene, placement, model, device), placement
+) -> PlacedImage:
+    """Decode a scene onto the network's input; see `render_scene`."""
+    placement = input_placement(scene.width, scene.height, model, mirrored=mirrored)
+    return PlacedImage(render_scene(scene, placement, model, device), placement)
 
 
 def render_scene(

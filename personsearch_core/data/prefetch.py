@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from contextlib import closing
+from itertools import count, islice
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -49,15 +50,15 @@ def in_thread(items: Iterable[Item], *, ahead: int) -> Generator[Item, None, Non
     An exception of the iterable is raised after the items before it. Closing waits for the item under way.
     """
     source = iter(items)
-    pending: deque[Future[list[Item]]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
-        try:
-            while True:
-                while len(pending) <= ahead:
-                    pending.append(pool.submit(lambda: list(islice(source, 1))))
-                taken = pending.popleft().result()
-                if not taken:
-                    return
-                yield taken[0]
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    with closing(prefetch(lambda _: list(islice(source, 1)), count(), threads=1, ahead=ahead)) as taken:
+        for item in taken:
+            if not item:
+                return
+            yield item[0]
+
+
+def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """The items in lists of `size`; the last one may be shorter."""
+    source = iter(items)
+    while batch := list(islice(source, size)):
+        yield batch

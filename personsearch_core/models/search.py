@@ -8,20 +8,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from personsearch_core.boxes import Boxes, Placement, place_image
-from personsearch_core.data.decoding import ImageSource, as_pixels, render
+from personsearch_core.boxes import Boxes, Placement
+from personsearch_core.data.decoding import ImageSource, as_pixels
+from personsearch_core.data.network_input import PlacedImage, place_pixels
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.branch import Branch
 from personsearch_core.models.candidates import Candidates, suppress
 from personsearch_core.models.compute import arrange, batch_on, model_device, prepare
 from personsearch_core.models.detector import Detector
-from personsearch_core.pooling.rois import (
-    clipped_rois,
-    crop_people,
-    in_original_pixels,
-    pool_shared_map,
-    roi_boxes,
-)
+from personsearch_core.pooling.rois import in_original_pixels, pool_people
 from personsearch_core.recipes import Compute, RoiRecipe
 from personsearch_core.search.people import FoundPeople
 from personsearch_core.training.memory import advice_when_out_of_memory
@@ -34,19 +29,6 @@ class People(NamedTuple):
     boxes: Boxes
     scores: Tensor
     embeddings: Tensor
-
-
-class PlacedImage(NamedTuple):
-    """An image on the network's input, uint8 (3, height, width); where it was placed; for disj, itself."""
-
-    pixels: Tensor
-    placement: Placement
-    image: Tensor | None = None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) of the image itself."""
-        return self.placement.source[2:]
 
 
 class PersonSearchNet(nn.Module):
@@ -143,6 +125,7 @@ class PersonSearchNet(nn.Module):
         )
 
     @torch.inference_mode()
+    @advice_when_out_of_memory("search fewer images at once, or on a machine with more memory")
     def search_placed(
         self,
         placed: Sequence[PlacedImage],
@@ -155,17 +138,6 @@ class PersonSearchNet(nn.Module):
         """`search` for images that `place` has placed, in other threads for instance."""
         if not placed:
             return []
-        with advice_when_out_of_memory("search fewer images at once, or on a machine with more memory"):
-            return self._searched(placed, boxes, score_threshold, nms_threshold, max_per_image)
-
-    def _searched(
-        self,
-        placed: Sequence[PlacedImage],
-        boxes: Sequence[Boxes] | None,
-        score_threshold: float,
-        nms_threshold: float,
-        max_per_image: int,
-    ) -> list[People]:
         inputs = self.network_input(placed)
         if boxes is None:
             candidates, shared = self.candidates(inputs, [each.placement for each in placed])
@@ -179,7 +151,7 @@ class PersonSearchNet(nn.Module):
             )
             scores = [people.scores for people in found]
             boxes = [
-                in_original_pixels(people.boxes, each.placement, *each.size)
+                in_original_pixels(people.boxes, each.placement)
                 for people, each in zip(found, placed, strict=True)
             ]
         else:
@@ -223,10 +195,7 @@ class PersonSearchNet(nn.Module):
 
     def place(self, image: Tensor) -> PlacedImage:
         """An image, uint8 (3, H, W), resized onto the network's input."""
-        model = self.detector.model
-        size = image.shape[-1], image.shape[-2]
-        placement = place_image(*size, model.image_width, model.image_height, model.resize)
-        return PlacedImage(render(image, placement), placement, image if self.disjoint else None)
+        return place_pixels(image, self.detector.model, keep=self.disjoint)
 
     @property
     def disjoint(self) -> bool:
@@ -253,17 +222,10 @@ class PersonSearchNet(nn.Module):
         self, placed: Sequence[PlacedImage], boxes: Sequence[Boxes], shared: Tensor | None
     ) -> list[Tensor]:
         """Embeddings (n, D) of each image's boxes (original pixels), in one batch through the branch."""
-        rois = [clipped_rois(own, *each.size, self.roi) for own, each in zip(boxes, placed, strict=True)]
-        if shared is None:
-            images = [each.image for each in placed if each.image is not None]
-            crops = [crop_people(image, own, self.roi) for image, own in zip(images, rois, strict=True)]
-            pooled = torch.cat(crops).to(model_device(self.branch))
-        else:
-            cells = [roi_boxes(own, each.placement, self.roi) for own, each in zip(rois, placed, strict=True)]
-            pooled = pool_shared_map(shared, cells, self.roi)
+        pooled = pool_people(placed, boxes, shared, self.roi).to(model_device(self.branch))
         with autocast(self.compute, pooled.device):
             embeddings = self.branch.embed(arrange(pooled, self.compute))
-        return list(torch.split(embeddings, [len(own) for own in rois]))
+        return list(torch.split(embeddings, [len(own) for own in boxes]))
 
 
 def _require(finite: Tensor) -> None:

@@ -8,7 +8,7 @@ from personsearch_core.pooling.extraction import (
     extract_shards,
     feature_rows,
 )
-from personsearch_core.pooling.rois import clipped_rois, crop_people, pool_shared_map, roi_boxes, row_shape
+from personsearch_core.pooling.rois import clipped_rois, crop_people, pool_shared_map, roi_boxes
 
 __all__ = [
     "RowPlan",
@@ -22,5 +22,4 @@ __all__ = [
     "feature_rows",
     "pool_shared_map",
     "roi_boxes",
-    "row_shape",
 ]

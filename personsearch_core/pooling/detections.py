@@ -10,22 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from personsearch_core.boxes import Boxes, Placement, place_image
-from personsearch_core.data.decoding import read_scene, render
-from personsearch_core.data.network_input import place_scene, require_decoder
-from personsearch_core.data.prefetch import decode_threads, prefetch
+from personsearch_core.boxes import Boxes
+from personsearch_core.data.decoding import read_scene
+from personsearch_core.data.network_input import PlacedImage, place_pixels, place_scene, require_decoder
+from personsearch_core.data.prefetch import decode_threads, in_batches, prefetch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.models.candidates import suppress
 from personsearch_core.models.compute import batch_on, model_device, neighbours_count, prepare
 from personsearch_core.models.detector import Detector
-from personsearch_core.pooling.rois import (
-    clipped_rois,
-    crop_people,
-    in_original_pixels,
-    pool_shared_map,
-    roi_boxes,
-)
-from personsearch_core.pooling.stored import to_stored
+from personsearch_core.pooling.rois import in_original_pixels, pool_people
+from personsearch_core.pooling.stored import Rows, stored_rows
 from personsearch_core.recipes import DetectionsRecipe
 from personsearch_core.training.optimisation import autocast
 
@@ -51,10 +45,7 @@ class SceneDetections:
 class _Input:
     scene: Scene
     extra: Boxes
-    image: Tensor
-    placement: Placement
-    full_resolution: Tensor | None
-    """Kept only for disj, which cuts crops from it."""
+    placed: PlacedImage
 
 
 def detect_scenes(
@@ -74,24 +65,19 @@ def detect_scenes(
     extras = extra_boxes if extra_boxes is not None else [np.empty((0, 4), np.float32)] * len(scenes)
 
     def read(item: tuple[Scene, Boxes]) -> _Input:
-        return _read(*item, detector, keep_full_resolution=recipe.roi.variant == "disj")
+        return _Input(*item, _placed(item[0], detector, keep_image=recipe.roi.variant == "disj"))
 
-    inputs = prefetch(
-        read, zip(scenes, extras, strict=True), threads=decode_threads(), ahead=2 * recipe.batch_images
-    )
-    for first in range(0, len(scenes), recipe.batch_images):
-        yield from _detect_batch(
-            detector, recipe, [next(inputs) for _ in scenes[first : first + recipe.batch_images]]
-        )
+    size = recipe.batch_images
+    inputs = prefetch(read, zip(scenes, extras, strict=True), threads=decode_threads(), ahead=2 * size)
+    for batch in in_batches(inputs, size):
+        yield from _detect_batch(detector, recipe, batch)
 
 
-def _read(scene: Scene, extra: Boxes, detector: Detector, *, keep_full_resolution: bool) -> _Input:
-    model = detector.model
-    image = read_scene(scene) if keep_full_resolution else None
-    if image is None or model.decode != "full":
-        return _Input(scene, extra, *place_scene(scene, model, device=model_device(detector)), image)
-    placement = place_image(scene.width, scene.height, model.image_width, model.image_height, model.resize)
-    return _Input(scene, extra, render(image, placement), placement, image)
+def _placed(scene: Scene, detector: Detector, *, keep_image: bool) -> PlacedImage:
+    image = read_scene(scene) if keep_image else None
+    if image is not None and detector.model.decode == "full":
+        return place_pixels(image, detector.model, keep=True)
+    return place_scene(scene, detector.model, device=model_device(detector))._replace(image=image)
 
 
 @torch.inference_mode()
@@ -100,10 +86,13 @@ def _detect_batch(
 ) -> Iterator[SceneDetections]:
     device = model_device(detector)
     full = neighbours_count(recipe.compute, device) is None
-    images = batch_on(device, [item.image for item in batch], recipe.compute, recipe.batch_images, full=full)
+    placed = [item.placed for item in batch]
+    images = batch_on(
+        device, [each.pixels for each in placed], recipe.compute, recipe.batch_images, full=full
+    )
     shared_variant = None if recipe.roi.variant == "disj" else recipe.roi.variant
     with autocast(recipe.compute, device):
-        candidates, shared = detector.candidates(images, [item.placement for item in batch], shared_variant)
+        candidates, shared = detector.candidates(images, [each.placement for each in placed], shared_variant)
     found = suppress(
         candidates,
         len(batch),
@@ -112,8 +101,7 @@ def _detect_batch(
         max_per_image=recipe.max_per_image,
     )
     boxes = [
-        in_original_pixels(people.boxes, item.placement, item.scene.width, item.scene.height)
-        for item, people in zip(batch, found, strict=True)
+        in_original_pixels(people.boxes, each.placement) for each, people in zip(placed, found, strict=True)
     ]
     features = _pool_boxes(recipe, batch, boxes, shared)
     for item, people, own, rows in zip(batch, found, boxes, features, strict=True):
@@ -131,20 +119,10 @@ def _pool_boxes(
     recipe: DetectionsRecipe, batch: Sequence[_Input], boxes: Sequence[Boxes], shared: Tensor | None
 ) -> list[NDArray[np.generic]]:
     """Per image, features of its detections, then of its extra boxes."""
-    rois = []
-    for item, own in zip(batch, boxes, strict=True):
-        everyone = np.concatenate([own, item.extra.astype(own.dtype)])
-        rois.append(clipped_rois(everyone, item.scene.width, item.scene.height, recipe.roi))
-    if shared is None:
-        return [
-            crop_people(item.full_resolution, own, recipe.roi).numpy()
-            for item, own in zip(batch, rois, strict=True)
-            if item.full_resolution is not None
-        ]
-    cells = [roi_boxes(own, item.placement, recipe.roi) for item, own in zip(batch, rois, strict=True)]
-    pooled = to_stored(
-        pool_shared_map(shared, cells, recipe.roi),
-        recipe.dtype,
-        f"detections, images {batch[0].scene.image_id} to {batch[-1].scene.image_id}",
-    )
-    return np.split(pooled, np.cumsum([len(own) for own in cells])[:-1])
+    everyone = [
+        np.concatenate([own, item.extra.astype(own.dtype)]) for item, own in zip(batch, boxes, strict=True)
+    ]
+    pooled = pool_people([item.placed for item in batch], everyone, shared, recipe.roi)
+    where = f"detections, images {batch[0].scene.image_id} to {batch[-1].scene.image_id}"
+    rows = Rows(pooled) if shared is None else stored_rows(pooled, recipe.dtype, where)
+    return np.split(rows.here(where), np.cumsum([len(own) for own in everyone])[:-1])

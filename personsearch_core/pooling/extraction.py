@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from personsearch_core.boxes import Boxes, Placement
+from personsearch_core.boxes import Boxes
 from personsearch_core.data.decoding import read_scene
-from personsearch_core.data.network_input import place_scene, require_decoder
-from personsearch_core.data.prefetch import decode_threads, in_thread, prefetch
+from personsearch_core.data.network_input import PlacedImage, place_scene, require_decoder
+from personsearch_core.data.prefetch import decode_threads, in_batches, in_thread, prefetch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.compute import batch_on, model_device, neighbours_count, prepare
@@ -27,7 +26,6 @@ from personsearch_core.pooling.rois import (
     crop_people,
     pool_shared_map,
     roi_boxes,
-    row_shape,
 )
 from personsearch_core.pooling.stored import Rows, in_blocks, stored_rows
 from personsearch_core.recipes import FeaturesRecipe
@@ -57,14 +55,11 @@ class RowPlan:
         return len(self.scene)
 
     @property
-    def rows_per_shard(self) -> int:
-        return SHARD_ROWS
-
-    @property
     def n_shards(self) -> int:
         return -(-len(self) // SHARD_ROWS)
 
     def rows_of(self, shard: int) -> slice:
+        """The rows of a shard."""
         return slice(shard * SHARD_ROWS, min(len(self), (shard + 1) * SHARD_ROWS))
 
     def index_table(self, *, dataset: str, split: str) -> pa.Table:
@@ -98,6 +93,7 @@ def feature_rows(
 
     j2-j4 need the detector whose map they pool from; disj does not.
     """
+    disj = recipe.roi.variant == "disj"
     rows: list[tuple[int, int, str, int]] = []
     rois: list[Boxes] = []
     for index, scene in enumerate(scenes):
@@ -119,7 +115,7 @@ def feature_rows(
     scene_index, box_index, view_kind, copies = zip(*rows, strict=True) if rows else ((), (), (), ())
     return RowPlan(
         scenes=scenes,
-        row_shape=row_shape(recipe.roi, None if detector is None else detector.model),
+        row_shape=recipe.roi.row_shape("" if disj else _required(detector, recipe).model.backbone),
         scene=np.array(scene_index, dtype=np.int64),
         box=np.array(box_index, dtype=np.int64),
         view=np.array(view_kind, dtype=np.str_),
@@ -145,11 +141,7 @@ class _Request(NamedTuple):
 
 
 def extract_shards(
-    detector: Detector | None,
-    recipe: FeaturesRecipe,
-    scenes: Sequence[Scene],
-    plan: RowPlan,
-    shards: Iterable[int],
+    detector: Detector | None, recipe: FeaturesRecipe, plan: RowPlan, shards: Iterable[int]
 ) -> Generator[tuple[int, NDArray[np.generic]]]:
     """(shard, its rows (n <= 256, C, H, W) in the recipe's dtype) for each requested shard.
 
@@ -163,8 +155,8 @@ def extract_shards(
     groups = [_requests(plan, rows) for rows in rows_of]
     device = torch.device("cpu") if detector is None else model_device(detector)
     if detector is not None and neighbours_count(recipe.compute, device) is None:
-        groups = [[request for group in groups for request in group]]
-    parts = _parts(detector, recipe, scenes, plan, groups)
+        groups = [list(chain.from_iterable(groups))]
+    parts = _parts(detector, recipe, plan, groups)
     with ExitStack() as stack:
         blocks = stack.enter_context(closing(in_blocks(parts, [len(rows) for rows in rows_of])))
         if device.type == "cuda":
@@ -174,25 +166,21 @@ def extract_shards(
 
 
 def extract_rows(
-    detector: Detector | None,
-    recipe: FeaturesRecipe,
-    scenes: Sequence[Scene],
-    plan: RowPlan,
-    rows: NDArray[np.int64],
+    detector: Detector | None, recipe: FeaturesRecipe, plan: RowPlan, rows: NDArray[np.int64]
 ) -> Iterator[NDArray[np.generic]]:
     """Some rows of the plan (n,), ascending, in parts (m, C, H, W) that follow each other.
 
     A row has the bits that `extract_shards` gives it unless `neighbours_count`.
     """
-    for part in _parts(detector, recipe, scenes, plan, [_requests(plan, rows)]):
+    for part in _parts(detector, recipe, plan, [_requests(plan, rows)]):
         yield part.here("features")
 
 
 def extract_shard(
-    detector: Detector | None, recipe: FeaturesRecipe, scenes: Sequence[Scene], plan: RowPlan, shard: int
+    detector: Detector | None, recipe: FeaturesRecipe, plan: RowPlan, shard: int
 ) -> NDArray[np.generic]:
     """One shard's rows; see `extract_shards`."""
-    return next(extract_shards(detector, recipe, scenes, plan, [shard]))[1]
+    return next(extract_shards(detector, recipe, plan, [shard]))[1]
 
 
 def _requests(plan: RowPlan, rows: NDArray[np.int64]) -> list[_Request]:
@@ -204,55 +192,48 @@ def _requests(plan: RowPlan, rows: NDArray[np.int64]) -> list[_Request]:
 
 
 def _parts(
-    detector: Detector | None,
-    recipe: FeaturesRecipe,
-    scenes: Sequence[Scene],
-    plan: RowPlan,
-    groups: Sequence[Sequence[_Request]],
+    detector: Detector | None, recipe: FeaturesRecipe, plan: RowPlan, groups: Sequence[Sequence[_Request]]
 ) -> Iterator[Rows]:
     """The rows of all requests, in order; each group forms batches of its own."""
     if recipe.roi.variant == "disj":
-        return _cropped(recipe, scenes, plan, [request for group in groups for request in group])
+        return _cropped(recipe, plan, chain.from_iterable(groups))
+    return _pooled(_required(detector, recipe), recipe, plan, groups)
+
+
+def _required(detector: Detector | None, recipe: FeaturesRecipe) -> Detector:
     if detector is None:
         raise PersonSearchError(f"features of {recipe.roi.variant} need a detector")
-    return _pooled(detector, recipe, scenes, plan, groups)
+    return detector
 
 
-def _cropped(
-    recipe: FeaturesRecipe, scenes: Sequence[Scene], plan: RowPlan, requests: Sequence[_Request]
-) -> Iterator[Rows]:
+def _cropped(recipe: FeaturesRecipe, plan: RowPlan, requests: Iterable[_Request]) -> Iterator[Rows]:
     def crop(request: _Request) -> Rows:
-        image = read_scene(scenes[request.scene])
+        image = read_scene(plan.scenes[request.scene])
         return Rows(crop_people(image, plan.rois[request.rows], recipe.roi, request.mirrored))
 
     return prefetch(crop, requests, threads=decode_threads(), ahead=4 * recipe.batch_images)
 
 
 def _pooled(
-    detector: Detector,
-    recipe: FeaturesRecipe,
-    scenes: Sequence[Scene],
-    plan: RowPlan,
-    groups: Sequence[Sequence[_Request]],
+    detector: Detector, recipe: FeaturesRecipe, plan: RowPlan, groups: Sequence[Sequence[_Request]]
 ) -> Iterator[Rows]:
     detector = prepare(detector.eval(), recipe.compute)
     device = model_device(detector)
     require_decoder(detector.model, device)
     full = neighbours_count(recipe.compute, device) is None
 
-    def decode(request: _Request) -> tuple[Tensor, Placement]:
-        return place_scene(scenes[request.scene], detector.model, request.mirrored, device)
+    def decode(request: _Request) -> PlacedImage:
+        return place_scene(plan.scenes[request.scene], detector.model, request.mirrored, device)
 
-    requests = (request for group in groups for request in group)
-    images = prefetch(decode, requests, threads=decode_threads(), ahead=4 * recipe.batch_images)
     size = recipe.batch_images
-    for batch in (group[first : first + size] for group in groups for first in range(0, len(group), size)):
+    images = prefetch(decode, chain.from_iterable(groups), threads=decode_threads(), ahead=4 * size)
+    for batch in (batch for group in groups for batch in in_batches(group, size)):
         placed = [next(images) for _ in batch]
         rois = [
-            roi_boxes(plan.rois[request.rows], placement, recipe.roi)
-            for request, (_, placement) in zip(batch, placed, strict=True)
+            roi_boxes(plan.rois[request.rows], each.placement, recipe.roi)
+            for request, each in zip(batch, placed, strict=True)
         ]
-        inputs = batch_on(device, [image for image, _ in placed], recipe.compute, size, full=full)
+        inputs = batch_on(device, [each.pixels for each in placed], recipe.compute, size, full=full)
         with torch.inference_mode(), autocast(recipe.compute, device):
             pooled = pool_shared_map(detector.shared_maps(inputs, recipe.roi.variant), rois, recipe.roi)
         yield stored_rows(pooled, recipe.dtype, f"features, rows {batch[0].rows[0]} to {batch[-1].rows[-1]}")

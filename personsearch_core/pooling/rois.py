@@ -11,10 +11,10 @@ from torchvision.ops import roi_align, roi_pool
 from torchvision.transforms.v2 import functional as F
 
 from personsearch_core.boxes import Boxes, Placement, clip_boxes, widen_boxes
-from personsearch_core.errors import PersonSearchError
+from personsearch_core.data.network_input import PlacedImage
 from personsearch_core.models.compute import on_device
 from personsearch_core.pooling.bilinear import bilinear_roi_align
-from personsearch_core.recipes import SHARED_STRIDE, DetectorModel, RoiRecipe
+from personsearch_core.recipes import SHARED_STRIDE, RoiRecipe
 
 
 def clipped_rois(boxes: Boxes, width: int, height: int, roi: RoiRecipe) -> Boxes:
@@ -31,9 +31,25 @@ def roi_boxes(rois: Boxes, placement: Placement, roi: RoiRecipe) -> Boxes:
     return cells
 
 
-def in_original_pixels(boxes: Tensor, placement: Placement, width: int, height: int) -> Boxes:
-    """Boxes (n, 4) in pixels of the network's input -> float32 original pixels, clipped to the image."""
-    return clip_boxes(placement.unmap_boxes(boxes.float().cpu().numpy()), width, height)
+def in_original_pixels(boxes: Tensor, placement: Placement) -> Boxes:
+    """Boxes (n, 4) in pixels of the network's input -> float32 pixels of the whole image, clipped to it."""
+    return clip_boxes(placement.unmap_boxes(boxes.float().cpu().numpy()), *placement.source[2:])
+
+
+def pool_people(
+    placed: Sequence[PlacedImage], boxes: Sequence[Boxes], shared: Tensor | None, roi: RoiRecipe
+) -> Tensor:
+    """The branch's inputs (sum n, ...) for each image's boxes (n, 4), in original pixels.
+
+    Pooled from the shared map (B, C, h, w) as `pool_shared_map` does; without one, crops of the images
+    themselves as of `crop_people`.
+    """
+    rois = [clipped_rois(own, *each.size, roi) for own, each in zip(boxes, placed, strict=True)]
+    if shared is None:
+        images = [each.image for each in placed if each.image is not None]
+        return torch.cat([crop_people(image, own, roi) for image, own in zip(images, rois, strict=True)])
+    cells = [roi_boxes(own, each.placement, roi) for own, each in zip(rois, placed, strict=True)]
+    return pool_shared_map(shared, cells, roi)
 
 
 def pool_shared_map(shared: Tensor, rois: Sequence[Boxes], roi: RoiRecipe) -> Tensor:
@@ -70,12 +86,3 @@ def crop_people(image: Tensor, rois: Boxes, roi: RoiRecipe, mirrored: bool = Fal
         region = F.resize_image(image[:, top:bottom, left:right], list(roi.roi_size), antialias=True)
         crop.copy_(region.flip(-1) if mirrored else region)
     return crops
-
-
-def row_shape(roi: RoiRecipe, model: DetectorModel | None = None) -> tuple[int, int, int]:
-    """(C, H, W) of one row of the feature store; j2-j4 need the detector's model to know C."""
-    if model is None and roi.variant != "disj":
-        raise PersonSearchError(
-            f"features of {roi.variant} are pooled from a detector's shared map: pass its model"
-        )
-    return roi.row_shape(model.backbone if model is not None else "")

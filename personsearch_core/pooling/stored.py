@@ -46,18 +46,13 @@ def stored_rows(pooled: Tensor, dtype: str, where: str) -> Rows:
 
     Raises PersonSearchError on a CPU if values are or become infinite.
     """
+    stored = pooled.to(STORED_DTYPES[dtype], memory_format=torch.contiguous_format)
     if pooled.is_cuda:
-        return Rows(_cast(pooled, dtype), value_range(pooled))
-    return Rows(torch.from_numpy(to_stored(pooled, dtype, where)))
-
-
-def to_stored(pooled: Tensor, dtype: str, where: str) -> NDArray[np.generic]:
-    """Pooled maps in the dtype of a store. Raises PersonSearchError if values are or become infinite."""
-    stored = _cast(pooled, dtype)
-    if not _all_finite(stored):
+        return Rows(stored, value_range(pooled))
+    # One pass over the values that are stored, 20 times faster than `isfinite`.
+    if not torch.isfinite(value_range(stored)).all():
         _require_range(value_range(pooled), stored, where)
-    rows: NDArray[np.generic] = stored.cpu().numpy()
-    return rows
+    return Rows(stored)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,18 +112,9 @@ def _pinned_copy(values: Tensor) -> Tensor:
     return pinned.copy_(values, non_blocking=True)
 
 
-def _cast(pooled: Tensor, dtype: str) -> Tensor:
-    return pooled.to(STORED_DTYPES[dtype], memory_format=torch.contiguous_format)
-
-
 def value_range(values: Tensor) -> Tensor:
-    """(2,) the least and the greatest value; NaN is both."""
-    return torch.stack(values.aminmax())
-
-
-def _all_finite(values: Tensor) -> bool:
-    """One pass over the values, 20 times faster than `isfinite` on a CPU."""
-    return not values.numel() or bool(torch.isfinite(value_range(values)).all())
+    """(2,) the least and the greatest value; NaN is both. Of no values, zeros."""
+    return torch.stack(values.aminmax()) if values.numel() else values.new_zeros(2)
 
 
 def _require_range(pooled: Tensor, stored: Tensor, where: str) -> None:

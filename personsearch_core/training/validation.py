@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from personsearch_core.boxes import Boxes, Placement
-from personsearch_core.data.network_input import place_scene
-from personsearch_core.data.prefetch import decode_threads, prefetch
+from personsearch_core.boxes import Boxes
+from personsearch_core.data.network_input import PlacedImage, place_scene
+from personsearch_core.data.prefetch import decode_threads, in_batches, prefetch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.evaluation.detection import evaluate_detection
 from personsearch_core.evaluation.records import Detections, GroundTruth
@@ -57,21 +56,17 @@ def detect_boxes(detector: Detector, scenes: Sequence[Scene], compute: Compute) 
     """Detections of each scene, in order; images are decoded ahead. The detector is in evaluation mode."""
     device = model_device(detector)
 
-    def read(scene: Scene) -> tuple[Tensor, Placement]:
+    def read(scene: Scene) -> PlacedImage:
         return place_scene(scene, detector.model, device=device)
 
-    placed = prefetch(read, scenes, threads=decode_threads(), ahead=2 * BATCH_IMAGES)
-    for first in range(0, len(scenes), BATCH_IMAGES):
-        part = scenes[first : first + BATCH_IMAGES]
-        images, placements = zip(*(next(placed) for _ in part), strict=True)
+    images = prefetch(read, scenes, threads=decode_threads(), ahead=2 * BATCH_IMAGES)
+    for placed in in_batches(images, BATCH_IMAGES):
+        placements = [each.placement for each in placed]
         with torch.inference_mode(), autocast(compute, device):
-            inputs = batch_on(device, images, compute, BATCH_IMAGES)
+            inputs = batch_on(device, [each.pixels for each in placed], compute, BATCH_IMAGES)
             found = detector.detect(inputs, placements, score_threshold=SCORE_THRESHOLD)
-        for scene, placement, people in zip(part, placements, found, strict=True):
-            yield (
-                in_original_pixels(people.boxes, placement, scene.width, scene.height),
-                people.scores.float().cpu().numpy(),
-            )
+        for placement, people in zip(placements, found, strict=True):
+            yield in_original_pixels(people.boxes, placement), people.scores.float().cpu().numpy()
 
 
 def _scores(found: Sequence[Found], scenes: Sequence[Scene], prefix: str) -> dict[str, float]:

@@ -81,8 +81,8 @@ def test_extraction(tmp_path: Path) -> None:
     detector, scenes = build_detector(TINY).eval(), write_scenes(tmp_path, 5)
     recipe = FeaturesRecipe(roi=ROI, dtype="float32", boxes="all", batch_images=3)
     plan = feature_rows(recipe, scenes, detector)
-    expected = extract_shard(detector, recipe, scenes, plan, 0)
-    found = extract_shard(detector.to(GPU), recipe, scenes, plan, 0)
+    expected = extract_shard(detector, recipe, plan, 0)
+    found = extract_shard(detector.to(GPU), recipe, plan, 0)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
@@ -94,10 +94,10 @@ def test_shards_leave_the_gpu_whole_while_the_next_are_computed(
     detector, scenes = build_detector(TINY).eval(), write_scenes(tmp_path, 40, people=3)
     recipe = FeaturesRecipe(roi=ROI, dtype="float16", boxes="all", batch_images=3)
     plan = feature_rows(recipe, scenes, detector)
-    expected = dict(extract_shards(detector, recipe, scenes, plan, range(plan.n_shards)))
+    expected = dict(extract_shards(detector, recipe, plan, range(plan.n_shards)))
     detector = detector.to(GPU)
     found = {}
-    for shard, block in extract_shards(detector, recipe, scenes, plan, range(plan.n_shards)):
+    for shard, block in extract_shards(detector, recipe, plan, range(plan.n_shards)):
         torch.cuda._sleep(20_000_000)  # the GPU is behind, and pinned memory is wanted again
         found[shard] = block.copy()
     assert found.keys() == expected.keys()
@@ -106,7 +106,7 @@ def test_shards_leave_the_gpu_whole_while_the_next_are_computed(
     with torch.no_grad():
         detector.backbone.body.layer2[-1].conv2.weight.mul_(1e6)
     with pytest.raises(PersonSearchError, match=r"features, shard 0: \d+ pooled values do not fit float16"):
-        next(extract_shards(detector, recipe, scenes, plan, [0]))
+        next(extract_shards(detector, recipe, plan, [0]))
 
 
 @pytest.mark.parametrize("variant", ["j2", "j3", "j4", "disj"])

@@ -100,7 +100,7 @@ def test_what_cannot_be_reduced_is_decoded_in_full(tmp_path: Path, kind: str) ->
     )
     if kind == "cmyk":
         Image.open(scene.path).convert("CMYK").save(scene.path)
-    full, reduced = (place_scene(scene, model)[0] for model in (FULL, REDUCED))
+    full, reduced = (place_scene(scene, model).pixels for model in (FULL, REDUCED))
     assert torch.equal(full, reduced)
 
 
@@ -134,6 +134,7 @@ def test_nvjpeg_needs_a_gpu() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 def test_nvjpeg_shows_what_the_cpu_shows(scene: Scene) -> None:
-    found, _ = place_scene(scene, FULL.model_copy(update={"decode": "nvjpeg"}), device=torch.device("cuda"))
-    wanted, _ = place_scene(scene, FULL)
+    decoded_there = FULL.model_copy(update={"decode": "nvjpeg"})
+    found = place_scene(scene, decoded_there, device=torch.device("cuda")).pixels
+    wanted = place_scene(scene, FULL).pixels
     assert found.is_cuda and (found.cpu().int() - wanted.int()).abs().float().mean() < 1.5

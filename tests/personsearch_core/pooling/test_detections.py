@@ -29,7 +29,7 @@ def test_every_box_of_interest_is_described(tmp_path: Path, variant: str) -> Non
         np.testing.assert_array_equal(people.extra_boxes, scene.boxes)
     features = FeaturesRecipe(roi=roi, dtype=dtype, boxes="all", batch_images=2)  # type: ignore[arg-type]
     model = None if variant == "disj" else detector
-    stored = extract_shard(model, features, scenes, feature_rows(features, scenes, model), 0)
+    stored = extract_shard(model, features, feature_rows(features, scenes, model), 0)
     described = np.concatenate([people.extra_features for people in found])
     np.testing.assert_allclose(described, stored, rtol=1e-4, atol=1e-4)
 
@@ -52,7 +52,7 @@ def test_what_fills_a_batch_up_is_described_nowhere(tmp_path: Path, monkeypatch:
     features = FeaturesRecipe(roi=plain.roi, dtype="float32", boxes="all", batch_images=4)
     rows = feature_rows(features, scenes, detector)
     of_filled = features.model_copy(update={"compute": Compute(compile=True)})
-    stored, wanted = (extract_shard(detector, each, scenes, rows, 0) for each in (of_filled, features))
+    stored, wanted = (extract_shard(detector, each, rows, 0) for each in (of_filled, features))
     np.testing.assert_allclose(stored, wanted, rtol=1e-4, atol=1e-4)
 
 

@@ -67,19 +67,19 @@ def test_a_shard_is_the_same_whoever_computes_it(
         recipe = RECIPE.model_copy(update={"roi": roi, "dtype": "uint8"})
     model = None if variant == "disj" else detector
     plan = feature_rows(recipe, scenes, model)
-    together = dict(extract_shards(model, recipe, scenes, plan, range(plan.n_shards)))
+    together = dict(extract_shards(model, recipe, plan, range(plan.n_shards)))
     assert [len(block) for block in together.values()] == [16, 16, 16, 16, 16, 4]
     for shard in (5, 2):
-        alone = extract_shard(model, recipe, scenes, plan, shard)
+        alone = extract_shard(model, recipe, plan, shard)
         assert alone.tobytes() == together[shard].tobytes()
 
 
 def test_rows_are_the_boxes_pooled_one_by_one(detector: Detector, scenes: list[Scene]) -> None:
     plan = feature_rows(RECIPE, scenes, detector)
-    blocks = extract_shards(detector, RECIPE, scenes, plan, range(plan.n_shards))
+    blocks = extract_shards(detector, RECIPE, plan, range(plan.n_shards))
     features = np.concatenate([block for _, block in blocks])
     single = RECIPE.model_copy(update={"views": (FeatureView(),), "batch_images": 1})
-    alone = extract_shard(detector, single, scenes[3:4], feature_rows(single, scenes[3:4], detector), 0)
+    alone = extract_shard(detector, single, feature_rows(single, scenes[3:4], detector), 0)
     rows = np.flatnonzero((plan.scene == 3) & (plan.view == "plain"))
     np.testing.assert_allclose(features[rows], alone, rtol=1e-4, atol=1e-5)
 
@@ -89,23 +89,25 @@ def test_mirrored_views_come_from_mirrored_images(detector: Detector, scenes: li
 
     recipe = RECIPE.model_copy(update={"views": (FeatureView(kind="mirrored"),)})
     (scene,) = scenes[:1]
-    found = extract_shard(detector, recipe, [scene], feature_rows(recipe, [scene], detector), 0)
+    found = extract_shard(detector, recipe, feature_rows(recipe, [scene], detector), 0)
     path = Path(scene.path).with_name("mirrored.png")
     ImageOps.mirror(Image.open(scene.path)).save(path)
     boxes = scene.boxes.copy()
     boxes[:, [0, 2]] = scene.width - scene.boxes[:, [2, 0]]
     flipped = Scene(**{**vars(scene), "path": str(path), "boxes": boxes})
     plain = RECIPE.model_copy(update={"views": (FeatureView(),)})
-    expected = extract_shard(detector, plain, [flipped], feature_rows(plain, [flipped], detector), 0)
+    expected = extract_shard(detector, plain, feature_rows(plain, [flipped], detector), 0)
     np.testing.assert_allclose(found, expected, rtol=0.05, atol=0.05)
 
 
 def test_nobody_to_describe_is_an_empty_plan(tmp_path: Path, detector: Detector) -> None:
     plan = feature_rows(RECIPE, write_scenes(tmp_path, 2, people=0), detector)
     assert len(plan) == 0 and plan.n_shards == 0
-    assert list(extract_shards(detector, RECIPE, plan.scenes, plan, range(0))) == []
+    assert list(extract_shards(detector, RECIPE, plan, range(0))) == []
 
 
 def test_shared_maps_need_a_detector(scenes: list[Scene], detector: Detector) -> None:
     with pytest.raises(PersonSearchError, match="need a detector"):
-        next(extract_shards(None, RECIPE, scenes, feature_rows(RECIPE, scenes, detector), [0]))
+        feature_rows(RECIPE, scenes)
+    with pytest.raises(PersonSearchError, match="need a detector"):
+        next(extract_shards(None, RECIPE, feature_rows(RECIPE, scenes, detector), [0]))

@@ -70,9 +70,9 @@ def test_rows_of_features(scenes: list[Scene], compute: Compute, variant: str) -
     assert neighbours_count(compute, CPU) is None
     detector = _detector()
     plan = feature_rows(recipe, scenes, detector)
-    together = np.concatenate([block for _, block in extract_shards(detector, recipe, scenes, plan, [0])])
+    together = np.concatenate([block for _, block in extract_shards(detector, recipe, plan, [0])])
     for rows in ([40], [3, 4, 5], [2, 7, 8, 21, 22, 47, 50], list(range(6, 54))):
-        alone = np.concatenate(list(extract_rows(detector, recipe, scenes, plan, np.array(rows))))
+        alone = np.concatenate(list(extract_rows(detector, recipe, plan, np.array(rows))))
         assert alone.tobytes() == together[rows].tobytes()
 
 
@@ -137,6 +137,6 @@ def test_on_a_gpu_it_is_not_claimed(tmp_path: Path) -> None:
     scenes, detector = write_scenes(tmp_path, 90, people=3), _detector().to(gpu)
     recipe = FeaturesRecipe(roi=RoiRecipe(roi_height=8, roi_width=4), boxes="all", batch_images=BATCH)
     plan = feature_rows(recipe, scenes, detector)
-    together = dict(extract_shards(detector, recipe, scenes, plan, [0, 1]))
-    alone = dict(extract_shards(detector, recipe, scenes, plan, [1]))
+    together = dict(extract_shards(detector, recipe, plan, [0, 1]))
+    alone = dict(extract_shards(detector, recipe, plan, [1]))
     assert alone[1].tobytes() == together[1].tobytes()

@@ -18,22 +18,16 @@ from personsearch_core.pooling import (
     crop_people,
     pool_shared_map,
     roi_boxes,
-    row_shape,
 )
-from personsearch_core.pooling.stored import to_stored
+from personsearch_core.pooling.stored import stored_rows
 from personsearch_core.recipes import RoiRecipe
 from tests.personsearch_core.scene_files import TINY
 
 
 def test_default_sizes_are_those_of_a_crop_at_the_stride() -> None:
     assert [RoiRecipe(variant=v).roi_size for v in ("j2", "j3", "j4")] == [(64, 32), (32, 16), (16, 8)]
-    assert row_shape(RoiRecipe(variant="disj")) == (3, 256, 128)
-    assert row_shape(RoiRecipe(variant="j3"), TINY) == (128, 32, 16)
-
-
-def test_a_shared_row_needs_a_detector() -> None:
-    with pytest.raises(PersonSearchError, match="detector"):
-        row_shape(RoiRecipe(variant="j3"))
+    assert RoiRecipe(variant="disj").row_shape(TINY.backbone) == (3, 256, 128)
+    assert RoiRecipe(variant="j3").row_shape(TINY.backbone) == (128, 32, 16)
 
 
 def test_letterbox_and_stride_by_hand() -> None:
@@ -70,10 +64,10 @@ def test_a_crop_outside_the_image_is_a_pixel_of_its_border() -> None:
 
 def test_values_beyond_float16_are_counted_and_refused() -> None:
     with pytest.raises(PersonSearchError, match=r"shard 3: 2 pooled values do not fit float16"):
-        to_stored(torch.tensor([1.0, 7e4, -8e4]), "float16", "shard 3")
-    assert to_stored(torch.tensor([7e4]), "float32", "").dtype == np.float32
+        stored_rows(torch.tensor([1.0, 7e4, -8e4]), "float16", "shard 3")
+    assert stored_rows(torch.tensor([7e4]), "float32", "").here("").dtype == np.float32
     with pytest.raises(PersonSearchError, match=r"shard 3: 1 pooled values are not finite"):
-        to_stored(torch.tensor([1.0, np.nan]), "float32", "shard 3")
+        stored_rows(torch.tensor([1.0, np.nan]), "float32", "shard 3")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -81,11 +75,11 @@ def test_values_beyond_float16_are_counted_and_refused() -> None:
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_one_value_that_is_not_finite_is_found_wherever_it_is(bad: float, at: int, dtype: str) -> None:
     pooled = torch.linspace(-60000, 60000, 2 * 8 * 64 * 33).reshape(2, 8, 64, 33)
-    assert np.isfinite(to_stored(pooled, dtype, "shard 3")).all()
-    assert to_stored(pooled[:0], dtype, "shard 3").shape == (0, 8, 64, 33)
+    assert np.isfinite(stored_rows(pooled, dtype, "shard 3").here("")).all()
+    assert stored_rows(pooled[:0], dtype, "shard 3").here("").shape == (0, 8, 64, 33)
     pooled.view(-1)[at] = bad
     with pytest.raises(PersonSearchError, match=r"shard 3: 1 pooled values are not finite"):
-        to_stored(pooled, dtype, "shard 3")
+        stored_rows(pooled, dtype, "shard 3")
 
 
 def _maps(*shape: int) -> torch.Tensor:
