@@ -28,7 +28,7 @@ from benchmarks.drawing import draw_scenes
 from benchmarks.options import Device, Rounds, run_script
 from flows.cli.json_file import Json, write_json
 from flows.config.devices import torch_device
-from personsearch_core.data.loader import load_batch, training_batches
+from personsearch_core.data.loader import training_batches
 from personsearch_core.data.prefetch import decode_threads
 from personsearch_core.data.sampling import TrainingSet, TrainingStream
 from personsearch_core.data.scenes import Scene
@@ -112,7 +112,8 @@ def bare_step(recipe: DetectorRecipe, scenes: Sequence[Scene], steps: int, devic
     """Seconds of forward, backward and optimiser alone, on a batch in memory."""
     detector = prepare(build_detector(recipe.model, recipe.loss).to(device).train(), recipe.compute)
     optimiser = torch.optim.SGD(detector.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
-    batch = load_batch(TrainingStream([TrainingSet(scenes, repeat=1)], 0), recipe, 0).to(device)
+    stream = TrainingStream([TrainingSet(scenes, repeat=1)], 0)
+    batch = next(training_batches(stream, recipe, 0, 1)).to(device)
     images = arrange(batch.images, recipe.compute)
     start = 0.0
     for step in range(steps + 1):

@@ -14,7 +14,11 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 def checksum_text(files: Mapping[str, Path | bytes]) -> str:
     """The content of a SHA256SUMS: a line per name, sorted, of a file or of its bytes."""
-    return "".join(f"{_digest(files[name])}  {name}\n" for name in sorted(files))
+    digests = {
+        name: hashlib.sha256(of).hexdigest() if isinstance(of, bytes) else file_digest(of)
+        for name, of in files.items()
+    }
+    return "".join(f"{digests[name]}  {name}\n" for name in sorted(files))
 
 
 def write_checksums(folder: Path, names: Iterable[str]) -> None:
@@ -52,7 +56,7 @@ def _problem(folder: Path, name: str, noted: str | None, sums: str) -> str | Non
         return f"{name} is missing"
     if noted is None:
         return f"{name} is not listed in {sums}"
-    return None if _digest(path) == noted else f"{name} does not match its digest in {sums}"
+    return None if file_digest(path) == noted else f"{name} does not match its digest in {sums}"
 
 
 def _read(file: Path) -> dict[str, str]:
@@ -69,8 +73,7 @@ def _read(file: Path) -> dict[str, str]:
     return noted
 
 
-def _digest(of: Path | bytes) -> str:
-    if isinstance(of, bytes):
-        return hashlib.sha256(of).hexdigest()
-    with of.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import Dim
 
 from personsearch_core.checksums import CHECKSUMS, UNFINISHED_CHECKSUMS, checksum_text, problems
 from personsearch_core.data.decoding import PADDING_COLOUR
@@ -25,7 +25,7 @@ from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.box_deltas import decode_boxes
 from personsearch_core.models.branch import Branch
 from personsearch_core.models.descriptions import part, read_description
-from personsearch_core.models.detector import IMAGENET_MEAN, IMAGENET_STD, Detector
+from personsearch_core.models.detector import IMAGENET_MEAN, IMAGENET_STD, Detector, shared_map
 from personsearch_core.models.search import PersonSearchNet
 from personsearch_core.models.weights import (
     DETECTOR_DESCRIPTION,
@@ -35,7 +35,7 @@ from personsearch_core.models.weights import (
     save_branch,
     save_detector,
 )
-from personsearch_core.recipes import SHARED_BLOCKS, Compute, RoiRecipe
+from personsearch_core.recipes import Compute, RoiRecipe
 
 FORMAT = 1
 DESCRIPTION = "model.json"
@@ -203,16 +203,16 @@ def require_whole_model(directory: Path) -> None:
 class DetectorGraph(nn.Module):
     """uint8 images (B, 3, H, W) -> scores (B, A), boxes (B, A, 4) in input pixels, and the shared map.
 
-    Boxes are decoded, but not clipped or suppressed: non-maximum suppression is left to the runtime. The
-    graph of disj has no shared map.
+    Boxes are decoded, but not clipped or suppressed: non-maximum suppression is left to the runtime. Without
+    a variant there is no shared map.
     """
 
     anchors: Tensor
 
-    def __init__(self, detector: Detector, variant: str) -> None:
+    def __init__(self, detector: Detector, variant: str | None) -> None:
         super().__init__()
         self.detector = detector
-        self.shared_index = None if variant == "disj" else SHARED_BLOCKS[variant] - 2
+        self.variant = variant
         model = detector.model
         anchors = detector.anchor_grid.anchors(model.image_height, model.image_width, torch.device("cpu"))
         self.register_buffer("anchors", anchors)
@@ -220,7 +220,8 @@ class DetectorGraph(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         logits, deltas, maps = self.detector(images)
         outputs = (torch.sigmoid(logits), decode_boxes(deltas, self.anchors))
-        return outputs if self.shared_index is None else (*outputs, maps[self.shared_index])
+        shared = shared_map(maps, self.variant)
+        return outputs if shared is None else (*outputs, shared)
 
 
 class BranchGraph(nn.Module):
@@ -259,17 +260,19 @@ def export_programs(directory: Path, net: PersonSearchNet, *, onnx: bool = True)
     if net.compute != Compute():
         raise PersonSearchError("export a model in fp32, not compiled and not channels-last")
     directory.mkdir(parents=True, exist_ok=True)
-    model, variant = net.detector.model, net.roi.variant
+    model, shared = net.detector.model, None if net.disjoint else net.roi.variant
     images = torch.zeros((2, 3, model.image_height, model.image_width), dtype=torch.uint8)
-    dtype = torch.uint8 if variant == "disj" else torch.float32
+    dtype = torch.uint8 if net.disjoint else torch.float32
     pooled = torch.zeros((2, *net.roi.row_shape(model.backbone)), dtype=dtype)
-    names = ["scores", "boxes", "shared"][: 2 if variant == "disj" else 3]
+    names = ["scores", "boxes", *([] if net.disjoint else ["shared"])]
     files = []
     for name, graph, example, given, outputs in (
-        ("detector", DetectorGraph(net.detector, variant), images, "images", names),
+        ("detector", DetectorGraph(net.detector, shared), images, "images", names),
         ("branch", BranchGraph(net.branch), pooled, "pooled", ["embeddings"]),
     ):
-        program = _exported(graph.eval(), example, given)
+        with torch.no_grad():
+            batches = {given: {0: Dim("batch", min=1)}}
+            program = torch.export.export(graph.eval(), (example,), dynamic_shapes=batches)
         torch.export.save(program, directory / f"{name}.pt2")
         files.append(directory / f"{name}.pt2")
         if onnx:
@@ -285,8 +288,3 @@ def export_programs(directory: Path, net: PersonSearchNet, *, onnx: bool = True)
             )
             files.append(path)
     return files
-
-
-def _exported(graph: nn.Module, example: Tensor, name: str) -> ExportedProgram:
-    with torch.no_grad():
-        return torch.export.export(graph, (example,), dynamic_shapes={name: {0: Dim("batch", min=1)}})

@@ -96,7 +96,8 @@ class PKSampler:
         ]
         self._unlabelled_from = _in_batches(with_unlabelled, self.steps_per_epoch, unlabelled_per_batch)
         self._check_shares(people)
-        self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
+        self.epoch = lru_cache(maxsize=2)(self._draw_epoch)
+        """All batches (steps_per_epoch, P*K + U) of an epoch, by its number."""
 
     def _add_people(self, labels: ReidLabels, rows: IntArray) -> int:
         """Take in the identities of a dataset's rows that have two or more; returns how many they are."""
@@ -123,11 +124,7 @@ class PKSampler:
     def batch(self, step: int) -> IntArray:
         """Row numbers (P*K + U,) of a step's batch: K rows of each identity in turn, then unlabelled rows."""
         epoch, position = self.position(step)
-        return self._epoch(epoch)[position, :]
-
-    def epoch(self, epoch: int) -> IntArray:
-        """All batches (steps_per_epoch, P*K + U) of an epoch."""
-        return self._epoch(epoch)
+        return self.epoch(epoch)[position, :]
 
     def _draw_epoch(self, epoch: int) -> IntArray:
         generator = np.random.default_rng((self._seed, epoch))

@@ -168,8 +168,7 @@ def _timed_parts(networks: dict[Variant, PersonSearchNet], batch: _Batch) -> dic
     for variant, network in networks.items():
         parts[f"all {variant}"] = _everything(network, batch)
         parts[f"branch {variant}"] = _branch_alone(network, sum(len(own) for own in batch.boxes))
-    detector = networks["disj"]
-    parts["detector"] = _detection(detector, batch)
+    parts["detector"] = _detection(networks["disj"], batch)
     return parts
 
 

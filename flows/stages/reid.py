@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 VERSION = 3
 SAME_AT_EQUAL_EPSILON = 2
-"""Version 3 gives the branch's norms the trunk's epsilon; where it had that before, its artifacts hold."""
+"""Version 3 gives the branch's norms the backbone's epsilon; where it had that before, its artifacts hold."""
 ONCE_EACH = Amount(repeat=1.0)
 """What an epoch takes of a dataset whose amount is not in the recipe: each identity once."""
 

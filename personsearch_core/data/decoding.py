@@ -72,11 +72,7 @@ def read_image(
         if max_pixels is not None and image.width * image.height > max_pixels:
             size = f"{image.width}x{image.height}"
             raise PersonSearchError(f"{_name(source)} is {size}, more than {max_pixels:,} pixels")
-        turn = _turn(image, apply_exif)
-        pixels = _quickly(image, source)
-        if pixels is None:
-            pixels = _by_pillow(image)
-    return _turned(pixels, turn).contiguous()
+        return _decoded(image, source, apply_exif)
 
 
 @contextmanager
@@ -153,9 +149,18 @@ def _turn(image: Image.Image, apply_exif: bool) -> int:
     return turn if apply_exif else 1
 
 
-def _quickly(
-    image: Image.Image, source: str | Path | bytes, device: torch.device | None = None
-) -> Tensor | None:
+def _decoded(
+    image: Image.Image, source: str | Path | bytes, apply_exif: bool, device: torch.device | None = None
+) -> Tensor:
+    """An open image as `read_image` gives it, on a GPU if it is to decode JPEGs."""
+    turn = _turn(image, apply_exif)
+    pixels = _quickly(image, source, device)
+    if pixels is None:
+        pixels = _by_pillow(image).to(device)
+    return _turned(pixels, turn).contiguous()
+
+
+def _quickly(image: Image.Image, source: str | Path | bytes, device: torch.device | None) -> Tensor | None:
     """Decode a JPEG with torchvision, as stored; None if only Pillow can (CMYK, or torchvision fails).
 
     device: a GPU that decodes it by nvJPEG and then has the pixels.
@@ -208,13 +213,8 @@ def read_scene(scene: Scene, device: torch.device | None = None) -> Tensor:
 
     device: a GPU that JPEGs are decoded on, by nvJPEG, and that has the result.
     """
-    if device is None:
-        image = read_image(scene.path, apply_exif=scene.apply_exif)
-    else:
-        with open_image(scene.path) as opened:
-            turn = _turn(opened, scene.apply_exif)
-            pixels = _quickly(opened, scene.path, device)
-            image = _turned(_by_pillow(opened).to(device) if pixels is None else pixels, turn)
+    with open_image(scene.path) as opened:
+        image = _decoded(opened, scene.path, scene.apply_exif, device)
     check_size(scene, image.shape[-1], image.shape[-2])
     return image
 

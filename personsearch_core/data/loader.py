@@ -24,14 +24,6 @@ CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Share:
-    """The part of every batch that this process takes, in a data-parallel run of `count` processes."""
-
-    rank: int = 0
-    count: int = 1
-
-
-@dataclass(frozen=True)
 class TrainingBatch:
     """images: uint8 (B, 3, H, W). entries: the training entry that each image came from.
 
@@ -83,39 +75,30 @@ def batch_numbers(recipe: DetectorRecipe, batch: int) -> range:
     return range(batch * size, (batch + 1) * size)
 
 
-def load_batch(
-    stream: TrainingStream, recipe: DetectorRecipe, batch: int, share: Share | None = None
-) -> TrainingBatch:
-    """Decode and augment batch number `batch` (an optimiser step takes `accumulate` batches)."""
-    numbers = _numbers(recipe, batch, share)
-    images = _canvases(recipe, len(numbers), CPU)
-    loaded = [_load(stream, recipe, *item) for item in zip(images, numbers, strict=True)]
-    return _assemble(images, loaded, CPU)
-
-
 def training_batches(
     stream: TrainingStream,
     recipe: DetectorRecipe,
     first: int,
     last: int,
-    share: Share | None = None,
+    part: slice = slice(None),
     device: torch.device = CPU,
     rate: Rate | None = None,
 ) -> Generator[TrainingBatch, None, None]:
     """Batches first, ..., last - 1, decoded ahead by threads that take one image each.
 
-    device: where they will be trained on; `TrainingBatch.to` brings them there. A GPU also changes colours,
-    and decodes where the model says so. rate: counts what the threads do.
+    An optimiser step takes `accumulate` batches. part: what this process takes of each batch. device: where
+    they will be trained on; `TrainingBatch.to` brings them there. A GPU also changes colours, and decodes
+    where the model says so. rate: counts what the threads do.
     """
     begun: deque[Tensor] = deque()
-    size, threads = len(_numbers(recipe, first, share)), decode_threads()
+    size, threads = len(batch_numbers(recipe, first)[part]), decode_threads()
     rate = rate or Rate()
     rate.threads = threads
 
     def samples() -> Iterator[tuple[Tensor, int]]:
         for batch in range(first, last):
             begun.append(_canvases(recipe, size, device))
-            yield from zip(begun[-1], _numbers(recipe, batch, share), strict=True)
+            yield from zip(begun[-1], batch_numbers(recipe, batch)[part], strict=True)
 
     def load(sample: tuple[Tensor, int]) -> tuple[Loaded, float]:
         started = time.perf_counter()
@@ -128,11 +111,6 @@ def training_batches(
             parts, seconds = zip(*islice(loaded, size), strict=True)
             rate.add(seconds)
             yield _assemble(begun.popleft(), parts, device)
-
-
-def _numbers(recipe: DetectorRecipe, batch: int, share: Share | None) -> range:
-    share = share or Share()
-    return batch_numbers(recipe, batch)[share.rank :: share.count]
 
 
 def _canvases(recipe: DetectorRecipe, count: int, device: torch.device) -> Tensor:
@@ -148,7 +126,7 @@ Loaded = tuple[Targets, int, Colours]
 
 
 def _load(
-    stream: TrainingStream, recipe: DetectorRecipe, canvas: Tensor, number: int, *, recolour: bool = True
+    stream: TrainingStream, recipe: DetectorRecipe, canvas: Tensor, number: int, *, recolour: bool
 ) -> Loaded:
     """Fill the canvas with an image of the stream."""
     entry, scene = stream[number]

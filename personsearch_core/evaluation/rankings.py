@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,8 @@ from personsearch_core.evaluation.zheng2017 import (
 )
 from personsearch_core.identities import UNLABELLED
 from personsearch_core.recipes import EVALUATION_FIELDS, EvaluationRecipe, ReRanking
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,18 +149,13 @@ class _Shared:
             found = self._once("ground truth", lambda: GroundTruth.as_detections(*needed))
         else:
             found = self.inputs.detections
-        made: Detections = self._once(
-            ("detections", id(found), similarity), lambda: comparable_detections(found, similarity)
-        )
-        return made
+        key = "detections", id(found), similarity
+        return self._once(key, lambda: comparable_detections(found, similarity))
 
     def _labels(self, detections: Detections) -> DetectionLabels:
         """Of all detections, before any choice."""
         truth = self.inputs.required("truth", "protocol zheng2017")
-        made: DetectionLabels = self._once(
-            ("labels", id(detections)), lambda: label_detections(detections, truth)
-        )
-        return made
+        return self._once(("labels", id(detections)), lambda: label_detections(detections, truth))
 
     def _queries(self, setting: Setting, protocol: SearchProtocol) -> tuple[Queries, ImageLists | None]:
         def make() -> tuple[Queries, ImageLists | None]:
@@ -170,8 +167,7 @@ class _Shared:
             return comparable_queries(queries, setting.rules.similarity), hidden
 
         key = setting.protocol, setting.multi_shot, setting.rules.query, setting.rules.similarity
-        made: tuple[Queries, ImageLists | None] = self._once(("queries", *key), make)
-        return made
+        return self._once(("queries", *key), make)
 
     def _question(
         self,
@@ -192,10 +188,11 @@ class _Shared:
             return search_in_lists(queries, truth, own, lists)
         return whole_search(queries, truth, image_group, hidden, rules.cameras, rules.truncate)
 
-    def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+    def _once(self, key: Hashable, make: Callable[[], Made]) -> Made:
         if key not in self._made:
             self._made[key] = make()
-        return self._made[key]
+        made: Made = self._made[key]
+        return made
 
 
 def _galleries(chosen: Sequence[_Chosen], image_group: IntArray) -> list[GroupedDetections]:

@@ -134,12 +134,9 @@ class Table:
     def boxes(self) -> FloatArray:
         """Boxes (n, 4) float32; raises if x2 < x1 or y2 < y1, as in a file of x, y, width, height."""
         boxes = np.stack([self.numbers(name) for name in BOX], axis=1)
-        self._refuse(
-            (boxes[:, 2:] < boxes[:, :2]).any(axis=1),
-            lambda row: (
-                f"box {boxes[row].tolist()} ends before it starts; boxes are x1, y1, x2, y2 in pixels"
-            ),
-        )
+        inverted: BoolArray = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
+        why = "ends before it starts; boxes are x1, y1, x2, y2 in pixels"
+        self._refuse(inverted, lambda row: f"box {boxes[row].tolist()} {why}")
         return boxes
 
     def embeddings(self) -> FloatArray:
@@ -152,7 +149,7 @@ class Table:
         self._refuse_nulls("embedding")
         lengths = pc.list_value_length(column).to_numpy()
         self._refuse(
-            lengths != lengths[0],
+            np.not_equal(lengths, lengths[0]),
             lambda row: f"embedding has {lengths[row]} numbers, row 0 has {lengths[0]}",
         )
         values = pa.concat_arrays([chunk.flatten() for chunk in column.chunks])

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from personsearch_core.errors import PersonSearchError
+from personsearch_core.errors import PersonSearchError, did_you_mean
 from personsearch_core.losses.objective import Batch, ReidObjective, Term
-from personsearch_core.losses.options import built, check_names, did_you_mean, parameters, try_out
+from personsearch_core.losses.options import built, check_names, parameters, try_out
 from personsearch_core.recipes import Objective
 
 PACKAGE = "pytorch_metric_learning"

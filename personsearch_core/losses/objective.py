@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from personsearch_core.identities import UNLABELLED
 from personsearch_core.losses.distances import full_precision
@@ -48,6 +49,11 @@ class Term:
 
     loss: Tensor
     watched: dict[str, Tensor] = field(default_factory=dict)
+
+
+def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over rows (B, classes) with labels (B,); 0 without a row."""
+    return F.cross_entropy(logits, labels, reduction="sum") / max(1, len(labels))
 
 
 class ReidObjective(nn.Module, ABC):

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from personsearch_core.losses.memory import CircularQueue, LookupTable
-from personsearch_core.losses.objective import Batch, ReidObjective, Term
+from personsearch_core.losses.objective import Batch, ReidObjective, Term, mean_cross_entropy
 
 
 class OnlineInstanceMatching(ReidObjective):
@@ -51,8 +51,7 @@ class OnlineInstanceMatching(ReidObjective):
 
     def forward(self, batch: Batch) -> Term:
         unit = F.normalize(batch.labelled_embeddings, dim=1)
-        losses = F.cross_entropy(self.logits(unit), batch.labelled, reduction="sum")
-        return Term(losses / max(1, len(unit)))
+        return Term(mean_cross_entropy(self.logits(unit), batch.labelled))
 
     @torch.no_grad()
     def update(self, batch: Batch) -> None:
@@ -91,8 +90,7 @@ class InstanceEnhancing(OnlineInstanceMatching):
         takes, identity = self.enhanced(unlabelled)
         unit = torch.cat([F.normalize(batch.labelled_embeddings, dim=1), unlabelled[takes]])
         labels = torch.cat([batch.labelled, identity[takes]])
-        losses = F.cross_entropy(self.logits(unit), labels, reduction="sum")
-        return Term(losses / max(1, len(unit)), {"enhanced_instances": takes.sum()})
+        return Term(mean_cross_entropy(self.logits(unit), labels), {"enhanced_instances": takes.sum()})
 
     @torch.no_grad()
     def update(self, batch: Batch) -> None:

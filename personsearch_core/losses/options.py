@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from personsearch_core.errors import PersonSearchError
+from personsearch_core.errors import PersonSearchError, did_you_mean
 from personsearch_core.losses.objective import Batch, ReidObjective
 
 TRIAL_IDENTITIES, TRIAL_DIM, TRIAL_SHOTS = 4, 8, 4
@@ -41,13 +40,6 @@ def check_names(options: Iterable[str], known: Iterable[str], owner: str) -> Non
                 f"{owner} has no option {name!r}{did_you_mean(name, known)}; it has: "
                 f"{', '.join(known) or 'none'}"
             )
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the nearest known name, whatever its case, or an empty text."""
-    by_letters = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), list(by_letters), n=1)
-    return f"; did you mean {by_letters[near[0]]!r}?" if near else ""
 
 
 def built(kind: Callable[..., Any], arguments: Mapping[str, Any], owner: str) -> Any:

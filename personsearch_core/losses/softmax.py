@@ -6,9 +6,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from personsearch_core.losses.objective import Batch, ReidObjective, Term
+from personsearch_core.losses.objective import Batch, ReidObjective, Term, mean_cross_entropy
 
 
 class IdentitySoftmax(ReidObjective):
@@ -22,12 +21,12 @@ class IdentitySoftmax(ReidObjective):
         self.classifier = nn.Linear(dim, identities)
 
     def logits(self, batch: Batch) -> Tensor:
+        """(labelled rows, identities)."""
         logits: Tensor = self.classifier(batch.labelled_embeddings.to(self.classifier.weight.dtype))
         return logits
 
     def forward(self, batch: Batch) -> Term:
-        losses = F.cross_entropy(self.logits(batch), batch.labelled, reduction="sum")
-        return Term(losses / max(1, len(batch.labelled)))
+        return Term(mean_cross_entropy(self.logits(batch), batch.labelled))
 
 
 class HardExamplePrioritySoftmax(IdentitySoftmax):
@@ -41,12 +40,10 @@ class HardExamplePrioritySoftmax(IdentitySoftmax):
         super().__init__(identities, dim)
         self.hard_identities = hard_identities
 
-    def forward(self, batch: Batch) -> Term:
-        logits, labels = self.logits(batch), batch.labelled
-        losses = F.cross_entropy(
-            logits.masked_fill(~self.priority(logits.detach(), labels), -math.inf), labels, reduction="sum"
-        )
-        return Term(losses / max(1, len(labels)))
+    def logits(self, batch: Batch) -> Tensor:
+        """The same; -inf for identities that stay out of the sum."""
+        logits = super().logits(batch)
+        return logits.masked_fill(~self.priority(logits.detach(), batch.labelled), -math.inf)
 
     def priority(self, logits: Tensor, labels: Tensor) -> Tensor:
         """(identities,) mask: the batch's own identities and the `hard_identities` hardest others."""

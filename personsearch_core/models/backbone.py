@@ -66,7 +66,7 @@ class Backbone(nn.Module):
 
     def __init__(self, model: DetectorModel) -> None:
         super().__init__()
-        network = stem_and_layers(model.backbone, norm_layer(model.norm, model.trunk_epsilon))
+        network = stem_and_layers(model.backbone, norm_layer(model.norm, model.backbone_epsilon))
         self.conv1 = network.conv1
         self.bn1 = network.bn1
         self.relu = network.relu
@@ -88,21 +88,11 @@ class Backbone(nn.Module):
             self.get_submodule(name).eval()
         return self
 
-    def c1(self, x: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) -> the stem's map at stride 4."""
-        out: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        return out
-
-    def up_to(self, x: Tensor, blocks: int) -> Tensor:
-        """C1..C`blocks` on normalised images; later blocks are not computed."""
-        x = self.c1(x)
-        for layer in (self.layer1, self.layer2, self.layer3, self.layer4)[: blocks - 1]:
+    def forward(self, x: Tensor, last: int = 5) -> tuple[Tensor, ...]:
+        """Normalised images (B, 3, H, W) -> C2..C`last`, at strides 4, 8, 16, 32; later blocks do not run."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        maps: list[Tensor] = []
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4)[: last - 1]:
             x = layer(x)
-        return x
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Normalised images -> C2, C3, C4, C5 at strides 4, 8, 16, 32."""
-        c2 = self.layer1(self.c1(x))
-        c3 = self.layer2(c2)
-        c4 = self.layer3(c3)
-        return c2, c3, c4, self.layer4(c4)
+            maps.append(x)
+        return tuple(maps)

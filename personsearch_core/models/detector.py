@@ -111,8 +111,8 @@ class Detector(nn.Module):
 
     def shared_maps(self, images: Tensor, variant: str) -> Tensor:
         """The map after C1..Ck of j2, j3 or j4, (B, C, H/stride, W/stride); later blocks are not computed."""
-        body: Backbone = self.backbone.body
-        return body.up_to(self.normalise(images), SHARED_BLOCKS[variant])
+        maps: tuple[Tensor, ...] = self.backbone.body(self.normalise(images), last=SHARED_BLOCKS[variant])
+        return maps[-1]
 
     def candidates_graph(
         self, images: Tensor, anchors: Tensor, pictures: Tensor, variant: str | None
@@ -120,14 +120,14 @@ class Detector(nn.Module):
         """`candidates` as one graph."""
         logits, deltas, maps = self(images)
         levels = self.anchor_grid.levels(*images.shape[-2:])
-        return best_candidates(logits, deltas, anchors, levels, pictures), _shared(maps, variant)
+        return best_candidates(logits, deltas, anchors, levels, pictures), shared_map(maps, variant)
 
     def losses_graph(
         self, images: Tensor, anchors: Tensor, targets: PaddedTargets, variant: str | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """`losses` as one graph."""
         logits, deltas, maps = self(images)
-        return *detection_losses(logits, deltas, anchors, targets, self.loss), _shared(maps, variant)
+        return *detection_losses(logits, deltas, anchors, targets, self.loss), shared_map(maps, variant)
 
     def _anchors(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
@@ -176,7 +176,8 @@ class Detector(nn.Module):
         )
 
 
-def _shared(maps: tuple[Tensor, ...], variant: str | None) -> Tensor | None:
+def shared_map(maps: tuple[Tensor, ...], variant: str | None) -> Tensor | None:
+    """The map among C2..C5 that a variant's branch reads."""
     return None if variant is None else maps[SHARED_BLOCKS[variant] - 2]
 
 

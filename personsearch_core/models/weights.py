@@ -17,10 +17,10 @@ from personsearch_core.models.descriptions import first_problem, part, read_desc
 from personsearch_core.models.detector import Detector, detector_without_weights
 from personsearch_core.models.states import (
     BACKBONE_PREFIX,
-    IMAGENET_WEIGHTS,
     State,
     current_names,
     cut_to_person,
+    imagenet_backbone,
     load_state,
     load_weights,
     save_weights,
@@ -68,7 +68,7 @@ def load_initial_weights(detector: Detector, source: str) -> None:
     if source == "coco":
         state: State = torchvision_weights(RetinaNet_ResNet50_FPN_Weights.COCO_V1)
     elif source == "imagenet":
-        state = torchvision_weights(IMAGENET_WEIGHTS[model.backbone])
+        state = imagenet_backbone(model.backbone)
     else:
         state = load_weights(source)
     if any(name.startswith(BACKBONE_PREFIX) for name in state):
@@ -114,7 +114,7 @@ def weights_digest(detector: Detector, variant: str | None = None) -> str:
         state = {name: tensor for name, tensor in body.items() if name.partition(".")[0] in blocks}
         fields = {"backbone", "image_width", "image_height", "resize", "decode", "norm"}
     model = detector.model.model_dump(mode="json", include=fields)
-    total = hashlib.sha256(json.dumps([model, detector.model.trunk_epsilon], sort_keys=True).encode())
+    total = hashlib.sha256(json.dumps([model, detector.model.backbone_epsilon], sort_keys=True).encode())
     for name, tensor in sorted(state.items()):
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         total.update(tensor.detach().cpu().contiguous().reshape(-1).numpy().data)

@@ -55,8 +55,8 @@ class DetectorModel(Recipe):
         return 0.0 if self.initial_weights == "coco" else BATCH_NORM_EPSILON
 
     @property
-    def trunk_epsilon(self) -> float:
-        """Epsilon that the norms of the trunk compute with."""
+    def backbone_epsilon(self) -> float:
+        """Epsilon that the backbone's norms compute with."""
         return self.epsilon if self.norm == "frozen_batch" else BATCH_NORM_EPSILON
 
     @model_validator(mode="after")

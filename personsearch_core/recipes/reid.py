@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
+from personsearch_core.errors import did_you_mean
 from personsearch_core.recipes.base import Compute, Probability, Recipe, Schedule, Seed, later
 from personsearch_core.recipes.detector import BATCH_NORM_EPSILON, DetectorModel
 
@@ -27,8 +27,8 @@ class BranchModel(Recipe):
     last_stride: Literal[1, 2] = 2
     norm: Literal["frozen_batch", "batch", "group"] = "batch"
     norm_epsilon: Annotated[Annotated[float, Field(ge=0)] | None, later(None)] = None
-    """Epsilon of the norms. Default: the trunk's for initial weights of the detector, whose blocks the branch
-    then continues exactly (0 for COCO's weights); else 1e-5."""
+    """Epsilon of the norms. Default: the backbone's for initial weights of the detector, whose blocks
+    the branch then continues exactly (0 for COCO's weights); else 1e-5."""
     initial_weights: Literal["detector", "imagenet", "random"] = "detector"
     """`detector`: the blocks that the detector trained on people; they match their shared map."""
 
@@ -36,7 +36,7 @@ class BranchModel(Recipe):
         """`norm_epsilon` with its default filled in."""
         if self.norm_epsilon is not None:
             return self.norm_epsilon
-        return detector.trunk_epsilon if self.initial_weights == "detector" else BATCH_NORM_EPSILON
+        return detector.backbone_epsilon if self.initial_weights == "detector" else BATCH_NORM_EPSILON
 
     def earlier_epsilon(self, detector: DetectorModel) -> float:
         """Epsilon of branches from before `norm_epsilon`: only frozen norms took the detector's."""
@@ -70,9 +70,8 @@ def _known_kind(kind: str) -> str:
     offered = {point.name for point in entry_points(group="personsearch.objectives")}
     if kind not in offered:
         known = [*OBJECTIVE_FIELDS, *sorted(offered)]
-        near = difflib.get_close_matches(kind, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"choose {', '.join(known)}, or install the package that offers it{hint}")
+        near = did_you_mean(kind, known)
+        raise ValueError(f"choose {', '.join(known)}, or install the package that offers it{near}")
     return kind
 
 

@@ -8,16 +8,16 @@ set aside, so that only its own count among the newest.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+
+from personsearch_core.checksums import file_digest
 
 logger = logging.getLogger(__name__)
 
@@ -34,20 +34,18 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def save_checkpoint(directory: Path, step: int, state: Mapping[str, Any], keep: int = KEPT) -> Path:
-    """Write the state after `step` steps, delete all but the newest `keep` checkpoints; returns the file."""
+def save_checkpoint(directory: Path, step: int, state: Mapping[str, Any]) -> Path:
+    """Write the state after `step` steps, delete all but the newest `KEPT` checkpoints; returns the file."""
     if not directory.is_dir():
         directory.mkdir(parents=True, exist_ok=True)
         _flush_directory(directory.parent)
     final = directory / _name(step)
-    temporary = directory / f".{final.name}.part"
-    with temporary.open("wb") as file:
-        torch.save({"step": step, "state": dict(state)}, file)
-        _flush_to_disk(file.fileno())
-    _write_digest(final, _sha256(temporary))
-    temporary.replace(final)
+    data = _flushed(final, lambda file: torch.save({"step": step, "state": dict(state)}, file))
+    digest = _flushed(_digest_file(final), lambda file: file.write(f"{file_digest(data)}\n".encode()))
+    digest.replace(_digest_file(final))
+    data.replace(final)
     _flush_directory(directory)
-    for old in _checkpoint_files(directory)[keep:]:
+    for old in _checkpoint_files(directory)[KEPT:]:
         old.unlink()
         _digest_file(old).unlink(missing_ok=True)
     return final
@@ -82,12 +80,6 @@ def set_aside(directory: Path, step: int) -> None:
             logger.warning("the run resumed after step %d: checkpoint %s is now %s", step, file, aside.name)
 
 
-def remove_checkpoints(directory: Path) -> None:
-    """Delete the folder of checkpoints, once the results are safe on disk."""
-    if directory.is_dir():
-        shutil.rmtree(directory)
-
-
 def _name(step: int) -> str:
     return f"step-{step:09d}.pt"
 
@@ -106,28 +98,19 @@ def _damage(checkpoint: Path) -> str | None:
     if not digest_file.is_file():
         return f"its digest {digest_file.name} is missing"
     # As bytes: a damaged digest need not be text.
-    if digest_file.read_bytes().strip() != _sha256(checkpoint).encode():
+    if digest_file.read_bytes().strip() != file_digest(checkpoint).encode():
         return f"its bytes differ from the digest in {digest_file.name}"
     return None
 
 
-def _write_digest(checkpoint: Path, digest: str) -> None:
-    final = _digest_file(checkpoint)
+def _flushed(final: Path, write: Callable[[BinaryIO], object]) -> Path:
+    """What is to become `final`, on the disk beside it under a temporary name."""
     temporary = final.with_name(f".{final.name}.part")
-    with temporary.open("w") as file:
-        file.write(digest + "\n")
+    with temporary.open("wb") as file:
+        write(file)
         file.flush()
-        _flush_to_disk(file.fileno())
-    temporary.replace(final)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _flush_to_disk(descriptor: int) -> None:
-    os.fsync(descriptor)
+        os.fsync(file.fileno())
+    return temporary
 
 
 def _flush_directory(directory: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -83,17 +82,26 @@ def train_detector(
     validation = [*validation, *held_out]
     _check_inputs(recipe, validation, devices * (1 if machines is None else machines.count), joint)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    train: Callable[..., DetectorResult] = train_share
-    if devices > 1 or machines is not None:
-        train = partial(train_in_parallel, devices=devices, machines=machines)
-    elif joint is not None:
-        train = partial(train_share, joint=joint)
-    return train(
+    if devices == 1 and machines is None:
+        return train_share(
+            recipe,
+            entries,
+            validation,
+            work_dir,
+            device=chosen,
+            joint=joint,
+            settings=settings,
+            progress=progress,
+            should_stop=should_stop,
+        )
+    return train_in_parallel(
         recipe,
         entries,
         validation,
         work_dir,
         device=chosen,
+        devices=devices,
+        machines=machines,
         settings=settings,
         progress=progress,
         should_stop=should_stop,

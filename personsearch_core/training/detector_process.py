@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from personsearch_core.data.loader import Rate, Share, TrainingBatch, batch_numbers, training_batches
+from personsearch_core.data.loader import Rate, TrainingBatch, batch_numbers, training_batches
 from personsearch_core.data.network_input import require_decoder
 from personsearch_core.data.sampling import TrainingSet, TrainingStream
 from personsearch_core.data.scenes import Scene
@@ -43,6 +43,7 @@ from personsearch_core.training.loop import (
 from personsearch_core.training.memory import advice_when_out_of_memory
 from personsearch_core.training.metrics_log import finish_history
 from personsearch_core.training.optimisation import (
+    apply_gradients,
     autocast,
     build_optimiser,
     gradient_scaler,
@@ -165,18 +166,19 @@ class _Training:
         self.device = device
         self.group = group
         self.total_steps = total_steps(recipe, stream.epoch_size)
+        training, alone = recipe.training, group.count == 1
         self.detector = prepare(
             _initial_detector(recipe).to(device).train(),
             recipe.compute,
-            unbroken=group.count == 1 or recipe.model.norm != "batch",
-            cuda_graphs=("losses_graph",) if self._replayable(joint) else (),
+            unbroken=alone or recipe.model.norm != "batch",
+            # A CUDA graph's gradients cannot be added up or exchanged.
+            cuda_graphs=("losses_graph",) if alone and training.accumulate == 1 and joint is None else (),
         )
         self.joint: JointBranch | None = None
         if joint is not None:
             identities = len(stream.identities)
             self.joint = JointBranch(joint, self.detector, identities, recipe.compute, recipe.seed).to(device)
         self.losses = group.wrap(_Losses(self.detector, self.joint))
-        training = recipe.training
         self.optimiser = build_optimiser(
             training.optimiser,
             self.losses.parameters(),
@@ -185,7 +187,6 @@ class _Training:
             momentum=training.momentum,
             fused=device.type == "cuda",
         )
-        self.parameters = [p for p in self.losses.parameters() if p.requires_grad]
         self.scaler = gradient_scaler(recipe.compute, device)
         self.best = BestWeights()
         self.state: dict[str, Stateful] = {
@@ -210,10 +211,6 @@ class _Training:
         images = (done - first) * _images_per_step(self.recipe)
         return {LOADER_RATE: self.group.count * self._loader.per_second, STEP_RATE: images / busy}
 
-    def _replayable(self, joint: JointRecipe | None) -> bool:
-        """Whether a CUDA graph can be a step's losses: gradients are not added up or exchanged."""
-        return self.recipe.training.accumulate == 1 and self.group.count == 1 and joint is None
-
     def step(self, step: int) -> Metrics:
         """One optimiser step on `accumulate` batches."""
         recipe = self.recipe
@@ -230,11 +227,7 @@ class _Training:
             for name, value in of_people.items():
                 mean = value / recipe.training.accumulate
                 watched[name] = watched[name] + mean if name in watched else mean
-        self.scaler.unscale_(self.optimiser)
-        clip = recipe.training.gradient_clip
-        norm = nn.utils.clip_grad_norm_(self.parameters, math.inf if clip is None else clip)
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
+        norm = apply_gradients(self.optimiser, self.scaler, recipe.training.gradient_clip)
         metrics = {**self._metrics(self.group.sum(sums)), **watched}
         if self.joint is not None:
             metrics["loss"] = metrics["loss"] + self.joint.recipe.weight * metrics["reid"]
@@ -270,7 +263,7 @@ class _Training:
                 self.recipe,
                 step * accumulate,
                 self.total_steps * accumulate,
-                Share(self.group.rank, self.group.count),
+                self.group.part,
                 device=self.device,
                 rate=self._loader,
             )

@@ -11,8 +11,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from personsearch_core.identities import IntArray
-
 Item = TypeVar("Item")
 
 BROADCAST_BYTES = 64 << 20
@@ -32,9 +30,10 @@ class Alone:
         """
         return module
 
-    def share(self, rows: IntArray) -> IntArray:
-        """This process's part of the rows of a batch."""
-        return rows[self.rank :: self.count]
+    @property
+    def part(self) -> slice:
+        """What this process takes of the rows of a batch."""
+        return slice(self.rank, None, self.count)
 
     def join(self, own: Tensor, total: int) -> Tensor:
         """The (total, D) rows of a batch from the processes' shares, in order; `own` is this one's.

@@ -12,7 +12,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,12 +21,7 @@ import torch
 from torch import Tensor
 
 from personsearch_core.errors import PersonSearchError
-from personsearch_core.training.checkpoints import (
-    load_newest,
-    remove_checkpoints,
-    save_checkpoint,
-    set_aside,
-)
+from personsearch_core.training.checkpoints import load_newest, save_checkpoint, set_aside
 from personsearch_core.training.group import Alone
 from personsearch_core.training.metrics_log import FILE_NAME, MetricLog
 
@@ -146,20 +141,23 @@ def run_loop(
     results are safe, `discard_work` removes what only a resume needs.
     """
     settings, group = settings or LoopSettings(), group or Alone()
-    is_main = group.rank == 0
     flush_steps = settings.flush_steps or 1
     checkpoints = work_dir / CHECKPOINTS
-    with closing(MetricLog(work_dir, settings.tensorboard_steps) if is_main else _Silent()) as log:
-        state = {**state, "metric_log": log}
+    with ExitStack() as stack:
+        log = None
+        if group.rank == 0:
+            log = stack.enter_context(closing(MetricLog(work_dir, settings.tensorboard_steps)))
+            state = {**state, "metric_log": log}
         done = _resume(checkpoints, state, group)
-        log.start(done)
+        if log is not None:
+            log.start(done)
         rows = _PendingRows(log, describe_batch, watch, must_be_finite)
         kept = done
 
         def checkpoint() -> None:
             nonlocal kept
             rows.flush()
-            if is_main and kept != done:
+            if log is not None and kept != done:
                 set_aside(checkpoints, kept)
                 save_checkpoint(checkpoints, done, {name: part.state_dict() for name, part in state.items()})
             kept = done
@@ -192,16 +190,16 @@ def run_loop(
 
 def discard_work(work_dir: Path) -> None:
     """Remove what only a resume needs: the checkpoints, then the rows that they refer to."""
-    remove_checkpoints(work_dir / CHECKPOINTS)
-    if (work_dir / PARALLEL).is_dir():
-        shutil.rmtree(work_dir / PARALLEL)
+    for folder in (work_dir / CHECKPOINTS, work_dir / PARALLEL):
+        if folder.is_dir():
+            shutil.rmtree(folder)
     (work_dir / FILE_NAME).unlink(missing_ok=True)
 
 
 def _resume(checkpoints: Path, state: Mapping[str, Stateful], group: Alone) -> int:
     """Load the newest checkpoint that fits, in all processes; the number of steps done."""
     step, found = group.of_first(_fitting(checkpoints, state) if group.rank == 0 else (0, {}))
-    for name in found:
+    for name in found.keys() & state.keys():  # rank 0 alone has a metric log
         state[name].load_state_dict(found[name])
     if step:
         logger.info("resuming after step %d from %s", step, checkpoints)
@@ -229,7 +227,7 @@ class _PendingRows:
 
     def __init__(
         self,
-        log: MetricLog | _Silent,
+        log: MetricLog | None,
         describe_batch: Callable[[int], str],
         watch: Callable[[int, Mapping[str, float]], None] | None,
         must_be_finite: tuple[str, ...],
@@ -254,7 +252,8 @@ class _PendingRows:
                         f"{self._describe_batch(step)}. Try a lower rate, gradient clipping, or fp32."
                     )
             row = {**measured, **extra}
-            self._log.append(step, row, force_tensorboard=bool(extra))
+            if self._log is not None:
+                self._log.append(step, row, force_tensorboard=bool(extra))
             self.latest = row
             if self._watch is not None:
                 self._watch(step, row)
@@ -268,22 +267,3 @@ def _read(rows: list[Metrics]) -> list[dict[str, float]]:
         {name: next(fetched) if isinstance(value, Tensor) else float(value) for name, value in row.items()}
         for row in rows
     ]
-
-
-class _Silent:
-    """The metric log of a rank that does not log; it ignores the main rank's state in a checkpoint."""
-
-    def start(self, step: int) -> None:
-        return None
-
-    def append(self, step: int, metrics: Mapping[str, float], force_tensorboard: bool = False) -> None:
-        return None
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        return None
-
-    def close(self) -> None:
-        return None

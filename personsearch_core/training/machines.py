@@ -113,10 +113,10 @@ class FirstMachine:
                     f"{here} of {machines.count - 1} other machines came to {machines.address} within "
                     f"{GATHER_SECONDS / 60:.0f} minutes: run there: personsearch join {machines.address}"
                 )
-            self._require_all()
+            if silent := self._silent(SILENT_SECONDS):
+                raise PersonSearchError(self._lost(silent[0]))
             time.sleep(BEAT_SECONDS / 4)
-        names = ", ".join(self._called(number) for number in self._others)
-        logger.info("training with %s", names)
+        logger.info("training with %s", ", ".join(self._called(number) for number in self._others))
         meeting.put(BEGUN, True)
 
     def goes_on(self) -> bool:
@@ -187,11 +187,6 @@ class FirstMachine:
             elif now - at > seconds:
                 silent.append(number)
         return silent
-
-    def _require_all(self) -> None:
-        silent = self._silent(SILENT_SECONDS)
-        if silent:
-            raise PersonSearchError(self._lost(silent[0]))
 
     def _wait_for_ends(self) -> list[int]:
         """Wait until torchrun has ended on all other machines; those that are silent meanwhile."""

@@ -57,9 +57,16 @@ def take_step(
     scaler: torch.amp.GradScaler,
     clip: float | None = None,
 ) -> Tensor:
-    """Backward pass, gradient clipping, optimiser step; returns the gradient norm before clipping."""
+    """Backward pass, then `apply_gradients`."""
     optimiser.zero_grad(set_to_none=True)
     torch.autograd.backward(scaler.scale(loss))
+    return apply_gradients(optimiser, scaler, clip)
+
+
+def apply_gradients(
+    optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, clip: float | None = None
+) -> Tensor:
+    """Gradient clipping and optimiser step; returns the gradient norm before clipping."""
     scaler.unscale_(optimiser)
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)

@@ -53,7 +53,9 @@ def run_rank(post: Post) -> None:
     meeting = post.meeting()
     try:
         order = meeting.take(ORDER)
-        device = _rank_device(order["device"], post.first_device, order["threads"])
+        device = _rank_device(
+            order["device"], post.first_device + local_rank, order["threads"] // post.devices
+        )
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
             store=dist.PrefixStore("ranks", meeting.store),
@@ -120,13 +122,12 @@ def _agreed_stop(meeting: Meeting, group: Together) -> Callable[[], bool]:
     return should_stop
 
 
-def _rank_device(kind: str, first: int, threads: int) -> torch.device:
-    local_rank, count = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+def _rank_device(kind: str, gpu: int, threads: int) -> torch.device:
     if kind == "cuda":
-        device = torch.device("cuda", first + local_rank)
+        device = torch.device("cuda", gpu)
         torch.cuda.set_device(device)
         return device
-    torch.set_num_threads(max(1, threads // count))
+    torch.set_num_threads(max(1, threads))
     return torch.device("cpu")
 
 

@@ -175,22 +175,19 @@ def train_reid(
     metrics = finish_history(work_dir) if group.rank == 0 else {}
     if split.held_out.size:
         metrics["validation/best_mAP"] = training.best.score
+    per_epoch = dict(zip(labels.sources, sampler.per_epoch, strict=True))
     result = ReidResult(
         steps=steps,
         kept_steps=training.best.steps if recipe.keep == "best" else steps,
         metrics=metrics,
         training_identities=len(sampler.names),
-        identities_per_epoch=_of_several(labels.sources, sampler.per_epoch),
+        identities_per_epoch=per_epoch if len(labels.sources) > 1 else {},
         held_out_identities=len(np.unique(labels.label[split.held_out])),
         left_out=tuple(sampler.left_out),
     )
     if group.rank == 0:
         _write_results(recipe, branch, result, work_dir)
     return result
-
-
-def _of_several(sources: Sequence[str], numbers: Sequence[int]) -> dict[str, int]:
-    return dict(zip(sources, numbers, strict=True)) if len(sources) > 1 else {}
 
 
 def _memory_budget(device: torch.device) -> int:
@@ -302,16 +299,12 @@ class ReidTraining:
         every = self.recipe.validate_every_epochs * self.sampler.steps_per_epoch
         measured = {}
         if len(self.held_out) and (done % every == 0 or self.phases.finished):
-            measured = self._validate(done)
+            measured = validate(self._embed, self.labels, self.held_out)
+            self.best.offer(measured["validation/mAP"], done, self.branch.state_dict())
             if self.recipe.early_stopping is not None and self.best.since >= self.recipe.early_stopping:
                 self.phases.end_now()
         if self.phases.at_an_end:
             self.best.since = 0
-        return measured
-
-    def _validate(self, done: int) -> dict[str, float]:
-        measured = validate(self._embed, self.labels, self.held_out)
-        self.best.offer(measured["validation/mAP"], done, self.branch.state_dict())
         return measured
 
     def describe_batch(self, step: int) -> str:
@@ -326,7 +319,7 @@ class ReidTraining:
         """Those of the batch of that number, which follows the one before, or is the first of all."""
         if self._features is None:
             steps = range(step, self.phases.planned)
-            opened = self.batches(self.group.share(self.sampler.batch(each)) for each in steps)
+            opened = self.batches(self.sampler.batch(each)[self.group.part] for each in steps)
             self._features = self._open.enter_context(closing(opened))  # type: ignore[type-var]
         return self._on_device(next(self._features))
 
@@ -346,7 +339,7 @@ class ReidTraining:
     def _embed(self, rows: IntArray) -> np.ndarray:
         """Embeddings (n, D) for ranking, in evaluation mode; each process embeds its share."""
         self.branch.eval()
-        own = self.group.share(rows)
+        own = rows[self.group.part]
         parts = np.split(own, range(self._batch_rows, len(own), self._batch_rows))
         embeddings = []
         for features in self.batches(parts):

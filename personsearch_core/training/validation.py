@@ -40,7 +40,7 @@ def validate_detector(
     group = group or Alone()
     was_training = detector.training
     detector.eval()
-    own = range(group.rank, len(scenes), group.count)
+    own = range(len(scenes))[group.part]
     share = detect_boxes(detector, [scenes[i] for i in own], compute)
     found = dict(group.gather(list(zip(own, share, strict=True))))
     detector.train(was_training)

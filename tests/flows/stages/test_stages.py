@@ -204,7 +204,7 @@ def _versions(tmp_path: Path, *changes: str) -> dict[str, int]:
 def test_only_stages_that_give_another_result_have_another_version(
     stages: dict[str, Stage], tmp_path: Path
 ) -> None:
-    """A trunk of COCO's epsilon 0 gives it to the branch; the best weights are chosen by another AP."""
+    """A backbone of COCO's epsilon 0 gives it to the branch; the best weights are chosen by another AP."""
     before = {name: stage.version for name, stage in stages.items()}
     frozen = "detector.model.norm=frozen_batch"
     assert _versions(tmp_path, frozen) == before
@@ -218,6 +218,6 @@ def test_only_stages_that_give_another_result_have_another_version(
     }
 
 
-def test_the_trunks_epsilon_spelled_out_is_the_same_key(stages: dict[str, Stage], tmp_path: Path) -> None:
+def test_the_backbones_epsilon_spelled_out_is_the_same_key(stages: dict[str, Stage], tmp_path: Path) -> None:
     spelled = build_stages(load_config(tmp_path / "config.yaml", ["reid.branch.norm_epsilon=1e-5"]))
     assert next(stage.recipe for stage in spelled if stage.name == "reid") == stages["reid"].recipe

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from personsearch_core.data import loader
-from personsearch_core.data.loader import Rate, Share, TrainingBatch, load_batch, training_batches
+from personsearch_core.data.loader import Rate, TrainingBatch, training_batches
 from personsearch_core.data.sampling import TrainingSet, TrainingStream
 from personsearch_core.recipes import DetectorAugmentation, DetectorRecipe, DetectorTraining
 from tests.personsearch_core.scene_files import TINY, write_scenes
@@ -39,23 +39,30 @@ def same(one: TrainingBatch, other: TrainingBatch) -> bool:
     )
 
 
-@pytest.mark.parametrize("share", [Share(), Share(0, 2), Share(1, 2)])
-def test_batches_decoded_ahead_are_those_of_one_thread(stream: TrainingStream, share: Share) -> None:
-    ahead = list(training_batches(stream, RECIPE, 1, 6, share))
+def loaded(
+    stream: TrainingStream, number: int, part: slice, *, recolour: bool
+) -> tuple[TrainingBatch, list[loader.Loaded]]:
+    """A batch image by image, in this thread, and what is left to do for each image."""
+    numbers = loader.batch_numbers(RECIPE, number)[part]
+    canvases = torch.zeros(len(numbers), 3, TINY.image_height, TINY.image_width, dtype=torch.uint8)
+    left = [
+        loader._load(stream, RECIPE, *each, recolour=recolour) for each in zip(canvases, numbers, strict=True)
+    ]
+    return loader._assemble(canvases, left, loader.CPU), left
+
+
+@pytest.mark.parametrize("part", [slice(None), slice(0, None, 2), slice(1, None, 2)])
+def test_batches_decoded_ahead_are_those_of_one_thread(stream: TrainingStream, part: slice) -> None:
+    ahead = list(training_batches(stream, RECIPE, 1, 6, part))
     assert len(ahead) == 5
     for number, batch in enumerate(ahead, start=1):
-        assert same(batch, load_batch(stream, RECIPE, number, share))
+        assert same(batch, loaded(stream, number, part, recolour=True)[0])
 
 
 def test_colours_that_are_left_to_a_gpu_are_those_of_the_threads(stream: TrainingStream) -> None:
-    canvases = torch.zeros(3, 3, TINY.image_height, TINY.image_width, dtype=torch.uint8)
-    numbers = loader.batch_numbers(RECIPE, 2)
-    left = [
-        loader._load(stream, RECIPE, *each, recolour=False) for each in zip(canvases, numbers, strict=True)
-    ]
+    batch, left = loaded(stream, 2, slice(None), recolour=False)
     assert all(colours.brightness != 1 for *_, colours in left)
-    batch = loader._assemble(canvases, left, loader.CPU).to(loader.CPU)
-    assert same(batch, load_batch(stream, RECIPE, 2))
+    assert same(batch.to(loader.CPU), loaded(stream, 2, slice(None), recolour=True)[0])
 
 
 def test_the_loaders_rate_is_that_of_all_threads(stream: TrainingStream) -> None:

@@ -19,7 +19,7 @@ from tests.personsearch_core.scene_files import TINY
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
 @pytest.mark.parametrize("variant", ["j2", "j3", "j4"])
 def test_with_the_detectors_weights_a_branch_continues_the_backbone(backbone: str, variant: str) -> None:
-    """For a ROI equal to the whole map at its own size, its features are those of the full trunk."""
+    """For a ROI equal to the whole map at its own size, its features are those of the full backbone."""
     torch.manual_seed(0)
     model = DetectorModel(backbone=backbone, norm="batch", initial_weights=None)  # type: ignore[arg-type]
     detector = build_detector(model).eval()
@@ -147,22 +147,22 @@ def test_no_scenes_give_no_results() -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "trunk", "epsilon"),
+    ("weights", "detector_norm", "epsilon"),
     [("imagenet", "frozen_batch", 1e-5), ("detector", "frozen_batch", 0.0), ("detector", "batch", 1e-5)],
 )
 @pytest.mark.parametrize("norm", ["frozen_batch", "batch"])
 @pytest.mark.parametrize("variant", ["j3", "disj"])
 def test_norms_have_the_epsilon_of_their_weights(
-    variant: str, norm: str, weights: str, trunk: str, epsilon: float
+    variant: str, norm: str, weights: str, detector_norm: str, epsilon: float
 ) -> None:
-    model = DetectorModel(backbone="resnet18", norm=trunk, initial_weights="coco")  # type: ignore[arg-type]
+    model = DetectorModel(backbone="resnet18", norm=detector_norm, initial_weights="coco")  # type: ignore[arg-type]
     branch = Branch(variant, model, BranchModel(norm=norm, initial_weights=weights))  # type: ignore[arg-type]
     found = {part.eps for part in branch.modules() if isinstance(part, FrozenBatchNorm | nn.BatchNorm2d)}
     assert found == {epsilon}
 
 
 @pytest.mark.parametrize("norm", ["batch", "frozen_batch"])
-def test_a_branch_continues_cocos_trunk(norm: str) -> None:
+def test_a_branch_continues_cocos_backbone(norm: str) -> None:
     """COCO's epsilon is 0 and its dead channels have tiny variances: another epsilon gives other features."""
     torch.manual_seed(0)
     model = DetectorModel(backbone="resnet18", initial_weights="coco")

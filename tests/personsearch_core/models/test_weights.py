@@ -64,9 +64,9 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         load_initial_weights(grouped, str(tmp_path / "r18.safetensors"))
 
 
-def test_a_trunk_without_heads_is_named(tmp_path: Path) -> None:
-    trunk = {f"backbone.body.{name}": tensor for name, tensor in resnet18().state_dict().items()}
-    save_weights(tmp_path / "resnet.safetensors", trunk)
+def test_a_backbone_without_heads_is_named(tmp_path: Path) -> None:
+    backbone = {f"backbone.body.{name}": tensor for name, tensor in resnet18().state_dict().items()}
+    save_weights(tmp_path / "resnet.safetensors", backbone)
     with pytest.raises(
         PersonSearchError, match=r"resnet\.safetensors have.*but no head\.classification_head"
     ):
@@ -119,7 +119,7 @@ def test_a_branch_on_maps_of_another_network_is_pooling_and_an_embedding(tmp_pat
 
 
 def test_a_branch_from_before_the_field_keeps_its_epsilon(tmp_path: Path) -> None:
-    """It was trained with 1e-5 whatever its trunk had; a new one takes the trunk's 0 over."""
+    """It was trained with 1e-5 whatever its backbone had; a new one takes the backbone's 0 over."""
     model = TINY.model_copy(update={"norm": "frozen_batch", "initial_weights": "coco"})
     branch = build_branch("j4", model, BranchModel(), build_detector(model).state_dict())
     save_branch(tmp_path / "new.safetensors", branch)

@@ -11,7 +11,6 @@ import torch
 
 from personsearch_core.training.checkpoints import (
     load_newest,
-    remove_checkpoints,
     save_checkpoint,
     set_aside,
 )
@@ -90,10 +89,3 @@ def test_a_new_folder_of_checkpoints_lasts(tmp_path: Path, monkeypatch: pytest.M
     _save(tmp_path / "checkpoints", 5)
     assert "checkpoints" in flushed[tmp_path]
     assert {"step-000000005.pt", "step-000000005.pt.sha256"} <= flushed[tmp_path / "checkpoints"]
-
-
-def test_remove(tmp_path: Path) -> None:
-    _save(tmp_path / "checkpoints", 5)
-    remove_checkpoints(tmp_path / "checkpoints")
-    remove_checkpoints(tmp_path / "checkpoints")
-    assert not (tmp_path / "checkpoints").exists()

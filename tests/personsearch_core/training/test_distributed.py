@@ -110,9 +110,7 @@ def test_devices_are_counted_from_the_one_that_is_named(
         train_detector(recipe(), entries, [], tmp_path, device="cuda:2", devices=3)
     used: list[int] = []
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: used.append(device.index))
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert ranks._rank_device("cuda", 2, 1) == torch.device("cuda:3")
+    assert ranks._rank_device("cuda", 3, 1) == torch.device("cuda:3")
     assert used == [3]
 
 

@@ -7,7 +7,8 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from personsearch_core.errors import PersonSearchError
-from personsearch_core.training.held_out import check_held_out, held_out_search
+from personsearch_core.identities import ReidLabels
+from personsearch_core.training.held_out import check_validation, held_out_search
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -32,5 +33,5 @@ def test_nobody_in_two_images() -> None:
     with pytest.raises(PersonSearchError, match="no held-out person is in two images"):
         held_out_search(np.ones((4, 2), np.float32), np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1]))
     with pytest.raises(PersonSearchError, match="no held-out person is in two images"):
-        check_held_out(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1]))
-    check_held_out(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 2]))
+        check_validation(ReidLabels.from_columns([*"aabb"], [*"1122"]), np.arange(4))
+    check_validation(ReidLabels.from_columns([*"aabb"], [*"1123"]), np.arange(4))

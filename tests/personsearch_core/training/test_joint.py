@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from personsearch_core.data.loader import TrainingBatch, load_batch
+from personsearch_core.data.loader import TrainingBatch, training_batches
 from personsearch_core.data.sampling import TrainingSet, TrainingStream
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.identities import UNLABELLED
@@ -88,7 +88,7 @@ def initial(
         torch.manual_seed(0)
         detector = build_detector(TINY).train()
     stream = TrainingStream(entries, 0)
-    return detector, stream, load_batch(stream, recipe(), 0)
+    return detector, stream, next(training_batches(stream, recipe(), 0, 1))
 
 
 def test_the_loss_is_the_sum_of_both(tmp_path: Path, entries: list[TrainingSet]) -> None:
@@ -136,7 +136,7 @@ def test_the_reid_loss_trains_the_shared_layers_or_not(entries: list[TrainingSet
 def test_only_people_of_entries_with_identities_are_learnt(entries: list[TrainingSet]) -> None:
     stream = TrainingStream(entries, 0)
     assert list(stream.identities) == [("a", f"p{n}") for n in range(4)]
-    batch = load_batch(stream, recipe(batch_size=10), 0)
+    batch = next(training_batches(stream, recipe(batch_size=10), 0, 1))
     for entry, target in zip(batch.entries.tolist(), batch.scenes, strict=True):
         assert (target.people is None) == (entry == 1)
     half = JointBranch(joint(), build_detector(TINY), 4, Compute(), 0)
