@@ -18,23 +18,8 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class ImageUse:
-    """Whether image files are ignored or their headers read."""
-
-    read: bool = True
-
-    @property
-    def label(self) -> str:
-        """What goes into the fingerprint, since it decides on the rows."""
-        return "headers" if self.read else "none"
-
-
-ALL_IMAGES = ImageUse()
-
-
-@dataclass(frozen=True)
 class Source:
-    """A dataset's root, and how it is read.
+    """A dataset's root, and how it is read: with the headers of its images or from annotations alone.
 
     Images that are `forgotten` are not read.
     """
@@ -42,8 +27,13 @@ class Source:
     root: Path
     adapter: Adapter
     options: Options = field(default_factory=dict)
-    use: ImageUse = ALL_IMAGES
+    read_images: bool = True
     forgotten: Forgotten = NO_ONE
+
+    @property
+    def read_of_images(self) -> str:
+        """What is read of an image; it decides on the rows, so it goes into digests."""
+        return "headers" if self.read_images else "none"
 
 
 @dataclass(frozen=True)
@@ -66,11 +56,11 @@ def fingerprint(source: Source, hash_cache: HashCache, *, rehash: bool = False) 
 
     Raises:
         CatalogError: when the root is not of the adapter's format, a file is missing, or the adapter cannot
-            do without the images that `use` leaves out.
+            do without the images that are left out.
     """
-    root, adapter, use = source.root, source.adapter, source.use
+    root, adapter = source.root, source.adapter
     check_options(adapter, source.options)
-    if getattr(adapter, "needs_images", False) and not use.read:
+    if getattr(adapter, "needs_images", False) and not source.read_images:
         raise CatalogError(
             f"adapter {adapter.name!r} takes sizes from the images: they cannot be left out (--no-images)"
         )
@@ -81,8 +71,8 @@ def fingerprint(source: Source, hash_cache: HashCache, *, rehash: bool = False) 
     annotations = hash_cache.digests(root, sorted(names | set(layout.shared)), rehash=rehash)
     shown = {name for unit in layout.units for name in unit.images} | set(layout.images)
     pictures = sorted(shown - left_out)
-    images = hash_cache.digests(root, pictures, rehash=rehash) if use.read else {}
-    total = hashlib.sha256(use.label.encode())
+    images = hash_cache.digests(root, pictures, rehash=rehash) if source.read_images else {}
+    total = hashlib.sha256(source.read_of_images.encode())
     for part in (annotations, images or dict.fromkeys(pictures, "")):
         total.update(json.dumps(sorted(part.items())).encode("utf-8", "surrogatepass"))
     return Fingerprint(total.hexdigest(), layout, annotations, images, left_out)

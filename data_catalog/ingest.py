@@ -15,7 +15,7 @@ from data_catalog.drawn_queries import draw_queries
 from data_catalog.drawn_splits import split_again
 from data_catalog.errors import CatalogError
 from data_catalog.findings import Finding, finding, present
-from data_catalog.fingerprint import ALL_IMAGES, Fingerprint, ImageUse, Progress, Source, fingerprint
+from data_catalog.fingerprint import Fingerprint, Progress, Source, fingerprint
 from data_catalog.forgotten import Forgetting
 from data_catalog.hash_cache import HashCache
 from data_catalog.leftovers import leftovers
@@ -69,13 +69,15 @@ def ingest(
         CatalogError: when an annotation file cannot be read at all, an image is missing, the rules do not fit
             the dataset, or the outcome is empty or almost empty (see `outcome`) unless `allow_empty`.
     """
-    root, adapter, use = source.root, source.adapter, source.use
-    units = found.layout.units
-    digests = {unit.source: unit_digest(unit, found.annotations, found.images, use.label) for unit in units}
+    root, adapter, units = source.root, source.adapter, found.layout.units
+    digests = {
+        unit.source: unit_digest(unit, found.annotations, found.images, source.read_of_images)
+        for unit in units
+    }
     kept = None if previous is None else keep_unchanged(previous, units, digests, found.images)
     fresh = units if kept is None else [unit for unit in units if unit.source not in kept.sources]
     chunks = _chunks(root, fresh)
-    read = partial(read_units, adapter, root, options=dict(source.options), use=use)
+    read = partial(read_units, adapter, root, options=dict(source.options), read_images=source.read_images)
     found_parts = map_chunks(read, chunks, dask_address, is_long=partial(_is_long, root))
     parts = _followed(read_ahead(found_parts), [len(chunk) for chunk in chunks], progress)
     if kept is not None:
@@ -87,7 +89,7 @@ def ingest(
         parts = split_again(parts, rules.splits, work)
     with SnapshotWriter(work, name) as writer:
         for tables in parts:
-            writer.write(tables, _image_digests(tables, found, use))
+            writer.write(tables, _image_digests(tables, found) if source.read_images else None)
         images, queries = writer.images_and_queries()
         boxes = writer.close_boxes()
         joined = join_queries(boxes, images, queries)
@@ -200,7 +202,7 @@ def ingest_root(
     *,
     options: Options | None = None,
     rules: Rules = NO_RULES,
-    use: ImageUse = ALL_IMAGES,
+    read_images: bool = True,
     allow_empty: bool = False,
 ) -> dict[str, int]:
     """Ingest a dataset at once, without caches: for tests and looks at a dataset.
@@ -217,7 +219,7 @@ def ingest_root(
         The adapter's options.
     rules
         How splits are made and queries drawn, if not by the dataset.
-    use
+    read_images
         Whether image files are read.
     allow_empty
         Whether to accept an outcome without images or boxes.
@@ -237,7 +239,7 @@ def ingest_root(
     >>> ingest_root(root, load_adapter("prw"), work)["train.images"]
     6
     """
-    source = Source(root, adapter, options or {}, use)
+    source = Source(root, adapter, options or {}, read_images)
     found = fingerprint(source, HashCache(None))
     return ingest(source, work, found, name=adapter.name, rules=rules, allow_empty=allow_empty).counts
 
@@ -254,14 +256,14 @@ def refuse_invalid(snapshot: Snapshot) -> None:
 
 
 def read_units(
-    adapter: Adapter, root: Path, units: Sequence[Unit], *, options: Options, use: ImageUse
+    adapter: Adapter, root: Path, units: Sequence[Unit], *, options: Options, read_images: bool
 ) -> Iterator[Tables]:
     """The checked rows of some units; small ones together, long ones in parts.
 
     Where a unit is cut depends on itself alone: the order of its rows must not show what was read with it.
     """
     pending: list[Rows] = []
-    check = RowChecks(root, options, read_images=use.read)
+    check = RowChecks(root, options, read_images=read_images)
     waiting = 0
     for unit in units:
         of_unit = 0
@@ -279,9 +281,7 @@ def read_units(
         yield check.tables(pending)
 
 
-def _image_digests(tables: Tables, found: Fingerprint, use: ImageUse) -> list[str] | None:
-    if not use.read:
-        return None
+def _image_digests(tables: Tables, found: Fingerprint) -> list[str]:
     names = tables.images["rel_path"].to_pylist()
     unlisted = next((name for name in names if name not in found.images), None)
     if unlisted is not None:

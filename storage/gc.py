@@ -81,12 +81,12 @@ def find_garbage(
         entry
         for entry in entries
         if (name := entry.name) not in kept
-        and (name not in locked or store.holder(entry.kind, entry.key) is None)
+        and (name not in locked or store.place.holder(entry.kind, entry.key) is None)
     ]
     work_areas = [
-        _folder(f"{kind}/{key}", store.work_path_of(kind, key), f"{kind}/{key}")
-        for kind, key in store.work_areas()
-        if f"{kind}/{key}" not in wanted and store.holder(kind, key) is None
+        _folder(f"{kind}/{key}", store.place.work_path_of(kind, key), f"{kind}/{key}")
+        for kind, key in store.place.work_areas()
+        if f"{kind}/{key}" not in wanted and store.place.holder(kind, key) is None
     ]
     aside = [
         _folder(path.relative_to(store.root).as_posix(), path)
@@ -97,7 +97,7 @@ def find_garbage(
     aside += [
         _folder(path.relative_to(store.root).as_posix(), path, f"{kind}/{key}")
         for kind, key, path in store.place.replaced()
-        if store.path_of(kind, key).is_dir()
+        if store.place.path_of(kind, key).is_dir()
     ]
     return Garbage(
         artifacts=tuple(garbage),
@@ -186,7 +186,7 @@ def _out_of_sight(store: Store, garbage: Garbage, spared: _Spared) -> Iterator[P
                 away = store.take_away(entry.kind, entry.key)
                 if away is not None:
                     yield away
-            store.log_path_of(entry.kind, entry.key).unlink(missing_ok=True)
+            store.place.log_path_of(entry.kind, entry.key).unlink(missing_ok=True)
     for folder in (*garbage.work_areas, *garbage.set_aside):
         if folder.maker_of is None:
             yield folder.path
@@ -212,7 +212,7 @@ class _Spared:
     @contextmanager
     def unless(self, name: str) -> Iterator[bool]:
         """Whether the artifact `kind/key` can be deleted; if so, no process can build it inside the block."""
-        with self._store.making_now(*name.split("/")) as alone:
+        with self._store.place.making_now(*name.split("/")) as alone:
             used = alone and self._is_used(name)
             if used or not alone:
                 self.stayed.add(name)

@@ -57,7 +57,7 @@ class LocalStore(Store):
         stamp, found = self._inspect(kind, key)
         if found.problem is None:
             return found.artifact
-        with self.making_now(kind, key) as alone:
+        with self.place.making_now(kind, key) as alone:
             if alone:
                 return self.find_alone(kind, key, found if self._stamp(kind, key) == stamp else None)
         log.warning(
@@ -77,7 +77,7 @@ class LocalStore(Store):
         for _ in range(_LOOKS):
             if found.problem is None:
                 break
-            held = self.holder(kind, key) is not None
+            held = self.place.holder(kind, key) is not None
             now = self._stamp(kind, key)
             if now != stamp:
                 stamp, found = now, self._look(kind, key)
@@ -89,7 +89,7 @@ class LocalStore(Store):
 
     def _stamp(self, kind: str, key: str) -> object:
         """A value that changes when a process moves or replaces the artifact."""
-        path = self.path_of(kind, key)
+        path = self.place.path_of(kind, key)
         with contextlib.suppress(FileNotFoundError):
             inode = path.stat().st_ino
             try:
@@ -105,7 +105,7 @@ class LocalStore(Store):
         """
         found = seen or self._look(kind, key)
         if found.problem == _HALF_REPLACED:
-            self.place.replaced_path(kind, key).rename(self.path_of(kind, key))
+            self.place.replaced_path(kind, key).rename(self.place.path_of(kind, key))
             found = self._look(kind, key)
         if found.problem is not None:
             with contextlib.suppress(FileNotFoundError):
@@ -113,7 +113,7 @@ class LocalStore(Store):
         return found.artifact
 
     def _look(self, kind: str, key: str) -> Inspection:
-        path, manifest = self.path_of(kind, key), self._manifest(kind, key)
+        path, manifest = self.place.path_of(kind, key), self._manifest(kind, key)
         if manifest is None and self.place.replaced_path(kind, key).is_dir():
             manifest = _HALF_REPLACED
         if not isinstance(manifest, Manifest):
@@ -126,7 +126,7 @@ class LocalStore(Store):
 
     def _manifest(self, kind: str, key: str) -> Manifest | str | None:
         """The manifest, or what is wrong with it; None without an artifact."""
-        path = self.path_of(kind, key)
+        path = self.place.path_of(kind, key)
         try:
             manifest = read_manifest(path / FILE_NAME)
         except FileNotFoundError:
@@ -138,7 +138,7 @@ class LocalStore(Store):
         return manifest if (manifest.kind, manifest.key) == (kind, key) else STRANGER
 
     def manifest_of(self, kind: str, key: str) -> Manifest:
-        return read_manifest(self.path_of(kind, key) / FILE_NAME)
+        return read_manifest(self.place.path_of(kind, key) / FILE_NAME)
 
     def keys(self, kind: str | None = None) -> Iterator[tuple[str, str]]:
         kinds = [plain_name(kind)] if kind else self.kinds()
@@ -182,7 +182,7 @@ class LocalStore(Store):
         found = set()
         for kind, key in self.keys():
             with contextlib.suppress(FileNotFoundError):
-                if (self.path_of(kind, key) / FILE_NAME).stat().st_mtime > moment.timestamp():
+                if (self.place.path_of(kind, key) / FILE_NAME).stat().st_mtime > moment.timestamp():
                     found.add(f"{kind}/{key}")
         return found
 
@@ -209,14 +209,14 @@ class LocalStore(Store):
 
     def local_path(self, kind: str, key: str) -> Path:
         """Where this machine can read an artifact's files, even damaged ones."""
-        return self.path_of(kind, key)
+        return self.place.path_of(kind, key)
 
     def verify(self, kind: str, key: str) -> list[str]:
         """Digest every file of an artifact and return the problems; nothing is moved.
 
         If there are any, the next `find` digests the files again, even if their stat is unchanged.
         """
-        path, manifest = self.path_of(kind, key), self._manifest(kind, key)
+        path, manifest = self.place.path_of(kind, key), self._manifest(kind, key)
         if not isinstance(manifest, Manifest):
             return [manifest or f"{path}: no such artifact"]
         problems = self._trust.problems(path, manifest, trust_stat=False)
@@ -242,7 +242,7 @@ class LocalStore(Store):
     def _move_aside(self, kind: str, key: str, why: str) -> Path:
         target = _free_path(self.root / ".damaged", kind, key)
         durable.make_folder(target.parent)
-        self.path_of(kind, key).rename(target)
+        self.place.path_of(kind, key).rename(target)
         log.warning("artifact %s/%s was set aside as %s: %s", kind, key, target, why)
         self._trust.forget(kind, key)
         return target
@@ -252,12 +252,12 @@ class LocalStore(Store):
 
         Raises FileNotFoundError if it is missing.
         """
-        work = self.work_path_of(kind, key)
+        work = self.place.work_path_of(kind, key)
         with self.place.making(kind, key):
             if work.exists():
                 shutil.rmtree(work)
             durable.make_folder(work.parent)
-            path = self.path_of(kind, key)
+            path = self.place.path_of(kind, key)
             path.rename(work)
             # First the move: an artifact that is still in place without its manifest would be damaged.
             flush(work.parent)
@@ -271,7 +271,7 @@ class LocalStore(Store):
 
         Raises FileNotFoundError if the artifact is missing.
         """
-        away = self.place.hide(self.path_of(kind, key))
+        away = self.place.hide(self.place.path_of(kind, key))
         self._trust.forget(kind, key)
         return away
 
@@ -290,7 +290,7 @@ class LocalStore(Store):
         durable.write(work / FILE_NAME, manifest.to_json())
         for directory in (path for path in (*work.rglob("*"), work) if path.is_dir()):
             flush(directory)
-        target = self.path_of(manifest.kind, manifest.key)
+        target = self.place.path_of(manifest.kind, manifest.key)
         durable.make_folder(target.parent)
         replaced = self._move_away(target)
         work.rename(target)
@@ -307,7 +307,7 @@ class LocalStore(Store):
         with self.place.making(kind, key):
             if self.find_alone(kind, key) is not None:
                 return None
-            area = self.work_path_of(kind, key)
+            area = self.place.work_path_of(kind, key)
             durable.make_folder(area / RECEIVING)
             received = fill(area / RECEIVING, manifest, open_file, self._twins(manifest))
             self.publish(area / RECEIVING, manifest)
@@ -315,11 +315,11 @@ class LocalStore(Store):
             return received
 
     def open_file(self, manifest: Manifest, name: str) -> BinaryIO:
-        return (self.path_of(manifest.kind, manifest.key) / name).open("rb")
+        return (self.place.path_of(manifest.kind, manifest.key) / name).open("rb")
 
     def _twins(self, manifest: Manifest) -> Iterator[Twin]:
         for other in relatives(self, manifest):
-            folder = self.path_of(other.kind, other.key)
+            folder = self.place.path_of(other.kind, other.key)
             trusted = self._trust.unchanged(folder, other)
             for name, entry in other.files.items():
                 yield Twin(folder / name, entry, name in trusted)

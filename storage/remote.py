@@ -74,7 +74,7 @@ class RemoteStore(Store):
 
     def find(self, kind: str, key: str) -> Artifact | None:
         """The artifact, downloaded to this machine; every byte is digested once on the way."""
-        self.path_of(kind, key)  # refuses what is not a plain name
+        self.place.path_of(kind, key)  # refuses what is not a plain name
         with exclusive(self.root / ".locks" / "fetching" / f"{kind}-{key}", what=f"a copy of {kind}/{key}"):
             raw = self._raw(kind, key)
             while raw is not None:
@@ -126,7 +126,7 @@ class RemoteStore(Store):
             self._cache.inspect(kind, key)  # a damaged copy on this machine is not trusted any more
         if problems:
             return Inspection(problem=in_short(problems))
-        return Inspection(Artifact(self.path_of(kind, key), manifest))
+        return Inspection(Artifact(self.place.path_of(kind, key), manifest))
 
     def lease(self, kind: str, key: str, *, again: bool) -> AbstractContextManager[None]:
         def is_built() -> bool:
@@ -376,8 +376,11 @@ class RemoteStore(Store):
         if artifact == _DAMAGED:
             return False
         if artifact.startswith(f"{LEASES}/"):  # .leases/<kind>/<key>
-            return self.holder(artifact.partition("/")[2], version) is not None
-        return versions.get(artifact, "") in (version, None) or self.holder(*artifact.split("/")) is not None
+            return self.place.holder(artifact.partition("/")[2], version) is not None
+        return (
+            versions.get(artifact, "") in (version, None)
+            or self.place.holder(*artifact.split("/")) is not None
+        )
 
     def _raw(self, kind: str, key: str) -> bytes | None:
         return self._bucket.read(self._parts.key_path(kind, key, FILE_NAME))

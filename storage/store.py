@@ -265,7 +265,7 @@ class Store(ABC):
         kind, key = identity.kind, identity.key
         durable.make_folder(self.root)
         with self.place.making(kind, key), self.lease(kind, key, again=again):
-            path = self.work_path_of(kind, key)
+            path = self.place.work_path_of(kind, key)
             made = None if again else self.find_alone(kind, key)
             if made is None:
                 durable.make_folder(path)
@@ -275,7 +275,7 @@ class Store(ABC):
     def peek(self, kind: str, key: str) -> Artifact | None:
         """Like `find`, but reads only the manifest and moves nothing. For listings."""
         try:
-            return Artifact(self.path_of(kind, key), self.manifest_of(kind, key))
+            return Artifact(self.place.path_of(kind, key), self.manifest_of(kind, key))
         except NewerVersionError:
             raise
         except (FileNotFoundError, StorageError):
@@ -309,29 +309,3 @@ class Store(ABC):
     def root(self) -> Path:
         """The local folder for everything that is not an artifact; for a local store, for everything."""
         return self.place.root
-
-    def path_of(self, kind: str, key: str) -> Path:
-        """Where `find` puts an artifact. Raises StorageError unless `kind` and `key` are plain names."""
-        return self.place.path_of(kind, key)
-
-    def work_path_of(self, kind: str, key: str) -> Path:
-        return self.place.work_path_of(kind, key)
-
-    def log_path_of(self, kind: str, key: str) -> Path:
-        return self.place.log_path_of(kind, key)
-
-    def work_areas(self) -> Iterator[tuple[str, str]]:
-        """(kind, key) of every unfinished work area of this machine."""
-        return self.place.work_areas()
-
-    def holder(self, kind: str, key: str) -> int | None:
-        """The local process that is building this artifact, if any."""
-        return self.place.holder(kind, key)
-
-    def making_now(self, kind: str, key: str) -> AbstractContextManager[bool]:
-        """The lock of `making` without waiting: False if another process holds it."""
-        return self.place.making_now(kind, key)
-
-    def reading_now(self, kind: str, key: str) -> AbstractContextManager[bool]:
-        """Keep an artifact in place on this machine while the block reads it; see `Place.reading_now`."""
-        return self.place.reading_now(kind, key)

@@ -48,7 +48,7 @@ def stays(store: Store, kind: str, key: str) -> bool:
     process that builds the artifact again holds the lock too, for much longer, but deletes nothing.
     """
     deadline = time.monotonic() + COLLECTION_SECONDS
-    while store.holder(kind, key) is not None and time.monotonic() < deadline:
+    while store.place.holder(kind, key) is not None and time.monotonic() < deadline:
         if store.peek(kind, key) is None:
             return False
         time.sleep(0.01)

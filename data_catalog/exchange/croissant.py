@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_catalog.errors import CatalogError
+from data_catalog.hash_cache import file_sha256
 from data_catalog.schema import TABLES
 from data_catalog.snapshot import GALLERY_FOLDER, Snapshot
 
@@ -86,9 +86,7 @@ def _copied(source: Path, target: Path) -> Iterator[tuple[str, str, pa.Schema]]:
     for name in names:
         (target / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(source / name, target / name)
-        with (target / name).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        yield name, digest, pq.read_schema(target / name)
+        yield name, file_sha256(target / name), pq.read_schema(target / name)
 
 
 def _description(snapshot: Snapshot, files: list[tuple[str, str, pa.Schema]], created: str) -> dict[str, Any]:

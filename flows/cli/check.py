@@ -15,7 +15,6 @@ from data_catalog.decode_checks import DecodedImages, undecodable_images
 from data_catalog.duplicates import duplicate_images, near_duplicate_images
 from data_catalog.errors import CatalogError
 from data_catalog.findings import Finding, finding, present
-from data_catalog.fingerprint import ImageUse
 from data_catalog.ingest import ingest_root
 from data_catalog.layouts import fitting_adapter
 from data_catalog.rules import NO_RULES, Rules
@@ -56,7 +55,6 @@ def check(
     Example: personsearch datasets check ROOT --near-duplicates
     """
     options, rules = parse_options(option), parse_rules(queries, splits)
-    use = ImageUse(read=not no_images)
     if (options or queries or splits) and len(roots) > 1:
         raise ConfigError(
             "--option, --queries and --splits work with a single root only: ingest the datasets, then pass "
@@ -75,7 +73,7 @@ def check(
             named = adapter[number] if adapter else None
             try:
                 datasets.append(
-                    _read(root, named, options, rules, use, work, [each.name for each in datasets])
+                    _read(root, named, options, rules, not no_images, work, [each.name for each in datasets])
                 )
             except CatalogError as error:
                 if len(roots) == 1:
@@ -85,7 +83,7 @@ def check(
             else:
                 found = check_snapshot(datasets[-1].snapshot)
                 _print_findings(present([*found, *_undecodable(datasets[-1])] if check_images else found))
-        alike = _near_duplicates(datasets) if near and use.read else []
+        alike = _near_duplicates(datasets) if near and not no_images else []
         if len(datasets) > 1:
             typer.echo("across datasets:")
             alike = [*duplicate_images({each.name: _images(each) for each in datasets}), *alike]
@@ -102,7 +100,7 @@ def _read(
     adapter: str | None,
     options: Mapping[str, str],
     rules: Rules,
-    use: ImageUse,
+    read_images: bool,
     work: Path,
     taken: Sequence[str],
 ) -> _Dataset:
@@ -114,7 +112,15 @@ def _read(
         name, chosen = snapshot.name, "snapshot"
     else:
         chosen = adapter or fitting_adapter(root, dict(options))
-        ingest_root(root, load_adapter(chosen), work, options=options, rules=rules, use=use, allow_empty=True)
+        ingest_root(
+            root,
+            load_adapter(chosen),
+            work,
+            options=options,
+            rules=rules,
+            read_images=read_images,
+            allow_empty=True,
+        )
         snapshot, base = Snapshot(work), root
         name = root.resolve().name
     name = name if name not in taken else f"{name}#{len(taken) + 1}"

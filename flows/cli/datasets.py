@@ -16,7 +16,6 @@ from data_catalog.catalog import Catalog
 from data_catalog.counts import nested
 from data_catalog.decode_checks import faults_in_short, memory_of, undecodable_images, undecodable_rejects
 from data_catalog.errors import CatalogError, UnknownImage
-from data_catalog.fingerprint import ImageUse
 from data_catalog.ingest import refuse_invalid
 from data_catalog.layouts import fitting_adapter
 from data_catalog.outcome import refuse_outcome
@@ -124,7 +123,7 @@ def ingest(
         rules=parse_rules(queries, splits),
         store=artifacts.root,
         dask=dask,
-        use=ImageUse(read=not no_images),
+        read_images=not no_images,
         allow_empty=allow_empty,
         rehash=rehash,
     )

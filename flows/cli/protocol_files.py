@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 
 from data_catalog.adapters.cuhk_sysu import CuhkSysu
 from data_catalog.adapters.protocol import Unit
-from data_catalog.files import open_file
+from data_catalog.hash_cache import file_sha256
 from data_catalog.rows import to_tables
 from data_catalog.schema import GALLERY, QUERIES
 from flows.errors import missing
@@ -64,9 +63,7 @@ def read_protocol(path: Path, cache: Path | None) -> ProtocolTables:
     """
     if cache is None:
         return _parse(path)
-    with open_file(path) as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    folder = cache / f"{_FORMAT}-{digest}"
+    folder = cache / f"{_FORMAT}-{file_sha256(path)}"
     kept = _kept(folder)
     if kept is not None:
         return kept

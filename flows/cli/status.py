@@ -46,9 +46,9 @@ def describe(store: Store, runs: int) -> dict[str, Any]:
     """The state of a store as data: `kinds`, `making`, `unfinished` and the last `runs`."""
     kinds = {kind: {"artifacts": count, "bytes": size} for kind, (count, size) in held(store).items()}
     making, unfinished = [], []
-    for kind, key in store.work_areas():
-        holder = store.holder(kind, key)
-        area = {"artifact": f"{kind}/{key}", "log": str(store.log_path_of(kind, key))}
+    for kind, key in store.place.work_areas():
+        holder = store.place.holder(kind, key)
+        area = {"artifact": f"{kind}/{key}", "log": str(store.place.log_path_of(kind, key))}
         if holder is None:
             unfinished.append(area)
         else:

@@ -221,7 +221,7 @@ def damaged_studies(store: ArtifactStore) -> list[str]:
 def _remove_unused(store: ArtifactStore, entry: Entry) -> None:
     from flows.plan.reach import in_use
 
-    with store.making_now(entry.kind, entry.key) as alone:
+    with store.place.making_now(entry.kind, entry.key) as alone:
         if not alone or entry.name in in_use(store):
             raise StorageError(
                 f"{entry.name} is in use by a running pipeline; try again when it has finished (which: "

@@ -22,7 +22,7 @@ from flows.studies.cost import Estimator
 from flows.studies.members import Member, Study
 from flows.studies.nodes import Nodes
 from flows.studies.planning import StudyPlan, plan_study
-from flows.studies.schedule import Change, MemberOutcome, ignore_change, run_members
+from flows.studies.schedule import Change, MemberOutcome, ignore, run_members
 from storage.store import Artifact, Store
 
 Values = Mapping[str, float]
@@ -128,7 +128,7 @@ class Replays:
         self,
         slots: Sequence[str | None] = (None,),
         threads: int | None = None,
-        on_change: Callable[[Change], None] = ignore_change,
+        on_change: Callable[[Change], None] = ignore,
     ) -> Attribution:
         """Build what is missing, and say what each factor explains.
 

@@ -82,7 +82,7 @@ def forget_files(store: Store, files: Collection[tuple[str, str]]) -> None:
 
 def _remove_artifact(store: Store, name: str) -> None:
     kind, _, key = name.partition("/")
-    with store.making_now(kind, key) as alone:
+    with store.place.making_now(kind, key) as alone:
         if not alone or name in in_use(store):
             raise StorageError(
                 f"{name} is in use by another process, so it was not deleted: wait until it is done, then "
@@ -91,7 +91,7 @@ def _remove_artifact(store: Store, name: str) -> None:
         away = None
         with contextlib.suppress(FileNotFoundError):
             away = store.take_away(kind, key)
-        store.log_path_of(kind, key).unlink(missing_ok=True)
+        store.place.log_path_of(kind, key).unlink(missing_ok=True)
     if away is not None:
         remove_tree(away)
 
@@ -109,15 +109,15 @@ def _remove_records(store: Store, names: Iterable[str]) -> int:
 def _remove_work(store: Store) -> tuple[str, ...]:
     """Unfinished work of stages that hold rows. Trainings stay: their names are returned."""
     unfinished = []
-    for kind, key in list(store.work_areas()):
+    for kind, key in list(store.place.work_areas()):
         if kind in TRAINED:
             unfinished.append(f"{kind}/{key}")
             continue
-        with store.making_now(kind, key) as alone:
+        with store.place.making_now(kind, key) as alone:
             if alone:
                 with contextlib.suppress(FileNotFoundError):
-                    store.place.hide(store.work_path_of(kind, key))
-                store.log_path_of(kind, key).unlink(missing_ok=True)
+                    store.place.hide(store.place.work_path_of(kind, key))
+                store.place.log_path_of(kind, key).unlink(missing_ok=True)
     return tuple(unfinished)
 
 
@@ -125,7 +125,7 @@ def _remove_logs(store: Store) -> None:
     """The logs of stages that are not trainings and left no artifact, such as one that failed."""
     for file in sorted((store.root / ".logs").glob("*/*.log")):
         kind, key = file.parent.name, file.stem
-        if kind not in TRAINED and store.holder(kind, key) is None and store.peek(kind, key) is None:
+        if kind not in TRAINED and store.place.holder(kind, key) is None and store.peek(kind, key) is None:
             file.unlink(missing_ok=True)
 
 

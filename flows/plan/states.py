@@ -160,10 +160,10 @@ def resolve(
     found = store.inspect(stage.kind, identity.key)
     if found.artifact is not None:
         return Planned(stage, "cached", _provenance_note(found.artifact), identity, found.artifact)
-    holder = store.holder(stage.kind, identity.key)
+    holder = store.place.holder(stage.kind, identity.key)
     if holder is not None:
         return Planned(stage, "runs", f"process {holder} is building it now", identity)
-    work = store.work_path_of(stage.kind, identity.key)
+    work = store.place.work_path_of(stage.kind, identity.key)
     point = stage.resume_point(work) if stage.resume_point and work.is_dir() else None
     if point is not None:
         return Planned(stage, "resumes", f"resumes at {point}", identity)
@@ -204,7 +204,7 @@ def _bytes_needed(planned: Planned, store: Store, artifacts: Mapping[str, Artifa
     whole = stage.bytes_needed(_OnThisMachine(artifacts, store))
     if whole is None or planned.identity is None:
         return whole
-    work = store.work_path_of(stage.kind, planned.identity.key)
+    work = store.place.work_path_of(stage.kind, planned.identity.key)
     return max(0, whole - sum(file.stat().st_size for file in work.rglob("*") if file.is_file()))
 
 

@@ -23,6 +23,7 @@ from typing import IO
 from uuid import UUID
 
 from flows.errors import ConfigError
+from storage import durable
 from storage.locks import exclusive, is_held
 
 IDLE_MINUTES = "PERSONSEARCH_API_IDLE_MINUTES"
@@ -100,7 +101,7 @@ class Place:
 
     def write_address(self, url: str) -> None:
         """Say where this process serves."""
-        _write(self.address, f"{os.getpid()} {url}")
+        durable.write(self.address, f"{os.getpid()} {url}", lasting=False)
 
     def url_of(self, process: int) -> str | None:
         """Where that process serves; None while it does not say so."""
@@ -123,7 +124,9 @@ class Place:
         return killed
 
     def clear_others(self) -> None:
-        """Remove what killed APIs of other settings left."""
+        """Remove what killed processes and killed APIs of other settings left."""
+        for file in durable.abandoned(self.folder):
+            file.unlink(missing_ok=True)
         for lock in self.folder.glob("*.lock"):
             other = Place(self.folder, lock.stem)
             if other.name == self.name or is_held(lock) is not None or other.is_in_use():
@@ -141,7 +144,7 @@ class Api:
 
     def watch_over(self, flow_run: UUID) -> None:
         """Have the flow run marked as crashed if this process is killed."""
-        _write(self.lease.note, str(flow_run))
+        durable.write(self.lease.note, str(flow_run), lasting=False)
 
 
 def _home() -> Path:
@@ -281,12 +284,6 @@ def _wait_for_end(place: Place) -> None:
     deadline = time.monotonic() + _END_SECONDS
     while is_held(place.lock) is not None and not place.is_in_use() and time.monotonic() < deadline:
         time.sleep(_LOOK_SECONDS)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def _last_words(said: Path) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.run.embedded_api import Place
-from flows.run.prefect_api import configured_url, mark_as_crashed, own_place
+from flows.run.prefect_api import LOOPBACK, configured_url, mark_as_crashed, own_place
 from flows.run.prefect_defaults import be_quiet, fewer_collections
 from storage.locks import exclusive, exclusive_now, is_held
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_LOOPBACK = "127.0.0.1"
 _LOOK_SECONDS = 0.5
 _SHUTDOWN_SECONDS = 5
 _NOT_STARTED = 3
@@ -56,7 +55,7 @@ def _serve(place: Place, idle_seconds: float) -> int:
         uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=_SHUTDOWN_SECONDS)
     )
     with socket.socket() as listening:
-        listening.bind((_LOOPBACK, 0))
+        listening.bind((LOOPBACK, 0))
         asyncio.run(_run(server, listening, place, idle_seconds))
     if not server.started:
         return _NOT_STARTED
@@ -71,7 +70,7 @@ async def _run(server: Server, listening: socket.socket, place: Place, idle_seco
         while not server.started and not serving.done():
             await asyncio.sleep(0.02)
     if server.started:
-        url = f"http://{_LOOPBACK}:{listening.getsockname()[1]}/api"
+        url = f"http://{LOOPBACK}:{listening.getsockname()[1]}/api"
         watch = asyncio.create_task(_until_idle(place, url, idle_seconds))
         await asyncio.wait([serving, watch], return_when=asyncio.FIRST_COMPLETED)
         watch.cancel()

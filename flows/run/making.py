@@ -89,7 +89,7 @@ def begin_in_process(
     """Begin to make a planned stage in a child process."""
     stage = planned.stage
     task = task_of(planned, store, artifacts, again=again, run=run)
-    log_path = store.log_path_of(stage.kind, planned.known.key)
+    log_path = store.place.log_path_of(stage.kind, planned.known.key)
     started = start_process("flows.run.making:make", task, log_path=log_path, imports=_slow_imports(stage))
     return Begun(planned, store, started)
 

@@ -19,7 +19,7 @@ from storage.digests import digest_json
 
 log = logging.getLogger(__name__)
 
-_LOOPBACK = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 
 
 def start_ahead() -> subprocess.Popen[bytes] | None:
@@ -159,7 +159,7 @@ def _loopback_without_proxy() -> Iterator[None]:
     """Let every HTTP client of this process reach this machine without a proxy."""
     before = {name: os.environ.get(name) for name in ("no_proxy", "NO_PROXY")}
     spared = next(filter(None, before.values()), None)
-    os.environ.update(dict.fromkeys(before, _LOOPBACK if spared is None else f"{spared},{_LOOPBACK}"))
+    os.environ.update(dict.fromkeys(before, LOOPBACK if spared is None else f"{spared},{LOOPBACK}"))
     try:
         yield
     finally:

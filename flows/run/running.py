@@ -84,7 +84,7 @@ def _saved(record: RunRecord, plan: Sequence[Planned], store: Store) -> str:
         if running["state"] == "running":
             stage, key, point = stages[running["stage"]], running["key"], None
             if stage.resume_point is not None and key is not None:
-                point = stage.resume_point(store.work_path_of(stage.kind, key))
+                point = stage.resume_point(store.place.work_path_of(stage.kind, key))
             said += f"; {stage.name} {'has no checkpoint yet' if point is None else f'is saved at {point}'}"
     return said
 

@@ -118,7 +118,9 @@ class Walk:
             tell_pinned(planned)
             if planned.artifact is None:
                 key = None if planned.identity is None else planned.identity.key
-                self.record.begin(planned, None if key is None else self.store.log_path_of(stage.kind, key))
+                self.record.begin(
+                    planned, None if key is None else self.store.place.log_path_of(stage.kind, key)
+                )
                 return planned
             self.artifacts[stage.name] = planned.artifact
         return None

@@ -125,7 +125,7 @@ def earlier_rows(
     with ExitStack() as held:
         best, most = None, 0
         for artifact in _candidates(context, store, view, means):
-            if not held.enter_context(store.reading_now(artifact.kind, artifact.key)):
+            if not held.enter_context(store.place.reading_now(artifact.kind, artifact.key)):
                 continue
             found = _opened(store, artifact)
             if found is None:
@@ -190,7 +190,7 @@ def _listed(store: Store, kind: str, own: str, means: Means) -> list[Artifact]:
     artifacts = []
     for key, raw in store.read_manifests(kind, keys):
         try:
-            artifact = Artifact(store.path_of(kind, key), parse_manifest(raw, f"{kind}/{key}"))
+            artifact = Artifact(store.place.path_of(kind, key), parse_manifest(raw, f"{kind}/{key}"))
         except StorageError as error:
             log.info("%s", error)
             continue

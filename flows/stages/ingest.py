@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from data_catalog.adapters import load_adapter
 from data_catalog.adapters.protocol import check_options
 from data_catalog.errors import CatalogError
-from data_catalog.fingerprint import ALL_IMAGES, Fingerprint, ImageUse, Source, fingerprint
+from data_catalog.fingerprint import Fingerprint, Source, fingerprint
 from data_catalog.forgotten import Forgotten
 from data_catalog.hash_cache import HashCache
 from data_catalog.rules import NO_RULES, QueryRule, Rules, SplitRule
@@ -102,14 +102,14 @@ def root_stage(
     rules: Rules = NO_RULES,
     store: Path,
     dask: str | None = None,
-    use: ImageUse = ALL_IMAGES,
+    read_images: bool = True,
     allow_empty: bool = False,
     rehash: bool = False,
 ) -> Stage:
     """The stage of a root on its own; with the same arguments its key is that of a config's stage.
 
-    How image files are used is part of the root's fingerprint. Whom the store's list forgets is part of the
-    recipe.
+    Whether image files are read is part of the root's fingerprint. Whom the store's list forgets is part of
+    the recipe.
     """
     forgotten = ForgottenList(store).of(dataset, root)
     reader = load_adapter(adapter)
@@ -122,7 +122,7 @@ def root_stage(
         splits=rules.splits,
         forgotten=forgotten.digest if forgotten else None,
     )
-    found = _fingerprint(Source(root, reader, recipe.options, use, forgotten), store, rehash=rehash)
+    found = _fingerprint(Source(root, reader, recipe.options, read_images, forgotten), store, rehash=rehash)
     return Stage(
         name=ingest_name(dataset),
         kind=KIND,
@@ -134,7 +134,7 @@ def root_stage(
             root=root,
             store=store,
             dask=dask,
-            read=use.read,
+            read=read_images,
             allow_empty=allow_empty,
             fingerprint=found.digest,
         ).model_dump(mode="json"),
@@ -187,7 +187,7 @@ def read_root(context: IngestContext) -> Made:
         options.root,
         load_adapter(recipe.adapter),
         recipe.options,
-        ImageUse(read=options.read),
+        options.read,
         _forgotten(recipe, options),
     )
     found = _fingerprint(source, options.store)

@@ -97,7 +97,7 @@ class Nodes:
                 node.problem = str(error)
                 return node
             node.artifact = store.inspect(stage.kind, identity.key).artifact
-            work = store.work_path_of(stage.kind, identity.key)
+            work = store.place.work_path_of(stage.kind, identity.key)
             if node.artifact is None and stage.resume_point and work.is_dir():
                 node.unfinished = stage.resume_point(work)
         return node

@@ -19,7 +19,7 @@ from flows.studies.members import Study
 from flows.studies.nodes import Nodes
 from flows.studies.output import as_data, as_latex, as_markdown, as_parquet, member_table
 from flows.studies.remaining import Remaining
-from flows.studies.schedule import Change, MemberOutcome, run_members
+from flows.studies.schedule import Change, MemberOutcome, ignore, run_members
 from flows.studies.workers import run_on_workers
 from personsearch_core.checksums import CHECKSUMS
 from storage import durable
@@ -40,10 +40,6 @@ class Standing:
 
 _NAMED = 6
 """Stopped members to name."""
-
-
-def ignore_standing(standing: Standing) -> None:
-    """For callers that only want the result."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +87,7 @@ def run_study(
     threads: int | None = None,
     on: str | None = None,
     folder: Path | None = None,
-    on_change: Callable[[Standing], None] = ignore_standing,
+    on_change: Callable[[Standing], None] = ignore,
 ) -> StudyResult:
     """Build what the members need and the store does not have yet, and write the tables.
 

@@ -75,7 +75,7 @@ class Change:
         return f"{self.stage} of {self.member}: {self.failure or 'built'}"
 
 
-def ignore_change(change: Change) -> None:
+def ignore(change: object) -> None:
     """For callers that only want the outcome."""
 
 
@@ -86,7 +86,7 @@ def run_members(
     *,
     slots: Sequence[str | None] = (None,),
     threads: int | None = None,
-    on_change: Callable[[Change], None] = ignore_change,
+    on_change: Callable[[Change], None] = ignore,
 ) -> StudyOutcome:
     """Build the stages of all members, and return how each member ended.
 
@@ -195,7 +195,7 @@ class _Makings:
     def _start(self, walk: MemberWalk, planned: Planned, pool: ThreadPoolExecutor) -> None:
         started = _Running(planned, walk, self.free.pop(0))
         self.on_change(planned.stage.name, walk.member.name, False, None)
-        log_path = walk.store.log_path_of(planned.stage.kind, planned.known.key)
+        log_path = walk.store.place.log_path_of(planned.stage.kind, planned.known.key)
         walk.record.begin(planned, walk.member.name, log_path)
         ready = _on_slot(planned, started.slot, self.threads)
         once = partial(

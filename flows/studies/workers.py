@@ -20,7 +20,7 @@ from flows.run.pool_runs import work_pool
 from flows.studies.dask_runs import dask_runs
 from flows.studies.loading import Loader
 from flows.studies.members import Member
-from flows.studies.schedule import Change, MemberWalk, StudyOutcome, StudyWalk, ignore_change
+from flows.studies.schedule import Change, MemberWalk, StudyOutcome, StudyWalk, ignore
 from storage.urls import is_remote
 
 _GONE = Failure("broke", "its run has ended, and the store does not have it")
@@ -42,7 +42,7 @@ def run_on_workers(
     recorded_as: Path,
     place: str,
     *,
-    on_change: Callable[[Change], None] = ignore_change,
+    on_change: Callable[[Change], None] = ignore,
 ) -> StudyOutcome:
     """Run every member that is not built yet on the workers of a place, and return how each ended.
 

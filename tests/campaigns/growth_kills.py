@@ -68,8 +68,10 @@ class Killer:
             with contextlib.suppress(StageFailed):
                 begun.artifact(on_progress=_silent)
             point = planned.stage.resume_point
-            self.points.append(f"{kind}: {point(store.work_path_of(kind, identity.key)) if point else None}")
-            if (holder := store.holder(kind, identity.key)) is not None:
+            self.points.append(
+                f"{kind}: {point(store.place.work_path_of(kind, identity.key)) if point else None}"
+            )
+            if (holder := store.place.holder(kind, identity.key)) is not None:
                 self.wrong.append(f"{kind} is locked by process {holder}")
             if self.rng.uniform() < 0.3:
                 break  # and let it end

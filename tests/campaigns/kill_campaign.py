@@ -254,8 +254,8 @@ def _left_behind(family: list[psutil.Process], store: LocalStore) -> list[str]:
     """What a killed attempt has left: processes, locks, incomplete artifacts."""
     _, alive = psutil.wait_procs(family, timeout=ORPHANS_GONE_SECONDS)
     wrong = [f"an orphan process: {process}" for process in alive]
-    for kind, key in store.work_areas():
-        if (pid := store.holder(kind, key)) is not None:
+    for kind, key in store.place.work_areas():
+        if (pid := store.place.holder(kind, key)) is not None:
             wrong.append(f"{kind}/{key} is locked by process {pid}")
     for kind, key in list(store.keys()):
         wrong += [f"{kind}/{key}: {problem}" for problem in store.verify(kind, key)]

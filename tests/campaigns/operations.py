@@ -76,7 +76,7 @@ def measure_store(work: Path, options: argparse.Namespace) -> dict[str, Any]:
 def _take_away(store: LocalStore, garbage: Garbage) -> None:
     """The part of a collection that runs under locks."""
     for entry in garbage.artifacts:
-        with store.making_now(entry.kind, entry.key):
+        with store.place.making_now(entry.kind, entry.key):
             store.take_away(entry.kind, entry.key)
 
 

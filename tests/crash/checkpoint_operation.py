@@ -8,7 +8,7 @@ import torch
 
 from personsearch_core.training.checkpoints import load_newest, save_checkpoint
 from tests.crash.bench import Operation, Outcome
-from tests.crash.operations import nothing
+from tests.crash.stores import nothing
 
 STEPS = 4
 

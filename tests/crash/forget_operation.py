@@ -16,7 +16,8 @@ from flows.run.records import RunRecord, records_folder
 from storage.listing import list_entries
 from storage.manifest import Identity
 from tests.crash.bench import Operation, Outcome
-from tests.crash.operations import DESCRIPTION, check_store, outcome_of_store, store_of
+from tests.crash.making_operations import DESCRIPTION
+from tests.crash.stores import check_store, outcome_of_store, store_of
 from tests.storage.making import make_artifact
 
 SUBJECT = Subject("drawn", frozenset({"anna"}))

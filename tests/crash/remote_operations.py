@@ -18,7 +18,7 @@ from storage.remote import RemoteStore
 from storage.tags import remove_tag, set_tag, tags
 from storage.transfer import copy_artifact
 from tests.crash.bench import Outcome
-from tests.crash.operations import prepare_chain, store_of
+from tests.crash.stores import prepare_chain, store_of
 from tests.storage.making import make_artifact
 
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from data_catalog.adapters import Layout, Unit, load_adapter
 from data_catalog.drawn_splits import SPOOL, split_again
 from data_catalog.errors import CatalogError
-from data_catalog.ingest import ImageUse, ingest_root
+from data_catalog.ingest import ingest_root
 from data_catalog.rows import Rows, Tables
 from data_catalog.rules import LEFT_OUT, Rules, SplitRule
 from data_catalog.snapshot import Snapshot
@@ -267,6 +267,6 @@ def test_identities_shared_over_time_are_no_leak(by: str, level: str, tmp_path: 
     work = tmp_path / "work"
     work.mkdir()
     rules = Rules(splits=SplitRule(by=by, gap=2))
-    ingest_root(tmp_path, Tracks(), work, rules=rules, use=ImageUse(read=False))
+    ingest_root(tmp_path, Tracks(), work, rules=rules, read_images=False)
     found = {each.code: each.level for each in check_snapshot(Snapshot(work))}
     assert found["identity_in_two_splits"] == level

@@ -24,7 +24,7 @@ from data_catalog.exchange.coco import BOX_KEYS, export_coco_folder
 from data_catalog.exchange.mot import export_mot
 from data_catalog.exchange.parts import Exported, ExportPart, parts_of
 from data_catalog.exchange.yolo import export_yolo
-from data_catalog.ingest import ImageUse, ingest_root
+from data_catalog.ingest import ingest_root
 from data_catalog.rows import Rows
 from data_catalog.snapshot import Snapshot
 from data_catalog.views import View
@@ -69,7 +69,7 @@ def snapshot_of(adapter: Given, folder: Path) -> Snapshot:
         Image.new("L", (image["width"], image["height"])).save(path)
     work = folder / "snapshot"
     work.mkdir(parents=True)
-    ingest_root(folder / "root", adapter, work, use=ImageUse(read=False), allow_empty=True)  # type: ignore[arg-type]
+    ingest_root(folder / "root", adapter, work, read_images=False, allow_empty=True)  # type: ignore[arg-type]
     return Snapshot(work)
 
 
@@ -323,7 +323,7 @@ def test_what_cannot_be_written_is_told(
     every = [{**one_image().images[0], **image} for image in images]
     work = tmp_path / "snapshot"
     work.mkdir()
-    ingest_root(tmp_path, Given(every, []), work, use=ImageUse(read=False), allow_empty=True)  # type: ignore[arg-type]
+    ingest_root(tmp_path, Given(every, []), work, read_images=False, allow_empty=True)  # type: ignore[arg-type]
     with pytest.raises(CatalogError, match=message):
         write(parts_in(Snapshot(work), tmp_path), tmp_path / "out", "none")
 

@@ -16,7 +16,7 @@ from data_catalog.adapters import load_adapter
 from data_catalog.catalog import Dataset
 from data_catalog.errors import CatalogError
 from data_catalog.hash_cache import HashCache
-from data_catalog.ingest import ImageUse, Source, counts_found, fingerprint, ingest, refuse_invalid
+from data_catalog.ingest import Source, counts_found, fingerprint, ingest, refuse_invalid
 from data_catalog.row_digests import digest_rows
 from data_catalog.schema import TABLES
 from data_catalog.snapshot import Snapshot
@@ -84,9 +84,9 @@ def test_same_content_elsewhere_has_the_same_fingerprint(prw_root: Path, tmp_pat
     frame = next((copy / "frames").iterdir())
     frame.write_bytes(frame.read_bytes() + b"\0")
     assert fingerprint(Source(copy, adapter), HashCache(None)).digest != first.digest
-    blind = ImageUse(read=False)
     without = [
-        fingerprint(Source(root, adapter, use=blind), HashCache(None)).digest for root in (prw_root, copy)
+        fingerprint(Source(root, adapter, read_images=False), HashCache(None)).digest
+        for root in (prw_root, copy)
     ]
     assert without[0] == without[1] != first.digest
 

@@ -11,7 +11,7 @@ import pytest
 
 from data_catalog.adapters import Layout, Unit
 from data_catalog.errors import CatalogError
-from data_catalog.ingest import ImageUse, ingest_root
+from data_catalog.ingest import ingest_root
 from data_catalog.rows import _MEANT, Rows
 from data_catalog.schema import BOXES, IMAGES
 
@@ -48,7 +48,7 @@ def ingest(tmp_path: Path, adapter: Any) -> dict[str, int]:
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).touch()
     (tmp_path / "work").mkdir()
-    return ingest_root(tmp_path, adapter, tmp_path / "work", use=ImageUse(read=False))
+    return ingest_root(tmp_path, adapter, tmp_path / "work", read_images=False)
 
 
 def twice(source: str) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from data_catalog.adapters import Layout, Unit, load_adapter
 from data_catalog.errors import CatalogError
 from data_catalog.hash_cache import HashCache
-from data_catalog.ingest import ImageUse, Source, fingerprint, ingest
+from data_catalog.ingest import Source, fingerprint, ingest
 from data_catalog.schema import TABLES
 from data_catalog.snapshot import Snapshot
 from data_catalog.synthetic import (
@@ -241,16 +241,18 @@ def test_a_change_alone_is_read_and_the_rows_are_those_of_a_fresh_ingest(
     tmp_path: Path, case: str, images: bool
 ) -> None:
     adapter_name, build, _, changes = CASES[case]
-    root, adapter, use = tmp_path / "root", load_adapter(adapter_name), ImageUse(read=images)
+    root, adapter = tmp_path / "root", load_adapter(adapter_name)
     root.mkdir()
     build(root)
     made: Snapshot | None = None
     for number, change in enumerate((lambda root: None, *changes)):
         change(root)
-        found = fingerprint(Source(root, adapter, use=use), HashCache(None))
+        found = fingerprint(Source(root, adapter, read_images=images), HashCache(None))
         again, fresh = tmp_path / f"again-{number}", tmp_path / f"fresh-{number}"
-        ingest(Source(root, adapter, use=use), again, found, name="x", allow_empty=True, previous=made)
-        ingest(Source(root, adapter, use=use), fresh, found, name="x", allow_empty=True)
+        ingest(
+            Source(root, adapter, read_images=images), again, found, name="x", allow_empty=True, previous=made
+        )
+        ingest(Source(root, adapter, read_images=images), fresh, found, name="x", allow_empty=True)
         made = Snapshot(again)
         for name in TABLES:
             assert made.table(name).to_pylist() == Snapshot(fresh).table(name).to_pylist(), (number, name)

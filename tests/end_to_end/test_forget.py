@@ -150,7 +150,7 @@ def test_no_file_has_their_names_or_rows(case: Case, tiny_run: TinyRun) -> None:
             assert case.image.removesuffix(".jpg").encode() not in content, file
             assert not any(row in content for row in rows), file
     for kind, key in case.store.keys("ingest"):
-        snapshot = Snapshot(case.store.path_of(kind, key))
+        snapshot = Snapshot(case.store.place.path_of(kind, key))
         people = set(snapshot.table("boxes")["person_id"].to_pylist())
         assert snapshot.name != "scenes" or not people & set(case.people)
 

@@ -163,7 +163,7 @@ def test_a_recorded_artifact_stays_unless_a_collection_has_its_lock(
         assert stays(store, chain[1].kind, chain[1].key), "who makes it again deletes nothing"
     monkeypatch.setattr("storage.tags.COLLECTION_SECONDS", 30)
     deletion = threading.Timer(0.05, store.remove, (chain[1].kind, chain[1].key))
-    with store.making_now(chain[1].kind, chain[1].key):
+    with store.place.making_now(chain[1].kind, chain[1].key):
         deletion.start()
         assert not stays(store, chain[1].kind, chain[1].key)
         deletion.join()

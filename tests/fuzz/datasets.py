@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_catalog.adapters import load_adapter
 from data_catalog.files import path_fault
-from data_catalog.ingest import ImageUse, ingest_root
+from data_catalog.ingest import ingest_root
 from data_catalog.snapshot import Snapshot
 from data_catalog.synthetic import (
     CuhkSysuSpec,
@@ -61,7 +61,7 @@ def _yolo(root: Path) -> None:
 
 def _ingested(adapter: str, images: bool, folder: Path) -> None:
     work = folder.with_name("snapshot")
-    ingest_root(folder, load_adapter(adapter), work, use=ImageUse(read=images), allow_empty=True)
+    ingest_root(folder, load_adapter(adapter), work, read_images=images, allow_empty=True)
     snapshot = Snapshot(work)
     assert all(path_fault(name) is None for name in snapshot.table("images")["rel_path"].to_pylist())
     assert all(len(snapshot.table(name)) >= 0 for name in ("boxes", "queries", "rejects"))

@@ -122,7 +122,7 @@ def _collect(store: Store, connection: Connection, keep: Iterable[str]) -> str:
 
 
 def _remove(store: Store, connection: Connection, kind: str) -> str:
-    with store.making_now(kind, identity(kind).key) as alone:
+    with store.place.making_now(kind, identity(kind).key) as alone:
         if not alone:
             return "in use"
         store.remove(kind, identity(kind).key)

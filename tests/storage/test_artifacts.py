@@ -54,11 +54,11 @@ def test_without_commit_nothing_is_visible_and_the_work_stays_for_a_resume(tmp_p
         (work.path / "half").write_text("half")
         raise RuntimeError
     assert store.find("features", IDENTITY.key) is None
-    assert list(store.work_areas()) == [("features", IDENTITY.key)]
+    assert list(store.place.work_areas()) == [("features", IDENTITY.key)]
     with store.making(IDENTITY) as work:
         assert (work.path / "half").read_text() == "half"
         work.commit("content")
-    assert list(store.work_areas()) == []
+    assert list(store.place.work_areas()) == []
 
 
 def test_scratch_is_there_for_a_resume_and_no_part_of_the_artifact(tmp_path: Path) -> None:
@@ -96,14 +96,14 @@ def test_what_was_made_again_after_the_look_is_found(tmp_path: Path, monkeypatch
     store = LocalStore(tmp_path)
     data = make(store).path / "nested" / "data.bin"
     data.write_bytes(b"row")
-    making_now = store.making_now
+    making_now = store.place.making_now
 
     def lock_late(kind: str, key: str) -> AbstractContextManager[bool]:
         LocalStore(tmp_path).set_aside(kind, key, "another process found it first")
         make(LocalStore(tmp_path))
         return making_now(kind, key)
 
-    monkeypatch.setattr(store, "making_now", lock_late)
+    monkeypatch.setattr(store.place, "making_now", lock_late)
     found = store.find("features", IDENTITY.key)
     assert found is not None and data.read_bytes() == b"rows"
     assert len(list((tmp_path / ".damaged").iterdir())) == 1
@@ -337,10 +337,10 @@ def test_kill_9_of_the_writer_frees_the_lock(tmp_path: Path) -> None:
     writer = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None and writer.stdout.readline() == "holding\n"
     store = LocalStore(tmp_path)
-    assert store.holder("features", IDENTITY.key) == writer.pid
+    assert store.place.holder("features", IDENTITY.key) == writer.pid
     writer.send_signal(signal.SIGKILL)
     writer.wait()
-    assert store.holder("features", IDENTITY.key) is None
+    assert store.place.holder("features", IDENTITY.key) is None
     with store.making(IDENTITY) as work:
         assert (work.path / "half").exists()
 

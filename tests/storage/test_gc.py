@@ -92,12 +92,12 @@ def test_what_a_run_uses_meanwhile_stays_with_its_sources(store: LocalStore, cha
 
     def in_use() -> frozenset[str]:
         """A run has reached `first` when the collection has begun, and then the unfinished work."""
-        asked.append(store.holder("reid", first.key) or store.holder("reid", second.key))
+        asked.append(store.place.holder("reid", first.key) or store.place.holder("reid", second.key))
         return frozenset([name_of(first), unfinished])
 
     assert collect(store, garbage, in_use) == {name_of(first), name_of(features), name_of(ingest), unfinished}
     assert names(store) == {name_of(each) for each in (ingest, features, first)}
-    assert list(store.work_areas()) == [("gallery", unfinished.partition("/")[2])]
+    assert list(store.place.work_areas()) == [("gallery", unfinished.partition("/")[2])]
     assert asked[0] == os.getpid(), "it is asked under the lock of the artifact that is about to go"
 
 
@@ -127,7 +127,7 @@ def test_unfinished_work_goes_unless_it_is_asked_for_or_being_made(store: LocalS
     assert [folder.size for folder in find_garbage(store, []).work_areas] == [4]
     assert find_garbage(store, [f"reid/{identity.key}"]).work_areas == ()
     collect(store, find_garbage(store, []))
-    assert list(store.work_areas()) == []
+    assert list(store.place.work_areas()) == []
 
 
 def test_work_that_a_run_resumes_meanwhile_stays(store: LocalStore, chain: list[Artifact]) -> None:
@@ -139,7 +139,7 @@ def test_work_that_a_run_resumes_meanwhile_stays(store: LocalStore, chain: list[
         collect(store, garbage)
         assert (work.path / "half").exists() and names(store) == {name_of(chain[2])}
     collect(store, find_garbage(store, []))
-    assert list(store.work_areas()) == [] and names(store) == set()
+    assert list(store.place.work_areas()) == [] and names(store) == set()
 
 
 def test_what_another_collection_deletes_meanwhile_is_no_error(
@@ -167,7 +167,7 @@ def test_what_was_replaced_goes_only_when_its_successor_is_there(
         assert left.exists()
     collect(store, garbage)
     assert not left.exists()
-    store.path_of("reid", chain[3].key).rename(left)
+    store.place.path_of("reid", chain[3].key).rename(left)
     assert find_garbage(store, keep).set_aside == ()
     assert store.find("reid", chain[3].key) == chain[3]
 
@@ -272,7 +272,7 @@ def many_artifacts(store: LocalStore, count: int) -> list[str]:
     model = make_artifact(store, "features", count)
     for number in range(count):
         identity = Identity(kind="features", version=1, recipe={"seed": number}, inputs={})
-        folder = store.path_of("features", identity.key)
+        folder = store.place.path_of("features", identity.key)
         shutil.copytree(model.path, folder)
         manifest = model.manifest.model_copy(update={"identity": identity, "key": identity.key})
         (folder / "manifest.json").write_text(manifest.to_json())
@@ -282,7 +282,7 @@ def many_artifacts(store: LocalStore, count: int) -> list[str]:
 
 def test_what_is_being_read_stays(store: LocalStore, chain: list[Artifact]) -> None:
     features = chain[1]
-    with store.reading_now(features.kind, features.key) as held:
+    with store.place.reading_now(features.kind, features.key) as held:
         assert held
         collect(store, find_garbage(store, []))
         assert names(store) == {name_of(features)}

@@ -48,7 +48,7 @@ def forget_lineages(store: LocalStore) -> None:
         manifest = store.manifest_of(kind, key)
         made_by = {name: value for name, value in manifest.made_by.items() if name != RECORD}
         old = manifest.model_copy(update={"made_by": made_by})
-        (store.path_of(kind, key) / FILE_NAME).write_text(old.to_json())
+        (store.place.path_of(kind, key) / FILE_NAME).write_text(old.to_json())
 
 
 def flip_a_bit(store: LocalStore, link: Artifact) -> None:
@@ -84,7 +84,7 @@ def put_out_of_sight(store: LocalStore, link: Artifact) -> None:
 def swap_with_another(store: LocalStore, link: Artifact) -> None:
     """Its manifest is whole, and that of another artifact."""
     other = next(entry for entry in list_entries(store, "apart"))
-    (link.path / FILE_NAME).write_bytes((store.path_of(other.kind, other.key) / FILE_NAME).read_bytes())
+    (link.path / FILE_NAME).write_bytes((store.place.path_of(other.kind, other.key) / FILE_NAME).read_bytes())
 
 
 LOSSES = [flip_a_bit, lose_the_manifest, empty_the_manifest, swap_with_another]
@@ -161,7 +161,7 @@ def test_a_tag_given_while_its_chain_is_deleted_is_honoured_or_refused(
 
     tagger = threading.Thread(target=tag)
     monkeypatch.setattr(tags_module, "COLLECTION_SECONDS", 30)
-    with store.making_now(chain[2].kind, chain[2].key):
+    with store.place.making_now(chain[2].kind, chain[2].key):
         tagger.start()
         while "late" not in tags(store):
             pass
@@ -192,7 +192,7 @@ def test_a_collection_clears_what_dead_processes_left(store: LocalStore) -> None
     old_of_mine = mine.with_name(f"{made.key}.{os.getpid()}.tmp")
     for path in (mine, old_of_mine):
         path.touch()
-    with store.making_now("features", made.key):
+    with store.place.making_now("features", made.key):
         garbage = find_garbage(store, [name_of(made), f"reid/{identity.key}"])
         assert len(garbage.strays) == 3
         collect(store, garbage)

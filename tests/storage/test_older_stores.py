@@ -79,7 +79,7 @@ def test_it_is_listed_read_and_verified(store: LocalStore) -> None:
     for name in (INGEST, FEATURES, REID, OTHER):
         assert store.find(*name.split("/")) is not None and store.verify(*name.split("/")) == []
     assert not (store.root / ".damaged").exists()
-    path = store.path_of(*FEATURES.split("/"))
+    path = store.place.path_of(*FEATURES.split("/"))
     with open_features(path) as reader:
         assert np.array_equal(reader.rows(np.arange(40)), ROWS) and len(reader.index) == 40
     assert verify_features(path) == []

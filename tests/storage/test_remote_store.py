@@ -78,7 +78,7 @@ def test_of_two_writers_the_first_manifest_stays(machines: tuple[RemoteStore, Re
             first.commit("one")
         taken = late.commit("two")
     assert taken.content_digest == "one" and (taken.path / "weights").read_bytes() == b"of one"
-    assert two.verify("reid", identity.key) == [] and list(two.work_areas()) == []
+    assert two.verify("reid", identity.key) == [] and list(two.place.work_areas()) == []
 
 
 def test_made_again_it_is_replaced(machines: tuple[RemoteStore, RemoteStore]) -> None:
@@ -105,7 +105,7 @@ def test_an_upload_that_was_cut_off_is_invisible_and_goes_on(
     with monkeypatch.context() as patch, pytest.raises(ConnectionError):
         patch.setattr(one.system, "put", cut_off)
         make_artifact(one, "features")
-    assert list(two.keys()) == [] and len(list(one.work_areas())) == 1
+    assert list(two.keys()) == [] and len(list(one.place.work_areas())) == 1
     made = make_artifact(one, "features")
     assert two.find(made.kind, made.key) is not None
 

@@ -207,7 +207,7 @@ class StoreMachine(RuleBasedStateMachine):
             found[entry.kind] = version(artifact)
         assert found == self.model.made
         assert tags(self.store) == {tag: name_of(kind) for tag, kind in self.model.tagged.items()}
-        holders = {kind: self.store.holder(kind, identity(kind).key) for kind in CHAIN}
+        holders = {kind: self.store.place.holder(kind, identity(kind).key) for kind in CHAIN}
         assert {kind: pid for kind, pid in holders.items() if pid} == {
             kind: self.processes[number].pid for kind, number in self.model.held.items()
         }

@@ -54,7 +54,7 @@ def test_sources_come_first_also_of_one_second(stores: tuple[LocalStore, LocalSt
 def test_a_copy_that_was_cut_off_goes_on_where_it_ended(stores: tuple[LocalStore, LocalStore]) -> None:
     source, target = stores
     made = make_artifact(source, "features", content=b"x" * 5_000)
-    area = target.work_path_of(made.kind, made.key) / RECEIVING
+    area = target.place.work_path_of(made.kind, made.key) / RECEIVING
     area.mkdir(parents=True)
     (area / "note.txt").write_bytes((made.path / "note.txt").read_bytes())
     (area / "nested").mkdir()
@@ -63,7 +63,10 @@ def test_a_copy_that_was_cut_off_goes_on_where_it_ended(stores: tuple[LocalStore
     note = (made.path / "note.txt").stat().st_size
     assert copy_artifact(source, target, name_of(made)) == Received(5_000 + note, 5_000)
     assert target.verify(made.kind, made.key) == []
-    assert not (target.path_of(made.kind, made.key) / "other").exists() and list(target.work_areas()) == []
+    assert (
+        not (target.place.path_of(made.kind, made.key) / "other").exists()
+        and list(target.place.work_areas()) == []
+    )
 
 
 def test_files_that_another_artifact_has_do_not_move(stores: tuple[LocalStore, LocalStore]) -> None:
@@ -72,7 +75,7 @@ def test_files_that_another_artifact_has_do_not_move(stores: tuple[LocalStore, L
     first, second = (make_artifact(source, "features", seed, content=shard) for seed in (1, 2))
     assert copy_artifact(source, target, name_of(first)) == Received(len(shard) + 10, len(shard) + 10)
     assert copy_artifact(source, target, name_of(second)) == Received(len(shard) + 10, 10)
-    files = [target.path_of(each.kind, each.key) / "nested" / "data.bin" for each in (first, second)]
+    files = [target.place.path_of(each.kind, each.key) / "nested" / "data.bin" for each in (first, second)]
     assert files[0].samefile(files[1]) and target.verify(second.kind, second.key) == []
     target.remove(first.kind, first.key)
     assert target.verify(second.kind, second.key) == []
@@ -96,7 +99,7 @@ def test_a_shared_file_of_an_earlier_try_is_not_written_over(stores: tuple[Local
     source, target = stores
     held = make_artifact(target, "features", 1)
     made = make_artifact(source, "features", content=b"other rows")
-    shared = target.work_path_of(made.kind, made.key) / RECEIVING / "nested" / "data.bin"
+    shared = target.place.work_path_of(made.kind, made.key) / RECEIVING / "nested" / "data.bin"
     shared.parent.mkdir(parents=True)
     shared.hardlink_to(held.path / "nested" / "data.bin")
     assert copy_artifact(source, target, name_of(made))
@@ -108,7 +111,7 @@ def test_a_damaged_file_is_not_shared(stores: tuple[LocalStore, LocalStore]) -> 
     shard = bytes(2 * WORTH_LOOKING)
     first, second = (make_artifact(source, "features", seed, content=shard) for seed in (1, 2))
     assert copy_artifact(source, target, name_of(first))
-    file = target.path_of(first.kind, first.key) / "nested" / "data.bin"
+    file = target.place.path_of(first.kind, first.key) / "nested" / "data.bin"
     file.write_bytes(b"y" * len(shard))
     assert copy_artifact(source, target, name_of(second)) == Received(len(shard) + 10, len(shard) + 10)
     assert target.verify(second.kind, second.key) == [] and target.verify(first.kind, first.key)
@@ -121,9 +124,9 @@ def test_who_builds_an_artifact_writes_into_no_file_that_arrived(
     source, target = stores
     first, second = (make_artifact(source, "features", seed) for seed in (1, 2))
     assert copy_artifact(source, target, name_of(first))
-    area = target.work_path_of(second.kind, second.key) / RECEIVING
+    area = target.place.work_path_of(second.kind, second.key) / RECEIVING
     area.mkdir(parents=True)
-    (area / "note.txt").hardlink_to(target.path_of(first.kind, first.key) / "note.txt")
+    (area / "note.txt").hardlink_to(target.place.path_of(first.kind, first.key) / "note.txt")
     make_artifact(target, "features", 2, content=b"built here")
     assert target.verify(first.kind, first.key) == [] == target.verify(second.kind, second.key)
 

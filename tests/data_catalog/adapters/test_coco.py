@@ -16,7 +16,7 @@ from PIL import Image
 from data_catalog.adapters import load_adapter
 from data_catalog.coco_annotations import SeenIds
 from data_catalog.errors import CatalogError
-from data_catalog.ingest import ImageUse, counts_found, read_units
+from data_catalog.ingest import counts_found, read_units
 from data_catalog.rows import LARGE
 from data_catalog.validation import check_snapshot
 
@@ -78,7 +78,7 @@ def test_rejects_are_written_as_they_come(
     write(tmp_path, [annotation(i, category=2) for i in range(2 * LARGE)])
     adapter = load_adapter("coco")
     units = adapter.discover(tmp_path, {}).units
-    parts = list(read_units(adapter, tmp_path, units, options={}, use=ImageUse(read=False)))
+    parts = list(read_units(adapter, tmp_path, units, options={}, read_images=False))
     assert len(parts) > 1 and sum(len(part.rejects) for part in parts) == 2 * LARGE
     snapshot = ingest_into(tmp_path, "coco", images=False)
     counts = counts_found(snapshot)

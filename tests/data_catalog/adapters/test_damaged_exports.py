@@ -11,7 +11,7 @@ from PIL import Image
 
 from data_catalog.adapters import load_adapter
 from data_catalog.errors import CatalogError
-from data_catalog.ingest import ImageUse, read_units
+from data_catalog.ingest import read_units
 from tests.data_catalog.adapters.test_citypersons import NAME, cell, put_json, put_mat
 from tests.data_catalog.adapters.test_cvat import BOX, document, image, track
 from tests.data_catalog.adapters.test_damaged_files import _mutate
@@ -86,7 +86,7 @@ def test_mutations(
     tmp_path: Path, adapter: str, write: Callable[[Path], None], file: str, images: bool
 ) -> None:
     write(tmp_path)
-    _mutate(tmp_path, file, adapter, COUNT, ImageUse(read=images))
+    _mutate(tmp_path, file, adapter, COUNT, images)
 
 
 WHOLE = {
@@ -110,8 +110,7 @@ def test_a_file_that_is_nothing_is_told(
     chosen = load_adapter(adapter)
     try:
         layout = chosen.discover(tmp_path, {})
-        use = ImageUse(read=images)
-        tables = list(read_units(chosen, tmp_path, layout.units, options={}, use=use))
+        tables = list(read_units(chosen, tmp_path, layout.units, options={}, read_images=images))
     except CatalogError as error:
         assert len(str(error).splitlines()) == 1
         return

@@ -16,7 +16,7 @@ from scipy.io import savemat
 from data_catalog.adapters import load_adapter
 from data_catalog.errors import CatalogError
 from data_catalog.files import path_fault
-from data_catalog.ingest import ImageUse, read_units
+from data_catalog.ingest import read_units
 from data_catalog.synthetic import write_protocol
 
 MUTATIONS = 1_000
@@ -178,7 +178,7 @@ def test_mutations_of_real_files(shared: Path, tmp_path: Path, folder: str, adap
 def test_mutations_of_a_crop(shared: Path, tmp_path: Path) -> None:
     root = _copy(shared / "data" / "Market-1501", tmp_path / "root")
     crop = next(path for path in sorted(root.rglob("*.jpg")))
-    _mutate(root, crop.relative_to(root).as_posix(), "market1501", MUTATIONS_OF_REAL, ImageUse())
+    _mutate(root, crop.relative_to(root).as_posix(), "market1501", MUTATIONS_OF_REAL, True)
 
 
 @pytest.mark.parametrize("file", ["labels/train/a.txt", "images/train/a.jpg"])
@@ -187,7 +187,7 @@ def test_mutations_of_yolo(tmp_path: Path, file: str) -> None:
         (tmp_path / kind / "train").mkdir(parents=True)
     Image.new("RGB", (64, 48)).save(tmp_path / "images" / "train" / "a.jpg")
     (tmp_path / "labels" / "train" / "a.txt").write_text("0 0.5 0.5 0.25 0.5\n1 0.1 0.1 0.1 0.1\n")
-    _mutate(tmp_path, file, "yolo", 4 * MUTATIONS_OF_REAL, ImageUse())
+    _mutate(tmp_path, file, "yolo", 4 * MUTATIONS_OF_REAL, True)
 
 
 @pytest.mark.parametrize("key", ["person_id", "track_id"])
@@ -211,28 +211,25 @@ def _copy(source: Path, target: Path) -> Path:
     return target
 
 
-NO_IMAGES = ImageUse(read=False)
-
-
 def _mutate(
     root: Path,
     file: str,
     adapter: str,
     count: int,
-    use: ImageUse = NO_IMAGES,
+    read_images: bool = False,
     options: dict[str, str] | None = None,
 ) -> None:
     """Read the root again and again, each time with the file damaged in another way."""
     original = (root / file).read_bytes()
     rng = np.random.default_rng(20_181_007)
     chosen = load_adapter(adapter)
-    _read(chosen, root, use, options or {})  # the file as it should be is read
+    _read(chosen, root, read_images, options or {})  # the file as it should be is read
     for number in range(count):
         mutated = MUTATORS[number % len(MUTATORS)](rng, original)
         (root / file).write_bytes(mutated)
         started = time.process_time()
         try:
-            _read(chosen, root, use, options or {})
+            _read(chosen, root, read_images, options or {})
         except CatalogError as error:
             assert str(error).isprintable() or "\n" not in str(error), mutated
         except Exception as error:
@@ -240,9 +237,9 @@ def _mutate(
         assert time.process_time() - started < SLOWEST_SECONDS
 
 
-def _read(adapter: object, root: Path, use: ImageUse, options: dict[str, str]) -> None:
+def _read(adapter: object, root: Path, read_images: bool, options: dict[str, str]) -> None:
     layout = adapter.discover(root, options)  # type: ignore[attr-defined]
-    for tables in read_units(adapter, root, layout.units, options=options, use=use):  # type: ignore[arg-type]
+    for tables in read_units(adapter, root, layout.units, options=options, read_images=read_images):  # type: ignore[arg-type]
         corners = [tables.boxes[name].to_numpy() for name in ("x1", "y1", "x2", "y2")]
         assert all(np.isfinite(values).all() for values in corners)
         assert (corners[2] > corners[0]).all() and (corners[3] > corners[1]).all()
@@ -261,7 +258,7 @@ def test_names_that_leave_the_root_are_rejected(tmp_path: Path, name: str) -> No
     units = adapter.discover(tmp_path, {}).units
     rejects = [
         reject
-        for tables in read_units(adapter, tmp_path, units, options={}, use=ImageUse(read=False))
+        for tables in read_units(adapter, tmp_path, units, options={}, read_images=False)
         for reject in tables.rejects.to_pylist()
     ]
     assert [reject["code"] for reject in rejects] == ["image_unreadable", "image_unknown", "image_unknown"]

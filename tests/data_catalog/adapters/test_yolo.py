@@ -10,7 +10,7 @@ from PIL import Image
 
 from data_catalog.adapters import load_adapter
 from data_catalog.errors import CatalogError
-from data_catalog.ingest import ImageUse, read_units
+from data_catalog.ingest import read_units
 
 
 def write(root: Path, folder: str, label: str = "0 0.5 0.5 0.5 0.5\n") -> None:
@@ -49,7 +49,7 @@ def test_an_unreadable_image_takes_its_rows_to_the_rejects(tmp_path: Path, inges
     assert sorted(rejects["code"].to_pylist()) == ["image_rejected", "image_rejected", "image_unreadable"]
     assert len(snapshot.table("boxes")) == len(snapshot.table("images")) == 0
     units = load_adapter("yolo").discover(tmp_path, {}).units
-    tables = list(read_units(load_adapter("yolo"), tmp_path, units, options={}, use=ImageUse(read=False)))
+    tables = list(read_units(load_adapter("yolo"), tmp_path, units, options={}, read_images=False))
     assert sum(len(each.boxes) for each in tables) == 0  # the adapter itself makes up no size
 
 

@@ -19,7 +19,7 @@ from tests.flows.report.invented_diff import TwoResults
 @pytest.fixture
 def before(results: TwoResults) -> Path:
     (key,) = (key for _, key in results.store.keys("ingest"))
-    return results.store.path_of("ingest", key)
+    return results.store.place.path_of("ingest", key)
 
 
 def changed(before: Path, folder: Path) -> Snapshot:

@@ -22,7 +22,7 @@ from storage.local import LocalStore
 from storage.manifest import Identity
 from storage.store import Artifact
 from storage.tags import set_tag
-from tests.crash.operations import DESCRIPTION
+from tests.crash.making_operations import DESCRIPTION
 
 
 def snapshot(store: LocalStore, dataset: str) -> Artifact:
@@ -111,11 +111,11 @@ def test_removal_takes_what_holds_them_and_leaves_the_rest(chain: Chain) -> None
         kind, _, key = name[label].partition("/")
         record.stages = [{"stage": kind, "state": "made", "key": key}]
         record._write()
-        log = store.log_path_of(kind, key)
+        log = store.place.log_path_of(kind, key)
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text("a line")
     for kind in ("features", "reid"):
-        (store.work_path_of(kind, "0" * 32) / "rows").mkdir(parents=True)
+        (store.place.work_path_of(kind, "0" * 32) / "rows").mkdir(parents=True)
     (store.root / ".damaged" / "features-1-0").mkdir(parents=True)
     removed = remove(store, find_holders(store, [Subject("drawn", frozenset({"anna"}))]))
     assert (removed.artifacts, removed.records, removed.tags) == (2, 1, ("rows",))

@@ -28,7 +28,7 @@ def test_a_signal_ends_a_run_with_what_is_saved(tmp_path: Path, sent: signal.Sig
     (planned,) = plan
     assert planned.identity is not None
     if saved:
-        work = store.work_path_of("reid", planned.identity.key)
+        work = store.place.work_path_of("reid", planned.identity.key)
         work.mkdir(parents=True)
         (work / "step-40.pt").touch()
     record = RunRecord(tmp_path / "record.json", "demo.yaml")

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from benchmarks.searches import search_prw
 from data_catalog.adapters import Layout, Unit
 from data_catalog.errors import CatalogError
-from data_catalog.ingest import ImageUse, ingest_root
+from data_catalog.ingest import ingest_root
 from data_catalog.rows import Rows
 from data_catalog.rules import QueryRule, Rules, SplitRule
 from data_catalog.snapshot import Snapshot
@@ -165,7 +165,7 @@ def _test_set(tmp_path: Path, scope: str) -> TestSet:
     snapshot, gallery = tmp_path / f"snapshot-{scope}", tmp_path / f"gallery-{scope}"
     snapshot.mkdir()
     gallery.mkdir()
-    ingest_root(tmp_path, adapter, snapshot, rules=RULES, use=ImageUse(read=False))
+    ingest_root(tmp_path, adapter, snapshot, rules=RULES, read_images=False)
     columns = ["image_id", "x1", "y1", "x2", "y2"]
     spec = ViewSpec("tracks", "test", "truth", protocols=("drawn",))
     boxes, queries = Snapshot(snapshot).table("boxes", columns), spec.of(snapshot).query_boxes
@@ -227,6 +227,6 @@ def test_a_protocol_that_no_rule_made_says_how(tmp_path: Path) -> None:
     (tmp_path / "boxes.csv").write_text("")
     work = tmp_path / "work"
     work.mkdir()
-    ingest_root(tmp_path, Tracks(), work, use=ImageUse(read=False))
+    ingest_root(tmp_path, Tracks(), work, read_images=False)
     with pytest.raises(CatalogError, match=r"no protocol 'drawn'; the dataset's `queries` rule makes it"):
         protocol_view(Snapshot(work), "drawn")

@@ -116,7 +116,7 @@ class MakeHere:
         with self.lock:
             if stage.kind == "reid" and stage.recipe["reid"]["seed"] == self.fail_seed:
                 assert planned.identity is not None
-                log = store.log_path_of(stage.kind, planned.identity.key)
+                log = store.place.log_path_of(stage.kind, planned.identity.key)
                 raise StageFailed(Failure("refused", "the loss is nan", str(log)))
             self.made[stage.kind] += 1
             return making.make_in_process(planned, store, artifacts, on_progress=ignore_progress)

@@ -1,0 +1,124 @@
+"""Artifacts whose content is written piece by piece: feature stores, which resume, and snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_catalog.rows import Rows, to_tables
+from data_catalog.snapshot import SnapshotWriter
+from storage.feature_store import RowCodec, create_features, open_features, principal_axes, verify_features
+from storage.feature_store.layout import ARRAY
+from storage.feature_store.metadata import read_layout
+from storage.feature_store.shard_files import read_shard
+from storage.manifest import Identity
+from tests.crash.bench import Operation, Outcome
+from tests.crash.stores import check_store, found, nothing, outcome_of_store, store_of
+
+ROWS, ROW = 40, (4, 8, 8)
+
+
+FEATURES = Identity(kind="features", version=1, recipe={"roi": 16}, inputs={})
+
+
+ENCODED = Identity(kind="features", version=1, recipe={"roi": 16, "codec": "int8"}, inputs={})
+
+
+def rows_of(shard: int) -> np.ndarray:
+    return np.random.default_rng(shard).standard_normal((16, *ROW)).astype(np.float16)[: ROWS - 16 * shard]
+
+
+def of_two_directions(shard: int) -> np.ndarray:
+    mix = np.array([[1, 0], [1, 1], [0, 1], [2, 1]], np.float32)
+    return np.einsum("ck,nkyx->ncyx", mix, rows_of(shard)[:, :2].astype(np.float32)).astype(np.float16)
+
+
+def prepare_features(folder: Path) -> None:
+    """A feature store of three shards of which one is made."""
+    store = store_of(folder)
+    with store.making(FEATURES) as work:
+        writer = create_features(work.path / "features.zarr", ROWS, ROW, rows_per_shard=16)
+        writer.write(0, rows_of(0))
+        assert writer.complete_shards == (0,)
+
+
+def resume(folder: Path) -> None:
+    with store_of(folder).making(FEATURES) as work:
+        if work.made is None:
+            with create_features(work.path / "features.zarr", ROWS, ROW, rows_per_shard=16) as writer:
+                for shard in sorted({0, 1, 2} - set(writer.complete_shards)):
+                    writer.write(16 * shard, rows_of(shard))
+            work.commit("features")
+
+
+def encode(folder: Path) -> None:
+    """The same with rows of fewer channels, whose axes are kept beside them."""
+    axes = principal_axes([of_two_directions(0)], 2)
+    codec = RowCodec(ROW, np.dtype(np.float16), "int8", axes)
+    with store_of(folder).making(ENCODED) as work:
+        if work.made is None:
+            with create_features(
+                work.path / "features.zarr", ROWS, ROW, rows_per_shard=16, codec=codec
+            ) as writer:
+                for shard in sorted({0, 1, 2} - set(writer.complete_shards)):
+                    writer.write(16 * shard, of_two_directions(shard))
+            work.commit("encoded")
+
+
+def outcome_of_features(folder: Path) -> Outcome:
+    group = found(store_of(folder), "features").path / "features.zarr"
+    layout = read_layout(group)
+    same = [bool(np.array_equal(read_shard(group / ARRAY, layout, each), rows_of(each))) for each in range(3)]
+    return {**outcome_of_store(folder), "rows": same, "damaged": len(verify_features(group))}
+
+
+def outcome_of_encoded(folder: Path) -> Outcome:
+    group = found(store_of(folder), "features").path / "features.zarr"
+    with open_features(group) as reader:
+        rows = reader.rows(np.arange(ROWS)).astype(np.float32)
+    error = np.abs(rows - np.concatenate([of_two_directions(each) for each in range(3)]))
+    return {
+        **outcome_of_store(folder),
+        "near": bool((error < 0.05).all()),
+        "damaged": len(verify_features(group)),
+    }
+
+
+DESCRIPTION: Mapping[str, Any] = {
+    "adapter": "drawn",
+    "adapter_version": 1,
+    "root_fingerprint": "",
+    "counts_expected": {},
+    "counts_found": {"boxes": 3},
+}
+
+
+def snapshot(folder: Path) -> None:
+    identity = Identity(kind="ingest", version=1, recipe={"dataset": "drawn"}, inputs={})
+    with store_of(folder).making(identity) as work:
+        if work.made is None:
+            rows = Rows("boxes.csv")
+            names = [f"{number}.jpg" for number in range(3)]
+            for name in names:
+                rows.images([name], name, "train")
+            rows.boxes(
+                names,
+                np.array([[0, 0, 10, 20]] * 3, np.float32),
+                "train",
+                [1, 2, 3],
+                person_id=["a", "b", None],
+            )
+            with SnapshotWriter(work.path, "drawn") as writer:
+                writer.write(to_tables([rows]))
+                writer.finish(writer.images_and_queries()[1], lambda: DESCRIPTION)
+            work.commit("snapshot")
+
+
+MAKING = (
+    Operation("features", prepare_features, resume, check_store, outcome_of_features),
+    Operation("encoded features", nothing, encode, check_store, outcome_of_encoded),
+    Operation("snapshot", nothing, snapshot, check_store, outcome_of_store),
+)
