@@ -25,8 +25,7 @@ from personsearch_core.data.prefetch import decode_threads, prefetch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.models.compute import batch_on, prepare
 from personsearch_core.models.detector import Detector, build_detector
-from personsearch_core.pooling import extract_shards, feature_rows
-from personsearch_core.pooling.extraction import SHARD_ROWS
+from personsearch_core.pooling.extraction import SHARD_ROWS, extract_shards, feature_rows
 from personsearch_core.recipes import DetectionLoss, DetectorModel, FeaturesRecipe, RoiRecipe, Variant
 from personsearch_core.speed import synchronise
 from personsearch_core.training.optimisation import autocast

@@ -21,7 +21,7 @@ from flows.cli.json_file import Json, write_json
 from flows.cli.printing import whole_lines
 from flows.run.template import TEMPLATE
 from personsearch_core.models.detector import Detector, build_detector
-from personsearch_core.pooling import detect_scenes
+from personsearch_core.pooling.detections import detect_scenes
 from personsearch_core.pooling.extraction import SHARD_ROWS
 from personsearch_core.recipes import DetectionsRecipe, DetectorModel
 

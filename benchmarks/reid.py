@@ -27,7 +27,7 @@ from personsearch_core.losses import batch_hard_triplet_loss
 from personsearch_core.models.branch import build_branch
 from personsearch_core.models.compute import quickest_compute
 from personsearch_core.models.detector import build_detector
-from personsearch_core.pooling import extract_shard, feature_rows
+from personsearch_core.pooling.extraction import extract_shard, feature_rows
 from personsearch_core.recipes import (
     BranchModel,
     Compute,

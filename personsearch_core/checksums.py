@@ -28,10 +28,10 @@ def write_checksums(folder: Path, names: Iterable[str]) -> None:
     partial.replace(folder / CHECKSUMS)
 
 
-def listed_files(folder: Path, sums: str = CHECKSUMS) -> set[str]:
+def listed_files(folder: Path) -> set[str]:
     """Names of the files whose digests are noted; none if the note is missing or damaged."""
     try:
-        return set(_read(folder / sums))
+        return set(_read(folder / CHECKSUMS))
     except (OSError, ValueError):
         return set()
 

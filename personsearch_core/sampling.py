@@ -117,13 +117,9 @@ class PKSampler:
     def steps_per_epoch(self) -> int:
         return _steps(self.per_epoch, self._per_batch)
 
-    def position(self, step: int) -> tuple[int, int]:
-        """(epoch, batch within the epoch) of a step."""
-        return divmod(step, self.steps_per_epoch)
-
     def batch(self, step: int) -> IntArray:
         """Row numbers (P*K + U,) of a step's batch: K rows of each identity in turn, then unlabelled rows."""
-        epoch, position = self.position(step)
+        epoch, position = divmod(step, self.steps_per_epoch)
         return self.epoch(epoch)[position, :]
 
     def _draw_epoch(self, epoch: int) -> IntArray:

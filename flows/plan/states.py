@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from data_catalog.suggestions import did_you_mean
+from flows.config.models import Config
 from flows.config.pins import Pin
 from flows.errors import ConfigError, StageError
 from flows.plan.changes import changed_fields
@@ -131,6 +132,25 @@ def require_space(plan: Iterable[Planned], store: Store) -> None:
     for planned in plan:
         if planned.bytes_needed is not None:
             require_free_space(store.root, planned.bytes_needed, what=planned.stage.name)
+
+
+def require_synchronised_norms(config: Config, plan: Iterable[Planned]) -> None:
+    """Raise ConfigError when a detector with batch norms is to train on the CPU in several processes.
+
+    The training says so itself, but only once the datasets are read; with `run.device: auto` it alone knows
+    what it computes on.
+    """
+    if config.run.device != "cpu" or config.detector.model.norm != "batch":
+        return
+    for planned in plan:
+        processors = planned.stage.processors
+        if planned.stage.kind != "detector" or planned.state == "cached" or processors is None:
+            continue
+        if config.run.nodes * processors.devices > 1:
+            raise ConfigError(
+                "detector.model.norm: batch cannot be synchronised between processes on a CPU: use group or "
+                "frozen_batch, or set run.nodes and run.devices to 1"
+            )
 
 
 def resolve(

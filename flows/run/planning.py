@@ -13,9 +13,15 @@ from data_catalog.errors import CatalogError
 from flows.config.loading import load_config
 from flows.config.models import Config
 from flows.config.request import RunRequest
-from flows.errors import Failure, StageError, StageFailed, failure_or_bug
+from flows.errors import ConfigError, Failure, StageError, StageFailed, failure_or_bug
 from flows.plan.readiness import check_ready
-from flows.plan.states import Planned, make_plan, require_space, select
+from flows.plan.states import (
+    Planned,
+    make_plan,
+    require_space,
+    require_synchronised_norms,
+    select,
+)
 from flows.run.console import told
 from flows.stages import ingest
 from flows.stages.building import build_stages
@@ -70,9 +76,10 @@ def plan_config(request: RunRequest) -> Outcome:
     config, store, plan = plan_stages(request)
     outcome = outcome_of([planned.as_record() for planned in plan], store, started)
     try:
+        require_synchronised_norms(config, plan)
         require_space(plan, store)
         check_datasets(config, plan, store, decode=False)
-    except (StorageError, StageError, CatalogError) as error:
+    except (ConfigError, StorageError, StageError, CatalogError) as error:
         outcome.failure = failure_or_bug(error)
     return outcome
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from flows.config.models import Config
 from flows.config.request import RunRequest
 from flows.errors import Failure
-from flows.plan.states import Planned, require_space
+from flows.plan.states import Planned, require_space, require_synchronised_norms
 from flows.run.console import busy, told
 from flows.run.nights import conclude
 from flows.run.notices import announced
@@ -28,6 +28,7 @@ def run_config(request: RunRequest) -> Outcome:
     with announced(request):
         with busy(f"reading {request.config.name} and its store"):
             config, store, plan = plan_stages(request)
+        require_synchronised_norms(config, plan)
         require_space(plan, store)
         is_cached = all(planned.state == "cached" for planned in plan)
         if is_cached:

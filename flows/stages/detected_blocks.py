@@ -19,7 +19,7 @@ from storage.durable import flush
 
 if TYPE_CHECKING:
     from personsearch_core.data.scenes import Scene
-    from personsearch_core.pooling import SceneDetections
+    from personsearch_core.pooling.detections import SceneDetections
 
 DETECTION, QUERY, TRUTH = "detection", "query", "truth"
 BLOCK_IMAGES = 64

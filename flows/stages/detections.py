@@ -137,7 +137,7 @@ def _detect(
     folder: Path,
 ) -> list[Block]:
     """Detect in the images of these numbers, as far as their blocks are not done."""
-    from personsearch_core.pooling import detect_scenes
+    from personsearch_core.pooling.detections import detect_scenes
 
     blocks = blocks_of(wanted, numbers, folder)
     for number, block in enumerate(blocks):

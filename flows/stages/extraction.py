@@ -21,7 +21,7 @@ from personsearch_core.recipes import FeaturesRecipe
 
 if TYPE_CHECKING:
     from personsearch_core.models.detector import Detector
-    from personsearch_core.pooling import RowPlan
+    from personsearch_core.pooling.extraction import RowPlan
     from storage.feature_store import FeatureWriter
 
 SHARDS_A_TASK = 4
@@ -61,7 +61,7 @@ def prepare(extraction: Extraction) -> Prepared:
     """Load the detector and plan the rows; once for each process."""
     from flows.config.devices import stage_device
     from personsearch_core.models.weights import load_detector
-    from personsearch_core.pooling import feature_rows
+    from personsearch_core.pooling.extraction import feature_rows
 
     scenes = read_scenes(Path(extraction.snapshot), extraction.view, Path(extraction.root))
     device = stage_device(Processors(device=extraction.devices[0], threads=extraction.threads))
@@ -90,7 +90,7 @@ def extract(extraction: Extraction, shards: Sequence[int]) -> Generator[int]:
 
     Who closes the generator waits until all that were yielded are in the store.
     """
-    from personsearch_core.pooling import extract_shards
+    from personsearch_core.pooling.extraction import extract_shards
 
     ready = prepare(extraction)
     plan = ready.plan

@@ -14,7 +14,7 @@ from personsearch_core.recipes import FeaturesRecipe
 
 if TYPE_CHECKING:
     from flows.stages.extraction import Prepared
-    from personsearch_core.pooling import RowPlan
+    from personsearch_core.pooling.extraction import RowPlan
     from storage.feature_store import FeatureWriter, RowCodec
 
 _ROI = ("roi_x1", "roi_y1", "roi_x2", "roi_y2")
@@ -100,7 +100,7 @@ def take_rows(
 
     With `compute`, rows that it does not have are computed here; without, their shards are left.
     """
-    from personsearch_core.pooling import extract_rows
+    from personsearch_core.pooling.extraction import extract_rows
     from storage.feature_store import fill_shards, missing_rows
 
     layout, match = writer.layout, earlier.match

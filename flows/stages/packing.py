@@ -15,7 +15,7 @@ from storage.errors import StorageError
 
 if TYPE_CHECKING:
     from flows.stages.extraction import Prepared
-    from personsearch_core.pooling import RowPlan
+    from personsearch_core.pooling.extraction import RowPlan
     from storage.feature_store import RowCodec
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def find_axes(target: Path, recipe: FeaturesRecipe, ready: Prepared, images: Seq
     images: the content of each scene. The sample is all rows of the images whose SHA-256 come first, until
     there are 512: it depends on which images there are and not on their order, and often survives a few more.
     """
-    from personsearch_core.pooling import extract_rows
+    from personsearch_core.pooling.extraction import extract_rows
     from storage.feature_store.codecs import CODEC_FILE, principal_axes
 
     plan = ready.plan

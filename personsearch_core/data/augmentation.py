@@ -96,28 +96,21 @@ def zoomed(placement: Placement, zoom: float, at_x: float, at_y: float) -> Place
 
     at_x and at_y in 0..1 position the part, or the smaller target, within the room it has.
     """
+    source, target = placement.source, placement.target
     if zoom > 1:
-        source = _shrunk(placement.source, 1 / zoom, at_x, at_y)
-        return dataclasses.replace(placement, source=source)
+        return dataclasses.replace(placement, source=_shrunk(source, 1 / zoom, source, at_x, at_y))
     if zoom < 1:
         room = (0, 0, placement.input_width, placement.input_height)
-        width = max(1, round((placement.target[2] - placement.target[0]) * zoom))
-        height = max(1, round((placement.target[3] - placement.target[1]) * zoom))
-        return dataclasses.replace(placement, target=_placed(room, width, height, at_x, at_y))
+        return dataclasses.replace(placement, target=_shrunk(target, zoom, room, at_x, at_y))
     return placement
 
 
 def _shrunk(
-    room: tuple[int, int, int, int], factor: float, at_x: float, at_y: float
+    box: tuple[int, int, int, int], factor: float, room: tuple[int, int, int, int], at_x: float, at_y: float
 ) -> tuple[int, int, int, int]:
-    width = max(1, round((room[2] - room[0]) * factor))
-    height = max(1, round((room[3] - room[1]) * factor))
-    return _placed(room, width, height, at_x, at_y)
-
-
-def _placed(
-    room: tuple[int, int, int, int], width: int, height: int, at_x: float, at_y: float
-) -> tuple[int, int, int, int]:
+    """A box of the proportions of another one, somewhere in a room."""
+    width = max(1, round((box[2] - box[0]) * factor))
+    height = max(1, round((box[3] - box[1]) * factor))
     x = room[0] + round((room[2] - room[0] - width) * at_x)
     y = room[1] + round((room[3] - room[1] - height) * at_y)
     return (x, y, x + width, y + height)

@@ -109,7 +109,7 @@ ImageSource = str | Path | bytes | Image.Image | Tensor
 """An image as Python has it: a file, the bytes of one, a PIL image, or uint8 pixels (3, H, W)."""
 
 
-def as_pixels(source: ImageSource, *, max_pixels: int | None = None) -> Tensor:
+def as_pixels(source: ImageSource) -> Tensor:
     """An image from anywhere as uint8 (3, H, W); files and bytes as `read_image` decodes them.
 
     Raises PersonSearchError for what `read_image` refuses, and for tensors of another type or shape.
@@ -122,7 +122,7 @@ def as_pixels(source: ImageSource, *, max_pixels: int | None = None) -> Tensor:
         return source
     if isinstance(source, Image.Image):
         return _turned(_by_pillow(source), _turn(source, apply_exif=True)).contiguous()
-    return read_image(source, max_pixels=max_pixels)
+    return read_image(source)
 
 
 def _opened(source: str | Path | bytes, name: str) -> AbstractContextManager[BinaryIO]:

@@ -13,7 +13,9 @@ The paper's settings are k1, k2 = 10, 3 for CUHK-SYSU and 30, 4 for PRW.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -27,29 +29,6 @@ SAME_PERSON_IOU = 0.4
 """A detection with at least this overlap is the query itself: the NMS threshold of SeqNet's last head."""
 
 
-@dataclass(frozen=True, eq=False)
-class ContextRescore:
-    """A `Rescore`. `contexts[i]` (c, d): query i's embedding, then those of the people around it."""
-
-    gallery: GroupedDetections
-    contexts: tuple[FloatArray, ...]
-    recipe: ContextMatching
-
-    def __call__(self, query: int, detections: IntArray, similarities: FloatArray) -> FloatArray:
-        """Similarities in which the query's match is lifted, in each image of its k1 nearest detections."""
-        lifted = similarities.copy()
-        image = self.gallery.image[detections]
-        nearest = np.argsort(-similarities, kind="stable")[: self.recipe.k1]
-        for candidate in np.unique(image[nearest]):
-            place = np.flatnonzero(image == candidate)
-            weights = self.contexts[query] @ self.gallery.embeddings[detections[place]].T
-            person, match = linear_sum_assignment(weights, maximize=True)
-            if person[0] == 0:
-                matched = weights[person, match]
-                lifted[place[match[0]]] = matched.max() if self.recipe.lift == "max" else matched.sum()
-        return lifted
-
-
 def with_context_matching(task: SearchTask, recipe: ContextMatching) -> SearchTask:
     """The task, ranked with CBGM: k1 nearest detections choose images, k2 people are matched.
 
@@ -57,7 +36,32 @@ def with_context_matching(task: SearchTask, recipe: ContextMatching) -> SearchTa
     threshold applies to them too.
     """
     contexts = tuple(_context(task.gallery, task.queries, i, recipe.k2) for i in range(len(task.queries)))
-    return replace(task, rescore=ContextRescore(task.gallery, contexts, recipe))
+    return replace(task, rescore=partial(_lifted, task.gallery, contexts, recipe))
+
+
+def _lifted(
+    gallery: GroupedDetections,
+    contexts: Sequence[FloatArray],
+    recipe: ContextMatching,
+    query: int,
+    detections: IntArray,
+    similarities: FloatArray,
+) -> FloatArray:
+    """Similarities in which the query's match is lifted, in each image of its k1 nearest detections.
+
+    `contexts[i]` (c, d): query i's embedding, then those of the people around it.
+    """
+    lifted = similarities.copy()
+    image = gallery.image[detections]
+    nearest = np.argsort(-similarities, kind="stable")[: recipe.k1]
+    for candidate in np.unique(image[nearest]):
+        place = np.flatnonzero(image == candidate)
+        weights = contexts[query] @ gallery.embeddings[detections[place]].T
+        person, match = linear_sum_assignment(weights, maximize=True)
+        if person[0] == 0:
+            matched = weights[person, match]
+            lifted[place[match[0]]] = matched.max() if recipe.lift == "max" else matched.sum()
+    return lifted
 
 
 def _context(gallery: GroupedDetections, queries: Queries, query: int, k2: int) -> FloatArray:

@@ -15,7 +15,7 @@ from personsearch_core.evaluation.inputs import EvaluationInputs
 from personsearch_core.evaluation.joint import run_tasks
 from personsearch_core.evaluation.parallel import MapBlocks, serially
 from personsearch_core.evaluation.ranking import SearchResult
-from personsearch_core.evaluation.rankings import effective, rankings
+from personsearch_core.evaluation.rankings import effective, tasks_of
 from personsearch_core.evaluation.search import SearchTask
 from personsearch_core.evaluation.settings import Setting, settings_of
 from personsearch_core.evaluation.top_matches import TopMatches, top_matches
@@ -167,15 +167,13 @@ def _searched(
     # PRW's original protocol does not rank junk, which matches may include.
     headline = replace(asked[0], rules=replace(asked[0].rules, original=False))
     distinct = list(dict.fromkeys([*asked, headline] if keep_best else asked))
-    found = rankings(recipe, inputs, distinct)
-    tasks = [each.task for each in found]
+    tasks = tasks_of(recipe, inputs, distinct)
     kept = tasks[distinct.index(headline)] if keep_best else None
     if isinstance(kept, SearchTask):
         kept = tasks[distinct.index(headline)] = replace(kept, keep_best=keep_best)
     blocks = run_tasks(tasks, map_blocks, progress)
     results = {
-        setting: task.result(part, each.score_threshold)
-        for setting, task, part, each in zip(distinct, tasks, blocks, found, strict=True)
+        setting: task.result(part) for setting, task, part in zip(distinct, tasks, blocks, strict=True)
     }
     searches = tuple(
         Scored(setting, _averaged(setting, results[key]), recipe.bootstrap_samples, recipe.seed)

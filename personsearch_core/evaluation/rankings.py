@@ -41,14 +41,6 @@ Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
-class Ranking:
-    """A setting's task, and the score threshold of what it ranks, None = any."""
-
-    task: Task
-    score_threshold: float | None
-
-
-@dataclass(frozen=True, eq=False)
 class _Chosen:
     """The rows of `detections` that a setting ranks."""
 
@@ -57,9 +49,7 @@ class _Chosen:
     score_threshold: float | None
 
 
-def rankings(
-    recipe: EvaluationRecipe, inputs: EvaluationInputs, settings: Sequence[Setting]
-) -> list[Ranking]:
+def tasks_of(recipe: EvaluationRecipe, inputs: EvaluationInputs, settings: Sequence[Setting]) -> list[Task]:
     """What each setting ranks. Settings share queries, ground truths and pools of detections as objects."""
     shared = _Shared(recipe, inputs)
     chosen = [shared.chosen(setting) for setting in settings]
@@ -68,13 +58,13 @@ def rankings(
         cameras = inputs.required("cameras", "a search across cameras")
         group = np.unique(cameras, return_inverse=True)[1]
     galleries = _galleries(chosen, group)
-    found: dict[int, Ranking] = {}
+    found: dict[int, Task] = {}
     for name in dict.fromkeys(setting.protocol for setting in settings):
         protocol = inputs.protocol(name)  # One at a time: their lists take memory.
         for i, setting in enumerate(settings):
             if setting.protocol == name:
                 task = shared.task(setting, protocol, chosen[i].detections, galleries[i], group)
-                found[i] = Ranking(task, chosen[i].score_threshold)
+                found[i] = replace(task, score_threshold=chosen[i].score_threshold)
     return [found[i] for i in range(len(settings))]
 
 

@@ -7,7 +7,8 @@ detections, so cost and memory do not grow with the gallery; the rest keep their
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -16,30 +17,30 @@ from personsearch_core.evaluation.search import SearchTask
 from personsearch_core.recipes import ReRanking
 
 
-@dataclass(frozen=True, eq=False)
-class KReciprocal:
-    """A `Rescore` that re-ranks the first `recipe.depth` detections of each query."""
-
-    queries: FloatArray
-    gallery: FloatArray
-    recipe: ReRanking
-
-    def __call__(self, query: int, detections: IntArray, similarities: FloatArray) -> FloatArray:
-        """Similarities (n,) with the `depth` largest replaced; they stay above the rest."""
-        head = np.argsort(-similarities, kind="stable")[: self.recipe.depth]
-        if not len(head):
-            return similarities
-        members = np.concatenate([self.queries[query : query + 1], self.gallery[detections[head]]])
-        distances = k_reciprocal_distances(members, self.recipe.k1, self.recipe.k2, self.recipe.weight)
-        rest = np.delete(similarities, head)
-        rescored = similarities.copy()
-        rescored[head] = rest.max(initial=0.0) + 2.0 - distances
-        return rescored
-
-
 def with_k_reciprocal(task: SearchTask, recipe: ReRanking) -> SearchTask:
     """The task, ranked with k-reciprocal re-ranking of the most similar detections of each query."""
-    return replace(task, rescore=KReciprocal(task.queries.embeddings, task.gallery.embeddings, recipe))
+    rescore = partial(_re_ranked, task.queries.embeddings, task.gallery.embeddings, recipe)
+    return replace(task, rescore=rescore)
+
+
+def _re_ranked(
+    queries: FloatArray,
+    gallery: FloatArray,
+    recipe: ReRanking,
+    query: int,
+    detections: IntArray,
+    similarities: FloatArray,
+) -> FloatArray:
+    """Similarities (n,) with the `recipe.depth` largest replaced; they stay above the rest."""
+    head = np.argsort(-similarities, kind="stable")[: recipe.depth]
+    if not len(head):
+        return similarities
+    members = np.concatenate([queries[query : query + 1], gallery[detections[head]]])
+    distances = k_reciprocal_distances(members, recipe.k1, recipe.k2, recipe.weight)
+    rest = np.delete(similarities, head)
+    rescored = similarities.copy()
+    rescored[head] = rest.max(initial=0.0) + 2.0 - distances
+    return rescored
 
 
 def k_reciprocal_distances(members: FloatArray, k1: int, k2: int, original_weight: float) -> FloatArray:

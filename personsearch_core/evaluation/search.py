@@ -51,13 +51,15 @@ class SearchTask:
     truths: QueryTruths
     rescore: Rescore | None = None
     keep_best: int = 0
+    score_threshold: float | None = None
+    """The lowest score of what is ranked; None = any."""
 
     def job(self) -> Job:
         """The ranking, as a job for workers."""
         gallery, rank = self.gallery, partial(rank_block, self)
         return Job(self.queries.embeddings, gallery.pool, gallery.column, rank, listed_bytes(self))
 
-    def result(self, blocks: Sequence[BlockCounts], score_threshold: float | None) -> SearchResult:
+    def result(self, blocks: Sequence[BlockCounts]) -> SearchResult:
         """Combine the blocks."""
         found = FoundTruths(
             *(
@@ -70,7 +72,7 @@ class SearchTask:
             self.truths.count,
             np.concatenate([block.n_gallery for block in blocks]),
             np.concatenate([block.n_above_best for block in blocks]),
-            score_threshold,
+            self.score_threshold,
         )
 
 

@@ -40,10 +40,10 @@ def listed_bytes(task: SearchTask) -> float | None:
 
     None if it ranks by products with its whole gallery.
     """
-    if isinstance(task.scope, WholeGallery) or _has_long_lists(task, task.scope):
+    n_queries, n_images = len(task.queries), len(task.gallery.image_starts)
+    if isinstance(task.scope, WholeGallery) or len(task.scope.image) > _LONG_LIST * n_queries * n_images:
         return None
-    mean_in_image = len(task.gallery) / len(task.gallery.image_starts)
-    return len(task.scope.image) / len(task.queries) * mean_in_image * _BYTES_OF_A_LISTED_PAIR
+    return len(task.scope.image) / n_queries * (len(task.gallery) / n_images) * _BYTES_OF_A_LISTED_PAIR
 
 
 def rank_queries(task: SearchTask, block: range, products: Products | None) -> Iterator[Ranked]:
@@ -108,10 +108,6 @@ def hidden_detections(gallery: GroupedDetections, scope: WholeGallery, query: in
     if group < 0 and len(images) == 1:
         return np.arange(gallery.image_starts[images[0]], gallery.image_stops[images[0]])
     return np.union1d(hidden, gallery.of_images(images)[1])
-
-
-def _has_long_lists(task: SearchTask, scope: ImageLists) -> bool:
-    return len(scope.image) > _LONG_LIST * len(task.queries) * len(task.gallery.image_starts)
 
 
 def _long_lists(

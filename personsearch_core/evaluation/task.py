@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from personsearch_core.evaluation.records import FloatArray, ImageLists, IntArray
 
-
-class Rescore(Protocol):
-    """Replaces similarities before ranking: re-ranking, context matching."""
-
-    def __call__(self, query: int, detections: IntArray, similarities: FloatArray) -> FloatArray:
-        """New similarities (n,) to a query of `detections` (n,), indices into the grouped detections."""
+Rescore = Callable[[int, IntArray, FloatArray], FloatArray]
+"""Re-ranking, context matching: from a query, detections (n,), as indices into the grouped ones, and their
+similarities (n,) to the similarities (n,) to rank by."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -73,6 +73,8 @@ class Zheng2017Task:
     camera: IntArray
     query_camera: IntArray
     n_truths: IntArray
+    score_threshold: float | None = None
+    """The lowest score of what is ranked; None = any."""
 
     def job(self) -> Job:
         """The ranking, as a job for workers."""
@@ -80,12 +82,10 @@ class Zheng2017Task:
             self.queries.embeddings, self.gallery.pool, self.gallery.column, partial(_rank_block, self)
         )
 
-    def result(
-        self, blocks: Sequence[tuple[FloatArray, IntArray]], score_threshold: float | None
-    ) -> Zheng2017Result:
+    def result(self, blocks: Sequence[tuple[FloatArray, IntArray]]) -> Zheng2017Result:
         """Combine the blocks."""
         ap, rank = (np.concatenate(part) for part in zip(*blocks, strict=True))
-        return Zheng2017Result(score_threshold, ap, rank, self.n_truths)
+        return Zheng2017Result(self.score_threshold, ap, rank, self.n_truths)
 
 
 def zheng2017_task(

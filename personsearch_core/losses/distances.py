@@ -11,14 +11,13 @@ def full_precision(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
-def pairwise_distances(rows: Tensor, columns: Tensor | None = None, *, squared: bool = False) -> Tensor:
-    """Distances (R, C) between embeddings (R, D) and (C, D), by default between all of `rows`.
+def pairwise_distances(embeddings: Tensor, *, squared: bool = False) -> Tensor:
+    """Distances (B, B) between all of the embeddings (B, D).
 
     Differences are taken before squaring: in float32, `|a|^2 + |b|^2 - 2ab` loses the distances of near
     duplicates. The gradient at distance 0 is 0. The result is float32, or float64 for float64 input.
     """
-    rows = full_precision(rows)
-    columns = rows if columns is None else full_precision(columns)
+    rows = full_precision(embeddings)
     with torch.autocast(rows.device.type, enabled=False):
-        distances = torch.cdist(rows, columns, compute_mode="donot_use_mm_for_euclid_dist")
+        distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
         return distances.square() if squared else distances

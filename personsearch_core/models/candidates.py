@@ -11,6 +11,7 @@ from torchvision.ops import nms
 
 from personsearch_core.boxes import Placement
 from personsearch_core.models.box_deltas import decode_boxes
+from personsearch_core.models.compute import on_device
 
 CANDIDATES_PER_LEVEL = 1000
 """Number of best anchors per pyramid level to decode, as in the reference implementation."""
@@ -39,9 +40,7 @@ def picture_boxes(placements: Sequence[Placement], images: Tensor) -> Tensor:
     whole = (0, 0, images.shape[-1], images.shape[-2])
     targets = [placement.target for placement in placements]
     rows = torch.tensor([*targets, *[whole] * (len(images) - len(targets))], dtype=torch.float32)
-    if images.device.type != "cuda":
-        return rows.to(images.device)
-    return rows.pin_memory().to(images.device, non_blocking=True)
+    return on_device(rows, images.device)
 
 
 def best_candidates(

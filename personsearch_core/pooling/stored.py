@@ -21,19 +21,23 @@ STORED_DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows (n, C, H, W) as a store has them, on the device that made them.
+    """Rows (n, C, H, W) as a store has them: on the device that made them, or in this machine's memory.
 
     pooled: (2,) the least and the greatest value before the cast, on that device; None if they are checked.
+    arrival: of rows that are still on their way to this machine's memory.
     """
 
     values: Tensor
     pooled: Tensor | None = None
+    arrival: torch.cuda.Event | None = None
 
     def __getitem__(self, some: slice) -> Rows:
         return Rows(self.values[some], self.pooled)
 
     def here(self, where: str) -> NDArray[np.generic]:
         """In this machine's memory. Raises PersonSearchError if values are or became infinite."""
+        if self.arrival is not None:
+            self.arrival.synchronize()
         values = self.values.cpu()
         if self.pooled is not None:
             _require_range(self.pooled, values, where)
@@ -55,21 +59,7 @@ def stored_rows(pooled: Tensor, dtype: str, where: str) -> Rows:
     return Rows(stored)
 
 
-@dataclass(frozen=True, eq=False)
-class Block:
-    """Consecutive rows in one piece of this machine's memory, perhaps still on their way there."""
-
-    rows: Rows
-    arrival: torch.cuda.Event | None = None
-
-    def here(self, where: str) -> NDArray[np.generic]:
-        """The rows, waited for. Raises PersonSearchError if values are or became infinite."""
-        if self.arrival is not None:
-            self.arrival.synchronize()
-        return self.rows.here(where)
-
-
-def in_blocks(parts: Iterator[Rows], sizes: Sequence[int]) -> Generator[Block]:
+def in_blocks(parts: Iterator[Rows], sizes: Sequence[int]) -> Generator[Rows]:
     """Rows that come in parts, as blocks of these sizes; what is left of a part begins the next block."""
     part: Rows | None = None
     copying: torch.cuda.Stream | None = None
@@ -93,17 +83,17 @@ def in_blocks(parts: Iterator[Rows], sizes: Sequence[int]) -> Generator[Block]:
             copying = copying or torch.cuda.Stream(values.device)
             yield _sent(rows, copying)
         else:
-            yield Block(rows)
+            yield rows
 
 
-def _sent(rows: Rows, copying: torch.cuda.Stream) -> Block:
+def _sent(rows: Rows, copying: torch.cuda.Stream) -> Rows:
     """Copy rows of a GPU to pinned memory on a stream of their own."""
     copying.wait_stream(torch.cuda.current_stream(rows.values.device))
     with torch.cuda.stream(copying):
         values, pooled = (None if each is None else _pinned_copy(each) for each in (rows.values, rows.pooled))
         arrival = copying.record_event()
     assert values is not None
-    return Block(Rows(values, pooled), arrival)
+    return Rows(values, pooled, arrival)
 
 
 def _pinned_copy(values: Tensor) -> Tensor:

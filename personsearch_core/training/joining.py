@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from concurrent.futures import Future
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
@@ -188,28 +188,22 @@ def _within(seconds: float, place: str, call: Callable[[], T]) -> T:
 
     Raises ConnectionError if the store does not answer in time or cannot be reached.
     """
-    answers: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
+    answer: Future[T] = Future()
 
-    def answer() -> None:
+    def ask() -> None:
         try:
-            answers.put((call(), None))
+            answer.set_result(call())
         except Exception as error:
-            answers.put((None, error))
+            answer.set_exception(error)
 
-    threading.Thread(target=answer, daemon=True).start()
-    gone = (
-        f"the first machine of the training does not answer at {place}: it was killed, or cannot be reached"
-    )
+    threading.Thread(target=ask, daemon=True).start()
     try:
-        value, error = answers.get(timeout=seconds)
-    except Empty:
-        raise ConnectionError(gone) from None
-    if isinstance(error, dist.DistError):
-        raise ConnectionError(gone) from error
-    if error is not None:
-        raise error
-    result: T = value
-    return result
+        return answer.result(timeout=seconds)
+    except (TimeoutError, dist.DistError) as error:
+        raise ConnectionError(
+            f"the first machine of the training does not answer at {place}: it was killed, or cannot be "
+            "reached"
+        ) from error
 
 
 def _raise_unless_good(outcome: dict[str, Any]) -> None:

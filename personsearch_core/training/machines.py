@@ -228,21 +228,13 @@ def first_machine(machines: Machines) -> Iterator[FirstMachine]:
     It listens on the given address only. Raises PersonSearchError where that is impossible.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            machines.host, machines.port, type=socket.SOCK_STREAM
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(address)
-            listener.listen(socket.SOMAXCONN)
-        except OSError:
-            listener.close()
-            raise
+        family, *_, address = socket.getaddrinfo(machines.host, machines.port, type=socket.SOCK_STREAM)[0]
+        listener = socket.create_server(address, family=family)
     except OSError as error:
+        why = error.strerror.partition(" (while")[0]  # Python's own words say the address once more
         advice = ": it is not an address of this machine" if error.errno == errno.EADDRNOTAVAIL else ""
         raise PersonSearchError(
-            f"run.rendezvous: cannot wait at {machines.address}: {error.strerror}{advice}"
+            f"run.rendezvous: cannot wait at {machines.address}: {why}{advice}"
         ) from error
     server = dist.TCPStore(
         machines.host,

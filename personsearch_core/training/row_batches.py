@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from itertools import chain, cycle
 from typing import Protocol
@@ -38,11 +38,8 @@ class RowReader(Protocol):
         """Memory for `n_rows` rows that the reader fills fastest."""
 
 
-class RowBatches(Protocol):
-    """Turns row numbers into batches on the device."""
-
-    def __call__(self, indices: Iterable[npt.NDArray[np.int64]]) -> Iterator[Tensor]:
-        """The rows of each index array, in order; a batch is valid until the next one is requested."""
+RowBatches = Callable[[Iterable[npt.NDArray[np.int64]]], Iterator[Tensor]]
+"""Gives the rows of each array of numbers on the device, in order; a batch is valid until the next is taken."""
 
 
 def open_batches(

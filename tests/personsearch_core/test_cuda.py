@@ -19,13 +19,9 @@ from personsearch_core.models.branch import build_branch
 from personsearch_core.models.candidates import suppressed_at_once, suppressed_by_image
 from personsearch_core.models.detector import build_detector
 from personsearch_core.models.search import PersonSearchNet
-from personsearch_core.pooling import (
-    extract_shard,
-    extract_shards,
-    extraction,
-    feature_rows,
-    pool_shared_map,
-)
+from personsearch_core.pooling import extraction
+from personsearch_core.pooling.extraction import extract_shard, extract_shards, feature_rows
+from personsearch_core.pooling.rois import pool_shared_map
 from personsearch_core.recipes import (
     BranchModel,
     Compute,

@@ -72,7 +72,6 @@ def test_epochs_are_functions_of_the_seed() -> None:
     late = again.epoch(7)
     assert (first.epoch(7) == late).all()
     assert (first.batch(7 * 3 + 2) == late[2]).all()
-    assert first.position(7 * 3 + 2) == (7, 2)
     assert not (first.epoch(7) == first.epoch(8)).all()
     assert not (first.epoch(7) == other.epoch(7)).all()
 

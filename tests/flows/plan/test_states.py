@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from flows.config.models import Config
+from flows.errors import ConfigError
 from flows.plan import views
-from flows.plan.states import make_plan
+from flows.plan.states import Planned, make_plan, require_synchronised_norms
 from flows.plan.views import ViewSpec, view_digest
-from flows.stages.base import InputRef, Stage
+from flows.stages.base import InputRef, Stage, processors_of
 from storage.local import LocalStore
 from storage.remote import RemoteStore
 from tests.storage.making import make_artifact, name_of
@@ -35,6 +40,32 @@ def test_what_is_cached_on_object_storage_is_not_fetched(tmp_path: Path) -> None
     (damaged,) = make_plan([stage("features")], two)
     assert damaged.reason == "its artifact is damaged: nested/data.bin is missing"
     assert [f"{kind}/{key}" for kind, key in two.keys("features")] == [name_of(features)]
+
+
+@pytest.mark.parametrize(
+    ("device", "norm", "state", "refused"),
+    [
+        ("cpu", "batch", "runs", True),
+        ("cpu", "batch", "cached", False),
+        ("cpu", "frozen_batch", "runs", False),
+        ("cuda", "batch", "runs", False),
+    ],
+)
+def test_batch_norms_that_nothing_synchronises_are_refused_before_anything_runs(
+    device: str, norm: str, state: Literal["runs", "cached"], refused: bool
+) -> None:
+    config = Config.model_validate(
+        {
+            "store": "artifacts",
+            "datasets": {"prw": {"adapter": "prw", "root": "PRW"}},
+            "detector": {"train": {"dataset": "prw", "split": "train"}, "model": {"norm": norm}},
+            "run": {"device": device, "nodes": 2, "rendezvous": "10.0.0.5"},
+        }
+    )
+    detector = replace(stage("detector"), processors=processors_of(config, several=True))
+    plan = [Planned(stage("ingest"), state, ""), Planned(detector, state, "")]
+    with pytest.raises(ConfigError, match=r"detector\.model\.norm: batch") if refused else nullcontext():
+        require_synchronised_norms(config, plan)
 
 
 def test_a_snapshot_is_fetched_where_the_digest_of_its_view_is_not_remembered(

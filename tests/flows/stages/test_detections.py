@@ -11,7 +11,7 @@ import pytest
 from flows.stages import detected_blocks
 from flows.stages.detected_blocks import TestImages, blocks_of
 from personsearch_core.data.scenes import Scene
-from personsearch_core.pooling import SceneDetections
+from personsearch_core.pooling.detections import SceneDetections
 
 
 def test_a_block_is_on_the_disk_before_its_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

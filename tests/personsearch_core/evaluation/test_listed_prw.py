@@ -34,7 +34,7 @@ def test_it_is_prw_without_what_is_not_listed(cross_camera: bool, threshold: flo
     asked = (search_in_lists(queries, truth, groups, lists), whole)
     tasks = [SearchTask(queries, gallery, *each) for each in asked]
     blocks = run_jobs([task.job() for task in tasks], serially)
-    result, expected = (t.result(part, threshold) for t, part in zip(tasks, blocks, strict=True))
+    result, expected = (t.result(part) for t, part in zip(tasks, blocks, strict=True))
     for name in ("ap", "recall", "n_truths", "n_found", "n_gallery", "rank"):
         assert getattr(result, name) == pytest.approx(getattr(expected, name)), name
     assert 0 < result.mean_ap < 1

@@ -11,7 +11,7 @@ from personsearch_core.models.branch import Branch, build_branch
 from personsearch_core.models.compute import arrange
 from personsearch_core.models.detector import build_detector
 from personsearch_core.models.search import PersonSearchNet
-from personsearch_core.pooling import pool_shared_map
+from personsearch_core.pooling.rois import pool_shared_map
 from personsearch_core.recipes import BranchModel, Compute, DetectorModel, RoiRecipe
 from tests.personsearch_core.scene_files import TINY
 

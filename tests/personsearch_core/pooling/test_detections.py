@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from personsearch_core.models.detector import build_detector
-from personsearch_core.pooling import detect_scenes, extract_shard, feature_rows
+from personsearch_core.pooling.detections import detect_scenes
+from personsearch_core.pooling.extraction import extract_shard, feature_rows
 from personsearch_core.recipes import Compute, DetectionsRecipe, FeaturesRecipe, RoiRecipe
 from tests.personsearch_core.scene_files import TINY, write_scenes
 

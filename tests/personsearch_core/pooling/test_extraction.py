@@ -9,7 +9,8 @@ import torch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.detector import Detector, build_detector
-from personsearch_core.pooling import extract_shard, extract_shards, extraction, feature_rows
+from personsearch_core.pooling import extraction
+from personsearch_core.pooling.extraction import extract_shard, extract_shards, feature_rows
 from personsearch_core.recipes import FeaturesRecipe, FeatureView, RoiRecipe
 from tests.personsearch_core.scene_files import TINY, write_scenes
 

@@ -15,7 +15,8 @@ from personsearch_core.models.anchors import AnchorGrid
 from personsearch_core.models.candidates import ImageDetections, best_candidates, picture_boxes, suppress
 from personsearch_core.models.compute import has_bf16, neighbours_count
 from personsearch_core.models.detector import Detector, build_detector
-from personsearch_core.pooling import detect_scenes, extract_rows, extract_shards, feature_rows
+from personsearch_core.pooling.detections import detect_scenes
+from personsearch_core.pooling.extraction import extract_rows, extract_shards, feature_rows
 from personsearch_core.recipes import (
     Compute,
     DetectionsRecipe,

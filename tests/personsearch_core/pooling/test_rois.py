@@ -12,13 +12,8 @@ from torchvision.ops import roi_align
 
 from personsearch_core.boxes import place_image
 from personsearch_core.errors import PersonSearchError
-from personsearch_core.pooling import (
-    bilinear,
-    clipped_rois,
-    crop_people,
-    pool_shared_map,
-    roi_boxes,
-)
+from personsearch_core.pooling import bilinear
+from personsearch_core.pooling.rois import clipped_rois, crop_people, pool_shared_map, roi_boxes
 from personsearch_core.pooling.stored import stored_rows
 from personsearch_core.recipes import RoiRecipe
 from tests.personsearch_core.scene_files import TINY

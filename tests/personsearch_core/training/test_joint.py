@@ -22,7 +22,7 @@ from personsearch_core.losses.objective import Batch
 from personsearch_core.models.branch import build_branch
 from personsearch_core.models.detector import Detector, build_detector
 from personsearch_core.models.weights import load_branch
-from personsearch_core.pooling import pool_shared_map
+from personsearch_core.pooling.rois import pool_shared_map
 from personsearch_core.recipes import (
     BranchModel,
     Compute,
