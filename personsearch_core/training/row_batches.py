@@ -39,7 +39,7 @@ class RowReader(Protocol):
 
 
 RowBatches = Callable[[Iterable[npt.NDArray[np.int64]]], Iterator[Tensor]]
-"""Gives the rows of each array of numbers on the device, in order; a batch is valid until the next is taken."""
+"""The rows of each array of numbers on the device, in order; a batch is valid until the next one is taken."""
 
 
 def open_batches(
