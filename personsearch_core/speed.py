@@ -164,12 +164,12 @@ def _draw_batch(n_images: int, n_people: int, network: PersonSearchNet) -> _Batc
 
 
 def _timed_parts(networks: dict[Variant, PersonSearchNet], batch: _Batch) -> dict[str, Callable[[], object]]:
-    parts: dict[str, Callable[[], object]] = {}
-    for variant, network in networks.items():
-        parts[f"all {variant}"] = _everything(network, batch)
-        parts[f"branch {variant}"] = _branch_alone(network, sum(len(own) for own in batch.boxes))
-    parts["detector"] = _detection(networks["disj"], batch)
-    return parts
+    n_people = sum(len(own) for own in batch.boxes)
+    return {
+        "detector": _detection(networks["disj"], batch),
+        **{f"all {variant}": _everything(network, batch) for variant, network in networks.items()},
+        **{f"branch {variant}": _branch_alone(network, n_people) for variant, network in networks.items()},
+    }
 
 
 def _detection(network: PersonSearchNet, batch: _Batch) -> Callable[[], Tensor | None]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data_catalog.adapters.box_records import BoxRecord, add_boxes, corners_of
 from data_catalog.adapters.options import folder_option
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.adapters.refusals import refusal, what_is_there
@@ -17,7 +17,7 @@ from data_catalog.files import image_files, open_file, path_fault, walk
 from data_catalog.ids import four_numbers
 from data_catalog.image_lookup import ImageLookup, SplitImages
 from data_catalog.jsonstream import parse_json
-from data_catalog.rows import Rows, visible_columns, xywh_corners
+from data_catalog.rows import Rows, visible_columns
 from data_catalog.schema import INVALID
 from data_catalog.split_names import splits_of
 
@@ -116,14 +116,21 @@ class _OdgtReader:
             return
         self.names.add(name)
         rows.images([name], self._path(name), self.split)
-        taken: list[_Box] = []
+        taken: list[BoxRecord] = []
+        visible: list[list[float]] = []
         for index, box in enumerate(boxes, start=1):
-            try:
-                taken.append(_box(box, index))
-            except ValueError as error:
-                rows.reject(INVALID, "box_unreadable", f"box {index}: {error}", number, name)
+            full = _four_numbers(box.get("fbox")) if isinstance(box, dict) else None
+            if full is None:
+                detail = f"box {index}: it has no fbox of four numbers"
+                rows.reject(INVALID, "box_unreadable", detail, number, name)
+                continue
+            tag = str(box.get("tag"))
+            reason, box_id = _reason(tag, box.get("extra")), f"{name}#{index}"
+            taken.append(BoxRecord(name, self.split, corners_of(full), number, tag, reason, box_id=box_id))
+            visible.append(_four_numbers(box.get("vbox")) or [np.nan] * 4)
         if taken:
-            _add(rows, name, self.split, number, taken)
+            seen = np.array(visible)
+            add_boxes(rows, taken, **visible_columns(seen, ~np.isnan(seen).any(1)))
 
     def _path(self, name: str) -> str:
         """The image's file: named by its ID with any suffix, in the folder or else anywhere."""
@@ -134,41 +141,11 @@ class _OdgtReader:
         return same[0] if len(same) == 1 else self.images.usual(f"{name}.jpg")
 
 
-@dataclass(frozen=True)
-class _Box:
-    index: int
-    tag: str
-    full: list[float]
-    visible: list[float]
-    ignored: bool
-
-
-def _box(box: Any, index: int) -> _Box:
-    """Raise ValueError for a box that is unusable."""
-    full = _four_numbers(box.get("fbox")) if isinstance(box, dict) else None
-    if full is None:
-        raise ValueError("it has no fbox of four numbers")
-    extra = box.get("extra")
-    tag = str(box.get("tag"))
-    ignored = tag != "person" or (isinstance(extra, dict) and flag(extra.get("ignore")))
-    return _Box(index, tag, full, _four_numbers(box.get("vbox")) or [np.nan] * 4, ignored)
-
-
-def _add(rows: Rows, name: str, split: str, number: int, boxes: list[_Box]) -> None:
-    visible = np.array([box.visible for box in boxes])
-    rows.boxes(
-        [name] * len(boxes),
-        xywh_corners(np.array([box.full for box in boxes])),
-        split,
-        [number] * len(boxes),
-        box_id=[f"{name}#{box.index}" for box in boxes],
-        category=[box.tag for box in boxes],
-        ignore=[box.ignored for box in boxes],
-        ignore_reason=[
-            None if not box.ignored else "mask" if box.tag == "mask" else "ignore" for box in boxes
-        ],
-        **visible_columns(visible, ~np.isnan(visible).any(1)),
-    )
+def _reason(tag: str, extra: Any) -> str | None:
+    """Why a box is an ignore region; None for a person."""
+    if tag != "person":
+        return "mask" if tag == "mask" else "ignore"
+    return "ignore" if isinstance(extra, dict) and flag(extra.get("ignore")) else None
 
 
 def _four_numbers(value: Any) -> list[float] | None:

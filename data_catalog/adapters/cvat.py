@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from data_catalog.adapters.box_records import BoxRecord
 from data_catalog.adapters.cvat_frames import CvatMeta, CvatTask, frames_of
-from data_catalog.adapters.cvat_rows import CollectedRows, CvatBox, CvatImage
+from data_catalog.adapters.cvat_rows import CollectedRows, CvatImage
 from data_catalog.adapters.cvat_shapes import SHAPES, WITH_AREA, extent
 from data_catalog.adapters.options import PEOPLE, folder_option, identity_option, names_option, plain
 from data_catalog.adapters.protocol import Layout, Options, Unit
@@ -311,7 +312,10 @@ class _Reader:
         self.people_seen += not ignored
         if person is not None and self.scope == SCOPE_SEQUENCE:
             person = f"{image.sequence}/{person}"
-        self.collected.boxes.append(CvatBox(image, corners, self.row, label, raw, person, ignored))
+        reason = label if ignored else None
+        self.collected.boxes.append(
+            BoxRecord(image.image_id, image.split, corners, self.row, label, reason, person, raw)
+        )
 
     def _raw_identity(self, shape: Start) -> str | None:
         """What names the person: the attribute that an option names, or else the track."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-
+from data_catalog.adapters.box_records import BoxRecord, add_boxes
 from data_catalog.rows import Rows
 
 FLUSH = 8_192
@@ -26,29 +25,13 @@ class CvatImage:
     frame: int | None
 
 
-@dataclass(frozen=True)
-class CvatBox:
-    """A box of an image; `person` is its identity in the catalog, `raw` as it stands in the file.
-
-    `row` counts the shapes of the file from 1.
-    """
-
-    image: CvatImage
-    corners: Corners
-    row: int
-    label: str
-    raw: str | None
-    person: str | None
-    ignored: bool
-
-
 @dataclass
 class CollectedRows:
     """Images and boxes that are not yet rows."""
 
     scope: str
     images: list[CvatImage] = field(default_factory=list)
-    boxes: list[CvatBox] = field(default_factory=list)
+    boxes: list[BoxRecord] = field(default_factory=list)
 
     @property
     def is_full(self) -> bool:
@@ -67,15 +50,4 @@ class CollectedRows:
             sequence_id=[image.sequence if with_sequences else None for image in self.images],
             frame_index=[image.frame if with_sequences else None for image in self.images],
         )
-        rows.boxes(
-            [box.image.image_id for box in self.boxes],
-            np.array([box.corners for box in self.boxes]),
-            [box.image.split for box in self.boxes],
-            [box.row for box in self.boxes],
-            category=[box.label for box in self.boxes],
-            ignore=[box.ignored for box in self.boxes],
-            ignore_reason=[box.label if box.ignored else None for box in self.boxes],
-            person_id=[None if box.ignored else box.person for box in self.boxes],
-            person_id_raw=[box.raw for box in self.boxes],
-            person_scope=self.scope,
-        )
+        add_boxes(rows, self.boxes, person_scope=self.scope)

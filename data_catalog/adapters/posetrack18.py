@@ -8,6 +8,7 @@ from glob import escape
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from data_catalog.adapters.box_records import BoxRecord, add_boxes, corners_of
 from data_catalog.adapters.options import folder_option, is_person
 from data_catalog.adapters.protocol import Layout, Options, Unit
 from data_catalog.adapters.refusals import refusal, what_is_there
@@ -26,7 +27,7 @@ from data_catalog.files import (
 )
 from data_catalog.ids import four_numbers, identity, number, side
 from data_catalog.jsonstream import parse_json
-from data_catalog.rows import Rows, xywh_corners
+from data_catalog.rows import Rows
 from data_catalog.schema import EXCLUDED, INVALID, SCOPE_DATASET, SCOPE_SEQUENCE
 from data_catalog.split_names import split_of_path
 
@@ -153,17 +154,6 @@ class _Image:
     sequence: str
 
 
-@dataclass(frozen=True)
-class _Box:
-    box_id: str
-    image: str
-    xywh: list[float]
-    row: int
-    reason: str | None = None
-    raw: str | None = None
-    person: str | None = None
-
-
 class _Sequence:
     """Reads one file: its labelled images, then their people."""
 
@@ -175,7 +165,7 @@ class _Sequence:
         self.scope = SCOPE_DATASET if options.get("person_id") else SCOPE_SEQUENCE
         self.lookup = NameLookup(unit.images) if unit.images else None
         self.images: dict[str, _Image] = {}
-        self.boxes: list[_Box] = []
+        self.boxes: list[BoxRecord] = []
 
     def read(self, value: Mapping[str, Any]) -> None:
         images = value.get("images")
@@ -195,18 +185,7 @@ class _Sequence:
         people = _people(value.get("categories"))
         for row, each in enumerate(annotations, start=1):
             self._annotation(each, row, people)
-        self.rows.boxes(
-            [box.image for box in self.boxes],
-            xywh_corners([box.xywh for box in self.boxes]),
-            self.unit.split,
-            [box.row for box in self.boxes],
-            box_id=[box.box_id for box in self.boxes],
-            ignore=[box.reason is not None for box in self.boxes],
-            ignore_reason=[box.reason for box in self.boxes],
-            person_id=[box.person for box in self.boxes],
-            person_id_raw=[box.raw for box in self.boxes],
-            person_scope=self.scope,
-        )
+        add_boxes(self.rows, self.boxes, person_scope=self.scope)
 
     def _image(self, value: Any, row: int, unlabelled: set[str | None]) -> None:
         key = _key(value.get("id")) if isinstance(value, dict) else None
@@ -247,7 +226,8 @@ class _Sequence:
             if xs:
                 low_x, low_y = min(xs), min(ys)
                 box = [low_x, low_y, max(xs) - low_x, max(ys) - low_y]
-                self.boxes.append(_Box(f"{image_id}#ignore{count}", image_id, box, row, "ignore_region"))
+                place, box_id = (image_id, self.unit.split, corners_of(box)), f"{image_id}#ignore{count}"
+                self.boxes.append(BoxRecord(*place, row, reason="ignore_region", box_id=box_id))
 
     def _annotation(self, value: Any, row: int, people: frozenset[str]) -> None:
         image = self.images.get(_key(value.get("image_id")) or "") if isinstance(value, dict) else None
@@ -270,7 +250,8 @@ class _Sequence:
         if person is not None and self.scope == SCOPE_SEQUENCE:
             person = f"{image.sequence}/{person}"
         shown = None if raw is None else str(raw)[:80].encode("utf-8", "replace").decode()
-        self.boxes.append(_Box(f"{image.name}#{row}", image.name, box, row, raw=shown, person=person))
+        place = (image.name, self.unit.split, corners_of(box))
+        self.boxes.append(BoxRecord(*place, row, person=person, raw=shown))
 
 
 def _key(value: Any) -> str | None:

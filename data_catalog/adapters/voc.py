@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
+from data_catalog.adapters.box_records import BoxRecord, add_boxes
 from data_catalog.adapters.options import (
     PEOPLE,
     first_pixel_option,
@@ -206,31 +204,27 @@ def _read_file(rows: Rows, unit: Unit, tree: Element, path: str, options: Option
     rows.images([path], [path], unit.split, width=width, height=height, sequence_id=sequence)
     people = names_option(options, "categories", PEOPLE)
     first_pixel = first_pixel_option(options)
-    taken: list[_Object] = []
+    taken: list[BoxRecord] = []
     for row, found in enumerate((each for each in tree.children if each.tag == "object"), start=1):
         name = found.text_of("name")
         if plain(name) not in people:
             rows.reject(EXCLUDED, "not_a_person", f"class {name[:40]!r}", row, path)
             continue
         try:
-            taken.append(_object(found, row, key, first_pixel=first_pixel))
+            corners = _corners(found, first_pixel)
+            raw = _value(found, key) if key else None
+            person = identity(raw)
         except ValueError as error:
             rows.reject(INVALID, "row_unreadable", f"line {found.line}: {error}", row, path)
-    _add(rows, unit, path, taken, f"{sequence}/" if sequence is not None else "", scope)
+            continue
+        reason = "difficult" if found.text_of("difficult").lower() in ("1", "true", "yes") else None
+        person = f"{sequence}/{person}" if person is not None and sequence is not None else person
+        taken.append(BoxRecord(path, unit.split, corners, row, plain(name), reason, person, raw))
+    add_boxes(rows, taken, person_scope=scope)
 
 
-@dataclass(frozen=True)
-class _Object:
-    row: int
-    name: str
-    corners: list[float]
-    difficult: bool
-    raw: str | None
-    person: str | None
-
-
-def _object(found: Element, row: int, key: str | None, *, first_pixel: int) -> _Object:
-    """Raises ValueError, with the reason, for an object that is damaged."""
+def _corners(found: Element, first_pixel: int) -> list[float]:
+    """Raises ValueError, with the reason, for an object whose box is damaged."""
     box = found.child("bndbox")
     if box is None:
         raise ValueError("an object without <bndbox>")
@@ -240,16 +234,7 @@ def _object(found: Element, row: int, key: str | None, *, first_pixel: int) -> _
         if not text:
             raise ValueError(f"<bndbox> without <{name}>")
         corners.append(number(text))
-    corners = [corners[0] - first_pixel, corners[1] - first_pixel, corners[2], corners[3]]
-    raw = _value(found, key) if key else None
-    return _Object(
-        row,
-        plain(found.text_of("name")),
-        corners,
-        found.text_of("difficult").lower() in ("1", "true", "yes"),
-        raw,
-        identity(raw),
-    )
+    return [corners[0] - first_pixel, corners[1] - first_pixel, corners[2], corners[3]]
 
 
 def _value(found: Element, key: str) -> str | None:
@@ -264,19 +249,3 @@ def _value(found: Element, key: str) -> str | None:
         named = next((each for each in inner.children if each.text_of("name") == name), None)
         inner = named.child("value") if named is not None else inner.child(name)
     return inner.text if inner is not None else None
-
-
-def _add(rows: Rows, unit: Unit, path: str, taken: Sequence[_Object], prefix: str, scope: str) -> None:
-    known = [each.person is not None and not each.difficult for each in taken]
-    rows.boxes(
-        [path] * len(taken),
-        np.array([each.corners for each in taken]),
-        unit.split,
-        [each.row for each in taken],
-        category=[each.name for each in taken],
-        ignore=[each.difficult for each in taken],
-        ignore_reason=["difficult" if each.difficult else None for each in taken],
-        person_id=[f"{prefix}{each.person}" if k else None for k, each in zip(known, taken, strict=True)],
-        person_id_raw=[each.raw for each in taken],
-        person_scope=scope,
-    )

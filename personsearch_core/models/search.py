@@ -156,7 +156,8 @@ class PersonSearchNet(nn.Module):
             ]
         else:
             scores = [torch.ones(len(own)) for own in boxes]
-            shared = None if self.disjoint else self.shared_map(inputs)
+            with autocast(self.compute, inputs.device):
+                shared = None if self.disjoint else self.detector.shared_maps(inputs, self.roi.variant)
         embeddings = self.embed(placed, boxes, shared)
         for each in embeddings:
             _require(torch.isfinite(each).all())
@@ -212,11 +213,6 @@ class PersonSearchNet(nn.Module):
         """`Detector.candidates` with the shared map (None for disj)."""
         with autocast(self.compute, inputs.device):
             return self.detector.candidates(inputs, placements, None if self.disjoint else self.roi.variant)
-
-    def shared_map(self, inputs: Tensor) -> Tensor:
-        """Only the shared map."""
-        with autocast(self.compute, inputs.device):
-            return self.detector.shared_maps(inputs, self.roi.variant)
 
     def embed(
         self, placed: Sequence[PlacedImage], boxes: Sequence[Boxes], shared: Tensor | None
