@@ -60,5 +60,7 @@ def unlisted_entries(unit: Unit) -> Rows:
     rows = Rows(unit.source)
     for parameter in unit.parameters:
         line, _, entry = parameter.partition(":")
-        rows.reject(INVALID, "entry_unknown", f"the list names {entry[:80]!r}: no such file", int(line))
+        rows.reject(
+            INVALID, "entry_unknown", f"the list names {entry[:80]!r}: that file does not exist", int(line)
+        )
     return rows

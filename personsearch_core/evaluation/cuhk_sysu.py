@@ -20,7 +20,9 @@ def listed_search(
     repeats = repeats and not full_gallery
     truths, own_image_listed = _truths(queries, lists, repeats)
     if full_gallery:
-        return _whole(queries, own_image_listed), truths
+        hidden = queries.image.astype(np.int64)
+        hidden[own_image_listed] = NO_GROUP
+        return WholeGallery(hidden), truths
     return ImageLists(lists.offsets, lists.image) if repeats else _listed(lists), truths
 
 
@@ -41,12 +43,6 @@ def _listed(lists: GalleryLists) -> ImageLists:
     rows = _first_of_each(lists.queries(), lists.image)
     kept_before = np.searchsorted(rows, lists.offsets)
     return ImageLists(kept_before, lists.image[rows])
-
-
-def _whole(queries: Queries, own_image_listed: IntArray) -> WholeGallery:
-    hidden = queries.image.astype(np.int64)
-    hidden[own_image_listed] = NO_GROUP
-    return WholeGallery(hidden)
 
 
 def _first_of_each(query: IntArray, image: IntArray) -> IntArray:

@@ -18,7 +18,7 @@ _NO_QUERIES = (
 
 
 def check_validation(labels: ReidLabels, rows: IntArray) -> None:
-    """Raise if `validate` would have no query: nobody held out of a dataset is in two images."""
+    """Raise if `validate` would have no query: no held-out person of a dataset is in two images."""
     for source, own in _by_source(labels, rows):
         in_images = np.unique(np.stack([labels.label[own], labels.image[own]], axis=1), axis=0)
         if len(in_images) == len(np.unique(labels.label[own])):

@@ -152,7 +152,7 @@ class _Link:
 def _find_training(
     host: str, port: int, wait_seconds: float, should_stop: Callable[[], bool]
 ) -> tuple[Meeting, dict[str, Any]]:
-    """The training that is waited for at an address. Raises TimeoutError if there is none in time."""
+    """The training that is waited for at an address. Raises TimeoutError if none begins in time."""
     place = endpoint(host, port)
     until = time.monotonic() + wait_seconds
     while True:

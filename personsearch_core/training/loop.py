@@ -207,7 +207,7 @@ def _resume(checkpoints: Path, state: Mapping[str, Stateful], group: Alone) -> i
 
 
 def _fitting(checkpoints: Path, state: Mapping[str, Stateful]) -> tuple[int, dict[str, Any]]:
-    """Step and state of the newest checkpoint; 0 and nothing if there is none."""
+    """Step and state of the newest checkpoint; 0 and nothing without one."""
     found = load_newest(checkpoints)
     if found is None:
         return 0, {}
