@@ -74,7 +74,7 @@ def _measure(
         shutil.rmtree(target, ignore_errors=True)
         with create_features(target, len(plan), plan.row_shape) as writer:
             for shard, block in extract_shards(detector, recipe, plan, range(plan.n_shards)):
-                writer.write(shard * plan.rows_per_shard, block)
+                writer.write(plan.rows_of(shard).start, block)
 
     contenders = {
         "computed": lambda: _forward(detector, recipe, scenes, variant, size.device),

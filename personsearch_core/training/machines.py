@@ -231,7 +231,7 @@ def first_machine(machines: Machines) -> Iterator[FirstMachine]:
         family, *_, address = socket.getaddrinfo(machines.host, machines.port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address, family=family)
     except OSError as error:
-        why = error.strerror.partition(" (while")[0]  # Python's own words say the address once more
+        why = str(error.strerror).partition(" (while")[0]  # Python's own words say the address once more
         advice = ": it is not an address of this machine" if error.errno == errno.EADDRNOTAVAIL else ""
         raise PersonSearchError(
             f"run.rendezvous: cannot wait at {machines.address}: {why}{advice}"
