@@ -58,7 +58,7 @@ def test_batch_norms_that_nothing_synchronises_are_refused_before_anything_runs(
         {
             "store": "artifacts",
             "datasets": {"prw": {"adapter": "prw", "root": "PRW"}},
-            "detector": {"train": {"dataset": "prw", "split": "train"}, "model": {"norm": norm}},
+            "detector": {"train": [{"dataset": "prw", "split": "train"}], "model": {"norm": norm}},
             "run": {"device": device, "nodes": 2, "rendezvous": "10.0.0.5"},
         }
     )
