@@ -206,7 +206,8 @@ def test_the_memory_of_children_counts(tmp_path: Path) -> None:
 def test_no_name_leads_out_of_the_root(tmp_path: Path, name: str) -> None:
     store = LocalStore(tmp_path / "store")
     for kind, key in ((name, "k"), ("features", name)):
-        for ask in (store.path_of, store.find, store.work_path_of, store.log_path_of, store.holder):
+        place = store.place
+        for ask in (store.find, place.path_of, place.work_path_of, place.log_path_of, place.holder):
             with pytest.raises(StorageError, match="cannot be the kind or the key"):
                 ask(kind, key)
     assert not (tmp_path / "store").exists()

@@ -20,7 +20,7 @@ from personsearch_core.evaluation.boxes_per_image import (
 from personsearch_core.evaluation.breakdown import by_camera_pair, by_class, by_crowdedness, by_query_height
 from personsearch_core.evaluation.comparison import bootstrap_interval, compare_runs
 from personsearch_core.evaluation.multi_shot import pool_shots
-from personsearch_core.evaluation.rankings import rankings
+from personsearch_core.evaluation.rankings import tasks_of
 from personsearch_core.evaluation.records import Detections, Queries
 from personsearch_core.evaluation.rerank import k_reciprocal_distances
 from personsearch_core.evaluation.search import SearchTask
@@ -92,7 +92,7 @@ def test_context_matching_lifts_the_querys_match(
     )
     inputs = prw_inputs(detections, queries, p.truth, p.cameras)
     settings_ = [Setting(NAME, NAME, rescore=ContextMatching(k1=k1, k2=k2, lift=lift))]
-    task = rankings(EvaluationRecipe(), inputs, settings_)[0].task
+    task = tasks_of(EvaluationRecipe(), inputs, settings_)[0]
     assert isinstance(task, SearchTask)
     matching = task.rescore
     assert matching is not None

@@ -11,7 +11,7 @@ from benchmarks.drawn_galleries import prw_like
 from benchmarks.searches import NAME, prw_inputs, search_prw
 from personsearch_core.evaluation.parallel import in_threads, on_dask, query_blocks
 from personsearch_core.evaluation.ranking import SearchResult
-from personsearch_core.evaluation.rankings import rankings
+from personsearch_core.evaluation.rankings import tasks_of
 from personsearch_core.evaluation.search import SearchTask
 from personsearch_core.evaluation.settings import Setting
 from personsearch_core.recipes import EvaluationRecipe
@@ -33,7 +33,7 @@ def test_workers_compute_the_same_numbers_in_a_gallery_of_100_000_images(client:
     rng = np.random.default_rng(0)
     problem = prw_like(rng, MANY_IMAGES, n_detections=3 * MANY_IMAGES, n_queries=300, dimensions=16)
     inputs, settings = prw_inputs(*problem), [Setting(NAME, NAME)]
-    task = rankings(EvaluationRecipe(), inputs, settings)[0].task
+    task = tasks_of(EvaluationRecipe(), inputs, settings)[0]
     assert isinstance(task, SearchTask)
     assert len(query_blocks(task.job())) > 2
     alone = search_prw(*problem)
