@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
-from packaging.specifiers import SpecifierSet
 
 from data_catalog.parallel import cores as usable_cores
 from storage.descriptors import open_files_limit
@@ -33,12 +32,6 @@ FEW_FILES = 1024
 """The usual soft limit of open files; a run opens a few hundred, a Dask cluster more."""
 
 PACKAGES = ("torch", "torchvision", "prefect", "zarr", "dask", "pyarrow", "pandas", "numpy", "pycocotools")
-KNOWN_TO_FAIL = {
-    "fastapi": ("<0.151", "Prefect's API does not start with it"),
-    "sqlalchemy": ("<2.1", "Prefect's cron schedules never fire with it"),
-}
-"""The versions that work, and what happens otherwise. pip accepts others beside other packages."""
-
 DATA_VARIABLES = ("PERSONSEARCH_STORE", "PERSONSEARCH_DATA", "PERSONSEARCH_SAMPLES", "PERSONSEARCH_CONFIG")
 
 
@@ -55,7 +48,7 @@ class Fact:
 def examine(store: str | None) -> Iterator[Fact]:
     """Everything that a run depends on, quick facts first; `store` is the store to try, a folder or a URL."""
     yield Fact("Python", sys.version.split()[0])
-    yield from _packages()
+    yield Fact("packages", ", ".join(f"{name} {version(name)}" for name in PACKAGES))
     yield from _processors()
     yield _memory()
     yield from _devices()
@@ -63,14 +56,6 @@ def examine(store: str | None) -> Iterator[Fact]:
     yield _open_files()
     yield from _prefect()
     yield from _variables()
-
-
-def _packages() -> Iterator[Fact]:
-    yield Fact("packages", ", ".join(f"{name} {version(name)}" for name in PACKAGES))
-    for name, (works, why) in KNOWN_TO_FAIL.items():
-        found = version(name)
-        if not SpecifierSet(works).contains(found, prereleases=True):
-            yield Fact(name, found, "broken", f"{why}: pip install -c constraints.txt '{name}{works}'")
 
 
 def _processors() -> Iterator[Fact]:

@@ -40,12 +40,6 @@ def test_every_problem_comes_with_advice(monkeypatch: pytest.MonkeyPatch) -> Non
     assert all(fact.advice for fact in found.values() if fact.level != "ok")
 
 
-def test_versions_that_are_known_to_fail_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = machine.version
-    monkeypatch.setattr(machine, "version", lambda name: "2.1.0" if name == "sqlalchemy" else installed(name))
-    assert "cron schedules" in str(facts()["sqlalchemy"].advice)
-
-
 def test_locks_that_exclude_no_one_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def everyone(path: Path) -> Iterator[bool]:
