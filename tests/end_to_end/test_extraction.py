@@ -123,7 +123,10 @@ def test_local_workers_share_out_the_devices_and_others_take_the_first() -> None
     assert device_of_worker("tcp://10.0.0.7:1234", devices) == "cuda:1"
 
 
-def test_no_scheduler_is_one_message(tiny_run: TinyRun, tmp_path: Path) -> None:
+def test_no_scheduler_is_one_message(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.stages.dask_clients.ANSWER_SECONDS", 0.5)
     extraction = extraction_into(tmp_path, tiny_run)
     with pytest.raises(StageError, match=r"run\.dask: no scheduler answers at tcp://127\.0\.0\.1:9"):
         list(extract_on_dask(extraction, [0], workers=None, address="tcp://127.0.0.1:9"))

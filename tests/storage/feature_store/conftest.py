@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,14 @@ import pytest
 from storage.feature_store import create_features, write_index
 
 ROW_SHAPE = (4, 3, 2)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """On a disk: how files are read past its cache is another matter in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
 
 INDEX_COLUMNS = {
     "row": pa.int64(),
