@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def test_two_processes_have_the_gradients_of_one_stop_together_and_go_on(
     trained_by_two: TrainedByTwo, tmp_path: Path
 ) -> None:
     """A single process is what they are compared with. No other machine can reach them."""
-    assert re.search("of 16 steps", trained_by_two.stopped)
+    assert "of 16 steps" in trained_by_two.stopped
     assert trained_by_two.steps[0] < trained_by_two.steps[1] == trained_by_two.seen[-1] == 16
     assert trained_by_two.listening and trained_by_two.listening <= {"127.0.0.1", "::1"}
     assert "Fatal Python error" not in trained_by_two.errors
