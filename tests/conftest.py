@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +65,13 @@ def levels_of_loggers() -> Iterator[None]:
     yield
     for package in PACKAGES:
         logging.getLogger(package).setLevel(logging.NOTSET)
+
+
+@pytest.fixture
+def on_disk() -> Iterator[Path]:
+    """A folder on a disk, in place of `tmp_path`: in memory, files are read in another way."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

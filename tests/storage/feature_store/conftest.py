@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,8 @@ ROW_SHAPE = (4, 3, 2)
 
 
 @pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    """On a disk: how files are read past its cache is another matter in memory."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
+def tmp_path(on_disk: Path) -> Path:
+    return on_disk
 
 
 INDEX_COLUMNS = {
