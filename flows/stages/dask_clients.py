@@ -11,6 +11,9 @@ from flows.errors import StageError
 if TYPE_CHECKING:
     from distributed import Client
 
+ANSWER_SECONDS = 10.0
+"""How long a scheduler may take to answer."""
+
 
 @contextmanager
 def dask_client(address: str | None, workers: int | None, *, named: str = "run.dask") -> Iterator[Client]:
@@ -23,7 +26,7 @@ def dask_client(address: str | None, workers: int | None, *, named: str = "run.d
 
     if address is not None:
         try:
-            client = Client(address, timeout="10s", set_as_default=False)
+            client = Client(address, timeout=f"{ANSWER_SECONDS}s", set_as_default=False)
         except (OSError, ValueError) as error:
             raise StageError(
                 f"{named}: no scheduler answers at {address}: {error}; start one (`dask scheduler`), or "

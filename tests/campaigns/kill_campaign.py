@@ -113,11 +113,13 @@ def run_campaign(
     seed: int,
     longest: float | None = None,
     alone: tuple[Path, Digests] | None = None,
+    workers: int = 2,
 ) -> Campaign:
     """`kills` kills in runs of the tiny pipeline under `folder`, each within `longest` seconds of the last.
 
     `alone` is the data folder and the digests of a run that was left alone. Without it, one runs first, and
     `longest` defaults to a third of its time, which lets each attempt progress so that every stage is hit.
+    `workers` is the number of Dask workers.
     Expects a running Prefect API, so that an attempt does not start with one.
     """
     rng = np.random.default_rng(seed)
@@ -125,7 +127,9 @@ def run_campaign(
     data = alone[0] if alone is not None else folder
     if alone is None:
         draw_tiny_data(data)
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+    with LocalCluster(
+        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
         run = tiny_settings(".", "store")["run"] | CHECKPOINTS | {"dask": cluster.scheduler_address}
         config = write_tiny_config(folder, data, run=run)
         if alone is not None:

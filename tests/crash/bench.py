@@ -228,9 +228,3 @@ def cut_power(
         faults = bench.judge(place, returned=layout.returned)
         report.outcomes["power: looked at"] += 1
         report.note(f"power cut after call {layout.point}, {layout.what}", faults)
-
-
-def fast_folder() -> str | None:
-    """A folder in memory, if there is one."""
-    memory = Path("/dev/shm")
-    return str(memory) if os.access(memory, os.W_OK) else None

@@ -29,8 +29,9 @@ from storage.gc import collect, find_garbage
 from storage.manifest import Identity
 from storage.tags import set_tag, tags
 from tests.crash import shim
-from tests.crash.bench import Bench, Operation, Outcome, Report, cut_power, fast_folder
+from tests.crash.bench import Bench, Operation, Outcome, Report, cut_power
 from tests.crash.real_cuts import RealDisk, cut_at
+from tests.memory import folder_in_memory
 
 try:
     from storage.local import LocalStore
@@ -112,7 +113,7 @@ def tag(folder: Path) -> None:
 
 def power_cuts(operation: Operation) -> list[str]:
     """What is wrong after power cuts: of a model of a disk, or with --real of a file system."""
-    with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
+    with tempfile.TemporaryDirectory(dir=folder_in_memory()) as folder:
         bench, report, source = Bench(operation, Path(folder)), Report(is_quiet=True), random.Random(0)
         n_calls = len(bench.calls)
         if REAL in sys.argv:
@@ -134,7 +135,7 @@ def metadata_without_its_bytes() -> list[str]:
 
 def sources_lost_by_a_collection() -> list[str]:
     """Fault 2: a damaged manifest in between makes a collection delete what a tagged artifact came from."""
-    with tempfile.TemporaryDirectory(dir=fast_folder()) as name:
+    with tempfile.TemporaryDirectory(dir=folder_in_memory()) as name:
         folder = Path(name)
         make_chain(folder)
         store = store_of(folder)
@@ -153,7 +154,7 @@ def zeros_believed_by_a_resume() -> list[str]:
     """Fault 3: a shard with zeros, and the right size and time, is taken over and committed as whole."""
     found = []
     for note in ("as it was", "empty"):
-        with tempfile.TemporaryDirectory(dir=fast_folder()) as name:
+        with tempfile.TemporaryDirectory(dir=folder_in_memory()) as name:
             folder = Path(name)
             begin_features(folder)
             group = next((folder / "store" / ".work").rglob("features.zarr"))

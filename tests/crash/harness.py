@@ -22,10 +22,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from tests.crash.bench import Bench, Operation, Report, crash, cut_power, fast_folder, in_a_fork, points_of
+from tests.crash.bench import Bench, Operation, Report, crash, cut_power, in_a_fork, points_of
 from tests.crash.forget_operation import FORGET
 from tests.crash.index_operations import INDEX
 from tests.crash.operations import CARELESS, OPERATIONS
+from tests.memory import folder_in_memory
 
 if TYPE_CHECKING:
     from tests.crash.requests import Cut, RemoteBench
@@ -76,7 +77,7 @@ class Campaign:
 
     def local(self, names: Sequence[str]) -> Iterator[tuple[str, Report]]:
         for name in names:
-            with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
+            with tempfile.TemporaryDirectory(dir=folder_in_memory()) as folder:
                 bench = Bench(operation_of(name), Path(folder))
                 report = Report(len(bench.calls))
                 source = random.Random(f"{self.seed} {name}")
@@ -90,7 +91,7 @@ class Campaign:
         from tests.crash.remote_operations import REMOTE
         from tests.crash.requests import RemoteBench, server
 
-        with server() as bucket, tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
+        with server() as bucket, tempfile.TemporaryDirectory(dir=folder_in_memory()) as folder:
             for name, operation in REMOTE.items():
                 bench = RemoteBench(operation, bucket, Path(folder), in_a_fork)
                 report = Report(len(bench.methods))

@@ -24,8 +24,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.crash import shim
-from tests.crash.bench import Bench, Report, fast_folder, in_a_fork
+from tests.crash.bench import Bench, Report, in_a_fork
 from tests.crash.shim import Mode
+from tests.memory import folder_in_memory
 
 _SHUTDOWN, _NO_LOG_FLUSH = 0x8004587D, 2
 _MEGABYTES = 24
@@ -107,7 +108,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     faults = 0
     for name in asked.operations:
-        with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
+        with tempfile.TemporaryDirectory(dir=folder_in_memory()) as folder:
             bench, report = Bench(operation_of(name), Path(folder)), Report()
             (Path(folder) / "disk").mkdir()
             disk = RealDisk(Path(folder) / "disk", bench.template)

@@ -28,6 +28,7 @@ from data_catalog.ingest import ingest_root
 from data_catalog.rows import Rows
 from data_catalog.snapshot import Snapshot
 from data_catalog.views import View
+from tests.memory import folder_in_memory
 
 SIZES = [(40, 30), (64, 48)]
 COCO_COLUMNS = ["image_id", "split", "x1", "y1", "x2", "y2", "ignore", *BOX_KEYS.values()]
@@ -156,7 +157,7 @@ def datasets(draw: st.DrawFn, *, sequences: bool = False) -> Given:
 @given(dataset=datasets())
 @PROPERTY
 def test_coco_holds_every_column_of_images_and_boxes(layout: Any, dataset: Given) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=folder_in_memory()) as folder:
         place = Path(folder)
         snapshot = snapshot_of(dataset, place)
         exported = export_coco_folder(parts_in(snapshot, place), place / "out", "link", layout=layout)
@@ -183,7 +184,7 @@ def test_coco_holds_every_column_of_images_and_boxes(layout: Any, dataset: Given
 @given(dataset=datasets())
 @PROPERTY
 def test_yolo_holds_splits_and_boxes_within_their_images(dataset: Given) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=folder_in_memory()) as folder:
         place = Path(folder)
         snapshot = snapshot_of(dataset, place)
         exported = export_yolo(parts_in(snapshot, place), place / "out", "copy")
@@ -215,7 +216,7 @@ def test_yolo_holds_splits_and_boxes_within_their_images(dataset: Given) -> None
 @given(dataset=datasets(sequences=True))
 @PROPERTY
 def test_mot_holds_sequences_frames_tracks_boxes_and_ignore_regions(dataset: Given) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=folder_in_memory()) as folder:
         place = Path(folder)
         snapshot = snapshot_of(dataset, place)
         exported = export_mot(parts_in(snapshot, place), place / "out", "link")

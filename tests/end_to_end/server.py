@@ -23,6 +23,7 @@ import pytest
 
 from tests.forking import Program
 from tests.pages import PROJECT, Block, Page, Shell
+from tests.prefect_database import copy_database
 
 NO_VALUES: Mapping[str, str] = {}
 
@@ -87,11 +88,13 @@ def _prefect(words: tuple[str, ...]) -> None:
 
 
 @contextmanager
-def served_as_documented(folder: Path, config: Path) -> Iterator[Server]:
+def served_as_documented(folder: Path, config: Path, database: Path) -> Iterator[Server]:
     """A server, all deployments for `config`, and a worker: set up and stopped as docs/operations.md says.
 
-    What differs: the port and the folder of Prefect's files, and a schedule is looked at every 2 seconds.
+    What differs: the port and the folder of Prefect's files, whose database is a copy of an empty one, and a
+    schedule is looked at every 2 seconds.
     """
+    copy_database(database, folder / "prefect")
     page = Page.of("operations.md").section("A server, a worker, a schedule")
     port = str(free_port())
     pid_file = folder / "worker.pid"
@@ -128,8 +131,10 @@ def served_as_documented(folder: Path, config: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def bare_server(folder: Path) -> Iterator[Server]:
-    """A server without deployments and workers, in a process of its own."""
+def bare_server(folder: Path, database: Path | None = None) -> Iterator[Server]:
+    """A server without deployments and workers, in a process of its own; `database` is copied, if given."""
+    if database is not None:
+        copy_database(database, folder / "prefect")
     port = str(free_port())
     url = f"http://127.0.0.1:{port}/api"
     environment = os.environ | {

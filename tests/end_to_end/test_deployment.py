@@ -31,9 +31,11 @@ def config(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, config: Path) -> Iterator[Server]:
+def server(
+    tmp_path_factory: pytest.TempPathFactory, config: Path, prefect_database: Path
+) -> Iterator[Server]:
     """Server, deployments and worker, set up and stopped by the commands of docs/operations.md."""
-    with served_as_documented(tmp_path_factory.mktemp("server"), config) as server:
+    with served_as_documented(tmp_path_factory.mktemp("server"), config, prefect_database) as server:
         # At once, so that the minute passes while the other tests run.
         server.documented('prefect --no-prompt deploy -n ingest --cron "*/15 * * * *"', {"*/15": "*"})
         yield server

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,13 @@ def alone(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> tuple[
         return finish_features(target), reader.rows(np.arange(len(reader)))
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    """Two workers; one that is killed is started again."""
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        yield cluster
+
+
 def test_an_extraction_resumes_at_the_shard(
     tiny_run: TinyRun, tmp_path: Path, alone: tuple[str, np.ndarray]
 ) -> None:
@@ -91,17 +99,20 @@ def test_a_stopped_extraction_writes_nothing_afterwards(tiny_run: TinyRun, tmp_p
 
 @pytest.mark.slow
 def test_a_killed_dask_worker_costs_time_and_not_a_row(
-    tiny_run: TinyRun, tmp_path: Path, alone: tuple[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    tiny_run: TinyRun,
+    tmp_path: Path,
+    alone: tuple[str, np.ndarray],
+    cluster: LocalCluster,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("flows.stages.extraction.SHARDS_A_TASK", 1)
     extraction = extraction_into(tmp_path, tiny_run)
     shards = create(extraction)
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        done = []
-        for shard in extract_on_dask(extraction, shards, workers=None, address=cluster.scheduler_address):
-            if not done:
-                kill_the_busiest_worker(cluster)
-            done.append(shard)
+    done = []
+    for shard in extract_on_dask(extraction, shards, workers=None, address=cluster.scheduler_address):
+        if not done:
+            kill_the_busiest_worker(cluster)
+        done.append(shard)
     assert sorted(done) == list(shards)
     assert finish_features(tmp_path) == alone[0]
     with open_features(tmp_path) as reader:
@@ -123,22 +134,24 @@ def test_local_workers_share_out_the_devices_and_others_take_the_first() -> None
     assert device_of_worker("tcp://10.0.0.7:1234", devices) == "cuda:1"
 
 
-def test_no_scheduler_is_one_message(tiny_run: TinyRun, tmp_path: Path) -> None:
+def test_no_scheduler_is_one_message(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.stages.dask_clients.ANSWER_SECONDS", 0.5)
     extraction = extraction_into(tmp_path, tiny_run)
     with pytest.raises(StageError, match=r"run\.dask: no scheduler answers at tcp://127\.0\.0\.1:9"):
         list(extract_on_dask(extraction, [0], workers=None, address="tcp://127.0.0.1:9"))
 
 
-def test_queries_ranked_by_dask_workers_get_the_same_numbers(tiny_run: TinyRun) -> None:
+def test_queries_ranked_by_dask_workers_get_the_same_numbers(
+    tiny_run: TinyRun, cluster: LocalCluster
+) -> None:
     spec = ViewSpec("scenes", "test", "truth", protocols=("prw",))
     test = TestSet(tiny_run.outcome.path("gallery"), tiny_run.outcome.path("ingest:scenes"), spec)
     recipe = EvaluationRecipe(ground_truth_boxes=True)
     on_truth, inputs = settings_of(recipe)[1:], test.inputs(recipe)
     (here,) = evaluate(recipe, inputs, settings=on_truth).searches
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        ranking(cluster.scheduler_address, None) as map_blocks,
-    ):
+    with ranking(cluster.scheduler_address, None) as map_blocks:
         (there,) = evaluate(recipe, inputs, settings=on_truth, map_blocks=map_blocks).searches
     np.testing.assert_array_equal(there.result.ap, here.result.ap)
     assert there.result.mean_ap > 0

@@ -15,6 +15,6 @@ pytestmark = pytest.mark.slow
 
 def test_killed_it_ends_as_if_nothing_had_been(tiny_run: TinyRun, tmp_path: Path) -> None:
     alone = (tiny_run.folder, digests(LocalStore(tiny_run.store)))
-    campaign = run_campaign(tmp_path, kills=1, seed=3, longest=6.0, alone=alone)
+    campaign = run_campaign(tmp_path, kills=1, seed=3, longest=6.0, alone=alone, workers=1)
     assert campaign.wrong == []
     assert campaign.total == 1 and campaign.runs >= 1

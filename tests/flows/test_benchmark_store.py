@@ -19,11 +19,11 @@ def app() -> typer.Typer:
     return app
 
 
-def test_every_figure_is_measured_in_one_run(app: typer.Typer, tmp_path: Path):
-    options = ["--rows", "600", "--record-shape", "16,6,4", "--rounds", "2", "--folder", str(tmp_path)]
-    result = CliRunner().invoke(app, [*options, "--json", str(tmp_path / "figures.json")])
+def test_every_figure_is_measured_in_one_run(app: typer.Typer, on_disk: Path):
+    options = ["--rows", "600", "--record-shape", "16,6,4", "--rounds", "2", "--folder", str(on_disk)]
+    result = CliRunner().invoke(app, [*options, "--json", str(on_disk / "figures.json")])
     assert result.exit_code == 0, result.output
-    body = json.loads((tmp_path / "figures.json").read_text())
+    body = json.loads((on_disk / "figures.json").read_text())
     assert (body["rows"], body["record_shape"]) == (600, [16, 6, 4])
     names = {(one["group"], one["name"]) for one in body["figures"]}
     warm = {("warm", f"store, tier disk, first read {how}") for how in ("in order", "at random")}
@@ -32,7 +32,7 @@ def test_every_figure_is_measured_in_one_run(app: typer.Typer, tmp_path: Path):
     promised = {one["group"] for one in body["figures"] if one["holds"] is not None}
     assert promised == {"write", "warm", "cold", "loader", "remote", "open"}
     assert all(one["seconds"] > 0 for one in body["figures"])
-    assert [file.name for file in tmp_path.iterdir()] == ["figures.json"]
+    assert [file.name for file in on_disk.iterdir()] == ["figures.json"]
 
 
 @pytest.mark.parametrize("shape", ["a,b", "3,0", ""])

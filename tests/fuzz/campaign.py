@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from tests.fuzz.edits import OUTSIDE, Edit, Edits, Tree, lay_out
 from tests.fuzz.limits import bound, tried
 from tests.fuzz.target import Target
+from tests.memory import folder_in_memory
 
 EXAMPLES_PER_PROCESS = 1_000
 MOST_DEATHS = 25
@@ -103,7 +104,7 @@ def retried(target: Target, findings: Iterable[Finding]) -> list[Finding]:
 
 @contextmanager
 def _workplace(target: Target) -> Iterator[_Workplace]:
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=folder_in_memory()) as folder:
         work = Path(folder)
         # In a child, since some libraries start threads that a fork loses.
         _in_child(lambda: (work / "tree").write_bytes(pickle.dumps(target.tree)), work)

@@ -21,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from storage.listing import list_entries
 from storage.local import LocalStore
 from storage.tags import tags
+from tests.memory import folder_in_memory
 from tests.storage.store_processes import CHAIN, StoreProcess, identity, name_of, sources, version
 
 EXAMPLES = int(os.environ.get("PERSONSEARCH_MACHINE_EXAMPLES", "0"))
@@ -54,8 +55,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        self.root = Path(tempfile.mkdtemp(prefix="store-machine-", dir=memory))
+        self.root = Path(tempfile.mkdtemp(prefix="store-machine-", dir=folder_in_memory()))
         self.store, self.model, self.next = LocalStore(self.root), Model(), 0
         self.processes = [StoreProcess(self.root) for _ in range(N_PROCESSES)]
         self.waiting: dict[str, int] = {}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import shutil
 import signal
-import sqlite3
 import sys
 import time
 import urllib.request
@@ -24,6 +22,7 @@ from flows.run import prefect_api
 from flows.run.embedded_api import IDLE_MINUTES, Place, embedded_api
 from storage.locks import exclusive, is_held
 from tests.forking import Program
+from tests.prefect_database import copy_database
 
 # A run that is killed in the middle of its only task.
 STARTED_AHEAD = """
@@ -85,16 +84,10 @@ def ask(url: str, path: str, body: dict[str, Any]) -> Any:
 
 
 @pytest.fixture
-def home(prefect_api: str, tmp_path: Path) -> Path:
-    """A home folder with the database of the suite's API: to bring a new one up to date takes seconds."""
+def home(prefect_api: str, prefect_database: Path, tmp_path: Path) -> Path:
+    """A home folder with a database, beside the suite's API."""
     home = tmp_path / "home"
-    home.mkdir()
-    suite = Path(os.environ["PREFECT_HOME"])
-    with (
-        contextlib.closing(sqlite3.connect(suite / "prefect.db")) as source,
-        contextlib.closing(sqlite3.connect(home / "prefect.db")) as target,
-    ):
-        source.backup(target)
+    copy_database(prefect_database, home)
     return home
 
 

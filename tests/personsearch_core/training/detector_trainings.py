@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from personsearch_core.data.sampling import TrainingSet
-from personsearch_core.data.scenes import Scene
 from personsearch_core.recipes import (
     DetectorAugmentation,
     DetectorModel,
@@ -40,7 +39,10 @@ def recipe(model: DetectorModel = TINY, **training: Any) -> DetectorRecipe:
 
 @pytest.fixture(scope="module")
 def entries(tmp_path_factory: pytest.TempPathFactory) -> list[TrainingSet]:
-    root = tmp_path_factory.mktemp("train")
+    return write_entries(tmp_path_factory.mktemp("train"))
+
+
+def write_entries(root: Path) -> list[TrainingSet]:
     empty = write_scenes(root / "none", 1, people=0, source="a")
     return [
         TrainingSet([*write_scenes(root / "a", 5), *empty], repeat=1),
@@ -52,10 +54,8 @@ def weights(directory: Path) -> bytes:
     return (directory / "detector.safetensors").read_bytes()
 
 
-def train_with_checkpoints(scenes: Sequence[Scene], work_dir: Path) -> None:
-    """A training of 5 steps with a checkpoint after each, for a process of its own."""
+def train_with_checkpoints(entries: Sequence[TrainingSet], work_dir: Path) -> None:
+    """A training with a checkpoint after each step, for a process of its own."""
     torch.set_num_threads(1)
     settings = LoopSettings(checkpoint_steps=1, progress_seconds=0)
-    train_detector(
-        recipe(steps=5), [TrainingSet(scenes, repeat=1)], [], work_dir, device="cpu", settings=settings
-    )
+    train_detector(recipe(), entries, [], work_dir, device="cpu", settings=settings)

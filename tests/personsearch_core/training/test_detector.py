@@ -29,8 +29,9 @@ from personsearch_core.training.loop import (
     TrainingStopped,
     discard_work,
 )
-from tests.forking import finish, kill_at_step, start
+from tests.forking import kill_at_step, start
 from tests.personsearch_core.scene_files import TINY, write_scenes
+from tests.personsearch_core.training.conftest import one_thread
 from tests.personsearch_core.training.detector_trainings import (
     entries,
     recipe,
@@ -90,53 +91,57 @@ def test_metrics_are_read_less_often_from_an_accelerator() -> None:
     assert LoopSettings(flush_steps=3).on(torch.device("cuda"), 20).flush_steps == 3
 
 
-def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path: Path, entries: list[TrainingSet]) -> None:
+@pytest.fixture(scope="module")
+def whole(entries: list[TrainingSet], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("whole")
+    train_alone(entries, folder)
+    return folder
+
+
+def train_alone(entries: list[TrainingSet], folder: Path, **options: Any) -> None:
+    with one_thread():
+        train_detector(recipe(), entries, [], folder, device="cpu", **options)
+
+
+def test_a_stopped_run_goes_on_to_the_same_bytes(
+    tmp_path: Path, entries: list[TrainingSet], whole: Path
+) -> None:
     calls = iter(range(100))
     with pytest.raises(TrainingStopped):
-        train_detector(
-            recipe(), entries, [], tmp_path / "a", device="cpu", should_stop=lambda: next(calls) == 3
-        )
-    assert (tmp_path / "a" / "checkpoints").is_dir()
-    train_detector(recipe(), entries, [], tmp_path / "a", device="cpu")
-    train_detector(recipe(), entries, [], tmp_path / "b", device="cpu")
-    assert weights(tmp_path / "a") == weights(tmp_path / "b")
-    histories = [pq.read_table(tmp_path / part / "history.parquet") for part in "ab"]
+        train_alone(entries, tmp_path, should_stop=lambda: next(calls) == 3)
+    assert (tmp_path / "checkpoints").is_dir()
+    train_alone(entries, tmp_path)
+    assert weights(tmp_path) == weights(whole)
+    histories = [pq.read_table(each / "history.parquet") for each in (tmp_path, whole)]
     assert histories[0].equals(histories[1])
 
 
 def test_a_damaged_checkpoint_is_refused_for_the_one_before(
-    tmp_path: Path, entries: list[TrainingSet], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, entries: list[TrainingSet], whole: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls = iter(range(100))
+    settings = LoopSettings(checkpoint_steps=2)
     with pytest.raises(TrainingStopped):
-        train_detector(
-            recipe(),
-            entries,
-            [],
-            tmp_path / "a",
-            device="cpu",
-            settings=LoopSettings(checkpoint_steps=2),
-            should_stop=lambda: next(calls) == 5,
-        )
-    newest = max((tmp_path / "a" / "checkpoints").glob("*.pt"))
+        train_alone(entries, tmp_path, settings=settings, should_stop=lambda: next(calls) == 5)
+    newest = max((tmp_path / "checkpoints").glob("*.pt"))
     damaged = bytearray(newest.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     newest.write_bytes(damaged)
-    train_detector(recipe(), entries, [], tmp_path / "a", device="cpu")
-    train_detector(recipe(), entries, [], tmp_path / "b", device="cpu")
+    train_alone(entries, tmp_path)
     assert "is refused" in caplog.text
-    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    assert weights(tmp_path) == weights(whole)
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    scenes = write_scenes(tmp_path / "scenes", 5)
-    process = start(train_with_checkpoints, scenes, tmp_path / "a")
-    kill_at_step(2, tmp_path / "a" / "checkpoints", process)
-    assert not (tmp_path / "a" / "detector.safetensors").exists()
-    for folder in "ab":
-        finish(train_with_checkpoints, scenes, tmp_path / folder)
-    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    tmp_path: Path, entries: list[TrainingSet], whole: Path
+) -> None:
+    process = start(train_with_checkpoints, entries, tmp_path)
+    kill_at_step(2, tmp_path / "checkpoints", process)
+    assert not (tmp_path / "detector.safetensors").exists()
+    train_alone(entries, tmp_path)
+    assert weights(tmp_path) == weights(whole)
 
 
 def test_accumulated_batches_are_one_large_batch(tmp_path: Path, entries: list[TrainingSet]) -> None:

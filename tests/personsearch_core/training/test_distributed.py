@@ -5,11 +5,9 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -19,46 +17,55 @@ from personsearch_core.data.sampling import TrainingSet, TrainingStream
 from personsearch_core.data.scenes import Scene
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.states import load_weights
+from personsearch_core.training.checkpoints import load_newest
 from personsearch_core.training.detector import train_detector
-from personsearch_core.training.loop import (
-    LoopSettings,
-    NonFiniteError,
-    TrainingStopped,
-    never_stop,
-)
+from personsearch_core.training.detector_process import DetectorResult
+from personsearch_core.training.loop import CHECKPOINTS, NonFiniteError, TrainingStopped, never_stop
 from tests.personsearch_core.scene_files import TINY, write_scenes
+from tests.personsearch_core.training.conftest import RECIPE, TrainedByTwo, one_thread
 from tests.personsearch_core.training.detector_trainings import entries, recipe
 
 __all__ = ["entries"]
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_gradients_of_one(tmp_path: Path, entries: list[TrainingSet]) -> None:
-    """An odd batch gives the processes unequal shares. No other machine can reach them."""
-    wanted = recipe(TINY.model_copy(update={"norm": "group"}), steps=2, batch_size=3)
-    validation = list(entries[0].scenes[:3])
-    seen: list[int] = []
-    listening: set[str] = set()
+def test_two_processes_have_the_gradients_of_one_stop_together_and_go_on(
+    trained_by_two: TrainedByTwo, tmp_path: Path
+) -> None:
+    """A single process is what they are compared with. No other machine can reach them."""
+    assert "of 16 steps" in trained_by_two.stopped
+    assert trained_by_two.steps[0] < trained_by_two.steps[1] == trained_by_two.seen[-1] == 16
+    assert trained_by_two.listening and trained_by_two.listening <= {"127.0.0.1", "::1"}
+    assert "Fatal Python error" not in trained_by_two.errors
+    first = load_newest(trained_by_two.first)
+    assert first is not None
 
-    def watch(done: int, total: int, **_: float) -> None:
-        seen.append(done)
-        for process in psutil.Process().children(recursive=True):
-            with suppress(psutil.Error):
-                sockets = process.net_connections("inet")
-                listening.update(each.laddr.ip for each in sockets if each.status == psutil.CONN_LISTEN)
+    def train(should_stop: Callable[[], bool] = never_stop) -> DetectorResult:
+        entries = trained_by_two.entries
+        with one_thread():
+            return train_detector(
+                RECIPE, entries, entries[0].scenes[:3], tmp_path, device="cpu", should_stop=should_stop
+            )
 
-    together = train_detector(
-        wanted, entries, validation, tmp_path / "two", device="cpu", devices=2, progress=watch,
-        settings=LoopSettings(progress_seconds=0.0),
-    )  # fmt: skip
-    assert listening and listening <= {"127.0.0.1", "::1"}
-    alone = train_detector(wanted, entries, validation, tmp_path / "one", device="cpu")
-    one, two = (load_weights(tmp_path / part / "detector.safetensors") for part in ("one", "two"))
-    for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-6)
-    assert seen[-1] == 2
-    assert together.metrics.keys() == alone.metrics.keys()
-    assert together.metrics["loss"] == pytest.approx(alone.metrics["loss"], rel=1e-4)
+    calls = iter(range(16))
+    with pytest.raises(TrainingStopped):
+        train(lambda: next(calls) == first.step)
+    alone = load_newest(tmp_path / CHECKPOINTS)
+    assert alone is not None
+    for name, tensor in alone.state["detector"].items():
+        torch.testing.assert_close(first.state["detector"][name], tensor, rtol=1e-4, atol=1e-6)
+    result = train()
+    assert trained_by_two.result.metrics.keys() == result.metrics.keys()
+    one, two = (load_weights(each / "detector.safetensors") for each in (tmp_path, trained_by_two.folder))
+    # Two processes add up in another order, which 16 steps carry on: alike as a whole, not number by number.
+    apart = sum(float((two[name] - tensor).square().sum()) for name, tensor in one.items())
+    size = sum(float(tensor.square().sum()) for tensor in one.values())
+    assert apart < 1e-5 * size
+    rows = [pq.read_table(each / "history.parquet") for each in (tmp_path, trained_by_two.folder)]
+    assert rows[0]["step"].equals(rows[1]["step"])
+    losses = [each["loss"].to_numpy() for each in rows]
+    np.testing.assert_allclose(losses[1][: first.step], losses[0][: first.step], rtol=1e-4)
+    np.testing.assert_allclose(losses[1], losses[0], rtol=5e-2)
 
 
 @pytest.mark.slow
@@ -112,41 +119,6 @@ def test_devices_are_counted_from_the_one_that_is_named(
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: used.append(device.index))
     assert ranks._rank_device("cuda", 3, 1) == torch.device("cuda:3")
     assert used == [3]
-
-
-@pytest.mark.slow
-def test_processes_stop_together_and_go_on(
-    tmp_path: Path,
-    entries: list[TrainingSet],
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    """A single process is what they are compared with: several more would double the test's time."""
-    monkeypatch.setattr("personsearch_core.training.torchrun.POLL_SECONDS", 0.02)
-    wanted = recipe(TINY.model_copy(update={"norm": "group"}), steps=22)
-    checkpoints = tmp_path / "two" / "checkpoints"
-
-    def train(should_stop: Callable[[], bool] = never_stop) -> None:
-        train_detector(
-            wanted, entries, [], tmp_path / "two", device="cpu", devices=2,
-            settings=LoopSettings(checkpoint_steps=2), should_stop=should_stop,
-        )  # fmt: skip
-
-    with pytest.raises(TrainingStopped, match="of 22 steps"):
-        train(lambda: any(checkpoints.glob("*.pt")))
-    newest = max(checkpoints.glob("*.pt"))
-    train()
-    assert max(checkpoints.glob("*.pt")) > newest
-    assert "Fatal Python error" not in capfd.readouterr().err
-    train_detector(wanted, entries, [], tmp_path / "one", device="cpu")
-    one, two = (load_weights(tmp_path / part / "detector.safetensors") for part in ("one", "two"))
-    # Two processes add up in another order, which 22 steps carry on: alike as a whole, not number by number.
-    apart = sum(float((two[name] - tensor).square().sum()) for name, tensor in one.items())
-    size = sum(float(tensor.square().sum()) for tensor in one.values())
-    assert apart < 1e-5 * size
-    rows = [pq.read_table(tmp_path / part / "history.parquet") for part in ("one", "two")]
-    assert rows[0]["step"].equals(rows[1]["step"])
-    np.testing.assert_allclose(rows[1]["loss"].to_numpy(), rows[0]["loss"].to_numpy(), rtol=5e-2)
 
 
 def test_processes_on_a_cpu_refuse_batch_norm(tmp_path: Path, entries: list[TrainingSet]) -> None:

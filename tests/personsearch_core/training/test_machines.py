@@ -6,48 +6,31 @@ import os
 import signal
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-import torch
 
 from personsearch_core.data.sampling import TrainingSet
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.training import distributed, joining, machines
 from personsearch_core.training.detector import train_detector
-from personsearch_core.training.distributed import _require_images, train_rank
+from personsearch_core.training.distributed import _require_images
 from personsearch_core.training.joining import join_training
 from personsearch_core.training.loop import LoopSettings, TrainingStopped, never_stop
 from personsearch_core.training.machines import Machines, first_machine
-from personsearch_core.training.ranks import Rank
 from tests.forking import start
-from tests.personsearch_core.scene_files import TINY
-from tests.personsearch_core.training.detector_trainings import entries, recipe
+from tests.personsearch_core.training.conftest import RECIPE, TrainedByTwo, one_thread
+from tests.personsearch_core.training.detector_trainings import entries
+from tests.personsearch_core.training.slow_ranks import SHARE
 
 __all__ = ["entries"]
 
-RECIPE = recipe(TINY.model_copy(update={"norm": "group"}), steps=24)
 STOPS = "PERSONSEARCH_MACHINES_STOP" in os.environ
 """Whether the other machine also stops the training once, which takes one start more."""
-STEP_SECONDS = 0.25
-"""Steps take this long at least, so that what happens meanwhile happens in the middle of a training."""
-
-
-def train_rank_slowly(job: dict[str, Any], rank: Rank) -> dict[str, Any]:
-    def should_stop() -> bool:
-        time.sleep(STEP_SECONDS)
-        return rank.should_stop()
-
-    return train_rank(job, replace(rank, should_stop=should_stop))
-
-
-SHARE = f"{__name__}:{train_rank_slowly.__name__}"
 
 
 @pytest.fixture
@@ -55,15 +38,6 @@ def port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         found: int = listener.getsockname()[1]
         return found
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Each process computes with as many threads on one machine as on two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def join(port: int, code: str, ended: Path, stop: Path | None = None) -> None:
@@ -81,9 +55,10 @@ def join(port: int, code: str, ended: Path, stop: Path | None = None) -> None:
 
 @pytest.mark.slow
 def test_two_machines_train_as_one_with_two_processes(
-    tmp_path: Path, entries: list[TrainingSet], port: int, one_thread: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, trained_by_two: TrainedByTwo, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One is killed; the training goes on at its checkpoint, perhaps until the other has it stopped."""
+    entries = trained_by_two.entries
     monkeypatch.setattr(machines, "SETTLE_SECONDS", 4.0)
     monkeypatch.setattr(distributed, "SHARE", SHARE)
     checkpoints = tmp_path / "two" / "checkpoints"
@@ -106,11 +81,12 @@ def test_two_machines_train_as_one_with_two_processes(
                 (tmp_path / "stop-stopped").touch()
 
         try:
-            train_detector(
-                RECIPE, entries, [], tmp_path / "two", device="cpu", progress=watch,
-                machines=Machines(2, "127.0.0.1", port, "v1"),
-                settings=LoopSettings(checkpoint_steps=2, progress_seconds=0.0),
-            )  # fmt: skip
+            with one_thread():
+                train_detector(
+                    RECIPE, entries, [], tmp_path / "two", device="cpu", progress=watch,
+                    machines=Machines(2, "127.0.0.1", port, "v1"),
+                    settings=LoopSettings(checkpoint_steps=2, progress_seconds=0.0),
+                )  # fmt: skip
         finally:
             other.join()
         return ended.read_text()
@@ -121,17 +97,14 @@ def test_two_machines_train_as_one_with_two_processes(
         train("killed")
     if STOPS:
         newest = max(checkpoints.glob("*.pt"))
-        with pytest.raises(TrainingStopped, match=r"of 24 steps.*asked by"):
+        with pytest.raises(TrainingStopped, match=r"of 16 steps.*asked by"):
             train("stopped")
         assert "asked by" in (tmp_path / "stopped").read_text()
         assert max(checkpoints.glob("*.pt")) >= newest
     assert train("done") == "well"
     assert listening <= {"127.0.0.1", "::1"}
-    train_detector(
-        RECIPE, entries, [], tmp_path / "one", device="cpu", devices=2,
-        settings=LoopSettings(checkpoint_steps=2),
-    )  # fmt: skip
-    one, two = ((tmp_path / part / "detector.safetensors").read_bytes() for part in ("one", "two"))
+    both = (trained_by_two.folder, tmp_path / "two")
+    one, two = ((each / "detector.safetensors").read_bytes() for each in both)
     assert one == two
 
 

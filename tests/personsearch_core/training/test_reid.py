@@ -18,7 +18,8 @@ from personsearch_core.training import reid
 from personsearch_core.training.checkpoints import load_newest
 from personsearch_core.training.loop import LoopSettings, TrainingStopped
 from personsearch_core.training.reid import ReidTraining, train_reid
-from tests.forking import finish, kill_at_step, start
+from tests.forking import kill_at_step, start
+from tests.personsearch_core.training.conftest import one_thread
 from tests.personsearch_core.training.reid_trainings import (
     OBJECTIVES,
     recipe,
@@ -120,12 +121,14 @@ def test_stopped_anywhere_gives_the_same_bytes(tmp_path: Path, memory_budget: in
 
 @pytest.mark.slow
 def test_kill_9_gives_the_same_bytes(tmp_path: Path) -> None:
-    """A process is killed twice while it trains, and a third one finishes."""
-    finish(train_with_checkpoints, tmp_path / "whole")
+    """Two processes are killed one after the other while they train, and this one finishes."""
+    with one_thread():
+        train_with_checkpoints(tmp_path / "whole")
     for step in (10, 30):
         process = start(train_with_checkpoints, tmp_path / "killed")
         kill_at_step(step, tmp_path / "killed" / "checkpoints", process)
-    finish(train_with_checkpoints, tmp_path / "killed")
+    with one_thread():
+        train_with_checkpoints(tmp_path / "killed")
     for name in ("branch.safetensors", "history.parquet"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 

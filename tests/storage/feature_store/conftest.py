@@ -14,6 +14,12 @@ from storage.feature_store import create_features, write_index
 
 ROW_SHAPE = (4, 3, 2)
 
+
+@pytest.fixture
+def tmp_path(on_disk: Path) -> Path:
+    return on_disk
+
+
 INDEX_COLUMNS = {
     "row": pa.int64(),
     "box_id": pa.string(),

@@ -35,7 +35,7 @@ from storage.trust import Digested, stat_key
     ],
 )
 def test_other_clients_read_the_same_bits(make_store, make_rows, dtype, compression, rows_per_shard):
-    rows = make_rows(700, dtype)
+    rows = make_rows(rows_per_shard + 44, dtype)  # a whole shard, and a part of one
     path = make_store(rows, compression=compression, rows_per_shard=rows_per_shard)
     array = zarr.open(path)["features"]
     assert array.shards[0] == rows_per_shard
