@@ -230,6 +230,7 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "|": r"\textbar{}",
     "±": r"$\pm$",
     "–": "--",
 }
@@ -241,8 +242,8 @@ def latex_text(text: str) -> str:
 
 
 def as_latex(tables: Iterable[FilledTable]) -> str:
-    """One `table` per table, of the package booktabs."""
-    return "\n".join(_latex_table(filled) for filled in tables)
+    """One `table` per table, with the rules of the package booktabs."""
+    return "\n".join(["% needs \\usepackage{booktabs}", *(_latex_table(filled) for filled in tables)])
 
 
 def _latex_table(filled: FilledTable) -> str:
@@ -273,7 +274,10 @@ def _latex_table(filled: FilledTable) -> str:
 
 
 def _latex_line(cells: Sequence[str]) -> str:
-    return f"{' & '.join(map(latex_text, cells))} \\\\"
+    line = " & ".join(map(latex_text, cells))
+    # LaTeX would take them for arguments of the line break before.
+    protected = f"{{}}{line}" if line.startswith(("[", "*")) else line
+    return f"{protected} \\\\"
 
 
 def member_table(members: Iterable[MemberOutcome]) -> pa.Table:

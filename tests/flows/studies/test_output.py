@@ -111,6 +111,12 @@ def test_latex_escapes_what_it_would_interpret() -> None:
     assert latex_text("a_b{c}~^\\$#") == (r"a\_b\{c\}\textasciitilde{}\textasciicircum{}\textbackslash{}\$\#")
 
 
+def test_a_row_is_no_argument_of_the_line_break_before() -> None:
+    text = as_latex([table(FilledRow("x", "[a|b] *", {"mAP": cell(1.0), "ms": cell(2.0)}))])
+    assert text.startswith("% needs \\usepackage{booktabs}\n")
+    assert "\n{}[a\\textbar{}b] * & 1.0 & 2.0 \\\\\n" in text
+
+
 def test_holes_are_told_once_each() -> None:
     hole = FilledRow("x", "X", {"mAP": cell(hole="a: died"), "ms": cell(hole="a: died")})
     assert holes_of([table(hole, SEEDS)]) == ["X: a: died", "OIM: reid: the loss is nan"]
