@@ -93,6 +93,7 @@ class PublishedRow(Recipe):
     published: dict[str, float]
     """Values by column, in the column's unit."""
     note: str = ""
+    """Said below the table."""
 
 
 class Table(Recipe):

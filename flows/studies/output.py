@@ -169,7 +169,7 @@ def row_title(title: str, ours: bool) -> str:
 
 
 def legend(filled: FilledTable) -> str:
-    """What stands in brackets, and what a hole is."""
+    """What stands in brackets, what a hole is, and what is to be said of published rows."""
     parts = []
     if filled.table.source:
         parts.append(f"In brackets: published values, {filled.table.source}.")
@@ -182,7 +182,11 @@ def legend(filled: FilledTable) -> str:
         parts.append(f"{PARTIAL} is of fewer seeds than asked for.")
     if any(cell.value is None for cell in filled.cells):
         parts.append(f"{HOLE} is a value that is missing.")
-    return " ".join(parts)
+    noted: dict[str, list[str]] = {}
+    for name, row in filled.table.published_rows.items():
+        if row.note:
+            noted.setdefault(row.note, []).append(row.title or name)
+    return " ".join([*parts, *(f"{', '.join(rows)}: {note}" for note, rows in noted.items())])
 
 
 def holes_of(tables: Iterable[FilledTable]) -> list[str]:
