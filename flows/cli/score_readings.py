@@ -86,7 +86,8 @@ def score_readings(
             map_blocks=in_threads(threads),
         )
     found = list(zip(usable, results.searches, strict=True))
-    verdict = _verdict(wanted.published, {reading.name: figures(scored) for reading, scored in found})
+    by_name = {reading.name: figures(scored) for reading, scored in found}
+    verdict = _verdict(wanted.published, by_name, has_sizes=recipe.protocol == "cuhk_sysu")
     typer.echo(_table(found, skipped))
     if verdict is not None:
         typer.echo(f"\n{verdict['text']}")
@@ -118,7 +119,10 @@ def _table(found: Sequence[tuple[Reading, Scored]], skipped: Sequence[Skipped]) 
 
 
 def _verdict(
-    published: tuple[PublishedFigure, ...], readings: Mapping[str, Mapping[str, float]]
+    published: tuple[PublishedFigure, ...],
+    readings: Mapping[str, Mapping[str, float]],
+    *,
+    has_sizes: bool,
 ) -> dict[str, Any] | None:
     """Which readings the published numbers may be of, in words too; None if none were given."""
     if not published:
@@ -133,7 +137,7 @@ def _verdict(
         shown = ", ".join(f"{each.metric}={near[each.metric]:.4f}" for each in published)
         words = (
             f"no reading is within rounding of {text}; the nearest is {closest} with {shown}. The number may "
-            "include context matching or re-ranking (try --cbgm, --rerank), be of another gallery size, or "
-            "come from another model"
+            "include context matching or re-ranking (try --cbgm, --rerank), "
+            f"{'be of another gallery size, ' if has_sizes else ''}or come from another model"
         )
     return {"given": [each.text for each in published], "matches": matches, "nearest": closest, "text": words}

@@ -86,9 +86,9 @@ def run(
     from flows.studies.running import run_study
 
     file = read_study(study)
+    chosen = _chosen(study, file, store, rows, seeds)
     if file.draw is not None:
         file.draw.draw(told.info)
-    chosen = _chosen(study, file, store, rows, seeds)
     loader = Loader(chosen.store)
     check_cells(chosen, loader)
     if budget is not None:
@@ -144,9 +144,7 @@ def _chosen(path: Path, file: StudyFile, store: str | None, rows: str | None, se
     from flows.studies.members import resolve_study
 
     study = resolve_study(path, file, store=store, seeds=range(seeds or 0))
-    return (
-        study if rows is None else study.of_rows([name.strip() for name in rows.split(",") if name.strip()])
-    )
+    return study if rows is None else study.of_rows(rows)
 
 
 def _plan(study: Study, loader: Loader, budget: str | None, gpu: bool | None = None) -> StudyPlan:

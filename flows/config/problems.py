@@ -135,6 +135,8 @@ def explain_value(problem: Any) -> str:
             said,
         )
     said, value = said.removesuffix("."), problem.get("input")
+    if value is None and problem["type"] in ("model_type", "model_attributes_type"):
+        said += ", or {} for the defaults"
     of_a_section = problem["type"] == "value_error" and isinstance(value, Mapping)
     is_said = isinstance(value, str) and repr(value) in said
     return said if of_a_section or is_said else said + _given(value)

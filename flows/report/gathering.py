@@ -21,7 +21,6 @@ from flows.run.promotion import judge
 from flows.stages.report import ReportContext
 from storage.store import Artifact, Store
 
-_NETWORKS = {"resnet18": "ResNet-18", "resnet50": "ResNet-50"}
 _VARIANTS = {
     "j2": "J2, which shares layers C1 and C2 with the detector",
     "j3": "J3, which shares layers C1 to C3 with the detector",
@@ -120,13 +119,13 @@ def _lead(context: ReportContext, lineage: Lineage) -> str:
     detector = lineage.manifests["detector"].identity.recipe
     backbone, joint = detector["detector"]["model"]["backbone"], detector.get("joint")
     variant = joint["roi"]["variant"] if joint else lineage.manifests["reid"].identity.recipe["variant"]
-    together = ", in the same steps," if joint else ","
+    together = " in the same steps" if joint else ""
     specs = (test.spec for test in context.inputs.test.values())
     tested = _listed(f"{spec.dataset}/{spec.split}" for spec in specs)
     return (
-        f"How well a model finds a person again in the images of {tested}. Its RetinaNet detector "
-        f"({_NETWORKS[backbone]}) was trained on {_listed(options.detector_trained_on)}; its re-ID branch "
-        f"{_VARIANTS[variant]}{together} on {_listed(options.reid_trained_on)}."
+        f"How well people are found again in the images of {tested} by a RetinaNet detector "
+        f"({backbone.replace('resnet', 'ResNet-')}) trained on {_listed(options.detector_trained_on)}, and a "
+        f"re-ID branch ({_VARIANTS[variant]}) trained{together} on {_listed(options.reid_trained_on)}."
     )
 
 

@@ -185,6 +185,22 @@ def _headline(results: EvaluationResults, mean_ap_untrained: float | None, n_ima
     return metrics
 
 
+def metric_names(recipe: EvaluationRecipe, *, of_setting: bool, untrained: bool) -> list[str]:
+    """What `_record` of a setting, or `_headline`, calls its metrics, known before the evaluation is made."""
+    figures = ["mAP", "rank1", "rank5", "rank10"]
+    if recipe.protocol != "zheng2017":
+        figures.append("mINP")
+    if of_setting:
+        return [*figures, "score_threshold", "boxes_per_image"]
+    if recipe.ground_truth_boxes != "only":
+        figures += ["detection_ap50", "detection_ap", "detection_recall_at_0.5", "detection_ap_at_0.5"]
+    if untrained:
+        figures.append("mAP_untrained")
+    if recipe.boxes_per_image:
+        figures += ["best_boxes_per_image", "best_boxes_mAP", "best_boxes_rank1"]
+    return [*figures, "queries", "images"]
+
+
 def _record(found: Scored) -> dict[str, Any]:
     setting, interval = found.setting, found.intervals.get("mAP")
     return {

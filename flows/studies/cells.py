@@ -11,10 +11,10 @@ from typing import Any
 
 from data_catalog.suggestions import did_you_mean
 from flows.config.models import Config
-from flows.config.sections import ViewRef
+from flows.config.sections import EvaluationSection, ViewRef
 from flows.errors import ConfigError
+from flows.stages import evaluation, speed
 from flows.stages.base import feature_names, test_names
-from flows.stages.evaluation import METRICS
 from flows.studies.loading import Loader
 from flows.studies.members import Cell, Study, StudyTable, cells_of
 from flows.studies.models import Column, Unit
@@ -25,6 +25,9 @@ from storage.store import Artifact, Store
 
 _OF_TESTS = ("detections", "gallery", "evaluation")
 """Kinds of stages that a member has one of for each test dataset."""
+
+SECONDS = "seconds"
+"""A metric of every stage: how long it took."""
 
 FACTORS: dict[Unit, float] = {"percent": 100.0}
 """What turns a metric into a unit's values, where that is not 1."""
@@ -92,13 +95,7 @@ def source_of(column: Column, config: Config, until: Sequence[str]) -> Source:
     """
     suffix, entry = "", None
     if column.stage in _OF_TESTS:
-        tests = {of.test.dataset: (name, of) for name, of in test_names(config).items()}
-        if not tests:
-            raise ConfigError("its config evaluates nothing")
-        wanted = column.test or next(iter(tests))
-        if wanted not in tests:
-            raise ConfigError(f"it is not tested on {wanted!r} but on {', '.join(tests)}")
-        suffix, entry = tests[wanted]
+        suffix, entry = _tested(column, config)
     elif column.stage == "features" and config.reid is not None:
         suffix = _of_dataset(column.dataset, feature_names(config))
     stage = f"{column.stage}{suffix}"
@@ -112,6 +109,20 @@ def source_of(column: Column, config: Config, until: Sequence[str]) -> Source:
         names = "; ".join(setting.name for setting in settings)
         raise ConfigError(f"its evaluation has no setting like this column's; it has {names}")
     return Source(stage, found.name)
+
+
+def _tested(column: Column, config: Config) -> tuple[str, EvaluationSection]:
+    """A column's test, and what tells its stages from those of others.
+
+    Raises ConfigError if there is none.
+    """
+    tests = {of.test.dataset: (name, of) for name, of in test_names(config).items()}
+    if not tests:
+        raise ConfigError("its config evaluates nothing")
+    wanted = column.test or next(iter(tests))
+    if wanted not in tests:
+        raise ConfigError(f"it is not tested on {wanted!r} but on {', '.join(tests)}")
+    return tests[wanted]
 
 
 def _of_dataset(wanted: str | None, names: Mapping[str, ViewRef]) -> str:
@@ -142,6 +153,25 @@ def _is_asked_for(setting: Setting, column: Column) -> bool:
     )
 
 
+def _check_metric(metric: str, source: Source, column: Column, config: Config) -> None:
+    """Raise ConfigError for a metric that the stage will not have, where that is known before it is built."""
+    if column.stage == "evaluation":
+        of_setting = source.setting is not None
+        _, entry = _tested(column, config)
+        known = evaluation.metric_names(entry, of_setting=of_setting, untrained=config.gallery.untrained)
+    elif column.stage == "speed" and config.speed is not None:
+        known = speed.metric_names(config.speed)
+    else:
+        return
+    if metric not in (*known, SECONDS):
+        at = f"its setting {source.setting!r}" if source.setting is not None else f"its {column.stage}"
+        raise ConfigError(_without(metric, at, [*known, SECONDS]))
+
+
+def _without(metric: str, at: str, known: Iterable[str]) -> str:
+    return f"{at} has no metric {metric!r}{did_you_mean(metric, known)}; it has {', '.join(known)}"
+
+
 def check_cells(study: Study, loader: Loader) -> None:
     """Raise ConfigError, with its line, for a column that a member cannot have a value of."""
     for table, column, cell in cells_of(study.tables):
@@ -150,7 +180,9 @@ def check_cells(study: Study, loader: Loader) -> None:
                 continue
             loaded = loader.load(study.members[name])
             try:
-                source_of(table.columns[column], loaded.config, [stage.name for stage in loaded.stages])
+                wanted, stages = table.columns[column], [stage.name for stage in loaded.stages]
+                source = source_of(wanted, loaded.config, stages)
+                _check_metric(cell.metric, source, wanted, loaded.config)
             except ConfigError as error:
                 at = place(study.path, f"tables.{table.name}.columns.{column}")
                 raise ConfigError(f"{at}: column {column!r} of member {name!r}: {error}") from error
@@ -215,20 +247,19 @@ class Filling:
         metrics = self._metrics_of(artifact, source.setting, loaded.store)
         value = metrics.get(cell.metric)
         if not isinstance(value, int | float):
-            hint = did_you_mean(cell.metric, metrics)
-            return f"{artifact.kind} has no metric {cell.metric!r}{hint}; it has {', '.join(metrics)}"
+            return _without(cell.metric, artifact.kind, metrics)
         return artifact.name, FACTORS.get(column.unit, 1.0) * value
 
     def _metrics_of(self, artifact: Artifact, setting: str | None, store: Store) -> Mapping[str, Any]:
-        """Metrics of an artifact, of one setting of an evaluation, and `seconds`."""
+        """Metrics of an artifact, or of one setting of an evaluation, and `seconds`."""
         known = f"{artifact.key} {setting}"
         if known not in self._metrics:
             found: Mapping[str, Any] = artifact.manifest.metrics
             if setting is not None:
-                path = store.here(artifact).path / METRICS
+                path = store.here(artifact).path / evaluation.METRICS
                 records = json.loads(path.read_bytes())["settings"]
                 found = next(record for record in records if record["name"] == setting)
-            self._metrics[known] = {**found, "seconds": artifact.manifest.seconds}
+            self._metrics[known] = {**found, SECONDS: artifact.manifest.seconds}
         return self._metrics[known]
 
 

@@ -82,17 +82,27 @@ class Study:
     drawn: Mapping[Path, Mapping[str, int]] = field(default_factory=dict)
     """What synthetic datasets hold, by root, as an ingest counts it: known before they are drawn."""
 
-    def of_rows(self, wanted: Sequence[str]) -> Study:
-        """Only these rows, by `TableRow.is_called`, and their members.
+    def of_rows(self, text: str) -> Study:
+        """Only these rows, comma-separated, by `TableRow.is_called`, and their members.
 
         Raises ConfigError for a row that is not there.
         """
         rows = [row for table in self.tables for row in table.rows]
-        unknown = [name for name in wanted if not any(row.is_called(name) for row in rows)]
-        if unknown:
-            names = list(dict.fromkeys(row.title for row in rows))
-            hint = did_you_mean(unknown[0], names)
-            raise ConfigError(f"--rows: there is no row {unknown[0]!r}{hint}; there are {'; '.join(names)}")
+        names = list(dict.fromkeys(row.title for row in rows))
+        parts = [name.strip() for name in text.split(",") if name.strip()]
+        if not parts:
+            raise ConfigError(f"--rows: name at least one row; there are {'; '.join(names)}")
+        wanted = []
+        while parts:
+            # The most parts first: a title may have a comma itself.
+            ends = range(len(parts), 0, -1)
+            called = (", ".join(parts[:end]) for end in ends)
+            found = next((name for name in called if any(row.is_called(name) for row in rows)), None)
+            if found is None:
+                hint = did_you_mean(parts[0], names)
+                raise ConfigError(f"--rows: there is no row {parts[0]!r}{hint}; there are {'; '.join(names)}")
+            wanted.append(found)
+            parts = parts[found.count(",") + 1 :]
         tables = [
             replace(table, rows=tuple(row for row in table.rows if any(map(row.is_called, wanted))))
             for table in self.tables

@@ -23,6 +23,13 @@ def _values(values: Any) -> Any:
     return values
 
 
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    twice = next((seed for seed in seeds if seeds.count(seed) > 1), None)
+    if twice is not None:
+        raise ValueError(f"seed {twice} is listed twice")
+    return seeds
+
+
 class MemberGroup(Recipe):
     """One config with changes, or a grid of them."""
 
@@ -86,6 +93,7 @@ class PublishedRow(Recipe):
     published: dict[str, float]
     """Values by column, in the column's unit."""
     note: str = ""
+    """Said below the table."""
 
 
 class Table(Recipe):
@@ -114,10 +122,10 @@ class StudyFile(Recipe):
     """A folder, from the study file's own on, or a URL (default: the configs')."""
     set: dict[str, Any] = Field(default_factory=dict)
     """Changes of config fields for all members, before their own."""
-    seeds: tuple[Seed, ...] = ()
+    seeds: Annotated[tuple[Seed, ...], AfterValidator(_distinct)] = ()
     """Every member is trained once per seed; cells show the mean and the deviation (default: the configs'
     own seed)."""
-    seed_fields: tuple[str, ...] = ("reid.seed",)
+    seed_fields: Annotated[tuple[str, ...], Field(min_length=1)] = ("reid.seed",)
     """The fields that take the seed."""
     stand_ins: str = ""
     """Set where the datasets stand in for others: what is different. Captions then say that values are not

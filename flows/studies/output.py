@@ -169,7 +169,7 @@ def row_title(title: str, ours: bool) -> str:
 
 
 def legend(filled: FilledTable) -> str:
-    """What stands in brackets, and what a hole is."""
+    """What stands in brackets, what a hole is, and what is to be said of published rows."""
     parts = []
     if filled.table.source:
         parts.append(f"In brackets: published values, {filled.table.source}.")
@@ -182,7 +182,11 @@ def legend(filled: FilledTable) -> str:
         parts.append(f"{PARTIAL} is of fewer seeds than asked for.")
     if any(cell.value is None for cell in filled.cells):
         parts.append(f"{HOLE} is a value that is missing.")
-    return " ".join(parts)
+    noted: dict[str, list[str]] = {}
+    for name, row in filled.table.published_rows.items():
+        if row.note:
+            noted.setdefault(row.note, []).append(row.title or name)
+    return " ".join([*parts, *(f"{', '.join(rows)}: {note}" for note, rows in noted.items())])
 
 
 def holes_of(tables: Iterable[FilledTable]) -> list[str]:
@@ -230,6 +234,7 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "|": r"\textbar{}",
     "±": r"$\pm$",
     "–": "--",
 }
@@ -241,8 +246,8 @@ def latex_text(text: str) -> str:
 
 
 def as_latex(tables: Iterable[FilledTable]) -> str:
-    """One `table` per table, of the package booktabs."""
-    return "\n".join(_latex_table(filled) for filled in tables)
+    """One `table` per table, with the rules of the package booktabs."""
+    return "\n".join(["% needs \\usepackage{booktabs}", *(_latex_table(filled) for filled in tables)])
 
 
 def _latex_table(filled: FilledTable) -> str:
@@ -273,7 +278,10 @@ def _latex_table(filled: FilledTable) -> str:
 
 
 def _latex_line(cells: Sequence[str]) -> str:
-    return f"{' & '.join(map(latex_text, cells))} \\\\"
+    line = " & ".join(map(latex_text, cells))
+    # LaTeX would take them for arguments of the line break before.
+    protected = f"{{}}{line}" if line.startswith(("[", "*")) else line
+    return f"{protected} \\\\"
 
 
 def member_table(members: Iterable[MemberOutcome]) -> pa.Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -32,9 +33,15 @@ def read_study(path: Path) -> StudyFile:
     raw = read_extended(path, _PATHS, path.parent.absolute())
     if "detector" in raw and "members" not in raw:
         raise ConfigError(f"{path} is a config, not a study; run it with: personsearch run {path}")
+    bases = [read_yaml(file) for file in islice(_chain(path), 1, None)]
     for field in ("members", "tables"):  # null takes away what another study has that this one extends
         if isinstance(raw.get(field), dict):
-            raw[field] = {name: value for name, value in raw[field].items() if value is not None}
+            inherited = {name for base in bases if isinstance(base.get(field), dict) for name in base[field]}
+            raw[field] = {
+                name: value
+                for name, value in raw[field].items()
+                if value is not None or name not in inherited
+            }
     try:
         study = StudyFile.model_validate(raw)
     except ValidationError as error:

@@ -62,7 +62,7 @@ class MetricLearning(ReidObjective):
         self.loss = _module("losses", "BaseMetricLossFunction", objective.loss, objective.loss_options, sizes)
         self.miner = (
             _module("miners", "BaseMiner", objective.miner, objective.miner_options, {})
-            if objective.miner
+            if objective.miner is not None
             else None
         )
 
@@ -105,13 +105,17 @@ def _module(
     part: str, base: str, name: str | None, options: Mapping[str, Any] | None, sizes: Mapping[str, int]
 ) -> nn.Module:
     """A loss, miner, distance, reducer or regularizer; `sizes` fill in what it must be told."""
-    known = _classes(part, base)
+    classes, known = _classes(part, base)
     if name not in known:
         what = {"losses": "loss"}.get(part, part.removesuffix("s"))
-        raise PersonSearchError(
-            f"pytorch-metric-learning has no {what} {name!r} that fits{did_you_mean(str(name), known)}; "
-            f"there are: {', '.join(sorted(known))}"
-        )
+        there = f"there are: {', '.join(sorted(known))}"
+        if name in classes:
+            raise PersonSearchError(
+                f"{name} of pytorch-metric-learning does not fit: it is a base class, wraps others, or needs "
+                f"another kind of batches; {there}"
+            )
+        near = did_you_mean(str(name), known)
+        raise PersonSearchError(f"pytorch-metric-learning has no {what} {name!r}{near}; {there}")
     named = parameters(known[name])
     filled = {
         size: sizes[size]
@@ -120,6 +124,12 @@ def _module(
     }
     options = dict(options or {})
     check_names(options, set(named) - set(filled) - NOT_OPTIONS, name)
+    # Its own alone: it may itself give its base class what that needs.
+    own = inspect.signature(known[name]).parameters.values()
+    needed = [each.name for each in own if each.name in named and each.default is inspect.Parameter.empty]
+    missing = [each for each in needed if each not in filled and each not in options]
+    if missing:
+        raise PersonSearchError(f"{name} needs a value for {' and '.join(missing)} among its options")
     for option in PARTS.keys() & options.keys():
         options[option] = _part(option, options[option])
     module: nn.Module = built(known[name], {**filled, **options}, name)
@@ -141,8 +151,8 @@ def _keep_statistics(module: nn.Module) -> None:
             module.register_buffer(name, value)
 
 
-def _classes(part: str, base: str) -> dict[str, type[nn.Module]]:
-    """The package's classes of a kind that can be trained with, by name."""
+def _classes(part: str, base: str) -> tuple[dict[str, type], dict[str, type[nn.Module]]]:
+    """The package's classes of a kind, by name: all, and those that can be trained with."""
     try:
         module = import_module(f"{PACKAGE}.{part}")
     except ModuleNotFoundError as error:
@@ -150,9 +160,6 @@ def _classes(part: str, base: str) -> dict[str, type[nn.Module]]:
             "kind metric_learning needs the package pytorch-metric-learning: install it with "
             "pip install 'personsearch[metric-learning]'"
         ) from error
-    wanted: type[nn.Module] = vars(module)[base]
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if inspect.isclass(value) and issubclass(value, wanted) and name not in UNFIT
-    }
+    classes = {name: value for name, value in vars(module).items() if inspect.isclass(value)}
+    fit = {name: value for name, value in classes.items() if issubclass(value, classes[base])}
+    return classes, {name: value for name, value in fit.items() if name not in UNFIT}

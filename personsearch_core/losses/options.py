@@ -71,3 +71,6 @@ def try_out(build: Callable[[int, int], ReidObjective], owner: str) -> None:
             ) from error
     if not isinstance(loss, Tensor) or loss.shape != ():
         raise PersonSearchError(f"{owner} gives no single number with these options, so it cannot be trained")
+    gradient = batch.embeddings.grad
+    if loss.isnan() or (gradient is not None and gradient.isnan().any()):
+        raise PersonSearchError(f"{owner} gives nan with these options, so it cannot be trained")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal
@@ -76,6 +77,12 @@ def _known_kind(kind: str) -> str:
 
 
 def _none_if_empty(options: dict[str, Any] | None) -> dict[str, Any] | None:
+    try:
+        json.dumps(options, allow_nan=False)
+    except (TypeError, ValueError) as error:  # a recipe holds what JSON does
+        raise ValueError(
+            "options are finite numbers, text, true, false, lists, or sections of them"
+        ) from error
     return options or None
 
 

@@ -19,6 +19,9 @@ from PIL import Image
 from data_catalog.synthetic.prw import write_prw
 from flows.config.sections import DatasetSource, TrainingEntry, ViewRef
 from flows.errors import StageError
+from flows.pages.page import moment
+from flows.report.gathering import gather
+from flows.report.page import render
 from flows.report.results import Results
 from flows.stages import evaluation, report
 from storage.errors import StorageError
@@ -93,11 +96,23 @@ def test_shows_the_numbers_of_every_setting(page: Page, metrics: dict[str, Any])
 
 def test_says_first_what_was_trained_and_tested_on_what(page: Page) -> None:
     assert (
-        f"How well a model finds a person again in the images of {HOSTILE}/test. Its RetinaNet detector "
-        f"(ResNet-50) was trained on {HOSTILE}/train; its re-ID branch J3, which shares layers C1 to C3 "
-        f"with the detector, on {HOSTILE}/train."
+        f"How well people are found again in the images of {HOSTILE}/test by a RetinaNet detector "
+        f"(ResNet-50) trained on {HOSTILE}/train, and a re-ID branch (J3, which shares layers C1 to C3 with "
+        f"the detector) trained on {HOSTILE}/train; evaluated on "
     ) in page.text
-    assert "Evaluated on " in page.text
+
+
+def test_says_first_when_and_from_which_config(report_store: ReportStore, tmp_path: Path) -> None:
+    context = report_store.context("report", tmp_path / "page")
+    options = context.options.model_copy(update={"config": "prw.yaml --set reid.seed=1"})
+    content = gather(replace(context, options=options))
+    assert content.origin is not None
+    (lead,) = re.findall('<p class="lead">(.*?)</p>', render(content))
+    assert lead.endswith(
+        f"; evaluated on {moment(content.origin.evaluated)} from the config prw.yaml --set reid.seed=1."
+    )
+    (lasting,) = re.findall('<p class="lead">(.*?)</p>', render(content, with_origin=False))
+    assert "evaluated" not in lasting and lasting.endswith("/train.")
 
 
 def test_rank_1_has_an_interval_like_map(page: Page, report_store: ReportStore) -> None:

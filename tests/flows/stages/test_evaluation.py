@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,13 @@ def test_the_artifact_has_every_query_and_its_best_matches(store: ReportStore, t
     context = store.context("evaluation", tmp_path / "work")
     made = evaluation.make(context)
     assert made == evaluation.make(context)
+    names = partial(evaluation.metric_names, context.recipe)
+    is_untrained = made.metrics["mAP_untrained"] is not None
+    wanted = {name for name in made.metrics if is_untrained or name != "mAP_untrained"}
+    assert set(names(of_setting=False, untrained=is_untrained)) == wanted
+    setting = json.loads((context.work / evaluation.METRICS).read_text())["settings"][-1]
+    of_setting = set(names(of_setting=True, untrained=False))
+    assert {name for name, value in setting.items() if isinstance(value, float)} <= of_setting <= set(setting)
     per_query = pq.read_table(context.work / evaluation.PER_QUERY)
     headline = per_query.filter(pc.equal(per_query["setting"], "prw"))
     assert pc.mean(headline["ap"]).as_py() == pytest.approx(made.metrics["mAP"])

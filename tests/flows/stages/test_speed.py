@@ -40,12 +40,14 @@ def test_a_member_until_speed_needs_no_dataset(config: Path) -> None:
 
 
 def test_times_and_ratios_are_metrics(config: Path, tmp_path: Path) -> None:
-    stage = speed.stage(load_config(config))
+    loaded = load_config(config)
+    stage = speed.stage(loaded)
     context = load_maker(stage.maker).context(stage.recipe, {}, {}, work=tmp_path, reporter=Silent())
     metrics = load_maker(stage.maker).make(context).metrics
     assert sorted(metrics) == sorted(
         f"{variant}/1x2/{name}" for variant in ("disj", "j3", "j4") for name in ("ms_per_person", "ratio")
     )
+    assert loaded.speed is not None and set(metrics) == set(speed.metric_names(loaded.speed))
     assert metrics["disj/1x2/ratio"] == 1.0
     times = {name: metrics[f"{name}/1x2/ms_per_person"] for name in ("disj", "j3")}
     assert metrics["j3/1x2/ratio"] == pytest.approx(times["disj"] / times["j3"])

@@ -101,6 +101,18 @@ def test_markdown_shows_names_as_they_are() -> None:
     assert markdown_text("a|b <i> [x](y) #") == r"a\|b \<i\> \[x\](y) \#"
 
 
+def test_notes_of_published_rows_stand_below_the_table() -> None:
+    noted = {
+        "NPSM": PublishedRow(published={"mAP": 24.2}, note="5 boxes."),
+        "IAN": PublishedRow(published={"mAP": 23.0}, note="3 boxes."),
+        "Liu2018": PublishedRow(title="Liu 2018", published={"mAP": 21.0}, note="3 boxes."),
+        "I-Net": PublishedRow(published={"mAP": 1.0}),
+    }
+    told = "NPSM: 5 boxes. IAN, Liu 2018: 3 boxes."
+    filled = [table(J3, published_rows=noted)]
+    assert told in as_markdown("A study", filled) and told in as_latex(filled)
+
+
 def test_latex_escapes_what_it_would_interpret() -> None:
     text = as_latex([table(J3, SEEDS)])
     assert r"50 \% \& more" in text and r"2.0 $\pm$ 1.4 & --" in text
@@ -109,6 +121,12 @@ def test_latex_escapes_what_it_would_interpret() -> None:
     assert body[1].count("\\\\\n") == 2 and "NPSM" in body[2]
     assert all(line.count("&") - line.count("\\&") == 2 for line in body[1].strip().splitlines())
     assert latex_text("a_b{c}~^\\$#") == (r"a\_b\{c\}\textasciitilde{}\textasciicircum{}\textbackslash{}\$\#")
+
+
+def test_a_row_is_no_argument_of_the_line_break_before() -> None:
+    text = as_latex([table(FilledRow("x", "[a|b] *", {"mAP": cell(1.0), "ms": cell(2.0)}))])
+    assert text.startswith("% needs \\usepackage{booktabs}\n")
+    assert "\n{}[a\\textbar{}b] * & 1.0 & 2.0 \\\\\n" in text
 
 
 def test_holes_are_told_once_each() -> None:

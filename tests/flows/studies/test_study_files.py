@@ -35,11 +35,23 @@ def test_seeds_multiply_members_and_cells_take_all(tmp_path: Path) -> None:
 
 def test_rows_leave_out_members_that_no_cell_needs(tmp_path: Path) -> None:
     study = study_of(write_study(tmp_path))
-    small = study.of_rows(["J4"])
+    small = study.of_rows("J4,")
     assert list(small.members) == ["j4 on scenes"]
     assert [[row.name for row in table.rows] for table in small.tables] == [["j4"]]
     with pytest.raises(ConfigError, match=r"no row 'no margn'; did you mean 'no margin'\?"):
-        study.of_rows(["no margn"])
+        study.of_rows("J4, no margn")
+    with pytest.raises(ConfigError, match="--rows: name at least one row; there are J3; J4; no margin"):
+        study.of_rows(" ,")
+
+
+def test_rows_may_have_a_comma_in_their_title(tmp_path: Path) -> None:
+    text = STUDY.replace("title: J3,", "title: 'J3, p',").replace("title: J4,", "title: 'J3, m-w-p',")
+    study = study_of(write_study(tmp_path, text))
+    chosen = {
+        rows: [row.name for table in study.of_rows(rows).tables for row in table.rows]
+        for rows in ("J3, p", "no margin,J3, m-w-p", "J3")
+    }
+    assert chosen == {"J3, p": ["j3"], "no margin,J3, m-w-p": ["j4", "no margin"], "J3": ["j3", "j4"]}
 
 
 def test_a_study_extends_another(tmp_path: Path) -> None:
@@ -106,6 +118,9 @@ def test_an_objective_that_is_none_is_refused(tmp_path: Path, value: str) -> Non
         ("{roi.margin: 0.0}", "{roi.margn: 0.0}", r"member 'no margin': set\.roi\.margn: .*did you mean"),
         ('"{roi.variant} on scenes"', "same", r"line 5: several members are called 'same'"),
         ("config: tiny.yaml\n", "", r"line 3: member 'variants': it names no config"),
+        ("  no margin: {set", "  plain:\n  no margin: {set", r"line 7: members\.plain: .* or {} for the"),
+        ("title: A study", "title: A study\nseeds: [3, 3]", r"line 2: seeds: seed 3 is listed twice"),
+        ("title: A study", "title: A study\nseed_fields: []", r"line 2: seed_fields: give at least 1"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -128,6 +143,7 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, old: str, new: str,
         ("metric: rank1}", "metric: rank1, test: tracks}", r"not tested on 'tracks' but on scenes"),
         ("metric: rank1}", "metric: rank1, stage: speed}", r"it has no stage speed"),
         ("no margin: {set", "no margin: {until: reid, set", r"line 22: .*it has no stage evaluation"),
+        ("metric: rank1}", "metric: rank_1}", r"line 14: .*no metric 'rank_1'; did you mean 'rank1'\?"),
     ],
 )
 def test_a_cell_that_no_run_can_fill_is_refused_before_it(
