@@ -134,7 +134,7 @@ class Table:
     def boxes(self) -> FloatArray:
         """Boxes (n, 4) float32; raises if x2 < x1 or y2 < y1, as in a file of x, y, width, height."""
         boxes = np.stack([self.numbers(name) for name in BOX], axis=1)
-        inverted: BoolArray = np.less(boxes[:, 2:], boxes[:, :2]).any(axis=1)
+        inverted = np.any(boxes[:, 2:] < boxes[:, :2], axis=1)
         why = "ends before it starts; boxes are x1, y1, x2, y2 in pixels"
         self._refuse(inverted, lambda row: f"box {boxes[row].tolist()} {why}")
         return boxes

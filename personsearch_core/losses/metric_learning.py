@@ -161,5 +161,6 @@ def _classes(part: str, base: str) -> tuple[dict[str, type], dict[str, type[nn.M
             "pip install 'personsearch[metric-learning]'"
         ) from error
     classes = {name: value for name, value in vars(module).items() if inspect.isclass(value)}
-    fit = {name: value for name, value in classes.items() if issubclass(value, classes[base])}
-    return classes, {name: value for name, value in fit.items() if name not in UNFIT}
+    root: type[nn.Module] = getattr(module, base)
+    fit = {name: value for name, value in classes.items() if issubclass(value, root) and name not in UNFIT}
+    return classes, fit
