@@ -28,6 +28,8 @@ from storage.locks import is_held
 POOL, WINDOW, PER_NIGHT = 48, 12, 3
 """Training images that are drawn, that the dataset has, and that change each night."""
 DISK_MEGABYTES = 1_500
+SCORE_THRESHOLD = 0.0
+"""A detector of a few steps is unsure of everyone, and an empty index answers no query."""
 CHANGES = (
     *SMALL,
     "detector.train=[{dataset: tracks, split: train}]",  # so that only features and what follows are new
@@ -142,7 +144,7 @@ def prepared(folder: Path, seed: int) -> Iterator[Project]:
             project.expect(status == 0, f"the first run failed: {project.last_line()}")
             project.run_seconds = time.monotonic() - started
             project.must("export", project.commands.config, folder / "model", "--store", project.store)
-            project.update_index("--model", folder / "model")
+            project.update_index("--model", folder / "model", "--score-threshold", SCORE_THRESHOLD)
             if project.faults:
                 raise RuntimeError(project.faults[0])
             yield project
