@@ -114,7 +114,7 @@ def _read_mapping(path: Path, paths: Places, extended_by: tuple[Path, ...] = ())
     if base is None:
         return raw
     chain = (*extended_by, Path(os.path.realpath(path)))  # `resolve` raises for a link that leads to itself
-    extended = path if not isinstance(base, str) else _extended(path, base)
+    extended = path if not isinstance(base, str) else extended_file(path, base)
     if Path(os.path.realpath(extended)) in chain:
         raise ConfigError(f"{path}: extends must name another config file, not {base!r}")
     base_raw = _read_mapping(extended, paths, chain)
@@ -125,7 +125,7 @@ def _read_mapping(path: Path, paths: Places, extended_by: tuple[Path, ...] = ())
     return _merged(_with_places(base_raw, extended.parent.absolute(), paths), raw)
 
 
-def _extended(path: Path, base: str) -> Path:
+def extended_file(path: Path, base: str) -> Path:
     """The file that a config extends, from the config's own folder on, with `~` and variables expanded."""
     expanded = expanded_path(base, f"{path}: extends")
     return path.parent / (absolute(expanded, path.parent) if expanded.startswith("~") else expanded)

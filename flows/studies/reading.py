@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from data_catalog.yaml_text import locate
 from flows.config.problems import explain_problems
-from flows.config.raw import Places, given_store, read_extended
+from flows.config.raw import Places, extended_file, given_store, read_extended
 from flows.config.yaml_text import read_text, read_yaml
 from flows.errors import ConfigError
 from flows.studies.models import StudyFile
@@ -64,5 +64,5 @@ def _chain(path: Path) -> Iterator[Path]:
     yield path
     raw = read_yaml(path)
     base = raw.get("extends") if isinstance(raw, dict) else None
-    if isinstance(base, str) and (path.parent / base).is_file():
-        yield from _chain(path.parent / base)
+    if isinstance(base, str):
+        yield from _chain(extended_file(path, base))

@@ -71,6 +71,17 @@ def test_a_study_extends_another(tmp_path: Path) -> None:
     assert "not comparable with the published ones: drawn." in study.tables[0].caption
 
 
+def test_null_takes_away_only_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_study(tmp_path).rename(tmp_path / "base.yaml")
+    monkeypatch.setenv("STUDIES", str(tmp_path))
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: ${STUDIES}/base.yaml\ntables: {b: null}\n")
+    assert [table.name for table in study_of(path).tables] == ["a"]
+    path.write_text("extends: ${STUDIES}/base.yaml\nmembers: {plain: }\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml, line 2: members\.plain: .* or {} for the defaults"):
+        study_of(path)
+
+
 def test_an_objective_is_trained_as_long_as_the_configs_phases(tmp_path: Path) -> None:
     grid = "grid: {reid.objective: {OIM: OIM, ours: [[{kind: oim}], [{kind: center}], [{kind: olp}]]}}"
     text = STUDY.replace(
