@@ -38,6 +38,8 @@ WINDOW = 4
 """Chunks per worker that are under way at once; bounds the memory."""
 MOST_DEATHS = 3
 """Of worker processes, in one ingest."""
+ANSWER_SECONDS = 5.0
+"""How long a Dask scheduler may take to answer."""
 
 log = logging.getLogger(__name__)
 
@@ -189,7 +191,7 @@ def _client(address: str) -> Iterator[_Cluster]:
     from distributed import Client
 
     try:
-        client = Client(address, timeout="5s", set_as_default=False)
+        client = Client(address, timeout=f"{ANSWER_SECONDS}s", set_as_default=False)
     except (OSError, ValueError) as error:
         raise CatalogError(
             f"no Dask scheduler answers at {address}: {error}; start one (`dask scheduler`), or "

@@ -39,7 +39,6 @@ from tests.forking import Program
 VICTIMS = ("flow", "stage", "dask worker")
 ODDS = (0.5, 0.35, 0.15)
 ORPHANS_GONE_SECONDS = 20.0
-DEFAULT_LONGEST_SECONDS = 15.0
 
 Digests = dict[str, str]
 
@@ -112,33 +111,23 @@ def run_campaign(
     kills: int,
     seed: int,
     longest: float | None = None,
-    alone: tuple[Path, Digests] | None = None,
-    workers: int = 2,
 ) -> Campaign:
     """`kills` kills in runs of the tiny pipeline under `folder`, each within `longest` seconds of the last.
 
-    `alone` is the data folder and the digests of a run that was left alone. Without it, one runs first, and
-    `longest` defaults to a third of its time, which lets each attempt progress so that every stage is hit.
-    `workers` is the number of Dask workers.
+    A run that is left alone goes first. `longest` defaults to a third of its time, which lets each attempt
+    progress so that every stage is hit.
     Expects a running Prefect API, so that an attempt does not start with one.
     """
     rng = np.random.default_rng(seed)
     campaign = Campaign()
-    data = alone[0] if alone is not None else folder
-    if alone is None:
-        draw_tiny_data(data)
-    with LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
-    ) as cluster:
+    draw_tiny_data(folder)
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         run = tiny_settings(".", "store")["run"] | CHECKPOINTS | {"dask": cluster.scheduler_address}
-        config = write_tiny_config(folder, data, run=run)
-        if alone is not None:
-            expected = alone[1]
-        else:
-            started = time.monotonic()
-            expected = undisturbed(config, folder / "alone")
-            longest = longest or (time.monotonic() - started) / 3
-        lives = Lives(config, rng, longest or DEFAULT_LONGEST_SECONDS, None, cluster)
+        config = write_tiny_config(folder, folder, run=run)
+        started = time.monotonic()
+        expected = undisturbed(config, folder / "alone")
+        longest = longest or (time.monotonic() - started) / 3
+        lives = Lives(config, rng, longest, None, cluster)
         while campaign.total < kills and not campaign.wrong:
             store = folder / f"store{campaign.runs}"
             _one_store(lives, store, campaign, kills)
@@ -189,7 +178,7 @@ def _one_store(lives: Lives, store: Path, campaign: Campaign, kills: int) -> Non
                 print(f"{campaign.total:3d}: killed the {victim} while building {making}", flush=True)
                 if victim == "flow":
                     break
-        campaign.wrong += _left_behind(family, LocalStore(store))
+        campaign.wrong += left_behind(family, LocalStore(store))
         if life.returncode == 0:
             return
         # A flow gives up on a stage whose process was killed three times; no other failure is allowed.
@@ -254,7 +243,7 @@ def _descendants(life: Program) -> list[psutil.Process]:
         return []
 
 
-def _left_behind(family: list[psutil.Process], store: LocalStore) -> list[str]:
+def left_behind(family: list[psutil.Process], store: LocalStore) -> list[str]:
     """What a killed attempt has left: processes, locks, incomplete artifacts."""
     _, alive = psutil.wait_procs(family, timeout=ORPHANS_GONE_SECONDS)
     wrong = [f"an orphan process: {process}" for process in alive]

@@ -214,7 +214,10 @@ def test_a_running_dask_scheduler_reads(prw_root: Path, ingest_into: Any, tmp_pa
         assert digest_rows(Snapshot(work).table(name)) == digest_rows(alone.table(name))
 
 
-def test_a_scheduler_that_does_not_answer_is_named(prw_root: Path, tmp_path: Path) -> None:
+def test_a_scheduler_that_does_not_answer_is_named(
+    prw_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_catalog.parallel.ANSWER_SECONDS", 0.3)
     adapter = load_adapter("prw")
     found = fingerprint(Source(prw_root, adapter), HashCache(None))
     with pytest.raises(CatalogError, match=r"tcp://127\.0\.0\.1:9"):

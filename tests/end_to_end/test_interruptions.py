@@ -1,4 +1,7 @@
-"""A run is killed or stopped in a training; the same command again ends with the same bytes."""
+"""A run is killed or stopped in a training; the same command again ends with the same bytes.
+
+tests/campaigns/kill_campaign.py kills at random moments.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,16 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from distributed import LocalCluster
 
 from flows.errors import EXIT_STATUS
+from storage.local import LocalStore
+from tests.campaigns.kill_campaign import digests, left_behind
 from tests.end_to_end.commands import begin, here
 from tests.end_to_end.conftest import TinyRun
 from tests.forking import Program
@@ -34,12 +40,21 @@ def checkpoints(store: Path, kind: str) -> list[Path]:
     return list((store / ".work" / kind).glob("*/checkpoints/*.pt"))
 
 
+@pytest.fixture
+def scheduler() -> Iterator[str]:
+    """The address of a Dask scheduler, which is no part of the runs."""
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        yield cluster.scheduler_address
+
+
 @pytest.mark.slow
 def test_a_run_that_is_killed_and_stopped_in_its_trainings_ends_with_the_same_bytes(
-    tmp_path: Path, tiny_run: TinyRun
+    tmp_path: Path, tiny_run: TinyRun, scheduler: str
 ) -> None:
+    """With what Dask workers read and compute, which the undisturbed run does without them."""
     store = tmp_path / "store"
-    words = ["run", tiny_run.config, "--store", store, *OFTEN, "--until", "reid"]
+    dask = ("--set", f"run.dask={scheduler}")
+    words = ["run", tiny_run.config, "--store", store, *OFTEN, *dask, "--until", "reid"]
     log = tmp_path / "log"
     for kind in TRAININGS:
         assert end_while_making(kind, words, store, log, signal.SIGKILL) == -signal.SIGKILL
@@ -56,6 +71,7 @@ def test_a_run_that_is_killed_and_stopped_in_its_trainings_ends_with_the_same_by
     for kind, name in TRAININGS.items():
         assert (again.path(kind) / name).read_bytes() == (tiny_run.outcome.path(kind) / name).read_bytes()
         assert not (store / ".work" / kind).exists() or not list((store / ".work" / kind).iterdir())
+    assert digests(LocalStore(store)).items() <= digests(LocalStore(tiny_run.store)).items()
     shutil.rmtree(store)
 
 
@@ -71,7 +87,6 @@ def end_while_making(
     assert started, "a stage is made in a process of its own"
     run.send_signal(sent)
     status = run.wait()
-    _, outlived = psutil.wait_procs(started, timeout=20)
-    assert not outlived, "a process of the run outlived it"
+    assert left_behind(started, LocalStore(store)) == []
     assert not list((store / kind).glob("*")), "nothing half-made is visible"
     return status
