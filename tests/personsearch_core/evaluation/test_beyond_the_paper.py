@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import permutations
 from typing import Literal
 
@@ -95,12 +96,13 @@ def test_context_matching_lifts_the_querys_match(
     task = tasks_of(EvaluationRecipe(), inputs, settings_)[0]
     assert isinstance(task, SearchTask)
     matching = task.rescore
-    assert matching is not None
+    assert isinstance(matching, partial)
+    _, contexts, _ = matching.args
     everyone = range(len(queries))
     products = queries.embeddings @ task.gallery.embeddings.T
     for query, (index, values) in zip(everyone, similarities(task, everyone, iter(products)), strict=True):
         lifted = matching(query, index, values)
-        context = matching.contexts[query]  # type: ignore[attr-defined]
+        context = contexts[query]
         assert len(context) <= k2
         expected = values.copy()
         nearest = np.argsort(-values, kind="stable")[:k1]
