@@ -98,6 +98,7 @@ def reference_training(
 
 def our_training(recipe: DetectorRecipe, scenes: Sequence[Scene], device: torch.device) -> float:
     """Seconds per step of `train_detector`, without the first steps and the last."""
+    assert recipe.training.steps is not None
     timed = range(WARM_UP[device.type], recipe.training.steps - 1)
     asked, times = 0, []
 

@@ -22,7 +22,7 @@ from benchmarks.timing import Measurement, medians_in_turn, report
 from flows.cli.json_file import Json
 from flows.config.devices import torch_device
 from personsearch_core.data.network_input import Picture, decoded, place_scene
-from personsearch_core.data.prefetch import NetworkInputs, brought, decode_threads, in_groups, prefetch
+from personsearch_core.data.prefetch import NetworkInputs, brought, decode_threads, in_batches, prefetch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.models.compute import batch_on, prepare
 from personsearch_core.models.detector import Detector, build_detector
@@ -159,8 +159,7 @@ def _forward(
 
     size = recipe.batch_images
     pictures = prefetch(decode, scenes, threads=decode_threads(), ahead=4 * size)
-    batches = in_groups(pictures, [size] * -(-len(scenes) // size))
-    with closing(brought(batches, bring, device)) as inputs:
+    with closing(brought(in_batches(pictures, size), bring, device)) as inputs:
         for given in inputs:
             with autocast(recipe.compute, device):
                 network.shared_maps(given.images, variant)
