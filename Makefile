@@ -13,7 +13,7 @@ $(error TORCH=cpu needs TORCH_INDEX, the index of those wheels: see docs/machine
 endif
 WHEELS := $(if $(filter cpu,$(TORCH)),PIP_EXTRA_INDEX_URL=$(TORCH_INDEX) )
 
-.PHONY: setup demo test elsewhere docs fields crash power-cuts damage fuzz lint format bench clean
+.PHONY: setup demo test elsewhere docs fields crash power-cuts damage fuzz lint format bench gpu clean
 
 setup: $(READY)
 
@@ -74,6 +74,10 @@ bench: $(READY)
 	$(BIN)/personsearch benchmark search
 	$(BIN)/personsearch benchmark speed
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.evaluation
+
+# Everything that waits for a GPU, as one table, in ten minutes or so: make gpu [WORK=var/gpu]
+gpu: $(READY)
+	$(BIN)/python -m benchmarks.gpu $(or $(WORK),var/gpu)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

@@ -29,7 +29,7 @@ from benchmarks.options import Device, Rounds, run_script
 from flows.cli.json_file import Json, write_json
 from flows.config.devices import torch_device
 from personsearch_core.data.loader import training_batches
-from personsearch_core.data.prefetch import decode_threads
+from personsearch_core.data.prefetch import brought, decode_threads
 from personsearch_core.data.sampling import TrainingSet, TrainingStream
 from personsearch_core.data.scenes import Scene
 from personsearch_core.models.compute import arrange, prepare, quickest_compute
@@ -47,6 +47,8 @@ from personsearch_core.training.optimisation import autocast
 from personsearch_core.training.validation import detect_boxes
 
 PEOPLE = 8
+WARM_UP = {"cpu": 1, "cuda": 5}
+"""Steps that are not timed: a GPU's first ones compile, and record a CUDA graph."""
 
 
 class ReferenceDataset(Dataset[tuple[torch.Tensor, dict[str, torch.Tensor]]]):
@@ -90,12 +92,24 @@ def reference_training(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+    synchronise(device)
     return (time.perf_counter() - start) / steps
 
 
 def our_training(recipe: DetectorRecipe, scenes: Sequence[Scene], device: torch.device) -> float:
-    """Seconds per step of `train_detector`, without the first step."""
-    ends: list[float] = []
+    """Seconds per step of `train_detector`, without the first steps and the last."""
+    assert recipe.training.steps is not None
+    timed = range(WARM_UP[device.type], recipe.training.steps - 1)
+    asked, times = 0, []
+
+    def should_stop() -> bool:
+        nonlocal asked
+        if asked in (timed.start, timed.stop):
+            synchronise(device)  # the host runs ahead of a GPU
+            times.append(time.perf_counter())
+        asked += 1
+        return False
+
     with tempfile.TemporaryDirectory() as work:
         train_detector(
             recipe,
@@ -103,9 +117,10 @@ def our_training(recipe: DetectorRecipe, scenes: Sequence[Scene], device: torch.
             [],
             Path(work),
             device=device,
-            should_stop=lambda: bool(ends.append(time.perf_counter())),  # type: ignore[func-returns-value]
+            should_stop=should_stop,
         )
-    return (ends[-1] - ends[1]) / (len(ends) - 2)
+    started, ended = times
+    return (ended - started) / len(timed)
 
 
 def bare_step(recipe: DetectorRecipe, scenes: Sequence[Scene], steps: int, device: torch.device) -> float:
@@ -118,6 +133,7 @@ def bare_step(recipe: DetectorRecipe, scenes: Sequence[Scene], steps: int, devic
     start = 0.0
     for step in range(steps + 1):
         if step == 1:
+            synchronise(device)
             start = time.perf_counter()
         optimiser.zero_grad()
         with autocast(recipe.compute, device):
@@ -128,11 +144,12 @@ def bare_step(recipe: DetectorRecipe, scenes: Sequence[Scene], steps: int, devic
     return (time.perf_counter() - start) / steps
 
 
-def loading(recipe: DetectorRecipe, scenes: Sequence[Scene], batches: int) -> float:
-    """Seconds per batch of our loader alone: decoding, augmentation, stacking."""
+def loading(recipe: DetectorRecipe, scenes: Sequence[Scene], batches: int, device: torch.device) -> float:
+    """Seconds per batch of our loader alone: decoding, augmentation, stacking, the way to the device."""
     stream = TrainingStream([TrainingSet(scenes, repeat=1)], 0)
     start = time.perf_counter()
-    for _ in training_batches(stream, recipe, 0, batches):
+    loaded = training_batches(stream, recipe, 0, batches, device=device)
+    for _ in brought(loaded, lambda batch: batch.to(device), device):
         pass
     return (time.perf_counter() - start) / batches
 
@@ -162,16 +179,24 @@ def compare(
     """Median images per second of every loop; inference makes `passes` passes over the images."""
     model = DetectorModel(image_width=size, image_height=size, norm="batch", initial_weights=None)
     training = DetectorTraining(
-        steps=steps + 1, batch_size=batch, lr=1e-4, schedule=DetectorSchedule(kind="constant", warmup_steps=0)
+        steps=steps + WARM_UP[device.type],
+        batch_size=batch,
+        lr=1e-4,
+        schedule=DetectorSchedule(kind="constant", warmup_steps=0),
     )
     eager = DetectorRecipe(model=model, training=training)
     quickest = quickest_compute(device)
     # Compilation pays off for inference over many images; a few training steps would pay for it every time.
     compiled = quickest.model_copy(update={"compile": True})
     best = eager.model_copy(update={"compute": quickest})
+    on_gpu = model.model_copy(update={"decode": "nvjpeg"})
     detectors = {
-        name: prepare(build_detector(model).to(device).eval(), compute)
-        for name, compute in (("eager", Compute()), ("quickest", compiled))
+        name: prepare(build_detector(each).to(device).eval(), compute, cuda_graphs=("candidates_graph",))
+        for name, each, compute in (
+            ("eager", model, Compute()),
+            ("quickest", model, compiled),
+            *((("nvJPEG", on_gpu, compiled),) if device.type == "cuda" else ()),
+        )
     }
     network = retinanet_resnet50_fpn(
         weights=None, weights_backbone=None, num_classes=1, min_size=size, max_size=size
@@ -193,14 +218,24 @@ def compare(
             "training, torchvision": lambda: reference_training(network, loader, steps, device) / batch,
             "training, ours": lambda: our_training(eager, scenes, device) / batch,
             "training, ours, best": lambda: our_training(best, scenes, device) / batch,
-            "our loader alone": lambda: loading(eager, scenes, 4 * steps) / batch,
+            "our loader alone": lambda: loading(eager, scenes, 4 * steps, device) / batch,
             "bare step": lambda: bare_step(eager, scenes, steps, device) / batch,
             "inference, torchvision": lambda: reference_inference(network, all_passes, device),
             "inference, ours": lambda: our_inference(detectors["eager"], Compute(), scenes * passes),
             "inference, ours, best": lambda: our_inference(detectors["quickest"], compiled, scenes * passes),
         }
-        for name in ("inference, ours", "inference, ours, best"):
-            timed[name]()  # compiles
+        if device.type == "cuda":
+            nvjpeg = best.model_copy(update={"model": on_gpu})
+            timed |= {
+                "training, ours, best, nvJPEG": lambda: our_training(nvjpeg, scenes, device) / batch,
+                "our loader alone, nvJPEG": lambda: loading(nvjpeg, scenes, 4 * steps, device) / batch,
+                "inference, ours, best, nvJPEG": lambda: our_inference(
+                    detectors["nvJPEG"], compiled, scenes * passes
+                ),
+            }
+        for name in (each for each in timed if each.startswith("inference, ours")):
+            for _ in range(2):  # compiles; records a CUDA graph
+                timed[name]()
         seconds: dict[str, list[float]] = {name: [] for name in timed}
         for _ in range(rounds):
             for name, run in timed.items():
@@ -211,7 +246,7 @@ def compare(
 def main(
     size: Annotated[int, typer.Option(min=64, help="Width and height of the network input.")] = 640,
     batch: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 4,
-    steps: Annotated[int, typer.Option(min=2, help="Training steps; the first is not timed.")] = 4,
+    steps: Annotated[int, typer.Option(min=2, help="Training steps, besides those that warm up.")] = 4,
     rounds: Rounds = 3,
     passes: Annotated[int, typer.Option(min=1, help="Passes over the images, for inference.")] = 1,
     device: Device = "auto",
@@ -220,7 +255,7 @@ def main(
     rates = compare(size, batch, steps, rounds, passes, torch_device(device))
     for name, rate in rates.items():
         reference = rates.get(f"{name.split(',')[0]}, torchvision", rate)
-        print(f"{name:<26} {rate:8.2f} images/s  {rate / reference:5.2f}x")
+        print(f"{name:<29} {rate:8.2f} images/s  {rate / reference:5.2f}x")
     overhead = 1 - rates["training, ours"] / rates["bare step"]
     print(f"overhead of our loop: {100 * overhead:.1f} % of a step")
     write_json(json_file, {**rates, "overhead": overhead})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,8 +21,8 @@ from benchmarks.options import VAR, Device, Folder, Rounds, temporary_folder
 from benchmarks.timing import Measurement, medians_in_turn, report
 from flows.cli.json_file import Json
 from flows.config.devices import torch_device
-from personsearch_core.data.network_input import place_scene
-from personsearch_core.data.prefetch import decode_threads, prefetch
+from personsearch_core.data.network_input import Picture, decoded, place_scene
+from personsearch_core.data.prefetch import NetworkInputs, brought, decode_threads, in_batches, prefetch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.models.compute import batch_on, prepare
 from personsearch_core.models.detector import Detector, build_detector
@@ -125,7 +126,7 @@ def _forward_alone(
 ) -> Callable[[], object]:
     """As many batches as the scenes make, of images that are decoded and on the device already."""
     size = recipe.batch_images
-    images = [place_scene(scene, detector.model).pixels for scene in scenes[:size]]
+    images = decoded([place_scene(scene, detector.model).pixels for scene in scenes[:size]], device)
 
     @torch.inference_mode()
     def forward() -> None:
@@ -147,18 +148,21 @@ def _forward(
     variant: Variant,
     device: torch.device,
 ) -> None:
-    """Run the extraction's batches through the same prefetcher and blocks, and discard the maps."""
+    """Bring the extraction's batches to the same blocks in the same way, and discard the maps."""
     network = prepare(detector, recipe.compute)
 
-    def decode(scene: Scene) -> torch.Tensor:
+    def decode(scene: Scene) -> Picture:
         return place_scene(scene, detector.model).pixels
 
-    images = prefetch(decode, scenes, threads=decode_threads(), ahead=4 * recipe.batch_images)
-    for first in range(0, len(scenes), recipe.batch_images):
-        batch = [next(images) for _ in scenes[first : first + recipe.batch_images]]
-        with autocast(recipe.compute, device):
-            inputs = batch_on(device, batch, recipe.compute, recipe.batch_images)
-            network.shared_maps(inputs, variant)
+    def bring(batch: Sequence[Picture]) -> NetworkInputs[Sequence[Picture]]:
+        return NetworkInputs(batch_on(device, decoded(batch, device), recipe.compute, size), batch)
+
+    size = recipe.batch_images
+    pictures = prefetch(decode, scenes, threads=decode_threads(), ahead=4 * size)
+    with closing(brought(in_batches(pictures, size), bring, device)) as inputs:
+        for given in inputs:
+            with autocast(recipe.compute, device):
+                network.shared_maps(given.images, variant)
     synchronise(device)
 
 

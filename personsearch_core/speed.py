@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from personsearch_core.boxes import Boxes
-from personsearch_core.data.network_input import PlacedImage
+from personsearch_core.data.network_input import PlacedImage, decoded
 from personsearch_core.models.branch import build_branch
 from personsearch_core.models.candidates import suppress
 from personsearch_core.models.compute import arrange, model_device
@@ -159,7 +159,9 @@ def _draw_batch(n_images: int, n_people: int, network: PersonSearchNet) -> _Batc
         placed.append(scene._replace(image=None if scene.image is None else scene.image.to(device)))
         corner = rng.uniform(0, 1, (n_people, 2)) * (width - PERSON_SIZE[0], height - PERSON_SIZE[1])
         boxes.append(np.concatenate([corner, corner + PERSON_SIZE], axis=1).astype(np.float32))
-    inputs = arrange(torch.stack([each.pixels for each in placed]).to(device), network.compute)
+    inputs = arrange(
+        torch.stack(decoded([each.pixels for each in placed], device)).to(device), network.compute
+    )
     return _Batch(placed, inputs, boxes)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from personsearch_core.boxes import Placement, box_areas, clip_boxes
-from personsearch_core.data.network_input import input_placement, render_scene
+from personsearch_core.data.network_input import Picture, input_placement, picture_of
 from personsearch_core.data.scenes import Scene
 from personsearch_core.models.targets import Targets
 from personsearch_core.recipes import DetectorAugmentation, DetectorModel
@@ -53,16 +53,15 @@ def training_sample(
     rng: np.random.Generator,
     out: Tensor | None = None,
     people: NDArray[np.int64] | None = None,
-) -> tuple[Tensor, Targets, Colours]:
-    """Decode and place one scene: uint8 (3, H, W), its visible boxes in input pixels, and its new colours.
+) -> tuple[Picture, Targets, Colours]:
+    """Decode and place one scene: its picture, its visible boxes in input pixels, and its new colours.
 
-    All random numbers come from `rng`, equally many whichever augmentations are on. `out`: where the image
-    goes, perhaps on a GPU. `people`: see `scene_targets`.
+    All random numbers come from `rng`, equally many whichever augmentations are on. `out`: where the picture
+    goes, unless a GPU is to decode it. `people`: see `scene_targets`.
     """
     placement = _draw_placement(scene, model, augmentation, rng)
     targets = scene_targets(scene, placement, people)
-    device = None if out is None else out.device
-    return render_scene(scene, placement, model, device, out), targets, _draw_colours(augmentation, rng)
+    return picture_of(scene, placement, model, out), targets, _draw_colours(augmentation, rng)
 
 
 def scene_targets(scene: Scene, placement: Placement, people: NDArray[np.int64] | None = None) -> Targets:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image, decode_jpeg, read_file
+from torchvision.io import ImageReadMode, decode_image, read_file
 from torchvision.transforms.v2 import functional as F
 
 from personsearch_core.boxes import Placement
@@ -72,7 +72,11 @@ def read_image(
         if max_pixels is not None and image.width * image.height > max_pixels:
             size = f"{image.width}x{image.height}"
             raise PersonSearchError(f"{_name(source)} is {size}, more than {max_pixels:,} pixels")
-        return _decoded(image, source, apply_exif)
+        turn = _turn(image, apply_exif)
+        pixels = _quickly(image, source)
+        if pixels is None:
+            pixels = _by_pillow(image)
+    return turned(pixels, turn).contiguous()
 
 
 @contextmanager
@@ -121,7 +125,7 @@ def as_pixels(source: ImageSource) -> Tensor:
             )
         return source
     if isinstance(source, Image.Image):
-        return _turned(_by_pillow(source), _turn(source, apply_exif=True)).contiguous()
+        return turned(_by_pillow(source), _turn(source, apply_exif=True)).contiguous()
     return read_image(source)
 
 
@@ -149,21 +153,9 @@ def _turn(image: Image.Image, apply_exif: bool) -> int:
     return turn if apply_exif else 1
 
 
-def _decoded(
-    image: Image.Image, source: str | Path | bytes, apply_exif: bool, device: torch.device | None = None
-) -> Tensor:
-    """An open image as `read_image` gives it, on a GPU if it is to decode JPEGs."""
-    turn = _turn(image, apply_exif)
-    pixels = _quickly(image, source, device)
-    if pixels is None:
-        pixels = _by_pillow(image).to(device)
-    return _turned(pixels, turn).contiguous()
-
-
-def _quickly(image: Image.Image, source: str | Path | bytes, device: torch.device | None) -> Tensor | None:
+def _quickly(image: Image.Image, source: str | Path | bytes) -> Tensor | None:
     """Decode a JPEG with torchvision, as stored; None if only Pillow can (CMYK, or torchvision fails).
 
-    device: a GPU that decodes it by nvJPEG and then has the pixels.
     PNG is left to Pillow: one damaged byte of its pixels crashes the process in torchvision's decoder.
     """
     if image.format != "JPEG" or image.mode == "CMYK":
@@ -173,11 +165,7 @@ def _quickly(image: Image.Image, source: str | Path | bytes, device: torch.devic
     else:
         encoded = read_file(str(source))
     try:
-        pixels: Tensor = (
-            decode_image(encoded, mode=ImageReadMode.RGB)
-            if device is None
-            else decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device)
-        )
+        pixels: Tensor = decode_image(encoded, mode=ImageReadMode.RGB)
     except RuntimeError as error:
         logger.warning(
             "%s is decoded by Pillow because torchvision failed: %s",
@@ -197,7 +185,7 @@ def _by_pillow(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
-def _turned(pixels: Tensor, orientation: int) -> Tensor:
+def turned(pixels: Tensor, orientation: int) -> Tensor:
     """Turn stored pixels (3, H, W) as their EXIF orientation says (EXIF 2.3, tag 0x0112)."""
     if orientation >= 5:  # stored rows are displayed as columns
         pixels = pixels.transpose(1, 2)
@@ -208,13 +196,9 @@ def _turned(pixels: Tensor, orientation: int) -> Tensor:
     return pixels
 
 
-def read_scene(scene: Scene, device: torch.device | None = None) -> Tensor:
-    """Decode a scene's image and check its size, which its boxes refer to; see `read_image`.
-
-    device: a GPU that JPEGs are decoded on, by nvJPEG, and that has the result.
-    """
-    with open_image(scene.path) as opened:
-        image = _decoded(opened, scene.path, scene.apply_exif, device)
+def read_scene(scene: Scene) -> Tensor:
+    """Decode a scene's image and check its size, which its boxes refer to; see `read_image`."""
+    image = read_image(scene.path, apply_exif=scene.apply_exif)
     check_size(scene, image.shape[-1], image.shape[-2])
     return image
 
@@ -249,6 +233,7 @@ def write_region(region: Tensor, placement: Placement, out: Tensor | None = None
     if out is None:
         out = region.new_empty((3, placement.input_height, placement.input_width))
     if (u1, v1, u2, v2) != (0, 0, placement.input_width, placement.input_height):
-        out.copy_(torch.tensor(PADDING_COLOUR, dtype=torch.uint8)[:, None, None])
+        for channel, value in zip(out, PADDING_COLOUR, strict=True):
+            channel.fill_(value)
     out[:, v1:v2, u1:u2] = region
     return out

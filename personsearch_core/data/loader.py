@@ -9,11 +9,13 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from personsearch_core.data.augmentation import Colours, training_sample
+from personsearch_core.data.nvjpeg import Encoded, decode_together
 from personsearch_core.data.prefetch import decode_threads, prefetch
 from personsearch_core.data.sampling import TrainingStream
 from personsearch_core.models.targets import PaddedTargets, Targets, pad_targets
@@ -28,17 +30,23 @@ class TrainingBatch:
     """images: uint8 (B, 3, H, W). entries: the training entry that each image came from.
 
     scenes: the targets by image, which stay on the host, where a joint training cuts its ROIs.
-    colours: changes that the images have yet to undergo, on the training's device.
+    encoded: those that are still to be decoded into `images`, by their place there; colours: changes that the
+    images have yet to undergo: both on the training's device.
     """
 
     images: Tensor
     targets: PaddedTargets
     entries: Tensor
     scenes: tuple[Targets, ...]
+    encoded: dict[int, Encoded]
     colours: tuple[Colours, ...]
 
     def to(self, device: torch.device) -> TrainingBatch:
         images = self.images.to(device, non_blocking=True)
+        for place, image in zip(
+            self.encoded, decode_together(list(self.encoded.values()), device), strict=True
+        ):
+            images[place].copy_(image)
         for image, colours in zip(images, self.colours, strict=True):
             if colours != Colours():
                 image.copy_(colours.of(image))
@@ -47,8 +55,14 @@ class TrainingBatch:
             images=images,
             targets=self.targets.to(device),
             entries=self.entries.to(device, non_blocking=True),
+            encoded={},
             colours=(Colours(),) * len(self.colours),
         )
+
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """See `prefetch.OnDevice`."""
+        for tensor in (self.images, *self.targets, self.entries):
+            tensor.record_stream(stream)
 
 
 @dataclass
@@ -91,18 +105,19 @@ def training_batches(
     where the model says so. rate: counts what the threads do.
     """
     begun: deque[Tensor] = deque()
+    pin = device.type == "cuda"
     size, threads = len(batch_numbers(recipe, first)[part]), decode_threads()
     rate = rate or Rate()
     rate.threads = threads
 
     def samples() -> Iterator[tuple[Tensor, int]]:
         for batch in range(first, last):
-            begun.append(_canvases(recipe, size, device))
+            begun.append(_canvases(recipe, size, pin=pin))
             yield from zip(begun[-1], batch_numbers(recipe, batch)[part], strict=True)
 
     def load(sample: tuple[Tensor, int]) -> tuple[Loaded, float]:
         started = time.perf_counter()
-        loaded = _load(stream, recipe, *sample, recolour=device.type != "cuda")
+        loaded = _load(stream, recipe, *sample, recolour=not pin)
         return loaded, time.perf_counter() - started
 
     ahead = max(BATCHES_AHEAD * size, 2 * threads)
@@ -110,38 +125,47 @@ def training_batches(
         for _ in range(first, last):
             parts, seconds = zip(*islice(loaded, size), strict=True)
             rate.add(seconds)
-            yield _assemble(begun.popleft(), parts, device)
+            yield _assemble(begun.popleft(), parts, pin=pin)
 
 
-def _canvases(recipe: DetectorRecipe, count: int, device: torch.device) -> Tensor:
-    """Where a batch's images are decoded to: on the GPU, or in memory that a GPU copies from."""
+def _canvases(recipe: DetectorRecipe, count: int, *, pin: bool = False) -> Tensor:
+    """Where a batch's images are decoded to; with `pin`, in memory that a GPU copies from."""
     shape = (count, 3, recipe.model.image_height, recipe.model.image_width)
-    if recipe.model.decode == "nvjpeg":
-        return torch.empty(shape, dtype=torch.uint8, device=device)
-    return torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    return torch.empty(shape, dtype=torch.uint8, pin_memory=pin)
 
 
-Loaded = tuple[Targets, int, Colours]
-"""Of an image: its people, its training entry, and the changes of its colours that are left to make."""
+class Loaded(NamedTuple):
+    """Of an image: its people, its training entry, and what is left to be done."""
+
+    target: Targets
+    entry: int
+    encoded: Encoded | None
+    colours: Colours
 
 
 def _load(
     stream: TrainingStream, recipe: DetectorRecipe, canvas: Tensor, number: int, *, recolour: bool
 ) -> Loaded:
-    """Fill the canvas with an image of the stream."""
+    """Fill the canvas with an image of the stream, unless a GPU is to decode it."""
     entry, scene = stream[number]
     rng, people = stream.generator(number), stream.people(entry, scene)
-    _, target, colours = training_sample(scene, recipe.model, recipe.augmentation, rng, canvas, people)
+    picture, target, colours = training_sample(scene, recipe.model, recipe.augmentation, rng, canvas, people)
+    if isinstance(picture, Encoded):
+        return Loaded(target, entry, picture, colours)
     if recolour and colours != Colours():
         canvas.copy_(colours.of(canvas))
         colours = Colours()
-    return target, entry, colours
+    return Loaded(target, entry, None, colours)
 
 
-def _assemble(images: Tensor, loaded: Sequence[Loaded], device: torch.device) -> TrainingBatch:
-    scenes, entries, colours = zip(*loaded, strict=True)
-    pin = device.type == "cuda"
+def _assemble(images: Tensor, loaded: Sequence[Loaded], *, pin: bool = False) -> TrainingBatch:
+    scenes, entries, encoded, colours = zip(*loaded, strict=True)
     numbers = torch.tensor(entries)
     return TrainingBatch(
-        images, pad_targets(scenes, pin=pin), numbers.pin_memory() if pin else numbers, scenes, colours
+        images,
+        pad_targets(scenes, pin=pin),
+        numbers.pin_memory() if pin else numbers,
+        scenes,
+        {place: each for place, each in enumerate(encoded) if each is not None},
+        colours,
     )

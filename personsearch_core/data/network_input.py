@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,18 +18,24 @@ from personsearch_core.data.decoding import (
     render,
     write_region,
 )
+from personsearch_core.data.nvjpeg import Encoded, decode_together, encoded_scene
 from personsearch_core.data.scenes import Scene
 from personsearch_core.errors import PersonSearchError
+from personsearch_core.models.compute import on_device
 from personsearch_core.recipes import DetectorModel
 
 REDUCTIONS = (8, 4, 2)
 """By how much a JPEG's decoder can reduce an image: each block of 8x8 pixels becomes 1, 2x2 or 4x4."""
 
 
-class PlacedImage(NamedTuple):
-    """An image on the network's input, uint8 (3, height, width); where it was placed; for disj, itself."""
+Picture = Tensor | Encoded
+"""An image on the network's input, uint8 (3, H, W), or a JPEG that a GPU is still to decode onto it."""
 
-    pixels: Tensor
+
+class PlacedImage(NamedTuple):
+    """An image on the network's input; where it was placed; for disj, itself."""
+
+    pixels: Picture
     placement: Placement
     image: Tensor | None = None
 
@@ -58,30 +65,37 @@ def place_pixels(image: Tensor, model: DetectorModel, *, keep: bool = False) -> 
     return PlacedImage(render(image, placement), placement, image if keep else None)
 
 
-def place_scene(
-    scene: Scene, model: DetectorModel, mirrored: bool = False, device: torch.device | None = None
-) -> PlacedImage:
-    """Decode a scene onto the network's input; see `render_scene`."""
+def place_scene(scene: Scene, model: DetectorModel, *, mirrored: bool = False) -> PlacedImage:
+    """A scene on the network's input; see `picture_of`."""
     placement = input_placement(scene.width, scene.height, model, mirrored=mirrored)
-    return PlacedImage(render_scene(scene, placement, model, device), placement)
+    return PlacedImage(picture_of(scene, placement, model), placement)
 
 
-def render_scene(
-    scene: Scene,
-    placement: Placement,
-    model: DetectorModel,
-    device: torch.device | None = None,
-    out: Tensor | None = None,
-) -> Tensor:
-    """Decode a scene and render its placement, into `out` if given: uint8 (3, H, W).
+def picture_of(
+    scene: Scene, placement: Placement, model: DetectorModel, out: Tensor | None = None
+) -> Picture:
+    """Decode a scene and render its placement, into `out` if given, unless a GPU is to do it.
 
-    device: the GPU that nvJPEG decodes on, where the result is. Raises what `read_scene` raises.
+    Raises what `read_scene` raises.
     """
+    if model.decode == "nvjpeg":
+        encoded = encoded_scene(scene, placement)
+        if encoded is not None:
+            return encoded
     if model.decode == "reduced":
         region = _reduced_region(scene, placement)
         if region is not None:
             return write_region(region, placement, out)
-    return render(read_scene(scene, device if model.decode == "nvjpeg" else None), placement, out)
+    return render(read_scene(scene), placement, out)
+
+
+def decoded(pictures: Sequence[Picture], device: torch.device) -> list[Tensor]:
+    """Pictures (3, H, W) in one place: on the device if it is to decode any; see `decode_together`."""
+    encoded = [each for each in pictures if isinstance(each, Encoded)]
+    if not encoded:
+        return [each for each in pictures if isinstance(each, Tensor)]
+    found = iter(decode_together(encoded, device))
+    return [next(found) if isinstance(each, Encoded) else on_device(each, device) for each in pictures]
 
 
 def reduction(placement: Placement) -> int:

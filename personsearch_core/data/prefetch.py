@@ -8,14 +8,39 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import count, islice
-from typing import TypeVar
+from typing import Generic, Protocol, TypeVar
+
+import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class OnDevice(Protocol):
+    """A tensor, or something that has tensors of a device."""
+
+    def record_stream(self, stream: torch.cuda.Stream, /) -> object:
+        """Keep their memory until what the stream has been given is done."""
+
+
+Brought = TypeVar("Brought", bound=OnDevice)
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkInputs(Generic[Item]):
+    """A batch on the device, and what it was made of."""
+
+    images: torch.Tensor
+    batch: Item
+
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """See `OnDevice`."""
+        self.images.record_stream(stream)
 
 
 def decode_threads() -> int:
@@ -57,8 +82,40 @@ def in_thread(items: Iterable[Item], *, ahead: int) -> Generator[Item, None, Non
             yield item[0]
 
 
-def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+def in_batches(items: Iterable[Item], size: int) -> Generator[list[Item], None, None]:
     """The items in lists of `size`; the last one may be shorter."""
     source = iter(items)
     while batch := list(islice(source, size)):
         yield batch
+
+
+def brought(
+    items: Generator[Item, None, None], bring: Callable[[Item], Brought], device: torch.device
+) -> Generator[Brought, None, None]:
+    """`map(bring, items)`; on a GPU, a thread brings one item there while the one before is in use.
+
+    It does so on a stream of its own, where it waits until each item has arrived, so that copies go on beside
+    kernels and whatever `bring` calls may wait, too. Closing closes the items.
+    """
+    with closing(items):
+        if device.type != "cuda":
+            yield from map(bring, items)
+            return
+        # Made here: in another thread, a device without a number may be another GPU.
+        stream = torch.cuda.Stream(device)
+        with closing(in_thread(_arriving(items, bring, stream), ahead=1)) as results:
+            for result in results:
+                result.record_stream(torch.cuda.current_stream(device))
+                yield result
+
+
+def _arriving(
+    items: Iterable[Item], bring: Callable[[Item], Result], stream: torch.cuda.Stream
+) -> Generator[Result, None, None]:
+    arrival = torch.cuda.Event(blocking=True)
+    for item in items:
+        with torch.cuda.stream(stream):
+            result = bring(item)
+            arrival.record(stream)
+        arrival.synchronize()
+        yield result

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from personsearch_core.models.compute import is_eager_on_cpu
+
 
 @dataclass(frozen=True)
 class Relations:
@@ -43,10 +45,30 @@ def relations(labels: Tensor, unlabelled: Tensor | None = None) -> Relations:
 
 @dataclass(frozen=True)
 class Triplets:
-    """Distances of mined triplets: anchor to positive, and anchor to negative, each (T,)."""
+    """Distances of mined triplets: anchor to positive, and anchor to negative, each (T,).
+
+    counted: (T,) which of them are triplets; None if all are. In a graph or on an accelerator, no shape
+    depends on the data, and the host waits for nothing.
+    """
 
     positive: Tensor
     negative: Tensor
+    counted: Tensor | None = None
+
+    @property
+    def violation(self) -> Tensor:
+        """(T,) by how much the positive is farther away than the negative; -inf for what is not a triplet."""
+        difference = self.positive - self.negative
+        return difference if self.counted is None else torch.where(self.counted, difference, -math.inf)
+
+    @property
+    def number(self) -> int | Tensor:
+        """How many there are, to divide by: at least 1."""
+        return max(1, len(self.positive)) if self.counted is None else self.counted.sum().clamp(min=1)
+
+
+TRIPLES_AT_ONCE = 2**26
+"""Triples of rows that are compared at once where shapes do not depend on the data: of some 400 rows."""
 
 
 def semi_hard_triplets(distances: Tensor, related: Relations) -> Triplets:
@@ -56,14 +78,23 @@ def semi_hard_triplets(distances: Tensor, related: Relations) -> Triplets:
     2015, section 3.2), as in TensorFlow's `triplet_semihard_loss`; as there, equally distant negatives share
     the gradient. Pairs whose anchor has no negative are left out.
     """
-    anchor, positive = (related.same & related.anchors[:, None]).nonzero(as_tuple=True)
+    pairs = related.same & related.anchors[:, None]
+    if not is_eager_on_cpu(distances) and len(distances) ** 3 <= TRIPLES_AT_ONCE:
+        to_positive, to_all, negative = distances, distances[:, None], related.different[:, None]
+        return Triplets(
+            to_positive.flatten(), _semi_hard(to_positive, to_all, negative).flatten(), pairs.flatten()
+        )
+    anchor, positive = pairs.nonzero(as_tuple=True)
     to_positive = distances[anchor, positive]
-    to_all = distances[anchor]
-    negative = related.different[anchor]
-    farther = negative & (to_all > to_positive[:, None])
-    nearest_outside = to_all.masked_fill(~farther, math.inf).amin(dim=1)
-    farthest_inside = to_all.masked_fill(~negative, -math.inf).amax(dim=1)
-    return Triplets(to_positive, torch.where(farther.any(dim=1), nearest_outside, farthest_inside))
+    return Triplets(to_positive, _semi_hard(to_positive, distances[anchor], related.different[anchor]))
+
+
+def _semi_hard(to_positive: Tensor, to_all: Tensor, negative: Tensor) -> Tensor:
+    """(...) distance to the semi-hard negative, for distances (...) and, broadcast, (..., B)."""
+    farther = negative & (to_all > to_positive[..., None])
+    nearest_outside = to_all.masked_fill(~farther, math.inf).amin(dim=-1)
+    farthest_inside = to_all.masked_fill(~negative, -math.inf).amax(dim=-1)
+    return torch.where(farther.any(dim=-1), nearest_outside, farthest_inside)
 
 
 def batch_hard_triplets(distances: Tensor, related: Relations) -> Triplets:
@@ -73,8 +104,13 @@ def batch_hard_triplets(distances: Tensor, related: Relations) -> Triplets:
     without a positive or a negative are left out.
     """
     anchors = related.anchors
-    to_all = distances[anchors]
-    return Triplets(
-        positive=to_all.masked_fill(~related.same[anchors], -math.inf).max(dim=1).values,
-        negative=to_all.masked_fill(~related.different[anchors], math.inf).min(dim=1).values,
+    if not is_eager_on_cpu(distances):
+        return Triplets(*_batch_hard(distances, related.same, related.different), anchors)
+    return Triplets(*_batch_hard(distances[anchors], related.same[anchors], related.different[anchors]))
+
+
+def _batch_hard(to_all: Tensor, same: Tensor, different: Tensor) -> tuple[Tensor, Tensor]:
+    return (
+        to_all.masked_fill(~same, -math.inf).max(dim=1).values,
+        to_all.masked_fill(~different, math.inf).min(dim=1).values,
     )

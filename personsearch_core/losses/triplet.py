@@ -101,16 +101,15 @@ def batch_hard_triplet_loss(
 
 def triplet_margin_loss(triplets: Triplets, margin: Margin) -> Tensor:
     """Mean loss of mined triplets; without triplets 0, with a gradient of 0."""
-    violation = triplets.positive - triplets.negative
+    violation = triplets.violation
     losses = F.softplus(violation) if margin == "soft" else F.relu(violation + margin)
-    return losses.sum() / max(1, len(losses))
+    return losses.sum() / triplets.number
 
 
 def active_fraction(triplets: Triplets, margin: Margin) -> Tensor:
     """Fraction of the triplets that still push: a loss above 0 or, with the soft margin, the wrong order."""
-    violation = triplets.positive.detach() - triplets.negative.detach()
-    active = violation > (0.0 if margin == "soft" else -margin)
-    return active.sum() / max(1, len(active))
+    active = triplets.violation.detach() > (0.0 if margin == "soft" else -margin)
+    return active.sum() / triplets.number
 
 
 def _triplet_loss(

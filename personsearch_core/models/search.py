@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from personsearch_core.boxes import Boxes, Placement
 from personsearch_core.data.decoding import ImageSource, as_pixels
-from personsearch_core.data.network_input import PlacedImage, place_pixels
+from personsearch_core.data.network_input import PlacedImage, decoded, place_pixels
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.branch import Branch
 from personsearch_core.models.candidates import Candidates, suppress
@@ -205,9 +205,10 @@ class PersonSearchNet(nn.Module):
 
     def network_input(self, placed: Sequence[PlacedImage]) -> Tensor:
         """The images as one batch: uint8 (B, 3, H, W) on the model's device, filled up if it is compiled."""
-        pixels = [each.pixels for each in placed]
+        device = model_device(self.detector)
+        pixels = decoded([each.pixels for each in placed], device)
         size = 1 << (len(pixels) - 1).bit_length()
-        return batch_on(model_device(self.detector), pixels, self.compute, size)
+        return batch_on(device, pixels, self.compute, size)
 
     def candidates(self, inputs: Tensor, placements: Sequence[Placement]) -> tuple[Candidates, Tensor | None]:
         """`Detector.candidates` with the shared map (None for disj)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,14 @@ from torch import Tensor
 
 from personsearch_core.boxes import Boxes
 from personsearch_core.data.decoding import read_scene
-from personsearch_core.data.network_input import PlacedImage, place_pixels, place_scene, require_decoder
-from personsearch_core.data.prefetch import decode_threads, in_batches, prefetch
+from personsearch_core.data.network_input import (
+    PlacedImage,
+    decoded,
+    place_pixels,
+    place_scene,
+    require_decoder,
+)
+from personsearch_core.data.prefetch import NetworkInputs, brought, decode_threads, in_batches, prefetch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.models.candidates import suppress
 from personsearch_core.models.compute import batch_on, model_device, neighbours_count, prepare
@@ -61,37 +68,38 @@ def detect_scenes(
     on the detector's device. What is found in a scene does not depend on others unless `neighbours_count`.
     """
     require_decoder(detector.model, model_device(detector))
-    detector = prepare(detector.eval(), recipe.compute)
+    detector = prepare(detector.eval(), recipe.compute, cuda_graphs=("candidates_graph",))
+    device, size = model_device(detector), recipe.batch_images
+    full = neighbours_count(recipe.compute, device) is None
     extras = extra_boxes if extra_boxes is not None else [np.empty((0, 4), np.float32)] * len(scenes)
 
     def read(item: tuple[Scene, Boxes]) -> _Input:
         return _Input(*item, _placed(item[0], detector, keep_image=recipe.roi.variant == "disj"))
 
-    size = recipe.batch_images
-    inputs = prefetch(read, zip(scenes, extras, strict=True), threads=decode_threads(), ahead=2 * size)
-    for batch in in_batches(inputs, size):
-        yield from _detect_batch(detector, recipe, batch)
+    def bring(batch: Sequence[_Input]) -> NetworkInputs[Sequence[_Input]]:
+        images = decoded([each.placed.pixels for each in batch], device)
+        return NetworkInputs(batch_on(device, images, recipe.compute, size, full=full), batch)
+
+    read_ahead = prefetch(read, zip(scenes, extras, strict=True), threads=decode_threads(), ahead=2 * size)
+    with closing(brought(in_batches(read_ahead, size), bring, device)) as batches:
+        for inputs in batches:
+            yield from _detect_batch(detector, recipe, inputs.images, inputs.batch)
 
 
 def _placed(scene: Scene, detector: Detector, *, keep_image: bool) -> PlacedImage:
     image = read_scene(scene) if keep_image else None
     if image is not None and detector.model.decode == "full":
         return place_pixels(image, detector.model, keep=True)
-    return place_scene(scene, detector.model, device=model_device(detector))._replace(image=image)
+    return place_scene(scene, detector.model)._replace(image=image)
 
 
 @torch.inference_mode()
 def _detect_batch(
-    detector: Detector, recipe: DetectionsRecipe, batch: Sequence[_Input]
+    detector: Detector, recipe: DetectionsRecipe, images: Tensor, batch: Sequence[_Input]
 ) -> Iterator[SceneDetections]:
-    device = model_device(detector)
-    full = neighbours_count(recipe.compute, device) is None
     placed = [item.placed for item in batch]
-    images = batch_on(
-        device, [each.pixels for each in placed], recipe.compute, recipe.batch_images, full=full
-    )
     shared_variant = None if recipe.roi.variant == "disj" else recipe.roi.variant
-    with autocast(recipe.compute, device):
+    with autocast(recipe.compute, images.device):
         candidates, shared = detector.candidates(images, [each.placement for each in placed], shared_variant)
     found = suppress(
         candidates,

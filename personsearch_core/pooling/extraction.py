@@ -15,8 +15,15 @@ from numpy.typing import NDArray
 
 from personsearch_core.boxes import Boxes
 from personsearch_core.data.decoding import read_scene
-from personsearch_core.data.network_input import PlacedImage, place_scene, require_decoder
-from personsearch_core.data.prefetch import decode_threads, in_batches, in_thread, prefetch
+from personsearch_core.data.network_input import PlacedImage, decoded, place_scene, require_decoder
+from personsearch_core.data.prefetch import (
+    NetworkInputs,
+    brought,
+    decode_threads,
+    in_batches,
+    in_thread,
+    prefetch,
+)
 from personsearch_core.data.scenes import Scene
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.compute import batch_on, model_device, neighbours_count, prepare
@@ -140,6 +147,9 @@ class _Request(NamedTuple):
     rows: NDArray[np.int64]
 
 
+_Placed = Sequence[tuple[_Request, PlacedImage]]
+
+
 def extract_shards(
     detector: Detector | None, recipe: FeaturesRecipe, plan: RowPlan, shards: Iterable[int]
 ) -> Generator[tuple[int, NDArray[np.generic]]]:
@@ -222,18 +232,23 @@ def _pooled(
     require_decoder(detector.model, device)
     full = neighbours_count(recipe.compute, device) is None
 
-    def decode(request: _Request) -> PlacedImage:
-        return place_scene(plan.scenes[request.scene], detector.model, request.mirrored, device)
+    def decode(request: _Request) -> tuple[_Request, PlacedImage]:
+        scene = plan.scenes[request.scene]
+        return request, place_scene(scene, detector.model, mirrored=request.mirrored)
+
+    def bring(batch: _Placed) -> NetworkInputs[_Placed]:
+        images = decoded([placed.pixels for _, placed in batch], device)
+        return NetworkInputs(batch_on(device, images, recipe.compute, size, full=full), batch)
 
     size = recipe.batch_images
-    images = prefetch(decode, chain.from_iterable(groups), threads=decode_threads(), ahead=4 * size)
-    for batch in (batch for group in groups for batch in in_batches(group, size)):
-        placed = [next(images) for _ in batch]
-        rois = [
-            roi_boxes(plan.rois[request.rows], each.placement, recipe.roi)
-            for request, each in zip(batch, placed, strict=True)
-        ]
-        inputs = batch_on(device, [each.pixels for each in placed], recipe.compute, size, full=full)
-        with torch.inference_mode(), autocast(recipe.compute, device):
-            pooled = pool_shared_map(detector.shared_maps(inputs, recipe.roi.variant), rois, recipe.roi)
-        yield stored_rows(pooled, recipe.dtype, f"features, rows {batch[0].rows[0]} to {batch[-1].rows[-1]}")
+    placed = prefetch(decode, chain.from_iterable(groups), threads=decode_threads(), ahead=4 * size)
+    batches = ([next(placed) for _ in some] for group in groups for some in in_batches(group, size))
+    with closing(brought(batches, bring, device)) as arrived:
+        for inputs in arrived:
+            batch = inputs.batch
+            rois = [roi_boxes(plan.rois[request.rows], each.placement, recipe.roi) for request, each in batch]
+            with torch.inference_mode(), autocast(recipe.compute, device):
+                shared = detector.shared_maps(inputs.images, recipe.roi.variant)
+                pooled = pool_shared_map(shared, rois, recipe.roi)
+            where = f"features, rows {batch[0][0].rows[0]} to {batch[-1][0].rows[-1]}"
+            yield stored_rows(pooled, recipe.dtype, where)

@@ -51,7 +51,7 @@ def stored_rows(pooled: Tensor, dtype: str, where: str) -> Rows:
     Raises PersonSearchError on a CPU if values are or become infinite.
     """
     stored = pooled.to(STORED_DTYPES[dtype], memory_format=torch.contiguous_format)
-    if pooled.is_cuda:
+    if pooled.device.type != "cpu":
         return Rows(stored, value_range(pooled))
     # One pass over the values that are stored, 20 times faster than `isfinite`.
     if not torch.isfinite(value_range(stored)).all():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from personsearch_core.data.loader import Rate, TrainingBatch, batch_numbers, training_batches
 from personsearch_core.data.network_input import require_decoder
+from personsearch_core.data.prefetch import brought
 from personsearch_core.data.sampling import TrainingSet, TrainingStream
 from personsearch_core.data.scenes import Scene
 from personsearch_core.models.compute import arrange, prepare
@@ -167,12 +168,13 @@ class _Training:
         self.group = group
         self.total_steps = total_steps(recipe, stream.epoch_size)
         training, alone = recipe.training, group.count == 1
+        # A CUDA graph's gradients cannot be added up or exchanged.
+        replayable = alone and training.accumulate == 1 and joint is None
         self.detector = prepare(
             _initial_detector(recipe).to(device).train(),
             recipe.compute,
             unbroken=alone or recipe.model.norm != "batch",
-            # A CUDA graph's gradients cannot be added up or exchanged.
-            cuda_graphs=("losses_graph",) if alone and training.accumulate == 1 and joint is None else (),
+            cuda_graphs=("candidates_graph", *(("losses_graph",) if replayable else ())),
         )
         self.joint: JointBranch | None = None
         if joint is not None:
@@ -197,7 +199,7 @@ class _Training:
         }
         if self.joint is not None:
             self.state["joint"] = self.joint
-        self._batches: Iterator[TrainingBatch] | None = None
+        self._batches: Generator[TrainingBatch, None, None] | None = None
         self._loader, self._not_stepping = Rate(), 0.0
         self._first: tuple[int, float] | None = None
 
@@ -252,13 +254,13 @@ class _Training:
 
     def close(self) -> None:
         """Stop reading ahead."""
-        if isinstance(self._batches, Generator):
+        if self._batches is not None:
             self._batches.close()
 
     def _next_batch(self, step: int) -> TrainingBatch:
         if self._batches is None:
             accumulate = self.recipe.training.accumulate
-            self._batches = training_batches(
+            loaded = training_batches(
                 self.stream,
                 self.recipe,
                 step * accumulate,
@@ -267,9 +269,13 @@ class _Training:
                 device=self.device,
                 rate=self._loader,
             )
+            self._batches = brought(loaded, self._on_device, self.device)
         asked = time.perf_counter()
         batch = next(self._batches)
         self._not_stepping += time.perf_counter() - asked
+        return batch
+
+    def _on_device(self, batch: TrainingBatch) -> TrainingBatch:
         batch = batch.to(self.device)
         return replace(batch, images=arrange(batch.images, self.recipe.compute))
 

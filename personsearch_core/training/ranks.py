@@ -61,6 +61,7 @@ def run_rank(post: Post) -> None:
             store=dist.PrefixStore("ranks", meeting.store),
             rank=number,
             world_size=count,
+            device_id=device if device.type == "cuda" else None,
         )
         outcome = _train(post, order, meeting, device, Together(device))
     except Exception as error:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from personsearch_core.boxes import Boxes
-from personsearch_core.data.network_input import PlacedImage, place_scene
-from personsearch_core.data.prefetch import decode_threads, in_batches, prefetch
+from personsearch_core.data.network_input import PlacedImage, decoded, place_scene
+from personsearch_core.data.prefetch import NetworkInputs, brought, decode_threads, in_batches, prefetch
 from personsearch_core.data.scenes import Scene
 from personsearch_core.evaluation.detection import evaluate_detection
 from personsearch_core.evaluation.records import Detections, GroundTruth
@@ -57,16 +58,20 @@ def detect_boxes(detector: Detector, scenes: Sequence[Scene], compute: Compute) 
     device = model_device(detector)
 
     def read(scene: Scene) -> PlacedImage:
-        return place_scene(scene, detector.model, device=device)
+        return place_scene(scene, detector.model)
+
+    def bring(placed: Sequence[PlacedImage]) -> NetworkInputs[Sequence[PlacedImage]]:
+        images = decoded([each.pixels for each in placed], device)
+        return NetworkInputs(batch_on(device, images, compute, BATCH_IMAGES), placed)
 
     images = prefetch(read, scenes, threads=decode_threads(), ahead=2 * BATCH_IMAGES)
-    for placed in in_batches(images, BATCH_IMAGES):
-        placements = [each.placement for each in placed]
-        with torch.inference_mode(), autocast(compute, device):
-            inputs = batch_on(device, [each.pixels for each in placed], compute, BATCH_IMAGES)
-            found = detector.detect(inputs, placements, score_threshold=SCORE_THRESHOLD)
-        for placement, people in zip(placements, found, strict=True):
-            yield in_original_pixels(people.boxes, placement), people.scores.float().cpu().numpy()
+    with closing(brought(in_batches(images, BATCH_IMAGES), bring, device)) as batches:
+        for inputs in batches:
+            placements = [each.placement for each in inputs.batch]
+            with torch.inference_mode(), autocast(compute, device):
+                found = detector.detect(inputs.images, placements, score_threshold=SCORE_THRESHOLD)
+            for placement, people in zip(placements, found, strict=True):
+                yield in_original_pixels(people.boxes, placement), people.scores.float().cpu().numpy()
 
 
 def _scores(found: Sequence[Found], scenes: Sequence[Scene], prefix: str) -> dict[str, float]:

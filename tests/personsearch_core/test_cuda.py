@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import torch.distributed as dist
 
 from personsearch_core.data.sampling import TrainingSet, TrainingStream
 from personsearch_core.errors import PersonSearchError
@@ -33,10 +34,11 @@ from personsearch_core.recipes import (
 )
 from personsearch_core.training.detector import train_detector
 from personsearch_core.training.detector_process import _Training
-from personsearch_core.training.group import Alone
+from personsearch_core.training.group import Alone, Together
 from personsearch_core.training.loop import LoopSettings, TrainingStopped
 from personsearch_core.training.reid import train_reid
 from personsearch_core.training.row_batches import RowsInMemory, RowsReadAhead
+from personsearch_core.training.validation import detect_boxes
 from tests.personsearch_core.scene_files import TINY, write_scenes
 from tests.personsearch_core.training.synthetic_rows import ArrayRows
 
@@ -168,6 +170,32 @@ def test_a_detectors_step_does_not_wait_for_the_gpu(tmp_path: Path, settings: st
     assert all(torch.isfinite(torch.as_tensor(row["loss"])) for row in metrics)
 
 
+@pytest.mark.parametrize("settings", ["fp32", "compiled"])
+def test_nccl_joins_processes(tmp_path: Path, settings: str) -> None:
+    """With one, since each needs a GPU of its own: the collectives, and a detector's steps."""
+    gpu = torch.device("cuda", 0)
+    meeting = dist.FileStore(str(tmp_path / "meeting"), 1)
+    dist.init_process_group("nccl", store=meeting, rank=0, world_size=1, device_id=gpu)
+    try:
+        group = Together(gpu)
+        own = torch.rand(5, 3, device=gpu, requires_grad=True)
+        group.join(own, 5).square().sum().backward()
+        torch.testing.assert_close(own.grad, 2 * own.detach())
+        assert group.gather([1, "a"]) == [1, "a"] and group.any(True) and not group.any(False)
+        assert torch.equal(group.of_first({"a": torch.ones(2)})["a"], torch.ones(2))
+        recipe = DetectorRecipe(
+            model=TINY,
+            training=DetectorTraining(steps=3, batch_size=4),
+            compute=Compute.model_validate(SETTINGS[settings]),
+        )
+        stream = TrainingStream([TrainingSet(write_scenes(tmp_path, 8), repeat=1)], recipe.seed)
+        with closing(_Training(recipe, stream, [], gpu, group)) as training:
+            losses = [float(training.step(step)["loss"]) for step in range(3)]
+        assert np.isfinite(losses).all()
+    finally:
+        dist.destroy_process_group()
+
+
 def test_suppression() -> None:
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(6, 400, 2, generator=generator) * 560
@@ -178,6 +206,31 @@ def test_suppression() -> None:
     for one, other in zip(expected, found, strict=True):
         torch.testing.assert_close(other[0].cpu(), one[0])
         torch.testing.assert_close(other[1].cpu(), one[1])
+
+
+@pytest.mark.parametrize("settings", ["fp32", "compiled"])
+def test_validation_between_steps_finds_what_a_cpu_finds(tmp_path: Path, settings: str) -> None:
+    """The graphs of steps and of inference are replayed in turn, and steps change the weights of both."""
+    scenes = write_scenes(tmp_path, 10)
+    recipe = DetectorRecipe(
+        model=TINY,
+        training=DetectorTraining(steps=8, batch_size=4, lr=0.01),
+        compute=Compute.model_validate(SETTINGS[settings]),
+    )
+    with closing(
+        _Training(recipe, TrainingStream([TrainingSet(scenes, repeat=1)], 0), scenes, GPU, Alone())
+    ) as training:
+        for step in range(8):
+            training.step(step)
+            training.detector.eval()
+            found = list(detect_boxes(training.detector, scenes, recipe.compute))
+            training.detector.train()
+        cpu = build_detector(TINY).eval()
+        cpu.load_state_dict(training.detector.state_dict())
+    expected = list(detect_boxes(cpu, scenes, Compute()))
+    for (_, scores), (_, wanted) in zip(found, expected, strict=True):
+        best = min(len(scores), len(wanted), 3)
+        np.testing.assert_allclose(scores[:best], wanted[:best], rtol=0.1, atol=0.01)
 
 
 def test_a_detectors_training_goes_on_where_it_stopped(tmp_path: Path) -> None:

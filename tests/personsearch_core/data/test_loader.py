@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from personsearch_core.data import loader
 from personsearch_core.data.loader import Rate, TrainingBatch, training_batches
@@ -40,15 +43,15 @@ def same(one: TrainingBatch, other: TrainingBatch) -> bool:
 
 
 def loaded(
-    stream: TrainingStream, number: int, part: slice, *, recolour: bool
+    stream: TrainingStream, number: int, part: slice, *, recolour: bool, recipe: DetectorRecipe = RECIPE
 ) -> tuple[TrainingBatch, list[loader.Loaded]]:
     """A batch image by image, in this thread, and what is left to do for each image."""
-    numbers = loader.batch_numbers(RECIPE, number)[part]
+    numbers = loader.batch_numbers(recipe, number)[part]
     canvases = torch.zeros(len(numbers), 3, TINY.image_height, TINY.image_width, dtype=torch.uint8)
     left = [
-        loader._load(stream, RECIPE, *each, recolour=recolour) for each in zip(canvases, numbers, strict=True)
+        loader._load(stream, recipe, *each, recolour=recolour) for each in zip(canvases, numbers, strict=True)
     ]
-    return loader._assemble(canvases, left, loader.CPU), left
+    return loader._assemble(canvases, left), left
 
 
 @pytest.mark.parametrize("part", [slice(None), slice(0, None, 2), slice(1, None, 2)])
@@ -61,8 +64,23 @@ def test_batches_decoded_ahead_are_those_of_one_thread(stream: TrainingStream, p
 
 def test_colours_that_are_left_to_a_gpu_are_those_of_the_threads(stream: TrainingStream) -> None:
     batch, left = loaded(stream, 2, slice(None), recolour=False)
-    assert all(colours.brightness != 1 for *_, colours in left)
+    assert all(each.colours.brightness != 1 for each in left)
     assert same(batch.to(loader.CPU), loaded(stream, 2, slice(None), recolour=True)[0])
+
+
+def test_images_that_are_left_to_a_gpu_are_those_of_the_threads(tmp_path: Path) -> None:
+    """JPEGs beside a PNG, with zooms and colours."""
+    scenes = write_scenes(tmp_path, 3)
+    for number, scene in enumerate(scenes[:2]):
+        with Image.open(scene.path) as image:
+            image.save(tmp_path / f"{number}.jpg")
+        scenes[number] = replace(scene, path=str(tmp_path / f"{number}.jpg"))
+    stream = TrainingStream([TrainingSet(scenes, repeat=1)], 0)
+    on_gpu = RECIPE.model_copy(update={"model": TINY.model_copy(update={"decode": "nvjpeg"})})
+    for number in range(3):
+        batch, _ = loaded(stream, number, slice(None), recolour=False, recipe=on_gpu)
+        assert len(batch.encoded) == 2
+        assert same(batch.to(loader.CPU), loaded(stream, number, slice(None), recolour=True)[0])
 
 
 def test_the_loaders_rate_is_that_of_all_threads(stream: TrainingStream) -> None:

@@ -13,7 +13,15 @@ from PIL import Image
 
 from personsearch_core.boxes import Placement, place_image
 from personsearch_core.data.augmentation import zoomed
-from personsearch_core.data.network_input import place_scene, reduction, render_scene, require_decoder
+from personsearch_core.data.network_input import (
+    decoded,
+    picture_of,
+    place_scene,
+    reduction,
+    require_decoder,
+)
+from personsearch_core.data.nvjpeg import Encoded
+from personsearch_core.data.prefetch import NetworkInputs, brought
 from personsearch_core.data.scenes import Scene
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.models.detector import build_detector
@@ -22,6 +30,7 @@ from personsearch_core.recipes import DetectorModel
 from tests.personsearch_core.scene_files import TINY
 
 FULL = DetectorModel(image_width=160, image_height=160)
+NVJPEG = FULL.model_copy(update={"decode": "nvjpeg"})
 REDUCED = FULL.model_copy(update={"decode": "reduced"})
 BOX = np.array([[263, 119, 421, 373]], np.float32)
 """White on grey, in scenes of odd sizes."""
@@ -65,7 +74,7 @@ def test_reduced_shows_what_full_shows_with_boxes_in_their_place(
     whole = place_image(scene.width, scene.height, 160, 160, mirrored=mirrored)
     placement = zoomed(whole, zoom, at_x, at_y)
     assert reduction(placement) in (2, 4, 8)
-    full, reduced = (render_scene(scene, placement, model) for model in (FULL, REDUCED))
+    full, reduced = (picture_of(scene, placement, model) for model in (FULL, REDUCED))
     difference = (full.int() - reduced.int()).abs().float()
     assert 0 < difference.mean() < 1.5 and difference.max() < 60
     np.testing.assert_allclose(edges(reduced, placement), edges(full, placement), atol=0.1)
@@ -125,16 +134,78 @@ def test_decoding_keys_what_it_changes_and_its_default_nothing() -> None:
 
 
 def test_nvjpeg_needs_a_gpu() -> None:
-    model = FULL.model_copy(update={"decode": "nvjpeg"})
     with pytest.raises(PersonSearchError, match="nvjpeg decodes on an NVIDIA GPU, but this computes on cpu"):
-        require_decoder(model, torch.device("cpu"))
-    require_decoder(model, torch.device("cuda"))
+        require_decoder(NVJPEG, torch.device("cpu"))
+    require_decoder(NVJPEG, torch.device("cuda"))
     require_decoder(REDUCED, torch.device("cpu"))
 
 
+KINDS: dict[str, dict[str, object]] = {
+    "plain.jpg": {},
+    "turned.jpg": {"exif": 6},
+    "grey.jpg": {"mode": "L"},
+    "progressive.jpg": {"progressive": True},
+    "cmyk.jpg": {"mode": "CMYK"},
+    "other.png": {},
+}
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> list[Scene]:
+    """Scenes whose files differ in what a GPU's decoders take, in one size as shown."""
+    folder, scenes = tmp_path_factory.mktemp("kinds"), []
+    for name, options in KINDS.items():
+        turned = "exif" in options
+        written = write_scene(folder / name, *((617, 1003) if turned else (1003, 617)))
+        exif = Image.Exif()
+        exif[0x0112] = options.get("exif", 1)
+        with Image.open(written.path) as image:
+            converted = image.convert(str(options.get("mode", "RGB")))
+        progressive = {"progressive": True} if "progressive" in options else {}
+        converted.save(written.path, exif=exif, **progressive)
+        scenes.append(Scene(**{**vars(written), "width": 1003, "height": 617}))
+    return scenes
+
+
+def test_jpegs_of_a_batch_are_decoded_together(kinds: list[Scene], caplog: pytest.LogCaptureFixture) -> None:
+    """By the same call as on a GPU, on this CPU; what a GPU does not decode is decoded beforehand."""
+    cpu = torch.device("cpu")
+    pictures = [place_scene(scene, NVJPEG, mirrored=True).pixels for scene in kinds]
+    assert [isinstance(each, Encoded) for each in pictures] == [True, True, True, False, False, False]
+    expected = [place_scene(scene, FULL, mirrored=True).pixels for scene in kinds]
+    torch.testing.assert_close(decoded(pictures, cpu), expected, rtol=0, atol=0)
+    first = pictures[0]
+    assert isinstance(first, Encoded)
+    broken = [first._replace(jpeg=torch.zeros(100, dtype=torch.uint8)), *pictures[1:]]
+    torch.testing.assert_close(decoded(broken, cpu), expected, rtol=0, atol=0)
+    assert "3 images" in caplog.text and "decoded by the CPU because nvJPEG failed" in caplog.text
+
+
+def test_a_jpeg_that_nothing_decodes_is_named(scene: Scene, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.jpg"
+    damaged.write_bytes(Path(scene.path).read_bytes()[:3000])
+    picture = place_scene(Scene(**{**vars(scene), "path": str(damaged)}), NVJPEG).pixels
+    assert isinstance(picture, Encoded)
+    with pytest.raises(PersonSearchError, match=r"damaged\.jpg cannot be decoded"):
+        decoded([picture], torch.device("cpu"))
+    with pytest.raises(PersonSearchError, match="is 1003x617 pixels, but scene s says 1003x618"):
+        place_scene(Scene(**{**vars(scene), "height": 618}), NVJPEG)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
-def test_nvjpeg_shows_what_the_cpu_shows(scene: Scene) -> None:
-    decoded_there = FULL.model_copy(update={"decode": "nvjpeg"})
-    found = place_scene(scene, decoded_there, device=torch.device("cuda")).pixels
-    wanted = place_scene(scene, FULL).pixels
-    assert found.is_cuda and (found.cpu().int() - wanted.int()).abs().float().mean() < 1.5
+def test_nvjpeg_shows_what_the_cpu_shows(kinds: list[Scene]) -> None:
+    """Also while the GPU is behind: memory that it still reads from is not decoded into."""
+    gpu = torch.device("cuda")
+    expected = torch.stack(decoded([place_scene(scene, FULL).pixels for scene in kinds], gpu)).int()
+
+    def bring(batch: list[Encoded | torch.Tensor]) -> NetworkInputs[None]:
+        return NetworkInputs(torch.stack(decoded(batch, gpu)), None)
+
+    batches = ([place_scene(scene, NVJPEG).pixels for scene in kinds] for _ in range(8))
+    kept = []
+    for inputs in brought(batches, bring, gpu):
+        torch.cuda._sleep(50_000_000)
+        kept.append(inputs.images.int())
+    assert len(kept) == 8
+    for found in kept:
+        assert (found.cpu() - expected).abs().float().mean(dim=(1, 2, 3)).max() < 1.5

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
+import torch
 
-from personsearch_core.data.prefetch import in_thread, prefetch
+from personsearch_core.data.prefetch import brought, in_batches, in_thread, prefetch
 
 
 def test_results_come_in_order() -> None:
@@ -66,3 +67,18 @@ def test_an_iterable_works_ahead_in_a_thread() -> None:
     next(closed)
     closed.close()
     assert len(taken) <= 14
+
+
+def test_batches_end_with_what_they_are_brought_for() -> None:
+    closed: list[str] = []
+
+    def numbers() -> Generator[int, None, None]:
+        try:
+            yield from range(100)
+        finally:
+            closed.append("numbers")
+
+    found = brought(in_batches(numbers(), 2), torch.tensor, torch.device("cpu"))
+    assert next(found).tolist() == [0, 1] and next(found).tolist() == [2, 3]
+    found.close()
+    assert closed == ["numbers"]

@@ -201,3 +201,26 @@ def test_a_triplet_is_active_while_its_loss_is_above_zero(margin: Margin, active
     triplets = Triplets(positive, negative)
     assert active_fraction(triplets, margin) == active
     assert active_fraction(Triplets(positive[:0], negative[:0]), margin) == 0
+
+
+@pytest.mark.parametrize("loss", [semi_hard_triplet_loss, batch_hard_triplet_loss])
+@pytest.mark.parametrize("margin", ["soft", 0.3])
+@pytest.mark.parametrize(
+    "people", ["0011", "001122334444", "0123", "0000", "00", "011----", "----", "00000011111", "0"]
+)
+def test_losses_whose_shapes_do_not_depend_on_the_data_are_the_same(
+    loss: Any, margin: Margin, people: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU; with anchors that have no positive or no negative, unlabelled rows and duplicates."""
+    labels = torch.tensor([int(each) if each != "-" else -1 for each in people])
+    embeddings = torch.randn(len(people), 4, generator=torch.Generator().manual_seed(len(people)))
+    embeddings[-1] = embeddings[0]
+
+    def value(e: Tensor) -> Tensor:
+        return loss(e, labels, margin, unlabelled=labels < 0)  # type: ignore[no-any-return]
+
+    expected = with_gradient(value, embeddings)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    found = with_gradient(value, embeddings)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert found[1].isfinite().all()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from personsearch_core.boxes import place_image
+from personsearch_core.data.augmentation import Colours
+from personsearch_core.data.loader import TrainingBatch
 from personsearch_core.models import anchors as anchors_module
 from personsearch_core.models.anchors import AnchorGrid, _match, match_anchors
 from personsearch_core.models.box_deltas import decode_boxes, encode_boxes
@@ -20,6 +24,8 @@ from personsearch_core.models.detection_loss import detection_losses
 from personsearch_core.models.detector import Detector, build_detector
 from personsearch_core.models.targets import Targets, pad_targets, places
 from personsearch_core.recipes import Compute, DetectionLoss
+from personsearch_core.training.detector_process import _Losses
+from personsearch_core.training.group import Together
 from tests.personsearch_core.models import per_image
 from tests.personsearch_core.scene_files import TINY
 
@@ -210,3 +216,24 @@ def test_inference_up_to_suppression_is_one_graph(
         ]
         torch.testing.assert_close(*found, rtol=1e-5, atol=1e-4)
     assert graphs.frame_count == 1
+
+
+def test_a_step_that_processes_share_is_traced_whole(
+    graphs: CompileCounterWithBackend, detectors: tuple[Detector, Detector], tmp_path: Path
+) -> None:
+    """torch cuts it where gradients are exchanged, and nowhere else; gradients are the eager ones."""
+    plain, compiled = detectors
+    scenes = (drawn(5, 2), drawn(0, 0))
+    batch = TrainingBatch(
+        IMAGES, pad_targets(scenes), torch.zeros(2, dtype=torch.int64), scenes, {}, (Colours(),) * 2
+    )
+    sum(plain.losses(IMAGES, batch.targets)[:2]).sum().backward()  # type: ignore[union-attr]
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "meeting"), 1), rank=0, world_size=1)
+    try:
+        classification, regression, _ = Together(torch.device("cpu")).wrap(_Losses(compiled, None))(batch)
+        (classification + regression).sum().backward()
+    finally:
+        dist.destroy_process_group()
+    expected, found = ({n: p.grad for n, p in each.named_parameters()} for each in detectors)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert graphs.frame_count > 0
