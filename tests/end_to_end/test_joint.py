@@ -20,7 +20,7 @@ def test_a_joint_model_is_evaluated_reported_and_searched(tmp_path: Path, prefec
     for name in ("detector", "branch", "branch_untrained"):
         assert (outcome.path("detector") / f"{name}.safetensors").is_file()
     page = (outcome.path("report") / "report.html").read_text()
-    assert "in the same steps, on scenes/train" in page
+    assert "trained in the same steps on scenes/train" in page
     frame = next((tmp_path / "prw" / "frames").iterdir())
     wanted = ["--query", frame, "--person", "1", "--score-threshold", "0.0"]
     found = here("search", config, frame, *wanted)
