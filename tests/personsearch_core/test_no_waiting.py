@@ -18,11 +18,15 @@ from personsearch_core.models.detector import build_detector
 from personsearch_core.pooling.rois import pool_shared_map
 from personsearch_core.pooling.stored import stored_rows
 from personsearch_core.recipes import DetectorAugmentation, DetectorRecipe, DetectorTraining, RoiRecipe
-from personsearch_core.training import detector_process
+from personsearch_core.sampling import PKSampler
 from personsearch_core.training.detector_process import _Training
 from personsearch_core.training.group import Alone
+from personsearch_core.training.reid import ReidTraining
+from personsearch_core.training.row_batches import RowsInMemory
 from tests.personsearch_core.on_meta import META, no_waiting_copies, without_autocast
 from tests.personsearch_core.scene_files import TINY, write_scenes
+from tests.personsearch_core.training.reid_trainings import recipe
+from tests.personsearch_core.training.synthetic_rows import people, small_branch
 
 COLOURS = DetectorAugmentation(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1)
 
@@ -50,7 +54,7 @@ def test_a_detectors_step_does_not_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object]
 ) -> None:
     """Batch, colours, losses, gradients, optimiser, metrics."""
-    without_autocast(monkeypatch, detector_process)
+    without_autocast(monkeypatch)
     entries = [TrainingSet(write_scenes(tmp_path, 2, source=name), repeat=1) for name in ("a", "b")]
     wanted = DetectorRecipe(
         model=TINY,
@@ -78,3 +82,21 @@ def test_inference_does_not_wait_before_suppression() -> None:
             rows = stored_rows(pool_shared_map(shared, rois, RoiRecipe()), "float16", "")
     assert candidates.boxes.is_meta and len(candidates.boxes) == 2
     assert rows.values.shape[0] == 1 and rows.values.dtype == torch.float16
+
+
+@pytest.mark.parametrize("kind", ["semi_hard_triplet", "batch_hard_triplet"])
+def test_a_branchs_step_does_not_wait(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From rows in memory: losses, gradients, optimiser, metrics, with unlabelled people."""
+    without_autocast(monkeypatch)
+    reader, labels = people()
+    phases = [{"objectives": [{"kind": kind}], "epochs": 2}]
+    wanted = recipe(phases, unlabelled_per_batch=2, fused_optimiser=False)  # the meta device has no fused one
+    everyone = np.arange(len(labels))
+    sampler = PKSampler(labels, everyone, 4, 3, 2)
+    rows = RowsInMemory(reader, META)
+    training = ReidTraining(wanted, small_branch(), rows, sampler, labels, everyone[:0], META)
+    with closing(training):
+        training.step(0)
+        with no_waiting_copies():
+            metrics = training.step(1)
+    assert metrics["active_triplets"].is_meta and metrics["loss"].is_meta  # type: ignore[union-attr]
