@@ -119,6 +119,8 @@ def test_a_run_that_was_killed_is_marked_by_the_next_one(
     again = ["--until", "ingest", "--force", "ingest:tracks"]
     done = personsearch("run", config, *again)
     assert done.status == 0, done.stderr
+    # A scheduled run may have come first, and be at it.
+    wait_until(lambda: by_hand(server, "CRASHED"), MINUTES)
     assert [flow_run["id"] for flow_run in by_hand(server, "CRASHED")] == [running["id"]], done.stderr
 
 
