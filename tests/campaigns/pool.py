@@ -5,6 +5,9 @@ often each artifact was built, by the logs of the processes that built it, and f
 if a member failed. After `--minutes` the study is interrupted, and what is there is counted.
 
     python -m tests.campaigns.pool WORK [--members 200] [--workers 4] [--minutes 60] [--json OUT]
+
+On SQLite, workers lock each other out; PREFECT_SERVER_DATABASE_CONNECTION_URL names a PostgreSQL database, which
+must be empty.
 """
 
 from __future__ import annotations
