@@ -6,8 +6,8 @@ if a member failed. After `--minutes` the study is interrupted, and what is ther
 
     python -m tests.campaigns.pool WORK [--members 200] [--workers 4] [--minutes 60] [--json OUT]
 
-On SQLite, workers lock each other out; PREFECT_SERVER_DATABASE_CONNECTION_URL names a PostgreSQL database, which
-must be empty.
+On SQLite, workers lock each other out; PREFECT_SERVER_DATABASE_CONNECTION_URL may name an empty PostgreSQL
+database.
 """
 
 from __future__ import annotations
