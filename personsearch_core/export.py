@@ -203,8 +203,8 @@ def require_whole_model(directory: Path) -> None:
 class DetectorGraph(nn.Module):
     """uint8 images (B, 3, H, W) -> scores (B, A), boxes (B, A, 4) in input pixels, and the shared map.
 
-    Boxes are decoded, but not clipped or suppressed: non-maximum suppression is left to the runtime. Without
-    a variant there is no shared map.
+    Boxes are decoded, but not clipped or suppressed: non-maximum suppression is left to the runtime. The
+    shared map is left out where no variant is given.
     """
 
     anchors: Tensor

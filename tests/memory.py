@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def folder_in_memory(free: int = 0) -> str | None:
-    """Where there is one, and so many bytes are free in it."""
+    """Its path if it exists and has `free` bytes to spare; None otherwise."""
     memory = Path("/dev/shm")
     is_there = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= free
     return str(memory) if is_there else None

@@ -297,4 +297,4 @@ class Index:
         return read_sources(self.folder, self.description)
 
     def _absent(self, row: int) -> ConfigError:
-        return ConfigError(f"there is no person {row} in the index: it has {len(self):,}, from 0")
+        return ConfigError(f"the index has no person {row}: it has {len(self):,}, numbered from 0")

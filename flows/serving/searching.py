@@ -247,7 +247,7 @@ def require_version(index: Index, given: str | None) -> None:
 
 def require_row(index: Index, row: int) -> None:
     if not 0 <= row < len(index):
-        raise Refused(404, f"there is no row {row} in the index: it has {len(index):,}, from 0")
+        raise Refused(404, f"the index has no row {row}: it has {len(index):,}, numbered from 0")
 
 
 def same_picture(index: Index, row: int) -> list[int]:

@@ -100,7 +100,7 @@ class Study:
             found = next((name for name in called if any(row.is_called(name) for row in rows)), None)
             if found is None:
                 hint = did_you_mean(parts[0], names)
-                raise ConfigError(f"--rows: there is no row {parts[0]!r}{hint}; there are {'; '.join(names)}")
+                raise ConfigError(f"--rows: no row {parts[0]!r}{hint}; choose from {'; '.join(names)}")
             wanted.append(found)
             parts = parts[found.count(",") + 1 :]
         tables = [

@@ -175,7 +175,7 @@ class GroundTruth(_Boxes):
         super().__post_init__()
 
     def as_detections(self, embeddings: FloatArray) -> Detections:
-        """Every box that is no ignore region as a detection with score 1, to see what detection costs.
+        """All boxes but the ignore regions as detections with score 1, to see what detection costs.
 
         `embeddings` (n, d) belong to the boxes.
         """

@@ -42,7 +42,7 @@ def checkpoints(store: Path, kind: str) -> list[Path]:
 
 @pytest.fixture
 def scheduler() -> Iterator[str]:
-    """The address of a Dask scheduler, which is no part of the runs."""
+    """The address of a Dask scheduler that outlives the runs."""
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
         yield cluster.scheduler_address
 

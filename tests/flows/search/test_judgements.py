@@ -105,7 +105,7 @@ def test_judgements_of_many_threads_are_all_kept(index: Index, judgements: Judge
 def test_a_name_that_cannot_be_one_is_refused(index: Index, judgements: Judgements, name: str) -> None:
     with pytest.raises(ConfigError, match="the name"):
         judgements.add(index, name, "confirmed", [3])
-    with pytest.raises(ConfigError, match="there is no person"):
+    with pytest.raises(ConfigError, match="the index has no person"):
         judgements.add(index, "Ann", "confirmed", [10**6])
     assert not judgements.read()
 

@@ -96,7 +96,7 @@ def test_pictures_are_given_as_jpeg(site: Site, picture: bytes) -> None:
     ("query", "status", "said"),
     [
         ({}, 422, "the query is missing"),
-        ({"row": 10**6}, 404, "there is no row"),
+        ({"row": 10**6}, 404, "the index has no row"),
         ({"row": -1}, 422, "row"),
         ({"row": 1, "picture": "x"}, 422, "choose one"),
         ({"picture": "x", "person": 1}, 404, "not in memory any more"),

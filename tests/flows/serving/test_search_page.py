@@ -168,7 +168,7 @@ def test_what_goes_wrong_is_said(page: Page, site: Site, axe: str, tmp_path: Pat
     check(page, axe)
     for address, said in (
         ("?picture=gone", "not in memory any more"),
-        ("?row=999999", "there is no row"),
+        ("?row=999999", "the index has no row"),
         ("?row=1&version=000000000000", "has been updated"),
     ):
         page.goto(f"{site.url}/{address}")
