@@ -116,9 +116,10 @@ class RunRecord:
 
 
 def new_record_path(store_root: Path) -> Path:
-    """A free name under the store's runs, in order of time."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    return records_folder(store_root) / f"{stamp}-{secrets.token_hex(3)}.json"
+    """A free name under the store's runs; names sort by time, to the microsecond."""
+    now = datetime.now(UTC)
+    name = f"{now:%Y%m%dT%H%M%S}-{now.microsecond:05x}{secrets.randbelow(16):x}"
+    return records_folder(store_root) / f"{name}.json"
 
 
 def records_folder(store_root: Path) -> Path:

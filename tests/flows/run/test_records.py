@@ -12,7 +12,7 @@ from flows.cli.status import run_status
 from flows.errors import EXIT_STATUS, Failure, FailureKind, Interrupted, StageError, failure_of
 from flows.plan.states import Planned
 from flows.run.planning import Outcome
-from flows.run.records import RunRecord, read_records
+from flows.run.records import RunRecord, new_record_path, read_records
 from flows.stages.base import Stage
 from storage import durable
 
@@ -28,6 +28,13 @@ def test_a_run_that_broke_off_was_stopped_and_its_log_is_named(tmp_path: Path) -
     assert "reid: the run was interrupted" in found["error"]
     (tmp_path / "reid.log").write_text("what it said\n")
     assert run_status(read)["log"] == str(tmp_path / "reid.log")
+
+
+def test_runs_of_one_second_are_listed_newest_first(tmp_path: Path) -> None:
+    configs = [f"{number}.yaml" for number in range(20)]
+    for config in configs:
+        RunRecord(new_record_path(tmp_path), config).end()
+    assert [record.config for record in read_records(tmp_path)] == configs[::-1]
 
 
 def test_the_first_record_of_a_store_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
