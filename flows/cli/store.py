@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -59,12 +60,13 @@ def list_artifacts(
             _require_kind(kind)
         tagged = _tags_by_artifact(opened)
         write_json_lines(json, (entry.as_data() | {"tags": tagged.get(entry.name, [])} for entry in entries))
+        units, tenths = cache(in_units), cache("{:.1f}".format)  # a million rows repeat a few of them
         rows = [
             (
                 short_name(entry.name),
                 entry.created,
-                in_units(entry.size),
-                f"{entry.seconds:.1f}",
+                units(entry.size),
+                tenths(entry.seconds),
                 " ".join(tagged.get(entry.name, ())) if tagged else "",
             )
             for entry in entries

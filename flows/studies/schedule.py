@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
@@ -18,7 +19,7 @@ from typing import Any
 
 from flows.errors import RETRY_DELAYS, Failure, Interrupted, failure_of, failure_or_bug
 from flows.plan.readiness import check_ready
-from flows.plan.states import Planned, resolve
+from flows.plan.states import Planned, identity_of, resolve
 from flows.run.making import make_in_process
 from flows.studies.loading import Loaded, Loader
 from flows.studies.members import Member
@@ -134,10 +135,12 @@ class StudyWalk:
     def __init__(self, members: Sequence[Member], loader: Loader, recorded_as: Path) -> None:
         self._records: dict[str, StudyRecord] = {}
         self.members: list[MemberWalk] = []
+        shared: dict[str, dict[str, Artifact]] = defaultdict(dict)
         for member in members:
             loaded = loader.load(member)
-            record = self._records.setdefault(str(loaded.store), StudyRecord(recorded_as, loaded.store))
-            self.members.append(MemberWalk(member, loaded, record))
+            place = str(loaded.store)
+            record = self._records.setdefault(place, StudyRecord(recorded_as, loaded.store))
+            self.members.append(MemberWalk(member, loaded, record, shared[place]))
 
     @contextmanager
     def on_record(self) -> Iterator[None]:
@@ -179,7 +182,7 @@ class _Makings:
 
     def begin(self, walks: Sequence[MemberWalk], pool: ThreadPoolExecutor) -> bool:
         """Start what members need next while slots are free. False if nothing is running."""
-        wanted = [(walk, walk.advance(self.ended)) for walk in walks]
+        wanted = [(walk, walk.wanted(self.ended)) for walk in walks]
         self.tell_ended()
         for walk, planned in wanted:
             if planned is None or not self.free:
@@ -238,9 +241,13 @@ class _Makings:
 class MemberWalk:
     """The progress of one member through its stages: what is cached, and what is to be built next."""
 
-    def __init__(self, member: Member, loaded: Loaded, record: StudyRecord) -> None:
+    def __init__(
+        self, member: Member, loaded: Loaded, record: StudyRecord, shared: dict[str, Artifact]
+    ) -> None:
         self.member = member
         self.record = record
+        self._shared = shared
+        """Artifacts that the members of this store have found, as `kind/key`: none is looked for twice."""
         self.store = loaded.store
         self.artifacts: dict[str, Artifact] = {}
         self.failure: Failure | None = None
@@ -248,22 +255,35 @@ class MemberWalk:
         self.config = loaded.config
         self._takes_datasets = any(stage.kind == "ingest" for stage in loaded.stages)
         self._checked = False
-        self.next_key: str | None = None
-        """What `advance` has found to be built next, `kind/key`; None if the member is done or has failed."""
+        self.next: Planned | None = None
+        """What `advance` has found to be built next; None if the member is done or has failed."""
 
     @property
     def outcome(self) -> MemberOutcome:
         return MemberOutcome(self.member, dict(self.artifacts), self.failure)
 
+    def wanted(self, ended: Mapping[str, Failure | None]) -> Planned | None:
+        """As `advance`, but the store is not asked again for what is known to be missing.
+
+        Whoever builds it looks for it first.
+        """
+        if self.next is not None and self.next.known.name not in ended:
+            return self.next
+        return self.advance(ended)
+
     def advance(self, ended: Mapping[str, Failure | None]) -> Planned | None:
         """The next stage to build, past all cached ones; None if the member is done or has failed."""
-        self.next_key = None
+        self.next = None
         while self.failure is None and len(self.artifacts) < len(self._stages):
             stage = self._stages[len(self.artifacts)]
             try:
                 if stage.kind != "ingest" and self._takes_datasets and not self._checked:
                     check_ready(self.config, self._stages, self.artifacts, self.store)
                     self._checked = True
+                found = self._shared.get(identity_of(stage, self.artifacts, self.store).name)
+                if found is not None:
+                    self.artifacts[stage.name] = found
+                    continue
                 planned = resolve(stage, self.store, self.artifacts, _NO_FORCE, explain=False)
             except Exception as error:
                 self.failure = logged(error).of(stage.name)
@@ -271,11 +291,11 @@ class MemberWalk:
             if planned.artifact is not None:
                 self.record.uses(planned)
                 if stays(self.store, planned.artifact.kind, planned.artifact.key):
-                    self.artifacts[stage.name] = planned.artifact
+                    self.artifacts[stage.name] = self._shared[planned.known.name] = planned.artifact
                 continue
             failure = ended.get(planned.known.name)
             if failure is None:
-                self.next_key = planned.known.name
+                self.next = planned
                 return planned
             self.failure = failure.of(stage.name)
         return None

@@ -96,7 +96,7 @@ class _Progress:
         for walk in self.study.members:
             walk.advance({})
             self._known |= {made.name for made in walk.artifacts.values()}
-        return [walk for walk in self.study.members if walk.next_key is not None]
+        return [walk for walk in self.study.members if walk.next is not None]
 
     def request(self, walk: MemberWalk) -> RunRequest:
         """What a worker is asked for. A member promotes no tag and notifies no one: its study tells."""
@@ -131,7 +131,7 @@ class _Progress:
 
 def _in_turn(walks: Sequence[MemberWalk]) -> Iterator[MemberWalk]:
     """Members that need different artifacts next, in turn: those of one kind would wait for each other."""
-    groups: dict[str, list[MemberWalk]] = defaultdict(list)
+    groups: dict[str | None, list[MemberWalk]] = defaultdict(list)
     for walk in walks:
-        groups[str(walk.next_key)].append(walk)
+        groups[walk.next and walk.next.known.name].append(walk)
     return (walk for walk in chain.from_iterable(zip_longest(*groups.values())) if walk is not None)

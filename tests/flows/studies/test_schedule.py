@@ -44,7 +44,7 @@ from flows.studies.sweeping import sweep_study
 from personsearch_core.data import decoding
 from storage.local import LocalStore
 from storage.opening import open_store
-from storage.store import Artifact
+from storage.store import Artifact, Inspection
 from tests.flows.run.test_processes import is_gone, wait_for
 
 Make = Callable[[Planned, LocalStore, Mapping[str, Artifact]], Artifact]
@@ -178,8 +178,30 @@ def test_eight_members_share_what_can_be_shared(config: Path, monkeypatch: pytes
     assert set(then.made) == {"reid", "gallery", "evaluation"}
     assert then.made["reid"] == 8
     assert not opened
+    looks = count_looks(monkeypatch)
     sweep(config, SETTINGS, again := MakeHere())
     assert not again.made
+    assert max(looks.values()) == 1
+
+
+def count_looks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each artifact is looked for from now on; on object storage, a look is three requests."""
+    looks: Counter[str] = Counter()
+    inspect = LocalStore.inspect
+
+    def counted(store: LocalStore, kind: str, key: str) -> Inspection:
+        looks[f"{kind}/{key}"] += 1
+        return inspect(store, kind, key)
+
+    monkeypatch.setattr(LocalStore, "inspect", counted)
+    return looks
+
+
+def test_members_that_wait_do_not_ask_the_store_again(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = count_looks(monkeypatch)
+    outcome = build(study_of(config, "reid.seed=60..65"), MakeHere(fail_seed=65), slots=1)
+    assert sum(member.failure is None for member in outcome.members) == 5
+    assert max(looks.values()) == 2  # before it is built, and afterwards
 
 
 def test_a_sweep_is_ranked_and_every_cell_names_its_artifact(config: Path, tmp_path: Path) -> None:
