@@ -133,5 +133,5 @@ def _in_turn(walks: Sequence[MemberWalk]) -> Iterator[MemberWalk]:
     """Members that need different artifacts next, in turn: those of one kind would wait for each other."""
     groups: dict[str | None, list[MemberWalk]] = defaultdict(list)
     for walk in walks:
-        groups[walk.next and walk.next.known.name].append(walk)
+        groups[walk.next.known.name if walk.next else None].append(walk)
     return (walk for walk in chain.from_iterable(zip_longest(*groups.values())) if walk is not None)
