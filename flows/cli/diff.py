@@ -106,11 +106,11 @@ def _show_plan(replays: Replays) -> dict[str, object]:
 
 
 def _run(replays: Replays, parallel: int | None) -> Attribution:
-    from flows.cli.slots import slots, threads_of
+    from flows.cli.slots import slots
     from flows.run.console import told
     from flows.run.stopping import sigterm_as_interrupt
 
     first = next(iter(replays.members.values()))
     places = slots(parallel, replays.loader.load(first).config.run)
     with sigterm_as_interrupt():
-        return replays.run(places, threads_of(places), lambda change: told.info("%s", change))
+        return replays.run(places, lambda change: told.info("%s", change))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.config.sections import Processors
 from flows.errors import ConfigError
+
+if TYPE_CHECKING:
+    from flows.studies.schedule import Slots
 
 Parallel = Annotated[
     int | None,
@@ -35,22 +38,23 @@ def require_one_place(on: str | None, parallel: int | None) -> None:
         )
 
 
-def slots(parallel: int | None, run: Processors) -> list[str | None]:
+def slots(parallel: int | None, run: Processors) -> Slots:
     """One slot per GPU, or one per two CPU cores: a single member keeps few more of them busy.
 
     Stages that the config gives a number of threads have as many slots as fit the cores. If the config names
-    a device, slots do not, and a GPU gets one slot by default.
+    a device, slots do not, and a GPU gets one slot by default. Slots share the CPU's threads.
     """
-    on_cpu = max(1, (os.cpu_count() or 1) // (run.threads or 2))
+    from flows.studies.schedule import Slots
+
+    cores = os.cpu_count() or 1
+    on_cpu = max(1, cores // (run.threads or 2))
+    devices: list[str | None]
     if run.device != "auto":
-        return [None] * (parallel or (1 if run.device.startswith("cuda") else on_cpu))
-    import torch
+        devices = [None] * (parallel or (1 if run.device.startswith("cuda") else on_cpu))
+    else:
+        import torch
 
-    gpus = torch.cuda.device_count()  # CUDA_VISIBLE_DEVICES may hide some
-    count = parallel or gpus or on_cpu
-    return [f"cuda:{number % gpus}" if gpus else None for number in range(count)]
-
-
-def threads_of(slots: list[str | None]) -> int:
-    """CPU threads of each slot."""
-    return max(1, (os.cpu_count() or 1) // len(slots))
+        gpus = torch.cuda.device_count()  # CUDA_VISIBLE_DEVICES may hide some
+        count = parallel or gpus or on_cpu
+        devices = [f"cuda:{number % gpus}" if gpus else None for number in range(count)]
+    return Slots(devices, max(1, cores // len(devices)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 
 from flows.cli.json_file import Json, to_write, write_json
 from flows.cli.options import ConfigsStore
-from flows.cli.slots import On, Parallel, require_one_place, slots, threads_of
+from flows.cli.slots import On, Parallel, require_one_place, slots
 from flows.errors import ConfigError
 from flows.run.console import told
 from flows.run.stopping import sigterm_as_interrupt
@@ -96,9 +97,9 @@ def run(
         chosen = plan.study
     require_one_place(on, parallel)
     first = loader.load(next(iter(chosen.members.values())))
-    places: list[str | None] = [None] if on else slots(parallel, first.config.run)
+    places = partial(slots, parallel, first.config.run)
     with sigterm_as_interrupt(), watching() as watch:
-        result = run_study(chosen, loader, slots=places, threads=threads_of(places), on=on, on_change=watch)
+        result = run_study(chosen, loader, slots=places, on=on, on_change=watch)
     write_json(json, result.as_data())
     page = write_page(result)
     for to, written in ((html, page), (latex, result.folder / "tables.tex")):

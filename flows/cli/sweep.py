@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flows.cli.options import ConfigsStore
-from flows.cli.slots import On, Parallel, require_one_place, slots, threads_of
+from flows.cli.slots import On, Parallel, require_one_place, slots
 from flows.cli.study_output import print_result, raise_failure, watching, write_page
 from flows.config.loading import load_config
 from flows.errors import ConfigError
@@ -56,13 +57,12 @@ def sweep(
         axes.insert(0, objective_axis(base, {name: name for name in PRESETS}, "objective"))
     study = sweep_study(config, axes, shared_overrides(base) if objectives else (), store)
     require_one_place(on, parallel)
-    places: list[str | None] = [None] if on else slots(parallel, base.run)
+    places = partial(slots, parallel, base.run)
     with sigterm_as_interrupt(), watching() as watch:
         result = run_study(
             study,
             Loader(store),
             slots=places,
-            threads=threads_of(places),
             on=on,
             folder=out,
             on_change=watch,

@@ -22,7 +22,8 @@ from flows.studies.cost import Estimator
 from flows.studies.members import Member, Study
 from flows.studies.nodes import Nodes
 from flows.studies.planning import StudyPlan, plan_study
-from flows.studies.schedule import Change, MemberOutcome, ignore, run_members
+from flows.studies.schedule import ONE_SLOT, Change, Slots, ignore, run_members
+from flows.studies.walks import MemberOutcome
 from storage.store import Artifact, Store
 
 Values = Mapping[str, float]
@@ -126,8 +127,7 @@ class Replays:
 
     def run(
         self,
-        slots: Sequence[str | None] = (None,),
-        threads: int | None = None,
+        slots: Slots = ONE_SLOT,
         on_change: Callable[[Change], None] = ignore,
     ) -> Attribution:
         """Build what is missing, and say what each factor explains.
@@ -136,9 +136,7 @@ class Replays:
         """
         study = self.study
         members = list(study.members.values())
-        outcome = run_members(
-            members, self.loader, study.path, slots=slots, threads=threads, on_change=on_change
-        )
+        outcome = run_members(members, self.loader, study.path, slots=slots, on_change=on_change)
         by_name = {each.member.name: each for each in outcome.members}
         accounts = [
             account

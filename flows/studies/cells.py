@@ -19,7 +19,7 @@ from flows.studies.loading import Loader
 from flows.studies.members import Cell, Study, StudyTable, cells_of
 from flows.studies.models import Column, Unit
 from flows.studies.reading import place
-from flows.studies.schedule import MemberOutcome
+from flows.studies.walks import MemberOutcome
 from personsearch_core.evaluation.settings import Setting, listed_protocol, settings_of
 from storage.store import Artifact, Store
 

@@ -16,7 +16,8 @@ from flows.plan.states import Planned
 from flows.run.console import told
 from flows.run.walk import Walk, kept, new_record
 from flows.stages.dask_clients import dask_client
-from flows.studies.schedule import ignore_progress, logged, make_with_retries
+from flows.studies.schedule import ignore_progress, make_with_retries
+from flows.studies.walks import logged
 from storage.store import Artifact
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from flows.studies.cells import CellValue, FilledTable
 from flows.studies.models import Column, Unit
-from flows.studies.schedule import MemberOutcome
+from flows.studies.walks import MemberOutcome
 
 _DIGITS: dict[Unit, int] = {"percent": 1, "ms": 1, "s": 1, "ratio": 2, "number": 2}
 _UNITS: dict[Unit, str] = {"percent": "%", "ms": "ms", "s": "s", "ratio": "x", "number": ""}

@@ -24,6 +24,7 @@ class StudyRecord:
     def __init__(self, config: Path, store: Store) -> None:
         self._run = RunRecord(new_record_path(store.root), str(config))
         self._entries: dict[str, dict[str, Any]] = {}
+        self._is_written = True
 
     def written(self) -> Path:
         """The record's file, which is there from now on."""
@@ -35,10 +36,17 @@ class StudyRecord:
         return heartbeat(self._run)
 
     def uses(self, planned: Planned) -> None:
-        """Note an artifact that existed, or that this study has built for another member."""
+        """Note an artifact that exists; `write_uses` writes all that are noted."""
         if planned.known.name not in self._entries:
-            self._run.cached(planned)
+            self._run.stages.append(planned.as_record())
             self._entries[planned.known.name] = self._run.stages[-1]
+            self._is_written = False
+
+    def write_uses(self) -> None:
+        """Write the record if an artifact was noted since: once for many, since each write is flushed."""
+        if not self._is_written:
+            self._run.write()
+            self._is_written = True
 
     def begin(self, planned: Planned, member: str, log_path: Path) -> None:
         """Note the start of a stage that `member` is the first to need."""

@@ -19,7 +19,8 @@ from flows.studies.members import Study
 from flows.studies.nodes import Nodes
 from flows.studies.output import as_data, as_latex, as_markdown, as_parquet, member_table
 from flows.studies.remaining import Remaining
-from flows.studies.schedule import Change, MemberOutcome, ignore, run_members
+from flows.studies.schedule import ONE_SLOT, Change, Slots, ignore, run_members
+from flows.studies.walks import MemberOutcome
 from flows.studies.workers import run_on_workers
 from personsearch_core.checksums import CHECKSUMS
 from storage import durable
@@ -83,16 +84,15 @@ def run_study(
     study: Study,
     loader: Loader,
     *,
-    slots: Sequence[str | None] = (None,),
-    threads: int | None = None,
+    slots: Callable[[], Slots] = Slots,
     on: str | None = None,
     folder: Path | None = None,
     on_change: Callable[[Standing], None] = ignore,
 ) -> StudyResult:
     """Build what the members need and the store does not have yet, and write the tables.
 
-    slots, threads
-        see `run_members`.
+    slots
+        where stages are built; asked only if one is missing, since counting GPUs takes seconds.
     on
         the place whose workers build the members, instead of this machine; see `run_on_workers`.
     folder
@@ -105,12 +105,13 @@ def run_study(
     started = time.monotonic()
     members = list(study.members.values())
     nodes = Nodes.of(members, loader)
+    places = ONE_SLOT if on is not None or not nodes.missing else slots()
     filling = Filling(study, loader)
     folder = folder or _folder(study, loader)
-    remaining = Remaining(nodes, Estimator(loader.store_of(study), study.drawn), len(slots))
+    remaining = Remaining(nodes, Estimator(loader.store_of(study), study.drawn), len(places.devices))
     watching = _Watching(study, filling, remaining, folder, on_change)
     outcome = (
-        run_members(members, loader, study.path, slots=slots, threads=threads, on_change=watching.changed)
+        run_members(members, loader, study.path, slots=places, on_change=watching.changed)
         if on is None
         else run_on_workers(members, loader, study.path, on, on_change=watching.changed)
     )

@@ -1,54 +1,28 @@
 """Build the stages of many configs over one store: shared stages once, and a failure stops only its member.
 
-Each member advances past its cached stages; its first missing stage is built in parallel with those of other
-members, and members that need the same artifact wait for the same build.
+The first missing stage of each member is built in parallel with those of other members, and members that need
+the same artifact wait for the same build.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from flows.errors import RETRY_DELAYS, Failure, Interrupted, failure_of, failure_or_bug
-from flows.plan.readiness import check_ready
-from flows.plan.states import Planned, identity_of, resolve
+from flows.errors import RETRY_DELAYS, Failure, Interrupted, failure_of
+from flows.plan.states import Planned
 from flows.run.making import make_in_process
-from flows.studies.loading import Loaded, Loader
+from flows.studies.loading import Loader
 from flows.studies.members import Member
-from flows.studies.record import StudyRecord
+from flows.studies.walks import STOPPED, MemberOutcome, MemberWalk, StudyWalk, logged
 from storage.store import Artifact
-from storage.tags import stays
 
 log = logging.getLogger(__name__)
-
-_NO_FORCE: frozenset[str] = frozenset()
-_STOPPED = Failure("interrupted", "the study was stopped")
-
-
-@dataclass
-class MemberOutcome:
-    """How one member ended: its artifacts by stage, and its failure if it has one."""
-
-    member: Member
-    artifacts: dict[str, Artifact] = field(default_factory=dict)
-    failure: Failure | None = None
-
-    def as_data(self) -> dict[str, Any]:
-        """For other programs: artifacts as kind/key."""
-        return {
-            "name": self.member.name,
-            "settings": dict(self.member.settings),
-            "error": None if self.failure is None else str(self.failure),
-            "artifacts": {stage: made.name for stage, made in self.artifacts.items()},
-        }
 
 
 @dataclass
@@ -76,6 +50,19 @@ class Change:
         return f"{self.stage} of {self.member}: {self.failure or 'built'}"
 
 
+@dataclass(frozen=True)
+class Slots:
+    """Where stages are built at once."""
+
+    devices: Sequence[str | None] = (None,)
+    """One stage at a time per entry; on this device (`cuda:1`), unless its config names one."""
+    threads: int | None = None
+    """Per stage, unless its config sets them."""
+
+
+ONE_SLOT = Slots()
+
+
 def ignore(change: object) -> None:
     """For callers that only want the outcome."""
 
@@ -85,19 +72,13 @@ def run_members(
     loader: Loader,
     recorded_as: Path,
     *,
-    slots: Sequence[str | None] = (None,),
-    threads: int | None = None,
+    slots: Slots = ONE_SLOT,
     on_change: Callable[[Change], None] = ignore,
 ) -> StudyOutcome:
     """Build the stages of all members, and return how each member ended.
 
     recorded_as
         the study or config that the store's record of runs names.
-    slots
-        one stage at a time per slot; a slot that names a device (`cuda:1`) runs its stages there, unless the
-        config names a device.
-    threads
-        threads per stage, unless the config sets them.
     on_change
         called whenever a stage begins or ends.
 
@@ -110,11 +91,11 @@ def run_members(
     def changed(stage: str, member: str, ended: bool, failure: Failure | None) -> None:
         on_change(Change(stage, member, ended, failure, study.outcomes))
 
-    makings = _Makings(list(slots), threads, stop, changed)
+    makings = _Makings(list(slots.devices), slots.threads, stop, changed)
     stopped = False
-    with study.on_record(), ThreadPoolExecutor(len(slots), thread_name_prefix="study") as pool:
+    with study.on_record(), ThreadPoolExecutor(len(slots.devices), thread_name_prefix="study") as pool:
         try:
-            while makings.begin(study.members, pool):
+            while makings.begin(study, pool):
                 makings.wait()
         except KeyboardInterrupt:
             stopped = True
@@ -123,40 +104,9 @@ def run_members(
             stop.set()
             pool.shutdown(cancel_futures=True)
             makings.collect()
-            for walk in study.members:
-                walk.leave(makings.ended)
+            study.leave(makings.ended)
             makings.tell_ended()
     return StudyOutcome(study.outcomes(), makings.made, stopped)
-
-
-class StudyWalk:
-    """All members of a study on their way, and its record in each of their stores."""
-
-    def __init__(self, members: Sequence[Member], loader: Loader, recorded_as: Path) -> None:
-        self._records: dict[str, StudyRecord] = {}
-        self.members: list[MemberWalk] = []
-        shared: dict[str, dict[str, Artifact]] = defaultdict(dict)
-        for member in members:
-            loaded = loader.load(member)
-            place = str(loaded.store)
-            record = self._records.setdefault(place, StudyRecord(recorded_as, loaded.store))
-            self.members.append(MemberWalk(member, loaded, record, shared[place]))
-
-    @contextmanager
-    def on_record(self) -> Iterator[None]:
-        """Keep the records alive while the block lasts, and close them with the failures of the members."""
-        with ExitStack() as hearts:
-            for record in self._records.values():
-                hearts.enter_context(record.heartbeat())
-            try:
-                yield
-            finally:
-                for record in self._records.values():
-                    own = (walk for walk in self.members if walk.record is record)
-                    record.end((walk.member.name, walk.failure) for walk in own if walk.failure)
-
-    def outcomes(self) -> list[MemberOutcome]:
-        return [walk.outcome for walk in self.members]
 
 
 @dataclass(frozen=True)
@@ -180,11 +130,12 @@ class _Makings:
     _untold: list[tuple[str, str, Failure | None]] = field(default_factory=list)
     _running: dict[Future[Artifact], _Running] = field(default_factory=dict)
 
-    def begin(self, walks: Sequence[MemberWalk], pool: ThreadPoolExecutor) -> bool:
+    def begin(self, study: StudyWalk, pool: ThreadPoolExecutor) -> bool:
         """Start what members need next while slots are free. False if nothing is running."""
-        wanted = [(walk, walk.wanted(self.ended)) for walk in walks]
+        study.advance(self.ended)
         self.tell_ended()
-        for walk, planned in wanted:
+        for walk in study.members:
+            planned = walk.next
             if planned is None or not self.free:
                 continue
             running = [*self._running.values()]
@@ -238,75 +189,6 @@ class _Makings:
             self._untold.append((stage.name, finished.walk.member.name, failure))
 
 
-class MemberWalk:
-    """The progress of one member through its stages: what is cached, and what is to be built next."""
-
-    def __init__(
-        self, member: Member, loaded: Loaded, record: StudyRecord, shared: dict[str, Artifact]
-    ) -> None:
-        self.member = member
-        self.record = record
-        self._shared = shared
-        """Artifacts that the members of this store have found, as `kind/key`: none is looked for twice."""
-        self.store = loaded.store
-        self.artifacts: dict[str, Artifact] = {}
-        self.failure: Failure | None = None
-        self._stages = loaded.stages
-        self.config = loaded.config
-        self._takes_datasets = any(stage.kind == "ingest" for stage in loaded.stages)
-        self._checked = False
-        self.next: Planned | None = None
-        """What `advance` has found to be built next; None if the member is done or has failed."""
-
-    @property
-    def outcome(self) -> MemberOutcome:
-        return MemberOutcome(self.member, dict(self.artifacts), self.failure)
-
-    def wanted(self, ended: Mapping[str, Failure | None]) -> Planned | None:
-        """As `advance`, but the store is not asked again for what is known to be missing.
-
-        Whoever builds it looks for it first.
-        """
-        if self.next is not None and self.next.known.name not in ended:
-            return self.next
-        return self.advance(ended)
-
-    def advance(self, ended: Mapping[str, Failure | None]) -> Planned | None:
-        """The next stage to build, past all cached ones; None if the member is done or has failed."""
-        self.next = None
-        while self.failure is None and len(self.artifacts) < len(self._stages):
-            stage = self._stages[len(self.artifacts)]
-            try:
-                if stage.kind != "ingest" and self._takes_datasets and not self._checked:
-                    check_ready(self.config, self._stages, self.artifacts, self.store)
-                    self._checked = True
-                found = self._shared.get(identity_of(stage, self.artifacts, self.store).name)
-                if found is not None:
-                    self.artifacts[stage.name] = found
-                    continue
-                planned = resolve(stage, self.store, self.artifacts, _NO_FORCE, explain=False)
-            except Exception as error:
-                self.failure = logged(error).of(stage.name)
-                return None
-            if planned.artifact is not None:
-                self.record.uses(planned)
-                if stays(self.store, planned.artifact.kind, planned.artifact.key):
-                    self.artifacts[stage.name] = self._shared[planned.known.name] = planned.artifact
-                continue
-            failure = ended.get(planned.known.name)
-            if failure is None:
-                self.next = planned
-                return planned
-            self.failure = failure.of(stage.name)
-        return None
-
-    def leave(self, ended: Mapping[str, Failure | None]) -> None:
-        """Take what has been built so far; a member that still needs a stage was stopped before it."""
-        planned = self.advance(ended)
-        if planned is not None:
-            self.failure = _STOPPED.of(planned.stage.name)
-
-
 def ignore_progress(done: int, total: int, **metrics: float) -> None:
     """A study reports stages, not steps."""
 
@@ -334,20 +216,13 @@ def make_with_retries(once: Callable[[], Artifact], stop: threading.Event, name:
                 raise
             log.warning("%s: %s; retrying in %.0f s", name, error, delay)
         if stop.wait(delay):
-            raise Interrupted(_STOPPED.message)
+            raise Interrupted(STOPPED.message)
     return once()
 
 
 def _failure(future: Future[Artifact]) -> Failure | None:
     """How a build failed; None if it succeeded."""
     if future.cancelled():
-        return _STOPPED
+        return STOPPED
     error = future.exception()
     return None if error is None else logged(error)
-
-
-def logged(error: BaseException) -> Failure:
-    """How an error ends a member. The traceback of an internal error goes to the log."""
-    if failure_of(error) is None:
-        log.error("a member of the study failed with an internal error", exc_info=error)
-    return failure_or_bug(error)

@@ -20,7 +20,8 @@ from flows.run.pool_runs import work_pool
 from flows.studies.dask_runs import dask_runs
 from flows.studies.loading import Loader
 from flows.studies.members import Member
-from flows.studies.schedule import Change, MemberWalk, StudyOutcome, StudyWalk, ignore
+from flows.studies.schedule import Change, StudyOutcome, ignore
+from flows.studies.walks import MemberWalk, StudyWalk
 from storage.urls import is_remote
 
 _GONE = Failure("broke", "its run has ended, and the store does not have it")
@@ -72,8 +73,7 @@ def run_on_workers(
             stopped = True
             runs.cancel()
         finally:
-            for walk in study.members:
-                walk.leave({})
+            study.leave({})
     return StudyOutcome(study.outcomes(), progress.made, stopped)
 
 
@@ -93,10 +93,10 @@ class _Progress:
 
     def missing(self) -> list[MemberWalk]:
         """The members that still need a stage, past all that is there."""
+        self.study.advance({})
         for walk in self.study.members:
-            walk.advance({})
             self._known |= {made.name for made in walk.artifacts.values()}
-        return [walk for walk in self.study.members if walk.next is not None]
+        return self.study.missing
 
     def request(self, walk: MemberWalk) -> RunRequest:
         """What a worker is asked for. A member promotes no tag and notifies no one: its study tells."""
@@ -113,17 +113,17 @@ class _Progress:
 
     def end(self, walk: MemberWalk, failure: Failure | None) -> None:
         """Take what the ended run of a member has left in the store, and tell of what is new."""
-        planned = walk.advance({})
+        self.study.advance({}, [walk])
         for stage, made in walk.artifacts.items():
             name = made.name
             if name not in self._known:
                 self._known.add(name)
                 self.made[made.kind] = self.made.get(made.kind, 0) + 1
                 self._tell(walk, stage, None)
-        if planned is not None:
+        if walk.next is not None:
             # The message of a run names the stage.
-            walk.failure = failure or _GONE.of(planned.stage.name)
-            self._tell(walk, planned.stage.name, walk.failure)
+            walk.failure = failure or _GONE.of(walk.next.stage.name)
+            self._tell(walk, walk.next.stage.name, walk.failure)
 
     def _tell(self, walk: MemberWalk, stage: str, failure: Failure | None) -> None:
         self.on_change(Change(stage, walk.member.name, True, failure, self.study.outcomes))

@@ -9,7 +9,7 @@ from flows.studies.cells import CellValue, FilledRow, FilledTable
 from flows.studies.members import Member, Study, StudyTable
 from flows.studies.models import Column, PublishedRow
 from flows.studies.running import StudyResult
-from flows.studies.schedule import MemberOutcome
+from flows.studies.walks import MemberOutcome
 from tests.flows.report.invented import HOSTILE
 
 COLUMNS = {

@@ -28,10 +28,10 @@ from flows.plan.states import Planned
 from flows.report.study_page import render_study
 from flows.run import making
 from flows.run.processes import start_process
-from flows.run.records import read_records
+from flows.run.records import RunRecord, read_records
 from flows.run.stopping import sigterm_as_interrupt
 from flows.stages.base import Stage
-from flows.studies import schedule
+from flows.studies import schedule, walks
 from flows.studies.cells import Filling
 from flows.studies.cost import START_SECONDS, Estimator
 from flows.studies.grid import parse_axis
@@ -39,12 +39,13 @@ from flows.studies.loading import Loader
 from flows.studies.members import Study
 from flows.studies.nodes import Nodes
 from flows.studies.running import run_study
-from flows.studies.schedule import StudyOutcome, _on_slot, ignore_progress, run_members
+from flows.studies.schedule import Slots, StudyOutcome, _on_slot, ignore_progress, run_members
 from flows.studies.sweeping import sweep_study
 from personsearch_core.data import decoding
 from storage.local import LocalStore
 from storage.opening import open_store
 from storage.store import Artifact, Inspection
+from storage.tags import stays
 from tests.flows.run.test_processes import is_gone, wait_for
 
 Make = Callable[[Planned, LocalStore, Mapping[str, Artifact]], Artifact]
@@ -150,7 +151,7 @@ def made_by(make: Make) -> Iterator[None]:
 def build(study: Study, make: Make | None, store: Path | None = None, slots: int = 2) -> StudyOutcome:
     loader = Loader(None if store is None else str(store))
     with nullcontext() if make is None else made_by(make):
-        return run_members(list(study.members.values()), loader, study.path, slots=[None] * slots)
+        return run_members(list(study.members.values()), loader, study.path, slots=Slots([None] * slots))
 
 
 def sweep(config: Path, settings: list[str], make: MakeHere) -> StudyOutcome:
@@ -178,10 +179,11 @@ def test_eight_members_share_what_can_be_shared(config: Path, monkeypatch: pytes
     assert set(then.made) == {"reid", "gallery", "evaluation"}
     assert then.made["reid"] == 8
     assert not opened
-    looks = count_looks(monkeypatch)
+    looks, writes = count_looks(monkeypatch), count_record_writes(monkeypatch)
     sweep(config, SETTINGS, again := MakeHere())
     assert not again.made
     assert max(looks.values()) == 1
+    assert len(writes) == 2  # with what it uses, and at its end
 
 
 def count_looks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
@@ -197,6 +199,38 @@ def count_looks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return looks
 
 
+def count_record_writes(monkeypatch: pytest.MonkeyPatch) -> list[RunRecord]:
+    """The record as often as it is written from now on; each time it is flushed to the disk."""
+    writes: list[RunRecord] = []
+    write = RunRecord.write
+
+    def counted(record: RunRecord) -> None:
+        writes.append(record)
+        write(record)
+
+    monkeypatch.setattr(RunRecord, "write", counted)
+    return writes
+
+
+def test_what_a_collection_takes_before_it_is_on_record_is_built_again(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(config, "reid.seed=70")
+    build(study, MakeHere())
+    taken: list[str] = []
+
+    def collected(store: LocalStore, kind: str, key: str) -> bool:
+        if kind == "reid" and not taken:
+            store.remove(kind, key)
+            taken.append(key)
+        return stays(store, kind, key)
+
+    monkeypatch.setattr(walks, "stays", collected)
+    outcome = build(study, make := MakeHere())
+    assert taken and make.made == {"reid": 1}
+    assert outcome.members[0].failure is None and "evaluation" in outcome.members[0].artifacts
+
+
 def test_members_that_wait_do_not_ask_the_store_again(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = count_looks(monkeypatch)
     outcome = build(study_of(config, "reid.seed=60..65"), MakeHere(fail_seed=65), slots=1)
@@ -208,7 +242,7 @@ def test_a_sweep_is_ranked_and_every_cell_names_its_artifact(config: Path, tmp_p
     study = study_of(config, "roi.variant=j3,j4", "reid.seed=0..1")
     loader = Loader()
     with made_by(MakeHere()):
-        result = run_study(study, loader, slots=[None, None], folder=tmp_path)
+        result = run_study(study, loader, slots=lambda: Slots([None, None]), folder=tmp_path)
     (table,) = result.tables
     means = [row.cells["mAP"].value for row in table.rows]
     assert means == sorted(means, reverse=True) and {row.name for row in table.rows} == {"j3", "j4"}
@@ -365,4 +399,4 @@ def test_slots_are_the_gpus_that_are_visible(
     monkeypatch: pytest.MonkeyPatch, parallel: int | None, device: str, gpus: int, slots: list[str | None]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    assert command.slots(parallel, Processors(device=device)) == slots
+    assert command.slots(parallel, Processors(device=device)).devices == slots
