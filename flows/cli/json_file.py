@@ -82,18 +82,17 @@ Json = Annotated[
 
 def write_json(path: Path | None, body: Any, *, default: Callable[[Any], Any] | None = None) -> None:
     """Write data to the file of `--json`, if one is given."""
-    _write(path, [json_format.dumps(body, indent=1, default=default)])
+    if path is not None:
+        _write(path, json_format.dumps(body, indent=1, default=default) + "\n")
 
 
 def write_json_lines(path: Path | None, bodies: Iterable[Any]) -> None:
     """Like `write_json`, with one line per body."""
-    _write(path, [json_format.dumps(body) for body in bodies])
+    if path is not None:
+        _write(path, "".join(f"{json_format.dumps(body)}\n" for body in bodies))
 
 
-def _write(path: Path | None, texts: Iterable[str]) -> None:
-    if path is None:
-        return
-    content = "".join(f"{text}\n" for text in texts)
+def _write(path: Path, content: str) -> None:
     if path == STANDARD_OUTPUT:
         stream = _OUTPUT.get()
         stream.write(content)
