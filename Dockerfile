@@ -17,6 +17,9 @@ RUN PIP_EXTRA_INDEX_URL=$TORCH_INDEX /opt/personsearch/bin/pip install --no-cach
        -c constraints.txt '.[s3,export,ann,metric-learning]'
 
 FROM python:${PYTHON}-slim
+# For compute.compile:
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/personsearch /opt/personsearch
 RUN useradd --create-home --uid 1000 personsearch && install -d -o personsearch /data
 USER 1000

@@ -1,5 +1,5 @@
 # `make demo` and `make test` create .venv if needed; with TORCH=cpu it gets the build of torch without CUDA, from the
-# index TORCH_INDEX, which docs/machines.md names.
+# index that docs/machines.md names, or from TORCH_INDEX.
 PYTHON ?= python3
 TORCH  ?= cuda
 VENV   := .venv
@@ -8,10 +8,13 @@ READY  := $(VENV)/.ready
 ifneq ($(TORCH),$(filter cpu cuda,$(TORCH)))
 $(error TORCH=$(TORCH): choose cpu or cuda)
 endif
-ifeq ($(TORCH)$(TORCH_INDEX),cpu)
-$(error TORCH=cpu needs TORCH_INDEX, the index of those wheels: see docs/machines.md)
+ifeq ($(TORCH),cpu)
+TORCH_INDEX ?= $(firstword $(shell sed -n 's/.*TORCH_INDEX=\([^ ]*\).*/\1/p' docs/machines.md))
+ifeq ($(TORCH_INDEX),)
+$(error TORCH=cpu needs TORCH_INDEX, the index of torch's wheels without CUDA)
 endif
-WHEELS := $(if $(filter cpu,$(TORCH)),PIP_EXTRA_INDEX_URL=$(TORCH_INDEX) )
+WHEELS := PIP_EXTRA_INDEX_URL=$(TORCH_INDEX)
+endif
 
 .PHONY: setup demo test elsewhere docs fields crash power-cuts damage fuzz lint format bench gpu clean
 
@@ -19,7 +22,7 @@ setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(WHEELS)$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(WHEELS) $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
 demo: $(READY)

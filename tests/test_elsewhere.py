@@ -1,6 +1,6 @@
 """Locks and files on a system without flock, /proc and positioned reads, as far as Linux can play one.
 
-`make elsewhere` imports all packages and runs all tests of `storage` that way.
+All packages are imported that way; `make elsewhere` also runs all tests of `storage`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.pages import PROJECT
 
 def test_locks_and_files_of_a_store_work_without_what_linux_has() -> None:
     tests = [f"tests/storage/{name}.py" for name in ("test_locks", "test_durable")]
-    command = [sys.executable, "-m", "tests.elsewhere", *tests, "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "tests.elsewhere", "--all", *tests, "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout and "modules are imported" in done.stdout

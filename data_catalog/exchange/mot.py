@@ -134,7 +134,7 @@ def _write_truth(part: ExportPart, frames: Sequence[_Frame], homes: dict[str, Pa
             track, flag = _track(box, frame.sequence, tracks), int(not box["ignore"])
             values = (frame.number, track, *sides, flag, kind, visibility)
             lines[frame.sequence].append(",".join(map(repr, values)))
-            lost.update(_lost_of(box, kind))
+            lost.update(_lost_of(box, kind, track))
         for sequence, rows in lines.items():
             write_text(homes[sequence] / GROUND_TRUTH, rows, "a")
     return {**lost, **_lost_identities(people, tracks)}
@@ -174,7 +174,7 @@ def _class(box: dict[str, Any]) -> int:
     return _NUMBERS[box["category"]] if box["ignore"] and box["category"] in IGNORED else _NUMBERS[PERSON]
 
 
-def _lost_of(box: dict[str, Any], kind: int) -> list[str]:
+def _lost_of(box: dict[str, Any], kind: int, track: int) -> list[str]:
     """What a row cannot hold of its box."""
     lost = []
     if box["category"] != CLASSES[kind]:
@@ -183,6 +183,8 @@ def _lost_of(box: dict[str, Any], kind: int) -> list[str]:
         lost.append("boxes.category_raw")
     if box["ignore_reason"] not in (None, CLASSES[kind] if kind != _NUMBERS[PERSON] else _FLAG_0):
         lost.append("boxes.ignore_reason")
+    if box["person_id"] is None and box["person_id_raw"] not in (None, str(track)):
+        lost.append("boxes.person_id_raw")
     if box["visibility"] is None:
         lost.append("visibilities that are not known, which become 1")
     return lost

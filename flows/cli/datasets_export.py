@@ -109,16 +109,25 @@ def _export_folder(layout: Layout, parts: Sequence[ExportPart], folder: Path, im
 def croissant(
     name: str = typer.Argument(..., help="Name of the dataset in the catalog."),
     out: Path = typer.Argument(..., metavar="FOLDER", help="New folder to write."),
+    license: list[str] = typer.Option([], help="URL of a licence, or its name as SPDX has it; repeatable."),
+    url: str | None = typer.Option(None, help="The dataset's page."),
+    creator: list[str] = typer.Option([], help="A person who made the dataset; repeatable."),
+    organization: list[str] = typer.Option([], help="An organization that made the dataset; repeatable."),
     store: Store = None,
 ) -> None:
     """Copy a dataset's tables to a folder with Croissant metadata; images stay where they are.
 
-    Example: personsearch datasets croissant prw described --store STORE
+    Example: personsearch datasets croissant prw described --store STORE --url https://example.org/prw
     """
-    from data_catalog.exchange.croissant import write_croissant
+    from data_catalog.exchange.croissant import Publication, write_croissant
 
     snapshots = StoreSnapshots(open_store(chosen_store(store)))
     snapshot = print_snapshot(Catalog(snapshots), name)
+    published = Publication(tuple(license), url, tuple(creator), tuple(organization))
     with new_folder(out, "FOLDER") as folder:
-        count = write_croissant(snapshot, folder, created=snapshots.artifact(name).manifest.created)
-    typer.echo(f"wrote {counted(count, 'file')} to {out}")
+        created = snapshots.artifact(name).manifest.created
+        described = write_croissant(snapshot, folder, created=created, published=published)
+    typer.echo(f"wrote {counted(described.files, 'file')} to {out}")
+    if described.missing:
+        options = ", ".join(f"--{name}" for name in described.missing)
+        typer.echo(f"Croissant also requires what no snapshot says: give {options}")

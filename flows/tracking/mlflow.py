@@ -82,29 +82,33 @@ class MlflowTracker:
             {"key": f"{name}/{_name(key)}", "value": value, "timestamp": now, "step": 0}
             for key, value in stage.metrics.items()
         ]
-        self._post(
-            "runs/log-batch", {"run_id": self.run_id, "tags": [tag], "metrics": metrics[:MOST_METRICS]}
-        )
         for curve in stage.curves():
             key = f"{name}/history/{_name(curve.name)}"
-            points = [
+            metrics += (
                 {"key": key, "value": value, "timestamp": now, "step": step}
                 for step, value in zip(curve.steps, curve.values, strict=True)
-            ]
-            for some in _batches(points, MOST_METRICS):
-                self._post("runs/log-batch", {"run_id": self.run_id, "metrics": some})
+            )
+        self._post("runs/log-batch", {"run_id": self.run_id, "tags": [tag]})
+        for some in _batches(metrics, MOST_METRICS):
+            self._post("runs/log-batch", {"run_id": self.run_id, "metrics": some})
 
     def end(self, status: Status, report: Path | None) -> None:
-        """Upload the report, if the server takes files, and end the run."""
-        if report is not None:
-            proxied = urlsplit(self._artifacts)
-            if proxied.scheme == "mlflow-artifacts":
-                path = quote(f"{proxied.path.strip('/')}/report.html")
-                self._request("PUT", f"{ARTIFACTS}/{path}", report.read_bytes(), "text/html")
-            else:
-                where = {"run_id": self.run_id, "key": "personsearch.report", "value": str(report)}
-                self._post("runs/set-tag", where)
-        self._post("runs/update", {"run_id": self.run_id, "status": _STATUS[status], "end_time": _now()})
+        """Keep the report, and end the run, even if the server does not take the report."""
+        try:
+            if report is not None:
+                self._keep(report)
+        finally:
+            self._post("runs/update", {"run_id": self.run_id, "status": _STATUS[status], "end_time": _now()})
+
+    def _keep(self, report: Path) -> None:
+        """Upload the report if files go through the server; otherwise tell where it lies."""
+        proxied = urlsplit(self._artifacts)
+        if proxied.scheme == "mlflow-artifacts":
+            path = quote(f"{proxied.path.strip('/')}/report.html")
+            self._request("PUT", f"{ARTIFACTS}/{path}", report.read_bytes(), "text/html")
+        else:
+            where = {"run_id": self.run_id, "key": "personsearch.report", "value": str(report)}
+            self._post("runs/set-tag", where)
 
     def _experiment_id(self) -> str:
         """The experiment's id; it is made unless it is there, perhaps by another run at this moment."""

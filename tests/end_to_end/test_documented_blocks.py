@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.test_installing import INDEX
 from tests.end_to_end.conftest import TinyRun
 from tests.flows.score_tables import write_score_tables
 from tests.in_process import InProcess, call_main, in_process
@@ -29,7 +28,7 @@ POSTGRESQL = Page.of("operations.md").section("A team: PostgreSQL")
 ELSEWHERE = {
     "make demo": "takes minutes; its commands are shown by `make --dry-run` here",
     "make test": "what runs this test",
-    f"make demo TORCH=cpu {INDEX}": "takes minutes; shown by tests/docs/test_installing.py",
+    "make demo TORCH=cpu": "takes minutes; shown by tests/docs/test_installing.py",
     "export PERSONSEARCH_DEMO=var/demo": "the configs of the tests do not need it",
     "make setup && source .venv/bin/activate": "what has installed the packages that run this test",
     "personsearch join 10.0.0.5:29400": "by tests/personsearch_core/training/test_machines.py",

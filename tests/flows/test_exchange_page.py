@@ -45,15 +45,26 @@ def test_the_writer_is_the_example() -> None:
 
 def test_croissant_reads_a_described_dataset(ingested: Path, in_process: InProcess) -> None:
     mlcroissant: Any = pytest.importorskip("mlcroissant", reason="mlcroissant is not installed")
-    ended = in_process("datasets croissant scenes described --store store")
-    assert ended.status == 0, ended.error
+    published = "--license CC-BY-4.0 --url https://example.org --creator Ann --organization Lab"
+    ended = in_process(f"datasets croissant scenes described --store store {published}")
+    assert ended.status == 0 and "requires" not in ended.output, ended.error
     dataset = mlcroissant.Dataset("described/croissant.json")
-    assert not dataset.metadata.issues.errors and dataset.metadata.name == "scenes"
+    issues = dataset.metadata.issues
+    assert not issues.errors and not any("schema.org" in str(each) for each in issues.warnings)
+    assert dataset.metadata.name == "scenes"
+    assert [each.name for each in dataset.metadata.creators] == ["Ann", "Lab"]
     boxes = list(dataset.records("boxes"))
     held = json.loads(Path("described/croissant.json").read_text())
     assert f"{len(boxes)} boxes" in held["description"]
     assert {"boxes/person_id", "boxes/x1"} <= boxes[0].keys()
     assert "holds files already" in in_process("datasets croissant scenes described --store store").message
+    bare = in_process("datasets croissant scenes bare --store store")
+    assert "requires what no snapshot says: give --license, --url, --creator" in bare.output
+    assert held.keys() - json.loads(Path("bare/croissant.json").read_text()).keys() == {
+        "license",
+        "url",
+        "creator",
+    }
 
 
 def test_an_export_is_ingested_again(ingested: Path, in_process: InProcess) -> None:

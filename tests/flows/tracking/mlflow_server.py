@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 
 
 class Kept(ThreadingHTTPServer):
-    """`calls` are (path, body) in order; a path in `refused` is answered with status 500."""
+    """`calls` are (path, body) in order; a call in `refused` is answered with status 400."""
 
     daemon_threads = True
     calls: list[tuple[str, Any]]
@@ -47,7 +47,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         self.server.calls.append((self.path, self._read()))
-        self._answer(200, {})
+        self._answer(400 if "artifacts" in self.server.refused else 200, {"message": "the disk is full"})
 
     def _read(self) -> bytes:
         return self.rfile.read(int(self.headers["Content-Length"]))
@@ -64,7 +64,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _fault(body: Any) -> str | None:
-    if len(body.get("params", [])) > 100 or len(body.get("metrics", [])) > 1000:
+    counts = {part: len(body.get(part, [])) for part in ("params", "metrics", "tags")}
+    if counts["params"] > 100 or sum(counts.values()) > 1000:
         return "too many in one request"
     if any(len(each["value"]) > 500 for each in body.get("params", [])):
         return "a value is too long"

@@ -44,7 +44,8 @@ def a_stage(name: str = "reid", points: int = 2500) -> TrackedStage:
     def curves() -> Iterator[Curve]:
         yield Curve("loss", range(points), [1.0] * points)
 
-    return TrackedStage(name, f"{name.partition(':')[0]}/abc", True, {"mAP": 0.5}, curves)
+    metrics = {"mAP": 0.5} | {f"m{n}": 1.0 for n in range(999)}
+    return TrackedStage(name, f"{name.partition(':')[0]}/abc", True, metrics, curves)
 
 
 def test_mlflow_gets_params_metrics_curves_keys_and_the_report(
@@ -67,11 +68,23 @@ def test_mlflow_gets_params_metrics_curves_keys_and_the_report(
     assert sum(len(each.get("params", [])) for each in logged) == 150
     metrics = [metric for each in logged for metric in each.get("metrics", [])]
     assert sum(metric["key"] == "reid/history/loss" for metric in metrics) == 2500
-    assert {"evaluation/prw/mAP", "reid/mAP"} < {metric["key"] for metric in metrics}
+    assert {"evaluation/prw/mAP", "reid/mAP", "reid/m998"} < {metric["key"] for metric in metrics}
     tags = [tag for each in logged for tag in each.get("tags", [])]
     assert {"key": "artifact.evaluation.prw", "value": "evaluation/abc"} in tags
     assert kept.calls[-2] == ("/api/2.0/mlflow-artifacts/artifacts/7/r1/artifacts/report.html", b"<html>")
     assert kept.bodies("runs/update")[0]["status"] == "FINISHED"
+
+
+def test_a_report_that_the_server_does_not_take_still_ends_the_run(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text("<html>")
+    with keeping_server() as (url, kept):
+        kept.refused = {"artifacts"}
+        tracker = MlflowTracker(uri=url)
+        tracker.start(RUN)
+        with pytest.raises(ValueError, match=r"report\.html: status 400: .*disk is full"):
+            tracker.end("failed", page)
+    assert kept.bodies("runs/update")[0]["status"] == "FAILED"
 
 
 def test_an_experiment_that_another_run_has_just_made_is_taken() -> None:
