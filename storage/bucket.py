@@ -47,11 +47,8 @@ class Bucket:
         False if there is another content. S3 compares as it writes; elsewhere, and to remove an object, it is
         looked at first.
         """
-        if before is None or after is None:
-            condition = {}
-        elif (condition := self._condition(path)) is None:
-            return False
-        if self._line(path) != before:
+        condition = {} if before is None or after is None else self._condition(path)
+        if condition is None or self._line(path) != before:
             return False
         try:
             if after is not None:

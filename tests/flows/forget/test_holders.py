@@ -170,6 +170,6 @@ def test_who_is_unknown_is_said(untouched: Chain, people: list[str], images: lis
 def test_a_store_on_object_storage_is_refused_with_what_to_do(tmp_path: Path) -> None:
     store = RemoteStore(f"memory://{tmp_path.name}", tmp_path)
     with pytest.raises(
-        ConfigError, match="is on object storage.*pull it into a local store.*dataset's folder"
+        ConfigError, match=r"is on object storage.*pull it into a local store.*dataset's folder"
     ):
         plan_forgetting(store, subjects_of(["drawn/anna"], ()), ())
