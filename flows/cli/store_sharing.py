@@ -110,7 +110,7 @@ def _named(source: ArtifactStore, name: str, entries: Sequence[Entry], tagged: M
         return artifact_named(source, name, entries).name
     except ConfigError as error:
         raise ConfigError(
-            f"{error}; nor is it a tag, of which it has: {', '.join(tagged) or 'none'}"
+            f"{error}; it is not a tag, either (tags: {', '.join(tagged) or 'none'})"
         ) from error
 
 

@@ -221,7 +221,7 @@ def test_push_takes_tags_and_artifacts_together_and_says_what_it_does_not_know(
     assert "2 artifacts copied" in said and tags(other) == {"production": name_of(chain[1])}
     assert set(other.keys()) == {("reid", chain[1].key), ("gallery", apart.key)}
     with pytest.raises(
-        ConfigError, match=r"no artifact 'prod'.*; nor is it a tag, of which it has: production"
+        ConfigError, match=r"no artifact 'prod'.*; it is not a tag, either \(tags: production\)"
     ):
         call("store", "push", "prod", "--to", other, "--store", store)
     with pytest.raises(ConfigError, match="both stores are"):
