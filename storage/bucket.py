@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from storage.manifest import FILE_NAME
 from storage.object_storage import reaching
 from storage.urls import filesystem
+
+_REFUSED = errno.EINVAL
+"""How s3fs tells that the condition of a write did not hold."""
 
 
 class Bucket:
@@ -33,6 +37,44 @@ class Bucket:
         """The content; None if there is no such object."""
         try:
             return bytes(self.system.cat_file(path))
+        except FileNotFoundError:
+            return None
+
+    @reaching()
+    def swap(self, path: str, before: str | None, after: str | None) -> bool:
+        """Put the line `after` in the place of an object with the line `before`; None stands for no object.
+
+        False if there is another content. S3 compares as it writes; elsewhere, and to remove an object, it is
+        looked at first.
+        """
+        condition = {} if before is None or after is None else self._condition(path)
+        if condition is None or self._line(path) != before:
+            return False
+        try:
+            if after is not None:
+                mode = "create" if before is None else "overwrite"
+                self.system.pipe_file(path, f"{after}\n".encode(), mode=mode, **condition)
+            elif before is not None:
+                self.system.rm_file(path)
+        except OSError as error:
+            # A try of the client whose answer was lost may have written it.
+            found = self._line(path)
+            if found == before != after and error.errno != _REFUSED:
+                raise
+            return found == after
+        return True
+
+    def _line(self, path: str) -> str | None:
+        content = self.read(path)
+        return None if content is None else content.decode(errors="replace").strip()
+
+    def _condition(self, path: str) -> dict[str, str] | None:
+        """What makes S3 write only over the object that is there now; None if there is none."""
+        protocol = self.system.protocol
+        if "s3" not in ((protocol,) if isinstance(protocol, str) else protocol):
+            return {}
+        try:
+            return {"IfMatch": self.system.info(path)["ETag"]}
         except FileNotFoundError:
             return None
 

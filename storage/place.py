@@ -124,6 +124,10 @@ class Place:
         """
         return shared_now(self.lock_path(kind, key))
 
+    def changing_tag(self, tag: str) -> AbstractContextManager[None]:
+        """The lock for writing or removing a tag; a second process waits."""
+        return exclusive(self.lock_path("tags", tag), what=f"the tag {tag}")
+
     def hide(self, folder: Path) -> Path:
         """Move a folder of the store to where it waits for deletion; the caller holds its key's lock.
 

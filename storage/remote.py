@@ -188,6 +188,9 @@ class RemoteStore(Store):
     def write_tag(self, tag: str, artifact: str) -> None:
         self.system.pipe_file(self._bucket.tag_path(tag), f"{artifact}\n".encode())
 
+    def swap_tag(self, tag: str, before: str | None, after: str | None) -> bool:
+        return self._bucket.swap(self._bucket.tag_path(tag), before, after)
+
     @reaching()
     def remove_tag(self, tag: str) -> None:
         if not self.system.exists(self._bucket.tag_path(tag)):

@@ -226,6 +226,14 @@ class Store(ABC):
         """Point a tag to the artifact `kind/key`, durably."""
 
     @abstractmethod
+    def swap_tag(self, tag: str, before: str | None, after: str | None) -> bool:
+        """Point a tag that points to `before` to `after`, durably; None stands for no tag.
+
+        False if it points elsewhere. Of several callers with the same `before` one succeeds, on this machine
+        and on S3; other object storage is looked at first, then written to.
+        """
+
+    @abstractmethod
     def remove_tag(self, tag: str) -> None:
         """Remove a tag. Raises FileNotFoundError if it does not exist."""
 

@@ -22,19 +22,36 @@ def set_tag(store: Store, tag: str, artifact: str) -> None:
     Raises StorageError for an invalid name, for a missing artifact, and if a collection deletes the artifact
     or one of its sources at the same moment.
     """
-    entries = list_entries(store)
-    kept = with_sources(entries, [artifact])
+    kept = _kept(store, require_name(tag), artifact)
+    content = store.read_tags().get(tag)
+    before = None if content is None else content.decode(errors="replace").strip()
+    store.write_tag(tag, artifact)
+    _require_kept(store, tag, before, artifact, kept)
+
+
+def move_tag(store: Store, tag: str, before: str | None, artifact: str) -> bool:
+    """Like `set_tag`, if the tag points to `before` (None: if there is no tag); False if it does not."""
+    kept = _kept(store, require_name(tag), artifact)
+    if not store.swap_tag(tag, before, artifact):
+        return False
+    _require_kept(store, tag, before, artifact, kept)
+    return True
+
+
+def _kept(store: Store, tag: str, artifact: str) -> set[str]:
+    """The artifact and its sources, which a tag keeps. Raises StorageError if it is missing."""
+    kept = with_sources(list_entries(store), [artifact])
     if artifact not in kept:
         raise StorageError(f"{store} has no artifact {artifact!r} to tag; `store ls` shows what it has")
-    before = store.read_tags().get(require_name(tag))
-    store.write_tag(tag, artifact)
+    return kept
+
+
+def _require_kept(store: Store, tag: str, before: str | None, artifact: str, kept: set[str]) -> None:
+    """Take the tag back, with a StorageError, if a collection has not seen it."""
     for name in sorted(kept):
         kind, _, key = name.partition("/")
         if not stays(store, kind, key):
-            if before is None:
-                store.remove_tag(tag)
-            else:
-                store.write_tag(tag, before.decode().strip())
+            store.swap_tag(tag, artifact, before)
             raise StorageError(
                 f"{artifact} was not tagged: a collection has just deleted {name}; run its config again, then"
                 " tag it"

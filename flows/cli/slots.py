@@ -30,7 +30,9 @@ On = Annotated[
 
 
 def require_one_place(on: str | None, parallel: int | None) -> None:
-    """Raise ConfigError if other machines are given with what holds for this one alone."""
+    """Raise ConfigError if other machines have an empty name, or come with what holds for this one alone."""
+    if on is not None and not on.strip():
+        raise ConfigError("--on is empty: name a Prefect work pool, or a Dask scheduler's address")
     if on is not None and parallel is not None:
         raise ConfigError(
             f"--parallel {parallel} is for this machine alone, and --on {on} for others: limit each worker "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +12,7 @@ from flows.cli.options import Store, artifact_named, chosen_store, existing_stor
 from flows.config.raw import given_store
 from flows.errors import ConfigError, missing
 from flows.wording import counted, short_name
-from storage.listing import list_entries
+from storage.listing import Entry, list_entries
 from storage.opening import open_store
 from storage.space import in_units
 from storage.store import Store as ArtifactStore
@@ -37,7 +39,7 @@ def push(to: To, store: Store = None, names: Names = None, alone: Alone = False)
 
     Example: personsearch store push reid/3fa9c1 --to s3://bucket/store
     """
-    share(existing_store(store), open_store(given_store(to, "--to")), names, alone=alone)
+    share(existing_store(store), _open(given_store(to, "--to"), "--to"), names, alone=alone)
 
 
 def pull(source: From, store: Store = None, names: Names = None, alone: Alone = False) -> None:
@@ -48,11 +50,11 @@ def pull(source: From, store: Store = None, names: Names = None, alone: Alone = 
 
     Example: personsearch store pull production --from s3://bucket/store
     """
-    target = chosen_store(store)
-    other = open_store(given_store(source, "--from"))
+    target = _open(chosen_store(store), "--store")
+    other = _open(given_store(source, "--from"), "--from")
     if not other.exists():
         raise ConfigError(f"--from: {missing(str(other), 'store')}; name the one to copy from")
-    share(other, open_store(target), names, alone=alone)
+    share(other, target, names, alone=alone)
 
 
 def export_artifacts(to: To, store: Store = None, names: Names = None, alone: Alone = False) -> None:
@@ -69,9 +71,11 @@ def import_artifacts(source: From, store: Store = None, names: Names = None, alo
 
 def share(source: ArtifactStore, target: ArtifactStore, names: list[str] | None, *, alone: bool) -> None:
     """Copy artifacts, then set those of `names` that are tags in the other store, too."""
+    if source.root.resolve() == target.root.resolve():
+        raise ConfigError(f"both stores are {source}: name another one to copy to or from")
     entries, tagged = list_entries(source), tags(source)
     chosen = {name: tagged[name] for name in names or () if name in tagged}
-    rest = [artifact_named(source, name, entries).name for name in names or () if name not in tagged]
+    rest = [_named(source, name, entries, tagged) for name in names or () if name not in tagged]
     there = {entry.name for entry in entries}
     for tag, artifact in chosen.items():
         if artifact not in there:
@@ -91,6 +95,23 @@ def share(source: ArtifactStore, target: ArtifactStore, names: list[str] | None,
             was = f" (was {short_name(before[tag])})" if tag in before else ""
             typer.echo(f"  {tag} now points to {short_name(artifact)}{was}")
     typer.echo(f"{counted(copied, 'artifact')} copied to {target}, {_amount(size, moved)}")
+
+
+def _open(place: str, option: str) -> ArtifactStore:
+    if Path(place).exists() and not Path(place).is_dir():
+        raise ConfigError(
+            f"{option}: {place} is not a folder: give a folder, or a URL such as s3://bucket/prefix"
+        )
+    return open_store(place)
+
+
+def _named(source: ArtifactStore, name: str, entries: Sequence[Entry], tagged: Mapping[str, str]) -> str:
+    try:
+        return artifact_named(source, name, entries).name
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}; it is not a tag, either (tags: {', '.join(tagged) or 'none'})"
+        ) from error
 
 
 def _amount(size: int, moved: int) -> str:

@@ -84,6 +84,11 @@ def _pin(name: Section, section: Mapping[str, Any], store: str, folder: Path) ->
         raise ConfigError(
             f"{name}.use: write a tag, an artifact {name}/KEY, or the folder of an exported model"
         )
+    if given.partition("/")[0] in TRAINED and is_folder(given) and not Path(absolute(given, folder)).exists():
+        raise ConfigError(
+            f"{name}.use: {given} is neither a folder nor an artifact: write four letters of its key or more "
+            "(`store ls` shows keys: digits, and a to f)"
+        )
     from storage.opening import open_store  # loads fsspec
 
     try:

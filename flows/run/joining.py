@@ -23,11 +23,11 @@ def join_training_at(address: str, *, device: str, wait_seconds: float) -> None:
     Raises Interrupted if it is stopped, here or on another machine, ConfigError if this machine cannot take
     part, and what `join_training` raises.
     """
+    host, port = rendezvous_address(address)  # refuses what is wrong before torch is loaded
     from personsearch_core.training.distributed import SHARE
     from personsearch_core.training.joining import join_training
     from personsearch_core.training.loop import TrainingStopped
 
-    host, port = rendezvous_address(address)
     with ExitStack() as held, _asked_to_stop() as should_stop:
 
         def prepare(kind: str, devices: int) -> int:

@@ -11,7 +11,7 @@ from flows.config.sections import Promotion
 from flows.run.comparing import compare
 from storage.listing import list_entries
 from storage.store import Artifact, Store
-from storage.tags import set_tag, tags
+from storage.tags import move_tag, tags
 
 EVALUATION = "evaluation"
 
@@ -59,16 +59,20 @@ class Verdict:
 def promote(config: Config, artifacts: Mapping[str, Artifact], store: Store) -> Verdict | None:
     """Move the tag of `promote` if the results allow it; None if the config has none, or the run no results.
 
+    The tag moves only from the model that was compared, so that runs that end together do not undo each
+    other.
+
     `artifacts` are those of the run, by their stages' names. Raises StorageError if the tag cannot be set.
     """
     model = artifacts.get(config.branch_stage)
     tests = evaluations(artifacts)
     if config.promote is None or model is None or len(tests) < len(config.evaluation):
         return None
-    verdict = judge(config.promote, model, tests, store)
-    if verdict.moves:
-        set_tag(store, verdict.tag, verdict.model)
-    return verdict
+    while True:
+        verdict = judge(config.promote, model, tests, store)
+        if not verdict.moves or move_tag(store, verdict.tag, verdict.before, verdict.model):
+            return verdict
+        # Another run has moved the tag since: what counts is the model that has it now.
 
 
 def evaluations(artifacts: Mapping[str, Artifact]) -> dict[str, Artifact]:

@@ -15,7 +15,7 @@ from storage import listing, manifest_index
 from storage.gc import collect, find_garbage
 from storage.listing import list_entries
 from storage.manifest import Identity
-from storage.tags import remove_tag, set_tag
+from storage.tags import move_tag, remove_tag, set_tag, tags
 from storage.transfer import copy_artifact
 from tests.crash.bench import Operation, Outcome
 from tests.crash.making_operations import MAKING
@@ -58,6 +58,12 @@ def collection(folder: Path) -> None:
 def tag(folder: Path) -> None:
     store = store_of(folder)
     set_tag(store, "best", name_of(found(store, "features")))
+
+
+def move(folder: Path) -> None:
+    """The tag goes from one artifact to another, as a promotion moves it."""
+    store = store_of(folder)
+    assert move_tag(store, "kept", tags(store)["kept"], name_of(found(store, "reid")))
 
 
 def untag(folder: Path) -> None:
@@ -207,6 +213,7 @@ OPERATIONS = {
         Operation("reopen", prepare_chain, reopen, check_chain, outcome_of_store),
         Operation("gc", prepare_chain, collection, check_chain, outcome_of_store),
         Operation("tag", prepare_chain, tag, check_all, outcome_of_store),
+        Operation("move tag", prepare_chain, move, check_all, outcome_of_store),
         Operation("untag", prepare_chain, untag, check_all, outcome_of_store),
         Operation("export", prepare_chain, export, check_export, outcome_of_export),
         Operation("pull", prepare_twins, pull, check_pull, outcome_of_export),

@@ -15,7 +15,7 @@ from storage.listing import list_entries
 from storage.local import LocalStore
 from storage.manifest import Identity
 from storage.remote import RemoteStore
-from storage.tags import remove_tag, set_tag, tags
+from storage.tags import move_tag, remove_tag, set_tag, tags
 from storage.transfer import copy_artifact
 from tests.crash.bench import Outcome
 from tests.crash.stores import prepare_chain, store_of
@@ -86,6 +86,12 @@ def tag(url: str, machine: Path) -> None:
     store = RemoteStore(url, machine)
     (entry,) = list_entries(store, "reid")
     set_tag(store, "best", entry.name)
+
+
+def move(url: str, machine: Path) -> None:
+    store = RemoteStore(url, machine)
+    (entry,) = list_entries(store, "reid")
+    assert move_tag(store, "kept", tags(store)["kept"], entry.name)
 
 
 def untag(url: str, machine: Path) -> None:
@@ -159,6 +165,7 @@ REMOTE = {
         RemoteOperation("push", local_chain, push),
         RemoteOperation("remote replace", chain, replace, ("ingest", "features", "reid")),
         RemoteOperation("remote tag", chain, tag, ("ingest", "features", "reid")),
+        RemoteOperation("remote move tag", chain, move, ("ingest", "features", "reid")),
         RemoteOperation("remote untag", chain, untag, ("ingest", "features", "reid")),
         RemoteOperation("remote gc", chain, collection, ("ingest", "features")),
         RemoteOperation("remote removal", chain, removal, ("ingest", "features")),

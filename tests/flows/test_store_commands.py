@@ -212,6 +212,29 @@ def test_push_and_pull_bring_what_is_behind_an_artifact_and_its_tag(
     assert "(was reid/" in said and tags(third) == {"production": name_of(chain[1])}
 
 
+def test_push_takes_tags_and_artifacts_together_and_says_what_it_does_not_know(
+    store: LocalStore, chain: list[Artifact], tmp_path: Path
+) -> None:
+    other, apart = LocalStore(tmp_path / "other"), make_artifact(store, "gallery")
+    set_tag(store, "production", name_of(chain[1]))
+    said = call("store", "push", "production", "gallery/", "--alone", "--to", other, "--store", store)
+    assert "2 artifacts copied" in said and tags(other) == {"production": name_of(chain[1])}
+    assert set(other.keys()) == {("reid", chain[1].key), ("gallery", apart.key)}
+    with pytest.raises(
+        ConfigError, match=r"no artifact 'prod'.*; it is not a tag, either \(tags: production\)"
+    ):
+        call("store", "push", "prod", "--to", other, "--store", store)
+    with pytest.raises(ConfigError, match="both stores are"):
+        call("store", "push", "--to", f"{store}/../store", "--store", store)
+    (tmp_path / "file").touch()
+    for words in (
+        ["push", "--to", tmp_path / "file", "--store", store],
+        ["pull", "--from", tmp_path / "file"],
+    ):
+        with pytest.raises(ConfigError, match=r"--(to|from): .*file is not a folder"):
+            call("store", *words, *(["--store", other] if words[0] == "pull" else []))
+
+
 def test_the_earlier_names_of_push_and_pull_still_work(
     store: LocalStore, chain: list[Artifact], tmp_path: Path
 ) -> None:

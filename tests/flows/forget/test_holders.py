@@ -12,6 +12,7 @@ from data_catalog.forgotten import NO_ONE
 from data_catalog.rows import Rows, to_tables
 from data_catalog.snapshot import SnapshotWriter
 from flows.errors import ConfigError
+from flows.forget.forgetting import plan_forgetting
 from flows.forget.holders import find_holders, require_known
 from flows.forget.removal import remove
 from flows.forget.scan import datasets_of
@@ -20,6 +21,7 @@ from flows.run.records import RunRecord, records_folder
 from storage.errors import StorageError
 from storage.local import LocalStore
 from storage.manifest import Identity
+from storage.remote import RemoteStore
 from storage.store import Artifact
 from storage.tags import set_tag
 from tests.crash.making_operations import DESCRIPTION
@@ -163,3 +165,11 @@ def test_who_is_unknown_is_said(untouched: Chain, people: list[str], images: lis
     with pytest.raises(ConfigError) as caught:
         require_known(untouched.store, subjects_of(people, images), {"drawn": NO_ONE, "prw": NO_ONE})
     assert said in str(caught.value)
+
+
+def test_a_store_on_object_storage_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    store = RemoteStore(f"memory://{tmp_path.name}", tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"is on object storage.*pull it into a local store.*dataset's folder"
+    ):
+        plan_forgetting(store, subjects_of(["drawn/anna"], ()), ())

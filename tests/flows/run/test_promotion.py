@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,14 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.config.sections import Promotion
+from flows.run import promotion
 from flows.run.nights import worse_than_before
-from flows.run.promotion import judge
+from flows.run.promotion import Verdict, judge, promote
 from flows.run.records import RunRecord, new_record_path
 from flows.stages.evaluation import PER_QUERY
 from storage.local import LocalStore
 from storage.manifest import Identity
 from storage.store import Artifact
-from storage.tags import set_tag
+from storage.tags import set_tag, tags
 from tests.storage.making import make_artifact, name_of
 
 QUERIES = 40
@@ -110,6 +114,36 @@ def test_every_test_of_the_config_has_to_allow_it(store: LocalStore) -> None:
         tests[f"evaluation:{name}"] = evaluated(store, new, OLD + change, truth=name)
     found = judge(Promotion(tag="production"), new, tests, store)
     assert found.outcome == "worse" and "other: mAP -2.0 points" in str(found)
+
+
+def test_runs_that_end_together_leave_the_best_model(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are better than the model with the tag; who is second compares with the one that was faster."""
+    old, good, best = (make_artifact(store, "reid", number) for number in (1, 2, 3))
+    evaluated(store, old, OLD)
+    set_tag(store, "production", name_of(old))
+    runs = {
+        name_of(model): {"reid": model, "evaluation": evaluated(store, model, OLD + gain)}
+        for model, gain in ((good, 0.1), (best, 0.2))
+    }
+    config = SimpleNamespace(
+        promote=Promotion(tag="production"), branch_stage="reid", evaluation={"evaluation": None}
+    )
+    both, judged = threading.Barrier(2), threading.local()
+
+    def judge_together(*args: Any) -> Verdict:
+        found = judge(*args)
+        if not hasattr(judged, "once"):
+            judged.once = both.wait(10)
+        return found
+
+    monkeypatch.setattr(promotion, "judge", judge_together)
+    with ThreadPoolExecutor(2) as pool:
+        verdicts = list(pool.map(lambda artifacts: promote(config, artifacts, store), runs.values()))  # type: ignore[arg-type]
+    assert tags(store) == {"production": name_of(best)}
+    second = next(each for each in verdicts if each is not None and each.before != name_of(old))
+    assert (second.outcome, second.model) in (("worse", name_of(good)), ("allowed", name_of(best)))
 
 
 def test_a_night_got_worse_by_the_queries_that_both_have(store: LocalStore) -> None:
