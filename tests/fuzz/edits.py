@@ -172,8 +172,7 @@ def _with_column(content: bytes, edit: Edit) -> bytes:
         table = table.replace_schema_metadata({"content": more[0]})
     elif what == "type":
         table = table.set_column(place, name, _as(table[name], more[0]))
-    else:  # one value
-        values = table[name].to_pylist()
+    elif values := table[name].to_pylist():  # one of them
         row, value = more
         values[int(row) % len(values)] = value
         try:
