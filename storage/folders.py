@@ -35,6 +35,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
         for left in (partial, before):
             if left.is_dir():
                 remove_tree(left)
+                flush(above)
 
 
 def _replace(target: Path, new: Path, before: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -147,9 +148,9 @@ def write_tables(study: Study, tables: Sequence[FilledTable], folder: Path) -> N
 
 
 def _parquet(table: pa.Table) -> bytes:
-    content = pa.BufferOutputStream()
+    content = io.BytesIO()
     pq.write_table(table, content)
-    return content.getvalue().to_pybytes()
+    return content.getvalue()
 
 
 class _Watching:
