@@ -53,7 +53,7 @@ def problems(folder: Path, names: Iterable[str], sums: str = CHECKSUMS) -> list[
 def _problem(folder: Path, name: str, noted: str | None, sums: str) -> str | None:
     path = folder / name
     if not path.is_file():
-        return f"{name} is missing"
+        return f"{name} is missing" if noted is None else f"{name} is missing, which {sums} lists"
     if noted is None:
         return f"{name} is not listed in {sums}"
     return None if file_digest(path) == noted else f"{name} does not match its digest in {sums}"
@@ -67,7 +67,7 @@ def _read(file: Path) -> dict[str, str]:
     for number, line in enumerate(file.read_bytes().decode().removesuffix("\n").split("\n"), 1):
         found = _LINE.fullmatch(line)
         path = PurePosixPath(found[2]) if found else PurePosixPath("/")
-        if found is None or path.is_absolute() or ".." in path.parts:
+        if found is None or path.is_absolute() or ".." in path.parts or not found[2].isprintable():
             raise ValueError(f"line {number} is not a digest and the name of a file")
         noted[found[2]] = found[1]
     return noted

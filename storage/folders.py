@@ -1,4 +1,4 @@
-"""Directories: listing and deleting their content."""
+"""Directories: filling them whole or not at all, listing and deleting their content."""
 
 from __future__ import annotations
 
@@ -6,8 +6,50 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from storage.durable import abandoned, flush, flush_tree, partial_name
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """An empty folder to fill, which becomes `target` when the block ends without an error: whole, and on the
+    disk. A folder that is there is replaced; after a kill between the two renames there is none.
+
+    What killed processes left of the same folder is deleted first. The folder above must exist.
+    """
+    target = target.resolve()  # behind a link, it is the folder that is replaced
+    above = target.parent
+    for left in abandoned(above):
+        if left.is_dir() and left.name.startswith(f".{target.name}."):
+            remove_tree(left)
+    partial, before = (above / partial_name(target.name) for _ in range(2))
+    partial.mkdir()
+    try:
+        yield partial
+        flush_tree(partial)
+        _replace(target, partial, before)
+    finally:
+        for left in (partial, before):
+            if left.is_dir():
+                remove_tree(left)
+                flush(above)
+
+
+def _replace(target: Path, new: Path, before: Path) -> None:
+    """Not deleted in place: a death meanwhile would leave a part of the old folder under its name."""
+    is_there = target.is_dir()
+    if is_there:
+        target.rename(before)
+    try:
+        new.rename(target)
+    except OSError:
+        if is_there:
+            before.rename(target)
+        raise
+    flush(target.parent)
 
 
 def remove_tree(folder: Path) -> None:

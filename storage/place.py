@@ -64,16 +64,21 @@ class Place:
     def strays(self) -> list[Path]:
         """Small files that dead processes left: locks without a holder, and unfinished files."""
         locks = [
-            path for path in (self.root / ".locks").rglob("*") if path.is_file() and is_held(path) is None
+            *(self.root / ".locks").rglob("*"),
+            *self.root.glob(".*.lock"),
+            *self.shards_path.glob(".lock"),
         ]
-        folders = [self.tags_path, self.shards_path, self.root / ".runs"]
-        folders += [self.root / ".listing", self.root / ".recent", *(self.root / ".trust").glob("*")]
+        free = [path for path in locks if path.is_file() and is_held(path) is None]
+        folders = [self.root, self.tags_path, self.shards_path]
+        folders += [self.root / name for name in (".runs", ".listing", ".recent", ".cache")]
+        for above in (".trust", ".cache", ".studies"):
+            folders += (self.root / above).glob("*")
         unfinished = [path for folder in folders for path in durable.abandoned(folder)]
-        return sorted([*locks, *unfinished, *self._older_strays()])
+        return sorted([*free, *unfinished, *self._older_strays()])
 
     def remove_stray(self, path: Path) -> None:
         """Delete one of `strays`, unless it is a lock that a process has taken since."""
-        if path.is_relative_to(self.root / ".locks"):
+        if path.is_relative_to(self.root / ".locks") or path.name.endswith(".lock"):
             with exclusive_now(path):  # releasing a lock removes its file
                 return
         path.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from flows.cli.printing import print_snapshot
 from flows.errors import ConfigError
 from flows.plan.catalog import StoreSnapshots
 from flows.wording import counted
+from storage.durable import flush
 from storage.opening import open_store
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ def export(
 
         prefixes = [given for _, given in views] if any(root) else None
         exported = export_coco([each for each, _ in views], out, roots=prefixes)
+        flush(out)
+        flush(out.absolute().parent)
     else:
         from data_catalog.exchange.parts import parts_of
 

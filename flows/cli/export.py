@@ -10,6 +10,7 @@ import typer
 from flows.cli.options import ConfigsStore
 from flows.cli.run import ConfigPath, Overrides
 from flows.plan.finished import finished_model
+from storage.durable import flush, flush_tree
 
 
 def export(
@@ -41,4 +42,6 @@ def export(
     write_model(finished, folder)
     files = export_programs(folder, finished.load("cpu")) if programs else []
     write_checksums(folder, present_files(folder))
+    flush_tree(folder)
+    flush(folder.absolute().parent)
     typer.echo(f"wrote the model to {folder}" + "".join(f"\n  {path.name}" for path in files))

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flows.errors import ConfigError
-from storage.durable import abandoned, flush, flush_tree, partial_name
-from storage.folders import remove_tree
+from storage.folders import whole_folder
 
 
 @contextmanager
@@ -25,18 +24,7 @@ def new_folder(target: Path, option: str) -> Iterator[Path]:
     above = target.absolute().parent
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise ConfigError(f"{option} {target}: cannot write to folder {above}; create it, or name another")
-    for left in abandoned(above):
-        if left.is_dir() and left.name.startswith(f".{target.name}."):
-            remove_tree(left)
-    partial = above / partial_name(target.name)
-    partial.mkdir()
-    try:
+    with whole_folder(target) as partial:
         yield partial
-        flush_tree(partial)
         if target.is_dir():
-            target.rmdir()
-        partial.replace(target)
-        flush(above)
-    finally:
-        if partial.is_dir():
-            remove_tree(partial)
+            target.resolve().rmdir()  # what was put there meanwhile is not replaced

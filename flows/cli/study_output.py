@@ -20,6 +20,7 @@ from flows.studies.cells import FilledTable
 from flows.studies.output import heading, holes_of, legend, text_rows
 from flows.studies.running import Standing, StudyResult
 from flows.wording import about, counted
+from storage import durable
 
 
 class Watching:
@@ -77,11 +78,13 @@ def rich_table(filled: FilledTable) -> Table:
 def write_page(result: StudyResult) -> Path:
     """Write the page beside the tables, and the digests of all."""
     from flows.report.study_page import render_study  # loads matplotlib
-    from personsearch_core.checksums import write_checksums
+    from personsearch_core.checksums import CHECKSUMS, write_checksums
 
     path = result.folder / "report.html"
-    path.write_text(render_study(result), encoding="utf-8")
-    write_checksums(result.folder, [file.name for file in result.folder.iterdir() if file.is_file()])
+    durable.write(path, render_study(result), lasting=False)
+    names = [file.name for file in result.folder.iterdir() if file.is_file()]
+    # Without what a killed process left.
+    write_checksums(result.folder, [name for name in names if not name.startswith((".", CHECKSUMS))])
     return path
 
 

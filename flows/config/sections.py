@@ -229,7 +229,8 @@ class Processors(Recipe):
     devices: PositiveInt = 1
     """Number of GPUs that train the detector and the branch, and extract features, together."""
     threads: PositiveInt | None = None
-    """CPU threads per stage (default: one per core)."""
+    """CPU threads per stage (default: one per core). The last bits of a detector and of its detections depend
+    on it; no key does."""
 
 
 class TrackerSection(Recipe):

@@ -5,6 +5,7 @@ No Prefect and no torch: a plan with nothing to do costs little more than readin
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -16,13 +17,16 @@ from flows.errors import ConfigError, StageError
 from flows.plan.changes import changed_fields
 from flows.plan.pinned import PinnedModel
 from flows.plan.views import view_digest
-from flows.run.provenance import source_digest
+from flows.run.provenance import chosen_threads, source_digest
 from flows.stages.base import Stage, ingest_name
-from storage.manifest import Identity
+from flows.wording import counted
+from storage.manifest import Identity, Manifest
 from storage.space import require_free_space
 from storage.store import Artifact, Store
 
 State = Literal["cached", "resumes", "runs"]
+_OF_THREADS = frozenset({"detector", "detections"})
+"""Kinds whose last bits depend on the number of CPU threads; those of features and of a branch do not."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,9 @@ def resolve(
         return Planned(stage, "runs", "a rebuild was requested", identity)
     found = store.inspect(stage.kind, identity.key)
     if found.artifact is not None:
-        return Planned(stage, "cached", _provenance_note(found.artifact), identity, found.artifact)
+        return Planned(
+            stage, "cached", _provenance_note(stage, found.artifact.manifest), identity, found.artifact
+        )
     holder = store.place.holder(stage.kind, identity.key)
     if holder is not None:
         return Planned(stage, "runs", f"process {holder} is building it now", identity)
@@ -238,12 +244,20 @@ def _input_digests(stage: Stage, artifacts: Mapping[str, Artifact], store: Store
     return digests
 
 
-def _provenance_note(artifact: Artifact) -> str:
-    manifest = artifact.manifest
+def _provenance_note(stage: Stage, manifest: Manifest) -> str:
     note = f"built {manifest.created}"
     if manifest.made_by.get("source") not in (None, source_digest()):
         note += " by another version of the code"
-    return note
+    return note + _threads_note(stage, manifest)
+
+
+def _threads_note(stage: Stage, manifest: Manifest) -> str:
+    """That a rebuild might not give the same bytes, since the stage would compute with other CPU threads."""
+    if stage.kind not in _OF_THREADS or stage.processors is None or manifest.made_by.get("device") != "cpu":
+        return ""
+    then = manifest.made_by.get("threads") or manifest.made_by.get("cpus")
+    now = chosen_threads(stage.processors.threads) or os.cpu_count()
+    return "" if then in (None, now) else f" with {counted(int(then), 'CPU thread')}, not {now} as now"
 
 
 def _why_new(identity: Identity, store: Store) -> str:

@@ -17,7 +17,7 @@ from flows.plan.states import Planned
 from flows.plan.views import SnapshotView, ViewSpec
 from flows.run.child import Reporter
 from flows.run.processes import Progress, Started, start_process
-from flows.run.provenance import made_by
+from flows.run.provenance import chosen_threads, made_by
 from flows.stages.base import Stage, load_maker
 from storage.devices import holding_devices
 from storage.errors import StorageError
@@ -168,7 +168,8 @@ def make(task: dict[str, Any], reporter: Reporter) -> dict[str, str]:
             )
             for name, each in views.items()
         }
-        provenance = made_by(None if processors is None else processors.threads) | _device(processors)
+        threads = None if processors is None else chosen_threads(processors.threads)
+        provenance = made_by(threads) | _device(processors)
         provenance |= ({VIEWS: taken} if taken else {}) | dict(result.made_by)
         work.commit(
             result.content_digest,

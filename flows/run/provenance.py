@@ -60,6 +60,12 @@ def made_by(threads: int | None) -> dict[str, Any]:
     }
 
 
+def chosen_threads(threads: int | None) -> int | None:
+    """The number of CPU threads that a config's `threads` or OMP_NUM_THREADS chooses; None: one per core."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return threads or (int(said) if said.isdecimal() else 0) or None
+
+
 def computed_on(device: torch.device) -> dict[str, Any]:
     """What of a machine decides on the bits of what torch computes: processor, threads and libraries."""
     import torch

@@ -67,6 +67,7 @@ def build_approximate(index: Index) -> Recall:
         graph.add(np.arange(start, start + len(block)), np.ascontiguousarray(block))
         start += len(block)
     (index.folder / ABOUT).unlink(missing_ok=True)
+    durable.remove_abandoned(index.folder)
     partial = index.folder / durable.partial_name(GRAPH)
     graph.save(str(partial))
     durable.flush(partial)

@@ -18,6 +18,7 @@ from flows.search.pictures import scene_of
 from personsearch_core.errors import PersonSearchError
 from storage import durable
 from storage.digests import digest_file
+from storage.folders import whole_folder
 
 if TYPE_CHECKING:
     from flows.search.index import Index
@@ -59,21 +60,16 @@ def export_confirmed(index: Index, judgements: Judgements, folder: Path) -> Expo
     """
     _require_place(folder)
     names, left_out = _confirmed(index, judgements)
-    partial = folder.with_name(durable.partial_name(folder.name))
-    try:
+    durable.make_folder(folder.absolute().parent)
+    with whole_folder(folder) as partial:
         content = _write_images(index, names, partial / IMAGES, left_out)
         shots = [each["person_id"] for each in content.annotations if each["person_id"] is not None]
         if not shots:
             raise ConfigError(f"none of the confirmed scenes can be read: {left_out[0]}")
-        durable.make_folder(partial / ANNOTATIONS)
+        (partial / ANNOTATIONS).mkdir()
         body = {"categories": [PERSON], "images": content.images, "annotations": content.annotations}
-        durable.write(partial / ANNOTATIONS / f"{SPLIT}.json", json.dumps(body, ensure_ascii=False, indent=1))
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-        durable.flush(folder.absolute().parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        text = json.dumps(body, ensure_ascii=False, indent=1)
+        (partial / ANNOTATIONS / f"{SPLIT}.json").write_text(text, encoding="utf-8")
     return Exported(len(set(shots)), len(shots), len(content.images), tuple(left_out))
 
 
@@ -96,7 +92,7 @@ def _confirmed(index: Index, judgements: Judgements) -> tuple[dict[int, str], li
 def _write_images(index: Index, names: Mapping[int, str], images: Path, left_out: list[str]) -> _Content:
     source = index.table["source"].to_numpy()
     frame = index.table["frame"].fill_null(-1).to_numpy()
-    durable.make_folder(images)
+    images.mkdir()
     content = _Content()
     for scene in sorted({(int(source[row]), int(frame[row])) for row in names}):
         rows = np.flatnonzero((source == scene[0]) & (frame == scene[1])).tolist()
@@ -122,7 +118,6 @@ def _write_image(index: Index, scene: _Scene, row: int, images: Path) -> dict[st
     else:
         name = f"{digest[:16]}_{scene[1]:06d}.png"
         picture.save(images / name)
-    durable.flush(images / name)
     return {"file_name": name, "width": picture.width, "height": picture.height}
 
 

@@ -140,8 +140,7 @@ def save_once(model: GivenModel, folder: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     durable.make_folder(partial)
     model.save(partial)
-    for path in partial.iterdir():
-        durable.flush(path)
+    durable.flush_tree(partial)
     partial.rename(folder)
     durable.flush(folder.parent)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows.studies.cells import FilledTable, Filling
@@ -132,7 +134,7 @@ def run_study(
 def write_result(result: StudyResult) -> None:
     """Write tables and members into the result's folder, in every format but HTML."""
     write_tables(result.study, result.tables, result.folder)
-    pq.write_table(member_table(result.members), result.folder / "members.parquet")
+    durable.write(result.folder / "members.parquet", _parquet(member_table(result.members)), lasting=False)
     durable.write(result.folder / "study.json", json.dumps(result.as_data(), indent=1) + "\n", lasting=False)
 
 
@@ -140,9 +142,15 @@ def write_tables(study: Study, tables: Sequence[FilledTable], folder: Path) -> N
     """Write the tables as they stand."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CHECKSUMS).unlink(missing_ok=True)  # written again beside the page
-    pq.write_table(as_parquet(tables), folder / "cells.parquet")
+    durable.write(folder / "cells.parquet", _parquet(as_parquet(tables)), lasting=False)
     durable.write(folder / "tables.md", as_markdown(study.title, tables), lasting=False)
     durable.write(folder / "tables.tex", as_latex(tables), lasting=False)
+
+
+def _parquet(table: pa.Table) -> bytes:
+    content = io.BytesIO()
+    pq.write_table(table, content)
+    return content.getvalue()
 
 
 class _Watching:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 from safetensors.numpy import save_file
 
-from storage.durable import partial_name
+from storage.durable import abandoned, flush, partial_name
 from storage.errors import StorageError
 from storage.feature_store.export_streams import STREAMS
 from storage.feature_store.reader import FeatureReader, check_indices
@@ -20,7 +20,7 @@ FORMATS = (".npz", ".safetensors", *STREAMS)
 
 
 def export_rows(reader: FeatureReader, indices: ArrayLike, target: str | Path) -> None:
-    """Write chosen rows and their index to one file, whole or not at all.
+    """Write chosen rows and their index to one file: whole or not at all, and on the disk on return.
 
     Parameters
     ----------
@@ -51,6 +51,9 @@ def export_rows(reader: FeatureReader, indices: ArrayLike, target: str | Path) -
         raise StorageError(f"{target} does not end in {' or '.join(FORMATS)}: choose one of these formats")
     rows = check_indices(indices, reader.shape[0]).reshape(-1)
     index = _rows_of_index(reader, rows)
+    for left in abandoned(target.parent):
+        if left.name.startswith(f".{target.name}."):
+            left.unlink(missing_ok=True)
     partial = target.with_name(partial_name(target.name))
     try:
         if target.suffix in STREAMS:
@@ -61,7 +64,9 @@ def export_rows(reader: FeatureReader, indices: ArrayLike, target: str | Path) -
         else:
             arrays = {"features": reader.rows(rows), "row": rows}
             save_file(arrays, partial, metadata={"index": json.dumps(index.to_pylist(), default=str)})
+        flush(partial)
         partial.replace(target)
+        flush(target.parent)
     finally:
         partial.unlink(missing_ok=True)
 

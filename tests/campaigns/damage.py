@@ -1,6 +1,6 @@
 """Every file of every kind of artifact, damaged in every way: who tells, and whether the file is named.
 
-    python -m tests.campaigns.damage [--places N] [--json OUT]
+    python -m tests.campaigns.damage [--places N] [--only NAME ...] [--work FOLDER] [--json OUT]
 
 A subject is a folder with what uses it next and what verifies it. Each of its files is damaged and put back.
 """
@@ -258,19 +258,35 @@ def _refusal(use: Callable[[], object]) -> str:
 
 def subjects(config: Path) -> Iterator[Subject]:
     """Of a finished run: artifacts, an export with programs, an index, and the tables of a sweep."""
-    store = config.parent / "store"
+    store, out = config.parent / "store", config.parent / "index"
     yield from artifacts_of(store)
-    out = config.parent / "index"
-    for words in (
-        ["export", config, config.parent / "model", "--programs"],
-        ["index", config.parent / "prw" / "frames", "--model", config, "--approximate", "--out", out],
-        ["sweep", config, "--set", "reid.seed=0"],
-    ):
+    _made("export", config, config.parent / "model", "--programs", makes=config.parent / "model")
+    yield exported_model(config.parent / "model")
+    # The detector of a tiny run is unsure of everyone.
+    everyone = ("--model", config, "--score-threshold", 0)
+    _made("index", config.parent / "prw" / "frames", *everyone, "--approximate", "--out", out, makes=out)
+    yield search_index(out)
+    _made("sweep", config, "--set", "reid.seed=0", makes=store / ".studies")
+    yield from study_outputs(store)
+
+
+def _made(*words: object, makes: Path) -> None:
+    """Run a command, unless what it makes is there."""
+    if not makes.exists():
         outcome = personsearch(*words)
         assert outcome.status == 0, outcome.stderr
-    yield exported_model(config.parent / "model")
-    yield search_index(out)
-    yield from study_outputs(store)
+
+
+def prepared(folder: Path) -> Path:
+    """The config of a finished run in a folder, which may be there already."""
+    if (folder / "store").exists():
+        (config,) = folder.glob("*.yaml")
+        return config
+    draw_tiny_data(folder)
+    speed = {"images": [1], "people": [2], "rounds": 1, "variants": ["j3"]}
+    config = write_tiny_config(folder, ".", speed=speed)
+    _made("run", config, makes=folder / "store")
+    return config
 
 
 def main() -> None:
@@ -278,19 +294,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--places", type=int, default=10, help="Places per file for flips and cuts.")
+    parser.add_argument("--only", nargs="*", help="Only subjects whose names begin so.")
+    parser.add_argument(
+        "--work", type=Path, help="Keep the run in this folder, or use the one that is there."
+    )
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     source, report = random.Random(0), {}
     with tempfile.TemporaryDirectory(prefix="damage-") as name:
-        folder = Path(name)
+        folder = asked.work or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
         os.environ |= {"PREFECT_HOME": str(folder / "prefect"), IDLE_MINUTES: "0"}
         with api():
-            draw_tiny_data(folder)
-            speed = {"images": [1], "people": [2], "rounds": 1, "variants": ["j3"]}
-            config = write_tiny_config(folder, ".", speed=speed)
-            made = personsearch("run", config)
-            assert made.status == 0, made.stderr
-            for subject in subjects(config):
+            for subject in subjects(prepared(folder)):
+                if asked.only is not None and not subject.name.startswith(tuple(asked.only)):
+                    continue
                 found = damage_all(subject, asked.places, source)
                 report[subject.name] = {
                     "files": len(subject.files()),

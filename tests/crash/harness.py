@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, TypeVar
 from tests.crash.bench import Bench, Operation, Report, crash, cut_power, in_a_fork, points_of
 from tests.crash.forget_operation import FORGET
 from tests.crash.index_operations import INDEX
+from tests.crash.judging_operation import JUDGEMENTS
 from tests.crash.operations import CARELESS, OPERATIONS
 from tests.memory import folder_in_memory
 
@@ -33,10 +34,10 @@ if TYPE_CHECKING:
 
 SUBSETS = 200
 _NEIGHBOURS = 10
-_LIGHT = {each.name: each for each in (*OPERATIONS.values(), FORGET, INDEX, CARELESS)}
+_LIGHT = {each.name: each for each in (*OPERATIONS.values(), FORGET, INDEX, JUDGEMENTS, CARELESS)}
 _WITH_TORCH = "checkpoints"
 """It comes last: to fork a process that has loaded torch takes several times longer."""
-LOCAL = (*OPERATIONS, FORGET.name, INDEX.name, _WITH_TORCH)
+LOCAL = (*OPERATIONS, FORGET.name, INDEX.name, JUDGEMENTS.name, _WITH_TORCH)
 EVERY = (*LOCAL, CARELESS.name)
 Point = TypeVar("Point")
 

@@ -1,4 +1,4 @@
-"""Artifacts whose content is written piece by piece: feature stores, which resume, and snapshots."""
+"""Artifacts whose content is written piece by piece: feature stores, which resume and grow, and snapshots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ import numpy as np
 
 from data_catalog.rows import Rows, to_tables
 from data_catalog.snapshot import SnapshotWriter
-from storage.feature_store import RowCodec, create_features, open_features, principal_axes, verify_features
+from storage.feature_store import (
+    EarlierRows,
+    FeatureWriter,
+    RowCodec,
+    adopt_shards,
+    create_features,
+    fill_shards,
+    open_features,
+    principal_axes,
+    verify_features,
+)
 from storage.feature_store.layout import ARRAY
 from storage.feature_store.metadata import read_layout
 from storage.feature_store.shard_files import read_shard
@@ -24,7 +34,13 @@ ROWS, ROW = 40, (4, 8, 8)
 FEATURES = Identity(kind="features", version=1, recipe={"roi": 16}, inputs={})
 
 
-ENCODED = Identity(kind="features", version=1, recipe={"roi": 16, "codec": "int8"}, inputs={})
+EARLIER, GROWN = (
+    Identity(kind="features", version=1, recipe={"codec": "int8", "view": view}, inputs={})
+    for view in ("old", "new")
+)
+
+TAKEN = np.array([*range(16), *range(16, 20), *[-1] * 4])
+"""The rows of GROWN: a whole shard of EARLIER, four rows that have stayed, and four new ones."""
 
 
 def rows_of(shard: int) -> np.ndarray:
@@ -54,18 +70,44 @@ def resume(folder: Path) -> None:
             work.commit("features")
 
 
-def encode(folder: Path) -> None:
-    """The same with rows of fewer channels, whose axes are kept beside them."""
-    axes = principal_axes([of_two_directions(0)], 2)
-    codec = RowCodec(ROW, np.dtype(np.float16), "int8", axes)
-    with store_of(folder).making(ENCODED) as work:
+def prepare_growth(folder: Path) -> None:
+    with store_of(folder).making(EARLIER) as work:
+        with encoding_writer(work.path) as writer:
+            writer.write(0, earlier_rows())
+        work.commit("earlier")
+
+
+def grow(folder: Path) -> None:
+    """Features of a view that has grown: a shard is a link to the earlier one, another takes some rows.
+
+    Rows have fewer channels in the store, and the axes are kept beside them.
+    """
+    store = store_of(folder)
+    with store.making(GROWN) as work:
         if work.made is None:
-            with create_features(
-                work.path / "features.zarr", ROWS, ROW, rows_per_shard=16, codec=codec
-            ) as writer:
-                for shard in sorted({0, 1, 2} - set(writer.complete_shards)):
-                    writer.write(16 * shard, of_two_directions(shard))
-            work.commit("encoded")
+            earlier = store.find(EARLIER.kind, EARLIER.key)
+            assert earlier is not None
+            files = {name: entry.sha256 for name, entry in earlier.manifest.files.items()}
+            source = EarlierRows(earlier.path, store.trusted(earlier), files)
+            with encoding_writer(work.path) as writer:
+                missing = sorted({0, 1} - set(writer.complete_shards))
+                adopted = list(adopt_shards(writer, missing, TAKEN, source))
+                rest = [shard for shard in missing if shard not in adopted]
+                list(fill_shards(writer, rest, TAKEN, source, iter([of_two_directions(2)[:4]])))
+            work.commit("grown")
+
+
+def encoding_writer(folder: Path) -> FeatureWriter:
+    codec = RowCodec(ROW, np.dtype(np.float16), "int8", principal_axes([of_two_directions(0)], 2))
+    return create_features(folder, len(TAKEN), ROW, rows_per_shard=16, codec=codec)
+
+
+def earlier_rows() -> np.ndarray:
+    return np.concatenate([of_two_directions(0), of_two_directions(1)])[: len(TAKEN)]
+
+
+def check_features(folder: Path) -> list[str]:
+    return check_store(folder, "features")
 
 
 def outcome_of_features(folder: Path) -> Outcome:
@@ -75,15 +117,16 @@ def outcome_of_features(folder: Path) -> Outcome:
     return {**outcome_of_store(folder), "rows": same, "damaged": len(verify_features(group))}
 
 
-def outcome_of_encoded(folder: Path) -> Outcome:
-    group = found(store_of(folder), "features").path / "features.zarr"
-    with open_features(group) as reader:
-        rows = reader.rows(np.arange(ROWS)).astype(np.float32)
-    error = np.abs(rows - np.concatenate([of_two_directions(each) for each in range(3)]))
+def outcome_of_growth(folder: Path) -> Outcome:
+    grown = store_of(folder).find(GROWN.kind, GROWN.key)
+    assert grown is not None
+    with open_features(grown.path) as reader:
+        rows = reader.rows(np.arange(len(TAKEN))).astype(np.float32)
+    right = np.concatenate([earlier_rows()[:20], of_two_directions(2)[:4]])
     return {
         **outcome_of_store(folder),
-        "near": bool((error < 0.05).all()),
-        "damaged": len(verify_features(group)),
+        "near": bool((np.abs(rows - right) < 0.05).all()),
+        "damaged": len(verify_features(grown.path)),
     }
 
 
@@ -119,6 +162,6 @@ def snapshot(folder: Path) -> None:
 
 MAKING = (
     Operation("features", prepare_features, resume, check_store, outcome_of_features),
-    Operation("encoded features", nothing, encode, check_store, outcome_of_encoded),
+    Operation("growth", prepare_growth, grow, check_features, outcome_of_growth),
     Operation("snapshot", nothing, snapshot, check_store, outcome_of_store),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest.mock import patch
@@ -12,6 +12,7 @@ from unittest.mock import patch
 from flows.cli.new_folder import new_folder
 from flows.run.records import RunRecord, records_folder
 from storage import listing, manifest_index
+from storage.folders import whole_folder
 from storage.gc import collect, find_garbage
 from storage.listing import list_entries
 from storage.manifest import Identity
@@ -182,26 +183,46 @@ def outcome_of_record(folder: Path) -> Outcome:
     return {name: body[name] for name in ("stages", "finished", "started", "config")}
 
 
-def fill_folder(folder: Path) -> None:
-    """As the exports of datasets do; a folder that is there is whole, and is not written again."""
-    if (folder / "exported").exists():
-        return
-    with new_folder(folder / "exported", "OUT") as partial:
-        (partial / "labels").mkdir()
-        (partial / "labels" / "a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
-        (partial / "data.yaml").write_text("names: [person]\n")
+_FILES = {"labels/a.txt": "0 0.5 0.5 0.1 0.1\n", "data.yaml": "names: [person]\n"}
+_BEFORE = {"labels/b.txt": "0 0.2 0.2 0.1 0.1\n", "old.yaml": "names: [someone]\n"}
 
 
-def check_folder(folder: Path) -> list[str]:
-    """A folder that is there is whole."""
-    exported = folder / "exported"
-    return [] if not exported.exists() or len(outcome_of_folder(folder)) == 2 else ["a part of the folder"]
+def prepare_folder(folder: Path) -> None:
+    """An export that is there already."""
+    nothing(folder)
+    with whole_folder(folder / "replaced") as partial:
+        _fill(partial, _BEFORE)
 
 
-def outcome_of_folder(folder: Path) -> Outcome:
-    exported = folder / "exported"
-    texts = {file.name: file.read_text() for file in exported.rglob("*") if file.is_file()}
-    return {name: text for name, text in texts.items() if text}
+def fill_folders(folder: Path) -> None:
+    """As exports do: one folder is new, and is not written again once it is there; one is replaced."""
+    if not (folder / "exported").exists():
+        with new_folder(folder / "exported", "OUT") as partial:
+            _fill(partial, _FILES)
+    with whole_folder(folder / "replaced") as partial:
+        _fill(partial, _FILES)
+
+
+def _fill(folder: Path, files: Mapping[str, str]) -> None:
+    (folder / "labels").mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text)
+
+
+def check_folders(folder: Path) -> list[str]:
+    """A folder that is there is whole: the old one or the new one."""
+    may_be = {"exported": ({}, _FILES), "replaced": ({}, _BEFORE, _FILES)}
+    there = {name: _texts(folder / name) for name in may_be}
+    return [f"{name} holds {there[name]}" for name, wanted in may_be.items() if there[name] not in wanted]
+
+
+def outcome_of_folders(folder: Path) -> Outcome:
+    return {path.name: _texts(path) for path in folder.iterdir()}
+
+
+def _texts(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in files}
 
 
 OPERATIONS = {
@@ -219,7 +240,7 @@ OPERATIONS = {
         Operation("pull", prepare_twins, pull, check_pull, outcome_of_export),
         *MAKING,
         Operation("records", nothing, record, check_record, outcome_of_record),
-        Operation("folder", nothing, fill_folder, check_folder, outcome_of_folder),
+        Operation("folder", prepare_folder, fill_folders, check_folders, outcome_of_folders),
     )
 }
 

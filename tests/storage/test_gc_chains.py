@@ -184,6 +184,10 @@ def test_a_collection_clears_what_dead_processes_left(store: LocalStore) -> None
         store = LocalStore(Path({str(store.root)!r}))
         (store.root / ".trust" / "features" / f"{made.key}.{{os.getpid()}}.tmp").write_text("as once")
         (store.root / ".trust" / "features" / durable.partial_name("{made.key}.json")).write_text("as now")
+        (store.root / ".cache" / "memo").mkdir(parents=True)
+        for folder in (store.root, store.root / ".cache" / "memo"):
+            (folder / durable.partial_name("note")).write_text("half")
+        (store.root / ".list.lock").touch()
         with store.making(Identity.model_validate_json({identity.model_dump_json()!r})):
             os.kill(os.getpid(), signal.SIGKILL)
     """)
@@ -194,11 +198,12 @@ def test_a_collection_clears_what_dead_processes_left(store: LocalStore) -> None
         path.touch()
     with store.place.making_now("features", made.key):
         garbage = find_garbage(store, [name_of(made), f"reid/{identity.key}"])
-        assert len(garbage.strays) == 3
+        assert len(garbage.strays) == 6
         collect(store, garbage)
         assert {path.name for path in (store.root / ".locks").rglob("*") if path.is_file()} == {made.key}
     trust = store.root / ".trust" / "features"
     assert {*trust.iterdir()} == {mine, old_of_mine, trust / f"{made.key}.json"}
+    assert not [path for path in store.root.rglob(".*") if path.name.startswith((".note.", ".list."))]
     assert find_garbage(store, [name_of(made)]).strays == ()
 
 

@@ -10,12 +10,15 @@ from typing import Literal
 import pytest
 
 from flows.config.models import Config
+from flows.config.sections import Processors
 from flows.errors import ConfigError
 from flows.plan import views
 from flows.plan.states import Planned, make_plan, require_synchronised_norms
 from flows.plan.views import ViewSpec, view_digest
+from flows.run.provenance import chosen_threads
 from flows.stages.base import InputRef, Stage, processors_of
 from storage.local import LocalStore
+from storage.manifest import Identity
 from storage.remote import RemoteStore
 from tests.storage.making import make_artifact, name_of
 
@@ -138,3 +141,38 @@ def test_a_dataset_is_not_compared_with_another_one(tmp_path: Path) -> None:
         work.commit("digest")
     assert make_plan([ingest("mot17", "mot17")], store)[0].reason == "not built in this store yet"
     assert make_plan([ingest("prw", "coco")], store)[0].reason == "new: adapter 'prw' -> 'coco'"
+
+
+@pytest.mark.parametrize(
+    ("kind", "made_by", "now", "note"),
+    [
+        ("detector", {"device": "cpu", "threads": 4, "cpus": 8}, 2, " with 4 CPU threads, not 2 as now"),
+        (
+            "detections",
+            {"device": "cpu", "threads": None, "cpus": 64},
+            2,
+            " with 64 CPU threads, not 2 as now",
+        ),
+        ("detector", {"device": "cpu", "threads": 2, "cpus": 8}, 2, ""),
+        ("detector", {"device": "cuda", "threads": 4, "cpus": 8}, 2, ""),
+        ("features", {"device": "cpu", "threads": 4, "cpus": 8}, 2, ""),
+    ],
+)
+def test_a_plan_says_what_was_built_with_other_threads(
+    kind: str, made_by: dict[str, object], now: int, note: str, tmp_path: Path
+) -> None:
+    store = LocalStore(tmp_path)
+    planned = replace(stage(kind), processors=Processors(device="cpu", threads=now))
+    with store.making(Identity(kind=kind, version=1, recipe={"seed": 0}, inputs={})) as work:
+        made = work.commit("digest", made_by=made_by)
+    (found,) = make_plan([planned], store)
+    assert found.reason == f"built {made.manifest.created}{note}"
+
+
+def test_the_number_of_threads_is_the_configs_or_that_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert (chosen_threads(2), chosen_threads(None)) == (2, 3)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4,2")
+    assert chosen_threads(None) is None
