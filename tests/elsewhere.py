@@ -29,6 +29,13 @@ OF_OS = frozenset(
         *("posix_fadvise", "pread", "preadv", "pwrite", "sched_getaffinity", "setsid", "waitid"),
     }
 )
+LESS = {
+    "test_artifacts.py::test_the_memory_of_children_counts": "that is read from `resource`",
+    "test_artifacts.py::test_readers_see_it_all_the_time_while_it_is_replaced": "an open file stays",
+    "test_artifacts.py::test_kill_9_of_the_writer_frees_the_lock": "its process has Linux' locks",
+    "test_store_machine.py::TestStoreMachine": "its processes have Linux' locks",
+}
+"""Tests of storage that are left out, and why: docs/machines.md says what is less."""
 _LOCK = "hhqqi4x"
 """struct flock of x86-64 and Arm: type, whence, start, length, process."""
 
@@ -171,4 +178,5 @@ if __name__ == "__main__":
     hide()
     packages = PACKAGES if "--all" in sys.argv else ("storage",)
     print(f"{import_all(packages)} modules are imported without /proc, {' and '.join(sorted(MODULES))}")
-    sys.exit(pytest.main([word for word in sys.argv[1:] if word != "--all"]))
+    left_out = [f"--deselect=tests/storage/{name}" for name in LESS]
+    sys.exit(pytest.main([*left_out, *(word for word in sys.argv[1:] if word != "--all")]))
