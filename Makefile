@@ -32,7 +32,7 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-# All packages, and all tests of storage, as on a system that is not Linux.
+# All packages, and the tests of storage but for four that need Linux, as on another system.
 elsewhere: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.elsewhere --all tests/storage
 

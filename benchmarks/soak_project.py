@@ -119,8 +119,8 @@ class Project:
     def open_all_connections(self) -> None:
         """Make the API open all connections to its database that it may have.
 
-        SQLAlchemy keeps 5 open and allows 10 more at once, whose files SQLite keeps open for the next ones. A
-        busy night thus opens files that stay, up to a bound; what comes on top of it is a leak.
+        SQLAlchemy keeps 5 open and allows 10 more at once, whose files SQLite keeps open for the next ones.
+        So a busy night opens files that stay open, up to a bound; any more are a leak.
         """
         (address,) = (self.commands.home / FOLDER).glob("*.url")
         url = address.read_text().partition(" ")[2]

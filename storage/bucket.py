@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 from typing import Any
 
 from storage.manifest import FILE_NAME
 from storage.object_storage import reaching
 from storage.urls import filesystem
 
-_REFUSED = errno.EINVAL
-"""How s3fs tells that the condition of a write did not hold."""
+_REFUSED = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
+"""How S3 answers a write whose condition did not hold, or may not have held."""
 
 
 class Bucket:
@@ -44,8 +43,8 @@ class Bucket:
     def swap(self, path: str, before: str | None, after: str | None) -> bool:
         """Put the line `after` in the place of an object with the line `before`; None stands for no object.
 
-        False if there is another content. S3 compares as it writes; elsewhere, and to remove an object, it is
-        looked at first.
+        False if the content differs. S3 compares as it writes; elsewhere, and for a removal, the content is
+        read first.
         """
         condition = {} if before is None or after is None else self._condition(path)
         if condition is None or self._line(path) != before:
@@ -59,7 +58,7 @@ class Bucket:
         except OSError as error:
             # A try of the client whose answer was lost may have written it.
             found = self._line(path)
-            if found == before != after and error.errno != _REFUSED:
+            if found == before != after and not _is_refused(error):
                 raise
             return found == after
         return True
@@ -106,3 +105,9 @@ class Bucket:
             return []
         names = (entry["name"].rstrip("/") for entry in entries if entry["type"] == "directory")
         return sorted(name for name in names if not name.rpartition("/")[2].startswith("."))
+
+
+def _is_refused(error: OSError) -> bool:
+    """Whether S3 did not write because of the condition; s3fs keeps its answer in the cause."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return response.get("Error", {}).get("Code") in _REFUSED

@@ -95,13 +95,15 @@ def partial_name(name: str) -> str:
     return f".{name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}.partial"
 
 
-def abandoned(folder: Path) -> list[Path]:
-    """The unfinished files in a folder whose writers, processes of this host, are gone."""
+def abandoned(folder: Path, of: str | None = None) -> list[Path]:
+    """What dead processes of this host have left unfinished in a folder; only of the name `of`, if given."""
     mine = f".{socket.gethostname()}."
+    start = "." if of is None else f".{of}{mine}"
     return [
         folder / name
         for name in names_in(folder)
-        if name.endswith(".partial") and mine in name and not is_running(name.split(".")[-3])
+        if name.startswith(start) and name.endswith(".partial") and mine in name
+        if not is_running(name.split(".")[-3])
     ]
 
 

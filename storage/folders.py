@@ -22,8 +22,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
     """
     target = target.resolve()  # behind a link, it is the folder that is replaced
     above = target.parent
-    for left in abandoned(above):
-        if left.is_dir() and left.name.startswith(f".{target.name}."):
+    for left in abandoned(above, target.name):
+        if left.is_dir():
             remove_tree(left)
     partial, before = (above / partial_name(target.name) for _ in range(2))
     partial.mkdir()
@@ -32,7 +32,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
         flush_tree(partial)
         _replace(target, partial, before)
     finally:
-        for left in (partial, before):
+        for left in (partial, before) if target.is_dir() else (partial,):
             if left.is_dir():
                 remove_tree(left)
                 flush(above)
@@ -40,13 +40,12 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 def _replace(target: Path, new: Path, before: Path) -> None:
     """Not deleted in place: a death meanwhile would leave a part of the old folder under its name."""
-    is_there = target.is_dir()
-    if is_there:
-        target.rename(before)
     try:
+        if target.is_dir():
+            target.rename(before)
         new.rename(target)
-    except OSError:
-        if is_there:
+    except BaseException:  # Ctrl-C, too
+        if before.is_dir() and not target.exists():
             before.rename(target)
         raise
     flush(target.parent)

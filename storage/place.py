@@ -73,7 +73,7 @@ class Place:
         folders += [self.root / name for name in (".runs", ".listing", ".recent", ".cache")]
         for above in (".trust", ".cache", ".studies"):
             folders += (self.root / above).glob("*")
-        unfinished = [path for folder in folders for path in durable.abandoned(folder)]
+        unfinished = [path for folder in folders for path in durable.abandoned(folder) if path.is_file()]
         return sorted([*free, *unfinished, *self._older_strays()])
 
     def remove_stray(self, path: Path) -> None:

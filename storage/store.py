@@ -230,7 +230,7 @@ class Store(ABC):
         """Point a tag that points to `before` to `after`, durably; None stands for no tag.
 
         False if it points elsewhere. Of several callers with the same `before` one succeeds, on this machine
-        and on S3; other object storage is looked at first, then written to.
+        and on S3; on other object storage the tag is read first, then written.
         """
 
     @abstractmethod

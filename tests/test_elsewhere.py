@@ -1,6 +1,7 @@
 """Locks and files on a system without flock, /proc and positioned reads, as far as Linux can play one.
 
-All packages are imported that way; `make elsewhere` also runs all tests of `storage`.
+All packages are imported that way; `make elsewhere` also runs the tests of `storage`, but for four that need
+Linux.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class Publication:
     Parameters
     ----------
     licenses
-        URLs, or names as SPDX has them.
+        URLs, or SPDX identifiers.
     url
         The dataset's page.
     people, organizations

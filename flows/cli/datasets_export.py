@@ -112,7 +112,7 @@ def _export_folder(layout: Layout, parts: Sequence[ExportPart], folder: Path, im
 def croissant(
     name: str = typer.Argument(..., help="Name of the dataset in the catalog."),
     out: Path = typer.Argument(..., metavar="FOLDER", help="New folder to write."),
-    license: list[str] = typer.Option([], help="URL of a licence, or its name as SPDX has it; repeatable."),
+    license: list[str] = typer.Option([], help="URL of a licence, or its SPDX identifier; repeatable."),
     url: str | None = typer.Option(None, help="The dataset's page."),
     creator: list[str] = typer.Option([], help="A person who made the dataset; repeatable."),
     organization: list[str] = typer.Option([], help="An organization that made the dataset; repeatable."),
@@ -133,4 +133,4 @@ def croissant(
     typer.echo(f"wrote {counted(described.files, 'file')} to {out}")
     if described.missing:
         options = ", ".join(f"--{name}" for name in described.missing)
-        typer.echo(f"Croissant also requires what no snapshot says: give {options}")
+        typer.echo(f"croissant.json lacks what Croissant requires: give {options}")

@@ -21,7 +21,7 @@ def new_folder(target: Path, option: str) -> Iterator[Path]:
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         what = "is a file" if target.is_file() else "holds files already"
         raise ConfigError(f"{option} {target}: it {what}; name a new or empty folder")
-    above = target.absolute().parent
+    above = target.resolve().parent
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise ConfigError(f"{option} {target}: cannot write to folder {above}; create it, or name another")
     with whole_folder(target) as partial:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -39,7 +38,7 @@ def push(to: To, store: Store = None, names: Names = None, alone: Alone = False)
 
     Example: personsearch store push reid/3fa9c1 --to s3://bucket/store
     """
-    share(existing_store(store), _open(given_store(to, "--to"), "--to"), names, alone=alone)
+    share(existing_store(store), open_store(given_store(to, "--to")), names, alone=alone)
 
 
 def pull(source: From, store: Store = None, names: Names = None, alone: Alone = False) -> None:
@@ -50,8 +49,8 @@ def pull(source: From, store: Store = None, names: Names = None, alone: Alone = 
 
     Example: personsearch store pull production --from s3://bucket/store
     """
-    target = _open(chosen_store(store), "--store")
-    other = _open(given_store(source, "--from"), "--from")
+    target = open_store(chosen_store(store))
+    other = open_store(given_store(source, "--from"))
     if not other.exists():
         raise ConfigError(f"--from: {missing(str(other), 'store')}; name the one to copy from")
     share(other, target, names, alone=alone)
@@ -95,14 +94,6 @@ def share(source: ArtifactStore, target: ArtifactStore, names: list[str] | None,
             was = f" (was {short_name(before[tag])})" if tag in before else ""
             typer.echo(f"  {tag} now points to {short_name(artifact)}{was}")
     typer.echo(f"{counted(copied, 'artifact')} copied to {target}, {_amount(size, moved)}")
-
-
-def _open(place: str, option: str) -> ArtifactStore:
-    if Path(place).exists() and not Path(place).is_dir():
-        raise ConfigError(
-            f"{option}: {place} is not a folder: give a folder, or a URL such as s3://bucket/prefix"
-        )
-    return open_store(place)
 
 
 def _named(source: ArtifactStore, name: str, entries: Sequence[Entry], tagged: Mapping[str, str]) -> str:

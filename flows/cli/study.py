@@ -99,7 +99,7 @@ def run(
     first = loader.load(next(iter(chosen.members.values())))
     places = partial(slots, parallel, first.config.run)
     with sigterm_as_interrupt(), watching() as watch:
-        result = run_study(chosen, loader, slots=places, on=on, on_change=watch)
+        result = run_study(chosen, loader, choose_slots=places, on=on, on_change=watch)
     write_json(json, result.as_data())
     page = write_page(result)
     for to, written in ((html, page), (latex, result.folder / "tables.tex")):

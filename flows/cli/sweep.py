@@ -62,7 +62,7 @@ def sweep(
         result = run_study(
             study,
             Loader(store),
-            slots=places,
+            choose_slots=places,
             on=on,
             folder=out,
             on_change=watch,

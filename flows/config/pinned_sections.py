@@ -86,8 +86,8 @@ def _pin(name: Section, section: Mapping[str, Any], store: str, folder: Path) ->
         )
     if given.partition("/")[0] in TRAINED and is_folder(given) and not Path(absolute(given, folder)).exists():
         raise ConfigError(
-            f"{name}.use: {given} is neither a folder nor an artifact: write four letters of its key or more "
-            "(`store ls` shows keys: digits, and a to f)"
+            f"{name}.use: {given} is neither a folder nor an artifact: write at least four characters of "
+            "its key (digits and a to f; see `store ls`)"
         )
     from storage.opening import open_store  # loads fsspec
 

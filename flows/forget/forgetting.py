@@ -53,8 +53,8 @@ def plan_forgetting(store: Store, subjects: Sequence[Subject], configs: Iterable
     if not isinstance(store, LocalStore):
         raise ConfigError(
             f"{store} is on object storage, where `forget` cannot see what other machines hold: pull it "
-            "into a local store, forget there, push it to a new place, and delete the old one; the list does "
-            "not go along, so take them out of the dataset's folder, too"
+            "into a local store, forget there, push it to a new place, and delete the old one; the list "
+            "of forgotten people is not copied, so also remove them from the dataset's folder"
         )
     listed = ForgottenList(store.root)
     require_known(store, subjects, {each.dataset: listed.of(each.dataset, None) for each in subjects})

@@ -5,7 +5,6 @@ No Prefect and no torch: a plan with nothing to do costs little more than readin
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -256,7 +255,7 @@ def _threads_note(stage: Stage, manifest: Manifest) -> str:
     if stage.kind not in _OF_THREADS or stage.processors is None or manifest.made_by.get("device") != "cpu":
         return ""
     then = manifest.made_by.get("threads") or manifest.made_by.get("cpus")
-    now = chosen_threads(stage.processors.threads) or os.cpu_count()
+    now = chosen_threads(stage.processors.threads)
     return "" if then in (None, now) else f" with {counted(int(then), 'CPU thread')}, not {now} as now"
 
 

@@ -9,11 +9,13 @@ from typing import Any, Literal
 from flows.config.models import Config
 from flows.config.sections import Promotion
 from flows.run.comparing import compare
+from storage.errors import StorageError
 from storage.listing import list_entries
 from storage.store import Artifact, Store
 from storage.tags import move_tag, tags
 
 EVALUATION = "evaluation"
+_TRIES = 10
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,15 @@ def promote(config: Config, artifacts: Mapping[str, Artifact], store: Store) -> 
     tests = evaluations(artifacts)
     if config.promote is None or model is None or len(tests) < len(config.evaluation):
         return None
-    while True:
+    for _ in range(_TRIES):
         verdict = judge(config.promote, model, tests, store)
         if not verdict.moves or move_tag(store, verdict.tag, verdict.before, verdict.model):
             return verdict
         # Another run has moved the tag since: what counts is the model that has it now.
+    raise StorageError(
+        f"{store}: the tag {config.promote.tag!r} was not moved in {_TRIES} tries: other runs keep moving "
+        "it, or the server does not take conditional writes (If-Match); set it with: personsearch store tag"
+    )
 
 
 def evaluations(artifacts: Mapping[str, Artifact]) -> dict[str, Artifact]:

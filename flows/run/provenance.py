@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_catalog.parallel import cores
+
 if TYPE_CHECKING:
     import torch
 
@@ -60,10 +62,10 @@ def made_by(threads: int | None) -> dict[str, Any]:
     }
 
 
-def chosen_threads(threads: int | None) -> int | None:
-    """The number of CPU threads that a config's `threads` or OMP_NUM_THREADS chooses; None: one per core."""
-    said = os.environ.get("OMP_NUM_THREADS", "")
-    return threads or (int(said) if said.isdecimal() else 0) or None
+def chosen_threads(threads: int | None) -> int:
+    """The number of CPU threads: a config's `threads`, else that of OMP_NUM_THREADS, else one per core."""
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # the rest is for nested loops
+    return threads or (int(said) if said.isdecimal() else 0) or cores()
 
 
 def computed_on(device: torch.device) -> dict[str, Any]:

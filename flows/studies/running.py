@@ -86,15 +86,15 @@ def run_study(
     study: Study,
     loader: Loader,
     *,
-    slots: Callable[[], Slots] = Slots,
+    choose_slots: Callable[[], Slots] = Slots,
     on: str | None = None,
     folder: Path | None = None,
     on_change: Callable[[Standing], None] = ignore,
 ) -> StudyResult:
     """Build what the members need and the store does not have yet, and write the tables.
 
-    slots
-        where stages are built; asked only if one is missing, since counting GPUs takes seconds.
+    choose_slots
+        says where stages are built; called only if one is missing, since counting GPUs takes seconds.
     on
         the place whose workers build the members, instead of this machine; see `run_on_workers`.
     folder
@@ -107,7 +107,7 @@ def run_study(
     started = time.monotonic()
     members = list(study.members.values())
     nodes = Nodes.of(members, loader)
-    places = ONE_SLOT if on is not None or not nodes.missing else slots()
+    places = ONE_SLOT if on is not None or not nodes.missing else choose_slots()
     filling = Filling(study, loader)
     folder = folder or _folder(study, loader)
     remaining = Remaining(nodes, Estimator(loader.store_of(study), study.drawn), len(places.devices))

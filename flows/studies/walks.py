@@ -6,13 +6,14 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from flows.errors import Failure, failure_of, failure_or_bug
 from flows.plan.readiness import check_ready
 from flows.plan.states import Planned, identity_of, resolve
+from flows.stages.base import Stage
 from flows.studies.loading import Loaded, Loader
 from flows.studies.members import Member
 from flows.studies.record import StudyRecord
@@ -49,12 +50,12 @@ class StudyWalk:
     def __init__(self, members: Sequence[Member], loader: Loader, recorded_as: Path) -> None:
         self._records: dict[str, StudyRecord] = {}
         self.members: list[MemberWalk] = []
-        found: dict[str, _Found] = defaultdict(_Found)
+        self._found: dict[str, _Found] = defaultdict(_Found)
         for member in members:
             loaded = loader.load(member)
             place = str(loaded.store)
             record = self._records.setdefault(place, StudyRecord(recorded_as, loaded.store))
-            self.members.append(MemberWalk(member, loaded, record, found[place]))
+            self.members.append(MemberWalk(member, loaded, record, self._found[place]))
 
     @property
     def missing(self) -> list[MemberWalk]:
@@ -76,11 +77,13 @@ class StudyWalk:
         """
         looking = [walk for walk in self.members if walk.has_news(ended)] if members is None else [*members]
         while looking:
+            for found in self._found.values():
+                found.missing.clear()
             for walk in looking:
                 walk.advance(ended)
             for record in self._records.values():
                 record.write_uses()
-            looking = [walk for walk in looking if not walk.keeps_what_it_found()]
+            looking = [walk for walk in looking if walk.drop_what_is_gone()]
 
     def leave(self, ended: Mapping[str, Failure | None]) -> None:
         """Take what has been built so far; a member that still needs a stage was stopped before it."""
@@ -107,9 +110,11 @@ class StudyWalk:
 
 @dataclass
 class _Found:
-    """What the members of one store have found there, as `kind/key`: none is looked for twice."""
+    """What the members of one store know of it, by `kind/key`, so that each artifact is looked for once."""
 
     artifacts: dict[str, Artifact] = field(default_factory=dict)
+    missing: dict[str, Planned] = field(default_factory=dict)
+    """What has not been there in this look."""
     staying: set[str] = field(default_factory=set)
     """Those that were still there after the record had named them."""
 
@@ -142,7 +147,7 @@ class MemberWalk:
         return self.next is None or self.next.known.name in ended
 
     def advance(self, ended: Mapping[str, Failure | None]) -> None:
-        """Go past all that is cached; `keeps_what_it_found` must follow, once the record names it."""
+        """Go past all that is cached; `drop_what_is_gone` must follow, once the record names it."""
         self.next = None
         while self.failure is None and len(self.artifacts) < len(self._stages):
             stage = self._stages[len(self.artifacts)]
@@ -150,35 +155,45 @@ class MemberWalk:
                 if stage.kind != "ingest" and self._takes_datasets and not self._checked:
                     check_ready(self.config, self._stages, self.artifacts, self.store)
                     self._checked = True
-                found = self._found.artifacts.get(identity_of(stage, self.artifacts, self.store).name)
-                if found is not None:
-                    self.artifacts[stage.name] = found
+                name = identity_of(stage, self.artifacts, self.store).name
+                if name in self._found.artifacts:
+                    self.artifacts[stage.name] = self._found.artifacts[name]
                     continue
-                planned = resolve(stage, self.store, self.artifacts, _NO_FORCE, explain=False)
+                planned = self._looked_for(name, stage)
             except Exception as error:
                 self.failure = logged(error).of(stage.name)
                 return
             if planned.artifact is not None:
                 self.record.uses(planned)
-                self.artifacts[stage.name] = self._found.artifacts[planned.known.name] = planned.artifact
+                self.artifacts[stage.name] = self._found.artifacts[name] = planned.artifact
                 continue
-            failure = ended.get(planned.known.name)
+            failure = ended.get(name)
             if failure is None:
                 self.next = planned
                 return
             self.failure = failure.of(stage.name)
 
-    def keeps_what_it_found(self) -> bool:
-        """Whether everything stays; what a collection has taken meanwhile is dropped, and what follows it."""
+    def _looked_for(self, name: str, stage: Stage) -> Planned:
+        """How the stage stands in the store; another member may have found that it is missing."""
+        if name in self._found.missing:
+            return replace(self._found.missing[name], stage=stage)
+        planned = resolve(stage, self.store, self.artifacts, _NO_FORCE, explain=False)
+        if planned.artifact is None:
+            self._found.missing[name] = planned
+        return planned
+
+    def drop_what_is_gone(self) -> bool:
+        """Drop what a collection took before the record named it, and what follows. False if all stays."""
         for artifact in [*self.artifacts.values()][self._kept :]:
             if artifact.name not in self._found.staying:
                 if not stays(self.store, artifact.kind, artifact.key):
                     self._found.artifacts.pop(artifact.name, None)
                     self.artifacts = dict(list(self.artifacts.items())[: self._kept])
-                    return False
+                    self.failure, self._checked = None, False  # it may come from what is gone
+                    return True
                 self._found.staying.add(artifact.name)
             self._kept += 1
-        return True
+        return False
 
     def stop(self) -> None:
         """Fail before the next stage, because the study was stopped."""

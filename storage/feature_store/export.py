@@ -51,9 +51,8 @@ def export_rows(reader: FeatureReader, indices: ArrayLike, target: str | Path) -
         raise StorageError(f"{target} does not end in {' or '.join(FORMATS)}: choose one of these formats")
     rows = check_indices(indices, reader.shape[0]).reshape(-1)
     index = _rows_of_index(reader, rows)
-    for left in abandoned(target.parent):
-        if left.name.startswith(f".{target.name}."):
-            left.unlink(missing_ok=True)
+    for left in abandoned(target.parent, target.name):
+        left.unlink(missing_ok=True)
     partial = target.with_name(partial_name(target.name))
     try:
         if target.suffix in STREAMS:

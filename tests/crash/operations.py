@@ -211,7 +211,7 @@ def _fill(folder: Path, files: Mapping[str, str]) -> None:
 
 def check_folders(folder: Path) -> list[str]:
     """A folder that is there is whole: the old one or the new one."""
-    may_be = {"exported": ({}, _FILES), "replaced": ({}, _BEFORE, _FILES)}
+    may_be = {"exported": (None, _FILES), "replaced": (None, _BEFORE, _FILES)}
     there = {name: _texts(folder / name) for name in may_be}
     return [f"{name} holds {there[name]}" for name, wanted in may_be.items() if there[name] not in wanted]
 
@@ -220,7 +220,10 @@ def outcome_of_folders(folder: Path) -> Outcome:
     return {path.name: _texts(path) for path in folder.iterdir()}
 
 
-def _texts(folder: Path) -> dict[str, str]:
+def _texts(folder: Path) -> dict[str, str] | None:
+    """The files of a folder; None without the folder."""
+    if not folder.is_dir():
+        return None
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_text() for path in files}
 

@@ -47,7 +47,7 @@ def test_croissant_reads_a_described_dataset(ingested: Path, in_process: InProce
     mlcroissant: Any = pytest.importorskip("mlcroissant", reason="mlcroissant is not installed")
     published = "--license CC-BY-4.0 --url https://example.org --creator Ann --organization Lab"
     ended = in_process(f"datasets croissant scenes described --store store {published}")
-    assert ended.status == 0 and "requires" not in ended.output, ended.error
+    assert ended.status == 0 and "lacks" not in ended.output, ended.error
     dataset = mlcroissant.Dataset("described/croissant.json")
     issues = dataset.metadata.issues
     assert not issues.errors and not any("schema.org" in str(each) for each in issues.warnings)
@@ -59,7 +59,7 @@ def test_croissant_reads_a_described_dataset(ingested: Path, in_process: InProce
     assert {"boxes/person_id", "boxes/x1"} <= boxes[0].keys()
     assert "holds files already" in in_process("datasets croissant scenes described --store store").message
     bare = in_process("datasets croissant scenes bare --store store")
-    assert "requires what no snapshot says: give --license, --url, --creator" in bare.output
+    assert "lacks what Croissant requires: give --license, --url, --creator" in bare.output
     assert held.keys() - json.loads(Path("bare/croissant.json").read_text()).keys() == {
         "license",
         "url",

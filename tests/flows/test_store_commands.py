@@ -231,7 +231,7 @@ def test_push_takes_tags_and_artifacts_together_and_says_what_it_does_not_know(
         ["push", "--to", tmp_path / "file", "--store", store],
         ["pull", "--from", tmp_path / "file"],
     ):
-        with pytest.raises(ConfigError, match=r"--(to|from): .*file is not a folder"):
+        with pytest.raises(StorageError, match=r"the store .*file is a file: name a folder"):
             call("store", *words, *(["--store", other] if words[0] == "pull" else []))
 
 

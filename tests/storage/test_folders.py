@@ -34,6 +34,25 @@ def test_a_folder_is_replaced_whole_or_stays(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["out"]
 
 
+def test_an_interruption_between_the_renames_leaves_the_old_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, rename = tmp_path / "out", Path.rename
+    _fill(target, "old")
+    calls: list[Path] = []
+
+    def interrupted(path: Path, to: Path) -> Path:
+        calls.append(path)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _fill(target, "new")
+    assert (target / "deep" / "note").read_text() == "old" and _names(tmp_path) == ["out"]
+
+
 def test_behind_a_link_the_folder_itself_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / "real").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "real")

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
+from s3fs.errors import translate_boto_error
 
 from storage.errors import StorageError
 from storage.local import LocalStore
@@ -85,6 +87,19 @@ def test_a_move_whose_answer_is_lost_has_happened(
     monkeypatch.setattr(one.system, "pipe_file", _refuse)
     with pytest.raises(PermissionError):
         one.swap_tag("production", "reid/3", "reid/4")
+
+
+@pytest.mark.parametrize("code", ["PreconditionFailed", "ConditionalRequestConflict"])
+def test_a_write_that_s3_refuses_by_its_condition_is_one_that_lost(
+    machines: tuple[RemoteStore, RemoteStore], code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = machines
+
+    def lost(*_: object, **__: object) -> None:
+        raise translate_boto_error(ClientError({"Error": {"Code": code, "Message": ""}}, "PutObject"))
+
+    monkeypatch.setattr(one.system, "pipe_file", lost)
+    assert not one.swap_tag("production", None, "reid/1")
 
 
 def _refuse(*_: object, **__: object) -> None:

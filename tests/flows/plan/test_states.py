@@ -9,6 +9,7 @@ from typing import Literal
 
 import pytest
 
+from data_catalog.parallel import cores
 from flows.config.models import Config
 from flows.config.sections import Processors
 from flows.errors import ConfigError
@@ -175,4 +176,6 @@ def test_the_number_of_threads_is_the_configs_or_that_of_the_environment(
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert (chosen_threads(2), chosen_threads(None)) == (2, 3)
     monkeypatch.setenv("OMP_NUM_THREADS", "4,2")
-    assert chosen_threads(None) is None
+    assert chosen_threads(None) == 4
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert chosen_threads(None) == cores()

@@ -19,6 +19,7 @@ from flows.run.nights import worse_than_before
 from flows.run.promotion import Verdict, judge, promote
 from flows.run.records import RunRecord, new_record_path
 from flows.stages.evaluation import PER_QUERY
+from storage.errors import StorageError
 from storage.local import LocalStore
 from storage.manifest import Identity
 from storage.store import Artifact
@@ -144,6 +145,17 @@ def test_runs_that_end_together_leave_the_best_model(
     assert tags(store) == {"production": name_of(best)}
     second = next(each for each in verdicts if each is not None and each.before != name_of(old))
     assert (second.outcome, second.model) in (("worse", name_of(good)), ("allowed", name_of(best)))
+
+
+def test_a_tag_that_keeps_moving_is_left_alone(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_artifact(store, "reid", 1)
+    artifacts = {"reid": model, "evaluation": evaluated(store, model, OLD)}
+    config = SimpleNamespace(
+        promote=Promotion(tag="production"), branch_stage="reid", evaluation={"evaluation": None}
+    )
+    monkeypatch.setattr(store, "swap_tag", lambda *_: False)
+    with pytest.raises(StorageError, match="tag 'production' was not moved in 10 tries"):
+        promote(config, artifacts, store)  # type: ignore[arg-type]
 
 
 def test_a_night_got_worse_by_the_queries_that_both_have(store: LocalStore) -> None:

@@ -6,19 +6,14 @@ import os
 import signal
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
-import yaml
 
-from data_catalog.synthetic import PrwSpec, write_prw
 from flows.cli import slots as command
 from flows.cli.status import run_status
 from flows.config.sections import Processors
@@ -26,136 +21,27 @@ from flows.errors import ConfigError, Failure, StageFailed
 from flows.plan.reach import in_use
 from flows.plan.states import Planned
 from flows.report.study_page import render_study
-from flows.run import making
 from flows.run.processes import start_process
-from flows.run.records import RunRecord, read_records
+from flows.run.records import read_records
 from flows.run.stopping import sigterm_as_interrupt
 from flows.stages.base import Stage
-from flows.studies import schedule, walks
+from flows.studies import schedule
 from flows.studies.cells import Filling
 from flows.studies.cost import START_SECONDS, Estimator
-from flows.studies.grid import parse_axis
 from flows.studies.loading import Loader
-from flows.studies.members import Study
 from flows.studies.nodes import Nodes
 from flows.studies.running import run_study
-from flows.studies.schedule import Slots, StudyOutcome, _on_slot, ignore_progress, run_members
-from flows.studies.sweeping import sweep_study
+from flows.studies.schedule import Slots, _on_slot, ignore_progress
 from personsearch_core.data import decoding
 from storage.local import LocalStore
 from storage.opening import open_store
-from storage.store import Artifact, Inspection
-from storage.tags import stays
+from storage.store import Artifact
 from tests.flows.run.test_processes import is_gone, wait_for
+from tests.flows.studies.sweeps import MakeHere, build, made_by, study_of, sweep
 
-Make = Callable[[Planned, LocalStore, Mapping[str, Artifact]], Artifact]
+pytestmark = pytest.mark.usefixtures("in_this_process")
+
 SETTINGS = ["roi.variant=j3,j4", "reid.lr=1e-3,3e-3", "reid.seed=0..1"]
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sweep")
-    write_prw(
-        folder / "prw",
-        PrwSpec(train_images=24, test_images=10, train_identities=8, test_identities=5),
-        seed=3,
-    )
-    small = {
-        "store": "store",
-        "datasets": {"scenes": {"adapter": "prw", "root": "prw"}},
-        "detector": {
-            "train": [{"dataset": "scenes", "split": "train"}],
-            "model": {
-                "backbone": "resnet18",
-                "fpn_channels": 16,
-                "image_width": 160,
-                "image_height": 128,
-                "norm": "batch",
-                "initial_weights": None,
-                "head_convolutions": 1,
-            },
-            "training": {"steps": 2, "batch_size": 2},
-        },
-        "roi": {"roi_height": 8, "roi_width": 4},
-        "reid": {
-            "train": {"dataset": "scenes", "split": "train"},
-            "branch": {"embedding_dim": 16},
-            "identities_per_batch": 4,
-            "shots": 2,
-            "phases": [{"epochs": 1, "objectives": [{"kind": "semi_hard_triplet"}]}],
-        },
-        "detections": {"max_per_image": 5},
-        "gallery": {"untrained": False},
-        "evaluation": {"test": {"dataset": "scenes", "split": "test"}, "ground_truth_boxes": False},
-        "run": {"device": "cpu", "threads": 1},
-    }
-    path = folder / "small.yaml"
-    path.write_text(yaml.safe_dump(small))
-    return path
-
-
-class Watched:
-    """A reporter for stages that are built in this process."""
-
-    def progress(self, done: int, total: int, **metrics: float) -> None:
-        """Discard progress."""
-
-    def should_stop(self) -> bool:
-        return False
-
-
-class MakeHere:
-    """Makes stages in this process, one after the other, and counts them; some may be made to fail."""
-
-    def __init__(self, fail_seed: int | None = None) -> None:
-        self.made: Counter[str] = Counter()
-        self.fail_seed = fail_seed
-        self.lock = threading.Lock()
-
-    def __call__(self, planned: Planned, store: LocalStore, artifacts: Mapping[str, Artifact]) -> Artifact:
-        stage = planned.stage
-        with self.lock:
-            if stage.kind == "reid" and stage.recipe["reid"]["seed"] == self.fail_seed:
-                assert planned.identity is not None
-                log = store.place.log_path_of(stage.kind, planned.identity.key)
-                raise StageFailed(Failure("refused", "the loss is nan", str(log)))
-            self.made[stage.kind] += 1
-            return making.make_in_process(planned, store, artifacts, on_progress=ignore_progress)
-
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spares the start of forty processes; stages in processes of their own are tested elsewhere."""
-
-    class Here:
-        def __init__(self, target: str, task: dict[str, Any], *, log_path: Path, imports: list[str]) -> None:
-            self.task = task
-
-        def result(self, **_: object) -> object:
-            return making.make(self.task, Watched())
-
-    monkeypatch.setattr(making, "start_process", Here)
-
-
-def study_of(config: Path, *settings: str) -> Study:
-    return sweep_study(config, [parse_axis(text) for text in settings])
-
-
-@contextmanager
-def made_by(make: Make) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schedule, "make_in_process", lambda *stage, **_: make(*stage))
-        yield
-
-
-def build(study: Study, make: Make | None, store: Path | None = None, slots: int = 2) -> StudyOutcome:
-    loader = Loader(None if store is None else str(store))
-    with nullcontext() if make is None else made_by(make):
-        return run_members(list(study.members.values()), loader, study.path, slots=Slots([None] * slots))
-
-
-def sweep(config: Path, settings: list[str], make: MakeHere) -> StudyOutcome:
-    return build(study_of(config, *settings), make)
 
 
 @pytest.mark.slow
@@ -179,70 +65,15 @@ def test_eight_members_share_what_can_be_shared(config: Path, monkeypatch: pytes
     assert set(then.made) == {"reid", "gallery", "evaluation"}
     assert then.made["reid"] == 8
     assert not opened
-    looks, writes = count_looks(monkeypatch), count_record_writes(monkeypatch)
     sweep(config, SETTINGS, again := MakeHere())
     assert not again.made
-    assert max(looks.values()) == 1
-    assert len(writes) == 2  # with what it uses, and at its end
-
-
-def count_looks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each artifact is looked for from now on; on object storage, a look is three requests."""
-    looks: Counter[str] = Counter()
-    inspect = LocalStore.inspect
-
-    def counted(store: LocalStore, kind: str, key: str) -> Inspection:
-        looks[f"{kind}/{key}"] += 1
-        return inspect(store, kind, key)
-
-    monkeypatch.setattr(LocalStore, "inspect", counted)
-    return looks
-
-
-def count_record_writes(monkeypatch: pytest.MonkeyPatch) -> list[RunRecord]:
-    """The record as often as it is written from now on; each time it is flushed to the disk."""
-    writes: list[RunRecord] = []
-    write = RunRecord.write
-
-    def counted(record: RunRecord) -> None:
-        writes.append(record)
-        write(record)
-
-    monkeypatch.setattr(RunRecord, "write", counted)
-    return writes
-
-
-def test_what_a_collection_takes_before_it_is_on_record_is_built_again(
-    config: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = study_of(config, "reid.seed=70")
-    build(study, MakeHere())
-    taken: list[str] = []
-
-    def collected(store: LocalStore, kind: str, key: str) -> bool:
-        if kind == "reid" and not taken:
-            store.remove(kind, key)
-            taken.append(key)
-        return stays(store, kind, key)
-
-    monkeypatch.setattr(walks, "stays", collected)
-    outcome = build(study, make := MakeHere())
-    assert taken and make.made == {"reid": 1}
-    assert outcome.members[0].failure is None and "evaluation" in outcome.members[0].artifacts
-
-
-def test_members_that_wait_do_not_ask_the_store_again(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = count_looks(monkeypatch)
-    outcome = build(study_of(config, "reid.seed=60..65"), MakeHere(fail_seed=65), slots=1)
-    assert sum(member.failure is None for member in outcome.members) == 5
-    assert max(looks.values()) == 2  # before it is built, and afterwards
 
 
 def test_a_sweep_is_ranked_and_every_cell_names_its_artifact(config: Path, tmp_path: Path) -> None:
     study = study_of(config, "roi.variant=j3,j4", "reid.seed=0..1")
     loader = Loader()
     with made_by(MakeHere()):
-        result = run_study(study, loader, slots=lambda: Slots([None, None]), folder=tmp_path)
+        result = run_study(study, loader, choose_slots=lambda: Slots([None, None]), folder=tmp_path)
     (table,) = result.tables
     means = [row.cells["mAP"].value for row in table.rows]
     assert means == sorted(means, reverse=True) and {row.name for row in table.rows} == {"j3", "j4"}
