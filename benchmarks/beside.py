@@ -110,7 +110,7 @@ def main(
     json_file: Json = None,
 ) -> None:
     """Compare the speed of two versions."""
-    found: list[Compared] = []
+    figures: list[dict[str, Any]] = []
     for benchmark in chosen("--only", only, SIZES):
         pairs_of = []
         for number in range(pairs):
@@ -118,9 +118,9 @@ def main(
                 ours, theirs = (_run(each, benchmark, Path(folder)) for each in (HERE, other.resolve()))
             pairs_of.append((ours, theirs))
             print(f"{benchmark}: pair {number + 1} of {pairs}", file=sys.stderr)
-        found += compare(benchmark, pairs_of)
-    _print(found, pairs)
-    figures = [vars(one) | {"holds": one.holds} for one in found]
+        found = compare(benchmark, pairs_of)
+        _print(found, pairs)  # each takes long: what has ended is told
+        figures += (vars(one) | {"holds": one.holds} for one in found)
     write_json(json_file, {"pairs": pairs, "figures": figures})
 
 
