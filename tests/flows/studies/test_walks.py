@@ -15,6 +15,13 @@ from tests.flows.studies.sweeps import MakeHere, build, count_looks, count_recor
 pytestmark = pytest.mark.usefixtures("in_this_process")
 
 
+@pytest.fixture
+def built(config: Path, tmp_path: Path) -> Path:
+    """A store with all that one member needs."""
+    build(study_of(config), MakeHere(), tmp_path / "store")
+    return tmp_path / "store"
+
+
 def test_the_store_is_asked_before_and_after_an_artifact_is_built(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -33,10 +40,8 @@ def test_the_store_is_asked_before_and_after_an_artifact_is_built(
 
 
 def test_what_a_collection_takes_before_it_is_on_record_is_built_again(
-    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Path, built: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study, store = study_of(config), LocalStore(tmp_path / "store")
-    build(study, MakeHere(), store.root)
     taken: list[str] = []
 
     def collected(store: LocalStore, kind: str, key: str) -> bool:
@@ -46,17 +51,15 @@ def test_what_a_collection_takes_before_it_is_on_record_is_built_again(
         return stays(store, kind, key)
 
     monkeypatch.setattr(walks, "stays", collected)
-    outcome = build(study, make := MakeHere(), store.root)
+    outcome = build(study_of(config), make := MakeHere(), built)
     assert taken and make.made == {"reid": 1}
     assert outcome.members[0].failure is None and "evaluation" in outcome.members[0].artifacts
 
 
 def test_a_member_does_not_fail_because_its_snapshot_was_collected_meanwhile(
-    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Path, built: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study, store = study_of(config), LocalStore(tmp_path / "store")
-    build(study, MakeHere(), store.root)
-    taken: list[str] = []
+    store, taken = LocalStore(built), list[str]()
     check_ready = walks.check_ready
 
     def collected(*args: Any) -> None:
@@ -67,6 +70,6 @@ def test_a_member_does_not_fail_because_its_snapshot_was_collected_meanwhile(
         check_ready(*args)
 
     monkeypatch.setattr(walks, "check_ready", collected)
-    outcome = build(study, make := MakeHere(), store.root)
+    outcome = build(study_of(config), make := MakeHere(), built)
     assert taken and make.made == {"ingest": 1}
     assert outcome.members[0].failure is None and "evaluation" in outcome.members[0].artifacts
