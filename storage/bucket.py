@@ -68,7 +68,7 @@ class Bucket:
         return None if content is None else content.decode(errors="replace").strip()
 
     def _condition(self, path: str) -> dict[str, str] | None:
-        """What makes S3 write only over the object that is there now; None if there is none."""
+        """What makes S3 write only over the object that is there now; None without one."""
         protocol = self.system.protocol
         if "s3" not in ((protocol,) if isinstance(protocol, str) else protocol):
             return {}

@@ -16,7 +16,7 @@ from storage.durable import abandoned, flush, flush_tree, partial_name
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
     """An empty folder to fill, which becomes `target` when the block ends without an error: whole, and on the
-    disk. A folder that is there is replaced; after a kill between the two renames there is none.
+    disk. An existing folder is replaced; a kill between the two renames leaves neither under that name.
 
     What killed processes left of the same folder is deleted first. The folder above must exist.
     """
