@@ -30,7 +30,7 @@ def set_tag(store: Store, tag: str, artifact: str) -> None:
 
 
 def move_tag(store: Store, tag: str, before: str | None, artifact: str) -> bool:
-    """Like `set_tag`, if the tag points to `before` (None: if it does not exist yet); False if it does not."""
+    """Like `set_tag`, if the tag points to `before` (None: if it does not exist); False otherwise."""
     kept = _kept(store, require_name(tag), artifact)
     if not store.swap_tag(tag, before, artifact):
         return False
