@@ -100,7 +100,10 @@ def _changed(content: bytes, edit: Edit) -> bytes:
             header = document(content[8 : 8 + size], edit)
             return len(header).to_bytes(8, "little") + header + content[8 + size :]
         return _with_column(content, edit)
-    except (ValueError, TypeError, LookupError, OSError, yaml.YAMLError, pa.ArrowException, OverflowError):
+    except (
+        *(ValueError, TypeError, LookupError, OSError, OverflowError, RecursionError),
+        *(yaml.YAMLError, pa.ArrowException),
+    ):
         return content  # another edit has damaged the file before
 
 
