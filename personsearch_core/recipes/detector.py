@@ -25,8 +25,8 @@ class DetectorModel(Recipe):
     backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet50"
     fpn_channels: Annotated[int, Field(gt=0, le=1024)] = 256
     head_convolutions: Annotated[int, Field(gt=0, le=16)] = 4
-    image_width: Side = 640
-    image_height: Side = 640
+    image_width: Annotated[Side, Field(ge=32)] = 640
+    image_height: Annotated[Side, Field(ge=32)] = 640
     resize: Literal["letterbox", "stretch"] = "letterbox"
     """The paper does not say; letterbox keeps a person's proportions."""
     decode: Annotated[Literal["full", "reduced", "nvjpeg"], later("full")] = "full"

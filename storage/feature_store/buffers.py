@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
+from storage.errors import StorageError
+
 
 def allocate_buffer(shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
     """A C-contiguous array on pages of its own, huge ones where the kernel grants them.
@@ -20,4 +22,7 @@ def allocate_buffer(shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
     memory = mmap.mmap(-1, max(count * dtype.itemsize, 1))
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(memory, dtype, count).reshape(shape)
+    try:
+        return np.frombuffer(memory, dtype, count).reshape(shape)
+    except ValueError as error:  # an axis of length 0 beside others whose product is too large
+        raise StorageError(f"an array of shape {tuple(shape)} cannot be held in memory") from error

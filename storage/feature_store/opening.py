@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -152,7 +153,11 @@ def _say(location: str, tier: str, why: str) -> None:
 def _find_array(system: AbstractFileSystem, path: str, root: str) -> tuple[str, dict[str, Any]]:
     """The path of the array in a group, or of the array that `path` itself is, and its metadata."""
     arrays = [join(path, ARRAY), path]
-    found = fetch(system, [join(array, METADATA_FILE) for array in arrays], [None, None], [None, None])
+    files = [join(array, METADATA_FILE) for array in arrays]
+    if isinstance(system, LocalFileSystem):
+        found = [_read_or_error(local_path(file)) for file in files]
+    else:
+        found = fetch(system, files, [None, None], [None, None])
     for array, content in zip(arrays, found, strict=True):
         if isinstance(content, FileNotFoundError | NotADirectoryError):
             continue
@@ -163,6 +168,14 @@ def _find_array(system: AbstractFileSystem, path: str, root: str) -> tuple[str, 
         except ValueError as error:
             raise StorageError(f"{join(array, METADATA_FILE)} is damaged: {error}") from error
     raise StorageError(f"{root} is not a feature store: it has no {ARRAY}/{METADATA_FILE}")
+
+
+def _read_or_error(file: Path) -> bytes | Exception:
+    """The content, unless it is a pipe or a device, which may never end."""
+    try:
+        return read_regular(file)
+    except OSError as error:
+        return error
 
 
 def _index_reader(system: AbstractFileSystem, path: str) -> Callable[[], pa.Table]:

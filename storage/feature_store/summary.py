@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import DTypeLike
 
+from storage.errors import StorageError
 from storage.feature_store.decoding import read_codec
 from storage.feature_store.digests import read_digests
 from storage.feature_store.index_table import read_index
@@ -91,10 +93,14 @@ def _count_identities(index_file: Path) -> tuple[dict[tuple[str, str], int], int
         table = read_index(index_file, ("dataset", "person_id"))
     except FileNotFoundError:
         return {}, 0
-    if "person_id" not in table.column_names:
+    if not {"dataset", "person_id"} <= set(table.column_names):
         return {}, 0
     known = table.filter(pc.is_valid(table["person_id"]))
-    counts = known.group_by(["dataset", "person_id"]).aggregate([([], "count_all")]).to_pylist()
-    counts.sort(key=lambda group: (-group["count_all"], group["dataset"], group["person_id"]))
+    try:
+        counts = known.group_by(["dataset", "person_id"]).aggregate([([], "count_all")]).to_pylist()
+        counts.sort(key=lambda group: (-group["count_all"], group["dataset"], group["person_id"]))
+    except (pa.ArrowException, TypeError) as error:
+        types = ", ".join(f"{field.name}: {field.type}" for field in table.schema)
+        raise StorageError(f"{index_file} is damaged: identities cannot be counted by {types}") from error
     identities = {(group["dataset"], group["person_id"]): group["count_all"] for group in counts}
     return identities, table.num_rows - known.num_rows
