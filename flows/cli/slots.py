@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from data_catalog.parallel import cores
 from flows.config.sections import Processors
 from flows.errors import ConfigError
 
@@ -48,8 +48,7 @@ def slots(parallel: int | None, run: Processors) -> Slots:
     """
     from flows.studies.schedule import Slots
 
-    cores = os.cpu_count() or 1
-    on_cpu = max(1, cores // (run.threads or 2))
+    on_cpu = max(1, cores() // (run.threads or 2))
     devices: list[str | None]
     if run.device != "auto":
         devices = [None] * (parallel or (1 if run.device.startswith("cuda") else on_cpu))
@@ -59,4 +58,4 @@ def slots(parallel: int | None, run: Processors) -> Slots:
         gpus = torch.cuda.device_count()  # CUDA_VISIBLE_DEVICES may hide some
         count = parallel or gpus or on_cpu
         devices = [f"cuda:{number % gpus}" if gpus else None for number in range(count)]
-    return Slots(devices, max(1, cores // len(devices)))
+    return Slots(devices, max(1, cores() // len(devices)))

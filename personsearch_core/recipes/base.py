@@ -14,6 +14,8 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Side = Annotated[int, Field(gt=0, le=4096)]
 """Pixels of an image's side. Bounded, as other sizes are, because a model may come from anywhere: one that
 asks for terabytes is refused before it is built."""
+InputSide = Annotated[int, Field(ge=32, le=4096)]
+"""Pixels of a side of a detector's input: at least one cell of C5, whose stride is 32."""
 
 
 class Recipe(BaseModel):

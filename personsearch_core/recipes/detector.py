@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from personsearch_core.recipes.base import Compute, Probability, Recipe, Schedule, Seed, Side, later
+from personsearch_core.recipes.base import (
+    Compute,
+    InputSide,
+    Probability,
+    Recipe,
+    Schedule,
+    Seed,
+    Side,
+    later,
+)
 
 BATCH_NORM_EPSILON = 1e-5
 """PyTorch's default, with which torchvision's classifiers were trained."""
@@ -25,8 +34,8 @@ class DetectorModel(Recipe):
     backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet50"
     fpn_channels: Annotated[int, Field(gt=0, le=1024)] = 256
     head_convolutions: Annotated[int, Field(gt=0, le=16)] = 4
-    image_width: Annotated[Side, Field(ge=32)] = 640
-    image_height: Annotated[Side, Field(ge=32)] = 640
+    image_width: InputSide = 640
+    image_height: InputSide = 640
     resize: Literal["letterbox", "stretch"] = "letterbox"
     """The paper does not say; letterbox keeps a person's proportions."""
     decode: Annotated[Literal["full", "reduced", "nvjpeg"], later("full")] = "full"
