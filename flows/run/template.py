@@ -31,9 +31,6 @@ KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 <<
 kernel and comes back as zeroed pages: half of the CPU time at 640x640 (docs/benchmarks.md)."""
 
 _MESSAGE = 1 << 16
-_OBJECTS_BETWEEN_COLLECTIONS = 100_000
-"""Imports make a million objects that stay. Looking for cycles at every 700th, which is the default, takes a
-quarter of their time."""
 
 
 def require_forks() -> None:
@@ -223,6 +220,8 @@ class _Server:
             with suppress(Exception):
                 importlib.import_module(name)
         pid: int | None = None
+        # What was imported stays: no collection in a child looks through it, which would copy its pages, too.
+        gc.freeze()
         # A request to stop may come as soon as the fork: it waits until the child listens, see `run_child`.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
@@ -230,6 +229,7 @@ class _Server:
         except OSError as error:
             os.write(given[-1], f"no process could be started: {error}\n".encode())
         if pid == 0:
+            gc.enable()
             self._become_child(line, *given)
             return pid
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
@@ -294,7 +294,7 @@ def _end_with(status: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+    gc.disable()  # imports leave next to no garbage: looking for it takes a third of their time
     server = _Server(socket.socket(fileno=os.dup(0)))
     # It has started, so it keeps no file of the first stage's disk open.
     with Path(os.devnull).open("wb") as nowhere:

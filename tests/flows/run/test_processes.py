@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -69,6 +70,10 @@ def where_it_runs(task: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
         "folder": str(Path.cwd()),
         "told": os.environ.get("PERSONSEARCH_TOLD"),
     }
+
+
+def collector(task: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+    return {"on": gc.isenabled(), "frozen": gc.get_freeze_count(), "looked_through": len(gc.get_objects())}
 
 
 def outlive_the_template(task: dict[str, Any], reporter: Reporter) -> str:
@@ -141,6 +146,11 @@ def test_what_one_process_needs_is_loaded_for_the_next(
     monkeypatch.setenv("PERSONSEARCH_TOLD", "yes")
     monkeypatch.chdir(tmp_path)
     assert ask() == second | {"told": "yes", "folder": str(tmp_path)}
+
+
+def test_a_process_looks_for_garbage_of_its_own_alone(tmp_path: Path) -> None:
+    collector = run("collector", tmp_path)
+    assert collector["on"] and collector["frozen"] > 10_000 > collector["looked_through"]
 
 
 def test_a_template_that_is_killed_is_replaced(tmp_path: Path) -> None:
