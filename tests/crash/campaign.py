@@ -86,7 +86,7 @@ def main() -> None:
     options = ["--power"] if asked.power else [] if asked.operations else ["--requests"]
     options += ["--progress", *(["--operations", *asked.operations] if asked.operations else [])]
     started = time.monotonic()
-    reports = run(options, shares=2)
+    reports = run(options, shares=3)
     for name, report in reports.items():
         tried = f"{report['points']} points that left {report['states']} states"
         tried = f"{report['layouts']} layouts" if asked.power else tried
