@@ -11,6 +11,7 @@ from typing import Any
 
 from data_catalog.suggestions import did_you_mean
 from flows.config.loading import load_config
+from flows.config.raw import read_raw
 from flows.errors import ConfigError
 from flows.studies.grid import Axis, Point, grid
 from flows.studies.models import Column, MemberGroup, PublishedRow, StudyFile, Table
@@ -151,8 +152,29 @@ def resolve_study(
     tables = tuple(_table(path, name, table, groups, file) for name, table in file.tables.items())
     needed = {name for _, _, cell in cells_of(tables) for name in cell.members}
     members = {each.name: each for group in groups.values() for each in group if each.name in needed}
+    _require_datasets(path, file)
     drawn = {} if file.draw is None else file.draw.counts()
     return Study(path, file.title, members, tables, chosen, drawn)
+
+
+def _require_datasets(path: Path, file: StudyFile) -> None:
+    """Refuse to draw a dataset that no member has: its name is misspelt."""
+    if file.draw is None:
+        return
+    known: set[str] = set()
+    for group in file.members.values():
+        changes = (*_overrides(file.set), *_overrides(group.set))
+        config = group.config or file.config
+        datasets = None if config is None else read_raw(config, changes, None).get("datasets")
+        if not isinstance(datasets, dict):
+            return  # the config is wrong, and says so where it is loaded
+        known |= datasets.keys()
+    for name in file.draw.datasets:
+        if name not in known:
+            raise ConfigError(
+                f"{place(path, f'draw.datasets.{name}')}: draw: no member has a dataset {name!r}"
+                f"{did_you_mean(name, known)}; they have {', '.join(sorted(known))}"
+            )
 
 
 def _members(name: str, group: MemberGroup, file: StudyFile, store: str | None) -> Iterator[Member]:

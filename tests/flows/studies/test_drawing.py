@@ -65,3 +65,9 @@ def test_another_specification_is_another_folder(tmp_path: Path) -> None:
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_study(write_study(tmp_path, STUDY + DRAW.replace(old, new)))
+
+
+def test_a_dataset_that_no_member_has_is_refused(tmp_path: Path) -> None:
+    path = write_study(tmp_path, STUDY + DRAW.replace("scenes: {layout", "scens: {layout"))
+    with pytest.raises(ConfigError, match=r"line 28: draw: no member has a dataset 'scens'.*'scenes'"):
+        study_of(path)
