@@ -17,7 +17,7 @@ import psutil
 
 from flows.errors import ConfigError
 from storage import durable
-from storage.reading import parse_json, read_regular
+from storage.reading import parse_json, read_regular, require_regular
 
 if TYPE_CHECKING:
     from personsearch_core.search.top_k import CoarseRows
@@ -120,6 +120,7 @@ def map_embeddings(folder: Path, content: str) -> list[np.ndarray]:
             raise ConfigError(f"{folder} does not belong to the people beside it: build the index again")
         blocks = []
         for number, start in enumerate(range(0, rows, size)):
+            require_regular(_chunk(folder, number))
             # Copy-on-write, because torch takes no read-only arrays; nothing is ever written.
             mapped = np.memmap(_chunk(folder, number), np.float16, "c", shape=(size, dimensions))
             blocks.append(mapped[: min(size, rows - start)])
