@@ -44,7 +44,7 @@ docs: $(READY)
 fields: $(READY)
 	$(BIN)/python -m flows.config.model_fields
 
-# Every crash point of every operation that writes: a few minutes on two cores.
+# Every crash point of every operation that writes: four minutes on two cores.
 crash: $(READY)
 	$(BIN)/python -m tests.crash.campaign
 

@@ -72,6 +72,8 @@ def read_columns(
     `lists` are keys of lists of numbers. A missing value is null.
     """
     sample = part.first(SAMPLE)
+    if not all(isinstance(entry, dict) for entry in sample):
+        return None  # Arrow ends the process at a null that comes first
     paths = {key: _path(sample, key) for key in (*keys, *lists)}
     types = {key: _scalar_type(value_at(entry, key) for entry in sample) for key in keys}
     types |= {key: _list_type(value_at(entry, key) for entry in sample) for key in lists}
