@@ -32,7 +32,10 @@ def local_path(location: Location) -> Path:
     if is_remote(location):
         raise StorageError(f"{location} is not on this machine: give a local path")
     text = str(location)
-    path = unquote(urlsplit(text).path) if text.startswith("file://") else text
+    try:
+        path = unquote(urlsplit(text).path) if text.startswith("file://") else text
+    except ValueError as error:
+        raise StorageError(f"{text} is not a valid URL: {error}") from error
     if "\0" in path:  # %00 in a URL
         raise StorageError(f"{text!r} names no place: it holds a null character")
     return Path(path)

@@ -274,10 +274,13 @@ def _expand(value: Any, path: Path) -> Any:
 def expanded_path(text: str, where: str) -> ExpandedPath:
     """A path with its variables' values, `$NAME` among them; one that was expanded before stays.
 
-    Raises ConfigError, which names `where` the path is given, when a variable is not set.
+    Raises ConfigError, which names `where` the path is given, when a variable is not set or it holds a null
+    character.
     """
     if isinstance(text, ExpandedPath):
         return text
+    if "\0" in text:
+        raise ConfigError(f"{where}: {text!r} is not a path: it holds a null character")
     unset: list[str] = []
 
     def replace(match: re.Match[str]) -> str:
