@@ -67,20 +67,31 @@ class TrainingBatch:
 
 @dataclass
 class Rate:
-    """How many images per second the loader's threads bring while all of them are at work."""
+    """How many images per second a loader brings while all of its threads are at work."""
 
     threads: int = 0
     images: int = 0
     seconds: float = 0.0
-    """Of all threads together."""
+    """Of all threads together, for decoding and augmenting."""
+    arrived: int = 0
+    arriving: float = 0.0
+    """Seconds in which images were brought to the device, one batch after the other."""
 
     def add(self, seconds: Sequence[float]) -> None:
-        """Note how long each of some images took."""
+        """Note how long each of some images took a thread."""
         self.images, self.seconds = self.images + len(seconds), self.seconds + sum(seconds)
+
+    def add_arrival(self, images: int, seconds: float) -> None:
+        """Note how long it took to bring a batch of images to the device."""
+        self.arrived, self.arriving = self.arrived + images, self.arriving + seconds
 
     @property
     def per_second(self) -> float:
-        return self.threads * self.images / self.seconds if self.seconds else math.nan
+        """The rate of the threads or of the way to the device, whichever is lower."""
+        if not self.seconds:
+            return math.nan
+        brought = self.arrived / self.arriving if self.arriving else math.inf
+        return min(self.threads * self.images / self.seconds, brought)
 
 
 def batch_numbers(recipe: DetectorRecipe, batch: int) -> range:

@@ -7,6 +7,7 @@ shared memory with every batch.
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -90,32 +91,48 @@ def in_batches(items: Iterable[Item], size: int) -> Generator[list[Item], None, 
 
 
 def brought(
-    items: Generator[Item, None, None], bring: Callable[[Item], Brought], device: torch.device
+    items: Generator[Item, None, None],
+    bring: Callable[[Item], Brought],
+    device: torch.device,
+    took: Callable[[Brought, float], None] = lambda *_: None,
 ) -> Generator[Brought, None, None]:
     """`map(bring, items)`; on a GPU, a thread brings one item there while the one before is in use.
 
     It does so on a stream of its own, where it waits until each item has arrived, so that copies go on beside
-    kernels and whatever `bring` calls may wait, too. Closing closes the items.
+    kernels and whatever `bring` calls may wait, too. `took` is told in how many seconds each item arrived.
+    Closing closes the items.
     """
     with closing(items):
         if device.type != "cuda":
-            yield from map(bring, items)
+            yield from _timed(items, bring, took)
             return
         # Made here: in another thread, a device without a number may be another GPU.
         stream = torch.cuda.Stream(device)
-        with closing(in_thread(_arriving(items, bring, stream), ahead=1)) as results:
+        with closing(in_thread(_timed(items, _arriving(bring, stream), took), ahead=1)) as results:
             for result in results:
                 result.record_stream(torch.cuda.current_stream(device))
                 yield result
 
 
-def _arriving(
-    items: Iterable[Item], bring: Callable[[Item], Result], stream: torch.cuda.Stream
+def _timed(
+    items: Iterable[Item], bring: Callable[[Item], Result], took: Callable[[Result, float], None]
 ) -> Generator[Result, None, None]:
-    arrival = torch.cuda.Event(blocking=True)
     for item in items:
+        started = time.perf_counter()
+        result = bring(item)
+        took(result, time.perf_counter() - started)
+        yield result
+
+
+def _arriving(bring: Callable[[Item], Result], stream: torch.cuda.Stream) -> Callable[[Item], Result]:
+    """`bring` on a stream, until what it brings has arrived."""
+    arrival = torch.cuda.Event(blocking=True)
+
+    def bring_whole(item: Item) -> Result:
         with torch.cuda.stream(stream):
             result = bring(item)
             arrival.record(stream)
         arrival.synchronize()
-        yield result
+        return result
+
+    return bring_whole

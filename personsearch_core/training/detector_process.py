@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -50,6 +49,7 @@ from personsearch_core.training.optimisation import (
     gradient_scaler,
     set_rate,
 )
+from personsearch_core.training.rates import StepRate
 from personsearch_core.training.validation import validate_detector
 from personsearch_core.training.watching import BestWeights
 
@@ -200,24 +200,21 @@ class _Training:
         if self.joint is not None:
             self.state["joint"] = self.joint
         self._batches: Generator[TrainingBatch, None, None] | None = None
-        self._loader, self._not_stepping = Rate(), 0.0
-        self._first: tuple[int, float] | None = None
+        self._loader, self._steps = Rate(), StepRate()
 
     def rates(self, done: int) -> dict[str, float]:
-        """Images per second up to step `done`: what the loader's threads could bring, and what the training
-        takes while it has a batch; of all processes, whose shares are alike. The lower one limits."""
-        if self._first is None:
+        """Images per second up to step `done`: what the loader could bring, and what the training takes while
+        it has a batch; of all processes, whose shares are alike. The lower one limits."""
+        steps = self._steps.per_second(done)
+        if steps is None:
             return {}
-        first, started = self._first
-        busy = time.perf_counter() - started - self._not_stepping
-        images = (done - first) * _images_per_step(self.recipe)
-        return {LOADER_RATE: self.group.count * self._loader.per_second, STEP_RATE: images / busy}
+        images = steps * _images_per_step(self.recipe)
+        return {LOADER_RATE: self.group.count * self._loader.per_second, STEP_RATE: images}
 
     def step(self, step: int) -> Metrics:
         """One optimiser step on `accumulate` batches."""
         recipe = self.recipe
-        if self._first is None:
-            self._first = step, time.perf_counter()
+        self._steps.begin(step)
         rate = recipe.training.lr * rate_factor(recipe.training.schedule, step, self.total_steps)
         set_rate(self.optimiser, rate)
         self.optimiser.zero_grad(set_to_none=True)
@@ -241,9 +238,8 @@ class _Training:
         every = math.ceil(epochs * self.stream.epoch_size / _images_per_step(self.recipe))
         if not self.validation or (done % every and done != self.total_steps):
             return {}
-        started = time.perf_counter()
-        measured = validate_detector(self.detector, self.validation, self.recipe.compute, self.group)
-        self._not_stepping += time.perf_counter() - started
+        with self._steps.apart():
+            measured = validate_detector(self.detector, self.validation, self.recipe.compute, self.group)
         self.best.offer(measured["validation/coco_ap"], done, self.detector.state_dict())
         return measured
 
@@ -269,15 +265,16 @@ class _Training:
                 device=self.device,
                 rate=self._loader,
             )
-            self._batches = brought(loaded, self._on_device, self.device)
-        asked = time.perf_counter()
-        batch = next(self._batches)
-        self._not_stepping += time.perf_counter() - asked
-        return batch
+            self._batches = brought(loaded, self._on_device, self.device, took=self._note_arrival)
+        with self._steps.apart():
+            return next(self._batches)
 
     def _on_device(self, batch: TrainingBatch) -> TrainingBatch:
         batch = batch.to(self.device)
         return replace(batch, images=arrange(batch.images, self.recipe.compute))
+
+    def _note_arrival(self, batch: TrainingBatch, seconds: float) -> None:
+        self._loader.add_arrival(len(batch.entries), seconds)
 
     def _backward(self, batch: TrainingBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Add the batch's gradients; returns (3, entries): sums of images, classification and regression, and
