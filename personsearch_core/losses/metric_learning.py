@@ -73,7 +73,9 @@ class MetricLearning(ReidObjective):
             torch.manual_seed(self.seed + int(self.batches))
             mined = None if self.miner is None else self.miner(embeddings, labels)
             loss = self.loss(embeddings, labels, mined)
-        return Term(loss, {} if mined is None else {"mined": torch.tensor(float(len(mined[0])))})
+        if mined is None:
+            return Term(loss)
+        return Term(loss, {"mined": torch.full((), len(mined[0]), dtype=torch.float32, device=loss.device)})
 
     @torch.no_grad()
     def update(self, batch: Batch) -> None:
