@@ -25,6 +25,8 @@ from personsearch_core.recipes import Objective
 class TripletObjective(ReidObjective):
     """A triplet loss as a term; unlabelled rows are negatives."""
 
+    fixed_shapes = True
+
     def __init__(self, mine: Miner, margin: Margin, squared: bool) -> None:
         super().__init__()
         self.mine = mine
@@ -49,6 +51,11 @@ class WeightedSum(ReidObjective):
         self.terms = nn.ModuleList(terms)
         self.kinds = kinds
         self.weights = weights
+
+    @property
+    def has_fixed_shapes(self) -> bool:
+        """Whether all of its terms have, see `ReidObjective.fixed_shapes`."""
+        return all(isinstance(term, ReidObjective) and term.fixed_shapes for term in self.terms)
 
     def forward(self, batch: Batch) -> Term:
         watched: dict[str, torch.Tensor] = {}

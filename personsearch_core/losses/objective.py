@@ -64,6 +64,9 @@ class ReidObjective(nn.Module, ABC):
 
     version: ClassVar[int] = 1
     """Of an objective of another package: raised where it computes something else, it keys new trainings."""
+    fixed_shapes: ClassVar[bool] = False
+    """Whether the numbers of a batch decide no shape in it, on a GPU or in a graph. Then a GPU's host waits
+    for none of them, and `compute.compile` makes `forward` part of the branch's graph."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> Term:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from personsearch_core.identities import IntArray
 from personsearch_core.losses.build import WeightedSum, build_objective, free_name
 from personsearch_core.losses.objective import Batch
+from personsearch_core.models.compute import compiled
 from personsearch_core.recipes import ReidRecipe
 from personsearch_core.training.group import Alone
 from personsearch_core.training.optimisation import autocast
@@ -28,7 +29,13 @@ class StepLosses(NamedTuple):
 
 
 class ReidLosses(nn.Module):
-    """Rows -> losses; one module, so that a group of processes averages the gradients of all of it."""
+    """Rows -> losses; one module, so that a group of processes averages the gradients of all of it.
+
+    With `compute.compile`, branch and objectives of a phase are one graph, and so is the backward pass
+    through them. The branch is compiled alone, and its objectives are eager, where the numbers of a batch
+    decide shapes in one of them (see `ReidObjective.fixed_shapes`), and where processes exchange embeddings
+    in between.
+    """
 
     def __init__(
         self, recipe: ReidRecipe, branch: nn.Module, identities: int, device: torch.device, group: Alone
@@ -39,10 +46,15 @@ class ReidLosses(nn.Module):
         self.objectives = _build_objectives(recipe, identities).to(device)
         self._device = device
         self._group = group
-        graphs = recipe.cuda_graphs and device.type == "cuda" and group.count == 1
+        alone = group.count == 1
+        self._replayed = recipe.cuda_graphs and device.type == "cuda" and alone
         embed: Callable[[Tensor], Tensor] = branch
+        self._graph: Callable[[Tensor, Tensor, int], StepLosses] | None = None
         if recipe.compute.compile:
-            embed = torch.compile(branch, mode="reduce-overhead" if graphs else "default")
+            # Norms over processes break a graph.
+            embed = compiled(branch, unbroken=alone, replayed=self._replayed)
+            if alone:
+                self._graph = compiled(self._whole, replayed=self._replayed)
         self._embed = partial(embed)  # a module would be one more submodule, of the same parameters
 
     def objective(self, phase: int) -> WeightedSum:
@@ -58,16 +70,35 @@ class ReidLosses(nn.Module):
 
         features: this process's rows. labels: (B,) of the whole batch. positions: see `losses_by_source`.
         """
+        objective = self.objective(phase)
+        if self._graph is not None and objective.has_fixed_shapes:
+            loss, watched, embeddings = self._graph(features, labels, phase)
+            if self._replayed:  # the next replay overwrites them, and metrics are read later
+                loss, watched = loss.clone(), {name: value.clone() for name, value in watched.items()}
+            by_source = losses_by_source(objective, Batch(embeddings, labels), positions)
+        else:
+            batch = self._batch(self._embed, features, labels)
+            embeddings = batch.embeddings.detach()
+            # First, for objectives of other packages may change as they are computed.
+            by_source = losses_by_source(objective, batch.detached(), positions)
+            term = objective(batch)
+            loss, watched = term.loss, term.watched
+        named = {free_name(f"loss/{name}", watched): value for name, value in by_source.items()}
+        return StepLosses(loss, {**watched, **named}, embeddings)
+
+    def _batch(self, embed: Callable[[Tensor], Tensor], features: Tensor, labels: Tensor) -> Batch:
         with autocast(self.recipe.compute, self._device):
-            embeddings = self._embed(features)
+            embeddings = embed(features)
         embeddings = self._group.join(embeddings, len(labels))
         if self.recipe.branch.loss_normalise:
             embeddings = F.normalize(embeddings.float(), dim=1)
-        batch, objective = Batch(embeddings, labels), self.objective(phase)
-        by_source = losses_by_source(objective, batch.detached(), positions)
-        term = objective(batch)
-        named = {free_name(f"loss/{name}", term.watched): loss for name, loss in by_source.items()}
-        return StepLosses(term.loss, {**term.watched, **named}, embeddings.detach())
+        return Batch(embeddings, labels)
+
+    def _whole(self, features: Tensor, labels: Tensor, phase: int) -> StepLosses:
+        """What becomes one graph: branch and objectives."""
+        batch = self._batch(self.branch, features, labels)
+        term = self.objective(phase)(batch)
+        return StepLosses(term.loss, term.watched, batch.embeddings.detach())
 
 
 def _build_objectives(recipe: ReidRecipe, identities: int) -> nn.ModuleList:
