@@ -49,7 +49,7 @@ class MetricLearning(ReidObjective):
 
     Parameters of the loss (classifiers, proxies, margins) are learnt with the branch; statistics that it
     gathers are part of its state. What loss and miner draw at random depends on the seed and on the number of
-    the batch alone.
+    the batch alone. On a GPU, the host waits for the tuples that it picks, and for that number.
     """
 
     batches: Tensor

@@ -12,6 +12,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from personsearch_core.models.branch import build_branch
 from personsearch_core.recipes import ReidRecipe
+from personsearch_core.recipes.reid import OBJECTIVE_FIELDS
 from personsearch_core.training.group import Alone
 from personsearch_core.training.reid_losses import ReidLosses, StepLosses
 from tests.personsearch_core.scene_files import TINY
@@ -58,7 +59,7 @@ def losses(wanted: ReidRecipe) -> ReidLosses:
 def step(of: ReidLosses, features: Tensor, phase: int) -> tuple[StepLosses, dict[str, Tensor | None]]:
     """What a step measures, and its gradients."""
     of.zero_grad()
-    found = of(features, LABELS, phase, {})
+    found = of(features, LABELS.numpy(), phase, {})
     found.loss.backward()
     return found, {name: each.grad for name, each in of.named_parameters()}
 
@@ -82,6 +83,21 @@ def test_branch_and_losses_are_one_graph_per_phase(
         tolerance = 1e-5 if precision == "fp32" else 2e-2
         torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
         assert graphs.frame_count == phase + 1
+
+
+@pytest.mark.parametrize("kind", sorted(OBJECTIVE_FIELDS.keys() - {"metric_learning", *TRIPLETS}))
+def test_so_are_other_objectives_with_their_memories(graphs: CompileCounterWithBackend, kind: str) -> None:
+    """Through steps that fill a memory beyond its size."""
+    options: dict[str, Any] = {"queue": 5} if "queue" in OBJECTIVE_FIELDS[kind] else {}
+    wanted = [{"kind": kind, **options}, {"kind": "batch_hard_triplet"}]
+    plain, whole = (losses(recipe(wanted, compile=compiled)) for compiled in (False, True))
+    for number in range(4):
+        results = [step(each, features(number), 0) for each in (plain, whole)]
+        torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+        for each, (found, _) in zip((plain, whole), results, strict=True):
+            each.objective(0).update(found.batch)
+        torch.testing.assert_close(whole.state_dict(), plain.state_dict(), rtol=1e-4, atol=1e-5)
+    assert graphs.frame_count == 1
 
 
 def test_objectives_that_cannot_be_traced_leave_the_branch_one_graph(
