@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from personsearch_core.losses import mining
 from personsearch_core.models.branch import build_branch
 from personsearch_core.recipes import ReidRecipe
 from personsearch_core.recipes.reid import OBJECTIVE_FIELDS
@@ -19,6 +21,7 @@ from tests.personsearch_core.scene_files import TINY
 
 CPU = torch.device("cpu")
 LABELS = torch.tensor([0, 0, 0, 2, 2, 2, 3, 3, 3, -1, -1])
+BY_SOURCE = {"a": np.arange(6), "b": np.arange(3, 11)}
 TRIPLETS = ("semi_hard_triplet", "batch_hard_triplet")
 
 
@@ -59,7 +62,7 @@ def losses(wanted: ReidRecipe) -> ReidLosses:
 def step(of: ReidLosses, features: Tensor, phase: int) -> tuple[StepLosses, dict[str, Tensor | None]]:
     """What a step measures, and its gradients."""
     of.zero_grad()
-    found = of(features, LABELS.numpy(), phase, {})
+    found = of(features, LABELS.numpy(), phase, BY_SOURCE)
     found.loss.backward()
     return found, {name: each.grad for name, each in of.named_parameters()}
 
@@ -107,6 +110,18 @@ def test_objectives_that_cannot_be_traced_leave_the_branch_one_graph(
     plain, whole = (losses(recipe(wanted, compile=compiled)) for compiled in (False, True))
     expected, found = (step(each, features(0), 0) for each in (plain, whole))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert graphs.frame_count == 1
+
+
+def test_too_many_semi_hard_triplets_leave_the_branch_one_graph(
+    graphs: CompileCounterWithBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are mined by pairs then, of which there are as many as the labels say."""
+    monkeypatch.setattr(mining, "TRIPLES_AT_ONCE", len(LABELS) ** 3 - 1)
+    wanted = [{"kind": kind} for kind in TRIPLETS]
+    plain, whole = (losses(recipe(wanted, compile=compiled)) for compiled in (False, True))
+    results = [step(each, features(0), 0) for each in (plain, whole)]
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
     assert graphs.frame_count == 1
 
 
