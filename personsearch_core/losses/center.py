@@ -31,10 +31,14 @@ class CenterLoss(ReidObjective):
 
     @torch.no_grad()
     def update(self, batch: Batch) -> None:
-        # All centres at once: which ones are in the batch, a GPU's host does not know.
+        if not len(batch.labelled):
+            return
+        # Rows of one identity gather at the first of them: a GPU's host does not know how many there are.
         labels, embeddings = batch.labelled, batch.labelled_embeddings.to(self.centres.dtype)
-        members = torch.zeros(len(self.centres), device=labels.device).index_add_(
-            0, labels, torch.ones(len(labels), device=labels.device)
+        first = (labels[:, None] == labels[None, :]).to(torch.uint8).argmax(dim=1)
+        members = torch.zeros(len(labels), device=labels.device).index_add_(
+            0, first, torch.ones(len(labels), device=labels.device)
         )
-        away = torch.zeros_like(self.centres).index_add_(0, labels, self.centres[labels] - embeddings)
-        self.centres -= self.rate * away / (1.0 + members[:, None])
+        centres = self.centres[labels]
+        away = torch.zeros_like(centres).index_add_(0, first, centres - embeddings)
+        self.centres[labels] = centres - self.rate * away[first] / (1.0 + members[first][:, None])
