@@ -12,7 +12,12 @@ from torch import nn
 from personsearch_core.losses.center import CenterLoss
 from personsearch_core.losses.distances import pairwise_distances
 from personsearch_core.losses.metric_learning import MetricLearning
-from personsearch_core.losses.mining import batch_hard_triplets, relations, semi_hard_triplets
+from personsearch_core.losses.mining import (
+    batch_hard_triplets,
+    compares_at_once,
+    relations,
+    semi_hard_triplets,
+)
 from personsearch_core.losses.objective import Batch, ReidObjective, Term
 from personsearch_core.losses.oim import InstanceEnhancing, OnlineInstanceMatching
 from personsearch_core.losses.pairing import OnLinePairing
@@ -25,11 +30,17 @@ from personsearch_core.recipes import Objective
 class TripletObjective(ReidObjective):
     """A triplet loss as a term; unlabelled rows are negatives."""
 
+    fixed_shapes = True
+
     def __init__(self, mine: Miner, margin: Margin, squared: bool) -> None:
         super().__init__()
         self.mine = mine
         self.margin = margin
         self.squared = squared
+
+    def has_fixed_shapes(self, rows: int) -> bool:
+        """Of semi-hard triplets up to some 400 rows: see `TRIPLES_AT_ONCE`."""
+        return self.mine is not semi_hard_triplets or compares_at_once(rows)
 
     def forward(self, batch: Batch) -> Term:
         distances = pairwise_distances(batch.embeddings, squared=self.squared)
@@ -49,6 +60,9 @@ class WeightedSum(ReidObjective):
         self.terms = nn.ModuleList(terms)
         self.kinds = kinds
         self.weights = weights
+
+    def has_fixed_shapes(self, rows: int) -> bool:
+        return all(isinstance(term, ReidObjective) and term.has_fixed_shapes(rows) for term in self.terms)
 
     def forward(self, batch: Batch) -> Term:
         watched: dict[str, torch.Tensor] = {}

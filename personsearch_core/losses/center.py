@@ -16,6 +16,7 @@ class CenterLoss(ReidObjective):
     move by equation 4: `c <- c - rate * sum(c - x) / (1 + n)` over the n rows of an identity in the batch.
     """
 
+    fixed_shapes = True
     centres: Tensor
 
     def __init__(self, identities: int, dim: int, *, rate: float = 0.5) -> None:
@@ -30,12 +31,14 @@ class CenterLoss(ReidObjective):
 
     @torch.no_grad()
     def update(self, batch: Batch) -> None:
-        identities, member_of = torch.unique(batch.labelled, return_inverse=True)
-        members = torch.zeros(len(identities), device=member_of.device).index_add_(
-            0, member_of, torch.ones(len(member_of), device=member_of.device)
+        if not len(batch.labelled):
+            return
+        # Rows of one identity gather at the first of them: a GPU's host does not know how many there are.
+        labels, embeddings = batch.labelled, batch.labelled_embeddings.to(self.centres.dtype)
+        first = (labels[:, None] == labels[None, :]).to(torch.uint8).argmax(dim=1)
+        members = torch.zeros(len(labels), device=labels.device).index_add_(
+            0, first, torch.ones(len(labels), device=labels.device)
         )
-        centres = self.centres[identities]
-        away = torch.zeros_like(centres).index_add_(
-            0, member_of, centres[member_of] - batch.labelled_embeddings.to(centres.dtype)
-        )
-        self.centres[identities] = centres - self.rate * away / (1.0 + members[:, None])
+        centres = self.centres[labels]
+        away = torch.zeros_like(centres).index_add_(0, first, centres - embeddings)
+        self.centres[labels] = centres - self.rate * away[first] / (1.0 + members[first][:, None])

@@ -49,7 +49,7 @@ class MetricLearning(ReidObjective):
 
     Parameters of the loss (classifiers, proxies, margins) are learnt with the branch; statistics that it
     gathers are part of its state. What loss and miner draw at random depends on the seed and on the number of
-    the batch alone.
+    the batch alone. On a GPU, the host waits for the tuples that it picks, and for that number.
     """
 
     batches: Tensor
@@ -73,7 +73,9 @@ class MetricLearning(ReidObjective):
             torch.manual_seed(self.seed + int(self.batches))
             mined = None if self.miner is None else self.miner(embeddings, labels)
             loss = self.loss(embeddings, labels, mined)
-        return Term(loss, {} if mined is None else {"mined": torch.tensor(float(len(mined[0])))})
+        if mined is None:
+            return Term(loss)
+        return Term(loss, {"mined": torch.full((), len(mined[0]), dtype=torch.float32, device=loss.device)})
 
     @torch.no_grad()
     def update(self, batch: Batch) -> None:

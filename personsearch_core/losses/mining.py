@@ -71,6 +71,11 @@ TRIPLES_AT_ONCE = 2**26
 """Triples of rows that are compared at once where shapes do not depend on the data: of some 400 rows."""
 
 
+def compares_at_once(rows: int) -> bool:
+    """Whether semi-hard triplets of that many rows are mined in fixed shapes, outside of an eager CPU."""
+    return rows**3 <= TRIPLES_AT_ONCE
+
+
 def semi_hard_triplets(distances: Tensor, related: Relations) -> Triplets:
     """One triplet per anchor-positive pair: the nearest negative that is farther away than the positive.
 
@@ -79,7 +84,7 @@ def semi_hard_triplets(distances: Tensor, related: Relations) -> Triplets:
     the gradient. Pairs whose anchor has no negative are left out.
     """
     pairs = related.same & related.anchors[:, None]
-    if not is_eager_on_cpu(distances) and len(distances) ** 3 <= TRIPLES_AT_ONCE:
+    if not is_eager_on_cpu(distances) and compares_at_once(len(distances)):
         to_positive, to_all, negative = distances, distances[:, None], related.different[:, None]
         return Triplets(
             to_positive.flatten(), _semi_hard(to_positive, to_all, negative).flatten(), pairs.flatten()

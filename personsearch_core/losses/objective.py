@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,27 @@ from torch.nn import functional as F
 
 from personsearch_core.identities import UNLABELLED
 from personsearch_core.losses.distances import full_precision
+from personsearch_core.models.compute import on_device
+
+
+class Rows(NamedTuple):
+    """Which rows of a batch have an identity, as indices on its device: how many they are, the host knows."""
+
+    labelled: Tensor
+    unlabelled: Tensor
+    turns: tuple[Tensor, ...]
+    """Among the labelled rows, the first ones of all identities, their second ones, and so on."""
+
+
+def rows_of(labels: Tensor, device: torch.device) -> Rows:
+    """The rows of a batch with the labels (B,), which the host has in its memory."""
+    labelled = labels != UNLABELLED
+    own = labels[labelled]
+    turn = (own[:, None] == own[None, :]).tril(diagonal=-1).sum(dim=1)
+    turns = [turn == n for n in range(int(turn.max()) + 1 if len(turn) else 0)]
+    found = [mask.nonzero()[:, 0] for mask in (labelled, ~labelled, *turns)]
+    moved = on_device(torch.cat(found), device).split([len(each) for each in found])
+    return Rows(moved[0], moved[1], tuple(moved[2:]))
 
 
 @dataclass(frozen=True)
@@ -20,6 +41,15 @@ class Batch:
 
     embeddings: Tensor
     labels: Tensor
+    known_rows: Rows | None = None
+    """Of these labels. Without them, the host waits until a GPU has told it which rows have a label."""
+
+    @property
+    def rows(self) -> Rows:
+        """Which rows have an identity."""
+        if self.known_rows is not None:
+            return self.known_rows
+        return rows_of(self.labels.cpu(), self.labels.device)
 
     @property
     def unlabelled(self) -> Tensor:
@@ -28,19 +58,19 @@ class Batch:
 
     @property
     def labelled_embeddings(self) -> Tensor:
-        return full_precision(self.embeddings[self.labels != UNLABELLED])
+        return full_precision(self.embeddings[self.rows.labelled])
 
     @property
     def labelled(self) -> Tensor:
         """Labels of the rows that have one."""
-        return self.labels[self.labels != UNLABELLED]
+        return self.labels[self.rows.labelled]
 
     @property
     def unlabelled_embeddings(self) -> Tensor:
-        return full_precision(self.embeddings[self.unlabelled])
+        return full_precision(self.embeddings[self.rows.unlabelled])
 
     def detached(self) -> Batch:
-        return Batch(self.embeddings.detach(), self.labels)
+        return Batch(self.embeddings.detach(), self.labels, self.known_rows)
 
 
 @dataclass(frozen=True)
@@ -51,9 +81,13 @@ class Term:
     watched: dict[str, Tensor] = field(default_factory=dict)
 
 
-def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean over rows (B, classes) with labels (B,); 0 without a row."""
-    return F.cross_entropy(logits, labels, reduction="sum") / max(1, len(labels))
+def mean_cross_entropy(logits: Tensor, labels: Tensor, number: int | Tensor | None = None) -> Tensor:
+    """Mean over rows (B, classes) with labels (B,); 0 without a row.
+
+    number: how many rows have a label, if not all have: the others are left out.
+    """
+    losses = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum")
+    return losses / (max(1, len(labels)) if number is None else number)
 
 
 class ReidObjective(nn.Module, ABC):
@@ -64,6 +98,13 @@ class ReidObjective(nn.Module, ABC):
 
     version: ClassVar[int] = 1
     """Of an objective of another package: raised where it computes something else, it keys new trainings."""
+    fixed_shapes: ClassVar[bool] = False
+    """Whether the numbers of a batch decide no shape in it, on a GPU or in a graph. Then a GPU's host waits
+    for none of them, and `compute.compile` makes `forward` part of the branch's graph."""
+
+    def has_fixed_shapes(self, rows: int) -> bool:
+        """Whether `fixed_shapes` holds for batches of that many rows."""
+        return self.fixed_shapes
 
     @abstractmethod
     def forward(self, batch: Batch) -> Term:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from personsearch_core.identities import UNLABELLED
 from personsearch_core.losses.memory import CircularQueue, LookupTable
 from personsearch_core.losses.objective import Batch, ReidObjective, Term, mean_cross_entropy
+from personsearch_core.models.compute import is_eager_on_cpu
 
 
 class OnlineInstanceMatching(ReidObjective):
@@ -25,6 +27,8 @@ class OnlineInstanceMatching(ReidObjective):
     temperatures is our reading of Liu et al. 2018; OIM has t_u = t = 0.1. Empty entries of the queue are left
     out of the sum. Xiao et al. use a queue of 5,000 for CUHK-SYSU and of 500 for PRW.
     """
+
+    fixed_shapes = True
 
     def __init__(
         self,
@@ -44,10 +48,10 @@ class OnlineInstanceMatching(ReidObjective):
         self.queue = CircularQueue(queue, dim)
 
     def logits(self, unit: Tensor) -> Tensor:
-        """Unnormalised log-probabilities (B, identities + filled queue) of unit embeddings (B, D)."""
+        """Unnormalised log-probabilities (B, identities + queue) of unit embeddings (B, D)."""
         to_identities = unit @ self.table.rows.to(unit.dtype).T / self.temperature
-        waiting = self.queue.entries[: self.queue.filled].to(unit.dtype)
-        return torch.cat([to_identities, unit @ waiting.T / self.unlabelled_temperature], dim=1)
+        to_waiting, _ = self.queue.compared(unit)
+        return torch.cat([to_identities, to_waiting / self.unlabelled_temperature], dim=1)
 
     def forward(self, batch: Batch) -> Term:
         unit = F.normalize(batch.labelled_embeddings, dim=1)
@@ -55,8 +59,12 @@ class OnlineInstanceMatching(ReidObjective):
 
     @torch.no_grad()
     def update(self, batch: Batch) -> None:
-        self.table.update(F.normalize(batch.labelled_embeddings, dim=1), batch.labelled, self.momentum)
+        self._move(batch)
         self.queue.push(F.normalize(batch.unlabelled_embeddings, dim=1))
+
+    def _move(self, batch: Batch) -> None:
+        unit = F.normalize(batch.labelled_embeddings, dim=1)
+        self.table.update(unit, batch.labelled, batch.rows.turns, self.momentum)
 
 
 class InstanceEnhancing(OnlineInstanceMatching):
@@ -88,13 +96,20 @@ class InstanceEnhancing(OnlineInstanceMatching):
     def forward(self, batch: Batch) -> Term:
         unlabelled = F.normalize(batch.unlabelled_embeddings, dim=1)
         takes, identity = self.enhanced(unlabelled)
-        unit = torch.cat([F.normalize(batch.labelled_embeddings, dim=1), unlabelled[takes]])
-        labels = torch.cat([batch.labelled, identity[takes]])
-        return Term(mean_cross_entropy(self.logits(unit), labels), {"enhanced_instances": takes.sum()})
+        enhanced, number = takes.sum(), None
+        if is_eager_on_cpu(unlabelled):
+            unlabelled, identity = unlabelled[takes], identity[takes]
+        else:
+            identity = identity.masked_fill(~takes, UNLABELLED)
+            number = (enhanced + len(batch.labelled)).clamp(min=1)
+        unit = torch.cat([F.normalize(batch.labelled_embeddings, dim=1), unlabelled])
+        labels = torch.cat([batch.labelled, identity])
+        loss = mean_cross_entropy(self.logits(unit), labels, number)
+        return Term(loss, {"enhanced_instances": enhanced})
 
     @torch.no_grad()
     def update(self, batch: Batch) -> None:
         unlabelled = F.normalize(batch.unlabelled_embeddings, dim=1)
         takes, _ = self.enhanced(unlabelled)
-        self.queue.push(unlabelled[~takes])
-        self.table.update(F.normalize(batch.labelled_embeddings, dim=1), batch.labelled, self.momentum)
+        self.queue.push(unlabelled, chosen=~takes)
+        self._move(batch)

@@ -10,6 +10,7 @@ from personsearch_core.losses.distances import full_precision
 from personsearch_core.losses.memory import CircularQueue
 from personsearch_core.losses.mining import relations
 from personsearch_core.losses.objective import Batch, ReidObjective, Term
+from personsearch_core.models.compute import is_eager_on_cpu
 
 
 class OnLinePairing(ReidObjective):
@@ -21,6 +22,8 @@ class OnLinePairing(ReidObjective):
     included; each ordered pair of a batch counts once; t = 0.1.
     """
 
+    fixed_shapes = True
+
     def __init__(self, dim: int, *, temperature: float = 0.1, queue: int = 1000) -> None:
         super().__init__()
         self.temperature = temperature
@@ -29,12 +32,15 @@ class OnLinePairing(ReidObjective):
     def forward(self, batch: Batch) -> Term:
         unit = F.normalize(batch.labelled_embeddings, dim=1)
         labels = batch.labelled
-        anchor, positive = relations(labels).same.nonzero(as_tuple=True)
-        filled = self.dictionary.filled
-        stored = self.dictionary.entries[:filled].to(unit.dtype)
-        stored_labels = self.dictionary.labels[:filled]
+        pairs = relations(labels).same
+        products, stored_labels = self.dictionary.compared(unit)
         own = (stored_labels[None, :] == labels[:, None]) & (stored_labels != UNLABELLED)[None, :]
-        to_negatives = (unit @ stored.T / self.temperature).masked_fill(own, -torch.inf)
+        to_negatives = (products / self.temperature).masked_fill(own, -torch.inf)
+        if not is_eager_on_cpu(unit):
+            to_rows = unit @ unit.T / self.temperature
+            losses = torch.logaddexp(to_rows, to_negatives.logsumexp(dim=1)[:, None]) - to_rows
+            return Term((losses * pairs).sum() / pairs.sum().clamp(min=1))
+        anchor, positive = pairs.nonzero(as_tuple=True)
         to_positive = (unit[anchor] * unit[positive]).sum(dim=1) / self.temperature
         among = torch.cat([to_positive[:, None], to_negatives[anchor]], dim=1)
         losses = among.logsumexp(dim=1) - to_positive

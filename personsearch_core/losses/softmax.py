@@ -16,6 +16,8 @@ class IdentitySoftmax(ReidObjective):
     Xiao et al. 2016, "End-to-End Deep Learning for Person Search"; Chen et al. 2018.
     """
 
+    fixed_shapes = True
+
     def __init__(self, identities: int, dim: int) -> None:
         super().__init__()
         self.classifier = nn.Linear(dim, identities)
@@ -47,10 +49,10 @@ class HardExamplePrioritySoftmax(IdentitySoftmax):
 
     def priority(self, logits: Tensor, labels: Tensor) -> Tensor:
         """(identities,) mask: the batch's own identities and the `hard_identities` hardest others."""
-        chosen = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
-        chosen[labels] = True
+        identities = torch.arange(logits.shape[1], device=logits.device)
+        chosen = (labels[:, None] == identities).any(dim=0)
         if len(labels):
             hardness = logits.amax(dim=0).masked_fill(chosen, -math.inf)
             others = min(self.hard_identities, len(hardness))
-            chosen[hardness.topk(others).indices] = True
+            chosen = chosen.index_fill(0, hardness.topk(others).indices, True)
         return chosen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from personsearch_core.recipes import Compute
 log = logging.getLogger(__name__)
 
 Module = TypeVar("Module", bound=nn.Module)
+Result = TypeVar("Result")
 
 COMPILED = (BasicBlock, Bottleneck)
 VERSIONS_COMPILED = 64
@@ -56,13 +57,26 @@ def prepare(
     on_gpu = model_device(module).type == "cuda"
     for name in (graphs := getattr(module, "GRAPHS", ())):
         method = getattr(type(module), name).__get__(module)
-        mode = "reduce-overhead" if on_gpu and name in cuda_graphs else None
-        compiled = torch.compile(method, fullgraph=unbroken, dynamic=False, mode=mode, **_enough_versions())
-        setattr(module, name, compiled)
+        replayed = on_gpu and name in cuda_graphs
+        setattr(module, name, compiled(method, unbroken=unbroken, replayed=replayed))
     for part in () if graphs else module.modules():
         if isinstance(part, COMPILED):
             part.compile(dynamic=None if any_batch else False, **_enough_versions())
     return module
+
+
+def compiled(
+    function: Callable[..., Result], *, unbroken: bool = True, replayed: bool = False
+) -> Callable[..., Result]:
+    """The function as one graph, compiled for each size of its arguments when it is first called with it.
+
+    unbroken: raise an error if it cannot be one graph. replayed: as a CUDA graph, see `prepare`.
+    """
+    mode = "reduce-overhead" if replayed else None
+    graph: Callable[..., Result] = torch.compile(
+        function, fullgraph=unbroken, dynamic=False, mode=mode, **_enough_versions()
+    )
+    return graph
 
 
 def is_eager_on_cpu(tensor: Tensor) -> bool:

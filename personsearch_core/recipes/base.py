@@ -40,7 +40,8 @@ class Compute(Recipe):
     """Memory layout of convolutions; faster on most CPUs, and with bf16 on GPUs."""
     compile: bool = False
     """Use torch.compile: for a detector, one graph for its training step and one for its inference; for a
-    branch, its blocks. Takes a minute or more to start: worth it for long trainings and many images."""
+    branch, one graph for its training step if the objectives allow it, else its blocks. Takes a minute or
+    more to start: worth it for long trainings and many images."""
 
 
 class Schedule(Recipe):

@@ -216,7 +216,8 @@ class ReidRecipe(Recipe):
     fused_optimiser: bool = True
     """One kernel for all parameters; rounds differently from the plain loop, so it is part of the recipe."""
     cuda_graphs: bool = False
-    """With `compute.compile`, on CUDA: replay the branch as a graph; worth it where launches dominate."""
+    """With `compute.compile`, on CUDA: replay the branch, and the objectives compiled with it, as a graph;
+    worth it where launches dominate."""
     held_out_identities: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Fraction of the identities to hold out and validate on, in connected components of shared images."""
     validate_every_epochs: PositiveInt = 10

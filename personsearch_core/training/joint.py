@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from personsearch_core.boxes import Boxes
 from personsearch_core.errors import PersonSearchError
 from personsearch_core.losses.build import build_objective
-from personsearch_core.losses.objective import Batch, Term
+from personsearch_core.losses.objective import Batch, Term, rows_of
 from personsearch_core.models.branch import build_branch
-from personsearch_core.models.compute import arrange, prepare
+from personsearch_core.models.compute import arrange, on_device, prepare
 from personsearch_core.models.detector import Detector
 from personsearch_core.models.targets import Targets
 from personsearch_core.pooling.rois import pool_shared_map
@@ -67,7 +67,8 @@ class JointBranch(nn.Module):
             embeddings = embeddings.float()
             if self.recipe.branch.loss_normalise:
                 embeddings = F.normalize(embeddings, dim=1)
-            people = Batch(embeddings, labels.to(shared.device, non_blocking=True))
+            device = shared.device
+            people = Batch(embeddings, on_device(labels, device), rows_of(labels, device))
             return ReidLoss(self.objective(people), people.detached())
 
     def _people(self, targets: Sequence[Targets]) -> tuple[list[Boxes], Tensor]:

@@ -11,6 +11,7 @@ import logging
 import math
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -260,10 +261,17 @@ class _PendingRows:
 
 
 def _read(rows: list[Metrics]) -> list[dict[str, float]]:
-    """Metrics as Python floats; all tensors are fetched in one transfer."""
-    tensors = [value.detach().float() for row in rows for value in row.values() if isinstance(value, Tensor)]
-    fetched = iter(torch.stack(tensors).tolist() if tensors else [])
+    """Metrics as Python floats; all tensors of a device are fetched in one transfer."""
+    tensors: dict[torch.device, list[Tensor]] = defaultdict(list)
+    for row in rows:
+        for value in row.values():
+            if isinstance(value, Tensor):
+                tensors[value.device].append(value.detach().float())
+    fetched = {device: iter(torch.stack(of_device).tolist()) for device, of_device in tensors.items()}
     return [
-        {name: next(fetched) if isinstance(value, Tensor) else float(value) for name, value in row.items()}
+        {
+            name: next(fetched[value.device]) if isinstance(value, Tensor) else float(value)
+            for name, value in row.items()
+        }
         for row in rows
     ]

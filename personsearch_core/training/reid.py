@@ -16,8 +16,6 @@ from torch.nn import functional as F
 
 from personsearch_core.amounts import Amount
 from personsearch_core.identities import IntArray, ReidLabels, hold_out_identities
-from personsearch_core.losses.objective import Batch
-from personsearch_core.models.compute import on_device
 from personsearch_core.models.states import save_weights
 from personsearch_core.recipes import ReidRecipe
 from personsearch_core.sampling import PKSampler
@@ -261,19 +259,18 @@ class ReidTraining:
         recipe = self.recipe
         rows = self.sampler.batch(step)
         features = self._next_features(step)
-        labels = on_device(torch.from_numpy(self.sampler.label_of_row[rows]), self.device)
         phase = self.phases.at(step)
         rate = recipe.lr * self._rate_factor(step)
         set_rate(self.optimiser, rate)
         self.branch.train()
+        labels = self.sampler.label_of_row[rows]
         losses: StepLosses = self.losses(features, labels, phase, self._positions(rows))
         norm = take_step(losses.loss, self.optimiser, self.scaler, recipe.gradient_clip)
-        batch = Batch(losses.embeddings, labels)
-        self.objective(phase).update(batch)
+        self.objective(phase).update(losses.batch)
         return {
             "loss": losses.loss.detach(),
             **losses.watched,
-            **embedding_statistics(batch),
+            **embedding_statistics(losses.batch),
             "gradient_norm": norm,
             "rate": rate,
             "phase": phase,

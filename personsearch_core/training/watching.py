@@ -17,7 +17,7 @@ from personsearch_core.identities import UNLABELLED, IntArray
 from personsearch_core.losses.build import default_margin, free_name
 from personsearch_core.losses.distances import pairwise_distances
 from personsearch_core.losses.mining import relations
-from personsearch_core.losses.objective import Batch
+from personsearch_core.losses.objective import Batch, rows_of
 from personsearch_core.models.compute import on_device
 from personsearch_core.recipes import Phase
 
@@ -43,16 +43,17 @@ def embedding_statistics(batch: Batch) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def losses_by_source(
-    objective: nn.Module, batch: Batch, positions: Mapping[str, IntArray]
+    objective: nn.Module, batch: Batch, positions: Mapping[str, IntArray], labels: IntArray
 ) -> dict[str, Tensor]:
-    """The loss of each dataset's rows of a batch on their own, by dataset; `positions` are those rows.
+    """The loss of each dataset's rows of a batch on their own, by dataset.
 
-    It is computed by copies of the objective, since other packages' objectives may remember what they see.
+    positions: those rows. labels: (B,) of the whole batch. Copies of the objective compute it, since other
+    packages' objectives may remember what they see.
     """
-    found = {}
+    found, device = {}, batch.labels.device
     for source, rows in positions.items():
-        chosen = on_device(torch.from_numpy(rows), batch.labels.device)
-        own = Batch(batch.embeddings[chosen], batch.labels[chosen])
+        chosen, known = on_device(torch.from_numpy(rows), device), torch.from_numpy(labels[rows])
+        own = Batch(batch.embeddings[chosen], batch.labels[chosen], rows_of(known, device))
         found[source] = copy.deepcopy(objective)(own).loss
     return found
 

@@ -32,6 +32,7 @@ from personsearch_core.recipes import (
     ReidRecipe,
     RoiRecipe,
 )
+from personsearch_core.recipes.reid import OBJECTIVE_FIELDS
 from personsearch_core.training.detector import train_detector
 from personsearch_core.training.detector_process import _Training
 from personsearch_core.training.group import Alone, Together
@@ -40,6 +41,7 @@ from personsearch_core.training.reid import train_reid
 from personsearch_core.training.row_batches import RowsInMemory, RowsReadAhead
 from personsearch_core.training.validation import detect_boxes
 from tests.personsearch_core.scene_files import TINY, write_scenes
+from tests.personsearch_core.training.reid_trainings import branch_training
 from tests.personsearch_core.training.synthetic_rows import ArrayRows
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
@@ -161,6 +163,27 @@ def test_a_detectors_step_does_not_wait_for_the_gpu(tmp_path: Path, settings: st
     stream = TrainingStream(entries, recipe.seed)
     with closing(_Training(recipe, stream, [], GPU, Alone())) as training:
         for step in range(6):  # compiles, and records a CUDA graph
+            training.step(step)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            metrics = [training.step(step) for step in range(6, 10)]
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert all(torch.isfinite(torch.as_tensor(row["loss"])) for row in metrics)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        *((kind, "fp32") for kind in sorted(OBJECTIVE_FIELDS.keys() - {"metric_learning"})),
+        *((kind, settings) for kind in ("batch_hard_triplet", "oim") for settings in ("compiled", "graphs")),
+    ],
+)
+def test_a_branchs_step_does_not_wait_for_the_gpu(kind: str, settings: str) -> None:
+    fields = {"compute": SETTINGS["fp32" if settings == "fp32" else "compiled"]}
+    training = branch_training({"kind": kind}, GPU, cuda_graphs=settings == "graphs", **fields)
+    with closing(training):
+        for step in range(6):
             training.step(step)
         torch.cuda.set_sync_debug_mode("error")
         try:

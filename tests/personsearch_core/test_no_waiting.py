@@ -11,23 +11,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from personsearch_core.boxes import place_image
 from personsearch_core.data.sampling import TrainingSet, TrainingStream
 from personsearch_core.models.detector import build_detector
 from personsearch_core.pooling.rois import pool_shared_map
 from personsearch_core.pooling.stored import stored_rows
-from personsearch_core.recipes import DetectorAugmentation, DetectorRecipe, DetectorTraining, RoiRecipe
-from personsearch_core.sampling import PKSampler
+from personsearch_core.recipes import (
+    BranchModel,
+    DetectorAugmentation,
+    DetectorRecipe,
+    DetectorTraining,
+    JointRecipe,
+    Objective,
+    RoiRecipe,
+)
+from personsearch_core.recipes.reid import OBJECTIVE_FIELDS
 from personsearch_core.training.detector_process import _Training
 from personsearch_core.training.group import Alone
-from personsearch_core.training.reid import ReidTraining
-from personsearch_core.training.row_batches import RowsInMemory
 from tests.personsearch_core.on_meta import META, no_waiting_copies, without_autocast
 from tests.personsearch_core.scene_files import TINY, write_scenes
-from tests.personsearch_core.training.reid_trainings import recipe
-from tests.personsearch_core.training.synthetic_rows import people, small_branch
+from tests.personsearch_core.training.reid_trainings import branch_training
 
+WAITING = {"metric_learning"}
+"""Kinds of objectives whose packages pick what they compare by values."""
 COLOURS = DetectorAugmentation(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1)
 
 
@@ -69,6 +77,24 @@ def test_a_detectors_step_does_not_wait(
     assert metrics["gradient_norm"].is_meta and metrics["loss/b"].is_meta  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("kind", ["oim", "batch_hard_triplet"])
+def test_a_joint_step_does_not_wait(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The detector's, and its people through the branch."""
+    without_autocast(monkeypatch)
+    entries = [TrainingSet(write_scenes(tmp_path, 4, people=4), repeat=1, identities=True)]
+    wanted = DetectorRecipe(model=TINY, training=DetectorTraining(steps=2, batch_size=3))
+    joint = JointRecipe(
+        roi=RoiRecipe(variant="j3", roi_height=8, roi_width=4),
+        branch=BranchModel(embedding_dim=8, initial_weights="random"),
+        objectives=(Objective(kind=kind),),
+    )
+    with closing(_Training(wanted, TrainingStream(entries, 0), [], META, Alone(), joint)) as training:
+        training.step(0)
+        with no_waiting_copies():
+            metrics = training.step(1)
+    assert metrics["reid"].is_meta and metrics[f"loss/{kind}"].is_meta  # type: ignore[union-attr]
+
+
 def test_inference_does_not_wait_before_suppression() -> None:
     detector = build_detector(TINY).eval().to(META)
     images = torch.zeros(2, 3, TINY.image_height, TINY.image_width, dtype=torch.uint8, device=META)
@@ -84,19 +110,28 @@ def test_inference_does_not_wait_before_suppression() -> None:
     assert rows.values.shape[0] == 1 and rows.values.dtype == torch.float16
 
 
-@pytest.mark.parametrize("kind", ["semi_hard_triplet", "batch_hard_triplet"])
+@pytest.mark.parametrize("kind", sorted(OBJECTIVE_FIELDS.keys() - WAITING))
 def test_a_branchs_step_does_not_wait(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From rows in memory: losses, gradients, optimiser, metrics, with unlabelled people."""
+    """Losses, gradients, optimiser, memories, metrics; those of each dataset, too.
+
+    The meta device has no fused optimiser.
+    """
     without_autocast(monkeypatch)
-    reader, labels = people()
-    phases = [{"objectives": [{"kind": kind}], "epochs": 2}]
-    wanted = recipe(phases, unlabelled_per_batch=2, fused_optimiser=False)  # the meta device has no fused one
-    everyone = np.arange(len(labels))
-    sampler = PKSampler(labels, everyone, 4, 3, 2)
-    rows = RowsInMemory(reader, META)
-    training = ReidTraining(wanted, small_branch(), rows, sampler, labels, everyone[:0], META)
-    with closing(training):
+    with closing(branch_training({"kind": kind}, META, fused_optimiser=False)) as training:
         training.step(0)
         with no_waiting_copies():
             metrics = training.step(1)
-    assert metrics["active_triplets"].is_meta and metrics["loss"].is_meta  # type: ignore[union-attr]
+    numbers = {name for name, value in metrics.items() if not isinstance(value, Tensor)}
+    assert numbers == {"rate", "phase"}
+    assert all(value.is_meta for value in metrics.values() if isinstance(value, Tensor))
+    assert metrics.keys() >= {"loss", "loss/a", "loss/b", f"loss/{kind}"}
+
+
+@pytest.mark.parametrize("kind", sorted(WAITING))
+def test_what_is_said_to_wait_does(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_autocast(monkeypatch)
+    with (
+        closing(branch_training({"kind": kind, "loss": "CircleLoss"}, META)) as training,
+        pytest.raises(RuntimeError, match="meta"),
+    ):
+        training.step(0)

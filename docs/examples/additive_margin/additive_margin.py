@@ -9,6 +9,7 @@ from personsearch_core.losses import Batch, ReidObjective, Term
 
 class AdditiveMargin(ReidObjective):
     version = 1  # raise it where the loss changes: it is part of the key of a training
+    fixed_shapes = True  # the numbers of a batch decide no shape
 
     def __init__(self, identities: int, dim: int, margin: float = 0.35, scale: float = 30.0) -> None:
         super().__init__()

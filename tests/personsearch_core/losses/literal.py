@@ -69,3 +69,45 @@ def loop_batch_hard(embeddings: Tensor, labels: Tensor, margin: float | str, squ
                 torch.log1p(violation.exp()) if isinstance(margin, str) else torch.relu(violation + margin)
             )
     return torch.stack(losses).mean() if losses else embeddings.sum() * 0
+
+
+def move_centres(centres: Tensor, embeddings: Tensor, labels: Tensor, rate: float) -> None:
+    """Of a center loss, in place: those of the identities that are there."""
+    identities, member_of = torch.unique(labels, return_inverse=True)
+    members = torch.zeros(len(identities)).index_add_(0, member_of, torch.ones(len(member_of)))
+    before = centres[identities]
+    away = torch.zeros_like(before).index_add_(0, member_of, before[member_of] - embeddings)
+    centres[identities] = before - rate * away / (1.0 + members[:, None])
+
+
+def move_table(table: Tensor, unit: Tensor, labels: Tensor, momentum: float) -> None:
+    """Of OIM, in place: the n-th rows of all identities together."""
+    turn = (labels[:, None] == labels[None, :]).tril(diagonal=-1).sum(dim=1)
+    for n in range(int(turn.max()) + 1 if len(turn) else 0):
+        label = labels[turn == n]
+        mixed = momentum * table[label] + (1.0 - momentum) * unit[turn == n]
+        table[label] = torch.nn.functional.normalize(mixed, dim=1)
+
+
+class Queue:
+    """The rows pushed last, of those alone that belong there."""
+
+    def __init__(self, size: int, dim: int) -> None:
+        self.entries, self.labels = torch.zeros(size, dim), torch.full((size,), -1)
+        self.pushed = 0
+
+    def push(self, embeddings: Tensor, labels: Tensor) -> None:
+        for embedding, label in zip(embeddings, labels, strict=True):
+            slot = self.pushed % len(self.entries)
+            self.entries[slot], self.labels[slot] = embedding, label
+            self.pushed += 1
+
+
+def priority(logits: Tensor, labels: Tensor, hard_identities: int) -> Tensor:
+    """(identities,) mask of HEP: the batch's own identities and the hardest others."""
+    chosen = torch.zeros(logits.shape[1], dtype=torch.bool)
+    chosen[labels] = True
+    if len(labels):
+        hardness = logits.amax(dim=0).masked_fill(chosen, -torch.inf)
+        chosen[hardness.topk(min(hard_identities, len(hardness))).indices] = True
+    return chosen

@@ -98,12 +98,21 @@ def test_values_and_gradients_are_the_packages_own(name: str) -> None:
     wanted = theirs(embeddings, labels, mined)
     wanted.backward()
     assert wanted > 0 and torch.equal(found.loss, wanted)
-    assert given.embeddings.grad is not None
+    assert given.embeddings.grad is not None and expected.embeddings.grad is not None
     assert torch.equal(given.embeddings.grad, expected.embeddings.grad)
     for parameter, own in zip(term.loss.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(parameter.grad, own.grad)  # type: ignore[arg-type]
     assert recipe.loss is not None and f"loss/{recipe.loss}" in found.watched
     assert ("mined" in found.watched) == (mine is not None)
+
+
+def test_what_it_watches_is_on_the_embeddings_device() -> None:
+    """Whatever torch's default is: a GPU's metrics are stacked there."""
+    recipe, _, _ = OWN["circle, multi-similarity miner"]
+    ours, given = build_objective((recipe,), IDENTITIES, DIM), batch()
+    with torch.device("meta"):
+        watched = ours(given).watched
+    assert {value.device.type for value in watched.values()} == {"cpu"} and watched["mined"] > 0
 
 
 @pytest.mark.parametrize(

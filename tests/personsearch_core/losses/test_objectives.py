@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from personsearch_core.losses.build import build_objective
 from personsearch_core.losses.center import CenterLoss
 from personsearch_core.losses.memory import CircularQueue, LookupTable
-from personsearch_core.losses.objective import Batch
+from personsearch_core.losses.objective import Batch, rows_of
 from personsearch_core.losses.oim import InstanceEnhancing, OnlineInstanceMatching
 from personsearch_core.losses.pairing import OnLinePairing
 from personsearch_core.losses.softmax import HardExamplePrioritySoftmax, IdentitySoftmax
@@ -28,7 +28,8 @@ def batch(seed: int = 0, labels: tuple[int, ...] = (0, 0, 3, 3, 5, -1, -1, 0)) -
 
 
 def unit(vector: Tensor) -> Tensor:
-    return vector / vector.norm()
+    found: Tensor = vector / vector.norm()
+    return found
 
 
 def assert_same_loss(ours: Tensor, literal: Tensor, embeddings: Tensor) -> None:
@@ -176,7 +177,8 @@ def test_queue_keeps_the_last_ones() -> None:
 def test_table_moves_in_batch_order() -> None:
     table = LookupTable(2, 2)
     rows = F.normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), dim=1)
-    table.update(rows, torch.tensor([1, 1, 1]), 0.5)
+    labels = torch.tensor([1, 1, 1])
+    table.update(rows, labels, rows_of(labels, labels.device).turns, 0.5)
     expected = unit(0.5 * unit(0.5 * unit(0.5 * rows[0]) + 0.5 * rows[1]) + 0.5 * rows[2])
     torch.testing.assert_close(table.rows[1], expected)
     assert (table.rows[0] == 0).all()

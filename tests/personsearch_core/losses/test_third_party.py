@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pydantic import ValidationError
+from torch import Tensor
 
-from personsearch_core.losses import third_party
+from personsearch_core.identities import UNLABELLED
+from personsearch_core.losses import Batch, build_objective, third_party
+from personsearch_core.losses.objective import Rows, rows_of
 from personsearch_core.recipes import Objective, ReidRecipe, objective_versions
 from personsearch_core.training.reid import ReidResult, train_reid
 from tests import third_party as third_party_package
+from tests.personsearch_core.on_meta import META, no_waiting_copies, without_autocast
+from tests.personsearch_core.training.reid_trainings import branch_training
 from tests.personsearch_core.training.synthetic_rows import people, small_branch
 
 
@@ -60,6 +67,28 @@ def test_it_trains(package: Path, tmp_path: Path) -> None:
     assert trained.metrics["validation/mAP"] > 1.1 * untrained.metrics["validation/mAP"]
     assert trained.metrics["correct"] > 10 / trained.training_identities
     assert trained.metrics["loss/additive_margin"] > 0
+
+
+def test_its_step_does_not_wait_for_a_gpu(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_autocast(monkeypatch)
+    with closing(branch_training({"kind": "additive_margin"}, META, fused_optimiser=False)) as training:
+        training.step(0)
+        with no_waiting_copies():
+            assert training.step(1)["correct"].is_meta  # type: ignore[union-attr]
+
+
+def test_it_is_one_graph(package: Path) -> None:
+    objective = build_objective((Objective(kind="additive_margin"),), identities=4, dim=8)
+    labels = torch.tensor([0, 0, 1, 2, UNLABELLED])
+    batch = torch.randn(5, 8), labels, rows_of(labels, labels.device)
+
+    def loss(embeddings: Tensor, labels: Tensor, rows: Rows) -> Tensor:
+        found: Tensor = objective(Batch(embeddings, labels, rows)).loss
+        return found
+
+    graph = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    assert objective.has_fixed_shapes(5)
+    torch.testing.assert_close(graph(*batch), loss(*batch))
 
 
 def test_its_version_is_part_of_the_key(package: Path) -> None:

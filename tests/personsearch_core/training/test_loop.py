@@ -11,7 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from personsearch_core.training.loop import LoopSettings, NonFiniteError, TrainingStopped, run_loop
+from personsearch_core.training.loop import (
+    LoopSettings,
+    Metrics,
+    NonFiniteError,
+    TrainingStopped,
+    _read,
+    run_loop,
+)
 from personsearch_core.training.metrics_log import finish_history
 
 TOTAL = 12
@@ -165,3 +172,20 @@ def test_after_damage_new_checkpoints_are_kept(tmp_path: Path, damage: str) -> N
         again.run(should_stop=lambda: next(asked, True))
     kept = sorted(file.name for file in (tmp_path / "checkpoints").glob("*.pt"))
     assert kept == ["step-000000005.pt", "step-000000007.pt"]
+
+
+def test_metrics_of_several_devices_are_read_once_per_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An objective's own on the CPU, beside a GPU's; the meta device is in its place, and has no numbers."""
+    of_cpu = Tensor.tolist
+    reads: list[tuple[str, int]] = []
+
+    def read(values: Tensor) -> list[float]:
+        reads.append((values.device.type, len(values)))
+        return [0.5 + n for n in range(len(values))] if values.is_meta else of_cpu(values)
+
+    monkeypatch.setattr(Tensor, "tolist", read)
+    rows: list[Metrics] = [
+        {"loss": torch.zeros((), device="meta"), "mined": torch.tensor(step), "rate": 0.1} for step in (7, 8)
+    ]
+    assert _read(rows) == [{"loss": 0.5, "mined": 7, "rate": 0.1}, {"loss": 1.5, "mined": 8, "rate": 0.1}]
+    assert sorted(reads) == [("cpu", 2), ("meta", 2)]
