@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,10 +15,11 @@ from benchmarks.compiled import measure
 from benchmarks.coordination import measure as measure_coordination
 from benchmarks.extraction import ExtractionBenchmark, measure_extraction
 from benchmarks.object_clients import measure_clients
-from benchmarks.reid import ReidBenchmark, measure_reid
+from benchmarks.reid import ReidBenchmark, Steps, in_turn, measure_reid
 from benchmarks.remote_training import RemoteBenchmark, measure_remote
 from benchmarks.search import SearchBenchmark, measure_search
-from personsearch_core.recipes import Compute, DetectorModel
+from personsearch_core.recipes import Compute, DetectorModel, RoiRecipe
+from tests.personsearch_core.training.synthetic_rows import ArrayRows
 
 SMALL = DetectorModel(
     backbone="resnet18",
@@ -34,6 +37,33 @@ def test_reid(tmp_path: Path) -> None:
     found = {(one.group, one.name): one for one in measure_reid(tmp_path, size)}
     assert {bound.bound for bound in found.values()} == {"", "<= 1.1", "<= 2", ">= 1.5", ">= 4", ">= 12"}
     assert all(one.seconds > 0 and one.value >= 0 for one in found.values())
+
+
+class SlowRows(ArrayRows):
+    """Rows that take longer to read than a step takes."""
+
+    seconds, batches = 0.25, 0
+
+    def rows(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        self.batches += 1
+        time.sleep(self.seconds)
+        return super().rows(indices, out)
+
+
+def test_rows_that_a_step_waits_for_are_not_read_during_anothers() -> None:
+    size = ReidBenchmark(rows=64, batch=8, model=SMALL)
+    reader = SlowRows(np.zeros((64, *RoiRecipe(roi_scale=0.5).row_shape("resnet18")), np.float16))
+    steps = Steps(size, reader, "j3", Compute(), memory=False)
+    try:
+        turns = in_turn({"disk": steps}, 2)["disk"]
+        assert reader.batches == steps.warm_up + 2 * steps.per_turn
+        time.sleep(4 * reader.seconds)  # another contender's turn
+        turns.append(steps.turn(steps.per_turn))
+        assert reader.batches == steps.warm_up + 3 * steps.per_turn
+    finally:
+        steps.close()
+    unhidden = reader.seconds * (steps.per_turn - 1) / steps.per_turn
+    assert all(turn.seconds > 0.8 * unhidden and 0 < turn.waiting < turn.seconds for turn in turns)
 
 
 @pytest.mark.slow
