@@ -14,6 +14,7 @@ from benchmarks.beside import compare
 from benchmarks.compiled import measure
 from benchmarks.coordination import measure as measure_coordination
 from benchmarks.extraction import ExtractionBenchmark, measure_extraction
+from benchmarks.extraction import _figures as extraction_figures
 from benchmarks.object_clients import measure_clients
 from benchmarks.reid import ReidBenchmark, Steps, in_turn, measure_reid
 from benchmarks.remote_training import RemoteBenchmark, measure_remote
@@ -79,8 +80,26 @@ def test_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_extraction(tmp_path: Path) -> None:
     size = ExtractionBenchmark(variants=("j4",), rounds=1, model=SMALL, images=(96, 224))
     found = list(measure_extraction(tmp_path, size))
-    assert [one.value > 0 for one in found] == [True] * 5
-    assert [one.bound for one in found] == ["", "", "", "", "<= 1.1"]
+    assert [one.value > 0 for one in found] == [True] * 6
+    assert [one.bound for one in found] == ["", "", "", "", "<= 1.1", ""]
+    disk, written, rate = found[2], found[4], found[5]
+    assert rate.unit == disk.unit == "GiB/s" and rate.seconds == written.seconds
+    assert rate.value * rate.seconds == pytest.approx(disk.value * disk.seconds)
+
+
+def test_a_gpus_wire_can_be_the_floor_of_extraction() -> None:
+    seconds = {"forward": 0.5, "computed": 1.0, "disk": 2.0, "pooled": 3.0, "written": 6.0}
+
+    def figures(**more: float) -> dict[str, tuple[float, str]]:
+        found = extraction_figures("g", {**seconds, **more}, images=10, gib=2.0, rounds=1, bound=1.3)
+        return {one.name.split(":")[0]: (one.value, one.unit) for one in found}
+
+    with_wire = figures(copied=4.0)
+    assert with_wire["the wire"] == (0.5, "GiB/s") and with_wire["the disk"] == (1.0, "GiB/s")
+    assert with_wire["features stage, written and flushed"] == (1.5, "x floor")
+    assert with_wire["features stage, its rate"] == (2.0 / 6.0, "GiB/s")
+    assert figures()["features stage, written and flushed"] == (3.0, "x floor")
+    assert "the wire" not in figures()
 
 
 @pytest.mark.slow
