@@ -78,23 +78,22 @@ def _parts(work: Path, device: str, other: Path | None, tiny: bool) -> dict[str,
     loops += ["--size", "96", "--batch", "2", "--steps", "2", "--rounds", "1"] if tiny else []
     loops += [] if tiny else ["--batch", "10", "--steps", "40", "--rounds", "2", "--passes", "10"]
     bench = [*PROGRAM, "benchmark"]
-    rounds = ["--rounds", "1" if tiny else "5", "--device", device, "--folder", str(work)]
+    place = ["--device", device, "--folder", str(work)]
+    few, rounds = (["--rounds", "1" if tiny else count] for count in ("3", "5"))
+    shards = ["--shards", "1" if tiny else "8"]  # nothing goes on beside the last one's write
     rows = ["--rows", "256", "--batch", "8"] if tiny else []
     graphs = ["--size", "96", "--batch", "2", "--backbone", "resnet18"] if tiny else ["--batch", "10"]
-    graphs += ["--precision", "bf16", "--channels-last", *rounds[:4]]
+    graphs += ["--precision", "bf16", "--channels-last", *rounds, "--device", device]
     less = ["--set", "detector.training.steps=2", "--until", "detector"] if tiny else []
     nothing = work / "from-nothing"
     demo = [*PROGRAM, "demo", "--folder", str(nothing), "--set", f"run.device={device}", *less]
     tests = [sys.executable, "-m", "pytest", "-q", "tests/personsearch_core/test_cuda.py", NVJPEG_TEST]
     return {
-        "tests": Part([*tests, f"--junitxml={work / 'tests.json'}"], _of_tests, 160),
+        "tests": Part([*tests, f"--junitxml={work / 'tests.json'}"], _of_tests, 190),
         "earlier": Part([*loops, *_ours_alone(there)], _of_earlier, 250, there),
         "loops": Part(loops, _of_loops, 300),
-        # Several shards: the last one's write has nothing to overlap with.
-        "extraction": Part(
-            [*bench, "extraction", *rounds, "--shards", "1" if tiny else "8"], _of_figures, 120
-        ),
-        "reid": Part([*bench, "reid", *rounds, *rows], _of_figures, 90),
+        "extraction": Part([*bench, "extraction", *few, *shards, *place], _of_figures, 90),
+        "reid": Part([*bench, "reid", *rounds, *place, *rows], _of_figures, 90),
         "compiled": Part([*bench, "compiled", *graphs], _of_compiled, 80),
         "pipeline": Part(demo, _of_pipeline, 120, fresh=nothing),
     }
