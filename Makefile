@@ -78,7 +78,7 @@ bench: $(READY)
 	$(BIN)/personsearch benchmark speed
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.evaluation
 
-# Everything that waits for a GPU, as one table, in ten minutes or so: make gpu [WORK=var/gpu]
+# Everything that waits for a GPU, as one table, in at most 15 minutes: make gpu [WORK=var/gpu]
 gpu: $(READY)
 	$(BIN)/python -m benchmarks.gpu $(or $(WORK),var/gpu)
 

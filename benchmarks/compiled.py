@@ -153,7 +153,9 @@ def _inference(
     from personsearch_core.models.detector import build_detector
     from personsearch_core.training.optimisation import autocast
 
-    detector = prepare(build_detector(model).to(images.device).eval(), compute)
+    detector = prepare(
+        build_detector(model).to(images.device).eval(), compute, cuda_graphs=("candidates_graph",)
+    )
     arranged = arrange(images, compute)
 
     def detect() -> None:

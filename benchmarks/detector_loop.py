@@ -5,6 +5,8 @@ its reference engine reduced to the timed part: a Dataset of Pillow images, a Da
 loss read back at every step. The two take turns, and medians are compared.
 
     python -m benchmarks.detector_loop [--size 640] [--batch 4] [--steps 4] [--rounds 3] [--json OUT]
+
+`--ours-alone` leaves torchvision's loops out.
 """
 
 from __future__ import annotations
@@ -174,7 +176,14 @@ def our_inference(detector: Detector, compute: Compute, scenes: Sequence[Scene])
 
 
 def compare(
-    size: int, batch: int, steps: int, rounds: int, passes: int, device: torch.device
+    size: int,
+    batch: int,
+    steps: int,
+    rounds: int,
+    passes: int,
+    device: torch.device,
+    *,
+    ours_alone: bool = False,
 ) -> dict[str, float]:
     """Median images per second of every loop; inference makes `passes` passes over the images."""
     model = DetectorModel(image_width=size, image_height=size, norm="batch", initial_weights=None)
@@ -233,6 +242,8 @@ def compare(
                     detectors["nvJPEG"], compiled, scenes * passes
                 ),
             }
+        if ours_alone:
+            timed = {name: run for name, run in timed.items() if not name.endswith("torchvision")}
         for name in (each for each in timed if each.startswith("inference, ours")):
             for _ in range(2):  # compiles; records a CUDA graph
                 timed[name]()
@@ -249,10 +260,11 @@ def main(
     steps: Annotated[int, typer.Option(min=2, help="Training steps, besides those that warm up.")] = 4,
     rounds: Rounds = 3,
     passes: Annotated[int, typer.Option(min=1, help="Passes over the images, for inference.")] = 1,
+    ours_alone: Annotated[bool, typer.Option("--ours-alone", help="Leave out torchvision's loops.")] = False,
     device: Device = "auto",
     json_file: Json = None,
 ) -> None:
-    rates = compare(size, batch, steps, rounds, passes, torch_device(device))
+    rates = compare(size, batch, steps, rounds, passes, torch_device(device), ours_alone=ours_alone)
     for name, rate in rates.items():
         reference = rates.get(f"{name.split(',')[0]}, torchvision", rate)
         print(f"{name:<29} {rate:8.2f} images/s  {rate / reference:5.2f}x")

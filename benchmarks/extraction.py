@@ -1,13 +1,13 @@
 """Feature extraction against its floor: decoding and the forward pass of the shared blocks, or the disk.
 
-Whichever of the two is slower: all else can go on beside it.
+Whichever is slower, the way from a GPU to this machine's memory included: all else can go on beside it.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,23 +84,37 @@ def _measure(
         "pooled": pool,
         "written": pool_and_write,
     }
+    if size.device.type == "cuda":
+        contenders["copied"] = _bare_copies(plan.n_shards, plan.row_shape, recipe.dtype, size.device)
     for name in ("computed", "forward"):
         contenders[name]()
     seconds = medians_in_turn(contenders, size.rounds)
     shutil.rmtree(target)
-    floor = max(seconds["computed"], seconds["disk"])
     gib = len(plan) * math.prod(plan.row_shape) * np.dtype(recipe.dtype).itemsize / 2**30
+    group = f"{variant}, {len(scenes)} images"
+    yield from _figures(group, seconds, len(scenes), gib, size.rounds, BOUND[size.device.type])
+
+
+def _figures(
+    group: str, seconds: Mapping[str, float], images: int, gib: float, rounds: int, bound: float
+) -> Iterator[Measurement]:
+    """The floor is the slowest of what can go on at the same time."""
+    floor = max(seconds[name] for name in ("computed", "disk", "copied") if name in seconds)
     names = {
-        "forward": ("forward alone, images on the device", len(scenes) / seconds["forward"], "images/s"),
-        "computed": ("decoding and forward", seconds["computed"] / floor, "x floor"),
-        "disk": ("the disk: the same bytes, written and flushed", gib / seconds["disk"], "GiB/s"),
-        "pooled": ("and pooling, not written", seconds["pooled"] / floor, "x floor"),
-        "written": ("features stage, written and flushed", seconds["written"] / floor, "x floor"),
+        "forward": ("forward alone, images on the device", "images/s", images),
+        "computed": ("decoding and forward", "x floor", None),
+        "copied": ("the wire: the same bytes, from the device to pinned memory", "GiB/s", gib),
+        "disk": ("the disk: the same bytes, written and flushed", "GiB/s", gib),
+        "pooled": ("and pooling, not written", "x floor", None),
+        "written": ("features stage, written and flushed", "x floor", None),
     }
-    for name, (shown, value, unit) in names.items():
-        bound = BOUND[size.device.type] if name == "written" else None
-        group = f"{variant}, {len(scenes)} images"
-        yield Measurement(group, shown, seconds[name], size.rounds, value, unit, at_most=bound)
+    for name, (shown, unit, amount) in names.items():
+        if name in seconds:
+            value = seconds[name] / floor if amount is None else amount / seconds[name]
+            at_most = bound if name == "written" else None
+            yield Measurement(group, shown, seconds[name], rounds, value, unit, at_most=at_most)
+    ours = seconds["written"]
+    yield Measurement(group, "features stage, its rate", ours, rounds, gib / ours, "GiB/s")
 
 
 def _bare_writes(target: Path, shards: int, row_shape: tuple[int, ...], dtype: str) -> Callable[[], object]:
@@ -115,6 +129,21 @@ def _bare_writes(target: Path, shards: int, row_shape: tuple[int, ...], dtype: s
             write_new(target / str(shard), [block.data], flush=True)
 
     return write
+
+
+def _bare_copies(
+    shards: int, row_shape: tuple[int, ...], dtype: str, device: torch.device
+) -> Callable[[], object]:
+    """Copy blocks of a shard's size from a GPU to pinned memory."""
+    block = torch.from_numpy(np.ones((SHARD_ROWS, *row_shape), dtype))
+    there, here = block.to(device), block.pin_memory()
+
+    def copy() -> None:
+        for _ in range(shards):
+            here.copy_(there, non_blocking=True)
+        synchronise(device)
+
+    return copy
 
 
 def _forward_alone(

@@ -1,20 +1,26 @@
-"""Everything that waits for a GPU, in one run of at most 12 minutes (17 with --other), as one table.
+"""Everything that waits for a GPU, as one table: the tests that need one, then the benchmarks.
 
-    python -m benchmarks.gpu WORK [--other CHECKOUT] [--only tests,loops,extraction,reid,pipeline]
+    python -m benchmarks.gpu WORK [--other CHECKOUT] [--only tests,extraction,reid,compiled,pipeline]
 
-The tests that need a GPU, then the benchmarks, each in a process with a time limit: one that fails or takes
-too long leaves a row and its log, and the next begins. WORK keeps what each part found, so that parts can be
-run one by one. CHECKOUT, of an earlier version, runs its detector loops in the same run.
+Each part is a process with a time limit: one that fails or takes too long leaves a row and its log, and the
+next begins. The limits add up to 15 minutes, 19 with --other. Where a command has ten minutes, two take all:
+
+    python -m benchmarks.gpu WORK --only tests,extraction,reid,compiled,pipeline
+    python -m benchmarks.gpu WORK --other CHECKOUT --only earlier,loops
+
+WORK keeps the rows of each part, and the table has those of all parts that ran on this device. CHECKOUT, of
+an earlier version, runs its detector loops, against which ours are held if they run in the same command.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,16 +29,20 @@ from xml.etree import ElementTree
 import typer
 from rich.table import Table
 
-from benchmarks.options import PROGRAM, Device, Work, chosen, run_script
-from flows.cli.json_file import Json, write_json
+from benchmarks.options import Device, Work, chosen, run_script
+from flows.cli.json_file import STANDARD_OUTPUT, Json, write_json
 from flows.cli.printing import whole_lines
 from flows.config.devices import torch_device
 
 HERE = Path(__file__).resolve().parents[1]
+PROGRAM = [sys.executable, "-m", "flows.cli.main"]
+"""The command line of this checkout, which need not be installed."""
 RECORDED = {"training": 145.0, "inference": 296.0}
 """Images per second of the quickest way on the H200, 2026-11-26: see docs/benchmarks.md."""
 PROMISED = {"training": 2.0, "inference": 3.0}
 """Times as fast as then."""
+OURS_ALONE = "--ours-alone"
+"""The option by which `detector_loop` leaves out torchvision's."""
 NVJPEG_TEST = "tests/personsearch_core/data/test_network_input.py::test_nvjpeg_shows_what_the_cpu_shows"
 
 
@@ -49,33 +59,51 @@ class Row:
 
 @dataclass(frozen=True)
 class Part:
-    """A command that writes a file (by `--json`, if it does not say), what that says, and the time it has."""
+    """A command that writes a file (by `--json`, if it does not say), what that says, and the time it has.
+
+    `fresh` is a folder of the command's own that must not be there when it starts.
+    """
 
     words: Sequence[str]
     rows: Callable[[Path], Iterator[Row]]
     seconds: int
     folder: Path = HERE
+    fresh: Path | None = None
 
 
 def _parts(work: Path, device: str, other: Path | None, tiny: bool) -> dict[str, Part]:
-    """By name, in the order in which they run."""
+    """By name, in the order in which they run; `earlier` needs another checkout."""
+    there = HERE if other is None else other.absolute()
     loops = [sys.executable, "-m", "benchmarks.detector_loop", "--device", device]
     loops += ["--size", "96", "--batch", "2", "--steps", "2", "--rounds", "1"] if tiny else []
     loops += [] if tiny else ["--batch", "10", "--steps", "40", "--rounds", "2", "--passes", "10"]
-    bench = [PROGRAM, "benchmark"]
-    rounds = ["--rounds", "1" if tiny else "5", "--device", device, "--folder", str(work)]
+    bench = [*PROGRAM, "benchmark"]
+    place = ["--device", device, "--folder", str(work)]
+    few, rounds = (["--rounds", "1" if tiny else count] for count in ("3", "5"))
+    shards = ["--shards", "1" if tiny else "8"]  # nothing goes on beside the last one's write
     rows = ["--rows", "256", "--batch", "8"] if tiny else []
+    graphs = ["--size", "96", "--batch", "2", "--backbone", "resnet18"] if tiny else ["--batch", "10"]
+    graphs += ["--precision", "bf16", "--channels-last", *rounds, "--device", device]
     less = ["--set", "detector.training.steps=2", "--until", "detector"] if tiny else []
-    demo = [PROGRAM, "demo", "--folder", str(work / "demo"), "--set", f"run.device={device}", *less]
+    nothing = work / "from-nothing"
+    demo = [*PROGRAM, "demo", "--folder", str(nothing), "--set", f"run.device={device}", *less]
     tests = [sys.executable, "-m", "pytest", "-q", "tests/personsearch_core/test_cuda.py", NVJPEG_TEST]
     return {
-        "tests": Part([*tests, f"--junitxml={work / 'tests.json'}"], _of_tests, 150),
-        **({} if other is None else {"earlier": Part(loops, _of_earlier, 300, other.absolute())}),
+        "tests": Part([*tests, f"--junitxml={work / 'tests.json'}"], _of_tests, 190),
+        "earlier": Part([*loops, *_ours_alone(there)], _of_earlier, 250, there),
         "loops": Part(loops, _of_loops, 300),
-        "extraction": Part([*bench, "extraction", *rounds], _of_figures, 60),
-        "reid": Part([*bench, "reid", *rounds, *rows], _of_figures, 80),
-        "pipeline": Part(demo, _of_pipeline, 130),
+        "extraction": Part([*bench, "extraction", *few, *shards, *place], _of_figures, 90),
+        "reid": Part([*bench, "reid", *rounds, *place, *rows], _of_figures, 90),
+        "compiled": Part([*bench, "compiled", *graphs], _of_compiled, 80),
+        "pipeline": Part(demo, _of_pipeline, 120, fresh=nothing),
     }
+
+
+def _ours_alone(checkout: Path) -> list[str]:
+    """`OURS_ALONE`, if that version has it."""
+    loops = checkout / "benchmarks" / "detector_loop.py"
+    known = loops.is_file() and f'"{OURS_ALONE}"' in loops.read_text()
+    return [OURS_ALONE] if known else []
 
 
 def _of_tests(file: Path) -> Iterator[Row]:
@@ -91,6 +119,7 @@ def _of_tests(file: Path) -> Iterator[Row]:
 
 
 def _of_loops(file: Path) -> Iterator[Row]:
+    """Held against the other checkout's if this command has run them (see `main`), else the recorded."""
     rates: dict[str, float] = json.loads(file.read_text())
     earlier = file.with_name("earlier.json")
     before = json.loads(earlier.read_text()) if earlier.exists() else None
@@ -129,6 +158,12 @@ def _of_figures(file: Path) -> Iterator[Row]:
         yield Row(file.stem, what, f"{one['value']:.3g} {one['unit']}", bound, one["holds"])
 
 
+def _of_compiled(file: Path) -> Iterator[Row]:
+    for one in json.loads(file.read_text()):
+        yield Row("compiled", one["part"], f"{one['compiled']:.1f} images/s, {one['ratio']:.2f} x eager")
+        yield Row("compiled", f"{one['part']}, to compile it", f"{one['compilation']:.0f} s")
+
+
 def _of_pipeline(file: Path) -> Iterator[Row]:
     outcome: dict[str, Any] = json.loads(file.read_text())
     yield Row("pipeline", "from nothing", f"{outcome['wall_seconds']:.1f} s")
@@ -139,7 +174,16 @@ def _of_pipeline(file: Path) -> Iterator[Row]:
 
 def _run(part: Part, file: Path) -> str | None:
     """Why it failed, or None; its processes end with it."""
+    try:
+        return _run_process(part, file)
+    except OSError as error:
+        return f"could not run: {error}"
+
+
+def _run_process(part: Part, file: Path) -> str | None:
     file.unlink(missing_ok=True)
+    if part.fresh is not None and part.fresh.exists():
+        shutil.rmtree(part.fresh)
     log = file.with_suffix(".log")
     to_file = [] if any(str(file) in word for word in part.words) else ["--json", str(file)]
     with log.open("wb") as output:
@@ -159,6 +203,24 @@ def _run(part: Part, file: Path) -> str | None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     return None if status == 0 else f"failed with status {status}; see {log}"
+
+
+def _rows(name: str, part: Part, file: Path) -> list[Row]:
+    """What a part found, after it has run; where it failed, a row says why."""
+    why = _run(part, file)
+    rows = [] if why is None else [Row(name, "the command", why, holds=False)]
+    try:
+        return [*rows, *part.rows(file)] if file.exists() else rows
+    except (ValueError, KeyError, ElementTree.ParseError) as error:  # it was stopped while it wrote
+        return [*rows, Row(name, "its figures", f"cannot be read: {error!r}", holds=False)]
+
+
+def _recorded(file: Path, device: str) -> list[Row]:
+    """The rows of a part in WORK, if they are of this device."""
+    if not file.exists():
+        return []
+    record: dict[str, Any] = json.loads(file.read_text())
+    return [Row(**row) for row in record["rows"]] if record["device"] == device else []
 
 
 def _print(rows: Sequence[Row], title: str) -> None:
@@ -181,25 +243,35 @@ def main(
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # its processes end with it, too
     on = torch_device(device)
+    where = torch.cuda.get_device_name(on) if on.type == "cuda" else "CPU"
+    title = f"{where}, torch {torch.__version__}"
     work = work.absolute()
     work.mkdir(parents=True, exist_ok=True)
     parts = _parts(work, str(on), other, tiny)
-    wanted = list(parts) if only is None else chosen("--only", only, parts)
-    rows: list[Row] = []
-    for name, part in parts.items():
-        found = work / f"{name}.json"
-        why = None
-        if name in wanted:
-            print(f"{name}: up to {part.seconds} s", file=sys.stderr)
-            why = _run(part, found)
-        if why is not None:
-            rows.append(Row(name, "the command", why, holds=False))
-        if found.exists():
-            rows += part.rows(found)
-    where = torch.cuda.get_device_name(on) if on.type == "cuda" else "CPU"
-    title = f"{where}, torch {torch.__version__}"
+    able = [name for name in parts if name != "earlier" or other is not None]
+    wanted = able if only is None else chosen("--only", only, able)
+    (work / "earlier.json").unlink(missing_ok=True)  # another run's would be of another hour
+    records = {name: work / f"{name}.rows.json" for name in parts}
+    for name in (each for each in parts if each in wanted):
+        print(f"{name}: up to {parts[name].seconds} s", file=sys.stderr)
+        records[name].unlink(missing_ok=True)
+        found = _rows(name, parts[name], work / f"{name}.json")
+        write_json(records[name], _as_data(title, found))
+        for row in found:
+            print(f"  {row.what}: {row.figure}", file=sys.stderr)
+        if json_file != STANDARD_OUTPUT:
+            write_json(json_file, _as_data(title, _all(records, title)))
+    rows = _all(records, title)
     _print(rows, title)
-    write_json(json_file, {"device": title, "rows": [asdict(row) for row in rows]})
+    write_json(json_file, _as_data(title, rows))
+
+
+def _all(records: Mapping[str, Path], device: str) -> list[Row]:
+    return [row for file in records.values() for row in _recorded(file, device)]
+
+
+def _as_data(device: str, rows: Sequence[Row]) -> dict[str, Any]:
+    return {"device": device, "rows": [asdict(row) for row in rows]}
 
 
 if __name__ == "__main__":

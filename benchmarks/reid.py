@@ -1,14 +1,18 @@
 """A re-ID training step: from the store, from memory, as a plain loop, and with recomputed features.
 
 Features are random and images synthetic: the time of a step does not depend on their content.
+
+Steps from files are timed in turns of consecutive ones, whose reading starts afresh: rows that were read
+during another contender's steps would cost nothing.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from statistics import median
 
@@ -19,7 +23,7 @@ from torch import Tensor, nn
 
 from benchmarks.drawing import draw_scenes
 from benchmarks.options import VAR, Device, Folder, Rounds, temporary_folder
-from benchmarks.timing import Measurement, medians_in_turn, report
+from benchmarks.timing import Measurement, medians_in_turn, report, seconds_of
 from flows.cli.json_file import Json
 from flows.config.devices import torch_device
 from personsearch_core.identities import ReidLabels
@@ -49,6 +53,10 @@ from storage.feature_store import FeatureReader, create_features, open_features
 SHOTS = 4
 BOXES = 8
 """Rows per identity."""
+TURN = {"cpu": 4, "cuda": 40}
+"""Consecutive steps that are timed together; a GPU's take milliseconds."""
+WARM_UP = {"cpu": 1, "cuda": 3}
+"""Steps that are not timed: a GPU's first ones compile, and record a CUDA graph."""
 FILES_BOUND = {"cpu": 1.10, "cuda": 1.05}
 RECOMPUTED_BOUND: dict[Variant, float] = {"j3": 4.0, "j4": 12.0}
 MODEL = DetectorModel(initial_weights=None, norm="batch")
@@ -85,21 +93,17 @@ def _loaders(folder: Path, size: ReidBenchmark) -> Iterator[Measurement]:
         memory = opened.enter_context(
             closing(Steps(size, reader, "j3", quickest_compute(size.device), memory=True))
         )
-        disk()
-        memory()
-        disk.waited.clear()
-        seconds = medians_in_turn({"disk": disk, "memory": memory}, size.rounds)
-        group = f"j3 step of {size.batch}"
-        yield Measurement(group, "rows in memory", seconds["memory"], size.rounds, 1.0, "x memory")
-        ratio = seconds["disk"] / seconds["memory"]
-        bound = FILES_BOUND[size.device.type]
-        yield Measurement(
-            group, "rows from the store", seconds["disk"], size.rounds, ratio, "x memory", at_most=bound
-        )
-        share = median(disk.waited) / seconds["disk"]
-        yield Measurement(
-            group, "waiting for rows", median(disk.waited), size.rounds, 100 * share, "% of it", at_most=2.0
-        )
+        turns = in_turn({"disk": disk, "memory": memory}, size.rounds)
+        # A host that runs ahead of a GPU waits for it, not for rows: it must not run ahead here.
+        waits = in_turn({"disk": disk}, size.rounds, ahead=False) if size.device.type == "cuda" else turns
+    seconds = {name: median(turn.seconds for turn in of_one) for name, of_one in turns.items()}
+    waiting = median(turn.waiting for turn in waits["disk"])
+    share = median(turn.waiting / turn.seconds for turn in waits["disk"])
+    group, rounds = f"j3 step of {size.batch}", size.rounds
+    yield Measurement(group, "rows in memory", seconds["memory"], rounds, 1.0, "x memory")
+    ratio, bound = seconds["disk"] / seconds["memory"], FILES_BOUND[size.device.type]
+    yield Measurement(group, "rows from the store", seconds["disk"], rounds, ratio, "x memory", at_most=bound)
+    yield Measurement(group, "waiting for rows", waiting, rounds, 100 * share, "% of it", at_most=2.0)
 
 
 def _settings(folder: Path, size: ReidBenchmark) -> Iterator[Measurement]:
@@ -110,7 +114,7 @@ def _settings(folder: Path, size: ReidBenchmark) -> Iterator[Measurement]:
             closing(Steps(size, reader, "j3", quickest_compute(size.device), memory=True))
         )
         plain = _plain_loop(size, reader)
-        for _ in range(3 if size.device.type == "cuda" else 1):
+        for _ in range(WARM_UP[size.device.type]):
             best()
             plain()
         seconds = medians_in_turn({"plain": plain, "best": best}, size.rounds)
@@ -132,21 +136,27 @@ def _recomputed(folder: Path, size: ReidBenchmark, variant: Variant) -> Iterator
     with ExitStack() as opened:
         reader = opened.enter_context(_store(folder, size, variant))
         cached = opened.enter_context(closing(Steps(size, reader, variant, Compute(), memory=False)))
-        cached()
+        uncached = opened.enter_context(closing(Steps(size, reader, variant, Compute(), memory=True)))
 
         def recomputed() -> None:
             extract_shard(detector, recipe, plan, 0)
-            cached()
+            uncached()
 
-        seconds = medians_in_turn({"cached": cached, "recomputed": recomputed}, min(3, size.rounds))
+        for steps in (cached, uncached):
+            steps.turn(steps.warm_up)
+        rounds = min(3, size.rounds)
+        turns, times = [], []
+        for _ in range(rounds):
+            turns.append(cached.turn(cached.per_turn).seconds)
+            times.append(seconds_of(recomputed))
+    recomputed_seconds, cached_seconds = median(times), median(turns)
     group = f"{variant} step of {size.batch}, {width}x{height} images"
-    rounds = min(3, size.rounds)
-    yield Measurement(group, "features recomputed", seconds["recomputed"], rounds, 1.0, "x recomputed")
-    faster = seconds["recomputed"] / seconds["cached"]
+    yield Measurement(group, "features recomputed", recomputed_seconds, rounds, 1.0, "x recomputed")
+    faster = recomputed_seconds / cached_seconds
     yield Measurement(
         group,
         "from the store",
-        seconds["cached"],
+        cached_seconds,
         rounds,
         faster,
         "x faster",
@@ -154,15 +164,23 @@ def _recomputed(folder: Path, size: ReidBenchmark, variant: Variant) -> Iterator
     )
 
 
+@dataclass(frozen=True)
+class Turn:
+    """Seconds per step of one turn, and those that the host waited for rows."""
+
+    seconds: float
+    waiting: float
+
+
 class Steps:
-    """Runs training steps, and records how long each waited for its rows."""
+    """Runs training steps in turns of consecutive ones; each turn starts its reading afresh."""
 
     def __init__(
         self, size: ReidBenchmark, reader: RowReader, variant: Variant, compute: Compute, *, memory: bool
     ) -> None:
         recipe = ReidRecipe(
             branch=BRANCH,
-            phases=(Phase(objectives=(Objective(kind="batch_hard_triplet"),), epochs=1000),),
+            phases=(Phase(objectives=(Objective(kind="batch_hard_triplet"),), epochs=1_000_000),),
             identities_per_batch=size.batch // SHOTS,
             shots=SHOTS,
             compute=compute,
@@ -172,7 +190,9 @@ class Steps:
         sampler = PKSampler(labels, np.arange(len(labels)), size.batch // SHOTS, SHOTS)
         budget = 2**40 if memory else 0
         batches = open_batches(reader, size.batch, size.device, memory_budget=budget)
-        self.waited: list[float] = []
+        self._length = 1
+        self._started = self._waited = 0.0
+        self.per_turn, self.warm_up = TURN[size.device.type], WARM_UP[size.device.type]
         branch = build_branch(variant, size.model, BRANCH)
         self._training = ReidTraining(
             recipe, branch, self._timed(batches), sampler, labels, np.empty(0, np.int64), size.device
@@ -181,25 +201,53 @@ class Steps:
         self._step = 0
 
     def __call__(self) -> None:
-        self._training.step(self._step)
-        self._step += 1
+        self.turn(1)
+
+    def turn(self, steps: int, *, ahead: bool = True) -> Turn:
+        """That many steps, timed from when their first rows are there until the device has done them.
+
+        ahead: the host may run ahead of the device; otherwise it waits for it after every step.
+        """
+        self._length = steps
+        for _ in range(steps):
+            self._training.step(self._step)
+            self._step += 1
+            if not ahead:
+                synchronise(self._device)
         synchronise(self._device)
+        return Turn((time.perf_counter() - self._started) / steps, self._waited / steps)
 
     def close(self) -> None:
         self._training.close()
 
     def _timed(self, batches: RowBatches) -> RowBatches:
+        """The rows turn by turn: nothing is read before a turn asks, nor for the next; see `turn`."""
+
         def call(indices: Iterable[np.ndarray]) -> Iterator[Tensor]:
-            iterator = batches(indices)
-            while True:
-                start = time.perf_counter()
-                batch = next(iterator, None)
-                self.waited.append(time.perf_counter() - start)
-                if batch is None:
-                    return
-                yield batch
+            numbers = iter(indices)
+            while turn := list(islice(numbers, self._length)):
+                rows = batches(turn)
+                first = next(rows)
+                self._started, self._waited = time.perf_counter(), 0.0
+                yield first
+                for _ in turn[1:]:
+                    asked = time.perf_counter()
+                    batch = next(rows)
+                    self._waited += time.perf_counter() - asked
+                    yield batch
 
         return call
+
+
+def in_turn(contenders: Mapping[str, Steps], rounds: int, *, ahead: bool = True) -> dict[str, list[Turn]]:
+    """The turns of each, one per round, after steps that are not timed; see `Steps.turn`."""
+    for steps in contenders.values():
+        steps.turn(steps.warm_up)
+    turns: dict[str, list[Turn]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, steps in contenders.items():
+            turns[name].append(steps.turn(steps.per_turn, ahead=ahead))
+    return turns
 
 
 def _plain_loop(size: ReidBenchmark, reader: RowReader) -> Callable[[], None]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ import typer
 
 from benchmarks.options import VAR, Device, Folder, Rounds, temporary_folder
 from benchmarks.range_server import serve
-from benchmarks.reid import ReidBenchmark, Steps, write_random_features
+from benchmarks.reid import ReidBenchmark, Steps, in_turn, write_random_features
 from benchmarks.timing import Measurement, medians_in_turn, report, seconds_of
 from flows.cli.json_file import Json
 from flows.config.devices import torch_device
@@ -105,10 +106,9 @@ def _training(size: RemoteBenchmark, disk: FeatureReader, remote: FeatureReader)
             )
             for name, reader in (("disk", disk), ("remote", remote))
         }
-        for step in steps.values():
-            step()
         rounds = max(5, size.rounds)
-        seconds = medians_in_turn(steps, rounds)
+        turns = in_turn(steps, rounds)
+    seconds = {name: median(turn.seconds for turn in of_one) for name, of_one in turns.items()}
     ratio = seconds["disk"] / seconds["remote"]
     group = f"j3 step of {size.batch}"
     yield Measurement(group, "local disk", seconds["disk"], rounds, 1.0, "x disk")

@@ -22,8 +22,6 @@ def reaching() -> Iterator[None]:
         yield
     except NotImplementedError as error:
         raise StorageError("this kind of URL cannot hold a store: its files cannot be listed") from error
-    except ValueError as error:  # HTTP's client looks at a URL when it is first asked for
-        raise StorageError(f"the URL of the store is not valid: {error}") from error
     except Exception as error:
         told = _of_botocore(error)
         if told is None:  # other object stores raise OSError by themselves

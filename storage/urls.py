@@ -60,6 +60,8 @@ def filesystem(url: str, **options: object) -> tuple[AbstractFileSystem, str]:
         raise StorageError(
             f"{url} cannot be opened: a chain of URLs (::) is not supported; name the place itself"
         )
+    if url.startswith(("http://", "https://")):
+        _require_host(url)
     try:
         system, path = url_to_fs(url, **options)
     except OSError:
@@ -70,3 +72,17 @@ def filesystem(url: str, **options: object) -> tuple[AbstractFileSystem, str]:
             said = f"{url.partition('://')[0]}:// is not known here; give a folder, or a URL such as s3://bucket/prefix"
         raise StorageError(f"{url} cannot be opened: {said}") from error
     return system, path
+
+
+def _require_host(url: str) -> None:
+    """Raise StorageError for a URL without a host that can be asked for: a client would say so much later."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+        problem = "it names no host" if not host.encode("idna") or port == 0 else None
+    except ValueError as error:  # UnicodeError, too
+        problem = str(error)
+    if problem is None and "\\" in parts.netloc:
+        problem = "a host has no backslash"
+    if problem is not None:
+        raise StorageError(f"{url} is not a valid URL: {problem}")

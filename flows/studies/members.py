@@ -152,29 +152,42 @@ def resolve_study(
     tables = tuple(_table(path, name, table, groups, file) for name, table in file.tables.items())
     needed = {name for _, _, cell in cells_of(tables) for name in cell.members}
     members = {each.name: each for group in groups.values() for each in group if each.name in needed}
-    _require_datasets(path, file)
+    _require_datasets(path, file, chosen)
     drawn = {} if file.draw is None else file.draw.counts()
     return Study(path, file.title, members, tables, chosen, drawn)
 
 
-def _require_datasets(path: Path, file: StudyFile) -> None:
-    """Refuse to draw a dataset that no member has: its name is misspelt."""
+def _require_datasets(path: Path, file: StudyFile, store: str | None) -> None:
+    """Refuse to draw a dataset that no member has or names: it is misspelt."""
     if file.draw is None:
         return
     known: set[str] = set()
     for group in file.members.values():
         changes = (*_overrides(file.set), *_overrides(group.set))
-        config = group.config or file.config
-        datasets = None if config is None else read_raw(config, changes, None).get("datasets")
-        if not isinstance(datasets, dict):
-            return  # the config is wrong, and says so where it is loaded
-        known |= datasets.keys()
+        if (config := group.config or file.config) is not None:
+            raw = read_raw(config, changes, store)
+            datasets = raw.get("datasets")
+            known |= datasets.keys() if isinstance(datasets, dict) else set()
+            known |= set(_named_datasets(raw))
+        known |= {parts[1] for field in group.grid if (parts := field.split("."))[0] == "datasets"}
+        known |= set(_named_datasets(list(group.grid.items())))
     for name in file.draw.datasets:
         if name not in known:
             raise ConfigError(
                 f"{place(path, f'draw.datasets.{name}')}: draw: no member has a dataset {name!r}"
                 f"{did_you_mean(name, known)}; they have {', '.join(sorted(known))}"
             )
+
+
+def _named_datasets(raw: Any) -> Iterator[str]:
+    """The datasets that views anywhere in raw settings are of: the values of `dataset`."""
+    if isinstance(raw, dict):
+        if isinstance(name := raw.get("dataset"), str):
+            yield name
+        raw = list(raw.values())
+    if isinstance(raw, list | tuple):
+        for each in raw:
+            yield from _named_datasets(each)
 
 
 def _members(name: str, group: MemberGroup, file: StudyFile, store: str | None) -> Iterator[Member]:

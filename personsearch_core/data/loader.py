@@ -65,6 +65,10 @@ class TrainingBatch:
             tensor.record_stream(stream)
 
 
+UNTIMED_ARRIVALS = 2
+"""The first batches that a device gets also start it, and fill its pools of memory."""
+
+
 @dataclass
 class Rate:
     """How many images per second a loader brings while all of its threads are at work."""
@@ -73,6 +77,8 @@ class Rate:
     images: int = 0
     seconds: float = 0.0
     """Of all threads together, for decoding and augmenting."""
+    arrivals: int = 0
+    """Batches that were brought to the device."""
     arrived: int = 0
     arriving: float = 0.0
     """Seconds in which images were brought to the device, one batch after the other."""
@@ -82,8 +88,10 @@ class Rate:
         self.images, self.seconds = self.images + len(seconds), self.seconds + sum(seconds)
 
     def add_arrival(self, images: int, seconds: float) -> None:
-        """Note how long it took to bring a batch of images to the device."""
-        self.arrived, self.arriving = self.arrived + images, self.arriving + seconds
+        """Note how long it took to bring a batch of images to the device; the first ones start it up."""
+        self.arrivals += 1
+        if self.arrivals > UNTIMED_ARRIVALS:
+            self.arrived, self.arriving = self.arrived + images, self.arriving + seconds
 
     @property
     def per_second(self) -> float:

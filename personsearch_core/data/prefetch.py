@@ -121,7 +121,9 @@ def _timed(
         started = time.perf_counter()
         result = bring(item)
         took(result, time.perf_counter() - started)
+        del item  # no batch is held here while the next is loaded
         yield result
+        del result
 
 
 def _arriving(bring: Callable[[Item], Result], stream: torch.cuda.Stream) -> Callable[[Item], Result]:

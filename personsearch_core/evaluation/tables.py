@@ -215,15 +215,15 @@ def _with_names(path: Path, table: pa.Table) -> pa.Table:
     for place, name in enumerate(table.column_names):
         if name in NAMES:
             try:
+                table[name].validate(full=True)
+            except pa.ArrowInvalid as error:
+                raise PersonSearchError(f"{path}: column {name!r} cannot be read as text: {error}") from error
+            try:
                 names = _strings(table[name])
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 raise PersonSearchError(
                     f"{path}: column {name!r} must hold names, not {table[name].type}"
                 ) from error
-            try:
-                names.validate(full=True)
-            except pa.ArrowInvalid as error:
-                raise PersonSearchError(f"{path}: column {name!r} holds text that is not UTF-8") from error
             table = table.set_column(place, name, names)
     return table
 

@@ -40,7 +40,8 @@ class TripletObjective(ReidObjective):
 
     def has_fixed_shapes(self, rows: int) -> bool:
         """Of semi-hard triplets up to some 400 rows: see `TRIPLES_AT_ONCE`."""
-        return self.mine is not semi_hard_triplets or compares_at_once(rows)
+        possible = self.mine is not semi_hard_triplets or compares_at_once(rows)
+        return possible and super().has_fixed_shapes(rows)
 
     def forward(self, batch: Batch) -> Term:
         distances = pairwise_distances(batch.embeddings, squared=self.squared)

@@ -13,6 +13,12 @@ from personsearch_core.identities import UNLABELLED
 from personsearch_core.models.compute import is_eager_on_cpu
 
 
+def turns_of(labels: Tensor) -> list[Tensor]:
+    """Of rows with the labels (B,), indices of the first ones of all identities, of the second ones ..."""
+    turn = (labels[:, None] == labels[None, :]).tril(diagonal=-1).sum(dim=1)
+    return [(turn == n).nonzero()[:, 0] for n in range(int(turn.max()) + 1 if len(turn) else 0)]
+
+
 class LookupTable(nn.Module):
     """One unit vector per training identity, moved towards the embeddings of its boxes; takes no gradient.
 
@@ -26,12 +32,16 @@ class LookupTable(nn.Module):
         self.register_buffer("rows", torch.zeros(identities, dim))
 
     @torch.no_grad()
-    def update(self, embeddings: Tensor, labels: Tensor, turns: Sequence[Tensor], momentum: float) -> None:
+    def update(
+        self, embeddings: Tensor, labels: Tensor, momentum: float, turns: Sequence[Tensor] | None = None
+    ) -> None:
         """`v <- normalise(momentum * v + (1 - momentum) * x)` for unit embeddings (B, D), in batch order.
 
         Updates of one identity are sequential; identities are independent, so the n-th rows of all of them,
-        which are `turns[n]`, are updated together.
+        which are `turns[n]`, are updated together. Without `turns`, a GPU's host waits for the labels.
         """
+        if turns is None:
+            turns = turns_of(labels)
         embeddings = embeddings.to(self.rows.dtype)
         for of_turn in turns:
             label = labels[of_turn]

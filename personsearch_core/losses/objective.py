@@ -12,27 +12,27 @@ from torch.nn import functional as F
 
 from personsearch_core.identities import UNLABELLED
 from personsearch_core.losses.distances import full_precision
+from personsearch_core.losses.memory import turns_of
 from personsearch_core.models.compute import on_device
 
 
 class Rows(NamedTuple):
     """Which rows of a batch have an identity, as indices on its device: how many they are, the host knows."""
 
+    of: Tensor
+    """The labels (B,) on the device: rows of others are not these."""
     labelled: Tensor
     unlabelled: Tensor
     turns: tuple[Tensor, ...]
     """Among the labelled rows, the first ones of all identities, their second ones, and so on."""
 
 
-def rows_of(labels: Tensor, device: torch.device) -> Rows:
-    """The rows of a batch with the labels (B,), which the host has in its memory."""
+def rows_of(labels: Tensor, there: Tensor) -> Rows:
+    """The rows of a batch with the labels (B,), which the host has in its memory; `there`: on the device."""
     labelled = labels != UNLABELLED
-    own = labels[labelled]
-    turn = (own[:, None] == own[None, :]).tril(diagonal=-1).sum(dim=1)
-    turns = [turn == n for n in range(int(turn.max()) + 1 if len(turn) else 0)]
-    found = [mask.nonzero()[:, 0] for mask in (labelled, ~labelled, *turns)]
-    moved = on_device(torch.cat(found), device).split([len(each) for each in found])
-    return Rows(moved[0], moved[1], tuple(moved[2:]))
+    found = [labelled.nonzero()[:, 0], (~labelled).nonzero()[:, 0], *turns_of(labels[labelled])]
+    moved = on_device(torch.cat(found), there.device).split([len(each) for each in found])
+    return Rows(there, moved[0], moved[1], tuple(moved[2:]))
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Batch:
     embeddings: Tensor
     labels: Tensor
     known_rows: Rows | None = None
-    """Of these labels. Without them, the host waits until a GPU has told it which rows have a label."""
+    """Without them, or if they are of other labels, the host asks a GPU which rows have one, and waits."""
 
     @property
     def rows(self) -> Rows:
         """Which rows have an identity."""
-        if self.known_rows is not None:
+        if self.known_rows is not None and self.known_rows.of is self.labels:
             return self.known_rows
-        return rows_of(self.labels.cpu(), self.labels.device)
+        return rows_of(self.labels.cpu(), self.labels)
 
     @property
     def unlabelled(self) -> Tensor:
@@ -103,8 +103,8 @@ class ReidObjective(nn.Module, ABC):
     for none of them, and `compute.compile` makes `forward` part of the branch's graph."""
 
     def has_fixed_shapes(self, rows: int) -> bool:
-        """Whether `fixed_shapes` holds for batches of that many rows."""
-        return self.fixed_shapes
+        """Whether `fixed_shapes` holds for batches of that many rows; each class promises it for itself."""
+        return bool(vars(type(self)).get("fixed_shapes", False))
 
     @abstractmethod
     def forward(self, batch: Batch) -> Term:

@@ -64,7 +64,7 @@ class OnlineInstanceMatching(ReidObjective):
 
     def _move(self, batch: Batch) -> None:
         unit = F.normalize(batch.labelled_embeddings, dim=1)
-        self.table.update(unit, batch.labelled, batch.rows.turns, self.momentum)
+        self.table.update(unit, batch.labelled, self.momentum, batch.rows.turns)
 
 
 class InstanceEnhancing(OnlineInstanceMatching):
@@ -74,6 +74,8 @@ class InstanceEnhancing(OnlineInstanceMatching):
     identity of the most similar table row if their cosine similarity is at least `threshold`. It then has
     OIM's loss with that identity and stays out of the queue; only true labels move the table.
     """
+
+    fixed_shapes = True
 
     def __init__(
         self,

@@ -38,6 +38,8 @@ class HardExamplePrioritySoftmax(IdentitySoftmax):
     logit over the rows of the batch. All remaining identities stay out of the sum.
     """
 
+    fixed_shapes = True
+
     def __init__(self, identities: int, dim: int, *, hard_identities: int = 100) -> None:
         super().__init__(identities, dim)
         self.hard_identities = hard_identities

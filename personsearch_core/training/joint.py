@@ -67,8 +67,8 @@ class JointBranch(nn.Module):
             embeddings = embeddings.float()
             if self.recipe.branch.loss_normalise:
                 embeddings = F.normalize(embeddings, dim=1)
-            device = shared.device
-            people = Batch(embeddings, on_device(labels, device), rows_of(labels, device))
+            there = on_device(labels, shared.device)
+            people = Batch(embeddings, there, rows_of(labels, there))
             return ReidLoss(self.objective(people), people.detached())
 
     def _people(self, targets: Sequence[Targets]) -> tuple[list[Boxes], Tensor]:

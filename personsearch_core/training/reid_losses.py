@@ -73,11 +73,13 @@ class ReidLosses(nn.Module):
         features: this process's rows. labels: (B,) of the whole batch. positions: see `losses_by_source`.
         """
         objective, known = self.objective(phase), torch.from_numpy(labels)
-        on_its_device, rows = on_device(known, self._device), rows_of(known, self._device)
+        on_its_device = on_device(known, self._device)
+        rows = rows_of(known, on_its_device)
         if self._graph is not None and objective.has_fixed_shapes(len(labels)):
             loss, watched, embeddings = self._graph(features, on_its_device, rows, phase)
-            if self._replayed:  # the next replay overwrites them, and metrics are read later
-                loss, watched = loss.clone(), {name: value.clone() for name, value in watched.items()}
+            if self._replayed:  # the next replay overwrites them, and they may be kept until later
+                loss, embeddings = loss.clone(), embeddings.clone()
+                watched = {name: value.clone() for name, value in watched.items()}
             batch = Batch(embeddings, on_its_device, rows)
             by_source = losses_by_source(objective, batch, positions, labels)
         else:

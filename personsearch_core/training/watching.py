@@ -53,7 +53,8 @@ def losses_by_source(
     found, device = {}, batch.labels.device
     for source, rows in positions.items():
         chosen, known = on_device(torch.from_numpy(rows), device), torch.from_numpy(labels[rows])
-        own = Batch(batch.embeddings[chosen], batch.labels[chosen], rows_of(known, device))
+        there = batch.labels[chosen]
+        own = Batch(batch.embeddings[chosen], there, rows_of(known, there))
         found[source] = copy.deepcopy(objective)(own).loss
     return found
 

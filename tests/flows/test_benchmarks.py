@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,11 +14,13 @@ from benchmarks.beside import compare
 from benchmarks.compiled import measure
 from benchmarks.coordination import measure as measure_coordination
 from benchmarks.extraction import ExtractionBenchmark, measure_extraction
+from benchmarks.extraction import _figures as extraction_figures
 from benchmarks.object_clients import measure_clients
-from benchmarks.reid import ReidBenchmark, measure_reid
+from benchmarks.reid import ReidBenchmark, Steps, in_turn, measure_reid
 from benchmarks.remote_training import RemoteBenchmark, measure_remote
 from benchmarks.search import SearchBenchmark, measure_search
-from personsearch_core.recipes import Compute, DetectorModel
+from personsearch_core.recipes import Compute, DetectorModel, RoiRecipe
+from tests.personsearch_core.training.synthetic_rows import ArrayRows
 
 SMALL = DetectorModel(
     backbone="resnet18",
@@ -36,6 +40,33 @@ def test_reid(tmp_path: Path) -> None:
     assert all(one.seconds > 0 and one.value >= 0 for one in found.values())
 
 
+class SlowRows(ArrayRows):
+    """Rows that take longer to read than a step takes."""
+
+    seconds, batches = 0.25, 0
+
+    def rows(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        self.batches += 1
+        time.sleep(self.seconds)
+        return super().rows(indices, out)
+
+
+def test_rows_that_a_step_waits_for_are_not_read_during_anothers() -> None:
+    size = ReidBenchmark(rows=64, batch=8, model=SMALL)
+    reader = SlowRows(np.zeros((64, *RoiRecipe(roi_scale=0.5).row_shape("resnet18")), np.float16))
+    steps = Steps(size, reader, "j3", Compute(), memory=False)
+    try:
+        turns = in_turn({"disk": steps}, 2)["disk"]
+        assert reader.batches == steps.warm_up + 2 * steps.per_turn
+        time.sleep(4 * reader.seconds)  # another contender's turn
+        turns.append(steps.turn(steps.per_turn))
+        assert reader.batches == steps.warm_up + 3 * steps.per_turn
+    finally:
+        steps.close()
+    unhidden = reader.seconds * (steps.per_turn - 1) / steps.per_turn
+    assert all(turn.seconds > 0.8 * unhidden and 0 < turn.waiting < turn.seconds for turn in turns)
+
+
 @pytest.mark.slow
 def test_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     # Inductor takes more than a minute for both graphs; `test_reid.py` trains a branch that it has compiled.
@@ -49,8 +80,26 @@ def test_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_extraction(tmp_path: Path) -> None:
     size = ExtractionBenchmark(variants=("j4",), rounds=1, model=SMALL, images=(96, 224))
     found = list(measure_extraction(tmp_path, size))
-    assert [one.value > 0 for one in found] == [True] * 5
-    assert [one.bound for one in found] == ["", "", "", "", "<= 1.1"]
+    assert [one.value > 0 for one in found] == [True] * 6
+    assert [one.bound for one in found] == ["", "", "", "", "<= 1.1", ""]
+    disk, written, rate = found[2], found[4], found[5]
+    assert rate.unit == disk.unit == "GiB/s" and rate.seconds == written.seconds
+    assert rate.value * rate.seconds == pytest.approx(disk.value * disk.seconds)
+
+
+def test_a_gpus_wire_can_be_the_floor_of_extraction() -> None:
+    seconds = {"forward": 0.5, "computed": 1.0, "disk": 2.0, "pooled": 3.0, "written": 6.0}
+
+    def figures(**more: float) -> dict[str, tuple[float, str]]:
+        found = extraction_figures("g", {**seconds, **more}, images=10, gib=2.0, rounds=1, bound=1.3)
+        return {one.name.split(":")[0]: (one.value, one.unit) for one in found}
+
+    with_wire = figures(copied=4.0)
+    assert with_wire["the wire"] == (0.5, "GiB/s") and with_wire["the disk"] == (1.0, "GiB/s")
+    assert with_wire["features stage, written and flushed"] == (1.5, "x floor")
+    assert with_wire["features stage, its rate"] == (2.0 / 6.0, "GiB/s")
+    assert figures()["features stage, written and flushed"] == (3.0, "x floor")
+    assert "the wire" not in figures()
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from data_catalog.layouts import fitting_adapter
 from flows.config.loading import load_config
@@ -65,6 +66,16 @@ def test_another_specification_is_another_folder(tmp_path: Path) -> None:
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_study(write_study(tmp_path, STUDY + DRAW.replace(old, new)))
+
+
+def test_a_dataset_that_a_view_names_may_be_drawn_without_being_in_the_config(tmp_path: Path) -> None:
+    path = write_study(tmp_path, STUDY + DRAW)
+    config = yaml.safe_load((tmp_path / "tiny.yaml").read_text())
+    for name in ("scenes", "tracks"):
+        config["datasets"].pop(name, None)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
+    member = study_of(path).members["j3 on scenes"]
+    assert load_config(member.config, member.overrides).datasets.keys() >= {"scenes", "tracks"}
 
 
 def test_a_dataset_that_no_member_has_is_refused(tmp_path: Path) -> None:

@@ -77,7 +77,10 @@ def test_any_kind_of_list_will_do(tmp_path: Path, type_: pa.DataType) -> None:
         ({"embedding": [[[1.0], [0.0]]] * 3}, r"column 'embedding' must hold lists of numbers, not list<"),
         ({"image": [["a.jpg"]] * 3}, r"detections.parquet: column 'image' must hold names, not list<"),
         ({"image": [b"\xff"] * 3}, r"column 'image' must hold names, not binary"),
-        ({"image": pa.array([b"\xff"] * 3).view(pa.string())}, r"'image' holds text that is not UTF-8"),
+        (
+            {"image": pa.array([b"\xff"] * 3).view(pa.string())},
+            r"'image' cannot be read as text: .*Invalid UTF8",
+        ),
         ({"score": [[0.9], [0.8], [0.7]]}, r"column 'score' must hold numbers, not list<"),
         ({"score": [0.9, 1e300, 0.7]}, r"row 1: score is inf"),
         ({"embedding": None}, r"column 'embedding' is missing; it has image, x1"),

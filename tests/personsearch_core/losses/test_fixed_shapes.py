@@ -55,7 +55,7 @@ def steps(kind: str, people: list[str]) -> list[dict[str, Any]]:
         labels = labels_of(of_batch)
         noise = torch.randn(len(labels), DIM, generator=generator)
         embeddings = (looks[labels] + noise).requires_grad_()
-        batch = Batch(embeddings, labels, rows_of(labels, labels.device))
+        batch = Batch(embeddings, labels, rows_of(labels, labels))
         objective.zero_grad()
         term = objective(batch)
         term.loss.backward()
@@ -111,7 +111,7 @@ def test_memories_have_the_bits_of_a_selection_by_masks(seed: int) -> None:
         ours[0].update(Batch(embeddings, labels))
         literal.move_centres(centres, embeddings[labels >= 0], labels[labels >= 0], ours[0].rate)
         unit, own = torch.nn.functional.normalize(embeddings[labels >= 0], dim=1), labels[labels >= 0]
-        ours[1].update(unit, own, rows_of(own, own.device).turns, 0.5)
+        ours[1].update(unit, own, 0.5, rows_of(own, own).turns)
         literal.move_table(table, unit, own, 0.5)
         ours[2].push(embeddings, labels, chosen)
         queue.push(embeddings[chosen], labels[chosen])
@@ -138,7 +138,7 @@ def test_the_hardest_identities_are_those_of_an_assignment_by_index(seed: int) -
 def test_the_hosts_rows_are_those_that_a_batch_finds(people: str) -> None:
     labels = labels_of(people).long()
     embeddings = torch.randn(len(labels), DIM)
-    told, finds = Batch(embeddings, labels, rows_of(labels, labels.device)), Batch(embeddings, labels)
+    told, finds = Batch(embeddings, labels, rows_of(labels, labels)), Batch(embeddings, labels)
     for batch in (told, finds, told.detached()):
         assert torch.equal(batch.labelled_embeddings, embeddings[labels >= 0])
         assert torch.equal(batch.labelled, labels[labels >= 0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from personsearch_core.losses.build import build_objective
 from personsearch_core.losses.center import CenterLoss
 from personsearch_core.losses.memory import CircularQueue, LookupTable
-from personsearch_core.losses.objective import Batch, rows_of
+from personsearch_core.losses.objective import Batch, Term, rows_of
 from personsearch_core.losses.oim import InstanceEnhancing, OnlineInstanceMatching
 from personsearch_core.losses.pairing import OnLinePairing
 from personsearch_core.losses.softmax import HardExamplePrioritySoftmax, IdentitySoftmax
@@ -178,7 +179,7 @@ def test_table_moves_in_batch_order() -> None:
     table = LookupTable(2, 2)
     rows = F.normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), dim=1)
     labels = torch.tensor([1, 1, 1])
-    table.update(rows, labels, rows_of(labels, labels.device).turns, 0.5)
+    table.update(rows, labels, 0.5)
     expected = unit(0.5 * unit(0.5 * unit(0.5 * rows[0]) + 0.5 * rows[1]) + 0.5 * rows[2])
     torch.testing.assert_close(table.rows[1], expected)
     assert (table.rows[0] == 0).all()
@@ -237,3 +238,27 @@ def test_every_kind_is_built_and_finite(kind: str, labels: tuple[int, ...]) -> N
         assert math.isfinite(loss.item())
         assert gradient is None or torch.isfinite(gradient).all()
         objective.update(given.detached())
+
+
+def test_rows_that_were_told_count_for_their_own_labels_alone() -> None:
+    """Objectives of other packages make batches of a batch: of other labels, flipped, a part."""
+    labels = torch.tensor([0, -1, 1, -1])
+    told = Batch(torch.randn(4, 2), labels, rows_of(labels, labels))
+    assert told.rows is told.known_rows
+    for other in (torch.tensor([-1, 0, 0, 1]), labels.flip(0), labels[:2]):
+        changed = replace(told, embeddings=told.embeddings[: len(other)], labels=other)
+        plain = Batch(changed.embeddings, other)
+        assert torch.equal(changed.labelled, other[other >= 0])
+        assert torch.equal(changed.labelled_embeddings, plain.labelled_embeddings)
+        assert torch.equal(changed.unlabelled_embeddings, plain.unlabelled_embeddings)
+
+
+def test_each_class_promises_fixed_shapes_for_itself() -> None:
+    """A subclass of before the promise may index by a mask."""
+
+    class Own(OnlineInstanceMatching):
+        def forward(self, batch: Batch) -> Term:
+            return super().forward(batch)
+
+    assert OnlineInstanceMatching(2, 2).has_fixed_shapes(8)
+    assert not Own(2, 2).has_fixed_shapes(8)

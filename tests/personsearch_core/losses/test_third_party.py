@@ -80,7 +80,7 @@ def test_its_step_does_not_wait_for_a_gpu(package: Path, monkeypatch: pytest.Mon
 def test_it_is_one_graph(package: Path) -> None:
     objective = build_objective((Objective(kind="additive_margin"),), identities=4, dim=8)
     labels = torch.tensor([0, 0, 1, 2, UNLABELLED])
-    batch = torch.randn(5, 8), labels, rows_of(labels, labels.device)
+    batch = torch.randn(5, 8), labels, rows_of(labels, labels)
 
     def loss(embeddings: Tensor, labels: Tensor, rows: Rows) -> Tensor:
         found: Tensor = objective(Batch(embeddings, labels, rows)).loss

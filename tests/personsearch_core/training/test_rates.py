@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from personsearch_core.data.loader import Rate
+from personsearch_core.data.loader import UNTIMED_ARRIVALS, Rate
 from personsearch_core.data.prefetch import brought
 from personsearch_core.training.rates import UNTIMED_STEPS, StepRate
 
@@ -43,6 +43,8 @@ def test_a_loader_is_as_quick_as_its_slowest_part() -> None:
     assert math.isnan(rate.per_second)
     rate.add([0.5, 0.5])
     assert rate.per_second == 8.0
+    for _ in range(UNTIMED_ARRIVALS):
+        rate.add_arrival(10, 60.0)  # starts the device
     rate.add_arrival(10, 0.5)
     assert rate.per_second == 8.0
     rate.add_arrival(10, 4.5)
