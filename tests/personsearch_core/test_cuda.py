@@ -251,6 +251,23 @@ def test_a_branchs_step_does_not_wait_for_the_gpu(kind: str, settings: str) -> N
     assert all(torch.isfinite(torch.as_tensor(row["loss"])) for row in metrics)
 
 
+@pytest.mark.parametrize("kind", ["oim", "iel", "center", "olp"])
+def test_replayed_objectives_remember_what_eager_ones_do(kind: str) -> None:
+    """A replay writes over its last results: what is remembered and logged must not be read from there."""
+    losses: list[list[float]] = []
+    memories: list[dict[str, torch.Tensor]] = []
+    for settings in ({}, {"compute": {"compile": True}, "cuda_graphs": True}):
+        with closing(branch_training({"kind": kind}, GPU, lr=STILL, **settings)) as training:
+            metrics = [training.step(step)["loss"] for step in range(10)]
+            losses.append([float(loss) for loss in metrics])
+            memories.append(
+                {name: each.float().cpu() for name, each in training.objectives.state_dict().items()}
+            )
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert any(each.any() for each in memories[0].values())
+    torch.testing.assert_close(memories[1], memories[0], rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("settings", ["fp32", "compiled"])
 def test_nccl_joins_processes(tmp_path: Path, settings: str) -> None:
     """With one, since each needs a GPU of its own: the collectives, and a detector's steps."""
