@@ -28,9 +28,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/personsearch demo
 
-# Two processes, one thread each: end-to-end tests mostly wait for processes to start.
+# Three processes, one thread each, keep two cores busy: end-to-end tests mostly wait for processes to start.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
 
 # All packages, and the tests of storage but for four that need Linux, as on another system.
 elsewhere: $(READY)
