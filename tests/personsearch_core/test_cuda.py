@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,16 @@ def exact_float32() -> Iterator[None]:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     yield
     torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """Within, it is an error if the host waits for the GPU."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -222,11 +232,8 @@ def test_a_detectors_step_does_not_wait_for_the_gpu(tmp_path: Path, settings: st
     with closing(_Training(recipe, stream, [], GPU, Alone())) as training:
         for step in range(6):  # compiles, and records a CUDA graph
             training.step(step)
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with no_waiting():
             metrics = [training.step(step) for step in range(6, 10)]
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
     assert all(torch.isfinite(torch.as_tensor(row["loss"])) for row in metrics)
 
 
@@ -243,11 +250,8 @@ def test_a_branchs_step_does_not_wait_for_the_gpu(kind: str, settings: str) -> N
     with closing(training):
         for step in range(6):
             training.step(step)
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with no_waiting():
             metrics = [training.step(step) for step in range(6, 10)]
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
     assert all(torch.isfinite(torch.as_tensor(row["loss"])) for row in metrics)
 
 
@@ -411,11 +415,8 @@ def test_a_branchs_step_has_a_cpus_gradients_and_does_not_wait(kind: str, settin
         for step in range(6):  # compiles, and records a CUDA graph
             training.step(step)
         for step in range(6, 10):
-            torch.cuda.set_sync_debug_mode("error")
-            try:
+            with no_waiting():
                 metrics = training.step(step)
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
             found.append(_gradients(training.branch))
             losses.append(float(metrics["loss"]))
     with closing(_branch_training(torch.device("cpu"), kind)) as training:

@@ -26,6 +26,7 @@ from personsearch_core.models.targets import Targets, pad_targets, places
 from personsearch_core.recipes import Compute, DetectionLoss
 from personsearch_core.training.detector_process import _Losses
 from personsearch_core.training.group import Together
+from tests.personsearch_core.counting_graphs import counted_graphs
 from tests.personsearch_core.models import per_image
 from tests.personsearch_core.scene_files import TINY
 
@@ -162,15 +163,10 @@ def test_suppression_at_once_is_that_image_by_image(overlap: float) -> None:
 
 
 @pytest.fixture
-def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[CompileCounterWithBackend]:
+def graphs() -> Iterator[CompileCounterWithBackend]:
     """Counts the graphs that `torch.compile` is given, and runs them without a compiler."""
-    counter, compile_ = CompileCounterWithBackend("eager"), torch.compile
-    monkeypatch.setattr(
-        torch, "compile", lambda method, **options: compile_(method, backend=counter, **options)
-    )
-    torch._dynamo.reset()
-    yield counter
-    torch._dynamo.reset()
+    with counted_graphs("eager") as counter:
+        yield counter
 
 
 @pytest.fixture

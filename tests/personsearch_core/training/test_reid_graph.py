@@ -17,6 +17,7 @@ from personsearch_core.recipes import ReidRecipe
 from personsearch_core.recipes.reid import OBJECTIVE_FIELDS
 from personsearch_core.training.group import Alone
 from personsearch_core.training.reid_losses import ReidLosses, StepLosses
+from tests.personsearch_core.counting_graphs import counted_graphs
 from tests.personsearch_core.scene_files import TINY
 
 CPU = torch.device("cpu")
@@ -26,15 +27,10 @@ TRIPLETS = ("semi_hard_triplet", "batch_hard_triplet")
 
 
 @pytest.fixture
-def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[CompileCounterWithBackend]:
+def graphs() -> Iterator[CompileCounterWithBackend]:
     """Counts the graphs that `torch.compile` is given; backward passes are traced, no code is generated."""
-    counter, compile_ = CompileCounterWithBackend("aot_eager"), torch.compile
-    monkeypatch.setattr(
-        torch, "compile", lambda method, **options: compile_(method, backend=counter, **options)
-    )
-    torch._dynamo.reset()
-    yield counter
-    torch._dynamo.reset()
+    with counted_graphs("aot_eager") as counter:
+        yield counter
 
 
 def recipe(objectives: list[dict[str, Any]], pooling: str = "average", **compute: Any) -> ReidRecipe:
