@@ -165,12 +165,10 @@ def _require_datasets(path: Path, file: StudyFile, store: str | None) -> None:
     for group in file.members.values():
         changes = (*_overrides(file.set), *_overrides(group.set))
         if (config := group.config or file.config) is not None:
-            raw = read_raw(config, changes, store)
-            datasets = raw.get("datasets")
-            known |= datasets.keys() if isinstance(datasets, dict) else set()
-            known |= set(_named_datasets(raw))
-        known |= {parts[1] for field in group.grid if (parts := field.split("."))[0] == "datasets"}
-        known |= set(_named_datasets(list(group.grid.items())))
+            known |= set(_datasets(read_raw(config, changes, store)))
+        for axis, values in group.grid.items():
+            for value in values.values() if isinstance(values, dict) else values:
+                known |= set(_datasets(_nested(axis, value)))
     for name in file.draw.datasets:
         if name not in known:
             raise ConfigError(
@@ -179,15 +177,24 @@ def _require_datasets(path: Path, file: StudyFile, store: str | None) -> None:
             )
 
 
-def _named_datasets(raw: Any) -> Iterator[str]:
-    """The datasets that views anywhere in raw settings are of: the values of `dataset`."""
+def _nested(field: str, value: Any) -> Any:
+    """A value as raw settings that have it at a dotted field."""
+    for name in reversed(field.split(".")):
+        value = {name: value}
+    return value
+
+
+def _datasets(raw: Any) -> Iterator[str]:
+    """The datasets that raw settings define, and those that views anywhere in them are of."""
     if isinstance(raw, dict):
         if isinstance(name := raw.get("dataset"), str):
             yield name
+        if isinstance(datasets := raw.get("datasets"), dict):
+            yield from datasets
         raw = list(raw.values())
-    if isinstance(raw, list | tuple):
+    if isinstance(raw, list):
         for each in raw:
-            yield from _named_datasets(each)
+            yield from _datasets(each)
 
 
 def _members(name: str, group: MemberGroup, file: StudyFile, store: str | None) -> Iterator[Member]:

@@ -78,6 +78,20 @@ def test_a_dataset_that_a_view_names_may_be_drawn_without_being_in_the_config(tm
     assert load_config(member.config, member.overrides).datasets.keys() >= {"scenes", "tracks"}
 
 
+@pytest.mark.parametrize(
+    "grid",
+    [
+        "datasets.more.options: {plain: {}}",
+        "datasets: {one: {more: {}}}",
+        "reid.train: {other: [{dataset: more}]}",
+    ],
+)
+def test_a_dataset_of_a_grid_may_be_drawn(tmp_path: Path, grid: str) -> None:
+    group = f"  others: {{grid: {{{grid}}}}}\ntables:"
+    text = STUDY.replace("tables:", group, 1) + DRAW.replace("tracks: {layout", "more: {layout")
+    assert study_of(write_study(tmp_path, text)).members
+
+
 def test_a_dataset_that_no_member_has_is_refused(tmp_path: Path) -> None:
     path = write_study(tmp_path, STUDY + DRAW.replace("scenes: {layout", "scens: {layout"))
     with pytest.raises(ConfigError, match=r"line 28: draw: no member has a dataset 'scens'.*'scenes'"):
