@@ -17,6 +17,10 @@ class Bucket:
 
     def __init__(self, url: str) -> None:
         self.system, self.prefix = filesystem(url, use_listings_cache=False, skip_instance_cache=True)
+        protocol = self.system.protocol
+        self._on_s3 = "s3" in ((protocol,) if isinstance(protocol, str) else protocol)
+        # What is read here is small. s3fs would ask for each size first, to read a large object in parts.
+        self._in_one = {"max_concurrency": 1} if self._on_s3 else {}
 
     def listed(self, name: str) -> dict[str, dict[str, Any]]:
         """Every object under a prefix, by path."""
@@ -35,7 +39,7 @@ class Bucket:
     def read(self, path: str) -> bytes | None:
         """The content; None if there is no such object."""
         try:
-            return bytes(self.system.cat_file(path))
+            return bytes(self.system.cat_file(path, **self._in_one))
         except FileNotFoundError:
             return None
 
@@ -69,8 +73,7 @@ class Bucket:
 
     def _condition(self, path: str) -> dict[str, str] | None:
         """What makes S3 write only over the object that is there now; None without one."""
-        protocol = self.system.protocol
-        if "s3" not in ((protocol,) if isinstance(protocol, str) else protocol):
+        if not self._on_s3:
             return {}
         try:
             return {"IfMatch": self.system.info(path)["ETag"]}
@@ -85,7 +88,7 @@ class Bucket:
     @reaching()
     def contents(self, paths: list[str]) -> dict[str, bytes]:
         """The content at these paths, without objects deleted in the meantime."""
-        found = self.system.cat(paths, on_error="return") if paths else {}
+        found = self.system.cat(paths, on_error="return", **self._in_one) if paths else {}
         for content in found.values():
             if not isinstance(content, bytes | FileNotFoundError):
                 raise content

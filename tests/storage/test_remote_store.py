@@ -59,6 +59,25 @@ def test_what_one_machine_makes_another_finds(machines: tuple[RemoteStore, Remot
     assert [entry.name for entry in list_entries(two)] == [name_of(made)]
 
 
+def test_a_manifest_and_a_tag_cost_one_request_each(machines: tuple[RemoteStore, RemoteStore]) -> None:
+    one, _ = machines
+    made = [make_artifact(one, "features", seed) for seed in range(3)]
+    keys = [each.key for each in made]
+    set_tag(one, "kept", name_of(made[0]))
+    asked: list[str] = []
+
+    def ask(request: Any, **_: object) -> None:
+        asked.append(request.method)
+
+    one.system.s3.meta.events.register("before-send.s3", ask)
+    one.manifest_of("features", keys[0])
+    assert asked == ["GET"]
+    asked.clear()
+    assert len(dict(one.read_manifests("features", keys))) == 3 and asked == ["GET"] * 3
+    asked.clear()
+    assert set(one.read_tags()) == {"kept"} and len(asked) == 2, "the list of the tags, and the tag"
+
+
 def test_a_store_by_its_url(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERSONSEARCH_CACHE", str(tmp_path))
     store = open_store(f"{s3}/by-url")
