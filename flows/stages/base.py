@@ -63,7 +63,7 @@ class Stage:
     processors: Processors | None = None
     """None for a stage without torch."""
     alone: bool = False
-    """Whether nothing else may run meanwhile: it measures time."""
+    """Whether nothing else of a study runs meanwhile: it measures time, or trains with other machines."""
     resume_point: Callable[[Path], str | None] | None = None
     """Says, for the plan, where unfinished work would resume; looks at file names only."""
     bytes_needed: Callable[[Mapping[str, Artifact]], int | None] | None = None

@@ -103,6 +103,7 @@ def stage(config: Config) -> Stage:
             nodes=config.run.nodes,
         ).model_dump(mode="json"),
         processors=processors_of(config, several=joint is None),
+        alone=config.run.nodes > 1,  # a second one could not listen where the others join
         resume_point=last_checkpoint,
     )
 

@@ -194,14 +194,17 @@ def ignore_progress(done: int, total: int, **metrics: float) -> None:
 
 
 def _on_slot(planned: Planned, slot: str | None, threads: int | None) -> Planned:
-    """The stage on the slot's device, with its share of the threads; neither is part of its key."""
+    """The stage on the slot's device, with its share of the threads; neither is part of its key.
+
+    A stage that runs alone has what its config names.
+    """
     processors = planned.stage.processors
-    if processors is None:
+    if processors is None or planned.stage.alone:
         return planned
     if slot is not None and processors.device == "auto":
         # A slot is one device: the next is another member's.
         processors = processors.model_copy(update={"device": slot, "devices": 1})
-    if processors.threads is None and not planned.stage.alone:
+    if processors.threads is None:
         processors = processors.model_copy(update={"threads": threads})
     return replace(planned, stage=replace(planned.stage, processors=processors))
 

@@ -60,6 +60,17 @@ def stages_of(folder: Path, train: Any) -> dict[str, Stage]:
     return {stage.name: stage for stage in build_stages(config_of(folder, train))}
 
 
+def test_a_detector_that_several_machines_train_runs_alone(tmp_path: Path) -> None:
+    path = write(tmp_path, [PRW])
+    here, joined = (
+        {stage.name: stage for stage in build_stages(load_config(path, changes))}
+        for changes in ([], ["run.nodes=2", "run.rendezvous=127.0.0.1"])
+    )
+    assert [name for name, stage in joined.items() if stage.alone] == ["detector"]
+    assert not any(stage.alone for stage in here.values())
+    assert key(here["detector"]) == key(joined["detector"])
+
+
 def key(stage: Stage) -> str:
     """With stand-ins for the digests of what the stage takes, by the stage and the view that it is from."""
     inputs = {name: f"{ref.stage.partition(':')[0]} {ref.view}" for name, ref in stage.inputs.items()}

@@ -214,6 +214,8 @@ def test_a_slot_is_one_device() -> None:
     assert ready.stage.processors == Processors(device="cuda:1", devices=1, threads=3)
     fixed = replace(stage, processors=Processors(device="cpu", threads=2))
     assert _on_slot(Planned(fixed, "runs", ""), "cuda:1", 3).stage.processors == fixed.processors
+    alone = replace(stage, alone=True)
+    assert _on_slot(Planned(alone, "runs", ""), "cuda:1", 3).stage.processors == stage.processors
 
 
 @pytest.mark.parametrize(
