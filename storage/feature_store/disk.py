@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -93,11 +93,15 @@ class DiskReader(FeatureReader):
         starts = (runs.position * row_bytes).tolist()
         stops = ((runs.position + runs.length) * row_bytes).tolist()
         reads = list(zip(runs.shard.tolist(), runs.offset.tolist(), starts, stops, strict=True))
+        left = iter(reads)
         if len(reads) < 2 or len(target) < _TWO_FROM:
-            rest = self._copy_cached(reads, target)
+            rest = self._copy_cached(left, target)
         else:
-            half = self._executor().submit(self._copy_cached, reads[1::2], target)
-            rest = self._copy_cached(reads[::2], target) + half.result()
+            # Both take from one iterator: on a busy machine, one of them may get little or no time.
+            helper = self._executor().submit(self._copy_cached, left, target)
+            rest = self._copy_cached(left, target)
+            if not helper.cancel():
+                rest += helper.result()
 
         def read(stripe: slice) -> None:
             for shard, offset, start, stop in rest[stripe]:
@@ -105,13 +109,13 @@ class DiskReader(FeatureReader):
 
         self._in_stripes(read, len(rest))
 
-    def _copy_cached(self, reads: list[Read], target: memoryview) -> list[Read]:
+    def _copy_cached(self, reads: Iterator[Read], target: memoryview) -> list[Read]:
         """Copy what is in the page cache, and return the rest."""
         if not self._nowait:
-            return reads
+            return list(reads)
         rest: list[Read] = []
         preadv, descriptors, nowait = os.preadv, self._descriptors, self._nowait
-        for at, (shard, offset, start, stop) in enumerate(reads):
+        for shard, offset, start, stop in reads:
             n_read = 0
             try:
                 if descriptors[shard] != _CLOSED:
@@ -122,7 +126,7 @@ class DiskReader(FeatureReader):
                 if error.errno != errno.EOPNOTSUPP:
                     raise
                 self._nowait = 0  # this file system cannot say what is cached
-                return [*rest, *reads[at:]]
+                return [*rest, (shard, offset, start, stop), *reads]
             if n_read < stop - start:
                 rest.append((shard, offset + n_read, start + n_read, stop))
         return rest
