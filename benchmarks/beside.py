@@ -29,8 +29,8 @@ ALLOWED = 1.05
 SIZES = {
     "store": ["--rows", "2048", "--rounds", "3"],
     "extraction": ["--rounds", "3"],
-    "reid": ["--rounds", "3"],
-    "speed": ["--rounds", "3"],
+    "reid": ["--rounds", "1"],
+    "speed": ["--rounds", "1"],
 }
 """The benchmarks that two versions have in common, and how much of each one pair runs."""
 
