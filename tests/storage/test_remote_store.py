@@ -316,7 +316,7 @@ def test_whatever_is_asked_a_server_that_does_not_answer_is_said(
             patch.setattr(one.system, method, silent)
             ask()
     # Of many objects, fsspec returns the errors in the place of what lies there.
-    monkeypatch.setattr(one.system, "cat", lambda paths, on_error: dict.fromkeys(paths, silence))
+    monkeypatch.setattr(one.system, "cat", lambda paths, **_: dict.fromkeys(paths, silence))
     for ask_all in (lambda: list(one.manifests()), lambda: tags(one)):
         with pytest.raises(ConnectionError, match="Could not connect"):
             ask_all()
