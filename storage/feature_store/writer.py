@@ -335,6 +335,6 @@ class FeatureWriter:
     def _require_noted(self, shard: int, pieces: tuple[str, ...]) -> None:
         if pieces != pieces_of(self.path, self.layout, shard):
             raise StorageError(
-                f"shard {shard} of {self.path} was rebuilt with other rows than {DIGESTS_FILE} records: "
+                f"shard {shard} of {self.path} was rebuilt with other rows than {DIGESTS_FILE} records:"
                 " it is made from other inputs or by other code; make a new store"
             )
